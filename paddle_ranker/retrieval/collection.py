@@ -60,6 +60,7 @@ from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
 from paddle_ranker.retrieval.searchable import Asking
 from paddle_ranker.retrieval.segments import Contents, Segment
+from paddle_ranker.retrieval.sorting import SortedDocument, first_of_segment, merged, sort_keys
 from paddle_ranker.retrieval.values import TYPES, Value
 from paddle_ranker.retrieval.vector_search import (
     MILVUS,
@@ -503,15 +504,21 @@ class Collection:
             for id in ids
         ]
 
-    def matching(self, query: Asked, restricted: Optional[ParsedQuery] = None) -> Optional[Matches]:
-        """Return the documents that share a word with a query; None for an index without words.
+    def matching(self, query: Optional[Asked], restricted: Optional[ParsedQuery] = None) -> Matches:
+        """Return the documents that share a word with a query; None: all documents.
 
         restricted: as of `search`
+
+        Raises `UsageError` for a query of an index without words.
         """
         now = self._now
-        if now.words is None:
-            return None
-        masks, kept = now.words.matching(query), None if restricted is None else now.kept(restricted)
+        if query is None:
+            masks = [part.mask for part in now.parts]
+        elif now.words is None:
+            raise UsageError(f"{self.folder}: has no words")
+        else:
+            masks = now.words.matching(query)
+        kept = None if restricted is None else now.kept(restricted)
         return Matches(now, masks if kept is None else [mask & own for mask, own in zip(masks, kept)])
 
     def scale(self, field: str, type: str = "") -> FieldScale:
@@ -888,7 +895,7 @@ class Collection:
 
 
 class Matches:
-    """Documents of a generation that share a word with a query.
+    """Documents of a generation that match a query.
 
     Args:
         now: the generation.
@@ -930,6 +937,24 @@ class Matches:
                     items = {one.key: one for one in TYPES[type].values(value)} if count else {}
                     counts.update(dict.fromkeys(items.values(), count))
         return found
+
+    def first(
+        self,
+        sort: Sequence[str],
+        count: int,
+        after: Optional[SortedDocument] = None,
+        where: Optional[Filter] = None,
+        types: Sequence[str] = (),
+    ) -> list[SortedDocument]:
+        """Return the first `count` documents that meet a filter, in the order of fields.
+
+        sort: the fields, `-year` for the highest first
+        after: only documents behind this one
+        types: of the fields in the shards of which this is one
+        """
+        keys = sort_keys(sort, types or self._now.type_of)
+        each = zip(self._now.parts, self._meeting(where))
+        return merged([first_of_segment(part.segment, mask, keys, after, count) for part, mask in each], keys, count)
 
     def _meeting(self, where: Optional[Filter]) -> list[Booleans]:
         return [mask & own for mask, own in zip(self._masks, self._now.allowed(where) or self._masks)]

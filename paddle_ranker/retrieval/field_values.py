@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import islice
 from typing import Optional, TypeVar, Union
 
 import numpy as np
@@ -31,10 +32,14 @@ from paddle_ranker.retrieval.values import (
     TYPES,
     Interval,
     Value,
+    order_value,
     text_order,
 )
+from paddle_ranker.retrieval.work import checked, once
 
 _BETWEEN = len(b", ")
+_SORTED_AT_ONCE = 1 << 12  # keys that are sorted while no other thread goes on
+K = TypeVar("K", bound=tuple[object, ...])
 T = TypeVar("T")
 _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  # of numbers, and of arrays of them
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
@@ -110,17 +115,45 @@ class FieldValues:
         """Which values, those of lists one by one, are numbers that doubles may not tell from others."""
         return (self._kinds == NUMBER) & (np.abs(self._positions) >= LARGE) if len(self._positions) else np.array(False)
 
-    @cached_property
+    @property
     def ranks(self) -> NDArray[np.int32]:
-        """The place of each value among all, as of `Value.order`, equal ones alike; -1 for none, `[values]`.
+        """The place of each value among the different ones, as of `order_value`; -1 for none, `[values]`.
 
         A list has the place of its first value.
         """
-        firsts = [next(iter(self._type.values(value)), None) for value in json.loads(bytes(self._line))]
-        orders = [None if one is None else one.order for one in firsts]
-        there = sorted({one for one in orders if one is not None})
-        ranks: dict[Optional[tuple[object, ...]], int] = {one: rank for rank, one in enumerate(there)}
-        return np.array([ranks.get(one, -1) for one in orders], np.int32)
+        return self._ranked[0]
+
+    def place_of(self, value: Value) -> int:
+        """Return twice the rank of a value; of one that is not here, an odd number between those of its neighbours."""
+        firsts = _Sorted(lambda code: self._order_of(code), self._ranked[1])
+        rank = bisect_left(firsts, value.order)
+        return 2 * rank - (rank == len(firsts) or firsts[rank] != value.order)
+
+    @once
+    def _ranked(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The ranks, and for each rank the first value that has it."""
+        ranks = np.full(self._count, -1, np.int32)
+        if self._owners is None:
+            codes = places = np.flatnonzero(self._kinds != MISSING)
+        else:
+            codes = np.flatnonzero(np.diff(self._firsts))
+            places = self._firsts[codes]
+        kinds = np.unique(self._kinds[places])
+        if len(kinds) == 1 and kinds[0] in (BOOLEAN, NUMBER, DATE) and not self._are_large[places].any():
+            _, firsts, own = np.unique(self._positions[places], return_index=True, return_inverse=True)
+            ranks[codes] = own
+            return ranks, codes[firsts].astype(np.int32)
+        found, last = list[int](), None
+        for order, code in _in_order((self._order_of(code), code) for code in codes.tolist()):
+            if order != last:
+                found.append(code)
+            ranks[code], last = len(found) - 1, order
+        return ranks, np.array(found, np.int32)
+
+    def _order_of(self, code: int) -> tuple[object, ...]:
+        value = order_value(self.values(code))
+        assert value is not None
+        return value.order
 
     def meeting(self, condition: Condition) -> Booleans:
         """Return which values meet a condition, `[values] bool`; the condition's type must be that of the values."""
@@ -185,11 +218,11 @@ class FieldValues:
         found: list[int] = np.flatnonzero(np.isin(self._positions, large) & (self._kinds == NUMBER)).tolist()
         return found
 
-    @cached_property
+    @once
     def _folded(self) -> NDArray[np.int32]:
         """The texts in the order of `values.text_order`; it is needed where texts are compared by order alone."""
-        orders = {code: text_order(self._text_at(code)) for code in self._texts.tolist()}
-        return np.array(sorted(orders, key=orders.__getitem__), np.int32)
+        keys = ((text_order(self._text_at(code)), code) for code in self._texts.tolist())
+        return np.array([code for _, code in _in_order(keys)], np.int32)
 
     def _read(self, code: int) -> object:
         found: object = json.loads(bytes(self._line[self._starts[code] : self._starts[code + 1] - _BETWEEN]))
@@ -204,6 +237,14 @@ class FieldValues:
 
     def _text_at(self, place: int) -> str:
         return str(self._item(place).of)
+
+
+def _in_order(keys: Iterable[tuple[K, int]]) -> Iterator[tuple[K, int]]:
+    """Yield keys in their order; other work may go first while they are sorted."""
+    rest, runs = iter(checked(keys)), list[list[tuple[K, int]]]()
+    while run := sorted(islice(rest, _SORTED_AT_ONCE)):
+        runs.append(run)
+    return checked(merge(*runs))
 
 
 class _Sorted(Sequence[T]):

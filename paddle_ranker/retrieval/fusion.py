@@ -63,6 +63,12 @@ class Candidates:
                 titled[places] |= hits.titled
         return cls(tuple(found), list(numbers), scores, ranks, titled)
 
+    @classmethod
+    def unscored(cls, ids: list[str]) -> Candidates:
+        """Return candidates that no searcher has scored."""
+        count = len(ids)
+        return cls((), ids, np.empty((count, 0)), np.empty((count, 0), np.int64), np.zeros(count, bool))
+
     def __len__(self) -> int:
         return len(self.ids)
 

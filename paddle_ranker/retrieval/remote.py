@@ -48,6 +48,7 @@ from paddle_ranker.retrieval.manifest import MILVUS, WORDS, IndexInfo, facts_of,
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import Anew, Asking, ShardError
+from paddle_ranker.retrieval.sorting import SortedDocument, merged, sort_keys
 from paddle_ranker.retrieval.values import MOMENTS, CommonTypes, Value, is_value
 from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals, Word, WordSearcher, shortest_first
 from paddle_ranker.retrieval.work import check, hold, idle, in_turn, locking
@@ -145,11 +146,9 @@ class _Seen:
         assert words is not None  # nothing of words is asked without them
         return words
 
-    def matches(self, query: Asked, restricted: Optional[ParsedQuery]) -> Matches:
-        """Return the documents that share a word with a query."""
-        found = self.matching(query, restricted)
-        assert found is not None
-        return found
+    def matches(self, query: Optional[Asked], restricted: Optional[ParsedQuery]) -> Matches:
+        """Return the documents that match a query."""
+        return self.matching(query, restricted)
 
 
 class Read(NamedTuple):
@@ -251,6 +250,17 @@ _READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
         lambda seen, query, restricted, where: seen.matches(query, restricted).count(where),
         int,
         lambda found, *_: _is_count(found),
+    ),
+    "first": Read(
+        lambda seen, query, restricted, *args: seen.matches(query, restricted).first(*args),
+        list[SortedDocument],
+        lambda found, facts, query, restricted, sort, count, *_: (
+            len({one.id for one in found}) == len(found) <= count
+            and all(
+                len(one.values) == len(sort) and all(value is None or is_value(value) for value in one.values)
+                for one in found
+            )
+        ),
     ),
     "scales": Read(
         lambda seen, query, restricted, wanted: seen.matches(query, restricted).scales(wanted),
@@ -617,8 +627,8 @@ class RemoteCollection:
             found, left = asked[:most], asked[most + 1 :]
         return restricting(query, found)
 
-    def matching(self, query: Asked, restricted: Optional[ParsedQuery] = None) -> Optional[RemoteMatches]:
-        return None if self._all.words is None else RemoteMatches(self._now, query, restricted)
+    def matching(self, query: Optional[Asked], restricted: Optional[ParsedQuery] = None) -> RemoteMatches:
+        return RemoteMatches(self._now, query, restricted)
 
     def explain_words(
         self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _NO_FIELDS
@@ -952,9 +962,9 @@ def _text_of(error: BaseException) -> str:
 
 
 class RemoteMatches:
-    """Documents of a snapshot that share a word with a query; see `Matches`."""
+    """Documents of a snapshot that match a query; see `Matches`."""
 
-    def __init__(self, now: RemoteCollection, query: Asked, restricted: Optional[ParsedQuery]):
+    def __init__(self, now: RemoteCollection, query: Optional[Asked], restricted: Optional[ParsedQuery]):
         self._now, self._of = now, (query.query if isinstance(query, CountedQuery) else query, restricted)
 
     def count(self, where: Optional[Filter]) -> int:
@@ -970,6 +980,20 @@ class RemoteMatches:
         types = self._now._types([*wanted])
         typed = {name: Wanted(types[name], self._now._checked(where)) for name, where in wanted.items()}
         return facets_of(typed, scales, values)
+
+    def first(
+        self,
+        sort: Sequence[str],
+        count: int,
+        after: Optional[SortedDocument] = None,
+        where: Optional[Filter] = None,
+    ) -> list[SortedDocument]:
+        names = [name.removeprefix("-") for name in sort]
+        types = [*map(self._now._types(names).__getitem__, names)]
+        asked = [*sort], count, after, self._now._checked(where), types
+        found = self._now._ask("first", *self._of, *asked)
+        self._now._owners.update((one.id, number) for number, own in found.items() for one in own)
+        return merged(found.values(), sort_keys(sort, types), count)
 
 
 class _RemoteTower:

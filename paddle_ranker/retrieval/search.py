@@ -10,6 +10,7 @@ The stages of a search are methods of `Search`; `run_searches` has their order, 
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
@@ -44,14 +45,16 @@ from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.searchable import Anew, Asking, Matching, Searchable
 from paddle_ranker.retrieval.shards import Shards, open_index
+from paddle_ranker.retrieval.sorting import MOST_SORTED, SortedDocument
 from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
-from paddle_ranker.retrieval.values import Value
+from paddle_ranker.retrieval.values import Value, is_value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import ASKED, Asked
 from paddle_ranker.retrieval.work import TooLate, check, checked, hold, idle, in_turn, once, until, wait_for
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
+from paddle_ranker.storage.untrusted import Unchecked
 
 Where = Union[None, str, Iterable[str], Mapping[str, object], Filter]
 C = TypeVar("C", bound=Searchable, default=Collection)
@@ -60,6 +63,7 @@ _DEFAULTS = LoadOptions()
 _READ_AT_ONCE = 32  # documents that are held while a ranker's texts are made
 _MOST_SHOWN = 1 << 13  # documents that a cursor names beside those of the list
 MOST_PACKED = 1 + 2 * 8 * _MOST_SHOWN  # bytes of a packed position
+_SORTED = 2  # first byte of a packed `SortedPosition`
 RANK = "rank"  # the name of a stage
 
 
@@ -102,7 +106,7 @@ class Found:
 class Result:
     """A document that was found for a query.
 
-    score: of the fusion; with one searcher its own
+    score: of the fusion; with one searcher its own; 0 if the search is sorted by fields
     searchers: what each searcher that found the document says, by name
     title: of a collection whose schema has one
     passage: start and end, in code points, of the part of the text that the ranker has read; all of it without one
@@ -123,7 +127,7 @@ class Result:
 
 
 class Position(NamedTuple):
-    """What the pages of a list have shown, by which the next page is found, also in an index that has changed.
+    """Documents that the pages of a list have shown, by which the next page is found, also in a changed index.
 
     The next page is the best of the list that no page has shown. So each document is shown once, however often others
     are added, replaced and removed between pages, and whatever that does to scores.
@@ -151,6 +155,48 @@ class Position(NamedTuple):
         """The hashes of the documents that were shown, `[n] uint64`."""
         return np.frombuffer(self.shown, "<u8")
 
+    def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
+        """Return whether the list of a search with these parameters has such positions."""
+        return not sort or group_by is not None
+
+
+class SortedPosition(NamedTuple):
+    """The last document of a page of a list sorted by fields, and how many were `shown` up to it.
+
+    The next page begins behind that document's values and id. So each document that keeps its values is shown once.
+    """
+
+    shown: int
+    last: SortedDocument
+
+    def packed(self) -> bytes:
+        """Return this as bytes for `unpack_position`."""
+        values = [None if value is None else [value.kind, value.of, value.unit] for value in self.last.values]
+        return bytes([_SORTED]) + json.dumps([self.shown, self.last.id, values], ensure_ascii=False).encode()
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> SortedPosition:
+        """Return the position of packed bytes; raises `ValueError` for others."""
+        found: Unchecked = json.loads(packed[1:])
+        try:
+            count, id, values = found
+            typed = tuple(None if one is None else Value(*one) for one in values)
+            is_whole = type(count) is int and count > 0 and isinstance(id, str)
+        except TypeError as error:
+            raise ValueError("no position in a list") from error
+        if not is_whole or not all(one is None or is_value(one) for one in typed):
+            raise ValueError("no position in a list")
+        return cls(count, SortedDocument(typed, id))
+
+    def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
+        """Return whether the list of a search with these parameters has such positions."""
+        return len(sort) == len(self.last.values) and group_by is None
+
+
+def unpack_position(packed: bytes) -> Union[Position, SortedPosition]:
+    """Return the position of packed bytes; raises `ValueError` for others."""
+    return (SortedPosition if packed[:1] == bytes([_SORTED]) else Position).unpacked(packed)
+
 
 class Search:
     """A search of a snapshot, stage by stage: `lookup` of each searcher, `fuse`, `to_rank`, `rank`, `finish`.
@@ -164,9 +210,11 @@ class Search:
         after: the `position` of the page before, in place of `offset`.
         where: only documents whose fields meet it.
         min_probability: of documents that are ranked; those below are left out.
-        sort: fields by which the candidates are shown, `-year` for the highest first; none: by score.
+        sort: fields by which all documents that match are shown, `-year` for the highest first; none: by score. Those
+            match that `total` counts; without words, all that meet the filter. Nothing is scored or ranked.
         group_by, group_size: field, and how many candidates of each of its values are shown; None: all. `content`, if
-            no field has this name: how many of each group of candidates whose texts are nearly the same.
+            no field has this name: how many of each group of candidates whose texts are nearly the same. With `sort`,
+            the first `depth` documents are the candidates.
 
     Attributes: `query`, as it was parsed; `text`, its words. Of stages that are done: `candidates`; `whole`, ids of
     documents that `to_rank` read whole, by the number of the text; `fused`, the candidates' scores by place; `order`,
@@ -187,7 +235,7 @@ class Search:
         *,
         top_k: int = TOP_K,
         offset: int = 0,
-        after: Optional[Position] = None,
+        after: Union[Position, SortedPosition, None] = None,
         where: Optional[Filter] = None,
         min_probability: float = 0.0,
         sort: Sequence[str] = (),
@@ -201,6 +249,10 @@ class Search:
         self.query, self.text = text, text.text
         self.collection, self.searchers, self.settings = collection, tuple(searchers), settings
         self.top_k, self.offset, self.where, self.min_probability = top_k, offset, where, min_probability
+        if after is not None and not after.fits(sort, group_by):
+            raise UsageError("after: is a position in a list of another order")
+        if sort and offset + top_k > MOST_SORTED:
+            raise UsageError(f"offset: a sorted list is shown up to {MOST_SORTED:,}; go on after its position")
         self.after = after
         self.sort, self.group_by, self.group_size = tuple(sort), group_by, group_size
         self.fusion = fitting(settings.fusion, searchers)
@@ -225,7 +277,8 @@ class Search:
     @property
     def wants_ranking(self) -> bool:
         """Whether the ranker orders the first documents: the next page of a list that was not ranked is not either."""
-        return bool(self.settings.rank_top and self.order and (self.after is None or self.after.is_ranked))
+        is_ranked = not isinstance(self.after, Position) or self.after.is_ranked
+        return bool(self.settings.rank_top and self.order and is_ranked and not self.sort)
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]:
@@ -236,7 +289,7 @@ class Search:
     def is_exact(self) -> bool:
         """Whether every vector was compared, if vectors were searched."""
         fields = self.collection.info.vector_fields
-        return all(fields[name].info.method == EXACT for name in self.searchers if name in fields)
+        return bool(self.sort) or all(fields[name].info.method == EXACT for name in self.searchers if name in fields)
 
     @once
     def words(self) -> WordQuery:
@@ -277,13 +330,16 @@ class Search:
             asked = [self.words if searcher == WORDS else self.model_text]
         refuse_text(asked, "asked", *ASKED)
         settings, has_vectors = self.settings, searcher in self.collection.info.vector_fields
-        depth = max(settings.depth, self.top_k, settings.rank_top)
         breadth = (settings.ef, settings.nprobe) if has_vectors else (None, None)
         if has_vectors and not isinstance(asked, np.ndarray):
             asked = self.collection.tower(searcher).query_vectors([str(one) for one in asked])
         fields = self.fusion.fields if searcher == WORDS else {}
-        asking = Asking(searcher, asked, depth, self.where, *breadth, fields, self.restricted, searcher == WORDS)
+        asking = Asking(searcher, asked, self._depth, self.where, *breadth, fields, self.restricted, searcher == WORDS)
         return self.collection.begin_search(asking)
+
+    @property
+    def _depth(self) -> int:
+        return max(self.settings.depth, self.top_k, self.settings.rank_top)
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
         """Make one list of the searchers' lists, equal scores by id."""
@@ -294,6 +350,15 @@ class Search:
         self.fused: Floats = self.fusion.scores(self.candidates)
         self.order = by_score(self.fused, self.candidates.ids)
         self.fused_rank = {place: rank for rank, place in enumerate(self.order, start=1)}
+
+    def find_sorted(self) -> None:
+        """Find the first documents that match in the order of `sort`, or those behind `after`; in place of `fuse`."""
+        after = self.after.last if isinstance(self.after, SortedPosition) else None
+        count = self.offset + self.top_k + 1  # one more tells whether another page follows
+        count = count if self.group_by is None else max(self._depth, count)
+        self._sorted = self._matches.first(self.sort, count, after, self.where)
+        self.candidates = Candidates.unscored([one.id for one in self._sorted])
+        self._found, self.fused, self.order = {}, np.zeros(len(self._sorted)), [*range(len(self._sorted))]
 
     def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
         """Return the texts of the first documents, each once, as the ranker reads them; see `read`.
@@ -358,22 +423,22 @@ class Search:
         self.probabilities = dict(zip(top, probabilities.tolist()))
 
     def finish(self) -> None:
-        """Leave out documents of too low a probability, sort and group the others, and choose those that are shown."""
+        """Leave out documents of too low a probability, group the others, and choose those that are shown."""
         self._unfinished = self._unfinished or self.order
         order, ids = self._unfinished, self.candidates.ids
         order = [place for place in order if not self.is_cut(place)]
         cut = len(self._unfinished) - len(order)
-        for name in reversed(self.sort):
-            order = self._sorted(order, name.removeprefix("-"), name.startswith("-"))
         before = set[int]()
-        if self.after is not None:  # what was shown leads, so that it is what a group shows
+        if isinstance(self.after, Position):  # what was shown leads, so that it is what a group shows
             is_shown = np.isin(self._hashes(order), self.after.hashes)
             before = {place for place, is_so in zip(order, is_shown.tolist()) if is_so}
             order = [*filter(before.__contains__, order), *(place for place in order if place not in before)]
         if self.group_by is not None:
             order = self._grouped(order, self.group_by)
         self._begins = self.offset
-        if self.after is not None:
+        if isinstance(self.after, SortedPosition):
+            self._begins, self.offset = 0, self.after.shown
+        elif self.after is not None:
             self._begins, self.offset = sum(place in before for place in order), len(self.after.hashes)
         shown = order[self._begins : self._begins + self.top_k]
         self.documents = self.collection.documents_of([ids[place] for place in shown])
@@ -398,11 +463,13 @@ class Search:
         self.documents.update(self.collection.documents_of([self.candidates.ids[place] for place in found]))
         return found
 
-    def position(self) -> Optional[Position]:
+    def position(self) -> Union[Position, SortedPosition, None]:
         """Return what was shown up to here; None if no more follow."""
         if not self.shown or self._begins + len(self.shown) >= len(self.order):
             return None
-        if self.after is None:
+        if self.sort and self.group_by is None:
+            return SortedPosition(self.offset + len(self.shown), self._sorted[self.shown[-1]])
+        if not isinstance(self.after, Position):
             return Position(self.is_ranked, self._hashes(self.order[: self._begins + len(self.shown)]).tobytes())
         before = self.after.hashes
         if len(before) > _MOST_SHOWN:
@@ -454,25 +521,19 @@ class Search:
         found = {there[one]: there[ranks[number]] for one, number in zip(ranks, first)}
         return [order[found.get(rank, rank)] for rank in range(len(order))]
 
-    def _sorted(self, order: Sequence[int], field: str, descending: bool) -> list[int]:
-        """Sort by a field, by the first value of a list; documents without a value last, equal ones stay in order."""
-        keys = {place: values[0].order for place, values in zip(order, self._values(field, order)) if values}
-        there = sorted((place for place in order if place in keys), key=keys.__getitem__, reverse=descending)
-        return [*there, *(place for place in order if place not in keys)]
-
     @once
     def _word_weights(self) -> dict[str, float]:
         """How much each token of the query counts by words; needed only if a long text is ranked."""
         return self.collection.word_weights(self.words)
 
     @once
-    def _word_matches(self) -> Optional[Matching]:
-        """The documents that share a word with the query; None if words are not searched."""
-        return self.collection.matching(self.words, self.restricted) if WORDS in self.searchers else None
+    def _matches(self) -> Matching:
+        """The documents that share a word with the query; all if words are not searched."""
+        return self.collection.matching(self.words if WORDS in self.searchers else None, self.restricted)
 
     def total(self) -> Optional[int]:
         """Return how many documents share a word with the query and meet the filter; None without words."""
-        return None if self._word_matches is None else self._word_matches.count(self.where)
+        return self._matches.count(self.where) if WORDS in self.searchers else None
 
     def facets(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
         """Return, by field, how often each value (as JSON) occurs among the documents that `total` counts.
@@ -483,13 +544,13 @@ class Search:
         that has no words.
         """
         refuse_text(names, "names")
-        if self._word_matches is None:
+        if WORDS not in self.searchers:
             raise UsageError("facets count documents that share a word with the query, and words are not searched")
         wanted = dict[str, Optional[Filter]]()
         for name in names:
             others = [one for one in self.where.conditions if one.field != name] if self.where else []
             wanted[name] = Filter(tuple(others)) if others else None
-        return self._word_matches.facets(wanted)
+        return self._matches.facets(wanted)
 
     def result(self, place: int) -> Result:
         """Return a candidate that is shown as a result."""
@@ -611,6 +672,7 @@ class Searcher(Generic[C]):
         where: Where = None,
         fusion: Union[str, Fusion, None] = None,
         group_by: Optional[str] = None,
+        sort: Sequence[str] = (),
     ) -> list[Result]:
         """Return up to `top_k` documents, best first.
 
@@ -620,8 +682,9 @@ class Searcher(Generic[C]):
             fusion: in place of that of the settings: "rrf", "weighted", or a file of learned weights.
             group_by: a field, of whose values only the best candidate each is returned; or "content": the best one of
                 each group of nearly the same texts, which names the others in `Result.similar`.
+            sort: fields that order all documents that match, ["-year"] for the highest first, in place of scores.
         """
-        return self.search_many([require_text(query, "query")], top_k, where, fusion, group_by)[0]
+        return self.search_many([require_text(query, "query")], top_k, where, fusion, group_by, sort)[0]
 
     def search_many(
         self,
@@ -630,10 +693,11 @@ class Searcher(Generic[C]):
         where: Where = None,
         fusion: Union[str, Fusion, None] = None,
         group_by: Optional[str] = None,
+        sort: Sequence[str] = (),
     ) -> list[list[Result]]:
         """Search for many queries as `search` does, in shared batches; return one list a query, in their order."""
         refuse_text(queries, "queries")
-        return [one.results() for one in self.run(queries, top_k, where, fusion, group_by)]
+        return [one.results() for one in self.run(queries, top_k, where, fusion, group_by, sort)]
 
     def run(
         self,
@@ -642,6 +706,7 @@ class Searcher(Generic[C]):
         where: Where = None,
         fusion: Union[str, Fusion, None] = None,
         group_by: Optional[str] = None,
+        sort: Sequence[str] = (),
     ) -> list[Search]:
         """Search as `search_many` does, and return each finished `Search` with what its stages found."""
         refuse_text(queries, "queries")
@@ -655,11 +720,13 @@ class Searcher(Generic[C]):
         fused.weights_of(self.searchers)
 
         def searches(now: Searchable) -> list[Search]:
-            if group_by is not None and group_by not in (there := [*now.fields, CONTENT]):
-                problem = f"{quoted(group_by)} is no field of these documents, which have {listed(there)}"
-                raise UsageError(f"group_by: {problem}")
+            names = [("group_by", group_by, [*now.fields, CONTENT])] if group_by is not None else []
+            for option, name, there in [*names, *(("sort", one.removeprefix("-"), now.fields) for one in sort)]:
+                if name not in there:
+                    problem = f"{quoted(name)} is no field of these documents, which have {listed(there)}"
+                    raise UsageError(f"{option}: {problem}")
             given = self.searchers, settings
-            return [Search(now, one, *given, top_k=top_k, where=where, group_by=group_by) for one in queries]
+            return [Search(now, one, *given, top_k=top_k, where=where, group_by=group_by, sort=sort) for one in queries]
 
         models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
         return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
@@ -752,6 +819,21 @@ def _run(searches: Sequence[Search], models: Models) -> None:
     began, first = time.monotonic(), searches[0]
     with _timed(searches, "read"):
         texts = [one.model_text for one in searches]  # with corrections: a mistyped word has another vector
+    if first.sort:
+        with _timed(searches, "sort"):
+            for one in searches:
+                one.find_sorted()
+    else:
+        _find(searches, texts, models)
+    _rank([one for one in searches if one.wants_ranking], models)
+    for one in searches:
+        one.finish()
+        one.took["total"] = _since(began)
+
+
+def _find(searches: Sequence[Search], texts: Sequence[str], models: Models) -> None:
+    """Ask all searchers, and make one list of theirs for each search."""
+    first = searches[0]
     fields = first.collection.info.vector_fields
     vectors = {name: models.begin_vectors(name, texts) for name in first.searchers if name in fields}
     lookups = {name: _begin_lookups(searches, name, None) for name in first.searchers if name not in fields}
@@ -765,10 +847,6 @@ def _run(searches: Sequence[Search], models: Models) -> None:
     with _timed(searches, "fuse"):
         for number, one in enumerate(searches):
             one.fuse({name: own[number] for name, own in hits.items()})
-    _rank([one for one in searches if one.wants_ranking], models)
-    for one in searches:
-        one.finish()
-        one.took["total"] = _since(began)
 
 
 def _rank(searches: Sequence[Search], models: Models) -> None:

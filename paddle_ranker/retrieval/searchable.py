@@ -15,6 +15,7 @@ from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
+from paddle_ranker.retrieval.sorting import SortedDocument
 from paddle_ranker.retrieval.values import Value
 from paddle_ranker.retrieval.words import Asked
 
@@ -49,11 +50,19 @@ class Asking(NamedTuple):
 
 
 class Matching(Protocol):
-    """Documents that share a word with a query; see `Matches`."""
+    """Documents that match a query; see `Matches`."""
 
     def count(self, where: Optional[Filter]) -> int: ...
 
     def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]: ...
+
+    def first(
+        self,
+        sort: Sequence[str],
+        count: int,
+        after: Optional[SortedDocument] = None,
+        where: Optional[Filter] = None,
+    ) -> list[SortedDocument]: ...
 
 
 class Searchable(Protocol):
@@ -109,7 +118,7 @@ class Searchable(Protocol):
 
     def holding(self, query: ParsedQuery) -> Optional[ParsedQuery]: ...
 
-    def matching(self, query: Asked, restricted: Optional[ParsedQuery] = None) -> Optional[Matching]: ...
+    def matching(self, query: Optional[Asked], restricted: Optional[ParsedQuery] = None) -> Matching: ...
 
     def explain_words(
         self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = ...

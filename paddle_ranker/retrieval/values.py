@@ -11,7 +11,7 @@ import calendar
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -24,6 +24,7 @@ from paddle_ranker.lexical.analyser import analyser
 MISSING, BOOLEAN, NUMBER, DATE, TEXT, OBJECT = range(6)
 # Units of dates: two dates are equal if they begin at the same moment; the unit says how a date is written.
 _YEAR, _MONTH, _DAY, _SECOND, _MICROSECOND = range(5)
+LONGEST_SORTED = 256  # code points of a text that order it
 LARGE = 2.0**53  # from here on several whole numbers are one double
 DAY = 86_400_000_000  # microseconds
 _EPOCH = datetime(1970, 1, 1)
@@ -82,6 +83,19 @@ class Value(NamedTuple):
             return found
         is_whole = self.kind == NUMBER and isinstance(self.of, float) and self.of.is_integer() and abs(self.of) < LARGE
         return int(self.of) if is_whole else self.of
+
+
+def order_value(values: Sequence[Value]) -> Optional[Value]:
+    """Return the value by which a document with these values of a field is sorted; None for a document without any.
+
+    It is the first one. Texts are sorted by their beginning, and objects are all alike.
+    """
+    if not values:
+        return None
+    first = values[0]
+    if first.kind == OBJECT:
+        return Value(OBJECT, "null")
+    return first._replace(of=str(first.of)[:LONGEST_SORTED]) if first.kind == TEXT else first
 
 
 def is_value(given: Value) -> bool:

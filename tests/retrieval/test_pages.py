@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 import pytest
@@ -16,17 +16,18 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.search import Position, Search, SearchSettings
+from paddle_ranker.retrieval.search import Position, Search, SearchSettings, SortedPosition, unpack_position
 from paddle_ranker.retrieval.sharded import recut
 from paddle_ranker.retrieval.shards import open_index
 from tests.checkout import ONCE
 
 pytestmark = pytest.mark.unit
 COUNT, SIZE, LIMIT = 60, 4, 7
+AnyPosition = Union[Position, SortedPosition]
 WAYS: dict[str, dict[str, Any]] = {
     "scores": {},
     "words": {"searchers": ["words"]},
-    "sorted": {"sort": ["-year"]},
+    "sorted and grouped": {"sort": ["-year"], "group_by": "year", "group_size": 2},
     "grouped": {"group_by": "year", "group_size": 2},
     "alike": {"group_by": "content"},
     "ranked": {"rank_top": 9},
@@ -121,7 +122,10 @@ def test_the_pages_of_a_search_show_each_document_that_stays_once(tmp_path: Path
             search = Search(now, "水稻", searchers, settings, top_k=LIMIT, after=after, **how)
             found = {name: search.lookup(name, vectors_of(["水稻"]) if name == "vectors" else None)[0]
                      for name in searchers}  # fmt: skip
-            search.fuse(found)
+            if search.sort:
+                search.find_sorted()
+            else:
+                search.fuse(found)
             if settings.rank_top:
                 texts = search.to_rank()
                 logits = np.array([float(len(text)) for text in texts])
@@ -138,7 +142,7 @@ def test_the_pages_of_a_search_show_each_document_that_stays_once(tmp_path: Path
             changing.change(page)
         assert not [id for id, times in Counter(shown).items() if times > 1], seed
         missed = changing.stay - {*shown}
-        if way == "grouped":  # of each missed document's group two others that are there were shown
+        if "grouped" in way:  # of each missed document's group two others that are there were shown
             there, years = changing.ids(), {one.id: one.fields["year"] for one in changing.index.documents()}
             groups = Counter(years[id] for id in shown if id in there)
             assert all(groups[years[id]] >= 2 for id in missed), seed
@@ -147,8 +151,8 @@ def test_the_pages_of_a_search_show_each_document_that_stays_once(tmp_path: Path
         changing.index.close()
 
 
-def packed(position: Optional[Position]) -> Optional[Position]:
-    return None if position is None else Position.unpacked(position.packed())
+def packed(position: Optional[AnyPosition]) -> Optional[AnyPosition]:
+    return None if position is None else unpack_position(position.packed())
 
 
 @pytest.mark.parametrize("data", [b"", b"\2", b"\0abc", b"\1" + bytes(7)])

@@ -124,9 +124,11 @@ def searched(collection: Searchable, query: str, settings: SearchSettings, **giv
     searchers = settings.by or collection.searchers
     search = Search(collection.snapshot(), query, searchers, settings, **given)
     vectors = vectors_of([search.model_text])
-    hits = {name: search.lookup(name, vectors if name == "vectors" else None)[0] for name in searchers}
-    search.fuse(hits)
-    if settings.rank_top:
+    if search.sort:
+        search.find_sorted()
+    else:
+        search.fuse({name: search.lookup(name, vectors if name == "vectors" else None)[0] for name in searchers})
+    if search.wants_ranking:
         scores = StubRanker().score([query] * 99, search.to_rank(), logits=True)
         search.rank(scores, scores)
     search.finish()

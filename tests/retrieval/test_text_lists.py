@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.remote import Call, RemoteCollection, ShardService
+from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shards import Shards
+from tests.retrieval.test_remote import through
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -80,8 +81,8 @@ def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
         with Collection.create(folder, INFO) as collection:
             collection.add(own)
     with ThreadPoolExecutor(4) as pool:
-        calls: list[Call] = [partial(pool.submit, ShardService(one).call) for one in parts]
-        collections = [
+        calls = [through(pool, ShardService(one)) for one in parts]
+        collections: list[Searchable] = [
             Collection.open(built(tmp_path / "python")), Collection.open(tmp_path / "file"), Shards(parts),
             RemoteCollection(calls),
         ]  # fmt: skip

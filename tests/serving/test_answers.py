@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
@@ -122,9 +123,9 @@ def test_numbers_and_dates_are_counted_by_ranges_that_filter(tmp_path: Path) -> 
 def test_candidates_are_sorted_and_grouped_by_fields(site: Site) -> None:
     fields: dict[str, Any] = {one.id: one.fields for one in DOCUMENTS}
     by_score = ids(site.search("水稻 护理", top_k=100))
-    rank = {id: place for place, id in enumerate(by_score)}
     found = ids(site.search("水稻 护理", top_k=100, sort=["-year", "kind"]))
-    wanted = sorted(by_score, key=lambda id: (-fields[id].get("year", 0), str(fields[id].get("kind", "zz")), rank[id]))
+    hashes = dict(zip(by_score, text_hashes(by_score).tolist()))
+    wanted = sorted(by_score, key=lambda id: (-fields[id].get("year", 0), fields[id].get("kind", "zz"), hashes[id]))
     assert found == wanted and found[-1] == "other"
     grouped = ids(site.search("水稻 护理", top_k=100, group_by="kind", group_size=2))
     seen: Counter[object] = Counter()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Callable, Optional, TypeVar
+from typing import Callable, Optional, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.options import DEPTH, TOP_K
 from paddle_ranker.retrieval.reading import LONGEST_QUERY, ParsedQuery
-from paddle_ranker.retrieval.search import RANK, Position, Search, SearchSettings, chosen, run_searches
+from paddle_ranker.retrieval.search import RANK, Position, Search, SearchSettings, SortedPosition, chosen, run_searches
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.retrieval.work import Hold, TooLate, idle, wait_for
@@ -65,7 +65,7 @@ class Query:
     depth: int = DEPTH
     rank_top: int = 0
     offset: int = 0
-    after: Optional[Position] = None
+    after: Union[Position, SortedPosition, None] = None
     top_k: int = TOP_K
     min_probability: float = 0.0
     sort: tuple[str, ...] = ()

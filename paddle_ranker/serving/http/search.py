@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, Union
 
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
@@ -30,8 +30,9 @@ from paddle_ranker.retrieval.fusion import FUSIONS, TITLE
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
-from paddle_ranker.retrieval.search import MOST_PACKED, Position, Search
+from paddle_ranker.retrieval.search import MOST_PACKED, Position, Search, SortedPosition, unpack_position
 from paddle_ranker.retrieval.searchable import Anew, Searchable
+from paddle_ranker.retrieval.sorting import MOST_SORTED
 from paddle_ranker.retrieval.values import STORED
 from paddle_ranker.retrieval.words import single_token
 from paddle_ranker.retrieval.work import checked
@@ -61,7 +62,7 @@ TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
 _MOST_BYTES = 1 << 20  # of a request: its query is read to its first 1,000 code points, its filter has few values
-FUSED, RANKED = "fused", "ranked"
+FUSED, RANKED, SORTED = "fused", "ranked", "sorted"
 _MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
 _MOST_TERMS = 32  # that a hit is explained by
 _LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
@@ -120,10 +121,14 @@ class SearchRequest(Body):
     total: bool = Field(False, description="count the documents that share a word with the query and meet the filter")
     facets: Optional[list[str]] = Field(None, description="fields whose values are counted among these documents")
     sort: Optional[list[str]] = Field(
-        None, description="fields by which the candidates are shown, -year for the highest first (default: by score)"
+        None,
+        description="show all documents that match (as total counts them; without words all that meet the filter) by "
+        "these fields, -year for the highest first (default: by score)",
     )
     group_by: Optional[str] = Field(
-        None, description="show group_size candidates of each value of this field; content: of nearly the same texts"
+        None,
+        description="show group_size candidates of each value of this field; content: of nearly the same texts; with "
+        "sort, the first depth documents are the candidates",
     )
     group_size: int = Field(1, ge=1, description="of group_by")
     literal: bool = Field(
@@ -262,6 +267,8 @@ class SearchRoutes:
         ):
             if given > most:
                 raise Fault(TOO_LARGE, f"is {given:,}, at most {most:,} are allowed", field=name)
+        if asked.sort:
+            _refuse_unsorted(asked, top_k)
         own = dict.fromkeys(self._pipeline.index.ready().collection.fields)
         sorted_by = [name.removeprefix("-") for name in asked.sort or ()]
         for field, names, there in (
@@ -299,7 +306,7 @@ class SearchRoutes:
             is_cut=parsed.read is not None or len(text) < len(asked.query),
         )
 
-    def _after(self, asked: SearchRequest) -> Optional[Position]:
+    def _after(self, asked: SearchRequest) -> Union[Position, SortedPosition, None]:
         """Return where the page of the request's cursor ends; raises `Fault` for a cursor of another search."""
         if not asked.cursor:
             return None
@@ -309,7 +316,10 @@ class SearchRoutes:
             said = base64.urlsafe_b64decode(asked.cursor.encode())
             if said[:_DIGEST_BYTES] != self._digest(asked, said[_DIGEST_BYTES:]):
                 raise ValueError("the digest differs")
-            return Position.unpacked(said[_DIGEST_BYTES:])
+            position = unpack_position(said[_DIGEST_BYTES:])
+            if not position.fits(asked.sort or (), asked.group_by):
+                raise ValueError("a position in another list")
+            return position
         except ValueError as error:
             problem = "is not of an answer to this search: repeat that request, or begin anew with an empty one"
             raise Fault(UNPROCESSABLE, problem, field="cursor") from error
@@ -363,6 +373,18 @@ class SearchRoutes:
         if search.degraded:
             content["degraded"] = search.degraded
         return content
+
+
+def _refuse_unsorted(asked: SearchRequest, top_k: int) -> None:
+    """Raise `Fault` for a parameter that a search sorted by fields has no use for."""
+    unused = [("fusion", asked.fusion), ("rank_top", asked.rank_top), ("min_probability", asked.min_probability)]
+    unused += [] if asked.group_by is not None else [("depth", asked.depth)]
+    for name, value in unused:
+        if value:
+            raise Fault(UNPROCESSABLE, "stands beside sort, which scores and ranks nothing: leave one out", field=name)
+    if asked.offset + top_k > MOST_SORTED:
+        problem = f"reaches beyond the first {MOST_SORTED:,} sorted documents: page by cursor"
+        raise Fault(TOO_LARGE, problem, field="offset")
 
 
 def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
@@ -420,11 +442,11 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
     words = [one.text for one in found.words.extras if one.text not in phrases]
     shared = SharedWords("\n".join([found.text, *words]), analyser, phrases)
     ids = [found.candidates.ids[place] for place in ranks]
-    explains = asked.explain and WORDS in found.candidates.searchers
+    explains = asked.explain and WORDS in (found.searchers if found.sort else found.candidates.searchers)
     terms = found.collection.explain_words(found.words, ids, found.fusion.fields) if explains else {}
     given = found.collection.words_given(found.words) if explains and found.words.extras else {}
-    parts = found.fusion.parts(found.candidates) if asked.explain else None
-    shares = found.fusion.shares(found.candidates) if asked.explain else None
+    parts = found.fusion.parts(found.candidates) if asked.explain and not found.sort else None
+    shares = found.fusion.shares(found.candidates) if asked.explain and not found.sort else None
     hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.collection.info.schema
     has_text = TEXT in names if names is not None else asked.snippet is None
     is_looked_at = asked.explain or has_text or asked.snippet is not None
@@ -459,6 +481,9 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
             if place in found.logits:
                 level = max((one.level for one in highlights), default=0)
                 hit["signals"]["match"] = {"value": level, "to": RANKED}
+        elif id in terms:  # of a sorted search: what the words would add to a score
+            score, own = sum(terms[id].values()), _terms(terms[id], FoldedText(looked_at, analyser), given)
+            hit["signals"] = {WORDS: {"value": score, "added": 0.0, "to": SORTED, "terms": own}}
         hits.append(hit)
     return hits
 
@@ -472,6 +497,8 @@ def _snippet(text: str, highlights: Sequence[SharedPart], shared: SharedWords, s
 
 
 def _stages(found: Search, place: int, rank: int) -> dict[str, Any]:
+    if found.sort:
+        return {SORTED: {"rank": rank}}
     candidates = found.candidates
     said = zip(candidates.searchers, candidates.ranks[place].tolist(), candidates.scores[place].tolist())
     stages: dict[str, Any] = {name: {"rank": own, "score": score} for name, own, score in said if own}

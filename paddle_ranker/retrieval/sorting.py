@@ -1,0 +1,124 @@
+"""Documents in the order of their fields' values, page by page: all that match, of every segment and shard.
+
+keys = [SortKey("year", "number", descending=True)]
+page = first_of_segment(segment, mask, keys, None, 10)
+page = first_of_segment(segment, mask, keys, page[-1], 10)  # the next one
+merged([page, page_of_another_segment], keys, 10)
+
+Documents with equal values follow in the order in which listings have them: by the hash of the id, then by the id. So a
+document's place depends on nothing beside its own values and id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Optional, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.metrics.ranking import Booleans
+from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.values import Value, order_value
+from paddle_ranker.retrieval.work import check
+
+MOST_SORTED = 1 << 13  # documents that a search lists in order at once
+_AT_ONCE = 1 << 16  # rows of a segment that are ordered at a time
+_MISSING = np.iinfo(np.int64).max  # key of a document without a value: it comes last in both directions
+
+
+class SortKey(NamedTuple):
+    """A field to sort by, and the type of its values."""
+
+    field: str
+    type: str
+    descending: bool = False
+
+
+class SortedDocument(NamedTuple):
+    """A document's place in an order: the value of each key, of a list the first one, None for none; and its id."""
+
+    values: tuple[Optional[Value], ...]
+    id: str
+
+
+def sort_keys(sort: Sequence[str], types: Union[Sequence[str], Callable[[str], str]]) -> list[SortKey]:
+    """Return the keys of fields, `-year` for the highest first; `types` are theirs, or return that of a field."""
+    names = [name.removeprefix("-") for name in sort]
+    own = [types(name) for name in names] if callable(types) else types
+    return [SortKey(name, type, one.startswith("-")) for name, type, one in zip(names, own, sort)]
+
+
+def first_of_segment(
+    segment: Segment, mask: Booleans, keys: Sequence[SortKey], after: Optional[SortedDocument], count: int
+) -> list[SortedDocument]:
+    """Return the first `count` documents of a segment.
+
+    mask: which documents match, `[documents] bool`
+    after: only those behind it; None: from the first one
+    """
+    hashes, rows = segment.arrays["id_hashes"]  # in the order of the hashes, which is that of equal values
+    tables, bounds = [], list[int]()
+    for number, key in enumerate(keys):
+        values, sign = segment.typed_values(key.field, key.type), -1 if key.descending else 1
+        table = np.where(values.ranks < 0, _MISSING, 2 * sign * values.ranks.astype(np.int64))
+        tables.append((np.append(table, _MISSING), segment.codes_of(key.field)))  # the code -1 is the last place
+        value = None if after is None else after.values[number]
+        bounds.append(_MISSING if value is None else sign * values.place_of(value))
+    if after is not None:
+        bounds.append(int(text_hashes([after.id])[0]))
+    kept = [np.empty(0, np.int64) for _ in keys] + [np.empty(0, np.uint64), np.empty(0, np.int64)]
+    for start in range(0, len(rows), _AT_ONCE):
+        check()
+        here = rows[start : start + _AT_ONCE].astype(np.int64)
+        is_here = mask[here]
+        here, own = here[is_here], hashes[start : start + _AT_ONCE][is_here]
+        columns: list[NDArray[np.generic]] = [table[codes[here]] for table, codes in tables]
+        columns += [own, here]
+        if after is not None:
+            is_behind, is_equal = _behind(columns, bounds)
+            equal = np.flatnonzero(is_equal)  # but for the id: a document that is there itself, as a rule
+            is_behind[equal] = [id > after.id for id in segment.ids(here[equal])]
+            columns = _taken(columns, is_behind)
+        if len(kept[0]) >= count:
+            columns = _taken(columns, columns[0] <= kept[0][-1])
+        kept = [np.concatenate(both) for both in zip(kept, columns)]
+        order = np.lexsort(kept[-2::-1])
+        if len(order) > count:  # and those that equal the last one but for their ids, which are not read yet
+            last = [column[order[count - 1]] for column in kept[:-1]]
+            is_last = np.all([column[order] == value for column, value in zip(kept, last)], axis=0)
+            order = order[: max(count, int(np.flatnonzero(is_last)[-1]) + 1)]
+        kept = _taken(kept, order)
+    found = [
+        SortedDocument(tuple(order_value(segment.value(key.field, key.type, row)) for key in keys), id)
+        for row, id in zip(kept[-1].tolist(), segment.ids(kept[-1]))
+    ]
+    return merged([found], keys, count)
+
+
+def merged(several: Iterable[Sequence[SortedDocument]], keys: Sequence[SortKey], count: int) -> list[SortedDocument]:
+    """Return the first `count` documents of several lists."""
+    found = [one for own in several for one in own]
+    hashes = text_hashes(one.id for one in found).tolist()
+    found = [one for _, _, one in sorted((hashed, one.id, one) for hashed, one in zip(hashes, found))]
+    for number, key in reversed([*enumerate(keys)]):
+        orders = {one: value.order for one in found if (value := one.values[number]) is not None}
+        with_value = sorted((one for one in found if one in orders), key=orders.__getitem__, reverse=key.descending)
+        found = with_value + [one for one in found if one not in orders]
+    return found[:count]
+
+
+def _taken(columns: Sequence[NDArray[np.generic]], which: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+    return [column[which] for column in columns]
+
+
+def _behind(columns: Sequence[NDArray[np.generic]], bounds: Sequence[int]) -> tuple[Booleans, Booleans]:
+    """Return which rows of columns are behind the bounds, in the order of the columns, and which are equal to them."""
+    is_behind = np.zeros(len(columns[0]), bool)
+    is_equal = np.ones(len(columns[0]), bool)
+    for column, bound in zip(columns, bounds):
+        limit = column.dtype.type(bound)
+        is_behind |= is_equal & np.greater(column, limit)
+        is_equal &= np.equal(column, limit)
+    return is_behind, is_equal

@@ -100,13 +100,18 @@ def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
         assert collection.count(Filter.of({"authors": "Ada Grace"})) == 1
 
 
-def test_a_cell_of_a_table_is_one_text(tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus.csv"
-    corpus.write_text('id,text,authors\na,On words,Ada Lovelace\nb,On words,"[""Ada"", ""Grace""]"\n')
-    options = ["--corpus", str(corpus), "--output", str(tmp_path / "i"), "--separator", ",", "--field", FIELDS[1]]
+def test_cells_of_a_table_that_are_lists_are_searched_item_by_item(tmp_path: Path) -> None:
+    corpus, cells = tmp_path / "corpus.csv", ["Ada Grace; Jean Hopper", "Ada Grace", "Jean Hopper; Ada Grace"]
+    rows = [f'r{number},"Words on a page, number {number}",{cells[number % 3]}' for number in range(12)]
+    corpus.write_text("\n".join(["id,text,authors", *rows, ""]))
+    options = ["--corpus", str(corpus), "--output", str(tmp_path / "index"), "--field", FIELDS[1]]
     assert main(["build", *options]) == 0
-    with Searcher.open(tmp_path / "i") as searcher:
-        assert [(one.id, one.fields["authors"]) for one in searcher.search('"ada lovelace"')] == [("a", "Ada Lovelace")]
+    with Searcher.open(tmp_path / "index") as searcher:
+        assert searcher.collection.document("r0").fields == {"authors": ["Ada Grace", "Jean Hopper"]}
+        found = {one.id for one in searcher.search('"jean hopper"', 20)}
+        assert found == {f"r{number}" for number in range(12) if number % 3 != 1}
+        (search,) = searcher.run(['"grace jean"'], 20)
+        assert search.unfound == ["grace jean"]
 
 
 def test_what_is_not_a_text_is_refused_by_document_and_field(tmp_path: Path, site: Site) -> None:

@@ -71,7 +71,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
-    rows = [{"id": one.id, "text": one.text, **one.fields} for one in DOCUMENTS]
+    rows = [{"id": row.id, "text": row.text, **row.fields} for row in DOCUMENTS]
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = ",".join(FIELDS)
@@ -81,16 +81,16 @@ def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
         with Collection.create(folder, INFO) as collection:
             collection.add(own)
     with ThreadPoolExecutor(4) as pool:
-        calls = [through(pool, ShardService(one)) for one in parts]
+        calls = [through(pool, ShardService(part)) for part in parts]
         collections: list[Searchable] = [
             Collection.open(built(tmp_path / "python")), Collection.open(tmp_path / "file"), Shards(parts),
             RemoteCollection(calls),
         ]  # fmt: skip
-        for place, collection in enumerate(collections):
-            assert finds(Searcher(collection, SearchSettings())) == answers(FOUND), place
+        for place, one in enumerate(collections):
+            assert finds(Searcher(one, SearchSettings())) == answers(FOUND), place
         scores = [
-            [(one.id, one.score) for one in Searcher(collection, SearchSettings()).search("ada lovelace", 9)]
-            for collection in collections
+            [(hit.id, hit.score) for hit in Searcher(one, SearchSettings()).search("ada lovelace", 9)]
+            for one in collections
         ]
         assert scores[0] == scores[1] == scores[2] == scores[3]
     with Collection.open(tmp_path / "python", write=True) as collection:

@@ -121,6 +121,7 @@ SENT: dict[str, Any] = {
     "field_values": lambda answer: 3,
     "common_types": lambda answer: answer._replace(result={}),
     "scale": lambda answer: answer._replace(result=None),
+    "first": lambda answer: answer._replace(result=answer.result * 2),
 }
 
 
@@ -147,16 +148,15 @@ def test_what_a_shard_sends_is_never_an_error_of_the_server(
             return lie
 
     transports[1].__class__ = Lying
-    asked = {
+    asked: dict[str, Any] = {
         "query": "水稻病害研究",
         "explain": True,
         "total": True,
         "facets": ["lang"],
-        "rank_top": 5,
-        "sort": ["-year"],
+        **({"sort": ["-year"]} if name == "first" else {"rank_top": 5, "group_by": "year"}),
     }
     found = said(elsewhere, **asked)
-    if name in ("search", "counts", "matches", "facet_values", "values", "explain_words", "documents_of"):
+    if name in ("search", "first", "counts", "matches", "facet_values", "values", "explain_words", "documents_of"):
         assert Lying.lies and found["shards"] == {"total": 3, "failed": 1} and found["hits"]
     for path in ("/v1/index", "/v1/documents/d30", "/v1/documents/d7"):
         answer = elsewhere.ask("GET", path)

@@ -43,7 +43,7 @@ class TrainBatchNegOptions(TaughtTowerOptions):
 
     lexical_size: Optional[int] = option(
         None,
-        help="length of a lexical part added to the vectors: a text's words, weighted by rarity in training titles; "
+        help="length of a lexical part added to the vectors: a text's words, weighted by idf in training titles; "
         "512 works well (default: the checkpoint's, else 0)",
         minimum=0,
     )

@@ -32,7 +32,7 @@ from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
 from paddle_ranker.lexical.analyser import FOLDS
-from paddle_ranker.lexical.tokens import LANGUAGES, OLDER, STANDARD, TOKENIZERS, detect_language
+from paddle_ranker.lexical.tokens import LANGUAGES, STANDARD, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.options import DeviceOptions, DocumentOptions, Options, RayOptions, note, option, run_command
@@ -157,7 +157,7 @@ class BuildOptions(CorpusOptions, RayOptions):
     words: Optional[str] = option(
         None,
         help=f"what words are: {STANDARD}, Chinese characters and their pairs, other scripts' words; bigram, pairs of "
-        f"characters; jieba's words; none, for vectors alone; {listed(OLDER)}, as older versions (default: {STANDARD})",
+        f"characters; jieba's words; none, for vectors alone (default: {STANDARD})",
         choices=(*TOKENIZERS, _NO_WORDS),
     )
     language: str = option(
@@ -366,11 +366,6 @@ def build(options: BuildOptions) -> None:
     if options.ray is not None:
         note(f"--ray: is about a new index; {options.index} is there, and is added to here")
     with collection:
-        old = collection.info.words
-        if options.words == STANDARD and old is not None and old.tokenizer in OLDER:
-            collection.replace_words(replace(old, tokenizer=STANDARD))
-            print(f"{options.index}: words: {STANDARD}, no more {old.tokenizer}")
-        _print_if_older(collection.info, options.index)
         if options.store_states is not None and collection.info.states is None:
             _store_states(collection, options)
         vectors_of = open_towers(collection, options.load_options(), options.batch_size)
@@ -480,12 +475,6 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
     return schema, rows.kept
 
 
-def _print_if_older(info: IndexInfo, folder: Union[str, Path]) -> None:
-    if info.words is not None and info.words.tokenizer in OLDER:
-        print(f"{folder}: words are analysed as older versions did ({info.words.tokenizer}); index build --corpus FILE "
-              f"--output {folder} --words {STANDARD} replaces them, and keeps the vectors")  # fmt: skip
-
-
 def _there(options: BuildOptions) -> Optional[Collection]:
     """Return the index that is there, open for writing, None if there is none.
 
@@ -519,9 +508,7 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
 
     info = collection.info
     has_words = info.words.tokenizer if info.words else _NO_WORDS
-    if options.words == STANDARD and has_words in OLDER:
-        has_words = STANDARD  # which `build` makes of them
-    states_language = options.language != AUTO and has_words not in OLDER
+    states_language = options.language != AUTO
     differences = {
         "words": (options.words or (STANDARD if states_language else has_words), has_words),
         "searchers": (",".join(options.searchers or info.others) or "none", ",".join(info.others) or "none"),
@@ -668,7 +655,6 @@ def info(options: FolderOptions) -> None:
     if found.words is not None:
         language = f" ({found.words.language})" if found.words.language else ""
         print(f"words: {found.words.tokenizer}{language}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
-        _print_if_older(found, options.index)
     if found.schema.fields:
         print("fields:", *table(found.schema, {}), sep="\n")
     for name, one in found.vector_fields.items():

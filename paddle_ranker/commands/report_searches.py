@@ -145,7 +145,7 @@ class CountedLog:
 
     def _search(self, line: SearchLine) -> Optional[_Search]:
         """Count a search, unless it is left out."""
-        from paddle_ranker.lexical.analyser import fold
+        from paddle_ranker.lexical.characters import fold
 
         day = line.time[: len("2026-11-22")]
         if not self._since <= day <= self._until:

@@ -121,7 +121,7 @@ def baseline_systems(pairs: MeasuredPairs, options: BaselineOptions) -> tuple[li
         learned = f"{options.train_file} (sha256 {content_digest(options.train_file)})"
     collection = titles if train is None else [pair.title for pair in train]
     systems = [
-        System(name, pairs.spread(bm25(tokenizer, queries, titles, collection)), "baseline", {"rarity from": learned})
+        System(name, pairs.spread(bm25(tokenizer, queries, titles, collection)), "baseline", {"idf from": learned})
         for name, tokenizer in ((BM25_WORDS, "jieba"), (BM25_BIGRAMS, "bigram"))
     ]
     try:
@@ -133,7 +133,7 @@ def baseline_systems(pairs: MeasuredPairs, options: BaselineOptions) -> tuple[li
 
 
 def bm25(tokenizer: str, queries: Sequence[str], titles: Sequence[str], collection: Sequence[str]) -> Floats:
-    """Return BM25's scores of the pairs, `[n] float64`; the titles of `collection` give word rarity and mean length."""
+    """Return BM25's scores of the pairs, `[n] float64`; the titles of `collection` give idf and mean length."""
     baseline = BM25(tokenizer)
     baseline.fit([], collection)
     return baseline.score(queries, titles)

@@ -4,56 +4,23 @@ standard("维生素A与C++")     # 维 生 素 维生 生素 a 素a 与 a与 c++
 standard("COVID-19 的 trained models")     # covid 19 covid19 的 19的 train model
 analyser("accents+french")("des élèves")     # eleve
 
-No word is dropped: a word's rarity determines its weight.
+No word is dropped: a word's idf determines its weight.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
-from itertools import chain
 from operator import add
 from typing import Any, NamedTuple, Optional, Union
-from unicodedata import category, combining, decimal, normalize
+from unicodedata import combining
 
-import numpy as np
-from numpy.typing import NDArray
-
-from paddle_ranker.encoding.unicode.table import LETTER, MARK, OTHER, SPACE, SYMBOL, normalise, unicode_table
 from paddle_ranker.errors import DependencyError, UsageError, listed, quoted
-from paddle_ranker.metrics.ranking import Booleans
+from paddle_ranker.lexical.characters import HAN_BLOCKS, accents, class_of, fold, is_whole, shape_of
 
-# Characters without a meaning of their own: soft hyphens, zero-width characters, variation selectors, the frames of
-# keycaps, trademark signs (which NFKC makes letters), and points and strokes that Arabic and Hebrew may do without.
-_IS_NOTHING = re.compile(
-    "[\u00ad\u034f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u061c\u0640\u064b-\u0652\u0656-\u065f"
-    "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-    "\u202a-\u202e\u2060-\u206f\u20dd-\u20e0\u20e2-\u20e4\u2120\u2122\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
-    "\U000e0000-\U000e0fff]"
-)
-# Characters that are written for others, which NFKC and case folding leave apart.
-_ALIKE = {
-    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
-    **dict.fromkeys("\u2018\u2019\u201b\u02b9\u02bc\u2032", "'"),
-    "\u0131": "i",  # the dotless i, which is I in upper case
-    "\u2044": "/",
-}
-# Scripts without spaces between words. Of the first ones a character is a unit, as a symbol is. Hangul is among them,
-# since its words have endings. Of the others a letter with its marks is a unit.
-_IDEOGRAPHS = (
-    *((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x3029), (0x3031, 0x3035), (0x3038, 0x30FF), (0x3105, 0x312F)),
-    *((0x31A0, 0x31BF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xA000, 0xA48C), (0xAC00, 0xD7AF)),
-    *((0xF900, 0xFAFF), (0x16FE0, 0x18D7F), (0x1B000, 0x1B2FF), (0x20000, 0x3FFFF)),
-)
-_UNSPACED = (
-    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF)),
-    *((0xA9E0, 0xA9FF), (0xAA60, 0xAADF)),
-)
-_SIGNS = "-._'/&@+#%*$,"  # which can be part of a word
 LONGEST = 64  # characters of a word that has a stem, or parts beside itself
 _DIGEST = 6  # a word of more parts, of less than three characters each in the mean, is none: it has no parts
 _SHORT = 3  # characters of a word that makes a pair with an ideograph beside it
@@ -66,71 +33,14 @@ SINGLE, STOP = 0.8, 0.1  # how much ideographs and stop words count among others
 NAME, _NAME_UNITS = 5.0, 4
 _AS_WRITTEN = 10.0  # how much its signs count, if the query is that word alone: twice what its repeated parts can add
 ENGLISH = "english"
-# Lucene's stop words (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
-STOP_WORDS = frozenset(
-    (
-        *("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not"),
-        *("of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was"),
-        *("will", "with"),
-    )
-)
-# English stop words that other languages lack, and words of others: which of them a text has more of says what it is.
-_ENGLISH = frozenset(
-    ("the", "of", "and", "to", "that", "this", "with", "are", "their", "there", "these", "they", "into", "it")
-)
-_FOREIGN = frozenset(
-    (
-        *(
-            "der",
-            "die",
-            "das",
-            "und",
-            "ist",
-            "ein",
-            "eine",
-            "nicht",
-            "mit",
-            "den",
-            "dem",
-            "auf",
-            "von",
-            "zu",
-            "le",
-            "la",
-        ),
-        *(
-            "le",
-            "la",
-            "les",
-            "des",
-            "et",
-            "est",
-            "un",
-            "une",
-            "du",
-            "que",
-            "qui",
-            "dans",
-            "pour",
-            "sur",
-            "el",
-            "los",
-            "las",
-            "y",
-        ),
-        *("por", "con", "una", "para", "del", "il", "lo", "di", "che", "non", "per", "sono", "het", "een", "van", "en"),
-        *("niet", "dat", "och", "att", "det", "som", "og", "ikke", "ve", "bir", "bu", "dan", "yang"),
-    )
-)
-_CAPITALS = re.compile(
-    r"(?<!\w)(?<!\w[-.&/_@+'])(?:(?<=\w )A|{})(?![-.&/_@+'\u2019]?\w)".format("|".join(STOP_WORDS - {"a"}).upper())
-)
 _CONTRACTED = frozenset(("t", "s", "m", "d", "re", "ll", "ve"))
 
 
-# Stop words of languages that an analyser may be for; of other languages of Snowball's it leaves out none.
+# Stop words of languages that an analyser may be for; of other languages of Snowball's it leaves out none. The English
+# ones are Lucene's (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
 _STOP_WORDS = {
-    ENGLISH: " ".join(sorted(STOP_WORDS)),
+    ENGLISH: "a an and are as at be but by for if in into is it no not of on or such that the their then there these "
+    "they this to was will with",
     "danish": "af at da de den der det du en er et for fra han har hun i ikke jeg man med men og om på som til var vi",
     "dutch": "aan als bij dat de die dit een en er het hij ik in is maar met naar niet of om op te van voor was wat ze",
     "french": "à au aux avec ce ces dans de des du elle en est et eux il ils je la le les leur lui ma mais me mes ne "
@@ -150,6 +60,20 @@ _STOP_WORDS = {
     "swedish": "att av de den det du ej en er ett från för han har hon i inte jag man med men och om på så som till "
     "var vi är",
 }
+STOP_WORDS = frozenset(_STOP_WORDS[ENGLISH].split())
+# English stop words that other languages lack, and words of others: which of them a text has more of says what it is.
+_ENGLISH, _FOREIGN = (
+    frozenset(words.split())
+    for words in (
+        "the of and to that this with are their there these they into it",
+        "der die das und ist ein eine nicht mit den dem auf von zu le la les des et est un une du que qui dans pour "
+        "sur el los las y por con una para del il lo di che non per sono het een van en niet dat och att det som og "
+        "ikke ve bir bu dan yang",
+    )
+)
+_CAPITALS = re.compile(
+    r"(?<!\w)(?<!\w[-.&/_@+'])(?:(?<=\w )A|{})(?![-.&/_@+'\u2019]?\w)".format("|".join(STOP_WORDS - {"a"}).upper())
+)
 LANGUAGES = (
     *("arabic", "armenian", "basque", "catalan", "danish", "dutch", ENGLISH, "finnish", "french", "german", "greek"),
     *("hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian", "portuguese"),
@@ -157,46 +81,6 @@ LANGUAGES = (
 )
 
 
-class _Folded(dict[int, str]):
-    """A dict from a code point of a normalised text to what it is compared by; filled on first use."""
-
-    def __missing__(self, code_point: int) -> str:
-        char = chr(code_point)
-        folded = "" if _IS_NOTHING.match(char) else _ALIKE.get(char) or char.casefold()
-        if code_point < 1 << 16 and char.isdecimal():
-            folded = str(decimal(char))
-        return self.setdefault(code_point, folded)
-
-
-@lru_cache(maxsize=1)
-def _classes() -> NDArray[np.uint8]:
-    """Return the class of each code point of a folded text in the patterns below, an ASCII character.
-
-    i: ideograph or symbol; t: letter of another script without spaces; w: another letter; 0: digit; m: mark; a sign is
-    itself, all else a space or a semicolon.
-    """
-    classes = np.full(sys.maxunicode + 1, ord(";"), np.uint8)
-    for kind, first, last in unicode_table().runs():
-        if kind in _OF_KIND:
-            classes[first : last + 1] = ord(_OF_KIND[kind])
-        elif kind == SYMBOL:
-            symbols = [code for code in range(max(first, 128), last + 1) if category(chr(code))[0] != "P"]
-            classes[symbols] = ord("i")
-    for shown, ranges in (("i", _IDEOGRAPHS), ("t", _UNSPACED)):
-        for first, last in ranges:
-            part = classes[first : last + 1]
-            part[part == ord("w")] = ord(shown)
-    for shown, given in (("0", "0123456789"), (" ", "\t\n\v\f\r"), *((sign, sign) for sign in _SIGNS)):
-        classes[[ord(char) for char in given]] = ord(shown)
-    return classes
-
-
-_OF_KIND = {LETTER: "w", MARK: "m", OTHER: "m", SPACE: " "}
-_FOLDED = _Folded()
-# Characters that a normalised text has and that stay as they are.
-_IS_FOLDED = re.compile(
-    "[\x00-\x7f\u3001-\u303f\u3041-\u3096\u30a1-\u30fe\u4e00-\u9fff\uac00-\ud7a3\u201c\u201d]*"
-).fullmatch
 # Thousands have at most 8 commas: a longer list of groups would be read again from each group.
 _BODY = r"w[wm]*(?:'w[wm]*)*|0{1,3}(?:,000){1,8}(?![0,])(?:\.0+)*|0+(?:\.0+)*"
 _ENDING = r"\+\+|[+#%*](?![w0+#%*])"  # C++ C# 50%
@@ -272,18 +156,9 @@ class Run(NamedTuple):
         return [Token(text, self.start + start, self.start + end) for text, start, end in found]
 
 
-def fold(text: str) -> str:
-    """Fold a text: widths, cases and invisible characters make no difference."""
-    if text.isascii():
-        return text.lower()
-    text = normalise(_IS_NOTHING.sub("", text))
-    return text if _IS_FOLDED(text) else normalize("NFC", text.translate(_FOLDED).replace("i\u0307", "i"))
-
-
 def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
     """Yield where each run of a folded text begins, its characters, and their classes."""
-    codes = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4")
-    shape = _classes().take(codes).tobytes().decode("ascii")
+    shape = shape_of(folded)
     for match in _RUNS.finditer(shape):
         start, end = match.span()
         yield start, folded[start:end], shape[start:end]
@@ -292,65 +167,22 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
 class Phrase:
     """A folded phrase, found where its text stands with whole words at its ends, whatever spaces are between its words.
 
-    Scripts without spaces between words have ends of characters with their marks only. Attributes: `text`.
+    See `is_whole`. Attributes: `text`.
     """
 
     def __init__(self, folded: str):
         text = " ".join(folded.split())
-        while text and _class_of(text[0]) == "m":  # of no character
+        while text and class_of(text[0]) == "m":  # of no character
             text = text[1:].lstrip()
         self.text, self._is_single = text, " " not in text
-        self._begins_word = bool(text) and _class_of(text[0]) in "w0"
-        self._ends_word = _base(text, len(text) - 1) in "w0"
-        self._ends_character = bool(text) and _class_of(text[-1]) in "w0mit"
 
     def places(self, folded: str) -> Iterator[bool]:
         """Yield, for each place of the characters in a folded text, whether the phrase stands there."""
         text = folded if self._is_single else " ".join(folded.split())
         place = text.find(self.text) if self.text else -1
         while place >= 0:
-            after = _class_of(text[end]) if (end := place + len(self.text)) < len(text) else " "
-            yield not (
-                (self._begins_word and _base(text, place - 1) in "w0")
-                or (self._ends_character and after == "m")
-                or (self._ends_word and after in "w0")
-            )
+            yield is_whole(text, place, place + len(self.text))
             place = text.find(self.text, place + 1)
-
-
-def _class_of(char: str) -> str:
-    return _shapes()[ord(char)]
-
-
-def _base(text: str, place: int) -> str:
-    """Return the class of the character that the marks in a place belong to, or of the one there."""
-    while place >= 0 and _class_of(text[place]) == "m":
-        place -= 1
-    return _class_of(text[place]) if place >= 0 else " "
-
-
-@lru_cache(maxsize=1)
-def _shapes() -> str:
-    return _classes().tobytes().decode("ascii")
-
-
-def word_starts(folded: str) -> Booleans:
-    """Return which characters of a folded text begin a word, or a part of one, `[characters] bool`.
-
-    Of a script without spaces between words, every character with its marks does.
-    """
-    codes = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4")
-    is_unit, is_letter, goes_on = _begins().take(codes, axis=1)
-    is_letter[1:] &= ~goes_on[:-1]
-    return is_unit | is_letter
-
-
-@lru_cache(maxsize=1)
-def _begins() -> Booleans:
-    """Return three tables of all code points: characters that are units; letters and digits; these and marks."""
-    classes = _classes()
-    letters = np.isin(classes, [*b"w0"])
-    return np.stack([np.isin(classes, [*b"it"]), letters, letters | (classes == ord("m"))])
 
 
 @dataclass(frozen=True)
@@ -432,7 +264,7 @@ class Analyser:
     @cached_property
     def table(self) -> dict[int, str]:
         """Characters of a folded text that are folded further, for `str.translate`; marks alone become nothing."""
-        return {**(_accents() if self.accents else {}), **(_simplified() if self.simplified else {})}
+        return {**(accents() if self.accents else {}), **(_simplified() if self.simplified else {})}
 
     @cached_property
     def stop_words(self) -> frozenset[str]:
@@ -545,46 +377,13 @@ def _written(there: Sequence[Run]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _accents() -> dict[int, str]:
-    """Return the letters without accents of Latin and Greek letters with them."""
-    table = {ord("ё"): "е", **dict.fromkeys(range(0x300, 0x370), ""), **{ord(a): b for a, b in zip("đħłøŧ", "dhlot")}}
-    for code in chain(range(0xC0, 0x250), range(0x370, 0x400), range(0x1E00, 0x2000)):
-        base = normalize("NFD", chr(code))[0]
-        if base != chr(code) and base.isalpha():
-            table[code] = base
-    return table
-
-
-def without_accents(folded: str) -> str:
-    """Return a folded text as those write it who leave accents out: é is e, ё is е, أ is ا."""
-    return folded if folded.isascii() else folded.translate(_unaccented())
-
-
-@lru_cache(maxsize=1)
-def _unaccented() -> dict[int, str]:
-    return {**_accents(), **{code: normalize("NFD", chr(code))[0] for code in range(0x622, 0x627)}}
-
-
-def is_name(codes: NDArray[np.uint32]) -> Booleans:
-    """Return which code points of folded words are digits or signs, `[n] bool`."""
-    found: Booleans = _name_codes().take(codes)
-    return found
-
-
-@lru_cache(maxsize=1)
-def _name_codes() -> Booleans:
-    return np.isin(_classes(), [*b"0", *_SIGNS.encode()])
-
-
-@lru_cache(maxsize=1)
 def _simplified() -> dict[int, str]:
     """Return the simplified characters of traditional ones, each by itself: a query has no phrase to go by."""
     try:
         from opencc import OpenCC
     except ImportError as error:
         raise DependencyError("the analyser's simplified needs OpenCC: pip install opencc") from error
-    blocks = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))
-    given = [chr(code) for first, end in blocks for code in range(first, end)]
+    given = [chr(code) for first, end in HAN_BLOCKS for code in range(first, end)]
     pairs = zip(given, OpenCC("t2s").convert("\n".join(given)).split("\n"))
     return {ord(one): other for one, other in pairs if one != other and len(other) == 1}
 

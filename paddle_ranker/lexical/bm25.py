@@ -1,25 +1,76 @@
-"""BM25 of given pairs; `paddle_ranker.retrieval.words.WordSearcher` searches a collection by BM25."""
+"""BM25: its formula, the statistics that it needs, and the scores of given pairs.
+
+All that scores by BM25 uses `idf`, `length_norm` and `saturated`: `BM25` here, `retrieval.words.WordSearcher`, which
+searches a collection, and `lexical.graph.lexical_features`, which rankers compute from token ids.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Optional
+from hashlib import blake2b
+from typing import Any, Optional
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.errors import DataError, refuse_text
-from paddle_ranker.lexical.tokens import WordStatistics, tokenizer_named
+from paddle_ranker.lexical.tokens import tokenizer_named
 
-K1, B = 1.2, 0.75  # Lucene's: saturation of repeated tokens, and weight of a title's length
+K1, B = 1.2, 0.75  # Lucene's: saturation of repeated tokens, and weight of a text's length
+
+
+def idf(frequency: ArrayLike, size: int) -> NDArray[np.float64]:
+    """Return the inverse document frequency of tokens that occur in so many of `size` texts, in `frequency`'s shape.
+
+    The formula is that of Lucene's BM25, log(1 + (size - frequency + 0.5) / (frequency + 0.5)).
+    """
+    count = np.asarray(frequency, np.float64)
+    return np.asarray(np.log1p((size - count + 0.5) / (count + 0.5)))
+
+
+def length_norm(length: Any, average: Any, b: float = B) -> Any:
+    """Return the normalised length of texts, 1 for the average; numbers, arrays and tensors are taken."""
+    return 1.0 - b + b * length / average
+
+
+def saturated(frequency: Any, norm: Any = 1.0, k1: float = K1) -> Any:
+    """Return the part of a score that a token of idf 1 adds; numbers, arrays and tensors are taken.
+
+    norm: the text's normalised length, see `length_norm`
+    """
+    return frequency * (k1 + 1.0) / (frequency + k1 * norm)
+
+
+class WordStatistics:
+    """Statistics of a collection for BM25 and the features.
+
+    Attributes: `frequency`, the number of titles that hold each token; `size`, the number of titles; `average_length`,
+    in tokens.
+    """
+
+    def __init__(self, titles: Iterable[Sequence[str]]) -> None:
+        self.frequency: Counter[str] = Counter()
+        self.size = 0
+        length = 0
+        for tokens in titles:
+            self.frequency.update(set(tokens))
+            self.size += 1
+            length += len(tokens)
+        self.average_length = length / self.size if length else 1.0
+        self._idf = dict(zip(self.frequency, idf([*self.frequency.values()], self.size).tolist()))
+        self._unseen = float(idf(0, self.size))
+
+    def idf(self, token: str) -> float:
+        """Return the inverse document frequency of a token; an unknown token counts as in no title."""
+        return self._idf.get(token, self._unseen)
 
 
 class BM25:
     """Score pairs by Okapi BM25 (Robertson and Zaragoza 2009), a baseline that needs no labels.
 
-    tokenizer: "jieba" for words, "bigram" for pairs of neighbouring characters, "stem" for stems of English words
+    tokenizer: "jieba" for words, "bigram" for pairs of neighbouring characters, "standard" for words of any script
     normalised: divide by the score of a title equal to the query, so that scores of different queries are comparable
     """
 
@@ -29,7 +80,7 @@ class BM25:
         self.statistics = WordStatistics([])
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: Optional[Sequence[float]] = None) -> None:
-        """Learn token rarity and mean title length from the distinct titles; queries and labels are ignored."""
+        """Learn idf and mean title length from the distinct titles; queries and labels are ignored."""
         refuse_text(titles, "titles")
         self.statistics = WordStatistics(self.tokenize(title) for title in dict.fromkeys(titles))
 
@@ -49,14 +100,42 @@ class BM25:
     def score_tokens(self, query: Sequence[str], title: Sequence[str]) -> float:
         """Return the score of one tokenized pair, normalised if `self.normalised`."""
         score = self._score(query, title)
-        best = self._score(query, query) if self.normalised and score else 1.0
-        return score / best
+        highest = self._score(query, query) if self.normalised and score else 1.0
+        return score / highest
 
     def _score(self, query: Sequence[str], title: Sequence[str]) -> float:
-        counts = Counter(title)
-        norm = K1 * (1.0 - B + B * len(title) / self.statistics.average_length)
-        return sum(
-            self.statistics.rarity(token) * counts[token] * (K1 + 1.0) / (counts[token] + norm)
-            for token in query
-            if token in counts
-        )
+        counts, norm = Counter(title), length_norm(len(title), self.statistics.average_length)
+        return sum(self.statistics.idf(token) * saturated(counts[token], norm) for token in query if token in counts)
+
+
+def count_texts(
+    texts: Iterable[NDArray[np.int32]],
+    vocab_size: int,
+    never_match: Sequence[int],
+    text_ids: Optional[NDArray[np.int64]] = None,
+) -> tuple[NDArray[np.float32], float]:
+    """Return the idf of each token of a vocabulary, `[vocab_size]` float32, and the mean length of encoded texts.
+
+    Both are computed over the distinct texts. Ids of `never_match` have idf 0 and do not count in the length, which is
+    in tokens and at least 1. Raises `DataError` if there are no texts.
+
+    Args:
+        texts: ids of each text, `[tokens]`.
+        text_ids: `[vocab_size]`, the ids by which tokens are compared; None: their own.
+    """
+    frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
+    excluded = np.zeros(vocab_size, dtype=bool)
+    excluded[list(never_match)] = True
+    for ids in texts:
+        # A digest of 8 bytes distinguishes a hundred million texts, at a fraction of their memory.
+        digest = blake2b(ids.tobytes(), digest_size=8).digest()
+        if digest not in seen:
+            seen.add(digest)
+            known = ids if text_ids is None else text_ids[ids]
+            known = known[~excluded[known]]
+            frequency[np.unique(known)] += 1
+            total += len(known)
+    if not seen:
+        raise DataError("no titles to learn token frequencies from: give at least one training pair")
+    weights = np.where(excluded, 0.0, idf(frequency, len(seen)))
+    return weights.astype(np.float32), max(total / len(seen), 1.0)

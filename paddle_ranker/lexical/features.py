@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DependencyError
-from paddle_ranker.lexical.bm25 import BM25
-from paddle_ranker.lexical.tokens import WordStatistics, letters
+from paddle_ranker.lexical.bm25 import BM25, WordStatistics
+from paddle_ranker.lexical.tokens import letters
 from paddle_ranker.metrics.logistic import relevant_of
 from paddle_ranker.metrics.ranking import standardised
 
@@ -26,7 +26,7 @@ FEATURES = (
     "bm25_words_normalised",
     "bm25_bigrams",
     "bm25_bigrams_normalised",
-    "coverage_words",  # share of the query's rarity that the title holds
+    "coverage_words",  # share of the query's idf that the title holds
     "coverage_bigrams",
     "longest_run",  # longest shared run of characters over the query's length
     "whole_query",  # 1 if that run is the whole query
@@ -37,9 +37,9 @@ FEATURES = (
     "first_match",  # place in the title of the first and the last shared bigram, 0 to 1; 1 without a match
     "last_match",
     "match_span",  # characters from the first to the last shared bigram over the query's length
-    "rarest_missing_word",  # rarity of the query's rarest token that the title lacks
+    "rarest_missing_word",  # idf of the query's rarest token that the title lacks
     "rarest_missing_bigram",
-    "title_matched",  # share of the title's rarity that the query holds
+    "title_matched",  # share of the title's idf that the query holds
     "numbers_missing",  # numbers and Latin words that only one text has
     "numbers_extra",
     "latin_missing",
@@ -64,14 +64,14 @@ class _Text:
 
 
 class LexicalFeatures:
-    """Extractor of the features of pairs; it learns token rarity from a collection of titles."""
+    """Extractor of the features of pairs; it learns idf from a collection of titles."""
 
     def __init__(self) -> None:
         self._words = BM25("jieba", normalised=False)
         self._bigrams = BM25("bigram", normalised=False)
 
     def fit(self, titles: Sequence[str]) -> None:
-        """Learn token rarity and mean length from the distinct titles."""
+        """Learn idf and mean length from the distinct titles."""
         self._words.fit([], titles)
         self._bigrams.fit([], titles)
 
@@ -119,8 +119,8 @@ class LexicalFeatures:
             first / places,
             last / places,
             min((last - first + 2) / length, 5.0) if matches else 0.0,
-            max(map(words.rarity, query_words - title_words), default=0.0),
-            max(map(bigrams.rarity, query_bigrams - title_bigrams), default=0.0),
+            max(map(words.idf, query_words - title_words), default=0.0),
+            max(map(bigrams.idf, query_bigrams - title_bigrams), default=0.0),
             _share(title_words, query_words, words),
             len(query.numbers - title.numbers),
             len(title.numbers - query.numbers),
@@ -141,8 +141,8 @@ def longest_shared_run(query: str, title: str) -> int:
 
 
 def _share(tokens: set[str], others: set[str], statistics: WordStatistics) -> float:
-    total = sum(map(statistics.rarity, tokens))
-    return sum(map(statistics.rarity, tokens & others)) / total if total else 0.0
+    total = sum(map(statistics.idf, tokens))
+    return sum(map(statistics.idf, tokens & others)) / total if total else 0.0
 
 
 def _jaccard(first: set[str], second: set[str]) -> float:
@@ -157,7 +157,7 @@ class LexicalLogistic:
         self._model = _standardised_logistic()
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike) -> None:
-        """Learn token rarity from the titles, and the regression's weights from the labels.
+        """Learn idf from the titles, and the regression's weights from the labels.
 
         Raises `DataError` if all pairs are relevant or none is.
         """
@@ -174,7 +174,7 @@ class LexicalLogistic:
     ) -> NDArray[np.float64]:
         """Return each pair's score with weights learned from the labels of the other folds, `[pairs] float64`.
 
-        Token rarity is learned from all titles, because it needs no labels. `folds` is each pair's fold, `[pairs]`. The
+        Idf is learned from all titles, because it needs no labels. `folds` is each pair's fold, `[pairs]`. The
         weights of each fold are `standardised` by their logits of all pairs.
         """
         labels = np.asarray(labels, np.float64)

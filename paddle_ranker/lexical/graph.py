@@ -18,9 +18,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from paddle_ranker.lexical.bm25 import length_norm, saturated
 from paddle_ranker.lexical.comparison import Compared, diagonal, whole_characters
 
-K1, B = 1.2, 0.75  # BM25's saturation and length weight, as in Lucene
 LONGEST_RUN = 64  # tokens, a power of two; a longer shared run counts as this long
 _TINY = 1e-6
 
@@ -29,7 +29,7 @@ GRAPH_FEATURES = (
     "bm25_tokens_normalised",  # divided by the score of a title that is the query itself
     "bm25_bigrams",
     "bm25_bigrams_normalised",
-    "coverage_tokens",  # share of the query's rarity (distinct tokens) that the title holds
+    "coverage_tokens",  # share of the query's idf (distinct tokens) that the title holds
     "coverage_bigrams",
     "longest_run",  # longest shared run of tokens over the query's length
     "whole_query",  # 1 if that run is the whole query
@@ -40,9 +40,9 @@ GRAPH_FEATURES = (
     "first_match",  # place in the title where the first and the last shared bigram start, 0 to 1; 1 without one
     "last_match",
     "match_span",  # tokens from the first to the last shared bigram over the query's length, at most 5
-    "rarest_missing_token",  # rarity of the query's rarest token that the title lacks
+    "rarest_missing_token",  # idf of the query's rarest token that the title lacks
     "rarest_missing_bigram",
-    "title_matched",  # share of the title's rarity that the query holds
+    "title_matched",  # share of the title's idf that the query holds
 )
 
 
@@ -63,11 +63,11 @@ def lexical_features(pair: Compared, idf: Tensor, average_length: Tensor, never_
     tokens, bigrams, shared = _grams_of(pair, idf, never_match)
     query_length, title_length = _sum(tokens.query), _sum(tokens.title)
     lone = (query_length < 1.5).astype("float32")
-    length_norm, own_norm = (K1 * (1.0 - B + B * n / average_length) for n in (title_length, query_length))
+    title_norm, query_norm = (length_norm(n, average_length) for n in (title_length, query_length))
 
-    bm25_tokens, bm25_bigrams = tokens.bm25(length_norm), bigrams.bm25(length_norm)
-    relative_tokens = bm25_tokens / tokens.own_bm25(own_norm).clip(min=_TINY)
-    relative_bigrams = bm25_bigrams / bigrams.own_bm25(own_norm).clip(min=_TINY)
+    bm25_tokens, bm25_bigrams = tokens.bm25(title_norm), bigrams.bm25(title_norm)
+    relative_tokens = bm25_tokens / tokens.own_bm25(query_norm).clip(min=_TINY)
+    relative_bigrams = bm25_bigrams / bigrams.own_bm25(query_norm).clip(min=_TINY)
     run = _longest_run(shared)
     length = query_length.clip(min=1.0)
     count = _sum(bigrams.title).clip(min=1.0)
@@ -135,7 +135,7 @@ class _Grams:
     """The n-grams of both texts, indexed by the position of their first token, and sums over them, `[batch]` each.
 
     query, title: `[batch, length]` float32, 1 where an n-gram of that text starts
-    weight: `[batch, length]`, the n-gram's rarity
+    weight: `[batch, length]`, the n-gram's idf
     shared: `[batch, length, length]`, 1 if n-gram i is in the query, j in the title, and both are the same
     within: `[batch, length, length]`, 1 if n-grams i and j are in the same text and are the same
     """
@@ -153,19 +153,19 @@ class _Grams:
         self.distinct_query, self.distinct_title = query * once, title * once
 
     def bm25(self, norm: Tensor) -> Tensor:
-        return _sum(self.weight * self.frequency * (K1 + 1.0) / (self.frequency + norm.unsqueeze(1)))
+        return _sum(self.weight * saturated(self.frequency, norm.unsqueeze(1)))
 
     def own_bm25(self, norm: Tensor) -> Tensor:
         frequency = self.own_frequency * self.query
-        return _sum(self.weight * frequency * (K1 + 1.0) / (frequency + norm.unsqueeze(1)))
+        return _sum(self.weight * saturated(frequency, norm.unsqueeze(1)))
 
     def coverage(self) -> Tensor:
-        rarity = self.distinct_query * self.weight
-        return _sum(rarity * self.in_title) / _sum(rarity).clip(min=_TINY)
+        weights = self.distinct_query * self.weight
+        return _sum(weights * self.in_title) / _sum(weights).clip(min=_TINY)
 
     def title_matched(self) -> Tensor:
-        rarity = self.distinct_title * self.weight
-        return _sum(rarity * self.in_query) / _sum(rarity).clip(min=_TINY)
+        weights = self.distinct_title * self.weight
+        return _sum(weights * self.in_query) / _sum(weights).clip(min=_TINY)
 
     def jaccard(self) -> Tensor:
         common = _sum(self.distinct_query * self.in_title)

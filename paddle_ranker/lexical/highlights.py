@@ -15,16 +15,14 @@ from itertools import islice
 from typing import NamedTuple, Optional
 
 from paddle_ranker.encoding.unicode.table import MARK, OTHER, unicode_table
-from paddle_ranker.lexical.analyser import ENGLISH, Analyser, Run, Token, fold, pieces, standard
+from paddle_ranker.lexical.analyser import ENGLISH, Analyser, Run, Token, pieces, standard
+from paddle_ranker.lexical.characters import fold, is_whole
 
 LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
 PASSAGE = 200  # code points of the passage of a long text
 _MOST_WORDS, _QUERY = 128, 1000  # words, code points of a query
 _MOST_HIGHLIGHTS, _MOST_PLACES, _LOOKED_AT = 100, 20, 20_000  # of a text; of a token in it; code points of it
 _LETTER = "[^\\W_]"
-_IN_WORD = re.compile(
-    "[^\\W_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2}"
-).fullmatch
 _BETWEEN = " \t\n\r-._'/&@+"  # what may stand between the words of one n-gram
 
 
@@ -158,8 +156,7 @@ class SharedWords:
         whole = list[Highlight]()
         for match in islice(self._phrases.finditer(text), _MOST_HIGHLIGHTS):
             start, end = match.span()
-            before, after = text[start - 1 : start] + text[start], text[end - 1 : end + 1]
-            if not any(len(both) == 2 and _IN_WORD(both) for both in (before, after)):
+            if is_whole(text, start, end):
                 units = sum(1 if run.is_word else len(run.units()) for run in self._analyser.runs(match[0]))
                 whole.append(Highlight(start, end, min(LEVELS, units)))
         ends, kept = [one.end for one in whole], list[Highlight]()

@@ -14,6 +14,7 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
 from paddle_ranker.metrics.ranking import Integers
 
 Span = tuple[int, int]
@@ -22,14 +23,13 @@ _LOOKED_AT = 50_000  # code points of a text
 _MOST_TERMS = 64  # of a query, the weightiest
 _SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s)")
 _SPACE = re.compile(r"\s+")
-_DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts of about a token a character
-_LETTERS_A_TOKEN = 4  # of alphabets
+_LETTERS_A_TOKEN = 4  # of scripts with spaces; others have about a token a character
 
 
 def characters_for(text: str, tokens: int) -> int:
     """Return about how many code points of a text make so many tokens, judged by its beginning."""
-    beginning = text[:500]
-    dense = len(_DENSE.findall(beginning)) / max(1, len(beginning))
+    shape = shape_of(fold(text[:500]))
+    dense = (shape.count(UNIT) + shape.count(UNSPACED)) / max(1, len(shape))
     return round(tokens * (_LETTERS_A_TOKEN - (_LETTERS_A_TOKEN - 1) * dense))
 
 

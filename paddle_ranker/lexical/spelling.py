@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import OSA
 
 from paddle_ranker.errors import DependencyError
-from paddle_ranker.lexical.analyser import is_name, without_accents
+from paddle_ranker.lexical.characters import is_han, is_name, without_accents
 from paddle_ranker.metrics.ranking import Booleans
 
 LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters of a word that may have one error, and two
@@ -184,12 +184,12 @@ def _by_sound() -> tuple[dict[str, str], dict[str, str]]:
     # The package itself loads phrases, too, which are not needed: 45 MB and half a second.
     said_of = json.loads(Path(found.origin).with_name("pinyin_dict.json").read_text("utf-8"))
     sounds, characters = dict[str, str](), dict[str, list[str]]()
-    for code, said in ((int(code), said) for code, said in said_of.items()):
-        if 0x4E00 <= code <= 0x9FFF:
+    for character, said in ((chr(int(code)), said) for code, said in said_of.items()):
+        if is_han(character):
             # The first reading is the usual one; of an unusual one, most who type think of other characters.
             sound = sys.intern(normalize("NFD", said.split(",")[0]).translate(_TONES))
-            sounds[chr(code)] = sound
-            characters.setdefault(sound, []).append(chr(code))
+            sounds[character] = sound
+            characters.setdefault(sound, []).append(character)
     return sounds, {sound: "".join(own) for sound, own in characters.items()}
 
 

@@ -1,15 +1,13 @@
-"""Words, stems and character bigrams of a text, and how rare they are in a collection of titles."""
+"""Tokenizers by name: the analyser `standard`, and those of baselines, jieba's words and character bigrams."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from paddle_ranker.encoding.unicode.table import LETTER, UNCOMMON, normalise, unicode_table
 from paddle_ranker.errors import UsageError, quoted, refuse_text
-from paddle_ranker.lexical.analyser import LONGEST, STOP_WORDS, Analyser, jieba_segmenter, standard, stem_of
+from paddle_ranker.lexical.analyser import Analyser, jieba_segmenter, pieces, standard
+from paddle_ranker.lexical.characters import UNIT, UNSPACED, WORD, fold
 
 Tokenizer = Callable[[str], list[str]]
 
@@ -22,20 +20,7 @@ class _Letters(dict[int, str]):
         return self.setdefault(code_point, char if unicode_table().kind(char) == LETTER else "")
 
 
-class _Spaced(dict[int, str]):
-    """A dict from a code point to its character if it can be part of a word, else a space; filled on first use."""
-
-    def __missing__(self, code_point: int) -> str:
-        return self.setdefault(code_point, _LETTERS[code_point] or ("'" if chr(code_point) in "'\u2019" else " "))
-
-
-_LETTERS, _SPACED = _Letters(), _Spaced()
-# Scripts without spaces between words: ideographs, kana and hangul. Lucene's CJK analyzer makes bigrams of the same.
-UNSPACED = (
-    "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-)
-_RUNS = re.compile(f"[{UNSPACED}]+|[^\\s{UNSPACED}]+")
-_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
+_LETTERS = _Letters()
 _ENGLISH_SHARE = 0.05  # of a collection in English
 
 
@@ -56,52 +41,14 @@ def bigrams(text: str) -> list[str]:
     return [run[i : i + 2] for i in range(len(run) - 1)] or [run] * bool(run)
 
 
-def grams(text: str) -> list[str]:
-    """Return all characters of `letters(text)` and all pairs of neighbouring ones, which finds abbreviations, too."""
-    run = letters(text)
-    return [*run, *(run[i : i + 2] for i in range(len(run) - 1))]
-
-
 def words(text: str) -> list[str]:
     """Return jieba's words of a text that hold a letter, digit or ideograph."""
     return [word for word in jieba_segmenter().lcut(normalise(text)) if _only_letters(word)]
 
 
-def words_and_bigrams(text: str) -> list[str]:
-    """Return bigrams of a text's Chinese, and words and numbers of other scripts whole.
-
-    A character without another one beside it is returned as it is.
-    """
-    found = []
-    for run in _RUNS.findall(normalise(text).translate(_SPACED)):
-        if _IS_UNSPACED.match(run):
-            found += [run[i : i + 2] for i in range(len(run) - 1)] or [run]
-        elif word := run.strip("'"):
-            found.append(word)
-    return found
-
-
-def stems(text: str) -> list[str]:
-    """Return the stems of a text's words without English stop words, and bigrams of its Chinese.
-
-    The stemmer is Snowball's for English. A text of stop words alone keeps them.
-    """
-    found = words_and_bigrams(text)
-    wanted = [word for word in found if word not in STOP_WORDS] or found
-    return [stem_of(word) if len(word) <= LONGEST else word for word in wanted]
-
-
 STANDARD = "standard"
-TOKENIZERS: dict[str, Tokenizer] = {
-    STANDARD: standard,
-    "jieba": words,
-    "bigram": bigrams,
-    "gram": grams,
-    "mixed": words_and_bigrams,
-    "stem": stems,
-}
+TOKENIZERS: dict[str, Tokenizer] = {STANDARD: standard, "jieba": words, "bigram": bigrams}
 LANGUAGES = ("zh", "en")
-OLDER = ("gram", "mixed", "stem")  # which `standard` took the place of: indexes that have them are searched by them
 
 
 def detect_language(texts: Iterable[str]) -> tuple[str, float]:
@@ -112,10 +59,12 @@ def detect_language(texts: Iterable[str]) -> tuple[str, float]:
     refuse_text(texts, "texts")
     english = total = 0
     for text in texts:
-        runs = [run for run in _RUNS.findall(text.translate(_SPACED)) if not run.isdigit()]
-        unspaced = sum(len(run) for run in runs if _IS_UNSPACED.match(run))
-        total += bool(runs)
-        english += sum(not _IS_UNSPACED.match(run) for run in runs) > unspaced
+        words = units = 0
+        for _, run, shape in pieces(fold(text)):
+            words += WORD in shape
+            units += sum(map(str.isalnum, run)) if shape[0] in (UNIT, UNSPACED) else 0
+        total += bool(words or units)
+        english += words > units
     share = english / total if total else 0.0
     return ("en" if share >= _ENGLISH_SHARE else "zh"), share
 
@@ -138,31 +87,3 @@ def query_weights(tokenize: Tokenizer, query: str) -> dict[str, float]:
     for token, weight in weighed(tokenize, query):
         weights[token] = weights.get(token, 0.0) + weight
     return weights
-
-
-def rarity_of(count: int, size: int) -> float:
-    """Return the inverse document frequency of a token that occurs in `count` of `size` titles.
-
-    The formula is that of Lucene's BM25, log(1 + (size - count + 0.5) / (count + 0.5)).
-    """
-    return math.log(1.0 + (size - count + 0.5) / (count + 0.5))
-
-
-class WordStatistics:
-    """Statistics of a collection for BM25 and the features: how many titles hold each token, and mean title length."""
-
-    def __init__(self, titles: Iterable[list[str]]) -> None:
-        self.frequency: Counter[str] = Counter()
-        self.size = 0
-        length = 0
-        for tokens in titles:
-            self.frequency.update(set(tokens))
-            self.size += 1
-            length += len(tokens)
-        self.average_length = length / self.size if length else 1.0
-        self._rarity = {token: rarity_of(count, self.size) for token, count in self.frequency.items()}
-        self._unseen = rarity_of(0, self.size)
-
-    def rarity(self, token: str) -> float:
-        """Return the token's inverse document frequency in the collection; an unknown token counts as in no title."""
-        return self._rarity.get(token, self._unseen)

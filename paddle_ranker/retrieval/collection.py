@@ -48,7 +48,6 @@ from paddle_ranker.retrieval.manifest import (
     IndexInfo,
     RankerStates,
     SegmentInfo,
-    WordsInfo,
     is_address,
     read_manifest,
     write_manifest,
@@ -761,18 +760,6 @@ class Collection:
             segments[first : first + len(old)] = [self._segment_info(merged, live)]
             self._commit(segments)
 
-    def replace_words(self, words: WordsInfo) -> None:
-        """Analyse all texts by another tokenizer; documents and vectors stay as they are."""
-        with self._one_thread_writing():
-            now, segments = self._now, []
-            for part in now.parts:
-                folder = self._new_segment(part.segment.folder.parent)
-                merge_segments(
-                    folder, [(part.segment, part.live)], index_writers(now.info), (words.tokenizer, now.info.schema)
-                )
-                segments.append(SegmentInfo(folder.name, int(np.count_nonzero(part.mask))))
-            self._commit(segments, words=words)
-
     def store_states(self, states: RankerStates, options: LoadOptions, batch_size: int) -> None:
         """Store the states of all documents; words and vectors stay as they are.
 
@@ -847,15 +834,14 @@ class Collection:
         segments: Sequence[SegmentInfo],
         next_id: int = 0,
         change_milvus: Optional[Callable[[Callable[[], None]], None]] = None,
-        words: Optional[WordsInfo] = None,
         states: Optional[RankerStates] = None,
     ) -> None:
         """Make a new generation of the segments that have documents: durable when this returns, the others are deleted.
 
         change_milvus: changes Milvus as well, and calls its argument to write index.json
-        words, states: how words are searched and which states are stored from now on, if otherwise
+        states: which states are stored from now on, if otherwise
         """
-        before = replace(self.info, words=words or self.info.words, states=states or self.info.states)
+        before = replace(self.info, states=states or self.info.states)
         write = partial(self._write_info, before.next([one for one in segments if one.live], next_id))
         try:
             if change_milvus is None:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import CheckpointError, brief
-from paddle_ranker.lexical.analyser import PART, Analyser, Phrase, fold
+from paddle_ranker.lexical.analyser import PART, Analyser, Phrase
+from paddle_ranker.lexical.characters import fold
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers

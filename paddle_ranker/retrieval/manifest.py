@@ -14,7 +14,7 @@ from typing import Optional, TypeVar
 from paddle_ranker.errors import CheckpointError, UsageError, brief
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
-from paddle_ranker.lexical.tokens import STANDARD
+from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.retrieval.exact import TYPES
 from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, Schema
 from paddle_ranker.scoring.stored import TYPES as STATES_TYPES
@@ -273,7 +273,7 @@ def info_of(found: Unchecked) -> IndexInfo:
             (field, not field.analyser or (info.words is not None and info.words.tokenizer == STANDARD)),
         ]
     if info.words is not None:
-        rules += [(info.words, all(isinstance(text, str) for text in (info.words.tokenizer, info.words.language)))]
+        rules += [(info.words, info.words.tokenizer in TOKENIZERS and isinstance(info.words.language, str))]
         rules += [
             (value, type(value) in (int, float) and 0 <= value <= most)
             for value, most in ((info.words.k1, _MOST_K1), (info.words.b, 1.0))

@@ -42,13 +42,11 @@ def merge_segments(
     folder: Path,
     sources: Sequence[Source],
     write_index: Mapping[str, WriteIndex] = _NO_INDEX,
-    words: Optional[tuple[str, Schema]] = None,
     write_states: Optional[WriteStates] = None,
 ) -> None:
     """Write a new segment of the documents of several, in their order.
 
     write_index: as for `write_segment`
-    words: tokenizer and schema by which the words are made anew; None: they are merged
     write_states: makes the states of the documents anew; None: they are merged
     """
     with new_folder(folder) as target:
@@ -60,7 +58,7 @@ def merge_segments(
         fields = _merge_fields(target, sources, count)
         for field in sources[0][0].vectors:
             _merge_vectors(target, field, sources, write_index.get(field))
-        _merge_words(target, _word_parts(sources, words))
+        _merge_words(target, [(segment.postings, mask) for segment, mask in sources if segment.postings is not None])
         _merge_states(target / STATES, sources, write_states)
         seal(target, count, fields)
 
@@ -212,19 +210,6 @@ def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[s
                 place += len(codes)
             stream.write(f"[{', '.join(known)}]\n".encode())
     return names
-
-
-def _word_parts(
-    sources: Sequence[Source], words: Optional[tuple[str, Schema]]
-) -> list[tuple[Postings, Optional[Booleans]]]:
-    if words is None:
-        return [(segment.postings, mask) for segment, mask in sources if segment.postings is not None]
-    tokenizer, schema = words
-    return [
-        (postings_of([source[0].document(row) for row in rows.tolist()], schema, tokenizer), None)
-        for source in sources
-        for rows in _blocks(source)
-    ]
 
 
 def postings_of(documents: Sequence[Document], schema: Schema, tokenizer: str) -> Postings:

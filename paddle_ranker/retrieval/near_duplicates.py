@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.lexical.characters import fold
 from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.work import check
 
@@ -32,7 +33,7 @@ def sketches_of(texts: Sequence[str]) -> Sketches:
     Their hashes fall into bins, and each bin keeps its smallest (one permutation hashing; Li, Owen and Zhang 2012).
     """
     cut = [text[:CHARACTERS] for text in texts]
-    words = [(" ".join(_WORDS.findall(text.casefold())) or text).ljust(_SHINGLE) for text in cut]
+    words = [(" ".join(_WORDS.findall(fold(text))) or text).ljust(_SHINGLE) for text in cut]
     codes = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
     rows = np.repeat(np.arange(len(words), dtype=np.uint32), [len(one) for one in words])
     hashes = np.zeros(max(0, len(codes) - _SHINGLE + 1), np.uint64)

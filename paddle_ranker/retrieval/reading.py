@@ -25,7 +25,8 @@ from typing import NamedTuple, Optional, Protocol
 from rapidfuzz.distance import OSA
 
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, brief, quoted
-from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, fold, is_spelled, without_accents
+from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, is_spelled
+from paddle_ranker.lexical.characters import fold, is_han, without_accents
 from paddle_ranker.lexical.spelling import homophones
 from paddle_ranker.storage.untrusted import read_file
 
@@ -42,7 +43,6 @@ _APART = 3  # letters of each of two words that were typed as one
 _RARE, _TIMES = 5, 20  # documents of a word that may be mistyped; times as many of what may be meant
 _LONGEST, _MOST_SYNONYMS = 8, 1 << 20  # units of a synonym; bytes of their file
 _MOST_TERMS, _LOOK_SECONDS = 32, 1.0  # synonyms of a word, and words of a line; between two looks at the file
-_IS_HAN = re.compile("[\u4e00-\u9fff]+").fullmatch
 _SPELLED = re.compile(r"[^\W\d_]+")
 _SIGN = re.compile(r'(?<![A-Za-z0-9])"|(?<!\S)-')  # which may begin a phrase or an exclusion
 _EXCLUDED = re.compile(r"(?![A-Za-z](?!\S))[^\W\d_]\S*")
@@ -492,7 +492,7 @@ class Reader:
 
     def _replaced(self, text: str, given: str, to: str) -> str:
         """Return a text with another word in place of a folded one, where it is written so that this can be found."""
-        if _IS_HAN(given):
+        if is_han(given):
             return text.replace(given, to)
         words, matches = given.split(), list(_SPELLED.finditer(text))
         folded, parts, start, done = [self._analyser.fold(match[0]) for match in matches], list[str](), 0, 0
@@ -508,7 +508,7 @@ class Reader:
 
 
 def _is_chinese(run: Run) -> bool:
-    return run.kind == "i" and bool(_IS_HAN(run.text))
+    return run.kind == "i" and bool(is_han(run.text))
 
 
 def _with(pair: Token, place: int, other: str) -> str:

@@ -19,6 +19,7 @@ from typing import NamedTuple, Optional, Protocol
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
+from paddle_ranker.lexical.characters import UNIT, UNSPACED, shape_of
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
@@ -43,7 +44,6 @@ _TITLES = (
 _LONGEST_TITLE = 256  # characters of a title that a query may be
 _SHOWN = 8  # spellings of no value that are named
 _LONG = 40  # mean characters from which texts with several words are searched
-_WORDS_APART = re.compile(r"\s|[\u3040-\u30ff\u3400-\u9fff]")
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 _OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list")
@@ -390,7 +390,7 @@ class _Values:
             self.are_texts &= isinstance(one, str)
             if isinstance(one, str):
                 self.characters += len(one)
-                self.apart += _WORDS_APART.search(one) is not None
+                self.apart += " " in one or not {" ", UNIT, UNSPACED}.isdisjoint(shape_of(one))
                 if self.types.missing > before and len(self.no_values) < _SHOWN:
                     self.no_values[one] = None
 

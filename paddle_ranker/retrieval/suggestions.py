@@ -19,7 +19,8 @@ from typing import NamedTuple, Optional, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.lexical.analyser import analyser, word_starts
+from paddle_ranker.lexical.analyser import analyser
+from paddle_ranker.lexical.characters import word_starts
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.collection import Collection

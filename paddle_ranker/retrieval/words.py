@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.analyser import ENGLISH, WRITTEN, Analyser, stem
-from paddle_ranker.lexical.bm25 import K1, B
+from paddle_ranker.lexical.bm25 import K1, B, idf, length_norm, saturated
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.spelling import Vocabulary, most_errors
-from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, tokenizer_named, weighed
+from paddle_ranker.lexical.tokens import Tokenizer, query_weights, tokenizer_named, weighed
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
 from paddle_ranker.retrieval.reading import KnownWords, Reader, WordQuery
@@ -104,7 +104,7 @@ class _Term(NamedTuple):
     """A token of a query.
 
     token: itself
-    weight: how much it counts: its rarity times its weight in the query
+    weight: how much it counts: its idf times its weight in the query
     postings: for each part, where it occurs
     tables: for each part, what the codes of `postings` add to a score of weight 1
     most: for each part, the most that it adds to a score
@@ -151,10 +151,10 @@ class _Group:
 
 
 class WordSearcher:
-    """Score documents by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's rarity; one field gives Okapi BM25.
+    """Score documents by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's idf; one field gives Okapi BM25.
 
     A token's frequencies in the fields are divided by each field's normalised length, weighted and added; the sum is
-    saturated once. Rarity and mean lengths are those of all live documents of all parts. A score is the sum over a
+    saturated once. Idf and mean lengths are those of all live documents of all parts. A score is the sum over a
     query's tokens, the rarest first, in 64 bits: the same however the collection is divided.
 
     Args:
@@ -207,9 +207,9 @@ class WordSearcher:
         return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
 
     def _saturated(self, frequencies: Floats) -> Floats:
-        """Return what a token of rarity 1 adds to a score by its weighted frequencies."""
-        found: Floats = np.zeros_like(frequencies)
-        np.divide(frequencies * (self._k1 + 1.0), frequencies + self._k1, out=found, where=frequencies > 0)
+        """Return the part of a score that a token of idf 1 adds by its weighted frequencies."""
+        found, occurs = np.zeros_like(frequencies), frequencies > 0
+        found[occurs] = saturated(frequencies[occurs], k1=self._k1)  # without them k1 may be 0
         return found
 
     def search(self, query: Asked, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
@@ -404,7 +404,7 @@ class WordSearcher:
 
     def _terms(self, query: Asked) -> list[_Term]:
         synonyms = {one.given for one in _word_query(query).synonyms}
-        rarities = dict[Word, float]()
+        idfs = dict[Word, float]()
         (counted, given), found = self.words_in(query), list[tuple[int, _Term]]()
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
@@ -430,11 +430,11 @@ class WordSearcher:
             else:
                 count = sum(map(_live, self._parts, postings))
             if count:
-                rarity = rarities[word] = rarity_of(count, self.totals.documents)
+                of_word = idfs[word] = float(idf(count, self.totals.documents))
                 if given.get(word, "") in synonyms:  # it counts less than what was typed
-                    typed = [rarities[one] for one in self._words_of(given[word]) if one in rarities]
-                    rarity = min(rarity, sum(typed)) if typed else rarity
-                weight = times * rarity
+                    typed = [idfs[one] for one in self._words_of(given[word]) if one in idfs]
+                    of_word = min(of_word, sum(typed)) if typed else of_word
+                weight = times * of_word
                 most = [one * weight * (1.0 + _SLACK) for one in highest]
                 found.append(
                     (
@@ -569,7 +569,7 @@ def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequen
     found = np.zeros(len(postings.pairs))
     for field, weight in enumerate(weights):  # a matrix product would add them in an order that depends on the part
         counts, lengths = postings.pairs[:, 2 * field : 2 * field + 2].astype(np.float64).T
-        norms = 1.0 - b + b * lengths / averages[field]
+        norms = length_norm(lengths, averages[field], b)
         found += weight * np.divide(counts, norms, out=np.zeros_like(counts), where=counts > 0)
     return found
 

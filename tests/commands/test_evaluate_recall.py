@@ -313,7 +313,7 @@ def measured(call: Call, folder: Path, *more: object) -> tuple[dict[str, float],
 
 
 def index_of(folder: Path, texts: dict[str, str]) -> None:
-    with Collection.create(folder / "index", IndexInfo(WordsInfo("stem"), None)) as collection:
+    with Collection.create(folder / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
         collection.add([Document(id, text) for id, text in texts.items()])
 
 

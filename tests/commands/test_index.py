@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.index import main
-from paddle_ranker.lexical.postings import Postings
-from paddle_ranker.lexical.tokens import OLDER, tokenizer_named
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
@@ -21,7 +19,6 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.vectors import Tower
-from paddle_ranker.retrieval.words import WordPart, WordSearcher
 from tests.tiny import write_index, write_tower
 
 pytestmark = pytest.mark.unit
@@ -202,7 +199,7 @@ def test_documents_without_ids_that_differ_in_a_field_are_two(capsys: pytest.Cap
 )
 def test_a_bad_row_is_named_and_nothing_is_added(row: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("rows.jsonl").write_text(f'{{"id": "a", "text": "good"}}\n{row}\n', encoding="utf-8")
-    line = ["build", "--corpus", "rows.jsonl", "--output", "index", "--words", "mixed"]
+    line = ["build", "--corpus", "rows.jsonl", "--output", "index", "--words", "bigram"]
     assert says in said(capsys, *line, status=1)
     assert not Path("index").exists() or not len(Collection.open("index"))
     if "line 2" in says:
@@ -267,36 +264,6 @@ def test_what_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     assert "is about --method faiss" in said(capsys, *build, "--hnsw_m", "8", status=2)
     shown = said(capsys, "build", "--corpus", "texts.txt", "--output", "n", "--searchers", "no_such", status=2)
     assert "no_such: choose from bm25" in shown
-
-
-@pytest.mark.parametrize("older", OLDER)
-def test_an_older_version_s_words_are_searched_as_before_until_they_are_replaced(
-    capsys: pytest.CaptureFixture[str], older: str
-) -> None:
-    texts = ["A股 分析", "tools 工具", "removed", "分析 分析"]
-    vectors = np.eye(4, 3, dtype=np.float32)
-    with Collection.create("index", IndexInfo(WordsInfo(older, language="en"), VectorsInfo("exact", 3))) as collection:
-        collection.add([Document(str(n), text) for n, text in enumerate(texts)], lambda _: vectors)
-        collection.remove(["2"])
-        tokenize = tokenizer_named(older)
-        words = WordSearcher([WordPart(Postings.of(texts, tokenize), np.arange(4) != 2, 0)], tokenize)
-        for query in ("A股", "ls", "分析", "tool"):
-            numbers, scores = words.search(query, 5)
-            (hits,) = collection.search("words", [query], 5)
-            assert hits.ids == [str(n) for n in numbers] and hits.scores.tolist() == scores.tolist()
-        before = collection.search("vectors", vectors, 5)
-        collection.replace_words(WordsInfo("standard", language="en"))
-        assert [one.ids for one in collection.search("vectors", vectors, 5)] == [one.ids for one in before]
-        assert [hits.ids for hits in collection.search("words", ["A股", "ls", "tool"], 5)] == [["0"], [], ["1"]]
-        collection.verify()
-    Collection.create("words", IndexInfo(WordsInfo(older), None, generation=1)).close()
-    Path("texts.txt").write_text("维生素A\n维生素C\n", encoding="utf-8")
-    build = ("build", "--corpus", "texts.txt", "--output", "words")
-    assert "--words standard replaces them" in said(capsys, *build, "--language", "zh")
-    assert f"words: standard, no more {older}" in said(capsys, *build, "--words", "standard")
-    shown = said(capsys, "info", "words")
-    assert "words: standard, BM25" in shown and "older" not in shown
-    assert Collection.open("words").search("words", ["维生素A"], 5)[0].ids[0] == "1"
 
 
 def test_a_check_with_queries_computes_with_as_many_threads_as_are_given(

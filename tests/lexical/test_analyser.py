@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from paddle_ranker.commands import index, search
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.lexical import analyser as analysis
-from paddle_ranker.lexical import tokens
-from paddle_ranker.lexical.analyser import NAME, Analyser, _word, analyser, fold, standard
+from paddle_ranker.lexical.analyser import NAME, Analyser, _word, analyser, standard
+from paddle_ranker.lexical.characters import fold
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, places_of
 from paddle_ranker.lexical.passages import best_span
 from paddle_ranker.lexical.tokens import query_weights
@@ -277,10 +277,9 @@ def test_the_stemmer_gets_no_long_words(monkeypatch: pytest.MonkeyPatch) -> None
         return word
 
     monkeypatch.setattr(analysis, "stem_of", stemmed)
-    monkeypatch.setattr(tokens, "stem_of", stemmed)
     monkeypatch.setattr(analysis, "_word", lru_cache(_word.__wrapped__))
     text = " ".join(["ay" * 5000, "ay" * 32, "ay" * 33, "l'" + "ay" * 50, "ay-" + "ay" * 5000, "runs"])
-    for tokenize in (standard, analyser("french"), tokens.TOKENIZERS["stem"]):
+    for tokenize in (standard, analyser("french")):
         given.clear()
         query_weights(tokenize, text)
         tokenize(text)

@@ -13,7 +13,7 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.lexical import BM25
-from paddle_ranker.lexical.tokens import words_and_bigrams
+from paddle_ranker.lexical.tokens import bigrams
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
@@ -42,14 +42,14 @@ def vectors_of(texts: Sequence[str]) -> Vectors:
 
 
 def new_index(folder: Path) -> Collection:
-    return Collection.create(folder, IndexInfo(WordsInfo("mixed"), VectorsInfo("exact", SIZE)))
+    return Collection.create(folder, IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", SIZE)))
 
 
 def expected(documents: Sequence[Document], query: str, k: int, by: str) -> tuple[list[str], list[float]]:
     """Work the answer out from all documents, in their order."""
     if by == "words":
-        formula = BM25("mixed", normalised=False)
-        formula.statistics = type(formula.statistics)(words_and_bigrams(one.text) for one in documents)
+        formula = BM25("bigram", normalised=False)
+        formula.statistics = type(formula.statistics)(bigrams(one.text) for one in documents)
         scores = formula.score([query] * len(documents), [one.text for one in documents])
     else:
         scores = (vectors_of([one.text for one in documents]) @ vectors_of([query])[0]).astype(float)
@@ -193,7 +193,7 @@ def test_a_filter_that_cannot_be_meant_is_refused(tmp_path: Path, where: Any, sa
 
 
 def test_a_segment_that_lacks_a_file_is_not_opened_without_it(tmp_path: Path) -> None:
-    info = IndexInfo(WordsInfo("mixed"), VectorsInfo("exact", SIZE, "int8"))
+    info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", SIZE, "int8"))
     with Collection.create(tmp_path / "index", info) as collection:
         collection.add(documents_of(range(9)), vectors_of)
     (segment,) = (tmp_path / "index").glob("segment-*")

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
-from paddle_ranker.lexical.tokens import words_and_bigrams
+from paddle_ranker.lexical.tokens import bigrams
 from paddle_ranker.retrieval.adding import VectorsOf
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors
@@ -92,7 +92,7 @@ def new_index(folder: Path, kind: tuple[str, Optional[str]] = ("exact", None), d
         info = VectorsInfo("milvus", SIZE, dtype, uri=uri, collection=f"of_{uuid.uuid4().hex}")
     else:
         info = VectorsInfo("faiss", SIZE, dtype, name, hnsw_m=8, hnsw_ef=80)
-    return Collection.create(folder, IndexInfo(WordsInfo("mixed"), info))
+    return Collection.create(folder, IndexInfo(WordsInfo("bigram"), info))
 
 
 def best_of(documents: Sequence[Document], query: Vectors, k: int) -> list[str]:
@@ -175,9 +175,9 @@ def test_words_score_as_bm25s_does(tmp_path: Path) -> None:
         for start in range(0, 200, 40):
             collection.add(documents[start : start + 40], vectors_of)
         peer = bm25s.BM25(k1=1.2, b=0.75, method="lucene")
-        peer.index([words_and_bigrams(one.text) for one in documents], show_progress=False)
+        peer.index([bigrams(one.text) for one in documents], show_progress=False)
         for query in ("水稻病害统 17", "护理 3", "计"):
-            scores = peer.get_scores(words_and_bigrams(query))
+            scores = peer.get_scores(bigrams(query))
             (hits,) = collection.search("words", [query], 200)
             # Lucene leaves out the factor k1 + 1, which changes no order.
             theirs = {f"d{n}": score * 2.2 for n, score in enumerate(scores) if score > 0}

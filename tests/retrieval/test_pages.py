@@ -44,7 +44,7 @@ class Changing:
 
     def __init__(self, folder: Path, seed: int):
         self.draw, self._folder, self._number = random.Random(seed), folder, 0
-        info = IndexInfo(WordsInfo("mixed"), VectorsInfo("exact", SIZE))
+        info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", SIZE))
         self.index = Collection.create(folder / "0", info)
         self._add([f"d{n}" for n in range(COUNT)])
         self.stay = self.ids()

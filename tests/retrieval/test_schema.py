@@ -65,7 +65,6 @@ def test_scores_are_those_of_the_formula_however_the_collection_is_divided(tmp_p
             wanted = bm25f(query, DOCUMENTS, schema)
             assert wanted and searched(whole, query) == pytest.approx(wanted, abs=1e-9)
             assert searched(parts, query) == pytest.approx(wanted, abs=1e-9)
-        parts.replace_words(WordsInfo("bigram"))
         while len(parts.info.segments) > 1:
             before = searched(parts, "水稻病害")
             parts.add([Document(f"new{len(parts)}", "稻")], merge=True)

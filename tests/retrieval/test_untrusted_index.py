@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write an index of every kind of file: a graph, removed rows, and what an addition has left."""
     folder = tmp_path_factory.mktemp("whole") / "index"
     info = IndexInfo(
-        WordsInfo("mixed"), VectorsInfo("faiss", SIZE, "int8", "hnsw_sq8", hnsw_m=8), TowerCopy("tower", "0" * 16)
+        WordsInfo("bigram"), VectorsInfo("faiss", SIZE, "int8", "hnsw_sq8", hnsw_m=8), TowerCopy("tower", "0" * 16)
     )
     with pytest.MonkeyPatch.context() as patch, Collection.create(folder, info) as collection:
         patch.setattr("paddle_ranker.retrieval.faiss_index.LEAST", 16)

@@ -1,0 +1,197 @@
+"""Characters of all scripts: fold texts for comparison, and look up the class of each character.
+
+fold("Ｃafé — Ⅳ")           # café - iv
+shape_of("中文 abc42 ไทย")  # ii www00 ttt
+
+The classes tell how a script separates words, which decides what a word, a phrase and a passage are.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import lru_cache
+from itertools import chain
+from unicodedata import category, decimal, normalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.encoding.unicode.table import LETTER, MARK, OTHER, SPACE, SYMBOL, normalise, unicode_table
+from paddle_ranker.metrics.ranking import Booleans
+
+# Classes of characters, ASCII characters themselves, so that patterns can be written over them. A sign is its own
+# class; every other character is a space or a semicolon.
+UNIT = "i"  # ideograph, kana, hangul, symbol: a unit by itself
+UNSPACED = "t"  # letter of another script without spaces between words: a unit with its marks
+WORD = "w"  # letter of a script with spaces between words
+DIGIT = "0"
+MARK_CLASS = "m"
+SIGNS = "-._'/&@+#%*$,"  # which can be part of a word
+
+# The table of scripts without spaces between words. Hangul is among the units, since its words have endings.
+_UNITS = (
+    *((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x3029), (0x3031, 0x3035), (0x3038, 0x30FF), (0x3105, 0x312F)),
+    *((0x31A0, 0x31BF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xA000, 0xA48C), (0xAC00, 0xD7AF)),
+    *((0xF900, 0xFAFF), (0x16FE0, 0x18D7F), (0x1B000, 0x1B2FF), (0x20000, 0x3FFFF)),
+)
+_UNSPACED = (
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF)),
+    *((0xA9E0, 0xA9FF), (0xAA60, 0xAADF)),
+)
+HAN_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))  # first code points, and those behind the last
+is_han = re.compile("[\u4e00-\u9fff]+").fullmatch  # whether a text is of the basic block of Chinese characters
+
+# Characters without a meaning of their own: soft hyphens, zero-width characters, variation selectors, the frames of
+# keycaps, trademark signs (which NFKC makes letters), and points and strokes that Arabic and Hebrew may do without.
+_IS_NOTHING = re.compile(
+    "[\u00ad\u034f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u061c\u0640\u064b-\u0652\u0656-\u065f"
+    "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u20dd-\u20e0\u20e2-\u20e4\u2120\u2122\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
+)
+# Characters that are written for others, which NFKC and case folding leave apart.
+_ALIKE = {
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
+    **dict.fromkeys("\u2018\u2019\u201b\u02b9\u02bc\u2032", "'"),
+    "\u0131": "i",  # the dotless i, which is I in upper case
+    "\u2044": "/",
+}
+# Characters that a normalised text has and that stay as they are.
+_IS_FOLDED = re.compile(
+    "[\x00-\x7f\u3001-\u303f\u3041-\u3096\u30a1-\u30fe\u4e00-\u9fff\uac00-\ud7a3\u201c\u201d]*"
+).fullmatch
+
+
+class _Folded(dict[int, str]):
+    """A dict from a code point of a normalised text to what it is compared by; filled on first use."""
+
+    def __missing__(self, code_point: int) -> str:
+        char = chr(code_point)
+        folded = "" if _IS_NOTHING.match(char) else _ALIKE.get(char) or char.casefold()
+        if code_point < 1 << 16 and char.isdecimal():
+            folded = str(decimal(char))
+        return self.setdefault(code_point, folded)
+
+
+_FOLDED = _Folded()
+
+
+def fold(text: str) -> str:
+    """Fold a text: widths, cases and invisible characters make no difference."""
+    if text.isascii():
+        return text.lower()
+    text = normalise(_IS_NOTHING.sub("", text))
+    return text if _IS_FOLDED(text) else normalize("NFC", text.translate(_FOLDED).replace("i\u0307", "i"))
+
+
+def without_accents(folded: str) -> str:
+    """Return a folded text as those write it who leave accents out: é is e, ё is е, أ is ا."""
+    return folded if folded.isascii() else folded.translate(_unaccented())
+
+
+@lru_cache(maxsize=1)
+def accents() -> dict[int, str]:
+    """Return the letters without accents of Latin and Greek letters with them; marks become nothing."""
+    table = {ord("ё"): "е", **dict.fromkeys(range(0x300, 0x370), ""), **{ord(a): b for a, b in zip("đħłøŧ", "dhlot")}}
+    for code in chain(range(0xC0, 0x250), range(0x370, 0x400), range(0x1E00, 0x2000)):
+        base = normalize("NFD", chr(code))[0]
+        if base != chr(code) and base.isalpha():
+            table[code] = base
+    return table
+
+
+@lru_cache(maxsize=1)
+def _unaccented() -> dict[int, str]:
+    return {**accents(), **{code: normalize("NFD", chr(code))[0] for code in range(0x622, 0x627)}}
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the code points of a text, `[characters]`."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def shape_of(folded: str) -> str:
+    """Return the class of each character of a folded text."""
+    return _classes().take(code_points(folded)).tobytes().decode("ascii")
+
+
+def class_of(char: str) -> str:
+    """Return the class of a character of a folded text."""
+    return _class_names()[ord(char)]
+
+
+@lru_cache(maxsize=1)
+def _classes() -> NDArray[np.uint8]:
+    """Return the class of each code point."""
+    classes = np.full(sys.maxunicode + 1, ord(";"), np.uint8)
+    for kind, first, last in unicode_table().runs():
+        if kind in _OF_KIND:
+            classes[first : last + 1] = ord(_OF_KIND[kind])
+        elif kind == SYMBOL:
+            symbols = [code for code in range(max(first, 128), last + 1) if category(chr(code))[0] != "P"]
+            classes[symbols] = ord(UNIT)
+    for name, ranges in ((UNIT, _UNITS), (UNSPACED, _UNSPACED)):
+        for first, last in ranges:
+            part = classes[first : last + 1]
+            part[part == ord(WORD)] = ord(name)
+    for name, characters in ((DIGIT, "0123456789"), (" ", "\t\n\v\f\r"), *((sign, sign) for sign in SIGNS)):
+        classes[[ord(char) for char in characters]] = ord(name)
+    return classes
+
+
+_OF_KIND = {LETTER: WORD, MARK: MARK_CLASS, OTHER: MARK_CLASS, SPACE: " "}
+
+
+@lru_cache(maxsize=1)
+def _class_names() -> str:
+    return _classes().tobytes().decode("ascii")
+
+
+def base_class(text: str, place: int) -> str:
+    """Return the class of the character that the marks in a place belong to, or of the one there; " " for none."""
+    while place >= 0 and class_of(text[place]) == MARK_CLASS:
+        place -= 1
+    return class_of(text[place]) if place >= 0 else " "
+
+
+def is_whole(text: str, start: int, end: int) -> bool:
+    """Return whether a part of a folded text, not an empty one, has whole words at its ends.
+
+    Scripts without spaces between words have ends of characters with their marks only.
+    """
+    first, after = class_of(text[start]), class_of(text[end]) if end < len(text) else " "
+    return not (
+        (first in "w0" and base_class(text, start - 1) in "w0")
+        or (after == MARK_CLASS and class_of(text[end - 1]) in "w0mit")
+        or (after in "w0" and base_class(text, end - 1) in "w0")
+    )
+
+
+def word_starts(folded: str) -> Booleans:
+    """Return which characters of a folded text begin a word, or a part of one, `[characters] bool`.
+
+    Of a script without spaces between words, every character with its marks does.
+    """
+    is_unit, is_letter, goes_on = _begins().take(code_points(folded), axis=1)
+    is_letter[1:] &= ~goes_on[:-1]
+    return is_unit | is_letter
+
+
+@lru_cache(maxsize=1)
+def _begins() -> Booleans:
+    """Return three tables of all code points: characters that are units; letters and digits; these and marks."""
+    classes = _classes()
+    letters = np.isin(classes, [*b"w0"])
+    return np.stack([np.isin(classes, [*b"it"]), letters, letters | (classes == ord(MARK_CLASS))])
+
+
+def is_name(codes: NDArray[np.uint32]) -> Booleans:
+    """Return which code points of folded words are digits or signs, `[n] bool`."""
+    found: Booleans = _name_codes().take(codes)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _name_codes() -> Booleans:
+    return np.isin(_classes(), [*b"0", *SIGNS.encode()])

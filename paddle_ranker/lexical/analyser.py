@@ -275,6 +275,11 @@ class Analyser:
         folded = fold(text)
         return folded.translate(self.table) if self.table and not folded.isascii() else folded
 
+    def has_word(self, text: str, word: str) -> bool:
+        """Return whether a text has a folded word as it is written, not only another word of its stem."""
+        folded = self.fold(text)
+        return word in folded and any(run.text == word for run in self.runs(folded))
+
     def runs(self, folded: str) -> Iterator[Run]:
         """Yield the runs of a folded text."""
         before, beside, end, language = "", "", 0, self.language or ENGLISH

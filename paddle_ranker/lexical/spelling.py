@@ -104,6 +104,11 @@ class Vocabulary(Sequence[str]):
                     found.append(other)
         return found
 
+    def __contains__(self, word: object) -> bool:
+        """Return whether a word is among the words."""
+        place = bisect_left(self, word) if isinstance(word, str) else len(self)  # UTF-8 is in the order of code points
+        return place < len(self) and self[place] == word
+
     def beginning(self, prefix: str, most: int) -> list[str]:
         """Return the words that begin with a prefix, the shortest first, at most `most`."""
         found = self._beginning(prefix)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import CheckpointError, brief
-from paddle_ranker.lexical.analyser import PART, Analyser, Phrase
+from paddle_ranker.lexical.analyser import PART, Analyser, Phrase, analyser
 from paddle_ranker.lexical.characters import fold
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import STANDARD
@@ -118,12 +118,22 @@ class Generation:
         for part in self.parts:
             if part.segment.postings is None:
                 raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
-            parts.append(WordPart(part.segment.postings, part.live, part.first))
+            parts.append(WordPart(part.segment.postings, part.live, part.first, partial(self._has_word, part)))
         tokenizers = schema.tokenizers(words.tokenizer)
         found = WordSearcher(parts, tokenizers, words.k1, words.b, weights, totals, self.find_phrase)
         if len(self._weighted) > _WEIGHTED:
             self._weighted.pop(list(self._weighted)[1], None)
         return self._weighted.setdefault(key, found)
+
+    def _has_word(self, part: Part, row: int, word: str) -> bool:
+        """Return whether a document has a word as it is written in a field whose words correct those of queries."""
+        schema = self.info.schema
+        texts = schema.searched(part.segment.document(row))
+        return any(
+            analyser(field.analyser).has_word(text, word)
+            for field, text in zip(schema.words, texts)
+            if not field.literal
+        )
 
     def _vector_parts(self, name: str, info: VectorsInfo) -> list[IndexedPart]:
         found, first = list[IndexedPart](), 0

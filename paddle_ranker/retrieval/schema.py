@@ -19,7 +19,7 @@ from typing import NamedTuple, Optional, Protocol
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
-from paddle_ranker.lexical.characters import UNIT, UNSPACED, shape_of
+from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
@@ -390,7 +390,7 @@ class _Values:
             self.are_texts &= isinstance(one, str)
             if isinstance(one, str):
                 self.characters += len(one)
-                self.apart += " " in one or not {" ", UNIT, UNSPACED}.isdisjoint(shape_of(one))
+                self.apart += " " in one or not {" ", UNIT, UNSPACED}.isdisjoint(shape_of(fold(one)))
                 if self.types.missing > before and len(self.no_values) < _SHOWN:
                     self.no_values[one] = None
 

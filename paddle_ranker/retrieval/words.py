@@ -25,6 +25,7 @@ from paddle_ranker.retrieval.work import checked
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
 _MORE = 8  # most documents that are completed first, times as many as are wanted
 _SLACK = 1e-9  # of a bound, for the rounding of sums
+_MOST_READ = 200  # documents that are looked through for a word as it is written
 _MOST_REQUIRED = 8  # terms of a phrase whose documents are looked up, before they are read
 Word = tuple[Optional[str], ...]  # the tokens that the tokenizers have for a word of a query, None for none
 FindPhrase = Callable[[str], Sequence[NDArray[np.int32]]]  # for each part, the live documents that have it, ascending
@@ -38,11 +39,28 @@ class WordPart:
     postings: its inverted index
     live: `[documents] bool`, which of them are not removed; None if all are there
     first: number of its first document in the collection
+    has_word: returns whether a document has a folded word as it is written; asked only if others are removed
     """
 
     postings: Postings
     live: Optional[Booleans]
     first: int
+    has_word: Callable[[int, str], bool] = lambda row, word: True
+
+    def is_live(self, word: str, tokens: Sequence[str]) -> bool:
+        """Return whether a live document has a word as it is written; `tokens` are those of the word.
+
+        The vocabulary keeps words of removed documents, and tokens are stems, which other words have, too. So documents
+        are read, at most 200, if a removed one has a token.
+        """
+        if word not in self.postings.vocabulary:
+            return False
+        for documents, _ in self.postings.of_terms(text_hashes(tokens)):
+            alive = np.ones(len(documents), bool) if self.live is None else self.live[documents]
+            rows = documents[alive][:_MOST_READ].tolist()
+            if rows and (alive.all() or any(self.has_word(row, word) for row in checked(rows))):
+                return True
+        return False
 
 
 @dataclass(frozen=True)
@@ -281,9 +299,7 @@ class WordSearcher:
     def _live_words(self, words: Sequence[str]) -> list[str]:
         """Return those words, in their order, that live documents have."""
         tokens = [self.tokens_of_word(word) for word in checked(words)]
-        each = [*chain.from_iterable(tokens)]
-        counts = dict(zip(each, self.counts(each)))
-        return [word for word, own in zip(words, tokens) if any(counts[token] for token in own)]
+        return [word for word, own in zip(words, tokens) if any(part.is_live(word, own) for part in self._parts)]
 
     def tokens_of_word(self, word: str) -> list[str]:
         """Return the tokens that the analysers have for a folded word, as it is written."""

@@ -225,7 +225,7 @@ def test_a_mapped_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
         "import os, sys\nfrom pathlib import Path\nfrom tests.retrieval.test_untrusted_index import *\n"
         "from paddle_ranker.retrieval.indexes import Document\n"
         "folder = Path(sys.argv[1])\n"
-        "info = IndexInfo(WordsInfo('mixed'), VectorsInfo('faiss', 32, hnsw_m=8))\n"
+        "info = IndexInfo(WordsInfo('bigram'), VectorsInfo('faiss', 32, hnsw_m=8))\n"
         "with Collection.create(folder, info) as made:\n"
         "    made.add((Document(f'd{n}', '水稻' * 99 + str(n)) for n in range(11_000)),\n"
         "             lambda texts: np.random.default_rng(0).normal(size=(len(texts), 32)))\n"

@@ -29,7 +29,8 @@ from paddle_ranker.retrieval.values import STORED, TYPES, CommonTypes
 from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # name of the field that every document has, and of its type
-TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0
+TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0  # the first is that of summaries, too
+_SUMMARISED = 4  # times as many characters as a field's values have texts that the field is a summary of
 MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
 _TITLES = (
     "title",
@@ -394,8 +395,8 @@ class _Values:
                 if self.types.missing > before and len(self.no_values) < _SHOWN:
                     self.no_values[one] = None
 
-    def field(self, name: str, is_title: bool) -> Field:
-        """Return the field that the values make."""
+    def field(self, name: str, is_title: bool, text_length: float) -> Field:
+        """Return the field that the values make; `text_length` is the mean of the documents' texts, in characters."""
         found, count = self.types.type, self.types.valued + self.types.missing
         if not count:
             return Field(name, STORED)
@@ -405,7 +406,8 @@ class _Values:
             if is_title:
                 return Field(name, TEXT, TITLE_WEIGHT, title=True)
             if self.characters >= _LONG * count and 2 * self.apart > count:
-                return Field(name, TEXT)
+                is_summary = _SUMMARISED * self.characters <= text_length * count
+                return Field(name, TEXT, TITLE_WEIGHT if is_summary else 1.0)
         return Field(name, "keyword" if self.are_texts else STORED, list=self.some_lists and self.are_texts)
 
 
@@ -418,13 +420,17 @@ def infer(
     """Return the schema of some documents: declared fields as they are, the others by all their values.
 
     A field called `title` or `name` is the title, unless another one is declared so; a field of long texts is searched.
+    One that is short beside the documents' texts is a summary of them, whose words count more.
     `N/A`, `NaN` and their like are no values where the others are numbers, dates or truth values.
 
     note: is told how many values of a field stand for none
     title: the field that is the title unless one is declared; None: by the names
     """
     values: dict[str, _Values] = {}
+    count = characters = 0
     for row in rows:
+        count += 1
+        characters += len(row.text)
         for name, value in row.fields.items():
             if value is not None and value != "":
                 values.setdefault(name, _Values()).add(value)
@@ -433,7 +439,7 @@ def infer(
     titles = [name for known in (title, *_TITLES) for name in values if name.lower() == known and name not in names]
     found = list(declared)
     for name in sorted(values.keys() - names):
-        found.append(values[name].field(name, not has_title and titles[:1] == [name]))
+        found.append(values[name].field(name, not has_title and titles[:1] == [name], characters / count))
         has_title |= found[-1].title
     for field in found:
         own = values.get(field.name)

@@ -144,6 +144,16 @@ def test_fields_are_inferred_by_all_their_values() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("characters", "weight"), [(0, 1.0), (160, 1.0), (240, 3.0), (900, 3.0)])
+def test_a_field_that_is_short_beside_the_texts_is_a_summary_and_weighs_as_a_title(
+    characters: int, weight: float
+) -> None:
+    summary = "A description of many words, long enough to be searched."
+    rows = [DocumentRow("x" * characters, fields={"name": "git", "summary": summary})] * 3
+    (field,) = [one for one in infer(rows).fields if one.name == "summary"]
+    assert field.is_searched and field.weight == weight
+
+
 @pytest.mark.parametrize(
     "text, fragment",
     [

@@ -139,7 +139,7 @@ class LoggedClicks:
         from paddle_ranker.retrieval.indexes import Document
         from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 
-        with Collection.create(self._index, IndexInfo(WordsInfo("mixed"), None)) as collection:
+        with Collection.create(self._index, IndexInfo(WordsInfo("standard"), None)) as collection:
             collection.add(Document(id, title) for title, id in ids.items())
 
     def _write_log(

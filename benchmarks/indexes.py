@@ -98,7 +98,7 @@ def build(folder: Path, options: IndexesOptions) -> None:
     """Build the index if it does not exist."""
     if (folder / "index.json").exists():
         return
-    info = IndexInfo(WordsInfo("mixed"), VectorsInfo("faiss", WIDTH, structure=options.structure))
+    info = IndexInfo(WordsInfo("standard"), VectorsInfo("faiss", WIDTH, structure=options.structure))
     began = time.perf_counter()
     documents = (Document(str(n), text) for n, text in enumerate(titles_of(options.size, SEED)))
     with Collection.create(folder, info) as collection:

@@ -18,9 +18,9 @@ from starlette.routing import BaseRoute
 from typing_extensions import NotRequired, TypedDict
 
 from multimodal_entailment.served import EntailmentSlot, Post
-from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import json_bounds, parse_json
+from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.core.validation import refusal
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.http.openapi import DescribedRoute
@@ -93,9 +93,9 @@ class EntailmentRoute:
             if len(body) <= MUCH_BYTES:
                 posts = [await _posted_form(request.headers, body)]
             else:
-                posts = [await apart(len(body), _posted_form_apart, request.headers, body, deadline=deadline)]
+                posts = [await run_in_thread(len(body), _posted_form_apart, request.headers, body, deadline=deadline)]
         else:
-            posts = await apart(len(body), self._posted_json, body, deadline=deadline)
+            posts = await run_in_thread(len(body), self._posted_json, body, deadline=deadline)
         state = request.scope["state"]
         state["pairs"] = len(posts)
         if self._keep_texts:

@@ -28,7 +28,7 @@ from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNAVAILABLE
 from paddle_ranker.serving.core.jobs import no_texts
 from paddle_ranker.serving.core.self_check import tolerance_of
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
-from paddle_ranker.serving.core.stoppable import StoppableWork
+from paddle_ranker.serving.core.threads import StoppableWork
 
 # Minimum number of requests whose images are decoded at the same time, so that small requests need not wait.
 _LEAST_THREADS = 4

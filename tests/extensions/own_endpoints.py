@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Optional, cast
 import numpy as np
 
 from paddle_ranker.options import Options, option
-from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.json_text import parse_json
 from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
 from paddle_ranker.serving.core.slots import ServedModel, Slot, Slots, computed
+from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.storage.untrusted import Unchecked
 from tests.extensions.own_kind import _TEXTS, VectorInfo
@@ -96,7 +96,7 @@ async def _body_of(request: Request, slot: Slot[ServedModel]) -> dict[str, Unche
 
     data = await read_body(request, slot.limits.request_bytes)
     # Large bodies are parsed outside the event loop.
-    body = await apart(len(data), parse_json, data, slot.limits.json_bounds)
+    body = await run_in_thread(len(data), parse_json, data, slot.limits.json_bounds)
     if not isinstance(body, dict):
         raise Fault(INVALID, "expected an object", field="body")
     return body

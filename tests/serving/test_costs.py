@@ -25,7 +25,7 @@ import requests
 from pydantic import TypeAdapter, ValidationError
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.serving.core import apart
+from paddle_ranker.serving.core import threads
 from paddle_ranker.serving.core.budget import ByteBudget, texts_size
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, json_bounds, parse_json
@@ -209,8 +209,8 @@ def test_the_smallest_work_is_done_first_and_large_work_leaves_half_of_the_time_
 ) -> None:
     clock, rests, order = [0.0], list[float](), list[int]()
     faked = SimpleNamespace(monotonic=time.monotonic, thread_time=lambda: clock[0], sleep=rests.append)
-    monkeypatch.setattr(apart, "time", faked)
-    queue, begun, gate = apart.WorkQueue(1, "test", rests=True), threading.Event(), threading.Event()
+    monkeypatch.setattr(threads, "time", faked)
+    queue, begun, gate = threads.SmallestFirst(1, "test", rests=True), threading.Event(), threading.Event()
 
     def work(number: int) -> None:
         begun.set()
@@ -233,7 +233,7 @@ def test_small_requests_have_readers_of_their_own_and_nobody_waits_beyond_his_de
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate, begun = threading.Event(), threading.Event()
-    monkeypatch.setattr(apart, "_LARGE_READERS", apart.WorkQueue(1, "test"))
+    monkeypatch.setattr(threads, "_LARGE_READERS", threads.SmallestFirst(1, "test"))
 
     def wait() -> str:
         begun.set()
@@ -241,12 +241,12 @@ def test_small_requests_have_readers_of_their_own_and_nobody_waits_beyond_his_de
         return threading.current_thread().name
 
     async def ask() -> None:
-        large = asyncio.ensure_future(apart.apart(15_000_000, wait))
+        large = asyncio.ensure_future(threads.run_in_thread(15_000_000, wait))
         await asyncio.get_running_loop().run_in_executor(None, begun.wait, SECONDS)
-        name = await apart.apart(apart.MUCH_BYTES + 1, lambda: threading.current_thread().name)
+        name = await threads.run_in_thread(threads.MUCH_BYTES + 1, lambda: threading.current_thread().name)
         assert name.startswith("reader_")
         with pytest.raises(Fault) as fault:
-            await apart.apart(15_000_000, wait, deadline=time.monotonic() + 0.01)
+            await threads.run_in_thread(15_000_000, wait, deadline=time.monotonic() + 0.01)
         assert fault.value.kind is TIMED_OUT
         gate.set()
         assert (await large).startswith("test")
@@ -342,7 +342,7 @@ def test_what_is_large_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyP
     real = parse_json
 
     def slow(data: bytes, *bounds: Any) -> Any:
-        if len(data) > apart.MUCH_BYTES:
+        if len(data) > threads.MUCH_BYTES:
             threads.add(threading.current_thread().name)
             entered.set()
             assert leave.wait(SECONDS)

@@ -11,7 +11,7 @@ import pytest
 
 from paddle_ranker.retrieval.work import check
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
-from paddle_ranker.serving.core.stoppable import StoppableWork
+from paddle_ranker.serving.core.threads import StoppableWork
 from tests.serving_cases import SECONDS
 from tests.started import until, until_in_loop
 

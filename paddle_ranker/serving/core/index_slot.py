@@ -29,8 +29,8 @@ from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.ranker_slot import ServedRanker
 from paddle_ranker.serving.core.search_log import SearchLog
 from paddle_ranker.serving.core.slots import Served, Slot
-from paddle_ranker.serving.core.stoppable import StoppableWork
 from paddle_ranker.serving.core.stored_scoring import StoredScoring
+from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.core.tower_slot import ServedTower
 
 R = TypeVar("R")

@@ -33,7 +33,7 @@ from paddle_ranker.serving.core.faults import (
 )
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.searching import comparable
-from paddle_ranker.serving.core.stoppable import StoppableWork
+from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 R = TypeVar("R")

@@ -15,11 +15,11 @@ from typing_extensions import TypedDict
 
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import ALREADY_THERE, NO_DOCUMENT, READ_ONLY, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.index_writing import IndexWriter
 from paddle_ranker.serving.core.limits import check_count, require_words
+from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
@@ -151,7 +151,7 @@ class DocumentRoutes:
             self._index.own.snapshot().after, after, int(limit), deadline=deadline, hold=hold_of(request)
         )
         content = {"documents": [_content(one) for one in documents], "index": served.stated}
-        return answer(request, await apart(MUCH_BYTES + 1, to_json, content), "application/json")
+        return answer(request, await run_in_thread(MUCH_BYTES + 1, to_json, content), "application/json")
 
     async def remove(self, request: Request) -> Response:
         """Answer `DELETE /v1/documents`."""
@@ -171,7 +171,7 @@ class DocumentRoutes:
         if document is None:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
         much = MUCH_BYTES + 1  # how much the fields are is not known
-        return answer(request, await apart(much, to_json, _content(document)), "application/json")
+        return answer(request, await run_in_thread(much, to_json, _content(document)), "application/json")
 
     async def _read(self, request: Request, adapter: TypeAdapter[A]) -> tuple[A, Sequence[dict[str, Any]]]:
         """Return a request, and the fields of its documents."""
@@ -186,7 +186,7 @@ class DocumentRoutes:
             asked: A = validated(adapter, body, limits.json_bounds)
             return asked, self._checked(asked)
 
-        return await apart(len(body), read, deadline=deadline)
+        return await run_in_thread(len(body), read, deadline=deadline)
 
     def _deadline(self, request: Request) -> float:
         return self._index.deadline(deadline_of(request))

@@ -16,11 +16,11 @@ from typing_extensions import TypedDict
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import quoted
 from paddle_ranker.retrieval.vectors import normalised
-from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import number_lists, text_bounds
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import TextVectors
+from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.exchange import SHARE, deadline_of, read_body
@@ -154,7 +154,7 @@ class Embedder:
     async def _embeddings(self, request: Request) -> Response:
         deadline = deadline_of(request)
         body = await read_body(request, self._tower.limits.request_bytes)
-        asked = await apart(len(body), _validated, self._openai, body, self._tower.limits, deadline=deadline)
+        asked = await run_in_thread(len(body), _validated, self._openai, body, self._tower.limits, deadline=deadline)
         del body  # its texts are held once
         is_base64 = asked.encoding_format == "base64"
         refuses = asked.said("truncation", "truncate") is False
@@ -170,13 +170,13 @@ class Embedder:
         )
         usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
         frame = {"object": "list", "data": None, "model": self._tower.name, "usage": usage}
-        return _answer(await apart(found.vectors.nbytes, _openai_answer, frame, found.vectors, is_base64))
+        return _answer(await run_in_thread(found.vectors.nbytes, _openai_answer, frame, found.vectors, is_base64))
 
     async def embed(self, request: Request) -> Response:
         """Answer in Text Embeddings Inference's format."""
         deadline = deadline_of(request)
         body = await read_body(request, self._tower.limits.request_bytes)
-        asked = await apart(len(body), _validated, self._tei, body, self._tower.limits, deadline=deadline)
+        asked = await run_in_thread(len(body), _validated, self._tei, body, self._tower.limits, deadline=deadline)
         del body  # its texts are held once
         if asked.prompt_name not in (None, *_IS_QUERY):
             problem = f"is {quoted(asked.prompt_name)}, expected query or document"
@@ -191,7 +191,7 @@ class Embedder:
             normalize=self._normalize(asked, "normalize"),
             number_bytes=_TEXT_BYTES,
         )
-        return _answer(await apart(found.vectors.nbytes, _tei_answer, found.vectors))
+        return _answer(await run_in_thread(found.vectors.nbytes, _tei_answer, found.vectors))
 
     async def not_made(self, request: Request) -> Response:
         """Refuse requests for kinds of vectors that towers do not make."""

@@ -12,10 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from paddle_ranker.errors import brief, listed, quoted
 from paddle_ranker.retrieval.work import Hold
-from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, READ_ONLY, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.limits import LONGEST_TIMEOUT, TIMEOUT_HEADER, pack, unpack
+from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 
 _WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
 _DEADLINE = "deadline"  # in a request's state
@@ -74,9 +74,9 @@ async def read_body(request: Request, limit: int) -> bytes:
     deadline = deadline_of(request)
     if encoding not in ("", "identity"):
         much = MUCH_BYTES + 1  # how much it becomes is not known
-        body = await apart(much, unpack, body, "gzip", limit, share, deadline=deadline)
+        body = await run_in_thread(much, unpack, body, "gzip", limit, share, deadline=deadline)
     if share is not None:
-        await apart(len(body), share.hold_read, body, deadline=deadline)
+        await run_in_thread(len(body), share.hold_read, body, deadline=deadline)
     return body
 
 
@@ -127,7 +127,7 @@ class _PackedLater(Response):
     """A response with large content, which is compressed in a thread when it is sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.body = await apart(len(self.body), pack, self.body, "gzip")
+        self.body = await run_in_thread(len(self.body), pack, self.body, "gzip")
         self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 

@@ -25,7 +25,6 @@ from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.work import check
-from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import NOT_FOUND, READ_ONLY, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.limits import Limits
@@ -38,7 +37,7 @@ from paddle_ranker.serving.core.search_log import (
     digest_of,
     is_of_query,
 )
-from paddle_ranker.serving.core.stoppable import StoppableWork
+from paddle_ranker.serving.core.threads import StoppableWork, run_in_thread
 from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
@@ -278,7 +277,7 @@ class FeedbackRoutes:
         refuse_other_sites(request)
         refuse_parameters(request)
         body = await read_body(request, limits.request_bytes)
-        asked: FeedbackRequest = await apart(
+        asked: FeedbackRequest = await run_in_thread(
             len(body), validated, self._request, body, json_bounds(1), deadline=deadline
         )
         limits.check_text(asked.query, "query")

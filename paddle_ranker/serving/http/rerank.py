@@ -16,12 +16,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from paddle_ranker.errors import listed
-from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import INVALID, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import text_bounds
 from paddle_ranker.serving.core.limits import Limits, require_words
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.scores import Scores
+from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.http.lengths import Cuts
@@ -113,7 +113,7 @@ class Reranker:
             content.update({"object": "list", "data": scored})
         has_more = asked.return_documents and any(isinstance(one, Document) for one in asked.documents)
         returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if asked.return_documents else 0
-        encoded = await apart(returned, to_json, content)
+        encoded = await run_in_thread(returned, to_json, content)
         return answer(request, encoded, "application/json")
 
     async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
@@ -127,7 +127,7 @@ class Reranker:
             if asked.return_text:
                 ranked[-1]["text"] = asked.texts[i]
         returned = sum(map(len, asked.texts)) if asked.return_text else 0
-        return answer(request, await apart(returned, to_json, ranked), "application/json")
+        return answer(request, await run_in_thread(returned, to_json, ranked), "application/json")
 
     async def scored(self, request: Request) -> Response:
         """Answer in vLLM's format of scores, in the order of the pairs."""
@@ -203,7 +203,7 @@ class Reranker:
         return await self._parse(adapter, body, deadline_of(request))
 
     async def _parse(self, adapter: TypeAdapter[Any], body: bytes, deadline: Optional[float]) -> Any:
-        return await apart(len(body), _validated, adapter, body, self._service.limits, deadline=deadline)
+        return await run_in_thread(len(body), _validated, adapter, body, self._service.limits, deadline=deadline)
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:

@@ -36,7 +36,6 @@ from paddle_ranker.retrieval.sorting import MOST_SORTED
 from paddle_ranker.retrieval.values import STORED
 from paddle_ranker.retrieval.words import single_token
 from paddle_ranker.retrieval.work import checked
-from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
 from paddle_ranker.serving.core.index_slot import ServedIndex
@@ -44,6 +43,7 @@ from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
 from paddle_ranker.serving.core.searching import FoundSearch, Query, SearchPipeline
+from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import (
@@ -167,7 +167,7 @@ class SearchRoutes:
         refuse_parameters(request)
         deadline, limits = deadline_of(request), self._pipeline.index.limits
         body = await read_body(request, min(limits.request_bytes, _MOST_BYTES))
-        asked = await apart(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
+        asked = await run_in_thread(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
         return await self._search(request, asked)
 
     async def by_address(self, request: Request) -> Response:

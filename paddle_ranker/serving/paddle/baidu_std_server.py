@@ -9,12 +9,12 @@ import time
 from typing import Optional, Union, cast
 
 from paddle_ranker.errors import quoted
-from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.connections import Connections, Patience, close_gently
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.scores import Counting, ModelService
+from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.general_model import bounds, infer
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
@@ -258,10 +258,12 @@ class BaiduStdProtocol(asyncio.Protocol):
         seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else service.limits.deadline_seconds
         deadline, allowed = arrived + seconds, bounds(service)
         async with self._reading_turn:
-            frame = await apart(much, baidu_std.read_body, meta, body, self._limit, share, deadline=deadline)
+            frame = await run_in_thread(much, baidu_std.read_body, meta, body, self._limit, share, deadline=deadline)
             payload = frame.payload
-            await apart(len(payload), share.hold_read, payload, deadline=deadline)
-            request = await apart(len(payload), parse, messages().Request, payload, allowed, share, deadline=deadline)
+            await run_in_thread(len(payload), share.hold_read, payload, deadline=deadline)
+            request = await run_in_thread(
+                len(payload), parse, messages().Request, payload, allowed, share, deadline=deadline
+            )
         if asked.method_name == "debug":
             request.profile_server = True
         return request, deadline

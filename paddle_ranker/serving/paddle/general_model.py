@@ -15,12 +15,12 @@ from paddle_ranker.errors import quoted
 from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.model.tower import VECTOR
-from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.jobs import Texts
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import ModelService, Scores, ScoringService, VectorService
+from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 
 _MOST_FIELDS = 1000  # fields of a Request: two tensors, the fetched names, and room for later clients
@@ -184,12 +184,14 @@ async def infer(
     feeds = _feeds(request, model)
     names = tuple(feeds)
     if TOKENS[0] in feeds:
-        input_ids, token_type_ids = await apart(request.ByteSize(), _tokens, feeds, model.limits, deadline=deadline)
+        input_ids, token_type_ids = await run_in_thread(
+            request.ByteSize(), _tokens, feeds, model.limits, deadline=deadline
+        )
         _hold(share, model.answer_bytes(len(input_ids)))
         read = _microseconds()
         outputs = await model.of_tokens(input_ids, token_type_ids, deadline)
     else:
-        texts = await apart(request.ByteSize(), model.rows, feeds, deadline=deadline)
+        texts = await run_in_thread(request.ByteSize(), model.rows, feeds, deadline=deadline)
         _hold(share, model.answer_bytes(len(texts[0])))
         read = _microseconds()
         outputs = await model.of_texts(names, texts, deadline)

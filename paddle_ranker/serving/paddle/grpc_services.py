@@ -12,11 +12,11 @@ import grpc
 import grpc.aio
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.budget import ByteBudget, Share
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import Limits, require_key
 from paddle_ranker.serving.core.scores import Counting, ModelService
+from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Bounds, Message, messages, parse
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
@@ -195,9 +195,9 @@ class _Calls:
                 self._check(data)
                 deadline = time.monotonic() + self._seconds(context)
                 size = len(data)
-                await apart(size, share.hold_read, data, deadline=deadline)
+                await run_in_thread(size, share.hold_read, data, deadline=deadline)
                 how = parse, method.expected, data, method.bounds(service), share
-                request = await apart(size, *how, deadline=deadline)
+                request = await run_in_thread(size, *how, deadline=deadline)
                 data = b""  # its texts are held once
                 response = await method.answer(request, service, deadline, share)
                 return bytes(response.SerializeToString())

@@ -15,9 +15,9 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from paddle_ranker.errors import quoted
-from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, Fault
 from paddle_ranker.serving.core.scores import ModelService
+from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_options import TOWER
 from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body
 from paddle_ranker.serving.http.middleware import CLIENT_LEFT
@@ -65,13 +65,13 @@ def _general(service: ModelService, method: str) -> Endpoint:
                 how: tuple[Any, ...] = parse, messages().Request, body, general_model.bounds(service), share
             else:
                 how = read_message, body, messages().Request, service.limits.json_bounds
-            asked = await apart(len(body), *how, deadline=deadline)
+            asked = await run_in_thread(len(body), *how, deadline=deadline)
             if method == "debug":
                 asked.profile_server = True
             response = await general_model.infer(asked, service, deadline=deadline, share=share)
             if content_type in PROTO:
                 return answer(request, response.SerializeToString(), content_type)
-            return answer(request, await apart(response.ByteSize(), write_message, response), JSON)
+            return answer(request, await run_in_thread(response.ByteSize(), write_message, response), JSON)
 
         return await _answered(work(), request, _general_error)
 
@@ -84,7 +84,7 @@ def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
             deadline = deadline_of(request)
             body = await read_body(request, service.limits.request_bytes)
             how = read_message, body, messages().PipelineRequest, service.limits.json_bounds
-            asked = await apart(len(body), *how, deadline=deadline)
+            asked = await run_in_thread(len(body), *how, deadline=deadline)
             asked.name, asked.method = request.path_params["name"], request.path_params["method"]
             try:
                 if asked.name in (names.service, TOWER) and asked.method != names.method:
@@ -94,7 +94,7 @@ def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
                 found = await pipeline.infer(asked, service, names, deadline=deadline, share=share)
             except Fault as fault:
                 found = pipeline.refusal(_noted(request, fault))
-            return answer(request, await apart(found.ByteSize(), write_message, found, True), JSON)
+            return answer(request, await run_in_thread(found.ByteSize(), write_message, found, True), JSON)
 
         return await _answered(work(), request, _gateway_error)
 

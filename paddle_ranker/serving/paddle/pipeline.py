@@ -11,12 +11,12 @@ import numpy as np
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core import faults
-from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, Fault, FaultKind
 from paddle_ranker.serving.core.json_text import number_lists, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import ModelService
+from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_options import TOWER
 from paddle_ranker.serving.paddle.general_model import RankerTensors, TowerTensors, most_rows
 from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
@@ -85,15 +85,15 @@ async def infer(
         raise Fault(NOT_FOUND, problem)
     size = request.ByteSize()
     if tower is not None:
-        texts = await apart(size, read_texts, request, tower.limits, deadline=deadline)
+        texts = await run_in_thread(size, read_texts, request, tower.limits, deadline=deadline)
         tensors = TowerTensors(tower)
         if share is not None:
             share.hold_answer(tensors.answer_bytes(len(texts)))
         found = await tower.vectors(texts, deadline=deadline, field="value")
         _, key = next(iter(tensors.outputs.values()))
-        value = await apart(found.vectors.nbytes, _printed, found.vectors)
+        value = await run_in_thread(found.vectors.nbytes, _printed, found.vectors)
         return messages().PipelineResponse(key=[key], value=[value])
-    pairs = await apart(size, read_pairs, request, service.limits, deadline=deadline)
+    pairs = await run_in_thread(size, read_pairs, request, service.limits, deadline=deadline)
     scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
     _, key = next(iter(RankerTensors(service).outputs.values()))
     printed = str(np.asarray(scores.probabilities, np.float32).reshape(-1, 1).tolist())

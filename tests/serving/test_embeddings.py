@@ -37,8 +37,8 @@ from paddle_ranker.serving.core.tower_slot import ServedTower, TowerSlot, check
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.messages import messages
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
+from paddle_ranker.serving.paddle_launchers import brpc_server
 from paddle_ranker.serving.process.worker import make_app
-from paddle_ranker.serving.vendor import brpc_server
 from recall.export_to_serving import main as export_to_serving
 from tests.conftest import load_script
 from tests.fake_service import FakeService

@@ -147,7 +147,7 @@ def test_the_contract_s_http_line(made: Made, cpp: Server) -> None:
 _NATIVE = """
 import json, sys
 import numpy as np
-from paddle_ranker.serving.vendor.native_client import native_client
+from paddle_ranker.serving.paddle_launchers.native_client import native_client
 
 given = json.load(sys.stdin)
 client = native_client()()
@@ -243,8 +243,8 @@ def test_paddle_serving_s_pipeline_client(made: Made, pipeline: tuple[int, int],
 def test_the_pipeline_gives_tensorrt_the_shapes_of_its_batches(made: Made, tmp_path: Path) -> None:
     from paddle_serving_server.pipeline.local_service_handler import LocalServiceHandler
 
-    from paddle_ranker.serving.vendor.pipeline_config import read_pipeline_config
-    from paddle_ranker.serving.vendor.vendor_pipeline import ModelOp
+    from paddle_ranker.serving.paddle_launchers.pipeline_config import read_pipeline_config
+    from paddle_ranker.serving.paddle_launchers.vendor_pipeline import ModelOp
 
     published = (REPOSITORY / "deploy/python/config_nlp.yml").read_text(encoding="utf-8")
     (tmp_path / "config.yml").write_text(published.replace("device_type: 0", "device_type: 2"), encoding="utf-8")

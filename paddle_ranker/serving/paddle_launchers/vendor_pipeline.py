@@ -29,8 +29,8 @@ from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.messages import messages
 from paddle_ranker.serving.paddle.pipeline import PipelineNames, error_number, read_pairs, read_texts
-from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS
-from paddle_ranker.serving.vendor.pipeline_config import TENSORRT, PipelineConfig
+from paddle_ranker.serving.paddle_launchers.brpc_server import EVERY_ADDRESS
+from paddle_ranker.serving.paddle_launchers.pipeline_config import TENSORRT, PipelineConfig
 
 # Importing the package configures logging anew, which disables every logger that was there.
 for _logger in [*logging.root.manager.loggerDict.values()]:

@@ -68,7 +68,7 @@ from paddle_ranker.retrieval.vector_search import (
     index_writers,
 )
 from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals
-from paddle_ranker.retrieval.work import check, checked, hold, locking
+from paddle_ranker.retrieval.work import check, checked, locking, reserve
 from paddle_ranker.scoring.stored import TextStates, TitleStates, joined
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 from paddle_ranker.storage.untrusted import inside, own_folder
@@ -451,7 +451,7 @@ class Collection:
             return [], None
         numbers = tokens * (rows[0][0].info.width + rows[0][0].info.matches)
         check()
-        hold(numbers * np.dtype(np.float32).itemsize)
+        reserve(numbers * np.dtype(np.float32).itemsize)
         with now.reading():
             return found, reduce(joined, (states.take(own) for states, own in rows))
 
@@ -545,7 +545,7 @@ class Collection:
         numbered = ([(*one, number) for one in own] for number, own in enumerate(each))
         places = [Place(number, row) for _, _, row, number in itertools.islice(heapq.merge(*numbered), count)]
         size = sum(now.parts[place.part].segment.document_bytes([place.row]) for place in places)
-        hold(_HELD * size)
+        reserve(_HELD * size)
         return [now.at(place) for place in checked(places)]
 
     def explain_words(
@@ -588,7 +588,7 @@ class Collection:
         for place in places.values():
             rows.setdefault(place.part, []).append(place.row)
         size = sum(now.parts[part].segment.document_bytes(own) for part, own in rows.items())
-        hold(_HELD * size if keep else 0)
+        reserve(_HELD * size if keep else 0)
         for id, place in checked(places.items()):
             yield id, now.at(place)
 

@@ -51,7 +51,7 @@ from paddle_ranker.retrieval.searchable import Anew, Asking, ShardError
 from paddle_ranker.retrieval.sorting import SortedDocument, merged, sort_keys
 from paddle_ranker.retrieval.values import MOMENTS, CommonTypes, Value, is_value
 from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals, Word, WordSearcher, shortest_first
-from paddle_ranker.retrieval.work import check, hold, idle, in_turn, locking
+from paddle_ranker.retrieval.work import check, idle, in_turn, locking, reserve
 from paddle_ranker.storage.untrusted import Unchecked
 
 _KEPT_SECONDS = 30.0  # that a shard keeps what a search sees, after the search's last call
@@ -674,7 +674,7 @@ class RemoteCollection:
         found = now._ask_owners([id for id in ids if id not in there], lambda own: ("documents_of", own))
         for id, document in (one for each, _ in found for one in each.items()):
             there[id] = document
-            hold(sys.getsizeof(document.text))
+            reserve(sys.getsizeof(document.text))
             now._held += len(document.text)
             if now._held <= _HELD:
                 now._documents[id] = document

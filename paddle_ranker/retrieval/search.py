@@ -51,7 +51,7 @@ from paddle_ranker.retrieval.values import Value, is_value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import ASKED, Asked
-from paddle_ranker.retrieval.work import TooLate, check, checked, hold, idle, in_turn, once, until, wait_for
+from paddle_ranker.retrieval.work import TooLate, check, checked, idle, in_turn, once, reserve, until, wait_for
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 from paddle_ranker.storage.untrusted import Unchecked
@@ -372,7 +372,7 @@ class Search:
             for id, (span, text) in zip(some, self.read([*some.values()], encoder)):
                 self.passages[places[id]], texts[places[id]] = span, text
                 whole += [places[id]] if span == (0, len(some[id].text)) else []
-        hold(sum(map(sys.getsizeof, texts.values())))
+        reserve(sum(map(sys.getsizeof, texts.values())))
         # Equal texts have one logit: computed in two batches, it would differ in its last digits, and so would ties.
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts[place] for place in top))}
         self._scored_as = [numbers[texts[place]] for place in top]
@@ -515,7 +515,7 @@ class Search:
             sketches.append(sketches_of([*texts.values()]))
         if not there:
             return [*order]
-        hold(sum(one.nbytes for one in sketches))
+        reserve(sum(one.nbytes for one in sketches))
         ranks = sorted(range(len(there)), key=there.__getitem__)
         first = leaders(np.concatenate(sketches)[ranks])
         found = {there[one]: there[ranks[number]] for one, number in zip(ranks, first)}

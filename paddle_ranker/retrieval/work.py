@@ -27,7 +27,7 @@ from paddle_ranker.runtime import usable_cores
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
-Hold = Callable[[int], None]  # counts bytes of memory, or raises where there is no room for them
+Reserve = Callable[[int], None]  # counts bytes of memory, or raises where there is no room for them
 TURN = 0.005  # seconds after which a turn ends at the next `check`
 # Processor seconds of a caller. Between two of them the caller who came first goes first: callers with large work are
 # served one after the other, as each would else take as long as all of them together.
@@ -73,16 +73,16 @@ class Caller:
 
     Args:
         deadline: time on `time.monotonic()`'s clock until which the caller waits.
-        hold: called with the bytes that the work holds until the caller has its answer.
+        reserve: called with the bytes that the work holds until the caller has its answer.
 
     Attribute: `used`, processor seconds of its work.
     """
 
     _numbers = itertools.count()
 
-    def __init__(self, deadline: float = math.inf, hold: Optional[Hold] = None):
+    def __init__(self, deadline: float = math.inf, reserve: Optional[Reserve] = None):
         self.deadline, self.used, self._number = deadline, 0.0, next(self._numbers)
-        self._hold, self._left = hold, False
+        self._reserve, self._left = reserve, False
         self.wakes: set[threading.Event] = set()  # what waits for something else while the caller waits for it
 
     @property
@@ -107,7 +107,7 @@ class Caller:
             event.set()
 
     def run(self, work: Callable[[], R], turns: Optional[Turns] = None) -> R:
-        """Return `work()`, called in turn with other work; within it `check` and `hold` are about this caller.
+        """Return `work()`, called in turn with other work; within it `check` and `reserve` are about this caller.
 
         turns: in place of those that all work of this process shares
 
@@ -124,10 +124,10 @@ class Caller:
             _TURN.reset(before)
             self.wakes.discard(turn.ready)
 
-    def hold(self, size: int) -> None:
-        """Count bytes of memory; see `hold`."""
-        if self._hold is not None:
-            self._hold(size)
+    def reserve(self, size: int) -> None:
+        """Count bytes of memory; see `reserve`."""
+        if self._reserve is not None:
+            self._reserve(size)
 
 
 class _Turn:
@@ -235,11 +235,11 @@ def checked(items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-def hold(size: int) -> None:
+def reserve(size: int) -> None:
     """Note `size` more bytes that are held until the caller has its answer; one that has no room refuses them."""
     turn = _TURN.get()
     if turn is not None:
-        turn.caller.hold(size)
+        turn.caller.reserve(size)
 
 
 @contextmanager

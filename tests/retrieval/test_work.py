@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from paddle_ranker.retrieval import work
-from paddle_ranker.retrieval.work import Abandoned, Caller, Turns, check, hold, idle, in_turn, locking, watch
+from paddle_ranker.retrieval.work import Abandoned, Caller, Turns, check, idle, in_turn, locking, reserve, watch
 from tests.serving_cases import SECONDS
 from tests.started import until
 
@@ -160,11 +160,11 @@ def test_who_waits_for_a_lock_or_another_machine_keeps_no_turn(monkeypatch: pyte
 
 def test_what_work_takes_is_counted_for_its_caller() -> None:
     held = list[int]()
-    caller = Caller(hold=held.append)
+    caller = Caller(reserve=held.append)
 
     def do() -> str:
-        hold(100)
-        in_turn(lambda: hold(50))  # it has its turn already
+        reserve(100)
+        in_turn(lambda: reserve(50))  # it has its turn already
         end = time.thread_time() + 0.006
         while time.thread_time() < end:
             check()
@@ -182,5 +182,5 @@ def test_what_work_takes_is_counted_for_its_caller() -> None:
     with pytest.raises(Abandoned):
         caller.run(do)
     check()  # nobody has called
-    hold(10**12)
+    reserve(10**12)
     assert in_turn(lambda: "done") == "done"

@@ -190,7 +190,7 @@ def test_numbers_in_a_message_are_counted_before_it_is_read() -> None:
     data = messages().Request(tensor=[tensor]).SerializeToString()
     numbers, budget = count + 2, ByteBudget(4_000_000)  # the shape and the float are numbers, too
     with budget.share() as share:
-        share.hold(1000)
+        share.reserve(1000)
         assert parse(messages().Request, data, Bounds(1, 4, numbers), share).tensor[0] == tensor
         assert budget.held == 1000 + 8 * numbers
     with pytest.raises(Fault, match="bytes that they may have together"):
@@ -258,7 +258,7 @@ def test_unpacking_takes_from_the_budget_as_it_goes() -> None:
     budget = ByteBudget(10_000_000)
     data = gzip.compress(bytes(9_000_000))
     with budget.share() as share:
-        share.hold(len(data))
+        share.reserve(len(data))
         with pytest.raises(Fault) as caught:
             unpack(data, "gzip", 10**8, share)
         assert caught.value.kind is UNAVAILABLE and budget.held <= 7_500_000
@@ -279,12 +279,12 @@ def test_a_budget_is_shared_and_small_requests_have_the_last_of_it() -> None:
     with budget.share() as large, budget.share() as small:
         assert large.set(750_000) and not large.set(750_001) and large.held == 750_000
         with pytest.raises(Fault, match="have the 1,000,000 bytes") as caught:
-            small.hold(70_000)
+            small.reserve(70_000)
         assert caught.value.retry_after
-        small.hold(60_000)
+        small.reserve(60_000)
         assert budget.held == 810_000
         large.set(1)
-        small.hold(70_000)
+        small.reserve(70_000)
     assert budget.held == 0 and not small.set(1)  # a thread that still reads it finds no room
     assert Limits().buffered == 256 * 1024 * 1024 == Limits().values()["buffered_bytes"]
     assert Limits(request_bytes=10**9).buffered == 4 * 10**9
@@ -325,25 +325,25 @@ def test_texts_are_counted_as_python_holds_them(name: str) -> None:
 def test_a_request_that_can_never_be_held_is_not_told_to_try_again() -> None:
     budget = ByteBudget(1_000_000)
     with budget.share() as share:
-        share.hold_read(b"a" * 300_000)
+        share.reserve_read(b"a" * 300_000)
         assert budget.held == 600_000
         with pytest.raises(Fault, match=r"takes 1,000,0\d\d bytes of memory") as caught:
-            share.hold_read(b"a" * 200_000 + b"\\ud83d\\ude00"[1:])
+            share.reserve_read(b"a" * 200_000 + b"\\ud83d\\ude00"[1:])
         assert caught.value.kind is TOO_LARGE
         with pytest.raises(Fault) as caught, budget.share() as other:
-            other.hold_read(b"a" * 300_000)
+            other.reserve_read(b"a" * 300_000)
         assert caught.value.kind is UNAVAILABLE
 
 
 def test_what_is_large_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each costly request of the ports is read in a thread of the readers, and others are answered meanwhile."""
-    threads: set[str] = set()
+    readers: set[str] = set()
     entered, leave = threading.Event(), threading.Event()
     real = parse_json
 
     def slow(data: bytes, *bounds: Any) -> Any:
         if len(data) > threads.MUCH_BYTES:
-            threads.add(threading.current_thread().name)
+            readers.add(threading.current_thread().name)
             entered.set()
             assert leave.wait(SECONDS)
         return real(data, *bounds)
@@ -359,4 +359,4 @@ def test_what_is_large_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyP
         finally:
             leave.set()
         asking.result(SECONDS)
-    assert all(name.startswith("reader") for name in threads)
+    assert all(name.startswith("reader") for name in readers)

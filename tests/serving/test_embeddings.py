@@ -285,7 +285,7 @@ def test_an_answer_is_in_the_budget_before_it_is_worked_out(site: Site, monkeypa
     assert refused.status_code == 413 and "fewer rows" in refused.json()["error"]["message"] and not asked
     site.budget.most = 4000
     with site.budget.share() as other:
-        other.hold(2000)
+        other.reserve(2000)
         assert site.post("/v1/embeddings", small).status_code == 503 and not asked
     assert site.budget.held == 0
 

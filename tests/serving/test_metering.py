@@ -68,13 +68,13 @@ def test_only_shown_documents_are_held(folder: Path, tmp_path: Path) -> None:
     """Those that a ranker reads are read a few at a time, and what it reads of them alone is kept."""
     searcher = Searcher.open(folder, SearchSettings(rank_top=30), ranker=write_ranker(tmp_path / "ranker"))
     held: list[int] = []
-    (found,) = Caller(hold=held.append).run(lambda: searcher.run(["水稻研究"], top_k=1))
+    (found,) = Caller(reserve=held.append).run(lambda: searcher.run(["水稻研究"], top_k=1))
     assert len(found.documents) == 1 and len(found.logits) == 30
     assert sum(held) < 3 * 3.1 * LONG + 30 * 1000  # one document and its answer, and 30 passages
 
 
 def test_the_documents_of_an_answer_count_in_the_budget_of_bytes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = seen(monkeypatch, Share, "hold_answer", lambda _, size: size)
+    held = seen(monkeypatch, Share, "reserve_answer", lambda _, size: size)
     for ask in (
         lambda: site.search("水稻", top_k=3, where={"year": {"lt": 40}}),
         lambda: site.ask("GET", "/v1/documents?limit=100").json(),

@@ -75,7 +75,7 @@ class Share:
                 self.held, self._is_over = 0, True
 
     def set(self, size: int) -> bool:
-        """Hold `size` bytes from now on; return False without room in the budget, or if the share has ended."""
+        """Reserve `size` bytes from now on; return False without room in the budget, or if the share has ended."""
         with self._lock:
             after = self._budget.held + size - self.held
             if self._is_over or (size > self.held and after > self._budget.room(size)):
@@ -83,15 +83,15 @@ class Share:
             self._budget.held, self.held = after, size
             return True
 
-    def hold(self, size: int) -> None:
-        """Hold `size` bytes from now on; raises `Fault(UNAVAILABLE)` where `set` returns False."""
+    def reserve(self, size: int) -> None:
+        """Reserve `size` bytes from now on; raises `Fault(UNAVAILABLE)` where `set` returns False."""
         if not self.set(size):
             raise self.refusal()
 
-    def hold_answer(self, size: int) -> None:
-        """Hold `size` bytes more, of an answer that is much larger than its request, before it is worked out.
+    def reserve_answer(self, size: int) -> None:
+        """Reserve `size` bytes more, of an answer that is much larger than its request, before it is worked out.
 
-        Raises `Fault`: `TOO_LARGE` if the request would not fit even into an empty budget; otherwise as `hold` does.
+        Raises `Fault`: `TOO_LARGE` if the request would not fit even into an empty budget; otherwise as `reserve` does.
         """
         room = self._budget.room(size)
         if size > room:
@@ -99,22 +99,22 @@ class Share:
                 f"asks for an answer that takes {size:,} bytes, above the {int(room):,} of one; ask for fewer rows"
             )
             raise Fault(TOO_LARGE, problem, field="body")
-        self.hold(self.held + size)
+        self.reserve(self.held + size)
 
-    def hold_read(self, body: bytes) -> None:
-        """Hold a request's body and the memory of its texts as Python strings.
+    def reserve_read(self, body: bytes) -> None:
+        """Reserve a request's body and the memory of its texts as Python strings.
 
-        Raises `Fault`: `TOO_LARGE` if the request would not fit even into an empty budget; otherwise as `hold` does.
+        Raises `Fault`: `TOO_LARGE` if the request would not fit even into an empty budget; otherwise as `reserve` does.
         """
         if len(body) <= _SHORT:
-            self.hold(len(body) * (1 + _WIDEST))
+            self.reserve(len(body) * (1 + _WIDEST))
             return
         size = len(body) + texts_size(body)
         room = self._budget.room(size)
         if size > room:
             problem = f"takes {size:,} bytes of memory once its texts are read, above the {int(room):,} of a request"
             raise Fault(TOO_LARGE, problem, field="body")
-        self.hold(size)
+        self.reserve(size)
 
     def refusal(self) -> Fault:
         """Return the fault of a request for which the budget has no room."""

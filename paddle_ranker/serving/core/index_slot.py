@@ -21,7 +21,7 @@ from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.searchable import Anew, Asking, Searchable, ShardError
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.vector_search import check_breadth
-from paddle_ranker.retrieval.work import Hold
+from paddle_ranker.retrieval.work import Reserve
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
@@ -224,7 +224,7 @@ class IndexSlot(Slot[ServedIndex]):
         work: Callable[..., R],
         *arguments: object,
         deadline: float,
-        hold: Optional[Hold] = None,
+        reserve: Optional[Reserve] = None,
     ) -> R:
         """Return `work(*arguments)`, called in a thread; if cancelled before it begins, it is not called.
 
@@ -232,7 +232,7 @@ class IndexSlot(Slot[ServedIndex]):
         `Fault(TIMED_OUT)` at the deadline, a time on `time.monotonic()`'s clock.
         """
         try:
-            return await self.work.run(1, deadline, partial(work, *arguments), hold)
+            return await self.work.run(1, deadline, partial(work, *arguments), reserve)
         except (Anew, ShardError) as error:
             _LOG.warning("%s", error)
             raise Fault(UNAVAILABLE, "a shard of the index fails; see the server's log", retry_after=1.0) from error

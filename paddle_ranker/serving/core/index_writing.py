@@ -21,7 +21,7 @@ from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.segments import Contents, alike
-from paddle_ranker.retrieval.work import Abandoned, Caller, Hold, Turns, wait_for
+from paddle_ranker.retrieval.work import Abandoned, Caller, Reserve, Turns, wait_for
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
     NO_DOCUMENT,
@@ -59,7 +59,7 @@ class IndexWriter:
         self._waiting, self._merge_waits = 0, False
 
     async def add(
-        self, documents: Sequence[Document], deadline: float, hold: Optional[Hold] = None, *, replace: bool
+        self, documents: Sequence[Document], deadline: float, reserve: Optional[Reserve] = None, *, replace: bool
     ) -> Added:
         """Add documents; those of an id that is there are replaced, or refused unless `replace`. Raises `Fault`."""
 
@@ -72,13 +72,13 @@ class IndexWriter:
                 _refuse_changes(collection, documents)
             return documents
 
-        return await self._add(made, files, deadline, hold)
+        return await self._add(made, files, deadline, reserve)
 
     async def change(
         self,
         changes: Sequence[tuple[str, Optional[str], Mapping[str, object]]],
         deadline: float,
-        hold: Optional[Hold] = None,
+        reserve: Optional[Reserve] = None,
     ) -> Added:
         """Change documents that are there; of each its id, its new text or None, and fields, None for one that goes.
 
@@ -96,7 +96,7 @@ class IndexWriter:
                 documents.append(Document(id, there[id].text if text is None else text, kept))
             return documents
 
-        return await self._add(made, self._index.own.files.staged(), deadline, hold)
+        return await self._add(made, self._index.own.files.staged(), deadline, reserve)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
         """Remove the documents of these ids, and return how many there were. Raises `Fault`."""
@@ -107,7 +107,7 @@ class IndexWriter:
         made: Callable[[Collection], Sequence[Document]],
         files: StagedFiles,
         deadline: float,
-        hold: Optional[Hold],
+        reserve: Optional[Reserve],
     ) -> Added:
         """Add documents. What takes long, their words and vectors, is worked out first, while others may write."""
         loop = asyncio.get_running_loop()
@@ -124,7 +124,7 @@ class IndexWriter:
             try:
                 collection = self._index.own
                 with _faults():
-                    prepared = await self._preparing.run(1, deadline, partial(prepare, collection), hold)
+                    prepared = await self._preparing.run(1, deadline, partial(prepare, collection), reserve)
             finally:
                 self._waiting -= 1
             added = await self._write(add, deadline)

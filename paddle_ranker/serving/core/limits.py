@@ -189,7 +189,7 @@ def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) 
                 if size > limit:
                     raise Fault(TOO_LARGE, f"unpacks to more than the {limit:,} bytes of a request", field="body")
                 if share is not None:
-                    share.hold(packed + size)
+                    share.reserve(packed + size)
                 parts.append(part)
     except zlib.error as error:
         raise Fault(INVALID, f"is not {method} ({error})", field="body") from error
@@ -199,7 +199,7 @@ def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) 
     if rest:
         raise Fault(INVALID, f"goes on for {rest:,} bytes after its {method} data", field="body")
     if share is not None:
-        share.hold(size)
+        share.reserve(size)
     return b"".join(parts)
 
 

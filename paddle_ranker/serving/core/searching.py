@@ -29,7 +29,7 @@ from paddle_ranker.retrieval.reading import LONGEST_QUERY, ParsedQuery
 from paddle_ranker.retrieval.search import RANK, Position, Search, SearchSettings, SortedPosition, chosen, run_searches
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.vectors import normalised
-from paddle_ranker.retrieval.work import Hold, TooLate, idle, wait_for
+from paddle_ranker.retrieval.work import Reserve, TooLate, idle, wait_for
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
@@ -237,15 +237,15 @@ class SearchPipeline:
         return tuple(name for name in index.collection.searchers if name != VECTORS or self.tower is not None)
 
     async def run(
-        self, work: Callable[[asyncio.AbstractEventLoop, float], R], stated: Optional[float], hold: Optional[Hold]
+        self, work: Callable[[asyncio.AbstractEventLoop, float], R], stated: Optional[float], reserve: Optional[Reserve]
     ) -> R:
         """Return `work(loop, deadline)`, called in a thread that searches; `loop` is this one.
 
         stated: the caller's deadline, see `Slot.deadline`
-        hold: counts the memory that is held until the answer is written
+        reserve: counts the memory that is held until the answer is written
         """
         deadline, loop = self.index.deadline(stated), asyncio.get_running_loop()
-        return await self.index.run(work, loop, deadline, deadline=deadline, hold=hold)
+        return await self.index.run(work, loop, deadline, deadline=deadline, reserve=reserve)
 
     def search(
         self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Searchable] = None

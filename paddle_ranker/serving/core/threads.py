@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Callable, Optional, TypeVar
 
-from paddle_ranker.retrieval.work import Abandoned, Caller, Hold
+from paddle_ranker.retrieval.work import Abandoned, Caller, Reserve
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 
 R = TypeVar("R")
@@ -125,17 +125,17 @@ class StoppableWork:
         size: int,
         deadline: float,
         work: Callable[[], R],
-        hold: Optional[Hold] = None,
+        reserve: Optional[Reserve] = None,
     ) -> R:
         """Return `work()`, called in a thread; `work` must call `work.check` between its steps.
 
         Args:
-            hold: counts the memory that the work holds until the caller has its answer.
+            reserve: counts the memory that the work holds until the caller has its answer.
 
         Raises what the work raises, `Fault(TIMED_OUT)` at the deadline, and `Fault(OVERLOADED)` if too much work is
         under way. If cancelled, the work ends at its next check, or never begins.
         """
-        caller = Caller(deadline, hold)
+        caller = Caller(deadline, reserve)
         with self._lock:
             if self._most is not None and self._pieces >= self._most:
                 raise Fault(OVERLOADED, f"{self._most} searches are under way, no more are begun", retry_after=1.0)

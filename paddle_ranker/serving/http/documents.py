@@ -24,11 +24,11 @@ from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
-    hold_of,
     read_body,
     refuse_other_sites,
     refuse_parameters,
     refuse_repeated,
+    reserve_of,
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
@@ -98,7 +98,7 @@ class DocumentRoutes:
         documents = [Document(one.id, one.text, own) for one, own in zip(asked.documents, fields)]
         request.scope["state"]["pairs"] = len(documents)
         deadline, replace = self._deadline(request), asked.mode == "replace"
-        added = await self._writer.add(documents, deadline, hold_of(request), replace=replace)
+        added = await self._writer.add(documents, deadline, reserve_of(request), replace=replace)
         return await self._answer(request, added=added.new, replaced=added.replaced, unchanged=added.unchanged)
 
     async def change(self, request: Request) -> Response:
@@ -106,7 +106,7 @@ class DocumentRoutes:
         asked, fields = await self._read(request, self._changes)
         changes = [(one.id, one.text, own) for one, own in zip(asked.documents, fields)]
         request.scope["state"]["pairs"] = len(changes)
-        added = await self._writer.change(changes, self._deadline(request), hold_of(request))
+        added = await self._writer.change(changes, self._deadline(request), reserve_of(request))
         return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
 
     def _checked(self, asked: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
@@ -148,7 +148,7 @@ class DocumentRoutes:
         deadline = self._deadline(request)
         served = await self._index.current(deadline)
         documents = await self._index.run(
-            self._index.own.snapshot().after, after, int(limit), deadline=deadline, hold=hold_of(request)
+            self._index.own.snapshot().after, after, int(limit), deadline=deadline, reserve=reserve_of(request)
         )
         content = {"documents": [_content(one) for one in documents], "index": served.stated}
         return answer(request, await run_in_thread(MUCH_BYTES + 1, to_json, content), "application/json")
@@ -166,7 +166,9 @@ class DocumentRoutes:
         id, deadline = request.path_params["id"], self._deadline(request)
         request.scope["state"]["protocol"] = "documents"
         served = await self._index.current(deadline)
-        found = await self._index.run(served.collection.documents_of, [id], deadline=deadline, hold=hold_of(request))
+        found = await self._index.run(
+            served.collection.documents_of, [id], deadline=deadline, reserve=reserve_of(request)
+        )
         document = found.get(id)
         if document is None:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")

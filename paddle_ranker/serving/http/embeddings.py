@@ -225,7 +225,7 @@ class Embedder:
             raise Fault(INVALID, f"is {dimensions}, this tower's vectors have {sizes} numbers", field="dimensions")
         self._tower.limits.check_pairs(len(texts), field)
         if SHARE in state:
-            state[SHARE].hold_answer(len(texts) * info.size * number_bytes)
+            state[SHARE].reserve_answer(len(texts) * info.size * number_bytes)
         check = cuts.check(self._tower.encoders(is_query))
         found = await self._tower.vectors(
             texts, is_query=is_query, deadline=deadline_of(request), field=field, check_lengths=check

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from paddle_ranker.errors import brief, listed, quoted
-from paddle_ranker.retrieval.work import Hold
+from paddle_ranker.retrieval.work import Reserve
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, READ_ONLY, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.limits import LONGEST_TIMEOUT, TIMEOUT_HEADER, pack, unpack
@@ -67,7 +67,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         if has_more or parts:
             parts.append(body)
             if share is not None:
-                share.hold(size)
+                share.reserve(size)
     if parts:
         body = b"".join(parts)
         del parts, message
@@ -76,7 +76,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         much = MUCH_BYTES + 1  # how much it becomes is not known
         body = await run_in_thread(much, unpack, body, "gzip", limit, share, deadline=deadline)
     if share is not None:
-        await run_in_thread(len(body), share.hold_read, body, deadline=deadline)
+        await run_in_thread(len(body), share.reserve_read, body, deadline=deadline)
     return body
 
 
@@ -104,10 +104,10 @@ def _stated_deadline(request: Request) -> Optional[float]:
     return time.monotonic() + int(stated) / 1000
 
 
-def hold_of(request: Request) -> Optional[Hold]:
+def reserve_of(request: Request) -> Optional[Reserve]:
     """Return what counts memory in the worker's budget of bytes until a request is answered."""
     share: Optional[Share] = request.scope["state"].get(SHARE)
-    return None if share is None else share.hold_answer
+    return None if share is None else share.reserve_answer
 
 
 def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:

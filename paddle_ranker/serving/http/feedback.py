@@ -42,10 +42,10 @@ from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
-    hold_of,
     read_body,
     refuse_other_sites,
     refuse_parameters,
+    reserve_of,
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
@@ -302,7 +302,7 @@ class FeedbackRoutes:
         refuse_parameters(request, "offset")
         offset = _offset(request.query_params.get("offset", "0"))
         deadline = self._index.deadline(deadline_of(request))
-        content = await self._work.run(0, deadline, partial(self._pairs, offset), hold_of(request))
+        content = await self._work.run(0, deadline, partial(self._pairs, offset), reserve_of(request))
         return answer(request, content, "application/json")
 
     def _pairs(self, offset: int) -> bytes:

@@ -71,7 +71,7 @@ class _Exchange:
         if self._start is not None:
             if len(body) > MUCH_BYTES and SHARE in self.state:
                 # In place of the request, which is forgotten; of a stream it is the part that is being sent.
-                self.state[SHARE].hold(len(body))
+                self.state[SHARE].reserve(len(body))
             start, self._start = self._start, None
             self.status = start["status"]
             await self._send(start)

@@ -49,10 +49,10 @@ from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
-    hold_of,
     read_body,
     refuse_parameters,
     refuse_repeated,
+    reserve_of,
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 from paddle_ranker.serving.http.suggest import is_suggesting
@@ -180,7 +180,7 @@ class SearchRoutes:
             state["texts"] = {"query": asked.query}
         try:
             work = partial(self._answered, asked)
-            found, written, line = await self._pipeline.run(work, deadline_of(request), hold_of(request))
+            found, written, line = await self._pipeline.run(work, deadline_of(request), reserve_of(request))
         except Fault as fault:
             raise fault.settled() from None
         if index.log is not None and line is not None and asked.logged:

@@ -213,7 +213,7 @@ class BaiduStdProtocol(asyncio.Protocol):
                 with self._counting(self._service) as service:
                     if isinstance(body, Fault):
                         raise body
-                    share.hold(len(body))
+                    share.reserve(len(body))
                     request, deadline = await self._request(meta, body, service, share)
                     body = b""  # its texts are held once
                     response = await infer(request, service, deadline=deadline, share=share)
@@ -232,7 +232,7 @@ class BaiduStdProtocol(asyncio.Protocol):
     async def _send(self, reply: bytes, share: Optional[Share] = None) -> None:
         """Send a reply; hold its bytes until a slow client has taken those before it."""
         if share is not None and len(reply) > share.held:
-            share.hold(len(reply))
+            share.reserve(len(reply))
         while not self._writable.is_set():
             await self._writable.wait()
         if not self._transport.is_closing():
@@ -260,7 +260,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         async with self._reading_turn:
             frame = await run_in_thread(much, baidu_std.read_body, meta, body, self._limit, share, deadline=deadline)
             payload = frame.payload
-            await run_in_thread(len(payload), share.hold_read, payload, deadline=deadline)
+            await run_in_thread(len(payload), share.reserve_read, payload, deadline=deadline)
             request = await run_in_thread(
                 len(payload), parse, messages().Request, payload, allowed, share, deadline=deadline
             )

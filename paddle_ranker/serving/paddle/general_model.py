@@ -187,12 +187,12 @@ async def infer(
         input_ids, token_type_ids = await run_in_thread(
             request.ByteSize(), _tokens, feeds, model.limits, deadline=deadline
         )
-        _hold(share, model.answer_bytes(len(input_ids)))
+        _reserve(share, model.answer_bytes(len(input_ids)))
         read = _microseconds()
         outputs = await model.of_tokens(input_ids, token_type_ids, deadline)
     else:
         texts = await run_in_thread(request.ByteSize(), model.rows, feeds, deadline=deadline)
-        _hold(share, model.answer_bytes(len(texts[0])))
+        _reserve(share, model.answer_bytes(len(texts[0])))
         read = _microseconds()
         outputs = await model.of_texts(names, texts, deadline)
     inferred = _microseconds()
@@ -204,9 +204,9 @@ async def infer(
     return response
 
 
-def _hold(share: Optional[Share], size: int) -> None:
+def _reserve(share: Optional[Share], size: int) -> None:
     if share is not None and size:
-        share.hold_answer(size)
+        share.reserve_answer(size)
 
 
 def _asked_model(request: Message, service: ModelService) -> ServedTensors:

@@ -195,7 +195,7 @@ class _Calls:
                 self._check(data)
                 deadline = time.monotonic() + self._seconds(context)
                 size = len(data)
-                await run_in_thread(size, share.hold_read, data, deadline=deadline)
+                await run_in_thread(size, share.reserve_read, data, deadline=deadline)
                 how = parse, method.expected, data, method.bounds(service), share
                 request = await run_in_thread(size, *how, deadline=deadline)
                 data = b""  # its texts are held once

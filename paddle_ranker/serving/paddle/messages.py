@@ -68,13 +68,13 @@ def parse(expected: Message, data: bytes, bounds: Optional[Bounds] = None, share
 
     Args:
         bounds: beyond these bounds, data of over 64 KiB is not parsed: `Fault(TOO_LARGE)` is raised.
-        share: holds what numbers take when they are parsed, beside what it holds already; raises what `hold` raises.
+        share: holds what numbers take when they are parsed, beside what it holds already; raises what `reserve` raises.
     """
     if bounds is not None and len(data) > _FEW_BYTES:
         counts = _Counts(bounds)
         counts.add(expected.DESCRIPTOR, data, 0, len(data), is_outer=True)
         if share is not None and counts.numbers:
-            share.hold(share.held + _NUMBER_BYTES * counts.numbers)
+            share.reserve(share.held + _NUMBER_BYTES * counts.numbers)
     try:
         # protobuf 3.20 only warns of the end of a group that has not begun, and ignores what follows it.
         with warnings.catch_warnings(record=True) as warned:

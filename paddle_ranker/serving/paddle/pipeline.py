@@ -88,7 +88,7 @@ async def infer(
         texts = await run_in_thread(size, read_texts, request, tower.limits, deadline=deadline)
         tensors = TowerTensors(tower)
         if share is not None:
-            share.hold_answer(tensors.answer_bytes(len(texts)))
+            share.reserve_answer(tensors.answer_bytes(len(texts)))
         found = await tower.vectors(texts, deadline=deadline, field="value")
         _, key = next(iter(tensors.outputs.values()))
         value = await run_in_thread(found.vectors.nbytes, _printed, found.vectors)

@@ -1,6 +1,8 @@
-"""Semantic-search ranking on PaddlePaddle: train a ranker, measure it, speed it up, serve it.
+"""Semantic-search ranking on PaddlePaddle: search, train a ranker, measure it, speed it up, serve it.
 
-from paddle_ranker import Ranker, train
+from paddle_ranker import Index, Ranker, train
+
+Index.build(rows, "my_index").search("quiet mouse")
 
 result = train("pairwise", train="mine.tsv", test="dev.tsv", output="checkpoint")
 Ranker.load(result.best_checkpoint).rank("query", titles, top_k=10)
@@ -13,23 +15,30 @@ from typing import TYPE_CHECKING, Any, Optional
 from paddle_ranker.version import __version__
 
 if TYPE_CHECKING:
+    from paddle_ranker.notebook import Index as Index
     from paddle_ranker.scoring.ranker import RankedTitle as RankedTitle
     from paddle_ranker.scoring.ranker import Ranker as Ranker
     from paddle_ranker.training.task import FitResult, OnEvaluation
 
-__all__ = ["RankedTitle", "Ranker", "__version__", "train"]
+__all__ = ["Index", "RankedTitle", "Ranker", "__version__", "train"]
+_MODULES = {"Index": "notebook", "Ranker": "scoring.ranker", "RankedTitle": "scoring.ranker"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import Paddle when a ranker is first asked for, and choose its math library's code path just before."""
-    if name in ("Ranker", "RankedTitle"):
-        from paddle_ranker.runtime import prepare
+    """Import a class when it is first asked for, and choose the code path of Paddle's math library just before."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        prepare(threads=0)
-        from paddle_ranker.scoring import ranker
+    from paddle_ranker.runtime import prepare
 
-        return getattr(ranker, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    prepare(threads=0)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List what the package is for."""
+    return sorted(__all__)
 
 
 def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options: Any) -> FitResult:

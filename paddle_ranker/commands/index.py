@@ -407,7 +407,16 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     states = None
     if options.store_states is not None:
         states = copy_ranker(options.store_states, index, options.states_dtype or STATES_TYPES[0])
-    info = IndexInfo(words, vectors, tower, options.searchers, schema=schema, more_vectors=tuple(more), states=states)
+    info = IndexInfo(
+        words,
+        vectors,
+        tower,
+        options.searchers,
+        schema=schema,
+        more_vectors=tuple(more),
+        states=states,
+        columns=DocumentFile(options.documents_file, options).columns,
+    )
     return info, count
 
 
@@ -463,7 +472,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
             yield row
 
     schema = replace(
-        infer(seen(), options.declared, notes.append, rows.title),
+        infer(seen(), options.declared, notes.append, rows.columns.get("title")),
         template=options.template,
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
@@ -587,7 +596,7 @@ def _add(
     """Add a corpus of `total` documents, and report what was there beside it unless `sync` is None: with it, that is
     removed."""
     joins = not collection.info.schema.fields  # an older index, or one of texts alone
-    rows = DocumentFile(options.documents_file, options, joins_title=joins)
+    rows = DocumentFile(options.documents_file, options, joins_title=joins, columns=collection.info.columns)
     with ExitStack() as bars:
         progress = bars.enter_context(Progress(desc="index", unit="document", total=total))
         encode = vectors_of

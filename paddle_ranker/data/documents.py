@@ -60,6 +60,7 @@ _ESCAPE = re.compile(r"\\([ntr\\])")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _INNER = ("fields", "metadata")  # objects whose members are fields
 NO_COLUMN = "none"
+_BY_VALUES: Mapping[str, str] = {}
 ROLES = ("id", "title", "text")
 
 
@@ -71,13 +72,19 @@ class DocumentFile:
     """
 
     def __init__(
-        self, path: Union[str, os.PathLike[str]], rules: DocumentOptions, *, joins_title: bool = False
+        self,
+        path: Union[str, os.PathLike[str]],
+        rules: DocumentOptions,
+        *,
+        joins_title: bool = False,
+        columns: Mapping[str, str] = _BY_VALUES,
     ) -> None:
         """Open no file yet.
 
         joins_title: whether a title also stands before its text, for an index of texts alone
+        columns: those that are id, title and text, by these names, if a file has them and the rules name no others
         """
-        self.path, self._rules, self._joins_title = path, rules, joins_title
+        self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
         self.kept = 0
         self.line: Union[int, str] = 0  # of the last document; with several files `7 of b`
         self._skips = Skips(rules.skip_bad_rows)
@@ -88,9 +95,9 @@ class DocumentFile:
         return self._skips.count
 
     @property
-    def title(self) -> Optional[str]:
-        """The column that is chosen as the title; None: the names of all columns decide."""
-        return self._table(paths_of(self.path)[0]).title
+    def columns(self) -> Mapping[str, str]:
+        """The columns that are `id`, `title` and `text` of the first file's documents, as far as there are any."""
+        return self._table(paths_of(self.path)[0]).roles
 
     def report(self) -> str:
         """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
@@ -117,7 +124,8 @@ class DocumentFile:
     def _table(self, path: str) -> _Table:
         stat, rules = os.stat(path) if os.path.exists(path) else None, self._rules
         chosen = tuple((role, name) for role in ROLES if (name := getattr(rules, f"{role}_column")) is not None)
-        return _open_table(path, stat and (stat.st_size, stat.st_mtime_ns), chosen, rules.separator, rules.header)
+        version, known = stat and (stat.st_size, stat.st_mtime_ns), tuple(self._columns.items())
+        return _open_table(path, version, chosen, known, rules.separator, rules.header)
 
 
 def _document(row: Mapping[str, Any], joins_title: bool) -> Union[DocumentRow, BadRow]:
@@ -174,22 +182,28 @@ def _open_table(
     path: str,
     version: object,
     chosen: tuple[tuple[str, str], ...],
+    known: tuple[tuple[str, str], ...],
     separator: str,
     header: Optional[bool],
 ) -> _Table:
     """Return the table of a file; it is looked at once, as long as its `version` stays."""
-    return _Table(path, dict(chosen), separator, header)
+    return _Table(path, dict(chosen), dict(known), separator, header)
 
 
 class _Table:
     """The rows of a file as mappings, in which the columns of id and text have these names.
 
     chosen: names of columns by `id`, `title` and `text`, as the user names them; `none`: no column
+    known: the same, for what the user does not name, where there are such columns
     separator: of text files; tab: it is found
     header: whether the first row of a text file names the columns; None: that is found
+
+    Attributes: `roles`, the columns by `id`, `title` and `text`.
     """
 
-    def __init__(self, path: str, chosen: Mapping[str, str], separator: str, header: Optional[bool]) -> None:
+    def __init__(
+        self, path: str, chosen: Mapping[str, str], known: Mapping[str, str], separator: str, header: Optional[bool]
+    ) -> None:
         """Read the whole file, and print what was found and chosen; raises `DataError` and `UsageError`."""
         self.path = path
         self._encoding = found_encoding(path) if is_table_or_lines(path) else None
@@ -198,24 +212,20 @@ class _Table:
         for _, row in self._named_rows():
             for name, value in row.items() if isinstance(row, dict) else ():
                 columns.setdefault(name, _Column()).add(value)
-        self._roles = _roles(columns, chosen, path)
+        known = {role: name for role, name in known.items() if name in columns}
+        self.roles = _roles(columns, {**known, **chosen}, path)
         self._spellings = dict[str, Spelling]()
         if self._dialect is not None:
             comma = any(one.spellings.has_decimal_comma for one in columns.values())
-            for name in columns.keys() - {*self._roles.values()}:
+            for name in columns.keys() - {*self.roles.values()}:
                 spelling = columns[name].spellings.chosen(comma)
                 if spelling is not None:
                     self._spellings[name] = spelling
         self._print(columns)
 
-    @property
-    def title(self) -> Optional[str]:
-        """The column of titles, if it was chosen."""
-        return self._roles.get("title")
-
     def rows(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         """Yield (number, row): a mapping, or why it is none; the number is that of its line in text files."""
-        id, title, text = map(self._roles.get, ROLES)
+        id, title, text = map(self.roles.get, ROLES)
         names = {id: "id", title if text is None else text: "text"}
         is_table = self._dialect is not None
         for number, row in self._named_rows():
@@ -318,8 +328,8 @@ class _Table:
             found.append(
                 f"a table, columns separated by {_SEPARATORS.get(self._dialect.separator, self._dialect.separator)}"
             )
-        if self._dialect is not None or self._roles != {role: role for role in self._roles}:
-            found.append(" ".join(f"--{role}_column {shlex.quote(self._roles.get(role, NO_COLUMN))}" for role in ROLES))
+        if self._dialect is not None or self.roles != {role: role for role in self.roles}:
+            found.append(" ".join(f"--{role}_column {shlex.quote(self.roles.get(role, NO_COLUMN))}" for role in ROLES))
         if found:
             note(f"{self.path}: {'; '.join(found)}")
         for name, spelling in self._spellings.items():

@@ -131,8 +131,9 @@ class Generation:
         texts = schema.searched(part.segment.document(row))
         return any(
             analyser(field.analyser).has_word(text, word)
-            for field, text in zip(schema.words, texts)
+            for field, items in zip(schema.words, texts)
             if not field.literal
+            for text in items
         )
 
     def _vector_parts(self, name: str, info: VectorsInfo) -> list[IndexedPart]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Optional, TypeVar
 
+from paddle_ranker.data.documents import ROLES
 from paddle_ranker.errors import CheckpointError, UsageError, brief
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
@@ -24,7 +25,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # the name of the searcher by words
 VECTORS = "vectors"  # the name of the vector field of whole documents
-FORMAT = 7
+FORMAT = 8
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -131,6 +132,7 @@ class IndexInfo:
     others: names in `INDEXES` of further indexes that it is searched by, which are built in memory when needed
     next_id: the next document without an id gets this number as its id
     schema: the declared fields, and how towers and rankers read a document
+    columns: of the files that documents come from: those that are `id`, `title` and `text`, by these names
     """
 
     words: Optional[WordsInfo]
@@ -143,6 +145,7 @@ class IndexInfo:
     schema: Schema = _ONE_TEXT
     more_vectors: tuple[VectorField, ...] = ()
     states: Optional[RankerStates] = None
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
     @cached_property
@@ -254,6 +257,8 @@ def info_of(found: Unchecked) -> IndexInfo:
         (info.next_id, _is_count(info.next_id)),
         (info.others, all(isinstance(name, str) for name in info.others) and len({*info.others}) == len(info.others)),
         (names, all(map(is_segment, names)) and len({*names}) == len(names)),
+        (info.columns, isinstance(info.columns, dict) and {*info.columns} <= {*ROLES}),
+        (info.columns, all(isinstance(name, str) for name in dict(info.columns).values())),
     ]
     for one in info.segments:
         name, file = str(one.name), one.deleted

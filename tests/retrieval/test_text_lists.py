@@ -95,7 +95,6 @@ def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
         assert scores[0] == scores[1] == scores[2] == scores[3]
     with Collection.open(tmp_path / "python", write=True) as collection:
         collection.merge(None)
-        collection.replace_words(WordsInfo("standard"))
         assert finds(Searcher(collection, SearchSettings())) == answers(FOUND)
         assert collection.count(Filter.of({"authors": "Ada Grace"})) == 1
 

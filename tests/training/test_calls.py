@@ -124,6 +124,6 @@ def test_the_page_works_as_it_is_printed(
     names: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)  # noqa: S102
-    assert len(blocks) == 5 and names["result"].finished and (tmp_path / "checkpoint" / "best").is_symlink()
+    assert len(blocks) == 6 and names["result"].finished and (tmp_path / "checkpoint" / "best").is_symlink()
     assert sigmoid(names["logits"]) == pytest.approx(names["probabilities"])
     assert f"{names['best'].probability} {names['best'].logit}\n" in capsys.readouterr().out

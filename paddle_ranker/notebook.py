@@ -1,0 +1,353 @@
+"""`Index`: one object that builds, searches, measures and changes an index, for notebooks and programs.
+
+    from paddle_ranker import Index
+
+    index = Index.build(rows, "my_index", title="name", text="description")
+    index.search("quiet mouse", where={"price": {"lt": 50}}, facets=["brand"])
+
+It says the same as the commands `index`, `search` and `evaluate-recall`, and calls what they call.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
+
+from paddle_ranker.data.documents import DocumentFile
+from paddle_ranker.errors import UsageError, brief, listed, quoted
+from paddle_ranker.options import DocumentOptions, options_from
+from paddle_ranker.retrieval.adding import Added
+from paddle_ranker.retrieval.contents import with_paths
+from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
+from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSettings, Where
+from paddle_ranker.retrieval.shards import open_index
+
+if TYPE_CHECKING:
+    from paddle_ranker.evaluation.comparison import Comparison
+    from paddle_ranker.scoring.ranker import Ranker
+
+Rows = Any  # a data frame, or an iterable of mappings, texts or `Document`s; see `Index.build`
+Judgments = Mapping[str, Union[Mapping[str, float], Iterable[str]]]
+_SHOWN = 160  # characters of a text in a table of hits
+_PATIENCE = 10.0  # seconds that another process may still write to an index
+
+
+class Hits(list[Result]):
+    """Results of a query, best first; `pandas.DataFrame(hits)` is a table of them.
+
+    Attributes: `query`; `total`, how many documents match by words, None without words; `facets`, by field how often
+    each value occurs; `corrected`, words that were searched in place of those that no document has.
+    """
+
+    def __init__(self, found: Search, results: Iterable[Result], facets: Mapping[str, Mapping[str, int]]) -> None:
+        super().__init__(results)
+        self.query, self.total = found.query.text, found.total()
+        self.facets = {name: {_value(key): count for key, count in counts.items()} for name, counts in facets.items()}
+        self.corrected = {one.given: tuple(one.to) for one in found.words.corrected}
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{place:4}. {_score(hit):.4f}  {f'{hit.title} | ' if hit.title else ''}{brief(hit.text)}"
+            for place, hit in enumerate(self, start=1)
+        ]
+        return "\n".join([self._summary(), *lines])
+
+    def _repr_html_(self) -> str:
+        cells = (
+            f"<tr><td>{place}</td><td>{_score(hit):.4f}</td><td>{html.escape(hit.id)}</td>"
+            f"<td>{html.escape(hit.title or '')}</td><td>{html.escape(hit.text[:_SHOWN])}</td></tr>"
+            for place, hit in enumerate(self, start=1)
+        )
+        head = "<tr><th></th><th>score</th><th>id</th><th>title</th><th>text</th></tr>"
+        return f"<p>{html.escape(self._summary())}</p><table>{head}{''.join(cells)}</table>"
+
+    def _summary(self) -> str:
+        total = "" if self.total is None else f" of {self.total:,} that match"
+        corrected = "".join(f"; {quoted(given)} searched as {listed(to)}" for given, to in self.corrected.items())
+        facets = "".join(f"; {name}: {listed(f'{value} {count}' for value, count in values.items())}"
+                         for name, values in self.facets.items())  # fmt: skip
+        return f"{quoted(self.query)}: {len(self):,} documents{total}{corrected}{facets}"
+
+
+class Evaluation:
+    """Measures of an index's searches, and of BM25 beside them; `comparison` has all figures."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+
+    def report(self) -> str:
+        """Return a table of measures with intervals, and what is better than what."""
+        from paddle_ranker.evaluation.report.text import verdict
+        from paddle_ranker.evaluation.retrieval import comparison_lines
+
+        found = self.comparison
+        measure = "ndcg@10" if "ndcg@10" in found.measures else found.measures[0]
+        return "\n".join([*comparison_lines(found), *(verdict(found, one.name, measure) for one in found.others)])
+
+    __repr__ = report
+
+
+class Index:
+    """An index folder: documents that are searched by words, by vectors, and in the order of a ranker.
+
+        with Index("my_index") as index:
+            for hit in index.search("quiet mouse"):
+                print(hit.id, hit.title, hit.score)
+
+    A search takes a snapshot; any number of threads may search at once. A change opens the folder for writing, waits
+    for another process that writes, and is on disk once the method returns.
+    """
+
+    def __init__(self, folder: Union[str, Path], *, device: str = "auto", batch_size: int = 256) -> None:
+        """Open an index folder; raises `CheckpointError` for one that is none or is damaged.
+
+        device, batch_size: of the index's towers
+        """
+        from paddle_ranker.model.load_options import LoadOptions
+
+        self.folder = Path(folder)
+        self._options, self._batch_size = LoadOptions(device=device), batch_size
+        self._collection = open_index(folder)
+        self._rankers: dict[str, Ranker] = {}
+
+    @classmethod
+    def build(
+        cls,
+        rows: Rows,
+        folder: Union[str, Path],
+        *,
+        id: Optional[str] = None,
+        title: Optional[str] = None,
+        text: Optional[str] = None,
+        tower: Union[str, Path, None] = None,
+        device: str = "auto",
+        **options: Any,
+    ) -> Index:
+        """Build an index of documents, and open it.
+
+        Args:
+            rows: a data frame (pandas, polars), an iterable of mappings, of texts, or of `Document`s; or the path of a
+                file that `index build` takes.
+            folder: to make; one that is there gets what it lacks.
+            id, title, text: names of columns (default: chosen by names and values, and printed).
+            tower: a folder or a name, which makes vectors (default: words alone).
+            options: others of `index build`, such as `field="brand:text"`.
+        """
+        from paddle_ranker.commands.index import BuildOptions, build
+
+        columns = {f"{role}_column": name for role, name in (("id", id), ("title", title), ("text", text)) if name}
+        if tower is not None:
+            options["tower"] = str(tower)
+        with _as_file(rows) as corpus:
+            build(options_from(BuildOptions, corpus=corpus, output=str(folder), device=device, **columns, **options))
+        return cls(folder, device=device)
+
+    def __len__(self) -> int:
+        return len(self._collection)
+
+    def __repr__(self) -> str:
+        return f"Index({str(self.folder)!r}): {len(self):,} documents, searched by {listed(self._collection.searchers)}"
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the folder."""
+        self._collection.close()
+
+    @overload
+    def search(self, query: str, **options: Any) -> Hits: ...
+
+    @overload
+    def search(self, query: Sequence[str], **options: Any) -> list[Hits]: ...
+
+    def search(  # type: ignore[misc]  # the overloads leave the options to this signature
+        self,
+        query: Union[str, Sequence[str]],
+        *,
+        top_k: int = TOP_K,
+        offset: int = 0,
+        where: Where = None,
+        by: Union[str, Sequence[str]] = (),
+        depth: int = DEPTH,
+        facets: Sequence[str] = (),
+        sort: Sequence[str] = (),
+        group_by: Optional[str] = None,
+        ranker: Union[Ranker, str, Path, None] = None,
+        rank_top: int = RANK_TOP,
+        fusion: Union[str, Fusion, None] = None,
+        literal: bool = False,
+    ) -> Union[Hits, list[Hits]]:
+        """Search for a query, or for several in shared batches; return `Hits`, or a list of them.
+
+        Args:
+            top_k, offset: how many results, and how many of the first are left out.
+            where: conditions on fields: "price<50 and brand=Acme", or {"price": {"lt": 50}, "brand": "Acme"}.
+            by: names of searchers, such as "words"; none: all.
+            depth: documents that each searcher finds before fusion.
+            facets: fields whose values are counted among all documents that match.
+            sort: fields, "-year" for the highest first, in place of scores.
+            group_by: a field of which each value is shown once; "content" for nearly equal texts.
+            ranker: orders the first `rank_top`: an open one, a folder, or a name.
+            fusion: "rrf", "weighted" or a file of learned weights.
+            literal: without corrections, synonyms, phrases and exclusions.
+
+        Raises `UsageError` for a field or a searcher that the index lacks.
+        """
+        queries = [query] if isinstance(query, str) else list(query)
+        searcher = self._searcher(by, depth, ranker, rank_top, fusion, literal)
+        found = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort)
+        hits = [Hits(one, one.results()[offset:], one.facets(facets) if facets else {}) for one in found]
+        return hits[0] if isinstance(query, str) else hits
+
+    def evaluate(
+        self,
+        judgments: Judgments,
+        *,
+        top_k: int = 100,
+        by: Union[str, Sequence[str]] = (),
+        ranker: Union[Ranker, str, Path, None] = None,
+        rank_top: int = RANK_TOP,
+        fusion: Union[str, Fusion, None] = None,
+        baselines: bool = True,
+    ) -> Evaluation:
+        """Measure searches by judged documents, beside BM25.
+
+        Args:
+            judgments: by query, the labels of documents by id, 1 and more for those that answer it; or ids of these.
+            baselines: measure BM25 of words, bigrams and stems, too.
+
+        Raises `DataError` if no query has an answer.
+        """
+        from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, lexical_runs, search_judged
+
+        labels = {query: dict(one) if isinstance(one, Mapping) else dict.fromkeys(one, 1)
+                  for query, one in judgments.items()}  # fmt: skip
+        qrels = {query: {id: int(label) for id, label in one.items()} for query, one in labels.items()}
+        if missing := self._collection.missing({id for one in qrels.values() for id in one}):
+            raise UsageError(f"judgments: {self.folder} has no documents {listed(missing[:3])}")
+        judged = JudgedQueries("judgments", {query: query for query in qrels}, qrels)
+        searcher = self._searcher(by, DEPTH, ranker, rank_top, fusion, False)
+        runs = dict(search_judged(searcher, judged, top_k).runs)
+        if baselines:
+            schema = self._collection.info.schema
+            texts = {one.id: schema.passage(one) for one in self._collection.documents()}
+            runs.update(lexical_runs(texts, judged.queries, top_k))
+        return Evaluation(compare_runs(judged, runs, top_k))
+
+    def add(self, rows: Rows) -> Added:
+        """Add documents, or replace those of the same ids; return how many are new, replaced and unchanged."""
+        return self._write(rows, sync=False)
+
+    def sync(self, rows: Rows) -> Added:
+        """Add documents, and remove those that are not among them."""
+        return self._write(rows, sync=True)
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove documents; return how many there were."""
+        with self._writing() as collection:
+            return int(collection.remove(ids))
+
+    def _write(self, rows: Rows, sync: bool) -> Added:
+        from paddle_ranker.retrieval.towers import open_towers
+
+        with self._writing() as collection, _as_file(rows) as corpus:
+            schema = collection.info.schema
+            columns = collection.info.columns
+            documents = DocumentFile(corpus, DocumentOptions(), joins_title=not schema.fields, columns=columns)
+            vectors_of = open_towers(collection, self._options, self._batch_size)
+            added = collection.add_rows(with_paths(documents, schema, Path(corpus).parent), vectors_of, sync=sync)
+            collection.merge()
+            return added
+
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
+        with open_index(self.folder, write=True, until=time.monotonic() + _PATIENCE) as collection:
+            collection.require_address()
+            yield collection
+        self._collection.refresh()
+
+    def _searcher(
+        self,
+        by: Union[str, Sequence[str]],
+        depth: int,
+        ranker: Union[Ranker, str, Path, None],
+        rank_top: int,
+        fusion: Union[str, Fusion, None],
+        literal: bool,
+    ) -> Searcher:
+        self._collection.refresh()
+        settings = SearchSettings(
+            (by,) if isinstance(by, str) else tuple(by), depth=depth, rank_top=rank_top, literal=literal
+        )
+        if fusion is not None:
+            settings = replace(settings, fusion=parse_fusion(fusion) if isinstance(fusion, str) else fusion)
+        for name, one in self._collection.info.vector_fields.items():
+            if one.tower is not None and name in (settings.by or (name,)):
+                self._collection.tower(name, self._options, self._batch_size)
+        if isinstance(ranker, (str, Path)):
+            if str(ranker) not in self._rankers:
+                from paddle_ranker.scoring.ranker import Ranker
+
+                self._rankers[str(ranker)] = Ranker.load(ranker, device=self._options.device)
+            ranker = self._rankers[str(ranker)]
+        return Searcher(self._collection, settings, None, ranker)
+
+
+def _value(key: str) -> Any:
+    """Return a facet's value; of ranges the condition, as text."""
+    value = json.loads(key)
+    return key if isinstance(value, (dict, list)) else value
+
+
+def _score(hit: Result) -> float:
+    return hit.score if hit.probability is None else hit.probability
+
+
+@contextmanager
+def _as_file(rows: Rows) -> Iterator[str]:
+    """Yield the path of a file of documents: `rows`, if they are one, else a temporary file of JSON lines."""
+    if isinstance(rows, (str, Path)):
+        yield str(rows)
+        return
+    for method in ("to_dicts", "to_dict"):  # polars, pandas
+        if hasattr(rows, "columns") and hasattr(rows, method):
+            rows = getattr(rows, method)(*(["records"] if method == "to_dict" else []))
+    with tempfile.TemporaryDirectory(prefix="paddle_ranker_") as folder:
+        path = Path(folder) / "rows.jsonl"
+        with path.open("w", encoding="utf-8", errors="surrogatepass") as stream:
+            for row in cast("Iterable[Any]", rows):
+                stream.write(json.dumps(_mapping(row), ensure_ascii=False, default=_plain) + "\n")
+        yield str(path)
+
+
+def _mapping(row: Any) -> Mapping[str, Any]:
+    if isinstance(row, str):
+        return {"text": row}
+    if isinstance(row, Mapping):
+        return {str(name): value for name, value in row.items()}
+    if all(hasattr(row, name) for name in ("id", "text", "fields")):
+        return {"id": row.id, "text": row.text, **row.fields}
+    raise UsageError(f"rows: {quoted(row)}: expected a data frame, mappings, texts or Documents")
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a value: numbers of NumPy, dates."""
+    for method in ("item", "isoformat", "tolist"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    raise UsageError(f"rows: {quoted(value)}: a field holds text, numbers, truth values, dates, and lists of these")

@@ -1,0 +1,87 @@
+"""`Index`: the program of docs/python.md on a data frame, lists of rows, texts and documents."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+
+import paddle_ranker
+from paddle_ranker import Index
+from paddle_ranker.errors import UsageError
+from paddle_ranker.retrieval.indexes import Document
+
+pytestmark = pytest.mark.unit
+NAMES = ("Quiet mouse", "Loud keyboard", "Office chair")
+ROWS = [
+    {
+        "sku": f"a{n}",
+        "name": f"{NAMES[n % 3]} {n}",
+        "description": f"A good thing for the office, it is number {n} of many.",
+        "price": np.float64(n * 3.5),
+        "brand": "Acme" if n < 15 else "Globex",
+        "since": date(2024, 1, 1 + n % 28),
+    }
+    for n in range(30)
+]
+
+
+@pytest.fixture(params=["rows", "pandas"])
+def index(request: pytest.FixtureRequest, tmp_path: Path) -> Index:
+    rows = ROWS if request.param == "rows" else pandas.DataFrame(ROWS)
+    return Index.build(rows, tmp_path / "index", title="name", text="description")
+
+
+def test_a_search_says_what_the_command_says(index: Index) -> None:
+    hits = index.search("quiet mouse", where={"price": {"lt": 50}}, by="words", facets=["brand"])
+    assert [hit.id for hit in hits] == ["a0", "a12", "a3", "a6", "a9"] and hits.total == 5
+    assert hits.facets == {"brand": {"Acme": 5}} and "Quiet mouse 12 | A good" in repr(hits)
+    assert hits == index.search("quiet mouse", where="price<50")
+    frame = pandas.DataFrame(hits)
+    assert list(frame.id) == [hit.id for hit in hits] and frame.title[1] == "Quiet mouse 12"
+    assert "<td>Quiet mouse 12</td>" in hits._repr_html_()
+    assert index.search("quiet moues").corrected == {"moues": ("mouse",)}
+    assert not index.search("quiet moues", literal=True, where="brand=Globex").corrected
+    several = index.search(["quiet mouse", "chair"], top_k=2, offset=1, sort=["-price"])
+    assert [[hit.id for hit in one] for one in several] == [["a24", "a21"], ["a26", "a23"]]
+    with pytest.raises(UsageError, match="vectors"):
+        index.search("mouse", by=["vectors"])
+
+
+def test_an_index_is_changed_and_measured(index: Index) -> None:
+    with index:
+        report = index.evaluate({"quiet mouse 12": ["a12"], "chair 5": {"a5": 1, "a2": 0}}).report()
+        assert "BM25 (words)" in report and "ndcg@10" in report.lower()
+        added = index.add(
+            [{**ROWS[0], "price": 1.5}, {"sku": "new", "name": "Fan", "description": "It blows, quietly."}]
+        )
+        assert (added.new, added.replaced) == (1, 1) and len(index) == 31
+        assert [hit.id for hit in index.search("fan")] == ["new"] and index.remove(["new"]) == 1
+        assert [hit.fields["price"] for hit in index.search("mouse 0", where="price=1.5")] == [1.5]
+        index.sync(ROWS[:3])
+        assert len(index) == 3 and len(Index(index.folder)) == 3
+        with pytest.raises(UsageError, match="has no documents nobody"):
+            index.evaluate({"mouse": ["nobody"]})
+
+
+def test_texts_and_documents_are_rows_too(tmp_path: Path) -> None:
+    texts = Index.build(["水稻病害诊断", "老年人护理"], tmp_path / "texts")
+    assert [hit.text for hit in texts.search("水稻")] == ["水稻病害诊断"]
+    documents = Index.build([Document("x", "水稻病害", {"year": 2020})], tmp_path / "documents")
+    assert documents.search("水稻", where="year=2020")[0].id == "x"
+    with pytest.raises(UsageError, match="expected a data frame, mappings, texts or Documents"):
+        Index.build([7], tmp_path / "none")
+
+
+def test_the_package_lists_what_it_is_for_and_searches_without_paddle(tmp_path: Path) -> None:
+    assert dir(paddle_ranker) == ["Index", "RankedTitle", "Ranker", "__version__", "train"]
+    program = (
+        "import sys; from paddle_ranker import Index; index = Index.build(['a text', 'others'], sys.argv[1]); "
+        "assert len(index.search('text')) == 1 and 'paddle' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "index")], check=True, capture_output=True)

@@ -13,9 +13,10 @@ from paddle import Tensor, nn
 from multimodal_entailment.info import LABELS, Shape
 from paddle_ranker.encoding.tokenizers.base import Spelling
 from paddle_ranker.lexical.comparison import Speller
+from paddle_ranker.model.attention import MASKED
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.model.encoder import MASKED, Attention, Encoder
+from paddle_ranker.model.encoder import Attention, Encoder
 from paddle_ranker.model.match import LEVELS, levels_of_pair
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from paddle_ranker.encoding.tokenizers.folder import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs, rounding_of
 from paddle_ranker.export.static_model import StaticModel, name_outputs
+from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder
 from paddle_ranker.model.kinds import KINDS, kind_of
 from paddle_ranker.model.opened import (
@@ -74,6 +75,9 @@ def export_model(
     remove_unfinished(make_folder(output.parent))
     was_training = model.network.training
     model.network.eval()
+    for layer in model.network.sublayers(include_self=True):
+        if isinstance(layer, Encoder) and model.info.max_seq_length:
+            layer.longest = model.info.max_seq_length
     try:
         with new_folder(output, replace=True) as temporary:
             names = signature.input_names

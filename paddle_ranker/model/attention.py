@@ -19,6 +19,7 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.options import note
 
+MASKED = -1e4  # added to masked products, as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score
 _HALF = (paddle.float16, paddle.bfloat16)
 _LARGEST_HEAD = 128  # the backward pass of larger heads exists for A100 and H100 alone
 _TOLERANCE = 0.03  # above the error of bfloat16, below that of padding attended to

@@ -22,12 +22,11 @@ from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.model.attention import attend
+from paddle_ranker.model.attention import MASKED, attend
 from paddle_ranker.model.config import ElectraConfig, EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 
 _NEVER_LARGEST = 1e4  # subtracted from the states of padding
-MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score
 
 
 def activation_named(name: str) -> Callable[[Tensor], Tensor]:
@@ -134,22 +133,30 @@ class Attention(nn.Layer):
         return self.out_proj(attend(q, k, v, mask, self.heads, self.dropout))
 
     def for_one(self, query: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Compute `forward` for one query per sequence, `[batch, 1, size]`, at a fraction of the cost.
+        """Compute `forward` for one query per sequence, `[batch, 1, size]`, see `attend_once`."""
+        return self.out_proj(attend_once(query, hidden, mask, self.heads, self.q_proj, self.k_proj, self.v_proj))
 
-        No key or value is computed. q . (K h + b) = (q K) . h + q . b, and softmax cancels the last term, which is
-        equal for all tokens. The sum of a_i (V h_i + c) is V (sum of a_i h_i) + c, since the weights sum to 1.
-        DeepSeek-V2 (2024, section 2.1.2) calls this absorption. The weights get no dropout.
-        """
-        heads, size = [self.heads, self.head_size], self.heads * self.head_size
-        q = (self.q_proj(query) * (self.head_size**-0.5)).reshape([-1, *heads]).transpose([1, 0, 2])
-        keys = self.k_proj.weight.reshape([size, *heads]).transpose([1, 2, 0])
-        values = self.v_proj.weight.reshape([size, *heads]).transpose([1, 0, 2])
-        products = paddle.matmul(paddle.matmul(q, keys).transpose([1, 0, 2]), hidden, transpose_y=True)
-        weights = F.softmax(products + mask.squeeze(2).astype(products.dtype))
-        summed = paddle.matmul(weights, hidden).transpose([1, 0, 2])
-        # Add the bias before joining the heads: after that, oneDNN's bf16 passes add it to the wrong shape.
-        attended = paddle.matmul(summed, values).transpose([1, 0, 2]) + self.v_proj.bias.reshape(heads)
-        return self.out_proj(attended.reshape([-1, 1, size]))
+
+def attend_once(
+    query: Tensor, hidden: Tensor, mask: Tensor, heads: int, q_proj: nn.Linear, k_proj: nn.Linear, v_proj: nn.Linear
+) -> Tensor:
+    """Return the attended values of one query per sequence, `[batch, 1, size]`, at a fraction of the cost.
+
+    No key or value is computed. q . (K h + b) = (q K) . h + q . b, and softmax cancels the last term, which is equal
+    for all tokens. The sum of a_i (V h_i + c) is V (sum of a_i h_i) + c, since the weights sum to 1. DeepSeek-V2 (2024,
+    section 2.1.2) calls this absorption. The weights get no dropout.
+    """
+    size = hidden.shape[-1]
+    shape = [heads, size // heads]
+    q = (q_proj(query) * (size // heads) ** -0.5).reshape([-1, *shape]).transpose([1, 0, 2])
+    keys = k_proj.weight.reshape([size, *shape]).transpose([1, 2, 0])
+    values = v_proj.weight.reshape([size, *shape]).transpose([1, 0, 2])
+    products = paddle.matmul(paddle.matmul(q, keys).transpose([1, 0, 2]), hidden, transpose_y=True)
+    weights = F.softmax(products + mask.squeeze(2).astype(products.dtype))
+    summed = paddle.matmul(weights, hidden).transpose([1, 0, 2])
+    # Add the bias before joining the heads: after that, oneDNN's bf16 passes add it to the wrong shape.
+    attended = paddle.matmul(summed, values).transpose([1, 0, 2]) + v_proj.bias.reshape(shape)
+    return attended.reshape([-1, 1, size])
 
 
 class EncoderLayer(nn.Layer):
@@ -234,7 +241,7 @@ class _Seeded:
     def __init__(self, layer: nn.Layer, seed: int, masks: Masks):
         self.layer, self.seed, self.masks = layer, seed, masks
 
-    def __call__(self, hidden: Tensor, *context: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor, *context: object) -> Tensor:
         paddle.seed(self.seed)
         self.masks.restart()
         return self.layer(hidden, *context)
@@ -254,6 +261,7 @@ class Encoder(nn.Layer):
         self.encoder = self._make_layers()
         self.pooler = self._make_pooler()
         self.gradient_checkpointing = False  # recompute activations in the backward pass instead of keeping them
+        self.longest = config.longest_pair  # maximum length in tokens, by which a graph chooses its attention
         self.lower = 0  # number of layers that see each text of a pair alone
         self._initialise()
 
@@ -288,7 +296,7 @@ class Encoder(nn.Layer):
         mask = (input_ids == self.config.pad_token_id).astype(self.pooler.dense.weight.dtype) * MASKED
         return mask.unsqueeze([1, 2])
 
-    def _through(self, layers: Iterable[nn.Layer], hidden: Tensor, *context: Tensor) -> Tensor:
+    def _through(self, layers: Iterable[nn.Layer], hidden: Tensor, *context: object) -> Tensor:
         """Run the layers on `hidden`; each also receives `context` (for example a mask)."""
         if not (self.gradient_checkpointing and self.training):
             for layer in layers:
@@ -373,7 +381,7 @@ class Encoder(nn.Layer):
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         return self._states_of(self.encoder.layers, hidden, mask)
 
-    def _states_of(self, layers: Iterable[nn.Layer], hidden: Tensor, *context: Tensor) -> list[Tensor]:
+    def _states_of(self, layers: Iterable[nn.Layer], hidden: Tensor, *context: object) -> list[Tensor]:
         found = [hidden]
         for layer in layers:
             hidden = layer(hidden, *context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 import paddle
@@ -11,9 +11,10 @@ from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.model.attention import attend
+from paddle_ranker.model.banded import Band, attend_first, attend_locally
 from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
 from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.model.encoder import MASKED, Encoder, activation_named
+from paddle_ranker.model.encoder import Encoder, activation_named
 
 
 class ModernBertEncoder(Encoder):
@@ -48,17 +49,13 @@ class ModernBertEncoder(Encoder):
 
     def _begin(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the embedded tokens, and the further inputs of every layer: masks, angles of positions."""
+    ) -> tuple[Tensor, tuple[object, ...]]:
+        """Return the embedded tokens, and the further inputs of every layer, see `_Layer.forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         ones = paddle.ones_like(input_ids[:1])
         places = paddle.cumsum(ones, axis=1) - ones  # exports with a dynamic length
-        apart = places.unsqueeze(2) - places.unsqueeze(1)
-        # Squares, since absolute values give another mask in Paddle Inference; integers, since bf16 rounds floats.
-        is_far = apart * apart > paddle.full([1], (self.config.local_attention // 2) ** 2, "int64")
-        local = mask + is_far.astype(mask.dtype).unsqueeze(1) * MASKED
-        tables = self.global_angles, self.local_angles
-        return hidden, (mask, local, *(_angles(table, places[0]) for table in tables))
+        angles = (_angles(table, places[0]) for table in (self.global_angles, self.local_angles))
+        return hidden, (mask, Band(mask, self.config.local_attention // 2, self.longest), *angles)
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output, `[batch, hidden]`; arguments as in `forward`."""
@@ -144,16 +141,22 @@ class _Attention(nn.Layer):
         self.out_proj = _linear(size, size, config.attention_bias)
         self.dropout = Dropout(config.attention_probs_dropout_prob, masks)
 
-    def forward(self, hidden: Tensor, mask: Tensor, angles: Tensor, first_token_only: bool = False) -> Tensor:
-        """Return the attended values, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`."""
+    def forward(
+        self, hidden: Tensor, mask: Union[Tensor, Band], angles: Tensor, first_token_only: bool = False
+    ) -> Tensor:
+        """Return the attended values, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`.
+
+        `mask` is added to the products of queries and keys; a band says which keys each query attends to.
+        """
         parts = self.qkv_proj(hidden).reshape([0, 0, 3 * self.heads, self.head_size])
         q, k, v = paddle.split(parts, 3, axis=2)
-        if first_token_only:
-            q, mask = q[:, :1], mask[:, :, :1]  # at position 0, its rotation is the identity
-        else:
-            q = _rotated(q, angles)
+        q = q[:, :1] if first_token_only else _rotated(q, angles)  # at position 0, the rotation is the identity
         q, k, v = (states.reshape([0, 0, self.heads * self.head_size]) for states in (q, _rotated(k, angles), v))
-        return self.out_proj(attend(q, k, v, mask, self.heads, self.dropout))
+        if isinstance(mask, Band):
+            found = (attend_first if first_token_only else attend_locally)(mask, q, k, v, self.heads, self.dropout)
+        else:
+            found = attend(q, k, v, mask, self.heads, self.dropout)
+        return self.out_proj(found)
 
 
 class _Layer(nn.Layer):
@@ -168,10 +171,10 @@ class _Layer(nn.Layer):
         self.activation = activation_named(config.hidden_act)
         self.dropout = Dropout(config.hidden_dropout_prob, masks)
 
-    def forward(self, hidden: Tensor, *context: Tensor, first_token_only: bool = False) -> Tensor:
+    def forward(self, hidden: Tensor, *context: object, first_token_only: bool = False) -> Tensor:
         """Return the layer's output, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`.
 
-        `context`: the masks of global and of local attention, then their angles.
+        `context`: the mask of global attention and the band of local attention, then their angles.
         """
         mask, angles = context[self.is_local :: 2]
         attended = self.self_attn(self.norm1(hidden), mask, angles, first_token_only)

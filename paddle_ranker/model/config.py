@@ -18,7 +18,7 @@ ACTIVATIONS = (
 Activation = Annotated[str, OneOf(*ACTIVATIONS)]
 Share = Annotated[float, Between(0, 1)]
 _Offset = Annotated[int, Between(-1, MOST)]  # -1: not stated
-_ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions start after the padding index
+_ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions start after the padding index
 _LARGEST_EPSILON = 0.001
 _ALLOWANCE, _SMALL = 2, 1 << 20
 # Number of embeddings without a token: ERNIE has a few, other models round up to a multiple of 8 to 128.
@@ -206,6 +206,37 @@ class ModernBertConfig(EncoderConfig):
         size = self.hidden_size // self.num_attention_heads
         angles = 2 * self.max_position_embeddings * size  # constant tables
         return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer) + angles
+
+
+@dataclass(frozen=True)
+class LongformerConfig(EncoderConfig):
+    """Configuration of Longformer, whose tokens attend to half of `attention_window` tokens on either side."""
+
+    attention_window: Positive = 512
+
+
+@dataclass(frozen=True)
+class BigBirdConfig(EncoderConfig):
+    """Configuration of BigBird, whose tokens attend to blocks of `block_size` tokens.
+
+    These are the own block, both beside it, the first and the last. In evaluation, transformers takes the first one for
+    each of `num_random_blocks` blocks, and so do this toolkit's networks, in training as well.
+
+    attention_type: "block_sparse", or "original_full" for attention to all tokens
+    """
+
+    hidden_act: Activation = "gelu_new"
+    max_position_embeddings: Positive = 4096
+    attention_type: Annotated[str, OneOf("block_sparse", "original_full")] = "block_sparse"
+    block_size: Positive = 64
+    num_random_blocks: Count = 3
+    has_tanh_pooler: ClassVar[bool] = False
+
+    @property
+    def longest_full(self) -> int:
+        """Maximum length in tokens of a text whose tokens attend to all tokens."""
+        is_sparse = self.attention_type == "block_sparse"
+        return (5 + 2 * self.num_random_blocks) * self.block_size if is_sparse else self.max_position_embeddings
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import (
+    BigBirdConfig,
     DebertaConfig,
     DistilBertConfig,
     ElectraConfig,
     EncoderConfig,
+    LongformerConfig,
     ModernBertConfig,
     MPNetConfig,
     require_tokenizer_fits,
@@ -166,6 +168,59 @@ _ROBERTA = Architecture(
 )
 for _type, _classes in (("roberta", "Roberta"), ("camembert", "Camembert"), ("xlm-roberta", "XLMRoberta")):
     _add(_type, _classes, _ROBERTA)
+
+
+def _check_longformer(stated: Stated, values: Values) -> None:
+    _absolute(stated, values)
+    windows = stated.get("attention_window", 512)
+    windows = windows if isinstance(windows, list) and windows else [windows]
+    if any(type(window) is not int or window % 2 or window != windows[0] for window in windows):
+        raise stated.error(f"attention_window is {quoted(windows)}, expected one even number for all layers")
+    values["attention_window"] = windows[0]
+
+
+_add(
+    "longformer",
+    "Longformer",
+    Architecture(
+        Names(
+            _BERT_PLAIN,
+            {
+                **_BERT_LINEAR,
+                **_POOLER,
+                "encoder.layer.{}.attention.self.query_global": "encoder.layers.{}.self_attn.q_global",
+                "encoder.layer.{}.attention.self.key_global": "encoder.layers.{}.self_attn.k_global",
+                "encoder.layer.{}.attention.self.value_global": "encoder.layers.{}.self_attn.v_global",
+            },
+            "longformer",
+            _TWO_LAYERS,
+        ),
+        {**_ROBERTA_FIELDS, **_added(LongformerConfig)},
+        _check_longformer,
+        without_effect=frozenset({"onnx_export", "ignore_attention_mask", "attention_mode"}),
+    ),
+    _network("networks.longformer", "LongformerEncoder"),
+    LongformerConfig,
+)
+
+
+def _check_big_bird(stated: Stated, values: Values) -> None:
+    _absolute(stated, values)
+    stated.require("use_bias", True, remedy=PLAIN)
+    stated.require("rescale_embeddings", False, remedy=PLAIN)
+
+
+_add(
+    "big_bird",
+    "BigBird",
+    Architecture(
+        Names(_BERT_PLAIN, _BERT_LINEAR, "bert", _TWO_LAYERS),
+        {**_FIELDS, "hidden_act": "gelu_new", "max_position_embeddings": 4096, **_added(BigBirdConfig)},
+        _check_big_bird,
+    ),
+    _network("networks.big_bird", "BigBirdEncoder"),
+    BigBirdConfig,
+)
 
 
 def _check_electra(stated: Stated, values: Values) -> None:

@@ -130,13 +130,19 @@ def _logits(config: dict[str, Any], shapes: dict[str, list[int]], rows: Any) -> 
         )
     if said["missing_keys"] or said["mismatched_keys"]:
         raise ValueError("misfit")
-    ids, types, mask = (torch.from_numpy(array) for array in rows(config.get("pad_token_id", 0) or 0))
-    given = {"input_ids": ids, "attention_mask": mask}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        given["token_type_ids"] = types
-    with torch.no_grad():
-        found = model.eval()(**given)
-    return (found[0] if isinstance(found, tuple) else found.logits).double().tolist()
+    ids, types, mask = rows(config.get("pad_token_id", 0) or 0)
+    found = []
+    for row, length in enumerate(mask.sum(axis=1)):  # alone, since its batch changes what BigBird computes
+        if hasattr(model.base_model, "set_attention_type"):  # the last row may have changed it
+            model.base_model.set_attention_type(model.config.attention_type)
+        arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        given = {name: torch.from_numpy(array[row : row + 1, :length]) for name, array in arrays.items()}
+        if getattr(model.config, "type_vocab_size", 0) < 2:
+            del given["token_type_ids"]
+        with torch.no_grad():
+            answer = model.eval()(**given)
+        found += (answer[0] if isinstance(answer, tuple) else answer.logits).double().tolist()
+    return found
 
 
 if __name__ == "__main__":

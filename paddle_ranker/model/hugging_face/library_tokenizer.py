@@ -51,6 +51,7 @@ RERANKER, TOWER = "CrossEncoder", "SentenceTransformer"  # model types of senten
 _OF_MODEL = {  # default classes by model_type; BERT's for others
     "mpnet": "MPNetTokenizer", "deberta-v2": "DebertaV2Tokenizer", "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer", "modernbert": "TokenizersBackend",
+    "longformer": "RobertaTokenizer", "big_bird": "BigBirdTokenizer",
 }  # fmt: skip
 _BERTS = (
     "BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer",
@@ -115,6 +116,7 @@ class Described:
         if usual not in _BERTS and (folder / VOCABULARY_FILE).is_file() and not (folder / TOKENIZER_FILE).is_file():
             usual = _BERTS[0]  # some RoBERTas have word pieces
         name = str(settings.get("tokenizer_class") or config.get("tokenizer_class") or usual).removesuffix("Fast")
+        name = "RobertaTokenizer" if name == "LongformerTokenizer" else name
         if config.get("model_type") == "ernie_gram":  # unknown to transformers
             name = _PADDLE
         for key, done in _JAPANESE.items():
@@ -340,6 +342,11 @@ def _bring_library(found: Described, target: Path) -> None:
         raise CheckpointError(
             f"{source}: has no {TOKENIZER_FILE}, no {SENTENCEPIECE_FILES[0]}, no {MERGES_FILE} and no "
             f"{VOCABULARY_FILE}; copy the folder again"
+        )
+    if not found.has_library and found.name == "BigBirdTokenizer":
+        raise CheckpointError(
+            f"{source}: has no {TOKENIZER_FILE}, which BigBird needs here: open it with AutoTokenizer of transformers "
+            "and save it again"
         )
     for name in (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE):
         if (source / name).is_file():

@@ -198,6 +198,41 @@ def unpack_position(packed: bytes) -> Union[Position, SortedPosition]:
     return (SortedPosition if packed[:1] == bytes([_SORTED]) else Position).unpacked(packed)
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The part of a search's list that is shown, and its order.
+
+    top_k, offset: number of documents that are shown, and of those before them
+    after: the `position` of the page before, in place of `offset`
+    where: only documents whose fields meet it
+    min_probability: of documents that are ranked; those below are left out
+    sort: fields by which all documents that match are shown, `-year` for the highest first; none: by score. Those match
+        that `total` counts; without words, all that meet the filter. Nothing is scored or ranked.
+    group_by, group_size: field, and how many candidates of each of its values are shown; None: all. `content`, if no
+        field has this name: how many of each group of candidates whose texts are nearly the same. With `sort`, the
+        first `depth` documents are the candidates.
+    """
+
+    top_k: int = TOP_K
+    offset: int = 0
+    after: Union[Position, SortedPosition, None] = None
+    where: Optional[Filter] = None
+    min_probability: float = 0.0
+    sort: Sequence[str] = ()
+    group_by: Optional[str] = None
+    group_size: int = 1
+
+    def __post_init__(self) -> None:
+        refuse_text(self.sort, "sort")
+        if self.after is not None and not self.after.fits(self.sort, self.group_by):
+            raise UsageError("after: is a position in a list of another order")
+        if self.sort and self.offset + self.top_k > MOST_SORTED:
+            raise UsageError(f"offset: a sorted list is shown up to {MOST_SORTED:,}; go on after its position")
+
+
+_WHOLE_LIST = Listing()
+
+
 class Search:
     """A search of a snapshot, stage by stage: `lookup` of each searcher, `fuse`, `to_rank`, `rank`, `finish`.
 
@@ -206,15 +241,7 @@ class Search:
         text: the query, or as it was parsed.
         searchers: their names.
         settings: how it is searched; `rank_top` 0: nothing is ranked.
-        top_k, offset: which documents of the last list are wanted.
-        after: the `position` of the page before, in place of `offset`.
-        where: only documents whose fields meet it.
-        min_probability: of documents that are ranked; those below are left out.
-        sort: fields by which all documents that match are shown, `-year` for the highest first; none: by score. Those
-            match that `total` counts; without words, all that meet the filter. Nothing is scored or ranked.
-        group_by, group_size: field, and how many candidates of each of its values are shown; None: all. `content`, if
-            no field has this name: how many of each group of candidates whose texts are nearly the same. With `sort`,
-            the first `depth` documents are the candidates.
+        listing: which documents are shown.
 
     Attributes: `query`, as it was parsed; `text`, its words. Of stages that are done: `candidates`; `whole`, ids of
     documents that `to_rank` read whole, by the number of the text; `fused`, the candidates' scores by place; `order`,
@@ -232,29 +259,16 @@ class Search:
         text: Union[str, ParsedQuery],
         searchers: Sequence[str],
         settings: SearchSettings,
-        *,
-        top_k: int = TOP_K,
-        offset: int = 0,
-        after: Union[Position, SortedPosition, None] = None,
-        where: Optional[Filter] = None,
-        min_probability: float = 0.0,
-        sort: Sequence[str] = (),
-        group_by: Optional[str] = None,
-        group_size: int = 1,
+        listing: Listing = _WHOLE_LIST,
     ):
-        for names, what in ((searchers, "searchers"), (sort, "sort")):
-            refuse_text(names, what)
+        refuse_text(searchers, "searchers")
         if isinstance(text, str):
             text = parse_query(text, literal=settings.literal)
         self.query, self.text = text, text.text
         self.collection, self.searchers, self.settings = collection, tuple(searchers), settings
-        self.top_k, self.offset, self.where, self.min_probability = top_k, offset, where, min_probability
-        if after is not None and not after.fits(sort, group_by):
-            raise UsageError("after: is a position in a list of another order")
-        if sort and offset + top_k > MOST_SORTED:
-            raise UsageError(f"offset: a sorted list is shown up to {MOST_SORTED:,}; go on after its position")
-        self.after = after
-        self.sort, self.group_by, self.group_size = tuple(sort), group_by, group_size
+        self.top_k, self.offset, self.after, self.where = listing.top_k, listing.offset, listing.after, listing.where
+        self.min_probability, self.sort = listing.min_probability, listing.sort
+        self.group_by, self.group_size = listing.group_by, listing.group_size
         self.fusion = fitting(settings.fusion, searchers)
         self.logits: dict[int, float] = {}
         self.added: dict[str, dict[int, float]] = {}  # to the logit of each document that is ranked, by signal
@@ -725,8 +739,8 @@ class Searcher(Generic[C]):
                 if name not in there:
                     problem = f"{quoted(name)} is no field of these documents, which have {listed(there)}"
                     raise UsageError(f"{option}: {problem}")
-            given = self.searchers, settings
-            return [Search(now, one, *given, top_k=top_k, where=where, group_by=group_by, sort=sort) for one in queries]
+            listing = Listing(top_k, where=where, group_by=group_by, sort=sort)
+            return [Search(now, one, self.searchers, settings, listing) for one in queries]
 
         models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
         return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))

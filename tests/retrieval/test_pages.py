@@ -16,7 +16,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.search import Position, Search, SearchSettings, SortedPosition, unpack_position
+from paddle_ranker.retrieval.search import Listing, Position, Search, SearchSettings, SortedPosition, unpack_position
 from paddle_ranker.retrieval.sharded import recut
 from paddle_ranker.retrieval.shards import open_index
 from tests.checkout import ONCE
@@ -119,7 +119,7 @@ def test_the_pages_of_a_search_show_each_document_that_stays_once(tmp_path: Path
         shown, after, fields = list[str](), None, dict[str, object]()
         while True:
             now = changing.index.snapshot()
-            search = Search(now, "水稻", searchers, settings, top_k=LIMIT, after=after, **how)
+            search = Search(now, "水稻", searchers, settings, Listing(LIMIT, after=after, **how))
             found = {name: search.lookup(name, vectors_of(["水稻"]) if name == "vectors" else None)[0]
                      for name in searchers}  # fmt: skip
             if search.sort:

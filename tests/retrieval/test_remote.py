@@ -28,7 +28,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.reading import ParsedQuery
 from paddle_ranker.retrieval.remote import Call, RemoteCollection, ShardService
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings, filter_of
+from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings, filter_of
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.scoring.ranker import Ranker
@@ -122,7 +122,7 @@ def said(search: Search) -> dict[str, Any]:
 
 def searched(collection: Searchable, query: str, settings: SearchSettings, **given: Any) -> Search:
     searchers = settings.by or collection.searchers
-    search = Search(collection.snapshot(), query, searchers, settings, **given)
+    search = Search(collection.snapshot(), query, searchers, settings, Listing(**given))
     vectors = vectors_of([search.model_text])
     if search.sort:
         search.find_sorted()

@@ -26,7 +26,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings, unpack_position
+from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings, unpack_position
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.work import Abandoned, Caller, Turns
@@ -130,7 +130,7 @@ def page(
     collection: Searchable, sort: Sequence[str], after: Optional[bytes] = None, by: str = "words", **more: Any
 ) -> tuple[list[str], Optional[bytes]]:
     position = None if after is None else unpack_position(after)
-    search = Search(collection.snapshot(), "rice", [by], SearchSettings(), sort=sort, after=position, **more)
+    search = Search(collection.snapshot(), "rice", [by], SearchSettings(), Listing(sort=sort, after=position, **more))
     search.find_sorted()
     search.finish()
     found = search.position()
@@ -164,7 +164,9 @@ def test_without_words_all_that_meet_the_filter_match(places: dict[str, Searchab
         assert page(where, ["-kind"], by="vectors", top_k=1000)[0] == ordered(LIVE, ["-kind"])
         some = Filter.parse(["level>=2"])
         assert page(where, ["name"], by="vectors", top_k=1000, where=some)[0] == ordered(high, ["name"])
-        search = Search(where.snapshot(), 'rice -field "rice"', ["words"], SearchSettings(), sort=["at"], top_k=1000)
+        search = Search(
+            where.snapshot(), 'rice -field "rice"', ["words"], SearchSettings(), Listing(sort=["at"], top_k=1000)
+        )
         search.find_sorted()
         search.finish()
         assert [one.id for one in search.results()] == ordered([one for one in RICE if "field" not in one.text], ["at"])

@@ -19,7 +19,7 @@ from paddle_ranker.retrieval.learning import JudgedList, learn_title
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
+from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.scoring.ranker import Ranker
@@ -124,7 +124,7 @@ def test_all_ways_agree(folders: list[Path], pool: Executor) -> None:
     ways: list[Searchable] = [Collection.open(folders[2]), Shards(folders[:2]), RemoteCollection(calls)]
 
     def said(collection: Searchable, query: str) -> tuple[Any, ...]:
-        search = Search(collection, query, ("words",), SearchSettings(depth=7), top_k=7)
+        search = Search(collection, query, ("words",), SearchSettings(depth=7), Listing(7))
         search.fuse({"words": search.lookup("words")[0]})
         search.finish()
         candidates = search.candidates

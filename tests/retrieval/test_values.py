@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, SearchSettings
+from paddle_ranker.retrieval.search import Listing, Search, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.values import TYPES, order_value, period_of
@@ -113,7 +113,7 @@ def searched(
         }
         return [hit["id"] for hit in answer["hits"]], counted
     filters = Filter.parse([condition]) if isinstance(condition, str) else Filter.of(condition) if condition else None
-    search = Search(where.snapshot(), "rice", ["words"], SearchSettings(), top_k=1000, where=filters, **more)
+    search = Search(where.snapshot(), "rice", ["words"], SearchSettings(), Listing(1000, where=filters, **more))
     if search.sort:
         search.find_sorted()
     else:

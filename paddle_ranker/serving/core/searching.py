@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Callable, Optional, TypeVar, Union
+from typing import Callable, Optional, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,11 @@ from paddle_ranker.metrics.calibration import ListScores, SearchScores
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.exact import Vectors
-from paddle_ranker.retrieval.filters import Filter, FilterError
+from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import VECTORS
-from paddle_ranker.retrieval.options import DEPTH, TOP_K
 from paddle_ranker.retrieval.reading import LONGEST_QUERY, ParsedQuery
-from paddle_ranker.retrieval.search import RANK, Position, Search, SearchSettings, SortedPosition, chosen, run_searches
+from paddle_ranker.retrieval.search import RANK, Listing, Search, SearchSettings, chosen, run_searches
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.retrieval.work import Reserve, TooLate, idle, wait_for
@@ -49,30 +48,16 @@ _LOG = logging.getLogger(__name__)
 class Query:
     """A search as it is asked for.
 
-    by: names of searchers; none: all
+    text: the query; `is_cut`: it is only the beginning
+    settings: how it is searched; the rest of them are the server's
+    listing: which documents are shown
     fusion: a name of `FUSIONS`; None: the server's own
-    depth: documents that each searcher finds
-    rank_top: so many of the fused list are ordered by the ranker; 0: none
-    after, sort, group_by, group_size: as of `Search`
-    literal, prefix: as of `SearchSettings`
-    is_cut: `asked` is only the beginning of the query
     """
 
-    asked: ParsedQuery
-    by: tuple[str, ...] = ()
-    where: Optional[Filter] = None
+    text: ParsedQuery
+    settings: SearchSettings
+    listing: Listing
     fusion: Optional[str] = None
-    depth: int = DEPTH
-    rank_top: int = 0
-    offset: int = 0
-    after: Union[Position, SortedPosition, None] = None
-    top_k: int = TOP_K
-    min_probability: float = 0.0
-    sort: tuple[str, ...] = ()
-    group_by: Optional[str] = None
-    group_size: int = 1
-    literal: bool = False
-    prefix: bool = False
     is_cut: bool = False
 
 
@@ -226,8 +211,9 @@ class SearchPipeline:
 
     def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
         """Note the scores of a search of all documents by all searchers, and compare enough of them."""
-        drift_check, page = self.drift_check(index), query.offset or query.after or query.prefix
-        if page or query.by or query.where or not found.logits or not drift_check.wants(query.rank_top):
+        drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
+        is_part = listing.offset or listing.after or listing.where or settings.prefix or settings.by
+        if is_part or not found.logits or not drift_check.wants(settings.rank_top):
             return
         if drift_check.note(found.query.text, np.array([*found.logits.values()])):
             drift_check.judge()
@@ -255,26 +241,11 @@ class SearchPipeline:
         loop: of the models' queues
         now: a snapshot to search (default: the latest)
         """
-        began, read, index = time.monotonic(), self._read(query.asked.text), self.index.latest()
-        query = replace(query, rank_top=query.rank_top if self.ranker is not None else 0)
-        searchers, settings = self._chosen(index, query.by), self._settings(index, query)
+        began, read, index = time.monotonic(), self._read(query.text.text), self.index.latest()
+        searchers, settings = self._chosen(index, query.settings.by), self._settings(index, query)
 
         def begin(now: Searchable) -> list[Search]:
-            search = Search(
-                now,
-                replace(query.asked, text=read.text),
-                searchers,
-                settings,
-                top_k=query.top_k,
-                offset=query.offset,
-                after=query.after,
-                where=query.where,
-                min_probability=query.min_probability,
-                sort=query.sort,
-                group_by=query.group_by,
-                group_size=query.group_size,
-            )
-            return [search]
+            return [Search(now, replace(query.text, text=read.text), searchers, settings, query.listing)]
 
         models = _QueuedModels(self, index, read, loop, began, deadline)
         try:
@@ -301,8 +272,9 @@ class SearchPipeline:
         options, own = self.index.options, index.fusion
         if query.fusion not in (None, own.method):
             own = Fusion(str(query.fusion), title=own.title, fields=own.fields)
-        reading = query.literal, query.prefix, index.synonyms
-        return SearchSettings((), own, query.depth, query.rank_top, options.ef, options.nprobe, *reading)
+        rank_top = query.settings.rank_top if self.ranker is not None else 0
+        given = replace(query.settings, by=(), fusion=own, rank_top=rank_top)
+        return replace(given, ef=options.ef, nprobe=options.nprobe, synonyms=index.synonyms)
 
     def _chosen(self, index: ServedIndex, by: Sequence[str]) -> tuple[str, ...]:
         try:

@@ -30,7 +30,15 @@ from paddle_ranker.retrieval.fusion import FUSIONS, TITLE
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
-from paddle_ranker.retrieval.search import MOST_PACKED, Position, Search, SortedPosition, unpack_position
+from paddle_ranker.retrieval.search import (
+    MOST_PACKED,
+    Listing,
+    Position,
+    Search,
+    SearchSettings,
+    SortedPosition,
+    unpack_position,
+)
 from paddle_ranker.retrieval.searchable import Anew, Searchable
 from paddle_ranker.retrieval.sorting import MOST_SORTED
 from paddle_ranker.retrieval.values import STORED
@@ -287,24 +295,21 @@ class SearchRoutes:
             parsed = parse_query(text, literal=asked.literal)
         except UsageError as error:
             raise Fault(UNPROCESSABLE, str(error), field="query") from error
-        return Query(
-            parsed,
-            tuple(asked.by or ()),
-            _filter(asked.where, limits),
-            asked.fusion,
-            depth,
-            rank_top,
+        settings = SearchSettings(
+            tuple(asked.by or ()), depth=depth, rank_top=rank_top, literal=asked.literal, prefix=asked.prefix
+        )
+        listing = Listing(
+            top_k,
             asked.offset,
             self._after(asked),
-            top_k,
+            _filter(asked.where, limits),
             asked.min_probability,
             tuple(asked.sort or ()),
             asked.group_by,
             asked.group_size,
-            asked.literal,
-            asked.prefix,
-            is_cut=parsed.read is not None or len(text) < len(asked.query),
         )
+        is_cut = parsed.read is not None or len(text) < len(asked.query)
+        return Query(parsed, settings, listing, asked.fusion, is_cut)
 
     def _after(self, asked: SearchRequest) -> Union[Position, SortedPosition, None]:
         """Return where the page of the request's cursor ends; raises `Fault` for a cursor of another search."""

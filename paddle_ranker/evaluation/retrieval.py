@@ -30,7 +30,7 @@ from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, numbers_of
 from paddle_ranker.retrieval.learning import JudgedList, rank_loss
 from paddle_ranker.retrieval.search import Searcher
-from paddle_ranker.retrieval.searchable import Asking
+from paddle_ranker.retrieval.searchable import LookupRequest
 from paddle_ranker.retrieval.vectors import Tower, nearest
 from paddle_ranker.retrieval.words import WordSearcher
 from paddle_ranker.scoring.scorer import chunks
@@ -218,7 +218,7 @@ class Searched:
 def words_run(searcher: Searcher, judged: JudgedQueries, top_k: int, fields: Mapping[str, float]) -> Scores:
     """Return the run of words by some weights of the fields, up to `top_k` documents of a query, best first."""
     depth = max(searcher.settings.depth, judged.depth(top_k))
-    asking = Asking(WORDS, list(judged.queries.values()), depth, fields=fields, titles=True)
+    asking = LookupRequest(WORDS, list(judged.queries.values()), depth, fields=fields, titles=True)
     run: Scores = {}
     for query, hits in zip(judged.queries, searcher.collection.begin_search(asking)()):
         candidates = Candidates.of({WORDS: hits})

@@ -27,10 +27,10 @@ from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, 
 from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
 from paddle_ranker.retrieval.schema import MOST_FIELDS, TEXT, FieldTower, Schema
 from paddle_ranker.retrieval.segments import (
-    Contents,
     FieldVectors,
     Passages,
     Segment,
+    SegmentData,
     WriteIndex,
     WriteStates,
     alike,
@@ -149,7 +149,7 @@ class Addition:
         files: StagedFiles,
         tower: Callable[[str], FieldTower],
         unfinished: Optional[Unfinished] = None,
-        prepared: Sequence[Contents] = (),
+        prepared: Sequence[SegmentData] = (),
         write_states: Optional[WriteStates] = None,
     ):
         self._folders, self._sizes = folders, dict.fromkeys(folders, 0)
@@ -172,11 +172,11 @@ class Addition:
         """The next number that a document without an id gets."""
         return self._naming.next_id
 
-    def prepare(self, documents: Sequence[Document]) -> list[Contents]:
+    def prepare(self, documents: Sequence[Document]) -> list[SegmentData]:
         """Return words and vectors of those documents that would be written, by folder."""
         kept = [self._files.keep(storable(document), self._info.schema) for document in documents]
         changed = self._changed(self._naming.documents(kept))  # refuses repeated ids before any work on texts
-        return [self._contents(own) for own in self._by_folder(changed).values()]
+        return [self._segment_data(own) for own in self._by_folder(changed).values()]
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents."""
@@ -241,13 +241,13 @@ class Addition:
         return changed
 
     def _write(self, folder: Path, chunk: Sequence[Document], write_index: Mapping[str, WriteIndex]) -> None:
-        contents = next((one for one in self._prepared if one.documents == chunk), None) or self._contents(chunk)
+        contents = next((one for one in self._prepared if one.documents == chunk), None) or self._segment_data(chunk)
         segment = self._new_segment(folder)
         write_segment(segment, contents, write_index, self._info.schema)
         self._written.append(Segment(segment, self._info.schema))
         self._sizes[folder] += len(chunk)
 
-    def _contents(self, chunk: Sequence[Document]) -> Contents:
+    def _segment_data(self, chunk: Sequence[Document]) -> SegmentData:
         self._check_fields(chunk)
         words, info = self._info.words, self._info.vectors
         for document in checked(chunk):
@@ -257,7 +257,7 @@ class Addition:
         if info is not None:
             stored = StoredVectors.of(self._vectors(chunk, spans), info.dtype)
             vectors[VECTORS] = FieldVectors(len(chunk), stored, passages_of(spans))
-        return Contents(
+        return SegmentData(
             chunk,
             vectors,
             None if words is None else postings_of(chunk, self._info.schema, words.tokenizer),
@@ -346,7 +346,7 @@ class Addition:
                 vectors = np.concatenate([found[firsts[number] : firsts[number + 1]] for number in done])
                 cut_to = passages_of([spans[number] for number in done])
                 stored = StoredVectors.of(vectors, self._info.vectors.dtype)
-                contents = Contents(
+                contents = SegmentData(
                     [chunk[number] for number in done], {VECTORS: FieldVectors(len(done), stored, cut_to)}, None
                 )
                 write_segment(folder, contents, schema=schema)

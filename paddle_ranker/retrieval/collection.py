@@ -57,8 +57,8 @@ from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
-from paddle_ranker.retrieval.searchable import Asking
-from paddle_ranker.retrieval.segments import Contents, Segment
+from paddle_ranker.retrieval.searchable import LookupRequest
+from paddle_ranker.retrieval.segments import Segment, SegmentData
 from paddle_ranker.retrieval.sorting import SortedDocument, first_of_segment, merged, sort_keys
 from paddle_ranker.retrieval.values import TYPES, Value
 from paddle_ranker.retrieval.vector_search import (
@@ -388,7 +388,7 @@ class Collection:
                 return now.hits(self._milvus().search(now, vectors, top_k, allowed))
             return now.search_vectors(by, vectors, top_k, allowed, breadth)
 
-    def begin_search(self, asked: Asking) -> Callable[[], list[Hits]]:
+    def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]:
         """Return a function that searches as `search` does."""
         return partial(self.search, *asked)
 
@@ -659,7 +659,7 @@ class Collection:
         vectors_of: Optional[VectorsOf] = None,
         *,
         merge: bool = True,
-        prepared: Sequence[Contents] = (),
+        prepared: Sequence[SegmentData] = (),
         files: Optional[StagedFiles] = None,
     ) -> Added:
         """Add documents, or replace those of the same id; durable when it returns, and nothing is added if it raises.
@@ -677,7 +677,7 @@ class Collection:
 
     def prepare(
         self, documents: Sequence[Document], files: StagedFiles, vectors_of: Optional[VectorsOf] = None
-    ) -> list[Contents]:
+    ) -> list[SegmentData]:
         """Work out words and vectors of documents, for `add`; others may write meanwhile."""
         refuse_text(documents, "documents", Document)
         return self._addition(vectors_of, files).prepare(documents)
@@ -687,7 +687,7 @@ class Collection:
         vectors_of: Optional[VectorsOf],
         files: StagedFiles,
         unfinished: Optional[Unfinished] = None,
-        prepared: Sequence[Contents] = (),
+        prepared: Sequence[SegmentData] = (),
     ) -> Addition:
         vectors_of = vectors_of or (lambda texts: self.tower(VECTORS).vectors(texts))
         write_states = None if self.info.states is None else self._write_states
@@ -711,7 +711,7 @@ class Collection:
         vectors_of: Optional[VectorsOf],
         merge: bool,
         sync: bool = False,
-        prepared: Sequence[Contents] = (),
+        prepared: Sequence[SegmentData] = (),
         files: Optional[StagedFiles] = None,
     ) -> Added:
         with self._one_thread_writing(), ExitStack() as ends:

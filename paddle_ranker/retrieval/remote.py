@@ -17,24 +17,18 @@ import itertools
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
-from dataclasses import dataclass, is_dataclass, replace
-from functools import cache, lru_cache, partial
-from pathlib import Path
-from typing import NamedTuple, Optional, Protocol, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Optional, Protocol, Union
 
 import numpy as np
 
-from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text, shortened
+from paddle_ranker.errors import DataError, RankerError, UsageError, brief, refuse_text
 from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.collection import Collection, Matches, how_searched, restricting
+from paddle_ranker.retrieval.collection import how_searched, restricting
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.facets import (
-    DATES,
-    NUMBERS,
     Counts,
     Facets,
     FieldSample,
@@ -42,403 +36,33 @@ from paddle_ranker.retrieval.facets import (
     Wanted,
     facets_of,
 )
-from paddle_ranker.retrieval.filters import Filter, FilterError
+from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document, Hits
-from paddle_ranker.retrieval.manifest import MILVUS, WORDS, IndexInfo, facts_of, info_of
+from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
-from paddle_ranker.retrieval.searchable import Anew, Asking, ShardError
+from paddle_ranker.retrieval.searchable import LookupRequest, ShardError, StaleSnapshot
+from paddle_ranker.retrieval.shard_service import MAY_REFUSE, READS, WRITES, Facts, Gone, read_answer
 from paddle_ranker.retrieval.sorting import SortedDocument, merged, sort_keys
-from paddle_ranker.retrieval.values import MOMENTS, CommonTypes, Value, is_value
+from paddle_ranker.retrieval.values import CommonTypes, Value
 from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals, Word, WordSearcher, shortest_first
-from paddle_ranker.retrieval.work import check, idle, in_turn, locking, reserve
+from paddle_ranker.retrieval.work import check, idle, locking, reserve
 from paddle_ranker.storage.untrusted import Unchecked
 
-_KEPT_SECONDS = 30.0  # that a shard keeps what a search sees, after the search's last call
-_MOST_KEPT = 32  # generations that a shard keeps for searches, beside the latest
-_WRITE_SECONDS = 10.0  # that a shard waits for another process which writes to its folder
 _CURRENT_SECONDS = 1.0  # that the facts of the shards are not asked for again, but by searches
 _LOOK_SECONDS = 0.1  # between two looks whether a search is still waited for
-_MOST_ANEW = 3  # times that a search is begun anew because shards have changed meanwhile
+_MOST_RESTARTS = 3  # times that a search begins again because shards have changed meanwhile
 _OF_WRITES = 20  # times as long a shard has for adding documents as for other calls
 _MOST_MERGED = 2  # versions of all shards, whose facts are kept together
 _AT_ONCE = 256  # documents that are fetched at a time
 _HELD = 1 << 22  # code points of documents that a search keeps, as it shows those that it has ranked
-_MATCHES = 8  # queries whose matching documents a shard keeps for totals and facets
 _NO_FIELDS: Mapping[str, float] = {}
-_DEEPEST = 200  # lists and objects of a value of a field inside each other
-_JSON: Mapping[type, object] = {
-    **{kind: kind for kind in (str, int, float, bool, type(None))},
-    list: list[object],
-    dict: dict[str, object],
-}
-_MOST = 1 << 48  # what a shard counts
 
 
 class Call(Protocol):
     """Transport to a shard: calls `ShardService.call` there."""
 
     def __call__(self, name: str, *args: Unchecked) -> Future[Unchecked]: ...
-
-
-class Facts(NamedTuple):
-    """A version of a shard: its `index.json`, the names of its documents' fields, BM25's totals if it has words."""
-
-    info: IndexInfo
-    fields: list[str]
-    totals: Optional[Totals]
-
-
-class _SentFacts(NamedTuple):
-    """`Facts` as they are sent: `info` is what `manifest.facts_of` says."""
-
-    info: object
-    fields: list[str]
-    totals: Optional[Totals]
-
-
-class Answer(NamedTuple):
-    """Answer of a shard, which `_read` checks: what comes from a shard is data.
-
-    version: generation that was asked
-    facts: of this version, None if the caller knows them
-    """
-
-    version: int
-    facts: Optional[_SentFacts]
-    result: Unchecked
-
-
-class Refused(NamedTuple):
-    """Error of a call because of what was asked, not because the shard failed: a name in `_REFUSALS`, and its text."""
-
-    kind: str
-    problem: str
-
-
-class _Gone(UsageError):
-    """A shard no longer has the generation that a search sees."""
-
-
-_REFUSALS: Mapping[str, type[RankerError]] = {
-    "gone": _Gone,
-    "filter": FilterError,
-    "usage": UsageError,
-    "data": DataError,
-}
-
-
-class _Seen:
-    """Generation of a shard that searches see; `used` is the time of the last call."""
-
-    def __init__(self, collection: Collection):
-        self.collection, self.used = collection, time.monotonic()
-        self.matching = lru_cache(maxsize=_MATCHES)(collection.matching)
-
-    @property
-    def facts(self) -> _SentFacts:
-        now = self.collection.generation
-        return _SentFacts(facts_of(now.info), now.fields, None if now.words is None else now.words.totals)
-
-    @property
-    def words(self) -> WordSearcher:
-        words = self.collection.generation.words
-        assert words is not None  # nothing of words is asked without them
-        return words
-
-    def matches(self, query: Optional[Asked], restricted: Optional[ParsedQuery]) -> Matches:
-        """Return the documents that match a query."""
-        return self.matching(query, restricted)
-
-
-class Read(NamedTuple):
-    """A question to a shard.
-
-    answer: answers it, given what is searched and what was asked
-    kind: type of the answer, see `_require`
-    fits: whether an answer of the type fits what was asked; given the answer, the shard's facts and what was asked
-    """
-
-    answer: Callable[..., Unchecked]  # type: ignore[explicit-any]  # any function
-    kind: object
-    fits: Callable[..., bool] = lambda *_: True  # type: ignore[explicit-any]
-
-
-def _is_count(value: int) -> bool:
-    return 0 <= value < _MOST
-
-
-def _are_facts(sent: _SentFacts, info: IndexInfo) -> bool:
-    """Return whether facts of a shard fit its `index.json`."""
-    if (totals := sent.totals) is None or info.words is None:
-        return totals is None and info.words is None
-    numbers = [totals.documents, *totals.lengths]
-    return len(totals.lengths) == len(info.schema.words) and all(map(_is_count, numbers))
-
-
-def _are_hits(found: list[Hits], facts: Facts, by: str, queries: Sequence[Asked], top_k: int, *_: object) -> bool:
-    spans = [one.passages for one in found if one.passages is not None]
-    return len(found) == len(queries) and all(
-        len(one.ids) == len({*one.ids}) == len(one.scores) <= top_k + _titled(one, top_k)
-        and not (np.diff(one.scores) > 0).any()
-        and (one.passages is None or len(one.passages) == len(one.ids))
-        for one in found
-    ) and all(0 <= span[0] < span[1] for own in spans for span in own if span is not None)  # fmt: skip
-
-
-def _titled(hits: Hits, top_k: int) -> int:
-    """Return how many hits have the query as their title; less than -`top_k` if that cannot be."""
-    if hits.titled is None:
-        return 0
-    count = int(np.count_nonzero(hits.titled))
-    return count if len(hits.titled) == len(hits.ids) and count <= top_k else -top_k - 1
-
-
-def _is_scale(found: FieldScale) -> bool:
-    if found.scale is None:
-        return True
-    kind, positions, counts = found.scale
-    return (
-        kind in (NUMBERS, DATES)
-        and 0 < len(positions) == len(counts)
-        and bool((positions[1:] > positions[:-1]).all() and ((counts >= 0) & (counts < _MOST)).all())
-        and (
-            kind == NUMBERS
-            or (positions.dtype.kind == "i" and MOMENTS[0] <= positions[0] <= positions[-1] < MOMENTS[1])
-        )
-    )
-
-
-def _are_counted(found: Mapping[str, Counts], facts: Facts, query: Asked, restricted: object,
-                 wanted: Facets) -> bool:  # fmt: skip
-    counts = [one for own in found.values() for one in own.items()]
-    return {*found} == {*wanted} and all(is_value(value) and _is_count(count) for value, count in counts)
-
-
-_READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
-    "facts": Read(lambda seen: None, None),
-    "counts": Read(
-        lambda seen, words: seen.words.counts_of(words),
-        list[int],
-        lambda found, facts, words: (
-            len(found) == len(words)
-            and 0 <= min(found, default=0) <= max(found, default=0) <= (facts.totals.documents if facts.totals else 0)
-        ),
-    ),
-    "near": Read(
-        lambda seen, word, unfinished: seen.words.near(word, unfinished),
-        list[tuple[str, int]],
-        lambda found, *_: all(_is_count(distance) for _, distance in found),
-    ),
-    "beginning": Read(
-        lambda seen, prefix, most: seen.words.beginning(prefix, most),
-        list[str],
-        lambda found, facts, prefix, most: len(found) <= most and all(one.startswith(prefix) for one in found),
-    ),
-    "common_types": Read(
-        lambda seen, fields: {name: seen.collection.generation.common_types(name) for name in fields},
-        dict[str, CommonTypes],
-        lambda found, facts, fields: {*found} == {*fields},
-    ),
-    "phrases": Read(
-        lambda seen, phrases: seen.collection.generation.found_phrases(phrases, required=True),
-        list[str],
-        lambda found, facts, phrases: found == [one for one in phrases if one in found],
-    ),
-    "search": Read(lambda seen, *args: seen.collection.search(*args), list[Hits], _are_hits),
-    "matches": Read(
-        lambda seen, query, restricted, where: seen.matches(query, restricted).count(where),
-        int,
-        lambda found, *_: _is_count(found),
-    ),
-    "first": Read(
-        lambda seen, query, restricted, *args: seen.matches(query, restricted).first(*args),
-        list[SortedDocument],
-        lambda found, facts, query, restricted, sort, count, *_: (
-            len({one.id for one in found}) == len(found) <= count
-            and all(
-                len(one.values) == len(sort) and all(value is None or is_value(value) for value in one.values)
-                for one in found
-            )
-        ),
-    ),
-    "scales": Read(
-        lambda seen, query, restricted, wanted: seen.matches(query, restricted).scales(wanted),
-        dict[str, FieldScale],
-        lambda found, facts, query, restricted, wanted: {*found} == {*wanted} and all(map(_is_scale, found.values())),
-    ),
-    "facet_values": Read(
-        lambda seen, query, restricted, wanted: seen.matches(query, restricted).values(wanted),
-        dict[str, Counts],
-        _are_counted,
-    ),
-    "explain_words": Read(
-        lambda seen, *args: seen.collection.explain_words(*args),
-        dict[str, dict[str, float]],
-        lambda found, facts, query, ids, *_: {*found} <= {*ids},
-    ),
-    "documents_of": Read(
-        lambda seen, ids: seen.collection.documents_of(ids),
-        dict[str, Document],
-        lambda found, facts, ids: {*found} <= {*ids} and all(id == one.id for id, one in found.items()),
-    ),
-    "values": Read(
-        lambda seen, field, type, ids: seen.collection.values(field, ids, type),
-        list[tuple[Value, ...]],
-        lambda found, facts, field, type, ids: (
-            len(found) == len(ids) and all(is_value(one) for own in found for one in own)
-        ),
-    ),
-    "missing": Read(
-        lambda seen, ids: seen.collection.missing(ids), list[str], lambda found, facts, ids: {*found} <= {*ids}
-    ),
-    "count": Read(lambda seen, where: seen.collection.count(where), int, lambda found, *_: _is_count(found)),
-    "scale": Read(
-        lambda seen, field, type: seen.collection.scale(field, type), FieldScale, lambda found, *_: _is_scale(found)
-    ),
-    "field_values": Read(
-        lambda seen, most, types: seen.collection.field_values(most, types),
-        dict[str, FieldSample],
-        lambda found, facts, most, types: all(
-            one.type == types.get(name) and all(map(is_value, one.values)) for name, one in found.items()
-        ),
-    ),
-    "query_vectors": Read(
-        lambda seen, field, queries: seen.collection.tower(field).query_vectors(queries),
-        Vectors,
-        lambda found, facts, field, queries: found.shape == (len(queries), facts.info.vector_fields[field].info.size),
-    ),
-}
-_WRITES: dict[str, Read] = {  # type: ignore[explicit-any]
-    "add": Read(
-        lambda collection, documents: collection.add(documents), Added, lambda found, *_: all(map(_is_count, found))
-    ),
-    "remove": Read(
-        lambda collection, ids: collection.remove(ids), int, lambda found, facts, ids: 0 <= found <= len(ids)
-    ),
-}
-_MAY_REFUSE = {"search", "query_vectors", *_WRITES}  # what was asked; all shards do, for they were built alike
-
-
-def _require(found: Unchecked, kind: Unchecked, depth: int = 0) -> None:
-    """Raise `ValueError` unless a value is of a type, with all that is in it: finite numbers, texts without surrogates.
-
-    kind: as in an annotation; `object` is a value of JSON
-    """
-    if depth > _DEEPEST:
-        raise ValueError("nested too deeply")
-    if kind is object:
-        kind = _JSON.get(type(found))
-        if kind is None:
-            raise ValueError(f"a {brief(type(found).__name__)} is no value of a field")
-    origin: object = get_origin(kind)
-    inner = get_args(kind)
-    if origin is Union:
-        for one in inner[:-1]:
-            with suppress(ValueError):
-                return _require(found, one, depth)
-        return _require(found, inner[-1], depth)
-    if origin is np.ndarray:
-        dtype = np.dtype(get_args(inner[1])[0])
-        if type(found) is not np.ndarray or found.dtype != dtype or not np.isfinite(found).all():
-            raise ValueError(f"expected finite numbers of {dtype}")
-        return None
-    wanted = type(None) if kind is None else dict if origin is Mapping else origin or kind
-    if type(found) is not wanted:
-        raise ValueError(f"a {brief(type(found).__name__)}, expected {brief(str(kind))}")
-    if origin in (list, frozenset):
-        for one in found:
-            _require(one, inner[0], depth + 1)
-    elif origin in (dict, Counter, Mapping):
-        for name, value in found.items():
-            _require(name, inner[0], depth + 1)
-            _require(value, inner[1] if len(inner) > 1 else int, depth + 1)
-    elif origin is tuple:
-        each = [inner[0]] * len(found) if inner[1:] == (...,) else inner
-        if len(each) != len(found):
-            raise ValueError(f"{len(found)} values, expected {len(each)}")
-        for one, of in zip(found, each):
-            _require(one, of, depth + 1)
-    elif (hints := _hints(kind)) is not None:
-        for name, of in hints.items():
-            _require(getattr(found, name), of, depth + 1)
-    elif isinstance(found, str):
-        found.encode("utf-8")  # raises a `ValueError` for half of a surrogate pair
-    elif isinstance(found, (int, float)) and not abs(found) <= sys.float_info.max:  # NaN, too
-        raise ValueError("a number that is not finite")
-    return None
-
-
-@cache
-def _hints(kind: type) -> Optional[dict[str, object]]:
-    """Return the types of the fields of a named tuple or a data class; None for another class."""
-    return get_type_hints(kind) if is_dataclass(kind) or hasattr(kind, "_fields") else None
-
-
-class ShardService:
-    """A shard's folder, open where it is; a `RemoteCollection` asks it.
-
-    Any number of threads may call it. It takes up what others add to the folder, and adds documents itself.
-
-    Raises `CheckpointError` for a folder that is no index, `UsageError` for one that cannot be a shard.
-    """
-
-    def __init__(self, folder: Union[str, Path]):
-        self._collection, self._lock = Collection.open(folder), threading.Lock()
-        self._seen: dict[int, _Seen] = {}  # by generation
-        _require_shard(self._collection.info, str(folder))
-
-    def call(self, name: str, *args: Unchecked) -> Union[Answer, Refused]:
-        """Answer a call of a `RemoteCollection`: a name of a fixed table, the version and what the caller knows of it.
-
-        Only errors of the shard are raised; one about what was asked is an answer.
-        """
-        version, known, *given = args
-        try:
-            if name in _WRITES:
-                with self._collection.writing(time.monotonic() + _WRITE_SECONDS):
-                    result = _WRITES[name].answer(self._collection, *given)
-                seen = self._at(None)
-            elif name in _READS:
-                seen = self._at(version)
-                result = in_turn(partial(_READS[name].answer, seen, *given))
-            else:
-                raise UsageError(f"shards have no {brief(name)}; use the same version of paddle_ranker everywhere")
-        except (UsageError, DataError) as error:
-            kind = next(name for name, one in _REFUSALS.items() if isinstance(error, one))
-            return Refused(kind, str(error))
-        version = seen.collection.info.generation
-        return Answer(version, None if version == known else seen.facts, result)
-
-    def close(self) -> None:
-        """Close the folder."""
-        self._collection.close()
-
-    def _at(self, version: Optional[int]) -> _Seen:
-        """Return what is searched: a generation that is still kept, or what the folder holds now."""
-        with self._lock:
-            if version not in self._seen:
-                if not self._collection.is_current:
-                    self._collection.refresh()
-                now = self._collection.snapshot()
-                version = now.info.generation if version is None else version
-                self._seen.setdefault(now.info.generation, _Seen(now))
-            if version not in self._seen:
-                raise _Gone(f"{self._collection.folder}: generation {version} is no longer kept; search again")
-            clock, latest = time.monotonic(), self._collection.info.generation
-            self._seen[version].used = clock
-            others = sorted(self._seen.keys() - {latest, version}, key=lambda one: self._seen[one].used)
-            for place, old in enumerate(others, start=1):
-                if clock - self._seen[old].used > _KEPT_SECONDS or place <= len(others) - _MOST_KEPT:
-                    del self._seen[old]
-            return self._seen[version]
-
-
-def _require_shard(info: IndexInfo, name: str) -> None:
-    if any(one.info.method == MILVUS for one in info.vector_fields.values()):
-        raise UsageError(f"{name}: has its vectors in Milvus, which searches one index at a time")
-    if info.others:
-        raise UsageError(f"{name}: is searched by {listed(info.others)}, which needs all documents in one folder")
 
 
 @dataclass(frozen=True)
@@ -501,7 +125,7 @@ class RemoteCollection:
         self._writing = threading.Lock()
         self._turn = itertools.count()
         self._pinned: Optional[dict[int, tuple[int, Facts]]] = None  # of a snapshot: what it sees
-        self._is_snapshot, self._begun_anew = False, 0
+        self._is_snapshot, self._restarts = False, 0
         self._lost: set[int] = set()  # shards that failed
         self._rest_until: dict[int, float] = {}  # by shard that did not answer; snapshots share it
         self._pinning = threading.Lock()
@@ -573,7 +197,7 @@ class RemoteCollection:
         """Return the tower of a vector field, which runs where a shard is: each call asks another one."""
         return _RemoteTower(self, field)
 
-    def begin_search(self, asked: Asking) -> Callable[[], list[Hits]]:
+    def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]:
         """Begin to search each shard; return a function that merges: equal scores in the order of the shards."""
         refuse_text(asked.queries, "queries", *ASKED)
         now, queries = self._now, asked.queries
@@ -812,7 +436,7 @@ class RemoteCollection:
     ) -> Callable[[], dict[int, Unchecked]]:
         """Call shards at once; return a function that waits for their answers.
 
-        It raises `ShardError` for shards that fail, or `Anew` if a search can go on without them.
+        It raises `ShardError` for shards that fail, or `StaleSnapshot` if a search can go on without them.
 
         apart: the calls are no part of a search; all must answer
         """
@@ -828,7 +452,7 @@ class RemoteCollection:
         def receive() -> dict[int, Unchecked]:
             results, seen = dict[int, Unchecked](), dict[int, tuple[int, Facts]]()
             refused = dict[int, RankerError]()
-            self._wait([*futures.values()], self._timeout * (_OF_WRITES if name in _WRITES else 1))
+            self._wait([*futures.values()], self._timeout * (_OF_WRITES if name in WRITES else 1))
             for number, future in futures.items():
                 if not future.done():
                     self._rest_until[number] = time.monotonic() + self._timeout
@@ -840,7 +464,7 @@ class RemoteCollection:
                     failed[number] = error
                 else:
                     try:
-                        answer = _read(future.result(), name, args[number], known[number], pinned is not None)
+                        answer = read_answer(future.result(), name, args[number], known[number], pinned is not None)
                         self._require_alike(answer)
                     except ValueError as problem:
                         failed[number] = DataError(f"its answer to {name} is malformed: {problem}")
@@ -849,9 +473,9 @@ class RemoteCollection:
                         refused[number] = answer
                     else:
                         seen[number], results[number] = answer[0], answer[1]
-            if any(isinstance(one, _Gone) for one in refused.values()) and self._begun_anew < _MOST_ANEW:
-                raise Anew(self._anew(()))
-            if refused and (name in _WRITES or name not in _READS or (name in _MAY_REFUSE and not results)):
+            if any(isinstance(one, Gone) for one in refused.values()) and self._restarts < _MOST_RESTARTS:
+                raise StaleSnapshot(self._fresh(()))
+            if refused and (name in WRITES or name not in READS or (name in MAY_REFUSE and not results)):
                 raise next(iter(refused.values()))
             failed.update(refused)
             if pinned is None:
@@ -893,12 +517,12 @@ class RemoteCollection:
                 "log and start it again, or search with partial=True"
             )
         if self._pinned is not None:
-            raise Anew(self._anew(failed))
+            raise StaleSnapshot(self._fresh(failed))
         self._lost = lost
 
-    def _anew(self, failed: Iterable[int]) -> RemoteCollection:
+    def _fresh(self, failed: Iterable[int]) -> RemoteCollection:
         found = self.snapshot()
-        found._lost, found._begun_anew = self._lost | {*failed}, self._begun_anew + 1
+        found._lost, found._restarts = self._lost | {*failed}, self._restarts + 1
         return found
 
     def _any(self, name: str, *args: Unchecked) -> Unchecked:
@@ -912,45 +536,6 @@ class RemoteCollection:
                 if number == start + total - 1:
                     raise
         return None
-
-
-def _read(
-    answer: Unchecked, name: str, args: Sequence[Unchecked], known: Optional[tuple[int, Facts]], is_pinned: bool
-) -> Union[RankerError, tuple[tuple[int, Facts], Unchecked]]:
-    """Return the version and the facts of a shard, and its result; or why it has refused what was asked.
-
-    known: what is known of the shard; is_pinned: it was asked for just that
-
-    Raises `ValueError` for what is no answer to a call.
-    """
-    if type(answer) is Refused:
-        _require(answer, Refused)
-        if answer.kind not in _REFUSALS:
-            raise ValueError(f"{brief(answer.kind)} is no reason to refuse")
-        return _REFUSALS[answer.kind](shortened(answer.problem))
-    if type(answer) is not Answer:
-        raise ValueError(f"a {brief(type(answer).__name__)}")
-    version, sent, result = answer
-    _require(version, int)
-    if sent is None:
-        if known is None or version != known[0]:
-            raise ValueError(f"nothing is known of version {version}")
-        facts = known[1]
-    else:
-        _require(sent, _SentFacts)
-        try:
-            facts = Facts(info_of(sent.info), sent.fields, sent.totals)
-        except (KeyError, TypeError, UsageError) as error:
-            raise ValueError(f"index.json: {brief(str(error))}") from None
-        if facts.info.generation != version or not _are_facts(sent, facts.info):
-            raise ValueError("facts of something else")
-    if is_pinned and (known is None or version != known[0]):
-        raise ValueError(f"version {version} was not asked for")
-    read = {**_READS, **_WRITES}[name]
-    _require(result, read.kind)
-    if not read.fits(result, facts, *args):
-        raise ValueError("it does not fit what was asked")
-    return (version, facts), result
 
 
 def _text_of(error: BaseException) -> str:

@@ -43,7 +43,7 @@ from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
-from paddle_ranker.retrieval.searchable import Anew, Asking, Matching, Searchable
+from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Searchable, StaleSnapshot
 from paddle_ranker.retrieval.shards import Shards, open_index
 from paddle_ranker.retrieval.sorting import MOST_SORTED, SortedDocument
 from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
@@ -348,7 +348,9 @@ class Search:
         if has_vectors and not isinstance(asked, np.ndarray):
             asked = self.collection.tower(searcher).query_vectors([str(one) for one in asked])
         fields = self.fusion.fields if searcher == WORDS else {}
-        asking = Asking(searcher, asked, self._depth, self.where, *breadth, fields, self.restricted, searcher == WORDS)
+        asking = LookupRequest(
+            searcher, asked, self._depth, self.where, *breadth, fields, self.restricted, searcher == WORDS
+        )
         return self.collection.begin_search(asking)
 
     @property
@@ -825,7 +827,7 @@ def run_searches(now: Searchable, begin: Callable[[Searchable], list[Search]], m
             if searches:
                 _run(searches, models)
             return searches
-        except Anew as error:
+        except StaleSnapshot as error:
             now = error.collection
 
 

@@ -24,8 +24,8 @@ class ShardError(RankerError):
     """A shard failed, or does not answer."""
 
 
-class Anew(RankerError):
-    """A search must be begun anew: a shard no longer has, or tells, the documents that it began with.
+class StaleSnapshot(RankerError):
+    """A shard no longer has the documents that a search began with, or does not answer: the search begins again.
 
     Attribute: `collection`, a new snapshot to search in.
     """
@@ -35,8 +35,8 @@ class Anew(RankerError):
         self.collection = collection
 
 
-class Asking(NamedTuple):
-    """What a collection is asked for, the parameters of `Collection.search`."""
+class LookupRequest(NamedTuple):
+    """Search by one searcher: the parameters of `Collection.search`."""
 
     by: str
     queries: Union[Sequence[Asked], Vectors]
@@ -102,7 +102,7 @@ class Searchable(Protocol):
 
     def tower(self, field: str) -> FieldTower: ...
 
-    def begin_search(self, asked: Asking) -> Callable[[], list[Hits]]: ...
+    def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]: ...
 
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str: ...
 

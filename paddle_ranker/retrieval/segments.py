@@ -96,7 +96,7 @@ class FieldVectors:
         return mask if self.passages is None else mask[self.passages[:, 0]]
 
 
-class Contents(NamedTuple):
+class SegmentData(NamedTuple):
     """What a segment is made of: documents, their vectors by field, and their words, where it has these."""
 
     documents: Sequence[Document]
@@ -467,7 +467,7 @@ def file_prefix(field: str) -> str:
 
 
 def write_segment(
-    folder: Path, contents: Contents, write_index: Mapping[str, WriteIndex] = _NO_INDEX, schema: Schema = _ONE_TEXT
+    folder: Path, contents: SegmentData, write_index: Mapping[str, WriteIndex] = _NO_INDEX, schema: Schema = _ONE_TEXT
 ) -> None:
     """Write a segment into a new folder, whole or not at all.
 

@@ -235,7 +235,7 @@ class _Shard:
     """A shard's folder; see `ShardService`."""
 
     def __init__(self, folder: str):
-        from paddle_ranker.retrieval.remote import ShardService
+        from paddle_ranker.retrieval.shard_service import ShardService
 
         self._service = ShardService(folder)
         self._threads = ThreadPoolExecutor(max(2, runtime.usable_cores()), thread_name_prefix="shard")

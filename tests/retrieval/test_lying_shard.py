@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.remote import Answer, Call, Refused, RemoteCollection, ShardService
-from paddle_ranker.retrieval.searchable import Anew, ShardError
+from paddle_ranker.retrieval.remote import Call, RemoteCollection
+from paddle_ranker.retrieval.searchable import ShardError, StaleSnapshot
+from paddle_ranker.retrieval.shard_service import Answer, Refused, ShardService
 from paddle_ranker.retrieval.shards import Shards
 from tests.checkout import ONCE
 from tests.retrieval.test_remote import QUERY, folders, pool, said, searched, searcher_of, through, vectors_of
@@ -129,7 +130,7 @@ def test_no_change_of_an_answer_is_more_than_a_failed_shard(folders: list[Path],
             failed += search.collection.shards["failed"]  # type: ignore[index]
         except Exception as error:
             is_large = "too many values" in str(error)  # which a shard may say
-            assert isinstance(error, (Anew, ShardError)) or is_large, (number, repr(error))
+            assert isinstance(error, (StaleSnapshot, ShardError)) or is_large, (number, repr(error))
             failed += 1
         except BaseException as error:
             raise AssertionError(number) from error
@@ -171,7 +172,7 @@ def test_what_a_shard_sends_is_not_raised(folders: list[Path], pool: Executor, a
         assert search.shards == {"total": 4, "failed": 1} and search.results()
     else:
         assert lied_at == "explain_words" and rest.results()
-    with pytest.raises((ShardError, Anew), match=r"shard 2 of 4 failed|search again") as caught:
+    with pytest.raises((ShardError, StaleSnapshot), match=r"shard 2 of 4 failed|search again") as caught:
         found = searcher_of(RemoteCollection([calls[0], call, *calls[2:]]))
         (search,) = found.run([QUERY], group_by="year")
         search.collection.explain_words(search.words, [one.id for one in search.results()])

@@ -26,10 +26,11 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.reading import ParsedQuery
-from paddle_ranker.retrieval.remote import Call, RemoteCollection, ShardService
+from paddle_ranker.retrieval.remote import Call, RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings, filter_of
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
+from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.scoring.ranker import Ranker
 
@@ -352,7 +353,7 @@ def test_a_search_sees_one_generation_of_each_shard(tmp_path: Path, pool: Execut
 def test_a_search_begins_anew_when_its_generation_is_gone(
     tmp_path: Path, pool: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.remote._KEPT_SECONDS", -1.0)
+    monkeypatch.setattr("paddle_ranker.retrieval.shard_service._KEPT_SECONDS", -1.0)
     service, is_new = ShardService(words_only(tmp_path / "0", [document(1)])), [True]
 
     def call(name: str, *args: Any) -> Future[Any]:

@@ -24,10 +24,11 @@ from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
+from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings, unpack_position
 from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.work import Abandoned, Caller, Turns
 from tests.retrieval.test_remote import through

@@ -16,10 +16,11 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
+from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import Shards
 from tests.retrieval.test_remote import through
 from tests.serving.test_search import Site

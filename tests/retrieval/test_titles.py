@@ -17,10 +17,11 @@ from paddle_ranker.retrieval.fusion import TITLE, Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.learning import JudgedList, learn_title
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
+from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.scoring.ranker import Ranker
 from tests.serving.test_search import Site

@@ -21,10 +21,11 @@ from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Condition, Filter, FilterError
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
+from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Listing, Search, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.values import TYPES, order_value, period_of
 from tests.serving.test_search import Site

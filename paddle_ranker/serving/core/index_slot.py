@@ -18,7 +18,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.searchable import Anew, Asking, Searchable, ShardError
+from paddle_ranker.retrieval.searchable import LookupRequest, Searchable, ShardError, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Reserve
@@ -121,9 +121,11 @@ class IndexSlot(Slot[ServedIndex]):
         for name in collection.searchers:
             if name in collection.info.vector_fields:
                 if name != VECTORS:  # whose tower has a slot
-                    collection.begin_search(Asking(name, collection.tower(name).query_vectors([_PROBE]), 1))()
+                    collection.begin_search(LookupRequest(name, collection.tower(name).query_vectors([_PROBE]), 1))()
             else:
-                collection.begin_search(Asking(name, [_PROBE], 1))()  # loads a tokenizer, builds an index in memory
+                collection.begin_search(
+                    LookupRequest(name, [_PROBE], 1)
+                )()  # loads a tokenizer, builds an index in memory
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
         collection.read_words(ParsedQuery(_UNKNOWN), synonyms=synonyms)
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
@@ -233,6 +235,6 @@ class IndexSlot(Slot[ServedIndex]):
         """
         try:
             return await self.work.run(1, deadline, partial(work, *arguments), reserve)
-        except (Anew, ShardError) as error:
+        except (StaleSnapshot, ShardError) as error:
             _LOG.warning("%s", error)
             raise Fault(UNAVAILABLE, "a shard of the index fails; see the server's log", retry_after=1.0) from error

@@ -20,7 +20,7 @@ from paddle_ranker.retrieval.contents import StagedFiles
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
-from paddle_ranker.retrieval.segments import Contents, alike
+from paddle_ranker.retrieval.segments import SegmentData, alike
 from paddle_ranker.retrieval.work import Abandoned, Caller, Reserve, Turns, wait_for
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
@@ -113,7 +113,7 @@ class IndexWriter:
         loop = asyncio.get_running_loop()
         vectors_of = partial(self._vectors, loop, deadline)
 
-        def prepare(collection: Collection) -> list[Contents]:
+        def prepare(collection: Collection) -> list[SegmentData]:
             return collection.prepare(made(collection), files, vectors_of)
 
         def add(collection: Collection) -> Added:

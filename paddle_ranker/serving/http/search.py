@@ -39,7 +39,7 @@ from paddle_ranker.retrieval.search import (
     SortedPosition,
     unpack_position,
 )
-from paddle_ranker.retrieval.searchable import Anew, Searchable
+from paddle_ranker.retrieval.searchable import Searchable, StaleSnapshot
 from paddle_ranker.retrieval.sorting import MOST_SORTED
 from paddle_ranker.retrieval.values import STORED
 from paddle_ranker.retrieval.words import single_token
@@ -208,7 +208,7 @@ class SearchRoutes:
             found = self._pipeline.search(query, loop, deadline, now)
             try:
                 return found, *self._written(asked, found)
-            except Anew as error:  # shards have changed since
+            except StaleSnapshot as error:  # shards have changed since
                 now = error.collection
 
     def _written(self, asked: SearchRequest, found: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
@@ -254,7 +254,7 @@ class SearchRoutes:
         while True:
             try:
                 return {**_fields(collection), "suggest": is_suggesting(collection, self._pipeline.index.options)}
-            except Anew as error:  # a shard fails: the others go on
+            except StaleSnapshot as error:  # a shard fails: the others go on
                 collection = error.collection
 
     def _query(self, asked: SearchRequest) -> Query:

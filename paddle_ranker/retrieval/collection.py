@@ -350,7 +350,7 @@ class Collection:
         ef: Optional[int] = None,
         nprobe: Optional[int] = None,
         fields: Mapping[str, float] = _AS_BUILT,
-        restricted: Optional[ParsedQuery] = None,
+        phrase_filter: Optional[ParsedQuery] = None,
         titles: bool = False,
     ) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order.
@@ -359,14 +359,14 @@ class Collection:
         where: only documents whose fields meet it
         ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
         fields: other weights of some fields, for words
-        restricted: only documents with its phrases and nothing that it excludes, as of `holding`
+        phrase_filter: only documents with its phrases and nothing that it excludes; see `Collection.phrase_filter`
         titles: find by words up to `top_k` documents more, those whose whole title is the query, and name them
         """
         refuse_text(queries, "queries", *ASKED)
         now = self._now
         if by not in self.searchers:
             raise UsageError(f"{self.folder}: cannot be searched by {quoted(by)}, only by {listed(self.searchers)}")
-        allowed, kept = now.allowed(where), None if restricted is None else now.kept(restricted)
+        allowed, kept = now.allowed(where), None if phrase_filter is None else now.kept(phrase_filter)
         if kept is not None:
             allowed = kept if allowed is None else [one & other for one, other in zip(allowed, kept)]
         if by == WORDS:
@@ -472,13 +472,13 @@ class Collection:
         words = self._now.words
         return None if words is None or words.reader is None else words.reader.better(query)
 
-    def holding(self, query: ParsedQuery) -> Optional[ParsedQuery]:
+    def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
         """Return a query with those of its phrases that documents must have; None: it restricts nothing.
 
         A phrase that no document has, or none with those before, is not required. A document has a phrase if a searched
         field has it word for word, whatever the cases, widths and spaces.
         """
-        return restricting(query, self._now.found_phrases(query.phrases) if query.phrases else ())
+        return phrase_filter_of(query, self._now.found_phrases(query.phrases) if query.phrases else ())
 
     def words_given(self, query: WordQuery) -> dict[str, str]:
         """Map each token of a correction or a synonym to the part of the query that it stands for."""
@@ -503,10 +503,10 @@ class Collection:
             for id in ids
         ]
 
-    def matching(self, query: Optional[Asked], restricted: Optional[ParsedQuery] = None) -> Matches:
+    def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> Matches:
         """Return the documents that share a word with a query; None: all documents.
 
-        restricted: as of `search`
+        phrase_filter: as of `search`
 
         Raises `UsageError` for a query of an index without words.
         """
@@ -517,7 +517,7 @@ class Collection:
             raise UsageError(f"{self.folder}: has no words")
         else:
             masks = now.words.matching(query)
-        kept = None if restricted is None else now.kept(restricted)
+        kept = None if phrase_filter is None else now.kept(phrase_filter)
         return Matches(now, masks if kept is None else [mask & own for mask, own in zip(masks, kept)])
 
     def scale(self, field: str, type: str = "") -> FieldScale:
@@ -954,7 +954,7 @@ def how_searched(info: IndexInfo, by: str, ef: Optional[int] = None, nprobe: Opt
     return how_found(vectors, check_breadth(vectors, ef, nprobe))
 
 
-def restricting(query: ParsedQuery, found: Sequence[str]) -> Optional[ParsedQuery]:
+def phrase_filter_of(query: ParsedQuery, found: Sequence[str]) -> Optional[ParsedQuery]:
     """Return what a query restricts a search to, given those of its phrases that documents have; None: to nothing."""
     refuse_text(found, "found")
     return ParsedQuery("", tuple(found), query.excluded) if found or query.excluded else None

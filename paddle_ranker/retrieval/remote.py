@@ -26,7 +26,7 @@ import numpy as np
 
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, refuse_text
 from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.collection import how_searched, restricting
+from paddle_ranker.retrieval.collection import how_searched, phrase_filter_of
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.facets import (
     Counts,
@@ -243,16 +243,16 @@ class RemoteCollection:
         (counted,), words = now._counted([query]), now._all.words
         return {} if words is None else words.weights_of(counted)
 
-    def holding(self, query: ParsedQuery) -> Optional[ParsedQuery]:
+    def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
         now, found, left = self._now, list[str](), list(query.phrases)
         while left:
             asked = [*found, *left]
             most = max(map(len, now._ask("phrases", asked).values()))  # each shard has those up to one of them
             found, left = asked[:most], asked[most + 1 :]
-        return restricting(query, found)
+        return phrase_filter_of(query, found)
 
-    def matching(self, query: Optional[Asked], restricted: Optional[ParsedQuery] = None) -> RemoteMatches:
-        return RemoteMatches(self._now, query, restricted)
+    def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> RemoteMatches:
+        return RemoteMatches(self._now, query, phrase_filter)
 
     def explain_words(
         self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _NO_FIELDS
@@ -549,8 +549,8 @@ def _text_of(error: BaseException) -> str:
 class RemoteMatches:
     """Documents of a snapshot that match a query; see `Matches`."""
 
-    def __init__(self, now: RemoteCollection, query: Optional[Asked], restricted: Optional[ParsedQuery]):
-        self._now, self._of = now, (query.query if isinstance(query, CountedQuery) else query, restricted)
+    def __init__(self, now: RemoteCollection, query: Optional[Asked], phrase_filter: Optional[ParsedQuery]):
+        self._now, self._of = now, (query.query if isinstance(query, CountedQuery) else query, phrase_filter)
 
     def count(self, where: Optional[Filter]) -> int:
         return sum(self._now._ask("matches", *self._of, self._now._checked(where)).values())

@@ -313,14 +313,14 @@ class Search:
         return self.collection.read_words(self.query, self.settings.prefix, self.settings.synonyms)
 
     @once
-    def restricted(self) -> Optional[ParsedQuery]:
+    def phrase_filter(self) -> Optional[ParsedQuery]:
         """The query's phrases that documents must have, and what they must not have; None: nothing of both."""
-        return self.collection.holding(self.query)
+        return self.collection.phrase_filter(self.query)
 
     @property
     def unfound(self) -> list[str]:
         """The query's phrases that no document has: they are not required."""
-        found = () if self.restricted is None else self.restricted.phrases
+        found = () if self.phrase_filter is None else self.phrase_filter.phrases
         return [phrase for phrase in self.query.phrases if phrase not in found]
 
     @property
@@ -349,7 +349,7 @@ class Search:
             asked = self.collection.tower(searcher).query_vectors([str(one) for one in asked])
         fields = self.fusion.fields if searcher == WORDS else {}
         asking = LookupRequest(
-            searcher, asked, self._depth, self.where, *breadth, fields, self.restricted, searcher == WORDS
+            searcher, asked, self._depth, self.where, *breadth, fields, self.phrase_filter, searcher == WORDS
         )
         return self.collection.begin_search(asking)
 
@@ -545,7 +545,7 @@ class Search:
     @once
     def _matches(self) -> Matching:
         """The documents that share a word with the query; all if words are not searched."""
-        return self.collection.matching(self.words if WORDS in self.searchers else None, self.restricted)
+        return self.collection.matching(self.words if WORDS in self.searchers else None, self.phrase_filter)
 
     def total(self) -> Optional[int]:
         """Return how many documents share a word with the query and meet the filter; None without words."""
@@ -888,7 +888,7 @@ def _begin_lookups(
         asked = vectors
     else:
         asked = [one.words if searcher == WORDS else one.model_text for one in searches]
-    if all(one.restricted is None for one in searches):
+    if all(one.phrase_filter is None for one in searches):
         return [searches[0].begin_lookup(searcher, asked)]
     return [one.begin_lookup(searcher, asked[number : number + 1]) for number, one in enumerate(searches)]
 

@@ -45,7 +45,7 @@ class LookupRequest(NamedTuple):
     ef: Optional[int] = None
     nprobe: Optional[int] = None
     fields: Mapping[str, float] = MappingProxyType({})
-    restricted: Optional[ParsedQuery] = None
+    phrase_filter: Optional[ParsedQuery] = None
     titles: bool = False
 
 
@@ -116,9 +116,9 @@ class Searchable(Protocol):
 
     def word_weights(self, query: Asked) -> dict[str, float]: ...
 
-    def holding(self, query: ParsedQuery) -> Optional[ParsedQuery]: ...
+    def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]: ...
 
-    def matching(self, query: Optional[Asked], restricted: Optional[ParsedQuery] = None) -> Matching: ...
+    def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> Matching: ...
 
     def explain_words(
         self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = ...

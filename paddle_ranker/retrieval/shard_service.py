@@ -122,9 +122,9 @@ class _Seen:
         assert words is not None  # nothing of words is asked without them
         return words
 
-    def matches(self, query: Optional[Asked], restricted: Optional[ParsedQuery]) -> Matches:
+    def matches(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery]) -> Matches:
         """Return the documents that match a query."""
-        return self.matching(query, restricted)
+        return self.matching(query, phrase_filter)
 
 
 class Read(NamedTuple):
@@ -185,7 +185,7 @@ def _is_scale(found: FieldScale) -> bool:
     )
 
 
-def _are_counted(found: Mapping[str, Counts], facts: Facts, query: Asked, restricted: object,
+def _are_counted(found: Mapping[str, Counts], facts: Facts, query: Asked, phrase_filter: object,
                  wanted: Facets) -> bool:  # fmt: skip
     counts = [one for own in found.values() for one in own.items()]
     return {*found} == {*wanted} and all(is_value(value) and _is_count(count) for value, count in counts)
@@ -223,14 +223,14 @@ READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
     ),
     "search": Read(lambda seen, *args: seen.collection.search(*args), list[Hits], _are_hits),
     "matches": Read(
-        lambda seen, query, restricted, where: seen.matches(query, restricted).count(where),
+        lambda seen, query, phrase_filter, where: seen.matches(query, phrase_filter).count(where),
         int,
         lambda found, *_: _is_count(found),
     ),
     "first": Read(
-        lambda seen, query, restricted, *args: seen.matches(query, restricted).first(*args),
+        lambda seen, query, phrase_filter, *args: seen.matches(query, phrase_filter).first(*args),
         list[SortedDocument],
-        lambda found, facts, query, restricted, sort, count, *_: (
+        lambda found, facts, query, phrase_filter, sort, count, *_: (
             len({one.id for one in found}) == len(found) <= count
             and all(
                 len(one.values) == len(sort) and all(value is None or is_value(value) for value in one.values)
@@ -239,12 +239,14 @@ READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
         ),
     ),
     "scales": Read(
-        lambda seen, query, restricted, wanted: seen.matches(query, restricted).scales(wanted),
+        lambda seen, query, phrase_filter, wanted: seen.matches(query, phrase_filter).scales(wanted),
         dict[str, FieldScale],
-        lambda found, facts, query, restricted, wanted: {*found} == {*wanted} and all(map(_is_scale, found.values())),
+        lambda found, facts, query, phrase_filter, wanted: (
+            {*found} == {*wanted} and all(map(_is_scale, found.values()))
+        ),
     ),
     "facet_values": Read(
-        lambda seen, query, restricted, wanted: seen.matches(query, restricted).values(wanted),
+        lambda seen, query, phrase_filter, wanted: seen.matches(query, phrase_filter).values(wanted),
         dict[str, Counts],
         _are_counted,
     ),

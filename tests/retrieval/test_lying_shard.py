@@ -119,7 +119,7 @@ def test_no_change_of_an_answer_is_more_than_a_failed_shard(folders: list[Path],
         try:
             elsewhere = RemoteCollection([calls[0], lying, *calls[2:]], partial=True)
             (search,) = searcher_of(elsewhere).run([query], 9, where, group_by="year")
-            matching = search.collection.matching(search.words, search.restricted)
+            matching = search.collection.matching(search.words, search.phrase_filter)
             assert matching.count(search.where) >= 0
             if name == "first":
                 matching.first(["-year", "kind"], 5, None, search.where)

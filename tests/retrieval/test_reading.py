@@ -432,7 +432,7 @@ def test_phrases_are_found_where_their_text_stands(tmp_path: Path) -> None:
                     if not is_inside and not (goes_on and unicodedata.category(parts[-1][-1])[0] in "LMN"):
                         wanted.add(id)
             generation = collection._generation
-            found = collection.holding(ParsedQuery("", (phrase,)))
+            found = collection.phrase_filter(ParsedQuery("", (phrase,)))
             kept = generation.kept(ParsedQuery("", (phrase,)))[0]
             assert {id for id, has in zip(texts, kept) if has} == wanted, (options, phrase)
             assert (found is not None) == bool(wanted)
@@ -647,7 +647,7 @@ def test_a_search_that_reads_many_documents_keeps_no_other_waiting(collection: C
     reached, done = threading.Event(), threading.Event()
 
     class Slow(Collection):
-        def holding(self, query: ParsedQuery) -> Optional[ParsedQuery]:
+        def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
             reached.set()
             assert done.wait(20)
             return None
@@ -655,7 +655,7 @@ def test_a_search_that_reads_many_documents_keeps_no_other_waiting(collection: C
     slow = Slow(collection.folder, collection._generation, None)
     one, other = (Search(own, "rolling", ["words"], SearchSettings()) for own in (slow, collection))
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(lambda: one.restricted)
+        waiting = pool.submit(lambda: one.phrase_filter)
         assert reached.wait(20)
-        assert other.restricted is None and not waiting.done()
+        assert other.phrase_filter is None and not waiting.done()
         done.set()

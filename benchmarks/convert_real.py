@@ -25,6 +25,7 @@ from benchmarks.inputs import real_data_folder
 from paddle_ranker import runtime
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 
@@ -184,14 +185,13 @@ def our_outputs(encoder: Path, ranker: Path, pairs: Sequence[tuple[str, str]]) -
     import paddle
 
     from paddle_ranker.model.folder import Fresh, start_ranker
-    from paddle_ranker.model.kinds import load_ranker
 
     parts = start_ranker(encoder, Fresh("cross_encoder", match_embeddings=False))
     encoded = parts.row_encoder.encode([query for query, _ in pairs], [title for _, title in pairs])
     input_ids, token_type_ids = encoded.pad(range(len(pairs))).values()
     mask = (np.arange(input_ids.shape[1]) < encoded.lengths[:, None]).astype(np.int64)
     parts.network.eval()
-    network = load_ranker(ranker).network
+    network = load_model(ranker, RANKER).network
     network.eval()
     tensors = paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)
     with paddle.no_grad():

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.harness.report import format_table
 from benchmarks.harness.workers import Worker, Workers
 from benchmarks.inputs import chosen
-from paddle_ranker.model.exported import is_exported
+from paddle_ranker.model.model_folder import identify
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.scoring.engines.registry import DYGRAPH, exported_engines
 
@@ -37,7 +37,7 @@ def run(options: OpeningOptions) -> None:
     folder = Path(options.model)
     largest = max((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
     read, copy = read_and_copy(largest)
-    engines = chosen("engines", options.engines, exported_engines()) if is_exported(folder) else [DYGRAPH]
+    engines = chosen("engines", options.engines, exported_engines()) if identify(folder).is_exported else [DYGRAPH]
     rows = [opened(folder, engine, options.processes) for engine in engines]
     print(f"{largest.name}, {largest.stat().st_size / 1e6:,.0f} MB: read in {read:.2f} s, copied in {copy:.2f} s")
     cells = [

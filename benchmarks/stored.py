@@ -25,6 +25,7 @@ from benchmarks.harness.report import Goal, format_table, ratio
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
 from paddle_ranker import runtime
 from paddle_ranker.data.records import write_records
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.engines.precisions import has_bf16
 from paddle_ranker.scoring.engines.registry import exported_engines, int8_engines
@@ -96,7 +97,6 @@ def make_systems(options: StoredOptions, folder: Path, titles: list[str], some: 
     from paddle_ranker.export.quantize import quantize_folder
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
-    from paddle_ranker.model.kinds import load_ranker
     from paddle_ranker.scoring.stored import new_states
     from paddle_ranker.scoring.stored_ranker import SplitRanker, StoredRanker
 
@@ -111,7 +111,7 @@ def make_systems(options: StoredOptions, folder: Path, titles: list[str], some: 
         model = start_ranker(folder / "ranker", Fresh("pairwise", similarity=tower, stored_titles=layers))
         model.network.eval()
         save_ranker(trained, model.network, model.row_encoder, model.info)
-        export_model(load_ranker(trained), exported, onnx=True)
+        export_model(load_model(trained, RANKER), exported, onnx=True)
         few = str(some)
         quantize_folder(
             QuantizeOptions(

@@ -5,13 +5,11 @@ paddle-ranker evaluate --model checkpoint/best --test dev.tsv
 
 from __future__ import annotations
 
-from functools import partial
-
 from paddle_ranker.commands.evaluate import evaluate
 from paddle_ranker.evaluation.options import EvaluateOptions
 from paddle_ranker.options import main_of
 
-main = main_of(partial(evaluate, expected_kind="cross_encoder"), EvaluateOptions, __doc__)
+main = main_of(evaluate, EvaluateOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ paddle-ranker export-serving --model output
 
 from __future__ import annotations
 
-from functools import partial
-
 from paddle_ranker.commands.export_serving import ExportServingOptions, export_serving
 from paddle_ranker.options import main_of
 
-main = main_of(partial(export_serving, expected_kind="cross_encoder"), ExportServingOptions, __doc__)
+main = main_of(export_serving, ExportServingOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def predict(options: PredictCeOptions) -> None:
 
     Queries are in the order of their first occurrence in the file.
     """
-    predict_pairs(options, "cross_encoder", names=("text_a", "text_b"))
+    predict_pairs(options, names=("text_a", "text_b"))
 
 
 main = main_of(predict, PredictCeOptions, __doc__, ends_with_reader=True)

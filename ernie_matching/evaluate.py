@@ -32,7 +32,7 @@ def evaluate(options: EvaluatePairwiseOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
 
-    parts, pairs, logits = score_measured_pairs(options, "pairwise")
+    parts, pairs, logits = score_measured_pairs(options)
     print_evaluation(options, pairs, logits, _margin_loss(options, parts.info, pairs, logits))
 
 

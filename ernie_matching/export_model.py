@@ -5,12 +5,10 @@ paddle-ranker export --model checkpoint/best --output output --onnx
 
 from __future__ import annotations
 
-from functools import partial
-
 from paddle_ranker.commands.export import ExportOptions, export
 from paddle_ranker.options import main_of
 
-main = main_of(partial(export, expected_kind="pairwise"), ExportOptions, __doc__)
+main = main_of(export, ExportOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from paddle_ranker.scoring.options import PrintingOptions
 
 def predict(options: PrintingOptions) -> None:
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order."""
-    predict_pairs(options, "pairwise")
+    predict_pairs(options)
 
 
 main = main_of(predict, PrintingOptions, __doc__, ends_with_reader=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional, Union, cast
+from typing import Callable, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from scipy.special import softmax
 from multimodal_entailment import kind  # noqa: F401  # registers the kind of model
 from multimodal_entailment.data import PostPair, images_of
 from multimodal_entailment.images import ImageError, ImageLimits, load_image
-from multimodal_entailment.info import LABELS, EntailmentInfo
+from multimodal_entailment.info import ENTAILMENT, LABELS, EntailmentInfo
 from multimodal_entailment.posts import PostEncoder, Posts
 from paddle_ranker import runtime
 from paddle_ranker.encoding.batching import scoring_batches
@@ -28,7 +28,7 @@ from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.loading import ScoringModel, model_path, open_model
+from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 
 Image = Union[str, Path, bytes]  # a file, or the bytes of a file
@@ -169,11 +169,12 @@ class Entailment:
 
         Raises `CheckpointError` if the folder is neither or is damaged, and every error of `open_model`.
         """
-        EntailmentInfo.read(model_path(folder))  # raises for another kind of model
         runtime.prepare()
-        model = cast(ScoringPosts, open_model(folder, options))
         return cls(
-            model, batch_size=batch_size, workers=workers or runtime.usable_cores(), limits=limits or ImageLimits()
+            open_model(folder, ENTAILMENT, options),
+            batch_size=batch_size,
+            workers=workers or runtime.usable_cores(),
+            limits=limits or ImageLimits(),
         )
 
     def predict(

@@ -15,12 +15,13 @@ from paddle_ranker.options import main_of
 def export(options: ExportEntailmentOptions) -> None:
     """Load the model, write its static model, and print the files and the difference of the predictions."""
     runtime.prepare_command(options.cpu_threads)
-    from multimodal_entailment.folder import load_entailment
+    from multimodal_entailment.info import ENTAILMENT
     from paddle_ranker.export.static_graph import export_model
+    from paddle_ranker.model.model_folder import load_model
 
     runtime.select_device("cpu")  # a static model is not bound to a device
     exported, parities = export_model(
-        load_entailment(Path(options.model)), Path(options.output_dir), onnx=options.onnx, option="--output"
+        load_model(options.model, ENTAILMENT), Path(options.output_dir), onnx=options.onnx, option="--output"
     )
     for engine, parity in parities.items():
         print(

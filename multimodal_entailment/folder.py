@@ -19,7 +19,8 @@ from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.encoders import unfilled
-from paddle_ranker.model.families import make_pair_encoder, read_config, write_config
+from paddle_ranker.model.families import require_config, write_config
+from paddle_ranker.model.hugging_face.folder import folder_pair_encoder
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, save_arrays, set_parameters
 
@@ -49,9 +50,6 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel
     """Load a model; raises `CheckpointError` if anything that predictions depend on is missing or does not fit."""
     folder = Path(folder)
     info = EntailmentInfo.read(folder)
-    if not (folder / PARAMETERS_FILE).is_file():
-        remedy = "paddle-ranker predict runs it" if info.export else "copy it again"
-        raise CheckpointError(f"{folder}: there is no {PARAMETERS_FILE} in it; {remedy}")
     path = folder / PARAMETERS_FILE
     arrays = load_arrays(path)
     text = vision = None
@@ -64,8 +62,7 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel
             raise CheckpointError(f"{folder / INFO_FILE}: vision is {quoted(info.vision)}, expected one of {names}")
         vision = make_vision_encoder(info.vision, None)
     if encoder.texts is not None:
-        config = read_config(folder)
-        assert config is not None
+        config = require_config(folder)
         try:
             config.require_fits(*count(arrays))
         except CheckpointError as error:
@@ -86,10 +83,4 @@ def post_encoder(folder: Path, info: EntailmentInfo, tokenizer: str = "auto") ->
     """Return the encoder of pairs of posts; raises `CheckpointError` if its files are missing or do not fit."""
     if info.max_seq_length is None:
         return PostEncoder(None, info.image_size)
-    config = read_config(folder)
-    if config is None:
-        raise CheckpointError(f"{folder}: has no config.json; copy the folder again")
-    try:
-        return PostEncoder(make_pair_encoder(folder, config, info.max_seq_length, tokenizer), info.image_size)
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+    return PostEncoder(folder_pair_encoder(folder, info.max_seq_length, tokenizer), info.image_size)

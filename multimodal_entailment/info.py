@@ -6,16 +6,19 @@ import dataclasses
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model.config import Share
 from paddle_ranker.model.info import card_tables
+from paddle_ranker.model.model_folder import Role
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
-from paddle_ranker.model.recognised import recognise
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, read_declared
 from paddle_ranker.storage.untrusted import read_versioned
+
+if TYPE_CHECKING:
+    from multimodal_entailment.posts import PostEncoder
 
 FUSIONS = ("concat", "dot_attention", "multihead")
 LABELS = ("Contradictory", "Implies", "NoEntailment")
@@ -75,16 +78,8 @@ class EntailmentInfo:
         """Read a folder's `entailment.json`; raises `CheckpointError` if it is missing or not usable."""
         path = folder / INFO_FILE
         if not path.is_file():
-            inside = sorted(found.parent.name for found in folder.glob(f"*/{INFO_FILE}"))
-            if inside:
-                hint = f"did you mean {folder / inside[-1]}?"
-            else:
-                there = recognise(folder)
-                hint = f"it is {there.what}; {there.use}"
-            raise CheckpointError(f"{folder}: holds no model of pairs of posts ({INFO_FILE}): {hint}")
+            raise CheckpointError(f"{folder}: has no {INFO_FILE}; copy the folder again")
         values = read_versioned(path, FORMAT_VERSION)
-        if isinstance(values.get("export"), dict) and "files" not in values["export"]:
-            values["export"].update(files={}, parity={})  # older versions did not record the files
         return read_declared(cls, path, values)
 
     def __post_init__(self) -> None:
@@ -102,6 +97,11 @@ class EntailmentInfo:
             stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
         with new_file(folder / "README.md") as stream:
             stream.write(_card(self))
+
+
+ENTAILMENT: Role[EntailmentInfo, PostEncoder] = Role(
+    KIND, "a model of pairs of posts", lambda found: found.name == KIND
+)
 
 
 def signature_of(info: EntailmentInfo) -> Signature:

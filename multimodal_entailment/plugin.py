@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from multimodal_entailment.info import KIND
+from multimodal_entailment.info import ENTAILMENT
 from multimodal_entailment.serve_options import LIMITS, PostLimits
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
@@ -38,5 +38,5 @@ class Entailments(Endpoint):
         return routes(PATH, slots.of(NAME, EntailmentSlot), keep_texts=config.log_texts)
 
 
-SLOTS.add(NAME, SlotKind("model of pairs of posts", "entailment_model", PostLimits, _slot, (KIND,), LIMITS))
+SLOTS.add(NAME, SlotKind("model of pairs of posts", "entailment_model", PostLimits, _slot, ENTAILMENT, LIMITS))
 ENDPOINTS.add(NAME, Entailments())

@@ -12,10 +12,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError, quoted, refuse_text
-from paddle_ranker.model.families import read_config
-from paddle_ranker.model.recognised import require_parameters
 from pretraining.mlm_start import require_fit
 from pretraining.model import load_masked_lm
 
@@ -50,13 +47,10 @@ class MaskFiller:
     """
 
     def __init__(self, folder: Path):
-        require_parameters(folder, "a masked language model")
-        self._files = TokenizerFiles.read(folder)
-        config = read_config(folder)
-        if config is None:
-            raise CheckpointError(f"{folder}: has no config.json, which states how its parameters fit together")
+        model = load_masked_lm(folder, need_head=True)
+        self._files, self._network = model.tokenizer, model.network
+        config = self._network.config
         require_fit(self._files, config, folder)
-        self._network = load_masked_lm(folder, need_head=True).network
         self._network.eval()
         self._longest = config.longest_pair
         self.mask = self._files.special_tokens["mask_token"]

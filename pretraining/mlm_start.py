@@ -74,7 +74,7 @@ def start_mlm(options: TrainMlmOptions) -> Start[MaskedLm]:
 
 def _from_checkpoint(source: Path, options: TrainMlmOptions) -> MaskedLm:
     folder = source.parent if source.is_file() else source
-    checkpoint = read_checkpoint(folder, wanted="an encoder to train")
+    checkpoint = read_checkpoint(folder)
     tokenizer, config = wordpiece(checkpoint.tokenizer(), folder), checkpoint.config
     if options.tokenizer is not None:
         _require_same(TokenizerFiles.read(_folder(options.tokenizer)), tokenizer, options.tokenizer, folder)

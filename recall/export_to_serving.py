@@ -5,13 +5,10 @@ paddle-ranker export-serving --model output_recall
 
 from __future__ import annotations
 
-from functools import partial
-
 from paddle_ranker.commands.export_serving import ExportServingOptions, export_serving
-from paddle_ranker.model.tower import KIND
 from paddle_ranker.options import main_of
 
-main = main_of(partial(export_serving, expected_kind=KIND), ExportServingOptions, __doc__)
+main = main_of(export_serving, ExportServingOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.metrics.calibration import Calibration, SearchScores
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
-from paddle_ranker.model.exported import ExportedFolder, ExportedRanker
+from paddle_ranker.model.exported import ExportedRanker, open_exported
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.folder import load_single, save_ranker
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import TrainedRanker, load_ranker
+from paddle_ranker.model.model_folder import MODEL, RANKER, TrainedRanker, load_model
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.storage.atomic import made_once, new_folder
@@ -115,7 +115,7 @@ def load_case(folder: Path, name: str) -> TrainedRanker:
     """Write and load the ranker of this name."""
     writers = {"blend": write_two_members, "two classes": write_two_classes}
     path = writers[name](folder / "ranker") if name in writers else write_case(folder / "ranker", **CASES[name])
-    return load_ranker(path)
+    return load_model(path, RANKER)
 
 
 class CaseExport(NamedTuple):
@@ -146,8 +146,8 @@ class Exports:
                 engine: Parity(found.pop("pairs"), found.pop("batches"), found)
                 for engine, found in json.loads((folder / "parities.json").read_text(encoding="utf-8")).items()
             }
-            exported = cast(ExportedRanker, ExportedFolder.open(folder / "output"))
-            self._made[name] = CaseExport(load_ranker(folder / "ranker"), exported, parities)
+            exported = cast(ExportedRanker, open_exported(folder / "output", MODEL))
+            self._made[name] = CaseExport(load_model(folder / "ranker", RANKER), exported, parities)
         return self._made[name]
 
     def _make(self, name: str, target: Path) -> None:

@@ -19,7 +19,7 @@ from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.folder import save_ranker
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.tower import TowerInfo
@@ -98,7 +98,7 @@ def write_ranker(
 
 def write_exported(folder: Path, **changes: Any) -> Path:
     """Write a ranker with random parameters into `folder`, and export it there; return the export's folder."""
-    exported, _ = export_model(load_ranker(write_ranker(folder / "ranker", **changes)), folder / "exported")
+    exported, _ = export_model(load_model(write_ranker(folder / "ranker", **changes), RANKER), folder / "exported")
     return exported.folder
 
 

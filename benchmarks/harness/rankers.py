@@ -17,6 +17,7 @@ from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.model.model_folder import RANKER, load_model
 
 _ERNIE_3 = {
     "vocab_size": 40_000,  # fixed for any vocabulary file, because the optimizer's work depends on it
@@ -133,10 +134,9 @@ def export_ranker(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
     from paddle_ranker.encoding.batching import scoring_batches
     from paddle_ranker.export.quantizer import Quantizer
     from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.kinds import load_ranker
     from paddle_ranker.scoring.engines.precisions import has_int8
 
-    exported, _ = export_model(load_ranker(folder / "ranker"), folder / "exported", onnx=onnx)
+    exported, _ = export_model(load_model(folder / "ranker", RANKER), folder / "exported", onnx=onnx)
     convert(ConvertOptions(source=str(folder / "ranker"), target=str(folder / "hf"), to="hf"))
     if not onnx:
         return

@@ -20,6 +20,7 @@ from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.metrics.ranking import Floats, Integers, standardised
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import Options, option, parse_options
 from paddle_ranker.storage.atomic import make_folder, new_file
@@ -270,10 +271,9 @@ def train_cross_encoder(train_file: Path, test_file: Path, encoder: Path, folder
 def score_file(ranker: Path, file: Path) -> Floats:
     """Return the ranker's logits of all pairs of a file, including pairs with contradicting labels."""
     from paddle_ranker.evaluation.evaluate import EvaluationSet
-    from paddle_ranker.model.kinds import load_ranker
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
-    parts = load_ranker(ranker)
+    parts = load_model(ranker, RANKER)
     return EvaluationSet(file, parts.row_encoder, 64).logits(DygraphEngine(parts.network))
 
 

@@ -23,6 +23,8 @@ from benchmarks.peers.inference_work import (
     answer_as,
     load_inference_work,
 )
+from paddle_ranker.model.exported import open_exported
+from paddle_ranker.model.model_folder import RANKER
 
 
 def main() -> int:
@@ -54,13 +56,12 @@ def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syste
     from paddle_ranker import runtime
 
     runtime.prepare_command(work.threads)
-    from paddle_ranker.model.exported import open_exported_ranker
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.scoring.engines.opening import open_engine
     from paddle_ranker.scoring.scorer import Scorer
 
     _, engine, *precision = system.split("_")
-    exported = open_exported_ranker(folder / "exported")
+    exported = open_exported(folder / "exported", RANKER)
     how = LoadOptions(engine=engine, device=work.device, precision=(precision or ["fp32"])[0], threads=work.threads)
     scorer = Scorer(open_engine(exported, how), exported.row_encoder(LoadOptions(max_seq_length=work.max_seq_length)))
     return _OwnScorer(scorer, pairs)

@@ -17,6 +17,8 @@ import numpy as np
 from benchmarks.peers.answers import Stopwatch, answer_commands, take_stdout
 from paddle_ranker import runtime
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER
+from paddle_ranker.scoring.loading import open_model
 
 
 def main() -> int:
@@ -24,10 +26,9 @@ def main() -> int:
     folder, engine, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     answers = take_stdout()
     runtime.prepare_command(threads)
-    from paddle_ranker.scoring.loading import open_ranker
     from paddle_ranker.scoring.scorer import Scorer
 
-    loaded = open_ranker(folder / "exported", LoadOptions(engine=engine, threads=threads))
+    loaded = open_model(folder / "exported", RANKER, LoadOptions(engine=engine, threads=threads))
     scorer = Scorer(loaded.engine, loaded.row_encoder)
     queries, titles = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
     encoded = scorer.encode(queries, titles)

@@ -49,8 +49,9 @@ class DeployPredictOptions(FileOptions):
 def predict(options: DeployPredictOptions) -> None:
     """Write the probability of every pair of the input file, in order; in a TREC run each query's best titles first."""
     runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.model.model_folder import RANKER
     from paddle_ranker.scoring.files import predict_with
-    from paddle_ranker.scoring.loading import open_ranker
+    from paddle_ranker.scoring.loading import open_model
 
     options = dataclasses.replace(options, model_dir=output_folder(options.model_dir, PROJECT))
     if options.output_file is not None:
@@ -60,7 +61,7 @@ def predict(options: DeployPredictOptions) -> None:
         with output(options.output_file) as stream:
             stream.writelines(run_of_cascade(options, tag))
         return
-    ranker = open_ranker(options.model_dir, options.load_options())
+    ranker = open_model(options.model_dir, RANKER, options.load_options())
     scored = predict_with(ranker, options)
     if options.format == "run":
         lines = run_of(scored, tag)

@@ -138,26 +138,25 @@ def blend(options: BlendOptions) -> list[str]:
 
 
 def _ranker(source: str, options: BlendOptions) -> RankerModel:
-    from paddle_ranker.errors import CheckpointError
     from paddle_ranker.model.folder import RankerModel
-    from paddle_ranker.model.kinds import load_ranker
+    from paddle_ranker.model.model_folder import MEMBER, load_model
 
-    model = load_ranker(source, LoadOptions(tokenizer=options.tokenizer))
-    if not isinstance(model, RankerModel):
-        raise CheckpointError(f"{source}: is a blend of rankers already: blend its members")
+    model = load_model(source, MEMBER, LoadOptions(tokenizer=options.tokenizer))
+    assert isinstance(model, RankerModel)
     return model
 
 
 def _member(source: str, options: BlendOptions) -> RankerModel:
     from paddle_ranker.model.blend import member_of_tower
-    from paddle_ranker.model.kinds import stated_kind
-    from paddle_ranker.model.tower import KIND as TOWER
-    from paddle_ranker.model.tower_network import load_tower
+    from paddle_ranker.model.model_folder import TOWER, identify
+    from paddle_ranker.model.tower_network import TowerModel
 
-    folder = find_model(source)
-    if stated_kind(folder) in (TOWER, None):  # None: an encoder without a head
-        return member_of_tower(load_tower(folder, LoadOptions(tokenizer=options.tokenizer)), folder)
-    return _ranker(source, options)
+    found = identify(find_model(source))
+    if not TOWER.fits(found):
+        return _ranker(source, options)
+    tower = found.load(TOWER, LoadOptions(tokenizer=options.tokenizer))
+    assert isinstance(tower, TowerModel)
+    return member_of_tower(tower, found.path)
 
 
 def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:

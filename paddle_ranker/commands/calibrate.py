@@ -33,7 +33,7 @@ from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text
 if TYPE_CHECKING:
     from paddle_ranker.metrics.calibration import Calibration, JudgedCalibration
     from paddle_ranker.metrics.ranking import Booleans, Floats
-    from paddle_ranker.model.kinds import TrainedRanker
+    from paddle_ranker.model.model_folder import TrainedRanker
 
 LEAST_QUERIES, LEAST_PAIRS = 10, 10  # pairs of either class
 DEFAULT_METHOD = "platt"
@@ -99,13 +99,14 @@ class CalibrateOptions(LabelOptions, RankerOptions, MilvusOptions):
 def calibrate(options: CalibrateOptions) -> None:
     """Fit a calibration, print the measures before and after, and store it in the ranker's folder or a new folder."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.model.kinds import load_ranker
+    from paddle_ranker.model.model_folder import TRAINED_RANKER, load_model
 
     if options.output and (Path(options.output).exists() or Path(options.output).is_symlink()):
         raise RankerError(f"{options.output}: is there already; choose another --output, or remove it")
     runtime.select_device(options.device)
-    parts = load_ranker(
+    parts = load_model(
         options.ranker,
+        TRAINED_RANKER,
         LoadOptions(
             model_name=options.model_name_or_path,
             max_seq_length=options.max_seq_length,

@@ -70,15 +70,16 @@ def run(options: CompareOptions) -> None:
     from paddle_ranker.data.trec import is_run, read_run
     from paddle_ranker.evaluation.comparison import compare_systems
     from paddle_ranker.evaluation.systems import baseline_systems, is_model, named_systems, read_measured_pairs
+    from paddle_ranker.model.model_folder import RANKER, identify
     from paddle_ranker.model.pretrained import find_model
-    from paddle_ranker.scoring.loading import require_ranker
     from paddle_ranker.storage.atomic import check_writable
     from paddle_ranker.storage.streams import output_free_for
 
     named = {name: str(find_model(path)) for name, path in name_systems(options.systems).items()}
     for system in named.values():  # before the first of them is scored
         require_file(system)
-        require_ranker(Path(system))
+        if is_model(system):
+            identify(Path(system)).require(RANKER)
     has_model = any(map(is_model, named.values()))
     for field in () if has_model else given_of(options, OF_RANKER):
         raise UsageError(f"{shown_name(field)} is about how a ranker scores: compare a ranker, or leave it out")

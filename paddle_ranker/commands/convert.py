@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.load_options import HeadOptions
+from paddle_ranker.model.model_folder import MEMBER, identify
+from paddle_ranker.model.opened import TRAINED
 from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TowerInfo
 from paddle_ranker.options import main_of, option
 
@@ -152,16 +154,12 @@ def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> 
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
-    from paddle_ranker.model.recognised import recognise
 
     folder = find_encoder(source)
     if folder is None:
         if (source / PARAMETERS_FILE).is_file():
             raise CheckpointError(f"{source}: is a Paddle model folder already; --to hf converts it for transformers")
-        there = recognise(source)
-        raise CheckpointError(
-            f"{source}: holds no model.safetensors and no pytorch_model.bin to convert: it is {there.what}; {there.use}"
-        )
+        raise identify(source).refusal("a model of transformers", "no model.safetensors and no pytorch_model.bin")
     model, reranker = read_model(folder), read_reranker(source)
     named, has_head = name_parameters(model.arrays), model.has_head
     if reranker is not None and reranker.has_head:
@@ -219,22 +217,15 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.hugging_face.sentences import write_prompt
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
-    from paddle_ranker.model.kinds import is_ranker
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-    from paddle_ranker.model.recognised import recognise, refusal
 
-    if not (source / PARAMETERS_FILE).is_file():
-        there = recognise(source)
-        hint = (
-            "it is a Hugging Face folder already"
-            if find_encoder(source) is not None
-            else f"give the folder of a ranker or an encoder: it is {there.what}; {there.use}"
-        )
-        raise CheckpointError(f"{source}: has no {PARAMETERS_FILE}; {hint}")
-    if not is_ranker(source):
-        raise refusal(source, "a ranker or an encoder")
+    found = identify(source)
+    if find_encoder(source) is not None and found.form != TRAINED:
+        raise CheckpointError(f"{source}: has no {PARAMETERS_FILE}; it is a Hugging Face folder already")
+    if found.form != TRAINED or not (MEMBER.fits(found) or found.is_encoder):
+        raise found.refusal("a ranker or an encoder")
     config, info = read_config(source), RankerInfo.read(source)
     if info is not None and info.pooling:
         raise CheckpointError(

@@ -15,13 +15,13 @@ from paddle_ranker.evaluation.options import EvaluateOptions
 from paddle_ranker.options import run_command
 
 
-def evaluate(options: EvaluateOptions, expected_kind: Optional[str] = None) -> None:
+def evaluate(options: EvaluateOptions) -> None:
     """Print the AUC, the measures by query with their intervals, the accuracy and the cross-entropy."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
     from paddle_ranker.evaluation.evaluate import classification_metrics
 
-    _, pairs, logits = score_measured_pairs(options, expected_kind)
+    _, pairs, logits = score_measured_pairs(options)
     print_evaluation(options, pairs, logits, classification_metrics(pairs.labels[pairs.candidates], logits))
 
 

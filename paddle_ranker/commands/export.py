@@ -37,20 +37,19 @@ class ExportOptions(TokenizerOptions, HeadOptions, ThreadOptions):
     onnx: bool = option(False, help="also write an ONNX file, for ONNX Runtime and OpenVINO")
 
 
-def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
+def export(options: ExportOptions) -> None:
     """Load the model, write its static model, and print its files and the largest differences of its outputs."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.model.kinds import load_ranker, load_trained
+    from paddle_ranker.model.model_folder import TRAINED_MODEL, load_model
 
     runtime.select_device("cpu")  # A static model has no device; each engine chooses its device.
-    load = load_trained if expected_kind is None else load_ranker  # the rankers' tutorials refuse other kinds
-    model = load(
+    model = load_model(
         options.params_path,
+        TRAINED_MODEL,
         LoadOptions(
             model_name=options.model_name_or_path,
             max_seq_length=options.max_seq_length,
             tokenizer=options.tokenizer,
-            expected_kind=expected_kind,
             positive_label=options.positive_label,
         ),
     )

@@ -14,11 +14,9 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.serving_files import EMBEDDING, fetched_alias, variables_of
-from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder
-from paddle_ranker.model.info import require_kind
-from paddle_ranker.model.kinds import KINDS, kind_of
+from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, open_exported
+from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.opened import RANKER_SIGNATURE
-from paddle_ranker.model.recognised import refusal
 from paddle_ranker.options import Options, main_of, option
 
 _PARAMETERS = "pdiparams"
@@ -50,12 +48,10 @@ class ExportServingOptions(Options):
     )
 
 
-def export_serving(options: ExportServingOptions, expected_kind: Optional[str] = None) -> None:
+def export_serving(options: ExportServingOptions) -> None:
     """Write both folders; print them and the largest difference from the exported model's output."""
     feeds = aliases("--feed_alias_names", options.feed_alias_names, INPUTS)
-    exported = find_exported(
-        Path(options.dirname), options.model_filename, options.params_filename, expected_kind=expected_kind
-    )
+    exported = find_exported(Path(options.dirname), options.model_filename, options.params_filename)
     fetches = aliases("--fetch_alias_names", options.fetch_alias_names, (fetched_alias(exported.signature),))
     variables = variables_of(exported.signature, feeds, fetches)
     runtime.prepare_command(1)
@@ -89,27 +85,21 @@ def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str,
     return words or tuple(names)
 
 
-def find_exported(
-    folder: Path, model: Optional[str], parameters: Optional[str], *, expected_kind: Optional[str] = None
-) -> ExportedFolder:
-    """Open the static model with the given file names; None means the default name for the model's kind.
+def find_exported(folder: Path, model: Optional[str], parameters: Optional[str]) -> ExportedFolder:
+    """Open the static model with the given file names; None means the names that the folder states.
 
     If the file `model` is missing but the graph exists in the other format (`.pdmodel` or `.json`), open that instead
-    and print a line. Raises `CheckpointError` for a missing file, another kind of model, a model with other inputs than
-    tokens, or a folder made for Paddle Serving; `UsageError` for file names that do not belong together.
+    and print a line. Raises `CheckpointError` for a missing file, a model with other inputs than tokens, or a folder
+    made for Paddle Serving; `UsageError` for file names that do not belong together.
     """
-    info = kind_of(folder).read_info(folder)
-    if info and expected_kind:
-        require_kind(folder, info.kind, expected_kind)
-    kind = info.kind if info else expected_kind or "pairwise"
-    prefix, _, ending = (model or f"{KINDS[kind].prefix}.{GRAPH_FORMATS[0]}").rpartition(".")
+    prefix, _, ending = (model or f".{GRAPH_FORMATS[0]}").rpartition(".")
     if ending not in GRAPH_FORMATS:
         raise UsageError(f"--model_filename {model}: must end in .pdmodel or .json")
-    if parameters is not None and parameters != f"{prefix}.{_PARAMETERS}":
+    if parameters is not None and model is not None and parameters != f"{prefix}.{_PARAMETERS}":
         raise UsageError(f"--params_filename {parameters}: the parameters of {model} are in {prefix}.{_PARAMETERS}")
-    exported = ExportedFolder.open(folder, prefix)
+    exported = open_exported(folder, MODEL, prefix or (parameters or "").removesuffix(f".{_PARAMETERS}") or None)
     if exported.signature.input_names != INPUTS:
-        raise refusal(folder, "an exported ranker or tower")
+        raise identify(folder).refusal("an exported ranker or tower")
     if exported.is_for_serving:
         raise CheckpointError(f"{folder}: is made for Paddle Serving already; give the folder that it was made from")
     if model is not None and exported.program.name != model:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -17,6 +17,7 @@ from paddle_ranker.options import Options, main_of, option
 
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
+    from paddle_ranker.model.model_folder import ModelType
     from paddle_ranker.model.opened import ModelInfo
 
 Fact = tuple[str, str]  # a name and a value
@@ -31,65 +32,54 @@ class InfoOptions(Options):
 
 def run(options: InfoOptions) -> None:
     """Print a description of a folder, without loading Paddle or the model."""
+    from paddle_ranker.model.model_folder import identify
     from paddle_ranker.model.pretrained import find_model
-    from paddle_ranker.model.recognised import recognise
 
-    path = find_model(options.model)
-    found = recognise(path.parent if path.is_file() else path)
-    if path.is_file() and not found.name:  # Files beside a file that belongs to no model say nothing about it.
-        found = recognise(path)
+    found = identify(find_model(options.model))
     print(f"{options.model}: {found.what}; {found.use}")
-    for name, text in facts_of(path):
+    for name, text in facts_of(found):
         print(f"{name}: {text}")
 
 
-def facts_of(path: Path) -> Iterator[Fact]:
-    """Yield the facts that the files of a folder, or beside a parameter file, state; the model is not loaded.
+def facts_of(found: ModelType) -> Iterator[Fact]:
+    """Yield the facts that the files of a model state; the model is not loaded.
 
     Raises `CheckpointError` if one of them is damaged.
     """
     from paddle_ranker.model.families import read_config
-    from paddle_ranker.model.hugging_face.folder import find_encoder
-    from paddle_ranker.model.kinds import KINDS, stated_kind
-
-    folder = path.parent if path.is_file() else path
-    kind = KINDS[name] if (name := stated_kind(path)) is not None else None
-    info = kind.read_info(folder) if kind is not None else None
-    if kind is None or info is None:
-        encoder = find_encoder(folder) if folder.is_dir() else None
-        config = read_config(folder) if encoder is None else None
-        if encoder is not None:
-            yield from _transformers_facts(folder, encoder)
-        elif config is not None:
-            yield _encoder_fact(config)
-        return
-    yield "kind", info.kind
-    for title, arrays in (("takes", kind.signature(info).inputs), ("returns", kind.signature(info).outputs)):
-        shown = (f"{array.name} {array.dtype} [{', '.join(map(_size, array.shape))}]" for array in arrays)
-        yield title, ", ".join(shown)
-    for config in kind.configs(folder, info):
-        yield _encoder_fact(config)
-    yield from _info_facts(info)
-
-
-def _transformers_facts(folder: Path, encoder: Path) -> Iterator[Fact]:
-    from paddle_ranker.model.hugging_face.folder import read_encoder_config, stated_head
+    from paddle_ranker.model.hugging_face.folder import encoder_config, stated_head
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
-    from paddle_ranker.model.hugging_face.sentences import stated_info
+    from paddle_ranker.model.opened import TRANSFORMERS
 
-    config = read_encoder_config(encoder / "config.json")
-    yield _encoder_fact(config)
-    head = stated_head(folder)
-    if head is not None:
-        count = len(head.labels)
-        use = {1: "class, a logit", 2: f"classes ({listed(head.labels)}), folded into a logit"}.get(
-            count, f"classes ({listed(head.labels)}), no ranker's; it is left out"
-        )
-        yield "head", f"{count} {use}"
-    vectors = stated_info(folder)
-    if vectors is not None:
-        yield "vectors", f"{vectors.size} numbers, pooling {vectors.pooling}, compared by {vectors.similarity}"
-    yield "max_seq_length", str(min(stated_length(encoder), config.longest_pair))
+    kind, info = found.kind, found.info
+    if found.form == TRANSFORMERS:
+        head = stated_head(found.folder)
+        if head is not None:
+            yield "head", _head(head.labels)
+    if kind is not None and info is not None:
+        yield "kind", info.kind
+        signature = kind.signature(info)
+        for title, arrays in (("takes", signature.inputs), ("returns", signature.outputs)):
+            shown = (f"{array.name} {array.dtype} [{', '.join(map(_size, array.shape))}]" for array in arrays)
+            yield title, ", ".join(shown)
+        for config in kind.configs(found.folder, info):
+            yield _encoder_fact(config)
+        yield from _info_facts(info)
+    elif found.form == TRANSFORMERS:
+        config = encoder_config(found.folder)
+        yield _encoder_fact(config)
+        yield "max_seq_length", str(min(stated_length(found.folder), config.longest_pair))
+    elif found.form:
+        stated = read_config(found.folder)
+        if stated is not None:
+            yield _encoder_fact(stated)
+
+
+def _head(labels: Sequence[str]) -> str:
+    names = listed(labels)
+    use = {1: "class, a logit", 2: f"classes ({names}), folded into a logit"}
+    other = f"classes ({names}), no ranker's; it is left out"
+    return f"{len(labels)} {use.get(len(labels), other)}"
 
 
 def _encoder_fact(config: EncoderConfig) -> Fact:
@@ -123,10 +113,7 @@ def _info_facts(info: ModelInfo) -> Iterator[Fact]:
     if export is not None:
         sizes = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in export["files"].items())
         yield f"exported with Paddle {export['paddle']}", sizes
-        parities = export["parity"]
-        if not all(isinstance(parity, dict) for parity in parities.values()):  # the first exports of posts' models
-            parities = {"paddle_inference": parities}
-        for engine, parity in parities.items():
+        for engine, parity in export["parity"].items():
             yield f"parity, {engine}", ", ".join(f"{name} {value:.2g}" for name, value in parity.items())
         if export.get("int8"):
             for row in export["int8"]["quality"]:

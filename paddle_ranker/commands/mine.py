@@ -24,8 +24,8 @@ from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
-from paddle_ranker.model.kinds import text_encoder
 from paddle_ranker.model.load_options import ON_CPU
+from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import join_files, paths_of
@@ -412,7 +412,7 @@ def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
 def _tower_reader(searcher: Searcher) -> Optional[PairEncoder]:
     """Return the encoder of the index's tower where it reads passages: a ranker may be trained to read as much."""
     folder, schema = searcher.collection.tower_folder, searcher.collection.info.schema
-    return text_encoder(folder).tokens if folder is not None and schema.passage_tokens else None
+    return identify(folder).row_encoder(TOWER).tokens if folder is not None and schema.passage_tokens else None
 
 
 def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:

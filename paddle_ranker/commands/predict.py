@@ -16,9 +16,7 @@ from paddle_ranker.options import run_command
 from paddle_ranker.scoring.options import PrintingOptions
 
 
-def predict(
-    options: PrintingOptions, expected_kind: Optional[str] = None, names: tuple[str, str] = ("query", "title")
-) -> None:
+def predict(options: PrintingOptions, names: tuple[str, str] = ("query", "title")) -> None:
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order.
 
     With `options.topk`, print the best titles of each query instead, queries in the order of their first occurrence.
@@ -28,7 +26,7 @@ def predict(
     if options.ray is not None:
         from paddle_ranker.scale.offline import predict as predict_by_actors
 
-        done = predict_by_actors(options, expected_kind, names)
+        done = predict_by_actors(options, names)
         print(f"{options.output_file}: {sum(one.rows for one in done):,} pairs in {len(done):,} parts")
         return
     runtime.prepare_command(options.cpu_threads)
@@ -37,12 +35,12 @@ def predict(
     from paddle_ranker.scoring.stored_ranker import score_stored_pairs
 
     if options.topk is None:
-        pairs = predict_pairs(options, expected_kind)
+        pairs = predict_pairs(options)
         if options.store is not None:
-            pairs = above(options.min_probability, score_stored_pairs(options, options.store, expected_kind))
+            pairs = above(options.min_probability, score_stored_pairs(options, options.store))
         scored = ((pair.query, pair.title, probability, pair.recall_score) for pair, probability in pairs)
     else:
-        ranked = rank_by_query(options, options.topk, expected_kind)
+        ranked = rank_by_query(options, options.topk)
         scored = ((query, t.title, t.probability, t.recall_score) for query, titles in ranked for t in titles)
     for one in scored:
         print(printed_pair(*one, names, options.format))

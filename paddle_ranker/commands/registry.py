@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 START, DATA, TRAIN, SCORE, FIND = "start", "training data", "train", "score and measure", "search"
 IMPROVE, SERVE, ENCODERS = "improve a ranker", "export and serve", "encoders"
-# Roles of a model for a command (`Command.takes`); `doctor --model` lists the commands that accept a model.
+# Names of roles of a model for a command (`Command.takes`), as in `paddle_ranker.model.model_folder.ROLES`;
+# `doctor --model` lists the commands that accept a model.
 RANKER, TRAINED_RANKER, MEMBER = "ranker", "trained ranker", "ranker of one network"
 TRAINED, EXPORTED, QUANTIZED = "trained model", "exported model", "exported model that can be quantized"
 ENCODER, WORD_PIECES = "encoder", "encoder of WordPiece"  # starts of trainings
@@ -35,7 +36,7 @@ class Command:
     help: one line of description
     options: for a training command, the name of its options class in that module, which also has
         `train(options, on_evaluation)`
-    takes: the roles of models that the command accepts: `RANKER`, `ENCODER` and the others above
+    takes: names of the roles of models that the command accepts: `RANKER`, `ENCODER` and the others above
     group: title under which `paddle-ranker help` lists it: one of `GROUPS`, or a new title, listed after them
     """
 
@@ -133,7 +134,7 @@ def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
     Paddle or loading the model; a model with a name of the Hugging Face hub is fetched first. `argv` defaults to the
     process's arguments.
     """
-    from paddle_ranker.model.kinds import stated_kind
+    from paddle_ranker.model.model_folder import identify
     from paddle_ranker.model.pretrained import find_model
     from paddle_ranker.options import Options, run_command
 
@@ -150,10 +151,10 @@ def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
             if {"-h", "--help"}.isdisjoint(arguments):
                 return run_command(partial(_fail, error), Options, [], "")
             return None
-        kind = stated_kind(folder) if folder is not None else None
+        kind = identify(folder).kind if folder is not None else None
     except (RankerError, argparse.ArgumentError):  # reported by the command that parses all arguments
         return None
-    name = f"{command} {kind}"
+    name = f"{command} {'' if kind is None else kind.name}"
     return int(importlib.import_module(OF_KIND[name]).main(argv)) if name in OF_KIND else None
 
 

@@ -137,7 +137,7 @@ def open_searcher(options: SearchingOptions) -> Searcher:
     from paddle_ranker.retrieval.search import Searcher
 
     tower = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
-    ranker = open_ranker(options) if options.ranker is not None else None
+    ranker = ranker_of(options) if options.ranker is not None else None
     several = [] if os.path.exists(options.index) else options.index.split(os.pathsep)
     searcher = Searcher.open(
         several if len(several) > 1 else options.index,
@@ -150,14 +150,15 @@ def open_searcher(options: SearchingOptions) -> Searcher:
     return searcher
 
 
-def open_ranker(options: SearchingOptions) -> Ranker:
+def ranker_of(options: SearchingOptions) -> Ranker:
     """Open the ranker of the options."""
-    from paddle_ranker.scoring.loading import open_ranker as open_model
+    from paddle_ranker.model.model_folder import RANKER
+    from paddle_ranker.scoring.loading import open_model
     from paddle_ranker.scoring.ranker import Ranker
 
     assert options.ranker is not None
     return Ranker(
-        open_model(options.ranker, options.load_options()),
+        open_model(options.ranker, RANKER, options.load_options()),
         options.batch_size,
         windows=options.windows,
         window_overlap=options.window_overlap,

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from paddle_ranker.commands import registry
 from paddle_ranker.commands.info import Fact, facts_of
 from paddle_ranker.errors import CheckpointError, RankerError, one_line, quoted
-from paddle_ranker.model.info import BLEND
-from paddle_ranker.model.tower import KIND as TOWER
 
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.model.model_folder import ModelType
     from paddle_ranker.model.opened import ModelInfo, RowEncoder
     from paddle_ranker.scoring.loading import ScoringModel
 
@@ -39,20 +38,21 @@ class Examined:
 
 def examine_model(source: str) -> Examined:
     """Open a model by its folder or name, run it on a few rows, and return the findings."""
+    from paddle_ranker.model.model_folder import ROLES, identify
     from paddle_ranker.model.pretrained import resolve_model
-    from paddle_ranker.model.recognised import recognise
 
     found = Examined()
     try:
         path = resolve_model(source)
-        folder = path.parent if path.is_file() else path
+        model = identify(path)
         place = str(path.resolve()) if Path(source).exists() else f"{path}, in the cache"
-        found.facts += [("found at", place), ("what", recognise(folder).what), *facts_of(path), *_weights(folder)]
-        kind = _open(path, found)
+        found.facts += [("found at", place), ("what", model.what), *facts_of(model), *_weights(model.folder)]
+        found.works += _open(model, found.facts)
+        found.counts_as |= {name for name, role in ROLES.items() if role.fits(model)}
     except (RankerError, OSError) as error:
         found.problem = one_line(error)
         return found
-    found.works += [*_commands(found.counts_as, kind), *_slots(kind)]
+    found.works += [*_commands(found.counts_as, model), *_slots(model)]
     return found
 
 
@@ -65,71 +65,27 @@ def _weights(folder: Path) -> Iterator[Fact]:
         yield "files", ", ".join(f"{file} ({(folder / file).stat().st_size / 1e6:,.1f} MB)" for file in files)
 
 
-def _open(path: Path, found: Examined) -> str:
-    """Open a model and run it, add its facts and roles to `found`, and return its kind; "" for an encoder."""
+def _open(found: ModelType, facts: list[Fact]) -> list[Fact]:
+    """Open a model and run it, add to its facts, and return the engines that it works with; none of an encoder."""
     from paddle_ranker import runtime
 
     runtime.prepare()
-    from paddle_ranker.export.quantize import gate_of
-    from paddle_ranker.model.exported import is_exported
-    from paddle_ranker.model.kinds import KINDS, stated_kind
-    from paddle_ranker.model.opened import RANKER_SIGNATURE
+    from paddle_ranker.model.encoders import load_encoder
+    from paddle_ranker.model.model_folder import MODEL
     from paddle_ranker.scoring.loading import open_model
 
-    stated, began = stated_kind(path), time.perf_counter()
-    exported = is_exported(path)
-    if stated is None and not exported:
-        _open_encoder(path, found, began)
-        return ""
-    model = open_model(path, kind=None if stated is None else KINDS[stated])
+    began = time.perf_counter()
+    if found.is_encoder:
+        loaded = load_encoder(found.path)
+        length = min(loaded.checkpoint.stated_length or loaded.config.longest_pair, loaded.config.longest_pair)
+        facts += _encoder_facts(loaded.pair_encoder(length))
+        facts.append(("opens", f"in {time.perf_counter() - began:.1f} s"))
+        return []
+    model = open_model(found.path, MODEL)
     _compute(model)
-    kind = model.info.kind
-    found.facts += _encoder_facts(model.row_encoder)
-    found.facts.append(("opens", f"in {time.perf_counter() - began:.1f} s, and computes"))
-    is_ranker, is_tower = model.signature == RANKER_SIGNATURE, kind == TOWER
-    is_member = is_ranker and kind != BLEND and not exported
-    has_encoder = is_member or (not exported and kind != BLEND and _has_encoder(path))
-    roles = {
-        registry.RANKER: is_ranker,
-        registry.TOWER: is_tower or is_member,
-        registry.EXPORTED: exported and (is_ranker or is_tower),
-        registry.QUANTIZED: exported and gate_of(KINDS[kind], model.signature) is not None,
-        registry.TRAINED: not exported,
-        registry.TRAINED_RANKER: is_ranker and not exported,
-        registry.MEMBER: is_member,
-        registry.ENCODER: has_encoder,
-        registry.CONVERTIBLE: is_member or (is_tower and not exported),
-    }
-    found.counts_as |= {role for role, holds in roles.items() if holds}
-    found.works += _engines(path) if exported else _engines_after_export()
-    return kind
-
-
-def _has_encoder(path: Path) -> bool:
-    """Return True if the model contains a text encoder, from which a training can start."""
-    from paddle_ranker.model.encoders import load_encoder
-
-    try:
-        load_encoder(path)
-    except RankerError:
-        return False
-    return True
-
-
-def _open_encoder(path: Path, found: Examined, began: float) -> None:
-    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-    from paddle_ranker.model.encoders import load_encoder
-    from paddle_ranker.model.recognised import recognise
-
-    loaded = load_encoder(path)
-    length = min(loaded.checkpoint.stated_length or loaded.config.longest_pair, loaded.config.longest_pair)
-    found.facts += _encoder_facts(loaded.pair_encoder(length))
-    found.facts.append(("opens", f"in {time.perf_counter() - began:.1f} s"))
-    found.counts_as |= {registry.ENCODER, registry.TOWER, registry.CONVERTIBLE}
-    if isinstance(loaded.tokenizer, TokenizerFiles):
-        found.counts_as.add(registry.WORD_PIECES)
-    if recognise(path if path.is_dir() else path.parent).name == "pretraining":
-        found.counts_as.add(registry.MASKED_LM)
+    facts += _encoder_facts(model.row_encoder)
+    facts.append(("opens", f"in {time.perf_counter() - began:.1f} s, and computes"))
+    return [*(_engines(found.folder) if found.is_exported else _engines_after_export())]
 
 
 def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
@@ -178,10 +134,11 @@ def _tokens(encoder: PairEncoder, ids: Sequence[int]) -> list[str]:
 
 def _engines(path: Path) -> Iterator[Fact]:
     """Open the exported model with each engine; yield the engine's precisions, or the reason why it fails."""
-    from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.model.exported import open_exported
+    from paddle_ranker.model.model_folder import MODEL
     from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
 
-    folder: ExportedFolder = ExportedFolder.open(path if path.is_dir() else path.parent)
+    folder = open_exported(path, MODEL)
     for name in exported_engines():
         kind = ENGINES[name]
         if not is_installed(name):
@@ -217,18 +174,19 @@ def _precisions(engine: str) -> str:
     return ", ".join(ENGINES[engine].precisions.get("cpu", ()))
 
 
-def _commands(counts_as: set[str], kind: str) -> Iterator[Fact]:
+def _commands(counts_as: set[str], found: ModelType) -> Iterator[Fact]:
     """Yield, by group, the commands that accept the model's roles or have a version for its kind."""
     registry.COMMANDS.load_plugins()
     groups: dict[str, list[str]] = {group: [] for group in registry.GROUPS}
     for name, command in registry.COMMANDS.items():
+        kind = "" if found.kind is None else found.kind.name
         has_own = f"{name} {kind}" in registry.OF_KIND and registry.TRAINED not in command.takes
         if has_own or counts_as & set(command.takes):
             groups.setdefault(command.group, []).append(name)
     yield from ((group, ", ".join(names)) for group, names in groups.items() if names)
 
 
-def _slots(kind: str) -> Iterator[Fact]:
+def _slots(found: ModelType) -> Iterator[Fact]:
     """Yield the server's options that accept the model, and the paths that it then answers."""
     from paddle_ranker.serving.core.slot_kinds import SLOTS
     from paddle_ranker.serving.http.endpoints import ENDPOINTS
@@ -236,6 +194,6 @@ def _slots(kind: str) -> Iterator[Fact]:
     SLOTS.load_plugins()
     ENDPOINTS.load_plugins()
     for name, slot in SLOTS.items():
-        if kind in slot.kinds or (slot.takes_encoders and not kind):
+        if slot.takes is not None and slot.takes.fits(found):
             paths = [path for endpoint in ENDPOINTS.values() if endpoint.slots == (name,) for path in endpoint.paths]
             yield f"serve --{slot.option}", f"a {slot.what}: {', '.join(dict.fromkeys(paths))}"

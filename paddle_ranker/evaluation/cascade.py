@@ -13,10 +13,11 @@ from paddle_ranker.evaluation.comparison import Comparison, System, compare_syst
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.evaluation.systems import read_measured_pairs
 from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.scoring.by_query import options_of_small
 from paddle_ranker.scoring.cascade import chosen, rerank
 from paddle_ranker.scoring.files import scorer_for
-from paddle_ranker.scoring.loading import open_ranker
+from paddle_ranker.scoring.loading import open_model
 
 SHOWN = ("auc", "mrr@10", "ndcg@10")
 
@@ -64,7 +65,7 @@ def measure_cascade(
     queries, titles = pairs.texts(large)
     scorers, logits = [], []
     for path, given in ((large, options), (small, options_of_small(options, small))):
-        parts = open_ranker(path, given.load_options())
+        parts = open_model(path, RANKER, given.load_options())
         scorers.append(scorer_for(parts, given))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
     rows_of: dict[str, list[int]] = {}

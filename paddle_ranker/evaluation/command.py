@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from paddle_ranker.data.trec import write_qrels
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 Value = Union[int, float]
 
 
-def score_measured_pairs(
-    options: EvaluateOptions, expected_kind: Optional[str] = None
-) -> tuple[ScoringRanker, MeasuredPairs, Floats]:
+def score_measured_pairs(options: EvaluateOptions) -> tuple[ScoringRanker, MeasuredPairs, Floats]:
     """Return the ranker, the pairs, and the ranker's logits of the candidate pairs (`[candidates] float64`).
 
     Prints notes on rows ignored and texts truncated. Before anything is scored, raises `DataError` for a file that is
-    malformed or has one class only, `CheckpointError` for a ranker of another kind.
+    malformed or has one class only, `CheckpointError` if the ranker cannot be opened.
     """
     for path in (options.scores_file, options.qrels_file):
         if path is not None:
@@ -39,7 +37,7 @@ def score_measured_pairs(
     pairs = read_measured_pairs(options, {})
     for line in pairs.notes:
         note(line)
-    parts, logits = score_with_model(options.init_from_ckpt, options, pairs, expected_kind)
+    parts, logits = score_with_model(options.init_from_ckpt, options, pairs)
     return parts, pairs, logits
 
 

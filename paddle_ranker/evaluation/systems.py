@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional, TextIO
 
 import numpy as np
@@ -63,18 +64,17 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
     return pairs
 
 
-def score_with_model(
-    source: str, options: MeasuringOptions, pairs: MeasuredPairs, expected_kind: Optional[str] = None
-) -> tuple[ScoringRanker, Floats]:
+def score_with_model(source: str, options: MeasuringOptions, pairs: MeasuredPairs) -> tuple[ScoringRanker, Floats]:
     """Return a ranker and its logits of the candidates (`[candidates] float64`); print how many were truncated.
 
-    Raises `CheckpointError` for a ranker of another kind, `DataError` if the pairs have no texts.
+    Raises `CheckpointError` if the ranker cannot be opened, `DataError` if the pairs have no texts.
     """
+    from paddle_ranker.model.model_folder import RANKER
     from paddle_ranker.scoring.files import scorer_for
-    from paddle_ranker.scoring.loading import open_ranker
+    from paddle_ranker.scoring.loading import open_model
 
     queries, titles = pairs.texts(source)
-    parts = open_ranker(source, options.load_options(expected_kind))
+    parts = open_model(source, RANKER, options.load_options())
     scorer = scorer_for(parts, options)
     logits = scorer.logits(scorer.encode(queries, titles))
     return parts, logits
@@ -164,8 +164,10 @@ def linear(
 
 
 def is_model(path: str) -> bool:
-    """Return whether a path is a model's: a folder, or a parameter file."""
-    return os.path.isdir(path) or path.endswith((".pdparams", ".pdiparams"))
+    """Return whether a path is that of a folder or a parameter file, and no file of scores."""
+    from paddle_ranker.model.model_folder import identify
+
+    return os.path.isdir(path) or (os.path.isfile(path) and identify(Path(path)).form != "")
 
 
 def data_facts(options: BaselineOptions) -> dict[str, str]:

@@ -37,12 +37,12 @@ from paddle_ranker.export.quantizer import NothingToQuantizeError, Product, Quan
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals, recall_at
 from paddle_ranker.metrics.ranking import RELEVANT, Floats
-from paddle_ranker.model.exported import Exported, ExportedFolder, ExportedRanker
+from paddle_ranker.model.exported import Exported, ExportedFolder, ExportedRanker, open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import UPPER, TowerKind
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.opened import RANKER_SIGNATURE, AnyKind, ExportFacts, Signature, with_export
-from paddle_ranker.model.recognised import refusal
 from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo
 from paddle_ranker.options import note
 from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest
@@ -203,12 +203,11 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     Raises `DependencyError` if a package is missing, `CheckpointError` if the folder has no sound static model or its
     kind has no gate, `RankerError` if the loss exceeds the limit, and the gate's errors about its files.
     """
-    folder = ExportedFolder.open(Path(options.model_dir))
+    folder = open_exported(Path(options.model_dir), MODEL)
     make_gate = gate_of(folder.kind, folder.signature)
     if make_gate is None:
-        raise refusal(
-            folder.folder, "an exported ranker", f"there is no gate for models of the kind {folder.info.kind}"
-        )
+        why = f"there is no gate for models of the kind {folder.info.kind}"
+        raise identify(folder.folder).refusal("an exported ranker", why)
     require_packages()
     make_folder(folder.folder)
     gate = make_gate(folder, options)

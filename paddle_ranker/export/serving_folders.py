@@ -15,10 +15,10 @@ from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import Variable, conf_names, variables_of, write_configs
 from paddle_ranker.export.static_model import StaticModel, write_serving_model
-from paddle_ranker.model.exported import ExportedFolder, is_for_serving
+from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import INFO_FILE, RankerInfo
-from paddle_ranker.model.kinds import kind_of
-from paddle_ranker.model.opened import ExportFacts, ModelInfo, with_export
+from paddle_ranker.model.model_folder import MODEL, identify
+from paddle_ranker.model.opened import EXPORTED, ExportFacts, ModelInfo, with_export
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
@@ -62,7 +62,7 @@ def write_serving(
             described = facts.copy()
             described["files"] = files
             exported.kind.write_info(folder, with_export(_alone(exported.info), described))
-    return ExportedFolder.open(server), client, difference
+    return open_exported(server, MODEL), client, difference
 
 
 def _members(info: Optional[ModelInfo]) -> tuple[str, ...]:
@@ -115,13 +115,14 @@ def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> Non
         return
     if not folder.is_dir():
         raise RankerError(f"{folder}: is a file; {remedy}")
-    kind = kind_of(folder)
-    info = kind.read_info(folder)
+    found = identify(folder)
+    info = found.info
     export = info.export if info else None
     files = export["files"] if export else {}
-    if info and files and not is_for_serving(export, kind.signature(info)):
+    if found.form == EXPORTED:
         raise RankerError(f"{folder}: holds an exported model, which would be lost; {remedy}")
-    ours = {"README.md", kind.info_file, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *files, *_members(info)}
+    described = () if found.kind is None else (found.kind.info_file,)
+    ours = {"README.md", *described, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *files, *_members(info)}
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours and UNFINISHED not in path.name)
     if foreign:
         raise RankerError(f"{folder}: holds {foreign[0]}, which is not of this command and would be lost; {remedy}")

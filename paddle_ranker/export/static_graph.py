@@ -24,8 +24,9 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs, rounding_of
 from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder
-from paddle_ranker.model.kinds import KINDS, kind_of
+from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder, open_exported
+from paddle_ranker.model.kinds import KINDS
+from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.opened import (
     RANKER_SIGNATURE,
     ExportFacts,
@@ -100,7 +101,7 @@ def export_model(
     finally:
         if was_training:
             model.network.train()
-    return ExportedFolder.open(output, prefix), parities
+    return open_exported(output, MODEL, prefix), parities
 
 
 def _write_graph(
@@ -172,8 +173,7 @@ def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -
         return
     if not output.is_dir():
         raise RankerError(f"{output}: is a file; choose another {option}")
-    there = kind_of(output)
-    info = there.read_info(output) if (output / there.info_file).is_file() else None
+    info = identify(output).info
     owned = {*_OWN_FILES, info_file}
     if info and info.export:
         if info.kind != kind:

@@ -33,7 +33,7 @@ from paddle_ranker.model.families import (
 )
 from paddle_ranker.model.hugging_face.folder import (
     ClassifierHead,
-    find_encoder,
+    find_transformers,
     for_label,
     read_configuration,
     read_model,
@@ -41,12 +41,13 @@ from paddle_ranker.model.hugging_face.folder import (
 from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
 from paddle_ranker.model.hugging_face.sentences import Reranker, read_reranker
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.network import ENCODER, RankerNetwork, load_heads, parts_of
+from paddle_ranker.model.model_folder import ENCODER, identify
+from paddle_ranker.model.network import ENCODER as PREFIX
+from paddle_ranker.model.network import RankerNetwork, load_heads, parts_of
+from paddle_ranker.model.opened import TRAINED
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
 from paddle_ranker.model.pretrained import find_model, published_model, resolve_model
-from paddle_ranker.model.recognised import require_parameters
 
-TO_TRAIN = "a ranker or an encoder to train"
 _POOLER = "pooler."
 
 
@@ -91,7 +92,7 @@ class Checkpoint:
     @property
     def has_trained_pooler(self) -> bool:
         """Whether the checkpoint has a trained pooler: the bias of a new pooler is zero."""
-        bias = self.arrays.get(f"{ENCODER}{_POOLER}dense.bias")
+        bias = self.arrays.get(f"{PREFIX}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
 
     def pair_encoder(self, max_seq_length: int, backend: str = "auto", query_prompt: str = "") -> PairEncoder:
@@ -105,7 +106,9 @@ class Checkpoint:
             raise CheckpointError(f"{self.file}: {error}") from error
 
 
-def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None, wanted: str = TO_TRAIN) -> Checkpoint:
+def read_checkpoint(
+    source: Union[str, Path], model_name: Optional[str] = None, wanted: str = ENCODER.wanted
+) -> Checkpoint:
     """Read a model from a folder of this toolkit, PaddleNLP or Hugging Face, or from a parameter file.
 
     Args:
@@ -115,12 +118,18 @@ def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None, 
     Raises `CheckpointError` if `source` does not exist, is damaged, or does not fit its configuration.
     """
     source = Path(source)
-    inner = None if source.is_file() or (source / PARAMETERS_FILE).is_file() else find_encoder(source)
-    return _of_folder(source, model_name, wanted) if inner is None else _of_hugging_face(inner, read_reranker(source))
+    inner = None if source.is_file() else find_transformers(source)
+    if inner is not None:
+        return _of_hugging_face(inner, read_reranker(source))
+    found = identify(source)
+    file = source if source.is_file() else source / PARAMETERS_FILE
+    if found.form != TRAINED or not file.is_file():
+        raise found.refusal(wanted)
+    return _of_file(file, model_name)
 
 
-def _of_folder(source: Path, model_name: Optional[str], wanted: str) -> Checkpoint:
-    folder, file = _locate(source, wanted)
+def _of_file(file: Path, model_name: Optional[str]) -> Checkpoint:
+    folder = file.parent
     config = read_config(folder)
     if config is None:
         if model_name is None:
@@ -147,7 +156,7 @@ def _of_hugging_face(folder: Path, reranker: Optional[Reranker]) -> Checkpoint:
 
     info, head = None if reranker is None else reranker.info, model.head
     if reranker is not None and reranker.has_head:
-        named = {**{name: named[name] for name in named if name.startswith(ENCODER)}, **reranker.arrays}
+        named = {**{name: named[name] for name in named if name.startswith(PREFIX)}, **reranker.arrays}
         head = None
     length = stated_length(folder)
     tokenizer = lambda: brought_tokenizer(folder, family)  # noqa: E731
@@ -232,11 +241,11 @@ def ranker_of(
 
 def _filled(config: EncoderConfig, named: Named, need_pooler: bool, share: bool) -> tuple[Encoder, list[str]]:
     network = unfilled(config)
-    own = {name[len(ENCODER) :]: array for name, array in named.items() if name.startswith(ENCODER)}
-    missing = set_parameters(network, own, may_lack=() if need_pooler else (_POOLER,), prefix=ENCODER, share=share)
+    own = {name[len(PREFIX) :]: array for name, array in named.items() if name.startswith(PREFIX)}
+    missing = set_parameters(network, own, may_lack=() if need_pooler else (_POOLER,), prefix=PREFIX, share=share)
     state = network.state_dict()
     for name in missing:
-        state[name[len(ENCODER) :]].initialize()
+        state[name[len(PREFIX) :]].initialize()
     return network, parts_of(missing)
 
 
@@ -244,23 +253,3 @@ def unfilled(config: EncoderConfig) -> Encoder:
     """Create an encoder whose parameters take no memory until they are set, or until `initialize` is called."""
     with paddle.LazyGuard():
         return family_of(config.model_type).network(config)
-
-
-def _locate(source: Path, wanted: str) -> tuple[Path, Path]:
-    """Return the folder and the parameter file for a path to either; `wanted` is for messages."""
-    if source.is_file():
-        if source.suffix != ".pdparams" and not _begins_as_parameters(source):
-            raise CheckpointError(f"{source}: is not a parameter file; give a model folder, or its {PARAMETERS_FILE}")
-        return source.parent, source
-    if not source.is_dir():
-        raise CheckpointError(
-            f"{source}: there is no such model folder or parameter file; check the path, or give a name of the Hugging "
-            "Face hub with its owner, OWNER/MODEL"
-        )
-    require_parameters(source, wanted)
-    return source, source / PARAMETERS_FILE
-
-
-def _begins_as_parameters(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(1) == b"\x80"  # first byte of pickles since protocol 2

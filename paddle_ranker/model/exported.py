@@ -23,11 +23,11 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import EXPORT, kind_of
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import STATIC_PARAMETERS, ModelType, Role, identify
 from paddle_ranker.model.opened import (
     RANKER_SIGNATURE,
-    AnyKind,
+    SERVER,
     EncoderT,
     ExportFacts,
     InfoT,
@@ -37,15 +37,13 @@ from paddle_ranker.model.opened import (
     Signature,
     with_export,
 )
-from paddle_ranker.model.recognised import STATIC_PARAMETERS, recognise, refusal
-from paddle_ranker.model.recognised import is_exported as is_exported
 from paddle_ranker.storage.untrusted import check_file, memory_bytes
 
 INPUTS, OUTPUTS = RANKER_SIGNATURE.input_names, RANKER_SIGNATURE.output_names
 GRAPH_FORMATS = ("json", "pdmodel")
+EXPORT = "paddle-ranker export --model RANKER --output"
 EXPORT_SERVING = "paddle-ranker export-serving --model"
 DEFAULTS = LoadOptions()
-_EXPORTABLE = ("ranker", "blend", "export")
 
 
 @dataclass(frozen=True)
@@ -63,54 +61,6 @@ class Exported(Generic[InfoT, EncoderT]):
     info: InfoT
     signature: Signature
     configs: tuple[EncoderConfig, ...]
-
-    @staticmethod
-    def open(folder: Path, prefix: Optional[str] = None) -> ExportedFolder:
-        """Open the static model in `folder`, and check its files.
-
-        Raises `CheckpointError` if there is no static model, or if a file is missing or has another size than exported.
-        """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder}: there is no such folder; make it with: {EXPORT} {folder}")
-        found = sorted({path.name.rpartition(".")[0] for path in folder.glob(f"*{STATIC_PARAMETERS}")})
-        kind = kind_of(folder)
-        info = kind.read_info(folder)
-        export = _checked_export(folder, kind, info)
-        if prefix is None:
-            prefix = export["prefix"] if export else (found[0] if len(found) == 1 else None)
-        if prefix is None or prefix not in found:
-            wanted = f"{prefix}{STATIC_PARAMETERS}" if prefix else "static model"
-            there = recognise(folder)
-            if there.name in _EXPORTABLE:
-                remedy = f"; make it with: {EXPORT.replace('RANKER', str(folder))} FOLDER (it is {there.what})"
-            else:
-                remedy = f": it is {there.what}; {there.use}"
-            raise CheckpointError(f"{folder}: there is no {wanted} in it{remedy}")
-        if info is None or export is None:
-            raise CheckpointError(
-                f"{folder}: its {kind.info_file} does not say what {prefix}{STATIC_PARAMETERS} is; export it again: "
-                f"{EXPORT} FOLDER"
-            )
-        exported = ExportedFolder(folder, prefix, kind, info, kind.signature(info), kind.configs(folder, info))
-        if not any((folder / f"{prefix}.{format}").is_file() for format in GRAPH_FORMATS):
-            raise CheckpointError(f"{folder}: there is no {prefix}.json and no {prefix}.pdmodel in it; copy it again")
-        for name, size in export["files"].items():
-            path = folder / name
-            if not path.is_file():
-                raise CheckpointError(f"{path}: is missing; copy the folder again, or export it again")
-            if check_file(path, memory_bytes()) != size:
-                raise CheckpointError(
-                    f"{path}: has {path.stat().st_size:,} bytes, {size:,} were written; copy the folder again, or "
-                    "export it again"
-                )
-        numbers = check_file(exported.parameters, memory_bytes())  # at least one byte each
-        try:
-            for config in exported.configs:
-                config.require_fits(numbers)
-        except CheckpointError as error:
-            raise CheckpointError(f"{exported.parameters}: {error}") from error
-        return exported
 
     def part(self, name: str, signature: Signature) -> Exported[InfoT, EncoderT]:
         """Return layers that were exported alone (`ModelKind.parts`); raises `CheckpointError` without them."""
@@ -179,13 +129,53 @@ ExportedFolder = Exported[ModelInfo, RowEncoder]
 ExportedRanker = Exported[RankerInfo, PairRowEncoder]
 
 
-def open_exported_ranker(folder: Path, prefix: Optional[str] = None) -> ExportedRanker:
-    """Open a ranker's static model; raises `CheckpointError` for any other model, or as `Exported.open` does."""
-    found = ExportedFolder.open(folder, prefix)
-    if found.signature != RANKER_SIGNATURE:
-        raise refusal(found.folder, "an exported ranker")
-    # All kinds with a ranker's signature have a `RankerInfo` and encode pairs.
-    return cast(ExportedRanker, found)
+def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[str] = None) -> Exported[InfoT, EncoderT]:
+    """Open the static model in a folder, and check its files.
+
+    Args:
+        prefix: of the files' names; None: the one that the info file states.
+
+    Raises `CheckpointError` if there is no static model, if it cannot take the role, or if a file is missing or has
+    another size than exported.
+    """
+    found = identify(Path(source))
+    folder = found.folder
+    if found.name == "absent":
+        raise CheckpointError(f"{folder}: there is no such folder; make it with: {EXPORT} {folder}")
+    if not found.is_exported:
+        raise CheckpointError(f"{folder}: there is no static model in it{_remedy(found)}")
+    kind, info = found.kind_for(role), found.info
+    export = _checked_export(found)
+    prefix = prefix or export["prefix"]
+    if not (folder / f"{prefix}{STATIC_PARAMETERS}").is_file():
+        raise CheckpointError(f"{folder}: there is no {prefix}{STATIC_PARAMETERS} in it{_remedy(found)}")
+    known = cast(InfoT, info)
+    exported = Exported(folder, prefix, kind, known, kind.signature(known), kind.configs(folder, known))
+    if not any((folder / f"{prefix}.{format}").is_file() for format in GRAPH_FORMATS):
+        raise CheckpointError(f"{folder}: there is no {prefix}.json and no {prefix}.pdmodel in it; copy it again")
+    for name, size in export["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: is missing; copy the folder again, or export it again")
+        if check_file(path, memory_bytes()) != size:
+            raise CheckpointError(
+                f"{path}: has {path.stat().st_size:,} bytes, {size:,} were written; copy the folder again, or "
+                "export it again"
+            )
+    numbers = check_file(exported.parameters, memory_bytes())  # at least one byte each
+    try:
+        for config in exported.configs:
+            config.require_fits(numbers)
+    except CheckpointError as error:
+        raise CheckpointError(f"{exported.parameters}: {error}") from error
+    return exported
+
+
+def _remedy(found: ModelType) -> str:
+    """Return what to do about a folder without the static model, for messages."""
+    if found.kind is None or not found.kind.is_ranker:
+        return f": it is {found.what}; {found.use}"
+    return f"; make it with: {EXPORT.replace('RANKER', str(found.folder))} FOLDER (it is {found.what})"
 
 
 def require_readable(program: Path, paddle_version: str) -> None:
@@ -206,10 +196,7 @@ def exporting_again(folder: Path, paddle_version: str) -> str:
     The other version of Paddle still needs the export in `folder`.
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
-    kind = kind_of(folder)
-    info = kind.read_info(folder)
-    serves = info is not None and is_for_serving(info.export, kind.signature(info))
-    then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if serves else ""
+    then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if identify(folder).form == SERVER else ""
     return f"export the ranker again with this Paddle, beside this one, and give that: {EXPORT} {beside}{then}"
 
 
@@ -218,16 +205,17 @@ def is_for_serving(export: Optional[ExportFacts], signature: Signature) -> bool:
     return export is not None and ("aliases" in export or len(export["outputs"]) < len(signature.outputs))
 
 
-def _checked_export(folder: Path, kind: AnyKind, info: Optional[ModelInfo]) -> Optional[ExportFacts]:
-    export = info.export if info else None
-    if info is None or export is None:
-        return None
-    signature = kind.signature(info)
+def _checked_export(found: ModelType) -> ExportFacts:
+    """Return the facts of a static model; raises `CheckpointError` if there are none, or they are damaged."""
+    info = found.info
+    assert found.kind is not None and info is not None
+    export, path = info.export, found.folder / found.kind.info_file
+    if export is None:
+        raise CheckpointError(f"{path}: does not say what the static model is; export it again: {EXPORT} FOLDER")
+    signature = found.kind.signature(info)
     # Names, not paths: a foreign folder must not reach outside itself.
     names = [export.get("prefix", "/"), *export.get("files", ["/"])]
     sound = all(Path(name).name == name for name in names) and tuple(export.get("inputs", ())) == signature.input_names
     if not sound or tuple(export.get("outputs", ())) not in (signature.output_names, signature.output_names[:1]):
-        raise CheckpointError(
-            f"{folder / kind.info_file}: damaged (export is {brief(str(export))}); export it again: {EXPORT} FOLDER"
-        )
+        raise CheckpointError(f"{path}: damaged (export is {brief(str(export))}); export it again: {EXPORT} FOLDER")
     return export

@@ -22,17 +22,15 @@ import paddle
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
-from paddle_ranker.model.encoders import TO_TRAIN, Checkpoint, encoder_of, read_checkpoint
+from paddle_ranker.model.encoders import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.families import write_config
-from paddle_ranker.model.hugging_face.folder import states_head
-from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo, require_kind
+from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads, load_parameters
 from paddle_ranker.model.opened import RANKER_SIGNATURE, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal, require_parameters
 from paddle_ranker.model.similarity import START, SimilarityHead, load_similarity, save_similarity
 from paddle_ranker.model.tower_network import load_tower
 
@@ -77,13 +75,8 @@ def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> Ra
     Raises `CheckpointError` if a part that scores depend on is missing.
     """
     source = Path(source)
-    stated = _stated(source)
-    if source.is_dir() and not states_head(source):
-        require_parameters(source, RANKER_WANTED)
-    checkpoint = read_checkpoint(source, options.model_name, RANKER_WANTED).for_label(options.positive_label)
-    info = _described(checkpoint, stated, options, checkpoint.stated_length)
-    if stated is None and "head.weight" not in checkpoint.arrays:
-        raise headless_refusal(checkpoint.file.parent)
+    checkpoint = read_checkpoint(source, options.model_name).for_label(options.positive_label)
+    info = _described(checkpoint, _stated(source), options, checkpoint.stated_length)
     with_match, with_lexical, with_similarity = (name in checkpoint.arrays for name in (_MATCH, _LEXICAL, _SIMILARITY))
     info = dataclasses.replace(
         info, match_embeddings=with_match, lexical_features=with_lexical, similarity=with_similarity
@@ -115,14 +108,14 @@ class Fresh:
 def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULTS) -> RankerModel:
     """Load a ranker or a bare encoder to train it; missing heads and match embeddings are initialised.
 
-    With `options.expected_kind`, a ranker of another kind is refused; otherwise training starts from its encoder and
-    head. A calibration is dropped, since training changes the logits that it was fitted to.
+    A ranker of another kind gives its encoder and its head. A calibration is dropped, since training changes the logits
+    that it was fitted to.
 
     Raises `CheckpointError` if the encoder is incomplete or does not fit its configuration, or `source` is a blend.
     """
     source = Path(source)
     stated = _stated(source)
-    checkpoint = read_checkpoint(source, options.model_name, TO_TRAIN).for_label(options.positive_label)
+    checkpoint = read_checkpoint(source, options.model_name).for_label(options.positive_label)
     info = _described(checkpoint, stated, options)
     started = dataclasses.replace(
         info,
@@ -185,13 +178,8 @@ def _described(
     """Return the checkpoint's info; fall back to that of a published checkpoint.
 
     length: tokens of a pair if no info file states them; None: that of published checkpoints
-
-    Raises `CheckpointError` if `options` expect another kind.
     """
     published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in checkpoint.unnamed), None)
-    kind = stated.kind if stated else published_kind
-    if kind:
-        require_kind(checkpoint.file.parent if stated else checkpoint.file, kind, options.expected_kind)
     longest = min(length or PUBLISHED_MAX_SEQ_LENGTH, checkpoint.config.longest_pair)
     with_match = _MATCH in checkpoint.arrays
     info = stated or RankerInfo(published_kind or "pairwise", max_seq_length=longest, match_embeddings=with_match)

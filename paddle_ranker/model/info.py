@@ -87,15 +87,6 @@ class RankerInfo:
 PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
 
 
-def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
-    """Raise `CheckpointError` if a ranker's `kind` is not the `expected` kind (None: any kind)."""
-    if expected and kind != expected:
-        raise CheckpointError(
-            f"{source}: is a {kind} ranker, not a {expected} one: paddle-ranker evaluate, predict and export take "
-            "either (training takes it as --model)"
-        )
-
-
 class Blend(NamedTuple):
     """Names of a blend's member folders, their weights, and the bias."""
 

@@ -41,7 +41,6 @@ class LoadOptions:
     model_name: name of the model whose configuration belongs to a bare parameter file
     max_seq_length: maximum tokens of a row; None: as trained
     tokenizer: a `PairEncoder` backend
-    expected_kind: kind that the model must have; None: any kind
     pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder opened as a tower, if its folder states none;
         None: a default, which is logged
     normalize: whether a tower's vectors get length 1; None: as its folder states
@@ -57,7 +56,6 @@ class LoadOptions:
     model_name: Optional[str] = None
     max_seq_length: Optional[int] = None
     tokenizer: str = "auto"
-    expected_kind: Optional[str] = None
     pooling: Optional[str] = None
     normalize: Optional[bool] = None
     positive_label: Optional[str] = None

@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Optional, Proto
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.families import require_config
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.declared import Count, WidthOrNone
 
 if TYPE_CHECKING:
     from paddle import nn
+
+# How a folder holds a model: Paddle's parameters, transformers' files, a static model, or the folders that Paddle
+# Serving's server and clients read.
+TRAINED, TRANSFORMERS, EXPORTED, SERVER, CLIENT = "trained", "transformers", "exported", "server", "client"
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,8 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
         info_file: the name of the JSON file that describes the model in a folder.
         what: the name of a folder of this kind in messages, after "is": "a tower, which makes vectors of texts".
         use: what to do with such a folder, or which commands take it; FOLDER stands for its path.
+        has_encoder: whether a training can start from the text encoder in such a model.
+        is_ranker: whether the models score pairs: with `RANKER_SIGNATURE`, a `RankerInfo` and a `PairRowEncoder`.
     """
 
     name: str
@@ -234,6 +239,11 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
     prefix = "inference"
     what = ""
     use = ""
+    has_encoder = is_ranker = False
+
+    def describe(self, form: str) -> tuple[str, str]:
+        """Return `what` and `use` of a folder that holds a model in a form (`TRAINED` and the others)."""
+        return self.what, self.use
 
     @abstractmethod
     def read_info(self, folder: Path) -> Optional[KindInfo]:
@@ -246,13 +256,19 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
         info = self.read_info(folder)
         return info is not None and info.kind == self.name
 
+    def is_in_transformers(self, folder: Path) -> bool:
+        """Return whether a folder of transformers or sentence-transformers, without an info file, is of this kind."""
+        return False
+
     @abstractmethod
     def signature(self, info: KindInfo) -> Signature:
         """Return the inputs and outputs of a model."""
 
     def configs(self, folder: Path, info: KindInfo) -> tuple[EncoderConfig, ...]:
         """Return the configurations of the model's text encoders; raises `CheckpointError` if one is missing."""
-        return (require_config(folder),)
+        from paddle_ranker.model.hugging_face.folder import encoder_config
+
+        return (encoder_config(folder),)
 
     @abstractmethod
     def row_encoder(self, folder: Path, info: KindInfo, options: LoadOptions) -> KindEncoder:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
-from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, quoted
+from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, UsageError, quoted
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
@@ -39,8 +39,11 @@ def resolve_model(name_or_path: str) -> Path:
 def find_model(name_or_path: Union[str, Path]) -> Path:
     """Return the cache folder of a hub name, `owner/model`, fetched if missing; return any other path unchanged.
 
-    Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network).
+    Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network), `UsageError` if
+    this is neither a path nor a name.
     """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise UsageError(f"the model is {quoted(name_or_path)}: expected the path of its folder")
     path, text = Path(name_or_path), str(name_or_path)
     if path.exists() or "/" not in text:
         return path

@@ -34,6 +34,7 @@ from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, sta
 from paddle_ranker.model.hugging_face.sentences import Sentences, read_sentences, stated_info
 from paddle_ranker.model.info import PUBLISHED_HEADS
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import ANY_TOWER
 from paddle_ranker.model.network import ENCODER
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
@@ -221,7 +222,7 @@ def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInf
     if info is None and (folder / MODULES_FILE).is_file():
         sentences = read_sentences(folder)
         info = sentences.info
-    checkpoint = read_checkpoint(source, options.model_name, wanted="a tower or an encoder")
+    checkpoint = read_checkpoint(source, options.model_name, ANY_TOWER.wanted)
     if sentences is not None:
         checkpoint = _with_dense(checkpoint, sentences)
     if options.pooling is not None and options.pooling not in POOLINGS:

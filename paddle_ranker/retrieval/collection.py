@@ -33,8 +33,8 @@ from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import RankerError, UsageError, brief, checked_items, listed, quoted, refuse_text
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.metrics.ranking import Booleans
-from paddle_ranker.model.kinds import text_encoder
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.contents import ContentFiles, StagedFiles
 from paddle_ranker.retrieval.exact import Vectors
@@ -796,7 +796,9 @@ class Collection:
     def _cutter(self) -> Cutter:
         """Divides texts into passages by the tokens of the index's own tower, or of any if it has none."""
         folder, schema = self.tower_folder, self.info.schema
-        return Cutter(schema, text_encoder(folder) if folder is not None and schema.passage_tokens else None)
+        if folder is None or not schema.passage_tokens:
+            return Cutter(schema, None)
+        return Cutter(schema, identify(folder).row_encoder(TOWER))
 
     def _new_segment(self, folder: Path) -> Path:
         """Return the folder of a new segment, whose name no segment of another index has."""

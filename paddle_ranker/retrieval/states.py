@@ -16,11 +16,11 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import offsets_of
 from paddle_ranker.model.load_options import ON_CPU
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import RankerStates
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.work import checked
-from paddle_ranker.scoring.loading import model_path
 from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.scoring.stored import StatesWriter
 from paddle_ranker.scoring.stored_ranker import SplitRanker
@@ -32,7 +32,7 @@ _AT_ONCE = 256  # documents whose states are in memory
 
 def copy_ranker(source: Union[str, Path], index: Path, dtype: str) -> RankerStates:
     """Copy a split ranker into an index folder; raises `CheckpointError` for a ranker whose encoder is not split."""
-    folder = model_path(source)
+    folder = find_model(source)
     states = SplitRanker.open(folder, ON_CPU).states_info
     make_folder(index)
     with new_folder(index / RANKER, replace=True) as target:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
+from paddle_ranker.model.model_folder import identify
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import KIND, TowerInfo
+from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.adding import VectorsOf
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import VECTORS, TowerCopy
@@ -79,7 +79,7 @@ def _stated_by(folder: Path) -> Optional[TowerInfo]:
     """Return what the copy of an encoder must state, since it has another name; None for a tower, which states it."""
     from paddle_ranker.model.tower_network import read_tower
 
-    return read_tower(folder, ON_CPU)[1] if KINDS[KIND].read_info(folder) is None else None
+    return None if isinstance(identify(folder).info, TowerInfo) else read_tower(folder, ON_CPU)[1]
 
 
 def require_tower(collection: Collection, tower: Optional[str]) -> None:

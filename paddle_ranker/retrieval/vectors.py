@@ -10,21 +10,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Optional, Union, cast
+from typing import Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker import runtime
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.errors import CheckpointError, UsageError, refuse_text
-from paddle_ranker.model.kinds import KINDS
+from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import KIND, QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
 from paddle_ranker.retrieval.exact import nearest as nearest
 from paddle_ranker.scoring.engines.base import Engine
-from paddle_ranker.scoring.loading import ScoringModel, open_model
+from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import CHUNK, BatchRunner
 from paddle_ranker.storage.prefetch import prefetch
 
@@ -78,10 +78,7 @@ class Tower:
         """
         runtime.prepare(threads=0)  # a command has done so, a program need not
         path = resolve_model(str(source))
-        model = open_model(path, options, KINDS[KIND])
-        if model.info.kind != KIND:
-            raise CheckpointError(f"{source}: is a {model.info.kind} model, not a tower, which makes vectors of texts")
-        opened = cast(ScoringModel[TowerInfo, TextEncoder], model)
+        opened = open_model(path, ANY_TOWER, options)
         info, is_scaled = opened.info, bool(options.normalize) or (for_search and opened.info.similarity == "cosine")
         if options.pooling not in (None, info.pooling) or (options.normalize is False and info.normalize):
             made = f"pooling {info.pooling}{', length 1' if info.normalize else ''}"
@@ -157,7 +154,7 @@ def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
 def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> Tower:
     """Open a tower whose vectors are compared by products: 1 long, unless it is one whose vectors' lengths matter."""
     path = resolve_model(str(source))
-    info = KINDS[KIND].read_info(path.parent if path.is_file() else path)
+    info = identify(path).info
     if not isinstance(info, TowerInfo):
         from paddle_ranker.model.tower_network import read_tower
 

@@ -71,15 +71,16 @@ class _ScoreParts(Work):
 
     extension, unit = ".txt", "pair"
 
-    def __init__(self, options: PrintingOptions, expected_kind: Optional[str], names: tuple[str, str]):
-        self._options, self._expected_kind, self._names = options, expected_kind, names
+    def __init__(self, options: PrintingOptions, names: tuple[str, str]):
+        self._options, self._names = options, names
         self.extension = ".jsonl" if options.format == "json" or options.topk is not None else ".txt"
 
     def open(self) -> None:
+        from paddle_ranker.model.model_folder import RANKER
         from paddle_ranker.scoring.files import scorer_for
-        from paddle_ranker.scoring.loading import open_ranker
+        from paddle_ranker.scoring.loading import open_model
 
-        self._parts = open_ranker(self._options.params_path, self._options.load_options(self._expected_kind))
+        self._parts = open_model(self._options.params_path, RANKER, self._options.load_options())
         self._scorer = scorer_for(self._parts, self._options)
 
     def compute(self, rows: Sequence[Any]) -> tuple[bytes, int, Mapping[str, int]]:
@@ -101,7 +102,7 @@ class _ScoreParts(Work):
         return "".join(f"{line}\n" for line in lines).encode(), len(lines), counts
 
 
-def predict(options: PrintingOptions, expected_kind: Optional[str], names: tuple[str, str]) -> list[Done]:
+def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
     """Write the lines that `predict` prints into the parts of a folder."""
     from paddle_ranker.scoring.files import CutOff
 
@@ -122,12 +123,12 @@ def predict(options: PrintingOptions, expected_kind: Optional[str], names: tuple
     source = RowSource(options.input_file, Pair, options, ("query", "title", "recall_score"))
     done = run(
         source,
-        _ScoreParts(options, expected_kind, names),
+        _ScoreParts(options, names),
         parts,
         options.ray,
         actors=options.actors,
         threads=options.cpu_threads or 1,
-        load=options.load_options(expected_kind),
+        load=options.load_options(),
     )
     counts = total(done)
     seen, left_out = counts.pop(CutOff.SEEN, 0), counts.pop(CutOff.LEFT_OUT, 0)

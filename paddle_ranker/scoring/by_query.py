@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Optional, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from paddle_ranker.data.records import Pair
-from paddle_ranker.model.exported import is_exported
+from paddle_ranker.model.model_folder import RANKER, identify
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
 from paddle_ranker.scoring.files import CutOff, score_pairs, scorer_for
-from paddle_ranker.scoring.loading import open_ranker
+from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.ranker import RankedTitle
 from paddle_ranker.scoring.scorer import CHUNK, chunks
@@ -22,9 +22,7 @@ from paddle_ranker.scoring.stored_ranker import score_stored_pairs
 OptionsT = TypeVar("OptionsT", bound=ScoringOptions)
 
 
-def rank_by_query(
-    options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
-) -> Iterator[tuple[str, list[RankedTitle]]]:
+def rank_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, list[RankedTitle]]]:
     """Yield every query of the input file with its best `top_k` titles, best first; ties keep the file's order.
 
     Titles below `options.min_probability` are omitted, so a query may have no titles. The rows of a query need not be
@@ -33,12 +31,12 @@ def rank_by_query(
     and this ranker only the best titles of each query.
     """
     if options.cascade is not None:
-        yield from _cascade_by_query(options, top_k, expected_kind)
+        yield from _cascade_by_query(options, top_k)
         return
     if options.store is not None:
-        scored = score_stored_pairs(options, options.store, expected_kind)
+        scored = score_stored_pairs(options, options.store)
     else:
-        scored = score_pairs(open_ranker(options.params_path, options.load_options(expected_kind)), options)
+        scored = score_pairs(open_model(options.params_path, RANKER, options.load_options()), options)
     yield from best_by_query(scored, top_k, CutOff(options.min_probability))
 
 
@@ -63,17 +61,15 @@ def _best_first(titles: list[RankedTitle]) -> list[RankedTitle]:
     return sorted(titles, key=lambda title: -title.probability)  # stable: ties keep their order
 
 
-def _cascade_by_query(
-    options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
-) -> Iterator[tuple[str, list[RankedTitle]]]:
+def _cascade_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, list[RankedTitle]]]:
     """Yield hits as `rank_by_query` does, in the order and with the probabilities of the cascade `options.cascade`.
 
-    The small ranker may be of another kind. Memory holds, for each query, the titles that either stage needs.
+    Memory holds, for each query, the titles that either stage needs.
     """
     assert options.cascade is not None
     source, depth = parse_cascade(options.cascade)
     # Open the large ranker first, so that its errors come before the small ranker has scored the file.
-    parts = open_ranker(options.params_path, options.load_options(expected_kind))
+    parts = open_model(options.params_path, RANKER, options.load_options())
     scorer = scorer_for(parts, options)
     first_stage = dataclasses.replace(
         options_of_small(options, source), params_path=source, cascade=None, min_probability=None
@@ -100,6 +96,6 @@ def _cascade_by_query(
 def options_of_small(options: OptionsT, source: str) -> OptionsT:
     """Return the options to load the small ranker at `source` with; a trained ranker has no engine to choose."""
     options = dataclasses.replace(options, model_name_or_path=None)
-    if is_exported(Path(source)):
+    if identify(Path(source)).is_exported:
         return options
     return dataclasses.replace(options, engine=None, precision="fp32", tensorrt=False)

@@ -14,9 +14,10 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.options import json_text, note
 from paddle_ranker.progress import Progress
-from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
+from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import CHUNK, Scorer, chunks
 from paddle_ranker.storage.prefetch import prefetch
@@ -62,12 +63,12 @@ def _shown(scored: dict[str, object]) -> str:
     return f"{length}, cut" if windows is None else f"{length}, windows of {json.dumps(windows)}"
 
 
-def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) -> Iterator[tuple[Pair, float]]:
+def predict_pairs(options: PredictOptions) -> Iterator[tuple[Pair, float]]:
     """Yield each pair of the input file with its probability, in order; memory does not grow with the file.
 
     Pairs below `options.min_probability` are omitted, and their number is noted at the end.
     """
-    yield from predict_with(open_ranker(options.params_path, options.load_options(expected_kind)), options)
+    yield from predict_with(open_model(options.params_path, RANKER, options.load_options()), options)
 
 
 def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:

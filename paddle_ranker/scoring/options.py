@@ -63,8 +63,8 @@ class ScoringOptions(RankerOptions):
     )
     tensorrt: bool = option(False, help="compile an exported ranker with TensorRT, in Paddle Inference on a GPU")
 
-    def load_options(self, expected_kind: Optional[str] = None) -> LoadOptions:
-        """Return the options to open the ranker with; a ranker of another kind than `expected_kind` is refused."""
+    def load_options(self) -> LoadOptions:
+        """Return the options to open the ranker with."""
         return LoadOptions(
             engine=self.engine,
             device=self.device,
@@ -74,7 +74,6 @@ class ScoringOptions(RankerOptions):
             model_name=self.model_name_or_path,
             max_seq_length=self.max_seq_length,
             tokenizer=self.tokenizer,
-            expected_kind=expected_kind,
             # A command that mines negatives has a number of this name, from which on titles are positive.
             positive_label=self.positive_label if isinstance(self.positive_label, str) else None,
         )

@@ -16,7 +16,8 @@ from paddle_ranker.errors import UsageError, did_you_mean, quoted
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
+from paddle_ranker.model.model_folder import RANKER
+from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.scoring.texts import is_number, list_searches, list_texts, require_count, require_text
 
@@ -109,7 +110,7 @@ class Ranker:
         for name in how:
             if name not in known:
                 raise UsageError(f"Ranker.load has no {name}{did_you_mean(name, known)}: there are {', '.join(known)}")
-        loaded = open_ranker(source, LoadOptions(**how))
+        loaded = open_model(source, RANKER, LoadOptions(**how))
         return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 
     def score(self, queries: Iterable[str], titles: Iterable[str], *, logits: bool = False) -> Array:

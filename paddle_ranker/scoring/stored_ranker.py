@@ -18,17 +18,19 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, quoted, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import LOWER, UPPER
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, identify
 from paddle_ranker.model.opened import SIDES, STATES, split_signatures
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import note
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
 from paddle_ranker.scoring.engines.registry import AUTO
 from paddle_ranker.scoring.files import score_file
-from paddle_ranker.scoring.loading import ScoringRanker, model_path, open_ranker, require_ranker, runs_network
+from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.options import PredictOptions
 from paddle_ranker.scoring.ranker import RankedTitle, best_titles, require_cut
 from paddle_ranker.scoring.scorer import BatchRunner, Scorer
@@ -74,20 +76,20 @@ class SplitRanker:
     def open(cls, source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> SplitRanker:
         """Open a trained or an exported ranker, in the engine that the options name.
 
-        Raises `CheckpointError` as `open_ranker` does, and for a ranker whose encoder is not split.
+        Raises `CheckpointError` as `open_model` does, and for a ranker whose encoder is not split.
         """
         runtime.prepare(threads=0)  # a command has done so, a program need not
-        folder = model_path(source)
-        require_ranker(folder)
-        if runs_network(folder, options):
-            opened = open_ranker(folder, options)
+        folder = find_model(source)
+        if not identify(folder).is_exported:
+            opened = open_model(folder, RANKER, options)
             _require_split(folder, opened.info)
             return cls(_of_network(opened), batch_size)
         if options.engine == AUTO:
             raise UsageError("--engine auto times whole rankers: for stored titles, name an engine")
-        exported = ExportedFolder.open(folder)
-        _require_split(folder, cast(RankerInfo, exported.info))
-        return cls(_of_export(exported, options, cast(PairEncoder, exported.row_encoder(options))), batch_size)
+        exported = open_exported(folder, RANKER)
+        _require_split(folder, exported.info)
+        encoder = cast(PairEncoder, exported.row_encoder(options))
+        return cls(_of_export(cast(ExportedFolder, exported), options, encoder), batch_size)
 
     @classmethod
     def of(cls, opened: ScoringRanker, batch_size: int = 256) -> SplitRanker:
@@ -265,14 +267,12 @@ class StoredRanker:
         return best_titles(given, order, probabilities[order], top_k, min_probability, shown)
 
 
-def score_stored_pairs(
-    options: PredictOptions, store: str, expected_kind: Optional[str] = None
-) -> Iterator[tuple[Pair, float]]:
+def score_stored_pairs(options: PredictOptions, store: str) -> Iterator[tuple[Pair, float]]:
     """Yield each pair of the input file with its probability, from the states of the folder `store`.
 
     A title is found by its tokens. The states of titles that are not there are computed; their number is noted.
     """
-    ranker = SplitRanker.open(options.params_path, options.load_options(expected_kind), options.batch_size)
+    ranker = SplitRanker.open(options.params_path, options.load_options(), options.batch_size)
     titles, encoder = StoredRanker(ranker, TitleStates.open(store)).titles, ranker.encoder
     absent, seen = 0, 0
 

@@ -54,7 +54,6 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
             model_name=name,
             max_seq_length=options.max_seq_length,
             tokenizer=options.tokenizer,
-            expected_kind=kind if run.resumed or options.init_from_ckpt else None,
             positive_label=None if run.resumed else options.positive_label,
         ),
     )

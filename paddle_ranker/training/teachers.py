@@ -48,12 +48,13 @@ class Teachers:
 
     def __init__(self, sources: str, options: ScoringOptions) -> None:
         runtime.prepare_command(options.cpu_threads)
+        from paddle_ranker.model.model_folder import RANKER
         from paddle_ranker.scoring.files import scorer_for
-        from paddle_ranker.scoring.loading import open_ranker
+        from paddle_ranker.scoring.loading import open_model
 
         self._rankers = []
         for source in split_paths(sources):
-            parts = open_ranker(source, options.load_options())
+            parts = open_model(source, RANKER, options.load_options())
             self._rankers.append(scorer_for(parts, options))
 
     def __len__(self) -> int:

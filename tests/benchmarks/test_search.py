@@ -10,7 +10,7 @@ from benchmarks import search
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.export.onnx import require_onnx
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.model_folder import RANKER, load_model
 from tests.tiny import write_ranker, write_tower
 
 
@@ -21,7 +21,7 @@ def test_every_part_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
         require_onnx()
     except DependencyError as error:
         pytest.skip(str(error))
-    ranker, _ = export_model(load_ranker(write_ranker(tmp_path / "ranker")), tmp_path / "exported", onnx=True)
+    ranker, _ = export_model(load_model(write_ranker(tmp_path / "ranker"), RANKER), tmp_path / "exported", onnx=True)
     sizes = ["--documents", "1200", "--queries", "10", "--seconds", "0.3", "--clients", "2"]
     models = ["--tower", str(write_tower(tmp_path / "tower")), "--ranker", str(ranker.folder)]
     arguments = ["--work_dir", str(tmp_path / "work"), *models, *sizes]

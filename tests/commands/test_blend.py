@@ -34,8 +34,8 @@ from paddle_ranker.metrics.logistic import (
     out_of_fold,
 )
 from paddle_ranker.model.folder import Fresh, load_single, start_ranker
-from paddle_ranker.model.kinds import TrainedRanker, load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, TrainedRanker, load_model
 from paddle_ranker.options.files import join_files
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -213,7 +213,7 @@ def test_the_table_is_what_the_folders_score(files: Path, of_two: tuple[Path, li
     _, lines = of_two
     queries, titles, labels = columns(files / "dev.tsv")
     names = [str(files / "one"), str(files / "two")]
-    one, two = (logits(load_ranker(name), queries, titles) for name in names)
+    one, two = (logits(load_model(name, RANKER), queries, titles) for name in names)
     relevant = np.array([float(label) for label in labels])
     for name, expected in zip([*names, "equal weights"], (one, two, one / one.std() + two / two.std())):
         line = next(line for line in lines if line.startswith(f"{name}  "))
@@ -231,7 +231,7 @@ def test_towers_and_bm25_are_members_and_all_is_exported(files: Path, tmp_path: 
     for name in names:
         assert sum(line.startswith((f"{name}  ", f"without {name}  ")) for line in lines) == 2
     info = json.loads((target / "ranker.json").read_text(encoding="utf-8"))
-    weights, blended = info["training"]["weights"], load_ranker(target)
+    weights, blended = info["training"]["weights"], load_model(target, RANKER)
     (queries, titles, _), (*texts, labels) = columns(files / "dev.tsv"), columns(files / "train.tsv")
     opened = Tower.open(tower, LoadOptions(threads=1))
     vectors = opened.query_vectors(queries), opened.vectors(titles)
@@ -244,7 +244,7 @@ def test_towers_and_bm25_are_members_and_all_is_exported(files: Path, tmp_path: 
         for pairs in ((queries, titles), texts)
     )
     learned = fit_logistic(inputs, np.array(labels, np.float64))
-    rankers = [logits(load_ranker(files / name), queries, titles) for name in ("one", "two")]
+    rankers = [logits(load_model(files / name, RANKER), queries, titles) for name in ("one", "two")]
     alone = [*rankers, (vectors[0] * vectors[1]).sum(axis=1) / lengths, features[:, 0], learned.logits(features)]
     expected = np.stack(alone, axis=1) @ weights + info["training"]["bias"]
     np.testing.assert_allclose(logits(blended, queries, titles), expected, rtol=1e-4, atol=1e-4)
@@ -278,14 +278,14 @@ def test_with_the_linear_model_it_is_one_network(files: Path, tmp_path: Path, ca
         head.of_pairs(train, np.arange(len(rows)), standardise=True), np.array([float(row[2]) for row in rows])
     )
     features = head.of_pairs(encoder.encode(QUERIES, TITLES), np.arange(6), standardise=True)
-    expected = own * logits(load_ranker(files / "one")) + added * learned.logits(features) + bias
-    np.testing.assert_allclose(logits(load_ranker(target)), expected, rtol=1e-4, atol=1e-4)
+    expected = own * logits(load_model(files / "one", RANKER)) + added * learned.logits(features) + bias
+    np.testing.assert_allclose(logits(load_model(target, RANKER)), expected, rtol=1e-4, atol=1e-4)
     assert facts["results"]["auc"] > 0.5
     assert start_ranker(target, Fresh("pairwise")).new_parts == []  # and it trains on
 
     again = tmp_path / "again"
     blend(options(files, again, ranker=str(target), train_file=str(files / "train.tsv"), folds=2))  # onto its own
-    assert load_ranker(again).info.lexical_features
+    assert load_model(again, RANKER).info.lexical_features
 
 
 def test_a_member_counts_once_and_a_linear_model_is_not_judged_on_its_data(files: Path, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_with_another_ranker_each_tokenizes_by_itself(
 ) -> None:
     target, lines = of_two
     assert any(line.startswith("calibrated on these queries") for line in lines)
-    one, two, blended = load_ranker(files / "one"), load_ranker(files / "two"), load_ranker(target)
+    one, two, blended = load_model(files / "one", RANKER), load_model(files / "two", RANKER), load_model(target, RANKER)
     assert blended.info.blend is not None
     (first, second), bias = blended.info.blend["weights"], blended.info.blend["bias"]
     expected = first * logits(one) + second * logits(two) + bias
@@ -339,7 +339,7 @@ def test_what_a_blend_of_two_cannot_do_is_said(files: Path, of_two: tuple[Path, 
     target = Path(shutil.copytree(of_two[0], tmp_path / "blend"))
     with pytest.raises(CheckpointError, match="cannot be trained"):
         start_ranker(target, Fresh("pairwise"))
-    with pytest.raises(CheckpointError, match="blend of rankers already"):
+    with pytest.raises(CheckpointError, match="is a blend of rankers, not a trained ranker of one network"):
         blend(options(files, tmp_path / "again", ranker=str(target), other=(str(files / "two"),)))
     with pytest.raises(UsageError, match="windows"):
         Ranker.load(target, windows="max").score(QUERIES, TITLES)
@@ -348,4 +348,4 @@ def test_what_a_blend_of_two_cannot_do_is_said(files: Path, of_two: tuple[Path, 
         broken = {**facts, "blend": {**facts["blend"], **damage}}
         (target / "ranker.json").write_text(json.dumps(broken), encoding="utf-8")
         with pytest.raises(CheckpointError, match="damaged"):
-            load_ranker(target)
+            load_model(target, RANKER)

@@ -15,6 +15,7 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.cascade import cascade_scores, time_ways
 from paddle_ranker.metrics.measures import evaluate_ranking
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.scoring.cascade import Cascade, chosen, parse_cascade, rerank, rerank_probabilities
 from tests.conftest import Call
 from tests.tiny import HAN, draw_words, write_ranker
@@ -206,10 +207,9 @@ def test_a_run_of_an_exported_ranker_is_in_the_cascade_s_order(
 ) -> None:
     from deploy.python import predict as deploy_predict
     from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.kinds import load_ranker
 
     exported = folders[0].parent / "exported"
-    export_model(load_ranker(folders[0]), exported)
+    export_model(load_model(folders[0], RANKER), exported)
     arguments = ["--model_dir", exported, "--input_file", pairs_file, "--cascade", f"{folders[1]}:4", *CPU]
     lines = [line.split() for line in call(deploy_predict.main, *arguments, "--format", "run")[1].splitlines()]
     cascade = Cascade.load(*folders, depth=4)

@@ -21,7 +21,7 @@ from paddle_ranker.commands.calibrate import CalibrateOptions
 from paddle_ranker.commands.distill import DistillOptions
 from paddle_ranker.commands.registry import COMMANDS, GROUPS, OF_KIND, Command
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.kinds import stated_kind
+from paddle_ranker.model.model_folder import identify
 from paddle_ranker.model.parameters import save_arrays
 from paddle_ranker.options import parse_options
 from paddle_ranker.options.declare import Options, annotations_of, fields_of, value_type
@@ -184,8 +184,10 @@ def test_pairs_are_cut_to_the_lengths_of_a_blends_members(tmp_path: Path, capsys
 def test_a_published_checkpoint_says_its_kind_by_its_head(head: str, kind: Optional[str], tmp_path: Path) -> None:
     parameters = tmp_path / "model_state.pdparams"
     save_arrays({head: np.zeros((2, 1), np.float32)}, parameters)
-    assert stated_kind(tmp_path) == stated_kind(parameters) == kind
-    assert stated_kind(tmp_path / "nothing") is None
+    for path in (tmp_path, parameters):
+        found = identify(path).kind
+        assert (None if found is None else found.name) == kind
+    assert identify(tmp_path / "nothing").kind is None
 
 
 def test_a_model_of_posts_is_measured_and_exported_by_the_same_commands(

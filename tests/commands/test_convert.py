@@ -18,7 +18,7 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.folder import Fresh, start_ranker
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.retrieval.vectors import Tower
 from tests import torch_writer
@@ -112,7 +112,7 @@ def to_hf(source: Path, target: Path, **options: Any) -> list[str]:
 
 def oracle(folder: Path, weights: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> np.ndarray:
     """Return the logits `[pairs, labels]` of PAIRS, tokenized by the converted folder, one pair at a time."""
-    encoder = load_ranker(folder).row_encoder
+    encoder = load_model(folder, RANKER).row_encoder
     encoded, bert = encoder.encode(QUERIES, TITLES), NumpyBert(weights, config)
     rows = []
     for i in range(len(PAIRS)):
@@ -189,7 +189,7 @@ def test_a_bare_encoder(tmp_path: Path, prefix: str, old_names: bool) -> None:
     np.testing.assert_allclose(hidden[inputs["mask"]], expected[inputs["mask"]], atol=1e-5)
     assert not (tmp_path / "ours" / "ranker.json").exists()
     with pytest.raises(CheckpointError, match="head"):
-        load_ranker(tmp_path / "ours")
+        load_model(tmp_path / "ours", RANKER)
 
 
 def test_an_encoder_without_a_pooler_gets_none_that_looks_trained(tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def test_a_sentence_transformers_folder(tmp_path: Path) -> None:
     to_paddle(tmp_path / "hf", tmp_path / "ours")
     assert start_ranker(tmp_path / "ours", Fresh("pairwise")).row_encoder.vocab_size == len(VOCABULARY)
     (tmp_path / "hf" / "modules.json").write_text(json.dumps([{"path": "../hf/0_Transformer"}]))
-    with pytest.raises(CheckpointError, match="holds no"):
+    with pytest.raises(CheckpointError, match="is a folder without a model, not a model of transformers"):
         to_paddle(tmp_path / "hf", tmp_path / "other")
 
 

@@ -22,12 +22,12 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.export.parity import CHECKS
 from paddle_ranker.export.serving_files import FLOAT32, INT64, SERVING_VARIABLE, Variable, write_configs
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import MODEL, RANKER, load_model
 from paddle_ranker.scoring.engines.opening import logit_of
-from paddle_ranker.scoring.loading import open_ranker
+from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.storage import atomic
 from tests.conftest import Call
 from tests.engine_calls import logits_of
@@ -58,7 +58,7 @@ fetch_var {
 def exported(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> dict[str, Path]:
     """An exported, calibrated ranker of each kind."""
     folder = tmp_path_factory.mktemp("serving")
-    other = load_ranker(write_case(folder / "ranker", kind="cross_encoder", calibration=CALIBRATION))
+    other = load_model(write_case(folder / "ranker", kind="cross_encoder", calibration=CALIBRATION), RANKER)
     export_model(other, folder / "cross_encoder")
     return {"pairwise": exports["calibrated"].exported.folder, "cross_encoder": folder / "cross_encoder"}
 
@@ -114,11 +114,11 @@ def test_the_commands_write_folders_that_need_nothing_else(
     served = Ranker.load(server)
     np.testing.assert_allclose(served.score(QUERIES, TITLES), reference, atol=1e-6)
     assert served.info.kind == kind and served.info.calibration == CALIBRATION
-    alone = open_ranker(server, LoadOptions(threads=1))
-    with_logit = open_ranker(exported[kind], LoadOptions(threads=1))
+    alone = open_model(server, RANKER, LoadOptions(threads=1))
+    with_logit = open_model(exported[kind], RANKER, LoadOptions(threads=1))
     inputs = alone.row_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS))).values()
     np.testing.assert_allclose(logits_of(alone.engine, *inputs), logits_of(with_logit.engine, *inputs), atol=1e-4)
-    assert ExportedFolder.open(server).outputs == ("predict",)
+    assert open_exported(server, MODEL).outputs == ("predict",)
     info = RankerInfo.read(client)
     assert info and info.export and info.export["aliases"][SERVING_VARIABLE] == "predict"
 
@@ -133,8 +133,6 @@ def test_typed_names_of_files_are_taken(exported: dict[str, Path], tmp_path: Pat
     assert status == 0 and f"taking {prefix}.{FORMAT}" in printed
     status, _, errors = call(export_to_serving.main, "--dirname", tmp_path / "server", *paths(tmp_path))
     assert status == 1 and "made for Paddle Serving already" in errors
-    status, _, errors = call(export_ce.main, *given)
-    assert status == 1 and "is a pairwise ranker" in errors
 
 
 def test_aliases_are_written(exported: dict[str, Path], tmp_path: Path, call: Call) -> None:
@@ -184,7 +182,7 @@ def test_an_export_names_the_probabilities_of_some_pairs(name: str, tmp_path: Pa
     output = exports[name].exported.folder
     assert main(["export-serving", "--dirname", str(output), *paths(tmp_path)]) == 0
     for folder in (output, tmp_path / "server"):
-        loaded = open_ranker(folder, LoadOptions(threads=1))
+        loaded = open_model(folder, RANKER, LoadOptions(threads=1))
         assert loaded.info.export is not None
         checks = loaded.info.export["checks"]
         assert len(checks) == CHECKS and len({check["probability"] for check in checks}) == CHECKS
@@ -211,13 +209,13 @@ def test_logits_of_probabilities() -> None:
 def test_engines_that_have_no_file_there_say_so(exported: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
     assert export_to_serving.main(["--dirname", str(exported["pairwise"]), *paths(tmp_path)]) == 0
     with pytest.raises(Exception, match="--engine inference, or give the folder that it was made from"):
-        open_ranker(tmp_path / "server", LoadOptions(engine="onnx"))
+        open_model(tmp_path / "server", RANKER, LoadOptions(engine="onnx"))
     path = tmp_path / "server/ranker.json"
     values = json.loads(path.read_text())
     values["export"]["outputs"] = ["predict", "logit"]  # what the graph has not
     path.write_text(json.dumps(values))
     with pytest.raises(Exception, match="has 1 output, expected predict, logit"):
-        open_ranker(tmp_path / "server")
+        open_model(tmp_path / "server", RANKER)
 
 
 _VENDORS_WRITER = """

@@ -22,10 +22,10 @@ from paddle_ranker.export.quantizer import Calibrated, Quantizer, activation_sca
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import evaluate_ranking
-from paddle_ranker.model.exported import INPUTS, ExportedFolder
+from paddle_ranker.model.exported import INPUTS, open_exported
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import MODEL, RANKER, load_model
 from paddle_ranker.scoring.engines import precisions, registry
 from paddle_ranker.scoring.engines.precisions import has_int8
 from paddle_ranker.scoring.stored_ranker import SplitRanker
@@ -159,7 +159,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ("onnx", "onnxruntime", "paddle2onnx"):
         pytest.importorskip(package, reason=f"needs {package}: pip install 'paddle2onnx>=2.0' onnx onnxruntime")
     folder = tmp_path_factory.mktemp("quantize")
-    export_model(load_ranker(write_ranker(folder / "ranker")), folder / "exported", onnx=True)
+    export_model(load_model(write_ranker(folder / "ranker"), RANKER), folder / "exported", onnx=True)
     return folder / "exported"
 
 
@@ -197,7 +197,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
 def test_the_command_writes_measures_and_records(folder: Path, dev: Path, call: Call) -> None:
     status, printed, _ = command(call, folder, dev, "--max_loss", 1, "--calibration_pairs", 100)
     assert status == 0
-    opened = ExportedFolder.open(folder)
+    opened = open_exported(folder, MODEL)
     assert f"quantized: {opened.int8}" in printed and opened.int8 and "6 of 6 products" in printed
     facts = facts_of(folder)
     # The products of the first layer.
@@ -260,7 +260,7 @@ def test_products_are_left_out_until_the_loss_is_small(
 def test_a_missing_onnx_file_is_made_and_a_large_one_s_parameters_lie_beside_it(
     folder: Path, dev: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = ExportedFolder.open(folder)
+    opened = open_exported(folder, MODEL)
     assert opened.onnx is not None and opened.info.export is not None
     before = Ranker.load(folder, engine="onnx").score(["a b"], ["b c"])
     opened.onnx.unlink()
@@ -272,7 +272,7 @@ def test_a_missing_onnx_file_is_made_and_a_large_one_s_parameters_lie_beside_it(
     status, printed, error = command(call, folder, dev, "--max_loss", 1)
     assert status == 0, error
     assert "made, largest difference" in printed
-    again = ExportedFolder.open(folder)
+    again = open_exported(folder, MODEL)
     assert again.onnx and again.int8 and again.info.export
     for path in (again.onnx, again.int8):
         beside = onnx_data.data_file(path)
@@ -282,7 +282,7 @@ def test_a_missing_onnx_file_is_made_and_a_large_one_s_parameters_lie_beside_it(
     large = Ranker.load(folder, engine="onnx", precision="int8").score(["a b"], ["b c"])
     assert command(call, folder, dev, "--max_loss", 1)[0] == 0
     assert not onnx_data.data_file(again.int8).exists()  # the parameters are small now
-    assert "int8.onnx.data" not in str(ExportedFolder.open(folder).info.export)
+    assert "int8.onnx.data" not in str(open_exported(folder, MODEL).info.export)
     small = Ranker.load(folder, engine="onnx", precision="int8").score(["a b"], ["b c"])
     np.testing.assert_allclose(small, large, atol=1e-6)
 
@@ -327,7 +327,7 @@ def test_stored_titles_are_ranked_in_int8(dev: Path, tmp_path: Path, call: Call,
     ranker = write_ranker(tmp_path / "ranker", num_hidden_layers=3)
     change_json(ranker / "ranker.json", stored_titles=layers, format_version=3)
     folder = tmp_path / "exported"
-    export_model(load_ranker(ranker), folder, onnx=True)
+    export_model(load_model(ranker, RANKER), folder, onnx=True)
     how = LoadOptions(engine="onnx", precision="int8")
     with pytest.raises(CheckpointError, match=r"predict\.upper\.int8\.onnx in it; make it with"):
         SplitRanker.open(folder, how)

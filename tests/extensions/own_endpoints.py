@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Optional, cast
+from typing import TYPE_CHECKING, ClassVar, Optional
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from paddle_ranker.serving.core.slots import ServedModel, Slot, Slots, computed
 from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.storage.untrusted import Unchecked
-from tests.extensions.own_kind import _TEXTS, VectorInfo
+from tests.extensions.own_kind import _TEXTS, VECTORS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -43,13 +43,12 @@ class VectorSlot(Slot[ServedModel]):
         self._config = config
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedModel:
-        from paddle_ranker.encoding.pair_encoder import PairEncoder
-        from paddle_ranker.scoring.loading import ScoringModel, open_model
+        from paddle_ranker.scoring.loading import open_model
         from paddle_ranker.scoring.scorer import BatchRunner
 
         config, folder = self._config, self.folder
         assert folder is not None
-        model = cast(ScoringModel[VectorInfo, PairEncoder], open_model(folder, config.load_options()))
+        model = open_model(folder, VECTORS, config.load_options())
         runner, encode = BatchRunner(model.engine, model.info.max_seq_length), model.row_encoder.encode_single
         runner.run(encode(_TEXTS))  # warms the model up
         batcher = Batcher(runner, encode, queue_rows=config.queue_pairs, observer=observer, what=self.what)
@@ -142,6 +141,6 @@ async def _nearest(slots: Slots, request: Request) -> Response:
     return JSONResponse({"models": [tower.name, ranker.name], "results": ranked})
 
 
-SLOTS.add(NAME, SlotKind("model of vectors", "vector_model", VectorOptions, VectorSlot, kinds=("vectors",)))
+SLOTS.add(NAME, SlotKind("model of vectors", "vector_model", VectorOptions, VectorSlot, VECTORS))
 ENDPOINTS.add("vectors", VectorsOfTexts())
 ENDPOINTS.add("nearest", Nearest())

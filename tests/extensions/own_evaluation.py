@@ -6,18 +6,16 @@ paddle-ranker evaluate --model vectors --test pairs.tsv
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import Pair, read_records
-from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.options import main_of, option
-from paddle_ranker.scoring.loading import ScoringModel, open_model
+from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.scoring.scorer import BatchRunner
-from tests.extensions.own_kind import VectorInfo
+from tests.extensions.own_kind import VECTORS
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class EvaluateVectorsOptions(ScoringOptions):
 
 def evaluate(options: EvaluateVectorsOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
-    model = cast(ScoringModel[VectorInfo, PairEncoder], open_model(options.params_path, options.load_options()))
+    model = open_model(options.params_path, VECTORS, options.load_options())
     pairs = read_records(options.test_file, Pair, options)
     runner = BatchRunner(model.engine, model.info.max_seq_length, options.batch_size)
     first, second = (

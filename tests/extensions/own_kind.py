@@ -21,6 +21,7 @@ from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
 from paddle_ranker.model.exported import Exported, ExportedFolder
 from paddle_ranker.model.families import make_pair_encoder, require_config
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import Role
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, ModelKind, Signature, TrainedModel, add_kind
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.storage.atomic import new_file
@@ -115,3 +116,4 @@ class CosineGate:
 
 
 add_kind(VectorKind())
+VECTORS: Role[VectorInfo, PairEncoder] = Role("vectors", "a model of vectors", lambda found: found.name == "vectors")

@@ -24,16 +24,19 @@ from paddle_ranker.metrics.measures import MEASURES, Scored
 from paddle_ranker.model.families import FAMILIES
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
+from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.training.losses.registry import LOSSES
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
+from tests.extensions.own_kind import VECTORS
 from tests.started import SECONDS, free_ports, get, held_training, post, started, started_server
 from tests.tiny import CONFIG, PAIRS, change_json, draw_words, write_encoder, write_ranker
 
@@ -166,15 +169,13 @@ def test_a_family_s_network_and_template_are_those_of_training_export_and_comman
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
-    from paddle_ranker.model.kinds import load_ranker
-    from paddle_ranker.scoring.loading import open_ranker
     from paddle_ranker.scoring.scorer import Scorer
 
     encoder = write_encoder(tmp_path / "encoder", model_type="mean")
     started = start_ranker(encoder, Fresh("pairwise"), LoadOptions(max_seq_length=16))
     (tmp_path / "ranker").mkdir()
     save_ranker(tmp_path / "ranker", started.network, started.row_encoder, started.info)
-    trained = load_ranker(tmp_path / "ranker")
+    trained = load_model(tmp_path / "ranker", RANKER)
     export_model(trained, tmp_path / "exported")
     queries, titles = ["深度学习", "a b"], ["水稻病害", "c"]
     reversed_ids = PairEncoder.from_folder(encoder, 16).encode(titles, queries).pad(np.arange(2))["input_ids"]
@@ -189,7 +190,7 @@ def test_a_family_s_network_and_template_are_those_of_training_export_and_comman
 
     wanted = [by_hand(*pair) for pair in zip(queries, titles)]
     for folder, engine in ((tmp_path / "ranker", "dygraph"), (tmp_path / "exported", "inference")):
-        ranker = open_ranker(folder, LoadOptions(engine=engine))
+        ranker = open_model(folder, RANKER, LoadOptions(engine=engine))
         columns = ranker.row_encoder.encode(queries, titles)
         np.testing.assert_array_equal(columns.pad(np.arange(2))["input_ids"], reversed_ids)
         np.testing.assert_allclose(Scorer(ranker.engine, ranker.row_encoder).logits(columns), wanted, atol=1e-6)
@@ -206,9 +207,8 @@ def test_a_family_s_network_and_template_are_those_of_training_export_and_comman
 def test_an_engine_scores_as_the_others_do(tmp_path: Path) -> None:
     import paddle_ranker
     from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.kinds import load_ranker
 
-    export_model(load_ranker(write_ranker(tmp_path / "ranker")), tmp_path / "output")
+    export_model(load_model(write_ranker(tmp_path / "ranker"), RANKER), tmp_path / "output")
     queries, titles = [list(column) for column in zip(*PAIRS)]
     ours = paddle_ranker.Ranker.load(tmp_path / "output", engine="jit")
     wanted = paddle_ranker.Ranker.load(tmp_path / "ranker").score(queries, titles)
@@ -402,7 +402,9 @@ def test_a_kind_of_model_gives_its_vectors_in_every_engine(
     if engine in ("onnx", "openvino") and not (IS_MODERN and is_installed(engine)):
         pytest.skip(f"needs the modern stack with {engine}")
     texts = texts_in(data)
-    opened = open_model(trained / "best" if engine == "dygraph" else exported, LoadOptions(engine=engine, threads=1))
+    opened = open_model(
+        trained / "best" if engine == "dygraph" else exported, VECTORS, LoadOptions(engine=engine, threads=1)
+    )
     found = vectors_of(opened, texts)
     model: Any = KINDS["vectors"].load(trained / "best", LoadOptions())
     model.network.eval()
@@ -452,7 +454,7 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
         status, answer = post(port, "/v1/vectors", {"input": texts})
         assert (status, answer["model"]) == (200, "output")
         found = np.array([row["embedding"] for row in answer["data"]])
-        wanted = vectors_of(open_model(exported), texts)
+        wanted = vectors_of(open_model(exported, VECTORS), texts)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
         damaged: list[Any] = [{"texts": texts}, {"input": 5}, {"input": "abc"}, {"input": [1]}, [], 7]
         for malformed in damaged:
@@ -468,7 +470,7 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
         # One request asks both models: the two texts nearest by vectors, ranked.
         documents = [texts[0], texts[1], "老年人护理", "经济增长"]
         status, answer = post(port, "/v1/nearest", {"query": texts[2], "documents": documents})
-        vectors = vectors_of(open_model(exported), [texts[2], *documents])
+        vectors = vectors_of(open_model(exported, VECTORS), [texts[2], *documents])
         near = [documents[place] for place in np.argsort(-(vectors[1:] @ vectors[0]), kind="stable")[:2]]
         scores = dict(zip(near, score([texts[2]] * 2, near).tolist()))
         assert (status, answer["models"]) == (200, ["output", "ranker"])

@@ -17,7 +17,7 @@ from paddle_ranker.lexical.graph import GRAPH_FEATURES, LONGEST_RUN, lexical_fea
 from paddle_ranker.lexical.head import LexicalHead, count_titles
 from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
 from paddle_ranker.model.hugging_face.folder import parameters_to_write
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.network import RankerNetwork
 from tests.model.test_match import SPECIALS, build
 from tests.tiny import CONFIG, QUERIES, TITLES, write_ranker, write_tokenizer
@@ -214,7 +214,7 @@ def test_features_are_standardised_over_the_training_pairs(learned: tuple[Lexica
 
 def test_a_new_head_adds_nothing_and_a_saved_one_comes_back(tmp_path: Path) -> None:
     plain = write_ranker(tmp_path / "plain")
-    expected = load_ranker(plain)
+    expected = load_model(plain, RANKER)
     assert expected.info.lexical_features is False and expected.network.lexical is None
     parts = start_ranker(plain, Fresh("pairwise", lexical_features=True))
     assert parts.new_parts == ["lexical"] and parts.network.lexical is not None
@@ -232,7 +232,7 @@ def test_a_new_head_adds_nothing_and_a_saved_one_comes_back(tmp_path: Path) -> N
     assert np.abs(moved - logits(expected.network)).max() > 0.1
     (tmp_path / "saved").mkdir()
     save_ranker(tmp_path / "saved", parts.network, parts.row_encoder, parts.info)
-    loaded = load_ranker(tmp_path / "saved")
+    loaded = load_model(tmp_path / "saved", RANKER)
     assert loaded.info.lexical_features is True
     np.testing.assert_array_equal(logits(loaded.network), moved)
     again = start_ranker(tmp_path / "saved", Fresh("cross_encoder"))  # the option's default keeps them

@@ -15,7 +15,7 @@ from cross_encoder.train_ce import train as train_ce
 from ernie_matching.train_pairwise import TrainPairwiseOptions, train
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.lexical.head import LexicalHead
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.training.examples import EncodedExamples
 from paddle_ranker.training.options import RankerTrainingOptions
@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     files: Path, tmp_path: Path, run: Path, plain: dict[str, np.ndarray]
 ) -> None:
     assert plain["lexical.idf"].max() > 1 and not plain["lexical.idf"][SPECIALS].any() and plain["lexical.weight"].any()
-    ranker = load_ranker(run / "last")
+    ranker = load_model(run / "last", RANKER)
     assert ranker.info.lexical_features is True and ranker.network.lexical is not None
     np.testing.assert_array_equal(ranker.network.lexical.idf.numpy(), plain["lexical.idf"])
     pairwise(files, tmp_path, max_minutes=1e-9)  # one step
@@ -116,7 +116,7 @@ def test_the_cross_encoder_has_it_too(files: Path, tmp_path: Path) -> None:
             batch_size=8, epochs=1, device="cpu", lexical_features=True,
         )
     )  # fmt: skip
-    ranker = load_ranker(tmp_path / "best")
+    ranker = load_model(tmp_path / "best", RANKER)
     assert ranker.info.kind == "cross_encoder"
     assert ranker.network.lexical is not None
     best = json.loads((tmp_path / "best" / "ranker.json").read_text(encoding="utf-8"))["results"]

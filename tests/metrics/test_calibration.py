@@ -28,7 +28,7 @@ from paddle_ranker.metrics.calibration import (
 )
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.model_folder import RANKER, load_model
 from tests.tiny import change_json, write_ranker
 
 pytestmark = pytest.mark.unit
@@ -165,10 +165,10 @@ def test_a_calibration_travels_in_the_folder(tmp_path: Path) -> None:
     folder = stored(tmp_path / "r", fitted_on={"pairs": 7}, a_later_field=1)
     info = RankerInfo.read(folder)
     assert info and info.calibration == Calibration("platt", 0.5, -2.0, {"pairs": 7})
-    assert load_ranker(folder).info.calibration == info.calibration
+    assert load_model(folder, RANKER).info.calibration == info.calibration
     copy = tmp_path / "copy"
     copy.mkdir()
-    info.write(copy, load_ranker(folder).network.config)
+    info.write(copy, load_model(folder, RANKER).network.config)
     assert RankerInfo.read(copy) == info
 
 
@@ -187,7 +187,7 @@ def test_a_calibration_travels_in_the_folder(tmp_path: Path) -> None:
 )
 def test_a_damaged_calibration_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=rf"ranker\.json: damaged \(calibration.*{message}"):
-        load_ranker(stored(tmp_path / "r", **changes))
+        load_model(stored(tmp_path / "r", **changes), RANKER)
 
 
 def test_training_starts_without_a_calibration(tmp_path: Path) -> None:

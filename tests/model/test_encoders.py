@@ -13,7 +13,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.encoders import load_encoder
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.network import name_parameters
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from tests.entailment_cases import write_model
@@ -79,7 +79,7 @@ def test_network_tokenizer_and_configuration_are_those_of_the_folder(tmp_path: P
 
 
 def exported(folder: Path) -> Path:
-    export_model(load_ranker(write_ranker(folder / "ranker")), folder / "output")
+    export_model(load_model(write_ranker(folder / "ranker"), RANKER), folder / "output")
     return folder / "output"
 
 

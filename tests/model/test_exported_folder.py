@@ -14,8 +14,9 @@ from ernie_matching import export_model
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_model import StaticModel, write_serving_model
-from paddle_ranker.model.exported import is_exported, open_exported_ranker, require_readable
+from paddle_ranker.model.exported import open_exported, require_readable
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, identify
 from tests.conftest import Call, commands_here, largest_file, run_python
 from tests.export_cases import write_case, write_two_classes
 from tests.tiny import change_json
@@ -47,35 +48,35 @@ def test_the_commands_write_the_contracts_names(output: Path, tmp_path: Path, ca
     made = {"config.json", "ranker.json", "README.md", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"}
     graph = f"inference.predict.{FORMAT}"
     assert set(contents(output)) == made | {graph, "inference.predict.pdiparams"}
-    exported = open_exported_ranker(output)
+    exported = open_exported(output, RANKER)
     export = exported.info.export
     assert export is not None and export["format"] == FORMAT and export["paddle"] == paddle.__version__
     assert export["files"][graph] == exported.program.stat().st_size
     assert 0 <= export["parity"]["paddle_inference"]["predict"] <= 1e-5
     assert exported.row_encoder().max_seq_length == 32
     assert exported.row_encoder(LoadOptions(max_seq_length=16)).max_seq_length == 16
-    assert is_exported(output) and not is_exported(output.parent / "ranker") and not is_exported(tmp_path / "nowhere")
+    places = (output, output.parent / "ranker", tmp_path / "nowhere")
+    assert [identify(place).is_exported for place in places] == [True, False, False]
 
     published = write_two_classes(tmp_path / "published") / "model_state.pdparams"
     target = ["--params_path", published, "--output_path", tmp_path / "ce", "--max_seq_length", 20]
     status, printed, _ = call(export_ce.main, *target)
     assert status == 0 and "parity with the ranker, paddle_inference: largest difference" in printed
-    folder = open_exported_ranker(tmp_path / "ce")
+    folder = open_exported(tmp_path / "ce", RANKER)
     assert folder.program.name == f"inference.{FORMAT}" and folder.info.kind == "cross_encoder"
     assert folder.row_encoder().max_seq_length == 20
 
-    # Another kind, foreign files and what cannot be leave what there is.
+    # Foreign files and what cannot be leave what there is.
     ranker = ["--params_path", output.parent / "ranker", "--output_path"]
     before = contents(output.parent / "ranker")
     for arguments, message in (
-        (target, "is a cross_encoder ranker"),
         ([*ranker, tmp_path / "ce"], "holds an exported cross_encoder ranker"),
         ([*ranker, output.parent / "ranker"], "holds model_state.pdparams"),
         ([*ranker, output, "--max_seq_length", 9999], "above the 64 positions"),
     ):
         status, _, error = call(export_model.main, *arguments)
         assert status == 1 and message in error
-    assert contents(output.parent / "ranker") == before and open_exported_ranker(output)
+    assert contents(output.parent / "ranker") == before and open_exported(output, RANKER)
 
 
 def test_a_new_export_takes_the_place_of_the_old_one_but_not_on_a_full_disk(
@@ -88,14 +89,14 @@ def test_a_new_export_takes_the_place_of_the_old_one_but_not_on_a_full_disk(
     assert status == 1 and "error: " in error and "Traceback" not in error
     assert contents(copy) == before and [path.name for path in copy.parent.iterdir()] == ["output"]
     assert call(export_model.main, *command)[0] == 0
-    assert open_exported_ranker(copy).info.max_seq_length == 24
+    assert open_exported(copy, RANKER).info.max_seq_length == 24
     assert [path.name for path in copy.parent.iterdir()] == ["output"]
 
 
 def test_damaged_folders_say_what_is_wrong(copy: Path, output: Path, tmp_path: Path) -> None:
     def refused(folder: Path, message: str, *prefix: str) -> None:
         with pytest.raises(CheckpointError, match=message):
-            open_exported_ranker(folder, *prefix)
+            open_exported(folder, RANKER, *prefix)
 
     parameters, program = copy / "inference.predict.pdiparams", copy / f"inference.predict.{FORMAT}"
     content = parameters.read_bytes()
@@ -129,13 +130,14 @@ def test_a_graph_of_the_other_stack(copy: Path, monkeypatch: pytest.MonkeyPatch)
         require_readable(copy / "inference.predict.pdmodel", version)
     monkeypatch.setattr(paddle, "__version__", "2.6.2" if FORMAT == "json" else "3.3.1")
     with pytest.raises(CheckpointError, match="paddle-ranker export --model RANKER"):
-        write_serving_model(open_exported_ranker(copy), copy.parent / "alone")
+        write_serving_model(open_exported(copy, RANKER), copy.parent / "alone")
 
 
 def test_opening_a_folder_and_its_tokenizer_needs_no_paddle(output: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from paddle_ranker.model.exported import open_exported_ranker;"
-        "open_exported_ranker(Path(sys.argv[1])).row_encoder().encode(['a'], ['b']);"
+        "import sys; from pathlib import Path; from paddle_ranker.model.exported import open_exported;"
+        "from paddle_ranker.model.model_folder import RANKER;"
+        "open_exported(Path(sys.argv[1]), RANKER).row_encoder().encode(['a'], ['b']);"
         "print(sorted({'paddle', 'paddlenlp'} & set(sys.modules)))"
     )
     assert run_python(code, output) == "[]\n"

@@ -25,12 +25,13 @@ from paddle_ranker.export.static_graph import export_model, program_file, write_
 from paddle_ranker.export.static_model import StaticModel
 from paddle_ranker.model.config import ModernBertConfig
 from paddle_ranker.model.encoders import load_encoder
-from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.families import config_from
 from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.model.hugging_face.folder import read_model
-from paddle_ranker.model.kinds import load_ranker, stated_kind
+from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import MODEL, RANKER, identify, load_model
 from paddle_ranker.model.networks.deberta import relative_buckets
 from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 from paddle_ranker.model.opened import TOKENS, ArraySpec, Signature
@@ -110,9 +111,9 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     said = np.array(EXPECTED[case]["logits"])
     wanted = said[:, 0] if said.shape[1] == 1 else said[:, 1] - said[:, 0]
     np.testing.assert_allclose(logits_of(load_single(folder).network), wanted, atol=1e-5)
-    assert stated_kind(folder) == "cross_encoder"
+    assert identify(folder).kind is KINDS["cross_encoder"]
     convert(ConvertOptions(source=str(folder), target=str(tmp_path / "ours")))
-    network = load_ranker(tmp_path / "ours").network
+    network = load_model(tmp_path / "ours", RANKER).network
     np.testing.assert_array_equal(logits_of(network), logits_of(load_single(folder).network))
     convert(ConvertOptions(source=str(tmp_path / "ours"), target=str(tmp_path / "back"), to="hf"))
     ids, types = (paddle.to_tensor(array) for array in inputs(network.config.pad_token_id)[:2])
@@ -316,7 +317,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
         (folder / "ours").mkdir()
         save_ranker(folder / "ours", model.network, model.row_encoder, model.info)
         assert not (folder / "ours" / "vocab.txt").exists()
-        export_model(load_ranker(folder / "ours"), folder / "exported", onnx=HAS_ONNX)  # which compares them
+        export_model(load_model(folder / "ours", RANKER), folder / "exported", onnx=HAS_ONNX)  # which compares them
         return folder / "ours", folder / "exported"
 
     return export
@@ -338,7 +339,7 @@ def test_a_model_whose_weights_are_large_is_exported(tmp_path: Path) -> None:
     theirs = load_file(folder / "model.safetensors")
     large = {name: array * np.float32(3 if array.ndim == 2 else 1) for name, array in theirs.items()}
     save_file(large, folder / "model.safetensors", {"format": "pt"})
-    _, parities = export_model(load_ranker(folder), tmp_path / "exported")
+    _, parities = export_model(load_model(folder, RANKER), tmp_path / "exported")
     found = parities["paddle_inference"].differences
     assert found["logit"] > 1e-4 and found["predict"] < 1e-5
 
@@ -408,7 +409,7 @@ def test_an_export_is_quantized_for_both_engines(tmp_path: Path, exported: Calla
     (tmp_path / "dev.tsv").write_text(labelled, encoding="utf-8")
     command = ["quantize", "--model", str(static), "--calibration_file", str(tmp_path / "dev.tsv")]
     assert main([*command, "--test", str(tmp_path / "dev.tsv"), "--max_loss", "1", "--seconds", "0.1"]) == 0
-    info = ExportedFolder.open(static).info
+    info = open_exported(static, MODEL).info
     assert info.export is not None
     facts: Any = info.export["int8"]
     assert (facts["left_out"], facts["products"]) == ([], PRODUCTS[case])
@@ -435,7 +436,7 @@ def test_a_folder_is_a_ranker_as_it_lies_there(tmp_path: Path, capsys: pytest.Ca
 def test_a_folder_without_head_or_of_another_architecture(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "hf", "xlm-roberta")
     change_json(folder / "config.json", architectures=["XLMRobertaModel"])
-    assert stated_kind(folder) is None
+    assert identify(folder).kind is None
     with pytest.raises(CheckpointError, match="not a trained ranker"):
         load_single(folder)
     assert start_ranker(folder, Fresh("pairwise")).new_parts == ["head", "match_embeddings"]
@@ -453,7 +454,7 @@ def test_a_head_of_more_classes_is_left_out(tmp_path: Path, case: str, head: str
     three = {f"{head}.{part}": np.concatenate([theirs[f"{head}.{part}"]] * 3) for part in ("weight", "bias")}
     save_file({**theirs, **three}, folder / "model.safetensors", {"format": "pt"})
     change_json(folder / "config.json", id2label={"0": "entailment", "1": "neutral", "2": "contradiction"})
-    assert stated_kind(folder) is None and sorted(read_model(folder).left_over) == sorted(three)
+    assert identify(folder).kind is None and sorted(read_model(folder).left_over) == sorted(three)
     with pytest.raises(CheckpointError, match="a head of one or two classes"):
         load_single(folder)
     started = start_ranker(folder, Fresh("pairwise"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -17,8 +18,9 @@ from paddle_ranker.model.encoders import load_encoder
 from paddle_ranker.model.folder import Fresh, load_single, start_ranker
 from paddle_ranker.model.hugging_face.folder import ClassifierHead
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.model.parameters import load_arrays, save_arrays
-from paddle_ranker.scoring.loading import open_ranker
+from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.storage.stated import Stated
 from tests.checkout import ONCE
 from tests.model.family_cases import ABSENT, CONFIGS_FILE, changed_case, changed_config, short_inputs
@@ -202,7 +204,7 @@ def test_a_class_is_asked_for_where_there_are_two_alone(tmp_path: Path) -> None:
         start_ranker(write_encoder(tmp_path / "ours"), Fresh("pairwise"), options)
     change_json(two / "config.json", id2label={"0": "entailment", "1": "neutral", "2": "contradiction"})
     with pytest.raises(CheckpointError, match="tells 3 classes apart: entailment, neutral, contradiction"):
-        open_ranker(two)
+        open_model(two, RANKER)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,6 @@ def test_folders_of_something_else_say_what_they_are(tmp_path: Path, files: tupl
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("{}", encoding="utf-8")
-    for load in (open_ranker, load_encoder):
+    for load in (partial(open_model, role=RANKER), load_encoder):
         with pytest.raises(CheckpointError, match=message):
             load(tmp_path)

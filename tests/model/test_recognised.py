@@ -28,11 +28,11 @@ from paddle_ranker.commands import (
     serve,
 )
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.recognised import recognise
+from paddle_ranker.model.model_folder import RANKER, identify
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.scoring.loading import open_ranker
+from paddle_ranker.scoring.loading import open_model
 from pretraining import fill_mask, train_mlm
 from tests.conftest import Call
 from tests.tiny import change_json, write_encoder, write_ranker, write_tokenizer
@@ -88,7 +88,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_kinds_of_folders(folders: Path, name: str, what: str, use: str) -> None:
-    found = recognise(folders / name)
+    found = identify(folders / name)
     assert what in found.what and use.replace("FOLDER", str(folders / name)) in found.use
 
 
@@ -106,7 +106,7 @@ TO_SCORE = {
 @pytest.mark.parametrize("name", TO_SCORE)
 def test_what_scores_names_another_kind(folders: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match=f"{name}: is {TO_SCORE[name]}"):
-        open_ranker(folders / name)
+        open_model(folders / name, RANKER)
 
 
 CPU = "--device cpu"
@@ -126,12 +126,17 @@ COMMANDS: tuple[tuple[Main, str, str, str], ...] = (
     (quantize.main, "FOLDER --calibration_file pairs.tsv --eval_file dev.tsv", "ranker", "export --model FOLDER"),
     (quantize.main, "FOLDER --calibration_file pairs.tsv --eval_file dev.tsv", "entailment_export", "not an exported"),
     (export_serving.main, "--dirname FOLDER", "starter", "it is an encoder"),
-    (convert.main, "FOLDER converted", "export", "it is an exported ranker"),
+    (convert.main, "FOLDER converted", "export", "is an exported ranker, not a model of transformers"),
     (convert.main, "FOLDER converted --to hf", "entailment", "is a model of pairs of posts"),
     (fill_mask.main, f"深[MASK] --model FOLDER {CPU}", "export", "not a masked language model"),
     (train_mlm.main, f"--init_from FOLDER --train_files pairs.tsv --save_dir out {CPU}", "export", "exported ranker"),
-    (predict_entailment.main, f"--model FOLDER --input_file dev.tsv {CPU}", "starter", "(entailment.json): it is an "),
-    (export_entailment.main, "--model FOLDER", "ranker", "holds no model of pairs of posts"),
+    (
+        predict_entailment.main,
+        f"--model FOLDER --input_file dev.tsv {CPU}",
+        "starter",
+        "ranking head (a starter, or a pretrained model), not a model of pairs of posts",
+    ),
+    (export_entailment.main, "--model FOLDER", "ranker", "is a trained ranker, not a model of pairs of posts"),
     (serve.main, "--model FOLDER --port 0", "transformers", "Hugging Face's transformers"),
 )
 

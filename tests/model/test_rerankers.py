@@ -16,8 +16,9 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import load_ranker, stated_kind
+from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, identify, load_model
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.clients.base import load_pair_encoder
 from tests.model.reranker_cases import CASES, FILE, FIND, GELU, PAIRS, SIZE, dense, last, pooling, write
@@ -38,11 +39,11 @@ def logits(folder: Path) -> np.ndarray:
 def test_scores_are_those_of_the_library_here_converted_and_exported(tmp_path: Path, case: str) -> None:
     source, ours, exported = write(tmp_path / "st", case), tmp_path / "ours", tmp_path / "exported"
     convert(ConvertOptions(source=str(source), target=str(ours)))
-    export_model(load_ranker(ours), exported)
-    ids = load_ranker(source).row_encoder.encode(QUERIES, TITLES)
+    export_model(load_model(ours, RANKER), exported)
+    ids = load_model(source, RANKER).row_encoder.encode(QUERIES, TITLES)
     for folder in (source, ours, exported):
         np.testing.assert_allclose(logits(folder), SAID[case], atol=2e-5, err_msg=str(folder))
-        assert stated_kind(folder) == "cross_encoder"
+        assert identify(folder).kind is KINDS["cross_encoder"]
         found = load_pair_encoder(folder).encode(QUERIES, TITLES)  # of a client
         np.testing.assert_array_equal(found.pad(np.arange(4))["input_ids"], ids.pad(np.arange(4))["input_ids"])
     version = json.loads((ours / "ranker.json").read_text(encoding="utf-8"))["format_version"]

@@ -17,8 +17,8 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.folder import load_single
-from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.model.similarity import SimilarityHead, depths_of, feature_names
 from paddle_ranker.model.tower_network import load_tower
@@ -118,7 +118,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(run: Path) -> None:
 
 
 def test_every_engine_computes_it(run: Path, tmp_path: Path) -> None:
-    ranker = load_ranker(run / "run" / "last")
+    ranker = load_model(run / "run" / "last", RANKER)
     exported, _ = export_model(ranker, tmp_path / "exported", onnx=not paddle.__version__.startswith("2"))
     expected = Ranker.load(run / "run" / "last").score(QUERIES, TITLES)
     for engine in ["inference"] if exported.onnx is None else ["inference", "onnx"]:
@@ -133,7 +133,7 @@ def test_a_ranker_from_a_starter_encoder_is_exported_alike(run: Path, tmp_path: 
     make_starter(StarterOptions(corpus=corpus, output_dir=folder, normalize_before=normalize_before))
     with commands_here():
         train(options(run, tmp_path.name, model_name_or_path=folder))
-    ranker = load_ranker(run / tmp_path.name / "last")
+    ranker = load_model(run / tmp_path.name / "last", RANKER)
     head = load_single(run / tmp_path.name / "last").network.similarity_head
     assert head is not None
     of = dict(zip(feature_names(2), zip(head.deviation.numpy(), head.weight.numpy())))

@@ -12,8 +12,8 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.exported import open_exported
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.storage.untrusted import memory_bytes
 from tests.export_cases import write_case
 from tests.serving_cases import SECONDS
@@ -56,14 +56,14 @@ def test_what_is_no_regular_file_is_not_read(folder: Path, name: str, what: str)
     if what == "hole":
         with (folder / name).open("r+b") as stream:
             stream.truncate(memory_bytes() + 1)
-        assert f"{name}: has {memory_bytes() + 1:,} bytes" in refusal(load_ranker, folder)
+        assert f"{name}: has {memory_bytes() + 1:,} bytes" in refusal(load_model, folder, RANKER)
         return
     (folder / name).unlink()
     if what == "pipe":
         os.mkfifo(folder / name)
     else:
         (folder / name).symlink_to("/dev/zero")
-    assert name in refusal(load_ranker, folder)
+    assert name in refusal(load_model, folder, RANKER)
 
 
 def test_a_folder_in_hugging_face_s_cache_is_read(folder: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_folder_in_hugging_face_s_cache_is_read(folder: Path, tmp_path: Path) 
     for number, path in enumerate(sorted(folder.iterdir())):
         path.rename(repository / "blobs" / f"{number}")
         (snapshot / path.name).symlink_to(Path("..", "..", "blobs", f"{number}"))
-    assert load_ranker(snapshot).network is not None
+    assert load_model(snapshot, RANKER).network is not None
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_a_folder_in_hugging_face_s_cache_is_read(folder: Path, tmp_path: Path) 
 )  # fmt: skip
 def test_dimensions_beyond_the_parameter_file_are_refused(folder: Path, exports: Any, name: str, value: int) -> None:
     change_json(folder / "config.json", **{name: value})
-    assert "they are not of one model" in refusal(load_ranker, folder)
+    assert "they are not of one model" in refusal(load_model, folder, RANKER)
     if value < 10**6:
         return  # an exported graph is not made from its configuration
     output = exports.copy("plain", folder.parent / "output")
     change_json(output / "config.json", **{name: value})
-    assert "they are not of one model" in refusal(ExportedFolder.open, output)
+    assert "they are not of one model" in refusal(open_exported, output, RANKER)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_dimensions_beyond_the_parameter_file_are_refused(folder: Path, exports:
 )  # fmt: skip
 def test_dimensions_that_are_no_numbers_are_refused(folder: Path, name: str, value: Any) -> None:
     change_json(folder / "config.json", **{name: value})
-    assert f"{name} is " in refusal(load_ranker, folder)
+    assert f"{name} is " in refusal(load_model, folder, RANKER)
 
 
 def test_the_least_number_of_parameters_is_no_more_than_there_are(whole: Path) -> None:
-    network = load_ranker(whole).network
+    network = load_model(whole, RANKER).network
     there = sum(int(tensor.size) for tensor in network.state_dict().values())
     assert 0.9 * there < CONFIG.least_parameters <= there
     CONFIG.require_fits(there, len(network.state_dict()))

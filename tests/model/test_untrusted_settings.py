@@ -19,9 +19,9 @@ import multimodal_entailment.kind  # noqa: F401  registers the kind
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import Calibration, SearchScores
 from paddle_ranker.model.encoders import load_encoder
-from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.families import family_of
-from paddle_ranker.model.kinds import load_trained
+from paddle_ranker.model.model_folder import MODEL, TRAINED_MODEL, load_model
 from paddle_ranker.scoring.stored import TitleStates, new_states
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from paddle_ranker.storage.declared import Between, OneOf, read_declared
@@ -86,9 +86,9 @@ def open_folder(folder: Path) -> object:
     if (folder / "states.json").is_file():
         return TitleStates.open(folder)
     if any(folder.glob("*.pdiparams")):
-        return ExportedFolder.open(folder).row_encoder()
+        return open_exported(folder, MODEL).row_encoder()
     is_ours = any(any(folder.glob(name)) for name in ("*.pdparams", "member_*", "modules.json"))
-    return load_trained(folder) if is_ours else load_encoder(folder).network
+    return load_model(folder, TRAINED_MODEL) if is_ours else load_encoder(folder).network
 
 
 def computed_with(stated: Any) -> Any:

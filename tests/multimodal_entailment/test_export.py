@@ -23,8 +23,9 @@ from multimodal_entailment.model import Shape
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.export.static_model import StaticModel
-from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import MODEL
 from tests.entailment_cases import draw_images, make_parts, write_data
 
 pytestmark = pytest.mark.parity
@@ -103,7 +104,7 @@ def test_a_model_saved_and_exported_predicts_the_same(case: Case, tmp_path: Path
 
 def test_each_tensor_reaches_its_own_branch_of_the_static_model(made: Callable[[str], Case]) -> None:
     _, folder, _ = made("both")
-    exported = ExportedFolder.open(folder / "output")
+    exported = open_exported(folder / "output", MODEL)
     model = StaticModel(exported.program, exported.parameters, exported.signature)
     encoder = load_entailment(folder / "model").row_encoder.texts
     assert encoder is not None

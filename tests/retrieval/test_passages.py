@@ -12,7 +12,7 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.passages import best_span, cut, estimated_ends
-from paddle_ranker.model.kinds import text_encoder
+from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.retrieval.adding import Cutter
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
@@ -184,7 +184,7 @@ def test_a_collection_counts_the_tokens_of_its_own_tower(tmp_path: Path) -> None
     copied = copy_tower(write_tower(tmp_path / "tower"), tmp_path / "index")  # which reads 32 tokens
     schema = replace(SCHEMA, passage_overlap=8)
     info = IndexInfo(None, VectorsInfo("exact", copied.size), copied.copy, schema=schema)
-    encoder = text_encoder(tmp_path / "tower")
+    encoder = identify(tmp_path / "tower").row_encoder(TOWER)
     with Collection.create(tmp_path / "index", info) as collection:
         collection.add(DOCUMENTS[:20])
         (hits,) = collection.search("vectors", Tower.open(tmp_path / "tower").query_vectors(["水稻"]), 20)

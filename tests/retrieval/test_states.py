@@ -13,10 +13,11 @@ from paddle_ranker import Ranker
 from paddle_ranker.commands.index import main
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.search import Searcher
-from paddle_ranker.scoring.loading import open_ranker
+from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from tests.scoring.test_stored import split_ranker
 from tests.tiny import write_ranker, write_tower
@@ -54,7 +55,7 @@ class Reading(Ranker):
 
 def searched(folder: str, ranker: str = "ranker", query: str = "水稻病害") -> tuple[dict[str, float], list[str]]:
     """Return each document's logit, and the texts that were read."""
-    opened = Reading(open_ranker(ranker))
+    opened = Reading(open_model(ranker, RANKER))
     with Searcher.open(folder, ranker=opened) as searcher:
         return {one.id: one.logit or 0.0 for one in searcher.search(query, 100)}, opened.texts
 

@@ -28,9 +28,11 @@ from benchmarks.harness.servers import serve_command, started
 from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
-from paddle_ranker.model.exported import is_exported
+from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, identify
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.scoring.loading import open_model
 from tests.tiny import write_exported, write_tower
 
 TOLERANCE = 1e-5
@@ -124,7 +126,7 @@ class Row:
 
 def run(options: ConformanceOptions) -> int:
     """Print the table; return 1 where a client that is there does not get the scorer's probabilities."""
-    if options.model is not None and not is_exported(Path(options.model)):
+    if options.model is not None and not identify(Path(options.model)).is_exported:
         raise RankerError(f"--model {options.model}: is no exported ranker; make one: python -m paddle_ranker export")
     runtime.prepare_command(1)
     with tempfile.TemporaryDirectory() as name:
@@ -146,13 +148,12 @@ def run(options: ConformanceOptions) -> int:
 def _given(model: Path, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Return the scorer's probabilities of each group, and what the clients are given."""
     from paddle_ranker.export.serving_folders import write_serving
-    from paddle_ranker.model.exported import INPUTS, OUTPUTS, open_exported_ranker
-    from paddle_ranker.scoring.loading import open_ranker
+    from paddle_ranker.model.exported import INPUTS, OUTPUTS
     from paddle_ranker.scoring.scorer import Scorer
 
     client = folder / "serving_client"
-    write_serving(open_exported_ranker(model), folder / "serving_server", client, INPUTS, OUTPUTS[:1])
-    loaded = open_ranker(model, LoadOptions(threads=1))
+    write_serving(open_exported(model, RANKER), folder / "serving_server", client, INPUTS, OUTPUTS[:1])
+    loaded = open_model(model, RANKER, LoadOptions(threads=1))
     scorer = Scorer(loaded.engine, loaded.row_encoder, calibration=loaded.info.calibration)
     expected, groups = [], []
     for query, titles in GROUPS:

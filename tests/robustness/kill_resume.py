@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.training.curve import METRICS_FILE, MetricsLine, read_metrics
 from tests.started import held_training
@@ -205,13 +206,12 @@ POINTERS = ("best", "last")
 
 def check_checkpoints(save_dir: Path, pointers: set[str]) -> list[str]:
     """Load every checkpoint; return what is wrong. Adds the pointers that are there to `pointers`: they must stay."""
-    from paddle_ranker.model.kinds import load_ranker
 
     problems = [f"{name} is gone" for name in sorted(pointers) if not (save_dir / name).is_symlink()]
     pointers |= {name for name in POINTERS if (save_dir / name).is_symlink()}
     for path in [*sorted(save_dir.glob("model_*")), *(save_dir / name for name in sorted(pointers))]:
         try:
-            load_ranker(path)
+            load_model(path, RANKER)
         except CheckpointError as error:
             problems.append(f"{path.name} does not load ({error})")
     return problems

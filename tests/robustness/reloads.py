@@ -23,6 +23,7 @@ from benchmarks.harness.report import format_table
 from benchmarks.harness.servers import memory_mb
 from benchmarks.inputs import chosen
 from paddle_ranker import runtime
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from tests.started import SECONDS, Started, started_server
@@ -112,9 +113,10 @@ def run(options: ReloadOptions) -> int:
         trained = write_ranker(Path(name) / "ranker")
         if set(engines) - {"dygraph"}:
             from paddle_ranker.export.static_graph import export_model
-            from paddle_ranker.model.kinds import load_ranker
 
-            export_model(load_ranker(trained), Path(name) / "output", onnx=bool(set(engines) & {"onnx", "openvino"}))
+            export_model(
+                load_model(trained, RANKER), Path(name) / "output", onnx=bool(set(engines) & {"onnx", "openvino"})
+            )
         for engine in engines:
             model = trained if engine == "dygraph" else Path(name) / "output"
             given = () if engine == "dygraph" else ("--engine", engine)

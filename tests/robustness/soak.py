@@ -32,7 +32,7 @@ from benchmarks.serving_client import OK
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.intervals import Interval
-from paddle_ranker.model.exported import is_exported
+from paddle_ranker.model.model_folder import identify
 from paddle_ranker.options import Options, main_of, option
 from tests.entailment_cases import write_model
 from tests.robustness.costly_inputs import Attack, attacks
@@ -94,7 +94,7 @@ class Phase:
 
 def run(options: SoakOptions) -> int:
     """Run the phases and print what came of each; return 1 where something was not as it should be."""
-    if options.model is not None and not is_exported(Path(options.model)):
+    if options.model is not None and not identify(Path(options.model)).is_exported:
         raise RankerError(f"--model {options.model}: is no exported ranker; make one: python -m paddle_ranker export")
     runtime.prepare_command(1)
     from paddle_ranker.serving.process.server import allow_open_files

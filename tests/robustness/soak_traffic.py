@@ -15,6 +15,8 @@ import numpy as np
 
 from benchmarks.serving_client import DIALECTS, HTTP, OK, Answer, Case, Connection, Dialect, connect, http
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER
+from paddle_ranker.scoring.loading import open_model
 
 WRONG = "wrong scores"
 TOLERANCE = 1e-5
@@ -104,11 +106,10 @@ class Tally:
 def make_questions(model: Path, tower: Path, seed: int, titles: tuple[int, int]) -> list[Question]:
     """Return questions of every dialect about an exported ranker, and a tower, of from so many to so many titles."""
     from paddle_ranker.retrieval.vectors import Tower
-    from paddle_ranker.scoring.loading import open_ranker
     from paddle_ranker.scoring.scorer import Scorer
 
     vectors_of = Tower.open(tower, LoadOptions(threads=1)).vectors
-    loaded = open_ranker(model, LoadOptions(threads=1))
+    loaded = open_model(model, RANKER, LoadOptions(threads=1))
     scorer = Scorer(loaded.engine, loaded.row_encoder, calibration=loaded.info.calibration)
     (encoder,) = scorer.row_encoder.members
     dice = random.Random(seed)

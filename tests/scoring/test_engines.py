@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from paddle_ranker import Ranker
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, UsageError
-from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import MODEL
 from paddle_ranker.model.opened import RANKER_SIGNATURE
 from paddle_ranker.scoring.engines import dygraph, paddle_inference, registry
 from paddle_ranker.scoring.engines.base import Pool
@@ -210,17 +211,17 @@ def test_a_folder_and_an_engine_that_do_not_fit(folders: tuple[Path, Path]) -> N
         with pytest.raises(error, match=message):
             Ranker.load(folder, **options)
     with pytest.raises(UsageError, match="--tensorrt needs --device gpu, not cpu"):
-        open_engine(ExportedFolder.open(exported), LoadOptions(tensorrt=True))
+        open_engine(open_exported(exported, MODEL), LoadOptions(tensorrt=True))
     if IS_MODERN:
         with pytest.raises(UsageError, match=r"--tensorrt: .* is of Paddle 3"):
-            open_engine(ExportedFolder.open(exported), LoadOptions(tensorrt=True, device="gpu"))
+            open_engine(open_exported(exported, MODEL), LoadOptions(tensorrt=True, device="gpu"))
 
 
 @unit
 def test_tensorrt_computes_no_more_rows_at_once_than_it_was_compiled_for(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, rows = open_engine(ExportedFolder.open(folders[1]), LoadOptions(engine="inference")), []
+    engine, rows = open_engine(open_exported(folders[1], MODEL), LoadOptions(engine="inference")), []
     batch = {"input_ids": np.arange(35).reshape(7, 5) + 1, "token_type_ids": np.zeros((7, 5), np.int64)}
     expected, compute = engine.run(batch), paddle_inference._run
 

@@ -12,8 +12,8 @@ import pytest
 
 from cross_encoder.model import LabeledExamples
 from paddle_ranker.model.folder import Fresh, start_ranker
-from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.training.examples import EncodedExamples
@@ -71,7 +71,7 @@ def scores(parts: Any) -> np.ndarray:
 
 def test_it_scores_the_same_and_training_starts_from_there(published: tuple[Path, np.ndarray]) -> None:
     folder, expected = published
-    parts = load_ranker(folder / "model_state.pdparams", LoadOptions(model_name=NAME))
+    parts = load_model(folder / "model_state.pdparams", RANKER, LoadOptions(model_name=NAME))
     np.testing.assert_allclose(scores(parts), expected, atol=1e-5)
     assert np.ptp(expected) > 1e-3  # a hundred times the tolerance
     assert parts.info.max_seq_length == 128
@@ -115,7 +115,7 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> TwoClasses:
 @pytest.mark.parametrize("source", ["model_state.pdparams", "paddlenlp"])
 def test_two_classes_fold_into_one_logit_by_name_and_by_folder(two_classes: TwoClasses, source: str) -> None:
     name = CROSS_ENCODER if source.endswith(".pdparams") else None
-    parts = load_ranker(two_classes.folder / source, LoadOptions(model_name=name))
+    parts = load_model(two_classes.folder / source, RANKER, LoadOptions(model_name=name))
     np.testing.assert_allclose(scores(parts), two_classes.probabilities, atol=1e-5)
     assert np.ptp(two_classes.probabilities) > 1e-3  # a hundred times the tolerance
     assert parts.info.kind == "cross_encoder" and parts.network.head.weight.shape == [312, 1]

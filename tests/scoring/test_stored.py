@@ -20,8 +20,8 @@ from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.encoders import unfilled
 from paddle_ranker.model.families import config_from
 from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
-from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.network import Narrow
 from paddle_ranker.model.similarity import SimilarityHead
 from paddle_ranker.model.split import lower_digest
@@ -268,6 +268,6 @@ def test_an_export_ranks_stored_titles_in_every_engine(exported: Path, engine: s
 @pytest.fixture(scope="module", params=[{}, {"similarity": {}}, {"width": 5}], ids=["plain", "similarity", "narrow"])
 def exported(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("stored")
-    model = load_ranker(split_ranker(folder / "ranker", **request.param))
+    model = load_model(split_ranker(folder / "ranker", **request.param), RANKER)
     export_model(model, folder / "exported", onnx=WRITES_ONNX)
     return folder

@@ -17,7 +17,7 @@ import paddle_ranker.scoring.files as scoring
 from paddle_ranker import Ranker
 from paddle_ranker.data.trec import read_run
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.scoring.scorer import chunks
 from tests.conftest import REPOSITORY, Call, load_script
 from tests.tiny import PAIRS, draw_words, write_ranker
@@ -36,7 +36,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("deploy")
     for kind in ("pairwise", "cross_encoder"):
         write_ranker(folder / f"ranker_{kind}", kind=kind)
-        export_model(load_ranker(folder / f"ranker_{kind}"), folder / kind)
+        export_model(load_model(folder / f"ranker_{kind}", RANKER), folder / kind)
     return {kind: folder / kind for kind in ("pairwise", "cross_encoder")}
 
 

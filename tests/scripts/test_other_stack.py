@@ -15,8 +15,8 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.exported import ExportedFolder, exporting_again, require_readable
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.exported import exporting_again, open_exported, require_readable
+from paddle_ranker.model.model_folder import MODEL, RANKER, load_model
 from tests.conftest import REPOSITORY
 from tests.tiny import write_ranker
 
@@ -29,7 +29,7 @@ OWN, OTHERS = ("pdmodel", "json") if PADDLE_2 else ("json", "pdmodel")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a demo ranker, and an export of it in the form of the other stack."""
     made = tmp_path_factory.mktemp("made")
-    export_model(load_ranker(write_ranker(made / "checkpoint/pairwise/best")), made / "output")
+    export_model(load_model(write_ranker(made / "checkpoint/pairwise/best"), RANKER), made / "output")
     give_to_the_other_stack(made / "output")
     return made
 
@@ -64,8 +64,8 @@ def test_the_demo_s_export_is_made_anew(checkout: Path) -> None:
     done = script(checkout, "scripts/export_to_serving.sh")
     assert done.returncode == 0, done.stderr
     assert "the other stack has exported the demo's ranker" in done.stdout
-    assert ExportedFolder.open(checkout / "output").program.suffix == f".{OWN}"
-    assert ExportedFolder.open(checkout / "serving_server").program.suffix == f".{OWN}"
+    assert open_exported(checkout / "output", MODEL).program.suffix == f".{OWN}"
+    assert open_exported(checkout / "serving_server", MODEL).program.suffix == f".{OWN}"
 
 
 def test_an_export_of_the_user_s_own_is_left_alone_and_the_advice_fits(checkout: Path) -> None:
@@ -93,4 +93,4 @@ def test_a_folder_for_paddle_serving_is_made_in_two_steps(checkout: Path) -> Non
     assert advice.endswith(f"export-serving --model output_paddle2 --server_path {checkout / 'serving_server'}")
     with pytest.raises(CheckpointError, match="export-serving --model output_paddle2"):
         (checkout / "serving_server/inference.predict.json").touch()
-        require_readable(ExportedFolder.open(checkout / "serving_server").program, "2.6.2")
+        require_readable(open_exported(checkout / "serving_server", MODEL).program, "2.6.2")

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.__main__ import main
-from paddle_ranker.model.exported import open_exported_ranker
+from paddle_ranker.model.exported import open_exported
+from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.paddle.messages import PIPELINE_SERVICE, messages
 from tests.conftest import REPOSITORY, load_script
@@ -61,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Made:
         assert load_script("deploy/python/predict.py").main([*predict, *device]) == 0
     probabilities = [json.loads(line)["probability"] for line in scored.read_text(encoding="utf-8").splitlines()]
     assert np.ptp(probabilities) > 0.01
-    encoder = open_exported_ranker(folder / "serving_server").row_encoder()
+    encoder = open_exported(folder / "serving_server", RANKER).row_encoder()
     queries, titles = (list(column) for column in zip(*PAIRS))
     ids, types = encoder.encode(queries, titles).pad(np.arange(len(PAIRS))).values()
     return Made(folder / "serving_server", folder / "serving_client", ids, types, probabilities)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
@@ -42,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     split_ranker(folder / "split", hidden_dropout_prob=0.5)
     split_ranker(folder / "other", seed=2)
-    export_model(load_ranker(folder / "split"), folder / "exported", onnx=WRITES_ONNX)
+    export_model(load_model(folder / "split", RANKER), folder / "exported", onnx=WRITES_ONNX)
     return folder
 
 

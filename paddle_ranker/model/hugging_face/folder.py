@@ -12,9 +12,19 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
 from paddle_ranker.model.config import DebertaConfig, EncoderConfig
-from paddle_ranker.model.families import config_from, family_of, known_to_transformers
+from paddle_ranker.model.families import (
+    brought_tokenizer,
+    config_from,
+    family_of,
+    known_to_transformers,
+    pair_encoder_of,
+    require_config,
+)
 from paddle_ranker.model.hugging_face.architectures import (
     ACTIVATIONS,
     INSTEAD,
@@ -27,6 +37,7 @@ from paddle_ranker.model.hugging_face.architectures import (
 from paddle_ranker.model.hugging_face.library_tokenizer import gives_types, is_reranker, library_padding
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights, write_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
+from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.stated import Stated
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
@@ -227,6 +238,11 @@ def find_encoder(folder: Path) -> Optional[Path]:
     return next((path for path in candidates if any((path / name).is_file() for name in WEIGHT_FILES)), None)
 
 
+def find_transformers(folder: Path) -> Optional[Path]:
+    """Return `find_encoder`'s folder; None if the folder has Paddle's parameters, which come first."""
+    return None if (folder / PARAMETERS_FILE).is_file() else find_encoder(folder)
+
+
 def stated_head(folder: Path) -> Optional[ClassifierHead]:
     """Read the description of a classifier's head from a transformers folder; None without."""
     inner = find_encoder(folder)
@@ -318,6 +334,40 @@ def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -
     try:
         config.require_fits(sum(array.size for array in arrays.values()), len(arrays))
     except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+
+
+def encoder_config(folder: Path) -> EncoderConfig:
+    """Read the configuration of the encoder in a folder of this toolkit, of PaddleNLP or of transformers.
+
+    Raises `CheckpointError` if it is missing or unusable.
+    """
+    inner = find_transformers(folder)
+    return require_config(folder) if inner is None else read_encoder_config(inner / "config.json")
+
+
+def folder_tokenizer(folder: Path) -> ModelTokenizer:
+    """Read the tokenizer of a folder, as `encoder_config` reads its configuration."""
+    inner = find_transformers(folder)
+    if inner is None:
+        return read_tokenizer(folder)
+    return brought_tokenizer(inner, family_of(encoder_config(folder).model_type))
+
+
+def folder_pair_encoder(
+    folder: Path, max_seq_length: int, tokenizer: str = "auto", query_prompt: str = ""
+) -> PairEncoder:
+    """Create the encoder of pairs and texts of a folder of this toolkit, of PaddleNLP or of transformers.
+
+    Reads no weights. Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files; it names the folder.
+    """
+    try:
+        return pair_encoder_of(
+            folder_tokenizer(folder), encoder_config(folder), max_seq_length, tokenizer, query_prompt
+        )
+    except CheckpointError as error:
+        if str(error).startswith(str(folder)):
+            raise
         raise CheckpointError(f"{folder}: {error}") from error
 
 

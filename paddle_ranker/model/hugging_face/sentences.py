@@ -18,10 +18,8 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.families import brought_tokenizer, family_of, pair_encoder_of
 from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.library_tokenizer import (
     LENGTH_FILE,
@@ -244,16 +242,12 @@ def read_reranker(folder: Path) -> Optional[Reranker]:
     return Reranker(info, arrays, has_head=True)
 
 
-def pair_encoder_of_hugging_face(folder: Path) -> PairEncoder:
-    """Create the pair encoder of a transformers classifier, with the length that its folder states.
-
-    Reads no weights. Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files.
-    """
-    inner = find_encoder(folder) or folder
-    config = read_encoder_config(inner / "config.json")
-    tokenizer, reranker = brought_tokenizer(inner, family_of(config.model_type)), read_reranker(folder)
-    prompt = "" if reranker is None else reranker.info.query_prompt
-    return pair_encoder_of(tokenizer, config, min(stated_length(inner), config.longest_pair), query_prompt=prompt)
+def stated_ranker(folder: Path) -> RankerInfo:
+    """Read the info of a ranker of transformers or sentence-transformers, without its weights."""
+    inner, reranker = _encoder(folder), read_reranker(folder)
+    length = min(stated_length(inner), read_encoder_config(inner / "config.json").longest_pair)
+    info = RankerInfo("cross_encoder", length, match_embeddings=False) if reranker is None else reranker.info
+    return dataclasses.replace(info, max_seq_length=length)
 
 
 def _require_of_vectors(stated: Stated) -> None:

@@ -7,21 +7,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional, TypeVar, Union, cast
+from typing import Any, Optional, TypeVar, Union
 
 import numpy as np
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.errors import CheckpointError, UsageError, refuse_text
+from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.export.serving_files import EMBEDDING
-from paddle_ranker.model.exported import is_exported, open_exported_ranker
-from paddle_ranker.model.families import make_pair_encoder, read_config
-from paddle_ranker.model.hugging_face.folder import states_head
-from paddle_ranker.model.hugging_face.sentences import pair_encoder_of_hugging_face
-from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
-from paddle_ranker.model.kinds import kind_of
-from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.tower import KIND as TOWER
+from paddle_ranker.model.model_folder import RANKER, TOWER, identify
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.serving.clients.errors import ServerError, asking_again
 from paddle_ranker.serving.core.faults import Fault
@@ -34,36 +27,17 @@ LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; more than any request can ask for, 
 
 
 def load_pair_encoder(folder: Folder) -> PairRowEncoder:
-    """Return the pair encoder of an exported ranker, a `serving_client` folder, a trained ranker or a transformers one.
+    """Return the pair encoder of a ranker in any form: trained, exported, of transformers, or a client's folder.
 
-    Raises `CheckpointError` if the folder does not record a tokenizer and a maximum length, or is an unexported blend.
+    Raises `CheckpointError` for the folder of anything else.
     """
-    path = Path(folder)
-    if is_exported(path):
-        return open_exported_ranker(path).row_encoder()
-    if states_head(path):
-        return pair_encoder_of_hugging_face(path)
-    info = RankerInfo.read(path)
-    config = read_config(path)
-    if info is None or (config is None and info.kind != BLEND):
-        missing = INFO_FILE if info is None else "config.json"
-        raise CheckpointError(
-            f"{path}: has no {missing}; --model_dir takes the folder of an exported ranker, its serving_client folder, "
-            "or a trained ranker's"
-        )
-    if config is None:
-        raise CheckpointError(f"{path}: is a blend that has not been exported; give the folder of its export")
-    return make_pair_encoder(path, config, info.max_seq_length, query_prompt=info.query_prompt)
+    return identify(Path(folder)).row_encoder(RANKER)
 
 
 def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
     """Return the encoder of the tower in a folder, trained, exported or for clients; None of any other model."""
-    path = Path(folder)
-    kind = kind_of(path)
-    info = kind.read_info(path)
-    if info is None or info.kind != TOWER:
-        return None
-    return cast(TextEncoder, kind.row_encoder(path, info, LoadOptions()))
+    found = identify(Path(folder))
+    return found.row_encoder(TOWER) if found.is_tower else None
 
 
 class Client:

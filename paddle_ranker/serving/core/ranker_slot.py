@@ -16,8 +16,9 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.model_folder import RANKER as ROLE
 from paddle_ranker.model.opened import LOGIT, ExportFacts
-from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
+from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
@@ -72,11 +73,11 @@ class RankerSlot(Slot[ServedRanker]):
         """Load the ranker, warm it up and check its scores.
 
         Raises `CheckpointError` if scores are not numbers, depend on a pair's neighbours in the batch or, in fp32,
-        differ from those that the export noted; and what `open_ranker` raises.
+        differ from those that the export noted; and what `open_model` raises.
         """
         config = self._config
         assert config.model is not None
-        model = open_ranker(config.model, config.load_options())
+        model = open_model(config.model, ROLE, config.load_options())
         scorer = RankerRunner(model.engine, model.row_encoder, config.batch_size, calibration=model.info.calibration)
         check(scorer, model, config.model)
         batcher = Batcher(

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
 from paddle_ranker.errors import UsageError, listed, quoted
-from paddle_ranker.model.info import BLEND
-from paddle_ranker.model.kinds import stated_kind
-from paddle_ranker.model.tower import KIND
+from paddle_ranker.model import model_folder
+from paddle_ranker.model.model_folder import AnyRole, identify
 from paddle_ranker.options import Options
 from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.engines.registry import ENGINES
@@ -44,7 +43,7 @@ class SlotKind:
     option: the option of `serve` that names the folder, a field of `options`
     options: class of the options that `serve` accepts for the slot
     make: makes the slot from a server's options; the model is loaded later
-    kinds: kinds of models that the slot accepts; `serve FOLDER` finds the slot by the kind of the folder's model
+    takes: the role of the models that the slot accepts, by which `serve FOLDER` finds the slot; None: no models
     limits: names of the options that `/info` shows as limits
     needs_paddle: whether loading the model imports Paddle
     takes_encoders: whether it takes any encoder, and so PaddleNLP's name of one in place of a folder
@@ -54,7 +53,7 @@ class SlotKind:
     option: str
     options: type[Options]
     make: Callable[[ServeConfig], Slot[Served]]
-    kinds: tuple[str, ...] = ()
+    takes: Optional[AnyRole] = None
     limits: tuple[str, ...] = ()
     needs_paddle: Callable[[ServeConfig], bool] = lambda config: True
     takes_encoders: bool = False
@@ -88,9 +87,13 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     """
     if config.folder is None:
         return config
-    name = stated_kind(config.folder) if config.folder.exists() else None
-    # A folder that no slot accepts goes to the ranker's slot, which refuses it when it loads.
-    slot = next((kind for kind in SLOTS.values() if name in kind.kinds), SLOTS[RANKER])
+    found = identify(config.folder)
+    # A folder that no slot accepts goes to the ranker's slot, which refuses it when it loads; so does an encoder, which
+    # --tower takes.
+    taking = (
+        kind for kind in SLOTS.values() if kind.takes is not None and found.kind is not None and kind.takes.fits(found)
+    )
+    slot = next(taking, SLOTS[RANKER])
     if slot.folder(config) is not None:
         raise UsageError(
             f"{config.folder} and --{slot.option} {slot.folder(config)} are both the {slot.what}: give one"
@@ -188,9 +191,7 @@ def _tower_needs_paddle(config: ServeConfig) -> bool:
 
 SLOTS.add(
     RANKER,
-    SlotKind(
-        RANKER, "model", ServeConfig, _ranker_slot, ("pairwise", "cross_encoder", BLEND), needs_paddle=_needs_paddle
-    ),
+    SlotKind(RANKER, "model", ServeConfig, _ranker_slot, model_folder.RANKER, needs_paddle=_needs_paddle),
 )
 SLOTS.add(
     INDEX,
@@ -199,6 +200,13 @@ SLOTS.add(
 SLOTS.add(
     TOWER,
     SlotKind(
-        TOWER, "tower", TowerOptions, _tower_slot, (KIND,), TOWER_LIMITS, _tower_needs_paddle, takes_encoders=True
+        TOWER,
+        "tower",
+        TowerOptions,
+        _tower_slot,
+        model_folder.TOWER,
+        TOWER_LIMITS,
+        _tower_needs_paddle,
+        takes_encoders=True,
     ),
 )

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Optional, cast
+from typing import Optional
 
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
-from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.kinds import KINDS, stated_kind
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.tower import KIND, QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.model.model_folder import TOWER as ROLE
+from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
@@ -96,10 +95,7 @@ class TowerSlot(Slot[ServedTower]):
 
     def _load(self, folder: Path, observer: Optional[BatchObserver]) -> ServedTower:
         config = self._config
-        stated = stated_kind(folder)
-        if stated not in (None, KIND):
-            raise CheckpointError(f"{folder}: is a {stated} model, not a tower; give it as --model")
-        model = cast(ScoringModel[TowerInfo, TextEncoder], open_model(folder, self._load_options(), KINDS[KIND]))
+        model = open_model(folder, ROLE, self._load_options())
         encoder = model.row_encoder.tokens
         runner = BatchRunner(model.engine, encoder.max_seq_length, config.batch_size)
         check(runner, model, folder)

@@ -13,7 +13,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError, in_checkout, quoted
 from paddle_ranker.export.serving_files import fetched_alias
 from paddle_ranker.model.exported import INPUTS
-from paddle_ranker.model.kinds import kind_of
+from paddle_ranker.model.model_folder import identify
 from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import config_for
 
@@ -89,12 +89,11 @@ class PipelineConfig:
 
     def require_fetched(self) -> None:
         """Raise `CheckpointError` if `fetch_list` names what the model does not return."""
-        kind = kind_of(self.model)
-        info = kind.read_info(self.model)
-        if info is None:
+        found = identify(self.model)
+        if found.kind is None or found.info is None:
             return
-        aliases = info.export.get("aliases", {}) if info.export else {}
-        usual = fetched_alias(kind.signature(info))
+        aliases = found.info.export.get("aliases", {}) if found.info.export else {}
+        usual = fetched_alias(found.kind.signature(found.info))
         own = next((alias for name, alias in aliases.items() if name not in INPUTS), usual)
         unknown = [str(name) for name in self.op["local_service_conf"].get("fetch_list") or () if name != own]
         if unknown:

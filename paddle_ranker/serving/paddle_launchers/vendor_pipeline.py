@@ -21,7 +21,8 @@ from paddle_serving_server.web_service import Op, WebService
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, ExportedFolder, exporting_again
+from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, ExportedFolder, exporting_again, open_exported
+from paddle_ranker.model.model_folder import MODEL
 from paddle_ranker.model.tower import KIND as TOWER
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.scoring.engines.paddle_inference import TENSORRT_ROWS, tensorrt_shapes
@@ -81,12 +82,12 @@ class ModelOp(Op):
         """Name the shapes for which TensorRT compiles the graph, where it is asked for; the vendor calls this."""
         if self._config.op["local_service_conf"]["device_type"] == TENSORRT:
             names = "min_input_shape", "max_input_shape", "opt_input_shape"
-            self.dynamic_shape_info = dict(zip(names, tensorrt_shapes(ExportedFolder.open(self._config.model))))
+            self.dynamic_shape_info = dict(zip(names, tensorrt_shapes(open_exported(self._config.model, MODEL))))
             self._limits = Limits(pairs=max(1, TENSORRT_ROWS // self._config.op["batch_size"]))
 
     def init_op(self) -> None:
         """Load the tokenizer; called in the process that computes."""
-        self._encode = _encoder(ExportedFolder.open(self._config.model))
+        self._encode = _encoder(open_exported(self._config.model, MODEL))
 
     def preprocess(self, input_dicts: dict[str, Any], data_id: int, log_id: int) -> tuple[Any, bool, Any, str]:
         """Return the model's inputs, whether to skip the model, and an error's number and text."""
@@ -151,7 +152,7 @@ class ModelService(WebService):
 
 def check_model(config: PipelineConfig) -> ExportedFolder:
     """Return the model; raises `CheckpointError` if the local predictor would later fail on it, and be killed."""
-    folder = ExportedFolder.open(config.model)
+    folder = open_exported(config.model, MODEL)
     if folder.program.suffix != ".pdmodel" or not folder.is_for_serving:
         import paddle
 

@@ -1,0 +1,410 @@
+"""Identify what a folder holds, and load it as the model that is wanted.
+
+    found = identify(folder)             # reads small files; needs no Paddle
+    found.what, found.use                # "a trained ranker", and what takes it
+    model = load_model(folder, RANKER)   # with its network; raises an error that says what the folder is instead
+
+Commands, the server, `info`, `doctor` and the errors about folders of the wrong type all read `identify`'s answer. A
+`Role` is what is wanted of a model: a ranker, a tower, an encoder to train. `paddle_ranker.scoring.loading.open_model`
+opens a model with an engine, `paddle_ranker.model.encoders.load_encoder` an encoder to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Generic, Optional, Union, cast
+
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.opened import (
+    CLIENT,
+    EXPORTED,
+    KINDS,
+    SERVER,
+    TRAINED,
+    TRANSFORMERS,
+    AnyKind,
+    EncoderT,
+    InfoT,
+    ModelInfo,
+    ModelKind,
+    RowEncoder,
+    TrainedModel,
+)
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.pretrained import find_model
+from paddle_ranker.model.tower import KIND as TOWER_KIND
+from paddle_ranker.model.tower import TextEncoder, TowerInfo
+
+STATIC_PARAMETERS = ".pdiparams"
+MASKED_LM_FILE = "pretraining.json"
+_OF_EXPORT = (".pdmodel", STATIC_PARAMETERS, ".json", ".onnx")  # endings of an export's files, which name its folder
+_STARTS = (TRAINED, TRANSFORMERS)  # forms in which a training can start from a model
+_BEST_FIRST = ("best", "last")
+_DEFAULTS = LoadOptions()
+_TRAIN = "train a ranker from it: paddle-ranker train-pairwise or train-ce --model FOLDER"
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """What a path holds.
+
+    path: the folder, or a parameter file
+    name: key in `_OTHERS` of what has no stated kind
+    form: how a model is stored (`TRAINED`, `TRANSFORMERS`, `EXPORTED`, `SERVER`, `CLIENT`); "" for what is no model
+    stated: the kind that the folder's files state; None if they state none, as in encoders and published rankers
+    """
+
+    path: Path
+    name: str
+    form: str = ""
+    stated: Optional[AnyKind] = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder, or that of the parameter file."""
+        return self.path.parent if self.path.is_file() else self.path
+
+    @cached_property
+    def kind(self) -> Optional[AnyKind]:
+        """Kind of the model; None for an encoder, and for what is no model.
+
+        The head tells the kind of a published ranker, so this reads the parameters if no file states the kind. Raises
+        `CheckpointError` if they are damaged.
+        """
+        if self.stated is not None or self.name != "encoder":
+            return self.stated
+        arrays = load_arrays(self.path if self.path.is_file() else self.path / PARAMETERS_FILE)
+        return next((KINDS[kind] for head, kind in PUBLISHED_HEADS.items() if head in arrays), None)
+
+    @cached_property
+    def info(self) -> Optional[ModelInfo]:
+        """Contents of the info file, or of transformers' files in its place; None without a stated kind."""
+        return None if self.stated is None else self.stated.read_info(self.folder)
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the folder has a static model, for engines, and no network to train."""
+        return self.form in (EXPORTED, SERVER)
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether this is an encoder alone, with no head that makes it a model of some kind."""
+        return self.form in _STARTS and self.kind is None
+
+    @property
+    def is_ranker(self) -> bool:
+        """Whether this scores pairs of texts, in any form."""
+        return self.kind is not None and self.kind.is_ranker
+
+    @property
+    def is_tower(self) -> bool:
+        """Whether this is a tower, in any form; an encoder is none."""
+        return self.stated is not None and self.stated.name == TOWER_KIND
+
+    @property
+    def what(self) -> str:
+        """The type in messages, after "is": "a trained ranker"."""
+        return self._described[0]
+
+    @property
+    def use(self) -> str:
+        """What to do with the folder, or which commands take it."""
+        if self.form == TRANSFORMERS:
+            problem = _unsupported(self.path)
+            if problem:
+                return f"which is not read here: {problem}"
+        return self._described[1].replace("FOLDER", str(self.path))
+
+    @property
+    def _described(self) -> tuple[str, str]:
+        if self.name == "several":
+            return "a folder of several models", f"did you mean {_inner_model(self.path)}?"
+        return _OTHERS[self.name] if self.kind is None else self.kind.describe(self.form)
+
+    def refusal(self, wanted: str, why: str = "") -> CheckpointError:
+        """Return the error that this is not `wanted` ("a ranker"), which says what it is, why, and what to do."""
+        if self.name == "absent":
+            return CheckpointError(f"{self.path}: is {self.what}; {self.use}")
+        why = why or (_why_no_ranker(self.path) if self.form == TRANSFORMERS else "")
+        return CheckpointError(f"{self.path}: is {self.what}, not {wanted}{f' ({why})' if why else ''}; {self.use}")
+
+    def require(self, role: Role[InfoT, EncoderT]) -> None:
+        """Raise `CheckpointError` unless this can take a role."""
+        if not role.fits(self):
+            raise self.refusal(role.wanted)
+
+    def kind_for(self, role: Role[InfoT, EncoderT]) -> ModelKind[InfoT, EncoderT]:
+        """Return the kind that opens this for a role; raises `CheckpointError` as `require` does."""
+        self.require(role)
+        # A role fits kinds of its info and encoder alone.
+        return cast("ModelKind[InfoT, EncoderT]", KINDS[role.opens_as] if role.opens_as else self.kind)
+
+    def load(self, role: Role[InfoT, EncoderT], options: LoadOptions = _DEFAULTS) -> TrainedModel[InfoT, EncoderT]:
+        """Load the model with its network; raises `CheckpointError` if it is exported, damaged, or of another role."""
+        kind = self.kind_for(role)
+        if self.form not in _STARTS:
+            raise self.refusal("a trained model")
+        return kind.load(self.path, options)
+
+    def row_encoder(self, role: Role[InfoT, EncoderT], options: LoadOptions = _DEFAULTS) -> EncoderT:
+        """Create the row encoder, without reading parameters; raises `CheckpointError` as `load` does."""
+        kind, info = self.kind_for(role), self.info
+        if info is None:
+            raise CheckpointError(f"{self.path}: nothing in it says how its rows are encoded; {self.use}")
+        return kind.row_encoder(self.folder, cast(InfoT, info), options)
+
+
+@dataclass(frozen=True)
+class Role(Generic[InfoT, EncoderT]):
+    """Role that models take for a command or a slot of the server; generic as `ModelKind` is.
+
+    name: in the report of `doctor --model`: "ranker"
+    wanted: in errors, after "not": "a ranker"
+    fits: returns whether a model can take the role
+    opens_as: name of the kind that opens it; "": its own kind
+    """
+
+    name: str
+    wanted: str
+    fits: Callable[[ModelType], bool]
+    opens_as: str = ""
+
+
+AnyRole = Role[ModelInfo, RowEncoder]
+TrainedRanker = TrainedModel[RankerInfo, PairRowEncoder]
+
+
+def _is_member(found: ModelType) -> bool:
+    return found.is_ranker and _has_encoder(found)
+
+
+def _has_encoder(found: ModelType) -> bool:
+    """Return whether a training can start from the text encoder in a model."""
+    return found.form in _STARTS and (found.stated is None or found.stated.has_encoder)
+
+
+def _reads_word_pieces(found: ModelType) -> bool:
+    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.model.hugging_face.folder import folder_tokenizer
+
+    return found.is_encoder and isinstance(folder_tokenizer(found.folder), TokenizerFiles)
+
+
+def _can_be_quantized(found: ModelType) -> bool:
+    return found.is_exported and (found.is_ranker or found.is_tower or hasattr(found.kind, "gate"))
+
+
+MODEL: Role[ModelInfo, RowEncoder] = Role("model", "a model", lambda found: found.kind is not None)
+TRAINED_MODEL: Role[ModelInfo, RowEncoder] = Role(
+    "trained model", "a trained model", lambda found: found.form in _STARTS and found.kind is not None
+)
+RANKER: Role[RankerInfo, PairRowEncoder] = Role("ranker", "a ranker", lambda found: found.is_ranker)
+TRAINED_RANKER: Role[RankerInfo, PairRowEncoder] = Role(
+    "trained ranker", "a trained ranker", lambda found: found.is_ranker and found.form in _STARTS
+)
+MEMBER: Role[RankerInfo, PairRowEncoder] = Role("ranker of one network", "a trained ranker of one network", _is_member)
+TOWER: Role[TowerInfo, TextEncoder] = Role(
+    "served tower", "a tower", lambda found: found.is_tower or found.is_encoder, TOWER_KIND
+)
+# The encoder inside a ranker makes vectors, too; commands that look for any vectors take it.
+ANY_TOWER: Role[TowerInfo, TextEncoder] = Role(
+    "tower", "a tower or an encoder", lambda found: found.is_tower or _has_encoder(found), TOWER_KIND
+)
+ENCODER: Role[ModelInfo, RowEncoder] = Role("encoder", "a ranker or an encoder to train", _has_encoder)
+MASKED_LM: Role[ModelInfo, RowEncoder] = Role(
+    "masked language model", "a masked language model", lambda found: found.name == "masked_lm"
+)
+_ALL: tuple[AnyRole, ...] = (
+    MODEL,
+    TRAINED_MODEL,
+    RANKER,
+    TRAINED_RANKER,
+    MEMBER,
+    TOWER,
+    ANY_TOWER,
+    ENCODER,
+    MASKED_LM,
+    Role("encoder of WordPiece", "an encoder that reads word pieces", _reads_word_pieces),
+    Role(
+        "exported model",
+        "an exported ranker or tower",
+        lambda found: found.is_exported and (found.is_ranker or found.is_tower),
+    ),
+    Role("exported model that can be quantized", "an exported model with a gate", _can_be_quantized),
+    Role(
+        "model that transformers or sentence-transformers knows",
+        "a ranker of one network, a tower or an encoder",
+        lambda found: _is_member(found) or (found.form in _STARTS and (found.is_tower or found.is_encoder)),
+    ),
+)
+# By name, as commands state them (`paddle_ranker.commands.registry.Command.takes`).
+ROLES = {role.name: role for role in _ALL}
+
+
+def identify(path: Path) -> ModelType:
+    """Return what a folder or a file holds; also describes a path that is empty, holds no model or does not exist.
+
+    Raises `CheckpointError` if a file that tells it is damaged.
+    """
+    if path.is_file():
+        if path.suffix in _OF_EXPORT:
+            inside = identify(path.parent)
+            return inside if inside.is_exported else ModelType(path, "file")
+        if path.suffix != ".pdparams" and not _begins_as_parameters(path):
+            return ModelType(path, "file")
+        kind = _stated_kind(path.parent)
+        return ModelType(path, "encoder" if kind is None else kind.name, TRAINED, kind)
+    if not path.is_dir():
+        return ModelType(path, "absent")
+    kind = _stated_kind(path)
+    form = _form_of(path, kind)
+    if kind is not None and form:
+        return ModelType(path, kind.name, form, kind)
+    name = next((name for name, is_in in _FILES if is_in(path)), "")
+    if name:
+        return ModelType(path, name, form)
+    if _inner_model(path) is not None:
+        return ModelType(path, "several")
+    return ModelType(path, "nothing" if any(path.iterdir()) else "empty")
+
+
+def load_model(
+    source: Union[str, Path], role: Role[InfoT, EncoderT], options: LoadOptions = _DEFAULTS
+) -> TrainedModel[InfoT, EncoderT]:
+    """Load a trained model, with its network, from a folder, a parameter file, or by its name on the Hugging Face hub.
+
+    Raises `CheckpointError` for a model that cannot take the role, saying what it is instead, and for a damaged one.
+    """
+    return identify(find_model(source)).load(role, options)
+
+
+def is_exported(folder: Path) -> bool:
+    """Return whether there is a static model in a folder."""
+    return folder.is_dir() and any(folder.glob(f"*{STATIC_PARAMETERS}"))
+
+
+def _stated_kind(folder: Path) -> Optional[AnyKind]:
+    """Return the kind that a folder's files state; plugins and recipes are loaded if no other kind knows them."""
+    import_module("paddle_ranker.model.kinds")  # by its name: what it loads models with imports this module
+    found = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
+    if found is not None or not any(folder.glob("*.json")):
+        return found
+    KINDS.load_plugins()
+    found = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
+    if found is not None or (folder / PARAMETERS_FILE).is_file():
+        return found
+    return next((kind for kind in KINDS.values() if kind.is_in_transformers(folder)), None)
+
+
+def _form_of(folder: Path, kind: Optional[AnyKind]) -> str:
+    if (folder / PARAMETERS_FILE).is_file():
+        return TRAINED
+    if is_exported(folder):
+        return SERVER if (folder / "serving_server_conf.prototxt").is_file() else EXPORTED
+    if (folder / "serving_client_conf.prototxt").is_file():
+        return CLIENT
+    if kind is not None and kind.name == BLEND:
+        return TRAINED  # the parameters are in the members' folders
+    return TRANSFORMERS if _is_transformers(folder) else ""
+
+
+def _has(name: str) -> Callable[[Path], bool]:
+    return lambda folder: (folder / name).is_file()
+
+
+def _is_transformers(folder: Path) -> bool:
+    from paddle_ranker.model.hugging_face.folder import find_encoder  # lazily, since every command imports this module
+
+    return find_encoder(folder) is not None
+
+
+def _unsupported(folder: Path) -> str:
+    """Return why a transformers model is not read here, such as one whose weights are quantised."""
+    from paddle_ranker.model.hugging_face.folder import encoder_config
+
+    try:
+        encoder_config(folder)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _why_no_ranker(folder: Path) -> str:
+    from paddle_ranker.model.hugging_face.folder import why_no_ranker
+
+    return why_no_ranker(folder)
+
+
+def _begins_as_parameters(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(1) == b"\x80"  # first byte of pickles since protocol 2
+
+
+def _inner_model(folder: Path) -> Optional[Path]:
+    """Return the subfolder with the best, or else the last model that a training saved in a folder; None without."""
+    names = {PARAMETERS_FILE, *(kind.info_file for kind in KINDS.values())}
+    inside = {path.parent.name for name in names for path in folder.glob(f"*/{name}")}
+    if not inside:
+        return None
+    numbered = max(inside, key=lambda name: (len(name), name))  # model_10 comes after model_7
+    return folder / next((name for name in _BEST_FIRST if name in inside), numbered)
+
+
+def _has_graph_alone(folder: Path) -> bool:
+    return any((folder / name / "model.onnx").is_file() for name in ("", "onnx"))
+
+
+# What is in folders whose files state no kind of model, from special to general: the first is the folder's name.
+_FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
+    ("index", lambda folder: _has("index.json")(folder) or _has("shards.json")(folder)),
+    ("static", is_exported),
+    ("masked_lm", lambda folder: _has(PARAMETERS_FILE)(folder) and _has(MASKED_LM_FILE)(folder)),
+    ("encoder", _has(PARAMETERS_FILE)),
+    ("adapter", _has("adapter_config.json")),
+    ("transformers", _is_transformers),
+    ("graph", _has_graph_alone),
+    ("info", lambda folder: any(_has(kind.info_file)(folder) for kind in KINDS.values())),
+    ("tokenizer", _has("vocab.txt")),
+)
+# The words for a type in messages, after "is", and what to do with it.
+_OTHERS = {
+    "absent": ("not there", "check the path, or give a name of the Hugging Face hub with its owner, OWNER/MODEL"),
+    "file": ("a file, but not a parameter file", f"give the path of a folder, or of the {PARAMETERS_FILE} in it"),
+    "empty": ("an empty folder", "check the path"),
+    "nothing": ("a folder without a model", "check the path"),
+    "info": ("a model's description without its parameters", f"copy the folder again: it has no {PARAMETERS_FILE}"),
+    "tokenizer": ("a tokenizer without a model", "paddle-ranker pretrain --tokenizer FOLDER trains an encoder with it"),
+    "graph": (
+        "a model's ONNX graph without its weights (model.onnx)",
+        "add its model.safetensors, config.json and tokenizer (hf download brings them); paddle-ranker export makes "
+        "graphs of them",
+    ),
+    "transformers": (
+        "a model folder of Hugging Face's transformers",
+        "training takes it as --model FOLDER; for all else, bring it here: paddle-ranker convert FOLDER TARGET",
+    ),
+    "adapter": (
+        "an adapter (LoRA), which changes the weights of another model",
+        "merge it into that (peft's merge_and_unload), save the result, and give that folder",
+    ),
+    "encoder": ("an encoder without a ranking head (a starter, or a pretrained model)", _TRAIN),
+    "masked_lm": (
+        "a pretrained encoder with the head of a masked language model",
+        f"fill-mask takes it; {_TRAIN}",
+    ),
+    "static": (
+        "a static model without the file that says what it is",
+        "export the model again: paddle-ranker export --model RANKER --output",
+    ),
+    "index": (
+        "a search index",
+        "search, evaluate-recall, search-serve and mine take it as --index FOLDER; its tower is a folder in it",
+    ),
+}

@@ -36,8 +36,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder(folder / "hf", "modernbert")
     write_folder(folder / "hf encoder", "deberta-v3")
     change_json(folder / "hf encoder" / "config.json", architectures=["DebertaV2Model"])
-    trained = next((folder / "interrupted_pretraining" / "run").glob("model_*"))
-    shutil.copytree(trained, folder / "masked")
+    shutil.copytree(folder / "starter", folder / "masked")
+    (folder / "masked" / "pretraining.json").write_text("{}", encoding="utf-8")
     return folder
 
 

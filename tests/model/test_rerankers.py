@@ -83,7 +83,7 @@ def test_a_prompt_goes_back(tmp_path: Path) -> None:
         ([pooling("mean"), dense(SIZE, 8, GELU, use_residual=True), last(8)], {}, "a residual"),
         ([pooling("mean"), dense(SIZE, 8, module_input_name="token_embeddings"), last(8)], {}, "tokens to read"),
         ([("LogitScore", {"true_token_id": 1})], {}, "is a reranker whose steps are Transformer, LogitScore"),
-        ([pooling("mean"), last(SIZE)], {"model_type": "MultiVectorEncoder"}, "not a trained ranker"),
+        ([pooling("mean"), last(SIZE)], {"model_type": "MultiVectorEncoder"}, "parameters missing: head.weight"),
     ],
 )
 def test_what_is_not_done_is_refused_by_name(

@@ -143,7 +143,7 @@ def test_what_cannot_be_predicted_is_named(tmp_path: Path) -> None:
 
 
 def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no model of pairs of posts"):
+    with pytest.raises(CheckpointError, match="not a model of pairs of posts"):
         Entailment.load(tmp_path)
     folder = saved(tmp_path)
     with pytest.raises(CheckpointError, match=r"did you mean .*model\?"):

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Annotated, Any, Optional, Union
 
-from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -64,7 +64,6 @@ from paddle_ranker.serving.http.exchange import (
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 from paddle_ranker.serving.http.suggest import is_suggesting
-from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
@@ -83,10 +82,6 @@ _MOST_CURSOR = 4 * (_DIGEST_BYTES + MOST_PACKED) // 3 + 4
 _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n in ("boolean", "number", "date")}}
 
 
-# A request may say either name.
-_OTHER_NAMES = {"depth": "recall", "by": "use", "where": "filter"}
-
-
 class SearchRequest(Body):
     """Search the documents of the index; names that are not here are refused."""
 
@@ -102,7 +97,6 @@ class SearchRequest(Body):
         None,
         ge=1,
         description=f"documents that each searcher finds (default: {DEPTH})",
-        validation_alias=AliasChoices("depth", _OTHER_NAMES["depth"]),
     )
     rank_top: Optional[int] = Field(
         None,
@@ -112,13 +106,11 @@ class SearchRequest(Body):
     by: Optional[list[str]] = Field(
         None,
         description="search by these alone: words, vectors, names of vector fields (default: by all)",
-        validation_alias=AliasChoices("by", _OTHER_NAMES["by"]),
     )
     fusion: Optional[str] = Field(None, description="how lists become one: rrf, weighted (default: the server's)")
     where: Optional[dict[str, Any]] = Field(
         None,
         description='documents whose fields meet it: {"lang": "zh", "year": {"gte": 2020}}',
-        validation_alias=AliasChoices("where", _OTHER_NAMES["where"]),
     )
     fields: Optional[list[str]] = Field(
         None, description="of each document, these alone (default: text and all fields)"
@@ -147,14 +139,6 @@ class SearchRequest(Body):
     logged: bool = Field(True, description="write the search into the log, if the server keeps one")
     explain: bool = Field(False, description="answer with each hit's signals")
     min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_one_name_each(cls, given: Unchecked) -> Unchecked:
-        for name, other in _OTHER_NAMES.items():
-            if isinstance(given, dict) and {name, other} <= given.keys():
-                raise Fault(UNPROCESSABLE, f"is another name of {name}, which is there: leave one out", field=other)
-        return given
 
 
 class SearchRoutes:
@@ -571,16 +555,16 @@ def _of_address(given: QueryParams) -> SearchRequest:
         several.setdefault("query" if name == "q" else name, []).append(value)
     values: dict[str, Any] = {}
     for name, own in several.items():
-        if name in ("by", "use", "fields", "facets", "sort"):
+        if name in ("by", "fields", "facets", "sort"):
             values[name] = [one for value in own for one in value.split(",") if one]
         else:
             refuse_repeated("q" if name == "query" else name, len(own))
             values[name] = own[0]
-    for name in {"where", "filter"} & values.keys():
+    if "where" in values:
         try:
-            values[name] = parse_json(values[name].encode("utf-8", "replace"), _BOUNDS)
+            values["where"] = parse_json(values["where"].encode("utf-8", "replace"), _BOUNDS)
         except Fault as fault:
-            raise Fault(UNPROCESSABLE, fault.problem, field=name) from fault.settled()
+            raise Fault(UNPROCESSABLE, fault.problem, field="where") from fault.settled()
     try:
         asked = SearchRequest.model_validate(values, strict=False)
     except ValidationError as error:

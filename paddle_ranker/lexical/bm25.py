@@ -30,12 +30,13 @@ def idf(frequency: ArrayLike, size: int) -> NDArray[np.float64]:
     return np.asarray(np.log1p((size - count + 0.5) / (count + 0.5)))
 
 
-def length_norm(length: Any, average: Any, b: float = B) -> Any:
+# No defaults: Paddle's conversion to a static graph evaluates them without this module's names.
+def length_norm(length: Any, average: Any, b: float) -> Any:
     """Return the normalised length of texts, 1 for the average; numbers, arrays and tensors are taken."""
     return 1.0 - b + b * length / average
 
 
-def saturated(frequency: Any, norm: Any = 1.0, k1: float = K1) -> Any:
+def saturated(frequency: Any, norm: Any, k1: float) -> Any:
     """Return the part of a score that a token of idf 1 adds; numbers, arrays and tensors are taken.
 
     norm: the text's normalised length, see `length_norm`
@@ -104,8 +105,10 @@ class BM25:
         return score / highest
 
     def _score(self, query: Sequence[str], title: Sequence[str]) -> float:
-        counts, norm = Counter(title), length_norm(len(title), self.statistics.average_length)
-        return sum(self.statistics.idf(token) * saturated(counts[token], norm) for token in query if token in counts)
+        counts, norm = Counter(title), length_norm(len(title), self.statistics.average_length, B)
+        return sum(
+            self.statistics.idf(token) * saturated(counts[token], norm, K1) for token in query if token in counts
+        )
 
 
 def count_texts(

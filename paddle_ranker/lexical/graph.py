@@ -18,7 +18,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from paddle_ranker.lexical.bm25 import length_norm, saturated
+from paddle_ranker.lexical.bm25 import K1, B, length_norm, saturated
 from paddle_ranker.lexical.comparison import Compared, diagonal, whole_characters
 
 LONGEST_RUN = 64  # tokens, a power of two; a longer shared run counts as this long
@@ -63,7 +63,7 @@ def lexical_features(pair: Compared, idf: Tensor, average_length: Tensor, never_
     tokens, bigrams, shared = _grams_of(pair, idf, never_match)
     query_length, title_length = _sum(tokens.query), _sum(tokens.title)
     lone = (query_length < 1.5).astype("float32")
-    title_norm, query_norm = (length_norm(n, average_length) for n in (title_length, query_length))
+    title_norm, query_norm = (length_norm(n, average_length, B) for n in (title_length, query_length))
 
     bm25_tokens, bm25_bigrams = tokens.bm25(title_norm), bigrams.bm25(title_norm)
     relative_tokens = bm25_tokens / tokens.own_bm25(query_norm).clip(min=_TINY)
@@ -153,11 +153,11 @@ class _Grams:
         self.distinct_query, self.distinct_title = query * once, title * once
 
     def bm25(self, norm: Tensor) -> Tensor:
-        return _sum(self.weight * saturated(self.frequency, norm.unsqueeze(1)))
+        return _sum(self.weight * saturated(self.frequency, norm.unsqueeze(1), K1))
 
     def own_bm25(self, norm: Tensor) -> Tensor:
         frequency = self.own_frequency * self.query
-        return _sum(self.weight * saturated(frequency, norm.unsqueeze(1)))
+        return _sum(self.weight * saturated(frequency, norm.unsqueeze(1), K1))
 
     def coverage(self) -> Tensor:
         weights = self.distinct_query * self.weight

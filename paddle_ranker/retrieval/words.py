@@ -227,7 +227,7 @@ class WordSearcher:
     def _saturated(self, frequencies: Floats) -> Floats:
         """Return the part of a score that a token of idf 1 adds by its weighted frequencies."""
         found, occurs = np.zeros_like(frequencies), frequencies > 0
-        found[occurs] = saturated(frequencies[occurs], k1=self._k1)  # without them k1 may be 0
+        found[occurs] = saturated(frequencies[occurs], 1.0, self._k1)  # without them k1 may be 0
         return found
 
     def search(self, query: Asked, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:

@@ -92,6 +92,7 @@ def test_what_is_fetched_is_what_the_model_returns(tmp_path: Path, alias: str) -
     facts = {"aliases": {"input_ids": "input_ids", "token_type_ids": "token_type_ids", "sigmoid_2.tmp_0": alias}}
     info = RankerInfo("cross_encoder", 64, False, export=cast(ExportFacts, facts))
     (tmp_path / "ranker.json").write_text(json.dumps(dataclasses.asdict(info)))
+    (tmp_path / "inference.pdiparams").touch()
     for fetched in ([alias], [], None):
         path = write(tmp_path, {"op.ernie.local_service_conf.fetch_list": fetched})
         read_pipeline_config(path, model=tmp_path).require_fetched()

@@ -23,7 +23,7 @@ from paddle_ranker.data.records import write_records
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import main_of, option
 from paddle_ranker.training.losses.expression import margin_of
-from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.training_options import TrainingOptions
 
 if TYPE_CHECKING:
     from ernie_matching.model import PairwiseExamples
@@ -88,7 +88,7 @@ def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split:
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker.distributed import ProcessGroup
     from paddle_ranker.encoding.pair_encoder import PairEncoder
-    from paddle_ranker.evaluation.evaluate import EvaluationSet
+    from paddle_ranker.evaluation.evaluation_set import EvaluationSet
     from paddle_ranker.metrics.auc import roc_auc
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.training.losses.expression import RankingLoss

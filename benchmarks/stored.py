@@ -94,7 +94,7 @@ def make_systems(options: StoredOptions, folder: Path, titles: list[str], some: 
     """Export the ranker without a split and with each, store the titles, and yield the systems."""
     from paddle_ranker import Ranker
     from paddle_ranker.export.gates import QuantizeOptions
-    from paddle_ranker.export.quantize import quantize_folder
+    from paddle_ranker.export.quantization import quantize_folder
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
     from paddle_ranker.scoring.stored import new_states

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.inputs import GradedPairsOptions, graded_pairs_and_vocabulary
 from paddle_ranker.data.records import Pair, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.options import main_of, option

@@ -14,7 +14,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import main_of, option, redeclare
 from paddle_ranker.training.losses.expression import RankingLoss
-from paddle_ranker.training.options import RankerTrainingOptions
+from paddle_ranker.training.training_options import RankerTrainingOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.training.task import FitResult, OnEvaluation
@@ -65,7 +65,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
     from cross_encoder.data import encode_labels, left_out
     from cross_encoder.model import TOWER_RATE, LabeledExamples, PositionTower
     from paddle_ranker.data.records import LabeledPair, RecordFile
-    from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
+    from paddle_ranker.training.ranker_training import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "cross_encoder")
     model = start.model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional, cast
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.evaluation.options import EvaluateOptions
+from paddle_ranker.evaluation.measuring_options import EvaluateOptions
 from paddle_ranker.options import main_of, note, option
 from paddle_ranker.registry import VARIABLE
 
@@ -30,7 +30,7 @@ class EvaluatePairwiseOptions(EvaluateOptions):
 def evaluate(options: EvaluatePairwiseOptions) -> None:
     """Print the AUC and the measures per query, with intervals, and the margin loss."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
+    from paddle_ranker.evaluation.command_steps import print_evaluation, score_measured_pairs
 
     parts, pairs, logits = score_measured_pairs(options)
     print_evaluation(options, pairs, logits, _margin_loss(options, parts.info, pairs, logits))
@@ -40,7 +40,7 @@ def _margin_loss(
     options: EvaluatePairwiseOptions, info: RankerInfo, pairs: MeasuredPairs, logits: Floats
 ) -> dict[str, float]:
     """Return the margin loss by its name; empty, with a note, if the ranker's loss is unknown here."""
-    from paddle_ranker.evaluation.evaluate import mean_margin_loss
+    from paddle_ranker.evaluation.evaluation_set import mean_margin_loss
     from paddle_ranker.training.losses.expression import margin_of
 
     loss = str(info.training.get("loss", "margin_probability"))  # the default is the published checkpoints' loss

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.options import main_of, option, redeclare
 from paddle_ranker.training.losses.expression import RankingLoss
-from paddle_ranker.training.losses.registry import loss_help
-from paddle_ranker.training.options import RankerTrainingOptions
+from paddle_ranker.training.losses.loss_registry import loss_help
+from paddle_ranker.training.training_options import RankerTrainingOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.training.task import FitResult, OnEvaluation
@@ -41,7 +41,7 @@ def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] =
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker.data.records import RecordFile, Triple
-    from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
+    from paddle_ranker.training.ranker_training import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "pairwise")
     model = start.model

@@ -22,7 +22,7 @@ from multimodal_entailment.info import LABELS
 from paddle_ranker.data.formats import BadRow, read_lines
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, listed, quoted
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.storage.atomic import new_file
 
 COLUMNS = ("id_1", "text_1", "image_1", "id_2", "text_2", "image_2", "label")

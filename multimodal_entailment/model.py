@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from multimodal_entailment.info import LABELS, Shape
-from paddle_ranker.encoding.tokenizers.base import Spelling
+from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.lexical.comparison import Speller
 from paddle_ranker.model.attention import MASKED
 from paddle_ranker.model.config import EncoderConfig

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.options import TokenizerOptions
+from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import DeviceOptions, ThreadOptions, option, redeclare
 from paddle_ranker.scoring.options import ScoringOptions
-from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.training_options import TrainingOptions
 
 MODALITIES = ("both", "text", "image")
 FUSIONS = ("concat", "dot_attention", "multihead")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import DeviceOptions, json_text, main_of, option
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 
 if TYPE_CHECKING:
     from pretraining.filler import Filled, MaskFiller

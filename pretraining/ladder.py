@@ -364,7 +364,7 @@ def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
 
     Raises `RankerError` if the folder holds a ladder of other options or other text, `DataError` for bad files.
     """
-    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
     from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_new_tokenizer
     from pretraining.mlm_options import TrainMlmOptions
     from pretraining.mlm_start import open_data
@@ -411,7 +411,7 @@ def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
 
 
 def _identity(options: ScalingLawOptions) -> dict[str, Any]:
-    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
     from pretraining.token_store import digests_of
 
     tokenizer = None

@@ -7,7 +7,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, redeclare
-from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.training_options import TrainingOptions
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from paddle_ranker.data.overlap import overlap_warning
 from paddle_ranker.encoding.batching import permuted
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
-from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, did_you_mean
 from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits
 from paddle_ranker.model.encoders import read_checkpoint

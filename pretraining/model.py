@@ -10,8 +10,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder, activation_named

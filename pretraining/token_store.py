@@ -15,8 +15,8 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import ragged_positions
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter, is_chinese
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError
 from paddle_ranker.progress import Progress
 from paddle_ranker.storage.arrays import gather, map_file

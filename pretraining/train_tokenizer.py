@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_ranker.encoding.tokenizers.folder import ROLES, VOCABULARY_FILE
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import ROLES, VOCABULARY_FILE
 from paddle_ranker.encoding.vocabulary import SPECIAL_TOKENS, train_wordpiece_vocabulary, write_new_tokenizer
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, main_of, option

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple, open_as_one_of
+from paddle_ranker.encoding.column_store import within
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.encoding.store import within
 from paddle_ranker.errors import DataError, quoted
 from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats, Integers
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.options import RowOptions
 from paddle_ranker.training.mining import text_key
-from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.training_options import TrainingOptions
 
 Row = Union[LabeledPair, Triple, Pair, Text]
 _KINDS = (LabeledPair, Triple, Pair)

@@ -7,7 +7,7 @@ from typing import Optional
 
 from paddle_ranker.errors import DataError, UsageError, brief
 from paddle_ranker.training.losses.expression import LossExpression, factor_of, parse_loss
-from paddle_ranker.training.losses.registry import LOSSES
+from paddle_ranker.training.losses.loss_registry import LOSSES
 
 IN_BATCH = "in_batch"
 MOST_SCALE = 100.0  # maximum of a learned scale (Radford et al., 2021, "CLIP")

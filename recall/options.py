@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
-from paddle_ranker.encoding.options import TokenizerOptions
+from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.tower import POOLINGS
 from paddle_ranker.options import RowOptions, note, option, redeclare
 from paddle_ranker.options.declare import fields_of, shown_name
-from paddle_ranker.options.files import join_files
+from paddle_ranker.options.input_files import join_files
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
-from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.training_options import TrainingOptions
 from recall.loss import MOST_SCALE
 
 METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr@10")

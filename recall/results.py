@@ -10,7 +10,7 @@ from paddle_ranker.data.formats import JSON_EXTENSIONS, BadRow, Row, read_rows, 
 from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import DataError, listed
 from paddle_ranker.options import RowOptions
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 
 COLUMNS = ("query", "text", "cosine")
 _BREAKS = str.maketrans("\t\r\n", "   ")

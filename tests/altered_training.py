@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
             time.sleep(seconds.pop(0))
             save(*arguments)
 
-        patch("paddle_ranker.training.ranker.save_ranker", save_slowly).start()
+        patch("paddle_ranker.training.ranker_training.save_ranker", save_slowly).start()
     elif alteration.startswith("held:"):
         _, step, file, module = alteration.split(":")
         report = log.TrainingLog.report

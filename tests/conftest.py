@@ -21,7 +21,7 @@ import pytest
 
 from paddle_ranker import runtime
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
-from paddle_ranker.training import curve
+from paddle_ranker.training import learning_curve
 
 # Hundreds of processes are started: without bytecode each compiles what it imports of Paddle anew, 3 to 10 s.
 sys.dont_write_bytecode = False
@@ -42,7 +42,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # but for tests that run a hub of their own:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_draw_learning_curve = curve.draw_learning_curve
+_draw_learning_curve = learning_curve.draw_learning_curve
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -140,7 +140,7 @@ def unread() -> Iterator[TextIO]:
 def no_pictures() -> Iterator[None]:
     """Draw nothing where a training ends, which takes longer than a tiny training; the fixture `pictures` draws."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curve, "draw_learning_curve", lambda metrics, picture: None)
+        patch.setattr(learning_curve, "draw_learning_curve", lambda metrics, picture: None)
         yield
 
 
@@ -162,7 +162,7 @@ def no_tokens_on_an_event_loop() -> Iterator[None]:
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw learning curves where trainings end, as users have it."""
-    monkeypatch.setattr(curve, "draw_learning_curve", _draw_learning_curve)
+    monkeypatch.setattr(learning_curve, "draw_learning_curve", _draw_learning_curve)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from pretraining.corpus import Corpus
 from pretraining.token_store import TokenStore, digests_of, tokenised
 from tests.tiny import HAN, write_tokenizer

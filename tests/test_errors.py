@@ -13,7 +13,7 @@ from paddle_ranker.data.formats import read_lines
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.data.trec import read_run
 from paddle_ranker.errors import DataError, RankerError, brief, in_checkout, listed, one_line, quoted, shortened
-from paddle_ranker.evaluation.options import EvaluateOptions
+from paddle_ranker.evaluation.measuring_options import EvaluateOptions
 from paddle_ranker.options import parse_options
 
 pytestmark = pytest.mark.unit

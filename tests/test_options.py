@@ -20,7 +20,7 @@ import pytest
 
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, json_text, option, options_from, parse_options, run_command
-from paddle_ranker.options.files import SeveralFiles, paths_of
+from paddle_ranker.options.input_files import SeveralFiles, paths_of
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit

@@ -12,8 +12,8 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker.encoding.tokenizers.builtin import MAX_WORD_CHARACTERS, FlatIds, Tokenizer
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 
 
 class HuggingFace:

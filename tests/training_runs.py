@@ -15,10 +15,10 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.training.losses.expression import RankingLoss
-from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import find_state
 from paddle_ranker.training.task import FitResult, Task
 from paddle_ranker.training.trainer import fit
+from paddle_ranker.training.training_options import TrainingOptions
 from tests.tiny import PAIRS, make_network, write_tokenizer
 
 

@@ -270,7 +270,7 @@ def train_cross_encoder(train_file: Path, test_file: Path, encoder: Path, folder
 
 def score_file(ranker: Path, file: Path) -> Floats:
     """Return the ranker's logits of all pairs of a file, including pairs with contradicting labels."""
-    from paddle_ranker.evaluation.evaluate import EvaluationSet
+    from paddle_ranker.evaluation.evaluation_set import EvaluationSet
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     parts = load_model(ranker, RANKER)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.encoding.options import TokenizerOptions
+from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option
-from paddle_ranker.options.files import base_names, paths_of
+from paddle_ranker.options.input_files import base_names, paths_of
 from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from paddle_ranker.metrics.logistic import LinearModel
     from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.model.folder import RankerModel
-    from paddle_ranker.training.blend import Average, Measured
+    from paddle_ranker.training.average import Average, Measured
 
 LINEAR, _BM25 = "linear model", "bm25"
 
@@ -101,7 +101,7 @@ def blend(options: BlendOptions) -> list[str]:
 
     from paddle_ranker.data.records import LabeledPair, RecordFile
     from paddle_ranker.evaluation.pairs import require_both_classes
-    from paddle_ranker.training.blend import calibrated, learn_average, lexical_logits, logits_of
+    from paddle_ranker.training.average import calibrated, learn_average, lexical_logits, logits_of
 
     target = Path(options.target)
     if target.exists() or target.is_symlink():
@@ -162,7 +162,7 @@ def _member(source: str, options: BlendOptions) -> RankerModel:
 def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:
     """Add the linear models, for which the first ranker gets lexical features; raises `DataError` as they do."""
     from paddle_ranker.data.overlap import warn_of_overlap
-    from paddle_ranker.training.blend import bm25, learn_linear, training_pairs, with_features
+    from paddle_ranker.training.average import bm25, learn_linear, training_pairs, with_features
 
     train: list[LabeledPair] = []
     linear: dict[str, LinearModel] = {}
@@ -221,7 +221,7 @@ def _write(
     from paddle_ranker.model.blend import save_blend
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
-    from paddle_ranker.training.blend import add_linear
+    from paddle_ranker.training.average import add_linear
 
     target, weights, count = Path(options.target), average.weights, len(members.models)
     facts: dict[str, Any] = {

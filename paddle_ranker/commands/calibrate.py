@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair
-from paddle_ranker.encoding.options import WINDOWS
+from paddle_ranker.encoding.encoding_options import WINDOWS
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.metrics.ranking import RELEVANT
@@ -24,7 +24,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import LabelOptions, given_of, main_of, option
 from paddle_ranker.options.declare import shown_name
-from paddle_ranker.options.files import base_names
+from paddle_ranker.options.input_files import base_names
 from paddle_ranker.retrieval.options import RANK_TOP, MilvusOptions
 from paddle_ranker.scoring.options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
@@ -132,7 +132,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     import numpy as np
 
     from paddle_ranker.encoding.windows import make_windows
-    from paddle_ranker.evaluation.evaluate import EvaluationSet
+    from paddle_ranker.evaluation.evaluation_set import EvaluationSet
     from paddle_ranker.metrics.calibration import FEW_QUERIES, SearchScores, errors_on_halves, figures_of, fit_and_judge
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.scoring.files import scored_with

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paddle_ranker import runtime
-from paddle_ranker.evaluation.options import MeasuringOptions
+from paddle_ranker.evaluation.measuring_options import MeasuringOptions
 from paddle_ranker.evaluation.report.text import comparison_json, systems_table
 from paddle_ranker.options import json_text, main_of, note, option
 
@@ -32,7 +32,7 @@ def cascade(options: CascadeOptions) -> None:
 
     small, depth = parse_cascade(options.cascade)
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.evaluation.cascade import measure_cascade
+    from paddle_ranker.evaluation.cascade_cost import measure_cascade
 
     measured = measure_cascade(
         options, options.large, small, depth, rounds=options.rounds, timed_queries=options.timed_queries

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.evaluation.options import BaselineOptions
+from paddle_ranker.evaluation.measuring_options import BaselineOptions
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
-from paddle_ranker.options.files import require_file
+from paddle_ranker.options.input_files import require_file
 from paddle_ranker.scoring.options import OF_RANKER
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison
 
 
 def _write_files(options: CompareOptions, comparison: Comparison, measure: str) -> None:
-    from paddle_ranker.evaluation.report.page import write_report
+    from paddle_ranker.evaluation.report.comparison_page import write_report
     from paddle_ranker.evaluation.report.per_query import write_per_query
     from paddle_ranker.evaluation.report.plots import write_plot
     from paddle_ranker.evaluation.systems import data_facts

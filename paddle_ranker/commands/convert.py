@@ -129,7 +129,7 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     """Make the new folder's tokenizer lowercase texts, if the options ask for it; return lines for the report."""
     from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
-    from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
+    from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 
     if options.to not in ("paddle", "tower"):
         return []
@@ -210,7 +210,7 @@ def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> 
 
 
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
+    from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
     from paddle_ranker.model.encoders import ranker_of
     from paddle_ranker.model.families import make_pair_encoder, read_config
     from paddle_ranker.model.hugging_face.folder import find_encoder, parameters_to_write, write_model
@@ -311,7 +311,7 @@ def _to_tower(source: Path, temporary: Path, options: ConvertOptions) -> list[st
 
 
 def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
+    from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
     from paddle_ranker.model.hugging_face.folder import parameters_to_write, write_model
     from paddle_ranker.model.hugging_face.sentences import write_sentences
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer

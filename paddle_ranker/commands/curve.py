@@ -14,7 +14,7 @@ from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import make_folder
 from paddle_ranker.storage.streams import is_stream, output_free_for
-from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, draw_learning_curves, read_curve
+from paddle_ranker.training.learning_curve import METRICS_FILE, PICTURE_FILE, draw_learning_curves, read_curve
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from paddle_ranker.errors import RankerError, UsageError, brief
 from paddle_ranker.options import Options, main_of, note, option
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import LOCAL, connected
-from paddle_ranker.scale.serve import application, arguments_of, config_of, cores_of, deploy_options
+from paddle_ranker.scale.ray_serve import application, arguments_of, config_of, cores_of, deploy_options
 from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.storage.atomic import check_writable, new_file
 
@@ -25,7 +25,7 @@ _OPEN_PORTS = (
     "note: --host is that of requests alone; Ray itself listens on ports of all interfaces, which ask for its token: "
     "keep other machines out by a firewall"
 )
-IMPORT_PATH = "paddle_ranker.scale.serve:application"
+IMPORT_PATH = "paddle_ranker.scale.ray_serve:application"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Tr
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
 from paddle_ranker.options.declare import fields_of, shown_name
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions

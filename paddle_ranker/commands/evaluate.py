@@ -11,15 +11,15 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.registry import run_for_kind
-from paddle_ranker.evaluation.options import EvaluateOptions
+from paddle_ranker.evaluation.measuring_options import EvaluateOptions
 from paddle_ranker.options import run_command
 
 
 def evaluate(options: EvaluateOptions) -> None:
     """Print the AUC, the measures by query with their intervals, the accuracy and the cross-entropy."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
-    from paddle_ranker.evaluation.evaluate import classification_metrics
+    from paddle_ranker.evaluation.command_steps import print_evaluation, score_measured_pairs
+    from paddle_ranker.evaluation.evaluation_set import classification_metrics
 
     _, pairs, logits = score_measured_pairs(options)
     print_evaluation(options, pairs, logits, classification_metrics(pairs.labels[pairs.candidates], logits))

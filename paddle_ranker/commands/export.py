@@ -12,7 +12,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.registry import run_for_kind
-from paddle_ranker.encoding.options import TokenizerOptions
+from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.model.load_options import HeadOptions, LoadOptions
 from paddle_ranker.model.opened import RANKER_SIGNATURE, ModelInfo, RowEncoder, TrainedModel
 from paddle_ranker.options import ThreadOptions, option, run_command

@@ -36,8 +36,8 @@ from paddle_ranker.lexical.tokens import LANGUAGES, STANDARD, TOKENIZERS, detect
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.options import DeviceOptions, DocumentOptions, Options, RayOptions, note, option, run_command
-from paddle_ranker.options.command import reader_may_leave
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.command_run import reader_may_leave
+from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval import sharded

@@ -14,7 +14,7 @@ from typing import Optional
 from paddle_ranker.data.records import LabeledPair, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import LabelOptions, main_of, note, option
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 

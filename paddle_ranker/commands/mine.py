@@ -20,7 +20,7 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_judgements
 from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, open_as_one_of, write_records
-from paddle_ranker.encoding.options import WINDOWS
+from paddle_ranker.encoding.encoding_options import WINDOWS
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
@@ -28,7 +28,7 @@ from paddle_ranker.model.load_options import ON_CPU
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
 from paddle_ranker.options.declare import shown_name
-from paddle_ranker.options.files import join_files, paths_of
+from paddle_ranker.options.input_files import join_files, paths_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.options import MilvusOptions

@@ -14,7 +14,7 @@ from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import main_of
 
 if TYPE_CHECKING:
-    from paddle_ranker.export.quantize import Gate, Quality, Speed
+    from paddle_ranker.export.quantization import Gate, Quality, Speed
 
 
 def quantize(options: QuantizeOptions) -> None:
@@ -23,7 +23,7 @@ def quantize(options: QuantizeOptions) -> None:
     Raises `RankerError` if AUC or nDCG@10 falls by more than `max_loss`, whichever matrix products stay in fp32.
     """
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.export.quantize import quantize_folder
+    from paddle_ranker.export.quantization import quantize_folder
 
     made = quantize_folder(options)
     print_quality(made.quality, made.gate)

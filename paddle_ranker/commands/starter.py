@@ -23,7 +23,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder
 

@@ -14,7 +14,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import RecordFile, TitleRow
-from paddle_ranker.encoding.options import WINDOWS
+from paddle_ranker.encoding.encoding_options import WINDOWS
 from paddle_ranker.errors import DataError, RankerError, UsageError, quoted
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import given_of, main_of, note, option

@@ -17,7 +17,7 @@ from typing import NamedTuple, Union
 
 from paddle_ranker.data.trec import Labels, checked_id, rows_of
 from paddle_ranker.errors import DataError, listed
-from paddle_ranker.options.files import join_files, paths_of
+from paddle_ranker.options.input_files import join_files, paths_of
 from paddle_ranker.storage.atomic import make_folder, new_folder
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"

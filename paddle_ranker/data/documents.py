@@ -38,7 +38,7 @@ from paddle_ranker.data.skips import Skips
 from paddle_ranker.data.spellings import Spelling, Spellings
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.options import TAB, DocumentOptions, note
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 
 _SAMPLE_ROWS, _SAMPLE_BYTES = 1000, 1 << 15
 _SAME_WIDTH = 0.9  # share of a table's rows that have equally many cells, at least

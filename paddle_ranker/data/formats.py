@@ -23,7 +23,7 @@ from typing import IO, Any, Optional, Union, cast
 
 from paddle_ranker.errors import DataError, DependencyError, listed, quoted
 from paddle_ranker.options import TAB, note
-from paddle_ranker.options.files import require_file
+from paddle_ranker.options.input_files import require_file
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import check_writable, new_file
 

@@ -47,7 +47,7 @@ from paddle_ranker.data.labels import (
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.options import TAB, LabelOptions, RowOptions, note
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 
 NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "position")
 

@@ -27,7 +27,7 @@ from paddle_ranker.data.labels import LARGEST, looks_numeric
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, brief, listed, quoted
 from paddle_ranker.options import TAB, RowOptions, note
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.storage.atomic import check_writable
 
 RUN_COLUMNS = 6

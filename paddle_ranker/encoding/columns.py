@@ -1,7 +1,7 @@
 """Encoded rows in columns, with a length per row, for batching, engines and the trainer.
 
 `Columns` is the interface of pairs, single texts, pairs given as arrays, and of classes in recipes and plugins.
-Millions of rows take little more memory than their ids, or none if they are on a disk (`paddle_ranker.encoding.store`).
+Millions of rows take little more memory than their ids, or none if they are on a disk (`column_store.py`).
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class EncodedPairs(_Ragged):
     `ids` [total] int32; `offsets` [n + 1] int64: pair i is `ids[offsets[i]:offsets[i + 1]]`;
     `second_starts` [n] int32: the index within the pair at which the title (token type 1) starts.
 
-    The arrays may be memory-mapped files (`paddle_ranker.encoding.store`). `take`, `pad` and `lengths_of` then read
+    The arrays may be memory-mapped files (`column_store.py`). `take`, `pad` and `lengths_of` then read
     only the requested rows, and keep no pages of the files in memory, as other access does.
     """
 

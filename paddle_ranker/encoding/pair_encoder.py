@@ -25,8 +25,8 @@ from paddle_ranker.encoding.columns import (
     offsets_of,
     ragged_positions,
 )
-from paddle_ranker.encoding.tokenizers.base import ModelTokenizer, Spelling
-from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer, Spelling
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text
 from paddle_ranker.options import note_at_end
 

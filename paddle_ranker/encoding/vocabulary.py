@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Union
 
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHARACTERS
-from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE, VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.errors import DataError, DependencyError, UsageError, quoted
 
 # ERNIE's vocabularies begin with the first four, too; there, [UNK] is the last token.

@@ -17,7 +17,7 @@ from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.data.trec import Scores, read_qrels, read_run
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.comparison import System
-from paddle_ranker.evaluation.options import BaselineOptions, MeasuringOptions
+from paddle_ranker.evaluation.measuring_options import BaselineOptions, MeasuringOptions
 from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled, require_both_classes
 from paddle_ranker.evaluation.score_files import read_scores
 from paddle_ranker.lexical import BM25, LexicalLogistic

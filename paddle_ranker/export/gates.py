@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.encoding.options import TokenizerOptions
+from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.options import LabelOptions, ThreadOptions, option, redeclare
-from paddle_ranker.options.files import base_names
+from paddle_ranker.options.input_files import base_names
 from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 

@@ -10,7 +10,7 @@ from typing import Optional
 
 import paddle
 
-from paddle_ranker.encoding.tokenizers.folder import TOKENIZER_FILES
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import Variable, conf_names, variables_of, write_configs

@@ -19,7 +19,7 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.encoding.tokenizers.folder import TOKENIZER_FILES
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs, rounding_of
 from paddle_ranker.export.static_model import StaticModel, name_outputs

@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.tokenizers.base import Spelling
+from paddle_ranker.encoding.tokenizers.interface import Spelling
 
 _MORE_PARTS = 3  # of a character beside one; UTF-8 has up to four bytes
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import EncodedPairs
-from paddle_ranker.encoding.tokenizers.base import Spelling
+from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.lexical.bm25 import count_texts
 from paddle_ranker.lexical.comparison import Speller, compared
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, lexical_features

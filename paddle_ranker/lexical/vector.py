@@ -25,7 +25,7 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.tokenizers.base import Spelling
+from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.lexical.bm25 import count_texts
 from paddle_ranker.lexical.comparison import Speller, compared, looked_up
 

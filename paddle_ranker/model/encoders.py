@@ -18,8 +18,8 @@ import numpy as np
 import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Optional
 from urllib.parse import urlsplit
 
-from paddle_ranker.encoding.tokenizers.folder import (
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     ADDED_TOKENS_FILE,
     CONFIG_FILE,
     SPECIAL_TOKENS_FILE,

@@ -191,7 +191,7 @@ def _has_encoder(found: ModelType) -> bool:
 
 
 def _reads_word_pieces(found: ModelType) -> bool:
-    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
     from paddle_ranker.model.hugging_face.folder import folder_tokenizer
 
     return found.is_encoder and isinstance(folder_tokenizer(found.folder), TokenizerFiles)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.encoding.tokenizers.base import Spelling
+from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.comparison import Speller
 from paddle_ranker.lexical.head import FeatureHead, LexicalHead

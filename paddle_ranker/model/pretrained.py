@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
-from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE
 from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, UsageError, quoted
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.families import write_config

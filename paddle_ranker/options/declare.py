@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
 from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
-from paddle_ranker.options.files import find_files, join_files, paths_of, require_file
+from paddle_ranker.options.input_files import find_files, join_files, paths_of, require_file
 
 REQUIRED: Any = object()
 TAB = "tab"  # the default separator of a text file's columns

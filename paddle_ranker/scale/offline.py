@@ -27,7 +27,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.options import RayOptions, RowOptions, note, note_counts
 from paddle_ranker.options.declare import fields_of, shown_name
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.scale.parts import Done, Parts, Source, Work, run
 from paddle_ranker.scoring.options import PrintingOptions
 from paddle_ranker.storage.digest import content_digest

@@ -11,7 +11,7 @@ from typing import Optional, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options.declare import Options, input_files, shown_name
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 
 _DIGITS = 16
 

@@ -16,10 +16,10 @@ from typing import IO, Callable, Optional, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.atomic import locked, make_folder, new_folder, point, remove_unfinished
-from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE
+from paddle_ranker.training.learning_curve import METRICS_FILE, PICTURE_FILE
 from paddle_ranker.training.log import TrainingLog
-from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import Progress, SavedState
+from paddle_ranker.training.training_options import TrainingOptions
 
 _POINTERS = ("best", "last")
 _OF_A_RUN = re.compile(r"(model|state)_(\d+)")

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.training import curve
-from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, MetricsLine, metric_lines, read_metrics
+from paddle_ranker.training import learning_curve
+from paddle_ranker.training.learning_curve import METRICS_FILE, PICTURE_FILE, MetricsLine, metric_lines, read_metrics
 
 
 class TrainingLog:
@@ -110,7 +110,7 @@ class TrainingLog:
             with suppress(OSError, RuntimeError):
                 self._scalars.close()
         try:
-            curve.draw_learning_curve(self.metrics, self.picture)
+            learning_curve.draw_learning_curve(self.metrics, self.picture)
         except Exception as error:  # the training itself is done and saved
             self._warn(str(self.picture), error)
 

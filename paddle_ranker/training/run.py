@@ -23,10 +23,10 @@ from paddle_ranker.distributed import ProcessGroup, launched
 from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.training.checkpoints import require_free
-from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import SavedState, find_state
 from paddle_ranker.training.task import FitResult, Task
 from paddle_ranker.training.trainer import fit
+from paddle_ranker.training.training_options import TrainingOptions
 from paddle_ranker.version import __version__
 
 

@@ -24,10 +24,10 @@ from paddle_ranker.interrupts import Interrupted, StopRequest
 from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.training.checkpoints import RunFolder
 from paddle_ranker.training.log import Clock
-from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.state import Progress, SavedState, check_identity, flatten, refuse_differences, write_state
 from paddle_ranker.training.task import FitResult, Means, Task
+from paddle_ranker.training.training_options import TrainingOptions
 from paddle_ranker.training.whole_batch import WholeBatchExamples, backward
 
 # Maximum number of means beside the loss. It is fixed, since a process whose part of a batch is empty does not know how

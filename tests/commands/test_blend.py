@@ -36,11 +36,11 @@ from paddle_ranker.metrics.logistic import (
 from paddle_ranker.model.folder import Fresh, load_single, start_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, TrainedRanker, load_model
-from paddle_ranker.options.files import join_files
+from paddle_ranker.options.input_files import join_files
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
-from paddle_ranker.training.blend import learn_average
+from paddle_ranker.training.average import learn_average
 from tests.export_cases import WRITES_ONNX
 from tests.tiny import PAIRS, VOCABULARY, draw_words, write_ranker, write_tower
 

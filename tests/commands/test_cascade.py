@@ -13,7 +13,7 @@ from cross_encoder import predict as predict_ce
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
-from paddle_ranker.evaluation.cascade import cascade_scores, time_ways
+from paddle_ranker.evaluation.cascade_cost import cascade_scores, time_ways
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.scoring.cascade import Cascade, chosen, parse_cascade, rerank, rerank_probabilities

@@ -26,7 +26,7 @@ from paddle_ranker.model.parameters import save_arrays
 from paddle_ranker.options import parse_options
 from paddle_ranker.options.declare import Options, annotations_of, fields_of, value_type
 from paddle_ranker.options.declare import help_of as help_of_field
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.recipes import RECIPES
 from tests.conftest import REPOSITORY, load_script, run_python
 from tests.entailment_cases import write_data, write_model

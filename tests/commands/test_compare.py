@@ -26,7 +26,7 @@ from paddle_ranker.evaluation.report.text import comparison_json, verdict
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.significance import randomisation_test
 from paddle_ranker.options import parse_options
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.input_files import paths_of
 from tests.evaluation.test_evaluate import TREC_EVAL
 
 pytestmark = pytest.mark.unit

@@ -19,7 +19,7 @@ from cross_encoder.train_ce import TrainCeOptions
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.evaluation.evaluate import classification_metrics
+from paddle_ranker.evaluation.evaluation_set import classification_metrics
 from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.options import parse_options
 from paddle_ranker.training.examples import EncodedExamples

@@ -26,9 +26,9 @@ from paddle_ranker.data.records import (
     write_records,
 )
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.evaluation.options import BaselineOptions
+from paddle_ranker.evaluation.measuring_options import BaselineOptions
 from paddle_ranker.options import LabelOptions, RowOptions
-from paddle_ranker.options.files import SeveralFiles
+from paddle_ranker.options.input_files import SeveralFiles
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.mining import JUDGED_KINDS
 

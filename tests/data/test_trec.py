@@ -16,7 +16,7 @@ from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labe
 from paddle_ranker.evaluation.score_files import read_scores, write_scores
 from paddle_ranker.metrics.ranking import NOT_RETURNED
 from paddle_ranker.options import RowOptions
-from paddle_ranker.options.files import SeveralFiles
+from paddle_ranker.options.input_files import SeveralFiles
 
 pytestmark = pytest.mark.unit
 

@@ -12,8 +12,8 @@ import pytest
 
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
-from paddle_ranker.encoding.tokenizers.base import BERT_SHAPE, PairTemplate
-from paddle_ranker.encoding.tokenizers.folder import LibraryFiles, read_tokenizer
+from paddle_ranker.encoding.tokenizers.interface import BERT_SHAPE, PairTemplate
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import LibraryFiles, read_tokenizer
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import family_of

@@ -15,8 +15,8 @@ import pytest
 
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.tokenizers.base import BERT_SHAPE
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
+from paddle_ranker.encoding.tokenizers.interface import BERT_SHAPE
 from paddle_ranker.errors import CheckpointError, UsageError
 from tests.tokenizer_cases import NASTY_TEXTS, SPECIAL
 

@@ -14,9 +14,9 @@ import pytest
 from ernie_matching.data import encode_triples, join_triples
 from paddle_ranker.data.records import Triple
 from paddle_ranker.encoding.batching import BatchPlan, training_batches
+from paddle_ranker.encoding.column_store import PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.store import PairCollector
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.arrays import gather, map_file
 from tests.conftest import REPOSITORY, largest_file, run_python

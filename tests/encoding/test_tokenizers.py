@@ -18,8 +18,8 @@ from tokenizers import normalizers, pre_tokenizers
 from paddle_ranker.encoding import TOKENIZER_NAMES
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer, WordPiece
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.encoding.unicode.table import kind_of_category, unicode_table
 from paddle_ranker.errors import CheckpointError, UsageError
 from tests.conftest import run_python

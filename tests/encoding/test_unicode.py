@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
-from paddle_ranker.encoding.unicode import build
+from paddle_ranker.encoding.unicode import build_table
 from paddle_ranker.encoding.unicode.table import FILE, LETTER, UNCOMMON, kind_of_category, normalise, unicode_table
 from paddle_ranker.lexical.tokens import bigrams, letters
 
@@ -73,7 +73,7 @@ def test_what_needs_no_table_is_as_the_table_has_it() -> None:
 
 
 def test_the_tables_program_makes_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert build.main(["--oldest", sys.executable, "--output_file", str(tmp_path / "table.json")]) == 0
+    assert build_table.main(["--oldest", sys.executable, "--output_file", str(tmp_path / "table.json")]) == 0
     made, shipped = json.loads((tmp_path / "table.json").read_text()), json.loads(FILE.read_text())
     assert made["young"] == {} and made["unicode"] == made["oldest"] == unicodedata.unidata_version
     assert f"Unicode {unicodedata.unidata_version}, 0 characters" in capsys.readouterr().out
@@ -82,8 +82,8 @@ def test_the_tables_program_makes_the_table(tmp_path: Path, capsys: pytest.Captu
     # A Python that knows nothing of the young ones finds the same facts in them.
     young = {int(code, 16) for code in shipped["young"]}
     if all(unicodedata.category(chr(code)) != "Cn" for code in young):
-        assert build.make_table("13.0.0", set(range(sys.maxunicode + 1)) - young)["young"] == shipped["young"]
-    assert build.main(["--oldest", "no-such-python"]) == 1
+        assert build_table.make_table("13.0.0", set(range(sys.maxunicode + 1)) - young)["young"] == shipped["young"]
+    assert build_table.main(["--oldest", "no-such-python"]) == 1
     assert "no-such-python: does not run" in capsys.readouterr().err
 
 

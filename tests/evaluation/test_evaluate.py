@@ -16,7 +16,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.commands import compare
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.data.trec import write_run
-from paddle_ranker.evaluation.evaluate import EvaluationSet
+from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.evaluation.pairs import read_labelled
 from paddle_ranker.evaluation.score_files import read_scores
 from paddle_ranker.metrics.measures import evaluate_ranking

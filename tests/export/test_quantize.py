@@ -16,8 +16,7 @@ from paddle_ranker import Ranker, runtime
 from paddle_ranker.__main__ import main
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export import onnx_data
-from paddle_ranker.export import quantize as quantized
+from paddle_ranker.export import onnx_data, quantization
 from paddle_ranker.export.quantizer import Calibrated, Quantizer, activation_scale, quantize_weight
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.intervals import Interval
@@ -138,7 +137,7 @@ def test_the_product_with_the_largest_error_comes_first() -> None:
     arrays["spoilt"][0, 0] = 0.0
     # Only small values count in column 0: the activation's outlier costs all of its precision.
     arrays["spoilt"][1:, 0] = 1e-3
-    quantizer.products = [quantized.Product(name, name, name, (4, 4)) for name in arrays]
+    quantizer.products = [quantization.Product(name, name, name, (4, 4)) for name in arrays]
     quantizer._array = lambda name: arrays[name]  # type: ignore[method-assign]
     rows = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
     outlier = rows.copy()
@@ -245,12 +244,12 @@ def test_products_are_left_out_until_the_loss_is_small(
 ) -> None:
     losses = iter([0.5, 0.5, 0.0])
 
-    def measured(*_: Any) -> list[quantized.Quality]:
+    def measured(*_: Any) -> list[quantization.Quality]:
         loss = next(losses)
-        return [quantized.Quality("onnx", "auc", 1.0, 1.0 - loss, Interval(-loss, -loss, -loss), 0.1)]
+        return [quantization.Quality("onnx", "auc", 1.0, 1.0 - loss, Interval(-loss, -loss, -loss), 0.1)]
 
-    monkeypatch.setattr(quantized, "measure", measured)
-    monkeypatch.setattr(quantized, "int8_engines", lambda: ("onnx",))
+    monkeypatch.setattr(quantization, "measure", measured)
+    monkeypatch.setattr(quantization, "int8_engines", lambda: ("onnx",))
     status, printed, _ = command(call, folder, dev)
     assert status == 0 and "4 of 6 products" in printed
     assert len(facts_of(folder)["left_out"]) == 2  # first an eighth, then a quarter of six

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from paddle_ranker.training.losses.registry import LOSSES, Loss
+from paddle_ranker.training.losses.loss_registry import LOSSES, Loss
 
 if TYPE_CHECKING:
     from paddle import Tensor

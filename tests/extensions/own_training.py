@@ -14,7 +14,7 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.options import main_of, option
-from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.training_options import TrainingOptions
 from tests.extensions.own_kind import VectorInfo, VectorKind, VectorModel, signature_of
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
-from paddle_ranker.training.losses.registry import LOSSES
+from paddle_ranker.training.losses.loss_registry import LOSSES
 from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 from tests.extensions.own_kind import VECTORS

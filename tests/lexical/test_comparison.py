@@ -11,7 +11,7 @@ import paddle
 import pytest
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
-from paddle_ranker.encoding.tokenizers.base import Spelling
+from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.lexical.comparison import Speller
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model.match import levels_of_pair

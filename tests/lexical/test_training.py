@@ -18,8 +18,8 @@ from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.training.examples import EncodedExamples
-from paddle_ranker.training.options import RankerTrainingOptions
-from paddle_ranker.training.ranker import start_training
+from paddle_ranker.training.ranker_training import start_training
+from paddle_ranker.training.training_options import RankerTrainingOptions
 from tests.conftest import commands_here
 from tests.model.test_match import SPECIALS
 from tests.tiny import CONFIG, draw_words, write_encoder, write_ranker, write_tokenizer

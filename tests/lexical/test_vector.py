@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_ranker.encoding.tokenizers.base import Spelling
+from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.vector import LexicalVector
 

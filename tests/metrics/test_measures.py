@@ -20,7 +20,7 @@ from paddle_ranker.metrics import measures as metrics
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.measures import MEASURES, evaluate_ranking
 from paddle_ranker.metrics.ranking import Ranking, Scored, number_queries, rank, standardise
-from paddle_ranker.training.options import RankerTrainingOptions
+from paddle_ranker.training.training_options import RankerTrainingOptions
 
 pytestmark = pytest.mark.unit
 

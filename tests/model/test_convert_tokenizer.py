@@ -13,8 +13,8 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import brought_tokenizer, family_of
 from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer

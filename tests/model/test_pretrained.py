@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import pretrained
 from paddle_ranker.model.families import read_config

@@ -10,7 +10,7 @@ import pytest
 from multimodal_entailment.data import PostPair, class_counts, read_posts, split_posts, write_posts
 from multimodal_entailment.info import LABELS
 from paddle_ranker.errors import DataError
-from paddle_ranker.options.files import SeveralFiles
+from paddle_ranker.options.input_files import SeveralFiles
 
 HEADER = "id_1,text_1,image_1,id_2,text_2,image_2,label\n"
 

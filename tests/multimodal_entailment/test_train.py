@@ -14,7 +14,7 @@ from multimodal_entailment.options import TrainEntailmentOptions
 from multimodal_entailment.train import train
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-from paddle_ranker.training.curve import read_metrics
+from paddle_ranker.training.learning_curve import read_metrics
 from tests.entailment_cases import LENGTH, SIZE, write_data
 from tests.tiny import write_encoder
 

@@ -14,9 +14,9 @@ from cross_encoder import train_ce
 from ernie_matching import train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.commands.convert import ConvertOptions, convert
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-from paddle_ranker.training.curve import read_metrics
+from paddle_ranker.training.learning_curve import read_metrics
 from pretraining import fill_mask, train_mlm, train_tokenizer
 from tests.conftest import Call, commands_here
 from tests.pretraining_runs import SHAPE, typed, write_corpus

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from pretraining import train_tokenizer
 from pretraining.corpus import Corpus
 from pretraining.packing import pack

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-from paddle_ranker.training.curve import METRICS_FILE, read_metrics
+from paddle_ranker.training.learning_curve import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY
 from tests.pretraining_runs import typed, write_corpus
 from tests.robustness.kill_resume import differences

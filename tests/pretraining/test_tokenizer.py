@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from pretraining import train_tokenizer
 from tests.tokenizer_oracles import PaddlePython
 

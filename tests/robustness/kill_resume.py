@@ -31,7 +31,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.training.curve import METRICS_FILE, MetricsLine, read_metrics
+from paddle_ranker.training.learning_curve import METRICS_FILE, MetricsLine, read_metrics
 from tests.started import held_training
 
 SAVE_STEP, EVAL_STEP, BATCH_SIZE, EPOCHS = 3, 7, 8, 3

@@ -18,7 +18,7 @@ from paddle_ranker.commands import deploy
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.shards import shard_name, write_shards
 from paddle_ranker.scale.cluster import connected
-from paddle_ranker.scale.serve import application
+from paddle_ranker.scale.ray_serve import application
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import Call, commands_here

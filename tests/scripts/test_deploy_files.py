@@ -149,7 +149,7 @@ def test_the_service_of_ray_is_a_configuration_of_serve(on_gpus: bool) -> None:
     from ray.serve.schema import ServeDeploySchema
 
     from paddle_ranker.options import options_from
-    from paddle_ranker.scale.serve import application, deploy_options
+    from paddle_ranker.scale.ray_serve import application, deploy_options
 
     service = objects("rayservice.yaml", on_gpus)[0]["spec"]
     (one,) = ServeDeploySchema(**yaml.safe_load(service["serveConfigV2"])).applications

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.unit
 
 def test_the_descriptors_are_what_protoc_makes_of_the_proto_files() -> None:
     pytest.importorskip("grpc_tools", reason="needs grpcio-tools, which the complete stack has")
-    from paddle_ranker.protos.build import compile_descriptors
+    from paddle_ranker.protos.build_descriptors import compile_descriptors
 
     assert compile_descriptors() == DESCRIPTORS.read_bytes()
 

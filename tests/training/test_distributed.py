@@ -26,10 +26,10 @@ from ernie_matching import train_pairwise
 from paddle_ranker import Ranker, distributed
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import RankerError
-from paddle_ranker.evaluation.evaluate import EvaluationSet
+from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-from paddle_ranker.training.curve import METRICS_FILE, read_metrics
+from paddle_ranker.training.learning_curve import METRICS_FILE, read_metrics
 from tests.checkout import IS_MODERN, ONCE
 from tests.conftest import REPOSITORY, commands_here
 from tests.nodes import Node, two_nodes

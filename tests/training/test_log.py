@@ -15,7 +15,7 @@ import pytest
 from paddle_ranker.commands.curve import main as curve_main
 from paddle_ranker.commands.curve import names_of
 from paddle_ranker.errors import DataError, DependencyError, RankerError
-from paddle_ranker.training.curve import read_curve, read_metrics, smooth
+from paddle_ranker.training.learning_curve import read_curve, read_metrics, smooth
 from paddle_ranker.training.log import TrainingLog
 from tests.conftest import largest_file
 

@@ -9,7 +9,7 @@ import pytest
 from ernie_matching.train_pairwise import TrainPairwiseOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.training.losses.expression import margin_of, parse_loss
-from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES
+from paddle_ranker.training.losses.loss_registry import LOSSES, OTHER_NAMES
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit

@@ -14,11 +14,11 @@ from cross_encoder import train_ce
 from ernie_matching import evaluate, train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
-from paddle_ranker.encoding import store
+from paddle_ranker.encoding import column_store
 from paddle_ranker.errors import DataError
-from paddle_ranker.evaluation.evaluate import mean_margin_loss
+from paddle_ranker.evaluation.evaluation_set import mean_margin_loss
 from paddle_ranker.model.parameters import load_arrays
-from paddle_ranker.training.losses.registry import LOSSES
+from paddle_ranker.training.losses.loss_registry import LOSSES
 from tests.tiny import draw_words, write_encoder
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
@@ -103,13 +103,13 @@ def test_a_column_that_is_missing_is_named(data: Path, tmp_path: Path) -> None:
 
 def test_data_on_the_disk_train_the_same(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[Path] = []
-    move_to = store._Column.move_to
+    move_to = column_store._Column.move_to
 
     def noted(column: Any, folder: Path) -> None:
         moved.append(folder)
         move_to(column, folder)
 
-    monkeypatch.setattr(store._Column, "move_to", noted)
+    monkeypatch.setattr(column_store._Column, "move_to", noted)
     for train, loss in ((cross_encoder, "listnet+margin_mse"), (pairwise, "margin_mse")):
         folders = {mb: tmp_path / f"{train.__name__}{mb}" for mb in (9, 0)}
         one, other = (train(data, folder, loss=loss, data_memory_mb=mb) for mb, folder in folders.items())

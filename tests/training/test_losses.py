@@ -10,9 +10,10 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from paddle_ranker.evaluation.evaluate import mean_margin_loss
+from paddle_ranker.evaluation.evaluation_set import mean_margin_loss
 from paddle_ranker.training.losses.expression import RankingLoss
-from paddle_ranker.training.losses.ranking import (
+from paddle_ranker.training.losses.loss_registry import LOSSES, Loss
+from paddle_ranker.training.losses.ranking_losses import (
     binary_cross_entropy,
     click_softmax,
     kl_divergence,
@@ -26,7 +27,6 @@ from paddle_ranker.training.losses.ranking import (
     softmax_cross_entropy,
     teacher_mse,
 )
-from paddle_ranker.training.losses.registry import LOSSES, Loss
 
 pytestmark = pytest.mark.unit
 

@@ -11,8 +11,8 @@ import pytest
 
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.training import precision as module
-from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.precision import LARGEST_SCALE, Precision
+from paddle_ranker.training.training_options import TrainingOptions
 from tests.tiny import make_network
 from tests.training_runs import parameters, run
 

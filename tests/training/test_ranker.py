@@ -15,8 +15,8 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.parameters import load_arrays, save_arrays
-from paddle_ranker.training.options import RankerTrainingOptions
-from paddle_ranker.training.ranker import start_training
+from paddle_ranker.training.ranker_training import start_training
+from paddle_ranker.training.training_options import RankerTrainingOptions
 from tests.conftest import commands_here
 from tests.tiny import CONFIG, HAN, write_encoder, write_ranker, write_tokenizer
 

@@ -19,7 +19,7 @@ from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import RankerError
 from paddle_ranker.interrupts import Interrupted
 from paddle_ranker.model.network import RankerNetwork
-from paddle_ranker.training.curve import read_metrics
+from paddle_ranker.training.learning_curve import read_metrics
 from tests.tiny import make_network
 from tests.training_runs import Altered, at, names, parameters, run
 
@@ -205,7 +205,7 @@ def test_one_forward_pass_equals_two(examples: PairwiseExamples) -> None:
 
 
 def test_a_figure_may_be_better_the_lower_it_is(tmp_path: Path, examples: PairwiseExamples) -> None:
-    from paddle_ranker.training.curve import read_curve
+    from paddle_ranker.training.learning_curve import read_curve
 
     told: list[int] = []
     result, _ = run(

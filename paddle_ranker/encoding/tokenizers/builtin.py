@@ -8,7 +8,7 @@ from typing import Optional, Protocol
 
 import numpy as np
 
-from paddle_ranker.encoding.tokenizers.base import FlatIds, Lengths
+from paddle_ranker.encoding.tokenizers.interface import FlatIds, Lengths
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 
 _ID_BYTES = np.dtype(np.int32).itemsize

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paddle_ranker.evaluation.report.page import as_url, template
+from paddle_ranker.evaluation.report.comparison_page import as_url, template
 from paddle_ranker.evaluation.report.plots import GRID, PLAIN, UNKNOWN, drawing, svg_of
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.picture import BLUE, ORANGE

@@ -13,8 +13,8 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
 from paddle_ranker.model.config import DebertaConfig, EncoderConfig
 from paddle_ranker.model.families import (

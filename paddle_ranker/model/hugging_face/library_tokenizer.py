@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
-from paddle_ranker.encoding.tokenizers.base import bert_template
-from paddle_ranker.encoding.tokenizers.folder import (
+from paddle_ranker.encoding.tokenizers.interface import bert_template
+from paddle_ranker.encoding.tokenizers.text_rules import TextRules
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     ADDED_TOKENS_FILE,
     CONFIG_FILE,
     MOST_BYTES,
@@ -28,7 +29,6 @@ from paddle_ranker.encoding.tokenizers.folder import (
     read_settings,
     token_text,
 )
-from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.errors import CheckpointError, DependencyError, brief, quoted
 from paddle_ranker.model.hugging_face.tokenizer import (
     library_tokenizer,

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHARACTERS
-from paddle_ranker.encoding.tokenizers.folder import (
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, SYMBOLS_BY_NAME, TextRules
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     BERT_RULES,
     CONFIG_FILE,
     TOKENIZER_FILE,
@@ -23,7 +24,6 @@ from paddle_ranker.encoding.tokenizers.folder import (
     TokenizerFiles,
     read_settings,
 )
-from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, SYMBOLS_BY_NAME, TextRules
 from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject

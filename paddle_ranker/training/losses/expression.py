@@ -4,7 +4,7 @@
 
     RankingLoss("0.5*bce+listnet")(logits, labels, queries).backward()
 
-The losses themselves are in `paddle_ranker.training.losses.ranking`; docs/losses.md explains when to use each loss.
+The losses themselves are in `ranking_losses.py`; docs/losses.md explains when to use each loss.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
 from paddle_ranker.metrics.ranking import RELEVANT, Numbers
-from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Loss, QueryRequirement
+from paddle_ranker.training.losses.loss_registry import LOSSES, OTHER_NAMES, Loss, QueryRequirement
 
 if TYPE_CHECKING:
     from paddle import Tensor

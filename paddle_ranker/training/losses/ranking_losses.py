@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Callable
 import numpy as np
 
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers, Numbers
-from paddle_ranker.training.losses.registry import LABELS, LOSSES, RELEVANCE, TITLES, Loss
+from paddle_ranker.training.losses.loss_registry import LABELS, LOSSES, RELEVANCE, TITLES, Loss
 
 if TYPE_CHECKING:
     from paddle import Tensor

@@ -45,7 +45,7 @@ class Loss:  # type: ignore[explicit-any]  # the function's parameters name its 
     """A ranking loss.
 
     function: returns the mean over n titles, a scalar. Its parameters name the arguments that it gets: `logits`,
-        `labels`, `relevant`, `queries`, `teacher` (`[n]` each; see `paddle_ranker.training.losses.ranking`), `highest`,
+        `labels`, `relevant`, `queries`, `teacher` (`[n]` each; see `ranking_losses.py`), `highest`,
         the highest label of the training data, and `margin`.
     formula, suits: one line each with the loss's formula and its purpose.
     compares: the required titles of a query; None: the loss judges each title alone.

@@ -9,7 +9,7 @@ from typing import Optional
 from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.encoding.columns import pair_keys
 from paddle_ranker.errors import DataError
-from paddle_ranker.evaluation.evaluate import EvaluationSet
+from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.lexical.head import learn_heads
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import Scored
@@ -22,9 +22,9 @@ from paddle_ranker.model.split import lower_states
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.examples import RankingExamples
-from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.run import Start, start_run
 from paddle_ranker.training.task import FitResult, OnEvaluation, Task
+from paddle_ranker.training.training_options import RankerTrainingOptions
 
 _NARROW = ("narrow.down", "narrow.up")
 _SAMPLE = 1000  # pairs whose states give the first weights of these

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Optional
 
-from paddle_ranker.encoding.options import TokenizerOptions
+from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.measures import MEASURES, training_measures
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, LabelOptions, option
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
-from paddle_ranker.training.losses.registry import loss_help, margin_help
+from paddle_ranker.training.losses.loss_registry import loss_help, margin_help
 
 
 @dataclass(frozen=True)

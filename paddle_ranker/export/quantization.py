@@ -29,7 +29,7 @@ from paddle_ranker.encoding.batching import most_tokens, scoring_batches
 from paddle_ranker.encoding.columns import Arrays, Columns, EncodedTexts
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
-from paddle_ranker.evaluation.evaluate import EvaluationSet
+from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.evaluation.recall import RecallSet
 from paddle_ranker.export.gates import Gate, Gated, Quality, QuantizeOptions, file_facts
 from paddle_ranker.export.onnx_data import data_file, move_onnx, onnx_files, save_onnx

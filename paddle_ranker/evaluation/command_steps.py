@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from paddle_ranker.data.trec import write_qrels
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
-from paddle_ranker.evaluation.options import EvaluateOptions
+from paddle_ranker.evaluation.measuring_options import EvaluateOptions
 from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.evaluation.report.text import measured_json, systems_table
 from paddle_ranker.evaluation.score_files import write_scores

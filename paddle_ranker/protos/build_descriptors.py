@@ -1,4 +1,4 @@
-"""Compile the .proto files here into one set of descriptors: `python -m paddle_ranker.protos.build`.
+"""Compile the .proto files here into one set of descriptors: `python -m paddle_ranker.protos.build_descriptors`.
 
 Needs grpcio-tools, which the complete stack has; its protoc wrote the file in the repository.
 """

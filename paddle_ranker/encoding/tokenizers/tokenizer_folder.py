@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.tokenizers.base import (
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
+from paddle_ranker.encoding.tokenizers.interface import (
     FlatIds,
     Lengths,
     ModelTokenizer,
@@ -25,7 +26,6 @@ from paddle_ranker.encoding.tokenizers.base import (
     Spelling,
     bert_template,
 )
-from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import CheckpointError, DependencyError, brief, quoted

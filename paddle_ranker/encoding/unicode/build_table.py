@@ -1,4 +1,4 @@
-"""Write the table of characters: `python3.11 -m paddle_ranker.encoding.unicode.build --oldest python3.9`.
+"""Write the table of characters: `python3.11 -m paddle_ranker.encoding.unicode.build_table --oldest python3.9`.
 
 The table gets the Unicode version of the Python that runs this command. Another version changes the tokens of some
 texts: change it only on purpose, and mention it in the release notes.

@@ -25,10 +25,10 @@ from benchmarks.harness.runs import (
     train_cross_encoder,
 )
 from benchmarks.inputs import chosen
+from paddle_ranker.array_types import Booleans, Floats
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.lexical import BM25
-from paddle_ranker.metrics.ranking import Booleans, Floats
 from paddle_ranker.options import main_of, option
 
 REFERENCE = "click_softmax"

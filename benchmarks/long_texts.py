@@ -46,7 +46,7 @@ from paddle_ranker.retrieval.words import WordSearcher
 
 if TYPE_CHECKING:
     from paddle_ranker import Ranker
-    from paddle_ranker.metrics.ranking import Floats
+    from paddle_ranker.array_types import Floats
 
 # A dict from a way's name to its windows and top_k.
 WAYS: dict[str, tuple[str, Optional[int]]] = {

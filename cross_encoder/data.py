@@ -10,13 +10,14 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Integers
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.column_store import MAX_BYTES, PairCollector
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluation_set import require_both_classes
-from paddle_ranker.metrics.ranking import RELEVANT, Integers
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.examples import EncodedExamples, teacher_column

@@ -6,7 +6,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.metrics.ranking import RELEVANT, Integers
+from paddle_ranker.array_types import Integers
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.examples import RankingExamples
 from paddle_ranker.training.task import Means

@@ -15,8 +15,8 @@ from paddle_ranker.options import main_of, note, option
 from paddle_ranker.registry import VARIABLE
 
 if TYPE_CHECKING:
+    from paddle_ranker.array_types import Floats
     from paddle_ranker.evaluation.pairs import MeasuredPairs
-    from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.model.info import RankerInfo
 
 

@@ -23,8 +23,9 @@ from multimodal_entailment.images import ImageError, ImageLimits, load_image
 from multimodal_entailment.info import ENTAILMENT, LABELS, EntailmentInfo
 from multimodal_entailment.posts import PostEncoder, Posts
 from paddle_ranker import runtime
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs
+from paddle_ranker.encoding.columns import Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions

@@ -15,9 +15,9 @@ from multimodal_entailment.info import LABELS
 from multimodal_entailment.measures import quick_measures
 from multimodal_entailment.model import EntailmentNetwork
 from multimodal_entailment.posts import Posts
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.batching import Groups, scoring_batches
-from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import DataError, UsageError
 
 WEIGHTS_HELP = "none, balanced (equal sums of all classes), or a number per class: 2,2,0.5"

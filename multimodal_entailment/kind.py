@@ -19,7 +19,7 @@ import numpy as np
 
 from multimodal_entailment.info import INFO_FILE, KIND, EntailmentInfo, signature_of
 from multimodal_entailment.posts import PostEncoder
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.samples import PAIRS, sample_batches, timing_batches
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.load_options import LoadOptions

@@ -20,9 +20,9 @@ from sklearn.metrics import (
 
 from multimodal_entailment.data import PostPair
 from multimodal_entailment.info import LABELS
+from paddle_ranker.array_types import Floats
 from paddle_ranker.metrics.auc import auc_of
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals
-from paddle_ranker.metrics.ranking import Floats
 
 _CLASSES = list(range(len(LABELS)))
 HEADLINES = ("accuracy", "macro_f1", "auc")

@@ -10,7 +10,8 @@ from typing import Optional, Protocol, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs, Indices
+from paddle_ranker.array_types import Arrays
+from paddle_ranker.encoding.columns import Columns, EncodedPairs, Indices
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 
 

@@ -17,9 +17,9 @@ from typing import Callable, Optional
 import numpy as np
 from numpy.typing import ArrayLike
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.intervals import Interval
-from paddle_ranker.metrics.ranking import Floats
 
 DELTA = 1e-3  # as in Hoffmann et al.: differences beyond a thousandth count linearly
 # Minima of N and D each, and of runs: beyond the five constants, one run is left to estimate the error.

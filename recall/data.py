@@ -10,11 +10,12 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple, open_as_one_of
 from paddle_ranker.encoding.column_store import within
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import DataError, quoted
-from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats, Integers
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.options import RowOptions
 from paddle_ranker.training.mining import text_key

@@ -22,7 +22,7 @@ from paddle_ranker.options import Options, json_text, main_of, note, option
 from paddle_ranker.progress import Progress
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.exact import Vectors
+    from paddle_ranker.array_types import Vectors
     from paddle_ranker.retrieval.milvus import MilvusRows
 
 

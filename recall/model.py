@@ -11,9 +11,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.model.tower_network import TowerNetwork
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.task import Means

@@ -22,7 +22,7 @@ from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.options import BatchOptions, TowerOptions
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.exact import Vectors
+    from paddle_ranker.array_types import Vectors
 
 # `python recall/recall.py` puts this folder first on the path, where this file takes the name of its own package. So it
 # acts as that package, and finds the modules beside it.

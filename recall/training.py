@@ -12,6 +12,7 @@ from typing import Any, Optional
 import numpy as np
 from tqdm import tqdm
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedTexts
@@ -34,7 +35,7 @@ from paddle_ranker.model.tower_network import (
     start_tower,
 )
 from paddle_ranker.options import note
-from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest, normalised
+from paddle_ranker.retrieval.vectors import Tower, nearest, normalised
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.run import Start, start_run

@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.serving.process import supervisor
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Arrays, Columns
+from paddle_ranker.array_types import Arrays
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
 from paddle_ranker.options import main_of, option

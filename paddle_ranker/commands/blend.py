@@ -26,10 +26,10 @@ from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
+    from paddle_ranker.array_types import Floats
     from paddle_ranker.data.records import LabeledPair
     from paddle_ranker.metrics.calibration import Calibration, JudgedCalibration
     from paddle_ranker.metrics.logistic import LinearModel
-    from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.model.folder import RankerModel
     from paddle_ranker.training.average import Average, Measured
 

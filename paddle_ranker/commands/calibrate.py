@@ -31,8 +31,8 @@ from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text_key
 
 if TYPE_CHECKING:
+    from paddle_ranker.array_types import Booleans, Floats
     from paddle_ranker.metrics.calibration import Calibration, JudgedCalibration
-    from paddle_ranker.metrics.ranking import Booleans, Floats
     from paddle_ranker.model.model_folder import TrainedRanker
 
 LEAST_QUERIES, LEAST_PAIRS = 10, 10  # pairs of either class

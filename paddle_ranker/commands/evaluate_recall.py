@@ -20,10 +20,10 @@ from paddle_ranker.errors import DataError, UsageError, listed
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 
 if TYPE_CHECKING:
+    from paddle_ranker.array_types import Floats
     from paddle_ranker.data.trec import Scores
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import JudgedQueries, Searched
-    from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.retrieval.fusion import Signal
     from paddle_ranker.retrieval.search import Searcher
 

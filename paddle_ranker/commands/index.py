@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Optional, Union
 import numpy as np
 
 from paddle_ranker import runtime
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
@@ -44,7 +45,7 @@ from paddle_ranker.retrieval import sharded
 from paddle_ranker.retrieval.adding import Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.contents import with_paths
-from paddle_ranker.retrieval.exact import TYPES, Vectors
+from paddle_ranker.retrieval.exact import TYPES
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Hits

@@ -9,16 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, Union
+from typing import TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.storage.arrays import gather
 
 Indices = Union[Sequence[int], NDArray[np.int64], NDArray[np.int32]]
-Array = NDArray[Any]
-Arrays = dict[str, Array]  # a padded batch by the names of a model's inputs, or results by the names of its outputs
 
 C = TypeVar("C", bound="Columns")
 

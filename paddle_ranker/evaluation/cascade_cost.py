@@ -9,10 +9,10 @@ from typing import Callable
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.measuring_options import MeasuringOptions
 from paddle_ranker.evaluation.systems import read_measured_pairs
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.scoring.by_query import options_of_small
 from paddle_ranker.scoring.cascade import chosen, rerank

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.data.trec import write_qrels
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.measuring_options import EvaluateOptions
@@ -14,7 +15,6 @@ from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.evaluation.report.text import measured_json, systems_table
 from paddle_ranker.evaluation.score_files import write_scores
 from paddle_ranker.evaluation.systems import baseline_systems, read_measured_pairs, score_with_model
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.options import json_text, note
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for

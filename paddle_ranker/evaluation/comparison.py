@@ -12,11 +12,12 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals, difference
 from paddle_ranker.metrics.measures import MEASURES, QueryMean
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
+from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.metrics.significance import PERMUTATIONS, holm
 
 CERTAIN = 0.05  # a difference is established if its corrected p-value is below this and its interval excludes zero

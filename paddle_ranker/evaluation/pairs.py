@@ -10,10 +10,11 @@ from typing import Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.data.trec import Labels, Scores, read_texts
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.ranking import NOT_RETURNED, RELEVANT, Floats, number_queries
+from paddle_ranker.metrics.ranking import NOT_RETURNED, RELEVANT, number_queries
 from paddle_ranker.options import RowOptions
 
 _SHOWN = 3

@@ -14,6 +14,7 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.data.trec import Labels, Scores, in_order, read_qrels, read_texts
 from paddle_ranker.errors import DataError, brief, quoted
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
@@ -23,7 +24,7 @@ from paddle_ranker.evaluation.report.text import systems_table
 from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
 from paddle_ranker.lexical.tokens import STANDARD, detect_language, letters
 from paddle_ranker.metrics.measures import recall_curve
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
+from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.options import RowOptions
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.collection import WORDS, Collection

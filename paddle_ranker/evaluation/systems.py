@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Optional, TextIO
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.data.trec import Scores, read_qrels, read_run
 from paddle_ranker.errors import DataError
@@ -21,7 +22,7 @@ from paddle_ranker.evaluation.measuring_options import BaselineOptions, Measurin
 from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled, require_both_classes
 from paddle_ranker.evaluation.score_files import read_scores
 from paddle_ranker.lexical import BM25, LexicalLogistic
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, number_queries
+from paddle_ranker.metrics.ranking import RELEVANT, number_queries
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.options import LabelOptions, ThreadOptions, option, redeclare
 from paddle_ranker.options.input_files import base_names

@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 
 import paddle
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import DependencyError, RankerError, in_checkout
 from paddle_ranker.export.onnx_data import move_onnx, save_onnx
 from paddle_ranker.export.parity import Parity, compare

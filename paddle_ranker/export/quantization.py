@@ -24,9 +24,10 @@ from typing import Callable, NamedTuple, Optional, cast
 
 import numpy as np
 
+from paddle_ranker.array_types import Arrays, Floats, Vectors
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile
 from paddle_ranker.encoding.batching import most_tokens, scoring_batches
-from paddle_ranker.encoding.columns import Arrays, Columns, EncodedTexts
+from paddle_ranker.encoding.columns import Columns, EncodedTexts
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluation_set import EvaluationSet
@@ -36,7 +37,7 @@ from paddle_ranker.export.onnx_data import data_file, move_onnx, onnx_files, sav
 from paddle_ranker.export.quantizer import NothingToQuantizeError, Product, Quantizer, require_packages
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals, recall_at
-from paddle_ranker.metrics.ranking import RELEVANT, Floats
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.exported import Exported, ExportedFolder, ExportedRanker, open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import UPPER, TowerKind
@@ -45,7 +46,7 @@ from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.opened import RANKER_SIGNATURE, AnyKind, ExportFacts, Signature, with_export
 from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo
 from paddle_ranker.options import note
-from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest
+from paddle_ranker.retrieval.vectors import Tower, nearest
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines

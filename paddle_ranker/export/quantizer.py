@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.scoring.engines.inputs import InputLimits
 

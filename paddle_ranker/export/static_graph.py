@@ -18,7 +18,7 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs, rounding_of

@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 from paddle import inference
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.exported import INPUTS, ExportedFolder, exporting_again, require_readable
 from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature

@@ -17,8 +17,8 @@ from unicodedata import category, decimal, normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans
 from paddle_ranker.encoding.unicode.table import LETTER, MARK, OTHER, SPACE, SYMBOL, normalise, unicode_table
-from paddle_ranker.metrics.ranking import Booleans
 
 # Classes of characters, ASCII characters themselves, so that patterns can be written over them. A sign is its own
 # class; every other character is a space or a semicolon.

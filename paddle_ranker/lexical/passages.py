@@ -14,8 +14,8 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.array_types import Integers
 from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
-from paddle_ranker.metrics.ranking import Integers
 
 Span = tuple[int, int]
 

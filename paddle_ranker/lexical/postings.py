@@ -16,13 +16,12 @@ from typing import NamedTuple, Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.lexical.spelling import Vocabulary, lines_of, united
 from paddle_ranker.lexical.tokens import Tokenizer
 
 Hashes = NDArray[np.uint64]
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
 _AT_ONCE = 1 << 22  # postings that are merged at a time
 
 

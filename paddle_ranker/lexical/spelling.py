@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import OSA
 
+from paddle_ranker.array_types import Booleans
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.lexical.characters import is_han, is_name, without_accents
-from paddle_ranker.metrics.ranking import Booleans
 
 LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters of a word that may have one error, and two
 _LONGEST = 64

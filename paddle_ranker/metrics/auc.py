@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.intervals import Statistic
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, Integers, changes, check_scores, ordered_pairs
+from paddle_ranker.metrics.ranking import RELEVANT, changes, check_scores, ordered_pairs
 from paddle_ranker.metrics.significance import Difference
 
 _MATRIX_CELLS = 20_000_000  # up to this many queries x pairs, counts are held in memory

@@ -15,9 +15,10 @@ from typing import Annotated, Any, NamedTuple, Optional
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, ratio_of
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, Integers, add_by_query, number_queries
+from paddle_ranker.metrics.ranking import RELEVANT, add_by_query, number_queries
 from paddle_ranker.storage.declared import Between, OneOf, Positive, require_declared
 
 METHODS = ("platt", "temperature")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from paddle_ranker.metrics.ranking import Booleans, Floats
+from paddle_ranker.array_types import Booleans, Floats
 
 _CHANCE, _FLIPS, _FLIPS_AT_ONCE = 0.02, 25, 40  # how often noise may pass for an improvement; draws of signs
 _TINY = 1e-12

@@ -13,8 +13,8 @@ from typing import Callable, Optional
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.ranking import Floats
 
 # A function from the counts of how often each query was drawn, [draws, queries], to each draw's measure, [draws].
 Statistic = Callable[[Floats], Floats]

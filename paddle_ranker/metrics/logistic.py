@@ -16,10 +16,11 @@ from typing import Callable, Optional
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.choosing import choose
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries, standardise, standardised
+from paddle_ranker.metrics.ranking import RELEVANT, add_by_query, number_queries, standardise, standardised
 
 SEED = 1000
 Rows = NDArray[np.bool_]  # a mask of rows, [n]

@@ -19,10 +19,11 @@ from typing import Callable, Optional
 import numpy as np
 from numpy.typing import ArrayLike
 
+from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.errors import DataError, refuse_text
 from paddle_ranker.metrics.auc import auc_difference, auc_of, count_relevant, roc_auc
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals, difference, mean_of, ratio_of
-from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Floats, Integers, Queries, Ranking, Scored
+from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Queries, Ranking, Scored
 from paddle_ranker.metrics.significance import randomisation_test, swap_test
 from paddle_ranker.registry import Registry
 

@@ -16,16 +16,13 @@ from typing import Any, NamedTuple, Optional, Union
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.errors import DataError
 
 RELEVANT = 1.0
 NOT_RETURNED = -np.inf  # the score of a judged document that a system did not return
 _MOVED = 1e-5  # most that the rounding of a value may move its standardised value
 UNRANKED = np.iinfo(np.int64).max // 2  # the position of such a document
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
-Numbers = NDArray[Union[np.bool_, np.int64, np.float32, np.float64]]  # types of labels, query numbers and scores
 Queries = Union[Sequence[str], NDArray[Any]]
 
 

@@ -15,7 +15,7 @@ from typing import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.array_types import Floats
 
 PERMUTATIONS = 10_000
 _CELLS_AT_ONCE = 4_000_000

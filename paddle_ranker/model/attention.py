@@ -15,7 +15,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.options import note
 

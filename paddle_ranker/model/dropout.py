@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 
 if TYPE_CHECKING:
     from paddle.autograd import PyLayerContext

@@ -20,7 +20,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.attention import MASKED, attend
 from paddle_ranker.model.config import ElectraConfig, EncoderConfig

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer

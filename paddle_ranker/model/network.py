@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.comparison import Speller

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Optional, Protocol, TypedDict, TypeVar, Union, cast
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.load_options import LoadOptions

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.storage.untrusted import Unchecked, memory_bytes, read_file
 

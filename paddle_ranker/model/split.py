@@ -16,7 +16,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.columns import Array, EncodedPairs
+from paddle_ranker.array_types import Array
+from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.opened import RowEncoder

@@ -14,13 +14,14 @@ from typing import NamedTuple, Optional, Protocol, Union
 
 import numpy as np
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.passages import Span, cut, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.retrieval.contents import StagedFiles
-from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
+from paddle_ranker.retrieval.exact import StoredVectors, refuse_unstorable
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, VectorsInfo, is_segment

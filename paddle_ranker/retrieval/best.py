@@ -8,7 +8,7 @@ from typing import NamedTuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.metrics.ranking import Floats, Integers
+from paddle_ranker.array_types import Floats, Integers
 
 _SAMPLE = 1 << 14
 NOT_FOUND = -1  # in the place of a number, as faiss has it

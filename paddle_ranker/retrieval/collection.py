@@ -29,15 +29,14 @@ from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
+from paddle_ranker.array_types import Booleans, Vectors
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import RankerError, UsageError, brief, checked_items, listed, quoted, refuse_text
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.contents import ContentFiles, StagedFiles
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Part, Place, open_generation

@@ -11,10 +11,11 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Union
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import note_at_end
-from paddle_ranker.retrieval.vectors import Tower, Vectors, text_parts
+from paddle_ranker.retrieval.vectors import Tower, text_parts
 from paddle_ranker.runtime import PROCESS_VARIABLE, prepare, usable_cores
 from paddle_ranker.storage.untrusted import Unchecked
 

@@ -10,13 +10,11 @@ from typing import Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array, Booleans, Integers, Vectors
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.best import NOT_FOUND, BestRows
 from paddle_ranker.retrieval.work import check, checked
 
-Vectors = NDArray[np.float32]
 TYPES = ("float32", "float16", "int8")
 _CELLS = 1 << 18  # products, and numbers of vectors that are not float32, held at once: what the caches hold
 _QUERIES = 512  # searched for at once

@@ -18,8 +18,8 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.metrics.ranking import Floats, Integers
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.values import DAY, TYPES, Value, moment_text
 

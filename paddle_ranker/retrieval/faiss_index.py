@@ -18,10 +18,10 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import CheckpointError, DependencyError, UsageError, brief
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import NOT_FOUND
-from paddle_ranker.retrieval.exact import StoredVectors, Vectors, nearest
+from paddle_ranker.retrieval.exact import StoredVectors, nearest
 from paddle_ranker.retrieval.manifest import STRUCTURES as STRUCTURES
 from paddle_ranker.retrieval.manifest import VectorsInfo
 

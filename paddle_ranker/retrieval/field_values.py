@@ -18,8 +18,8 @@ from typing import Optional, TypeVar, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.filters import ORDERED, Condition
 from paddle_ranker.retrieval.values import (

@@ -16,8 +16,9 @@ from typing import Union
 
 import numpy as np
 
+from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers, standardise
+from paddle_ranker.metrics.ranking import standardise
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.schema import MOST_WEIGHT

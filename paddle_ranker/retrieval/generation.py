@@ -16,13 +16,13 @@ from typing import NamedTuple, Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.analyser import PART, Analyser, Phrase, analyser
 from paddle_ranker.lexical.characters import fold
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import STANDARD
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
-from paddle_ranker.retrieval.exact import VectorPart, Vectors
+from paddle_ranker.retrieval.exact import VectorPart
 from paddle_ranker.retrieval.facets import FieldScale, Scale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions

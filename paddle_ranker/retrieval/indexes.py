@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 
 import numpy as np
 
+from paddle_ranker.array_types import Booleans, Floats
 from paddle_ranker.errors import DataError, UsageError, refuse_text
-from paddle_ranker.metrics.ranking import Booleans, Floats
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.words import WordSearcher
 

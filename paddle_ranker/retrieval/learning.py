@@ -14,10 +14,11 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.array_types import Booleans, Floats
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.choosing import choose
 from paddle_ranker.metrics.logistic import LinearModel, fit_logistic, folds_of, out_of_fold, relevant_of
-from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
 
 _FACTORS = np.array([1.0, 0.125, 0.25, 0.5, 2.0, 4.0, 8.0])  # of a field's weight, that are tried

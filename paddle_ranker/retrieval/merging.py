@@ -10,8 +10,8 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.postings import Merging, Postings
-from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.faiss_index import FILE
 from paddle_ranker.retrieval.indexes import Document

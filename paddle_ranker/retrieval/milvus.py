@@ -20,10 +20,10 @@ from typing import NamedTuple, Optional, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import DataError, DependencyError, RankerError, brief
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import best_rows
-from paddle_ranker.retrieval.exact import Vectors, products_of
+from paddle_ranker.retrieval.exact import products_of
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo, is_address
 from paddle_ranker.retrieval.segments import Segment

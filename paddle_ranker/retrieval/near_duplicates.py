@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans
 from paddle_ranker.lexical.characters import fold
-from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.work import check
 
 CONTENT = "content"  # the name in `group_by`, of an index without a field of that name

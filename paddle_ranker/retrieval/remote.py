@@ -24,10 +24,10 @@ from typing import Optional, Protocol, Union
 
 import numpy as np
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, refuse_text
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import how_searched, phrase_filter_of
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.facets import (
     Counts,
     Facets,

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Optional, Protocol
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
@@ -23,7 +24,6 @@ from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.values import STORED, TYPES, CommonTypes
 from paddle_ranker.storage.untrusted import Unchecked

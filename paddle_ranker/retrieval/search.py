@@ -27,12 +27,12 @@ from typing import Generic, NamedTuple, Optional, Protocol, Union
 import numpy as np
 from typing_extensions import TypeVar
 
+from paddle_ranker.array_types import Floats, Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
 from paddle_ranker.lexical.passages import Span, best_span, characters_for
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import WORDS, Collection
@@ -49,7 +49,6 @@ from paddle_ranker.retrieval.sorting import MOST_SORTED, SortedDocument
 from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
 from paddle_ranker.retrieval.values import Value, is_value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
-from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import ASKED, Asked
 from paddle_ranker.retrieval.work import TooLate, check, checked, idle, in_turn, once, reserve, until, wait_for
 from paddle_ranker.scoring.ranker import Ranker

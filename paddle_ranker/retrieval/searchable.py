@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Optional, Protocol, Union
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document, Hits

@@ -33,10 +33,10 @@ from typing import NamedTuple, Optional, TypeVar, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.data.records import DocumentRow, without_nan
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
-from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment

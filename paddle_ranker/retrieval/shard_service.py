@@ -22,10 +22,10 @@ from typing import NamedTuple, Optional, Union, get_args, get_origin, get_type_h
 
 import numpy as np
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, shortened
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import Collection, Matches
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.facets import (
     DATES,
     NUMBERS,

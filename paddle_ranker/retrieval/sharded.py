@@ -20,15 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_ranker.array_types import Booleans, Vectors
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.lexical.postings import Hashes, text_hashes
-from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Naming, chunks_of
 from paddle_ranker.retrieval.collection import Collection, take_lock
 from paddle_ranker.retrieval.contents import with_paths
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.generation import Generation
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.merging import Source, merge_segments

@@ -17,8 +17,8 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.values import Value, order_value
 from paddle_ranker.retrieval.work import check

@@ -8,8 +8,8 @@ from typing import NamedTuple, Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import CheckpointError, RankerError, refuse_text
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.options import note
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import RankerStates

@@ -19,10 +19,10 @@ from typing import NamedTuple, Optional, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.characters import word_starts
 from paddle_ranker.lexical.postings import Hashes, text_hashes
-from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.schema import TEXT, Field
 from paddle_ranker.retrieval.segments import Segment

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import INDEXES as INDEXES
 from paddle_ranker.retrieval.indexes import Document, Hits, IndexKind, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, VectorsInfo

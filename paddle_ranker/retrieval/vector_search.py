@@ -8,11 +8,11 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import UsageError
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval import faiss_index
 from paddle_ranker.retrieval.best import NOT_FOUND, best_rows
-from paddle_ranker.retrieval.exact import VectorPart, Vectors, nearest, products_of
+from paddle_ranker.retrieval.exact import VectorPart, nearest, products_of
 from paddle_ranker.retrieval.faiss_index import FaissSegment
 from paddle_ranker.retrieval.manifest import EXACT as EXACT
 from paddle_ranker.retrieval.manifest import FAISS as FAISS

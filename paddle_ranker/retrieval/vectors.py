@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
-from numpy.typing import NDArray
 
 from paddle_ranker import runtime
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.model.load_options import LoadOptions
@@ -28,7 +28,6 @@ from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import CHUNK, BatchRunner
 from paddle_ranker.storage.prefetch import prefetch
 
-Vectors = NDArray[np.float32]
 _DEFAULTS = LoadOptions()
 _SHORTEST = 1e-12  # as Paddle's and PyTorch's normalize
 _CHARACTERS = 1 << 22  # of the texts that are encoded at once

@@ -11,13 +11,13 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.analyser import ENGLISH, WRITTEN, Analyser, stem
 from paddle_ranker.lexical.bm25 import K1, B, idf, length_norm, saturated
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.spelling import Vocabulary, most_errors
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, tokenizer_named, weighed
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
 from paddle_ranker.retrieval.reading import KnownWords, Reader, WordQuery
 from paddle_ranker.retrieval.work import checked

@@ -33,8 +33,8 @@ from paddle_ranker.scoring.options import PrintingOptions
 from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
+    from paddle_ranker.array_types import Vectors
     from paddle_ranker.retrieval.encoding import EncodePlan
-    from paddle_ranker.retrieval.vectors import Vectors
 
 
 class RowSource(Source):

@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_cut
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text

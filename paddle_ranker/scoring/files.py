@@ -8,12 +8,12 @@ from typing import Optional, TypeVar
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.options import json_text, note
 from paddle_ranker.progress import Progress

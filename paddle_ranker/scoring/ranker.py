@@ -9,7 +9,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.encoding.windows import make_windows
 from paddle_ranker.errors import UsageError, did_you_mean, quoted

@@ -9,13 +9,13 @@ from typing import Optional, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Arrays, Floats
 from paddle_ranker.encoding.batching import most_tokens, scoring_batches
-from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs
+from paddle_ranker.encoding.columns import Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.opened import LOGIT
 from paddle_ranker.scoring.engines.base import Engine
 

@@ -25,15 +25,8 @@ from typing import Annotated, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.columns import (
-    Array,
-    Arrays,
-    Columns,
-    EncodedTexts,
-    Indices,
-    offsets_of,
-    ragged_positions,
-)
+from paddle_ranker.array_types import Array, Arrays
+from paddle_ranker.encoding.columns import Columns, EncodedTexts, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, quoted, refuse_text
 from paddle_ranker.model.opened import SIDES, STATES
 from paddle_ranker.storage.arrays import ArrayFile

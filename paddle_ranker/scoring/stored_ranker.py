@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker import runtime
+from paddle_ranker.array_types import Arrays, Floats
 from paddle_ranker.data.records import Pair
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import Arrays, EncodedTexts, ragged_positions
+from paddle_ranker.encoding.columns import EncodedTexts, ragged_positions
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, quoted, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import LOWER, UPPER

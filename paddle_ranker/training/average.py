@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import CheckpointError, DataError
@@ -25,7 +26,7 @@ from paddle_ranker.metrics.logistic import (
     fit_logistic,
 )
 from paddle_ranker.metrics.measures import HEADLINES, MEASURES, ranking_intervals
-from paddle_ranker.metrics.ranking import Floats, Scored
+from paddle_ranker.metrics.ranking import Scored
 from paddle_ranker.model.folder import RankerModel, with_lexical_features
 from paddle_ranker.options import RowOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine

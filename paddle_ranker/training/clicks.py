@@ -17,8 +17,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.ranking import Floats, Integers
 
 D = TypeVar("D", bound=Hashable)  # what names a document
 DEBIAS = {

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Integers, Numbers
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.ranking import Integers, Numbers
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.task import Means

@@ -15,8 +15,8 @@ from typing import Optional, TypedDict, cast
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.storage.picture import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 
 METRICS_FILE = "metrics.jsonl"

@@ -14,11 +14,11 @@ from functools import lru_cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Optional, Protocol
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Text, TitleRow, Triple
 from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.indexes import Index
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, RankerError, brief
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, set_parameters
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Optional, Protocol, Union
 
+from paddle_ranker.array_types import Integers
 from paddle_ranker.encoding.batching import Groups
-from paddle_ranker.metrics.ranking import Integers
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn

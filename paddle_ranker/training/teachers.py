@@ -11,11 +11,11 @@ from typing import Optional, Protocol
 import numpy as np
 
 from paddle_ranker import runtime
+from paddle_ranker.array_types import Floats
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.scoring.options import ScoringOptions
 
 

@@ -17,11 +17,11 @@ import paddle
 from paddle import Tensor, nn
 from tqdm import tqdm
 
+from paddle_ranker.array_types import Integers
 from paddle_ranker.distributed import ProcessGroup, buckets
 from paddle_ranker.encoding.batching import BatchPlan, count_batches, mean_fill, training_batches
 from paddle_ranker.errors import RankerError, is_interrupt
 from paddle_ranker.interrupts import Interrupted, StopRequest
-from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.training.checkpoints import RunFolder
 from paddle_ranker.training.log import Clock
 from paddle_ranker.training.precision import Precision

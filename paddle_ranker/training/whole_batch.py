@@ -20,8 +20,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from paddle_ranker.array_types import Integers
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.task import Examples, Means
 

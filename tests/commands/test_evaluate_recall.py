@@ -11,11 +11,11 @@ from typing import cast
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands import evaluate_recall, index
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.retrieval import first_of, held_out_runs, lexical_runs, vector_run
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.learning import JudgedList, learn_recall_weight

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding import samples
-from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import SERVING_VARIABLE

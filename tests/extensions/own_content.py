@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.schema import CONTENTS, file_type
 
 RATE = 8000

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.array_types import Floats
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Documents, Hits, IndexKind, IndexOptions
 
 SIZE = 1024

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.metrics.measures import MEASURES, QueryMean
-from paddle_ranker.metrics.ranking import Floats, Ranking
+from paddle_ranker.metrics.ranking import Ranking
 
 
 def success_at(ranking: Ranking, k: int) -> Floats:

@@ -30,7 +30,7 @@ from multimodal_entailment.folder import load_entailment
 from multimodal_entailment.plugin import PATH
 from multimodal_entailment.serve_options import PostLimits
 from multimodal_entailment.served import EntailmentSlot, Post, ServedEntailment
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.scoring.ranker import Ranker

@@ -11,11 +11,11 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.tokens import bigrams
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import open_generation
 from paddle_ranker.retrieval.indexes import Document

@@ -18,11 +18,12 @@ from typing import Any, NoReturn, Optional, cast
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.lexical.tokens import bigrams
 from paddle_ranker.retrieval.adding import VectorsOf
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import StoredVectors, Vectors
+from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo

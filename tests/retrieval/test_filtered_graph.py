@@ -8,9 +8,9 @@ from typing import Optional
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo

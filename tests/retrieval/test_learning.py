@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.learning import JudgedList, learn_recall_weight, learn_weights
 
 pytestmark = pytest.mark.unit

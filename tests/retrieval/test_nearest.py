@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.retrieval.exact import StoredVectors, nearest
 
 pytestmark = pytest.mark.unit

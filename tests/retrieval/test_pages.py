@@ -11,9 +11,9 @@ from typing import Any, Optional, Union
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.search import Listing, Position, Search, SearchSettings, SortedPosition, unpack_position

@@ -10,12 +10,12 @@ from typing import cast
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.passages import best_span, cut, estimated_ends
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.retrieval.adding import Cutter
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo

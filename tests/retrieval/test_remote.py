@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document

@@ -9,11 +9,11 @@ from typing import Any, Optional, cast
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo

@@ -16,11 +16,11 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval import field_values, sorting
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo

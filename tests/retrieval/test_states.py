@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker import Ranker
+from paddle_ranker.array_types import Array
 from paddle_ranker.commands.index import main
-from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.retrieval.collection import Collection

@@ -10,8 +10,8 @@ from typing import Any, Optional, cast
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import TITLE, Fusion
 from paddle_ranker.retrieval.indexes import Document

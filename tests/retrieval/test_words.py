@@ -10,9 +10,9 @@ from typing import Optional
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Booleans
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings
-from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.words import WordPart, WordSearcher
 
 pytestmark = pytest.mark.parity

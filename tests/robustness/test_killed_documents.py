@@ -27,8 +27,8 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema

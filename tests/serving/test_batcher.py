@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.encoding.columns import Arrays, Columns, EncodedTexts, GivenArrays
+from paddle_ranker.array_types import Arrays
+from paddle_ranker.encoding.columns import Columns, EncodedTexts, GivenArrays
 from paddle_ranker.errors import DataError
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher

@@ -16,7 +16,7 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.scoring.ranker import Ranker

@@ -13,7 +13,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.masked_lm import HEAD

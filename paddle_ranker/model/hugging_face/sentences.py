@@ -17,7 +17,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config

@@ -20,7 +20,7 @@ from typing import Callable, Union
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.model.hugging_face.architectures import BUFFERS
 from paddle_ranker.model.parameters import RefusedError, SafeUnpickler, Sealed, end_of_pickle, float32_of_bfloat16

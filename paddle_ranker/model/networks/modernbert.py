@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.model.attention import attend
 from paddle_ranker.model.banded import Band, attend_first, attend_locally
 from paddle_ranker.model.config import EncoderConfig, ModernBertConfig

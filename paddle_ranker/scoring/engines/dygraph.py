@@ -9,7 +9,7 @@ from typing import Optional
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.columns import Array, Arrays
+from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
 from paddle_ranker.scoring.engines.base import fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits

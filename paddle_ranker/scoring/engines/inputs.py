@@ -7,7 +7,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array, Arrays
+from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.opened import STATES, ArraySpec, Signature

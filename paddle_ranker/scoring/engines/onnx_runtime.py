@@ -6,7 +6,7 @@ import sys
 from contextlib import redirect_stdout
 from typing import Union
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import CheckpointError, DependencyError, RankerError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions

@@ -10,7 +10,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array, Arrays
+from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.libraries import switch_off_telemetry
 from paddle_ranker.metrics.calibration import Calibration

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import PADDLE_IS_MISSING, CheckpointError, DependencyError, UsageError
 from paddle_ranker.model.exported import ExportedFolder, require_readable
 from paddle_ranker.model.load_options import LoadOptions

@@ -28,9 +28,9 @@ from pydantic import TypeAdapter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.progress import Progress
 from paddle_ranker.serving.clients.errors import OverloadedError, RefusedError, ServerError
 from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions

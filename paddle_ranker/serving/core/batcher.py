@@ -24,7 +24,8 @@ from typing import Optional, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.columns import Arrays, Columns
+from paddle_ranker.array_types import Arrays
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.errors import DataError
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.jobs import LOG, Batch, Encode, Job, Piece, Span, batches_of, encoded_pieces

@@ -13,11 +13,11 @@ from typing import Optional, TypeVar
 
 import numpy as np
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, RankerError, listed
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.contents import StagedFiles
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.segments import SegmentData, alike

@@ -20,8 +20,9 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import Arrays, Columns, offsets_of
+from paddle_ranker.encoding.columns import Columns, offsets_of
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
 Texts = tuple[Sequence[str], ...]  # one sequence for each field of the rows: (queries, titles), or (texts,)

@@ -11,7 +11,8 @@ from typing import Callable, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.columns import Array, Arrays, Columns
+from paddle_ranker.array_types import Array, Arrays
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Callable, NamedTuple, Optional, Protocol
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.serving.core.faults import INTERNAL, Fault

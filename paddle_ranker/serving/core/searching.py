@@ -14,13 +14,11 @@ from typing import Callable, Optional, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array, Floats, Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.calibration import ListScores, SearchScores
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import VECTORS

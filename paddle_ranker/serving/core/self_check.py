@@ -7,8 +7,9 @@ from typing import Callable, Optional
 
 import numpy as np
 
+from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.encoding.batching import rows_within
-from paddle_ranker.encoding.columns import Array, Arrays, Columns
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.errors import CheckpointError, DataError, InputError
 from paddle_ranker.runtime import uses_tf32
 from paddle_ranker.scoring.engines.inputs import InputLimits

@@ -12,7 +12,8 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array, Arrays, Columns
+from paddle_ranker.array_types import Array, Arrays
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER as ROLE

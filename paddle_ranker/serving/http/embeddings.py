@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from typing_extensions import TypedDict
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import quoted
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault

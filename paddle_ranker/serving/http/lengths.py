@@ -9,7 +9,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check

@@ -19,10 +19,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import NotRequired, TypedDict
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import UsageError, listed, quoted
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, places_of
 from paddle_ranker.lexical.highlights import Highlight as SharedPart
-from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.collection import WORDS
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError

@@ -10,7 +10,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array, Arrays
+from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import quoted
 from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.opened import ExportFacts

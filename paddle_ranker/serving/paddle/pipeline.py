@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Array
+from paddle_ranker.array_types import Array
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core import faults
 from paddle_ranker.serving.core.budget import Share

@@ -13,8 +13,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Union
 
+from paddle_ranker.array_types import Numbers
 from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
-from paddle_ranker.metrics.ranking import RELEVANT, Numbers
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.training.losses.loss_registry import LOSSES, OTHER_NAMES, Loss, QueryRequirement
 
 if TYPE_CHECKING:

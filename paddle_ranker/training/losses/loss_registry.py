@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Callable, Optional
 
-from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Integers, Numbers
+from paddle_ranker.array_types import Booleans, Integers, Numbers
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.registry import Registry
 
 if TYPE_CHECKING:

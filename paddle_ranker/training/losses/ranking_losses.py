@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers, Numbers
+from paddle_ranker.array_types import Booleans, Floats, Integers, Numbers
 from paddle_ranker.training.losses.loss_registry import LABELS, LOSSES, RELEVANCE, TITLES, Loss
 
 if TYPE_CHECKING:

@@ -1,0 +1,16 @@
+"""Types of arrays that all rooms share."""
+
+from __future__ import annotations
+
+from typing import Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+Numbers = NDArray[Union[np.bool_, np.int64, np.float32, np.float64]]  # labels, numbers of queries, scores
+Vectors = NDArray[np.float32]
+Array = NDArray[Any]
+Arrays = dict[str, Array]  # a padded batch by the names of a model's inputs, or results by the names of its outputs

@@ -1,12 +1,15 @@
-"""Compare windows over long texts with truncation: a paper's keywords -> its title and abstract, on CSL.
+"""Compare ways to rank long texts, cut, in windows, by a passage and uncut: a paper's keywords -> its abstract, on CSL.
 
 python -m benchmarks.long_texts --seeds 1,2,3
 python -m benchmarks.long_texts --set manpages --max_seq_length 128 --seeds 1,2,3
+python -m benchmarks.long_texts --uncut 512
 
 The training command trains a small ranker from random weights on one part of the papers: keywords are queries, titles
 are relevant. It re-ranks the papers that BM25 finds in the other part, by title and abstract, which are truncated to
-its length or scored in windows. A measured query is one keyword of a paper (with all keywords together every system
-finds the paper), and all papers with that keyword are relevant.
+its length, scored in windows, or scored by the window that has most of the query's tokens. With `--uncut`, all rankers
+start as one small ModernBERT, and a further one is trained on whole texts and reads them uncut. A measured query is one
+keyword of a paper (with all keywords together every system finds the paper), and all papers with that keyword are
+relevant.
 
 With `--set manpages` the papers are the Chinese manual pages of datasets/make_real.py: a page's description is its only
 keyword, its first characters are its title, and the splits made there are trained on and ranked.
@@ -38,11 +41,13 @@ from benchmarks.inputs import real_data_file
 from benchmarks.recall import manpages, manpages_folder
 from paddle_ranker.data.beir import CORPUS
 from paddle_ranker.data.records import LabeledPair, write_records
+from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.options import main_of, option
 from paddle_ranker.retrieval.words import WordSearcher
+from paddle_ranker.storage.atomic import make_folder
 
 if TYPE_CHECKING:
     from paddle_ranker import Ranker
@@ -54,7 +59,9 @@ WAYS: dict[str, tuple[str, Optional[int]]] = {
     "windows_max": ("max", None),
     "windows_mean_2": ("mean_top_k", 2),
     "windows_mean_3": ("mean_top_k", 3),
+    "passage": ("passage", None),
 }
+UNCUT = "uncut"
 REFERENCE = "windows_max"
 TITLE_ONLY = "bm25_words_of_titles"
 _OVERLAP, _NEGATIVES = 16, 7  # tokens that windows share; titles of other papers per training query
@@ -70,6 +77,7 @@ class LongTextsOptions(QualityOptions):
     )
     max_seq_length: int = option(64, help="maximum length of a pair in tokens; abstracts are longer", minimum=16)
     epochs: int = option(3, help="epochs", minimum=1)
+    uncut: int = option(0, help="maximum length of a pair for the uncut ranker; 0: no such ranker", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,10 @@ def split_papers(papers: Sequence[Paper], train: int) -> tuple[list[Paper], list
     return [papers[i] for i in order[:train]], [papers[i] for i in order[train:]]
 
 
-def training_pairs(papers: Sequence[Paper], negatives: int, seed: int) -> list[LabeledPair]:
+def training_pairs(papers: Sequence[Paper], negatives: int, seed: int, whole: bool = False) -> list[LabeledPair]:
     """Return pairs of a query with its paper's title (label 1), and with titles of other papers (label 0).
+
+    With `whole`, the papers' texts take the place of their titles.
 
     A paper gives two queries: all its keywords, and one that is drawn at random, as in the measured queries. The other
     papers, at most `negatives` per query, are of the same category and lack some of the query's keywords.
@@ -132,12 +142,11 @@ def training_pairs(papers: Sequence[Paper], negatives: int, seed: int) -> list[L
         for chosen in (paper.keywords, (draw_keyword(paper, random),)):
             query = " ".join(chosen)
             others = [
-                other.title
-                for other in papers
-                if other.category == paper.category and not set(chosen) <= set(other.keywords)
+                other for other in papers if other.category == paper.category and not set(chosen) <= set(other.keywords)
             ]
             drawn = random.permutation(len(others))[:negatives]
-            for title, label in [(paper.title, 1.0), *((others[i], 0.0) for i in drawn)]:
+            for chosen_paper, label in [(paper, 1.0), *((others[i], 0.0) for i in drawn)]:
+                title = chosen_paper.text if whole else chosen_paper.title
                 pairs.setdefault((query, title), LabeledPair(query, title, label))
     return list(pairs.values())
 
@@ -167,26 +176,60 @@ def candidates_of(papers: Sequence[Paper], count: int) -> tuple[list[LabeledPair
     return pairs, titles
 
 
-def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder: Path) -> Path:
-    """Train a ranker from random weights with the cross-encoder's command; return its folder."""
+def make_start(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder: Path) -> Path:
+    """Write the encoder with random parameters from which all rankers of a seed are trained; return its folder."""
     from paddle_ranker.commands.starter import StarterOptions, make_starter
 
     corpus = folder / "corpus.jsonl"
     lines = [json.dumps({"text": text}) for paper in papers for text in (*paper.keywords, paper.text)]
     corpus.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    starter = StarterOptions(
-        corpus=str(corpus),
-        output_dir=str(folder / "starter"),
-        vocab_size=6000,
-        max_position_embeddings=options.max_seq_length,
-        seed=seed,
+    start = make_starter(
+        StarterOptions(
+            corpus=str(corpus),
+            output_dir=str(folder / "starter"),
+            vocab_size=6000,
+            max_position_embeddings=max(options.max_seq_length, options.uncut),
+            seed=seed,
+        )
     )
-    write_records(folder / "train.tsv", training_pairs(papers, _NEGATIVES, seed))
+    if options.uncut:
+        _write_modernbert(start, seed)
+    return start
+
+
+def _write_modernbert(start: Path, seed: int) -> None:
+    """Replace a starter's encoder by a ModernBERT of its width; the second and third of four layers are local."""
+    from paddle_ranker import runtime
+    from paddle_ranker.model.config import ModernBertConfig
+    from paddle_ranker.model.families import family_of, require_config, write_config
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+
+    known = require_config(start)
+    config = ModernBertConfig(
+        known.vocab_size,
+        hidden_size=known.hidden_size,
+        num_hidden_layers=4,
+        num_attention_heads=known.num_attention_heads,
+        intermediate_size=2 * known.hidden_size,
+        max_position_embeddings=known.max_position_embeddings,
+        model_type="modernbert",
+    )
+    runtime.set_seed(seed)
+    write_config(start, config)
+    save_arrays(family_of(config.model_type).network(config).state_dict(), start / PARAMETERS_FILE)
+
+
+def train(
+    options: LongTextsOptions, papers: Sequence[Paper], seed: int, start: Path, folder: Path, whole: bool = False
+) -> Path:
+    """Train a ranker with the cross-encoder's command, on titles or `whole` texts; return its folder."""
+    make_folder(folder)
+    write_records(folder / "train.tsv", training_pairs(papers, _NEGATIVES, seed, whole))
     # The command requires a file to evaluate on.
-    write_records(folder / "seen.tsv", training_pairs(papers[:20], _NEGATIVES, seed))
+    write_records(folder / "seen.tsv", training_pairs(papers[:20], _NEGATIVES, seed, whole))
     values = {
         "loss": "ranknet_bce",
-        "max_seq_length": options.max_seq_length,
+        "max_seq_length": options.uncut if whole else options.max_seq_length,
         "learning_rate": 5e-4,
         "new_parts_factor": 1,
         "epochs": options.epochs,
@@ -194,7 +237,7 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
         "cpu_threads": options.threads,
     }
     typed = [f"--{key}={value}" for key, value in values.items()]
-    train_cross_encoder(folder / "train.tsv", folder / "seen.tsv", make_starter(starter), folder / "checkpoint", *typed)
+    train_cross_encoder(folder / "train.tsv", folder / "seen.tsv", start, folder / "checkpoint", *typed)
     return folder / "checkpoint" / "last"
 
 
@@ -214,18 +257,19 @@ class Harness:
         self.queries, self.texts = [pair.query for pair in self.pairs], [pair.title for pair in self.pairs]
         self.labels = np.array([pair.label for pair in self.pairs])
         self.store = RunStore(options.scores_dir)
+        self.ways = (*WAYS, *([UNCUT] if options.uncut else []))
 
     def systems(self, seeds: Sequence[int]) -> list[System]:
         """Return the rows of the table: the ranker in each way, BM25 of words, and BM25 of bigrams."""
         by_seed = [self._of_seed(seed) for seed in seeds]
-        found = [System(name, *zip(*(runs[name] for runs in by_seed))) for name in WAYS]
+        found = [System(name, *zip(*(runs[name] for runs in by_seed))) for name in self.ways]
         return [*found, *self._lexical()]
 
     def _of_seed(self, seed: int) -> dict[str, Run]:
         facts = {**self.options.facts(), "data": self.digest, "seed": seed}
         with tempfile.TemporaryDirectory() as folder:
             trained = Trained(self, seed, Path(folder))
-            return {name: self.store.get({**facts, "way": name}, partial(trained.run, name)) for name in WAYS}
+            return {name: self.store.get({**facts, "way": name}, partial(trained.run, name)) for name in self.ways}
 
     def _lexical(self) -> list[System]:
         systems = []
@@ -241,36 +285,50 @@ class Harness:
 
 
 class Trained:
-    """The ranker of one seed, which is trained on first use, and its logits of windows, which are computed once."""
+    """Rankers of one seed, which are trained on first use, and their logits, which are computed once."""
 
     def __init__(self, harness: Harness, seed: int, folder: Path) -> None:
         self.harness, self.seed, self.folder = harness, seed, folder
         self.seconds = 0.0
 
     def run(self, name: str) -> Run:
-        """Score the candidates with the setting `name`; return their logits and the seconds of training."""
+        """Score the candidates in the way `name`; return their logits and the seconds of training."""
+        if name == UNCUT:
+            return self._cut(self._uncut_ranker), self.seconds
         windows, top_k = WAYS[name]
         if windows == "none":
-            return self._cut, self.seconds
+            return self._cut(self._ranker), self.seconds
         split, logits = self._windows
+        if windows == "passage":
+            return logits[best_windows(split)], self.seconds
         pooling = Windows(self.harness.options.max_seq_length, windows, _OVERLAP, top_k)
         return pooling.pool(logits, split.offsets), self.seconds
 
     @cached_property
+    def _start(self) -> Path:
+        return make_start(self.harness.options, self.harness.known, self.seed, self.folder)
+
+    @cached_property
     def _ranker(self) -> Ranker:
+        return self._trained("of_titles", whole=False)
+
+    @cached_property
+    def _uncut_ranker(self) -> Ranker:
+        return self._trained("of_texts", whole=True)
+
+    def _trained(self, name: str, whole: bool) -> Ranker:
         from paddle_ranker import Ranker
 
-        began = time.perf_counter()
-        checkpoint = train(self.harness.options, self.harness.known, self.seed, self.folder)
+        start, began = self._start, time.perf_counter()
+        checkpoint = train(self.harness.options, self.harness.known, self.seed, start, self.folder / name, whole)
         self.seconds = time.perf_counter() - began
         return Ranker.load(checkpoint)
 
-    @cached_property
-    def _cut(self) -> Floats:
-        ranker, harness = self._ranker, self.harness
-        logits = ranker.scorer.logits(ranker.row_encoder.encode(harness.queries, harness.texts))
-        print(f"seed {self.seed}: {ranker.row_encoder.truncated:,} of {len(logits):,} pairs are too long", flush=True)
-        return logits
+    def _cut(self, ranker: Ranker) -> Floats:
+        harness = self.harness
+        pairs = ranker.row_encoder.encode(harness.queries, harness.texts)
+        print(f"seed {self.seed}: {ranker.row_encoder.truncated:,} of {len(pairs):,} pairs are too long", flush=True)
+        return self._timed(f"up to {int(pairs.lengths.max()):,} tokens", ranker, pairs)
 
     @cached_property
     def _windows(self) -> tuple[SplitPairs, Floats]:
@@ -278,8 +336,25 @@ class Trained:
         windows = Windows(harness.options.max_seq_length, overlap=_OVERLAP)
         (encoder,) = ranker.row_encoder.members
         split = windows.split(encoder.encode(harness.queries, harness.texts, truncate=False))
-        print(f"seed {self.seed}: {len(split.pairs):,} windows", flush=True)
-        return split, ranker.scorer.logits(split.pairs)
+        return split, self._timed(f"in {len(split.pairs):,} windows", ranker, split.pairs)
+
+    def _timed(self, way: str, ranker: Ranker, pairs: EncodedPairs) -> Floats:
+        """Return the logits of pairs or windows; print the milliseconds per text."""
+        began = time.perf_counter()
+        logits = ranker.scorer.logits(pairs)
+        per_text = 1000 * (time.perf_counter() - began) / len(self.harness.texts)
+        print(f"seed {self.seed}: {per_text:.2f} ms a text {way}", flush=True)
+        return logits
+
+
+def best_windows(split: SplitPairs) -> np.ndarray:
+    """Return, for each pair, the first of its windows that have most of the query's tokens, `[pairs]`."""
+    pairs, shares = split.pairs, []
+    for row in range(len(pairs)):
+        ids = pairs.ids[pairs.offsets[row] : pairs.offsets[row + 1]]
+        shares.append(len(np.intersect1d(ids[: pairs.second_starts[row]], ids[pairs.second_starts[row] :])))
+    counts = np.array(shares)
+    return np.array([start + counts[start:end].argmax() for start, end in zip(split.offsets, split.offsets[1:])])
 
 
 def run(options: LongTextsOptions) -> None:

@@ -85,13 +85,20 @@ def test_the_command_prints_a_table_and_goes_on_from_kept_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_papers(tmp_path)
-    small = ["--train_papers=40", "--candidates=5", "--max_seq_length=40", "--epochs=1", "--resamples=50"]
+    small = [
+        "--train_papers=40",
+        "--candidates=5",
+        "--max_seq_length=40",
+        "--epochs=1",
+        "--resamples=50",
+        "--uncut=200",
+    ]
     arguments = ["--data_dir", str(tmp_path), *small, "--scores_dir", str(tmp_path / "kept")]
     assert long_texts.main(arguments) == 0
     first = capsys.readouterr().out
-    assert re.search(r"(\d+) of \1 pairs are too long", first)
+    assert re.search(r"(\d+) of \1 pairs are too long", first) and re.search(r" 0 of \d+ pairs are too long", first)
     assert "20 queries of a keyword" in first
-    names = ["cut", "windows_max", "windows_mean_2", "windows_mean_3", "bm25_words", "bm25_bigrams"]
+    names = ["cut", "windows_max", "windows_mean_2", "windows_mean_3", "passage", "uncut", "bm25_words", "bm25_bigrams"]
     rows = {cells[1].strip(): float(cells[2].split()[0]) for line in first.splitlines()
             if len(cells := line.split("|")) > 3 and "[" in cells[2]}  # fmt: skip
     assert list(rows) == [*names, long_texts.TITLE_ONLY]

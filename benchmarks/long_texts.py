@@ -41,7 +41,7 @@ from benchmarks.inputs import real_data_file
 from benchmarks.recall import manpages, manpages_folder
 from paddle_ranker.data.beir import CORPUS
 from paddle_ranker.data.records import LabeledPair, write_records
-from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
@@ -338,7 +338,7 @@ class Trained:
         split = windows.split(encoder.encode(harness.queries, harness.texts, truncate=False))
         return split, self._timed(f"in {len(split.pairs):,} windows", ranker, split.pairs)
 
-    def _timed(self, way: str, ranker: Ranker, pairs: EncodedPairs) -> Floats:
+    def _timed(self, way: str, ranker: Ranker, pairs: Columns) -> Floats:
         """Return the logits of pairs or windows; print the milliseconds per text."""
         began = time.perf_counter()
         logits = ranker.scorer.logits(pairs)

@@ -19,7 +19,7 @@ from paddle_ranker.model.dropout import Dropout
 
 # `python -m benchmarks.banded` compares blocks of 32, 64 and 128 tokens, and finds the length.
 BLOCK = 64
-SHORTEST = 320  # tokens from which a band is faster than all pairs
+SHORTEST = 1.5  # times as many tokens as a block's keys, from which a band is faster than all pairs
 
 
 class Band:
@@ -27,14 +27,15 @@ class Band:
 
     Args:
         mask: mask of padding, added to the products with each key, `[batch, 1, 1, length]`.
-        window: number of tokens to either side that a token attends to.
+        window: number of tokens to either side that a token attends to; at most the number of positions.
         longest: maximum length of the model's texts. A graph chooses by it, before it knows its batches.
         global_tokens: as in `attend_banded`.
     """
 
     def __init__(self, mask: Tensor, window: int, longest: int, global_tokens: int = 0):
         self.padding, self.window, self.global_tokens = mask, window, global_tokens
-        self.is_long = bool((mask.shape[3] if paddle.in_dynamic_mode() else longest) >= SHORTEST)
+        keys = (2 * _reach(window, BLOCK) + 1) * BLOCK
+        self.is_long = bool((mask.shape[3] if paddle.in_dynamic_mode() else longest) >= SHORTEST * keys)
         self.mask = mask if self.is_long else mask + mask_of_far(mask, window, global_tokens)
 
 
@@ -88,7 +89,7 @@ def attend_banded(
     block = block or BLOCK
     if paddle.in_dynamic_mode() and q.shape[1] <= global_tokens:
         return attend(q, k, v, mask, heads, dropout)
-    reach = -(-window // block)
+    reach = _reach(window, block)
     apart = np.arange(-reach * block, (reach + 1) * block) - np.arange(block)[:, None]
     band = paddle.to_tensor(np.where(np.abs(apart) > window, np.float32(MASKED), np.float32(0))).astype(mask.dtype)
     if not global_tokens:
@@ -137,6 +138,11 @@ def attend_in_blocks(
     weights = dropout(F.softmax(products + mask.astype(products.dtype)))
     found = paddle.matmul(weights, values).transpose([0, 2, 1, 3]).reshape([batch, -1, width])
     return found[:, : sizes_of(q)[1]]
+
+
+def _reach(window: int, block: int) -> int:
+    """Return how many blocks to either side hold the tokens of a window."""
+    return -(-window // block)
 
 
 def sizes_of(states: Tensor) -> list[int]:

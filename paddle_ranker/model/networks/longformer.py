@@ -46,7 +46,8 @@ class LongformerEncoder(Encoder):
         return self.pooler(self.encoder.layers[-1](hidden, band, first_token_only=True)[:, 0])
 
     def _band(self, mask: Tensor, global_tokens: int) -> Band:
-        return Band(mask, self.config.attention_window // 2, self.longest, global_tokens)
+        window = min(self.config.attention_window // 2, self.config.max_position_embeddings)
+        return Band(mask, window, self.longest, global_tokens)
 
 
 class _Attention(Attention):

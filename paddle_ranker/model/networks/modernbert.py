@@ -55,7 +55,8 @@ class ModernBertEncoder(Encoder):
         ones = paddle.ones_like(input_ids[:1])
         places = paddle.cumsum(ones, axis=1) - ones  # exports with a dynamic length
         angles = (_angles(table, places[0]) for table in (self.global_angles, self.local_angles))
-        return hidden, (mask, Band(mask, self.config.local_attention // 2, self.longest), *angles)
+        window = min(self.config.local_attention // 2, self.config.max_position_embeddings)
+        return hidden, (mask, Band(mask, window, self.longest), *angles)
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output, `[batch, hidden]`; arguments as in `forward`."""

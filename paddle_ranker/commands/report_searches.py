@@ -33,6 +33,8 @@ _DAY = "%Y-%m-%d"
 
 @dataclass(frozen=True)
 class ReportSearchesOptions(Options):
+    """Options of `report-searches`."""
+
     log: Path = option(  # noqa: RUF009
         help="folder of the log, as in search-serve --search_log; files that were moved there count, too",
         positional=True,

@@ -49,7 +49,7 @@ class Spelling(NamedTuple):
     """A way to write values.
 
     name: in words, for people
-    read: returns the value that JSON has for a cell
+    read: returns a cell's number, truth value, ISO 8601 date or list
     """
 
     name: str

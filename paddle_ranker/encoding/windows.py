@@ -25,9 +25,10 @@ from paddle_ranker.options import note_at_end
 
 @dataclass(frozen=True)
 class SplitPairs:
-    """Windows of n pairs, as pairs: pair i has the windows from `offsets[i]` to `offsets[i + 1]` (excluded).
+    """Windows of n pairs, one at least for each.
 
-    `offsets` [n + 1] int64; every pair has at least one window.
+    pairs: the windows, each a pair of the query and a part of the title
+    offsets: `[n + 1] int64`; the windows of pair i are `pairs[offsets[i]:offsets[i + 1]]`
     """
 
     pairs: EncodedPairs

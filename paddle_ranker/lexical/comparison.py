@@ -22,12 +22,12 @@ _MORE_PARTS = 3  # of a character beside one; UTF-8 has up to four bytes
 
 @dataclass(frozen=True)
 class Compared:
-    """Tokens as they are compared, `[batch, length]` each.
+    """Tokens as they are compared: those of spaces are removed, the others move up; each tensor is `[batch, length]`.
 
     ids: int64, equal for tokens that spell the same characters
     types: int64, 0 in the query and 1 in the title
     inside: float32, 1 for tokens that begin inside a character; None: there are none
-    places: int64, where each token of the input is now; -1 for tokens of spaces; None: all are where they were
+    places: int64, the new position of each token of the input, -1 if it was removed; None: none was removed
     """
 
     ids: Tensor

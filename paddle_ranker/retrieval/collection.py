@@ -89,7 +89,8 @@ Lock = ExitStack  # of the folders of an index
 class Collection:
     """An index folder that is open.
 
-    Attributes: `folder`; `folders`, those with segments, several of `Shards`; `info`, what its index.json says;
+    Attributes: `folder`; `folders`, those that hold segments: itself, or one of each shard; `info`, what its
+    index.json says;
     `searchers`, the names that it can be searched by; `tower_folder`, its own copy of the tower, None where there are
     no vectors or they were made elsewhere.
 

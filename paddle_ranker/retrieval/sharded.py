@@ -80,10 +80,10 @@ class _Named:
 
 @dataclass(frozen=True)
 class ShardWork:
-    """How the shards of a build are made of their parts; it is sent to other processes.
+    """Settings of a build of shards, which each process gets.
 
     folder: of the shards
-    contents: folder from which on documents name their files
+    contents: folder to which the paths of documents' files are relative
     load, batch_size: of the towers
     """
 

@@ -25,7 +25,8 @@ _DEFAULTS = LoadOptions()
 class ScoringModel(Model[InfoT, EncoderT]):
     """A model with the engine that computes its outputs.
 
-    exported: of an exported model, its folder, and options that open its parts in that engine; None: a trained model
+    exported: an exported model's folder, and the options it was opened with, by which the lower and upper layers of a
+        ranker of stored titles are opened; None: a trained model
     """
 
     engine: Engine

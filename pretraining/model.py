@@ -17,7 +17,8 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder, activation_named
 from paddle_ranker.model.encoders import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.masked_lm import HEAD, masked_lm_head
-from paddle_ranker.model.model_folder import ENCODER, MASKED_LM
+from paddle_ranker.model.model_folder import MASKED_LM, identify
+from paddle_ranker.model.opened import TRAINED
 from paddle_ranker.model.parameters import set_parameters
 
 MODEL_TYPES = ("ernie", "bert")
@@ -127,7 +128,10 @@ class MaskedLm:
 
 def load_masked_lm(folder: Path, *, need_head: bool) -> MaskedLm:
     """Load the encoder of a folder, and the head of a masked language model if there is one; see `masked_lm_of`."""
-    checkpoint = read_checkpoint(folder, wanted=MASKED_LM.wanted if need_head else ENCODER.wanted)
+    found = identify(folder)
+    if need_head and found.form != TRAINED:
+        raise found.refusal(MASKED_LM.wanted)
+    checkpoint = read_checkpoint(folder)
     return masked_lm_of(checkpoint, folder, need_head=need_head)
 
 

@@ -19,7 +19,6 @@ from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.opened import RANKER_SIGNATURE
 from paddle_ranker.options import Options, main_of, option
 
-_PARAMETERS = "pdiparams"
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,10 @@ def find_exported(folder: Path, model: Optional[str], parameters: Optional[str])
     prefix, _, ending = (model or f".{GRAPH_FORMATS[0]}").rpartition(".")
     if ending not in GRAPH_FORMATS:
         raise UsageError(f"--model_filename {model}: must end in .pdmodel or .json")
-    if parameters is not None and model is not None and parameters != f"{prefix}.{_PARAMETERS}":
-        raise UsageError(f"--params_filename {parameters}: the parameters of {model} are in {prefix}.{_PARAMETERS}")
-    exported = open_exported(folder, MODEL, prefix or (parameters or "").removesuffix(f".{_PARAMETERS}") or None)
+    exported = open_exported(folder, MODEL, prefix or None)
+    if parameters not in (None, exported.parameters.name):
+        own = exported.parameters.name
+        raise UsageError(f"--params_filename {parameters}: the parameters of {exported.program.name} are in {own}")
     if exported.signature.input_names != INPUTS:
         raise identify(folder).refusal("an exported ranker or tower")
     if exported.is_for_serving:

@@ -437,8 +437,8 @@ def test_a_folder_without_head_or_of_another_architecture(tmp_path: Path) -> Non
     folder = write_folder(tmp_path / "hf", "xlm-roberta")
     change_json(folder / "config.json", architectures=["XLMRobertaModel"])
     assert identify(folder).kind is None
-    with pytest.raises(CheckpointError, match="not a trained ranker"):
-        load_single(folder)
+    with pytest.raises(CheckpointError, match="transformers, not a ranker"):
+        load_model(folder, RANKER)
     assert start_ranker(folder, Fresh("pairwise")).new_parts == ["head", "match_embeddings"]
     change_json(folder / "config.json", model_type="t5")
     with pytest.raises(CheckpointError, match="model_type is 't5'"):
@@ -455,8 +455,8 @@ def test_a_head_of_more_classes_is_left_out(tmp_path: Path, case: str, head: str
     save_file({**theirs, **three}, folder / "model.safetensors", {"format": "pt"})
     change_json(folder / "config.json", id2label={"0": "entailment", "1": "neutral", "2": "contradiction"})
     assert identify(folder).kind is None and sorted(read_model(folder).left_over) == sorted(three)
-    with pytest.raises(CheckpointError, match="a head of one or two classes"):
-        load_single(folder)
+    with pytest.raises(CheckpointError, match="not a ranker .its head tells 3 classes apart"):
+        load_model(folder, RANKER)
     started = start_ranker(folder, Fresh("pairwise"))
     assert started.new_parts == ["head", "match_embeddings"]
     for name, value in started.network.encoder.state_dict().items():

@@ -20,7 +20,6 @@ from paddle_ranker.model.opened import RANKER_SIGNATURE
 from paddle_ranker.options import Options, main_of, option
 
 
-
 @dataclass(frozen=True)
 class ExportServingOptions(Options):
     """Options of the commands that export for Paddle Serving."""

@@ -455,7 +455,7 @@ def test_a_head_of_more_classes_is_left_out(tmp_path: Path, case: str, head: str
     save_file({**theirs, **three}, folder / "model.safetensors", {"format": "pt"})
     change_json(folder / "config.json", id2label={"0": "entailment", "1": "neutral", "2": "contradiction"})
     assert identify(folder).kind is None and sorted(read_model(folder).left_over) == sorted(three)
-    with pytest.raises(CheckpointError, match="not a ranker .its head tells 3 classes apart"):
+    with pytest.raises(CheckpointError, match=r"not a ranker .its head tells 3 classes apart"):
         load_model(folder, RANKER)
     started = start_ranker(folder, Fresh("pairwise"))
     assert started.new_parts == ["head", "match_embeddings"]

@@ -27,7 +27,6 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import STATIC_PARAMETERS, ModelType, Role, identify
 from paddle_ranker.model.opened import (
     RANKER_SIGNATURE,
-    SERVER,
     EncoderT,
     ExportFacts,
     InfoT,
@@ -196,7 +195,10 @@ def exporting_again(folder: Path, paddle_version: str) -> str:
     The other version of Paddle still needs the export in `folder`.
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
-    then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if identify(folder).form == SERVER else ""
+    found = identify(folder)
+    serves = found.kind is not None and found.info is not None
+    serves = serves and is_for_serving(found.info.export, found.kind.signature(found.info))
+    then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if serves else ""
     return f"export the ranker again with this Paddle, beside this one, and give that: {EXPORT} {beside}{then}"
 
 

@@ -725,6 +725,7 @@ class Searcher(Generic[C]):
     ) -> list[Search]:
         """Search as `search_many` does, and return each finished `Search` with what its stages found."""
         refuse_text(queries, "queries")
+        refuse_text(sort, "sort")
         require_count(top_k, "top_k")
         queries = list_texts(queries, "queries")
         fused = parse_fusion(fusion) if isinstance(fusion, str) else fusion or self.settings.fusion

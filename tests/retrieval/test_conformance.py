@@ -26,7 +26,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import FORMAT, IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.milvus import MilvusRows
 from tests.checkout import ONCE
 from tests.retrieval.oracle import meets
@@ -244,7 +244,7 @@ def test_damage_other_folders_and_a_second_writer_are_told(tmp_path: Path) -> No
     text = (folder / "index.json").read_text(encoding="utf-8")
     for damage, says in (
         (text[:50], "damaged"),
-        (text.replace('"format": 7', '"format": 6'), "build it anew"),
+        (text.replace(f'"format": {FORMAT}', '"format": 6'), "build it anew"),
         (text.replace('"b": 0.75', '"b": 1.5'), "damaged"),
         (text.replace("segment-", "../x-"), "damaged"),
         ("[]", "damaged"),

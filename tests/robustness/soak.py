@@ -51,7 +51,7 @@ from tests.tiny import write_exported, write_tower
 
 CONNECTIONS, QUEUE_PAIRS, PAIRS, DEADLINE_SECONDS = 1200, 600, 100, 30  # the server's limits
 _ATTACK_EVERY, _RELOAD_EVERY = 0.2, 45.0  # seconds between two attacks, and between two reloads
-_EXPECTED = (200, 400, 413, 422, 429, 503)  # statuses that may answer an attack
+_EXPECTED = (200, 400, 413, 431, 422, 429, 503)  # statuses that may answer an attack
 _CAPACITY_SECONDS, _CAPACITY_CLIENTS = 2.0, 8
 _SHARE = 0.5  # of the capacity found, below the limits
 _BELOW, _ABOVE = (1, 10), (50, 50)  # titles a request

@@ -158,7 +158,7 @@ def test_a_bad_row_far_into_the_file_leaves_no_output(predict: Predict, tmp_path
 @pytest.mark.parametrize(
     ("ranker", "arguments", "message"),
     [
-        (".", [], "there is no model_state.pdparams in it"),
+        (".", [], "is an empty folder, not a ranker"),
         ("pairwise", ["--precision", "fp16"], "fp16 needs --device gpu"),
         ("pairwise", ["--engine", "onxx"], "did you mean onnx?"),
         ("pairwise", ["--device", "gpu:9"], "type --device cpu"),

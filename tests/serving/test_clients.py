@@ -331,7 +331,7 @@ def test_the_scripts_print_the_contract_s_lines_and_say_how_a_server_starts(
     ("script", "arguments", "status", "words"),
     [
         ("cpp/http_client.py", ["--query", "a"], 2, "--query and --title belong together"),
-        ("cpp/rpc_client.py", ["--model_dir", "."], 1, "has no ranker.json"),
+        ("cpp/rpc_client.py", ["--model_dir", "."], 1, "is an empty folder, not a ranker"),
         ("cpp/rpc_client.py", ["--client", "native", "--model_dir", "."], 2, "give --model_dir serving_client"),
         ("python/rpc_client.py", ["--service", "ernie", "--input_file", "no"], 1, "no"),
     ],

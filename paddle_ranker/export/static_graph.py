@@ -8,6 +8,7 @@ and with Paddle Inference from the written files; if the scores differ, it leave
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -129,6 +130,7 @@ def write_static_model(network: nn.Layer, target: Path, signature: Signature = R
     """Write `network` as `<target>.json` or `<target>.pdmodel`, and `<target>.pdiparams`."""
     network.eval()
     spec = [InputSpec(list(array.shape), array.dtype, array.name) for array in signature.inputs]
+    _let_conversions_nest()
     static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
     try:
         with warnings.catch_warnings():
@@ -191,3 +193,15 @@ def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -
 
 
 _ENDINGS = (*GRAPH_FORMATS, "pdiparams", "onnx", "onnx.data", "int8.onnx", "int8.onnx.data")
+
+
+def _let_conversions_nest() -> None:
+    """Let Paddle convert a function while it converts another one.
+
+    To see whether a call is one of its own, Paddle 3 evaluates the call's source, which may convert a function; the
+    lock around conversions would then wait for its own thread without end.
+    """
+    from paddle.jit.dy2static import program_translator
+
+    if isinstance(getattr(program_translator, "_CACHE_LOCK", None), type(threading.Lock())):
+        program_translator._CACHE_LOCK = threading.RLock()

@@ -91,7 +91,8 @@ def attend_banded(
         return attend(q, k, v, mask, heads, dropout)
     reach = _reach(window, block)
     apart = np.arange(-reach * block, (reach + 1) * block) - np.arange(block)[:, None]
-    band = paddle.to_tensor(np.where(np.abs(apart) > window, np.float32(MASKED), np.float32(0))).astype(mask.dtype)
+    far = np.where(np.abs(apart) > window, np.float32(MASKED), np.float32(0))
+    band = paddle.to_tensor(far).astype(mask.dtype)
     if not global_tokens:
         return attend_in_blocks(q, k, v, near_keys(mask, reach, block) + band, heads, dropout, reach, block)
     # Global tokens are apart from the band, or else a token would attend to them twice.

@@ -69,6 +69,12 @@ def test_an_index_is_changed_and_measured(index: Index) -> None:
             index.evaluate({"mouse": ["nobody"]})
 
 
+def test_a_title_that_is_named_is_searched_whatever_its_name(tmp_path: Path) -> None:
+    frame = pandas.DataFrame(ROWS).rename(columns={"name": "Product Name"})
+    index = Index.build(frame, tmp_path / "index", title="Product Name", text="description")
+    assert index.search("quiet mouse 12")[0].title == "Quiet mouse 12"
+
+
 def test_texts_and_documents_are_rows_too(tmp_path: Path) -> None:
     texts = Index.build(["水稻病害诊断", "老年人护理"], tmp_path / "texts")
     assert [hit.text for hit in texts.search("水稻")] == ["水稻病害诊断"]

@@ -35,7 +35,7 @@ from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, na
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import Skips
-from paddle_ranker.data.spellings import Spelling, Spellings
+from paddle_ranker.data.spellings import Spelling, Spellings, is_no_value
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.options import TAB, DocumentOptions, note
 from paddle_ranker.options.input_files import paths_of
@@ -47,6 +47,7 @@ _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SEPARATOR_LINE = re.compile("sep=(.)\r?\n", re.IGNORECASE)  # the first line of some spreadsheets' files
 _TITLES = ("title", "name", "subject", "headline", *(one for one in HEADING if not one.isascii()), "名称", "书名")
 _TEXTS = (*TEXT, *DESCRIPTION)
+_SQL = re.compile(r"^(COPY .* FROM stdin;|INSERT INTO |CREATE TABLE )", re.MULTILINE)
 _QUOTED = re.compile(r'^"', re.MULTILINE)  # a line that begins with a quoted cell
 _ID_NAME = re.compile(
     r"((.*_)?(unnamed.*|id|no|nr|num|nummer|number|sku|key|code|uid|guid|uuid|isbn|ean|gtin|asin|slug)|.*(编号|号码|id))?"
@@ -217,8 +218,8 @@ class _Table:
         self._spellings = dict[str, Spelling]()
         if self._dialect is not None:
             comma = any(one.spellings.has_decimal_comma for one in columns.values())
-            for name in columns.keys() - {*self.roles.values()}:
-                spelling = columns[name].spellings.chosen(comma)
+            for name, one in columns.items():
+                spelling = None if name in self.roles.values() else one.spellings.chosen(comma)
                 if spelling is not None:
                     self._spellings[name] = spelling
         self._print(columns)
@@ -235,8 +236,8 @@ class _Table:
             named = dict[str, Any]()
             for name, value in row.items():
                 spelling = self._spellings.get(name)
-                if spelling is not None and isinstance(value, str) and value.strip():
-                    value = spelling.read(value)
+                if spelling is not None and isinstance(value, str):
+                    value = None if is_no_value(value) else spelling.read(value)
                 if value is not None and (value != "" or not is_table):
                     named[names.get(name, f"{name}_" if name in ("id", "text") else name)] = value
             if title is not None and not named.get("text"):
@@ -255,11 +256,17 @@ class _Table:
         names, has_header = None, True
         if self._dialect is not None:
             names, has_header = self._dialect.names, self._dialect.has_header
+        id: Any = None  # of the next row, from an action before it
         for place, (number, row) in enumerate(self._cells()):
             if isinstance(row, BadRow):
                 yield number, row
             elif isinstance(row, dict):
-                yield from ((number, one) for one in _unwrapped(row))
+                if (action := _action(row)) is not None:
+                    id = action.get("_id")
+                    continue
+                for one in _unwrapped(row):
+                    yield number, one if id is None else {"_id": id, **one}
+                id = None
             elif place == 0 and has_header:
                 names = names or _column_names(row)
             elif names is not None:
@@ -285,6 +292,10 @@ class _Table:
         """Return how a text file holds a table; None: it holds lines of text."""
         with open_text(self.path, encoding) as stream:
             sample = stream.read(_SAMPLE_BYTES).decode("utf-8", "ignore").removeprefix("\ufeff")
+        if _SQL.search(sample):
+            raise DataError(
+                f"{self.path}: SQL, expected a table; write one with \\copy (SELECT ...) TO 'file.csv' CSV HEADER"
+            )
         said, quote = _SEPARATOR_LINE.match(sample), '"'
         self._has_separator_line = said is not None
         if separator == TAB:
@@ -328,17 +339,31 @@ class _Table:
             found.append(
                 f"a table, columns separated by {_SEPARATORS.get(self._dialect.separator, self._dialect.separator)}"
             )
+            if not self._dialect.has_header:
+                found.append("the first row is a document (--header true if it names columns)")
         if self._dialect is not None or self.roles != {role: role for role in self.roles}:
             found.append(" ".join(f"--{role}_column {shlex.quote(self.roles.get(role, NO_COLUMN))}" for role in ROLES))
         if found:
-            note(f"{self.path}: {'; '.join(found)}")
+            _note(f"{self.path}: {'; '.join(found)}")
         for name, spelling in self._spellings.items():
             example = columns[name].example
             value = json.dumps(spelling.read(example), ensure_ascii=False)
-            note(f"{self.path}: {name}: {spelling.name}, {quoted(example)} is {value}")
-        for name, one in columns.items():
-            if one.spellings.is_doubtful and name not in self._spellings and self._dialect is not None:
-                note(f"{self.path}: {name} stays text, for no value tells whether days or months come first")
+            _note(f"{self.path}: {name}: {spelling.name}, {quoted(example)} is {value}")
+        for name, one in columns.items() if self._dialect is not None else ():
+            stays, values = f"{self.path}: {name} stays text", one.spellings
+            if name in self._spellings or name in self.roles.values() or not values.count:
+                continue
+            if values.is_doubtful:
+                _note(f"{stays}, for no value tells whether days or months come first")
+            elif values.count > values.numbers > values.count / 2:
+                others = values.count - values.numbers
+                _note(f"{stays}: {others:,} of {values.count:,} values are no numbers, such as {listed(values.others)}")
+
+
+@lru_cache(maxsize=256)
+def _note(text: str) -> None:
+    """Print a note once, however often a file is opened."""
+    note(text)
 
 
 def _sniffed(sample: str) -> Optional[tuple[str, str]]:
@@ -358,7 +383,7 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
 def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:
     """Return how many columns have a first cell unlike the others; negative: more are alike."""
     names = [*map(plain_name, first)]
-    if len({*filter(None, names)}) < len([*filter(None, names)]) or names.count("") > 1:
+    if 2 * len({*names}) <= len(names):
         return -1
     if any(number_of(cell) is not None or len(cell) > _LONGEST_NAME for cell in names):
         return -1
@@ -376,7 +401,7 @@ def _column_names(cells: Sequence[str]) -> tuple[str, ...]:
     """Return names for columns: in lower case, `_` for what options cannot hold, each another one."""
     names = list[str]()
     for place, cell in enumerate(cells):
-        name = re.sub(r"[^\w.-]+", "_", plain_name(cell)).strip("_") or f"column_{place + 1}"
+        name = re.sub(r"[^\w.-]+", "_", plain_name(cell)).strip("_.") or f"column_{place + 1}"
         names.append(name if name not in names else f"{name}_{place + 1}")
     return tuple(names)
 
@@ -386,15 +411,21 @@ def _undumped(cell: str) -> str:
 
 
 def _unwrapped(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the documents in what Elasticsearch writes (hits, `_source`, actions before documents), else the row."""
+    """Yield the documents in what Elasticsearch writes (hits, `_source`), else the row."""
     hits = row.get("hits")
     if isinstance(hits, dict) and isinstance(hits.get("hits"), list):
         for hit in hits["hits"]:
             yield from _unwrapped(hit) if isinstance(hit, dict) else ()
     elif isinstance(row.get("_source"), dict):
         yield {**({"_id": row["_id"]} if "_id" in row else {}), **row["_source"]}
-    elif not (len(row) == 1 and isinstance(action := next(iter(row.values())), dict) and "_index" in action):
+    else:
         yield row
+
+
+def _action(row: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
+    """Return the action of a line of Elasticsearch's bulk format, which stands before its document; None for others."""
+    action = next(iter(row.values())) if len(row) == 1 else None
+    return action if isinstance(action, dict) and "_index" in action else None
 
 
 class _Column:

@@ -11,7 +11,9 @@ codes with a zero before their digits stay texts.
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -21,13 +23,19 @@ from typing import NamedTuple, Optional, Union
 Cell = Union[bool, int, float, str, list[str]]
 Read = Callable[[str], Cell]  # raises ValueError for a cell of another spelling
 
-_UNITS = (
-    "(?:[€$£¥₩₹₽฿元円%]|EUR|USD|GBP|CHF|CNY|RMB|JPY|CAD|AUD|PLN|SEK|NOK|DKK|kr|zł|Kč|kg|g|km|m|cm|mm|ml|l|GB|MB|KB|TB)?"
-)
+_CURRENCIES = "[€$£¥₩₹₽฿元円]|EUR|USD|GBP|CHF|CNY|RMB|JPY|CAD|AUD|PLN|SEK|NOK|DKK|INR|HUF|kr|zł|Kč|Ft"
+_UNITS = f"(?:{_CURRENCIES}|%|kg|g|km|m|cm|mm|ml|l|GB|MB|KB|TB)?"
 _NUMBER = re.compile(rf"(?P<before>{_UNITS}) ?(?P<sign>[-+]?)(?P<digits>\d[\d.,' ]*?) ?(?P<after>{_UNITS})")
 _PLAIN = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ].*)?)?")
-_TYPOGRAPHY = str.maketrans("\u00a0\u202f\u2009\u2212’", "   -'")
+_TYPOGRAPHY = str.maketrans("\u2212’", "-'")
+# As people and pandas write that there is no value; a text is one of these only among values of another type.
+NO_VALUES = frozenset(
+    ["", "nan", "-nan", "n/a", "#n/a", "#n/a n/a", "na", "#na", "n.a.", "null", "none", "<na>", "nat"]
+    + ["-", "--", "\u2013", "\u2014"]
+    + [f"{sign}1.#{name}" for sign in ("", "-") for name in ("ind", "qnan")]
+)
+_ITEM = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)")\s*(?:,|$)""")
 _MARKS = {".": ",", ",": "."}  # the mark of thousands by that of decimals
 _TRUTHS = (
     ("yes", "no"), ("y", "n"), ("ja", "nein"), ("ja", "nee"), ("wahr", "falsch"), ("oui", "non"), ("vrai", "faux"),
@@ -42,6 +50,7 @@ _TIMES = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:
 _SEPARATORS = (", ", "; ", ";", "|", "、")
 _LONGEST_ITEM, _LONGEST = 40, 100  # characters of an item of a list, and of any other value
 _MANY_ITEMS = 1.2  # items of a value on average, from which values are lists
+_SHOWN = 3  # values that are no numbers, in a message
 _MOST_ITEMS = 1 << 16  # distinct items of a list that are counted
 
 
@@ -62,24 +71,31 @@ class Spellings:
     def __init__(self) -> None:
         self.count = 0
         self._needs_none, self._has_point = True, False
+        self.numbers, self.others = 0, dict[str, None]()  # how many values are numbers; the first that are none
         self._left = dict(_SPELLINGS)
         self._units: set[tuple[str, str]] = set()
         self._items = {separator: Counter[str]() for separator in _SEPARATORS}
 
     def add(self, cell: str) -> None:
         """Take a value of the column into account."""
-        self.count += 1
         cell = cell.strip()
+        if is_no_value(cell):
+            return
+        self.count += 1
+        if _is_number(cell):
+            self.numbers += 1
+        elif len(self.others) < _SHOWN:
+            self.others[cell] = None
         self._needs_none &= bool(_PLAIN.fullmatch(cell) or _ISO.fullmatch(cell))
         self._has_point |= "." in cell
-        if len(cell) > _LONGEST:
+        if len(cell) > _LONGEST and not cell.startswith("["):
             self._left.clear()
         for name, read in [*self._left.items()]:
             try:
                 read(cell)
             except ValueError:
                 del self._left[name]
-        if self._left and (match := _NUMBER.fullmatch(cell.translate(_TYPOGRAPHY))):
+        if self._left and (match := _NUMBER.fullmatch(_plain(cell))):
             self._units.add((match["before"], match["after"]))
         for separator, items in [*self._items.items()]:
             split = cell.split(separator, _MOST_ITEMS)
@@ -115,12 +131,12 @@ class Spellings:
     @property
     def is_doubtful(self) -> bool:
         """Whether the values are dates, and none of them tells whether days or months come first."""
-        return any(f"dates as {one}{time}" in self._left and f"dates as {other}{time}" in self._left
+        return self.count > 0 and any(f"dates as {one}{time}" in self._left and f"dates as {other}{time}" in self._left
                    for one, other in _AMBIGUOUS for time in _TIMES)  # fmt: skip
 
 
 def _read_number(decimal: str, cell: str) -> Union[int, float]:
-    match = _NUMBER.fullmatch(cell.strip().translate(_TYPOGRAPHY))
+    match = _NUMBER.fullmatch(_plain(cell))
     if match is None:
         raise ValueError("no number")
     whole, mark, rest = match["digits"].strip().partition(decimal)
@@ -144,12 +160,52 @@ def _read_date(style: str, cell: str) -> str:
     return moment.isoformat() if "%H" in style or "%I" in style else moment.date().isoformat()
 
 
+def _read_written_list(cell: str) -> list[str]:
+    """Read a list as Python and JSON write it: `['a', 'b']`."""
+    text = cell.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        raise ValueError("no list")
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        items, inner, place = [], text[1:-1], 0
+        while place < len(inner):
+            match = _ITEM.match(inner, place)
+            if match is None:
+                raise ValueError("no list of texts") from None
+            items.append(match[1] if match[1] is not None else match[2])
+            place = match.end()
+    if not all(isinstance(item, (str, int, float)) for item in items):
+        raise ValueError("no list of texts and numbers")
+    return items
+
+
+def is_no_value(cell: str) -> bool:
+    """Return whether a text stands for no value, such as `N/A`."""
+    return len(cell) < 32 and cell.strip().lower() in NO_VALUES
+
+
+def _plain(cell: str) -> str:
+    return unicodedata.normalize("NFKC", cell.strip()).translate(_TYPOGRAPHY)
+
+
+def _is_number(cell: str) -> bool:
+    for decimal in _MARKS:
+        try:
+            _read_number(decimal, cell)
+        except ValueError:
+            continue
+        return True
+    return False
+
+
 def _read_list(separator: str, cell: str) -> list[str]:
     return [item for item in map(str.strip, cell.split(separator)) if item]
 
 
 # By precedence. A decimal point comes before a decimal comma, by which `1,234` would be another number.
 _SPELLINGS: dict[str, Read] = {
+    "lists as ['a', 'b']": _read_written_list,
     "numbers as 1,234.5": partial(_read_number, "."),
     "numbers as 1.234,5": partial(_read_number, ","),
     **{f"truth values as {'/'.join(words)}": partial(_read_truth, words) for words in _TRUTHS},

@@ -436,7 +436,12 @@ def infer(
                 values.setdefault(name, _Values()).add(value)
     names = {one.name for one in declared}
     has_title = any(one.title for one in declared)
-    titles = [name for known in (title, *_TITLES) for name in values if name.lower() == known and name not in names]
+    titles = [
+        name
+        for known in (title, *_TITLES)
+        for name in values
+        if known is not None and name.lower() == known.lower() and name not in names
+    ]
     found = list(declared)
     for name in sorted(values.keys() - names):
         found.append(values[name].field(name, not has_title and titles[:1] == [name], characters / count))
@@ -454,5 +459,5 @@ def table(schema: Schema, examples: Mapping[str, object]) -> list[str]:
     """Return the schema as lines for people, a field each, as `--field` takes it."""
     rows = [str(one) for one in (*schema.fields, *(one for one in schema.words if one not in schema.fields))]
     width = max(map(len, rows), default=0)
-    shown = {one: brief(str(examples.get(one.partition(":")[0], ""))) for one in rows}
+    shown = {one: brief(" ".join(str(examples.get(one.partition(":")[0], "")).split())) for one in rows}
     return [f"  {one:{width}}  {shown[one]}".rstrip() for one in rows]

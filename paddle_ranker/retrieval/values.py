@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import NamedTuple, Optional, Union
 
 from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.spellings import is_no_value
 from paddle_ranker.lexical.analyser import analyser
 
 # Kinds of values, in the order in which a field that holds several is sorted.
@@ -41,11 +42,6 @@ _DATE = re.compile(
 _LONGEST_DATE, _MOST_DIGITS = 64, 309  # characters; digits of the largest doubles
 _WHOLE = re.compile(r"[+-]?\d+")
 _PLAIN = re.compile(r"\s*-?(?:0|[1-9]\d*|(?=\.))(?:\.\d*)?(?:[eE][+-]?\d+)?\s*", re.ASCII)
-# As pandas reads and writes them; a text is one of these only in a field of another type.
-_NO_VALUE = frozenset(
-    ["", "nan", "-nan", "n/a", "#n/a", "#n/a n/a", "na", "#na", "null", "none", "<na>", "nat"]
-    + [f"{sign}1.#{name}" for sign in ("", "-") for name in ("ind", "qnan")]
-)
 _EQUALITIES = ("=", "!=", "in")
 Number = Union[int, float]
 
@@ -271,7 +267,7 @@ def moment_text(moment: int, unit: int) -> str:
 def _is_missing(value: object) -> bool:
     if isinstance(value, float):
         return math.isnan(value)
-    return value is None or (isinstance(value, str) and len(value) < 32 and value.strip().lower() in _NO_VALUE)
+    return value is None or (isinstance(value, str) and is_no_value(value))
 
 
 def _number(value: object) -> Optional[Value]:

@@ -16,7 +16,7 @@ import pytest
 
 from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.data.spellings import Spellings
+from paddle_ranker.data.spellings import Spellings, is_no_value
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import DocumentOptions
 
@@ -105,7 +105,7 @@ WRITERS: dict[str, tuple[str, bytes, DocumentRow]] = {
             json.dumps({"index": {"_index": "p", "_id": f"x{n}"}}) + "\n" + json.dumps({"body": text(n)}) + "\n"
             for n in NUMBERS
         ).encode(),
-        DocumentRow(text(4), None, {}),
+        DocumentRow(text(4), "x4", {}),
     ),
     "Elasticsearch, an answer": (
         "a.json",
@@ -245,6 +245,12 @@ def test_a_row_without_text_is_a_document_and_one_of_another_width_is_named(tmp_
         (["$1,299.00", "$5"], [1299.0, 5]),
         (["1 234,5", "7"], [1234.5, 7]),
         (["12 %", "3 %"], [12, 3]),
+        (["￥59.00", "￥1,200.50"], [59.0, 1200.5]),
+        (["990 Ft", "1 200 Ft"], [990, 1200]),
+        (["$1.50", "N/A", "-"], [1.5]),
+        (["ja", "nein", "n.a."], [True, False]),
+        (["['a', 'b']", "['c']", "[]"], [["a", "b"], ["c"], []]),
+        (['["a", "b"]', '["c, d"]'], [["a", "b"], ["c, d"]]),
         (["5 kg", "3 g"], None),
         (["00001", "00002"], None),
         (["1.2.3", "4.5.6"], None),
@@ -266,7 +272,8 @@ def test_a_column_has_one_spelling_or_stays_as_it_is(cells: list[str], values: O
     for cell in cells:
         spellings.add(cell)
     chosen = spellings.chosen()
-    assert (None if chosen is None else [chosen.read(cell) for cell in cells]) == values
+    there = [cell for cell in cells if not is_no_value(cell)]
+    assert (None if chosen is None else [chosen.read(cell) for cell in there]) == values
 
 
 def test_what_other_columns_say_decides_doubts() -> None:
@@ -276,6 +283,24 @@ def test_what_other_columns_say_decides_doubts() -> None:
             spellings.add(cell)
         chosen = spellings.chosen(decimal_comma=True)
         assert chosen is not None and [chosen.read(cell) for cell in cells] == values
+
+
+def test_what_stays_as_it_is_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    rows = [
+        ["id", "text", "weight", "Notes", "Notes"],
+        *([n, text(n), "unknown" if n == 3 else n, "", "x"] for n in NUMBERS),
+    ]
+    path.write_bytes(written(rows))
+    assert len(documents(path)) == len(documents(path)) == ROWS
+    said = capsys.readouterr().err
+    assert said.count("weight stays text: 1 of 60 values are no numbers, such as unknown") == 1
+    path.write_bytes(written([[n, name(n), text(n)] for n in NUMBERS]))
+    documents(path)
+    assert "the first row is a document (--header true" in capsys.readouterr().err
+    path.write_text("CREATE TABLE a (b text);\nCOPY a (b) FROM stdin;\nx\n\\.\n")
+    with pytest.raises(DataError, match="SQL, expected a table"):
+        documents(path)
 
 
 def test_a_doubtful_header_is_asked_about(tmp_path: Path) -> None:

@@ -196,8 +196,8 @@ def exporting_again(folder: Path, paddle_version: str) -> str:
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
     found = identify(folder)
-    serves = found.kind is not None and found.info is not None
-    serves = serves and is_for_serving(found.info.export, found.kind.signature(found.info))
+    kind, info = found.kind, found.info
+    serves = kind is not None and info is not None and is_for_serving(info.export, kind.signature(info))
     then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if serves else ""
     return f"export the ranker again with this Paddle, beside this one, and give that: {EXPORT} {beside}{then}"
 

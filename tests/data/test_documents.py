@@ -287,7 +287,7 @@ def test_what_other_columns_say_decides_doubts() -> None:
 
 def test_what_stays_as_it_is_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.csv"
-    rows = [
+    rows: list[list[object]] = [
         ["id", "text", "weight", "Notes", "Notes"],
         *([n, text(n), "unknown" if n == 3 else n, "", "x"] for n in NUMBERS),
     ]

@@ -287,11 +287,9 @@ def test_what_other_columns_say_decides_doubts() -> None:
 
 def test_what_stays_as_it_is_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.csv"
-    rows: list[list[object]] = [
-        ["id", "text", "weight", "Notes", "Notes"],
-        *([n, text(n), "unknown" if n == 3 else n, "", "x"] for n in NUMBERS),
-    ]
-    path.write_bytes(written(rows))
+    head: list[object] = ["id", "text", "weight", "Notes", "Notes"]
+    rows: list[list[object]] = [[n, text(n), "unknown" if n == 3 else n, "", "x"] for n in NUMBERS]
+    path.write_bytes(written([head, *rows]))
     assert len(documents(path)) == len(documents(path)) == ROWS
     said = capsys.readouterr().err
     assert said.count("weight stays text: 1 of 60 values are no numbers, such as unknown") == 1

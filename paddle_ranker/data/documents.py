@@ -45,7 +45,8 @@ _SAME_WIDTH = 0.9  # share of a table's rows that have equally many cells, at le
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SEPARATOR_LINE = re.compile("sep=(.)\r?\n", re.IGNORECASE)  # the first line of some spreadsheets' files
-_TITLES = ("title", "name", "subject", "headline", *(one for one in HEADING if not one.isascii()), "名称", "书名")
+# Names of columns that are titles, as people give them, the first of them first
+TITLES = ("title", "name", "subject", "headline", *(one for one in HEADING if not one.isascii()), "名称", "书名")
 _TEXTS = (*TEXT, *DESCRIPTION)
 _SQL = re.compile(r"^(COPY .* FROM stdin;|INSERT INTO |CREATE TABLE )", re.MULTILINE)
 _QUOTED = re.compile(r'^"', re.MULTILINE)  # a line that begins with a quoted cell
@@ -137,7 +138,7 @@ def _document(row: Mapping[str, Any], joins_title: bool) -> Union[DocumentRow, B
             fields.update(value)
         elif name not in ("id", "text"):
             fields[name] = value
-    title = next((fields[name] for name in _TITLES if isinstance(fields.get(name), str) and fields[name].strip()), "")
+    title = next((fields[name] for name in TITLES if isinstance(fields.get(name), str) and fields[name].strip()), "")
     text: Any = row.get("text")
     id: Any = row.get("id")
     if text is None or text == "":
@@ -279,13 +280,17 @@ class _Table:
         if self._dialect is None:
             yield from read_rows(self.path)
             return
-        with open_text(self.path, self._dialect.encoding) as stream:
+        encoding, separator, quote = self._dialect[:3]
+        for number, row in self._separated(encoding, separator, quote):
+            yield number, [*map(_undumped, row)] if self._dialect.is_dump and not isinstance(row, BadRow) else row
+
+    def _separated(self, encoding: str, separator: str, quote: str) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
+        """Yield the rows of a text file, without empty lines and a first line for spreadsheets."""
+        with open_text(self.path, encoding) as stream:
             if self._has_separator_line:
                 stream.readline()
-            for number, row in separated_rows(self.path, stream, self._dialect.separator, self._dialect.quote):
-                if not isinstance(row, BadRow):
-                    yield number, [*map(_undumped, row)] if self._dialect.is_dump else row
-                elif row != EMPTY_LINE:
+            for number, row in separated_rows(self.path, stream, separator, quote):
+                if row != EMPTY_LINE:
                     yield number, row
 
     def _found(self, encoding: str, separator: str, header: Optional[bool]) -> Optional[_Dialect]:
@@ -303,7 +308,8 @@ class _Table:
             if dialect is None:
                 return None
             separator, quote = dialect
-        rows = self._sample(encoding, separator, quote)
+        sampled = islice(self._separated(encoding, separator, quote), _SAMPLE_ROWS)
+        rows = [row for _, row in sampled if not isinstance(row, BadRow)]
         widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         is_named = bool(rows) and names_columns(rows[0])
@@ -322,13 +328,6 @@ class _Table:
         is_dump = not quote and any(cell == _NO_VALUE for row in rows for cell in row)
         names = _column_names(rows[0]) if header else tuple(f"column_{place + 1}" for place in range(width))
         return _Dialect(encoding, separator, quote, names, header, is_dump)
-
-    def _sample(self, encoding: str, separator: str, quote: str) -> list[list[str]]:
-        with open_text(self.path, encoding) as stream:
-            if self._has_separator_line:
-                stream.readline()
-            rows = islice(separated_rows(self.path, stream, separator, quote), _SAMPLE_ROWS)
-            return [row for _, row in rows if not isinstance(row, BadRow)]
 
     def _print(self, columns: Mapping[str, _Column]) -> None:
         """Print what was found, as the options that say the same."""
@@ -477,7 +476,7 @@ def _roles(columns: Mapping[str, _Column], chosen: Mapping[str, str], path: str)
             roles[role] = named
     total = max((one.count for one in columns.values()), default=0)
     free = {name: one for name, one in columns.items() if name not in roles.values() and one.count}
-    for role, known in (("id", ID), ("text", _TEXTS), ("title", _TITLES)):
+    for role, known in (("id", ID), ("text", _TEXTS), ("title", TITLES)):
         named = next((name for one in known for name in free if key_of(plain_name(name)) == one), None)
         if role not in chosen and named is not None:
             roles[role] = named

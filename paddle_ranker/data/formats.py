@@ -14,6 +14,7 @@ import io
 import json
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -246,13 +247,13 @@ def found_encoding(path: str) -> str:
     """Return the encoding of a text file: UTF-8 unless most lines beyond ASCII are in another one."""
     import charset_normalizer
 
-    odd, wrong, others = list[bytes](), 0, 0
+    odd, wrong, others = deque[bytes](maxlen=_ODD_LINES), 0, 0
     with _open(path) as stream:
         for line in stream:
             if not line.isascii() and (len(odd) < _ODD_LINES or not wrong):
                 others += 1
                 wrong += not _is_utf8(line)
-                odd = [*odd[-_ODD_LINES:], line]
+                odd.append(line)
     if 2 * wrong <= others:
         return "utf-8"
     text = b"".join(line for line in odd if not _is_utf8(line))

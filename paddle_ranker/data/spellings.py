@@ -82,7 +82,8 @@ class Spellings:
         if is_no_value(cell):
             return
         self.count += 1
-        if _is_number(cell):
+        match = _NUMBER.fullmatch(_plain(cell))
+        if match is not None and _is_number(cell):
             self.numbers += 1
         elif len(self.others) < _SHOWN:
             self.others[cell] = None
@@ -95,7 +96,7 @@ class Spellings:
                 read(cell)
             except ValueError:
                 del self._left[name]
-        if self._left and (match := _NUMBER.fullmatch(_plain(cell))):
+        if self._left and match is not None:
             self._units.add((match["before"], match["after"]))
         for separator, items in [*self._items.items()]:
             split = cell.split(separator, _MOST_ITEMS)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional, Protocol
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.documents import TITLES
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
@@ -32,16 +33,6 @@ TEXT = "text"  # name of the field that every document has, and of its type
 TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0  # the first is that of summaries, too
 _SUMMARISED = 4  # times as many characters as a field's values have texts that the field is a summary of
 MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
-_TITLES = (
-    "title",
-    "name",
-    "subject",
-    "headline",
-    "标题",
-    "题目",
-    "名称",
-    "书名",
-)  # names of fields, as people give them
 _LONGEST_TITLE = 256  # characters of a title that a query may be
 _SHOWN = 8  # spellings of no value that are named
 _LONG = 40  # mean characters from which texts with several words are searched
@@ -438,7 +429,7 @@ def infer(
     has_title = any(one.title for one in declared)
     titles = [
         name
-        for known in (title, *_TITLES)
+        for known in (title, *TITLES)
         for name in values
         if known is not None and name.lower() == known.lower() and name not in names
     ]

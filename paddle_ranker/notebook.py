@@ -28,7 +28,7 @@ from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.contents import with_paths
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
-from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSettings, Where
+from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSettings, Where, open_query_towers
 from paddle_ranker.retrieval.shards import open_index
 
 if TYPE_CHECKING:
@@ -296,9 +296,7 @@ class Index:
         )
         if fusion is not None:
             settings = replace(settings, fusion=parse_fusion(fusion) if isinstance(fusion, str) else fusion)
-        for name, one in self._collection.info.vector_fields.items():
-            if one.tower is not None and name in (settings.by or (name,)):
-                self._collection.tower(name, self._options, self._batch_size)
+        open_query_towers(self._collection, settings, self._options, self._batch_size)
         if isinstance(ranker, (str, Path)):
             if str(ranker) not in self._rankers:
                 from paddle_ranker.scoring.ranker import Ranker

@@ -15,6 +15,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple, Optional, Union
@@ -99,7 +100,7 @@ class DocumentFile:
     @property
     def columns(self) -> Mapping[str, str]:
         """The columns that are `id`, `title` and `text` of the first file's documents, as far as there are any."""
-        return self._table(paths_of(self.path)[0]).roles
+        return self._named(paths_of(self.path)[0])[1]
 
     def report(self) -> str:
         """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
@@ -110,7 +111,8 @@ class DocumentFile:
         self.kept, self._skips = 0, Skips(self._rules.skip_bad_rows, name_files=len(paths) > 1)
         for path in paths:
             before = self.kept
-            for number, row in self._table(path).rows():
+            table, roles = self._named(path)
+            for number, row in table.rows(roles):
                 document = _document(row, self._joins_title) if isinstance(row, dict) else row
                 if not isinstance(document, DocumentRow):
                     self._skips.add(path, number, document.reason)
@@ -123,11 +125,15 @@ class DocumentFile:
                     f"{path}: no documents{'; ' * bool(self.skipped)}{self._skips.report()}; expected texts"
                 )
 
-    def _table(self, path: str) -> _Table:
+    def _named(self, path: str) -> tuple[_Table, dict[str, str]]:
+        """Return a file's table, and its columns that are id, title and text; print these the first time."""
         stat, rules = os.stat(path) if os.path.exists(path) else None, self._rules
-        chosen = tuple((role, name) for role in ROLES if (name := getattr(rules, f"{role}_column")) is not None)
-        version, known = stat and (stat.st_size, stat.st_mtime_ns), tuple(self._columns.items())
-        return _open_table(path, version, chosen, known, rules.separator, rules.header)
+        table = _open_table(path, stat and (stat.st_size, stat.st_mtime_ns), rules.separator, rules.header)
+        chosen = {role: name for role in ROLES if (name := getattr(rules, f"{role}_column")) is not None}
+        known = {role: name for role, name in self._columns.items() if name in table.columns}
+        roles = _roles(table.columns, {**known, **chosen}, path)
+        table.describe(roles)
+        return table, roles
 
 
 def _document(row: Mapping[str, Any], joins_title: bool) -> Union[DocumentRow, BadRow]:
@@ -183,30 +189,22 @@ class _Dialect(NamedTuple):
 def _open_table(
     path: str,
     version: object,
-    chosen: tuple[tuple[str, str], ...],
-    known: tuple[tuple[str, str], ...],
     separator: str,
     header: Optional[bool],
 ) -> _Table:
     """Return the table of a file; it is looked at once, as long as its `version` stays."""
-    return _Table(path, dict(chosen), dict(known), separator, header)
+    return _Table(path, separator, header)
 
 
 class _Table:
-    """The rows of a file as mappings, in which the columns of id and text have these names.
+    """The rows of a file, and what its columns hold.
 
-    chosen: names of columns by `id`, `title` and `text`, as the user names them; `none`: no column
-    known: the same, for what the user does not name, where there are such columns
     separator: of text files; tab: it is found
     header: whether the first row of a text file names the columns; None: that is found
-
-    Attributes: `roles`, the columns by `id`, `title` and `text`.
     """
 
-    def __init__(
-        self, path: str, chosen: Mapping[str, str], known: Mapping[str, str], separator: str, header: Optional[bool]
-    ) -> None:
-        """Read the whole file, and print what was found and chosen; raises `DataError` and `UsageError`."""
+    def __init__(self, path: str, separator: str, header: Optional[bool]) -> None:
+        """Read the whole file; raises `DataError`."""
         self.path = path
         self._encoding = found_encoding(path) if is_table_or_lines(path) else None
         self._dialect = None if self._encoding is None else self._found(self._encoding, separator, header)
@@ -214,29 +212,24 @@ class _Table:
         for _, row in self._named_rows():
             for name, value in row.items() if isinstance(row, dict) else ():
                 columns.setdefault(name, _Column()).add(value)
-        known = {role: name for role, name in known.items() if name in columns}
-        self.roles = _roles(columns, {**known, **chosen}, path)
-        self._spellings = dict[str, Spelling]()
-        if self._dialect is not None:
-            comma = any(one.spellings.has_decimal_comma for one in columns.values())
-            for name, one in columns.items():
-                spelling = None if name in self.roles.values() else one.spellings.chosen(comma)
-                if spelling is not None:
-                    self._spellings[name] = spelling
-        self._print(columns)
+        comma = any(one.spellings.has_decimal_comma for one in columns.values())
+        self.columns = {name: one.facts(comma) for name, one in columns.items()}
 
-    def rows(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
-        """Yield (number, row): a mapping, or why it is none; the number is that of its line in text files."""
-        id, title, text = map(self.roles.get, ROLES)
+    def rows(self, roles: Mapping[str, str]) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
+        """Yield (number, row): a mapping, in which the columns of id and text have these names, or why it is none.
+
+        The number is that of its line in text files.
+        """
+        id, title, text = map(roles.get, ROLES)
         names = {id: "id", title if text is None else text: "text"}
-        is_table = self._dialect is not None
+        is_table, spellings = self._dialect is not None, self._spellings(roles)
         for number, row in self._named_rows():
             if isinstance(row, BadRow):
                 yield number, row
                 continue
             named = dict[str, Any]()
             for name, value in row.items():
-                spelling = self._spellings.get(name)
+                spelling = spellings.get(name)
                 if spelling is not None and isinstance(value, str):
                     value = None if is_no_value(value) else spelling.read(value)
                 if value is not None and (value != "" or not is_table):
@@ -329,9 +322,14 @@ class _Table:
         names = _column_names(rows[0]) if header else tuple(f"column_{place + 1}" for place in range(width))
         return _Dialect(encoding, separator, quote, names, header, is_dump)
 
-    def _print(self, columns: Mapping[str, _Column]) -> None:
+    def _spellings(self, roles: Mapping[str, str]) -> dict[str, Spelling]:
+        """Return how the columns of a text file are read, except those that are id, title and text."""
+        columns = self.columns.items() if self._dialect is not None else ()
+        return {name: one.spelling for name, one in columns if one.spelling and name not in roles.values()}
+
+    def describe(self, roles: Mapping[str, str]) -> None:
         """Print what was found, as the options that say the same."""
-        found = list[str]()
+        found, columns, spellings = list[str](), self.columns, self._spellings(roles)
         if self._encoding not in (None, "utf-8"):
             found.append(f"text in {ENCODINGS.get(str(self._encoding), self._encoding)}")
         if self._dialect is not None:
@@ -340,23 +338,23 @@ class _Table:
             )
             if not self._dialect.has_header:
                 found.append("the first row is a document (--header true if it names columns)")
-        if self._dialect is not None or self.roles != {role: role for role in self.roles}:
-            found.append(" ".join(f"--{role}_column {shlex.quote(self.roles.get(role, NO_COLUMN))}" for role in ROLES))
+        if self._dialect is not None or roles != {role: role for role in roles}:
+            found.append(" ".join(f"--{role}_column {shlex.quote(roles.get(role, NO_COLUMN))}" for role in ROLES))
         if found:
             _note(f"{self.path}: {'; '.join(found)}")
-        for name, spelling in self._spellings.items():
+        for name, spelling in spellings.items():
             example = columns[name].example
             value = json.dumps(spelling.read(example), ensure_ascii=False)
             _note(f"{self.path}: {name}: {spelling.name}, {quoted(example)} is {value}")
         for name, one in columns.items() if self._dialect is not None else ():
-            stays, values = f"{self.path}: {name} stays text", one.spellings
-            if name in self._spellings or name in self.roles.values() or not values.count:
+            stays = f"{self.path}: {name} stays text"
+            if name in spellings or name in roles.values() or not one.values:
                 continue
-            if values.is_doubtful:
+            if one.is_doubtful:
                 _note(f"{stays}, for no value tells whether days or months come first")
-            elif values.count > values.numbers > values.count / 2:
-                others = values.count - values.numbers
-                _note(f"{stays}: {others:,} of {values.count:,} values are no numbers, such as {listed(values.others)}")
+            elif one.values > one.numbers > one.values / 2:
+                others = one.values - one.numbers
+                _note(f"{stays}: {others:,} of {one.values:,} values are no numbers, such as {listed(one.others)}")
 
 
 @lru_cache(maxsize=256)
@@ -427,8 +425,37 @@ def _action(row: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
     return action if isinstance(action, dict) and "_index" in action else None
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What the values of a column are.
+
+    count, values: how many cells hold something, and how many of them a value, unlike `N/A`
+    mean: characters of a value on average
+    codes: how many could be ids
+    are_different: whether all differ
+    are_texts: whether most have several words and differ, and they are neither dates nor lists
+    example: the first
+    spelling: how they are written, if they are no plain numbers, dates and texts
+    is_doubtful: whether they are dates of which none tells whether days or months come first
+    numbers: how many are numbers
+    others: the first that are none
+    """
+
+    count: int
+    values: int
+    mean: float
+    codes: int
+    are_different: bool
+    are_texts: bool
+    example: str
+    spelling: Optional[Spelling]
+    is_doubtful: bool
+    numbers: int
+    others: tuple[str, ...]
+
+
 class _Column:
-    """The values of a column."""
+    """The values of a column, as they are counted."""
 
     def __init__(self) -> None:
         self.spellings = Spellings()
@@ -453,19 +480,26 @@ class _Column:
             self._values.add(hash(text))
             self.are_different &= len(self._values) == self.count
 
-    @property
-    def mean(self) -> float:
-        """Characters of a value on average."""
-        return self.characters / max(1, self.count)
+    def facts(self, decimal_comma: bool) -> _Facts:
+        """Return what is known of all values; `decimal_comma`: see `Spellings.chosen`."""
+        differ, values = 2 * len(self._values) > min(self.count, _SAMPLED), self.spellings
+        is_text = self.are_strings and differ and 2 * self.words > self.count and values.chosen() is None
+        return _Facts(
+            self.count,
+            values.count,
+            self.characters / max(1, self.count),
+            self.codes,
+            self.are_different,
+            is_text,
+            self.example,
+            values.chosen(decimal_comma),
+            values.is_doubtful,
+            values.numbers,
+            tuple(values.others),
+        )
 
-    @property
-    def are_texts(self) -> bool:
-        """Whether most values have several words and differ, and they are neither dates nor lists."""
-        differ = 2 * len(self._values) > min(self.count, _SAMPLED)
-        return self.are_strings and differ and 2 * self.words > self.count and self.spellings.chosen() is None
 
-
-def _roles(columns: Mapping[str, _Column], chosen: Mapping[str, str], path: str) -> dict[str, str]:
+def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) -> dict[str, str]:
     """Return the columns that are id, title and text: as they are chosen, else by their names, else by their values."""
     roles = dict[str, str]()
     for role, name in chosen.items():

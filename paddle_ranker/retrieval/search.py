@@ -651,9 +651,7 @@ class Searcher(Generic[C]):
             raise UsageError("shards are open for reading, and none is in Milvus: write to one folder at a time")
         else:
             collection = Shards(folder)
-        for name, one in collection.info.vector_fields.items():
-            if one.tower is not None and name in (settings.by or (name,)):
-                collection.tower(name, options, batch_size)
+        open_query_towers(collection, settings, options, batch_size)
         if ranker is not None and not isinstance(ranker, Ranker):
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
         return Searcher(collection, settings, None, ranker)
@@ -915,6 +913,13 @@ def _timed(searches: Sequence[Search], stage: str) -> Iterator[None]:
 
 def _since(began: float) -> float:
     return round(1000 * (time.monotonic() - began), 3)
+
+
+def open_query_towers(collection: Collection, settings: SearchSettings, options: LoadOptions, batch_size: int) -> None:
+    """Open the towers of an index that searches by these settings ask for vectors of queries."""
+    for name, one in collection.info.vector_fields.items():
+        if one.tower is not None and name in (settings.by or (name,)):
+            collection.tower(name, options, batch_size)
 
 
 def chosen(collection: Searchable, by: Sequence[str], there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Optional, cast
+from typing import Any, Optional, cast
 
 import paddle
 from paddle import nn
@@ -195,13 +195,27 @@ def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -
 _ENDINGS = (*GRAPH_FORMATS, "pdiparams", "onnx", "onnx.data", "int8.onnx", "int8.onnx.data")
 
 
+class _OwnState:
+    """Transformer of functions' syntax trees with a state of its own for each function."""
+
+    def __init__(self, kind: type[Any]):
+        self.kind = kind
+
+    def get_static_ast(self, root: object) -> object:
+        return self.kind().get_static_ast(root)
+
+
+@cache
 def _let_conversions_nest() -> None:
     """Let Paddle convert a function while it converts another one.
 
-    To see whether a call is one of its own, Paddle 3 evaluates the call's source, which may convert a function; the
-    lock around conversions would then wait for its own thread without end.
+    To see whether a call is one of its own, Paddle evaluates the call's source, which may convert a function. Paddle
+    3's lock would then wait for its own thread without end, and the outer function would get the inner one's code,
+    since both are transformed in one object's attributes.
     """
     from paddle.jit.dy2static import program_translator
 
-    if isinstance(getattr(program_translator, "_CACHE_LOCK", None), type(threading.Lock())):
+    functions = program_translator._FUNCTION_CACHE
+    functions._dygraph_to_static = _OwnState(type(functions._dygraph_to_static))
+    if hasattr(program_translator, "_CACHE_LOCK"):
         program_translator._CACHE_LOCK = threading.RLock()

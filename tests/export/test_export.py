@@ -16,11 +16,11 @@ from paddle_ranker.encoding import samples
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import SERVING_VARIABLE
-from paddle_ranker.export.static_graph import export_model
+from paddle_ranker.export.static_graph import export_model, program_file, write_static_model
 from paddle_ranker.export.static_model import StaticModel, write_serving_model
 from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedRanker
 from paddle_ranker.model.model_folder import TrainedRanker
-from paddle_ranker.model.opened import RANKER_SIGNATURE
+from paddle_ranker.model.opened import RANKER_SIGNATURE, ArraySpec, Signature
 from tests.export_cases import CALIBRATION, CASES, IS_MODERN, WRITES_ONNX, Exports, network_logits
 from tests.tiny import PAIRS, QUERIES, TITLES, VOCABULARY
 
@@ -207,3 +207,34 @@ def test_what_differs_by_little_is_no_number_or_of_another_shape_is_seen() -> No
     for arrays in found:
         with pytest.raises(RankerError, match="it does not score as the ranker does"):
             compare([expected], [batch], lambda given, arrays=arrays: arrays, RANKER_SIGNATURE, "it")  # type: ignore[misc]
+
+
+class Doubled:
+    def __init__(self, x: paddle.Tensor):
+        self.x = x
+
+    def plus(self, y: int) -> paddle.Tensor:
+        return self.x * 2 + y
+
+
+def doubled(x: paddle.Tensor) -> Doubled:
+    return Doubled(x)
+
+
+def test_a_function_is_converted_while_another_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paddle evaluates `paddle.doubled`, whose result's method is called, while it converts the caller."""
+    monkeypatch.setattr(paddle, "doubled", doubled, raising=False)
+
+    class Network(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = self.create_parameter([1])
+
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            return paddle.doubled(x).plus(1) + self.weight * 0  # type: ignore[attr-defined]
+
+    signature = Signature((ArraySpec("x", "float32", (None,)),), (ArraySpec("y", "float32", (None,)),), ("y",))
+    write_static_model(Network(), tmp_path / "graph", signature)
+    model = StaticModel(program_file(tmp_path, "graph"), tmp_path / "graph.pdiparams", signature)
+    found = model.run({"x": np.array([1, 2], np.float32)})
+    assert found["y"].tolist() == [3, 5]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Optional, TypeVar
 
@@ -147,10 +147,14 @@ def in_checkout(line: str) -> str:
     return line if is_checkout else f"{line} (in a checkout of the project)"
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return ` (did you mean ...?)` with the closest known word, or "" if no known word is close."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean ...?)` with the closest known word, or "" if no known word is close.
+
+    Case, and what stands for the spaces between words, make no difference: `product_name` is close to `Product Name`.
+    """
+    plain = {re.sub(r"[\W_]+", " ", one).strip().lower(): one for one in known}
+    close = difflib.get_close_matches(re.sub(r"[\W_]+", " ", word).strip().lower(), plain, n=1)
+    return f" (did you mean {brief(plain[close[0]])}?)" if close else ""
 
 
 def error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:

@@ -6,6 +6,7 @@ collection.count(allowed)
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +14,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Union
 
-from paddle_ranker.errors import UsageError, listed, quoted
-from paddle_ranker.retrieval.values import MISSING, TYPES, Interval, Written
+from paddle_ranker.data.spellings import Spellings
+from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted
+from paddle_ranker.retrieval.values import MISSING, TYPES, Interval, Written, plain
 
 _QUOTED = r'"[^"]*"|' + r"'[^']*'"
 _CONDITION = re.compile(rf"\s*({_QUOTED}|[^=!<>]*?[^=!<>\s])\s*(?:(==|!=|<=|>=|=|<|>)|(?<=\s)(in)\s)(.*)", re.S | re.I)
@@ -27,6 +29,13 @@ ORDERED = ("<", "<=", ">", ">=")
 
 class FilterError(UsageError):
     """A filter that cannot be meant: it is malformed, or compares with what the documents do not have."""
+
+
+def no_field(name: str, there: Iterable[str]) -> str:
+    """Return the message for a name that none of the documents' fields has."""
+    known = [*there]
+    has = listed(known) if known else "none at all"
+    return f"{quoted(name)} is no field of these documents, which have {has}{did_you_mean(name, known)}"
 
 
 Value = Union[str, int, float, bool, None]
@@ -81,14 +90,30 @@ class Condition:
         if self.type:
             return self
         if self.field not in there:
-            known = listed(there) if there else "none at all"
-            raise FilterError(f"{quoted(self.field)} is no field of these documents, which have {known}")
+            raise FilterError(no_field(self.field, there))
         found = replace(self, type=type_of(self.field))
         for value in self.values:
             if not TYPES[found.type].intervals(value, self.operator):
-                holds = f"{quoted(self.field)} holds {TYPES[found.type].what}"
-                raise FilterError(f"{holds}, which {self.operator} {quoted(value)} cannot compare; correct the filter")
+                problem = f"which {self.operator} {quoted(value)} cannot compare; {found._advice(value)}"
+            elif found.type == "keyword" and self.operator in ORDERED and _is_number(value):
+                problem = (
+                    f"which {self.operator} would compare letter by letter with {value}; build the index with --field "
+                    f"{self.field}:number, or quote the value"
+                )
+            else:
+                continue
+            raise FilterError(f"{quoted(self.field)} holds {TYPES[found.type].what}, {problem}")
         return found
+
+    def _advice(self, value: Value) -> str:
+        """Return how a value that the field cannot have is written, if it is one in another spelling."""
+        spellings = Spellings()
+        spellings.add(str(value))
+        spelling = spellings.chosen()
+        meant = None if spelling is None else spelling.read(str(value))
+        if isinstance(meant, list) or meant is None or not TYPES[self.type].intervals(meant, self.operator):
+            return "correct the filter"
+        return f"write {meant if isinstance(meant, str) else json.dumps(meant)}"
 
 
 @dataclass(frozen=True)
@@ -122,12 +147,15 @@ class Filter:
         """
         found = []
         for field, wanted in conditions.items():
+            wanted = plain(wanted)
             compared = wanted if isinstance(wanted, Mapping) else {"in" if isinstance(wanted, list) else "eq": wanted}
             if not compared:
                 raise FilterError(f"{field}: {{}} has no operator; name one of {listed(_NAMED)}")
             for name, value in compared.items():
+                value = plain(value)
                 if name not in _NAMED:
-                    raise FilterError(f"{field}: {quoted(name)} is no operator, only {listed(_NAMED)}")
+                    hint = did_you_mean(str(name), _NAMED)
+                    raise FilterError(f"{field}: {quoted(name)} is no operator, only {listed(_NAMED)}{hint}")
                 if name == "in" and not isinstance(value, list):
                     raise FilterError(f"{field}: in takes a list, not {quoted(value)}")
                 values = value if isinstance(value, list) and name == "in" else [value]
@@ -144,6 +172,10 @@ def _require_comparable(field: str, name: str, value: object) -> None:
         several = "; in takes several" if isinstance(value, list) else ""
         wanted = "a text or a number" if has_order else "a text, a number, a truth value or null"
         raise FilterError(f"{field}: {name} compares with {quoted(value)}, expected {wanted}{several}")
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, Written) and TYPES["number"].fits(value)
 
 
 def _parts(text: str) -> list[str]:

@@ -29,14 +29,14 @@ from typing_extensions import TypeVar
 
 from paddle_ranker.array_types import Floats, Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
+from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted, refuse_text
 from paddle_ranker.lexical.passages import Span, best_span, characters_for
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import WORDS, Collection
-from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.filters import Filter, no_field
 from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import VECTORS
@@ -563,6 +563,8 @@ class Search:
             raise UsageError("facets count documents that share a word with the query, and words are not searched")
         wanted = dict[str, Optional[Filter]]()
         for name in names:
+            if name not in self.collection.fields:
+                raise UsageError(f"facets: {no_field(name, self.collection.fields)}")
             others = [one for one in self.where.conditions if one.field != name] if self.where else []
             wanted[name] = Filter(tuple(others)) if others else None
         return self._matches.facets(wanted)
@@ -737,8 +739,7 @@ class Searcher(Generic[C]):
             names = [("group_by", group_by, [*now.fields, CONTENT])] if group_by is not None else []
             for option, name, there in [*names, *(("sort", one.removeprefix("-"), now.fields) for one in sort)]:
                 if name not in there:
-                    problem = f"{quoted(name)} is no field of these documents, which have {listed(there)}"
-                    raise UsageError(f"{option}: {problem}")
+                    raise UsageError(f"{option}: {no_field(name, there)}")
             listing = Listing(top_k, where=where, group_by=group_by, sort=sort)
             return [Search(now, one, self.searchers, settings, listing) for one in queries]
 
@@ -931,7 +932,9 @@ def chosen(collection: Searchable, by: Sequence[str], there: Optional[tuple[str,
     there = collection.searchers if there is None else there
     for name in by:
         if name not in there:
-            raise UsageError(f"cannot be searched by {quoted(name)}, only by {listed(there)}")
+            raise UsageError(
+                f"cannot be searched by {quoted(name)}, only by {listed(there)}{did_you_mean(name, there)}"
+            )
     return tuple(name for name in there if name in by) if by else tuple(there)
 
 

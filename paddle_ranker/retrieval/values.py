@@ -14,12 +14,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple, Optional, Union
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.spellings import is_no_value
 from paddle_ranker.lexical.analyser import analyser
+from paddle_ranker.storage.untrusted import Unchecked
 
 # Kinds of values, in the order in which a field that holds several is sorted.
 MISSING, BOOLEAN, NUMBER, DATE, TEXT, OBJECT = range(6)
@@ -44,6 +46,20 @@ _WHOLE = re.compile(r"[+-]?\d+")
 _PLAIN = re.compile(r"\s*-?(?:0|[1-9]\d*|(?=\.))(?:\.\d*)?(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _EQUALITIES = ("=", "!=", "in")
 Number = Union[int, float]
+
+
+def plain(value: Unchecked) -> Unchecked:
+    """Return a value as JSON has it: numbers of NumPy, dates, tuples, sets and arrays as numbers, texts and lists."""
+    if value is None or (isinstance(value, (str, int, float, list, dict)) and type(value).__module__ == "builtins"):
+        return value
+    if isinstance(value, (tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if type(value).__name__ == "datetime64":  # whose `item` is a number of nanoseconds
+        return str(value)
+    for method in ("isoformat", "tolist"):  # dates; scalars and arrays of NumPy
+        if hasattr(value, method):
+            return getattr(value, method)()
+    return float(value) if isinstance(value, Decimal) else value
 
 
 class Written(str):

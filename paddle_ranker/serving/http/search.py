@@ -25,7 +25,7 @@ from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, 
 from paddle_ranker.lexical.highlights import Highlight as SharedPart
 from paddle_ranker.retrieval.collection import WORDS
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
-from paddle_ranker.retrieval.filters import Filter, FilterError
+from paddle_ranker.retrieval.filters import Filter, FilterError, no_field
 from paddle_ranker.retrieval.fusion import FUSIONS, TITLE
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
@@ -271,8 +271,7 @@ class SearchRoutes:
         ):
             for name in names:
                 if name not in there:
-                    problem = f"{quoted(name)} is no field of these documents, which have {listed(there)}"
-                    raise Fault(UNPROCESSABLE, problem, field=field)
+                    raise Fault(UNPROCESSABLE, no_field(name, there), field=field)
             if field != "fields" and len(names) > _MOST_NAMES:
                 raise Fault(TOO_LARGE, f"has {len(names):,} names, at most {_MOST_NAMES} are allowed", field=field)
         try:

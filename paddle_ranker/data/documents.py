@@ -32,12 +32,12 @@ from paddle_ranker.data.formats import (
     read_rows,
     separated_rows,
 )
-from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, names_columns, plain_name
+from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, names_columns, plain_name, unquoted
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.data.spellings import Spelling, Spellings, is_no_value
-from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
+from paddle_ranker.errors import DataError, UsageError, brief, did_you_mean, listed, quoted
 from paddle_ranker.options import TAB, DocumentOptions, note
 from paddle_ranker.options.input_files import paths_of
 
@@ -61,7 +61,7 @@ _SAMPLED = 1 << 16  # different values by which a column's share of them is know
 _NO_VALUE = "\\N"  # as Postgres and MySQL write it
 _ESCAPE = re.compile(r"\\([ntr\\])")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
-_INNER = ("fields", "metadata")  # objects whose members are fields
+INNER = ("fields", "metadata")  # objects whose members are fields
 NO_COLUMN = "none"
 _BY_VALUES: Mapping[str, str] = {}
 ROLES = ("id", "title", "text")
@@ -102,6 +102,12 @@ class DocumentFile:
         """The columns that are `id`, `title` and `text` of the first file's documents, as far as there are any."""
         return self._named(paths_of(self.path)[0])[1]
 
+    @property
+    def names(self) -> set[str]:
+        """Names of the columns of the first file, and `id`, `title` and `text` for those that are these."""
+        table, roles = self._named(paths_of(self.path)[0])
+        return {*table.columns, *roles}
+
     def report(self) -> str:
         """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
@@ -113,7 +119,7 @@ class DocumentFile:
             before = self.kept
             table, roles = self._named(path)
             for number, row in table.rows(roles):
-                document = _document(row, self._joins_title) if isinstance(row, dict) else row
+                document = _document(row, roles.get("title"), self._joins_title) if isinstance(row, dict) else row
                 if not isinstance(document, DocumentRow):
                     self._skips.add(path, number, document.reason)
                     continue
@@ -136,15 +142,16 @@ class DocumentFile:
         return table, roles
 
 
-def _document(row: Mapping[str, Any], joins_title: bool) -> Union[DocumentRow, BadRow]:
-    """Return the document of a row whose columns have the names of their roles, or why it is none."""
+def _document(row: Mapping[str, Any], title_name: Optional[str], joins_title: bool) -> Union[DocumentRow, BadRow]:
+    """Return the document of a row whose columns of id and text have these names, or why it is none."""
     fields = dict[str, Any]()
     for name, value in row.items():
-        if name in _INNER and isinstance(value, dict):
+        if name in INNER and isinstance(value, dict):
             fields.update(value)
         elif name not in ("id", "text"):
             fields[name] = value
-    title = next((fields[name] for name in TITLES if isinstance(fields.get(name), str) and fields[name].strip()), "")
+    titles = (fields.get(name) for name in (title_name, *TITLES) if name is not None)
+    title = next((one for one in titles if isinstance(one, str) and one.strip()), "")
     text: Any = row.get("text")
     id: Any = row.get("id")
     if text is None or text == "":
@@ -395,10 +402,10 @@ def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:
 
 
 def _column_names(cells: Sequence[str]) -> tuple[str, ...]:
-    """Return names for columns: in lower case, `_` for what options cannot hold, each another one."""
+    """Return names for columns: as the cells have them, without spaces and quotes around them, each another one."""
     names = list[str]()
     for place, cell in enumerate(cells):
-        name = re.sub(r"[^\w.-]+", "_", plain_name(cell)).strip("_.") or f"column_{place + 1}"
+        name = unquoted(" ".join(cell.split())) or f"column_{place + 1}"
         names.append(name if name not in names else f"{name}_{place + 1}")
     return tuple(names)
 
@@ -503,9 +510,11 @@ def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) 
     """Return the columns that are id, title and text: as they are chosen, else by their names, else by their values."""
     roles = dict[str, str]()
     for role, name in chosen.items():
-        named = next((one for one in columns if one in (name, *_column_names([name]))), None)
+        named = name if name in columns else None
         if named is None and name != NO_COLUMN:
-            raise UsageError(f"--{role}_column {quoted(name)}: {path} has {listed(columns)}")
+            raise UsageError(
+                f"--{role}_column {quoted(name)}: {path} has {listed(columns)}{did_you_mean(name, columns)}"
+            )
         if named is not None:
             roles[role] = named
     total = max((one.count for one in columns.values()), default=0)

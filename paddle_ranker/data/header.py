@@ -231,5 +231,10 @@ def key_of(name: str) -> str:
 
 def plain_name(cell: str) -> str:
     """Return a column's name in lower case, without quotes and spaces around it."""
-    cell = cell.strip().lower()
+    return unquoted(cell).lower()
+
+
+def unquoted(cell: str) -> str:
+    """Return a column's name without quotes and spaces around it."""
+    cell = cell.strip()
     return cell[1:-1].strip() if len(cell) > 1 and cell[0] == cell[-1] in "\"'" else cell

@@ -139,7 +139,7 @@ def test_a_table_as_pandas_writes_it_is_of_numbers_dates_and_truth_values(capsys
     ("table", "documents"),
     [
         ("text\tlang\n水稻\tzh\n", {"1": ("水稻", {"lang": "zh"})}),
-        ("title\tpublication date\n水稻\t2001\n", {"1": ("水稻", {"publication_date": "2001"})}),
+        ("title\tpublication date\n水稻\t2001\n", {"1": ("水稻", {"publication date": "2001"})}),
         ("url\ttitle\tlang\nu\t水稻\tzh\n", {"1": ("水稻", {"url": "u", "lang": "zh"})}),
         ("id\t文本\t标签\t查询\na\t水稻\t农业\tq\n", {"a": ("水稻", {"标签": "农业", "查询": "q"})}),
         ('{"id": "a", "标题": "水稻", "标签": ["农业"]}\n', {"a": ("水稻", {"标签": ["农业"]})}),

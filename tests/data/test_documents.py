@@ -55,7 +55,7 @@ WRITERS: dict[str, tuple[str, bytes, DocumentRow]] = {
              *([name(n), german(n * 300.5), f"{n % 28 + 1:02}.04.2024", "nein" if n % 2 else "ja"] for n in NUMBERS)],
             "cp1252", delimiter=";",
         ),
-        DocumentRow(name(4), None, {"preis": 1202.0, "datum": "2024-04-05", "lagernd": True}),
+        DocumentRow(name(4), None, {"Preis": 1202.0, "Datum": "2024-04-05", "Lagernd": True}),
     ),
     "Excel, UTF-8 with a mark": (
         "a.csv",
@@ -65,7 +65,7 @@ WRITERS: dict[str, tuple[str, bytes, DocumentRow]] = {
     "Excel, Unicode text": (
         "a.txt",
         written([["Artikel", "Beschreibung"], *([name(n), text(n)] for n in NUMBERS)], "utf-16", delimiter="\t"),
-        DocumentRow(text(4), None, {"artikel": name(4)}),
+        DocumentRow(text(4), None, {"Artikel": name(4)}),
     ),
     "Excel, Chinese": (
         "a.csv",
@@ -117,12 +117,12 @@ WRITERS: dict[str, tuple[str, bytes, DocumentRow]] = {
         gzip.compress(
             written([["PassengerId", "Survived", "Name"], *([n, n % 2, f"Braund, Mr. {name(n)}"] for n in NUMBERS)])
         ),
-        DocumentRow(f"Braund, Mr. {name(4)}", "4", {"survived": "0"}),
+        DocumentRow(f"Braund, Mr. {name(4)}", "4", {"Survived": "0"}),
     ),
     "Google Sheets": (
         "a.csv",
         written([["Frage", "Antwort"], *([f"{name(n)}?", text(n)] for n in NUMBERS)]),
-        DocumentRow(text(4), None, {"frage": f"{name(4)}?"}),
+        DocumentRow(text(4), None, {"Frage": f"{name(4)}?"}),
     ),
     "WordPress": (
         "a.csv",
@@ -131,7 +131,7 @@ WRITERS: dict[str, tuple[str, bytes, DocumentRow]] = {
              *([n, name(n), text(n), "sale, eco" if n % 2 else "eco", n] for n in NUMBERS)],
             quoting=csv.QUOTE_ALL,
         ),
-        DocumentRow(text(4), "4", {"name": name(4), "tags": ["eco"], "regular_price": "4"}),
+        DocumentRow(text(4), "4", {"Name": name(4), "Tags": ["eco"], "Regular price": "4"}),
     ),
     "Postgres, a dump": (
         "a.txt",
@@ -217,15 +217,15 @@ def test_columns_are_chosen_by_option_and_the_choice_is_printed_as_options(
 ) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(written([["Nr", "Product Name", "Blurb"], *([n, name(n), text(n)] for n in NUMBERS)]))
-    chosen = "--id_column nr --title_column product_name --text_column blurb"
+    chosen = "--id_column Nr --title_column 'Product Name' --text_column Blurb"
     found = documents(path)
     assert chosen in capsys.readouterr().err
     assert found == documents(path, id_column="Nr", title_column="Product Name", text_column="Blurb")
-    assert found[4] == DocumentRow(text(4), "4", {"product_name": name(4)})
-    other = documents(path, id_column="none", title_column="none", text_column="product_name")
-    assert other[4] == DocumentRow(name(4), None, {"nr": "4", "blurb": text(4)})
-    with pytest.raises(UsageError, match=r"--text_column 'blub': .* has nr, product_name, blurb"):
-        documents(path, text_column="blub")
+    assert found[4] == DocumentRow(text(4), "4", {"Product Name": name(4)})
+    other = documents(path, id_column="none", title_column="none", text_column="Product Name")
+    assert other[4] == DocumentRow(name(4), None, {"Nr": "4", "Blurb": text(4)})
+    with pytest.raises(UsageError, match=r"has Nr, Product Name, Blurb \(did you mean Product Name\?\)"):
+        documents(path, text_column="product_name")
 
 
 def test_a_row_without_text_is_a_document_and_one_of_another_width_is_named(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 
-from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, options_from
 from paddle_ranker.retrieval.adding import Added
@@ -30,6 +29,7 @@ from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSettings, Where, open_query_towers
 from paddle_ranker.retrieval.shards import open_index
+from paddle_ranker.retrieval.values import plain
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
@@ -184,8 +184,8 @@ class Index:
         where: Where = None,
         by: Union[str, Sequence[str]] = (),
         depth: int = DEPTH,
-        facets: Sequence[str] = (),
-        sort: Sequence[str] = (),
+        facets: Union[str, Sequence[str]] = (),
+        sort: Union[str, Sequence[str]] = (),
         group_by: Optional[str] = None,
         ranker: Union[Ranker, str, Path, None] = None,
         rank_top: int = RANK_TOP,
@@ -210,6 +210,7 @@ class Index:
         """
         queries = [query] if isinstance(query, str) else list(query)
         searcher = self._searcher(by, depth, ranker, rank_top, fusion, literal)
+        facets, sort = ((one,) if isinstance(one, str) else one for one in (facets, sort))
         found = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort)
         hits = [Hits(one, one.results()[offset:], one.facets(facets) if facets else {}) for one in found]
         return hits[0] if isinstance(query, str) else hits
@@ -263,12 +264,12 @@ class Index:
             return int(collection.remove(ids))
 
     def _write(self, rows: Rows, sync: bool) -> Added:
+        from paddle_ranker.commands.index import documents_for
         from paddle_ranker.retrieval.towers import open_towers
 
         with self._writing() as collection, _as_file(rows) as corpus:
             schema = collection.info.schema
-            columns = collection.info.columns
-            documents = DocumentFile(corpus, DocumentOptions(), joins_title=not schema.fields, columns=columns)
+            documents = documents_for(collection, corpus, DocumentOptions())
             vectors_of = open_towers(collection, self._options, self._batch_size)
             added = collection.add_rows(with_paths(documents, schema, Path(corpus).parent), vectors_of, sync=sync)
             collection.merge()
@@ -345,7 +346,7 @@ def _mapping(row: Any) -> Mapping[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return what JSON can hold of a value: numbers of NumPy, dates."""
-    for method in ("item", "isoformat", "tolist"):
-        if hasattr(value, method):
-            return getattr(value, method)()
+    found = plain(value)
+    if found is not value:
+        return found
     raise UsageError(f"rows: {quoted(value)}: a field holds text, numbers, truth values, dates, and lists of these")

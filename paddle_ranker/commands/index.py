@@ -13,11 +13,12 @@ paddle-ranker index check index
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -29,7 +30,7 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.beir import beir_corpus
-from paddle_ranker.data.documents import DocumentFile
+from paddle_ranker.data.documents import INNER, ROLES, DocumentFile
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
 from paddle_ranker.lexical.analyser import FOLDS
@@ -42,7 +43,7 @@ from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval import sharded
-from paddle_ranker.retrieval.adding import Added, Unfinished, VectorsOf
+from paddle_ranker.retrieval.adding import UNFINISHED, Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.contents import with_paths
 from paddle_ranker.retrieval.exact import TYPES
@@ -57,6 +58,7 @@ from paddle_ranker.retrieval.manifest import (
     VectorsInfo,
     WordsInfo,
     is_address,
+    read_manifest,
 )
 from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.options import MilvusOptions
@@ -360,17 +362,61 @@ def build(options: BuildOptions) -> None:
     if collection is None and options.shards is not None:
         _build_shards(options, options.shards)
         return
-    total = None
-    if collection is None:
-        info, total = _new_info(options, Path(options.index))
-        collection = Collection.create(options.index, info)
     if options.ray is not None:
         note(f"--ray: is about a new index; {options.index} is there, and is added to here")
-    with collection:
+    with ExitStack() as ends:
+        total = None
+        if collection is None:
+            ends.enter_context(_removed_if_empty(Path(options.index)))
+            info, total = _new_info(options, Path(options.index))
+            collection = _begun(options, info)
+        ends.enter_context(collection)
         if options.store_states is not None and collection.info.states is None:
             _store_states(collection, options)
         vectors_of = open_towers(collection, options.load_options(), options.batch_size)
         _add(collection, options, vectors_of, options.sync, total)
+
+
+def _begun(options: BuildOptions, info: IndexInfo) -> Collection:
+    """Open the new index that is in its folder already if it was to hold the same, else make it."""
+    if _generation(Path(options.index)) is not None:
+        collection = _open(options)
+        if collection.info.same_kind(info):
+            note(f"{options.index}: going on with the build that was begun there")
+            return collection
+        with collection:
+            _forget(collection)
+    return Collection.create(options.index, info)
+
+
+def _generation(folder: Path) -> Optional[int]:
+    """Return how often the index of a folder has changed, 0 if its first build is unfinished; None without an index."""
+    return read_manifest(folder).generation if (folder / MANIFEST).exists() else None
+
+
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a new index whose build fails, unless vectors were computed with which another build can go on."""
+    is_new = not folder.exists()
+    before = {*folder.iterdir()} - {folder / MANIFEST} if folder.is_dir() else set[Path]()
+    try:
+        yield
+    except Exception:
+        if not _generation(folder) and not (folder / UNFINISHED).exists():
+            for path in {*folder.iterdir()} - before if folder.is_dir() else ():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            if is_new and folder.is_dir():
+                folder.rmdir()
+        raise
+
+
+def _forget(collection: Collection) -> None:
+    """Delete what a build has left that added nothing."""
+    Unfinished(collection.folders, collection.info.schema).forget()
+    (collection.folder / MANIFEST).unlink()
 
 
 def _store_states(collection: Collection, options: BuildOptions) -> None:
@@ -393,13 +439,13 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
 
     _LIBRARIES.get(options.method, lambda: None)()
     words, tower, vectors, more = _words(options), None, None, list[VectorField]()
+    schema, count = _schema(options)
     if options.tower is not None or options.field_tower or options.store_states is not None:
         runtime.prepare_command(options.cpu_threads)
     if options.tower is not None:
         copied = copy_tower(options.tower, index)
         tower = copied.copy
         vectors = options.vectors(copied.size)
-    schema, count = _schema(options)
     for name, folder in options.field_towers.items():
         copied = copy_field_tower(schema.field(name), folder, index)
         how = options.vectors(copied.size)
@@ -478,6 +524,8 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
     )
+    for name in [one.name for one in options.declared if one.name not in (*examples, TEXT)]:
+        note(f"--field {name}: no document has this field{did_you_mean(name, examples)}")
     if schema.fields:
         print("fields (--field declares them otherwise):", *table(schema, examples), sep="\n")
     for text in notes:
@@ -488,7 +536,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
 def _there(options: BuildOptions) -> Optional[Collection]:
     """Return the index that is there, open for writing, None if there is none.
 
-    What another build has left that added nothing, as it failed, goes if it was to be built otherwise.
+    An index whose first build is unfinished is none.
     """
     folder = Path(options.index)
     if not any((folder / name).exists() for name in (MANIFEST, SHARDS)):
@@ -497,18 +545,14 @@ def _there(options: BuildOptions) -> Optional[Collection]:
         return None
     if (folder / SHARDS).exists():
         sharded.forget(folder)
+    elif _generation(folder) == 0:
+        return None
     collection = _open(options)
     try:
         _require_same(collection, options)
-        if not collection.info.generation and collection.info.words != _words(options):
-            raise RankerError(f"{options.index}: was begun for texts of another language")
     except RankerError:
-        with collection:
-            if collection.info.generation:
-                raise
-            Unfinished(collection.folders, collection.info.schema).forget()
-            (collection.folder / MANIFEST).unlink()
-            return None
+        collection.close()
+        raise
     return collection
 
 
@@ -596,8 +640,7 @@ def _add(
 ) -> None:
     """Add a corpus of `total` documents, and report what was there beside it unless `sync` is None: with it, that is
     removed."""
-    joins = not collection.info.schema.fields  # an older index, or one of texts alone
-    rows = DocumentFile(options.documents_file, options, joins_title=joins, columns=collection.info.columns)
+    rows = documents_for(collection, options.documents_file, options)
     with ExitStack() as bars:
         progress = bars.enter_context(Progress(desc="index", unit="document", total=total))
         encode = vectors_of
@@ -616,6 +659,32 @@ def _add(
     for name, one in collection.info.vector_fields.items():
         if told := searched_exactly(one.info, [len(part.segment.vectors[name]) for part in collection.parts]):
             note(f"{collection.folder}: {name}: {told}")
+
+
+def documents_for(collection: Collection, corpus: str, options: DocumentOptions) -> DocumentFile:
+    """Return the documents of a corpus with the columns of an index; note how its columns differ from those.
+
+    Raises `UsageError` if both have none in common.
+    """
+    info = collection.info
+    joins = not info.schema.fields  # an older index, or one of texts alone
+    rows = DocumentFile(corpus, options, joins_title=joins, columns=info.columns)
+    if not info.generation:
+        return rows
+    there = dict.fromkeys([*info.columns.values(), *collection.fields])
+    is_told = any(getattr(options, f"{role}_column") is not None for role in ROLES) or rows.columns.get(TEXT) == TEXT
+    lacking = [name for name in there if name not in rows.names]
+    more = sorted(rows.names - {*there, *ROLES, *INNER, *rows.columns.values()})
+    if more and there and len(lacking) == len(there) and not is_told:
+        raise UsageError(
+            f"{corpus}: has the columns {listed(more)}, and {collection.folder} has {listed(there)}: build another "
+            f"index of it, or say what is what by --id_column, --title_column and --text_column"
+        )
+    differences = [f"lacks {listed(lacking)}"] if lacking else []
+    differences += [f"has {listed(more)}, which are stored and not searched"] if more else []
+    if differences:
+        note(f"{corpus}: beside {collection.folder}, it {' and '.join(differences)}")
+    return rows
 
 
 def _counts(added: Added) -> str:

@@ -29,7 +29,10 @@ from paddle_ranker.training.clicks import (
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection import Collection
+    from paddle_ranker.retrieval.indexes import Document
+    from paddle_ranker.retrieval.schema import Schema
     from paddle_ranker.serving.core.search_log import FeedbackLine
+    from paddle_ranker.serving.core.search_log import Shown as ShownDocument
 
 TRAIN, DEV, JUDGED = "train.jsonl", "dev.jsonl", "dev"
 _DRAWN = 2.0**64
@@ -80,9 +83,15 @@ class JudgmentsOptions(Options):
 
 
 class _Search(NamedTuple):
-    """A search of the log: its query, the shown documents in order, and the position of the first."""
+    """A search of the log.
+
+    query: as the ranker read it
+    typed: as it was sent
+    shown: the documents, in order; `first`, the position of the first one
+    """
 
     query: str
+    typed: str
     shown: tuple[Shown, ...]
     first: int
 
@@ -98,8 +107,8 @@ class JoinedLog:
         digests: returns the digests of the documents' current texts, by id.
 
     Attributes: `searches`, by id; `clicked`, documents by the id of the search; `clicks`, their number; `judged`, the
-    last label of each pair, None if it was withdrawn, and `judged_positions`; `counts` of skipped lines,
-    searches and pairs.
+    last label of each pair, None if it was withdrawn, and `judged_positions`; `spans`, the part of the text that the
+    ranker read, of pairs of which it did not read all; `counts` of skipped lines, searches and pairs.
     """
 
     def __init__(self, folder: Path, digests: Callable[[Sequence[str]], Mapping[str, str]]):
@@ -109,6 +118,7 @@ class JoinedLog:
         self.clicked: dict[str, set[Shown]] = {}
         self.judged: dict[Pair, Optional[int]] = {}
         self.judged_positions: dict[Pair, int] = {}
+        self.spans: dict[tuple[str, str], tuple[int, int]] = {}
         self.clicks = 0
         self.counts: Counter[str] = Counter()
         said: list[FeedbackLine] = []
@@ -118,7 +128,9 @@ class JoinedLog:
             if isinstance(line, SearchLine):
                 names = [(one.id, one.digest) for one in line.shown]
                 shown = tuple(seen.setdefault(name, name) for name in names)
-                self.searches[line.search_id] = _Search(sys.intern(line.query), shown, line.first_position)
+                query = sys.intern(line.model_text or line.query)
+                self.searches[line.search_id] = _Search(query, line.query, shown, line.first_position)
+                self._note_spans(query, line.shown)
             else:
                 said.append(line)
         self.counts["damaged lines"] = reader.damaged
@@ -130,11 +142,24 @@ class JoinedLog:
         for line in said:
             self._join(line)
 
+    def _note_spans(self, query: str, shown: Sequence[ShownDocument]) -> None:
+        """Note what the ranker read in the latest search of the log."""
+        for one in shown:
+            if one.read is None:
+                self.spans.pop((query, one.id), None)
+            else:
+                self.spans[query, one.id] = (one.read[0], one.read[1])
+
+    def title_of(self, query: str, document: Document, schema: Schema) -> str:
+        """Return what the ranker read of a document for a query in a search."""
+        span = self.spans.get((query, document.id), (0, len(document.text)))
+        return schema.passage(document, document.text[slice(*span)])
+
     def _join(self, line: FeedbackLine) -> None:
         search = self.searches.get(line.search_id)
         if search is None:
             self.counts["feedback on searches that are not in the log"] += 1
-        elif line.query != search.query:
+        elif line.query != search.typed:
             self.counts["feedback with another query than its search"] += 1
         elif (shown := search.named(line.id)) is None:
             self.counts["feedback on documents that the search did not show"] += 1
@@ -222,8 +247,12 @@ def judgments(options: JudgmentsOptions) -> None:
     with open_index(options.index) as collection:
         log = JoinedLog(Path(options.log), partial(_digests, collection))
         found = judgments_of(log, options)
-        texts = {id: doc.text for id, doc in collection.documents_of(sorted({one.id for one in found})).items()}
-    usable = [one for one in found if _is_text(texts.get(one.id, "")) and _is_text(one.query)]
+        documents = collection.documents_of(sorted({one.id for one in found}))
+        schema = collection.info.schema
+    titles = {
+        (one.query, one.id): log.title_of(one.query, documents[one.id], schema) for one in found if one.id in documents
+    }
+    usable = [one for one in found if _is_text(titles.get((one.query, one.id), "")) and _is_text(one.query)]
     log.counts["pairs whose document is not in the index, or which are no text"] = len(found) - len(usable)
     held_out = {query for query in {one.query for one in usable} if _draw(query, options.seed) < options.dev_share}
     unheld = sum(one.query in held_out and not can_hold(one.id) for one in usable)
@@ -240,8 +269,9 @@ def judgments(options: JudgmentsOptions) -> None:
             DEV: [one for one in usable if one.query in held_out],
         }
         for name, part in parts.items():
-            _write_pairs(folder / name, part, texts, whole=name == DEV)
-        _write_qrels(folder / JUDGED, [one for one in parts[DEV] if can_hold(one.id)], texts)
+            _write_pairs(folder / name, part, titles, whole=name == DEV)
+        whole = {id: schema.passage(document) for id, document in documents.items()}
+        _write_qrels(folder / JUDGED, [one for one in parts[DEV] if can_hold(one.id)], whole)
     for name, part in parts.items():
         _report(output / name, part)
     if options.dev_share and not parts[DEV]:
@@ -258,11 +288,11 @@ def _digests(collection: Collection, ids: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _write_pairs(path: Path, part: Sequence[Judgment], texts: Mapping[str, str], *, whole: bool) -> None:
+def _write_pairs(path: Path, part: Sequence[Judgment], titles: Mapping[tuple[str, str], str], *, whole: bool) -> None:
     with path.open("w", encoding="utf-8") as stream:
         for one in sorted(part, key=lambda one: (one.query, one.position)):
             label = one.whole_label if whole else round(one.label, 6)
-            row = {"query": one.query, "title": texts[one.id], "label": label, "position": one.position}
+            row = {"query": one.query, "title": titles[one.query, one.id], "label": label, "position": one.position}
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -108,7 +108,8 @@ class Result:
     score: of the fusion; with one searcher its own; 0 if the search is sorted by fields
     searchers: what each searcher that found the document says, by name
     title: of a collection whose schema has one
-    passage: start and end, in code points, of the part of the text that the ranker has read; all of it without one
+    passage: start and end, in code points, of the part of the text that the ranker has read; without one, of the
+        passage that was found by its vector, else of all of it
     logit, probability: of the ranker, for a document that it has scored
     similar: ids of candidates with nearly the same text, which are not shown
     """
@@ -569,6 +570,11 @@ class Search:
             wanted[name] = Filter(tuple(others)) if others else None
         return self._matches.facets(wanted)
 
+    def span_of(self, place: int) -> Span:
+        """Return the part of a shown document's text that the ranker read; else as `Result.passage`."""
+        document = self.documents[self.candidates.ids[place]]
+        return self.passages.get(place) or self._found.get(document.id, (0, len(document.text)))
+
     def result(self, place: int) -> Result:
         """Return a candidate that is shown as a result."""
         candidates = self.candidates
@@ -581,7 +587,7 @@ class Search:
             float(self.fused[place]),
             {name: Found(score, rank) for name, score, rank in said if rank},
             self.collection.info.schema.name_of(document),
-            self.passages.get(place, (0, len(document.text))),
+            self.span_of(place),
             self.logits.get(place),
             self.probabilities.get(place),
             tuple(self.similar.get(place, ())),

@@ -7,6 +7,7 @@ same order, with the same scores, equal ones by id.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
@@ -14,7 +15,8 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from paddle_ranker.commands import evaluate_recall, mine, search
+from cross_encoder import train_ce
+from paddle_ranker.commands import evaluate_recall, judgments, mine, search
 from paddle_ranker.data.trec import read_run
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
@@ -23,11 +25,12 @@ from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Result, Searcher
 from paddle_ranker.retrieval.states import copy_ranker
 from paddle_ranker.retrieval.towers import copy_tower
+from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.storage.untrusted import read_json
 from tests.conftest import Call
 from tests.scoring.test_stored import split_ranker
 from tests.serving.test_search import Site
-from tests.tiny import write_ranker, write_tower
+from tests.tiny import write_encoder, write_ranker, write_tower
 
 pytestmark = pytest.mark.parity
 SCHEMA = Schema((Field("title", "text", 3.0, title=True), Field("year", "number")), passage_tokens=24)
@@ -179,3 +182,59 @@ def test_mine(plain: Path, id: str, tmp_path: Path, call: Call) -> None:
     titles = dict.fromkeys(str(one.title) for one in results if one.title != results[0].title)
     others = [one for one in mined if one != results[0].title]
     assert others == [*titles][: len(others)] and len(others) > 25
+
+
+def test_training_rows_are_the_pairs_that_the_ranker_read(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Titles, passages, template, fields and corrections: all as a search gave them to the ranker."""
+    schema = replace(SCHEMA, template="{title} ({year}): {text}")
+    tower, encoder = (
+        copy_tower(write_tower(tmp_path / "tower"), tmp_path / "index"),
+        write_encoder(tmp_path / "encoder"),
+    )
+    info = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", tower.size), tower.copy, schema=schema)
+    long = "".join(f"{word}的历史。" for word in WORDS * 20)
+    with Collection.create(tmp_path / "index", info) as collection:
+        others = [Document(f"k{n}", f"Kubernetes {n} {text_of(n)}", {"title": f"cluster {n}"}) for n in range(9)]
+        collection.add([*DOCUMENTS[:60], *others, Document("long", long, {"title": "全史", "year": 1999})])
+    read = list[tuple[str, str]]()
+    score_pairs = RankerSlot.score_pairs
+
+    def noted(slot: RankerSlot, queries: Any, titles: Any, **more: Any) -> Any:
+        read.extend(zip(queries, titles))
+        return score_pairs(slot, queries, titles, **more)
+
+    monkeypatch.setattr(RankerSlot, "score_pairs", noted)
+    ranker, log = write_ranker(tmp_path / "ranker"), tmp_path / "log"
+    site, shown = Site(index=tmp_path / "index", model=ranker, search_log=log), Counter[str]()
+    try:
+        for query in ("水稻病害研究", "kuberentes", "全史"):
+            answer = site.search(query, top_k=50)
+            shown[query] = len(answer["hits"])
+            for hit in answer["hits"][:2]:
+                said = {"search_id": answer["search_id"], "query": query, "id": hit["id"], "event": "click"}
+                assert site.ask("POST", "/v1/feedback", said).status_code == 200
+    finally:
+        site.close()
+    out = tmp_path / "judgments"
+    status, _, err = call(
+        judgments.main, "--log", log, "--index", tmp_path / "index", "--output", out, "--dev_share", 0.5
+    )
+    assert status == 0, err
+    texts = [(out / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("train", "dev")]
+    rows = [json.loads(line) for text in texts for line in text.splitlines()]
+    assert len(rows) == sum(shown.values()) > 100
+    assert {(row["query"], row["title"]) for row in rows} == set(read)
+    assert any(query == "kubernetes" for query, _ in read) and any(
+        title.startswith("全史 (1999): ") for _, title in read
+    )
+    assert all(texts) and all(len(title) < len(long) / 4 for _, title in read)
+    status, _, err = call(
+        train_ce.main, "--train", out / "train.jsonl", "--test", out / "dev.jsonl", "--model", encoder,
+        "--output", tmp_path / "again", "--fractional_labels", "true", "--loss", "click_softmax", "--epochs", 1,
+        "--device", "cpu",
+    )  # fmt: skip
+    assert status == 0, err
+    with Searcher.open(tmp_path / "index", ranker=tmp_path / "again" / "last") as searcher:
+        assert searcher.search("kuberentes")[0].logit is not None

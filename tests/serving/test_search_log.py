@@ -28,7 +28,7 @@ from tests.conftest import REPOSITORY, largest_file
 pytestmark = pytest.mark.unit
 
 SHOWN = [
-    Shown("doc-1", {"words": 3, "ranked": 1}, 0.957, "1f"),
+    Shown("doc-1", {"words": 3, "ranked": 1}, 0.957, "1f", [20, 80]),
     Shown("doc-2", {"vectors": 1, "ranked": 2}, None, "2f"),
 ]
 
@@ -51,7 +51,7 @@ def test_lines_are_read_as_they_were_logged(tmp_path: Path) -> None:
     first, second = map(json.loads, path.read_text("utf-8").splitlines())
     assert set(first) == {"time", "search_id", "query", "versions", "shown", "parameters"}
     ranks = {"words": 3, "ranked": 1}
-    assert first["shown"][0] == {"id": "doc-1", "ranks": ranks, "probability": 0.957, "digest": "1f"}
+    assert first["shown"][0] == {"id": "doc-1", "ranks": ranks, "probability": 0.957, "digest": "1f", "read": [20, 80]}
     assert set(second) == {"time", "search_id", "query", "id", "event", "position", "dwell_ms"}
     assert searched.first_position == 11
 

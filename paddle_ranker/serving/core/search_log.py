@@ -84,12 +84,15 @@ class Shown:
     """A document of an answer: its rank, from 1, in each stage that had it ("words", "vectors", "fused", "ranked").
 
     digest: of its text, see `digest_of`
+    read: start and end, in code points, of the part of its text that the ranker read, or that was found by its vector;
+        None: all of it
     """
 
     id: str
     ranks: Mapping[str, int]
     probability: Optional[float]
     digest: str
+    read: Optional[Sequence[int]] = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class SearchLine:
     shown: the documents of the answer, in its order
     parameters: of the request, JSON-ready; its `offset` counts the results before the first shown one
     time: in UTC, 2026-11-22T09:03:13.123Z
+    model_text: the query as towers and rankers read it, with corrections; None: as `query`
     """
 
     search_id: str
@@ -110,6 +114,7 @@ class SearchLine:
     shown: Sequence[Shown]
     parameters: Mapping[str, object]
     time: str = field(default_factory=_now)
+    model_text: Optional[str] = None
 
     @property
     def first_position(self) -> int:
@@ -153,7 +158,7 @@ def _without_none(item: object) -> dict[str, object]:
 
 def _as_json(line: LogLine) -> bytes:
     if isinstance(line, SearchLine):
-        content = {**vars(line), "shown": [_without_none(one) for one in line.shown]}
+        content = {**_without_none(line), "shown": [_without_none(one) for one in line.shown]}
     else:
         content = _without_none(line)
     content = {"time": content.pop("time"), **content}
@@ -167,9 +172,7 @@ def parse_line(data: bytes) -> LogLine:
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     if "shown" in found:
-        found["shown"] = [
-            _checked(Shown(one["id"], one["ranks"], one.get("probability"), one["digest"])) for one in found["shown"]
-        ]
+        found["shown"] = [_checked(Shown(**{"probability": None, **one})) for one in found["shown"]]
         return _checked(SearchLine(**found))
     line = _checked(FeedbackLine(**found))
     if line.event not in EVENTS:
@@ -183,6 +186,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("position", "label", "dwell_ms"), (int, type(None))),
     "shown": (list,),
     "probability": (int, float, type(None)),
+    "model_text": (str, type(None)),
+    "read": (list, type(None)),
 }
 
 
@@ -191,6 +196,10 @@ def _checked(line: L) -> L:
     for name, value in vars(line).items():
         if not isinstance(value, _TYPES[name]):
             raise TypeError(name)
+    if isinstance(line, Shown) and line.read is not None:
+        start, end = line.read
+        if not (type(start) is type(end) is int and 0 <= start <= end):
+            raise ValueError("read")
     return line
 
 

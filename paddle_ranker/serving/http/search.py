@@ -329,9 +329,11 @@ class SearchRoutes:
         given = {**asked.model_dump(exclude={"query", "logged"}, exclude_none=True), "offset": found.search.offset}
         # A long filter would fill the log, as a long query would.
         parameters = {name: value for name, value in given.items() if len(str(value)) <= _LOGGED_CHARACTERS}
-        shown = [_shown(hit, found.search.documents[hit["id"]].text) for hit in content["hits"]]
-        versions = self._pipeline.versions(found.index)
-        return SearchLine(content["search_id"], content["query"], versions, shown, parameters)
+        search = found.search
+        shown = [_shown(hit, search, place) for hit, place in zip(content["hits"], search.shown)]
+        versions, query = self._pipeline.versions(found.index), content["query"]
+        model_text = None if search.model_text == query else search.model_text
+        return SearchLine(content["search_id"], query, versions, shown, parameters, model_text=model_text)
 
     def _answer(self, asked: SearchRequest, found: FoundSearch, hits: list[dict[str, Any]]) -> dict[str, Any]:
         ranker, query, search = self._pipeline.ranker, asked.query[: found.query_read], found.search
@@ -408,9 +410,11 @@ def _read_as(asked: SearchRequest, found: Search) -> dict[str, Any]:
     return content
 
 
-def _shown(hit: dict[str, Any], text: str) -> Shown:
+def _shown(hit: dict[str, Any], found: Search, place: int) -> Shown:
     ranks = {name: one["rank"] for name, one in hit["stages"].items()}
-    return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text))
+    text, span = found.documents[hit["id"]].text, found.span_of(place)
+    read = None if span == (0, len(text)) else span
+    return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text), read)
 
 
 def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -70,7 +70,7 @@ RANK = "rank"  # the name of a stage
 class SearchSettings:
     """How an index is searched.
 
-    by: names of searchers; none: all that the index has
+    by: names of searchers; none: all that the index has, and with `prefix` words alone
     fusion: makes one list of theirs
     depth: documents that each searcher finds, before fusion; more if more are asked for, or ranked
     rank_top: of the fused list, so many first documents are ordered by the ranker
@@ -307,10 +307,13 @@ class Search:
 
     @once
     def words(self) -> WordQuery:
-        """The query as it is searched by words."""
-        if self.settings.literal or WORDS not in self.searchers:
+        """The query as it is searched by words; a search by vectors alone uses its clear corrections."""
+        if self.settings.literal:
             return WordQuery(self.text, self.text)
-        return self.collection.read_words(self.query, self.settings.prefix, self.settings.synonyms)
+        if WORDS in self.searchers:
+            return self.collection.read_words(self.query, self.settings.prefix, self.settings.synonyms)
+        read = self.collection.read_words(self.query)
+        return WordQuery(self.text, read.text, corrected=tuple(one for one in read.corrected if one.is_clear))
 
     @once
     def phrase_filter(self) -> Optional[ParsedQuery]:
@@ -622,7 +625,7 @@ class Searcher(Generic[C]):
         self.collection, self.settings, self.ranker = collection, settings, ranker
         self._query_vectors = query_vectors
         self._stored = None if ranker is None else stored_scorer(collection, ranker)
-        self.searchers = chosen(collection, settings.by)
+        self.searchers = chosen(collection, settings)
         fields = [one for name, one in collection.info.vector_fields.items() if name in self.searchers]
         check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
         settings.fusion.weights_of(self.searchers)
@@ -929,13 +932,17 @@ def open_query_towers(collection: Collection, settings: SearchSettings, options:
             collection.tower(name, options, batch_size)
 
 
-def chosen(collection: Searchable, by: Sequence[str], there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
-    """Return the searchers that are asked for, or all; raises `UsageError` for one that is not there.
+def chosen(
+    collection: Searchable, settings: SearchSettings, there: Optional[tuple[str, ...]] = None
+) -> tuple[str, ...]:
+    """Return the searchers that are asked for, or the default; raises `UsageError` for one that is not there.
 
     there: the names that may be asked for, in their order (default: all of the collection)
     """
+    by, there = settings.by, collection.searchers if there is None else there
     refuse_text(by, "by")
-    there = collection.searchers if there is None else there
+    if not by and settings.prefix and WORDS in there:
+        by = (WORDS,)  # an unfinished word has a vector far from that of the finished one
     for name in by:
         if name not in there:
             raise UsageError(

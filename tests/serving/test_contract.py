@@ -184,6 +184,22 @@ def test_mine(plain: Path, id: str, tmp_path: Path, call: Call) -> None:
     assert others == [*titles][: len(others)] and len(others) > 25
 
 
+def test_vectors_are_searched_by_the_corrected_query_and_words_alone_while_typing(plain: Path) -> None:
+    site = Site(index=plain)
+
+    def found(query: str, **asked: Any) -> list[str]:
+        return [hit["id"] for hit in site.search(query, top_k=TOP_K, **asked)["hits"]]
+
+    try:
+        answer = site.search("水稻病孩", by=["vectors"])
+        assert [(one["from"], one["to"]) for one in answer["corrected"]] == [("病孩", ["病害"])]
+        assert found("水稻病孩", by=["vectors"]) == found("水稻病害", by=["vectors"])
+        assert found("水稻病孩", by=["vectors"]) != found("水稻病孩", by=["vectors"], literal=True)
+        assert found("水稻", prefix=True) == found("水稻", prefix=True, by=["words"]) != found("水稻")
+    finally:
+        site.close()
+
+
 def test_training_rows_are_the_pairs_that_the_ranker_read(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

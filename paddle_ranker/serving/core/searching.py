@@ -240,7 +240,7 @@ class SearchPipeline:
         now: a snapshot to search (default: the latest)
         """
         began, read, index = time.monotonic(), self._read(query.text.text), self.index.latest()
-        searchers, settings = self._chosen(index, query.settings.by), self._settings(index, query)
+        searchers, settings = self._chosen(index, query.settings), self._settings(index, query)
 
         def begin(now: Searchable) -> list[Search]:
             return [Search(now, replace(query.text, text=read.text), searchers, settings, query.listing)]
@@ -274,9 +274,9 @@ class SearchPipeline:
         given = replace(query.settings, by=(), fusion=own, rank_top=rank_top)
         return replace(given, ef=options.ef, nprobe=options.nprobe, synonyms=index.synonyms)
 
-    def _chosen(self, index: ServedIndex, by: Sequence[str]) -> tuple[str, ...]:
+    def _chosen(self, index: ServedIndex, settings: SearchSettings) -> tuple[str, ...]:
         try:
-            return chosen(index.collection, by, self.searchers(index))
+            return chosen(index.collection, settings, self.searchers(index))
         except UsageError as error:
             raise Fault(UNPROCESSABLE, str(error), field="by") from error
 

@@ -135,7 +135,9 @@ class SearchRequest(Body):
         False,
         description="search words as they are written: no corrections, completions, synonyms, phrases, exclusions",
     )
-    prefix: bool = Field(False, description="the last word is unfinished: find words that begin with it, too")
+    prefix: bool = Field(
+        False, description="the last word is unfinished: find words that begin with it; by words, unless `by` is given"
+    )
     logged: bool = Field(True, description="write the search into the log, if the server keeps one")
     explain: bool = Field(False, description="answer with each hit's signals")
     min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
@@ -404,8 +406,7 @@ def _read_as(asked: SearchRequest, found: Search) -> dict[str, Any]:
     read = {"phrases": phrases, "unfound": found.unfound, "excluded": found.query.excluded}
     content.update({name: own for name, own in read.items() if own})
     is_plain = not (asked.literal or asked.prefix or found.query.phrases or found.query.excluded)
-    may_be_meant = WORDS in found.searchers and is_plain and not asked.offset and not asked.cursor
-    if may_be_meant and (better := found.collection.better_spelled(words)):
+    if is_plain and not asked.offset and not asked.cursor and (better := found.collection.better_spelled(words)):
         content["did_you_mean"] = better
     return content
 

@@ -46,14 +46,14 @@ def write_descriptions(folder: Path, network: EntailmentNetwork, encoder: PostEn
     encoder.save(folder)
 
 
-def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel:
+def load_entailment(folder: Path) -> EntailmentModel:
     """Load a model; raises `CheckpointError` if anything that predictions depend on is missing or does not fit."""
     folder = Path(folder)
     info = EntailmentInfo.read(folder)
     path = folder / PARAMETERS_FILE
     arrays = load_arrays(path)
     text = vision = None
-    encoder = post_encoder(folder, info, tokenizer)
+    encoder = post_encoder(folder, info)
     if info.vision is not None:
         from multimodal_entailment.vision import VISION_ENCODERS, make_vision_encoder
 
@@ -79,8 +79,8 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel
     return EntailmentModel(info, encoder, signature_of(info), network)
 
 
-def post_encoder(folder: Path, info: EntailmentInfo, tokenizer: str = "auto") -> PostEncoder:
+def post_encoder(folder: Path, info: EntailmentInfo) -> PostEncoder:
     """Return the encoder of pairs of posts; raises `CheckpointError` if its files are missing or do not fit."""
     if info.max_seq_length is None:
         return PostEncoder(None, info.image_size)
-    return PostEncoder(folder_pair_encoder(folder, info.max_seq_length, tokenizer), info.image_size)
+    return PostEncoder(folder_pair_encoder(folder, info.max_seq_length), info.image_size)

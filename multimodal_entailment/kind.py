@@ -55,13 +55,13 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
         """Return the encoder of pairs of posts."""
         from multimodal_entailment.folder import post_encoder
 
-        return post_encoder(folder, info, options.tokenizer)
+        return post_encoder(folder, info)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[EntailmentInfo, PostEncoder]:
         """Load a trained model, an `EntailmentModel`."""
         from multimodal_entailment.folder import load_entailment
 
-        return load_entailment(source, tokenizer=options.tokenizer)
+        return load_entailment(source)
 
     def scoring_network(self, model: TrainedModel[EntailmentInfo, PostEncoder]) -> tuple[nn.Layer, tuple[str, ...]]:
         """Return the network from the inputs to probabilities and logits, and the names of these outputs."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import DeviceOptions, ThreadOptions, option, redeclare
@@ -18,7 +17,7 @@ COLUMNS = "CSV with id_1, text_1, image_1, id_2, text_2, image_2, label"
 
 
 @dataclass(frozen=True)
-class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
+class TrainEntailmentOptions(TrainingOptions):
     MAY_CHANGE = TrainingOptions.MAY_CHANGE | {
         "model_name_or_path", "vision_weights", "cache_dir", "image_workers", "metric", "image_folder",
         "validation_file",

@@ -29,7 +29,7 @@ def start_entailment(options: TrainEntailmentOptions) -> Start[EntailmentModel]:
     run = start_run(options)
     frozen = {"frozen_text": options.freeze_text, "frozen_vision": options.freeze_vision}
     if run.resumed:
-        model = load_entailment(run.resumed.model, tokenizer=options.tokenizer)
+        model = load_entailment(run.resumed.model)
         network = EntailmentNetwork(model.network.text, model.network.vision, model.info.shape, **frozen)
         if network.text is not None:
             network.text.encoder.gradient_checkpointing = options.gradient_checkpointing
@@ -68,7 +68,7 @@ def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEnc
     """Return the text encoder, its pair encoder, and the names of its new parts."""
     assert options.model_name_or_path is not None
     loaded = load_encoder(options.model_name_or_path)
-    encoder, is_new = loaded.pair_encoder(options.max_seq_length, options.tokenizer), list(loaded.new_parts)
+    encoder, is_new = loaded.pair_encoder(options.max_seq_length), list(loaded.new_parts)
     trained = loaded.checkpoint.arrays.get("match_embeddings.weight")
     with_match = has_match_embeddings(loaded.checkpoint, options.match_embeddings)
     if options.freeze_text and trained is None:

@@ -31,7 +31,6 @@ def export_model(options: ExportTowerOptions) -> None:
     how = LoadOptions(
         model_name=options.model_name_or_path,
         max_seq_length=options.max_seq_length,
-        tokenizer=options.tokenizer,
         pooling=options.pooling,
         normalize=options.normalize,
     )

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
-from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.tower import POOLINGS
@@ -24,7 +23,7 @@ _OF_EVALUATIONS = ("early_stopping", "corpus_file", "recall_result_dir", "recall
 
 
 @dataclass(frozen=True)
-class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
+class TowerTrainingOptions(RowOptions, TrainingOptions):
     """Options of both tower trainings."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = TrainingOptions.MAY_CHANGE | {

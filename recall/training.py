@@ -73,7 +73,7 @@ def start_tower_training(
     """
     run = start_run(options)
     if run.resumed:
-        load = LoadOptions(tokenizer=options.tokenizer)
+        load = LoadOptions()
         model, queries = load_tower(run.resumed.model, load), query_tower_of(run.resumed.model, load)
         factors: dict[str, float] = {}
         before = model.info.training
@@ -81,13 +81,13 @@ def start_tower_training(
         source = options.init_from_ckpt or options.model_name_or_path
         checkpoint, stated = _read(source, options, dropout)
         info = tower_info(options, checkpoint, stated, lexical_size)
-        model, new_parts = start_tower(checkpoint, info, options.tokenizer)
+        model, new_parts = start_tower(checkpoint, info)
         queries = None
         if info.towers == 2:
             inner = checkpoint.file.parent / QUERY_FOLDER
             start = options.query_model or (str(inner) if inner.is_dir() else source)
             of_queries = checkpoint if start == source else _read(start, options, dropout)[0]
-            queries, new_in_queries = start_tower(of_queries, info, options.tokenizer)
+            queries, new_in_queries = start_tower(of_queries, info)
             new_parts += [f"query_tower.{part}" for part in new_in_queries]
         run.report_start(source, new_parts, model.row_encoder.tokens)
         factors = dict.fromkeys([*new_parts, "learned_scale"], options.new_parts_factor)
@@ -154,7 +154,7 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
     """
     folder = resolve_model(source)
     model_name = options.model_name_or_path if options.init_from_ckpt else None
-    load = LoadOptions(model_name=model_name, tokenizer=options.tokenizer)
+    load = LoadOptions(model_name=model_name)
     place = folder.parent if folder.is_file() else folder
     states = TowerInfo.read(place) is not None or is_sentences(place)
     if not states:

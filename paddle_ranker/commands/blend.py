@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
@@ -37,7 +36,7 @@ LINEAR, _BM25 = "linear model", "bm25"
 
 
 @dataclass(frozen=True)
-class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
+class BlendOptions(BatchOptions, LabelOptions, DeviceOptions):
     ranker: str = option(positional=True, help="the ranker: a model folder")
     dev_file: str = option(
         positional=True, files=True, help="labelled pairs to learn the weights from: query, title, label"
@@ -141,7 +140,7 @@ def _ranker(source: str, options: BlendOptions) -> RankerModel:
     from paddle_ranker.model.folder import RankerModel
     from paddle_ranker.model.model_folder import MEMBER, load_model
 
-    model = load_model(source, MEMBER, LoadOptions(tokenizer=options.tokenizer))
+    model = load_model(source, MEMBER, LoadOptions())
     assert isinstance(model, RankerModel)
     return model
 
@@ -154,7 +153,7 @@ def _member(source: str, options: BlendOptions) -> RankerModel:
     found = identify(find_model(source))
     if not TOWER.fits(found):
         return _ranker(source, options)
-    tower = found.load(TOWER, LoadOptions(tokenizer=options.tokenizer))
+    tower = found.load(TOWER, LoadOptions())
     assert isinstance(tower, TowerModel)
     return member_of_tower(tower, found.path)
 

@@ -110,7 +110,6 @@ def calibrate(options: CalibrateOptions) -> None:
         LoadOptions(
             model_name=options.model_name_or_path,
             max_seq_length=options.max_seq_length,
-            tokenizer=options.tokenizer,
             positive_label=options.positive_label,
         ),
     )

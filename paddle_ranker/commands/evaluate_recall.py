@@ -187,7 +187,7 @@ def _add_others(
         from paddle_ranker.retrieval.adding import Cutter
         from paddle_ranker.retrieval.vectors import Tower
 
-        load = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
+        load = LoadOptions(device=options.device, threads=options.cpu_threads)
         tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
         documents = list(searcher.collection.documents())
         cut = zip(documents, Cutter(schema, tower.encoder).spans(documents))

@@ -12,14 +12,13 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.registry import run_for_kind
-from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.model.load_options import HeadOptions, LoadOptions
 from paddle_ranker.model.opened import RANKER_SIGNATURE, ModelInfo, RowEncoder, TrainedModel
 from paddle_ranker.options import ThreadOptions, option, run_command
 
 
 @dataclass(frozen=True)
-class ExportOptions(TokenizerOptions, HeadOptions, ThreadOptions):
+class ExportOptions(HeadOptions, ThreadOptions):
     """Options of the commands that export."""
 
     params_path: str = option(help="the model: a folder or a name, OWNER/MODEL, of the hub", name="model", leads=True)
@@ -49,7 +48,6 @@ def export(options: ExportOptions) -> None:
         LoadOptions(
             model_name=options.model_name_or_path,
             max_seq_length=options.max_seq_length,
-            tokenizer=options.tokenizer,
             positive_label=options.positive_label,
         ),
     )

@@ -136,7 +136,7 @@ def open_searcher(options: SearchingOptions) -> Searcher:
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.retrieval.search import Searcher
 
-    tower = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
+    tower = LoadOptions(device=options.device, threads=options.cpu_threads)
     ranker = ranker_of(options) if options.ranker is not None else None
     several = [] if os.path.exists(options.index) else options.index.split(os.pathsep)
     searcher = Searcher.open(

@@ -1,4 +1,4 @@
-"""Options of the tokenizer and of long texts, importable without NumPy."""
+"""Options of long texts, importable without NumPy."""
 
 from __future__ import annotations
 
@@ -6,20 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding import POOLINGS, TOKENIZER_NAMES, TOP_K
+from paddle_ranker.encoding import POOLINGS, TOP_K
 from paddle_ranker.options import Options, option
-
-
-@dataclass(frozen=True)
-class TokenizerOptions(Options):
-    """Options of commands that encode texts."""
-
-    tokenizer: str = option(
-        "auto",
-        help="has no effect: all names select the tokenizer of the model's folder",
-        choices=TOKENIZER_NAMES,
-        shared=True,
-    )
 
 
 @dataclass(frozen=True)

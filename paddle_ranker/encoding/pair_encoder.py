@@ -13,7 +13,6 @@ from typing import Callable, Optional, Protocol, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding import TOKENIZER_NAMES
 from paddle_ranker.encoding.columns import (
     TYPES,
     BlendedPairs,
@@ -93,9 +92,7 @@ class PairEncoder:
     `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`, `mask_id`, `backend` ("builtin" or "tokenizers"), `truncated`.
     """
 
-    def __init__(self, files: ModelTokenizer, max_seq_length: int, backend: str = "auto") -> None:
-        if backend not in TOKENIZER_NAMES:
-            raise UsageError(f"unknown tokenizer backend {quoted(backend)}: choose from {', '.join(TOKENIZER_NAMES)}")
+    def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
         self.template = files.template()
         shortest = self.template.pair_tokens + 2  # room for one token of either side
         if max_seq_length < shortest:
@@ -116,15 +113,12 @@ class PairEncoder:
         note_at_end(self)
 
     @classmethod
-    def from_folder(
-        cls, folder: Union[str, os.PathLike[str]], max_seq_length: int, backend: str = "auto"
-    ) -> PairEncoder:
+    def from_folder(cls, folder: Union[str, os.PathLike[str]], max_seq_length: int) -> PairEncoder:
         """Create the encoder of a folder's tokenizer.
 
-        `backend`: one of `TOKENIZER_NAMES`, which all select the same tokenizer. Raises `CheckpointError` for
-        unusable files, `UsageError` for another name or a `max_seq_length` below 5.
+        Raises `CheckpointError` for unusable files, `UsageError` for a `max_seq_length` below 5.
         """
-        return cls(read_tokenizer(Path(folder)), max_seq_length, backend)
+        return cls(read_tokenizer(Path(folder)), max_seq_length)
 
     @property
     def members(self) -> tuple[PairEncoder, ...]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 from paddle_ranker.array_types import Arrays
-from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.options import LabelOptions, ThreadOptions, option, redeclare
 from paddle_ranker.options.input_files import base_names
 from paddle_ranker.scoring.options import BatchOptions
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class QuantizeOptions(BatchOptions, TokenizerOptions, LabelOptions, ThreadOptions):
+class QuantizeOptions(BatchOptions, LabelOptions, ThreadOptions):
     """Options of the command `quantize`."""
 
     batch_size: int = redeclare(BatchOptions, "batch_size", 32)

@@ -70,7 +70,7 @@ class RankingGate:
     rows, outputs, draws = "pair", "logits", "queries"
 
     def __init__(self, folder: ExportedFolder, options: QuantizeOptions):
-        how = LoadOptions(device="cpu", max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
+        how = LoadOptions(device="cpu", max_seq_length=options.max_seq_length)
         encoder = cast(ExportedRanker, folder).row_encoder(how)
         self._dev = EvaluationSet(options.eval_file, encoder, options.batch_size, rules=options)
         pairs = read_calibration(options, encoder)
@@ -102,7 +102,7 @@ class TowerGate:
     rows, outputs, draws = "text", "vectors", "queries"
 
     def __init__(self, folder: ExportedFolder, options: QuantizeOptions):
-        how = LoadOptions(device="cpu", max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
+        how = LoadOptions(device="cpu", max_seq_length=options.max_seq_length)
         self._encoder = cast(Exported[TowerInfo, TextEncoder], folder).row_encoder(how)
         self._batch_size = options.batch_size
         self._queries: Optional[Tower] = None

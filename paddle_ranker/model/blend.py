@@ -72,7 +72,7 @@ def _load_member(folder: Path, options: LoadOptions) -> RankerModel:
     if info is None or info.kind != COSINE:
         return load_single(folder, options)
     length = options.max_seq_length or info.max_seq_length
-    pairs = make_pair_encoder(folder, require_config(folder), length, options.tokenizer)
+    pairs = make_pair_encoder(folder, require_config(folder), length)
     return RankerModel(info, pairs, RANKER_SIGNATURE, CosineNetwork(load_similarity(folder, pairs)))
 
 
@@ -143,9 +143,7 @@ def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
     info = RankerInfo.read(folder)
     assert info is not None
     names, weights, bias = blend_of(folder, info)
-    options = LoadOptions(
-        max_seq_length=options.max_seq_length, tokenizer=options.tokenizer, positive_label=options.positive_label
-    )
+    options = LoadOptions(max_seq_length=options.max_seq_length, positive_label=options.positive_label)
     members = [_load_member(folder / name, options) for name in names]
     network = BlendedNetwork([member.network for member in members], weights, bias)
     encoder = BlendedPairEncoder([member.row_encoder for member in members])

@@ -95,13 +95,13 @@ class Checkpoint:
         bias = self.arrays.get(f"{PREFIX}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
 
-    def pair_encoder(self, max_seq_length: int, backend: str = "auto", query_prompt: str = "") -> PairEncoder:
+    def pair_encoder(self, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
         """Create the encoder of pairs and texts.
 
         Raises `CheckpointError` if the tokenizer does not fit the model, or the model has too few positions.
         """
         try:
-            return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, backend, query_prompt)
+            return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, query_prompt)
         except CheckpointError as error:
             raise CheckpointError(f"{self.file}: {error}") from error
 
@@ -184,9 +184,9 @@ class LoadedEncoder:
     new_parts: list[str]
     checkpoint: Checkpoint
 
-    def pair_encoder(self, max_seq_length: int, backend: str = "auto") -> PairEncoder:
+    def pair_encoder(self, max_seq_length: int) -> PairEncoder:
         """Create the encoder of pairs and texts; raises as `Checkpoint.pair_encoder` does."""
-        return self.checkpoint.pair_encoder(max_seq_length, backend)
+        return self.checkpoint.pair_encoder(max_seq_length)
 
 
 def load_encoder(source: Union[str, Path]) -> LoadedEncoder:

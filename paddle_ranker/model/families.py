@@ -48,8 +48,8 @@ class EncoderFamily:
         hold the parameters, it is called in a `paddle.LazyGuard`, in which parameters have no values yet
     name_parameters: renames a checkpoint's arrays to the network's names, after `encoder.`, and the heads beside it
     bring_tokenizer: writes the tokenizer of a transformers folder (first path) into the second, for `read_tokenizer`
-    pair_encoder: creates the encoder of pairs and texts, with the family's template, from a tokenizer, a maximum
-        length in tokens and a backend's name
+    pair_encoder: creates the encoder of pairs and texts, with the family's template, from a tokenizer and a maximum
+        length in tokens
     config: the class of its configurations
     classes: the start of the names of its classes in PaddleNLP and transformers
     architecture: how transformers names and configures it; None if transformers lacks the family
@@ -58,7 +58,7 @@ class EncoderFamily:
     network: Callable[[EncoderConfig], Encoder]
     name_parameters: Callable[[Named], Named]
     bring_tokenizer: Callable[[Path, Path], object]
-    pair_encoder: Callable[[ModelTokenizer, int, str], PairEncoder] = PairEncoder
+    pair_encoder: Callable[[ModelTokenizer, int], PairEncoder] = PairEncoder
     config: type[EncoderConfig] = EncoderConfig
     classes: str = "Bert"
     architecture: Optional[Architecture] = None
@@ -553,7 +553,7 @@ def known_to_transformers() -> list[str]:
 
 
 def pair_encoder_of(
-    files: ModelTokenizer, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto", query_prompt: str = ""
+    files: ModelTokenizer, config: EncoderConfig, max_seq_length: int, query_prompt: str = ""
 ) -> PairEncoder:
     """Create a pair encoder for a tokenizer and a configuration, with its family's template.
 
@@ -566,7 +566,7 @@ def pair_encoder_of(
         raise CheckpointError(
             f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
         )
-    encoder = family_of(config.model_type).pair_encoder(files, max_seq_length, tokenizer)
+    encoder = family_of(config.model_type).pair_encoder(files, max_seq_length)
     require_tokenizer_fits(encoder.vocab_size, encoder.pad_id, config, files.may_fall_short)
     return encoder.with_query_prompt(query_prompt)
 
@@ -578,8 +578,6 @@ def brought_tokenizer(folder: Path, family: EncoderFamily) -> ModelTokenizer:
         return read_tokenizer(Path(temporary))
 
 
-def make_pair_encoder(
-    folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto", query_prompt: str = ""
-) -> PairEncoder:
+def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
     """Create the pair encoder of a folder's tokenizer; raises as `pair_encoder_of`, and for unusable files."""
-    return pair_encoder_of(read_tokenizer(folder), config, max_seq_length, tokenizer, query_prompt)
+    return pair_encoder_of(read_tokenizer(folder), config, max_seq_length, query_prompt)

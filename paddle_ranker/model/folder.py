@@ -81,7 +81,7 @@ def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> Ra
     info = dataclasses.replace(
         info, match_embeddings=with_match, lexical_features=with_lexical, similarity=with_similarity
     )
-    return _assembled(checkpoint, info, options.tokenizer)
+    return _assembled(checkpoint, info)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
     tower = None
     if fresh.similarity is not None:
         tower = _similarity_tower(fresh.similarity, source, checkpoint)
-    model = _assembled(checkpoint, started, options.tokenizer, allow_new=True, tower=tower)
+    model = _assembled(checkpoint, started, allow_new=True, tower=tower)
     return dataclasses.replace(model, dropped_calibration=info.calibration is not None)
 
 
@@ -189,7 +189,7 @@ def _described(
 
 
 def _assembled(
-    checkpoint: Checkpoint, info: RankerInfo, tokenizer: str, allow_new: bool = False, tower: Optional[Path] = None
+    checkpoint: Checkpoint, info: RankerInfo, allow_new: bool = False, tower: Optional[Path] = None
 ) -> RankerModel:
     """Create a ranker from a checkpoint, with the parts that `info` states.
 
@@ -202,7 +202,7 @@ def _assembled(
             f"{checkpoint.file.parent / INFO_FILE}: damaged (stored_width is {info.stored_width:,}, and a state has "
             f"{checkpoint.config.hidden_size:,} numbers); copy it again"
         )
-    pair_encoder = checkpoint.pair_encoder(info.max_seq_length, tokenizer, info.query_prompt)
+    pair_encoder = checkpoint.pair_encoder(info.max_seq_length, info.query_prompt)
     try:
         never_match = never_match_ids(pair_encoder)
         spelling = pair_encoder.spelling() if with_match or with_lexical else None
@@ -213,7 +213,7 @@ def _assembled(
     new_parts = [] if info.pooling else new_parts  # the pooler is unused
     similarity = None
     if info.similarity and tower is not None:
-        similarity = SimilarityHead(load_tower(tower, LoadOptions(tokenizer=tokenizer)), pair_encoder)
+        similarity = SimilarityHead(load_tower(tower, LoadOptions()), pair_encoder)
     elif info.similarity:
         similarity = load_similarity(checkpoint.file.parent, pair_encoder)
     compares = (never_match, spelling) if with_match else (None, None)

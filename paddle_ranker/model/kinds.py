@@ -96,7 +96,7 @@ class RankerKind(_ScoresPairs[PairEncoder]):
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> PairEncoder:
         """Create the pair encoder; `max_seq_length` is that of the options, or else of the ranker."""
         length = options.max_seq_length or info.max_seq_length
-        return folder_pair_encoder(folder, length, options.tokenizer, info.query_prompt)
+        return folder_pair_encoder(folder, length, info.query_prompt)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, PairEncoder]:
         """Load a `RankerModel`."""
@@ -155,7 +155,7 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
             if member is None:
                 raise CheckpointError(f"{folder / name}: has no {INFO_FILE}; copy the folder again, or export it again")
             length = options.max_seq_length or member.max_seq_length
-            members.append(folder_pair_encoder(folder / name, length, options.tokenizer, member.query_prompt))
+            members.append(folder_pair_encoder(folder / name, length, member.query_prompt))
         return BlendedPairEncoder(members)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, BlendedPairEncoder]:
@@ -208,7 +208,7 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
     def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> TextEncoder:
         """Return the encoder of texts; its `max_seq_length` is that of the options, or else of the tower."""
         length = options.max_seq_length or info.max_seq_length
-        tokens = folder_pair_encoder(folder, length, options.tokenizer)
+        tokens = folder_pair_encoder(folder, length)
         return TextEncoder(tokens, info.query_prompt, info.text_prompt)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[TowerInfo, TextEncoder]:

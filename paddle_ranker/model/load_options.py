@@ -40,7 +40,6 @@ class LoadOptions:
     tensorrt: whether Paddle Inference compiles the graph with TensorRT, on a GPU
     model_name: name of the model whose configuration belongs to a bare parameter file
     max_seq_length: maximum tokens of a row; None: as trained
-    tokenizer: a `PairEncoder` backend
     pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder opened as a tower, if its folder states none;
         None: a default, which is logged
     normalize: whether a tower's vectors get length 1; None: as its folder states
@@ -55,7 +54,6 @@ class LoadOptions:
     tensorrt: bool = False
     model_name: Optional[str] = None
     max_seq_length: Optional[int] = None
-    tokenizer: str = "auto"
     pooling: Optional[str] = None
     normalize: Optional[bool] = None
     positive_label: Optional[str] = None

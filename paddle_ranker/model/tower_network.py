@@ -130,7 +130,7 @@ class TowerModel(TrainedModel[TowerInfo, TextEncoder]):
     network: TowerNetwork
 
 
-def start_tower(checkpoint: Checkpoint, info: TowerInfo, tokenizer: str = "auto") -> tuple[TowerModel, list[str]]:
+def start_tower(checkpoint: Checkpoint, info: TowerInfo) -> tuple[TowerModel, list[str]]:
     """Create a tower to train from a checkpoint's encoder; also return the names of its new parts.
 
     Raises `CheckpointError` if the checkpoint's parameters or tokenizer do not fit its configuration.
@@ -138,7 +138,7 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo, tokenizer: str = "auto"
     encoder, new_parts = encoder_of(checkpoint)
     if info.pooling != "pooler":
         new_parts = [part for part in new_parts if part != f"{ENCODER}pooler.dense"]
-    tokens = checkpoint.pair_encoder(info.max_seq_length, tokenizer)
+    tokens = checkpoint.pair_encoder(info.max_seq_length)
     network = TowerNetwork(encoder, info, tokens)
     new_parts = [*new_parts, *_load_own_parts(network, checkpoint)]
     encode = TextEncoder(tokens, info.query_prompt, info.text_prompt)
@@ -175,7 +175,7 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
     """
     checkpoint, info = read_tower(source, options)
     encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler", share=True)
-    tokens = checkpoint.pair_encoder(info.max_seq_length, options.tokenizer)
+    tokens = checkpoint.pair_encoder(info.max_seq_length)
     network = TowerNetwork(encoder, info, tokens)
     _load_own_parts(network, checkpoint)  # `read_tower` has found all of them
     network.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.encoding_options import WINDOWS, TokenizerOptions, WindowOptions
+from paddle_ranker.encoding.encoding_options import WINDOWS, WindowOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import HeadOptions, LoadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
@@ -37,7 +37,7 @@ class BatchOptions(Options):
 
 
 @dataclass(frozen=True)
-class RankerOptions(WindowOptions, BatchOptions, TokenizerOptions, HeadOptions, RowOptions, DeviceOptions):
+class RankerOptions(WindowOptions, BatchOptions, HeadOptions, RowOptions, DeviceOptions):
     """Options of every command that scores with a ranker, in any engine."""
 
     model_name_or_path: Optional[str] = option(
@@ -73,14 +73,13 @@ class ScoringOptions(RankerOptions):
             tensorrt=self.tensorrt,
             model_name=self.model_name_or_path,
             max_seq_length=self.max_seq_length,
-            tokenizer=self.tokenizer,
             # A command that mines negatives has a number of this name, from which on titles are positive.
             positive_label=self.positive_label if isinstance(self.positive_label, str) else None,
         )
 
 
 @dataclass(frozen=True)
-class TowerOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
+class TowerOptions(BatchOptions, RowOptions, DeviceOptions):
     """Options of every command that makes vectors of texts."""
 
     model_name_or_path: Optional[str] = option(
@@ -107,7 +106,6 @@ class TowerOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
             threads=self.cpu_threads,
             model_name=self.model_name_or_path,
             max_seq_length=self.max_seq_length,
-            tokenizer=self.tokenizer,
             pooling=self.pooling,
             normalize=self.normalize,
         )

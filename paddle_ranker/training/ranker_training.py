@@ -53,7 +53,6 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
         LoadOptions(
             model_name=name,
             max_seq_length=options.max_seq_length,
-            tokenizer=options.tokenizer,
             positive_label=None if run.resumed else options.positive_label,
         ),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Optional
 
-from paddle_ranker.encoding.encoding_options import TokenizerOptions
 from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.measures import MEASURES, training_measures
 from paddle_ranker.model.load_options import HeadOptions
@@ -24,7 +23,7 @@ class TrainingOptions(DeviceOptions):
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
             "debug", "save_dir", "init_from_ckpt", "logging_steps", "eval_step", "save_step", "keep", "early_stopping",
-            "max_minutes", "resume", "force_resume", "log_dir", "device", "cpu_threads", "data_memory_mb", "tokenizer",
+            "max_minutes", "resume", "force_resume", "log_dir", "device", "cpu_threads", "data_memory_mb",
             "train_file", "train_set", "test_file",
         }
     )  # fmt: skip
@@ -110,7 +109,7 @@ class TrainingOptions(DeviceOptions):
 
 
 @dataclass(frozen=True)
-class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, TrainingOptions):
+class RankerTrainingOptions(HeadOptions, LabelOptions, TrainingOptions):
     """The options of both rankers' training commands; `LISTWISE` says whether listwise losses can be used."""
 
     LISTWISE: ClassVar[bool] = True

@@ -6,7 +6,7 @@ import json
 import random
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -15,13 +15,12 @@ from typing import Any, Optional
 import pytest
 from tokenizers import normalizers, pre_tokenizers
 
-from paddle_ranker.encoding import TOKENIZER_NAMES
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer, WordPiece
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
 from paddle_ranker.encoding.unicode.table import kind_of_category, unicode_table
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError
 from tests.conftest import run_python
 from tests.serving_cases import calls_of
 from tests.tokenizer_cases import NASTY_TEXTS, SPECIAL
@@ -204,46 +203,33 @@ def test_special_tokens_come_from_either_file(tmp_path: Path) -> None:
     assert files.special_tokens["pad_token"] == "<pad>"  # tokenizer_config.json has the last word
 
 
-@pytest.mark.unit
-def test_every_name_stands_for_the_builtin_tokenizer(tmp_path: Path) -> None:
-    make_files(tmp_path, [*SPECIAL, "机", "note", "##10"])
-    expected = [1, 6, 7, 2, 5, 2]
-    for name in ("auto", "builtin", "tokenizers", "fast_tokenizer", "python"):
-        encoder = PairEncoder.from_folder(tmp_path, 16, name)
-        assert encoder.encode(["Note10"], ["机"])[0].tolist() == expected
-        assert encoder.backend == "builtin"
-    with pytest.raises(UsageError, match="'quick': choose from auto, builtin, tokenizers, fast_tokenizer, python"):
-        PairEncoder.from_folder(tmp_path, 16, "quick")
-
-
 def kind_of(char: str) -> str:
     return f"U+{ord(char):04X} {unicodedata.name(char, '')} ({unicodedata.category(char)})"
 
 
 @pytest.mark.unit
 def test_every_character_costs_the_same(tmp_path: Path) -> None:
-    """Of no backend does a character, dropped or kept, take a call of its own once it was seen; names the worst."""
+    """No character, dropped or kept, takes a call of its own once it was seen; names the worst."""
     make_files(tmp_path, [*SPECIAL, *"abc"])
-    encoders = [PairEncoder.from_folder(tmp_path, 16, name) for name in TOKENIZER_NAMES]
+    encoder = PairEncoder.from_folder(tmp_path, 16)
     codes = set(range(sys.maxunicode + 1))
     for first, last in UNIFORM:
         codes.difference_update(code for code in range(first, last) if code % 61)
     chars = [chr(code) for code in sorted(codes)]
     texts = ["".join(chars[start : start + 4096]) + "\u302e\u302f" for start in range(0, len(chars), 4096)]
-    for encoder in {encoder.backend: encoder for encoder in encoders}.values():
 
-        def calls(text: str, encode: Callable[[list[str]], Any] = encoder.encode_texts) -> int:
-            return calls_of(lambda: encode([text]))
+    def calls(text: str) -> int:
+        return calls_of(lambda: encoder.encode_texts([text]))
 
-        encoder.encode_texts(texts)  # what is seen first is worked out
-        most = calls("a" * 4096) + 128  # one for 32 characters
-        worst = max(texts, key=calls)
-        if calls(worst) > most:
-            char = max(worst, key=lambda char: calls(64 * char))
-            raise AssertionError(f"{encoder.backend}: {kind_of(char)} takes {calls(64 * char)} calls for 64")
-        for char in ("\u0300", "\x7f", "\u200b", "\u0378", "\ue000", "\u302e", "\u0901", "深", "é", "!", "😀"):
-            for beside in ("", " ", "\u302e", "\u0901\u302f"):
-                assert calls((char + beside) * 2000) <= most, (encoder.backend, kind_of(char), beside)
+    encoder.encode_texts(texts)  # what is seen first is worked out
+    most = calls("a" * 4096) + 128  # one for 32 characters
+    worst = max(texts, key=calls)
+    if calls(worst) > most:
+        char = max(worst, key=lambda char: calls(64 * char))
+        raise AssertionError(f"{kind_of(char)} takes {calls(64 * char)} calls for 64")
+    for char in ("\u0300", "\x7f", "\u200b", "\u0378", "\ue000", "\u302e", "\u0901", "深", "é", "!", "😀"):
+        for beside in ("", " ", "\u302e", "\u0901\u302f"):
+            assert calls((char + beside) * 2000) <= most, (kind_of(char), beside)
 
 
 @pytest.mark.unit

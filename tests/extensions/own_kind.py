@@ -61,9 +61,7 @@ class VectorKind(ModelKind[VectorInfo, PairEncoder]):
         return signature_of(info)
 
     def row_encoder(self, folder: Path, info: VectorInfo, options: LoadOptions) -> PairEncoder:
-        return make_pair_encoder(
-            folder, require_config(folder), options.max_seq_length or info.max_seq_length, options.tokenizer
-        )
+        return make_pair_encoder(folder, require_config(folder), options.max_seq_length or info.max_seq_length)
 
     def load(self, source: Path, options: LoadOptions) -> VectorModel:
         from tests.extensions.own_training import load_vectors

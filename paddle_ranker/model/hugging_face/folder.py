@@ -354,17 +354,13 @@ def folder_tokenizer(folder: Path) -> ModelTokenizer:
     return brought_tokenizer(inner, family_of(encoder_config(folder).model_type))
 
 
-def folder_pair_encoder(
-    folder: Path, max_seq_length: int, tokenizer: str = "auto", query_prompt: str = ""
-) -> PairEncoder:
+def folder_pair_encoder(folder: Path, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
     """Create the encoder of pairs and texts of a folder of this toolkit, of PaddleNLP or of transformers.
 
     Reads no weights. Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files; it names the folder.
     """
     try:
-        return pair_encoder_of(
-            folder_tokenizer(folder), encoder_config(folder), max_seq_length, tokenizer, query_prompt
-        )
+        return pair_encoder_of(folder_tokenizer(folder), encoder_config(folder), max_seq_length, query_prompt)
     except CheckpointError as error:
         if str(error).startswith(str(folder)):
             raise

@@ -71,7 +71,6 @@ class ServeConfig(Limits):
         0, help="microseconds that a request waits for others while the engine is idle", minimum=0, maximum=10_000_000
     )
     max_seq_length: Optional[int] = redeclare(ScoringOptions, "max_seq_length", aliases=())
-    tokenizer: str = redeclare(ScoringOptions, "tokenizer", shared=False)
     drain_seconds: float = option(30.0, help="seconds for requests in flight when the server stops", minimum=0)
     pipeline_service: str = option("ernie", help="service name of the pipeline's gateway, POST /ernie/prediction")
     pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")
@@ -108,7 +107,6 @@ class ServeConfig(Limits):
             precision=self.precision,
             threads=self.cpu_threads,
             max_seq_length=self.max_seq_length,
-            tokenizer=self.tokenizer,
             positive_label=self.positive_label,
         )
 

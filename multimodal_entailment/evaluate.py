@@ -19,6 +19,7 @@ from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import EvaluateEntailmentOptions
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.picture import new_picture
@@ -37,7 +38,7 @@ def evaluate(options: EvaluateEntailmentOptions) -> None:
     if options.confusion_plot is not None:
         check_writable(options.confusion_plot)
     model = Entailment.load(
-        options.model, options.load_options(), batch_size=options.batch_size, workers=options.image_workers
+        options.model, LoadOptions.of(options), batch_size=options.batch_size, workers=options.image_workers
     )
     pairs = measured_pairs(options, model.info)
     probabilities = model.predict_posts(pairs, options.skip_bad_rows)

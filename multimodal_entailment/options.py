@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import DeviceOptions, ThreadOptions, option, redeclare
-from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.options import ThreadOptions, option, redeclare
+from paddle_ranker.scoring.options import EngineOptions
 from paddle_ranker.training.training_options import TrainingOptions
 
 MODALITIES = ("both", "text", "image")
@@ -124,24 +123,16 @@ class TrainEntailmentOptions(TrainingOptions):
 
 
 @dataclass(frozen=True)
-class ModelOptions(DeviceOptions):
+class ModelOptions(EngineOptions):
     """Options of the commands that run a trained model."""
 
     model: str = option(help="folder of a model, trained or exported", leads=True)
     image_folder: Optional[str] = option(None, help="folder of relative image paths (default: the file's folder)")
     skip_bad_rows: bool = option(False, help="skip malformed rows, treat broken images as missing, and count both")
-    batch_size: int = option(256, help="most pairs per batch; a model with images takes at most 32", minimum=1)
-    image_workers: int = option(0, help="number of threads that decode images; 0: one per core", minimum=0)
-    engine: Optional[str] = redeclare(ScoringOptions, "engine")
-    precision: str = redeclare(
-        ScoringOptions,
-        "precision",
-        help="precision of the matrix products; other than fp32 needs an exported model, or a GPU",
+    batch_size: int = redeclare(
+        EngineOptions, "batch_size", help="most pairs per batch; a model with images takes at most 32", shared=False
     )
-
-    def load_options(self) -> LoadOptions:
-        """Return the options that open the model."""
-        return LoadOptions(engine=self.engine, device=self.device, precision=self.precision, threads=self.cpu_threads)
+    image_workers: int = option(0, help="number of threads that decode images; 0: one per core", minimum=0)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import PredictEntailmentOptions
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -38,7 +39,7 @@ def predict(options: PredictEntailmentOptions) -> None:
     if options.output_file is not None:
         check_writable(options.output_file)
     model = Entailment.load(
-        options.model, options.load_options(), batch_size=options.batch_size, workers=options.image_workers
+        options.model, LoadOptions.of(options), batch_size=options.batch_size, workers=options.image_workers
     )
     pairs = given_pairs(options, model.info)
     probabilities = model.predict_posts(pairs, options.skip_bad_rows)

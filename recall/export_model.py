@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.export import ExportOptions, write_export
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER
-from paddle_ranker.options import main_of, option
+from paddle_ranker.model.tower import QUERY_FOLDER
+from paddle_ranker.options import main_of
+from paddle_ranker.scoring.options import PoolingOptions
 
 
 @dataclass(frozen=True)
-class ExportTowerOptions(ExportOptions):
-    pooling: Optional[str] = option(None, help="pooling, if the folder does not state it", choices=POOLINGS)
-    normalize: Optional[bool] = option(None, help="scale vectors to length 1 (default: as the folder states)")
+class ExportTowerOptions(PoolingOptions, ExportOptions):
+    """Options of `export` for a tower."""
 
 
 def export_model(options: ExportTowerOptions) -> None:
@@ -28,13 +27,7 @@ def export_model(options: ExportTowerOptions) -> None:
     from paddle_ranker.model.tower_network import load_tower, query_tower_of
 
     runtime.select_device("cpu")  # a static model is not bound to a device; each engine chooses one
-    how = LoadOptions(
-        model_name=options.model_name_or_path,
-        max_seq_length=options.max_seq_length,
-        pooling=options.pooling,
-        normalize=options.normalize,
-    )
-    source, output = Path(options.params_path), Path(options.output_path)
+    how, source, output = LoadOptions.of(options), Path(options.params_path), Path(options.output_path)
     model, queries = load_tower(source, how), query_tower_of(source, how)
     write_export(model, output, onnx=options.onnx)
     if queries is not None:

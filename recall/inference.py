@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Union
 from paddle_ranker import runtime
 from paddle_ranker.data.records import DocumentRow, Line, RecordFile
 from paddle_ranker.errors import UsageError
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import RayOptions, main_of, option
 from paddle_ranker.progress import Progress
@@ -65,7 +66,7 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
     from paddle_ranker.storage.digest import content_digest
 
     source = str(resolve_model(options.params_path))
-    how = options.load_options()
+    how = LoadOptions.of(options)
     rows = RecordFile(options.input_file, kind, options)
     identity = {
         "the tower": content_digest(source),

@@ -12,6 +12,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker import runtime
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.options import TowerOptions
 
@@ -39,7 +40,7 @@ def predict(options: PredictOptions) -> Iterator[float]:
     from paddle_ranker.scoring.files import STANDARD_INPUT
     from paddle_ranker.scoring.scorer import chunks
 
-    tower = Tower.open(options.params_path, options.load_options(), options.batch_size)
+    tower = Tower.open(options.params_path, LoadOptions.of(options), options.batch_size)
     size = tower.vectors([]).shape[1]
     if options.output_emb_size not in (None, size):
         raise UsageError(f"--output_emb_size {options.output_emb_size}: the tower's vectors have {size} numbers")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from paddle_ranker import runtime
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option, redeclare
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.options import BatchOptions, TowerOptions
@@ -74,7 +75,7 @@ def recall(options: RecallOptions) -> Path:
     note(f"{options.similar_text_pair}: {pairs.report()} pairs, {len(queries):,} queries; {len(corpus):,} texts")
     if options.hnsw_max_elements is not None and len(corpus) > options.hnsw_max_elements:
         raise UsageError(f"--hnsw_max_elements {options.hnsw_max_elements}: {options.corpus_file} has {len(corpus):,}")
-    tower = open_to_compare(options.params_path, options.load_options(), options.batch_size)
+    tower = open_to_compare(options.params_path, LoadOptions.of(options), options.batch_size)
     wanted = tower.query_vectors(queries)
     if options.output_emb_size not in (None, wanted.shape[1]):
         raise UsageError(f"--output_emb_size {options.output_emb_size}: the tower's have {wanted.shape[1]} numbers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import errno
 import io
 import json
@@ -18,9 +19,15 @@ from typing import Any, Optional, TextIO
 import numpy as np
 import pytest
 
+from paddle_ranker.commands.index import AddOptions
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, json_text, option, options_from, parse_options, run_command
 from paddle_ranker.options.input_files import SeveralFiles, paths_of
+from paddle_ranker.scoring.options import PredictOptions
+from paddle_ranker.serving.core.config import ServeConfig
+from recall.export_model import ExportTowerOptions
+from recall.inference import EncodeOptions
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -388,3 +395,35 @@ def test_an_output_that_knows_ascii_alone_gets_escapes(
     assert run_command(show, Sample, ["--train_file", "f"], "", prog="sample") == 0
     printed, as_json = written.getvalue().decode("ascii").splitlines()
     assert ast.literal_eval(printed) == json.loads(as_json) == shown
+
+
+def test_what_a_command_says_of_opening_a_model_reaches_it() -> None:
+    """Each field of `LoadOptions` comes from the option of that name, wherever a command has it."""
+    said: dict[str, Any] = {
+        "engine": "onnx",
+        "precision": "int8",
+        "max_seq_length": 9,
+        "positive_label": "good",
+        "tensorrt": True,
+    }
+    said = {**said, "pooling": "mean", "normalize": False, "device": "cpu"}
+    renamed: dict[str, tuple[str, Any]] = {"cpu_threads": ("threads", 3), "model_name_or_path": ("model_name", "bert")}
+    required: dict[str, Any] = {
+        "params_path": "m",
+        "input_file": "-",
+        "output_file": "v.npy",
+        "index": "i",
+        "corpus": "-",
+    }
+    wanted = {field.name for field in dataclasses.fields(LoadOptions)}
+    reached = set[str]()
+    kinds: tuple[Any, ...] = (PredictOptions, EncodeOptions, ServeConfig, ExportTowerOptions, AddOptions)
+    for kind in kinds:
+        names = {field.name for field in dataclasses.fields(kind)}
+        given: dict[str, Any] = {name: value for name, value in said.items() if name in names}
+        more: dict[str, Any] = {name: value for name, (_, value) in renamed.items() if name in names}
+        rest = {name: value for name, value in required.items() if name in names}
+        load = LoadOptions.of(kind(**rest, **given, **more))
+        assert load == LoadOptions(**given, **{renamed[name][0]: value for name, value in more.items()})
+        reached |= {*given, *(renamed[name][0] for name in more)}
+    assert reached == wanted

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of, option
 from paddle_ranker.scoring.options import CASCADE_HELP, FileOptions, RankingOptions
 from paddle_ranker.storage.atomic import check_writable, new_file
@@ -61,7 +62,7 @@ def predict(options: DeployPredictOptions) -> None:
         with output(options.output_file) as stream:
             stream.writelines(run_of_cascade(options, tag))
         return
-    ranker = open_model(options.model_dir, RANKER, options.load_options())
+    ranker = open_model(options.model_dir, RANKER, LoadOptions.of(options))
     scored = predict_with(ranker, options)
     if options.format == "run":
         lines = run_of(scored, tag)

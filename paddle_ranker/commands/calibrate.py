@@ -104,15 +104,7 @@ def calibrate(options: CalibrateOptions) -> None:
     if options.output and (Path(options.output).exists() or Path(options.output).is_symlink()):
         raise RankerError(f"{options.output}: is there already; choose another --output, or remove it")
     runtime.select_device(options.device)
-    parts = load_model(
-        options.ranker,
-        TRAINED_RANKER,
-        LoadOptions(
-            model_name=options.model_name_or_path,
-            max_seq_length=options.max_seq_length,
-            positive_label=options.positive_label,
-        ),
-    )
+    parts = load_model(options.ranker, TRAINED_RANKER, LoadOptions.of(options))
     if not options.remove:
         print(f"calibrated: {store(options, parts, fit_to_file(options, parts))}")
         return

@@ -18,7 +18,7 @@ from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.input_files import require_file
-from paddle_ranker.scoring.options import OF_RANKER
+from paddle_ranker.scoring.options import OF_MODEL
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
@@ -81,7 +81,7 @@ def run(options: CompareOptions) -> None:
         if is_model(system):
             identify(Path(system)).require(RANKER)
     has_model = any(map(is_model, named.values()))
-    for field in () if has_model else given_of(options, OF_RANKER):
+    for field in () if has_model else given_of(options, OF_MODEL):
         raise UsageError(f"{shown_name(field)} is about how a ranker scores: compare a ranker, or leave it out")
     for path in (options.report, options.plot, options.per_query):
         if path is not None:

@@ -12,26 +12,22 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.registry import run_for_kind
-from paddle_ranker.model.load_options import HeadOptions, LoadOptions
+from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions, LoadOptions
 from paddle_ranker.model.opened import RANKER_SIGNATURE, ModelInfo, RowEncoder, TrainedModel
-from paddle_ranker.options import ThreadOptions, option, run_command
+from paddle_ranker.options import ThreadOptions, option, redeclare, run_command
 
 
 @dataclass(frozen=True)
-class ExportOptions(HeadOptions, ThreadOptions):
+class ExportOptions(CheckpointOptions, HeadOptions, ThreadOptions):
     """Options of the commands that export."""
 
     params_path: str = option(help="the model: a folder or a name, OWNER/MODEL, of the hub", name="model", leads=True)
     output_path: str = option("./output", help="folder to write; an older export in it is replaced", name="output")
-    model_name_or_path: Optional[str] = option(
-        None, help="model whose configuration a parameter file without a folder gets; a folder has its own"
-    )
-    max_seq_length: Optional[int] = option(
-        None,
-        help="maximum length of a pair in tokens, stored in the exported folder (default: the ranker's); the graph "
-        "accepts any length",
-        minimum=5,
-        aliases=("--max_seq_len",),
+    max_seq_length: Optional[int] = redeclare(
+        CheckpointOptions,
+        "max_seq_length",
+        help="maximum length of a pair or text in tokens, stored in the exported folder (default: the model's); the "
+        "graph accepts any length",
     )
     onnx: bool = option(False, help="also write an ONNX file, for ONNX Runtime and OpenVINO")
 
@@ -42,15 +38,7 @@ def export(options: ExportOptions) -> None:
     from paddle_ranker.model.model_folder import TRAINED_MODEL, load_model
 
     runtime.select_device("cpu")  # A static model has no device; each engine chooses its device.
-    model = load_model(
-        options.params_path,
-        TRAINED_MODEL,
-        LoadOptions(
-            model_name=options.model_name_or_path,
-            max_seq_length=options.max_seq_length,
-            positive_label=options.positive_label,
-        ),
-    )
+    model = load_model(options.params_path, TRAINED_MODEL, LoadOptions.of(options))
     write_export(model, Path(options.output_path), onnx=options.onnx)
 
 

@@ -37,7 +37,16 @@ from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import LANGUAGES, STANDARD, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
-from paddle_ranker.options import DeviceOptions, DocumentOptions, Options, RayOptions, note, option, run_command
+from paddle_ranker.options import (
+    DeviceOptions,
+    DocumentOptions,
+    Options,
+    RayOptions,
+    note,
+    option,
+    redeclare,
+    run_command,
+)
 from paddle_ranker.options.command_run import reader_may_leave
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.options.parser import build_parser
@@ -74,8 +83,7 @@ from paddle_ranker.retrieval.vector_search import (
     how_found,
     searched_exactly,
 )
-from paddle_ranker.scoring.engines.registry import ENGINES
-from paddle_ranker.scoring.options import BatchOptions, engine_help
+from paddle_ranker.scoring.options import BatchOptions, EngineOptions
 from paddle_ranker.scoring.stored import TYPES as STATES_TYPES
 from paddle_ranker.storage.digest import content_digest
 
@@ -101,16 +109,12 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
         help="the documents: a text a line; columns or JSON with id, text (else title), and fields; or BEIR's folder",
         files=True,
     )
-    engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
+    engine: Optional[str] = redeclare(EngineOptions, "engine")
 
     @property
     def documents_file(self) -> str:
         """File or files that hold the documents; for a BEIR folder, its corpus.jsonl."""
         return beir_corpus(self.corpus)
-
-    def load_options(self) -> LoadOptions:
-        """Return how the tower is opened."""
-        return LoadOptions(engine=self.engine, device=self.device, threads=self.cpu_threads)
 
 
 @dataclass(frozen=True)
@@ -373,7 +377,7 @@ def build(options: BuildOptions) -> None:
         ends.enter_context(collection)
         if options.store_states is not None and collection.info.states is None:
             _store_states(collection, options)
-        vectors_of = open_towers(collection, options.load_options(), options.batch_size)
+        vectors_of = open_towers(collection, LoadOptions.of(options), options.batch_size)
         _add(collection, options, vectors_of, options.sync, total)
 
 
@@ -428,7 +432,7 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     for folder in collection.folders:
         states = copy_ranker(options.store_states or "", folder, options.states_dtype or STATES_TYPES[0])
-    collection.store_states(states, replace(options.load_options(), engine=None), options.batch_size)
+    collection.store_states(states, LoadOptions.of(options, engine=None), options.batch_size)
     print(f"{options.index}: stored the states of {len(collection):,} documents")
 
 
@@ -482,7 +486,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     counted = _counted(rows, progress)
                     cut = sharded.cut(target, info, counted, total, count, identity, rows.report)
         info = sharded.begin_shards(folder, count)
-        load = options.load_options() if info.models else ON_CPU
+        load = LoadOptions.of(options) if info.models else ON_CPU
         work = sharded.ShardWork(folder, _contents(options), load, options.batch_size)
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
         with Progress(desc="index", unit="document", total=most) as progress:
@@ -628,7 +632,7 @@ def add(options: AddOptions) -> None:
         require_tower(collection, options.tower)
         if collection.info.models:
             runtime.prepare_command(options.cpu_threads)
-        _add(collection, options, open_towers(collection, options.load_options(), options.batch_size))
+        _add(collection, options, open_towers(collection, LoadOptions.of(options), options.batch_size))
 
 
 def _add(

@@ -24,7 +24,7 @@ from paddle_ranker.encoding.encoding_options import WINDOWS
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
-from paddle_ranker.model.load_options import ON_CPU
+from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
 from paddle_ranker.options.declare import shown_name
@@ -36,7 +36,7 @@ from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.scale.offline import identity_of, total
 from paddle_ranker.scale.parts import Parts, Source, Work
 from paddle_ranker.scale.parts import run as run_parts
-from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
+from paddle_ranker.scoring.options import OF_MODEL, ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.streams import output_free_for
@@ -86,10 +86,7 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         choices=("triples", "pairs"),
     )
     negatives: int = option(4, help="most negatives of one positive", minimum=1)
-    # Of labels here, not of a classifier's classes.
-    positive_label: float = option(  # type: ignore[assignment]
-        1.0, help="titles with this label or a higher one get negatives", above=0
-    )
+    min_label: float = option(1.0, help="titles with this label or a higher one get negatives", above=0)
     method: Optional[str] = option(
         None, help=f"how candidates are found: {_METHODS} (default: tower if --tower is given, else bm25)",
         choices=INDEXES,
@@ -150,9 +147,9 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         if self.words is not None and not (kind is not None and kind.compares_words):
             found = "--index" if self.method is None else f"--method {self.method}"
             raise UsageError(f"--words {self.words}: {found} finds candidates otherwise than by these; leave it out")
-        for field in () if self.ranker or self.tower or self.index else given_of(self, OF_RANKER):
+        for field in () if self.ranker or self.tower or self.index else given_of(self, OF_MODEL):
             raise UsageError(f"{shown_name(field)} is about how a model computes: add --ranker or --tower")
-        for field in given_of(self, ("rerank", "max_score_ratio", "margin", *WINDOWS)):
+        for field in given_of(self, ("rerank", "max_score_ratio", "margin", "positive_label", *WINDOWS)):
             if not (self.ranker or (self.tower and field.name in ("max_score_ratio", "margin"))):
                 raise UsageError(f"{shown_name(field)} is about a ranker's scores: add --ranker, or leave it out")
         is_beir = os.path.isdir(self.queries)
@@ -181,7 +178,7 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
             ratio,
             self.margin,
             candidates=max(self.rerank or RERANKED, self.rank_to) if self.ranker else self.rank_to,
-            positive_label=self.positive_label,
+            min_label=self.min_label,
             as_pairs=self.format == "pairs",
         )
 
@@ -239,11 +236,11 @@ def _run(options: MineOptions) -> None:
     check_writable(options.output_file)
     mining = _Mining(options)
     queries = mining.queries
-    positives = sum(len(judged.positives(options.positive_label)) for judged in queries)
+    positives = sum(len(judged.positives(options.min_label)) for judged in queries)
     print(f"{options.queries}: {mining.read}; {len(queries):,} queries, {positives:,} positives", flush=True)
     if not positives:
         raise DataError(
-            f"{options.queries}: not one title has a label of {options.positive_label:g} or more: there is nothing to "
+            f"{options.queries}: not one title has a label of {options.min_label:g} or more: there is nothing to "
             "mine negatives of"
         )
     if options.ray is not None:
@@ -367,7 +364,7 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
     done = run_parts(
         _QueryNumbers(queries), work, parts, options.ray,
         actors=options.actors, threads=threads, label="mine",
-        load=options.load_options() if has_model else ON_CPU,
+        load=LoadOptions.of(options) if has_model else ON_CPU,
     )  # fmt: skip
     counts, truncations = Counter[str](), [dict[str, int]() for _ in rankers]
     for name, count in total(done).items():
@@ -391,7 +388,9 @@ def _searcher(options: MineOptions) -> Searcher:
 
     assert options.index is not None
     settings = SearchSettings(milvus_uri=options.milvus_uri)
-    return Searcher.open(options.index, settings, options=options.load_options(), batch_size=options.batch_size)
+    return Searcher.open(
+        options.index, settings, options=LoadOptions.of(options, positive_label=None), batch_size=options.batch_size
+    )
 
 
 def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
@@ -429,7 +428,7 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:
         runtime.prepare_command(options.cpu_threads)
         from paddle_ranker.retrieval.vectors import open_to_compare
 
-        tower = open_to_compare(options.tower, options.load_options(), options.batch_size)
+        tower = open_to_compare(options.tower, LoadOptions.of(options, positive_label=None), options.batch_size)
     shown: Progress[str] = Progress(titles, desc="index", unit="title")
     documents = (Document(str(number), title) for number, title in enumerate(shown))
     assert options.method is not None

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Optional
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
 from paddle_ranker.errors import UsageError, brief, listed, quoted
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, SYNONYMS, MilvusOptions
-from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
+from paddle_ranker.scoring.options import OF_MODEL, ScoringOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection import Collection
@@ -33,7 +34,7 @@ FORMATS = ("text", "json", "trec")
 _SHOWN, _LISTED = 10, 100
 _QUERIES = 64  # searched together
 _SHOWN_CHARACTERS = 300  # of a text; JSON has all of it
-_RANKED = ("rank_top", "recall_weight", *OF_RANKER)
+_RANKED = ("rank_top", "recall_weight", *OF_MODEL)
 
 
 def fusion_help() -> str:
@@ -158,7 +159,7 @@ def ranker_of(options: SearchingOptions) -> Ranker:
 
     assert options.ranker is not None
     return Ranker(
-        open_model(options.ranker, RANKER, options.load_options()),
+        open_model(options.ranker, RANKER, LoadOptions.of(options)),
         options.batch_size,
         windows=options.windows,
         window_overlap=options.window_overlap,

@@ -16,6 +16,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.records import RecordFile, TitleRow
 from paddle_ranker.encoding.encoding_options import WINDOWS
 from paddle_ranker.errors import DataError, RankerError, UsageError, quoted
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import given_of, main_of, note, option
 from paddle_ranker.options.declare import shown_name
@@ -56,7 +57,7 @@ def store(options: StoreOptions) -> None:
     folder = Path(options.output)
     if folder.exists() or folder.is_symlink():
         raise RankerError(f"{folder}: is there already; choose another --output, or remove it")
-    ranker = SplitRanker.open(options.ranker, options.load_options(), options.batch_size)
+    ranker = SplitRanker.open(options.ranker, LoadOptions.of(options), options.batch_size)
     rows = RecordFile(options.titles_file, TitleRow, options)
     made_by, ids = dataclasses.replace(ranker.states_info, dtype=options.dtype), _Ids(options.titles_file)
     with new_states(folder, made_by) as writer, Progress(desc="store", unit="title") as progress:

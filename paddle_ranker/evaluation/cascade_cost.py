@@ -13,6 +13,7 @@ from paddle_ranker.array_types import Floats
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.measuring_options import MeasuringOptions
 from paddle_ranker.evaluation.systems import read_measured_pairs
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.scoring.by_query import options_of_small
 from paddle_ranker.scoring.cascade import chosen, rerank
@@ -65,7 +66,7 @@ def measure_cascade(
     queries, titles = pairs.texts(large)
     scorers, logits = [], []
     for path, given in ((large, options), (small, options_of_small(options, small))):
-        parts = open_model(path, RANKER, given.load_options())
+        parts = open_model(path, RANKER, LoadOptions.of(given))
         scorers.append(scorer_for(parts, given))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
     rows_of: dict[str, list[int]] = {}

@@ -23,6 +23,7 @@ from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labe
 from paddle_ranker.evaluation.score_files import read_scores
 from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.metrics.ranking import RELEVANT, number_queries
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def score_with_model(source: str, options: MeasuringOptions, pairs: MeasuredPair
     from paddle_ranker.scoring.loading import open_model
 
     queries, titles = pairs.texts(source)
-    parts = open_model(source, RANKER, options.load_options())
+    parts = open_model(source, RANKER, LoadOptions.of(options))
     scorer = scorer_for(parts, options)
     logits = scorer.logits(scorer.encode(queries, titles))
     return parts, logits

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 from paddle_ranker.array_types import Arrays
+from paddle_ranker.model.load_options import CheckpointOptions
 from paddle_ranker.options import LabelOptions, ThreadOptions, option, redeclare
 from paddle_ranker.options.input_files import base_names
 from paddle_ranker.scoring.options import BatchOptions
@@ -50,12 +51,7 @@ class QuantizeOptions(BatchOptions, LabelOptions, ThreadOptions):
         choices=(7, 8),
     )
     seconds: float = option(10.0, help="seconds for measuring the speed, shared among engines and precisions", above=0)
-    max_seq_length: Optional[int] = option(
-        None,
-        help="maximum length of a pair in tokens (default: the exported ranker's)",
-        minimum=5,
-        aliases=("--max_seq_len",),
-    )
+    max_seq_length: Optional[int] = redeclare(CheckpointOptions, "max_seq_length")
     seed: int = option(1000, help="seed of the draws", minimum=0)
 
 

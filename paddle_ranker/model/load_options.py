@@ -6,7 +6,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Optional
+from typing import Any, Optional
 
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.options import AUTO_DEVICE, Options, option
@@ -25,6 +25,21 @@ class HeadOptions(Options):
         help="name or number of the class whose probability is the score, for a transformers classifier of two classes "
         "(default: the class whose name means relevant)",
         shared=True,
+    )
+
+
+@dataclass(frozen=True)
+class CheckpointOptions(Options):
+    """Options of every command that opens one model for its pairs or texts."""
+
+    model_name_or_path: Optional[str] = option(
+        None, help="model whose configuration a parameter file without a folder gets; a folder has its own"
+    )
+    max_seq_length: Optional[int] = option(
+        None,
+        help="maximum length of a pair or text in tokens (default: the model's)",
+        minimum=5,
+        aliases=("--max_seq_len",),
     )
 
 
@@ -58,6 +73,13 @@ class LoadOptions:
     normalize: Optional[bool] = None
     positive_label: Optional[str] = None
 
+    @classmethod
+    def of(cls, options: Options, **changes: Any) -> LoadOptions:  # type: ignore[explicit-any]  # as of `Ranker.load`
+        """Return what a command's options say about opening a model; `changes` replace fields of the result."""
+        fields = dataclasses.fields(cls)
+        values = {one.name: getattr(options, _NAMES.get(one.name, one.name), one.default) for one in fields}
+        return cls(**{**values, **changes})
+
     def __post_init__(self) -> None:
         """Raise `UsageError` for a value of the wrong type, such as `threads="2"`, and name the field."""
         for field in dataclasses.fields(self):
@@ -69,4 +91,5 @@ class LoadOptions:
                 raise UsageError(f"{field.name} {quoted(value)}: expected {words}")
 
 
+_NAMES = {"threads": "cpu_threads", "model_name": "model_name_or_path"}  # fields that commands' options name otherwise
 ON_CPU = LoadOptions(device="cpu")

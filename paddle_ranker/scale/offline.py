@@ -80,7 +80,7 @@ class _ScoreParts(Work):
         from paddle_ranker.scoring.files import scorer_for
         from paddle_ranker.scoring.loading import open_model
 
-        self._parts = open_model(self._options.params_path, RANKER, self._options.load_options())
+        self._parts = open_model(self._options.params_path, RANKER, LoadOptions.of(self._options))
         self._scorer = scorer_for(self._parts, self._options)
 
     def compute(self, rows: Sequence[Any]) -> tuple[bytes, int, Mapping[str, int]]:
@@ -128,7 +128,7 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
         options.ray,
         actors=options.actors,
         threads=options.cpu_threads or 1,
-        load=options.load_options(),
+        load=LoadOptions.of(options),
     )
     counts = total(done)
     seen, left_out = counts.pop(CutOff.SEEN, 0), counts.pop(CutOff.LEFT_OUT, 0)

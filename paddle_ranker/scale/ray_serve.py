@@ -22,6 +22,7 @@ from typing import Any
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, given_of, option, options_from, require_ray_device
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.registry import load_named_plugins
@@ -128,7 +129,7 @@ def application(args: Mapping[str, object]) -> Any:
         for number, folder in enumerate(one for given in options.shards for one in shard_folders(given))
     ]
     threads = threads_of(options)
-    actor = {"num_cpus": threads, "num_gpus": gpus_for(config_of(options).load_options())}
+    actor = {"num_cpus": threads, "num_gpus": gpus_for(LoadOptions.of(config_of(options)))}
     return (
         serve.deployment(serve.ingress()(_Replica))
         .options(

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from paddle_ranker.data.records import Pair
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
 from paddle_ranker.scoring.files import CutOff, score_pairs, scorer_for
@@ -36,7 +37,7 @@ def rank_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, li
     if options.store is not None:
         scored = score_stored_pairs(options, options.store)
     else:
-        scored = score_pairs(open_model(options.params_path, RANKER, options.load_options()), options)
+        scored = score_pairs(open_model(options.params_path, RANKER, LoadOptions.of(options)), options)
     yield from best_by_query(scored, top_k, CutOff(options.min_probability))
 
 
@@ -69,7 +70,7 @@ def _cascade_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str
     assert options.cascade is not None
     source, depth = parse_cascade(options.cascade)
     # Open the large ranker first, so that its errors come before the small ranker has scored the file.
-    parts = open_model(options.params_path, RANKER, options.load_options())
+    parts = open_model(options.params_path, RANKER, LoadOptions.of(options))
     scorer = scorer_for(parts, options)
     first_stage = dataclasses.replace(
         options_of_small(options, source), params_path=source, cascade=None, min_probability=None

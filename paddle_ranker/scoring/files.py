@@ -14,6 +14,7 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.options import json_text, note
 from paddle_ranker.progress import Progress
@@ -68,7 +69,7 @@ def predict_pairs(options: PredictOptions) -> Iterator[tuple[Pair, float]]:
 
     Pairs below `options.min_probability` are omitted, and their number is noted at the end.
     """
-    yield from predict_with(open_model(options.params_path, RANKER, options.load_options()), options)
+    yield from predict_with(open_model(options.params_path, RANKER, LoadOptions.of(options)), options)
 
 
 def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:

@@ -7,15 +7,15 @@ from typing import Optional
 
 from paddle_ranker.encoding.encoding_options import WINDOWS, WindowOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.load_options import HeadOptions, LoadOptions
+from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
-from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, option, redeclare
+from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
 
-# Options about the ranker, not about where and how it runs.
-OF_RANKER = ("engine", "precision", "tensorrt", "max_seq_length", "model_name_or_path", *WINDOWS)
+# Options that have no effect without a model.
+OF_MODEL = ("engine", "precision", "tensorrt", "max_seq_length", "model_name_or_path", "positive_label", *WINDOWS)
 
 
 def engine_help() -> str:
@@ -37,78 +37,44 @@ class BatchOptions(Options):
 
 
 @dataclass(frozen=True)
-class RankerOptions(WindowOptions, BatchOptions, HeadOptions, RowOptions, DeviceOptions):
-    """Options of every command that scores with a ranker, in any engine."""
-
-    model_name_or_path: Optional[str] = option(
-        None, help="model whose configuration a parameter file without a folder gets; a folder has its own"
-    )
-    max_seq_length: Optional[int] = option(
-        None,
-        help="maximum length of a pair in tokens (default: the ranker's)",
-        minimum=5,
-        aliases=("--max_seq_len",),
-    )
-
-
-@dataclass(frozen=True)
-class ScoringOptions(RankerOptions):
-    """Options of evaluation and prediction."""
+class EngineOptions(BatchOptions, DeviceOptions):
+    """Options of everything that computes with a model in an engine of the user's choice."""
 
     engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
     precision: str = option(
         "fp32",
-        help="precision of the matrix products; other than fp32 needs an exported ranker, or a GPU",
+        help="precision of the matrix products; other than fp32 needs an exported model, or a GPU",
         choices=PRECISIONS,
     )
-    tensorrt: bool = option(False, help="compile an exported ranker with TensorRT, in Paddle Inference on a GPU")
-
-    def load_options(self) -> LoadOptions:
-        """Return the options to open the ranker with."""
-        return LoadOptions(
-            engine=self.engine,
-            device=self.device,
-            precision=self.precision,
-            threads=self.cpu_threads,
-            tensorrt=self.tensorrt,
-            model_name=self.model_name_or_path,
-            max_seq_length=self.max_seq_length,
-            # A command that mines negatives has a number of this name, from which on titles are positive.
-            positive_label=self.positive_label if isinstance(self.positive_label, str) else None,
-        )
 
 
 @dataclass(frozen=True)
-class TowerOptions(BatchOptions, RowOptions, DeviceOptions):
-    """Options of every command that makes vectors of texts."""
+class RankerOptions(WindowOptions, BatchOptions, CheckpointOptions, HeadOptions, RowOptions, DeviceOptions):
+    """Options of every command that scores with a ranker, in any engine."""
 
-    model_name_or_path: Optional[str] = option(
-        None, help="model whose configuration a parameter file without a folder gets; a folder has its own"
-    )
-    max_seq_length: Optional[int] = option(
-        None, help="maximum length of a text in tokens (default: the tower's)", minimum=5, aliases=("--max_seq_len",)
-    )
+
+@dataclass(frozen=True)
+class ScoringOptions(EngineOptions, RankerOptions):
+    """Options of evaluation and prediction."""
+
+    tensorrt: bool = option(False, help="compile an exported ranker with TensorRT, in Paddle Inference on a GPU")
+
+
+@dataclass(frozen=True)
+class PoolingOptions(Options):
+    """Options of every command that opens an encoder as a tower."""
+
     pooling: Optional[str] = option(
         None,
         help="pooling, if the encoder's folder does not state it (default: printed at the start)",
         choices=TOWER_POOLINGS,
     )
     normalize: Optional[bool] = option(None, help="scale vectors to length 1 (default: as the folder states)")
-    engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
-    precision: str = redeclare(ScoringOptions, "precision", "fp32")
 
-    def load_options(self) -> LoadOptions:
-        """Return the options to open the tower with."""
-        return LoadOptions(
-            engine=self.engine,
-            device=self.device,
-            precision=self.precision,
-            threads=self.cpu_threads,
-            model_name=self.model_name_or_path,
-            max_seq_length=self.max_seq_length,
-            pooling=self.pooling,
-            normalize=self.normalize,
-        )
+
+@dataclass(frozen=True)
+class TowerOptions(PoolingOptions, CheckpointOptions, EngineOptions, RowOptions):
+    """Options of every command that makes vectors of texts."""
 
 
 @dataclass(frozen=True)

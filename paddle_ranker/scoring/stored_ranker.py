@@ -272,7 +272,7 @@ def score_stored_pairs(options: PredictOptions, store: str) -> Iterator[tuple[Pa
 
     A title is found by its tokens. The states of titles that are not there are computed; their number is noted.
     """
-    ranker = SplitRanker.open(options.params_path, options.load_options(), options.batch_size)
+    ranker = SplitRanker.open(options.params_path, LoadOptions.of(options), options.batch_size)
     titles, encoder = StoredRanker(ranker, TitleStates.open(store)).titles, ranker.encoder
     absent, seen = 0, 0
 

@@ -110,7 +110,7 @@ class Choice:
     max_score_ratio, margin: drop candidates whose probability is above this ratio of the positive's, or less than this
         margin below it: NV-Retriever's TopK-PercPos and TopK-MarginPos (de Souza P. Moreira et al., 2024)
     candidates: how many candidates of a query are ranked
-    positive_label: titles with this label or a higher one get negatives
+    min_label: titles with this label or a higher one get negatives
     as_pairs: yield the judged pairs and the negatives with label 0, instead of triples
     """
 
@@ -122,7 +122,7 @@ class Choice:
     max_score_ratio: Optional[float] = None
     margin: Optional[float] = None
     candidates: int = 0
-    positive_label: float = 1.0
+    min_label: float = 1.0
     as_pairs: bool = False
 
     def unknown(self, judged: JudgedQuery, titles: Sequence[str], counts: Counter[str]) -> list[str]:
@@ -223,7 +223,7 @@ class Miner:
                 for judged, found in zip(part, self._index.search([judged.query for judged in part], top))
             ]
             candidates = [titles[: self._choice.candidates] for titles in candidates]
-            positives = [judged.positives(self._choice.positive_label) for judged in part]
+            positives = [judged.positives(self._choice.min_label) for judged in part]
             for judged, relevant, ranked in zip(part, positives, self._ranked(part, positives, candidates)):
                 yield from self._of_query(judged, relevant, ranked)
             if progress is not None:

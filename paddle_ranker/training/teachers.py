@@ -16,6 +16,7 @@ from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.options import ScoringOptions
 
 
@@ -54,7 +55,7 @@ class Teachers:
 
         self._rankers = []
         for source in split_paths(sources):
-            parts = open_model(source, RANKER, options.load_options())
+            parts = open_model(source, RANKER, LoadOptions.of(options))
             self._rankers.append(scorer_for(parts, options))
 
     def __len__(self) -> int:

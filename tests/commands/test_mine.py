@@ -111,7 +111,7 @@ def test_letter_case_and_width_make_no_difference() -> None:
 @unit
 def test_a_title_graded_below_the_positives_is_no_negative_either() -> None:
     pairs = [LabeledPair("水稻病害", "稻田的病", 2), LabeledPair("水稻病害", "水稻病虫", 1)]
-    triples, counts = mine(pairs, CORPUS, positive_label=2)
+    triples, counts = mine(pairs, CORPUS, min_label=2)
     assert [(t.title, t.neg_title) for t in triples] == [("稻田的病", t) for t in RANKED if t != "水稻病虫"]
     assert counts[KNOWN] == 1
     judged_zero = [POSITIVE, LabeledPair("水稻病害", "水稻病虫", 0)]

@@ -231,7 +231,7 @@ def test_a_function_is_converted_while_another_one_is(tmp_path: Path, monkeypatc
             self.weight = self.create_parameter([1])
 
         def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-            return paddle.doubled(x).plus(1) + self.weight * 0  # type: ignore[attr-defined]
+            return paddle.doubled(x).plus(1) + self.weight * 0
 
     signature = Signature((ArraySpec("x", "float32", (None,)),), (ArraySpec("y", "float32", (None,)),), ("y",))
     write_static_model(Network(), tmp_path / "graph", signature)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Optional
 
 import numpy as np
 
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, option
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
@@ -48,7 +49,7 @@ class VectorSlot(Slot[ServedModel]):
 
         config, folder = self._config, self.folder
         assert folder is not None
-        model = open_model(folder, VECTORS, config.load_options())
+        model = open_model(folder, VECTORS, LoadOptions.of(config))
         runner, encode = BatchRunner(model.engine, model.info.max_seq_length), model.row_encoder.encode_single
         runner.run(encode(_TEXTS))  # warms the model up
         batcher = Batcher(runner, encode, queue_rows=config.queue_pairs, observer=observer, what=self.what)

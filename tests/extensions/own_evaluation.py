@@ -11,6 +11,7 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import Pair, read_records
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.options import ScoringOptions
@@ -26,7 +27,7 @@ class EvaluateVectorsOptions(ScoringOptions):
 
 def evaluate(options: EvaluateVectorsOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
-    model = open_model(options.params_path, VECTORS, options.load_options())
+    model = open_model(options.params_path, VECTORS, LoadOptions.of(options))
     pairs = read_records(options.test_file, Pair, options)
     runner = BatchRunner(model.engine, model.info.max_seq_length, options.batch_size)
     first, second = (

@@ -13,6 +13,7 @@ from multimodal_entailment import evaluate, export_model, predict, train
 from multimodal_entailment.data import read_posts
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import EvaluateEntailmentOptions
+from paddle_ranker.model.load_options import LoadOptions
 from tests.conftest import Call, commands_here
 from tests.entailment_cases import LENGTH, SIZE, write_data
 from tests.tiny import write_encoder
@@ -55,7 +56,7 @@ def test_evaluate_the_rows_kept_for_it(call: Call, data: Path) -> None:
     assert sum(map(sum, found["confusion"])) == 24
     _, printed, _ = call(evaluate.main, "--model static --test_file posts.csv --part test --format json")
     assert json.loads(printed)["confusion"] == found["confusion"]  # the static model agrees
-    how = EvaluateEntailmentOptions(model="static", test_file="posts.csv", device="gpu:1").load_options()
+    how = LoadOptions.of(EvaluateEntailmentOptions(model="static", test_file="posts.csv", device="gpu:1"))
     assert how.device == "gpu:1"
     _, printed, _ = call(evaluate.main, "--model run/best --test_file posts.csv --part validation --format json")
     assert json.loads(printed)["pairs"] == 15  # of the 96 remaining pairs, rounded up

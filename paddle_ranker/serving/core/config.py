@@ -12,9 +12,9 @@ from socket import gethostname
 from typing import Optional, Union
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions
 from paddle_ranker.options import option, redeclare
-from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.scoring.options import EngineOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 
 RANKER = "ranker"  # the slot of the model that most servers have
@@ -28,7 +28,7 @@ def _key_of_environment() -> Optional[str]:
 
 
 @dataclass(frozen=True)
-class ServeConfig(Limits):
+class ServeConfig(Limits, HeadOptions, EngineOptions):
     """Options of `paddle-ranker serve`; other commands that serve build them from their options.
 
     Further kinds of served models add the options of their `SlotKind`.
@@ -58,19 +58,16 @@ class ServeConfig(Limits):
         maximum=65535,
     )
     workers: int = option(1, help="processes, each with the model in its own memory", minimum=1, maximum=256)
-    engine: Optional[str] = redeclare(ScoringOptions, "engine")
-    precision: str = redeclare(ScoringOptions, "precision")
-    device: str = redeclare(ScoringOptions, "device", shared=False)
-    positive_label: Optional[str] = redeclare(ScoringOptions, "positive_label", shared=False)
-    cpu_threads: int = option(
-        0, help="threads of a matrix product in each worker; 0: all cores, divided among the workers", minimum=0
+    cpu_threads: int = redeclare(
+        EngineOptions,
+        "cpu_threads",
+        help="threads of a matrix product in each worker; 0: all cores, divided among the workers",
     )
     streams: int = option(1, help="batches that each worker computes at once", minimum=1, maximum=MOST_STREAMS)
-    batch_size: int = redeclare(ScoringOptions, "batch_size", shared=False)
     max_wait_us: int = option(
         0, help="microseconds that a request waits for others while the engine is idle", minimum=0, maximum=10_000_000
     )
-    max_seq_length: Optional[int] = redeclare(ScoringOptions, "max_seq_length", aliases=())
+    max_seq_length: Optional[int] = redeclare(CheckpointOptions, "max_seq_length", aliases=())
     drain_seconds: float = option(30.0, help="seconds for requests in flight when the server stops", minimum=0)
     pipeline_service: str = option("ernie", help="service name of the pipeline's gateway, POST /ernie/prediction")
     pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")
@@ -98,17 +95,6 @@ class ServeConfig(Limits):
             raise UsageError(f"--http_port {self.http_port}: --port or --more_ports has it already; choose another")
         if self.api_key is not None and not self.api_key.strip():
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
-
-    def load_options(self) -> LoadOptions:
-        """Return the options for opening the ranker."""
-        return LoadOptions(
-            engine=self.engine,
-            device=self.device,
-            precision=self.precision,
-            threads=self.cpu_threads,
-            max_seq_length=self.max_seq_length,
-            positive_label=self.positive_label,
-        )
 
     @property
     def limits(self) -> Limits:

@@ -17,6 +17,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER as ROLE
 from paddle_ranker.model.opened import LOGIT, ExportFacts
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
@@ -78,7 +79,7 @@ class RankerSlot(Slot[ServedRanker]):
         """
         config = self._config
         assert config.model is not None
-        model = open_model(config.model, ROLE, config.load_options())
+        model = open_model(config.model, ROLE, LoadOptions.of(config))
         scorer = RankerRunner(model.engine, model.row_encoder, config.batch_size, calibration=model.info.calibration)
         check(scorer, model, config.model)
         batcher = Batcher(

@@ -26,7 +26,7 @@ from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
 from paddle_ranker.serving.core.index_options import LIMITS as INDEX_LIMITS
 from paddle_ranker.serving.core.tower_options import LIMITS as TOWER_LIMITS
-from paddle_ranker.serving.core.tower_options import TOWER, TowerOptions
+from paddle_ranker.serving.core.tower_options import TOWER, TowerSlotOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.serving.core.slots import Served, Slot
@@ -177,7 +177,7 @@ def _index_slot(config: ServeConfig) -> Slot[Served]:
 def _tower_slot(config: ServeConfig) -> Slot[Served]:
     from paddle_ranker.serving.core.tower_slot import TowerSlot
 
-    return TowerSlot(config, config if isinstance(config, TowerOptions) else TowerOptions())
+    return TowerSlot(config, config if isinstance(config, TowerSlotOptions) else TowerSlotOptions())
 
 
 def _needs_paddle(config: ServeConfig) -> bool:
@@ -185,7 +185,7 @@ def _needs_paddle(config: ServeConfig) -> bool:
 
 
 def _tower_needs_paddle(config: ServeConfig) -> bool:
-    engine = (config.tower_engine if isinstance(config, TowerOptions) else None) or config.engine
+    engine = (config.tower_engine if isinstance(config, TowerSlotOptions) else None) or config.engine
     return engine is None or ENGINES[engine].needs_paddle
 
 
@@ -202,7 +202,7 @@ SLOTS.add(
     SlotKind(
         TOWER,
         "tower",
-        TowerOptions,
+        TowerSlotOptions,
         _tower_slot,
         model_folder.TOWER,
         TOWER_LIMITS,

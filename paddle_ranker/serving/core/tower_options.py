@@ -16,7 +16,7 @@ LIMITS = ("texts", "queue_texts")
 
 
 @dataclass(frozen=True)
-class TowerOptions(Limits):
+class TowerSlotOptions(Limits):
     """Options of `paddle-ranker serve` for a tower, and the limits of its requests beside those of all requests."""
 
     tower: Optional[Path] = option(  # noqa: RUF009

@@ -23,11 +23,10 @@ from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.jobs import Check
-from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
-from paddle_ranker.serving.core.tower_options import TOWER, TowerOptions
+from paddle_ranker.serving.core.tower_options import TOWER, TowerSlotOptions
 from paddle_ranker.version import __version__
 
 _TEXTS = ("a", "search engine", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
@@ -70,15 +69,8 @@ class TowerSlot(Slot[ServedTower]):
     Its `limits` are the server's, with `pairs` and `queue_pairs` counting texts.
     """
 
-    def __init__(self, config: ServeConfig, options: TowerOptions):
-        names = [field.name for field in dataclasses.fields(Limits)]
-        limits = Limits(
-            **{
-                **{name: getattr(options, name) for name in names},
-                "pairs": options.texts,
-                "queue_pairs": options.queue_texts,
-            }
-        )
+    def __init__(self, config: ServeConfig, options: TowerSlotOptions):
+        limits = dataclasses.replace(options, pairs=options.texts, queue_pairs=options.queue_texts)
         super().__init__(limits, "tower", options.tower)
         self._config, self._options = config, options
 
@@ -114,14 +106,14 @@ class TowerSlot(Slot[ServedTower]):
         return ServedTower(name, folder.resolve(), batcher, time.time(), model, runner, tokens)
 
     def _load_options(self) -> LoadOptions:
-        """Return the options to open the tower with: a ranker beside it has `max_seq_length` for itself."""
+        """Return the options to open the tower with; a ranker beside it has those of pairs for itself."""
         config, options = self._config, self._options
-        shared = config.load_options()
-        return dataclasses.replace(
-            shared,
-            engine=options.tower_engine or shared.engine,
-            precision=options.tower_precision or shared.precision,
-            max_seq_length=shared.max_seq_length if config.model is None else None,
+        of_ranker = {} if config.model is None else {"max_seq_length": None, "positive_label": None}
+        return LoadOptions.of(
+            config,
+            engine=options.tower_engine or config.engine,
+            precision=options.tower_precision or config.precision,
+            **of_ranker,
         )
 
     @property

@@ -34,7 +34,7 @@ from paddle_ranker.data.documents import INNER, ROLES, DocumentFile
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
 from paddle_ranker.lexical.analyser import FOLDS
-from paddle_ranker.lexical.tokens import LANGUAGES, STANDARD, TOKENIZERS, detect_language
+from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.options import (
@@ -87,14 +87,13 @@ from paddle_ranker.scoring.options import BatchOptions, EngineOptions
 from paddle_ranker.scoring.stored import TYPES as STATES_TYPES
 from paddle_ranker.storage.digest import content_digest
 
-_NO_WORDS, AUTO = "none", "auto"
+_NO_WORDS = "none"
 _METHODS = tuple(name for name, kind in INDEXES.items() if kind.in_folders)
 _MILVUS_FILE = "milvus.db"
 _VECTORS = VectorsInfo(EXACT, 0)  # the defaults
 _SHOWN = {"uri": "milvus_uri"}
 _LIBRARIES: dict[Optional[str], Callable[[], object]] = {FAISS: load_faiss, MILVUS: load_pymilvus}
 _OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILVUS}
-_LOOKED_AT = 10_000  # texts that decide on the language
 _CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or longer ones, give no filters
 _CHECKED_FILTERS = 10
 _WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  # on what a new index holds
@@ -167,12 +166,6 @@ class BuildOptions(CorpusOptions, RayOptions):
         f"characters; jieba's words; none, for vectors alone (default: {STANDARD})",
         choices=(*TOKENIZERS, _NO_WORDS),
     )
-    language: str = option(
-        AUTO,
-        help="the texts' language, which the index states; its words are the same for all; auto: what it is",
-        choices=(AUTO, *LANGUAGES),
-    )
-
     searchers: tuple[str, ...] = option(
         (),
         help=lambda: (
@@ -301,10 +294,6 @@ class BuildOptions(CorpusOptions, RayOptions):
         for name in self.searchers:
             if name in (WORDS, VECTORS) or INDEXES[name].compares_vectors:
                 raise UsageError(f"--searchers {name}: --words, --tower and --method choose that one")
-        if self.words is not None and self.language != AUTO:
-            raise UsageError(
-                f"--words {self.words} and --language {self.language}: give one, for the latter has the default words"
-            )
 
     def look_up(self) -> None:
         """Find the tower."""
@@ -442,7 +431,8 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     from paddle_ranker.retrieval.towers import copy_field_tower, copy_tower
 
     _LIBRARIES.get(options.method, lambda: None)()
-    words, tower, vectors, more = _words(options), None, None, list[VectorField]()
+    words = None if options.words == _NO_WORDS else WordsInfo(options.words or STANDARD)
+    tower, vectors, more = None, None, list[VectorField]()
     schema, count = _schema(options)
     if options.tower is not None or options.field_tower or options.store_states is not None:
         runtime.prepare_command(options.cpu_threads)
@@ -566,9 +556,8 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
 
     info = collection.info
     has_words = info.words.tokenizer if info.words else _NO_WORDS
-    states_language = options.language != AUTO
     differences = {
-        "words": (options.words or (STANDARD if states_language else has_words), has_words),
+        "words": (options.words or has_words, has_words),
         "searchers": (",".join(options.searchers or info.others) or "none", ",".join(info.others) or "none"),
     }
     if (options.tower is None) != (info.vectors is None):
@@ -609,19 +598,6 @@ def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection
     opened = open_index(options.index, write=True, until=time.monotonic() + _PATIENCE, milvus_uri=uri)
     opened.require_address()
     return opened
-
-
-def _words(options: BuildOptions) -> Optional[WordsInfo]:
-    """Return how words are searched: as the options say, or by the language of the corpus's first texts."""
-    if options.words is not None:
-        return None if options.words == _NO_WORDS else WordsInfo(options.words)
-    language, why = options.language, ""
-    if language == AUTO:
-        rows = DocumentFile(options.documents_file, options)
-        language, share = detect_language(row.text for row in islice(rows, _LOOKED_AT))
-        why = f", {share:.0%} of the first {min(rows.kept, _LOOKED_AT):,} texts are English"
-    print(f"language: {language}{why}; words: {STANDARD}")
-    return WordsInfo(STANDARD, language=language)
 
 
 def add(options: AddOptions) -> None:
@@ -736,8 +712,7 @@ def info(options: FolderOptions) -> None:
     print(f"{options.index}: {found.count:,} documents in {len(found.segments):,} segments{shards}, generation "
           f"{found.generation:,}")  # fmt: skip
     if found.words is not None:
-        language = f" ({found.words.language})" if found.words.language else ""
-        print(f"words: {found.words.tokenizer}{language}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
+        print(f"words: {found.words.tokenizer}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
     if found.schema.fields:
         print("fields:", *table(found.schema, {}), sep="\n")
     for name, one in found.vector_fields.items():

@@ -173,8 +173,7 @@ def how_searched(searcher: Searcher) -> str:
     info, parts = collection.info, []
     for name in searcher.searchers:
         if name == "words" and info.words is not None:
-            language = f" for {info.words.language}" if info.words.language else ""
-            parts.append(f"words ({collection.how(name)}, {info.words.tokenizer}{language})")
+            parts.append(f"words ({collection.how(name)}, {info.words.tokenizer})")
         else:
             parts.append(f"{name} ({collection.how(name, settings.ef, settings.nprobe)})")
     lists = f", {settings.depth:,} of each by {settings.fusion.method}" if len(parts) > 1 else ""
@@ -231,6 +230,7 @@ def search(options: SearchOptions) -> None:
 
 def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterator[str]:
     from paddle_ranker.data.trec import checked_id, in_order, run_lines
+    from paddle_ranker.retrieval.manifest import WORDS
 
     results = found.results()
     if options.form == "trec":
@@ -244,6 +244,13 @@ def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterat
     else:
         if options.input_file is not None:
             yield f"\n{query}"
+        if not results:
+            advice = [
+                "try other words",
+                *(f"leave out --{name}" for name in ("where", "literal") if getattr(options, name)),
+            ]
+            what = "a word of " if found.searchers == (WORDS,) else ""
+            note(f"no document has {what}{quoted(query)}{' and meets --where' * bool(options.where)}: {listed(advice)}")
         for place, result in enumerate(results, start=1):
             shown = result.score if result.probability is None else result.probability
             title = "" if result.title is None else f"{result.title} | "

@@ -22,7 +22,7 @@ from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs
 from paddle_ranker.evaluation.report.text import systems_table
 from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
-from paddle_ranker.lexical.tokens import STANDARD, detect_language, letters
+from paddle_ranker.lexical.tokens import STANDARD, have_spaces, letters
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.options import RowOptions
@@ -161,14 +161,14 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
 
 
 def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> dict[str, Scores]:
-    """Return the runs of BM25 on words and on bigrams, and on stems where texts are English, by system name.
+    """Return the runs of BM25 on words and on bigrams, and on stems of texts with spaces, by system name.
 
     Args:
         documents, queries: texts by id.
         top_k: documents of each query.
     """
     tokenizers = {BM25_WORDS: "jieba", BM25_BIGRAMS: "bigram"}
-    if detect_language(documents.values())[0] == "en":
+    if have_spaces(documents.values()):
         tokenizers[BM25_STEMS] = STANDARD
     ids = list(documents)
     runs: dict[str, Scores] = {}

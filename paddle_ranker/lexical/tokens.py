@@ -21,7 +21,7 @@ class _Letters(dict[int, str]):
 
 
 _LETTERS = _Letters()
-_ENGLISH_SHARE = 0.05  # of a collection in English
+_SPACED_SHARE = 0.05  # of a collection's texts whose words have spaces between them
 
 
 def letters(text: str) -> str:
@@ -48,25 +48,20 @@ def words(text: str) -> list[str]:
 
 STANDARD = "standard"
 TOKENIZERS: dict[str, Tokenizer] = {STANDARD: standard, "jieba": words, "bigram": bigrams}
-LANGUAGES = ("zh", "en")
 
 
-def detect_language(texts: Iterable[str]) -> tuple[str, float]:
-    """Return which of `LANGUAGES` texts are in, and the share of texts that are English.
-
-    A text is English if it has more words in spaced scripts than characters in others, which have no spaces.
-    """
+def have_spaces(texts: Iterable[str]) -> bool:
+    """Return whether 5% of texts, at least, have more words in spaced scripts than characters in others."""
     refuse_text(texts, "texts")
-    english = total = 0
+    spaced = total = 0
     for text in texts:
         words = units = 0
         for _, run, shape in pieces(fold(text)):
             words += WORD in shape
             units += sum(map(str.isalnum, run)) if shape[0] in (UNIT, UNSPACED) else 0
         total += bool(words or units)
-        english += words > units
-    share = english / total if total else 0.0
-    return ("en" if share >= _ENGLISH_SHARE else "zh"), share
+        spaced += words > units
+    return spaced >= max(1.0, _SPACED_SHARE * total)
 
 
 def tokenizer_named(name: str) -> Tokenizer:

@@ -25,7 +25,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # the name of the searcher by words
 VECTORS = "vectors"  # the name of the vector field of whole documents
-FORMAT = 8
+FORMAT = 9
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -41,15 +41,11 @@ _PLAIN = re.compile(r"\w[\w.-]*")  # no path
 
 @dataclass(frozen=True)
 class WordsInfo:
-    """How words are searched: the tokenizer, BM25's saturation and weight of length, and the language of the texts.
-
-    The language is "" where the tokenizer was chosen by its name.
-    """
+    """How words are searched: the tokenizer, BM25's saturation and weight of length."""
 
     tokenizer: str
     k1: float = K1
     b: float = B
-    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -277,7 +273,7 @@ def info_of(found: Unchecked) -> IndexInfo:
             (field, not field.analyser or (info.words is not None and info.words.tokenizer == STANDARD)),
         ]
     if info.words is not None:
-        rules += [(info.words, info.words.tokenizer in TOKENIZERS and isinstance(info.words.language, str))]
+        rules += [(info.words, info.words.tokenizer in TOKENIZERS)]
         rules += [
             (value, type(value) in (int, float) and 0 <= value <= most)
             for value, most in ((info.words.k1, _MOST_K1), (info.words.b, 1.0))

@@ -233,7 +233,7 @@ def test_a_beir_folder_in_and_out(folder: Path, tmp_path: Path, call: Call) -> N
     assert status == 1 and "has no split dev, only test" in err
     # the folder is a corpus, too: the same documents by the same ids
     status, out, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "index")
-    assert status == 0 and "language: zh, 0% of the first 60 texts are English; words: standard" in out, err
+    assert status == 0, err
     documents = [(one.id, one.text) for one in Collection.open(tmp_path / "index").documents()]
     assert documents == [(one.id, one.text) for one in Collection.open(folder / "index").documents()]
 
@@ -245,18 +245,15 @@ def test_an_english_collection_has_stems_and_titles_before_texts(tmp_path: Path,
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "beir" / "corpus.jsonl").write_text(lines, encoding="utf-8")
     status, out, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "index")
-    assert status == 0 and "language: en, 50% of the first 2 texts are English; words: standard" in out, err
+    assert status == 0, err
     status, out, _ = call(index.main, "info", tmp_path / "index")
-    assert "words: standard (en), BM25" in out
+    assert "words: standard, BM25" in out
     (found,) = Searcher.open(tmp_path / "index").search("the training of a ranker")
     assert (found.id, found.text, dict(found.fields)) == (
         "a", "trained on pairs", {"title": "Rankers", "year": 2020}
     )  # fmt: skip
     assert found.title == "Rankers"
     assert [one.id for one in Searcher.open(tmp_path / "index").search("水稻")] == ["b"]
-    status, _, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "x", "--words",
-                          "jieba", "--language", "zh")  # fmt: skip
-    assert status == 2 and "give one" in err
 
 
 def test_an_untuned_encoder_and_stems_are_baselines() -> None:

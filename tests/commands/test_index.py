@@ -214,12 +214,6 @@ def test_a_build_that_added_nothing_binds_the_next_one_to_nothing(capsys: pytest
     assert "1 documents" in said(capsys, *build, "--words", "jieba", "--searchers", "random", "--skip_bad_rows")
     assert "was built otherwise" in said(capsys, *build, "--words", "bigram", "--skip_bad_rows", status=1)
     assert Collection.open("index").searchers == ("words", "random")
-    Path("rows.jsonl").write_text('{"id": "a", "text": "rice"}\n' * 2, encoding="utf-8")
-    assert "two of this id" in said(capsys, "build", "--corpus", "rows.jsonl", "--output", "other", status=1)
-    Path("rows.jsonl").write_text('{"id": "a", "text": "水稻"}\n', encoding="utf-8")
-    assert "language: zh" in said(capsys, "build", "--corpus", "rows.jsonl", "--output", "other")
-    words = Collection.open("other").info.words
-    assert words is not None and words.language == "zh"
 
 
 def test_passages_and_their_overlap_are_those_that_were_built(capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +246,7 @@ def test_what_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     shown = said(capsys, "build", "--corpus", "texts.txt", "--output", "of_words", "--words", "bigram", status=1)
     assert "was built otherwise" in shown
     assert "--ef 9: is about vectors" in said(capsys, "check", "of_words", "--ef", "9", status=2)
-    for option, value in (("--language", "en"), ("--searchers", "bm25"), ("--tower", "other")):
+    for option, value in (("--searchers", "bm25"), ("--tower", "other")):
         shown = said(capsys, "build", "--corpus", "texts.txt", "--output", "of_words", option, value, status=1)
         assert "was built otherwise" in shown
     build = ("build", "--corpus", "texts.txt", "--output", "of_a_tower", "--tower", "other")

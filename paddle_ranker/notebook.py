@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, options_from
+from paddle_ranker.options.input_files import ShownFile
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.contents import with_paths
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
@@ -271,7 +273,8 @@ class Index:
             schema = collection.info.schema
             documents = documents_for(collection, corpus, DocumentOptions())
             vectors_of = open_towers(collection, self._options, self._batch_size)
-            added = collection.add_rows(with_paths(documents, schema, Path(corpus).parent), vectors_of, sync=sync)
+            contents = Path(os.path.dirname(corpus))  # a `Path` of `corpus` would be what messages call it
+            added = collection.add_rows(with_paths(documents, schema, contents), vectors_of, sync=sync)
             collection.merge()
             return added
 
@@ -331,7 +334,7 @@ def _as_file(rows: Rows) -> Iterator[str]:
         with path.open("w", encoding="utf-8", errors="surrogatepass") as stream:
             for row in cast("Iterable[Any]", rows):
                 stream.write(json.dumps(_mapping(row), ensure_ascii=False, default=_plain) + "\n")
-        yield str(path)
+        yield ShownFile(str(path), "rows")
 
 
 def _mapping(row: Any) -> Mapping[str, Any]:

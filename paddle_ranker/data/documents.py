@@ -43,6 +43,7 @@ from paddle_ranker.options.input_files import paths_of
 
 _SAMPLE_ROWS, _SAMPLE_BYTES = 1000, 1 << 15
 _SAME_WIDTH = 0.9  # share of a table's rows that have equally many cells, at least
+_MOST_ABOVE = 20  # rows above a header
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SEPARATOR_LINE = re.compile("sep=(.)\r?\n", re.IGNORECASE)  # the first line of some spreadsheets' files
@@ -214,7 +215,13 @@ class _Table:
         """Read the whole file; raises `DataError`."""
         self.path = path
         self._encoding = found_encoding(path) if is_table_or_lines(path) else None
-        self._dialect = None if self._encoding is None else self._found(self._encoding, separator, header)
+        self._preamble = 0  # rows above the header
+        if self._encoding is not None:
+            self._dialect = self._found(self._encoding, separator, header)
+        else:
+            self._dialect = None
+            sampled = [row for _, row in islice(read_rows(path), _SAMPLE_ROWS)]
+            self._preamble = _rows_above_header([row for row in sampled if isinstance(row, list)])
         columns = dict[str, _Column]()
         for _, row in self._named_rows():
             for name, value in row.items() if isinstance(row, dict) else ():
@@ -258,7 +265,7 @@ class _Table:
         if self._dialect is not None:
             names, has_header = self._dialect.names, self._dialect.has_header
         id: Any = None  # of the next row, from an action before it
-        for place, (number, row) in enumerate(self._cells()):
+        for place, (number, row) in enumerate(islice(self._cells(), self._preamble, None)):
             if isinstance(row, BadRow):
                 yield number, row
             elif isinstance(row, dict):
@@ -310,6 +317,8 @@ class _Table:
             separator, quote = dialect
         sampled = islice(self._separated(encoding, separator, quote), _SAMPLE_ROWS)
         rows = [row for _, row in sampled if not isinstance(row, BadRow)]
+        preamble = 0 if header is False else _rows_above_header(rows)
+        rows = rows[preamble:]
         widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         is_named = bool(rows) and names_columns(rows[0])
@@ -325,6 +334,7 @@ class _Table:
             header = is_named or votes > 0
         if not (header or width > 2 or separator == "\t" or self.path.lower().endswith(_TABLES)):
             return None  # two halves of a sentence
+        self._preamble = preamble
         is_dump = not quote and any(cell == _NO_VALUE for row in rows for cell in row)
         names = _column_names(rows[0]) if header else tuple(f"column_{place + 1}" for place in range(width))
         return _Dialect(encoding, separator, quote, names, header, is_dump)
@@ -343,8 +353,10 @@ class _Table:
             found.append(
                 f"a table, columns separated by {_SEPARATORS.get(self._dialect.separator, self._dialect.separator)}"
             )
-            if not self._dialect.has_header:
-                found.append("the first row is a document (--header true if it names columns)")
+        if self._preamble:
+            found.append(f"{self._preamble} rows above the header left out (--header false if they are documents)")
+        if self._dialect is not None and not self._dialect.has_header:
+            found.append("the first row is a document (--header true if it names columns)")
         if self._dialect is not None or roles != {role: role for role in roles}:
             found.append(" ".join(f"--{role}_column {shlex.quote(roles.get(role, NO_COLUMN))}" for role in ROLES))
         if found:
@@ -382,6 +394,16 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
     if dialect is None or dialect.delimiter not in _SEPARATORS:
         return (",", '"') if is_quoted else None  # one column, of quoted texts
     return dialect.delimiter, '"' if is_quoted else dialect.quotechar or ""
+
+
+def _rows_above_header(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many rows of a sample stand above a table, such as the title of a report: narrow ones, or one cell."""
+    widths = Counter(map(len, rows))
+    width, count = widths.most_common(1)[0] if widths else (1, 0)
+    for place, row in enumerate(rows[:_MOST_ABOVE] if width > 1 and 2 * count > len(rows) else ()):
+        if len(row) == width and (width == 2 or sum(map(bool, map(str.strip, map(str, row)))) > 1):
+            return place if all(map(str.strip, map(str, row))) else 0
+    return 0
 
 
 def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:

@@ -34,8 +34,9 @@ _MOST_CONTROL = 0.05  # maximum share of control bytes in a text; random bytes h
 _ENOUGH = 64  # minimum bytes for judging the share
 _LONGEST = 1 << 25  # maximum characters of a quoted cell; a longer cell lacks its closing quote
 _ZIP = b"PK\x03\x04"  # also the start of a spreadsheet
+UTF_16 = "utf-16"  # is decoded wherever a file is opened
 ENCODINGS = {"cp1252": "Windows-1252", "gb18030": "GBK", "cp932": "Shift JIS", "big5": "Big5", "cp949": "EUC-KR",
-             "cp1251": "Windows-1251", "cp1250": "Windows-1250"}  # fmt: skip
+             "cp1251": "Windows-1251", "cp1250": "Windows-1250", UTF_16: "UTF-16"}  # fmt: skip
 _ODD_LINES = 1000  # lines with other characters than ASCII by which an encoding is found
 _NAMED = {".parquet": "Parquet", ".gz": "gzip"}
 
@@ -249,6 +250,8 @@ def found_encoding(path: str) -> str:
 
     odd, wrong, others = deque[bytes](maxlen=_ODD_LINES), 0, 0
     with _open(path) as stream:
+        if isinstance(stream.raw, _Transcoded):
+            return UTF_16
         for line in stream:
             if not line.isascii() and (len(odd) < _ODD_LINES or not wrong):
                 others += 1
@@ -257,7 +260,7 @@ def found_encoding(path: str) -> str:
     if 2 * wrong <= others:
         return "utf-8"
     text = b"".join(line for line in odd if not _is_utf8(line))
-    best = charset_normalizer.from_bytes(text, cp_isolation=[*ENCODINGS]).best()
+    best = charset_normalizer.from_bytes(text, cp_isolation=[one for one in ENCODINGS if one != UTF_16]).best()
     name = best.encoding if best is not None else "cp1252"
     # What both encodings of Western and of Central Europe read alike is Western.
     alike = name == "cp1250" and text.decode("cp1250", "replace") == text.decode("cp1252", "replace")
@@ -331,7 +334,7 @@ class _Transcoded(io.RawIOBase):
 def open_text(path: str, encoding: str) -> Iterator[io.BufferedReader]:
     """Open a file for reading UTF-8 bytes, from text in any encoding."""
     with _open(path) as stream:
-        yield stream if encoding == "utf-8" else io.BufferedReader(_Transcoded(stream, encoding), 1 << 16)
+        yield stream if encoding in ("utf-8", UTF_16) else io.BufferedReader(_Transcoded(stream, encoding), 1 << 16)
 
 
 @contextmanager
@@ -346,7 +349,7 @@ def _open(path: str) -> Iterator[io.BufferedReader]:
             # GzipFile reads no more than `peek` needs, so gzip from a pipe works, too.
             stream = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), 1 << 16)
         if _peek(stream).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            stream = io.BufferedReader(_Transcoded(stream, "utf-16"), 1 << 16)
+            stream = io.BufferedReader(_Transcoded(stream, UTF_16), 1 << 16)
         yield stream
 
 

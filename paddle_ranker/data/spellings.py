@@ -11,6 +11,7 @@ codes with a zero before their digits stay texts.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import unicodedata
@@ -89,7 +90,7 @@ class Spellings:
             self.others[cell] = None
         self._needs_none &= bool(_PLAIN.fullmatch(cell) or _ISO.fullmatch(cell))
         self._has_point |= "." in cell
-        if len(cell) > _LONGEST and not cell.startswith("["):
+        if len(cell) > _LONGEST and not cell.startswith(("[", "{")):
             self._left.clear()
         for name, read in [*self._left.items()]:
             try:
@@ -181,6 +182,19 @@ def _read_written_list(cell: str) -> list[str]:
     return items
 
 
+def _read_array(cell: str) -> list[str]:
+    """Read a list as Postgres writes an array of one dimension: `{a,"b, c"}`."""
+    text = cell.strip()
+    inner = text[1:-1]
+    if not (text.startswith("{") and text.endswith("}")) or "{" in inner or re.search(r"[\"']?: |'", inner):
+        raise ValueError("no array")
+    try:
+        items = next(csv.reader([inner], escapechar="\\", strict=True), [])
+    except csv.Error as error:
+        raise ValueError("no array") from error
+    return [item for item in items if item != "NULL"]
+
+
 def is_no_value(cell: str) -> bool:
     """Return whether a text stands for no value, such as `N/A`."""
     return len(cell) < 32 and cell.strip().lower() in NO_VALUES
@@ -207,6 +221,7 @@ def _read_list(separator: str, cell: str) -> list[str]:
 # By precedence. A decimal point comes before a decimal comma, by which `1,234` would be another number.
 _SPELLINGS: dict[str, Read] = {
     "lists as ['a', 'b']": _read_written_list,
+    "lists as {a,b}": _read_array,
     "numbers as 1,234.5": partial(_read_number, "."),
     "numbers as 1.234,5": partial(_read_number, ","),
     **{f"truth values as {'/'.join(words)}": partial(_read_truth, words) for words in _TRUTHS},

@@ -40,6 +40,22 @@ class SeveralFiles(str):
         return (self.paths,)
 
 
+class ShownFile(str):
+    """A file that messages call otherwise, such as rows that a program gives."""
+
+    shown: str
+
+    def __new__(cls, path: str, shown: str) -> ShownFile:
+        """Name the file, and what messages call it."""
+        made = super().__new__(cls, path)
+        made.shown = shown
+        return made
+
+    def __str__(self) -> str:
+        """Return what messages call the file."""
+        return self.shown
+
+
 def paths_of(name: Union[str, os.PathLike[str]]) -> tuple[str, ...]:
     """Return the paths of all files in `name`: the `paths` of `SeveralFiles`, else `name` itself."""
     return name.paths if isinstance(name, SeveralFiles) else (os.fspath(name),)

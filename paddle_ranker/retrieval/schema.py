@@ -373,12 +373,15 @@ class _Values:
         self.characters = self.apart = 0
         self.are_texts, self.some_lists = True, False
         self.no_values: dict[str, None] = {}  # such as N/A
+        self.keys: dict[str, None] = {}  # of the first object
 
     def add(self, value: object) -> None:
         self.some_lists |= isinstance(value, list)
         for one in value if isinstance(value, list) else [value]:
             before = self.types.missing
             self.types.add(one)
+            if isinstance(one, dict) and not self.keys:
+                self.keys = dict.fromkeys(map(str, one))
             self.are_texts &= isinstance(one, str)
             if isinstance(one, str):
                 self.characters += len(one)
@@ -439,6 +442,10 @@ def infer(
         has_title |= found[-1].title
     for field in found:
         own = values.get(field.name)
+        if own is not None and field.type == STORED and own.types.type == "object":
+            example = f"{field.name}_{next(iter(own.keys), 'part')}"
+            note(f"{field.name}: holds objects, which are stored and found by no filter; give each part a field of its "
+                 f"own, such as {example}")  # fmt: skip
         if own is not None and own.types.missing and field.type in ("boolean", "number", "date"):
             count, stand = own.types.valued + own.types.missing, "stands" if own.types.missing == 1 else "stand"
             spellings = ", ".join(own.no_values)

@@ -14,6 +14,7 @@ import pytest
 
 from paddle_ranker import Index
 from paddle_ranker.commands.index import main
+from paddle_ranker.commands.search import main as search
 from paddle_ranker.errors import RankerError, UsageError
 
 pytestmark = pytest.mark.unit
@@ -158,6 +159,25 @@ def test_an_unknown_name_and_a_value_that_is_none_are_refused_with_what_may_be_m
 def test_a_declared_field_that_no_document_has_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*BUILD, "--field", "product_name:text"]) == 0
     assert "--field product_name: no document has this field (did you mean Product Name?)" in capsys.readouterr().err
+
+
+def test_messages_about_rows_of_a_program_name_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pandas.DataFrame([{**row(number), "size": {"width": number}} for number in range(40)])
+    index = Index.build(frame, "frame")
+    index.add(frame[:3].assign(Nr=[91, 92, 93], Blurb="Something else"))
+    said = capsys.readouterr()
+    assert "rows: --id_column Nr --title_column 'Product Name'" in said.err and "rows: kept 40" in said.out
+    assert "size: holds objects" in said.err and "such as size_width" in said.err
+    assert "/" not in (said.out + said.err).replace("ja/nein", "")
+    with pytest.raises(RankerError, match=r"^rows, line 2: "):
+        Index.build([{"text": "a"}, {"year": 3}], "other")
+
+
+def test_a_search_without_results_says_what_to_try(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
+    assert search(["--index", "index", "zebra", "--where", "Price<9"]) == 0
+    said = capsys.readouterr()
+    assert "no document has a word of 'zebra' and meets --where: try other words, leave out --where" in said.err
+    assert not said.out
 
 
 def test_a_field_or_a_direction_alone_may_be_a_text(index: Index) -> None:

@@ -251,6 +251,8 @@ def test_a_row_without_text_is_a_document_and_one_of_another_width_is_named(tmp_
         (["ja", "nein", "n.a."], [True, False]),
         (["['a', 'b']", "['c']", "[]"], [["a", "b"], ["c"], []]),
         (['["a", "b"]', '["c, d"]'], [["a", "b"], ["c, d"]]),
+        (["{a,b}", '{"c, d",NULL}', "{}"], [["a", "b"], ["c, d"], []]),
+        (['{"a": 1}', "{'a': 1}", "{a,b}"], None),
         (["5 kg", "3 g"], None),
         (["00001", "00002"], None),
         (["1.2.3", "4.5.6"], None),
@@ -299,6 +301,27 @@ def test_what_stays_as_it_is_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text("CREATE TABLE a (b text);\nCOPY a (b) FROM stdin;\nx\n\\.\n")
     with pytest.raises(DataError, match="SQL, expected a table"):
         documents(path)
+
+
+@pytest.mark.parametrize("above", [[["Report of 2024"], []], [["Report of 2024", "", ""], ["by", "", ""]]])
+@pytest.mark.parametrize("file", ["a.csv", "a.xlsx"])
+def test_rows_above_a_header_are_left_out_and_counted(
+    above: list[list[object]], file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[list[object]] = [["sku", "name", "price"], *([f"a-{n}", name(n), n + 0.5] for n in range(12))]
+    if file == "a.csv":
+        (tmp_path / file).write_bytes(written([*above, *rows]))
+    else:
+        write_sheets(tmp_path / file, [*above, *rows], [])
+    found = documents(tmp_path / file)
+    assert len(found) == 12 and found[4] == DocumentRow(name(4), "a-4", {"price": "4.5"})
+    assert "above the header left out" in capsys.readouterr().err
+
+
+def test_utf_16_is_among_the_facts_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_bytes(WRITERS["Excel, Unicode text"][1])
+    documents(tmp_path / "a.txt")
+    assert "a.txt: text in UTF-16; a table" in capsys.readouterr().err
 
 
 def test_a_doubtful_header_is_asked_about(tmp_path: Path) -> None:

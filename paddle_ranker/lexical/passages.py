@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Integers
 from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
@@ -22,6 +23,7 @@ Span = tuple[int, int]
 _LOOKED_AT = 50_000  # code points of a text
 _MOST_TERMS = 64  # of a query, the weightiest
 _SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s)")
+_IN_WORDS = np.array([chr(code).isalnum() for code in range(128)])
 _SPACE = re.compile(r"\s+")
 _LETTERS_A_TOKEN = 4  # of scripts with spaces; others have about a token a character
 
@@ -120,22 +122,11 @@ def best_span(
     if len(lowered) != min(len(text), _LOOKED_AT):  # a character whose small form is two, or a mark that goes
         lowered = text[:_LOOKED_AT]
     terms = [term for term in sorted(weights, key=lambda term: -weights[term])[:_MOST_TERMS] if term]
-    places = ((term, _places(lowered, term, len(lowered) // size)) for term in terms)
-    found = sorted((start, start + len(term), term) for term, starts in places for start in starts)
-    if not found:
+    codes = np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), np.uint32)
+    places = [_places(lowered, codes, term, len(lowered) // size) for term in terms]
+    if not any(map(len, places)):
         return 0, size
-    best, total, first, start = 0.0, 0.0, 0, 0
-    inside: dict[str, int] = {}
-    for begin, end, term in found:
-        inside[term] = inside.get(term, 0) + 1
-        total += weights[term] * (inside[term] == 1)
-        while end - found[first][0] > 0.8 * size and found[first][0] < begin:
-            gone = found[first][2]
-            inside[gone] -= 1
-            total -= weights[gone] * (inside[gone] == 0)
-            first += 1
-        if total > best * (1 + 1e-9):
-            best, start = total, found[first][0]
+    start = _heaviest(terms, places, weights, len(lowered), 0.8 * size)
     before = max(0, start - size // 5)
     ends = [match.end() for match in _SENTENCE_END.finditer(text, before, start)]
     start = min(ends[0] if ends else before if before == 0 else start, max(0, len(text) - size))
@@ -144,15 +135,36 @@ def best_span(
     return start, min(len(text), start + size)
 
 
-def _places(text: str, term: str, most: int) -> Iterator[int]:
-    """Yield where a term begins in a text in lower case, but not inside a word of ASCII letters and digits.
+def _heaviest(
+    terms: Sequence[str], places: Sequence[Integers], weights: Mapping[str, float], length: int, size: float
+) -> int:
+    """Return the first place of a term from which `size` code points of a text hold the heaviest terms.
 
-    Of a term with more places than `most`, such as "the", none are yielded: it does not tell parts of the text apart.
+    `places` of each term, `[n]`, ascending. A term counts once, from all starts after its place before that from which
+    it ends within `size`.
     """
-    if text.count(term) <= most:
-        place = text.find(term)
-        while place >= 0:
-            before = text[place - 1 : place]
-            if not (before.isascii() and before.isalnum()):
-                yield place
-            place = text.find(term, place + len(term))
+    candidates, sizes = np.concatenate(places), [*map(len, places)]
+    gains = np.repeat([weights[term] for term in terms], sizes)
+    after = np.concatenate([np.append(0, starts[:-1] + 1)[: len(starts)] for starts in places])
+    first = candidates + np.repeat([len(term) - int(size) for term in terms], sizes)
+    first = np.minimum(np.maximum(after, first), candidates)
+    gained = np.bincount(first, gains, length + 1) - np.bincount(candidates + 1, gains, length + 1)
+    totals = np.cumsum(gained)[candidates]
+    return int(candidates[totals >= totals.max() * (1 - 1e-9)].min())
+
+
+def _places(text: str, codes: NDArray[np.uint32], term: str, most: int) -> Integers:
+    """Return where a term begins in a text in lower case, ascending, but not inside a word of ASCII letters and digits.
+
+    codes: code points of the text
+
+    Of a term with more places than `most`, such as "the", there are none: it does not tell parts of the text apart.
+    """
+    if not 0 < text.count(term) <= most:
+        return np.zeros(0, np.int64)
+    starts = np.flatnonzero(codes[: len(text) - len(term) + 1] == ord(term[0]))
+    for place, character in enumerate(term[1:], 1):
+        starts = starts[codes[starts + place] == ord(character)]
+    before = codes[starts - 1]
+    inside = (before < len(_IN_WORDS)) & _IN_WORDS[np.minimum(before, len(_IN_WORDS) - 1)] & (starts > 0)
+    return starts[~inside]

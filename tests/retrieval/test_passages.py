@@ -180,6 +180,20 @@ def test_sentences_are_whole_and_the_best_span_has_the_words() -> None:
     assert best_span(text, {}, 40) == (0, 40) and best_span("短", {"短": 1.0}, 40) == (0, 1)
 
 
+def test_the_best_span_holds_the_heaviest_words() -> None:
+    """Against sums over all spans that begin with a word; without sentences, that could move the beginning."""
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        text = "".join(draw.choice([*"一是的水稻病害"], draw.integers(60, 300)))
+        weights = {"".join(draw.choice([*"一是的水稻"], draw.integers(1, 4))): draw.random() for _ in range(6)}
+        weights = {word: weight for word, weight in weights.items() if text.count(word) <= len(text) // 50}
+        starts = [place for word in weights for place in range(len(text)) if text.startswith(word, place)]
+        totals = [sum(weights[word] * (word in text[start : start + 40]) for word in weights) for start in starts]
+        start, _ = best_span(text, weights, 50)
+        best = min(s for s, total in zip(starts, totals) if total > max(totals) - 1e-9) if starts else 0
+        assert start == min(0 if best <= 10 else best, len(text) - 50)
+
+
 def test_a_collection_counts_the_tokens_of_its_own_tower(tmp_path: Path) -> None:
     copied = copy_tower(write_tower(tmp_path / "tower"), tmp_path / "index")  # which reads 32 tokens
     schema = replace(SCHEMA, passage_overlap=8)

@@ -15,44 +15,38 @@ from paddle_ranker.storage.untrusted import Unchecked
 
 
 def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
-    """Describe in a request's JSON schema, in place, the names that are refused or ignored."""
-    schema["additionalProperties"] = kind.ignores_unknown
-    if kind.refused or kind.without_effect:
-        without_effect, refused = (", ".join(sorted(names)) for names in (kind.without_effect, kind.refused))
-        schema["description"] += f" Without effect: {without_effect}. Refused, if they ask for something: {refused}."
+    """Describe in a request's JSON schema, in place, the names that are accepted without effect."""
+    schema["additionalProperties"] = False
+    if kind.without_effect:
+        names = (f"{name} {listed(map(json.dumps, idle))}".rstrip() for name, idle in kind.without_effect.items())
+        schema["description"] += f" Without effect: {', '.join(names)}."
 
 
 class Body(BaseModel):
     """The JSON object of a request; no field of it is ignored silently.
 
-    A field of the class is honoured. Every other name is in one of these tables, or is refused.
+    A name that is no field of the class is refused, unless its value is null or asks for nothing here.
 
-    Attributes:
-        without_effect: names of fields that change no answer here, whatever they say.
-        refused: dict from names of fields that are not done here to the values that change nothing; null is another.
-        ignores_unknown: whether names that no protocol knows are ignored, as the protocol's own server does.
+    Attribute: `without_effect`, a dict from such names to the values that ask for nothing; none: whatever they say.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=(), json_schema_extra=_describe_names)
-    without_effect: ClassVar[Collection[str]] = ()
-    refused: ClassVar[Mapping[str, Collection[object]]] = {}
-    ignores_unknown: ClassVar[bool] = False
+    without_effect: ClassVar[Mapping[str, Collection[object]]] = {}
 
     def check(self, path: str = "") -> None:
         """Raise `Fault`, which names the field, for an unknown name or a value that this server does not follow."""
         for name, value in (self.model_extra or {}).items():
-            if name in self.without_effect:
+            idle = self.without_effect.get(name)
+            if value is None or (idle is not None and (not idle or value in idle)):
                 continue
-            if name in self.refused:
-                same = self.refused[name]
-                if value is not None and value not in same:
-                    choice = "".join(f", or say {json.dumps(one)}" for one in same)
-                    shown = brief(json.dumps(value, ensure_ascii=False))
-                    problem = f"is {shown}, which is not done here: leave it out{choice}"
-                    raise Fault(UNPROCESSABLE, problem, field=path + name)
-            elif not self.ignores_unknown:
-                known = listed(sorted([*type(self).model_fields, *self.without_effect]))
-                raise Fault(UNPROCESSABLE, f"is not permitted, there are {known}", field=path + brief(name))
+            if idle is None:
+                problem = (
+                    f"is not permitted, there are {listed(sorted([*type(self).model_fields, *self.without_effect]))}"
+                )
+            else:
+                shown = brief(json.dumps(value, ensure_ascii=False))
+                problem = f"is {shown}, which is not done here: leave it out, or say {listed(map(json.dumps, idle))}"
+            raise Fault(UNPROCESSABLE, problem, field=path + brief(name))
 
     def said(self, *names: str) -> Unchecked:
         """Return a field that has several names; raises `Fault` if the request gives them different values."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Optional, Union
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -26,7 +26,7 @@ from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.exchange import SHARE, deadline_of, read_body
 from paddle_ranker.serving.http.lengths import Cuts
 from paddle_ranker.serving.http.openapi import DescribedRoute
-from paddle_ranker.serving.http.rerank_formats import WITHOUT_EFFECT, Side, Texts, Usage
+from paddle_ranker.serving.http.rerank_formats import ClientRequest, Side, Texts, Usage
 
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
@@ -34,31 +34,8 @@ _UNION_TAGS = ("str", "list[str]")
 _TEXT_BYTES, _BASE64_BYTES = 32, 16  # memory of a number, from the engine's array to the answer
 
 
-# The tables of `Body`: what other servers of these two formats take beside, vLLM, Voyage, Jina, Infinity.
-_REFUSED: Mapping[str, Collection[object]] = {
-    "output_dtype": ("float",),
-    "embed_dtype": ("float32",),
-    "embedding_type": ("float",),
-    "endianness": ("native", "little"),
-    "modality": ("text",),
-    "late_chunking": (False,),
-    "return_multivector": (False,),
-    "add_special_tokens": (True,),
-    "instruction": ("",),
-    "messages": (),
-    "additional_data": (),
-    "mm_processor_kwargs": ({},),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "parameters": ({},),
-}
-
-
-class EmbeddingsRequest(Body):
+class EmbeddingsRequest(ClientRequest):
     """Make vectors of texts (OpenAI, Voyage, Jina, vLLM, LangChain, LiteLLM)."""
-
-    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
-    refused: ClassVar[Mapping[str, Collection[object]]] = {**_REFUSED, "prompt_name": ()}
 
     input: Union[str, Texts] = Field(description="a text or several; not tokens")
     input_type: Optional[Literal["query", "document", "search_query", "search_document", "passage"]] = Field(
@@ -90,15 +67,8 @@ class EmbeddingsRequest(Body):
         return bool(kind or task)
 
 
-class EmbedRequest(Body):
+class EmbedRequest(ClientRequest):
     """Make vectors of texts (Text Embeddings Inference)."""
-
-    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
-    refused: ClassVar[Mapping[str, Collection[object]]] = {
-        **_REFUSED, "encoding_format": ("float",), "input_type": (), "task": (), "truncation": (), "normalized": (),
-        "truncation_side": (), "truncate_prompt_tokens": (-1,), "output_dimension": (), "use_activation": (),
-    }  # fmt: skip
-    ignores_unknown: ClassVar[bool] = True
 
     inputs: Union[str, Texts]
     truncate: Optional[bool] = Field(

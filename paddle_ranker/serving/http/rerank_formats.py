@@ -20,31 +20,35 @@ Score = Annotated[float, Field(ge=-1e9, le=1e9)]  # far more than any logit
 LABEL: Literal["LABEL_0"] = "LABEL_0"  # the only class of a ranker, as /info shows it
 
 
-# The tables of `Body`, of all protocols that rank. Names of one protocol are refused by the others, never ignored.
-WITHOUT_EFFECT = frozenset({"model", "user", "request_id", "priority", "cache_salt", "padding"})
-REFUSED: Mapping[str, Collection[object]] = {
-    "rank_fields": (["text"],),  # Cohere
-    "max_chunks_per_doc": (1,),
-    "return_embeddings": (False,),  # Jina
-    "max_query_length": (),
-    "max_doc_length": (),
-    "overlap": (),
-    "overlap_tokens": (),
-    "instruction": ("",),  # vLLM, LiteLLM, SiliconFlow
-    "mm_processor_kwargs": ({},),
-    "additional_data": (),
-    "add_special_tokens": (True,),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "return_len": (False,),  # Xinference
-    "parameters": ({},),  # Hugging Face
-    "encoding_format": (),
-    "dimensions": (),
-    "normalize": (),
-    "prompt_name": (),
-}
 Texts = TypeAliasType("Texts", Annotated[list[str], FailFast()])
 Side = Literal["left", "Left", "right", "Right"]
+
+
+class ClientRequest(Body):
+    """A request in the format of another service; its clients send some fields that ask for nothing here."""
+
+    without_effect: ClassVar[Mapping[str, Collection[object]]] = {
+        **dict.fromkeys(("model", "user", "request_id", "priority", "cache_salt", "padding"), ()),
+        "rank_fields": (["text"],),  # Cohere
+        "max_chunks_per_doc": (1,),
+        "return_embeddings": (False,),  # Jina
+        "embedding_type": ("float",),
+        "late_chunking": (False,),
+        "return_multivector": (False,),
+        "output_dtype": ("float",),  # Voyage
+        "encoding_format": ("float",),
+        "embed_dtype": ("float32",),  # vLLM, LiteLLM, SiliconFlow
+        "endianness": ("native", "little"),
+        "instruction": ("",),
+        "mm_processor_kwargs": ({},),
+        "add_special_tokens": (True,),
+        "chat_template_kwargs": ({},),
+        "return_len": (False,),  # Xinference
+        "modality": ("text",),  # Infinity
+        "return_documents": (False,),
+        "return_text": (False,),  # Text Embeddings Inference
+        "parameters": ({},),  # Hugging Face
+    }
 
 
 class Document(BaseModel):
@@ -55,7 +59,7 @@ class Document(BaseModel):
     text: str
 
 
-class Activation(Body):
+class Activation(ClientRequest):
     """Names for `raw_scores` (Text Embeddings Inference), those of vLLM in its order."""
 
     raw_scores: Optional[bool] = Field(None, description="logits instead of probabilities")
@@ -79,8 +83,6 @@ class Activation(Body):
 class RerankRequest(Activation):
     """Rank documents for a query (Cohere, Jina, Voyage, vLLM, LiteLLM)."""
 
-    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
-    refused: ClassVar[Mapping[str, Collection[object]]] = {**REFUSED, "texts": (), "return_text": (False,)}
     titles_field: ClassVar[str] = "documents"
 
     query: str
@@ -98,20 +100,8 @@ class RerankRequest(Activation):
     max_tokens_per_query: Optional[int] = Field(None, ge=1, description="tokens that the query may have")
 
 
-# What Text Embeddings Inference does not know it ignores, but for the names of the protocols beside it.
-_NOT_TEI: Mapping[str, Collection[object]] = {
-    **REFUSED, "documents": (), "top_n": (), "top_k": (), "return_documents": (False,), "truncation": (),
-    "truncation_side": (), "truncate_prompt_tokens": (-1,), "use_activation": (True,), "softmax": (True,),
-    "activation": (True,), "max_tokens_per_doc": (), "max_tokens_per_query": (),
-}  # fmt: skip
-
-
-class TeiRequest(Body):
+class TeiRequest(ClientRequest):
     """Fields that Text Embeddings Inference takes beside texts."""
-
-    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
-    refused: ClassVar[Mapping[str, Collection[object]]] = _NOT_TEI
-    ignores_unknown: ClassVar[bool] = True
 
     raw_scores: Optional[bool] = Field(False, description="logits instead of probabilities")
     truncate: Optional[bool] = Field(
@@ -142,10 +132,6 @@ PAIRS_OF_FIELDS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "
 
 class ScoreRequest(Activation):
     """Score pairs of texts (vLLM): one query for all documents, or one for each."""
-
-    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
-    refused: ClassVar[Mapping[str, Collection[object]]] = REFUSED
-    ignores_unknown: ClassVar[bool] = True
 
     text_1: _Texts = Field(None, description="the query, or one for each text of text_2")
     text_2: _Texts = Field(None, description="the text, or several")

@@ -140,7 +140,7 @@ class LoggedClicks:
         from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 
         with Collection.create(self._index, IndexInfo(WordsInfo("standard"), None)) as collection:
-            collection.add(Document(id, title) for title, id in ids.items())
+            collection.writer.add(Document(id, title) for title, id in ids.items())
 
     def _write_log(
         self, logged: Queries, ids: Mapping[str, str], options: ClicksOptions, model: str, draw: np.random.Generator

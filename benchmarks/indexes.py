@@ -102,7 +102,7 @@ def build(folder: Path, options: IndexesOptions) -> None:
     began = time.perf_counter()
     documents = (Document(str(n), text) for n, text in enumerate(titles_of(options.size, SEED)))
     with Collection.create(folder, info) as collection:
-        collection.add(documents, BigramVectors(SEED))
+        collection.writer.add(documents, BigramVectors(SEED))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(
         f"build: {time.perf_counter() - began:.1f} s with the making of titles and vectors; peak memory {peak:,.0f} MB"
@@ -116,22 +116,25 @@ def measure(folder: Path, options: IndexesOptions) -> None:
     opened = time.perf_counter() - began
     draw = np.random.default_rng(SEED)
     drawn = draw.integers(0, len(collection), options.queries).tolist()
-    texts = [collection.document(str(number)).text[:12] for number in drawn]
+    texts = [collection.snapshot().document(str(number)).text[:12] for number in drawn]
     vectors = BigramVectors(SEED)(texts)
     began = time.perf_counter()
-    collection.search("vectors", vectors[:1], 10)
+    collection.snapshot().search("vectors", vectors[:1], 10)
     print(f"open: {opened:.2f} s, first answer {time.perf_counter() - began:.3f} s; resident {resident_mb():,.0f} MB")
-    print(f"words, top {TOP}: {milliseconds(lambda text: collection.search('words', [text], TOP), texts)}")
+    print(f"words, top {TOP}: {milliseconds(lambda text: collection.snapshot().search('words', [text], TOP), texts)}")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"after these: resident {resident_mb():,.0f} MB; on the disk {size / 1e6:,.0f} MB")
     stored = np.concatenate(
-        [part.part.vectors.block(0, len(part.part.vectors)) for part in collection._now.vectors["vectors"]]
+        [
+            part.part.vectors.block(0, len(part.part.vectors))
+            for part in collection.snapshot().generation.vectors["vectors"]
+        ]
     )
     beside_faiss(folder, collection, vectors, stored, options.rounds)
     if options.size <= 200_000:
         bm25s = importlib.import_module("bm25s")
         retriever = bm25s.BM25()
-        retriever.index([bigrams(one.text) for one in collection.documents()], show_progress=False)
+        retriever.index([bigrams(one.text) for one in collection.snapshot().documents()], show_progress=False)
         ask = partial(retriever.retrieve, k=TOP, show_progress=False)
         print(f"bm25s (NumPy), top {TOP}: {milliseconds(ask, [[bigrams(text)] for text in texts])}")
 
@@ -161,7 +164,7 @@ def beside_faiss(folder: Path, collection: Collection, vectors: Vectors, stored:
         asked: dict[str, Callable[[Vectors], Any]] = {
             name: partial(graph.search, k=10, params=parameters) for name, graph in graphs.items()
         }
-        asked["ours"] = partial(collection.search, "vectors", top_k=10, ef=ef)
+        asked["ours"] = partial(collection.snapshot().search, "vectors", top_k=10, ef=ef)
         found = {name: ask(vectors)[1].tolist() for name, ask in asked.items() if name != "ours"}
         found["ours"] = [[int(id) for id in hits.ids] for hits in asked["ours"](vectors)]
         took: dict[str, list[tuple[float, float]]] = {name: [] for name in asked}

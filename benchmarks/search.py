@@ -39,9 +39,9 @@ from paddle_ranker.data.records import LabeledPair
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Candidates, Fusion
-from paddle_ranker.retrieval.manifest import VECTORS
+from paddle_ranker.retrieval.manifest import VECTORS, WORDS
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.storage.atomic import make_folder, new_file
@@ -158,25 +158,26 @@ class Alone:
     def __init__(self, options: SearchBenchmarkOptions, work: Work, measured: Measured):
         how = LoadOptions(engine=_ENGINE, threads=options.threads)
         self.collection, self.measured = Collection.open(work.index), measured
-        assert self.collection.tower_folder is not None
-        self.tower = Tower.open(self.collection.tower_folder, how, for_search=True)
+        folder = self.collection.snapshot().tower_folder
+        assert folder is not None
+        self.tower = Tower.open(folder, how, for_search=True)
         self.ranker = Ranker.load(work.ranker, engine=_ENGINE, threads=options.threads, precision=options.precision)
 
     def recall(self, queries: Sequence[str]) -> float:
         """Return the share of the ten nearest vectors that the graph finds."""
         vectors = self.tower.query_vectors(queries)
-        near = self.collection.search(VECTORS, vectors, 10, ef=EF)
-        exact = self.collection.search_exactly(vectors, 10)
+        near = self.collection.snapshot().search(VECTORS, vectors, 10, ef=EF)
+        exact = self.collection.snapshot().search_exactly(vectors, 10)
         return float(np.mean([len({*a.ids} & {*b.ids}) / len(b.ids) for a, b in zip(near, exact)]))
 
     def search(self, query: str) -> list[str]:
         """Time each stage of a search, one after the other, and return the texts to rank."""
         timed, collection = self.measured.timed, self.collection
         vectors = timed("encode", self.tower.query_vectors, [query])
-        (words,) = timed("words", collection.search, WORDS, [query], RECALL)
-        (near,) = timed("vectors", partial(collection.search, ef=EF), VECTORS, vectors, RECALL)
+        (words,) = timed("words", collection.snapshot().search, WORDS, [query], RECALL)
+        (near,) = timed("vectors", partial(collection.snapshot().search, ef=EF), VECTORS, vectors, RECALL)
         ids = timed("fuse", self._fused, {WORDS: words, VECTORS: near})
-        documents = timed("documents", collection.documents_of, ids)
+        documents = timed("documents", collection.snapshot().documents_of, ids)
         kept = self.measured.stages
         together = sum(kept[name][-1] for name in ("words", VECTORS, "fuse", "documents"))
         kept.setdefault(_TOGETHER, []).append(together)
@@ -245,13 +246,13 @@ def opened(folder: Path) -> None:
     queries = json.loads(sys.stdin.read())
     before, began = resident_mb(), time.perf_counter()
     collection = Collection.open(folder)
-    collection.search(WORDS, queries[:1], RECALL)
+    collection.snapshot().search(WORDS, queries[:1], RECALL)
     seconds = time.perf_counter() - began
-    vectors = np.concatenate([vector[None] for _, vector in collection.sample(len(queries), 1)])
-    collection.search(VECTORS, vectors, RECALL)
+    vectors = np.concatenate([vector[None] for _, vector in collection.snapshot().sample(len(queries), 1)])
+    collection.snapshot().search(VECTORS, vectors, RECALL)
     for query in queries:
-        (hits,) = collection.search(WORDS, [query], RECALL)
-        collection.documents_of(hits.ids)
+        (hits,) = collection.snapshot().search(WORDS, [query], RECALL)
+        collection.snapshot().documents_of(hits.ids)
     rollup = Path("/proc/self/smaps_rollup").read_text().splitlines()
     own = sum(int(line.split()[1]) for line in rollup if line.startswith("Anonymous"))
     print(json.dumps({"seconds": seconds, "grown_mb": resident_mb() - before, "not_shared_mb": own / 1e3}))

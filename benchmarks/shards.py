@@ -29,7 +29,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import Call, RemoteCollection
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.shard_service import ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 
 _CHARACTERS = 12  # of a query
 _TURNS = 5
@@ -69,7 +69,7 @@ def run(options: ShardsOptions) -> None:
             info = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", WIDTH))
             with Collection.create(folders[-1], info) as collection:
                 documents = (Document(f"{start + row}", text) for row, text in enumerate(titles[start:end]))
-                collection.add(documents, vectors)
+                collection.writer.add(documents, vectors)
         try:
             for manager in managers:
                 manager.start()
@@ -80,7 +80,7 @@ def run(options: ShardsOptions) -> None:
             ]
             systems = {
                 "one folder": Collection.open(folders[0]),
-                "shards in this process": Shards(folders[1:]),
+                "shards in this process": open_shards(folders[1:]),
                 "shards behind threads": RemoteCollection([*threads]),
                 "shards in processes": RemoteCollection(processes),
             }

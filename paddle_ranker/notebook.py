@@ -157,7 +157,8 @@ class Index:
         return len(self._collection)
 
     def __repr__(self) -> str:
-        return f"Index({str(self.folder)!r}): {len(self):,} documents, searched by {listed(self._collection.searchers)}"
+        searchers = listed(self._collection.info.searchers)
+        return f"Index({str(self.folder)!r}): {len(self):,} documents, searched by {searchers}"
 
     def __enter__(self) -> Index:
         return self
@@ -241,14 +242,14 @@ class Index:
         labels = {query: dict(one) if isinstance(one, Mapping) else dict.fromkeys(one, 1)
                   for query, one in judgments.items()}  # fmt: skip
         qrels = {query: {id: int(label) for id, label in one.items()} for query, one in labels.items()}
-        if missing := self._collection.missing({id for one in qrels.values() for id in one}):
+        if missing := self._collection.snapshot().missing({id for one in qrels.values() for id in one}):
             raise UsageError(f"judgments: {self.folder} has no documents {listed(missing[:3])}")
         judged = JudgedQueries("judgments", {query: query for query in qrels}, qrels)
         searcher = self._searcher(by, DEPTH, ranker, rank_top, fusion, False)
         runs = dict(search_judged(searcher, judged, top_k).runs)
         if baselines:
             schema = self._collection.info.schema
-            texts = {one.id: schema.passage(one) for one in self._collection.documents()}
+            texts = {one.id: schema.passage(one) for one in self._collection.snapshot().documents()}
             runs.update(lexical_runs(texts, judged.queries, top_k))
         return Evaluation(compare_runs(judged, runs, top_k))
 
@@ -263,7 +264,7 @@ class Index:
     def remove(self, ids: Iterable[str]) -> int:
         """Remove documents; return how many there were."""
         with self._writing() as collection:
-            return int(collection.remove(ids))
+            return int(collection.writer.remove(ids))
 
     def _write(self, rows: Rows, sync: bool) -> Added:
         from paddle_ranker.commands.index import documents_for
@@ -274,8 +275,8 @@ class Index:
             documents = documents_for(collection, corpus, DocumentOptions())
             vectors_of = open_towers(collection, self._options, self._batch_size)
             contents = Path(os.path.dirname(corpus))  # a `Path` of `corpus` would be what messages call it
-            added = collection.add_rows(with_paths(documents, schema, contents), vectors_of, sync=sync)
-            collection.merge()
+            added = collection.writer.add_rows(with_paths(documents, schema, contents), vectors_of, sync=sync)
+            collection.writer.merge()
             return added
 
     @contextmanager

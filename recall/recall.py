@@ -103,7 +103,7 @@ def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Itera
         hnsw_ef=options.hnsw_ef or defaults.hnsw_ef,
     )
     with TemporaryDirectory() as folder, index_of_vectors(Path(folder) / "index", info, vectors) as collection:
-        for hits in collection.search(VECTORS, queries, options.recall_num):
+        for hits in collection.snapshot().search(VECTORS, queries, options.recall_num):
             yield [*map(int, hits.ids)], hits.scores.tolist()
 
 

@@ -121,11 +121,11 @@ def test_documents_are_checked_one_by_one(tmp_path: Path) -> None:
         for other, says in wrong:
             for given in ([Document("a", "rice"), other], iter([Document("a", "rice"), other])):
                 with pytest.raises(RankerError, match=says):
-                    collection.add(given)
+                    collection.writer.add(given)
         assert not len(collection)
         document = Document("a", "rice", {"n": float("nan"), "list": [1.0, float("nan")]})
-        collection.add([document])
-        assert collection.document("a").fields == {"n": None, "list": [1.0, None]}
-        assert collection.add([document]).unchanged == 1
+        collection.writer.add([document])
+        assert collection.snapshot().document("a").fields == {"n": None, "list": [1.0, None]}
+        assert collection.writer.add([document]).unchanged == 1
         with Searcher(collection, SearchSettings()) as searcher:
             assert [one.id for one in searcher.search("rice", where={"n": None, "list": {"gte": 1}})] == ["a"]

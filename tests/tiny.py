@@ -117,7 +117,7 @@ def write_index(folder: Path, tower: Path, documents: Iterable[Document]) -> Pat
     copied = copy_tower(tower, folder)
     info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", copied.size), copied.copy)
     with Collection.create(folder, info) as collection:
-        collection.add(documents)
+        collection.writer.add(documents)
     return folder
 
 

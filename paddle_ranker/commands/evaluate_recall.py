@@ -116,7 +116,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
         raise DataError(f"--learn_weights: {options.index} has one searcher, of one field; add a tower, or --ranker")
     judged = _judged(options, searcher)
     if options.write_beir is not None:
-        documents = ((one.id, one.text, one.fields) for one in searcher.collection.documents())
+        documents = ((one.id, one.text, one.fields) for one in searcher.collection.snapshot().documents())
         write_beir(Path(options.write_beir), documents, judged.queries, {"test": judged.qrels})
     signals = _signals(options, searcher)
     of_numbers = {name: one for name, one in signals.items() if one.is_field}
@@ -151,7 +151,7 @@ def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> JudgedQueries
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
 
     if options.test_file is not None:
-        documents = ((document.id, document.text) for document in searcher.collection.documents())
+        documents = ((document.id, document.text) for document in searcher.collection.snapshot().documents())
         return read_pairs(options.test_file, documents, options)
     if options.beir is not None:
         queries, qrels = beir_judgements(options.beir, options.split)
@@ -160,7 +160,7 @@ def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> JudgedQueries
         queries, qrels = options.queries, options.qrels
     judged = read_judged(qrels, queries, options, searcher.collection)
     answers = judged.answers
-    missing = searcher.collection.missing(answers)
+    missing = searcher.collection.snapshot().missing(answers)
     if missing:
         said = f"{qrels}: {len(missing):,} of its {len(answers):,} answers are no documents of {options.index}"
         said += f", such as {listed(missing[:3])}"
@@ -189,12 +189,12 @@ def _add_others(
 
         load = LoadOptions(device=options.device, threads=options.cpu_threads)
         tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
-        documents = list(searcher.collection.documents())
+        documents = list(searcher.collection.snapshot().documents())
         cut = zip(documents, Cutter(schema, tower.encoder).spans(documents))
         passages = [(one.id, schema.passage(one, one.text[slice(*span)])) for one, spans in cut for span in spans]
         others["untuned"] = vector_run(tower, passages, judged.queries, judged.depth(options.top_k))
     if options.baselines:
-        texts = {one.id: schema.passage(one) for one in searcher.collection.documents()}
+        texts = {one.id: schema.passage(one) for one in searcher.collection.snapshot().documents()}
         others.update(lexical_runs(texts, judged.queries, judged.depth(options.top_k)))
     for name, run in [*others.items(), *peers.items()]:
         if name in runs:
@@ -221,8 +221,8 @@ def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Si
         if name in searcher.searchers and not log:
             found[name] = Signal(0.0)
             continue
-        type = TYPES[searcher.collection.type_of(name)]
-        each = (type.values(one.fields.get(name)) for one in searcher.collection.documents())
+        type = TYPES[searcher.collection.snapshot().type_of(name)]
+        each = (type.values(one.fields.get(name)) for one in searcher.collection.snapshot().documents())
         values = [own for own in each if own]
         numbers = numbers_of(values)
         if not values or np.isnan(numbers).any() or (log and numbers.min() < 0):

@@ -53,7 +53,7 @@ from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval import sharded
 from paddle_ranker.retrieval.adding import UNFINISHED, Added, Unfinished, VectorsOf
-from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.contents import with_paths
 from paddle_ranker.retrieval.exact import TYPES
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
@@ -62,6 +62,7 @@ from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.manifest import (
     MANIFEST,
     VECTORS,
+    WORDS,
     IndexInfo,
     VectorField,
     VectorsInfo,
@@ -73,6 +74,7 @@ from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, Schema, infer, table
 from paddle_ranker.retrieval.shards import SHARDS, open_index
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.values import OBJECT
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import (
@@ -81,6 +83,7 @@ from paddle_ranker.retrieval.vector_search import (
     MILVUS,
     check_breadth,
     how_found,
+    search_method,
     searched_exactly,
 )
 from paddle_ranker.scoring.options import BatchOptions, EngineOptions
@@ -421,7 +424,7 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     for folder in collection.folders:
         states = copy_ranker(options.store_states or "", folder, options.states_dtype or STATES_TYPES[0])
-    collection.store_states(states, LoadOptions.of(options, engine=None), options.batch_size)
+    collection.writer.store_states(states, LoadOptions.of(options, engine=None), options.batch_size)
     print(f"{options.index}: stored the states of {len(collection):,} documents")
 
 
@@ -491,8 +494,8 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     work.build(number, progress.update)
         sharded.finish(folder, count)
     print(f"{options.corpus}: {cut.report}; {_counts(Added(cut.documents, 0, 0, cut.repeated))}")
-    collection = open_index(folder)
-    print(f"{folder}: {len(collection):,} documents in {count:,} shards, searched by {listed(collection.searchers)}")
+    info = open_index(folder).info
+    print(f"{folder}: {info.count:,} documents in {count:,} shards, searched by {listed(info.searchers)}")
 
 
 def _contents(options: CorpusOptions) -> Path:
@@ -629,15 +632,16 @@ def _add(
             made = bars.enter_context(Progress(desc="vectors", unit="text", total=texts))
             encode = partial(_encoded, vectors_of, made)
         counted = with_paths(_counted(rows, progress), collection.info.schema, _contents(options))
-        added = collection.add_rows(counted, encode, sync=bool(sync))
-    collection.merge(None)
+        added = collection.writer.add_rows(counted, encode, sync=bool(sync))
+    collection.writer.merge(None)
     print(f"{options.corpus}: {rows.report()}; {_counts(added)}")
     if sync is not None and added.absent:
         what = "removed, as it has them no more" if sync else "in the index and not in it; --sync removes them"
         print(f"{options.corpus}: {added.absent:,} documents {what}")
-    print(f"{collection.folder}: {len(collection):,} documents, searched by {listed(collection.searchers)}")
-    for name, one in collection.info.vector_fields.items():
-        if told := searched_exactly(one.info, [len(part.segment.vectors[name]) for part in collection.parts]):
+    now = collection.snapshot()
+    print(f"{collection.folder}: {len(now):,} documents, searched by {listed(now.info.searchers)}")
+    for name, one in now.info.vector_fields.items():
+        if told := searched_exactly(one.info, [len(part.segment.vectors[name]) for part in now.parts]):
             note(f"{collection.folder}: {name}: {told}")
 
 
@@ -697,10 +701,10 @@ def shard(options: ShardOptions) -> None:
 def remove(options: RemoveOptions) -> None:
     """Remove documents from an index."""
     with _open(options) as collection:
-        missing = collection.missing(options.ids)
+        missing = collection.snapshot().missing(options.ids)
         if missing:
             raise RankerError(f"{options.index}: has no documents {listed(missing)}; nothing was removed")
-        removed = collection.remove(options.ids)
+        removed = collection.writer.remove(options.ids)
         print(f"removed {removed:,} of {len(collection) + removed:,} documents")
 
 
@@ -720,7 +724,7 @@ def info(options: FolderOptions) -> None:
         if one.tower is not None:
             print(f"tower: {collection.folders[0] / one.tower.folder}, digest {one.tower.digest}")
     if found.states is not None:
-        stored = [part.segment.states.info for part in collection.parts if part.segment.states is not None]
+        stored = [part.segment.states.info for part in collection.snapshot().parts if part.segment.states is not None]
         size = sum(one.bytes_per_title * one.titles for one in stored) / max(1, sum(one.titles for one in stored))
         ranker = collection.folders[0] / found.states.folder
         print(f"states: {found.states.dtype}, {size:,.0f} bytes a document, by {ranker}, digest {found.states.ranker}")
@@ -734,36 +738,37 @@ def check(options: CheckOptions) -> None:
     with open_index(options.index, milvus_uri=options.milvus_uri) as collection:
         collection.require_address()
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
-        files, size = collection.verify()
+        now = collection.snapshot()
+        files, size = now.verify()
         for name in collection.info.models:
             for folder in collection.folders:
                 if not (model := folder / name).is_dir():
                     raise CheckpointError(f"{model}: is missing; copy the index again")
         print(f"{options.index}: whole; {len(collection):,} documents, {files:,} files, {size / 1e6:,.1f} MB")
-        texts, vectors = _queries(collection, options)
+        texts, vectors = _queries(now, options)
         more = {one.name for one in collection.info.more_vectors}  # their recall is not measured
-        for by in [name for name in collection.searchers if name not in more] if texts else ():
+        for by in [name for name in now.info.searchers if name not in more] if texts else ():
             queries = texts if by != VECTORS else [vector[None] for vector in vectors]
             times, found = [], []
             for query in queries:
                 began = time.perf_counter()
                 one = [query] if by != VECTORS else query
-                found += collection.search(by, one, options.top_k, ef=options.ef, nprobe=options.nprobe)
+                found += now.search(by, one, options.top_k, ef=options.ef, nprobe=options.nprobe)
                 times.append((time.perf_counter() - began) * 1e3)
-            how = collection.how(by, options.ef, options.nprobe)
+            how = search_method(now.info, by, options.ef, options.nprobe)
             p50, p99 = np.percentile(times, [50, 99])
-            recall = f"; {_recall(collection, vectors, found, options.top_k)}" if by == VECTORS else ""
+            recall = f"; {_recall(now, vectors, found, options.top_k)}" if by == VECTORS else ""
             print(f"{by}, {how}: {len(found):,} queries, one at a time: p50 {p50:.2f} ms, p99 {p99:.2f} ms{recall}")
-        if VECTORS in collection.searchers and len(vectors):
-            _check_filters(collection, vectors, options)
+        if VECTORS in now.info.searchers and len(vectors):
+            _check_filters(now, vectors, options)
 
 
-def _check_filters(collection: Collection, vectors: Vectors, options: CheckOptions) -> None:
+def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) -> None:
     """Print the recall for removed documents' vectors, and under filters, of which the worst is named."""
-    removed = np.array([one for _, one in collection.sample(options.sample, options.seed, removed=True)], np.float32)
+    removed = np.array([one for _, one in now.sample(options.sample, options.seed, removed=True)], np.float32)
     wheres = [
         (f"{name}={value.json()}", Filter.of({name: value.json()}))
-        for name, sample in collection.field_values(_CHECKED_BYTES).items()
+        for name, sample in now.field_values(_CHECKED_BYTES).items()
         if sample.are_all and 1 < len(sample.values) <= _CHECKED_VALUES
         for value in sample.values
         if value.kind != OBJECT
@@ -771,8 +776,8 @@ def _check_filters(collection: Collection, vectors: Vectors, options: CheckOptio
     asked: list[tuple[str, Vectors, Optional[Filter]]] = [(what, vectors, where) for what, where in wheres]
     measured = []
     for what, queries, where in [*asked, *([("removed documents' vectors", removed, None)] if len(removed) else [])]:
-        found = collection.search(VECTORS, queries, options.top_k, where, options.ef, options.nprobe)
-        measured.append((_recall(collection, queries, found, options.top_k, where), what))
+        found = now.search(VECTORS, queries, options.top_k, where, options.ef, options.nprobe)
+        measured.append((_recall(now, queries, found, options.top_k, where), what))
     if wheres:
         recall, what = min(measured[: len(wheres)])
         print(f"vectors under {len(wheres):,} filters: {recall} at least ({what})")
@@ -780,34 +785,33 @@ def _check_filters(collection: Collection, vectors: Vectors, options: CheckOptio
         print(f"vectors, {len(removed):,} removed documents' as queries: {measured[-1][0]}")
 
 
-def _queries(collection: Collection, options: CheckOptions) -> tuple[list[str], Vectors]:
+def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vectors]:
     """Return the texts and vectors to search for; without `--queries` those of documents."""
     if options.queries is None:
-        drawn = collection.sample(options.sample, options.seed)
+        drawn = now.sample(options.sample, options.seed)
         return [document.text for document, _ in drawn], np.array([vector for _, vector in drawn], np.float32)
     texts = [row.text for row in islice(RecordFile(options.queries, Text), options.sample)]
-    if collection.tower_folder is None:
-        if collection.info.vectors is not None:
+    folder = now.tower_folder
+    if folder is None:
+        if now.info.vectors is not None:
             raise UsageError(f"--queries: {options.index} has no tower for their vectors; leave it out")
         return texts, np.empty((0, 0), np.float32)
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.retrieval.vectors import Tower
 
     load = LoadOptions(device=options.device, threads=options.cpu_threads)
-    tower = Tower.open(collection.tower_folder, load, for_search=True)
+    tower = Tower.open(folder, load, for_search=True)
     return texts, tower.query_vectors(texts)
 
 
-def _recall(
-    collection: Collection, vectors: Vectors, found: Sequence[Hits], k: int, where: Optional[Filter] = None
-) -> str:
+def _recall(now: LocalSnapshot, vectors: Vectors, found: Sequence[Hits], k: int, where: Optional[Filter] = None) -> str:
     """Return what share of an exact search's documents was found, for people.
 
     A document as near as the last of these counts as one of them, but for rounding: which of several equal texts comes
     first says nothing of a searcher.
     """
     shares = []
-    for hits, wanted in zip(found, collection.search_exactly(vectors, k, where)):
+    for hits, wanted in zip(found, now.search_exactly(vectors, k, where)):
         least = float(wanted.scores[-1]) if wanted.ids else 0.0
         near = np.count_nonzero(np.asarray(hits.scores) >= least - 1e-6 * max(1.0, abs(least)))
         shares.append(near / len(wanted.ids) if wanted.ids else 1.0)

@@ -247,7 +247,7 @@ def judgments(options: JudgmentsOptions) -> None:
     with open_index(options.index) as collection:
         log = JoinedLog(Path(options.log), partial(_digests, collection))
         found = judgments_of(log, options)
-        documents = collection.documents_of(sorted({one.id for one in found}))
+        documents = collection.snapshot().documents_of(sorted({one.id for one in found}))
         schema = collection.info.schema
     titles = {
         (one.query, one.id): log.title_of(one.query, documents[one.id], schema) for one in found if one.id in documents
@@ -283,7 +283,7 @@ def _digests(collection: Collection, ids: Sequence[str]) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for start in range(0, len(ids), _AT_ONCE):
-        documents = collection.documents_of(ids[start : start + _AT_ONCE])
+        documents = collection.snapshot().documents_of(ids[start : start + _AT_ONCE])
         found.update((id, digest_of(document.text)) for id, document in documents.items())
     return found
 

@@ -196,7 +196,7 @@ class SearchedIndex:
         titles = {*titles}
         self._keys = {*map(text_key, titles)}
         self._documents: dict[str, Document] = {}  # by the text that stands for it
-        for one in searcher.collection.documents():
+        for one in searcher.collection.snapshot().documents():
             texts = one.text, self._schema.passage(one)
             self._documents.update((text, one) for text in texts if text in titles)
         self._searches: dict[str, Search] = {}
@@ -212,7 +212,7 @@ class SearchedIndex:
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
-        document = self._searcher.collection.document(id)
+        document = self._searcher.collection.snapshot().document(id)
         whole = self._schema.passage(document)
         text = whole if whole != document.text and text_key(whole) in self._keys else document.text
         self._documents.setdefault(text, document)
@@ -399,7 +399,8 @@ def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
 
     files = beir_judgements(options.queries, options.split)
     judged = read_judged(files.qrels, files.queries, options)
-    documents = searcher.collection.documents_of(list({id for labels in judged.qrels.values() for id in labels}))
+    ids = {id for labels in judged.qrels.values() for id in labels}
+    documents = searcher.collection.snapshot().documents_of(list(ids))
     return [
         LabeledPair(judged.queries[query], documents[id].text, float(label))
         for query, labels in judged.qrels.items()
@@ -410,8 +411,9 @@ def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
 
 def _tower_reader(searcher: Searcher) -> Optional[PairEncoder]:
     """Return the encoder of the index's tower where it reads passages: a ranker may be trained to read as much."""
-    folder, schema = searcher.collection.tower_folder, searcher.collection.info.schema
-    return identify(folder).row_encoder(TOWER).tokens if folder is not None and schema.passage_tokens else None
+    now = searcher.collection.snapshot()
+    folder, has_passages = now.tower_folder, bool(now.info.schema.passage_tokens)
+    return identify(folder).row_encoder(TOWER).tokens if folder is not None and has_passages else None
 
 
 def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:

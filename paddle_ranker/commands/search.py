@@ -22,6 +22,7 @@ from paddle_ranker.options.declare import shown_name
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, SYNONYMS, MilvusOptions
+from paddle_ranker.retrieval.vector_search import search_method
 from paddle_ranker.scoring.options import OF_MODEL, ScoringOptions
 
 if TYPE_CHECKING:
@@ -173,9 +174,9 @@ def how_searched(searcher: Searcher) -> str:
     info, parts = collection.info, []
     for name in searcher.searchers:
         if name == "words" and info.words is not None:
-            parts.append(f"words ({collection.how(name)}, {info.words.tokenizer})")
+            parts.append(f"words ({search_method(info, name)}, {info.words.tokenizer})")
         else:
-            parts.append(f"{name} ({collection.how(name, settings.ef, settings.nprobe)})")
+            parts.append(f"{name} ({search_method(info, name, settings.ef, settings.nprobe)})")
     lists = f", {settings.depth:,} of each by {settings.fusion.method}" if len(parts) > 1 else ""
     method = f"{lists} with k = {RRF_K}" if lists and settings.fusion.method == "rrf" else lists
     ranked = f"; the ranker orders the first {settings.rank_top:,}" if searcher.ranker else ""
@@ -186,7 +187,7 @@ def how_searched(searcher: Searcher) -> str:
 
 def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
     """Return a line that says how many documents meet a filter."""
-    return f"--where {brief(shown)}: {collection.count(where):,} of {len(collection):,} documents meet it"
+    return f"--where {brief(shown)}: {collection.snapshot().count(where):,} of {len(collection):,} documents meet it"
 
 
 def search(options: SearchOptions) -> None:

@@ -27,9 +27,10 @@ from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.options import RowOptions
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, numbers_of
 from paddle_ranker.retrieval.learning import JudgedList, rank_loss
+from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.searchable import LookupRequest
 from paddle_ranker.retrieval.vectors import Tower, nearest
@@ -105,7 +106,7 @@ def read_judged(
     """
     judged = read_qrels(qrels, rules)
     texts = read_texts(queries, judged.qrels, rules)
-    found = collection.documents_of(list(texts)) if collection is not None else {}
+    found = collection.snapshot().documents_of(list(texts)) if collection is not None else {}
     itself = {
         query
         for query, document in found.items()
@@ -221,7 +222,7 @@ def words_run(searcher: Searcher, judged: JudgedQueries, top_k: int, fields: Map
     depth = max(searcher.settings.depth, judged.depth(top_k))
     asking = LookupRequest(WORDS, list(judged.queries.values()), depth, fields=fields, titles=True)
     run: Scores = {}
-    for query, hits in zip(judged.queries, searcher.collection.begin_search(asking)()):
+    for query, hits in zip(judged.queries, searcher.collection.snapshot().begin_search(asking)()):
         candidates = Candidates.of({WORDS: hits})
         order, scores = Fusion(title=searcher.settings.fusion.title).best(candidates, depth)
         run[query] = dict(zip((candidates.ids[place] for place in order), scores.tolist()))
@@ -281,7 +282,7 @@ def search_judged(
             one = search.candidates
             found.runs[f"{first}{RANKED}"][query] = in_order(one.ids[place] for place in search.shown)
             numbers = [
-                signal.standardised(numbers_of(searcher.collection.values(name, one.ids)))
+                signal.standardised(numbers_of(searcher.collection.snapshot().values(name, one.ids)))
                 for name, signal in (fields or {}).items()
             ]
             signals = np.column_stack([fusion.shares(one), one.normalised, *numbers])

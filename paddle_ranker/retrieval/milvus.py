@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
-from paddle_ranker.errors import DataError, DependencyError, RankerError, brief
+from paddle_ranker.errors import DataError, DependencyError, RankerError, UsageError, brief, quoted
 from paddle_ranker.retrieval.best import best_rows
 from paddle_ranker.retrieval.exact import products_of
 from paddle_ranker.retrieval.generation import Generation, Place
-from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo, is_address
+from paddle_ranker.retrieval.manifest import MILVUS, VECTORS, VectorsInfo, is_address
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.storage.atomic import new_file
@@ -174,6 +175,11 @@ class MilvusRows:
             ) from error
 
 
+def address_of(info: Optional[VectorsInfo]) -> Optional[str]:
+    """Return the address of the server of Milvus that vectors are in, None if they are in no server."""
+    return info.uri if info is not None and info.method == MILVUS and is_address(info.uri) else None
+
+
 def key_of(hashes: NDArray[np.uint64]) -> Integers:
     """Return the keys of documents, `[n] int64`, by the hashes of their ids."""
     keys: Integers = np.ascontiguousarray(hashes).view(np.int64)
@@ -185,17 +191,46 @@ class MilvusSearch:
 
     A row's key is the hash of the document's id. Before Milvus is changed, the keys are written down, and forgotten
     once the change is done: what a killed process left half-done is put right by the next one that writes.
+
+    Args:
+        folder: the index.
+        info: how its vectors are searched.
+        trusted_uri: the server that the caller has named; an address that only the folder names is not used.
     """
 
-    def __init__(self, folder: Path, info: VectorsInfo):
-        assert info.uri is not None and info.collection is not None
+    def __init__(self, folder: Path, info: VectorsInfo, trusted_uri: Optional[str]):
+        self._folder, self._info, self._trusted_uri = folder, info, trusted_uri
         self._pending = folder / _PENDING
-        uri = info.uri if is_address(info.uri) else os.path.abspath(inside(folder, info.uri))
-        self._rows = MilvusRows(uri, info.collection, info.size)
+        self._connected: Optional[MilvusRows] = None  # once it is needed
+        self._connecting = threading.Lock()
+
+    def require_address(self) -> None:
+        """Raise `UsageError` if the vectors are on a server that the folder names, and the caller does not."""
+        uri = address_of(self._info)
+        if uri != self._trusted_uri:
+            raise UsageError(
+                f"{self._folder}: its vectors are in Milvus at {quoted(uri)}, as the folder says; to connect there, "
+                f"add --milvus_uri {brief(str(uri))} (in Python milvus_uri=)"
+            )
+
+    @property
+    def _rows(self) -> MilvusRows:
+        """The collection in Milvus, to which this connects when it is first needed."""
+        self.require_address()
+        with self._connecting:
+            if self._connected is None:
+                assert self._info.uri is not None and self._info.collection is not None
+                is_file = not is_address(self._info.uri)
+                uri = os.path.abspath(inside(self._folder, self._info.uri)) if is_file else self._info.uri
+                self._connected = MilvusRows(uri, self._info.collection, self._info.size)
+            return self._connected
 
     def close(self) -> None:
-        """Close the connection."""
-        self._rows.close()
+        """Close the connection; it is made again if it is needed again."""
+        with self._connecting:
+            if self._connected is not None:
+                self._connected.close()
+            self._connected = None
 
     def change(self, added: Sequence[Segment], gone: Integers, commit: Callable[[], None]) -> None:
         """Put the vectors of new segments, call `commit`, then drop the rows of the keys that are gone."""
@@ -212,6 +247,7 @@ class MilvusSearch:
 
     def repair(self, now: Generation) -> None:
         """Finish what a killed process has begun, or what Milvus failed in."""
+        self.require_address()
         if not os.path.lexists(self._pending):
             return
         keys = np.unique(open_array(inside(self._pending.parent, _PENDING), sys.maxsize)).astype(np.int64)

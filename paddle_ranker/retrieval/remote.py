@@ -27,7 +27,6 @@ import numpy as np
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, refuse_text
 from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.collection import how_searched, phrase_filter_of
 from paddle_ranker.retrieval.facets import (
     Counts,
     Facets,
@@ -41,7 +40,7 @@ from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
-from paddle_ranker.retrieval.searchable import LookupRequest, ShardError, StaleSnapshot
+from paddle_ranker.retrieval.searchable import LookupRequest, ShardError, StaleSnapshot, phrase_filter_of
 from paddle_ranker.retrieval.shard_service import MAY_REFUSE, READS, WRITES, Facts, Gone, read_answer
 from paddle_ranker.retrieval.sorting import SortedDocument, merged, sort_keys
 from paddle_ranker.retrieval.values import CommonTypes, Value
@@ -103,7 +102,7 @@ class _Merged:
 
 
 class RemoteCollection:
-    """Shards elsewhere as one collection, for `Search` and `Searcher`; see `Collection` for its methods.
+    """Shards elsewhere as one collection, for `Search` and `Searcher`; see `LocalSnapshot` for its methods.
 
     Args:
         calls: a transport to each shard, in the order of their documents.
@@ -133,7 +132,7 @@ class RemoteCollection:
         self._owners: dict[str, int] = {}  # the shard of a document that was found, by id
         self._documents, self._held = dict[str, Document](), 0  # that were fetched, and the code points of their texts
         self._send("facts", dict.fromkeys(range(len(self._calls)), ()))()
-        self.searchers = self.info.searchers
+        _Merged.of({number: facts for number, (_, facts) in self._latest.items()})
 
     @property
     def _all(self) -> _Merged:
@@ -165,6 +164,10 @@ class RemoteCollection:
     @property
     def shards(self) -> Mapping[str, int]:
         return {"total": len(self._calls), "failed": len(self._lost)}
+
+    @property
+    def writer(self) -> RemoteCollection:
+        return self
 
     @property
     def is_current(self) -> bool:
@@ -212,9 +215,6 @@ class RemoteCollection:
             return [_best([each[place] for each in found.values()], asked.top_k) for place in range(len(queries))]
 
         return merged
-
-    def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
-        return how_searched(self.info, by, ef, nprobe)
 
     def read_words(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
         now, words = self._now, self._all.words

@@ -35,16 +35,16 @@ from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter, no_field
 from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.indexes import Document, Hits
-from paddle_ranker.retrieval.manifest import VECTORS
+from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
-from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Searchable, StaleSnapshot
-from paddle_ranker.retrieval.shards import Shards, open_index
+from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Searchable, Snapshot, StaleSnapshot
+from paddle_ranker.retrieval.shards import open_index, open_shards
 from paddle_ranker.retrieval.sorting import MOST_SORTED, SortedDocument
 from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
 from paddle_ranker.retrieval.values import Value, is_value
@@ -237,7 +237,7 @@ class Search:
     """A search of a snapshot, stage by stage: `lookup` of each searcher, `fuse`, `to_rank`, `rank`, `finish`.
 
     Args:
-        collection: as it is searched; it must not change meanwhile.
+        collection: the snapshot that is searched.
         text: the query, or as it was parsed.
         searchers: their names.
         settings: how it is searched; `rank_top` 0: nothing is ranked.
@@ -255,7 +255,7 @@ class Search:
 
     def __init__(
         self,
-        collection: Searchable,
+        collection: Snapshot,
         text: Union[str, ParsedQuery],
         searchers: Sequence[str],
         settings: SearchSettings,
@@ -625,7 +625,7 @@ class Searcher(Generic[C]):
         self.collection, self.settings, self.ranker = collection, settings, ranker
         self._query_vectors = query_vectors
         self._stored = None if ranker is None else stored_scorer(collection, ranker)
-        self.searchers = chosen(collection, settings)
+        self.searchers = chosen(collection.info, settings)
         fields = [one for name, one in collection.info.vector_fields.items() if name in self.searchers]
         check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
         settings.fusion.weights_of(self.searchers)
@@ -647,7 +647,7 @@ class Searcher(Generic[C]):
         """Open an index folder with the tower in it.
 
         Args:
-            folder: or several, which are searched as one: see `Shards`.
+            folder: or several, which are searched as one: see `open_shards`.
             ranker: an open ranker, or its folder.
             options: how the tower is opened; a ranker that is named is opened on the same device.
             batch_size: texts of full length that are computed at once.
@@ -661,7 +661,7 @@ class Searcher(Generic[C]):
         elif write or settings.milvus_uri is not None:
             raise UsageError("shards are open for reading, and none is in Milvus: write to one folder at a time")
         else:
-            collection = Shards(folder)
+            collection = open_shards(folder)
         open_query_towers(collection, settings, options, batch_size)
         if ranker is not None and not isinstance(ranker, Ranker):
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
@@ -680,14 +680,14 @@ class Searcher(Generic[C]):
         self.collection.close()
 
     def add(self, documents: Iterable[Document]) -> Added:
-        """Add documents, or replace those of the same id; see `Collection.add`."""
+        """Add documents, or replace those of the same id; see `CollectionWriter.add`."""
         refuse_text(documents, "documents", Document)
-        return self.collection.add(documents)
+        return self.collection.writer.add(documents)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove documents; see `Collection.remove`."""
+        """Remove documents; see `CollectionWriter.remove`."""
         refuse_text(ids, "ids")
-        return self.collection.remove(ids)
+        return self.collection.writer.remove(ids)
 
     def search(
         self,
@@ -744,7 +744,7 @@ class Searcher(Generic[C]):
         settings, where = replace(self.settings, fusion=fused, rank_top=rank_top), filter_of(where)
         fused.weights_of(self.searchers)
 
-        def searches(now: Searchable) -> list[Search]:
+        def searches(now: Snapshot) -> list[Search]:
             names = [("group_by", group_by, [*now.fields, CONTENT])] if group_by is not None else []
             for option, name, there in [*names, *(("sort", one.removeprefix("-"), now.fields) for one in sort)]:
                 if name not in there:
@@ -806,7 +806,7 @@ class _Models:
             if field == VECTORS and self._query_vectors is not None:
                 found.set_result(self._query_vectors(texts))
             else:
-                found.set_result(self._collection.tower(field).query_vectors(texts))
+                found.set_result(self._collection.snapshot().tower(field).query_vectors(texts))
         return found
 
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
@@ -823,7 +823,7 @@ class _Models:
         raise error
 
 
-def run_searches(now: Searchable, begin: Callable[[Searchable], list[Search]], models: Models) -> list[Search]:
+def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], models: Models) -> list[Search]:
     """Run the stages of searches in their order; return the finished searches.
 
     now: a snapshot to search
@@ -836,7 +836,7 @@ def run_searches(now: Searchable, begin: Callable[[Searchable], list[Search]], m
                 _run(searches, models)
             return searches
         except StaleSnapshot as error:
-            now = error.collection
+            now = error.snapshot
 
 
 def _run(searches: Sequence[Search], models: Models) -> None:
@@ -929,17 +929,15 @@ def open_query_towers(collection: Collection, settings: SearchSettings, options:
     """Open the towers of an index that searches by these settings ask for vectors of queries."""
     for name, one in collection.info.vector_fields.items():
         if one.tower is not None and name in (settings.by or (name,)):
-            collection.tower(name, options, batch_size)
+            collection.snapshot().models.tower(collection.info, name, options, batch_size)
 
 
-def chosen(
-    collection: Searchable, settings: SearchSettings, there: Optional[tuple[str, ...]] = None
-) -> tuple[str, ...]:
+def chosen(info: IndexInfo, settings: SearchSettings, there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
     """Return the searchers that are asked for, or the default; raises `UsageError` for one that is not there.
 
     there: the names that may be asked for, in their order (default: all of the collection)
     """
-    by, there = settings.by, collection.searchers if there is None else there
+    by, there = settings.by, info.searchers if there is None else there
     refuse_text(by, "by")
     if not by and settings.prefix and WORDS in there:
         by = (WORDS,)  # an unfinished word has a vector far from that of the finished one

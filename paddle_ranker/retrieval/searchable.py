@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import RankerError, refuse_text
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
@@ -27,16 +27,16 @@ class ShardError(RankerError):
 class StaleSnapshot(RankerError):
     """A shard no longer has the documents that a search began with, or does not answer: the search begins again.
 
-    Attribute: `collection`, a new snapshot to search in.
+    Attribute: `snapshot`, a new one to search in.
     """
 
-    def __init__(self, collection: Searchable):
+    def __init__(self, snapshot: Snapshot):
         super().__init__("the shards of this search have changed: search again")
-        self.collection = collection
+        self.snapshot = snapshot
 
 
 class LookupRequest(NamedTuple):
-    """Search by one searcher: the parameters of `Collection.search`."""
+    """Search by one searcher: the parameters of `LocalSnapshot.search`."""
 
     by: str
     queries: Union[Sequence[Asked], Vectors]
@@ -65,8 +65,10 @@ class Matching(Protocol):
     ) -> list[SortedDocument]: ...
 
 
-class Searchable(Protocol):
-    """A collection that can be searched: an index folder, several, or shards elsewhere; see `Collection`.
+class Snapshot(Protocol):
+    """The documents of a collection at one time, for one search: of an index folder, several, or shards elsewhere.
+
+    See `LocalSnapshot` for the methods.
 
     shards: how many shards there are and how many failed, by `total` and `failed`; None without shards elsewhere
     """
@@ -75,36 +77,16 @@ class Searchable(Protocol):
     def info(self) -> IndexInfo: ...
 
     @property
-    def searchers(self) -> tuple[str, ...]: ...
-
-    @property
     def fields(self) -> list[str]: ...
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]: ...
 
-    @property
-    def is_current(self) -> bool: ...
-
     def __len__(self) -> int: ...
-
-    def snapshot(self) -> Searchable: ...
-
-    def refresh(self) -> bool: ...
-
-    def require_address(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def add(self, documents: Iterable[Document]) -> Added: ...
-
-    def remove(self, ids: Iterable[str]) -> int: ...
 
     def tower(self, field: str) -> FieldTower: ...
 
     def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]: ...
-
-    def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str: ...
 
     def read_words(
         self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None
@@ -139,3 +121,43 @@ class Searchable(Protocol):
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]: ...
 
     def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]: ...
+
+
+class Writer(Protocol):
+    """Changes the documents of a collection; see `CollectionWriter`."""
+
+    def add(self, documents: Iterable[Document]) -> Added: ...
+
+    def remove(self, ids: Iterable[str]) -> int: ...
+
+
+class Searchable(Protocol):
+    """An open collection, which gives each search a snapshot: a `Collection`, or a `RemoteCollection`."""
+
+    @property
+    def info(self) -> IndexInfo: ...
+
+    @property
+    def fields(self) -> list[str]: ...
+
+    @property
+    def is_current(self) -> bool: ...
+
+    @property
+    def writer(self) -> Writer: ...
+
+    def __len__(self) -> int: ...
+
+    def snapshot(self) -> Snapshot: ...
+
+    def refresh(self) -> bool: ...
+
+    def require_address(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def phrase_filter_of(query: ParsedQuery, phrases: Sequence[str]) -> Optional[ParsedQuery]:
+    """Return the part of a query that restricts a search: those `phrases` that documents have, and its exclusions."""
+    refuse_text(phrases, "phrases")
+    return ParsedQuery("", tuple(phrases), query.excluded) if phrases or query.excluded else None

@@ -25,7 +25,7 @@ import numpy as np
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, shortened
 from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.collection import Collection, Matches
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.facets import (
     DATES,
     NUMBERS,
@@ -37,7 +37,9 @@ from paddle_ranker.retrieval.facets import (
 from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import MILVUS, IndexInfo, facts_of, info_of
+from paddle_ranker.retrieval.matches import Matches
 from paddle_ranker.retrieval.reading import ParsedQuery
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.sorting import SortedDocument
 from paddle_ranker.retrieval.values import MOMENTS, CommonTypes, Value, is_value
 from paddle_ranker.retrieval.words import Asked, Totals, WordSearcher
@@ -107,18 +109,18 @@ _REFUSALS: Mapping[str, type[RankerError]] = {
 class _Seen:
     """Generation of a shard that searches see; `used` is the time of the last call."""
 
-    def __init__(self, collection: Collection):
-        self.collection, self.used = collection, time.monotonic()
-        self.matching = lru_cache(maxsize=_MATCHES)(collection.matching)
+    def __init__(self, snapshot: LocalSnapshot):
+        self.snapshot, self.used = snapshot, time.monotonic()
+        self.matching = lru_cache(maxsize=_MATCHES)(snapshot.matching)
 
     @property
     def facts(self) -> _SentFacts:
-        now = self.collection.generation
+        now = self.snapshot.generation
         return _SentFacts(facts_of(now.info), now.fields, None if now.words is None else now.words.totals)
 
     @property
     def words(self) -> WordSearcher:
-        words = self.collection.generation.words
+        words = self.snapshot.generation.words
         assert words is not None  # nothing of words is asked without them
         return words
 
@@ -212,16 +214,16 @@ READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
         lambda found, facts, prefix, most: len(found) <= most and all(one.startswith(prefix) for one in found),
     ),
     "common_types": Read(
-        lambda seen, fields: {name: seen.collection.generation.common_types(name) for name in fields},
+        lambda seen, fields: {name: seen.snapshot.generation.common_types(name) for name in fields},
         dict[str, CommonTypes],
         lambda found, facts, fields: {*found} == {*fields},
     ),
     "phrases": Read(
-        lambda seen, phrases: seen.collection.generation.found_phrases(phrases, required=True),
+        lambda seen, phrases: seen.snapshot.generation.found_phrases(phrases, required=True),
         list[str],
         lambda found, facts, phrases: found == [one for one in phrases if one in found],
     ),
-    "search": Read(lambda seen, *args: seen.collection.search(*args), list[Hits], _are_hits),
+    "search": Read(lambda seen, *args: seen.snapshot.search(*args), list[Hits], _are_hits),
     "matches": Read(
         lambda seen, query, phrase_filter, where: seen.matches(query, phrase_filter).count(where),
         int,
@@ -251,49 +253,45 @@ READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
         _are_counted,
     ),
     "explain_words": Read(
-        lambda seen, *args: seen.collection.explain_words(*args),
+        lambda seen, *args: seen.snapshot.explain_words(*args),
         dict[str, dict[str, float]],
         lambda found, facts, query, ids, *_: {*found} <= {*ids},
     ),
     "documents_of": Read(
-        lambda seen, ids: seen.collection.documents_of(ids),
+        lambda seen, ids: seen.snapshot.documents_of(ids),
         dict[str, Document],
         lambda found, facts, ids: {*found} <= {*ids} and all(id == one.id for id, one in found.items()),
     ),
     "values": Read(
-        lambda seen, field, type, ids: seen.collection.values(field, ids, type),
+        lambda seen, field, type, ids: seen.snapshot.values(field, ids, type),
         list[tuple[Value, ...]],
         lambda found, facts, field, type, ids: (
             len(found) == len(ids) and all(is_value(one) for own in found for one in own)
         ),
     ),
     "missing": Read(
-        lambda seen, ids: seen.collection.missing(ids), list[str], lambda found, facts, ids: {*found} <= {*ids}
+        lambda seen, ids: seen.snapshot.missing(ids), list[str], lambda found, facts, ids: {*found} <= {*ids}
     ),
-    "count": Read(lambda seen, where: seen.collection.count(where), int, lambda found, *_: _is_count(found)),
+    "count": Read(lambda seen, where: seen.snapshot.count(where), int, lambda found, *_: _is_count(found)),
     "scale": Read(
-        lambda seen, field, type: seen.collection.scale(field, type), FieldScale, lambda found, *_: _is_scale(found)
+        lambda seen, field, type: seen.snapshot.scale(field, type), FieldScale, lambda found, *_: _is_scale(found)
     ),
     "field_values": Read(
-        lambda seen, most, types: seen.collection.field_values(most, types),
+        lambda seen, most, types: seen.snapshot.field_values(most, types),
         dict[str, FieldSample],
         lambda found, facts, most, types: all(
             one.type == types.get(name) and all(map(is_value, one.values)) for name, one in found.items()
         ),
     ),
     "query_vectors": Read(
-        lambda seen, field, queries: seen.collection.tower(field).query_vectors(queries),
+        lambda seen, field, queries: seen.snapshot.tower(field).query_vectors(queries),
         Vectors,
         lambda found, facts, field, queries: found.shape == (len(queries), facts.info.vector_fields[field].info.size),
     ),
 }
 WRITES: dict[str, Read] = {  # type: ignore[explicit-any]
-    "add": Read(
-        lambda collection, documents: collection.add(documents), Added, lambda found, *_: all(map(_is_count, found))
-    ),
-    "remove": Read(
-        lambda collection, ids: collection.remove(ids), int, lambda found, facts, ids: 0 <= found <= len(ids)
-    ),
+    "add": Read(lambda writer, documents: writer.add(documents), Added, lambda found, *_: all(map(_is_count, found))),
+    "remove": Read(lambda writer, ids: writer.remove(ids), int, lambda found, facts, ids: 0 <= found <= len(ids)),
 }
 MAY_REFUSE = {"search", "query_vectors", *WRITES}  # what was asked; all shards do, for they were built alike
 
@@ -374,8 +372,8 @@ class ShardService:
         version, known, *given = args
         try:
             if name in WRITES:
-                with self._collection.writing(time.monotonic() + _WRITE_SECONDS):
-                    result = WRITES[name].answer(self._collection, *given)
+                with self._collection.writer.writing(time.monotonic() + _WRITE_SECONDS):
+                    result = WRITES[name].answer(self._collection.writer, *given)
                 seen = self._at(None)
             elif name in READS:
                 seen = self._at(version)
@@ -385,7 +383,7 @@ class ShardService:
         except (UsageError, DataError) as error:
             kind = next(name for name, one in _REFUSALS.items() if isinstance(error, one))
             return Refused(kind, str(error))
-        version = seen.collection.info.generation
+        version = seen.snapshot.info.generation
         return Answer(version, None if version == known else seen.facts, result)
 
     def close(self) -> None:

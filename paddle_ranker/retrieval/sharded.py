@@ -26,9 +26,10 @@ from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Naming, chunks_of
-from paddle_ranker.retrieval.collection import Collection, take_lock
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.contents import with_paths
 from paddle_ranker.retrieval.generation import Generation
+from paddle_ranker.retrieval.index_folder import take_lock
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.merging import Source, merge_segments
 from paddle_ranker.retrieval.segments import storable
@@ -99,7 +100,7 @@ class ShardWork:
         shard = _shard_of(self.folder, number)
         with Collection.open(shard, write=True, until=time.monotonic() + _WAIT_SECONDS) as collection:
             if collection.info.generation:
-                collection.merge(None)
+                collection.writer.merge(None)
                 return
             vectors_of = open_towers(collection, self.load, self.batch_size)
 
@@ -112,8 +113,8 @@ class ShardWork:
             part = inside(inside(self.folder, UNFINISHED), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
             rows = with_paths(rows, collection.info.schema, self.contents)
-            collection.add_rows(rows, encoded if vectors_of is not None else None)
-            collection.merge(None)
+            collection.writer.add_rows(rows, encoded if vectors_of is not None else None)
+            collection.writer.merge(None)
 
     def build_counted(self, number: int) -> None:
         """Make a shard, and write the count of what is done beside its part, for `count_done`."""
@@ -255,8 +256,9 @@ def recut(collection: Collection, output: Path, shards: int) -> None:
 
     Raises `UsageError` for vectors in Milvus.
     """
-    now = collection.generation
-    if collection.has_milvus:
+    snapshot = collection.snapshot()
+    now = snapshot.generation
+    if snapshot.milvus is not None:
         raise UsageError(f"{collection.folder}: has its vectors in Milvus, which has shards of its own")
     total, before = now.info.count, np.cumsum([0, *(int(np.count_nonzero(part.mask)) for part in now.parts)])
     make_folder(output.parent)
@@ -273,7 +275,7 @@ def recut(collection: Collection, output: Path, shards: int) -> None:
             shard = target / shard_name(number)
             shard.mkdir()
             for name in now.info.models:
-                shutil.copytree(collection.model_folder(name), shard / name, copy_function=link_or_copy)
+                shutil.copytree(snapshot.models.folder(name), shard / name, copy_function=link_or_copy)
             for folder in collection.folders:
                 if (folder / "contents").is_dir():
                     shutil.copytree(

@@ -23,8 +23,9 @@ from typing import Optional, Union
 import numpy as np
 
 from paddle_ranker.errors import CheckpointError, UsageError, brief, listed, refuse_text
-from paddle_ranker.retrieval.collection import Collection, Lock, take_lock
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.generation import Generation
+from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
 from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.storage.atomic import new_file, new_folder, sync
@@ -42,17 +43,8 @@ def open_index(
     """Open an index folder, or a folder of shards; see `Collection.open`."""
     folder = Path(folder)
     folders = shard_folders(folder)
-    if folders == [folder]:
-        return Collection.open(folder, write=write, until=until, milvus_uri=milvus_uri)
-    if milvus_uri is not None:
-        raise UsageError(f"--milvus_uri {milvus_uri}: no vectors of {folder} are in Milvus; leave it out")
-    lock = take_lock(folders, until) if write else None
-    try:
-        return Shards(folders, folder, lock)
-    except BaseException:
-        if lock is not None:
-            lock.close()
-        raise
+    index = IndexFolder(folder) if folders == [folder] else ShardFolders(folders, folder)
+    return Collection.open(index, write=write, until=until, milvus_uri=milvus_uri)
 
 
 def shard_folders(folder: Union[str, Path]) -> list[Path]:
@@ -90,56 +82,54 @@ def write_shards(folder: Path, names: Sequence[str]) -> None:
     sync(folder)
 
 
-class Shards(Collection):
-    """Index folders that are open as one collection.
+class ShardFolders(IndexFolder):
+    """The files of several index folders, whose documents are one collection.
 
-    folder: folder of shards that they are in, which may be written to; None: they are read, and documents are added to
-        each by itself
-    lock: of the writer
-
-    Raises `UsageError` for folders that were not built alike (analyser, schema, tower, kind of vectors) or have their
-    vectors in Milvus, and for a document in two folders.
+    Args:
+        folders: of the shards, in their documents' order.
+        root: folder of shards that they are in, which may be written to; None: they are read, and documents are added
+            to each by itself.
     """
 
-    def __init__(self, folders: Sequence[Union[str, Path]], folder: Optional[Path] = None, lock: Optional[Lock] = None):
-        refuse_text(folders, "folders", str, Path)
-        paths = [one for given in folders for one in ([Path(given)] if folder is not None else shard_folders(given))]
-        if not paths:
-            raise UsageError("shards: name at least one index folder")
-        self._root = folder
-        super().__init__(folder or paths[0], _open(paths, {}, folder), lock, paths)
-        if folder is None:
-            self._refuse_repeated()
-
-    def _refuse_repeated(self) -> None:
-        hashes = [part.segment.arrays["id_hashes"].astype(np.int64) for part in self._generation.parts]
-        live = [keys[part.mask[rows]] for part, (keys, rows) in zip(self._generation.parts, hashes)]
-        twice = sum(map(len, live)) - len(np.unique(np.concatenate([*live, np.empty(0, np.int64)])))
-        if twice:
-            raise UsageError(
-                f"{listed(map(str, self.folders))}: {twice:,} documents are in two of these; remove them from one"
-            )
+    def __init__(self, folders: Sequence[Path], root: Optional[Path] = None):
+        super().__init__(root or folders[0], folders)
+        self._root = root
 
     def read_info(self) -> IndexInfo:
-        """Return what all manifests say now."""
+        """Return what all manifests say now, as one."""
         return _together(_manifests(self.folders, self._root))
 
-    def _open_generation(self) -> Generation:
-        return _open(self.folders, self._generation.segments(), self._root)
+    def open_generation(self, opened: dict[str, Segment]) -> Generation:
+        """Open what the manifests name; they may be replaced, and files deleted, meanwhile."""
+        while True:
+            infos = _manifests(self.folders, self._root)
+            named = [(folder, one) for folder, info in zip(self.folders, infos) for one in info.segments]
+            if len({one.name for _, one in named}) < len(named):
+                raise UsageError(f"{listed(map(str, self.folders))}: are copies of one index, or were; build each anew")
+            together = _together(infos)
+            try:
+                segments = {
+                    one.name: opened.get(one.name) or Segment(folder / one.name, together.schema)
+                    for folder, one in named
+                }
+                return Generation(self.folders[0], together, segments)
+            except FileNotFoundError as error:
+                if _manifests(self.folders, self._root) == infos:
+                    raise CheckpointError(f"{error.filename}: is missing; copy the index again") from error
 
-    def _begin_writing(self) -> None:
+    def lock(self, until: float = 0.0) -> Lock:
+        """Return the locks of all shards; raises `UsageError` if they are in no folder of shards."""
         if self._root is None:
             raise UsageError("shards are open for reading: write to one folder at a time")
-        self._finish()
-        super()._begin_writing()
+        return super().lock(until)
 
-    def _write_info(self, info: IndexInfo) -> None:
+    def write_info(self, info: IndexInfo) -> None:
         """Replace the manifests of the shards that change, in one step."""
         assert self._root is not None
-        owners, changed = {one.name: one.folder.parent for one in self._generation.segments().values()}, {}
-        for one in info.segments:
-            if one.name not in owners:
-                owners[one.name] = next(folder for folder in self.folders if (folder / one.name).is_dir())
+        changed = dict[Path, IndexInfo]()
+        owners = {
+            one.name: next(folder for folder in self.folders if (folder / one.name).is_dir()) for one in info.segments
+        }
         for folder, old in zip(self.folders, _manifests(self.folders)):
             own = [one for one in info.segments if owners[one.name] == folder]
             new = replace(old, segments=tuple(own), words=info.words, states=info.states)
@@ -154,13 +144,33 @@ class Shards(Collection):
             write_manifest(folder, new)
         shutil.rmtree(self._root / _PENDING, ignore_errors=True)
 
-    def _finish(self) -> None:
-        """Finish what a killed writer has begun."""
+    def finish_change(self) -> None:
+        """Write the manifests that a killed writer has left in `pending`."""
         assert self._root is not None
         if (self._root / _PENDING).is_dir():
-            for folder, info in zip(folders := shard_folders(self._root), _manifests(folders, self._root)):
+            for folder, info in zip(self.folders, _manifests(self.folders, self._root)):
                 write_manifest(folder, info)
             shutil.rmtree(inside(self._root, _PENDING))
+
+
+def open_shards(folders: Sequence[Union[str, Path]]) -> Collection:
+    """Open several index folders for reading, as one collection.
+
+    Raises `UsageError` for folders that were not built alike (analyser, schema, tower, kind of vectors) or have their
+    vectors in Milvus, and for a document in two folders.
+    """
+    refuse_text(folders, "folders", str, Path)
+    paths = [path for folder in folders for path in shard_folders(folder)]
+    if not paths:
+        raise UsageError("shards: name at least one index folder")
+    opened = Collection.open(ShardFolders(paths))
+    parts = opened.snapshot().parts
+    hashes = [part.segment.arrays["id_hashes"].astype(np.int64) for part in parts]
+    live = [keys[part.mask[rows]] for part, (keys, rows) in zip(parts, hashes)]
+    twice = sum(map(len, live)) - len(np.unique(np.concatenate([*live, np.empty(0, np.int64)])))
+    if twice:
+        raise UsageError(f"{listed(map(str, paths))}: {twice:,} documents are in two of these; remove them from one")
+    return opened
 
 
 def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[IndexInfo]:
@@ -202,21 +212,3 @@ def _together(infos: Sequence[IndexInfo]) -> IndexInfo:
         generation=sum(info.generation for info in infos),
         next_id=max(info.next_id for info in infos),
     )
-
-
-def _open(folders: Sequence[Path], opened: dict[str, Segment], root: Optional[Path]) -> Generation:
-    """Open what the manifests name; they may be replaced, and files deleted, meanwhile."""
-    while True:
-        infos = _manifests(folders, root)
-        named = [(folder, one) for folder, info in zip(folders, infos) for one in info.segments]
-        if len({one.name for _, one in named}) < len(named):
-            raise UsageError(f"{listed(map(str, folders))}: are copies of one index, or were; build each anew")
-        together = _together(infos)
-        try:
-            segments = {
-                one.name: opened.get(one.name) or Segment(folder / one.name, together.schema) for folder, one in named
-            }
-            return Generation(folders[0], together, segments)
-        except FileNotFoundError as error:
-            if _manifests(folders, root) == infos:
-                raise CheckpointError(f"{error.filename}: is missing; copy the index again") from error

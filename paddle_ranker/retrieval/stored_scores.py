@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import CheckpointError, RankerError, refuse_text
 from paddle_ranker.options import note
-from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import RankerStates
-from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.searchable import Searchable, Snapshot
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.work import idle
 from paddle_ranker.scoring.loading import ScoringRanker
 from paddle_ranker.scoring.ranker import Ranker
@@ -45,7 +45,7 @@ def made(states: RankerStates, ranker: StatesInfo) -> bool:
 
 
 def stored_candidates(
-    split: SplitRanker, now: Searchable, query: str, whole: Mapping[int, str]
+    split: SplitRanker, now: Snapshot, query: str, whole: Mapping[int, str]
 ) -> Optional[StoredCandidates]:
     """Read the stored states of a search's candidates; None if no candidate has any that fit beside the query.
 
@@ -53,7 +53,7 @@ def stored_candidates(
         now: the snapshot that is searched.
         whole: of texts that are a whole document, by their numbers, its id.
     """
-    if not isinstance(now, Collection) or not whole:
+    if not isinstance(now, LocalSnapshot) or not whole:
         return None
     encoded, numbers = split.encoder.encode_queries([query]), np.array([*whole], np.int64)
     places, states = now.states_of([*whole.values()], split.encoder.max_seq_length - int(encoded.lengths[0]))
@@ -66,7 +66,7 @@ class StoredScorer:
     def __init__(self, ranker: Ranker, split: SplitRanker):
         self._ranker, self._split = ranker, split
 
-    def logits(self, now: Searchable, query: str, texts: Sequence[str], whole: Mapping[int, str]) -> Floats:
+    def logits(self, now: Snapshot, query: str, texts: Sequence[str], whole: Mapping[int, str]) -> Floats:
         """Return the logits of the texts of candidates, `[n]` float64; `now` and `whole` as of `stored_candidates`."""
         refuse_text(texts, "texts")
         found, is_left = np.empty(len(texts)), np.ones(len(texts), bool)
@@ -86,7 +86,7 @@ def stored_scorer(collection: Searchable, ranker: Ranker) -> Optional[StoredScor
     if states is None:
         return None
     try:
-        if not isinstance(collection, Collection):
+        if not isinstance(collection.snapshot(), LocalSnapshot):
             raise CheckpointError("they are on other machines")
         return StoredScorer(ranker, split_for(states, ranker.loaded, ranker.batch_size))
     except RankerError as error:

@@ -23,9 +23,9 @@ from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.characters import word_starts
 from paddle_ranker.lexical.postings import Hashes, text_hashes
-from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.schema import TEXT, Field
 from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 
 T = TypeVar("T")
 LONGEST = 200  # characters of a suggestion; longer texts are not suggested
@@ -245,13 +245,13 @@ class TitleSuggestions:
         self._known: dict[str, _Titles] = {}  # by segment
         self._searched: list[Completions] = []
 
-    def follow(self, collection: Collection) -> None:
+    def follow(self, now: LocalSnapshot) -> None:
         """Take up added and removed documents; only new segments are read. Not thread-safe.
 
         Raises `CheckpointError` for a damaged segment.
         """
-        field, known = suggested_field(collection), dict[str, _Titles]()
-        for part in collection.parts if field is not None else ():
+        field, known = suggested_field(now), dict[str, _Titles]()
+        for part in now.parts if field is not None else ():
             assert field is not None
             with part.segment.reading():
                 titles = self._known.get(part.segment.name) or _Titles(part.segment, field)
@@ -266,12 +266,12 @@ class TitleSuggestions:
         return [one for one in found if distinct[one.folded] is one][:count]
 
 
-def suggested_field(collection: Collection) -> Optional[Field]:
+def suggested_field(now: LocalSnapshot) -> Optional[Field]:
     """Return the field whose values are suggested: the title, else the text if texts are short, else None."""
-    schema = collection.info.schema
+    schema = now.info.schema
     if schema.title is not None:
         return schema.field(schema.title)
-    rows = [(part.segment, row) for part in collection.parts for row in np.flatnonzero(part.mask)[:_SAMPLE].tolist()]
+    rows = [(part.segment, row) for part in now.parts for row in np.flatnonzero(part.mask)[:_SAMPLE].tolist()]
     sample = rows[:: -(-len(rows) // _SAMPLE) or 1]
     lengths = [_length_of(segment, row) for segment, row in sample]
     return schema.field(TEXT) if sum(lengths) <= SHORT * len(lengths) else None

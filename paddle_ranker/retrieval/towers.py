@@ -100,11 +100,12 @@ def open_towers(collection: Collection, options: LoadOptions, batch_size: int) -
 
     Return what makes vectors of whole documents, None without their tower.
     """
-    if collection.info.states is not None:
-        collection.states_ranker(replace(options, engine=None), batch_size)
+    info, models = collection.info, collection.snapshot().models
+    if info.states is not None:
+        models.states_ranker(info.states, replace(options, engine=None), batch_size)
     towers = {
-        name: collection.tower(name, options, batch_size)
-        for name, one in collection.info.vector_fields.items()
+        name: models.tower(info, name, options, batch_size)
+        for name, one in info.vector_fields.items()
         if one.tower is not None
     }
     return towers[VECTORS].vectors if VECTORS in towers else None

@@ -21,7 +21,7 @@ def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Colle
     """Make an index folder of vectors alone, `[n, size]` float32, whose ids are their numbers; return it open."""
     collection = Collection.create(folder, IndexInfo(None, info))
     numbers = map(str, range(len(vectors)))
-    collection.add((Document(number, number) for number in numbers), lambda texts: vectors[[*map(int, texts)]])
+    collection.writer.add((Document(number, number) for number in numbers), lambda texts: vectors[[*map(int, texts)]])
     return collection
 
 
@@ -43,7 +43,7 @@ class FolderIndex(TowerIndex):
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, `top_k` documents, or all if there are fewer, best first."""
-        found = self._collection.search(VECTORS, self._tower.query_vectors(queries), top_k)
+        found = self._collection.snapshot().search(VECTORS, self._tower.query_vectors(queries), top_k)
         return [Hits([self.ids[int(place)] for place in hits.ids], hits.scores) for hits in found]
 
 

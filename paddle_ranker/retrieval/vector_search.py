@@ -14,11 +14,20 @@ from paddle_ranker.retrieval import faiss_index
 from paddle_ranker.retrieval.best import NOT_FOUND, best_rows
 from paddle_ranker.retrieval.exact import VectorPart, nearest, products_of
 from paddle_ranker.retrieval.faiss_index import FaissSegment
+from paddle_ranker.retrieval.indexes import INDEXES
 from paddle_ranker.retrieval.manifest import EXACT as EXACT
 from paddle_ranker.retrieval.manifest import FAISS as FAISS
 from paddle_ranker.retrieval.manifest import MILVUS as MILVUS
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
+from paddle_ranker.retrieval.manifest import WORDS, IndexInfo, VectorsInfo
 from paddle_ranker.retrieval.segments import WriteIndex
+
+
+def search_method(info: IndexInfo, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
+    """Return how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
+    if by not in info.vector_fields:
+        return "BM25" if by == WORDS else INDEXES[by].what
+    vectors = info.vector_fields[by].info
+    return how_found(vectors, check_breadth(vectors, ef, nprobe))
 
 
 class IndexedPart(NamedTuple):

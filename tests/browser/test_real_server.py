@@ -72,7 +72,7 @@ def made(base: Path) -> RealSite:
     copied = copy_tower(tower, index)
     info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", copied.size), copied.copy)
     with Collection.create(index, info) as collection:
-        collection.add(DOCUMENTS)
+        collection.writer.add(DOCUMENTS)
     ranker = write_ranker(base / "ranker")
     return RealSite(
         index=index, model=ranker, search_log=base / "log", examples=(QUERY,), fusion="weighted", hits=50, depth=80
@@ -247,7 +247,7 @@ def test_a_server_that_is_gone_and_comes_back(open_page: OpenPage, site: RealSit
 
 def test_an_index_of_words_alone_is_searched_by_words(open_page: OpenPage, browser: Any, tmp_path: Path) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add(DOCUMENTS)
+        collection.writer.add(DOCUMENTS)
     site = RealSite(index=tmp_path / "index")
     with site:
         page = open_page(at(site, QUERY))

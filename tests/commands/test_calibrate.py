@@ -263,7 +263,7 @@ def test_it_is_fitted_to_what_searches_find(folder: Path, tmp_path: Path, call: 
     documents += [Document(f"u{one.id}", one.text[::-1], one.fields) for one in documents[::5]]  # without labels
     schema = Schema((Field("name", "text", title=True),), template="{text}")
     with Collection.create(index, IndexInfo(WordsInfo("bigram"), None, schema=schema)) as collection:
-        collection.add(documents)
+        collection.writer.add(documents)
     with Searcher.open(index, SearchSettings(rank_top=20), ranker=folder) as searcher:
         found = searcher.run([*dict.fromkeys(queries)], top_k=20)
     rows = [(one.text, result.text, result.logit) for one in found for result in one.results()]

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of words and vectors, BEIR's queries and qrels with labels 0 to 2, and pairs with the first answers."""
     folder = tmp_path_factory.mktemp("recall")
     with Collection.create(folder / "index", IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", SIZE))) as collection:
-        collection.add([Document(f"d{n}", text_of(n)) for n in range(COUNT)], vectors_of)
+        collection.writer.add([Document(f"d{n}", text_of(n)) for n in range(COUNT)], vectors_of)
     random = np.random.default_rng(5)
     queries, qrels, pairs = [], ["query-id\tcorpus-id\tscore"], []
     for number in range(12):
@@ -214,7 +214,7 @@ def test_answers_that_the_index_lacks_are_said(folder: Path, tmp_path: Path, cal
 
 def test_what_was_measured_is_shown_though_a_run_cannot_be_written(tmp_path: Path, call: Call) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add([Document("a b", "水稻病害"), Document("c", "老人护理"), Document("d", "水稻护理学研究")])
+        collection.writer.add([Document("a b", "水稻病害"), Document("c", "老人护理"), Document("d", "水稻护理学研究")])
     (tmp_path / "pairs.tsv").write_text("水稻\t水稻病害\n护理\t老人护理\n", encoding="utf-8")
     ask = ["--index", tmp_path / "index", "--test", tmp_path / "pairs.tsv", "--baselines", "false"]
     status, out, err = call(evaluate_recall.main, *ask, "--runs_folder", tmp_path / "runs")
@@ -234,8 +234,8 @@ def test_a_beir_folder_in_and_out(folder: Path, tmp_path: Path, call: Call) -> N
     # the folder is a corpus, too: the same documents by the same ids
     status, out, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "index")
     assert status == 0, err
-    documents = [(one.id, one.text) for one in Collection.open(tmp_path / "index").documents()]
-    assert documents == [(one.id, one.text) for one in Collection.open(folder / "index").documents()]
+    documents = [(one.id, one.text) for one in Collection.open(tmp_path / "index").snapshot().documents()]
+    assert documents == [(one.id, one.text) for one in Collection.open(folder / "index").snapshot().documents()]
 
 
 def test_an_english_collection_has_stems_and_titles_before_texts(tmp_path: Path, call: Call) -> None:
@@ -311,7 +311,7 @@ def measured(call: Call, folder: Path, *more: object) -> tuple[dict[str, float],
 
 def index_of(folder: Path, texts: dict[str, str]) -> None:
     with Collection.create(folder / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
-        collection.add([Document(id, text) for id, text in texts.items()])
+        collection.writer.add([Document(id, text) for id, text in texts.items()])
 
 
 def test_a_query_that_is_a_document_is_left_out_of_its_own_results(tmp_path: Path, call: Call) -> None:
@@ -389,7 +389,7 @@ def test_signals_that_help_join_the_last_stage(tmp_path: Path, call: Call, monke
     documents = [Document(f"d{n}", texts[n], {"clicks": clicks[n], "year": years[n]}) for n in range(COUNT)]
     documents[7] = replace(documents[7], fields={})
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add(documents)
+        collection.writer.add(documents)
     qrels, queries = [], ""
     for query in range(40):
         judged = random.choice(COUNT, 30, replace=False)
@@ -445,7 +445,7 @@ def test_weights_of_fields_are_learned_where_titles_matter(tmp_path: Path, call:
         assert {found.id: found.score for found in by_file.search(query, 20, fusion="weighted")} == one
         asked = Searcher.open(folder).search(query, 20, fusion=str(weights))
         assert {found.id: found.score for found in asked} == one
-        added = by_file.collection.explain_words(query, list(one), fields)
+        added = by_file.collection.snapshot().explain_words(query, list(one), fields)
         assert {id: sum(own.values()) for id, own in added.items()} == pytest.approx(one, abs=1e-9)
 
 
@@ -459,9 +459,9 @@ def test_weights_of_fields_stay_as_they_were_on_noise(tmp_path: Path, call: Call
 def test_weights_of_searchers_are_learned_beside_those_of_fields(tmp_path: Path, call: Call) -> None:
     _, weights = write_fields(tmp_path, True)
     with Collection.open(tmp_path / "index") as collection:
-        info, documents = collection.info, list(collection.documents())
+        info, documents = collection.info, list(collection.snapshot().documents())
     with Collection.create(tmp_path / "both", replace(info, vectors=VectorsInfo("exact", SIZE), segments=())) as made:
-        made.add(documents, vectors_of)
+        made.writer.add(documents, vectors_of)
     (tmp_path / "index").rename(tmp_path / "words")
     (tmp_path / "both").rename(tmp_path / "index")
     found, _ = of_half(call, tmp_path, "learn", "--learn_weights", weights)

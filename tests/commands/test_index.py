@@ -18,6 +18,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.vectors import Tower
 from tests.tiny import write_index, write_tower
 
@@ -42,7 +43,7 @@ def test_a_command_waits_for_who_writes_a_moment(
     said(capsys, "build", "--corpus", "texts.txt", "--output", "index", "--words", "bigram")
     with Collection.open("index", write=True) as writing:
         clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: writing.close())
-        monkeypatch.setattr("paddle_ranker.retrieval.collection.time", clock)
+        monkeypatch.setattr("paddle_ranker.retrieval.index_folder.time", clock)
         assert "removed 1 of 2 documents" in said(capsys, "remove", "index", "1")
 
 
@@ -61,10 +62,11 @@ def test_a_second_run_takes_what_is_new(capsys: pytest.CaptureFixture[str]) -> N
     assert "removed 1 of 4 documents" in said(capsys, "remove", "index", "1")
     assert "has no documents 1, 7; nothing was removed" in said(capsys, "remove", "index", "1", "7", "x", status=1)
     with Collection.open("index") as collection:
-        assert [one.id for one in collection.documents()] == ["3", "2", "x"]
-        assert collection.document("2").fields == {"year": 2021} and collection.document("2").version == 2
-        assert collection.document("x").text == "Iris versicolor"
-        assert collection.search("words", ["护理"], 5, Filter.parse(["year>2020"]))[0].ids == ["2"]
+        assert [one.id for one in collection.snapshot().documents()] == ["3", "2", "x"]
+        document = collection.snapshot().document("2")
+        assert document.fields == {"year": 2021} and document.version == 2
+        assert collection.snapshot().document("x").text == "Iris versicolor"
+        assert collection.snapshot().search("words", ["护理"], 5, Filter.parse(["year>2020"]))[0].ids == ["2"]
     assert "3 documents in 2 segments" in said(capsys, "info", "index")
     assert "whole; 3 documents" in said(capsys, "check", "index", "--sample", "3")
 
@@ -76,7 +78,7 @@ def test_what_a_corpus_has_no_more_is_said_and_removed_if_wanted(capsys: pytest.
     Path("texts.txt").write_text("护理\n教育\n", encoding="utf-8")
     assert "texts.txt: 2 documents in the index and not in it; --sync removes them" in said(capsys, *build)
     assert "texts.txt: 2 documents removed" in said(capsys, *build, "--sync")
-    assert [one.text for one in Collection.open("index").documents()] == ["护理", "教育"]
+    assert [one.text for one in Collection.open("index").snapshot().documents()] == ["护理", "教育"]
     assert "leave one of both out" in said(capsys, *build, "--sync", "--skip_bad_rows", status=2)
 
 
@@ -85,14 +87,14 @@ def test_equal_vectors_are_found_whichever_comes_first(capsys: pytest.CaptureFix
         return np.repeat(np.array([[0.6, 0.8]], np.float32), len(texts), axis=0)
 
     with Collection.create("index", IndexInfo(None, VectorsInfo("exact", 2))) as collection:
-        collection.add([Document(str(number), f"text {number}") for number in range(30)], vectors_of)
-    found = Collection.search_exactly
+        collection.writer.add([Document(str(number), f"text {number}") for number in range(30)], vectors_of)
+    found = LocalSnapshot.search_exactly
 
-    def backwards(self: Collection, vectors: Vectors, top_k: int, where: object) -> list[Hits]:
+    def backwards(self: LocalSnapshot, vectors: Vectors, top_k: int, where: object) -> list[Hits]:
         return [Hits(hits.ids[:-11:-1], hits.scores[:10]) for hits in found(self, vectors, 30)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Collection, "search_exactly", backwards)
+        patch.setattr(LocalSnapshot, "search_exactly", backwards)
         assert "recall@10 against exact search 1.0000" in said(capsys, "check", "index")
 
 
@@ -100,16 +102,16 @@ def test_columns_become_fields(capsys: pytest.CaptureFixture[str]) -> None:
     Path("table.tsv").write_text("id\ttext\tlang\tyear\na\t水稻\tzh\t2001\nb\trice\ten\t\n", encoding="utf-8")
     said(capsys, "build", "--corpus", "table.tsv", "--output", "index")
     collection = Collection.open("index")
-    assert collection.document("a").fields == {"lang": "zh", "year": "2001"}
-    assert collection.document("b").fields == {"lang": "en"}
+    assert collection.snapshot().document("a").fields == {"lang": "zh", "year": "2001"}
+    assert collection.snapshot().document("b").fields == {"lang": "en"}
     for where, ids in (
         ("year>=2001", ["a"]),
         ("lang!=zh", ["b"]),
         ("lang in zh,en", ["a", "b"]),
         ("year!=1", ["a", "b"]),
     ):
-        (allowed,) = collection.generation.allowed(Filter.parse([where])) or []
-        assert [one.id for one, is_allowed in zip(collection.documents(), allowed) if is_allowed] == ids
+        (allowed,) = collection.snapshot().generation.allowed(Filter.parse([where])) or []
+        assert [one.id for one, is_allowed in zip(collection.snapshot().documents(), allowed) if is_allowed] == ids
 
 
 def test_a_table_as_pandas_writes_it_is_of_numbers_dates_and_truth_values(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +133,7 @@ def test_a_table_as_pandas_writes_it_is_of_numbers_dates_and_truth_values(capsys
         ("posted=2024-03-02", ["a", "b"]), ("posted=2024-03", ["a", "b", "c"]), ("posted!=2024-03", ["d"]),
         ("posted=2024-03-05T04:30Z", ["c"]), ("active=true", ["a", "c"]), ("zip=01234", ["a"]), ("zip=1234", []),
     ):  # fmt: skip
-        (hits,) = collection.search("words", ["rice"], 9, Filter.parse([where]))
+        (hits,) = collection.snapshot().search("words", ["rice"], 9, Filter.parse([where]))
         assert sorted(hits.ids) == ids, where
 
 
@@ -151,7 +153,7 @@ def test_a_header_may_name_a_text_and_columns_of_the_user_s_own(
 ) -> None:
     Path("table.tsv").write_text(table, encoding="utf-8")
     said(capsys, "build", "--corpus", "table.tsv", "--output", "index")
-    assert {one.id: (one.text, one.fields) for one in Collection.open("index").documents()} == documents
+    assert {one.id: (one.text, one.fields) for one in Collection.open("index").snapshot().documents()} == documents
 
 
 def test_rows_with_and_without_an_id_are_the_same_documents_in_a_second_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,7 +162,7 @@ def test_rows_with_and_without_an_id_are_the_same_documents_in_a_second_run(caps
     build = ("build", "--corpus", "rows.jsonl", "--output", "index", "--words", "bigram")
     assert "3 new, 0 replaced, 0 as they were, 1 repeat a document" in said(capsys, *build)
     assert "0 new, 0 replaced, 3 as they were, 1 repeat a document" in said(capsys, *build)
-    found = {one.id: one.text for one in Collection.open("index").documents()}
+    found = {one.id: one.text for one in Collection.open("index").snapshot().documents()}
     assert found == {"2": "护理", "a": "水稻", "1": "教育"}
 
 
@@ -169,11 +171,11 @@ def test_texts_without_ids_get_the_next_free_numbers(capsys: pytest.CaptureFixtu
     for count in (2, 3, 4):  # each time one that is new
         Path("texts.txt").write_text("\n".join(texts[:count]) + "\n", encoding="utf-8")
         said(capsys, "build", "--corpus", "texts.txt", "--output", "index")
-    assert {one.text: one.id for one in Collection.open("index").documents()} == dict(zip(texts, "1234"))
+    assert {one.text: one.id for one in Collection.open("index").snapshot().documents()} == dict(zip(texts, "1234"))
     # a document that its own row changes is not the one of its old text
     Path("rows.jsonl").write_text('{"text": "水稻"}\n{"id": "1", "text": "水稻病害"}\n', encoding="utf-8")
     assert "1 new, 1 replaced" in said(capsys, "add", "index", "--corpus", "rows.jsonl")
-    found = {one.id: one.text for one in Collection.open("index").documents()}
+    found = {one.id: one.text for one in Collection.open("index").snapshot().documents()}
     assert (found["1"], found["5"]) == ("水稻病害", "水稻")
 
 
@@ -204,7 +206,7 @@ def test_a_bad_row_is_named_and_nothing_is_added(row: str, says: str, capsys: py
     assert not Path("index").exists() or not len(Collection.open("index"))
     if "line 2" in says:
         assert "kept 1; skipped 1 (line 2" in said(capsys, *line, "--skip_bad_rows")
-        assert [one.id for one in Collection.open("index").documents()] == ["a"]
+        assert [one.id for one in Collection.open("index").snapshot().documents()] == ["a"]
 
 
 def test_a_build_that_added_nothing_binds_the_next_one_to_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +215,7 @@ def test_a_build_that_added_nothing_binds_the_next_one_to_nothing(capsys: pytest
     assert "line 2: no text" in said(capsys, *build, "--words", "bigram", status=1)
     assert "1 documents" in said(capsys, *build, "--words", "jieba", "--searchers", "random", "--skip_bad_rows")
     assert "was built otherwise" in said(capsys, *build, "--words", "bigram", "--skip_bad_rows", status=1)
-    assert Collection.open("index").searchers == ("words", "random")
+    assert Collection.open("index").info.searchers == ("words", "random")
 
 
 def test_passages_and_their_overlap_are_those_that_were_built(capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +227,7 @@ def test_passages_and_their_overlap_are_those_that_were_built(capsys: pytest.Cap
     assert "passages: of at most 20 tokens, of which 5 repeated" in said(capsys, "info", "index")
     shown = said(capsys, *build, "--passage_overlap", "6", "--device", "cpu", status=1)
     assert "built otherwise, --passage_overlap 5, not 6" in shown
-    (hits,) = Collection.open("index").search("vectors", np.ones((1, 8), np.float32), 1)
+    (hits,) = Collection.open("index").snapshot().search("vectors", np.ones((1, 8), np.float32), 1)
     assert hits.passages is not None and hits.passages[0] is not None
     start, end = hits.passages[0]
     assert start % 15 == 0 and end == min(start + 20, 100)

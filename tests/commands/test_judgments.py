@@ -58,7 +58,7 @@ def write_log(folder: Path, lines: list[Any]) -> Path:
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index") / "index"
     with Collection.create(folder, IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add(Document(id, text_of(id)) for id in IDS)
+        collection.writer.add(Document(id, text_of(id)) for id in IDS)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_clicks_are_about_the_text_as_it_is_shown(tmp_path: Path, call: Call, sh
     )
     log = write_log(tmp_path / "log", [line, said("s1", "a", "click")])
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add([Document("a", "caf\u00e9 水稻 研究"), Document("b", "b")])
+        collection.writer.add([Document("a", "caf\u00e9 水稻 研究"), Document("b", "b")])
     _, printed, _ = run(call, log, tmp_path / "index", tmp_path / "out", "--dev_share", 0)
     assert ("pairs whose text has changed since it was shown" not in printed) == is_same
 
@@ -242,7 +242,7 @@ def test_held_out_pairs_are_relevant_where_half_as_many_click_as_at_the_query_s_
 def test_what_training_data_or_qrels_cannot_hold_is_left_out(tmp_path: Path, call: Call) -> None:
     texts = {"a": "研究\ta", "my file.txt": "研究\tmy file.txt", " b": "研究\t b", "nul": "研究\0b", "blank": " \n"}
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add(Document(id, text) for id, text in texts.items())
+        collection.writer.add(Document(id, text) for id, text in texts.items())
     shown = [Shown(id, {"fused": rank}, None, digest_of(text)) for rank, (id, text) in enumerate(texts.items(), 1)]
     lines: list[Any] = [SearchLine(f"s{n}", f"深度 {n}", {}, shown, {}) for n in range(20)]
     log = write_log(tmp_path / "log", [*lines, *(said(f"s{n}", "my file.txt", "click") for n in range(20))])

@@ -314,7 +314,7 @@ def test_a_tower_finds_what_its_vectors_are_near_to_and_no_title_as_near_as_the_
     assert "scores too near the positive's: " in capsys.readouterr().out
 
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add(Document(str(number), text) for number, text in enumerate(CORPUS))
+        collection.writer.add(Document(str(number), text) for number, text in enumerate(CORPUS))
     assert main([*map(str, [*files[:2], "--index", tmp_path / "index", *more])]) == 0
     assert {row.neg_title for row in read_records(tmp_path / "out.tsv", Triple)} == set(RANKED[:3])
 

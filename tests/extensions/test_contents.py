@@ -23,6 +23,7 @@ from paddle_ranker.commands.index import main as index
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.contents import StagedFiles
+from paddle_ranker.retrieval.index_folder import IndexFolder
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import CONTENTS
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
@@ -97,13 +98,13 @@ def test_a_kind_of_content_is_built_searched_and_checked(folder: Path, capsys: p
             with pytest.raises(DataError, match="expected a sound"):
                 searcher.add([Document("wrong", "a text", {"sound": wrong})])
         searcher.remove(["new"])
-        searcher.collection.merge(None)
+        searcher.collection.writer.merge(None)
     assert {path.name for path in (folder / "contents").iterdir()} == files
     assert index(["info", str(folder)]) == 0 and "sound: exact; 3 components" in capsys.readouterr().out
     assert index(["check", str(folder)]) == 0
     (folder / "contents" / name_of(tone(600.0))).write_bytes(b"another")
     with pytest.raises(CheckpointError, match="not as it was written"):
-        Collection.open(folder).verify()
+        Collection.open(folder).snapshot().verify()
 
 
 def test_shards_find_the_files_of_each_folder(folder: Path, tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_shards_find_the_files_of_each_folder(folder: Path, tmp_path: Path) -> N
     assert index(build) == 0
     with Searcher.open([folder, tmp_path / "more"], SearchSettings(("sound",))) as shards:
         found = [one.fields["sound"] for one in shards.search("a high one", 5) if one.id in ("high", "shrill")]
-        assert [shards.collection.files.read(str(name)) for name in sorted(map(str, found))]
+        assert [shards.collection.snapshot().files.read(str(name)) for name in sorted(map(str, found))]
         assert len(found) == 2
     shutil.copytree(folder, tmp_path / "copy")
     with pytest.raises(UsageError, match="copies"):
@@ -123,7 +124,7 @@ def test_shards_find_the_files_of_each_folder(folder: Path, tmp_path: Path) -> N
 
 def test_a_folder_from_elsewhere_names_no_file_outside_itself(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret", encoding="utf-8")
-    files, name = Collection.open(folder).files, name_of(tone(100.0))
+    files, name = Collection.open(folder).snapshot().files, name_of(tone(100.0))
     for outside in ("../index.json", str(tmp_path / "secret"), f"../contents/{name}", ""):
         with pytest.raises(CheckpointError, match="no content"):
             files.read(outside)
@@ -204,7 +205,7 @@ def test_a_file_is_there_as_long_as_a_document_has_it(folder: Path, monkeypatch:
             def fail(*_: Any) -> None:
                 raise OSError(28, "No space left on device")
 
-            patch.setattr(Collection, "_write_info", fail)
+            patch.setattr(IndexFolder, "write_info", fail)
             assert post(urls[0]) == 503
         assert held(folder) == before
         assert post(urls[0], urls[1]) == 200 and held(folder) == {*before, *names[:2]}
@@ -233,7 +234,7 @@ def test_a_killed_addition_leaves_no_file(folder: Path, point: str) -> None:
             owner: Any = StagedFiles if point == "publish" else Collection
             setattr(owner, point, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
             with Collection.open(folder, write=True) as collection:
-                collection.add([Document("killed", "a text", {"sound": wave})])
+                collection.writer.add([Document("killed", "a text", {"sound": wave})])
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
@@ -242,13 +243,13 @@ def test_a_killed_addition_leaves_no_file(folder: Path, point: str) -> None:
     assert len(reading) == 5
     with Collection.open(folder, write=True) as collection:
         assert held(folder) == before
-        other = collection.files.staged()  # of another addition, which goes on
+        other = collection.snapshot().files.staged()  # of another addition, which goes on
         kept = other.keep(Document("a", "b", {"sound": wave}), collection.info.schema)
     with Collection.open(folder, write=True) as collection:
         assert name_of(wave) in held(folder)
-        assert collection.add([kept], files=other).new == 1
+        assert collection.writer.add([kept], files=other).new == 1
         other.close()
-        assert held(folder) == {*before, name_of(wave)} and collection.files.read(name_of(wave)) == wave
+        assert held(folder) == {*before, name_of(wave)} and collection.snapshot().files.read(name_of(wave)) == wave
 
 
 def test_what_is_no_plain_file_is_not_there(folder: Path, tmp_path: Path) -> None:

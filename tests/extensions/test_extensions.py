@@ -29,6 +29,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
 from paddle_ranker.retrieval.manifest import IndexInfo
+from paddle_ranker.retrieval.vector_search import search_method
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.serving.core.slot_kinds import SLOTS
@@ -145,12 +146,14 @@ def test_an_index_answers_with_cosines_by_id_also_in_an_index_folder(tmp_path: P
         INDEXES["ngrams"].build([Document("c", "abc")] * 2, IndexOptions())
     documents = [Document("x", "xyz"), Document("c", "abc", {"n": 1}), Document("d", "abd")]
     with Collection.create(tmp_path / "index", IndexInfo(None, None, None, ("ngrams",))) as collection:
-        collection.add(documents)
-        collection.remove(["d"])
-        assert collection.searchers == ("ngrams",) and collection.search("ngrams", ["ab"], 2)[0].ids == ["c", "x"]
+        collection.writer.add(documents)
+        collection.writer.remove(["d"])
+        assert collection.info.searchers == ("ngrams",) and collection.snapshot().search("ngrams", ["ab"], 2)[
+            0
+        ].ids == ["c", "x"]
     again = Collection.open(tmp_path / "index")
-    assert again.search("ngrams", ["xy"], 5, Filter.parse(["n=1"]))[0].ids == ["c"]
-    assert "spelling" in again.how("ngrams")
+    assert again.snapshot().search("ngrams", ["xy"], 5, Filter.parse(["n=1"]))[0].ids == ["c"]
+    assert "spelling" in search_method(again.info, "ngrams")
 
 
 @pytest.mark.server

@@ -53,7 +53,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_ranker(root / "run" / "best")
     (root / "empty").mkdir()
     with Collection.create(root / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add([Document("a", "水稻")])
+        collection.writer.add([Document("a", "水稻")])
     write_ranker(root / "index" / "tower")
     for name in ("entailment", "export"):
         with tarfile.open(KEPT / f"{name}.tar.xz") as archive:

@@ -238,8 +238,8 @@ def test_an_index_and_a_server_take_a_name_and_keep_how_its_vectors_are_made(
     np.testing.assert_array_equal(wanted, Tower.open(encoder, LoadOptions(pooling="first")).vectors(texts))
     np.testing.assert_array_equal(wanted, Tower.open(name, for_search=True).vectors(texts))  # by products, not cosines
     with Collection.open("index") as collection:
-        hits = collection.search("vectors", wanted[:1], 3)[0]  # by products with the first token's states
-        by_id = {document.id: document.text for document in collection.documents()}
+        hits = collection.snapshot().search("vectors", wanted[:1], 3)[0]  # by products with the first token's states
+        by_id = {document.id: document.text for document in collection.snapshot().documents()}
         assert {by_id[id]: score for id, score in zip(hits.ids, hits.scores)} == pytest.approx(
             {text: float(vector @ wanted[0]) for text, vector in zip(texts, wanted)}, rel=1e-5
         )

@@ -70,10 +70,10 @@ def test_adds_replacements_and_removals_leave_what_one_build_would(
         some = documents_of(draw.sample(range(200), 25))
         if step % 3 == 2:
             gone = [one.id for one in some]
-            assert collection.remove(gone) == sum(kept.pop(id, None) is not None for id in gone)
+            assert collection.writer.remove(gone) == sum(kept.pop(id, None) is not None for id in gone)
             continue
         changed = [Document(one.id, one.text + "改" * step, one.fields) for one in some]
-        added = collection.add(changed, vectors_of)
+        added = collection.writer.add(changed, vectors_of)
         assert (added.new, added.replaced) == (25 - sum(one.id in kept for one in some), 25 - added.new)
         for one in changed:
             kept.pop(one.id, None)
@@ -81,13 +81,13 @@ def test_adds_replacements_and_removals_leave_what_one_build_would(
     collection.close()
     again = Collection.open(tmp_path / "index")
     documents = list(kept.values())
-    assert len(again.info.segments) <= most and again.verify()[0] > 10
-    assert len(again) == len(documents) and [one.id for one in again.documents()] == list(kept)
+    assert len(again.info.segments) <= most and again.snapshot().verify()[0] > 10
+    assert len(again) == len(documents) and [one.id for one in again.snapshot().documents()] == list(kept)
     filters = Filter.parse([where]) if where else None
     for query in map(text_of, range(500, 520)):
         for by in ("words", "vectors"):
             given = [query] if by == "words" else vectors_of([query])
-            (hits,) = again.search(by, given, 7, filters)
+            (hits,) = again.snapshot().search(by, given, 7, filters)
             ids, scores = expected(documents, query, len(documents), by)
             pairs = [(i, s) for i, s in zip(ids, scores) if filters is None or meets(filters, kept[i].fields)][:7]
             assert hits.ids == [i for i, _ in pairs]
@@ -96,13 +96,13 @@ def test_adds_replacements_and_removals_leave_what_one_build_would(
 
 def test_a_truth_value_in_the_place_of_a_number_is_a_change(tmp_path: Path) -> None:
     with new_index(tmp_path / "index") as collection:
-        collection.add([Document("a", "水稻", {"flag": 1, "more": {"x": [0, 1.5]}})], vectors_of)
-        assert collection.add([Document("a", "水稻", {"more": {"x": [0, 1.5]}, "flag": 1})]).unchanged == 1
+        collection.writer.add([Document("a", "水稻", {"flag": 1, "more": {"x": [0, 1.5]}})], vectors_of)
+        assert collection.writer.add([Document("a", "水稻", {"more": {"x": [0, 1.5]}, "flag": 1})]).unchanged == 1
         for flag, inner, where in ((True, 0, "flag=true"), (True, False, "flag=true"), (1, False, "flag=1")):
             changed = Document("a", "水稻", {"flag": flag, "more": {"x": [inner, 1.5]}})
-            assert collection.add([changed]).replaced == 1
-            assert repr(collection.document("a").fields) == repr(changed.fields)
-            assert collection.search("words", ["水稻"], 1, Filter.parse([where]))[0].ids == ["a"]
+            assert collection.writer.add([changed]).replaced == 1
+            assert repr(collection.snapshot().document("a").fields) == repr(changed.fields)
+            assert collection.snapshot().search("words", ["水稻"], 1, Filter.parse([where]))[0].ids == ["a"]
 
 
 def test_what_an_unfinished_addition_has_encoded_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,14 +117,16 @@ def test_what_an_unfinished_addition_has_encoded_is_taken_up(tmp_path: Path, mon
         return vectors_of(texts)
 
     with new_index(folder) as collection, pytest.raises(KeyboardInterrupt):
-        collection.add(documents, counting)
+        collection.writer.add(documents, counting)
     with Collection.open(folder, write=True) as collection:
         assert len(collection) == 0 and encoded == 30
         encoded = 100
-        collection.add(documents, counting)
+        collection.writer.add(documents, counting)
         assert encoded == 100 + 45 - 20  # two parts of ten were done
-        assert [one.id for one in collection.documents()] == [one.id for one in documents]
-        assert collection.search("vectors", vectors_of([documents[3].text]), 1)[0].scores[0] == pytest.approx(1.0)
+        assert [one.id for one in collection.snapshot().documents()] == [one.id for one in documents]
+        assert collection.snapshot().search("vectors", vectors_of([documents[3].text]), 1)[0].scores[
+            0
+        ] == pytest.approx(1.0)
         assert {path.name for path in folder.iterdir()} - collection.info.files() == {"index.json", "writer.lock"}
 
 
@@ -146,10 +148,10 @@ def test_a_killed_addition_keeps_the_vectors_of_the_last_seconds_at_least(
 
     documents = documents_of(range(100))
     with new_index(tmp_path / "index") as collection, pytest.raises(KeyboardInterrupt):
-        collection.add(documents, slowly)
+        collection.writer.add(documents, slowly)
     with Collection.open(tmp_path / "index", write=True) as collection:
-        collection.add(documents, slowly)
-        assert len(encoded) <= 60 + 100 - 40 and [one.id for one in collection.documents()] == [
+        collection.writer.add(documents, slowly)
+        assert len(encoded) <= 60 + 100 - 40 and [one.id for one in collection.snapshot().documents()] == [
             f"d{n}" for n in range(100)
         ]
         assert {path.name for path in collection.folder.iterdir()} - collection.info.files() == {
@@ -181,21 +183,21 @@ def test_a_killed_addition_keeps_the_vectors_of_the_last_seconds_at_least(
 def test_a_filter_that_cannot_be_meant_is_refused(tmp_path: Path, where: Any, says: str) -> None:
     fields = {"size": 7, "title": "a", "day": "2024-03-01", "flag": True, "more": {"a": 1}}
     with new_index(tmp_path / "index") as collection:
-        collection.add(
+        collection.writer.add(
             [Document("a", "水稻", {**fields, "publication date": "2024-05-06"}), Document("b", "水稻", {"size": 8.5})],
             vectors_of,
         )
         with pytest.raises(UsageError, match=re.escape(says)):
             found = Filter.parse([where]) if isinstance(where, str) else Filter.of(where)
-            collection.search("words", ["水稻"], 5, found)
+            collection.snapshot().search("words", ["水稻"], 5, found)
         for held, ids in (("publication date>=2024", ["a"]), ("'publication date'=null", ["b"]), ("day!=null", ["a"])):
-            assert collection.search("words", ["水稻"], 5, Filter.parse([held]))[0].ids == ids
+            assert collection.snapshot().search("words", ["水稻"], 5, Filter.parse([held]))[0].ids == ids
 
 
 def test_a_segment_that_lacks_a_file_is_not_opened_without_it(tmp_path: Path) -> None:
     info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", SIZE, "int8"))
     with Collection.create(tmp_path / "index", info) as collection:
-        collection.add(documents_of(range(9)), vectors_of)
+        collection.writer.add(documents_of(range(9)), vectors_of)
     (segment,) = (tmp_path / "index").glob("segment-*")
     for path in sorted(segment.iterdir()):
         whole = path.read_bytes()
@@ -214,11 +216,11 @@ def test_who_opens_an_index_while_its_segments_are_deleted_opens_what_is_there_n
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with new_index(tmp_path / "index") as collection:
-        collection.add(documents_of(range(9)), vectors_of)
+        collection.writer.add(documents_of(range(9)), vectors_of)
         before, (segment,) = collection.info, (tmp_path / "index").glob("segment-*")
         kept = {path.name: path.read_bytes() for path in segment.iterdir() if not path.name.startswith("words_")}
-        collection.remove([f"d{number}" for number in range(9)])
-        collection.add(documents_of([11]), vectors_of)
+        collection.writer.remove([f"d{number}" for number in range(9)])
+        collection.writer.add(documents_of([11]), vectors_of)
     segment.mkdir()  # half deleted
     for name, data in kept.items():
         (segment / name).write_bytes(data)
@@ -237,18 +239,18 @@ def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_alon
 
     def beside(*given: Any) -> None:
         merge_segments(*given)
-        assert index.remove([one.id for one in many]) == 100
-        index.add(last, vectors_of, merge=False)
+        assert index.writer.remove([one.id for one in many]) == 100
+        index.writer.add(last, vectors_of, merge=False)
 
-    monkeypatch.setattr("paddle_ranker.retrieval.collection.merge_segments", beside)
+    monkeypatch.setattr("paddle_ranker.retrieval.writer.merge_segments", beside)
     with new_index(tmp_path / "index") as index:
-        index.add(many, vectors_of)
+        index.writer.add(many, vectors_of)
         for one in few:
-            index.add([one], vectors_of, merge=False)
-        index.merge()
+            index.writer.add([one], vectors_of, merge=False)
+        index.writer.merge()
         assert len(index.info.segments) == 2
     with Collection.open(tmp_path / "index") as index:
-        assert list(index.documents()) == [*few, *last] and index.verify()
+        assert list(index.snapshot().documents()) == [*few, *last] and index.snapshot().verify()
 
 
 @pytest.mark.parametrize("at_once", [100, 3])
@@ -257,10 +259,10 @@ def test_documents_have_so_many_fields_together(tmp_path: Path, at_once: int, mo
     monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", at_once)
     collection = new_index(tmp_path / "index")
     first = [Document(f"a{n}", text_of(n), {f"f{n}-{place}": place for place in range(100)}) for n in range(9)]
-    collection.add(first, vectors_of)
+    collection.writer.add(first, vectors_of)
     over = [Document(f"b{n}", text_of(n), {f"g{n}-{place}": place for place in range(20)}) for n in range(9)]
     with pytest.raises(DataError, match="document 'b5': with it, all have 1,020 fields together, above 1,000"):
-        collection.add(over, vectors_of)
+        collection.writer.add(over, vectors_of)
     assert len(collection) == 9 and len(collection.fields) == 900
-    collection.add([*over[:5], Document("c", "c", first[0].fields)], vectors_of)
+    collection.writer.add([*over[:5], Document("c", "c", first[0].fields)], vectors_of)
     assert len(collection) == 15 and len(collection.fields) == 1000

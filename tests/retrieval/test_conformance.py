@@ -28,6 +28,7 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import FORMAT, IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.milvus import MilvusRows
+from paddle_ranker.retrieval.vector_search import search_method
 from tests.checkout import ONCE
 from tests.retrieval.oracle import meets
 from tests.started import free_ports
@@ -58,6 +59,13 @@ def documents_of(numbers: Sequence[int], text: str = "水稻病害{} {}") -> lis
     letters = "病害统计诊断护理"
     return [Document(f"d{n}", text.format(letters[n % 8], n), {"lang": "zh" if n % 2 else "en", "year": n % 9})
             for n in numbers]  # fmt: skip
+
+
+def rows_of(collection: Collection) -> MilvusRows:
+    """Return the vectors of an index in Milvus."""
+    milvus = collection.snapshot().milvus
+    assert milvus is not None
+    return milvus._rows
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +116,11 @@ def check(collection: Collection, kept: Sequence[Document], queries: Sequence[st
     for where in (None, Filter.parse(["lang=zh", "year>=3"]), Filter.parse(["year in 1, 7"])):
         allowed = [document for document in kept if where is None or meets(where, document.fields)]
         # Of one alone, most segments hold no candidate.
-        for one, hits in zip(vectors, collection.search("vectors", vectors, 1, where, nprobe=nprobe)):
+        for one, hits in zip(vectors, collection.snapshot().search("vectors", vectors, 1, where, nprobe=nprobe)):
             assert hits.ids == best_of(allowed, one, 1)
-        for query, hits in zip(vectors, collection.search("vectors", vectors, 5, where, nprobe=nprobe)):
+        for query, hits in zip(vectors, collection.snapshot().search("vectors", vectors, 5, where, nprobe=nprobe)):
             assert hits.ids == best_of(allowed, query, 5)
-            products = [float(np.dot(vector_of(collection.document(id).text), query)) for id in hits.ids]
+            products = [float(np.dot(vector_of(collection.snapshot().document(id).text), query)) for id in hits.ids]
             np.testing.assert_allclose(hits.scores, products, rtol=1e-4, atol=1e-6)
 
 
@@ -122,38 +130,40 @@ def test_every_kind_adds_replaces_removes_filters_and_opens_again(
     folder, queries = tmp_path / "index", ["水稻", "老年人护理", "iPhone 15"]
     nprobe = 100 if kind[0] == "ivf_sq8" else None
     with new_index(folder, kind) as collection:
-        assert collection.search("vectors", vectors_of(queries), 5)[0].ids == []
-        assert collection.search("words", ["水"], 5)[0].ids == []
+        assert collection.snapshot().search("vectors", vectors_of(queries), 5)[0].ids == []
+        assert collection.snapshot().search("words", ["水"], 5)[0].ids == []
         first = documents_of(range(60))
-        assert collection.add(first, vectors_of) == (60, 0, 0, 0, 0)
+        assert collection.writer.add(first, vectors_of) == (60, 0, 0, 0, 0)
         check(collection, first, queries, nprobe)
         changed = documents_of(range(10, 30), "新的{} {}")
         odd = [Document(id, f"odd {number}") for number, id in enumerate(ODD_IDS)]
-        assert collection.add([*changed, *odd, *first[:10]], vectors_of) == (len(odd), 20, 10, 0, 30)
+        assert collection.writer.add([*changed, *odd, *first[:10]], vectors_of) == (len(odd), 20, 10, 0, 30)
         gone = [f"d{n}" for n in range(40, 60)]
-        assert collection.remove([*gone, "d40", "nobody"]) == 20
+        assert collection.writer.remove([*gone, "d40", "nobody"]) == 20
         kept = [*first[:10], *first[30:40], *changed, *odd]
         check(collection, kept, queries, nprobe)
     uri = kind[1] if kind[1] and "://" in kind[1] and kind[0] in ("served", "real") else None
     if uri is not None:
         with pytest.raises(UsageError, match=f"add --milvus_uri {uri}"):
-            Collection.open(folder).search("vectors", vectors_of(queries), 5)
+            Collection.open(folder).snapshot().search("vectors", vectors_of(queries), 5)
     with Collection.open(folder, milvus_uri=uri) as again:
         check(again, kept, queries, nprobe)
-        assert [again.document(one.id).text for one in kept] == [one.text for one in kept]
-        assert again.document("d11").version == 2 and len(again) == len(kept) and again.verify()
-        assert ("exact" in again.how("vectors")) == (kind[0] == "exact")
+        assert [again.snapshot().document(one.id).text for one in kept] == [one.text for one in kept]
+        assert again.snapshot().document("d11").version == 2 and len(again) == len(kept) and again.snapshot().verify()
+        assert ("exact" in search_method(again.info, "vectors")) == (kind[0] == "exact")
         with pytest.raises(KeyError):
-            again.document("d41")
+            again.snapshot().document("d41")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_small_types_find_the_same(tmp_path: Path, dtype: str) -> None:
     with new_index(tmp_path / "index", dtype=dtype) as collection:
         documents = documents_of(range(50))
-        collection.add(documents, vectors_of)
+        collection.writer.add(documents, vectors_of)
         stored = StoredVectors.of(vectors_of([one.text for one in documents]), dtype)
-        for query, hits in zip(vectors_of(["水稻", "b"]), collection.search("vectors", vectors_of(["水稻", "b"]), 50)):
+        for query, hits in zip(
+            vectors_of(["水稻", "b"]), collection.snapshot().search("vectors", vectors_of(["水稻", "b"]), 50)
+        ):
             products = stored.block(0, 50).astype(np.float64) @ query
             np.testing.assert_allclose(hits.scores, np.sort(products)[::-1], rtol=1e-5, atol=1e-6)
             assert abs(hits.scores[0] - float(np.dot(vector_of(documents[int(hits.ids[0][1:])].text), query))) < 0.02
@@ -162,10 +172,10 @@ def test_small_types_find_the_same(tmp_path: Path, dtype: str) -> None:
 def test_equal_scores_keep_the_order_of_the_documents(tmp_path: Path) -> None:
     with new_index(tmp_path / "index") as collection:
         same = [Document(f"s{n}", "一样的 text") for n in range(9)]
-        collection.add(same[:5], vectors_of)
-        collection.add(same[5:], vectors_of)
+        collection.writer.add(same[:5], vectors_of)
+        collection.writer.add(same[5:], vectors_of)
         for by, query in (("words", ["一样"]), ("vectors", vectors_of(["一样的 text"]))):
-            assert collection.search(by, query, 7)[0].ids == [f"s{n}" for n in range(7)]
+            assert collection.snapshot().search(by, query, 7)[0].ids == [f"s{n}" for n in range(7)]
 
 
 def test_words_score_as_bm25s_does(tmp_path: Path) -> None:
@@ -174,12 +184,12 @@ def test_words_score_as_bm25s_does(tmp_path: Path) -> None:
     with new_index(tmp_path / "index") as collection:
         documents = documents_of(range(200))
         for start in range(0, 200, 40):
-            collection.add(documents[start : start + 40], vectors_of)
+            collection.writer.add(documents[start : start + 40], vectors_of)
         peer = bm25s.BM25(k1=1.2, b=0.75, method="lucene")
         peer.index([bigrams(one.text) for one in documents], show_progress=False)
         for query in ("水稻病害统 17", "护理 3", "计"):
             scores = peer.get_scores(bigrams(query))
-            (hits,) = collection.search("words", [query], 200)
+            (hits,) = collection.snapshot().search("words", [query], 200)
             # Lucene leaves out the factor k1 + 1, which changes no order.
             theirs = {f"d{n}": score * 2.2 for n, score in enumerate(scores) if score > 0}
             assert dict(zip(hits.ids, hits.scores)) == pytest.approx(theirs, rel=1e-4)
@@ -208,35 +218,35 @@ def bad_documents(draw: random.Random) -> Iterator[tuple[list[Any], VectorsOf]]:
 def test_malformed_documents_are_refused_by_name_or_stored_exactly(tmp_path: Path) -> None:
     folder, draw = tmp_path / "index", random.Random(5)
     with new_index(folder) as collection:
-        collection.add(documents_of(range(5)), vectors_of)
+        collection.writer.add(documents_of(range(5)), vectors_of)
         before = collection.info, sorted(path.name for path in folder.iterdir())
         for documents, makes in bad_documents(draw):
             with pytest.raises(DataError, match=r"document|vectors of the shape"):
-                collection.add(documents, makes)
+                collection.writer.add(documents, makes)
         assert before == (collection.info, sorted(path.name for path in folder.iterdir()))
         characters = "\0\t\n\r\v\u2028\ufeff\\\"'水a\U0001f600\u0301 "
         odd = [Document(f"o{n}{draw.choice(characters)}", "".join(draw.choices(characters, k=draw.randint(1, 40))),
                         {draw.choice(characters): draw.choice([None, True, 1 << 70, 0.1, "", [1, {"a": []}]])})
                for n in range(300)]  # fmt: skip
         odd.append(Document("long", "长" * (1 << 19) + "x" * (1 << 19)))
-        collection.add(odd, lambda texts: np.ones((len(texts), SIZE), np.float32))
+        collection.writer.add(odd, lambda texts: np.ones((len(texts), SIZE), np.float32))
     again = Collection.open(folder)
-    assert [again.document(one.id) for one in odd] == odd
-    assert again.search("words", ["长" * 2], 1)[0].ids == ["long"]
+    assert [again.snapshot().document(one.id) for one in odd] == odd
+    assert again.snapshot().search("words", ["长" * 2], 1)[0].ids == ["long"]
 
 
 def test_damage_other_folders_and_a_second_writer_are_told(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     with new_index(folder) as collection:
-        collection.add(documents_of(range(5)), vectors_of)
+        collection.writer.add(documents_of(range(5)), vectors_of)
         with pytest.raises(RankerError, match="another process is writing"):
             Collection.open(folder, write=True)
         with pytest.raises(UsageError, match=r"write=True"):
-            Collection.open(folder).add(documents_of([9]), vectors_of)
+            Collection.open(folder).writer.add(documents_of([9]), vectors_of)
         with pytest.raises(UsageError, match="--ef 5"):
-            collection.search("vectors", vectors_of(["x"]), 5, ef=5)
+            collection.snapshot().search("vectors", vectors_of(["x"]), 5, ef=5)
         with pytest.raises(UsageError, match="only by words, vectors"):
-            collection.search("sound", ["x"], 5)
+            collection.snapshot().search("sound", ["x"], 5)
     with pytest.raises(RankerError, match="is an index already"):
         new_index(folder)
     with pytest.raises(CheckpointError, match="is no index"):
@@ -256,7 +266,7 @@ def test_damage_other_folders_and_a_second_writer_are_told(tmp_path: Path) -> No
     (documents,) = folder.glob("segment-*/documents.jsonl")
     documents.write_bytes(documents.read_bytes().replace(b"\xe7", b"\xe6", 1))
     with pytest.raises(CheckpointError, match="not as it was written"):
-        Collection.open(folder).verify()
+        Collection.open(folder).snapshot().verify()
 
 
 def work(folder: Path, told: int, stop_at: int) -> NoReturn:
@@ -278,9 +288,9 @@ def work(folder: Path, told: int, stop_at: int) -> NoReturn:
     try:
         collection = new_index(folder) if not (folder / "index.json").exists() else Collection.open(folder, write=True)
         for number in range(6):
-            collection.add(documents_of(range(number * 4, number * 4 + 6)), vectors_of)
+            collection.writer.add(documents_of(range(number * 4, number * 4 + 6)), vectors_of)
             if number % 2:
-                collection.remove([f"d{number * 4}"])
+                collection.writer.remove([f"d{number * 4}"])
             os.write(told, bytes([number]))
         os.write(told, steps.to_bytes(4, "little"))
     finally:
@@ -313,8 +323,8 @@ def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(tmp_path: Path, mon
             assert confirmed == 0
             continue
         with Collection.open(folder) as found:
-            found.verify()
-            ids = {one.id for one in found.documents()}
+            found.snapshot().verify()
+            ids = {one.id for one in found.snapshot().documents()}
         states: list[set[str]] = [set()]  # after each step of the work, old and new
         for number in range(6):
             states.append(states[-1] | {f"d{n}" for n in range(number * 4, number * 4 + 6)})
@@ -323,8 +333,8 @@ def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(tmp_path: Path, mon
         reached = confirmed + confirmed // 2
         assert ids in states[reached : reached + 3], moment
         with Collection.open(folder, write=True) as again:
-            again.add(documents_of([99]), vectors_of)
-            assert {one.id for one in again.documents()} == ids | {"d99"}
+            again.writer.add(documents_of([99]), vectors_of)
+            assert {one.id for one in again.snapshot().documents()} == ids | {"d99"}
             left = {path.name for path in folder.iterdir()} - again.info.files() - {"index.json", "writer.lock"}
             assert left == set()
 
@@ -352,13 +362,13 @@ def test_a_server_of_milvus_that_started_again_is_searched_by_who_was_connected(
     """Milvus Lite's server then holds the rows, and says that they are not loaded."""
     documents = documents_of(range(30))
     with new_index(tmp_path / "index", ("served", server)) as collection:
-        collection.add(documents[:20], vectors_of)
+        collection.writer.add(documents[:20], vectors_of)
         for _ in range(2):
-            rows = collection._milvus()._rows
+            rows = rows_of(collection)
             rows._client.release_collection(rows._name)
             check(collection, documents[: len(collection)], ["水稻"], None)
             rows._client.release_collection(rows._name)
-            collection.add(documents[20:], vectors_of)
+            collection.writer.add(documents[20:], vectors_of)
 
 
 @needs_milvus
@@ -370,12 +380,12 @@ def test_a_writer_goes_on_from_a_change_that_milvus_failed_behind(
         raise RankerError("Milvus failed")
 
     with new_index(tmp_path / "index", ("milvus", "milvus.db")) as collection:
-        collection.add(documents_of(range(10)), vectors_of)
+        collection.writer.add(documents_of(range(10)), vectors_of)
         with monkeypatch.context() as patched, pytest.raises(RankerError, match="Milvus failed"):
             patched.setattr(MilvusRows, step, fail)
-            collection.remove(["d3"])
-        collection.add(documents_of(range(10, 20)), vectors_of)
+            collection.writer.remove(["d3"])
+        collection.writer.add(documents_of(range(10, 20)), vectors_of)
         kept = [one for one in documents_of(range(20)) if one.id != "d3"]
-        assert [one.id for one in collection.documents()] == [one.id for one in kept]
+        assert [one.id for one in collection.snapshot().documents()] == [one.id for one in kept]
         check(collection, kept, ["水稻", "iPhone 15"], None)
-        assert collection._milvus()._rows.count() == len(kept)  # the row of the removed one is gone as well
+        assert rows_of(collection).count() == len(kept)  # the row of the removed one is gone as well

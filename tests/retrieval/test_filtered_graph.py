@@ -37,14 +37,17 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     order = np.random.default_rng(5).permutation(COUNT)
     info = IndexInfo(None, VectorsInfo("faiss", SIZE, hnsw_m=16))
     collection = Collection.create(tmp_path_factory.mktemp("graph") / "index", info)
-    collection.add((Document(f"{n}", f"{n}", fields[n]) for n in order), lambda ids: vectors[[*map(int, ids)]])
+    collection.writer.add((Document(f"{n}", f"{n}", fields[n]) for n in order), lambda ids: vectors[[*map(int, ids)]])
     return collection
 
 
 def require_recall(index: Collection, topic: int, where: Optional[str] = None) -> None:
     """Fail, naming the queries that miss documents and these, where the recall of the best ten is below 0.95."""
     queries, allowed = made_up(topic, 100, 7), None if where is None else Filter.parse([where])
-    found = index.search("vectors", queries, 10, allowed), index.search_exactly(queries, 10, allowed)
+    found = (
+        index.snapshot().search("vectors", queries, 10, allowed),
+        index.snapshot().search_exactly(queries, 10, allowed),
+    )
     shares = [len({*a.ids} & {*b.ids}) / len(b.ids) for a, b in zip(*found)]
     missed = {n: [(id, round(score, 4)) for id, score in zip(b.ids, b.scores.tolist()) if id not in a.ids]
               for n, (a, b) in enumerate(zip(*found))}  # fmt: skip
@@ -68,7 +71,7 @@ def test_removed_documents_vectors_find_what_is_left(
     index: Collection, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("paddle_ranker.retrieval.faiss_index._GRAPH_COSTS", 1)
-    index.remove([one.id for one in index.documents() if one.fields["topic"] == "b"])
+    index.writer.remove([one.id for one in index.snapshot().documents() if one.fields["topic"] == "b"])
     require_recall(index, 1)
     require_recall(index, 0)
     assert main(["check", str(index.folder), "--sample", "50"]) == 0
@@ -89,9 +92,9 @@ def test_lists_lose_no_answers_with_and_without_filters(tmp_path: Path, structur
     collection = Collection.create(tmp_path / "index", IndexInfo(None, VectorsInfo("faiss", SIZE, structure=structure)))
     order = np.random.default_rng(5).permutation(count).tolist()
     documents = (Document(f"{n}", f"{n}", fields[n]) for n in order)
-    collection.add(documents, lambda ids: vectors[[*map(int, ids)]], merge=False)
+    collection.writer.add(documents, lambda ids: vectors[[*map(int, ids)]], merge=False)
     merge_segments_of(collection)
-    (part,) = collection.parts
+    (part,) = collection.snapshot().parts
     opened = part.segment.vectors["vectors"].index
     assert opened is not None
     assert searched_exactly(collection.info.vector_fields["vectors"].info, [count, 7]).startswith("7 vectors")
@@ -104,4 +107,4 @@ def merge_segments_of(collection: Collection) -> None:
     """Make one segment of all, as builds of many documents do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", 1)
-        collection.merge(None)
+        collection.writer.merge(None)

@@ -20,7 +20,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.remote import Call, RemoteCollection
 from paddle_ranker.retrieval.searchable import ShardError, StaleSnapshot
 from paddle_ranker.retrieval.shard_service import Answer, Refused, ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 from tests.checkout import ONCE
 from tests.retrieval.test_remote import QUERY, folders, pool, said, searched, searcher_of, through, vectors_of
 from tests.retrieval.test_remote import SETTINGS as SETTINGS
@@ -114,7 +114,9 @@ CALLS = ["facts", "counts", "phrases", "search", "matches", "scales", "facet_val
 def test_no_change_of_an_answer_is_more_than_a_failed_shard(folders: list[Path], pool: Executor, name: str) -> None:
     calls: list[Call] = [through(pool, ShardService(folder)) for folder in folders]
     query, where = ("dockr" if name == "near" else QUERY), "rare!=0" if name == "common_types" else None
-    wanted = [one.id for one in searcher_of(Shards([folders[0], *folders[2:]])).run([query], 9, where)[0].results()]
+    wanted = [
+        one.id for one in searcher_of(open_shards([folders[0], *folders[2:]])).run([query], 9, where)[0].results()
+    ]
     number = failed = 0
     while True:
         lying = Lying(calls[1], name, number)
@@ -169,7 +171,7 @@ def test_what_a_shard_sends_is_not_raised(folders: list[Path], pool: Executor, a
         (found.set_exception if isinstance(answer, BaseException) else found.set_result)(answer)
         return found
 
-    rest = searcher_of(Shards([folders[0], *folders[2:]])).run([QUERY])[0]
+    rest = searcher_of(open_shards([folders[0], *folders[2:]])).run([QUERY])[0]
     (search,) = searcher_of(RemoteCollection([calls[0], call, *calls[2:]], partial=True)).run([QUERY], group_by="year")
     if search.shards != {"total": 4, "failed": 0}:
         assert search.shards == {"total": 4, "failed": 1} and search.results()
@@ -204,10 +206,10 @@ def test_vectors_of_queries_are_numbers_of_the_right_size(folders: list[Path], p
 
 def test_all_values_of_fields_are_read(tmp_path: Path, folders: list[Path], pool: Executor) -> None:
     """What a folder holds passes the checks."""
-    here, elsewhere = Shards(folders), RemoteCollection([through(pool, ShardService(one)) for one in folders])
+    here, elsewhere = open_shards(folders), RemoteCollection([through(pool, ShardService(one)) for one in folders])
     assert said(searched(elsewhere, "水稻 docker", SETTINGS)) == said(searched(here, "水稻 docker", SETTINGS))
     odd = {"n": None, "deep": [[[{"a": [1, 2.5, None, True, "x"]}]]], "big": 2**80, "list": [1, "a"]}
-    with_odd = replace(next(iter(here.documents())), id="odd", fields={"title": "odd", **odd})
+    with_odd = replace(next(iter(here.snapshot().documents())), id="odd", fields={"title": "odd", **odd})
     folder = tmp_path / "odd"
     from tests.retrieval.test_remote import made  # the folder of one document
 

@@ -86,7 +86,7 @@ def index_of(folder: Path, documents: list[Document]) -> Path:
     schema = Schema((Field("title", "text", 3.0, title=True), Field("section", "keyword")))
     with Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
         for one in documents:  # a segment each, in which documents are found in another order than they are ranked
-            collection.add([one], merge=False)
+            collection.writer.add([one], merge=False)
     return folder
 
 

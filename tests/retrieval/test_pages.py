@@ -50,13 +50,13 @@ class Changing:
         self.stay = self.ids()
 
     def ids(self) -> set[str]:
-        return {one.id for one in self.index.documents()}
+        return {one.id for one in self.index.snapshot().documents()}
 
     def _add(self, ids: Sequence[str]) -> None:
         words = ["水稻", "病害", "rice", "field", "water", "诊断"]
         for id in ids:
             text = "水稻 " + " ".join(self.draw.choices(words, k=self.draw.randint(1, 40)))
-            self.index.add([Document(id, text, {"year": self.draw.randint(0, 20)})], vectors_of, merge=False)
+            self.index.writer.add([Document(id, text, {"year": self.draw.randint(0, 20)})], vectors_of, merge=False)
 
     def change(self, page: Sequence[str]) -> None:
         """Change something: what a page has shown, most often."""
@@ -64,13 +64,13 @@ class Changing:
         some = self.draw.sample(there, min(len(there), self.draw.randint(1, 9)))
         what = self.draw.choice(["remove", "remove page", "replace", "replace page", "add", "merge", "recut", "open"])
         if what.startswith("remove"):
-            self.index.remove(some if what == "remove" else page)
+            self.index.writer.remove(some if what == "remove" else page)
         elif what.startswith("replace"):
             self._add(some if what == "replace" else [id for id in page if id in there])
         elif what == "add":
             self._add([f"n{self.draw.random()}" for _ in range(self.draw.randint(1, 5))])
         elif what == "merge":
-            self.index.merge(None)
+            self.index.writer.merge(None)
         elif what == "recut":
             self._number += 1
             recut(self.index, self._folder / f"{self._number}", self.draw.randint(2, 4))
@@ -85,7 +85,7 @@ class Changing:
 def test_a_listing_shows_each_document_that_stays_once(tmp_path: Path) -> None:
     for seed in range(3):
         changing, shown, after = Changing(tmp_path / f"{seed}", seed), list[str](), None
-        while page := [one.id for one in changing.index.after(after, LIMIT)]:
+        while page := [one.id for one in changing.index.snapshot().after(after, LIMIT)]:
             shown, after = [*shown, *page], page[-1]
             if len(page) < LIMIT:
                 break
@@ -100,10 +100,10 @@ def test_equal_hashes_are_listed_by_id(tmp_path: Path, monkeypatch: pytest.Monke
         return text_hashes(texts) % np.uint64(3)
 
     monkeypatch.setattr("paddle_ranker.retrieval.segments.text_hashes", few)
-    monkeypatch.setattr("paddle_ranker.retrieval.collection.text_hashes", few)
+    monkeypatch.setattr("paddle_ranker.retrieval.snapshot.text_hashes", few)
     monkeypatch.setattr("paddle_ranker.retrieval.generation.text_hashes", few)
     changing, shown, after = Changing(tmp_path, 1), list[str](), None
-    while page := [one.id for one in changing.index.after(after, 5)]:
+    while page := [one.id for one in changing.index.snapshot().after(after, 5)]:
         shown, after = [*shown, *page], page[-1]
     assert sorted(shown) == sorted(changing.ids())
 
@@ -143,7 +143,7 @@ def test_the_pages_of_a_search_show_each_document_that_stays_once(tmp_path: Path
         assert not [id for id, times in Counter(shown).items() if times > 1], seed
         missed = changing.stay - {*shown}
         if "grouped" in way:  # of each missed document's group two others that are there were shown
-            there, years = changing.ids(), {one.id: one.fields["year"] for one in changing.index.documents()}
+            there, years = changing.ids(), {one.id: one.fields["year"] for one in changing.index.snapshot().documents()}
             groups = Counter(years[id] for id in shown if id in there)
             assert all(groups[years[id]] >= 2 for id in missed), seed
         elif way != "alike":

@@ -63,9 +63,9 @@ def test_a_document_counts_by_its_best_passage(tmp_path: Path, method: str, is_d
     with Collection.create(tmp_path / "index", info) as collection:
         step = 11 if is_divided else len(DOCUMENTS)
         for start in range(0, len(DOCUMENTS), step):
-            collection.add(DOCUMENTS[start : start + step], vectors_of)
-        collection.add([Document("d003", "换", {"title": "新"})], vectors_of)
-        collection.remove(["d010"])
+            collection.writer.add(DOCUMENTS[start : start + step], vectors_of)
+        collection.writer.add([Document("d003", "换", {"title": "新"})], vectors_of)
+        collection.writer.remove(["d010"])
         there = [one for one in DOCUMENTS if one.id not in ("d003", "d010")]
         there.append(Document("d003", "换", {"title": "新"}))
         for where, kept in (
@@ -73,16 +73,16 @@ def test_a_document_counts_by_its_best_passage(tmp_path: Path, method: str, is_d
             (Filter.of({"odd": 1}), [one for one in there if one.fields.get("odd") == 1]),
         ):
             queries = [f"问{n}" for n in range(5)]
-            found = collection.search("vectors", vectors_of(queries), 10, where)
+            found = collection.snapshot().search("vectors", vectors_of(queries), 10, where)
             for query, hits in zip(queries, found):
                 wanted = best(query, kept, 10)
                 assert hits.ids == [id for id, _ in wanted]
                 assert hits.scores == pytest.approx([score for _, score in wanted], abs=1e-6)
-        assert collection.verify()[0] > 0
-        collection.merge(None)
-        (hits,) = collection.search("vectors", vectors_of(["问0"]), len(there) + 5)
+        assert collection.snapshot().verify()[0] > 0
+        collection.writer.merge(None)
+        (hits,) = collection.snapshot().search("vectors", vectors_of(["问0"]), len(there) + 5)
         assert sorted(hits.ids) == sorted(one.id for one in there)
-        (exact,) = collection.search_exactly(vectors_of(["问0"]), 7)
+        (exact,) = collection.snapshot().search_exactly(vectors_of(["问0"]), 7)
         assert exact.ids == hits.ids[:7]
 
 
@@ -97,7 +97,7 @@ def test_the_ranker_reads_the_passage_that_was_found(tmp_path: Path) -> None:
 
     info = IndexInfo(None, VectorsInfo("exact", SIZE), schema=SCHEMA)
     with Collection.create(tmp_path / "index", info) as collection:
-        collection.add(DOCUMENTS[:20], vectors_of)
+        collection.writer.add(DOCUMENTS[:20], vectors_of)
         stub = StubRanker()
         results = Searcher(collection, SearchSettings(), vectors_of, cast(Ranker, stub)).search("问", 20)
         (asked,) = vectors_of(["问"])
@@ -119,10 +119,12 @@ def test_vectors_of_passages_are_not_computed_again(tmp_path: Path) -> None:
 
     info = IndexInfo(None, VectorsInfo("exact", SIZE), schema=SCHEMA)
     with Collection.create(tmp_path / "index", info) as collection:
-        collection.add(DOCUMENTS[:30], counted)
+        collection.writer.add(DOCUMENTS[:30], counted)
         before = len(made)
         assert before == sum(map(len, Cutter(SCHEMA).spans(DOCUMENTS[:30])))
-        collection.add([Document(f"other{n}", one.text, one.fields) for n, one in enumerate(DOCUMENTS[:30])], counted)
+        collection.writer.add(
+            [Document(f"other{n}", one.text, one.fields) for n, one in enumerate(DOCUMENTS[:30])], counted
+        )
         assert len(made) == before and len(collection) == 60
 
 
@@ -130,7 +132,7 @@ def test_passages_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with Collection.create(
         tmp_path / "index", IndexInfo(None, VectorsInfo("exact", SIZE), schema=SCHEMA)
     ) as collection:
-        collection.add(DOCUMENTS[:20], vectors_of)
+        collection.writer.add(DOCUMENTS[:20], vectors_of)
     (path,) = tmp_path.glob("index/segment-*/passages.npy")
     whole = np.load(path)
     for change in (whole[::-1], whole[1:], np.where(whole == 19, 25, whole)):
@@ -200,8 +202,8 @@ def test_a_collection_counts_the_tokens_of_its_own_tower(tmp_path: Path) -> None
     info = IndexInfo(None, VectorsInfo("exact", copied.size), copied.copy, schema=schema)
     encoder = identify(tmp_path / "tower").row_encoder(TOWER)
     with Collection.create(tmp_path / "index", info) as collection:
-        collection.add(DOCUMENTS[:20])
-        (hits,) = collection.search("vectors", Tower.open(tmp_path / "tower").query_vectors(["水稻"]), 20)
+        collection.writer.add(DOCUMENTS[:20])
+        (hits,) = collection.snapshot().search("vectors", Tower.open(tmp_path / "tower").query_vectors(["水稻"]), 20)
         found = dict(zip(hits.ids, hits.passages or ()))
         for one, spans in zip(DOCUMENTS, Cutter(schema, encoder).spans(DOCUMENTS[:20])):
             assert (found[one.id] or (0, len(one.text))) in spans

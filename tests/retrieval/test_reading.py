@@ -30,7 +30,8 @@ from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.shard_service import ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.work import Abandoned, Caller
 
 pytestmark = pytest.mark.unit
@@ -49,7 +50,9 @@ TEXTS = {
 
 def make(folder: Path, texts: dict[str, str] = TEXTS, schema: Schema = Schema()) -> Collection:  # noqa: B008
     collection = Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=schema))
-    collection.add([Document(id, text, {"name": f"{id}name"} if schema.fields else {}) for id, text in texts.items()])
+    collection.writer.add(
+        [Document(id, text, {"name": f"{id}name"} if schema.fields else {}) for id, text in texts.items()]
+    )
     return collection
 
 
@@ -169,10 +172,10 @@ def test_mistyped_words_are_found(
 def test_a_correction_counts_less_than_the_word(collection: Collection) -> None:
     (right,), (wrong,) = (Searcher(collection, SearchSettings()).search(one) for one in ("kubernetes", "kuberentes"))
     assert wrong.score == pytest.approx(0.7 * right.score)
-    read = collection.read_words(parse_query("kuberentes dragon"))
+    read = collection.snapshot().read_words(parse_query("kuberentes dragon"))
     assert read.text == "kubernetes dragon"  # which a ranker reads
-    assert collection.words_given(read) == {"kubernet": "kuberentes"}
-    assert {*collection.explain_words(read, ["kube"])["kube"]} == {"kubernet"}
+    assert collection.snapshot().words_given(read) == {"kubernet": "kuberentes"}
+    assert {*collection.snapshot().explain_words(read, ["kube"])["kube"]} == {"kubernet"}
 
 
 def test_a_ranker_reads_clear_corrections_alone(tmp_path: Path) -> None:
@@ -182,7 +185,7 @@ def test_a_ranker_reads_clear_corrections_alone(tmp_path: Path) -> None:
         ("carx docker", "carx docker", ("care", "cart")),
         ("dockez", "docker", ("docker", "docket")),
     ):
-        read = collection.read_words(parse_query(query))
+        read = collection.snapshot().read_words(parse_query(query))
         assert (read.text, read.corrected[0].to) == (text, words)
 
 
@@ -192,7 +195,7 @@ def test_an_unfinished_word_is_completed(collection: Collection) -> None:
         (found,) = Searcher(collection, settings).run([query])
         assert [(one.given, one.to) for one in found.words.corrected] == [(beginning, (word,))]
     assert Searcher(collection, settings).search("dep kubernetes")[0].id == "kube"  # only the last word
-    assert not collection.read_words(parse_query("dep kubernetes"), prefix=True).corrected
+    assert not collection.snapshot().read_words(parse_query("dep kubernetes"), prefix=True).corrected
 
 
 def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) -> None:
@@ -228,8 +231,8 @@ def test_rare_words_are_asked_about(tmp_path: Path) -> None:
         ("docker", None),
         ("image 苹果", None),
     ):
-        read = collection.read_words(parse_query(query))
-        assert (collection.better_spelled(read), read.corrected) == (better, ())
+        read = collection.snapshot().read_words(parse_query(query))
+        assert (collection.snapshot().better_spelled(read), read.corrected) == (better, ())
 
 
 def test_an_accent_is_no_error(tmp_path: Path) -> None:
@@ -256,8 +259,10 @@ def test_an_accent_is_no_error(tmp_path: Path) -> None:
         (right,) = Searcher(collection, SearchSettings()).run([to])
         assert [(one.id, one.score) for one in found.results()] == [(one.id, one.score) for one in right.results()]
         assert found.results()[0].id == first
-    collection.add([Document(f"more{n}", "cafe") for n in range(2)])
-    assert collection.better_spelled(collection.read_words(parse_query("cafe"))) is None  # not case
+    collection.writer.add([Document(f"more{n}", "cafe") for n in range(2)])
+    assert (
+        collection.snapshot().better_spelled(collection.snapshot().read_words(parse_query("cafe"))) is None
+    )  # not case
     (found,) = Searcher(collection, SearchSettings(prefix=True)).run(["my resum"])
     assert found.results()[0].id == "cv"
 
@@ -277,9 +282,11 @@ def test_two_words_may_be_one(tmp_path: Path) -> None:
         assert joined == ([] if to is None else [(given, (to,))]), query
         if to is not None:
             assert to in found.words.text and found.results()[0].id == first, query
-    assert collection.read_words(parse_query("basket, ball")).corrected[0].to != ("basketball",)
-    assert collection.read_words(parse_query('"basket ball"')).corrected == ()
-    assert collection.better_spelled(collection.read_words(parse_query("data base"))) == "database"
+    assert collection.snapshot().read_words(parse_query("basket, ball")).corrected[0].to != ("basketball",)
+    assert collection.snapshot().read_words(parse_query('"basket ball"')).corrected == ()
+    assert (
+        collection.snapshot().better_spelled(collection.snapshot().read_words(parse_query("data base"))) == "database"
+    )
 
 
 def test_names_are_completed(tmp_path: Path) -> None:
@@ -304,7 +311,9 @@ def test_names_are_completed(tmp_path: Path) -> None:
             (query, (to,), "prefix")
         ]
         assert found.results()[0].id == first, query
-    assert collection.read_words(parse_query("covid18")).corrected == ()  # names are completed, and not corrected
+    assert (
+        collection.snapshot().read_words(parse_query("covid18")).corrected == ()
+    )  # names are completed, and not corrected
 
 
 def test_corrections_are_of_live_words_however_they_are_stored(tmp_path: Path) -> None:
@@ -317,10 +326,10 @@ def test_corrections_are_of_live_words_however_they_are_stored(tmp_path: Path) -
     one = make(tmp_path / "one", texts)
     many, shards = make(tmp_path / "many", {}), [make(tmp_path / f"shard{n}", {}) for n in range(2)]
     for n, (id, text) in enumerate(texts.items()):
-        many.add([Document(id, text)])
-        shards[n % 2].add([Document(id, text)])
+        many.writer.add([Document(id, text)])
+        shards[n % 2].writer.add([Document(id, text)])
     for each in (one, many, *shards):
-        each.remove([*removed])
+        each.writer.remove([*removed])
         each.close()
     services = [ShardService(tmp_path / f"shard{n}") for n in range(2)]
 
@@ -333,16 +342,19 @@ def test_corrections_are_of_live_words_however_they_are_stored(tmp_path: Path) -
         return answer
 
     every: list[Searchable] = [Collection.open(tmp_path / "one"), Collection.open(tmp_path / "many")]
-    every += [Shards([tmp_path / "shard0", tmp_path / "shard1"]), RemoteCollection([call(own) for own in services])]
+    every += [
+        open_shards([tmp_path / "shard0", tmp_path / "shard1"]),
+        RemoteCollection([call(own) for own in services]),
+    ]
     queries = ["kubernatis", "zebr", "smalx", "kubernatiz", "xubernetes", "zebrq", "kubrenetes", "kubaa", "zebrad"]
     for query in queries:
-        read = [each.read_words(parse_query(query)) for each in every]
+        read = [each.snapshot().read_words(parse_query(query)) for each in every]
         assert all(own == read[0] for own in read), read
         assert {word for own in read[0].corrected for word in own.to}.isdisjoint(dead)
-    assert [one.to for one in every[0].read_words(parse_query("zebrad")).corrected] == [("zebras",)]
-    assert every[0].read_words(parse_query("kubernatis")).text == "kubernetes"
+    assert [one.to for one in every[0].snapshot().read_words(parse_query("zebrad")).corrected] == [("zebras",)]
+    assert every[0].snapshot().read_words(parse_query("kubernatis")).text == "kubernetes"
     for beginning in ("ku", "kub", "kube", "zebr", "sm"):
-        read = [each.read_words(parse_query(beginning), prefix=True) for each in every]
+        read = [each.snapshot().read_words(parse_query(beginning), prefix=True) for each in every]
         assert all(own == read[0] for own in read) and read[0].corrected, beginning
         assert {word for own in read[0].corrected for word in own.to}.isdisjoint(dead)
 
@@ -407,7 +419,7 @@ def test_phrases_are_found_where_their_text_stands(tmp_path: Path) -> None:
         collection = Collection.create(
             tmp_path / (options or "none"), IndexInfo(WordsInfo("standard"), None, schema=schema)
         )
-        collection.add([Document(id, one) for id, one in texts.items()])
+        collection.writer.add([Document(id, one) for id, one in texts.items()])
         folded = {id: own.fold(one) for id, one in texts.items()}
         phrases = 0
         while phrases < 300:
@@ -431,8 +443,8 @@ def test_phrases_are_found_where_their_text_stands(tmp_path: Path) -> None:
                     goes_on = unicodedata.category(one[match.end() : match.end() + 1] or " ")[0] == "M"
                     if not is_inside and not (goes_on and unicodedata.category(parts[-1][-1])[0] in "LMN"):
                         wanted.add(id)
-            generation = collection._generation
-            found = collection.phrase_filter(ParsedQuery("", (phrase,)))
+            generation = collection.snapshot().generation
+            found = collection.snapshot().phrase_filter(ParsedQuery("", (phrase,)))
             kept = generation.kept(ParsedQuery("", (phrase,)))[0]
             assert {id for id, has in zip(texts, kept) if has} == wanted, (options, phrase)
             assert (found is not None) == bool(wanted)
@@ -497,7 +509,7 @@ def test_phrases_read_a_document_once_if_tokens_do_not_decide(
         return document(segment, row)
 
     monkeypatch.setattr(Segment, "document", reading)
-    generation = collection._generation
+    generation = collection.snapshot().generation
     names = generation.found_phrases(phrases)
     (has,) = generation.kept(ParsedQuery("", tuple(names), excluded))
     assert "".join(f"{row}" for row in np.flatnonzero(has)) == ids and len(names) == found
@@ -520,7 +532,7 @@ def test_a_search_for_a_phrase_stops_within_a_document(
 
     monkeypatch.setattr(Phrase, "places", until_left)
     with pytest.raises(Abandoned):
-        caller.run(lambda: collection._generation.kept(query))
+        caller.run(lambda: collection.snapshot().generation.kept(query))
     assert looked == [False] * 7
 
 
@@ -532,9 +544,9 @@ def test_literal_fields_correct_nothing(tmp_path: Path) -> None:
             type(one)(one.name, "text", literal=literal) if one.name == "name" else one for one in declared.fields
         )
         collection = Collection.create(tmp_path / name, IndexInfo(WordsInfo("standard"), None, schema=Schema(fields)))
-        collection.add(rows)
-        assert len(collection.read_words(parse_query("qunice")).corrected) == corrected
-        assert len(collection.read_words(parse_query("blosom")).corrected) == 1
+        collection.writer.add(rows)
+        assert len(collection.snapshot().read_words(parse_query("qunice")).corrected) == corrected
+        assert len(collection.snapshot().read_words(parse_query("blosom")).corrected) == 1
         collection.close()
         assert Collection.open(tmp_path / name).info.schema.fields == fields
 
@@ -542,13 +554,13 @@ def test_literal_fields_correct_nothing(tmp_path: Path) -> None:
 def test_words_survive_merges_and_removals(tmp_path: Path) -> None:
     with make(tmp_path / "index") as collection:
         for n in range(10):
-            collection.add([Document(f"more{n}", f"filler number {n}")])
-        collection.add([Document("k8s", "minikube on laptops")])
-        assert collection.read_words(parse_query("minkube")).corrected[0].to == ("minikube",)
-        collection.merge(None)
-        assert collection.read_words(parse_query("kuberentes minkube")).text == "kubernetes minikube"
-        collection.remove(["k8s"])
-        assert collection.read_words(parse_query("minkube")).corrected == ()
+            collection.writer.add([Document(f"more{n}", f"filler number {n}")])
+        collection.writer.add([Document("k8s", "minikube on laptops")])
+        assert collection.snapshot().read_words(parse_query("minkube")).corrected[0].to == ("minikube",)
+        collection.writer.merge(None)
+        assert collection.snapshot().read_words(parse_query("kuberentes minkube")).text == "kubernetes minikube"
+        collection.writer.remove(["k8s"])
+        assert collection.snapshot().read_words(parse_query("minkube")).corrected == ()
 
 
 def test_synonyms_are_read_anew(tmp_path: Path, collection: Collection) -> None:
@@ -646,14 +658,15 @@ def test_sounds_are_those_of_the_library() -> None:
 def test_a_search_that_reads_many_documents_keeps_no_other_waiting(collection: Collection) -> None:
     reached, done = threading.Event(), threading.Event()
 
-    class Slow(Collection):
+    class Slow(LocalSnapshot):
         def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
             reached.set()
             assert done.wait(20)
             return None
 
-    slow = Slow(collection.folder, collection._generation, None)
-    one, other = (Search(own, "rolling", ["words"], SearchSettings()) for own in (slow, collection))
+    now = collection.snapshot()
+    slow = Slow(now.generation, collection.folders, now.models, None)
+    one, other = (Search(own, "rolling", ["words"], SearchSettings()) for own in (slow, now))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: one.phrase_filter)
         assert reached.wait(20)

@@ -1,4 +1,4 @@
-"""Shards elsewhere against the same folders in one process (`Shards`), by equality."""
+"""Shards elsewhere against the same folders in one process (`open_shards`), by equality."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings, filter_of
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.shard_service import ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.scoring.ranker import Ranker
 
 pytestmark = pytest.mark.unit
@@ -68,8 +68,8 @@ def document(number: int) -> Document:
 def made(folder: Path, documents: Sequence[Document]) -> Path:
     with Collection.create(folder, INFO) as collection:
         for start in range(0, len(documents), 17):
-            collection.add(documents[start : start + 17], vectors_of, merge=False)
-        collection.remove(["d07", "d21", "d59"])
+            collection.writer.add(documents[start : start + 17], vectors_of, merge=False)
+        collection.writer.remove(["d07", "d21", "d59"])
     return folder
 
 
@@ -122,7 +122,7 @@ def said(search: Search) -> dict[str, Any]:
 
 
 def searched(collection: Searchable, query: str, settings: SearchSettings, **given: Any) -> Search:
-    searchers = settings.by or collection.searchers
+    searchers = settings.by or collection.info.searchers
     search = Search(collection.snapshot(), query, searchers, settings, Listing(**given))
     vectors = vectors_of([search.model_text])
     if search.sort:
@@ -164,7 +164,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 def test_shards_elsewhere_answer_as_shards_here(
     folders: list[Path], pool: Executor, query: str, how: dict[str, Any], asked: dict[str, Any], rank_top: int
 ) -> None:
-    here, elsewhere = Shards(folders), remote(pool, folders)
+    here, elsewhere = open_shards(folders), remote(pool, folders)
     options, asked = (
         SearchSettings(depth=20, rank_top=rank_top, **how),
         {**asked, "where": filter_of(asked.get("where"))},
@@ -213,7 +213,7 @@ def test_a_shard_that_fails_is_an_error_or_left_out(folders: list[Path], pool: E
 
     with pytest.raises(ShardError, match=r"shard 2 of 4 failed: \w+Error: (the machine is gone|no answer)"):
         opened(False).run([QUERY])
-    one, rest, whole = opened(True), Shards([folders[0], *folders[2:]]), Shards(folders)
+    one, rest, whole = opened(True), open_shards([folders[0], *folders[2:]]), open_shards(folders)
     for expected, failed in ((rest, 1), (whole, 0)):
         (search,) = one.run([QUERY])
         assert search.results() == searcher_of(expected).run([QUERY])[0].results()
@@ -225,7 +225,7 @@ def test_a_shard_that_fails_is_an_error_or_left_out(folders: list[Path], pool: E
             time.sleep(1.5)
     twice: list[Call] = [calls[0], Failing(calls[1], 3), calls[2], Failing(calls[3], 6)]
     (search,) = searcher_of(RemoteCollection(twice, partial=True)).run([QUERY])
-    assert search.results() == searcher_of(Shards([folders[0], folders[2]])).run([QUERY])[0].results()
+    assert search.results() == searcher_of(open_shards([folders[0], folders[2]])).run([QUERY])[0].results()
     assert search.shards == {"total": 4, "failed": 2}
     broken: list[Call] = [Failing(call, 1) for call in calls]
     with pytest.raises(ShardError, match="and 3 more"):
@@ -260,14 +260,14 @@ def test_what_is_asked_wrongly_is_said_as_by_a_folder(folders: list[Path], pool:
     with pytest.raises(UsageError, match="at least one"):
         RemoteCollection([])
     assert elsewhere.missing(["d00", "none", "d07"]) == ["none", "d07"]
-    here = Shards(folders)
-    assert elsewhere.count(Filter.parse(["rare=x"])) == here.count(Filter.parse(["rare=x"])) > 0
-    found, wanted = elsewhere.field_values(1 << 14), here.field_values(1 << 14)
+    here = open_shards(folders)
+    assert elsewhere.count(Filter.parse(["rare=x"])) == here.snapshot().count(Filter.parse(["rare=x"])) > 0
+    found, wanted = elsewhere.field_values(1 << 14), here.snapshot().field_values(1 << 14)
     assert {name: one._replace(values=sorted(one.values)) for name, one in found.items()} == {
         name: one._replace(values=sorted(one.values)) for name, one in wanted.items()
     }
     for field in ("year", "kind"):
-        one, other = elsewhere.scale(field).scale, here.scale(field).scale
+        one, other = elsewhere.scale(field).scale, here.snapshot().scale(field).scale
         assert (one is None) == (other is None) == (field == "kind")
         assert one is None or other is None or one.ends == other.ends
 
@@ -276,9 +276,9 @@ def test_shards_without_words_are_searched_by_vectors(tmp_path: Path, pool: Exec
     folders, documents = [tmp_path / "0", tmp_path / "1"], [document(number) for number in range(40)]
     for folder, share in zip(folders, (documents[:15], documents[15:])):
         with Collection.create(folder, replace(INFO, words=None, schema=Schema(passage_tokens=20))) as collection:
-            collection.add(share, vectors_of)
+            collection.writer.add(share, vectors_of)
     here, elsewhere = (
-        Searcher(Shards(folders), SETTINGS, vectors_of),
+        Searcher(open_shards(folders), SETTINGS, vectors_of),
         Searcher(remote(pool, folders), SETTINGS, vectors_of),
     )
     for group_by in ("kind", "content", None):
@@ -289,7 +289,7 @@ def test_shards_without_words_are_searched_by_vectors(tmp_path: Path, pool: Exec
 
 def test_shards_of_other_kinds_are_refused(folders: list[Path], pool: Executor, tmp_path: Path) -> None:
     with Collection.create(tmp_path / "other", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add([Document("x", "水稻")])
+        collection.writer.add([Document("x", "水稻")])
     Collection.create(tmp_path / "random", IndexInfo(WordsInfo("bigram"), None, others=("random",))).close()
     with pytest.raises(UsageError, match="shard 2 was built otherwise than shard 1"):
         remote(pool, [folders[0], tmp_path / "other"])
@@ -299,7 +299,7 @@ def test_shards_of_other_kinds_are_refused(folders: list[Path], pool: Executor, 
 
 def words_only(folder: Path, documents: Sequence[Document]) -> Path:
     with Collection.create(folder, replace(INFO, vectors=None, schema=replace(SCHEMA, passage_tokens=0))) as collection:
-        collection.add(documents)
+        collection.writer.add(documents)
     return folder
 
 
@@ -314,13 +314,13 @@ def test_documents_are_added_where_they_are_or_to_the_smallest_shard(tmp_path: P
         assert (added.new, added.replaced, added.unchanged) == (20, 1, 1)
         sizes = [len(Collection.open(folder)) for folder in folders]
         assert sizes == [25, 25] and len(searcher.collection) == 50 and len(before) == 30
-        assert Collection.open(folders[0]).document(documents[3].id).text == "老年人"
+        assert Collection.open(folders[0]).snapshot().document(documents[3].id).text == "老年人"
         assert searcher.remove([documents[3].id, documents[41].id, "none"]) == 2
         with Collection.open(folders[1], write=True) as other:
-            other.add([Document("new", "老年人 unheard", {"later": 1})])
+            other.writer.add([Document("new", "老年人 unheard", {"later": 1})])
         assert searcher.search("unheard", group_by="later", where="later=1")[0].id == "new"
         (found,) = searcher.run(["老年人 docker"], 100)
-        assert found.results() == Searcher(Shards(folders), SearchSettings()).search("老年人 docker", 100)
+        assert found.results() == Searcher(open_shards(folders), SearchSettings()).search("老年人 docker", 100)
         assert found.total() == len(found.results()) < len(before) + 20
         with pytest.raises(DataError, match="its text is empty"):
             searcher.add([Document("empty", "")])
@@ -380,7 +380,7 @@ def test_shards_are_processes_and_one_is_killed(folders: list[Path], pool: Execu
         one = searcher_of(RemoteCollection(calls, partial=True))
         for expected, failed in ((folders[:2], 0), (folders[:1], 1)):
             (search,) = one.run([QUERY])
-            assert search.results() == searcher_of(Shards(expected)).run([QUERY])[0].results()
+            assert search.results() == searcher_of(open_shards(expected)).run([QUERY])[0].results()
             assert search.shards == {"total": 2, "failed": failed}
             managers[1]._process.kill()  # type: ignore[attr-defined]
             managers[1]._process.join()  # type: ignore[attr-defined]
@@ -409,11 +409,11 @@ def test_any_corpus_in_any_shards(
         for number, (start, end) in enumerate(zip([0, *ends], [*ends, len(documents)])):
             folders.append(words_only(Path(root) / str(number), documents[start:end]))
             with Collection.open(folders[-1], write=True) as collection:
-                collection.remove(map(str, removed))
+                collection.writer.remove(map(str, removed))
         one = words_only(Path(root) / "one", documents)
         with Collection.open(one, write=True) as collection:
-            collection.remove(map(str, removed))
-        each: list[Searchable] = [Shards(folders), Collection.open(one), remote(pool, folders)]
+            collection.writer.remove(map(str, removed))
+        each: list[Searchable] = [open_shards(folders), Collection.open(one), remote(pool, folders)]
         here, whole, elsewhere = (
             said(searched(one, " ".join(query), SearchSettings(depth=9), where=None)) for one in each
         )

@@ -37,7 +37,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     folder = tmp_path_factory.mktemp("retriever") / "index"
     with Collection.create(folder, IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", SIZE))) as collection:
         documents = [Document(f"d{n}", text, {"year": 2000 + n}) for n, text in enumerate(TEXTS)]
-        collection.add(documents, vectors_of)
+        collection.writer.add(documents, vectors_of)
     yield Collection.open(folder)
 
 
@@ -139,9 +139,9 @@ def test_what_an_index_cannot_do_is_named(index: Collection) -> None:
 
 def test_a_search_keeps_its_snapshot_while_documents_go(tmp_path: Path) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add([Document("a", "水稻病害"), Document("b", "水稻种植")])
+        collection.writer.add([Document("a", "水稻病害"), Document("b", "水稻种植")])
         (search,) = Searcher(collection, SearchSettings()).run(["水稻"])
-        collection.remove(["a"])
+        collection.writer.remove(["a"])
         assert {one.id for one in search.results()} == {"a", "b"}
         assert [one.id for one in Searcher(collection, SearchSettings()).search("水稻")] == ["b"]
 
@@ -150,7 +150,7 @@ def test_a_ranker_reads_the_title_and_the_part_of_a_long_text_with_the_querys_wo
     schema = Schema((Field("title", "text", weight=2.0, title=True),))
     long = "田" * 300 + "。水稻病害怎样防治。" + "田" * 300
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
-        collection.add([Document("long", long, {"title": "手册"}), Document("short", "水稻", {"title": "词"})])
+        collection.writer.add([Document("long", long, {"title": "手册"}), Document("short", "水稻", {"title": "词"})])
         stub = StubRanker()
         write_tokenizer(tmp_path)
         stub.reader = PairEncoder.from_folder(tmp_path, 42)  # of which 3 special tokens, 4 of the query, 2 of the title

@@ -49,7 +49,7 @@ def bm25f(query: str, documents: list[Document], schema: Schema, k1: float = 1.2
 
 
 def searched(collection: Collection, query: str) -> dict[str, float]:
-    (hits,) = collection.search("words", [query], 10)
+    (hits,) = collection.snapshot().search("words", [query], 10)
     return dict(zip(hits.ids, hits.scores.tolist()))
 
 
@@ -57,18 +57,18 @@ def searched(collection: Collection, query: str) -> dict[str, float]:
 def test_scores_are_those_of_the_formula_however_the_collection_is_divided(tmp_path: Path, schema: Schema) -> None:
     info = IndexInfo(WordsInfo("bigram"), None, schema=schema)
     with Collection.create(tmp_path / "one", info) as whole, Collection.create(tmp_path / "two", info) as parts:
-        whole.add(DOCUMENTS)
+        whole.writer.add(DOCUMENTS)
         for document in [*DOCUMENTS, Document("x", "水稻病害"), Document("y", "手册")]:
-            parts.add([document], merge=False)
-        parts.remove(["x", "y"])
+            parts.writer.add([document], merge=False)
+        parts.writer.remove(["x", "y"])
         for query in ("水稻病害", "防治手册", "护理"):
             wanted = bm25f(query, DOCUMENTS, schema)
             assert wanted and searched(whole, query) == pytest.approx(wanted, abs=1e-9)
             assert searched(parts, query) == pytest.approx(wanted, abs=1e-9)
         while len(parts.info.segments) > 1:
             before = searched(parts, "水稻病害")
-            parts.add([Document(f"new{len(parts)}", "稻")], merge=True)
-            parts.remove([f"new{len(parts) - 1}"])
+            parts.writer.add([Document(f"new{len(parts)}", "稻")], merge=True)
+            parts.writer.remove([f"new{len(parts) - 1}"])
             assert searched(parts, "水稻病害") == pytest.approx(before, abs=1e-9)
             if parts.info.generation > 60:
                 break
@@ -87,7 +87,7 @@ def test_a_word_is_the_token_that_each_field_has_for_it_and_saturates_once(tmp_p
     info = IndexInfo(WordsInfo("standard"), None, schema=schema)
     with Collection.create(tmp_path / "index", info) as collection:
         for document in documents:
-            collection.add([document], merge=False)
+            collection.writer.add([document], merge=False)
         found = searched(collection, "Café")
         assert {*found} == {"folded", "text"}  # in a text without the option cafe is another word
         lengths = {"folded": (1, 3), "text": (1, 4)}
@@ -97,10 +97,12 @@ def test_a_word_is_the_token_that_each_field_has_for_it_and_saturates_once(tmp_p
             frequency = 3 * counts[0] / norms[0] + counts[1] / norms[1]
             assert found[id] == pytest.approx(rarity * frequency * 2.2 / (frequency + 1.2), abs=1e-9)
         assert {*searched(collection, "cafe")} == {"folded", "other"}
-        assert collection.explain_words("Café", ["folded"]) == {"folded": {"café": pytest.approx(found["folded"])}}
-        assert {*searched(collection, "护理")} == {"note"} and "护理" in collection.word_weights("护理")
-        assert collection.matching("bar").count(None) == 2
-        collection.merge(None)
+        assert collection.snapshot().explain_words("Café", ["folded"]) == {
+            "folded": {"café": pytest.approx(found["folded"])}
+        }
+        assert {*searched(collection, "护理")} == {"note"} and "护理" in collection.snapshot().word_weights("护理")
+        assert collection.snapshot().matching("bar").count(None) == 2
+        collection.writer.merge(None)
         assert searched(collection, "Café") == pytest.approx(found, abs=1e-9)
     with Collection.open(tmp_path / "index") as collection:
         assert collection.info.schema == schema and searched(collection, "Café") == pytest.approx(found, abs=1e-9)
@@ -116,9 +118,9 @@ def test_one_text_under_two_titles_is_two_documents_with_vectors_of_their_own(tm
     info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", 2), schema=SCHEMA)
     with Collection.create(tmp_path / "index", info) as collection:
         rows = [DocumentRow("水稻", fields={"title": name}) for name in ("手册", "词典大全", "手册")]
-        added = collection.add_rows(rows, vectors_of)
+        added = collection.writer.add_rows(rows, vectors_of)
         assert (added.new, added.repeated) == (2, 1) and read == ["手册 水稻", "词典大全 水稻"]
-        assert collection.add_rows(rows[:2], vectors_of).unchanged == 2 and len(read) == 2
+        assert collection.writer.add_rows(rows[:2], vectors_of).unchanged == 2 and len(read) == 2
 
 
 def test_a_template_says_what_towers_and_rankers_read() -> None:
@@ -184,9 +186,9 @@ def test_a_template_that_cannot_be_is_refused(template: str) -> None:
 def test_a_value_that_does_not_fit_is_refused_by_document_and_field(tmp_path: Path) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None, schema=SCHEMA)) as collection:
         with pytest.raises(DataError, match="'bad': year is 'soon', expected a number"):
-            collection.add([Document("good", "稻", {"year": "2020"}), Document("bad", "稻", {"year": "soon"})])
+            collection.writer.add([Document("good", "稻", {"year": "2020"}), Document("bad", "稻", {"year": "soon"})])
         assert len(collection) == 0
-        collection.add([Document("good", "稻", {"year": None, "other": ["free", 1]})])
+        collection.writer.add([Document("good", "稻", {"year": None, "other": ["free", 1]})])
 
 
 def test_a_build_infers_shows_and_keeps_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,9 +199,11 @@ def test_a_build_infers_shows_and_keeps_the_schema(tmp_path: Path, capsys: pytes
     assert main(["build", "--corpus", str(corpus), "--output", str(index)]) == 0
     assert "title:text:weight=3:title" in capsys.readouterr().out
     with Collection.open(index) as collection:
-        assert [collection.search("words", [name], 1)[0].ids for name in ("git", "vim")] == [["1"], ["2"]]
-        assert collection.document("1") == Document("1", "version control with vim", {"title": "git", "year": "2005"})
-        assert collection.count(Filter.parse(["year<2000"])) == 1
+        assert [collection.snapshot().search("words", [name], 1)[0].ids for name in ("git", "vim")] == [["1"], ["2"]]
+        assert collection.snapshot().document("1") == Document(
+            "1", "version control with vim", {"title": "git", "year": "2005"}
+        )
+        assert collection.snapshot().count(Filter.parse(["year<2000"])) == 1
     assert main(["build", "--corpus", str(corpus), "--output", str(index), "--field", "year:keyword"]) == 1
     more = tmp_path / "more.jsonl"
     more.write_text('{"id": "3", "title": "nginx", "text": "server", "year": "soon"}\n')
@@ -210,7 +214,7 @@ def test_a_build_infers_shows_and_keeps_the_schema(tmp_path: Path, capsys: pytes
 
 def test_a_schema_is_as_safe_to_open_as_the_rest_of_a_folder(tmp_path: Path) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None, schema=SCHEMA)) as collection:
-        collection.add(DOCUMENTS)
+        collection.writer.add(DOCUMENTS)
     manifest = tmp_path / "index" / "index.json"
     whole = json.loads(manifest.read_text())
     fields = whole["schema"]["fields"]
@@ -229,9 +233,9 @@ def test_a_type_of_fields_plugs_in_from_outside(tmp_path: Path) -> None:
         schema = Schema((Field.parse("paint:colour:list"),))
         with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None, schema=schema)) as collection:
             with pytest.raises(DataError, match="paint is 'red', expected a colour"):
-                collection.add([Document("a", "稻", {"paint": ["#fff", "red"]})])
-            collection.add([Document("a", "稻", {"paint": ["#fff", "#000"]})])
-            assert collection.count(Filter.of({"paint": "#000"})) == 1
+                collection.writer.add([Document("a", "稻", {"paint": ["#fff", "red"]})])
+            collection.writer.add([Document("a", "稻", {"paint": ["#fff", "#000"]})])
+            assert collection.snapshot().count(Filter.of({"paint": "#000"})) == 1
     finally:
         CONTENTS.remove("colour")
 
@@ -243,7 +247,7 @@ def test_a_server_searches_and_marks_by_analysers_and_learned_weights(tmp_path: 
         Document("text", "Les élèves et leurs chevaux", {"title": "Cours"}),
     ]
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
-        collection.add(documents)
+        collection.writer.add(documents)
     Fusion(title=0.0, fields={"title": 0.1, "text": 8.0}).write(tmp_path / "weights.json", {})
     for options, wanted in (({}, ["title", "text"]), ({"fusion": str(tmp_path / "weights.json")}, ["text", "title"])):
         site = Site(index=tmp_path / "index", **options)

@@ -37,7 +37,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     names = [shard_name(number) for number in range(3)]
     for folder, share in zip((one, *(several / name for name in names)), (slice(0, 60), *SHARES)):
         with Collection.create(folder, INFO) as collection:
-            collection.add(DOCUMENTS[share], vectors_of)
+            collection.writer.add(DOCUMENTS[share], vectors_of)
     write_shards(several, names)
     return one, several
 
@@ -47,19 +47,23 @@ def scored(folder: Path) -> list[object]:
     with open_index(folder) as index:
         asked: dict[str, Any] = {"words": ["水稻病害", "护理", "新的", "题3"]}
         asked["vectors"] = vectors_of(asked["words"])
-        found = [dict(zip(*hits[:2])) for by in asked for hits in index.search(by, asked[by], 200)]
-        return [*found, {one.id: (one.text, one.fields, one.version) for one in index.documents()}, len(index)]
+        found = [dict(zip(*hits[:2])) for by in asked for hits in index.snapshot().search(by, asked[by], 200)]
+        return [
+            *found,
+            {one.id: (one.text, one.fields, one.version) for one in index.snapshot().documents()},
+            len(index),
+        ]
 
 
 def test_shards_are_written_to_as_one_folder_is(folders: tuple[Path, Path]) -> None:
     one, several = folders
-    wanted = [{one.id for one in Collection.open(folder).documents()} for folder in shard_folders(several)]
+    wanted = [{one.id for one in Collection.open(folder).snapshot().documents()} for folder in shard_folders(several)]
     wanted[0] |= {"new", "1", "2", "3"}  # to the smallest
     told = []
     for folder in folders:
         with open_index(folder, write=True) as writing:
             changed = [Document(id, "新的文本。老年人", {"kind": "a"}) for id in ("d00", "d35", "d59", "new")]
-            added = [writing.add([*changed, DOCUMENTS[6]], vectors_of)]
+            added = [writing.writer.add([*changed, DOCUMENTS[6]], vectors_of)]
             rows = [
                 DocumentRow("无号文本"),
                 DocumentRow("无号文本"),
@@ -67,17 +71,19 @@ def test_shards_are_written_to_as_one_folder_is(folders: tuple[Path, Path]) -> N
                 DocumentRow("另一文本", "2"),
                 DocumentRow("第三"),
             ]
-            added.append(writing.add_rows(rows, vectors_of))
+            added.append(writing.writer.add_rows(rows, vectors_of))
             if folder == several:
-                assert [{one.id for one in Collection.open(part).documents()} for part in writing.folders] == wanted
-            removed = writing.remove(["d10", "d40", "d48", "none"])
+                assert [
+                    {one.id for one in Collection.open(part).snapshot().documents()} for part in writing.folders
+                ] == wanted
+            removed = writing.writer.remove(["d10", "d40", "d48", "none"])
             added.append(
-                writing.add_rows(
+                writing.writer.add_rows(
                     [DocumentRow(one.text, one.id, one.fields) for one in DOCUMENTS[:30]], vectors_of, sync=True
                 )
             )
             with pytest.raises(DataError, match="two of this id"):
-                writing.add([Document("x", "甲"), Document("x", "乙")], vectors_of)
+                writing.writer.add([Document("x", "甲"), Document("x", "乙")], vectors_of)
         told.append((added, removed))
     assert told[0] == told[1]
     assert scored(several) == scored(one)
@@ -87,7 +93,7 @@ def test_a_killed_write_of_several_shards_is_whole_or_not_at_all(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, written = folders[1], list[Path]()
-    ids = [next(Collection.open(one).documents()).id for one in shard_folders(folder)]
+    ids = [next(Collection.open(one).snapshot().documents()).id for one in shard_folders(folder)]
 
     def killed(where: Path, info: IndexInfo) -> None:
         if len(written) == steps:
@@ -97,7 +103,7 @@ def test_a_killed_write_of_several_shards_is_whole_or_not_at_all(
 
     def texts() -> set[str]:
         with open_index(folder) as index:
-            return {one.text for one in index.documents_of(ids).values()}
+            return {one.text for one in index.snapshot().documents_of(ids).values()}
 
     for steps in range(7):  # three manifests that are pending, then the three of the shards
         written.clear()
@@ -106,9 +112,9 @@ def test_a_killed_write_of_several_shards_is_whole_or_not_at_all(
             patch.setattr(shards_module, "write_manifest", killed)
             if steps < 6:
                 with pytest.raises(KeyboardInterrupt):
-                    writing.add(change, vectors_of)
+                    writing.writer.add(change, vectors_of)
             else:
-                writing.add(change, vectors_of)
+                writing.writer.add(change, vectors_of)
         after = texts()
         assert after == (before if steps < 3 else {f"第{steps}次"})
         open_index(folder, write=True).close()
@@ -152,11 +158,11 @@ def told(folder: Path) -> list[object]:
         index = searcher.collection
         facets = ["kind"] if "kind" in index.fields else []
         found: list[object] = [(one.results(), one.total(), one.facets(facets)) for one in searcher.run(queries, 20)]
-        if "vectors" in index.searchers:
-            hits = index.search("vectors", index.tower("vectors").query_vectors(queries), 200)
+        if "vectors" in index.info.searchers:
+            hits = index.snapshot().search("vectors", index.snapshot().tower("vectors").query_vectors(queries), 200)
             found += [{id: pytest.approx(score, abs=1e-5) for id, score in zip(*one[:2])} for one in hits]
-            found.append(sum(len(part.segment.vectors["vectors"]) for part in index.parts))
-        return [*found, list(index.documents()), index.info.next_id]
+            found.append(sum(len(part.segment.vectors["vectors"]) for part in index.snapshot().parts))
+        return [*found, list(index.snapshot().documents()), index.info.next_id]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> str:
@@ -189,7 +195,7 @@ def test_a_build_of_shards_equals_one_folder(
         for more_options in (["--corpus", more], ["--corpus", more, "--sync"]):
             out.append(run(capsys, "build", "--output", folder, *options, *more_options, *shards).splitlines()[:-1])
         said.append(out)
-        answers.append([*sorted(map(str, open_index(folder).documents()))])
+        answers.append([*sorted(map(str, open_index(folder).snapshot().documents()))])
     assert said[0] == said[1] and answers[:2] == answers[2:]
 
 
@@ -280,15 +286,15 @@ def test_an_index_is_cut_into_shards_without_computing_vectors(
 ) -> None:
     for folder in folders:
         with open_index(folder, write=True) as index:
-            index.remove(["d00", "d14", "d59"])
+            index.writer.remove(["d00", "d14", "d59"])
     for number, source in enumerate(folders):
         cut = tmp_path / f"cut{number}"
         assert "57 documents in 4 shards" in run(capsys, "shard", source, "--output", cut, "--shards", 4)
         assert [len(Collection.open(one)) for one in shard_folders(cut)] == [14, 14, 14, 15]
         assert "whole; 57 documents" in run(capsys, "check", cut)
         assert scored(cut) == scored(source)
-        documents = [one.id for one in open_index(cut).documents()]
-        assert documents == [one.id for one in open_index(source).documents()]
+        documents = [one.id for one in open_index(cut).snapshot().documents()]
+        assert documents == [one.id for one in open_index(source).snapshot().documents()]
         assert "is there already" in run(capsys, "shard", source, "--output", cut, "--shards", 4, status=1)
     several = Searcher.open([tmp_path / "cut0"], SearchSettings(("words",)))
     assert len(several.collection.folders) == 4 and several.search("水稻")
@@ -317,7 +323,7 @@ def test_a_server_adds_to_shards_and_takes_up_what_others_add(tower: Path, tmp_p
             said.append(site.ask("POST", "/v1/documents", {"documents": given, "mode": "replace"}).json())
             said.append(site.ask("DELETE", "/v1/documents", {"ids": ["d2", "d25"]}).json())
             with open_index(folder, write=True) as other:
-                other.add([Document("other", "老年人教育")])
+                other.writer.add([Document("other", "老年人教育")])
             for query in ("老年人护理", "水稻"):
                 asked = {"query": query, "top_k": 50, "total": True, "by": ["words"], "facets": ["year"]}
                 answer = site.ask("POST", "/v1/search", asked).json()

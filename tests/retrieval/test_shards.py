@@ -18,7 +18,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.scoring.ranker import Ranker
 
 pytestmark = pytest.mark.unit
@@ -56,9 +56,9 @@ def folders(tmp_path: Path) -> list[Path]:
     made = [tmp_path / "one", *(tmp_path / f"shard{number}" for number in range(3))]
     for folder, share in zip(made, (slice(0, 60), *SHARES)):
         with Collection.create(folder, INFO) as collection:
-            collection.add(DOCUMENTS[share][:5], vectors_of)
-            collection.add(DOCUMENTS[share][5:], vectors_of, merge=False)
-            collection.remove(["d07", "d21", "d59"])
+            collection.writer.add(DOCUMENTS[share][:5], vectors_of)
+            collection.writer.add(DOCUMENTS[share][5:], vectors_of, merge=False)
+            collection.writer.remove(["d07", "d21", "d59"])
     return made
 
 
@@ -75,7 +75,7 @@ def test_shards_answer_as_one_folder_does(folders: list[Path], ranker: Any) -> N
     settings = SearchSettings(depth=20, rank_top=5)
     one, shards = (
         Searcher(collection, settings, vectors_of, cast(Ranker, ranker))
-        for collection in (Collection.open(folders[0]), Shards(folders[1:]))
+        for collection in (Collection.open(folders[0]), open_shards(folders[1:]))
     )
     assert len(shards.collection) == len(one.collection) == 57
     queries = ["水稻病害", "护理", "题3", "防治老年"]
@@ -85,23 +85,27 @@ def test_shards_answer_as_one_folder_does(folders: list[Path], ranker: Any) -> N
             ids = [result.id for result in whole.results()]
             explained, wanted = (each.collection.explain_words(whole.text, ids) for each in (parts, whole))
             assert explained == {id: pytest.approx(terms, abs=1e-9) for id, terms in wanted.items()}
-    assert [one.id for one in shards.collection.documents()] == [one.id for one in one.collection.documents()]
-    assert shards.collection.count(Filter.of({"kind": "a"})) == one.collection.count(Filter.of({"kind": "a"}))
+    assert [one.id for one in shards.collection.snapshot().documents()] == [
+        one.id for one in one.collection.snapshot().documents()
+    ]
+    assert shards.collection.snapshot().count(Filter.of({"kind": "a"})) == one.collection.snapshot().count(
+        Filter.of({"kind": "a"})
+    )
 
 
 def test_shards_take_up_what_each_folder_gets(folders: list[Path]) -> None:
     settings = SearchSettings(("words",))
     with Searcher.open(folders[1:], settings) as shards:
-        assert isinstance(shards.collection, Shards)
+        assert len(shards.collection.folders) > 1
         collection, before = shards.collection, shards.collection.snapshot()
         collection.refresh()
         unchanged = collection.is_current, collection.refresh()
         for folder in (folders[0], folders[3]):
             with Collection.open(folder, write=True) as written:
-                written.add([Document("new", "水稻育种", {"title": "题"})], vectors_of)
-                written.remove(["d00"] if folder == folders[0] else [])
+                written.writer.add([Document("new", "水稻育种", {"title": "题"})], vectors_of)
+                written.writer.remove(["d00"] if folder == folders[0] else [])
         with Collection.open(folders[1], write=True) as written:
-            written.remove(["d00"])
+            written.writer.remove(["d00"])
         changed = collection.is_current, collection.refresh()
         assert (unchanged, changed, len(before)) == ((True, False), (False, True), 57)
         with Searcher.open(folders[0], settings) as one:
@@ -115,7 +119,7 @@ def test_shards_take_up_what_each_folder_gets(folders: list[Path]) -> None:
 
 def test_folders_that_are_no_shards_of_one_collection_are_refused(folders: list[Path], tmp_path: Path) -> None:
     with Collection.create(tmp_path / "other", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add([Document("x", "水稻")])
+        collection.writer.add([Document("x", "水稻")])
     shutil.copytree(folders[1], tmp_path / "copy")
     for named, match in (
         ([folders[1], tmp_path / "other"], "other: was built otherwise than .*shard0"),
@@ -124,9 +128,9 @@ def test_folders_that_are_no_shards_of_one_collection_are_refused(folders: list[
         ([], "at least one"),
     ):
         with pytest.raises(UsageError, match=match):
-            Shards(named)
+            open_shards(named)
     with pytest.raises(UsageError, match="write to one folder"):
         Searcher.open(folders[1:], write=True)
     shutil.rmtree(next(path for path in folders[2].glob("segment-*") if path.is_dir()))
     with pytest.raises(CheckpointError, match="is missing"):
-        Shards(folders[1:])
+        open_shards(folders[1:])

@@ -29,7 +29,7 @@ from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings, unpack_position
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shard_service import ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.work import Abandoned, Caller, Turns
 from tests.retrieval.test_remote import through
 from tests.serving.test_search import Site
@@ -111,8 +111,8 @@ def ordered(rows: Sequence[Document], sort: Sequence[str]) -> list[str]:
 def built(folder: Path, rows: Sequence[Document], parts: int) -> Path:
     with Collection.create(folder, INFO) as collection:
         for start in range(parts):
-            collection.add(rows[start::parts], vectors_of, merge=False)
-        collection.remove(GONE)
+            collection.writer.add(rows[start::parts], vectors_of, merge=False)
+        collection.writer.remove(GONE)
     return folder
 
 
@@ -124,7 +124,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Searc
     with ThreadPoolExecutor(8) as pool:
         calls = [through(pool, ShardService(one)) for one in shards]
         whole = Collection.open(built(base / "whole", DOCUMENTS, 4))
-        yield {"folder": whole, "shards": Shards(shards), "elsewhere": RemoteCollection(calls)}
+        yield {"folder": whole, "shards": open_shards(shards), "elsewhere": RemoteCollection(calls)}
 
 
 def page(
@@ -184,7 +184,7 @@ def test_blocks_and_equal_hashes_change_nothing(
     def few(texts: Any) -> Any:
         return text_hashes(texts) % np.uint64(3)
 
-    for module in ("segments", "collection", "generation", "sorting"):
+    for module in ("segments", "snapshot", "generation", "sorting"):
         monkeypatch.setattr(f"paddle_ranker.retrieval.{module}.text_hashes", few)
     monkeypatch.setattr(f"{__name__}.by_hash", lambda one: (int(few([one.id])[0]), one.id))
     changed = Collection.open(built(tmp_path / "few", DOCUMENTS, 2))
@@ -196,19 +196,23 @@ def test_each_document_that_keeps_its_values_is_shown_once_while_others_change(t
         draw, folder = random.Random(seed), tmp_path / f"{seed}"
         built(folder, DOCUMENTS[:200], 3)
         collection = Collection.open(folder, write=True)
-        stay, shown, number = {one.id for one in collection.documents() if "rice" in one.text}, list[str](), 0
+        stay, shown, number = (
+            {one.id for one in collection.snapshot().documents() if "rice" in one.text},
+            list[str](),
+            0,
+        )
         found, after = page(collection, sort, top_k=9)
         shown += found
         while after is not None:
-            there = [one.id for one in collection.documents()]
+            there = [one.id for one in collection.snapshot().documents()]
             gone = draw.sample(there, 4) + (found[-2:] if draw.random() < 0.5 else [])  # the last one of a page, too
-            collection.remove(gone)
+            collection.writer.remove(gone)
             changed = draw.sample([id for id in there if id not in gone], 3)
             rows = [draw.choice(DOCUMENTS) for _ in changed]
-            collection.add([Document(id, one.text, one.fields) for id, one in zip(changed, rows)], vectors_of)
+            collection.writer.add([Document(id, one.text, one.fields) for id, one in zip(changed, rows)], vectors_of)
             stay -= {*gone, *changed}
             number += 1
-            collection.add([Document(f"n{number}", "rice", draw.choice(DOCUMENTS).fields)], vectors_of)
+            collection.writer.add([Document(f"n{number}", "rice", draw.choice(DOCUMENTS).fields)], vectors_of)
             found, after = page(collection, sort, after, top_k=9)
             shown += found
         times = Counter(shown)

@@ -129,7 +129,7 @@ def test_damage_and_a_killed_addition(monkeypatch: pytest.MonkeyPatch, capsys: p
     with monkeypatch.context() as patch, Collection.open("index", write=True) as collection:
         patch.setattr(SplitRanker, "title_states", killed)
         with pytest.raises(KeyboardInterrupt):
-            collection.add([Document("new", "水稻")])
+            collection.writer.add([Document("new", "水稻")])
     require_equal("index")
     (states,) = Path("index").glob("segment-*/states/states.npy")
     whole = states.read_bytes()

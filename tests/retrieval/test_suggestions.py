@@ -96,8 +96,8 @@ def test_titles_follow_the_documents(schema: Schema, tmp_path: Path, monkeypatch
     titles, read = TitleSuggestions(), list[int]()  # documents of the segments that are read
     names = ["x, y", ", ", 'x", "y', "x\\", 'x", ', "X, Y"]  # titles that look like the JSON between titles
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
-        collection.add([document(f"{n}", name) for n, name in enumerate(names)], merge=False)
-        titles.follow(collection)
+        collection.writer.add([document(f"{n}", name) for n, name in enumerate(names)], merge=False)
+        titles.follow(collection.snapshot())
         assert [one.folded for one in titles.find("x", 9)] == ["x\\", 'x",', "x, y", 'x", "y']
         assert [one.text for one in titles.find(",", 9)] == [", "]
         texts_of, own = Segment.each_value, suggestions._texts_of
@@ -108,23 +108,23 @@ def test_titles_follow_the_documents(schema: Schema, tmp_path: Path, monkeypatch
 
         monkeypatch.setattr(suggestions, "_texts_of", counted)
         monkeypatch.setattr(Segment, "each_value", counted)
-        collection.add([document("a", "Xy"), document("b", "xy")], merge=False)
-        collection.remove(["0", "3", "5"])
+        collection.writer.add([document("a", "Xy"), document("b", "xy")], merge=False)
+        collection.writer.remove(["0", "3", "5"])
         assert len(titles.find("x", 9)) == 4  # as it was
-        titles.follow(collection)
+        titles.follow(collection.snapshot())
         assert [one.folded for one in titles.find("x", 9)] == ["xy", 'x",', 'x", "y']
         assert read == [2]  # the new segment alone
-        collection.remove(["a", "b", "2", "4"])
-        titles.follow(collection)
+        collection.writer.remove(["a", "b", "2", "4"])
+        titles.follow(collection.snapshot())
         assert titles.find("x", 9) == []
 
 
 def test_long_texts_are_no_titles(tmp_path: Path) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
-        collection.add([Document("a", "apple " * 30), Document("b", "apple")])
+        collection.writer.add([Document("a", "apple " * 30), Document("b", "apple")])
         titles = TitleSuggestions()
-        titles.follow(collection)
+        titles.follow(collection.snapshot())
         assert titles.find("apple", 3) == []
-        collection.add([Document("c", "apples"), Document("d", "apple pie")])
-        titles.follow(collection)
+        collection.writer.add([Document("c", "apples"), Document("d", "apple pie")])
+        titles.follow(collection.snapshot())
         assert [one.text for one in titles.find("apple", 3)] == ["apple", "apples", "apple pie"]

@@ -14,7 +14,7 @@ from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.shard_service import ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -57,7 +57,7 @@ def test_synonyms_stand_as_a_whole_below_what_was_typed(
         info = IndexInfo(WordsInfo("standard"), None, schema=schema)
         with Collection.create(tmp_path / name, info) as made:
             for id, text in some:
-                made.add([Document(id, text, {"name": f"a {id}x", "kind": id})], merge=False)
+                made.writer.add([Document(id, text, {"name": f"a {id}x", "kind": id})], merge=False)
         return tmp_path / name
 
     folders = [add("one", every[:4]), add("two", every[4:])]
@@ -65,18 +65,18 @@ def test_synonyms_stand_as_a_whole_below_what_was_typed(
     with ThreadPoolExecutor(2) as pool:
         services = [ShardService(folder) for folder in folders]
         calls = [lambda name, *args, own=own: pool.submit(own.call, name, *args) for own in services]
-        for way in (Collection.open(both), Shards(folders), RemoteCollection(calls)):
+        for way in (Collection.open(both), open_shards(folders), RemoteCollection(calls)):
             (found,) = Searcher(way, SearchSettings(synonyms=synonyms)).run([query])
             results = found.results()
             assert [one.id for one in results] == wanted and results[0].score > results[-1].score
             assert found.total() == len(wanted) and found.facets(["kind"])["kind"].keys() == {
                 f'"{id}"' for id in wanted
             }
-            explained = way.explain_words(found.words, wanted)
+            explained = way.snapshot().explain_words(found.words, wanted)
             for one in results:
                 assert sum(explained[one.id].values()) == pytest.approx(one.score, abs=1e-9)
                 assert len(explained[one.id]) <= len(query.split())
-            answers.append((results, explained, way.words_given(found.words)))
+            answers.append((results, explained, way.snapshot().words_given(found.words)))
     assert answers[0] == answers[1] == answers[2]
     site = Site(index=both, synonyms=tmp_path / "synonyms")
     try:

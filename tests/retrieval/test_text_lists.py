@@ -21,7 +21,7 @@ from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shard_service import ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 from tests.retrieval.test_remote import through
 from tests.serving.test_search import Site
 
@@ -60,7 +60,7 @@ def answers(wanted: dict[str, set[str]]) -> dict[str, set[str]]:
 def built(folder: Path) -> Path:
     with Collection.create(folder, INFO) as collection:
         for document in DOCUMENTS:
-            collection.add([document], merge=False)
+            collection.writer.add([document], merge=False)
     return folder
 
 
@@ -80,11 +80,11 @@ def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
     parts = [tmp_path / "part-0", tmp_path / "part-1"]
     for folder, own in zip(parts, (DOCUMENTS[:2], DOCUMENTS[2:])):
         with Collection.create(folder, INFO) as collection:
-            collection.add(own)
+            collection.writer.add(own)
     with ThreadPoolExecutor(4) as pool:
         calls = [through(pool, ShardService(part)) for part in parts]
         collections: list[Searchable] = [
-            Collection.open(built(tmp_path / "python")), Collection.open(tmp_path / "file"), Shards(parts),
+            Collection.open(built(tmp_path / "python")), Collection.open(tmp_path / "file"), open_shards(parts),
             RemoteCollection(calls),
         ]  # fmt: skip
         for place, one in enumerate(collections):
@@ -95,9 +95,9 @@ def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
         ]
         assert scores[0] == scores[1] == scores[2] == scores[3]
     with Collection.open(tmp_path / "python", write=True) as collection:
-        collection.merge(None)
+        collection.writer.merge(None)
         assert finds(Searcher(collection, SearchSettings())) == answers(FOUND)
-        assert collection.count(Filter.of({"authors": "Ada Grace"})) == 1
+        assert collection.snapshot().count(Filter.of({"authors": "Ada Grace"})) == 1
 
 
 def test_cells_of_a_table_that_are_lists_are_searched_item_by_item(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_cells_of_a_table_that_are_lists_are_searched_item_by_item(tmp_path: Pat
     options = ["--corpus", str(corpus), "--output", str(tmp_path / "index"), "--field", FIELDS[1]]
     assert main(["build", *options]) == 0
     with Searcher.open(tmp_path / "index") as searcher:
-        assert searcher.collection.document("r0").fields == {"authors": ["Ada Grace", "Jean Hopper"]}
+        assert searcher.collection.snapshot().document("r0").fields == {"authors": ["Ada Grace", "Jean Hopper"]}
         found = {one.id for one in searcher.search('"jean hopper"', 20)}
         assert found == {f"r{number}" for number in range(12) if number % 3 != 1}
         (search,) = searcher.run(['"grace jean"'], 20)
@@ -117,9 +117,9 @@ def test_cells_of_a_table_that_are_lists_are_searched_item_by_item(tmp_path: Pat
 def test_what_is_not_a_text_is_refused_by_document_and_field(tmp_path: Path, site: Site) -> None:
     with Collection.create(tmp_path / "index", INFO) as collection:
         with pytest.raises(DataError, match="'bad': authors is 7, expected text"):
-            collection.add([Document("bad", "t", {"authors": ["Ada", 7]})])
+            collection.writer.add([Document("bad", "t", {"authors": ["Ada", 7]})])
         with pytest.raises(DataError, match="'bad': title is"):
-            collection.add([Document("bad", "t", {"title": ["One", "Two"]})])
+            collection.writer.add([Document("bad", "t", {"title": ["One", "Two"]})])
     refused = site.ask("POST", "/v1/documents", {"documents": [{"id": "x", "text": "t", "fields": {"authors": [{}]}}]})
     assert refused.status_code == 422 and "authors" in refused.text
 

@@ -22,7 +22,7 @@ from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shard_service import ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.scoring.ranker import Ranker
 from tests.serving.test_search import Site
 
@@ -66,7 +66,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name, share in shares.items():
         with Collection.create(root / name, INFO) as collection:
             for start in range(0, len(share), 60):
-                collection.add(share[start : start + 60], vectors_of, merge=False)
+                collection.writer.add(share[start : start + 60], vectors_of, merge=False)
     return [root / name for name in shares]
 
 
@@ -85,7 +85,7 @@ def collection(request: pytest.FixtureRequest, folders: list[Path], pool: Execut
     if request.param == "folder":
         return Collection.open(folders[2])
     if request.param == "shards":
-        return Shards(folders[:2])
+        return open_shards(folders[:2])
     return RemoteCollection([through(folder) for folder in folders[:2]])
 
 
@@ -122,10 +122,10 @@ def test_whole_titles_come_first(
 def test_all_ways_agree(folders: list[Path], pool: Executor) -> None:
     services = [ShardService(folder) for folder in folders[:2]]
     calls = [lambda name, *args, own=own: pool.submit(own.call, name, *args) for own in services]
-    ways: list[Searchable] = [Collection.open(folders[2]), Shards(folders[:2]), RemoteCollection(calls)]
+    ways: list[Searchable] = [Collection.open(folders[2]), open_shards(folders[:2]), RemoteCollection(calls)]
 
     def said(collection: Searchable, query: str) -> tuple[Any, ...]:
-        search = Search(collection, query, ("words",), SearchSettings(depth=7), Listing(7))
+        search = Search(collection.snapshot(), query, ("words",), SearchSettings(depth=7), Listing(7))
         search.fuse({"words": search.lookup("words")[0]})
         search.finish()
         candidates = search.candidates
@@ -144,14 +144,14 @@ def test_all_ways_agree(folders: list[Path], pool: Executor) -> None:
 def test_titles_follow_the_documents(tmp_path: Path) -> None:
     schema = Schema()  # texts are titles
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
-        collection.add(Document(f"d{n}", f"vim vim vim {n}") for n in range(30))
+        collection.writer.add(Document(f"d{n}", f"vim vim vim {n}") for n in range(30))
         searcher = Searcher(collection, SearchSettings())
         for n in range(12):  # also after segments are merged
-            collection.add([Document("whole", "An editor, vim" if n % 3 == 1 else "Vim")])
+            collection.writer.add([Document("whole", "An editor, vim" if n % 3 == 1 else "Vim")])
             assert (searcher.search("vim")[0].id == "whole") is (n % 3 != 1)
-        collection.merge(None)
+        collection.writer.merge(None)
         assert searcher.search("vim")[0].id == "whole"
-        collection.remove(["whole"])
+        collection.writer.remove(["whole"])
         assert searcher.search("vim")[0].id != "whole"
 
 

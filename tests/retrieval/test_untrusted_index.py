@@ -48,9 +48,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch, Collection.create(folder, info) as collection:
         patch.setattr("paddle_ranker.retrieval.faiss_index.LEAST", 16)
-        collection.add(documents_of(range(40)), vectors_of)
-        collection.add(documents_of(range(40, 44)), vectors_of)
-        collection.remove(["d3", "d5", "d41"])
+        collection.writer.add(documents_of(range(40)), vectors_of)
+        collection.writer.add(documents_of(range(40, 44)), vectors_of)
+        collection.writer.remove(["d3", "d5", "d41"])
     kept = shutil.copytree(first_segment(folder), folder / OUTSIDE)
     (folder / "unfinished.json").write_text(json.dumps([kept.name]), encoding="utf-8")
     return folder
@@ -70,15 +70,15 @@ def use(folder: Path) -> None:
     for write in (False, True):
         with Collection.open(folder, write=write) as collection:
             for where in (None, Filter.parse(["year>=3"])):
-                for by in collection.searchers:
+                for by in collection.info.searchers:
                     asked = ["水稻病害"] if by != "vectors" else vectors_of(["水稻"])
-                    (hits,) = collection.search(by, asked, 20, where)
+                    (hits,) = collection.snapshot().search(by, asked, 20, where)
                     assert {*hits.ids} <= known and np.isfinite(hits.scores).all()
-            assert {one.id for one in collection.documents()} <= known
+            assert {one.id for one in collection.snapshot().documents()} <= known
             if write:
-                collection.add(documents_of(range(44, 48)), vectors_of)
-                collection.remove(["d1"])
-                collection.merge(None)
+                collection.writer.add(documents_of(range(44, 48)), vectors_of)
+                collection.writer.remove(["d1"])
+                collection.writer.merge(None)
 
 
 def outcome(folder: Path) -> Optional[str]:
@@ -302,9 +302,9 @@ def modelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def use_models(folder: Path) -> None:
     with open_index(folder, write=True) as collection:
-        assert collection.tower("vectors").query_vectors(["水稻"]).shape[0] == 1
-        collection.add([Document("new", "水稻")])
-        collection.remove(["d1"])
+        assert collection.snapshot().tower("vectors").query_vectors(["水稻"]).shape[0] == 1
+        collection.writer.add([Document("new", "水稻")])
+        collection.writer.remove(["d1"])
 
 
 @pytest.mark.parametrize("kind", ["file", "file inside", "folder", "whole folder", "dangling", "pipe", "device"])
@@ -352,9 +352,9 @@ def test_nothing_is_written_through_a_link(whole: Path, tmp_path: Path, name: st
         path.symlink_to(target)
     before = unchanged(outside)
     for change in (
-        lambda: collection.remove(["d1"]),
-        lambda: collection.add(documents_of(range(50, 54)), vectors_of),
-        lambda: collection.merge(None),
+        lambda: collection.writer.remove(["d1"]),
+        lambda: collection.writer.add(documents_of(range(50, 54)), vectors_of),
+        lambda: collection.writer.merge(None),
     ):
         with suppress(RankerError):
             change()
@@ -369,5 +369,5 @@ def test_a_changed_set_of_shards_is_not_written_through_a_link(modelled: Path, t
         (root / "pending").symlink_to(outside, target_is_directory=True)
         before = unchanged(outside)
         with pytest.raises(CheckpointError, match="link"):
-            shards.remove([f"d{n}" for n in range(6)])
+            shards.writer.remove([f"d{n}" for n in range(6)])
         assert unchanged(outside) == before

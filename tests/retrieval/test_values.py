@@ -26,7 +26,7 @@ from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Listing, Search, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shard_service import ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.values import TYPES, order_value, period_of
 from tests.serving.test_search import Site
 
@@ -85,7 +85,7 @@ Place = Union[Searchable, Site]
 def index(folder: Path, documents: Sequence[Document], *fields: Field, parts: int = 1) -> Path:
     with Collection.create(folder, IndexInfo(INFO, None, schema=Schema(fields))) as collection:
         for start in range(parts):
-            collection.add(documents[start::parts], merge=False)
+            collection.writer.add(documents[start::parts], merge=False)
     return folder
 
 
@@ -150,7 +150,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory, pool: ThreadPoolExecutor) ->
     folder = index(base / "one", [Document("a", "rice", stored)], *fields)
     empty = index(base / "two", [Document("b", "wheat")], *fields)
     site = Site(index=folder)
-    yield {"folder": Collection.open(folder), "shards": Shards([folder, empty]),
+    yield {"folder": Collection.open(folder), "shards": open_shards([folder, empty]),
            "elsewhere": elsewhere(pool, [empty, folder]), "server": site}  # fmt: skip
     site.close()
 
@@ -192,10 +192,10 @@ def test_a_value_that_does_not_fit_is_refused_by_name(tmp_path: Path, kind: str,
     folder = index(tmp_path / "index", [Document("a", "rice")], Field("f", kind))
     with Collection.open(folder, write=True) as collection:
         with pytest.raises(DataError, match=r"f is|cannot be stored"):
-            collection.add([Document("b", "rice", {"f": value})])
+            collection.writer.add([Document("b", "rice", {"f": value})])
         if kind != "keyword" and not isinstance(value, (dict, float)):
             with pytest.raises(FilterError, match="'f' holds"):
-                collection.count(Filter.of({"f": value}))
+                collection.snapshot().count(Filter.of({"f": value}))
         assert len(collection) == 1
 
 
@@ -204,7 +204,7 @@ def test_a_declared_field_without_values_finds_nothing(tmp_path: Path, pool: Thr
     fields = [Field(f"a_{kind}", kind) for kind in kinds]
     folder = index(tmp_path / "index", [Document("a", "rice"), Document("b", "rice")], *fields)
     site = Site(index=folder)
-    for place in (Collection.open(folder), Shards([folder]), elsewhere(pool, [folder]), site):
+    for place in (Collection.open(folder), open_shards([folder]), elsewhere(pool, [folder]), site):
         for kind, asked in zip(kinds, ("x", 1, "2024", True, "x")):
             name = f"a_{kind}"
             assert searched(place, {name: asked})[0] == [] and len(searched(place, {name: {"ne": asked}})[0]) == 2
@@ -221,7 +221,7 @@ def test_documents_without_a_value_are_groups_of_their_own(tmp_path: Path, pool:
         own = [one for one in documents if kind == "stored" or one.id != "d5"]
         folder = index(tmp_path / kind, own, Field("level", kind, list=True), parts=3)
         site = Site(index=folder)
-        for place in (Collection.open(folder), Shards([folder]), elsewhere(pool, [folder]), site):
+        for place in (Collection.open(folder), open_shards([folder]), elsewhere(pool, [folder]), site):
             assert sorted(searched(place, group_by="level")[0]) == [f"d{n}" for n in wanted], kind
         pages, answer = list[str](), dict[str, Any](cursor="")
         while answer["cursor"] is not None:
@@ -303,7 +303,7 @@ def test_all_callers_agree_with_values_that_were_drawn(
     one = index(tmp_path / "one", documents, *fields, parts=3)
     halves = [index(tmp_path / f"half{n}", documents[n::2], *fields) for n in range(2)]
     site = Site(index=one)
-    places: list[Place] = [Collection.open(one), Shards(halves), elsewhere(pool, halves), site]
+    places: list[Place] = [Collection.open(one), open_shards(halves), elsewhere(pool, halves), site]
     for _ in range(25):
         asked = DRAWN[kind](draw)
         spelling = asked.at if kind in ("keyword", "boolean") and not declared else draw.choice(asked.spellings)
@@ -361,7 +361,7 @@ def test_a_field_that_is_not_declared_has_the_type_of_all_its_values(tmp_path: P
     ]
     halves = [index(tmp_path / f"half{n}", documents[n::2]) for n in range(2)]
     whole = index(tmp_path / "whole", documents, parts=4)
-    for place in (Collection.open(whole), Shards(halves), elsewhere(pool, halves)):
+    for place in (Collection.open(whole), open_shards(halves), elsewhere(pool, halves)):
         for name, (_, asked) in columns.items():
             for value, wanted in asked.items():
                 assert sorted(searched(place, {name: value})[0]) == [f"d{n}" for n in wanted], (name, value)

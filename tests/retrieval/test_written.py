@@ -34,14 +34,14 @@ def test_what_is_written_so_comes_first(word: str, fields: tuple[str, ...], tmp_
     info = IndexInfo(WordsInfo("standard"), None, schema=Schema((*more,)))
     others = [f"of {' and '.join([text] * times)}" for text in WORDS[word] for times in (1, 2, 5)]
     with Collection.create(tmp_path / "index", info) as collection:
-        collection.add(Document(f"a{n}", text) for n, text in enumerate(others))
-        collection.add(
+        collection.writer.add(Document(f"a{n}", text) for n, text in enumerate(others))
+        collection.writer.add(
             [Document("z1", f"a text of many words that says what {word} is"), Document("z2", f"The {word}.")]
         )
-        collection.add(Document(f"b{n}", f"other words {n}") for n in range(20))
+        collection.writer.add(Document(f"b{n}", f"other words {n}") for n in range(20))
         searcher = Searcher(collection, SearchSettings())
         for query in (word, word.upper()):
             (found,) = searcher.run([query])
             assert {one.id for one in found.results()[:2]} == {"z1", "z2"}, [one.id for one in found.results()]
-        explained = collection.explain_words(searcher.run([word])[0].words, ["z1"])["z1"]
+        explained = collection.snapshot().explain_words(searcher.run([word])[0].words, ["z1"])["z1"]
         assert word.lower() in explained and not any("\0" in term for term in explained)

@@ -128,13 +128,13 @@ def write_index(folder: Path, count: int) -> str:
                     "kind": KINDS[n % 50 == 0],
                 }
                 made.append(Document(f"d{n}", text, fields))
-            collection.add(made)
+            collection.writer.add(made)
         sound = io.BytesIO()
         with wave.open(sound, "wb") as stream:
             stream.setparams((1, 2, RATE, 0, "NONE", ""))
             stream.writeframes(bytes(_FILE_BYTES))
-        collection.add([Document("sound", "a sound", {"sound": sound.getvalue()})])
-        return f"/v1/contents/{collection.documents_of(['sound'])['sound'].fields['sound']}"
+        collection.writer.add([Document("sound", "a sound", {"sound": sound.getvalue()})])
+        return f"/v1/contents/{collection.snapshot().documents_of(['sound'])['sound'].fields['sound']}"
 
 
 KINDS = ("short", "long")

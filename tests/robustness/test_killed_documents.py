@@ -125,9 +125,10 @@ class Writer:
 def check(folder: Path, writer: Writer, other: Writer) -> None:
     """Open the index as the next writer does, and hold what is in it against what was confirmed."""
     with Collection.open(folder, write=True) as collection:
-        collection.verify()
+        collection.snapshot().verify()
         there = {
-            one.id: Said(one.text, str(one.fields["title"]), str(one.fields["kind"])) for one in collection.documents()
+            one.id: Said(one.text, str(one.fields["title"]), str(one.fields["kind"]))
+            for one in collection.snapshot().documents()
         }
     for one in (writer, other):
         unknown = {id for given in one.unconfirmed for id in given}
@@ -166,7 +167,7 @@ def test_what_is_confirmed_survives_kill_9_twenty_times_of_twenty(tmp_path: Path
     copied = copy_tower(tower, folder)
     info = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", copied.size), copied.copy, schema=SCHEMA)
     with Collection.create(folder, info) as collection:
-        collection.add([Document("first", "第一篇", {"title": "题", "kind": "a"})])
+        collection.writer.add([Document("first", "第一篇", {"title": "题", "kind": "a"})])
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     writer, other = Writer(1), Writer(2)
@@ -214,13 +215,16 @@ def change_until_killed(folder: str, start: int, confirmed: Connection) -> None:
             changed = [document(8 * number - n, times=number) for n in range(1, 4)] if number else []
             gone = [f"d{8 * number - 5}"] if number else []
             for what, work in (
-                ({one.id: one for one in [*added, *changed]}, partial(collection.add, [*added, *changed], vectors_of)),
-                (dict.fromkeys(gone), partial(collection.remove, gone)),
+                (
+                    {one.id: one for one in [*added, *changed]},
+                    partial(collection.writer.add, [*added, *changed], vectors_of),
+                ),
+                (dict.fromkeys(gone), partial(collection.writer.remove, gone)),
             ):
                 confirmed.send((number, what, False))
                 work()
                 confirmed.send((number, what, True))
-            collection.merge(None)
+            collection.writer.merge(None)
 
 
 @ONCE
@@ -250,11 +254,11 @@ def test_an_index_is_whole_wherever_its_builder_is_killed(tmp_path: Path) -> Non
             assert not there
             continue
         with Collection.open(folder, write=True) as collection:
-            collection.verify()
-            found = {one.id: replace(one, version=1) for one in collection.documents()}
+            collection.snapshot().verify()
+            found = {one.id: replace(one, version=1) for one in collection.snapshot().documents()}
             numbers = [int(id[1:]) for id in found]
-            assert len(collection.search("words", ["水稻"], 1000)[0].ids) == len(found)
-            near = collection.search("vectors", vectors_of(["水稻"]), 1000)[0]
+            assert len(collection.snapshot().search("words", ["水稻"], 1000)[0].ids) == len(found)
+            near = collection.snapshot().search("vectors", vectors_of(["水稻"]), 1000)[0]
             assert sorted(near.ids) == sorted(found) and len(numbers) == len({*numbers})
         applied = {found.get(id) == one for id, one in unknown.items()}
         assert len(applied) < 2, "half of a change was made"

@@ -88,7 +88,7 @@ def service(folder: Path, command: list[str]) -> Iterator[tuple[Started, int, Pa
         one.mkdir(parents=True)
     write_ranker(ranker)
     with Collection.create(state / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
-        collection.add([Document("a", "水稻病害"), Document("b", "老年人护理")])
+        collection.writer.add([Document("a", "水稻病害"), Document("b", "老年人护理")])
     (port,) = free_ports(1)
     text = shlex.join([sys.executable, *command[1:]])
     for old, new in (

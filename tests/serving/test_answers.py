@@ -56,9 +56,9 @@ DOCUMENTS = [
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("answers") / "index"
     with Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=SCHEMA)) as collection:
-        collection.add(DOCUMENTS[:20])
-        collection.add([*DOCUMENTS[20:], Document("gone", "水稻", {"kind": "de"})], merge=False)
-        collection.remove(["gone"])
+        collection.writer.add(DOCUMENTS[:20])
+        collection.writer.add([*DOCUMENTS[20:], Document("gone", "水稻", {"kind": "de"})], merge=False)
+        collection.writer.remove(["gone"])
     made = Site(index=folder, writable=True)
     yield made
     made.close()
@@ -90,9 +90,9 @@ def test_numbers_and_dates_are_counted_by_ranges_that_filter(tmp_path: Path) -> 
     folder = tmp_path / "index"
     schema = Schema((Field("size", "number"), Field("phone", "keyword")))
     with Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
-        collection.add(RANGED[:50])
-        collection.add(RANGED[50:], merge=False)
-        collection.remove(["r7", "r100"])
+        collection.writer.add(RANGED[:50])
+        collection.writer.add(RANGED[50:], merge=False)
+        collection.writer.remove(["r7", "r100"])
     here = Site(index=folder, writable=True)
     live = [one for one in RANGED if one.id not in ("r7", "r100")]
     rice = [one for one in live if "水稻" in one.text]
@@ -156,7 +156,7 @@ def test_a_snippet_stands_for_the_text(site: Site) -> None:
 def test_a_cursor_goes_on_in_an_index_that_has_changed(tmp_path: Path, how: dict[str, Any]) -> None:
     folder = tmp_path / "index"
     with Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=SCHEMA)) as collection:
-        collection.add(DOCUMENTS[:20])
+        collection.writer.add(DOCUMENTS[:20])
     changing = Site(index=folder, writable=True)
     try:
         whole = ids(changing.search("水稻", top_k=20, **how))

@@ -45,7 +45,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     base = tmp_path_factory.mktemp("bounds")
     info = IndexInfo(WordsInfo("standard"), None, schema=Schema((Field("title", "text", title=True),)))
     with Collection.create(base / "index", info) as collection:
-        collection.add(Document(f"d{n}", TEXT * 5, {"title": f"{TEXT} {n}", "year": n, "kind": "a"}) for n in range(50))
+        collection.writer.add(
+            Document(f"d{n}", TEXT * 5, {"title": f"{TEXT} {n}", "year": n, "kind": "a"}) for n in range(50)
+        )
     made = Site(index=base / "index", model=write_ranker(base / "model"), writable=True, search_log=base / "log")
     yield made
     made.close()

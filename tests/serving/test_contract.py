@@ -58,8 +58,8 @@ def write_index(base: Path, ranker: Optional[Path] = None) -> Path:
     schema = SCHEMA if ranker is None else replace(SCHEMA, passage_tokens=0)
     info = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", copied.size), copied.copy, schema=schema)
     with Collection.create(base / "index", replace(info, states=states)) as collection:
-        collection.add(DOCUMENTS[:50])
-        collection.add(DOCUMENTS[50:], merge=False)
+        collection.writer.add(DOCUMENTS[:50])
+        collection.writer.add(DOCUMENTS[50:], merge=False)
     return base / "index"
 
 

@@ -37,7 +37,7 @@ DOCUMENTS = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("metering") / "index"
     with Collection.create(folder, IndexInfo(WordsInfo("standard"), None)) as collection:
-        collection.add(DOCUMENTS)
+        collection.writer.add(DOCUMENTS)
     return folder
 
 
@@ -104,11 +104,11 @@ def test_words_of_additions_are_worked_out_while_others_may_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
-        collection.add(DOCUMENTS[40:50])
+        collection.writer.add(DOCUMENTS[40:50])
     site = Site(index=tmp_path / "index", writable=True)
     try:
         served = site.slots["index"].ready().collection  # type: ignore[attr-defined]
-        locked = seen(monkeypatch, adding, "postings_of", lambda *_: served._lock is not None)
+        locked = seen(monkeypatch, adding, "postings_of", lambda *_: served.writer._lock is not None)
         threads = seen(monkeypatch, adding, "postings_of", thread)
         for size in (10, 30_000):
             given = [{"id": f"new{size}", "text": "水稻 " * size}]
@@ -127,7 +127,7 @@ def test_fields_are_described_once_a_version_and_arranged_once_for_filters(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Collection.create(tmp_path / "other", IndexInfo(WordsInfo("standard"), None)) as collection:
-        collection.add([Document("a", "水稻", {"colour": "red"})])
+        collection.writer.add([Document("a", "水稻", {"colour": "red"})])
     slot = site.slots["index"]
     mine, slot.folder = slot.folder, tmp_path / "other"  # of the same generation
     assert set(site.ask("GET", "/v1/index").json()["fields"]) == {"year", "kind"}

@@ -35,7 +35,7 @@ from paddle_ranker.retrieval.fusion import Fusion, Signal
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
-from paddle_ranker.retrieval.milvus import MilvusSearch
+from paddle_ranker.retrieval.milvus import MilvusHits
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.towers import copy_tower
@@ -314,10 +314,11 @@ def test_documents_are_found_once_they_are_confirmed_and_by_other_processes_too(
     found = written.search("茶叶", by=["words"])
     assert {hit["id"] for hit in found["hits"]} == {"new/1", "d1"} and found["index"]["version"] == 2
     # the vectors are those that the index's own tower makes
-    assert other.refresh() and other.verify()
-    stored = {one.id: vector for one, vector in other.sample(100, 0)}
-    assert other.tower_folder is not None
-    own = Tower.open(other.tower_folder, for_search=True).vectors(["茶叶价格", "茶叶种植"])
+    assert other.refresh() and other.snapshot().verify()
+    stored = {one.id: vector for one, vector in other.snapshot().sample(100, 0)}
+    folder = other.snapshot().tower_folder
+    assert folder is not None
+    own = Tower.open(folder, for_search=True).vectors(["茶叶价格", "茶叶种植"])
     np.testing.assert_allclose([stored["new/1"], stored["d1"]], own, atol=1e-5)
 
     lines = Document("a\nb\n", "茶叶", {})
@@ -333,7 +334,7 @@ def test_documents_are_found_once_they_are_confirmed_and_by_other_processes_too(
     assert written.ask("GET", "/v1/documents/new/1").status_code == 404
 
     with Collection.open(index, write=True) as collection:  # another process, while this one serves
-        collection.add([Document("elsewhere", "茶叶运输")])
+        collection.writer.add([Document("elsewhere", "茶叶运输")])
         begins = SimpleNamespace(monotonic=lambda: 0.0)  # in time, whenever its thread does
         monkeypatch.setattr("paddle_ranker.serving.core.index_writing.time", begins)
         busy = written.ask("DELETE", "/v1/documents", {"ids": ["d2"]}, **{"X-Request-Timeout-Ms": "30"})
@@ -375,7 +376,7 @@ def words(tmp_path: Path) -> Iterator[Site]:
 def of_words(folder: Path, additions: Sequence[Sequence[Document]]) -> Path:
     with Collection.create(folder, IndexInfo(WordsInfo("bigram"), None)) as collection:
         for documents in additions:
-            collection.add(documents, merge=False)
+            collection.writer.add(documents, merge=False)
     return folder
 
 
@@ -637,8 +638,8 @@ def test_stages_are_counted(site: Site) -> None:
 def test_metrics_tell_the_size_of_index_and_log_and_searches_without_results(tmp_path: Path) -> None:
     folder, log = tmp_path / "index", tmp_path / "log"
     with Collection.create(folder, IndexInfo(WordsInfo("standard"), None)) as collection:
-        collection.add([Document("a", "水稻"), Document("b", "护理")])
-        collection.add([Document("c", "水稻病害")], merge=False)
+        collection.writer.add([Document("a", "水稻"), Document("b", "护理")])
+        collection.writer.add([Document("c", "水稻病害")], merge=False)
     site = Site(index=folder, search_log=log)
 
     def figures() -> dict[str, float]:
@@ -651,7 +652,7 @@ def test_metrics_tell_the_size_of_index_and_log_and_searches_without_results(tmp
     found = figures()
     assert [found[f"search_{name}"] for name in ("documents", "segments", "without_results_total")] == [3, 2, 2]
     with Collection.open(folder, write=True) as collection:  # another process, before the next search
-        collection.remove(["a", "c"])
+        collection.writer.remove(["a", "c"])
     until(lambda: (figures()["search_documents"], figures()["search_segments"]) == (1, 1))
     assert found["search_log_lost_lines"] == 0
     site.close()
@@ -747,7 +748,7 @@ def test_no_more_searches_are_begun_than_may_be_under_way(
 def test_a_tower_whose_vectors_are_of_another_size_is_refused_before_it_answers(tmp_path: Path) -> None:
     info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", 5))
     with Collection.create(tmp_path / "index", info) as collection:
-        collection.add([Document("a", "水稻")], lambda texts: np.ones((len(texts), 5), np.float32))
+        collection.writer.add([Document("a", "水稻")], lambda texts: np.ones((len(texts), 5), np.float32))
     SLOTS.load_plugins()
     options: Any = {"index": tmp_path / "index", "tower": write_tower(tmp_path / "tower")}
     config = with_tower_of_index(serve_options()(**options))
@@ -763,7 +764,7 @@ def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, mon
     copied = copy_tower(tower, tmp_path / "index")
     info = IndexInfo(WordsInfo("bigram"), VectorsInfo("faiss", copied.size), copied.copy)
     with Collection.create(tmp_path / "index", info) as collection:
-        collection.add(DOCUMENTS[:5])
+        collection.writer.add(DOCUMENTS[:5])
 
     def search(*arguments: Any) -> Any:
         widths.append(arguments[-1])
@@ -780,28 +781,34 @@ def test_milvus_is_connected_to_beside_the_event_loop_and_by_searches_of_vectors
 ) -> None:
     connected: list[threading.Thread] = []
 
-    class Milvus:
-        """Finds what there is, in place of the server, and says in which thread it was connected to."""
+    class Rows:
+        """Holds keys in place of the server, and says in which thread it was connected to."""
 
-        search = staticmethod(MilvusSearch._exactly)
+        keys = dict[int, None]()
 
-        def __init__(self, folder: Path, info: VectorsInfo):
+        def __init__(self, uri: str, name: str, size: int):
             connected.append(threading.current_thread())
 
-        def repair(self, now: object) -> None:
-            """There is nothing to repair."""
+        def put(self, keys: Any, vectors: Any) -> None:
+            self.keys.update(dict.fromkeys(keys.tolist()))
 
-        def change(self, added: object, gone: object, commit: Callable[[], None]) -> None:
-            commit()
+        def drop(self, keys: Any) -> None:
+            """Nothing is dropped."""
+
+        def finish(self) -> None:
+            """Nothing waits."""
+
+        def nearest(self, queries: Any, k: int) -> list[MilvusHits]:
+            return [MilvusHits([*self.keys], [0.0] * len(self.keys), []) for _ in queries]
 
         def close(self) -> None:
             """There is nothing to close."""
 
-    monkeypatch.setattr("paddle_ranker.retrieval.collection.MilvusSearch", Milvus)
+    monkeypatch.setattr("paddle_ranker.retrieval.milvus.MilvusRows", Rows)
     copied = copy_tower(write_tower(tmp_path / "tower"), tmp_path / "index")
     info = VectorsInfo("milvus", copied.size, uri="http://127.0.0.1:1", collection="a")
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), info, copied.copy)) as collection:
-        collection.add(DOCUMENTS[:5])
+        collection.writer.add(DOCUMENTS[:5])
     connected.clear()
     site = Site(index=tmp_path / "index", milvus_uri=info.uri)
     assert len(site.search("研究", by=["words"], where={"lang": "en"})["hits"]) == 3
@@ -814,7 +821,7 @@ def test_milvus_is_connected_to_beside_the_event_loop_and_by_searches_of_vectors
     def fail(*_: object) -> Any:
         raise RankerError("http://127.0.0.1:1: Milvus failed")
 
-    monkeypatch.setattr(Milvus, "search", staticmethod(fail))
+    monkeypatch.setattr(Rows, "nearest", fail)
     failed = site.ask("POST", "/v1/search", {"query": "研究"})
     assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
     assert "the index cannot be searched now" in failed.text and "127.0.0.1" not in failed.text
@@ -914,7 +921,7 @@ def test_mining_and_evaluation_have_the_ranker_read_what_the_servers_reads(
     with Collection.create(tmp_path / "index", info) as collection:
         for number, one in enumerate(WORDS):
             text = "".join(f"{other}的研究。" for other in [*WORDS[number:], *WORDS[:number]]) + f"水稻{one}怎样诊断。"
-            collection.add([Document(f"d{number}", text, {"title": one})])
+            collection.writer.add([Document(f"d{number}", text, {"title": one})])
     index, ranker, query = tmp_path / "index", write_ranker(tmp_path / "ranker"), "水稻怎样诊断"
     asked: list[tuple[str, str]] = []
     encode = PairEncoder.encode

@@ -15,7 +15,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.remote import Call, RemoteCollection
 from paddle_ranker.retrieval.shard_service import ShardService
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.process.worker import make_app
 from tests.serving_cases import Application, close_slots, opened_slots
@@ -64,7 +64,7 @@ def sites(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[tupl
     with ThreadPoolExecutor(8) as pool:
         transports = [Transport(pool, ShardService(folder)) for folder in folders]
         calls: list[Call] = [*transports]
-        opened, made = [Shards(folders), RemoteCollection(calls, partial=True)], list[Site]()
+        opened, made = [open_shards(folders), RemoteCollection(calls, partial=True)], list[Site]()
         for one in opened:
             monkeypatch.setattr(Collection, "open", lambda *_, one=one, **__: one)
             made.append(Site(**options))

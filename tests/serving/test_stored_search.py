@@ -49,7 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(folder: Path, ranker: Optional[Path]) -> Path:
     states = None if ranker is None else copy_ranker(ranker, folder, "float32")
     with Collection.create(folder, IndexInfo(WordsInfo("bigram"), None, states=states)) as collection:
-        collection.add(DOCUMENTS)
+        collection.writer.add(DOCUMENTS)
     return folder
 
 
@@ -144,7 +144,7 @@ def test_a_reload_takes_up_another_ranker_and_new_states(
 
     assert read.texts() and state() is None and not told()
     with Collection.open(site.config.index, write=True) as collection:
-        collection.store_states(copy_ranker(model, site.config.index, "float32"), LoadOptions(), 32)
+        collection.writer.store_states(copy_ranker(model, site.config.index, "float32"), LoadOptions(), 32)
     assert logits(site.search(QUERY)) == by_text and len(read.texts()) == len(site.search(QUERY)["hits"])
     assert site.ask("GET", "/v1/index").json()["states"] == {"used": False, "reason": reason}
     assert told() == ["the index has stored states now: reload the models to use them"]
@@ -186,7 +186,7 @@ def test_searches_by_states_share_batches_and_leave_a_full_queue(
 
     monkeypatch.setattr(served.scorer, "others", dict.fromkeys(served.scorer.others, held))
     with Collection.open(site.config.index, write=True) as collection:
-        collection.remove([LONG])
+        collection.writer.remove([LONG])
 
     async def run() -> tuple[Any, list[Any]]:
         def ask() -> asyncio.Task[Any]:

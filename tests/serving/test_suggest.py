@@ -16,6 +16,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.suggestions import TitleSuggestions
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, new_search_id
@@ -31,7 +32,9 @@ TITLES = ["Kubernetes in Action", "Kubernetes", "Docker and Kubernetes", "水稻
 def write(folder: Path, titles: bool = True) -> Path:
     schema = Schema((Field("title", "text", title=True),) if titles else ())
     with Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
-        collection.add(Document(f"d{n}", "a long text " * 20, {"title": title}) for n, title in enumerate(TITLES))
+        collection.writer.add(
+            Document(f"d{n}", "a long text " * 20, {"title": title}) for n, title in enumerate(TITLES)
+        )
     return folder
 
 
@@ -63,7 +66,7 @@ def test_titles_follow_the_index(site: Site) -> None:
     assert site.ask("DELETE", "/v1/documents", {"ids": ["new", "d0"]}).json()["removed"] == 2
     until(lambda: texts(site, "kub") == ["Kubernetes", "Docker and Kubernetes"])
     with Collection.open(site.config.index, write=True) as other:  # another process
-        other.add([Document("more", "any", {"title": "Kubeflow"})])
+        other.writer.add([Document("more", "any", {"title": "Kubeflow"})])
     until(lambda: "Kubeflow" in texts(site, "kub"))
 
 
@@ -106,10 +109,10 @@ def test_titles_alone_are_suggested_if_so_wished(tmp_path: Path) -> None:
 def test_requests_get_what_is_there_while_more_is_built(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, gate, follow = threading.Event(), threading.Event(), TitleSuggestions.follow
 
-    def held(self: TitleSuggestions, collection: Collection) -> None:
+    def held(self: TitleSuggestions, now: LocalSnapshot) -> None:
         entered.set()
         assert gate.wait(SECONDS)
-        follow(self, collection)
+        follow(self, now)
 
     monkeypatch.setattr(TitleSuggestions, "follow", held)
     monkeypatch.setattr(suggest, "_WAIT_SECONDS", 0.0)

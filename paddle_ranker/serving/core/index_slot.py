@@ -18,9 +18,9 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.searchable import LookupRequest, Searchable, ShardError, StaleSnapshot
+from paddle_ranker.retrieval.searchable import LookupRequest, Searchable, ShardError, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index
-from paddle_ranker.retrieval.vector_search import check_breadth
+from paddle_ranker.retrieval.vector_search import check_breadth, search_method
 from paddle_ranker.retrieval.work import Reserve
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
@@ -43,6 +43,7 @@ _UNKNOWN = "qzxwvkj 靁鱻"  # mistyped words, so that vocabularies and sounds a
 class ServedIndex:
     """An open index.
 
+    seen: the snapshot that a search sees; None: nothing is searched yet
     fusion: makes one list of several searchers' unless a request says how
     states: stored states, and the parts of the server's ranker that score by them
     """
@@ -54,11 +55,22 @@ class ServedIndex:
     loaded_at: float  # seconds since 1970
     synonyms: Optional[Synonyms] = None
     states: StoredScoring = field(default_factory=StoredScoring)
+    seen: Optional[Snapshot] = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that a search sees, or the newest one."""
+        return self.collection.snapshot() if self.seen is None else self.seen
+
+    @property
+    def info(self) -> IndexInfo:
+        """What index.json says of `snapshot`."""
+        return self.collection.info if self.seen is None else self.seen.info
 
     @property
     def stated(self) -> dict[str, object]:
         """What answers say of it: name, version and documents."""
-        return {"name": self.name, "version": self.collection.info.generation, "documents": len(self.collection)}
+        return {"name": self.name, "version": self.info.generation, "documents": self.info.count}
 
     @property
     def queued_rows(self) -> int:
@@ -114,20 +126,17 @@ class IndexSlot(Slot[ServedIndex]):
         """
         assert self.folder is not None
         options, collection = self.options, self.open()
-        fusion = parse_fusion(options.fusion, options.weights)
-        check_breadth(collection.info.vectors, options.ef, options.nprobe)
-        fusion.weights_of(collection.searchers)
-        collection.info.schema.weights_by(fusion.fields)
-        for name in collection.searchers:
-            if name in collection.info.vector_fields:
-                if name != VECTORS:  # whose tower has a slot
-                    collection.begin_search(LookupRequest(name, collection.tower(name).query_vectors([_PROBE]), 1))()
-            else:
-                collection.begin_search(
-                    LookupRequest(name, [_PROBE], 1)
-                )()  # loads a tokenizer, builds an index in memory
+        fusion, info, now = parse_fusion(options.fusion, options.weights), collection.info, collection.snapshot()
+        check_breadth(info.vectors, options.ef, options.nprobe)
+        fusion.weights_of(info.searchers)
+        info.schema.weights_by(fusion.fields)
+        for name in info.searchers:
+            if name not in info.vector_fields:
+                now.begin_search(LookupRequest(name, [_PROBE], 1))()  # loads a tokenizer, builds an index in memory
+            elif name != VECTORS:  # whose tower has a slot
+                now.begin_search(LookupRequest(name, now.tower(name).query_vectors([_PROBE]), 1))()
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
-        collection.read_words(ParsedQuery(_UNKNOWN), synonyms=synonyms)
+        now.read_words(ParsedQuery(_UNKNOWN), synonyms=synonyms)
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
@@ -138,7 +147,7 @@ class IndexSlot(Slot[ServedIndex]):
         index = cast(ServedIndex, model)
         for ranker in others:
             if isinstance(ranker, ServedRanker):
-                index.states.open(index.collection, ranker, self._config)
+                index.states.open(index.snapshot, ranker, self._config)
         vectors = index.collection.info.vectors
         for tower in others:
             if vectors is not None and isinstance(tower, ServedTower) and tower.model.info.size != vectors.size:
@@ -155,10 +164,10 @@ class IndexSlot(Slot[ServedIndex]):
     def describe(self) -> dict[str, object]:
         """Return what `/info` shows of an index."""
         served = self.ready()
-        collection, options = served.collection, self.options
+        info, options = served.info, self.options
         return {
             **served.stated,
-            "searchers": {name: collection.how(name, options.ef, options.nprobe) for name in collection.searchers},
+            "searchers": {name: search_method(info, name, options.ef, options.nprobe) for name in info.searchers},
             "fusion": served.fusion.method,
             "writable": options.writable,
             "loaded_at": served.loaded_at,
@@ -171,7 +180,7 @@ class IndexSlot(Slot[ServedIndex]):
             collection, info = self.model.collection, self.model.collection.info
             if isinstance(collection, Collection) and not collection.is_current:
                 with suppress(RankerError, OSError):
-                    info = collection.read_info()
+                    info = collection.index.read_info()
             found |= {"search_documents": info.count, "search_segments": len(info.segments)}
         if self.log is not None:
             found |= {"search_log_bytes": self.log.size(), "search_log_lost_lines": self.log.lost}
@@ -184,7 +193,7 @@ class IndexSlot(Slot[ServedIndex]):
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents with these ids, by id; ids of no document are left out. Call it in a thread."""
-        return self.latest().collection.documents_of(ids)
+        return self.latest().snapshot.documents_of(ids)
 
     @property
     def own(self) -> Collection:
@@ -199,7 +208,7 @@ class IndexSlot(Slot[ServedIndex]):
         served = self.ready()
         if not served.collection.is_current:
             self._refresh(served.collection)
-        return replace(served, collection=served.collection.snapshot())
+        return replace(served, seen=served.collection.snapshot())
 
     async def current(self, deadline: float) -> ServedIndex:
         """Return the index with all that was confirmed before this call, as a snapshot."""

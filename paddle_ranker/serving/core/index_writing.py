@@ -63,7 +63,7 @@ class IndexWriter:
     ) -> Added:
         """Add documents; those of an id that is there are replaced, or refused unless `replace`. Raises `Fault`."""
 
-        files = self._index.own.files.staged()
+        files = self._index.own.snapshot().files.staged()
 
         def made(collection: Collection) -> Sequence[Document]:
             nonlocal documents  # with their files' names: the next call decodes no file again
@@ -86,7 +86,7 @@ class IndexWriter:
         """
 
         def made(collection: Collection) -> Sequence[Document]:
-            there = collection.documents_of([id for id, _, _ in changes])
+            there = collection.snapshot().documents_of([id for id, _, _ in changes])
             if missing := [id for id, _, _ in changes if id not in there]:
                 raise Fault(NO_DOCUMENT, f"there is no document {listed(missing)}; nothing was changed", field="id")
             documents = []
@@ -96,11 +96,11 @@ class IndexWriter:
                 documents.append(Document(id, there[id].text if text is None else text, kept))
             return documents
 
-        return await self._add(made, self._index.own.files.staged(), deadline, reserve)
+        return await self._add(made, self._index.own.snapshot().files.staged(), deadline, reserve)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
         """Remove the documents of these ids, and return how many there were. Raises `Fault`."""
-        return await self._write(lambda collection: collection.remove(ids), deadline)
+        return await self._write(lambda collection: collection.writer.remove(ids), deadline)
 
     async def _add(
         self,
@@ -114,10 +114,10 @@ class IndexWriter:
         vectors_of = partial(self._vectors, loop, deadline)
 
         def prepare(collection: Collection) -> list[SegmentData]:
-            return collection.prepare(made(collection), files, vectors_of)
+            return collection.writer.prepare(made(collection), files, vectors_of)
 
         def add(collection: Collection) -> Added:
-            return collection.add(made(collection), vectors_of, merge=False, prepared=prepared, files=files)
+            return collection.writer.add(made(collection), vectors_of, merge=False, prepared=prepared, files=files)
 
         self._begin()
         try:
@@ -151,7 +151,7 @@ class IndexWriter:
         collection = self._index.own
 
         def write() -> R:
-            with collection.writing(deadline):
+            with collection.writer.writing(deadline):
                 return work(collection)
 
         try:
@@ -180,8 +180,8 @@ class IndexWriter:
         self._merge_waits = False
         collection = self._index.own
         try:
-            with collection.writing(time.monotonic() + _MERGE_SECONDS):
-                collection.merge()
+            with collection.writer.writing(time.monotonic() + _MERGE_SECONDS):
+                collection.writer.merge()
         except (RankerError, OSError) as error:
             _LOG.info("segments were not merged: %s", error)  # the next addition tries again
         except Exception:
@@ -205,7 +205,7 @@ def _faults() -> Iterator[None]:
 
 
 def _refuse_changes(collection: Collection, documents: Sequence[Document]) -> None:
-    there = collection.documents_of([document.id for document in documents])
+    there = collection.snapshot().documents_of([document.id for document in documents])
     changed = [one.id for one in documents if one.id in there and not alike(there[one.id], one)]
     if changed:
         raise Fault(

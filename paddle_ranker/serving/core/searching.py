@@ -24,7 +24,7 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.reading import LONGEST_QUERY, ParsedQuery
 from paddle_ranker.retrieval.search import RANK, Listing, Search, SearchSettings, chosen, run_searches
-from paddle_ranker.retrieval.searchable import Searchable, ShardError
+from paddle_ranker.retrieval.searchable import ShardError, Snapshot
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.retrieval.work import Reserve, TooLate, idle, wait_for
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
@@ -181,7 +181,7 @@ class SearchPipeline:
     def versions(self, index: ServedIndex) -> dict[str, object]:
         """Return what answers: the index and its version, and the models' folders; JSON-ready."""
         return {
-            "index": {"name": index.name, "version": index.collection.info.generation},
+            "index": {"name": index.name, "version": index.info.generation},
             "tower": None if self.tower is None else self.tower.ready().folder.name,
             "ranker": None if self.ranker is None else self.ranker.ready().folder.name,
         }
@@ -192,9 +192,9 @@ class SearchPipeline:
 
     def states_facts(self, index: ServedIndex) -> dict[str, object]:
         """Return whether the ranker uses the index's stored states; JSON-ready, nothing without states or ranker."""
-        if self.ranker is None or index.collection.info.states is None:
+        if self.ranker is None or index.info.states is None:
             return {}
-        reason = index.states.problem(index.collection)
+        reason = index.states.problem(index.info)
         return {"states": {"used": reason is None, **({} if reason is None else {"reason": reason})}}
 
     def drift_check(self, index: ServedIndex) -> DriftCheck:
@@ -218,7 +218,7 @@ class SearchPipeline:
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
         """Return the names by which this server can search an index."""
-        return tuple(name for name in index.collection.searchers if name != VECTORS or self.tower is not None)
+        return tuple(name for name in index.info.searchers if name != VECTORS or self.tower is not None)
 
     async def run(
         self, work: Callable[[asyncio.AbstractEventLoop, float], R], stated: Optional[float], reserve: Optional[Reserve]
@@ -232,7 +232,7 @@ class SearchPipeline:
         return await self.index.run(work, loop, deadline, deadline=deadline, reserve=reserve)
 
     def search(
-        self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Searchable] = None
+        self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Snapshot] = None
     ) -> FoundSearch:
         """Search, within `run`. Raises `Fault`.
 
@@ -242,12 +242,12 @@ class SearchPipeline:
         began, read, index = time.monotonic(), self._read(query.text.text), self.index.latest()
         searchers, settings = self._chosen(index, query.settings), self._settings(index, query)
 
-        def begin(now: Searchable) -> list[Search]:
+        def begin(now: Snapshot) -> list[Search]:
             return [Search(now, replace(query.text, text=read.text), searchers, settings, query.listing)]
 
         models = _QueuedModels(self, index, read, loop, began, deadline)
         try:
-            (found,) = run_searches(index.collection if now is None else now, begin, models)
+            (found,) = run_searches(index.snapshot if now is None else now, begin, models)
         except FilterError as error:
             raise Fault(UNPROCESSABLE, str(error), field="where") from error
         except (Fault, ShardError):
@@ -258,7 +258,7 @@ class SearchPipeline:
             raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
         self._note_scores(found, index, query)
         query_read = read.characters() if read.is_cut or query.is_cut else None
-        return FoundSearch(found, replace(index, collection=found.collection), query_read)
+        return FoundSearch(found, replace(index, seen=found.collection), query_read)
 
     def _read(self, text: str) -> _Read:
         """Return as much of a query as is used: what the ranker reads of it beside the shortest title."""
@@ -276,7 +276,7 @@ class SearchPipeline:
 
     def _chosen(self, index: ServedIndex, settings: SearchSettings) -> tuple[str, ...]:
         try:
-            return chosen(index.collection, settings, self.searchers(index))
+            return chosen(index.info, settings, self.searchers(index))
         except UsageError as error:
             raise Fault(UNPROCESSABLE, str(error), field="by") from error
 
@@ -314,7 +314,7 @@ class _QueuedModels:
             return asyncio.run_coroutine_threadsafe(self._vectors(texts), self._loop)
         found = Future[Vectors]()
         with idle():  # other searches go on while a model computes, or another machine
-            found.set_result(self._index.collection.tower(field).query_vectors(texts))
+            found.set_result(self._index.snapshot.tower(field).query_vectors(texts))
         return found
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:

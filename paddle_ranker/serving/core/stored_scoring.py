@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.manifest import IndexInfo
+from paddle_ranker.retrieval.searchable import Snapshot
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.stored_scores import StoredCandidates, made, split_for, stored_candidates
 from paddle_ranker.scoring.stored import StoredPairs
 from paddle_ranker.serving.core.config import ServeConfig
@@ -28,17 +29,17 @@ class StoredScoring:
         self._split: Optional[SplitRanker] = None
         self._problem = "the index had none when the models were loaded; reload the models"
 
-    def open(self, collection: Searchable, ranker: ServedRanker, config: ServeConfig) -> None:
+    def open(self, now: Snapshot, ranker: ServedRanker, config: ServeConfig) -> None:
         """Open and warm up the parts of a loaded ranker if it made the states of an index; else log why it did not.
 
         The parts get the ranker's queue, and make the states of new documents if they compute as the index's own copy
         of the ranker does.
         """
-        states, scorer = collection.info.states, ranker.scorer
+        states, scorer = now.info.states, ranker.scorer
         if states is None:
             return
         try:
-            if not isinstance(collection, Collection):
+            if not isinstance(now, LocalSnapshot):
                 raise RankerError("they are on other machines")
             split = split_for(states, ranker.model, config.batch_size)
         except RankerError as error:
@@ -51,20 +52,20 @@ class StoredScoring:
         warm_up(scorer, split.pairs(longest, title), split.pairs(short, title))
         split.encoder.truncated = truncated  # no query of a user's was cut
         if config.precision == "fp32" and config.max_seq_length is None:
-            collection.lend_states_ranker(split)
+            now.models.lend_states_ranker(split)
         self._split = split
 
-    def problem(self, collection: Searchable) -> Optional[str]:
+    def problem(self, info: IndexInfo) -> Optional[str]:
         """Return why the stored states of an index are not used; None if they are, or if there are none."""
-        states = collection.info.states
+        states = info.states
         if states is None:
             return None
         if self._split is None:
             return self._problem
         return None if made(states, self._split.states_info) else "another ranker made them; reload the models"
 
-    def candidates(self, now: Searchable, query: str, whole: Mapping[int, str]) -> Optional[StoredCandidates]:
+    def candidates(self, now: Snapshot, query: str, whole: Mapping[int, str]) -> Optional[StoredCandidates]:
         """Read the stored states of a search's candidates, see `stored_candidates`; None if none are used."""
-        if self._split is None or now.info.states is None or self.problem(now) is not None:
+        if self._split is None or now.info.states is None or self.problem(now.info) is not None:
             return None
         return stored_candidates(self._split, now, query, whole)

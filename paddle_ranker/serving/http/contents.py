@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from paddle_ranker.errors import quoted
-from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import CONTENTS, Schema
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.serving.core.faults import NO_DOCUMENT, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters
@@ -58,7 +58,7 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
         deadline, name = index.deadline(deadline_of(request)), request.path_params["name"]
         request.scope["state"]["protocol"] = "contents"
         await index.current(deadline)
-        found = await index.run(_file_of, index.own, name, deadline=deadline)
+        found = await index.run(_file_of, index.own.snapshot(), name, deadline=deadline)
         if found is None:
             raise _no_content(name)
         return _File(found[0], media_type=found[1], headers=_HEADERS)
@@ -94,10 +94,8 @@ def _no_content(name: str) -> Fault:
     return Fault(NO_DOCUMENT, f"there is no content {quoted(name)}", field="name")
 
 
-def _file_of(collection: Collection, name: str) -> Optional[tuple[Path, str]]:
+def _file_of(now: LocalSnapshot, name: str) -> Optional[tuple[Path, str]]:
     """Return the path and the media type of a file, or None if no document has one of this name."""
-    types = {
-        suffix: kind for one in collection.info.schema.files for suffix, kind in CONTENTS[one.type].media_types.items()
-    }
-    kind, path = types.get(name.partition(".")[2]), collection.files.find(name)
-    return None if kind is None or path is None or not collection.has_file(name) else (path, kind)
+    types = {suffix: kind for one in now.info.schema.files for suffix, kind in CONTENTS[one.type].media_types.items()}
+    kind, path = types.get(name.partition(".")[2]), now.files.find(name)
+    return None if kind is None or path is None or not now.has_file(name) else (path, kind)

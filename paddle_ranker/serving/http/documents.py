@@ -167,7 +167,7 @@ class DocumentRoutes:
         request.scope["state"]["protocol"] = "documents"
         served = await self._index.current(deadline)
         found = await self._index.run(
-            served.collection.documents_of, [id], deadline=deadline, reserve=reserve_of(request)
+            served.snapshot.documents_of, [id], deadline=deadline, reserve=reserve_of(request)
         )
         document = found.get(id)
         if document is None:

@@ -23,10 +23,10 @@ from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import UsageError, listed, quoted
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, places_of
 from paddle_ranker.lexical.highlights import Highlight as SharedPart
-from paddle_ranker.retrieval.collection import WORDS
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError, no_field
 from paddle_ranker.retrieval.fusion import FUSIONS, TITLE
+from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
@@ -39,7 +39,7 @@ from paddle_ranker.retrieval.search import (
     SortedPosition,
     unpack_position,
 )
-from paddle_ranker.retrieval.searchable import Searchable, StaleSnapshot
+from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.sorting import MOST_SORTED
 from paddle_ranker.retrieval.values import STORED
 from paddle_ranker.retrieval.words import single_token
@@ -189,13 +189,13 @@ class SearchRoutes:
         """Search; return what was found, the answer, and the line for the log, if there is one."""
         self._pipeline.index.latest()  # others may have added documents with more fields
         query = self._query(asked)
-        now: Optional[Searchable] = None
+        now: Optional[Snapshot] = None
         while True:
             found = self._pipeline.search(query, loop, deadline, now)
             try:
                 return found, *self._written(asked, found)
             except StaleSnapshot as error:  # shards have changed since
-                now = error.collection
+                now = error.snapshot
 
     def _written(self, asked: SearchRequest, found: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
         hits, dropped = hits_of(asked, found.search)
@@ -231,17 +231,17 @@ class SearchRoutes:
         return answer(request, to_json(content), "application/json")
 
     async def _fields_of(self, served: ServedIndex, deadline: float) -> dict[str, Any]:
-        version = served.folder, served.loaded_at, served.collection.info.generation
+        version = served.folder, served.loaded_at, served.info.generation
         if self._fields[0] != version:
-            self._fields = version, await self._pipeline.index.run(self._facts, served.collection, deadline=deadline)
+            self._fields = version, await self._pipeline.index.run(self._facts, served.snapshot, deadline=deadline)
         return self._fields[1]
 
-    def _facts(self, collection: Searchable) -> dict[str, Any]:
+    def _facts(self, now: Snapshot) -> dict[str, Any]:
         while True:
             try:
-                return {**_fields(collection), "suggest": is_suggesting(collection, self._pipeline.index.options)}
+                return {**_fields(now), "suggest": is_suggesting(now, self._pipeline.index.options)}
             except StaleSnapshot as error:  # a shard fails: the others go on
-                collection = error.collection
+                now = error.snapshot
 
     def _query(self, asked: SearchRequest) -> Query:
         limits, options = self._pipeline.index.limits, self._pipeline.index.options
@@ -578,15 +578,15 @@ def _of_address(given: QueryParams) -> SearchRequest:
     return asked
 
 
-def _fields(collection: Searchable) -> dict[str, Any]:
+def _fields(now: Snapshot) -> dict[str, Any]:
     """Return `fields`, what filters can ask for, and `facets`, the names of those whose values are worth counting.
 
     These have few values, or numbers or dates; texts and ids are left out.
     """
     found, facets = dict[str, dict[str, Any]](), list[str]()
-    schema = collection.info.schema
+    schema = now.info.schema
     files, texts = {one.name for one in schema.files}, {one.name for one in schema.words}
-    for name, sample in collection.field_values(_VALUE_BYTES).items():
+    for name, sample in now.field_values(_VALUE_BYTES).items():
         if name in files or (sample.are_all and not sample.values):
             continue  # it is a file's name; or no document has it any more
         found[name] = {"type": _NAMES[sample.type]}
@@ -594,14 +594,14 @@ def _fields(collection: Searchable) -> dict[str, Any]:
             found[name]["list"] = True
         if sample.type == "keyword" and sample.are_all and 1 < len(sample.values) <= _MOST_VALUES:
             found[name]["values"] = [one.of for one in sorted(sample.values, key=lambda one: one.order)]
-        scale = None if name in texts else collection.scale(name).scale
+        scale = None if name in texts else now.scale(name).scale
         if scale is not None:
             found[name]["min"], found[name]["max"] = scale.ends
         if sample.type == "number":
             are_whole = sample.are_all and all(isinstance(one.json(), int) for one in sample.values)
             are_whole = are_whole if scale is None else bool((scale.positions % 1 == 0).all())
             found[name]["type"] = "integer" if are_whole else "number"
-        if name not in texts and _is_facet(len(sample.values) if sample.are_all else None, scale, len(collection)):
+        if name not in texts and _is_facet(len(sample.values) if sample.are_all else None, scale, len(now)):
             facets.append(name)
     return {"fields": found, "facets": facets}
 

@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute
 from typing_extensions import TypedDict
 
 from paddle_ranker.lexical.analyser import Analyser
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.searchable import Snapshot
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.suggestions import LONGEST, Completions, TitleSuggestions, suggested_field
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
@@ -133,20 +133,20 @@ class Suggester:
             if not is_behind or self._following is None or self._following.done() or left <= 0:
                 break
             await asyncio.wait([asyncio.wrap_future(self._following)], timeout=left)
-            if not isinstance(served.collection, Collection):
+            if not isinstance(served.snapshot, LocalSnapshot):
                 break  # of shards elsewhere no titles are known
 
     def _follow(self, done: Future[None]) -> None:
         problem = ""
         try:
             served = self._index.ready()
-            collection = self._index.latest().collection
-            version = served.loaded_at, collection.info.generation
-            if version != self._version and isinstance(collection, Collection):
-                self._titles.follow(collection)
+            now = self._index.latest().snapshot
+            version = served.loaded_at, now.info.generation
+            if version != self._version and isinstance(now, LocalSnapshot):
+                self._titles.follow(now)
             self._version = version
             if self._clicked is not None and self._clicked.read():
-                self._queries = self._clicked.completions(collection.info.schema.analyser)
+                self._queries = self._clicked.completions(now.info.schema.analyser)
         except Exception as error:  # such as a damaged segment; it is tried again later
             problem = f"{type(error).__name__}: {error}"
         if problem and problem != self._problem:
@@ -164,12 +164,12 @@ class Suggester:
 
 
 def _version_of(served: ServedIndex) -> tuple[float, int]:
-    return served.loaded_at, served.collection.info.generation
+    return served.loaded_at, served.info.generation
 
 
-def is_suggesting(collection: Searchable, options: IndexSlotOptions) -> bool:
+def is_suggesting(now: Snapshot, options: IndexSlotOptions) -> bool:
     """Return whether a server has titles to suggest, or may have queries."""
-    has_titles = isinstance(collection, Collection) and suggested_field(collection) is not None
+    has_titles = isinstance(now, LocalSnapshot) and suggested_field(now) is not None
     return has_titles or bool(options.search_log and options.suggest_after)
 
 

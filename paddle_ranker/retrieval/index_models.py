@@ -1,0 +1,78 @@
+"""The copies of models in an index folder: towers, and the ranker that makes stored states."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, RankerStates
+from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
+from paddle_ranker.storage.untrusted import own_folder
+
+if TYPE_CHECKING:
+    from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+_DEFAULTS = LoadOptions()
+
+
+class IndexModels:
+    """Copies of models in an index folder, each opened when it is first needed. Thread-safe.
+
+    Args:
+        folder: which has the copies.
+    """
+
+    def __init__(self, folder: Path):
+        self._root = folder
+        self._towers: dict[str, FieldTower] = {}  # by vector field
+        self._ranker: Optional[SplitRanker] = None
+        self._opening = threading.Lock()
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of the copy of a model; raises `CheckpointError` if it names anything outside itself."""
+        return own_folder(self._root, name)
+
+    def tower(self, info: IndexInfo, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> FieldTower:
+        """Return the tower of a vector field; raises `UsageError` if there is none.
+
+        options, batch_size: how it is opened, if it is not open yet
+        """
+        with self._opening:
+            if field not in self._towers:
+                copied = info.vector_fields[field].tower
+                if copied is None:
+                    raise UsageError(
+                        f"{self._root}: has no tower that makes vectors of queries: search by words, or give vectors"
+                    )
+                kind = TEXT if field == VECTORS else info.schema.field(field).type
+                open_tower = CONTENTS[kind].open_tower
+                assert open_tower is not None  # as the manifest was checked
+                self._towers[field] = open_tower(self.folder(copied.folder), options, batch_size)
+            return self._towers[field]
+
+    def states_ranker(
+        self, states: RankerStates, options: LoadOptions = _DEFAULTS, batch_size: int = 256
+    ) -> SplitRanker:
+        """Return the ranker that makes the states of new documents; options as of `tower`."""
+        from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+        with self._opening:
+            if self._ranker is None:
+                self._ranker = SplitRanker.open(self.folder(states.folder), options, batch_size)
+            return self._ranker
+
+    def lend_states_ranker(self, ranker: SplitRanker) -> None:
+        """Make the states of new documents by an open ranker in place of the index's own copy of it."""
+        self._ranker = ranker
+
+    def write_states(self, target: Path, documents: Iterable[Document], info: IndexInfo) -> None:
+        """Write the states of a segment's documents into its folder."""
+        from paddle_ranker.retrieval.states import write_states
+
+        assert info.states is not None
+        write_states(target, documents, info.schema, self.states_ranker(info.states), info.states.dtype)

@@ -1,0 +1,84 @@
+"""The documents of a snapshot that match a query: how many, their facets, and the first of them by fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker.array_types import Booleans
+from paddle_ranker.retrieval.facets import Counts, Facets, FieldScale, Wanted, facets_of
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.generation import Generation
+from paddle_ranker.retrieval.sorting import SortedDocument, first_of_segment, merged, sort_keys
+from paddle_ranker.retrieval.values import TYPES
+from paddle_ranker.retrieval.work import checked
+
+FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
+
+
+class Matches:
+    """Documents of a generation that match a query.
+
+    Args:
+        now: the generation.
+        masks: for each of its segments, which documents these are, `[documents] bool`.
+    """
+
+    def __init__(self, now: Generation, masks: list[Booleans]):
+        self._now, self._masks = now, masks
+
+    def count(self, where: Optional[Filter]) -> int:
+        """Return how many of the documents meet a filter."""
+        return sum(int(np.count_nonzero(mask)) for mask in self._meeting(where))
+
+    def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]:
+        """Count the values of fields among the documents that meet each field's filter; of lists each item.
+
+        Returns counts by value as JSON, the most frequent first. Numbers, and dates, of which there are many values,
+        are counted by ranges in their order, each a condition that `Filter.of` takes. Raises `UsageError` for a field
+        with too many values.
+        """
+        typed = {name: Wanted(self._now.type_of(name), where) for name, where in wanted.items()}
+        return facets_of(typed, lambda: [self.scales(typed)], lambda others: [self.values(others)])
+
+    def scales(self, wanted: Facets) -> dict[str, FieldScale]:
+        """Return the numbers or dates that the documents have in fields; see `facets`."""
+        return {
+            name: self._now.scaled(name, type, self._meeting(where), FACET_BYTES)
+            for name, (type, where) in wanted.items()
+        }
+
+    def values(self, wanted: Facets) -> dict[str, Counts]:
+        """Count the values of fields; see `facets`."""
+        found = dict[str, Counts]()
+        for name, (type, where) in wanted.items():
+            counts = found[name] = Counts()
+            for part, mask in zip(self._now.parts, self._meeting(where)):
+                counted = part.segment.value_counts(name, mask).tolist()
+                for value, count in checked(zip(part.segment.values_of(name), counted)):
+                    items = {one.key: one for one in TYPES[type].values(value)} if count else {}
+                    counts.update(dict.fromkeys(items.values(), count))
+        return found
+
+    def first(
+        self,
+        sort: Sequence[str],
+        count: int,
+        after: Optional[SortedDocument] = None,
+        where: Optional[Filter] = None,
+        types: Sequence[str] = (),
+    ) -> list[SortedDocument]:
+        """Return the first `count` documents that meet a filter, in the order of fields.
+
+        sort: the fields, `-year` for the highest first
+        after: only documents behind this one
+        types: of the fields in the shards of which this is one
+        """
+        keys = sort_keys(sort, types or self._now.type_of)
+        each = zip(self._now.parts, self._meeting(where))
+        return merged([first_of_segment(part.segment, mask, keys, after, count) for part, mask in each], keys, count)
+
+    def _meeting(self, where: Optional[Filter]) -> list[Booleans]:
+        return [mask & own for mask, own in zip(self._masks, self._now.allowed(where) or self._masks)]

@@ -1,0 +1,381 @@
+"""A snapshot of an index folder: the documents of one generation, and what a search reads of them."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, reduce
+from pathlib import Path
+from types import MappingProxyType
+from typing import Optional, Union
+
+import numpy as np
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
+from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.retrieval.adding import checked_vectors
+from paddle_ranker.retrieval.contents import ContentFiles
+from paddle_ranker.retrieval.facets import FieldSample, FieldScale
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.generation import Generation, Part, Place
+from paddle_ranker.retrieval.index_models import IndexModels
+from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
+from paddle_ranker.retrieval.matches import FACET_BYTES, Matches
+from paddle_ranker.retrieval.milvus import MilvusSearch
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.schema import FieldTower
+from paddle_ranker.retrieval.searchable import LookupRequest, phrase_filter_of
+from paddle_ranker.retrieval.values import Value
+from paddle_ranker.retrieval.vector_search import check_breadth
+from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals
+from paddle_ranker.retrieval.work import check, checked, reserve
+from paddle_ranker.scoring.stored import TextStates, TitleStates, joined
+
+_AS_BUILT: Mapping[str, float] = MappingProxyType({})
+_NO_TYPES: Mapping[str, str] = MappingProxyType({})
+_HELD = 3  # times the bytes of documents, while they are read and answered with
+
+
+class LocalSnapshot:
+    """The documents of an index folder at one time; it never changes, whatever is added and removed meanwhile.
+
+    Attributes: `models`, the index's copies of its towers and of its ranker; `files`, those that documents have in
+    fields; `milvus`, which searches the vectors, None if the folder's own indexes do.
+
+    Any number of threads may search at once.
+    """
+
+    shards: Optional[Mapping[str, int]] = None  # how many shards elsewhere were searched: a folder has none
+
+    def __init__(
+        self, generation: Generation, folders: Sequence[Path], models: IndexModels, milvus: Optional[MilvusSearch]
+    ):
+        self._generation, self.models, self.milvus = generation, models, milvus
+        self.files = ContentFiles(*folders)
+        self._folder = folders[0]
+
+    @property
+    def generation(self) -> Generation:
+        """The segments that are searched; raises `CheckpointError` if their files were cut short."""
+        for part in self._generation.parts:
+            part.segment.require_held()
+        return self._generation
+
+    @property
+    def info(self) -> IndexInfo:
+        return self._generation.info
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of the documents' fields."""
+        return self._generation.fields
+
+    @property
+    def parts(self) -> list[Part]:
+        """The segments, with the documents there that are not removed."""
+        return self.generation.parts
+
+    @property
+    def tower_folder(self) -> Optional[Path]:
+        """The folder of the tower of whole documents; None without vectors, or if they were made elsewhere."""
+        return None if self.info.tower is None else self.models.folder(self.info.tower.folder)
+
+    def __len__(self) -> int:
+        return self.info.count
+
+    def tower(self, field: str) -> FieldTower:
+        """Return the index's copy of the tower of a vector field, which is opened when it is first needed."""
+        return self.models.tower(self.info, field)
+
+    def count(self, where: Filter) -> int:
+        """Return how many documents meet a filter."""
+        return sum(int(np.count_nonzero(mask)) for mask in self.generation.allowed(where) or ())
+
+    def type_of(self, field: str) -> str:
+        """Return the type of a field's values, a name in `values.TYPES`."""
+        return self.generation.type_of(field)
+
+    def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
+        """Return the values that documents have in each field.
+
+        A segment with more than `most` bytes of a field's values gives one of them, which may be a removed document's.
+
+        types: of fields in the shards of which this is one
+        """
+        now, found = self.generation, dict[str, FieldSample]()
+        for name in self.fields:
+            type = types.get(name) or now.type_of(name)
+            some = [part.segment.some_values(name, most, part.live) for part in now.parts]
+            found[name] = FieldSample.of(type, [value for values, _ in some for value in values])
+            if not all(are_all for _, are_all in some):
+                found[name] = found[name]._replace(are_all=False)
+        return found
+
+    def search(
+        self,
+        by: str,
+        queries: Union[Sequence[Asked], Vectors],
+        top_k: int,
+        where: Optional[Filter] = None,
+        ef: Optional[int] = None,
+        nprobe: Optional[int] = None,
+        fields: Mapping[str, float] = _AS_BUILT,
+        phrase_filter: Optional[ParsedQuery] = None,
+        titles: bool = False,
+    ) -> list[Hits]:
+        """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order.
+
+        by: one of `searchers`: vector fields take vectors, `[n, size]` float32, all others take texts
+        where: only documents whose fields meet it
+        ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
+        fields: other weights of some fields, for words
+        phrase_filter: only documents with its phrases and nothing that it excludes; see `phrase_filter` below
+        titles: find by words up to `top_k` documents more, those whose whole title is the query, and name them
+        """
+        refuse_text(queries, "queries", *ASKED)
+        now = self.generation
+        if by not in (names := self.info.searchers):
+            raise UsageError(f"{self._folder}: cannot be searched by {quoted(by)}, only by {listed(names)}")
+        allowed, kept = now.allowed(where), None if phrase_filter is None else now.kept(phrase_filter)
+        if kept is not None:
+            allowed = kept if allowed is None else [one & other for one, other in zip(allowed, kept)]
+        if by == WORDS:
+            words = now.words_by(fields, _totals_of(queries))
+            assert words is not None
+            with now.reading():
+                found = [words.search(query, top_k, allowed) for query in queries]
+                if not titles:
+                    return now.hits(found)
+                pairs = zip(queries, found)
+                return [now.hits_with_titles(words, query, top_k, allowed, *own) for query, own in pairs]
+        if by not in now.info.vector_fields:
+            return now.search_other(by, [str(query) for query in queries], top_k, allowed)
+        info = now.info.vector_fields[by].info
+        breadth = check_breadth(info, ef, nprobe)
+        vectors = checked_vectors(np.asarray(queries), None, info)
+        with now.reading():
+            if self.milvus is not None and by == VECTORS:
+                return now.hits(self.milvus.search(now, vectors, top_k, allowed))
+            return now.search_vectors(by, vectors, top_k, allowed, breadth)
+
+    def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]:
+        """Return a function that searches as `search` does."""
+        return partial(self.search, *asked)
+
+    def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
+        """Return which of some documents have stored states of at most `most` tokens, and the states.
+
+        The documents are places in `ids`; the states are in the order of the places.
+        """
+        refuse_text(ids, "ids")
+        now, found, rows, tokens = self.generation, list[int](), list[tuple[TitleStates, list[int]]](), 0
+        places = now.find(ids)
+        for number, part in enumerate(now.parts):
+            own = [(n, places[id].row) for n, id in enumerate(ids) if id in places and places[id].part == number]
+            if part.segment.states is not None and own:
+                lengths = part.segment.states.lengths_of([row for _, row in own]).tolist()
+                fitting = [one for one, length in zip(own, lengths) if 0 < length <= most]
+                found += [place for place, _ in fitting]
+                rows.append((part.segment.states, [row for _, row in fitting]))
+                tokens += sum(length for length in lengths if length <= most)
+        if not found:
+            return [], None
+        numbers = tokens * (rows[0][0].info.width + rows[0][0].info.matches)
+        check()
+        reserve(numbers * np.dtype(np.float32).itemsize)
+        with now.reading():
+            return found, reduce(joined, (states.take(own) for states, own in rows))
+
+    def read_words(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
+        """Return a query with what its words may stand for among those of the documents; see `Reader.read`."""
+        words = self.generation.words
+        if words is None or words.reader is None:
+            return WordQuery(query.text, query.text)
+        return words.reader.read(query, prefix, synonyms)
+
+    def better_spelled(self, query: WordQuery) -> Optional[str]:
+        """Return a query with frequent words in place of very rare ones that look or sound alike, None without any."""
+        words = self.generation.words
+        return None if words is None or words.reader is None else words.reader.better(query)
+
+    def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
+        """Return a query with those of its phrases that documents must have; None: it restricts nothing.
+
+        A phrase that no document has, or none with those before, is not required. A document has a phrase if a searched
+        field has it word for word, whatever the cases, widths and spaces.
+        """
+        return phrase_filter_of(query, self.generation.found_phrases(query.phrases) if query.phrases else ())
+
+    def words_given(self, query: WordQuery) -> dict[str, str]:
+        """Map each token of a correction or a synonym to the part of the query that it stands for."""
+        words = self.generation.words
+        return {} if words is None else words.given_of(query)
+
+    def word_weights(self, query: Asked) -> dict[str, float]:
+        """Return how much each token of a query counts by words, by token; nothing without words."""
+        words = self.generation.words
+        return {} if words is None else words.weights_of(query)
+
+    def values(self, field: str, ids: Sequence[str], type: str = "") -> list[tuple[Value, ...]]:
+        """Return a field's values of the documents with these ids: those of a list, or one; nothing for none.
+
+        type: of the field in the shards of which this is one
+        """
+        refuse_text(ids, "ids")
+        now = self.generation
+        places, type = now.find(ids), type or now.type_of(field)
+        return [
+            now.parts[place.part].segment.value(field, type, place.row) if (place := places.get(id)) is not None else ()
+            for id in ids
+        ]
+
+    def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> Matches:
+        """Return the documents that share a word with a query; None: all documents.
+
+        phrase_filter: as of `search`
+
+        Raises `UsageError` for a query of an index without words.
+        """
+        now = self.generation
+        if query is None:
+            masks = [part.mask for part in now.parts]
+        elif now.words is None:
+            raise UsageError(f"{self._folder}: has no words")
+        else:
+            masks = now.words.matching(query)
+        kept = None if phrase_filter is None else now.kept(phrase_filter)
+        return Matches(now, masks if kept is None else [mask & own for mask, own in zip(masks, kept)])
+
+    def scale(self, field: str, type: str = "") -> FieldScale:
+        """Return the numbers or dates that live documents have in a field; `type` as of `values`.
+
+        Values of more than a megabyte in a segment are not looked at.
+        """
+        now = self.generation
+        is_large = any(part.segment.bytes_of(field) > FACET_BYTES for part in now.parts)
+        masks = [part.mask for part in now.parts]
+        return (
+            FieldScale(None, is_large=True)
+            if is_large
+            else now.scaled(field, type or now.type_of(field), masks, FACET_BYTES)
+        )
+
+    def after(self, id: Optional[str], count: int) -> list[Document]:
+        """Return the documents after an id (None: the first ones) in an order that no change moves.
+
+        It is that of the ids' hashes, equal ones by id. So whoever goes on after the last id of a page sees each
+        document that stays exactly once, also if that id was removed, and whatever segments and shards it moves to.
+        """
+        now, key = self.generation, None if id is None else (int(text_hashes([id])[0]), id)
+        each = [part.segment.by_hash(key, part.live, count) for part in now.parts]
+        numbered = ([(*one, number) for one in own] for number, own in enumerate(each))
+        places = [Place(number, row) for _, _, row, number in itertools.islice(heapq.merge(*numbered), count)]
+        size = sum(now.parts[place.part].segment.document_bytes([place.row]) for place in places)
+        reserve(_HELD * size)
+        return [now.at(place) for place in checked(places)]
+
+    def explain_words(
+        self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
+    ) -> dict[str, dict[str, float]]:
+        """Return, by id, what each token of a query adds to a document's score by words, by token.
+
+        Documents that are not here are left out; without words, nothing adds anything.
+        """
+        refuse_text(ids, "ids")
+        now, found = self.generation, dict[str, dict[str, float]]()
+        words, places = now.words_by(fields, _totals_of([query])), now.find(ids)
+        for part in sorted({place.part for place in places.values()}):
+            own = [id for id, place in places.items() if place.part == part]
+            rows = [places[id].row for id in own]
+            found.update(zip(own, words.explain(query, part, rows) if words else [{}] * len(own)))
+        return found
+
+    def document(self, id: str) -> Document:
+        """Return the document with this id; raises `KeyError` if there is none."""
+        return self.documents_of([id])[id]
+
+    def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
+        """Return the documents with these ids, by id; an id that no document has is left out."""
+        return dict(self.each(ids, keep=True))
+
+    def each(self, ids: Sequence[str], *, keep: bool = False) -> Iterator[tuple[str, Document]]:
+        """Yield the documents with these ids, one after the other; an id that no document has is left out.
+
+        keep: the caller keeps them all, which counts as memory
+        """
+        refuse_text(ids, "ids")
+        now = self.generation
+        places = now.find(ids)
+        rows: dict[int, list[int]] = {}
+        for place in places.values():
+            rows.setdefault(place.part, []).append(place.row)
+        size = sum(now.parts[part].segment.document_bytes(own) for part, own in rows.items())
+        reserve(_HELD * size if keep else 0)
+        for id, place in checked(places.items()):
+            yield id, now.at(place)
+
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Return those of some ids that no document has, each once, in their order."""
+        refuse_text(ids, "ids")
+        asked = list(dict.fromkeys(ids))
+        found = self.generation.find(asked)
+        return [id for id in asked if id not in found]
+
+    def sample(self, count: int, seed: int, *, removed: bool = False) -> list[tuple[Document, Vectors]]:
+        """Return some documents, drawn without repetition, and the vector of each, `[size]`.
+
+        removed: of those that are removed, as long as their segments are not merged
+        """
+        now, drawn = self.generation, []
+        live = np.concatenate(
+            [part.first + np.flatnonzero(part.mask != removed) for part in now.parts] or [np.empty(0, int)]
+        )
+        numbers = np.random.default_rng(seed).choice(live, min(count, len(live)), replace=False)
+        for place in now.places(numbers):
+            own = now.parts[place.part].segment.vectors.get(VECTORS)
+            drawn.append(
+                (now.at(place), np.empty(0, np.float32) if own is None else own.stored.rows(own.rows(place.row)[:1])[0])
+            )
+        return drawn
+
+    def search_exactly(self, vectors: Vectors, top_k: int, where: Optional[Filter] = None) -> list[Hits]:
+        """Return what `search` by vectors would find if it compared every vector, whatever index there is."""
+        now = self.generation
+        return now.search_vectors(VECTORS, vectors, top_k, now.allowed(where), exactly=True)
+
+    def verify(self) -> tuple[int, int]:
+        """Read all that index.json names; return the number of files and their bytes.
+
+        Raises `CheckpointError` for a file that is missing or not as it was written.
+        """
+        found = [part.segment.verify() for part in self.generation.parts]
+        found += [(1, len(self.files.read(name))) for name in sorted(self.file_names())]
+        return sum(files for files, _ in found), sum(size for _, size in found)
+
+    def file_names(self) -> set[str]:
+        """Return the names of the files that documents have."""
+        names = set[str]()
+        for field in self.info.schema.files:
+            for part in self.generation.parts:
+                for value in part.segment.some_values(field.name, sys.maxsize, part.live)[0]:
+                    names.update(map(str, value if isinstance(value, list) else [value]))
+        return names
+
+    def has_file(self, name: str) -> bool:
+        """Return whether a document has a file of this name."""
+        fields = [field.name for field in self.info.schema.files if field.name in self.fields]
+        return any(self.count(Filter.of({field: name})) for field in fields)
+
+    def documents(self) -> Iterator[Document]:
+        """Return an iterator over all documents, in their order."""
+        return self.generation.documents()
+
+
+def _totals_of(queries: Union[Sequence[Asked], Vectors]) -> Optional[Totals]:
+    """Return the totals that queries are to be scored with; None: those of the collection itself."""
+    first = queries[0] if len(queries) else None
+    return first.totals if isinstance(first, CountedQuery) else None

@@ -1,0 +1,349 @@
+"""Changes of an index folder: documents are added, replaced and removed, segments merged.
+
+Each change makes new segments, or files with removed rows, and then replaces `index.json`. Whatever is killed before
+that has changed nothing; the next writer deletes its files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+
+from paddle_ranker.array_types import Booleans
+from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.errors import RankerError, UsageError, checked_items, refuse_text
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import TOWER, identify
+from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf
+from paddle_ranker.retrieval.contents import StagedFiles
+from paddle_ranker.retrieval.generation import Part, Place
+from paddle_ranker.retrieval.index_folder import Lock, delete
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.latest import LatestSnapshot
+from paddle_ranker.retrieval.manifest import VECTORS, RankerStates, SegmentInfo
+from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
+from paddle_ranker.retrieval.segments import Segment, SegmentData
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.vector_search import index_writers
+from paddle_ranker.storage.atomic import new_file, remove_unfinished
+from paddle_ranker.storage.untrusted import inside
+
+MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
+_LOOKED_UP = 100  # most files that are looked up one by one
+
+
+class CollectionWriter:
+    """Changes the documents of an index folder: one process at a time, and one of its threads.
+
+    Args:
+        latest: the newest snapshot, which each change replaces.
+        lock: of the folders, kept until `close`; without one, only `writing` opens the folder for writing.
+
+    A change raises `UsageError` while the folder is open for reading.
+    """
+
+    def __init__(self, latest: LatestSnapshot, lock: Optional[Lock] = None):
+        self._latest, self._index = latest, latest.index
+        self._numbers = itertools.count(1)  # of new segments
+        self._lock = lock  # keeps other processes from writing, `latest.changing` this one's other threads
+        self._keeps_lock = lock is not None  # until `close`; else while there are `_threads`
+        self._threads = 0  # in `writing`
+        self._taking = threading.Lock()  # guards `_lock` and `_threads`
+        if lock is not None:
+            self._begin()
+
+    @property
+    def _snapshot(self) -> LocalSnapshot:
+        return self._latest.snapshot
+
+    def close(self) -> None:
+        """Let other processes write."""
+        if self._keeps_lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @contextmanager
+    def writing(self, until: float) -> Iterator[None]:
+        """Open for writing for a while, and let other processes write again afterwards; several threads may.
+
+        until: time on `time.monotonic()`'s clock up to which another process's end is waited for; raises `RankerError`,
+            as where another index, or none, is in the folder by now
+        """
+        with self._taking:
+            if self._lock is None:
+                self._index.read_info()  # before a lock is put into a folder that is none
+                self._lock = self._index.lock(until)
+                try:
+                    self._latest.refresh()
+                    if self._index.read_info() != self._latest.info:
+                        raise RankerError(
+                            f"{self._index.folder}: another index is there now; open it before it is changed"
+                        )
+                    self._begin()
+                except BaseException:
+                    self._let_go()
+                    raise
+            self._threads += 1
+        try:
+            yield
+        finally:
+            with self._taking:
+                self._threads -= 1
+                if not self._threads and not self._keeps_lock:
+                    self._let_go()
+
+    def add(
+        self,
+        documents: Iterable[Document],
+        vectors_of: Optional[VectorsOf] = None,
+        *,
+        merge: bool = True,
+        prepared: Sequence[SegmentData] = (),
+        files: Optional[StagedFiles] = None,
+    ) -> Added:
+        """Add documents, or replace those of the same id; durable when it returns, and nothing is added if it raises.
+
+        A replaced document goes to the end of the order, its version counts up. Documents that are there as given are
+        left as they are, and vectors of texts that are there are not computed again.
+
+        vectors_of: returns the vectors of texts, `[n, size]`, where the index has vectors (default: its own tower)
+        merge: merge small segments before it returns; else call `merge` soon, which may be in another thread
+        prepared: what `prepare` returned for these documents
+        files: has their files, from `prepare` on; whoever opened it closes it
+        """
+        refuse_text(documents, "documents", Document)
+        return self._add(documents, vectors_of, merge, prepared=prepared, files=files)
+
+    def prepare(
+        self, documents: Sequence[Document], files: StagedFiles, vectors_of: Optional[VectorsOf] = None
+    ) -> list[SegmentData]:
+        """Work out words and vectors of documents, for `add`; others may write meanwhile."""
+        refuse_text(documents, "documents", Document)
+        return self._addition(vectors_of, files).prepare(documents)
+
+    def _addition(
+        self,
+        vectors_of: Optional[VectorsOf],
+        files: StagedFiles,
+        unfinished: Optional[Unfinished] = None,
+        prepared: Sequence[SegmentData] = (),
+    ) -> Addition:
+        now = self._snapshot
+        vectors_of = vectors_of or (lambda texts: now.tower(VECTORS).vectors(texts))
+        write_states = None if now.info.states is None else partial(now.models.write_states, info=now.info)
+        given = vectors_of, self._cutter, files, now.tower, unfinished, prepared, write_states
+        return Addition(self._index.folders, self._new_segment, now.generation, *given)
+
+    def add_rows(
+        self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None, *, sync: bool = False
+    ) -> Added:
+        """Add the rows of a file as `add` does; `sync`: and remove the documents that are not among them.
+
+        A row without an id is the document that has its text already, also in this file, with its fields unless the row
+        has some; if there is none, it gets the next free number as its id.
+        """
+        refuse_text(rows, "rows", DocumentRow)
+        return self._add(rows, vectors_of, True, sync)
+
+    def _add(
+        self,
+        rows: Iterable[Union[Document, DocumentRow]],
+        vectors_of: Optional[VectorsOf],
+        merge: bool,
+        sync: bool = False,
+        prepared: Sequence[SegmentData] = (),
+        files: Optional[StagedFiles] = None,
+    ) -> Added:
+        with self._changing(), ExitStack() as ends:
+            staged = ends.enter_context(self._snapshot.files.staged()) if files is None else files
+            unfinished = Unfinished(self._index.folders, self._latest.info.schema)
+            addition = self._addition(vectors_of, staged, unfinished, prepared)
+            added = addition.run(checked_items(rows, "documents", Document, DocumentRow))
+            ends.callback(self._forget_files, staged.names)  # of those that are published, if documents lack them
+            staged.publish()
+            removed = [*addition.replaced, *(addition.absent if sync else ())]
+            if addition.segments or removed:
+                self._replace(removed, addition.segments, addition.next_id)
+            unfinished.forget()
+        if merge:
+            self.merge()
+        return added
+
+    def merge(self, most: Optional[int] = MERGED_AT_ONCE) -> None:
+        """Merge segments where there are many: each then holds more documents than those after it together.
+
+        most: leave it if more documents than these would be merged, which takes long; None: merge any number, and
+            delete the files that no document has
+        """
+        with self._changing():
+            now = self._snapshot.generation
+            if most is None and now.info.schema.files:
+                self._snapshot.files.forget_all_but(self._snapshot.file_names())
+        for folder in self._index.folders:
+            self._merge([part for part in now.parts if part.segment.folder.parent == folder], most)
+
+    def _merge(self, own: Sequence[Part], most: Optional[int]) -> None:
+        """Merge the segments of a folder."""
+        sizes = [int(np.count_nonzero(part.mask)) for part in own]
+        first = first_to_merge(sizes)
+        if first is None or (most is not None and sum(sizes[first:]) > most):
+            return
+        old, merged = own[first:], self._new_segment(own[0].segment.folder.parent)
+        merge_segments(merged, [(part.segment, part.live) for part in old], index_writers(self._latest.info))
+        with self._changing():
+            # What was removed meanwhile is removed from the merged one; a segment before these may have gone, too.
+            masks = {part.segment.name: part.mask for part in self._snapshot.generation.parts}
+            if not all(part.segment.name in masks for part in old):
+                raise RankerError(f"{self._index.folder}: a segment went while it was merged; merge again")
+            live = np.concatenate([masks[part.segment.name][part.mask] for part in old])
+            segments, first = list(self._latest.info.segments), list(masks).index(old[0].segment.name)
+            segments[first : first + len(old)] = [self._segment_info(merged, live)]
+            self._commit(segments)
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove the documents of these ids and return how many there were; durable when it returns."""
+        refuse_text(ids, "ids")
+        with self._changing():
+            found = self._snapshot.generation.find(list(ids))
+            if found:
+                self._replace(list(found.values()))
+            return len(found)
+
+    def _replace(self, removed: Sequence[Place], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
+        """Make a new generation without some documents and with some new segments; Milvus holds the same then."""
+        now, segments = self._snapshot.generation, list(self._latest.info.segments)
+        files = set[str]()
+        for place in removed if now.info.schema.files else ():
+            files |= now.info.schema.file_names(now.at(place))
+        for number in sorted({place.part for place in removed}):
+            live = now.parts[number].mask.copy()
+            live[[place.row for place in removed if place.part == number]] = False
+            segments[number] = self._segment_info(now.parts[number].segment.folder, live)
+        change_milvus, milvus = None, self._snapshot.milvus
+        if milvus is not None:
+            opened = [Segment(self._index.folder / one.name, self._latest.info.schema) for one in added]
+            change_milvus = partial(milvus.change, opened, now.keys_of(removed))
+        self._commit([*segments, *added], next_id, change_milvus)
+        self._forget_files(files)
+
+    def _segment_info(self, segment: Path, live: Booleans) -> SegmentInfo:
+        """Return what index.json says of a segment; write which of its rows are removed, if there are any."""
+        removed = np.flatnonzero(~live)
+        if not len(removed):
+            return SegmentInfo(segment.name, len(live))
+        before = next((one.deleted or "" for one in self._latest.info.segments if one.name == segment.name), "")
+        number = 1 + max(self._latest.info.generation, int(before.partition(".deleted-")[2].partition(".")[0] or 0))
+        file = inside(segment.parent, f"{segment.name}.deleted-{number}.npy")
+        with new_file(file, "wb") as stream:
+            np.save(stream, removed)
+        return SegmentInfo(segment.name, len(live), file.name, len(removed))
+
+    def store_states(self, states: RankerStates, options: LoadOptions, batch_size: int) -> None:
+        """Store the states of all documents; words and vectors stay as they are.
+
+        states: name the copy of the ranker that is in each folder already
+        options, batch_size: how it is opened
+        """
+        from paddle_ranker.retrieval.states import write_states
+        from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+        models = self._snapshot.models
+        ranker = SplitRanker.open(models.folder(states.folder), options, batch_size)
+        models.lend_states_ranker(ranker)
+        with self._changing():
+            now, segments = self._snapshot.generation, []
+            for part in now.parts:
+                folder, source = self._new_segment(part.segment.folder.parent), (part.segment, part.live)
+
+                def write(target: Path, documents: Iterable[Document]) -> None:
+                    write_states(target, documents, now.info.schema, ranker, states.dtype)
+
+                merge_segments(folder, [source], index_writers(now.info), write_states=write)
+                segments.append(SegmentInfo(folder.name, int(np.count_nonzero(part.mask))))
+            self._commit(segments, states=states)
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        """Divides texts into passages by the tokens of the index's own tower, or of any if it has none."""
+        info = self._latest.info
+        folder = self._snapshot.tower_folder
+        if folder is None or not info.schema.passage_tokens:
+            return Cutter(info.schema, None)
+        return Cutter(info.schema, identify(folder).row_encoder(TOWER))
+
+    def _new_segment(self, folder: Path) -> Path:
+        """Return the folder of a new segment, whose name no segment of another index has."""
+        return folder / f"segment-{next(self._numbers):08d}-{secrets.token_hex(4)}"
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep other threads from writing, Milvus brought to index.json; raises `UsageError` if open for reading."""
+        if self._lock is None:
+            raise UsageError(f"{self._index.folder}: is open for reading; open it with write=True")
+        with self._latest.changing:
+            if self._snapshot.milvus is not None:
+                self._snapshot.milvus.repair(self._snapshot.generation)
+            yield
+
+    def _commit(
+        self,
+        segments: Sequence[SegmentInfo],
+        next_id: int = 0,
+        change_milvus: Optional[Callable[[Callable[[], None]], None]] = None,
+        states: Optional[RankerStates] = None,
+    ) -> None:
+        """Make a new generation of the segments that have documents: durable when this returns, the others are deleted.
+
+        change_milvus: changes Milvus as well, and calls its argument to write index.json
+        states: which states are stored from now on, if otherwise
+        """
+        before = replace(self._latest.info, states=states or self._latest.info.states)
+        following = before.next([segment for segment in segments if segment.live], next_id)
+        write = partial(self._index.write_info, following)
+        try:
+            if change_milvus is None:
+                write()
+            else:
+                change_milvus(write)
+        finally:  # Milvus may fail behind the change, which counts all the same
+            self._latest.take_up()
+        for name in before.files() - self._latest.info.files():
+            self._index.delete(name)
+
+    def _begin(self) -> None:
+        """Finish a change that a killed writer has begun, and delete the files of those that it has not finished."""
+        self._index.finish_change()
+        info, folders = self._latest.info, self._index.folders
+        segments = [path for folder in folders for path in folder.glob("segment-*")]
+        self._numbers = itertools.count(1 + max(map(_number_of, segments), default=0))
+        named = info.files() | {segment.name for segment in Unfinished(folders, info.schema).segments}
+        for folder in folders:
+            remove_unfinished(folder)
+        for path in segments:
+            if path.name not in named:
+                delete(path)
+        self._forget_files(self._snapshot.files.forget_staged())
+
+    def _forget_files(self, names: set[str]) -> None:
+        """Delete those of these files that no document has."""
+        now = self._snapshot
+        live = now.file_names() if len(names) > _LOOKED_UP else {*filter(now.has_file, names)}
+        now.files.forget(name for name in names if name not in live)
+
+
+def _number_of(path: Path) -> int:
+    number = path.name.split("-")[1].split(".")[0]
+    return int(number) if number.isdigit() else 0

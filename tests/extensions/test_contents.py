@@ -27,6 +27,7 @@ from paddle_ranker.retrieval.index_folder import IndexFolder
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import CONTENTS
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.writer import CollectionWriter
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.process.worker import make_app
 from tests.serving.test_search import Site
@@ -225,13 +226,13 @@ def test_a_file_is_there_as_long_as_a_document_has_it(folder: Path, monkeypatch:
         site.close()
 
 
-@pytest.mark.parametrize("point", ["publish", "_replace", "_commit", "_write_info"])
+@pytest.mark.parametrize("point", ["publish", "_replace", "_commit", "write_info"])
 def test_a_killed_addition_leaves_no_file(folder: Path, point: str) -> None:
     before, wave = held(folder), tone(1234.0)
     process = os.fork()
     if not process:
         try:
-            owner: Any = StagedFiles if point == "publish" else Collection
+            owner: Any = {"publish": StagedFiles, "write_info": IndexFolder}.get(point, CollectionWriter)
             setattr(owner, point, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
             with Collection.open(folder, write=True) as collection:
                 collection.writer.add([Document("killed", "a text", {"sound": wave})])

@@ -21,6 +21,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, write_manifest
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.sharded import UNFINISHED
 from paddle_ranker.retrieval.shards import SHARDS, open_index, shard_folders, shard_name, write_shards
+from paddle_ranker.retrieval.writer import CollectionWriter
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.process.worker import make_app
 from tests.retrieval.test_shards import DOCUMENTS, INFO, SHARES, vectors_of
@@ -217,7 +218,7 @@ def test_a_build_goes_on_where_it_was_stopped(
     run(capsys, "build", "--corpus", corpus, "--output", one)
     line = ["build", "--corpus", corpus, "--output", several, "--shards", 4]
     for stopped, begun in (("documents", 0), ("begin_shards", 0), ("add_rows", 2), ("write_shards", 4)):
-        owner: Any = {"documents": Naming, "add_rows": Collection}.get(stopped, sharded)
+        owner: Any = {"documents": Naming, "add_rows": CollectionWriter}.get(stopped, sharded)
         stop = stopping(getattr(owner, stopped), begun if stopped == "add_rows" else 0)
         with monkeypatch.context() as patch:
             patch.setattr(owner, stopped, stop)

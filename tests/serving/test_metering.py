@@ -18,6 +18,7 @@ from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.work import Caller, Turns
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.searching import _QueuedModels
@@ -135,7 +136,7 @@ def test_fields_are_described_once_a_version_and_arranged_once_for_filters(
     assert set(site.ask("GET", "/v1/index").json()["fields"]) == {"colour"}
     slot.folder = mine
     slot.switch(own)
-    described = seen(monkeypatch, Collection, "field_values", lambda *_: 1)
+    described = seen(monkeypatch, LocalSnapshot, "field_values", lambda *_: 1)
     for _ in range(3):
         assert set(site.ask("GET", "/v1/index").json()["fields"]) == {"year", "kind"}
     assert len(described) == 1
@@ -156,7 +157,7 @@ def test_searches_go_on_while_the_tower_of_a_field_computes() -> None:
             order.append("tower")
             return np.zeros((1, 2), np.float32)
 
-    index: Any = SimpleNamespace(collection=SimpleNamespace(tower=lambda field: Tower()))
+    index: Any = SimpleNamespace(snapshot=SimpleNamespace(tower=lambda field: Tower()))
     nothing: Any = None
     models = _QueuedModels(nothing, index, nothing, nothing, 0.0, 1.0)
     assert Caller().run(lambda: models.begin_vectors("title", ["a"]).result(), turns).shape == (1, 2)

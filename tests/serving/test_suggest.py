@@ -137,7 +137,7 @@ def test_a_failure_is_logged_once_and_tried_again(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as failing:
-        failing.setattr(Collection, "parts", property(lambda self: 1 // 0))
+        failing.setattr(LocalSnapshot, "parts", property(lambda self: 1 // 0))
         assert [texts(site, "水") for _ in range(5)] == [[]] * 5
     until(lambda: texts(site, "水") == ["水稻病害"])
     (said,) = [one.getMessage() for one in caplog.records if "suggestions stay" in one.getMessage()]

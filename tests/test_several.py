@@ -21,7 +21,8 @@ from paddle_ranker.retrieval.search import Searcher, SearchSettings
 pytestmark = pytest.mark.unit
 MODULES = (
     "paddle_ranker.encoding.pair_encoder", "paddle_ranker.evaluation.recall", "paddle_ranker.lexical.bm25",
-    "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.collection",
+    "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.snapshot",
+    "paddle_ranker.retrieval.writer",
     "paddle_ranker.retrieval.indexes", "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.vectors",
     "paddle_ranker.retrieval.words", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
     "paddle_ranker.scoring.scorer", "paddle_ranker.serving.clients.base", "paddle_ranker.serving.clients.http",

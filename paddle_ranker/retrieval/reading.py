@@ -2,7 +2,7 @@
 
 query = parse_query('kuberentes "rolling update" -helm')
 query.text, query.phrases, query.excluded     # 'kuberentes rolling update', ('rolling update',), ('helm',)
-collection.read_words(query).corrected        # (Instead('kuberentes', ('kubernetes',), 'typing'),)
+snapshot.read_words(query).corrected          # (Instead('kuberentes', ('kubernetes',), 'typing'),)
 
 A word that no document has is looked up among those that documents have: with one error, or two from 8 letters on; as
 two words; Chinese characters by their sound. Numbers, names with digits, words of less than 4 letters and words in

@@ -213,7 +213,7 @@ def test_training_rows_are_the_pairs_that_the_ranker_read(
     long = "".join(f"{word}的历史。" for word in WORDS * 20)
     with Collection.create(tmp_path / "index", info) as collection:
         others = [Document(f"k{n}", f"Kubernetes {n} {text_of(n)}", {"title": f"cluster {n}"}) for n in range(9)]
-        collection.add([*DOCUMENTS[:60], *others, Document("long", long, {"title": "全史", "year": 1999})])
+        collection.writer.add([*DOCUMENTS[:60], *others, Document("long", long, {"title": "全史", "year": 1999})])
     read = list[tuple[str, str]]()
     score_pairs = RankerSlot.score_pairs
 

@@ -397,12 +397,14 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
 
 
 def _rows_above_header(rows: Sequence[Sequence[str]]) -> int:
-    """Return how many rows of a sample stand above a table, such as the title of a report: narrow ones, or one cell."""
+    """Return how many rows of a sample stand above a header, such as a report's title: at most half of their cells are
+    filled, all of the header's are."""
     widths = Counter(map(len, rows))
     width, count = widths.most_common(1)[0] if widths else (1, 0)
-    for place, row in enumerate(rows[:_MOST_ABOVE] if width > 1 and 2 * count > len(rows) else ()):
-        if len(row) == width and (width == 2 or sum(map(bool, map(str.strip, map(str, row)))) > 1):
-            return place if all(map(str.strip, map(str, row))) else 0
+    for place, row in enumerate(rows[:_MOST_ABOVE] if 2 * count > len(rows) else ()):
+        filled = sum(bool(str(cell).strip()) for cell in row)
+        if 2 * filled > width or (filled > 1 and len(row) == width):
+            return place if filled == len(row) == width else 0
     return 0
 
 

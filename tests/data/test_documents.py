@@ -318,6 +318,13 @@ def test_rows_above_a_header_are_left_out_and_counted(
     assert "above the header left out" in capsys.readouterr().err
 
 
+def test_a_header_that_is_narrower_than_its_rows_is_no_title_of_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(written([["id", "name", "price"], *([n, name(n), n + 0.5, "x"] for n in range(12))]))
+    with pytest.raises(DataError, match="line 2: 4 columns, expected 3"):
+        documents(path)
+
+
 def test_utf_16_is_among_the_facts_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_bytes(WRITERS["Excel, Unicode text"][1])
     documents(tmp_path / "a.txt")

@@ -107,8 +107,11 @@ class Spellings:
 
     @property
     def has_decimal_comma(self) -> bool:
-        """Whether the values are numbers that only decimal commas explain."""
-        return self.count > 0 and "numbers as 1.234,5" in self._left and "numbers as 1,234.5" not in self._left
+        """Whether the values are numbers that only decimal commas explain, or dates as people with such commas write."""
+        if not self.count:
+            return False
+        are_dates = any(f"dates as %d.%m.%Y{time}" in self._left for time in _TIMES)
+        return are_dates or ("numbers as 1.234,5" in self._left and "numbers as 1,234.5" not in self._left)
 
     def chosen(self, decimal_comma: bool = False) -> Optional[Spelling]:
         """Return the spelling to read the column by; None: the values stay as they are.

@@ -287,6 +287,13 @@ def test_what_other_columns_say_decides_doubts() -> None:
         assert chosen is not None and [chosen.read(cell) for cell in cells] == values
 
 
+def test_dates_with_points_say_that_points_are_between_thousands(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["Ort", "Einwohner", "Seit"], *([name(n), f"{n + 1}.{n:03}", f"{n % 28 + 1:02}.01.1990"]
+                                                               for n in range(40))]  # fmt: skip
+    (tmp_path / "a.csv").write_bytes(written(rows, delimiter=";"))
+    assert documents(tmp_path / "a.csv")[4].fields == {"Einwohner": 5004, "Seit": "1990-01-05"}
+
+
 def test_what_stays_as_it_is_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.csv"
     head: list[object] = ["id", "text", "weight", "Notes", "Notes"]

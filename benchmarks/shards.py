@@ -26,7 +26,8 @@ from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.remote import Call, RemoteCollection
+from paddle_ranker.retrieval.remote import RemoteCollection
+from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards

@@ -17,7 +17,8 @@ import pytest
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.remote import Call, RemoteCollection
+from paddle_ranker.retrieval.remote import RemoteCollection
+from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.searchable import ShardError, StaleSnapshot
 from paddle_ranker.retrieval.shard_service import Answer, Refused, ShardService
 from paddle_ranker.retrieval.shards import open_shards
@@ -198,10 +199,10 @@ def test_vectors_of_queries_are_numbers_of_the_right_size(folders: list[Path], p
 
         return RemoteCollection([answer])
 
-    assert (lying(good).tower("vectors").query_vectors(["水稻", "病害"]) == good).all()
+    assert (lying(good).snapshot().tower("vectors").query_vectors(["水稻", "病害"]) == good).all()
     for bad in (good[:1], good[:, :-1], good.astype(np.float64), good * np.nan, good.tolist(), None):
         with pytest.raises(ShardError, match="malformed"):
-            lying(bad).tower("vectors").query_vectors(["水稻", "病害"])
+            lying(bad).snapshot().tower("vectors").query_vectors(["水稻", "病害"])
 
 
 def test_all_values_of_fields_are_read(tmp_path: Path, folders: list[Path], pool: Executor) -> None:
@@ -215,5 +216,5 @@ def test_all_values_of_fields_are_read(tmp_path: Path, folders: list[Path], pool
 
     made(folder, [with_odd, Document("d07", "水稻"), Document("d21", "水稻"), Document("d59", "水稻")])
     one = RemoteCollection([through(pool, ShardService(folder))])
-    assert one.documents_of(["odd"])["odd"].fields == with_odd.fields
-    assert one.values("deep", ["odd"])[0][0].json() == odd["deep"][0]  # type: ignore[index]
+    assert one.snapshot().documents_of(["odd"])["odd"].fields == with_odd.fields
+    assert one.snapshot().values("deep", ["odd"])[0][0].json() == odd["deep"][0]  # type: ignore[index]

@@ -26,7 +26,8 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.reading import ParsedQuery
-from paddle_ranker.retrieval.remote import Call, RemoteCollection
+from paddle_ranker.retrieval.remote import RemoteCollection
+from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings, filter_of
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
@@ -105,11 +106,11 @@ class StubRanker:
 def said(search: Search) -> dict[str, Any]:
     """Return all that a finished search says."""
     collection, ids = search.collection, [one.id for one in search.results()]
-    has_words = "words" in search.searchers
+    has_words, counted = "words" in search.searchers, {"kind", "year", "rare"}.intersection(collection.fields)
     return {
         "results": search.results(),
         "total": search.total(),
-        "facets": search.facets(["kind", "year", "rare"]) if has_words else None,
+        "facets": search.facets(sorted(counted)) if has_words else None,
         "terms": collection.explain_words(search.words, ids, search.fusion.fields),
         "weights": collection.word_weights(search.words),
         "given": collection.words_given(search.words),
@@ -254,20 +255,20 @@ def test_what_is_asked_wrongly_is_said_as_by_a_folder(folders: list[Path], pool:
         with pytest.raises(FilterError, match=match):
             searcher.run(["水稻"], where=where)
     with pytest.raises(UsageError, match="no tower"):
-        elsewhere.tower("vectors").query_vectors(["水稻"])
+        elsewhere.snapshot().tower("vectors").query_vectors(["水稻"])
     with pytest.raises(UsageError, match="no drop"):
-        elsewhere._ask("drop")
+        elsewhere.snapshot()._ask("drop")
     with pytest.raises(UsageError, match="at least one"):
         RemoteCollection([])
-    assert elsewhere.missing(["d00", "none", "d07"]) == ["none", "d07"]
+    assert elsewhere.snapshot().missing(["d00", "none", "d07"]) == ["none", "d07"]
     here = open_shards(folders)
-    assert elsewhere.count(Filter.parse(["rare=x"])) == here.snapshot().count(Filter.parse(["rare=x"])) > 0
-    found, wanted = elsewhere.field_values(1 << 14), here.snapshot().field_values(1 << 14)
+    assert elsewhere.snapshot().count(Filter.parse(["rare=x"])) == here.snapshot().count(Filter.parse(["rare=x"])) > 0
+    found, wanted = elsewhere.snapshot().field_values(1 << 14), here.snapshot().field_values(1 << 14)
     assert {name: one._replace(values=sorted(one.values)) for name, one in found.items()} == {
         name: one._replace(values=sorted(one.values)) for name, one in wanted.items()
     }
     for field in ("year", "kind"):
-        one, other = elsewhere.scale(field).scale, here.snapshot().scale(field).scale
+        one, other = elsewhere.snapshot().scale(field).scale, here.snapshot().scale(field).scale
         assert (one is None) == (other is None) == (field == "kind")
         assert one is None or other is None or one.ends == other.ends
 

@@ -13,7 +13,8 @@ import pytest
 from paddle_ranker.errors import UsageError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.remote import Call, RemoteCollection
+from paddle_ranker.retrieval.remote import RemoteCollection
+from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.serving.core.metrics import Metrics

@@ -1,0 +1,241 @@
+"""Calls to the shards of an index in other processes or on other machines, and the checks of their answers."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Optional, Protocol, Union
+
+from paddle_ranker.errors import DataError, RankerError, UsageError, brief
+from paddle_ranker.retrieval.manifest import IndexInfo
+from paddle_ranker.retrieval.searchable import ShardError
+from paddle_ranker.retrieval.shard_service import MAY_REFUSE, READS, WRITES, Facts, Gone, read_answer
+from paddle_ranker.retrieval.words import Totals, WordSearcher
+from paddle_ranker.retrieval.work import check, idle
+from paddle_ranker.storage.untrusted import Unchecked
+
+_LOOK_SECONDS = 0.1  # between two looks whether a search is still waited for
+_OF_WRITES = 20  # times as long a shard has for adding documents as for other calls
+_MOST_MERGED = 2  # versions of all shards, whose facts are kept together
+
+
+class Call(Protocol):
+    """Transport to a shard: calls `ShardService.call` there."""
+
+    def __call__(self, name: str, *args: Unchecked) -> Future[Unchecked]: ...
+
+
+@dataclass(frozen=True)
+class MergedFacts:
+    """Facts of all shards together; `types` of fields that are not declared are added when they are asked for."""
+
+    info: IndexInfo
+    fields: list[str]
+    totals: Optional[Totals]
+    words: Optional[WordSearcher]
+    types: dict[str, str]
+
+    @classmethod
+    def of(cls, several: Mapping[int, Facts]) -> MergedFacts:
+        """Merge facts by shard; raises `UsageError` for shards that were not built alike."""
+        infos = {number: one.info for number, one in several.items()}
+        first, *_ = infos
+        for number, info in infos.items():
+            if not info.same_kind(infos[first]):
+                raise UsageError(
+                    f"shard {number + 1} was built otherwise than shard {first + 1}, as index info shows; build it "
+                    "with the same tower, words and fields"
+                )
+        info = replace(
+            infos[first],
+            segments=tuple(segment for one in infos.values() for segment in one.segments),
+            generation=sum(one.generation for one in infos.values()),
+        )
+        fields = sorted({name for one in several.values() for name in one.fields})
+        totals = Totals.of([one.totals for one in several.values() if one.totals is not None])
+        words = info.words
+        if words is None:
+            return cls(info, fields, None, None, {})
+        tokenizers = info.schema.tokenizers(words.tokenizer)
+        return cls(
+            info, fields, totals, WordSearcher([], tokenizers, words.k1, words.b, info.schema.weights, totals), {}
+        )
+
+
+class Answers(NamedTuple):
+    """Answers of shards to a call, by shard.
+
+    results, seen: of those that answered, the result, and the version with its facts
+    failed: errors of the others
+    refused: why shards have refused what was asked
+    """
+
+    name: str
+    results: dict[int, Unchecked]
+    seen: dict[int, tuple[int, Facts]]
+    failed: dict[int, BaseException]
+    refused: dict[int, RankerError]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether a shard no longer has the generation that was asked."""
+        return any(isinstance(error, Gone) for error in self.refused.values())
+
+    def failures(self) -> dict[int, BaseException]:
+        """Return the errors by shard; raises what shards have refused because of what was asked."""
+        name, refused = self.name, self.refused
+        if refused and (name in WRITES or name not in READS or (name in MAY_REFUSE and not self.results)):
+            raise next(iter(refused.values()))
+        return {**self.failed, **refused}
+
+
+class ShardCalls:
+    """Calls to each shard of an index.
+
+    Args:
+        calls: a transport to each shard, in the order of their documents.
+        partial: answer from the other shards if some fail.
+        timeout: seconds that a shard has for each call.
+
+    Attributes: `latest`, the latest version of each shard; `answered_at`, when they answered last.
+    """
+
+    def __init__(self, calls: Sequence[Call], partial: bool, timeout: float):
+        if not calls:
+            raise UsageError("shards: give a call for at least one")
+        self._calls, self._partial, self._timeout = list(calls), partial, timeout
+        self.latest: dict[int, tuple[int, Facts]] = {}
+        self.answered_at = 0.0
+        self._merging: dict[object, MergedFacts] = {}
+        self._turn = itertools.count()
+        self._rest_until: dict[int, float] = {}  # by shard that did not answer
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def merged(self, facts: Optional[Mapping[int, tuple[int, Facts]]] = None) -> MergedFacts:
+        """Return facts of shards together (default: the latest); raises `UsageError` for shards of other kinds."""
+        by_shard = dict(sorted((self.latest if facts is None else facts).items()))
+        key = tuple((number, version) for number, (version, _) in by_shard.items())
+        merged = self._merging.get(key)
+        if merged is None:
+            merged = self._merging[key] = MergedFacts.of({number: facts for number, (_, facts) in by_shard.items()})
+            for old in [*self._merging][:-_MOST_MERGED]:
+                self._merging.pop(old, None)
+        return merged
+
+    def resting(self) -> set[int]:
+        """Return the shards that did not answer in time, and are not asked for as long again: few searches wait."""
+        now = time.monotonic()
+        resting = {number for number, until in self._rest_until.items() if until > now}
+        return resting if self._partial and len(resting) < len(self._calls) else set()
+
+    def require(self, lost: Iterable[int], failed: Mapping[int, BaseException]) -> None:
+        """Raise `ShardError` for shards that failed, unless the others may answer without the `lost` ones."""
+        if not self._partial or len({*lost}) == len(self._calls):
+            self._refuse(failed)
+
+    def _refuse(self, failed: Mapping[int, BaseException]) -> None:
+        (number, error), total = min(failed.items(), key=lambda one: one[0]), len(self._calls)
+        said = (_text_of(error).strip().splitlines() or ["no answer in time"])[-1]
+        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise ShardError(
+            f"shard {number + 1} of {total}{others} failed: {brief(type(error).__name__)}: {brief(said)}; see its "
+            "log and start it again, or search with partial=True"
+        )
+
+    def all(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> dict[int, Unchecked]:
+        """Call shards that must all answer; return their results."""
+        answers = self.send(name, args)()
+        if failed := answers.failures():
+            self._refuse(failed)
+        return answers.results
+
+    def any(self, name: str, *args: Unchecked) -> Unchecked:
+        """Ask one shard, each time another; if it fails, the next one."""
+        total = len(self._calls)
+        start = next(self._turn) % total
+        for number in range(start, start + total):
+            try:
+                return self.all(name, {number % total: args})[number % total]
+            except ShardError:
+                if number == start + total - 1:
+                    raise
+        return None
+
+    def send(
+        self,
+        name: str,
+        args: Mapping[int, tuple[Unchecked, ...]],
+        pinned: Optional[Mapping[int, tuple[int, Facts]]] = None,
+    ) -> Callable[[], Answers]:
+        """Call shards at once; return a function that waits for their answers.
+
+        pinned: versions that are asked (default: the latest)
+        """
+        futures, failed = dict[int, Future[Unchecked]](), dict[int, BaseException]()
+        known = {number: (pinned or self.latest).get(number) for number in args}
+        for number, given in args.items():
+            version = None if (have := known[number]) is None else have[0]
+            try:
+                futures[number] = self._calls[number](name, version if pinned else None, version, *given)
+            except Exception as error:
+                failed[number] = error
+
+        def receive() -> Answers:
+            results, seen = dict[int, Unchecked](), dict[int, tuple[int, Facts]]()
+            refused = dict[int, RankerError]()
+            self._wait([*futures.values()], self._timeout * (_OF_WRITES if name in WRITES else 1))
+            for number, future in futures.items():
+                if not future.done():
+                    self._rest_until[number] = time.monotonic() + self._timeout
+                    future.cancel()
+                    failed[number] = TimeoutError()
+                elif future.cancelled():
+                    failed[number] = RuntimeError("the call was cancelled")
+                elif (error := future.exception()) is not None:
+                    failed[number] = error
+                else:
+                    try:
+                        answer = read_answer(future.result(), name, args[number], known[number], pinned is not None)
+                        self._require_alike(answer)
+                    except ValueError as problem:
+                        failed[number] = DataError(f"its answer to {name} is malformed: {problem}")
+                        continue
+                    if isinstance(answer, RankerError):
+                        refused[number] = answer
+                    else:
+                        seen[number], results[number] = answer[0], answer[1]
+            if pinned is None:
+                self.latest.update(seen)
+                self.answered_at = time.monotonic()
+            return Answers(name, results, seen, failed, refused)
+
+        return receive
+
+    def _require_alike(self, answer: Union[RankerError, tuple[tuple[int, Facts], Unchecked]]) -> None:
+        """Raise `ValueError` for an answer of an index that was built otherwise than the others."""
+        if not isinstance(answer, RankerError):
+            (_, facts), _ = answer
+            for _, one in [*self.latest.values()][:1]:
+                if facts is not one and not facts.info.same_kind(one.info):
+                    raise ValueError("its index was built otherwise than the others")
+
+    def _wait(self, futures: Sequence[Future[Unchecked]], seconds: float) -> None:
+        """Wait for calls; raises `Abandoned` once nobody waits for the search."""
+        left, until = set(futures), time.monotonic() + seconds
+        while left and (rest := until - time.monotonic()) > 0:
+            check()
+            with idle():
+                left = wait(left, min(rest, _LOOK_SECONDS)).not_done
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the text of an error that a shard has sent."""
+    try:
+        return str(error)
+    except BaseException:  # that it has chosen
+        return "an error without a text"

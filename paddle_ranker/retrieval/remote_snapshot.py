@@ -1,0 +1,402 @@
+"""A snapshot of shards elsewhere: what one search sees of all of them.
+
+Scores, ties, totals and facets are those of `open_shards` of the same folders in the same order: a search first adds up
+the shards' totals and document frequencies, then each shard scores its documents by these numbers. Only the shards that
+have a document are asked for it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.errors import DataError, UsageError, refuse_text
+from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.remote_calls import MergedFacts, ShardCalls
+from paddle_ranker.retrieval.schema import FieldTower
+from paddle_ranker.retrieval.searchable import LookupRequest, StaleSnapshot, phrase_filter_of
+from paddle_ranker.retrieval.shard_service import Facts
+from paddle_ranker.retrieval.sorting import SortedDocument, merged, sort_keys
+from paddle_ranker.retrieval.values import CommonTypes, Value
+from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Word, WordSearcher, shortest_first
+from paddle_ranker.retrieval.work import locking, reserve
+from paddle_ranker.storage.untrusted import Unchecked
+
+_MOST_RESTARTS = 3  # times that a search begins again because shards have changed meanwhile
+_AT_ONCE = 256  # documents that are fetched at a time
+_HELD = 1 << 22  # code points of documents that a search keeps, as it shows those that it has ranked
+_NO_FIELDS: Mapping[str, float] = {}
+
+
+class RemoteSnapshot:
+    """The documents of shards elsewhere as one search sees them; see `LocalSnapshot` for its methods.
+
+    The first answers decide which generation of each shard the search sees. If a shard no longer has it, or fails while
+    others may answer alone, a method raises `StaleSnapshot`, and the search begins again.
+
+    Args:
+        calls: to the shards.
+        lost: numbers of shards that are not asked.
+        restarts: how often the search has begun again.
+    """
+
+    def __init__(self, calls: ShardCalls, lost: Iterable[int] = (), restarts: int = 0):
+        self._calls, self._lost, self._restarts = calls, calls.resting() | {*lost}, restarts
+        self._pinned: Optional[dict[int, tuple[int, Facts]]] = None  # by shard, its version that this sees
+        self._pinning = threading.Lock()
+        self._counts: dict[Word, int] = {}  # of words, live documents in all shards
+        self._owners: dict[str, int] = {}  # the shard of a document that was found, by id
+        self._documents, self._held = dict[str, Document](), 0  # fetched, and the code points of their texts
+
+    @property
+    def _all(self) -> MergedFacts:
+        """Facts of all shards together; the latest ones before the first answer."""
+        return self._calls.merged(self._pinned)
+
+    @property
+    def info(self) -> IndexInfo:
+        return self._all.info
+
+    @property
+    def fields(self) -> list[str]:
+        if self._pinned is None:
+            self._ask("facts")
+        return self._all.fields
+
+    @property
+    def shards(self) -> Mapping[str, int]:
+        return {"total": len(self._calls), "failed": len(self._lost)}
+
+    def __len__(self) -> int:
+        return self.info.count
+
+    def tower(self, field: str) -> FieldTower:
+        """Return the tower of a vector field, which runs where a shard is: each call asks another one."""
+        return _RemoteTower(self._calls, field)
+
+    def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]:
+        """Begin to search each shard; return a function that merges: equal scores in the order of the shards."""
+        refuse_text(asked.queries, "queries", *ASKED)
+        queries = asked.queries
+        if asked.by == WORDS:
+            queries = self._counted([one for one in queries if not isinstance(one, np.ndarray)])
+        given = asked._replace(queries=queries, where=self._checked(asked.where), fields=dict(asked.fields))
+        received = self._begin("search", dict.fromkeys(self._alive, tuple(given)))
+
+        def merged() -> list[Hits]:
+            found = received()
+            self._owners.update((id, number) for number, each in found.items() for hits in each for id in hits.ids)
+            return [_best([each[place] for each in found.values()], asked.top_k) for place in range(len(queries))]
+
+        return merged
+
+    def read_words(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
+        words = self._all.words
+        wanted = None if words is None else _Wanted(words)
+        reader = None if words is None or wanted is None else words.reader_of(wanted)
+        if words is None or wanted is None or reader is None:
+            return WordQuery(query.text, query.text)
+        reader.read(query)
+        self._count([*((token,) for token in wanted.tokens), *words.words_in(query.text)[0]])  # in one round
+        reader = words.reader_of(_KnownWords(self, words))
+        assert reader is not None
+        return reader.read(query, prefix, synonyms)
+
+    def better_spelled(self, query: WordQuery) -> Optional[str]:
+        words = self._all.words
+        reader = None if words is None else words.reader_of(_KnownWords(self, words))
+        return None if reader is None else reader.better(query)
+
+    def words_given(self, query: WordQuery) -> dict[str, str]:
+        (counted,), words = self._counted([query]), self._all.words
+        return {} if words is None else words.given_of(counted)
+
+    def word_weights(self, query: Asked) -> dict[str, float]:
+        (counted,), words = self._counted([query]), self._all.words
+        return {} if words is None else words.weights_of(counted)
+
+    def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
+        found, left = list[str](), list(query.phrases)
+        while left:
+            asked = [*found, *left]
+            most = max(map(len, self._ask("phrases", asked).values()))  # each shard has those up to one of them
+            found, left = asked[:most], asked[most + 1 :]
+        return phrase_filter_of(query, found)
+
+    def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> RemoteMatches:
+        return RemoteMatches(self, query, phrase_filter)
+
+    def explain_words(
+        self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _NO_FIELDS
+    ) -> dict[str, dict[str, float]]:
+        refuse_text(ids, "ids")
+        (counted,) = self._counted([query])
+        found = self._ask_owners(ids, lambda own: ("explain_words", counted, own, dict(fields)))
+        return {id: added for each, _ in found for id, added in each.items()}
+
+    def count(self, where: Filter) -> int:
+        return sum(self._ask("count", self._checked(where)).values())
+
+    def type_of(self, field: str) -> str:
+        return self._types([field])[field]
+
+    def scale(self, field: str) -> FieldScale:
+        return FieldScale.united([*self._ask("scale", field, self.type_of(field)).values()])
+
+    def field_values(self, most: int) -> dict[str, FieldSample]:
+        each = [*self._ask("field_values", most, self._types(self.fields)).values()]
+        names = sorted({name for own in each for name in own})
+        return {name: FieldSample.united([own[name] for own in each if name in own]) for name in names}
+
+    def values(self, field: str, ids: Sequence[str]) -> list[tuple[Value, ...]]:
+        refuse_text(ids, "ids")
+        found = dict[str, tuple[Value, ...]]()
+        type = self.type_of(field) if ids else ""
+        for each, own in self._ask_owners(ids, lambda own: ("values", field, type, own)):
+            found.update((id, values) for id, values in zip(own, each) if values)
+        return [found.get(id, ()) for id in ids]
+
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        asked = list(dict.fromkeys(ids))
+        each = [set(own) for own in self._ask("missing", asked).values()]
+        return [id for id in asked if all(id in own for own in each)]
+
+    def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
+        refuse_text(ids, "ids")
+        there = {id: self._documents[id] for id in ids if id in self._documents}
+        found = self._ask_owners([id for id in ids if id not in there], lambda own: ("documents_of", own))
+        for id, document in (one for each, _ in found for one in each.items()):
+            there[id] = document
+            reserve(sys.getsizeof(document.text))
+            self._held += len(document.text)
+            if self._held <= _HELD:
+                self._documents[id] = document
+        return {id: there[id] for id in ids if id in there}
+
+    def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]:
+        refuse_text(ids, "ids")
+        for start in range(0, len(ids), _AT_ONCE):
+            yield from self.documents_of(ids[start : start + _AT_ONCE]).items()
+
+    def _checked(self, where: Optional[Filter]) -> Optional[Filter]:
+        """Return a filter with the types of its fields in all shards; raises `FilterError` as a folder would."""
+        if where is None or where.is_typed:
+            return where
+        there = self.fields
+        types = self._types([one.field for one in where.conditions if one.field in there])
+        return where.typed(there, types.__getitem__)
+
+    def _types(self, fields: Sequence[str]) -> dict[str, str]:
+        """Return the types of fields, of which shards are asked if they are not declared."""
+        found = {name: self.info.schema.type_of(name) for name in fields}
+        others = [name for name, type in found.items() if not type]
+        if others and (self._pinned is None or any(name not in self._all.types for name in others)):
+            each, united = [*self._ask("common_types", others).values()], {name: CommonTypes() for name in others}
+            for own in each:
+                for name, types in own.items():
+                    united[name].unite(types)
+            self._all.types.update({name: one.undeclared_type for name, one in united.items()})
+        return {name: type or self._all.types[name] for name, type in found.items()}
+
+    def _counted(self, queries: Sequence[Asked]) -> list[Asked]:
+        """Return queries with the totals and document frequencies of all shards."""
+        words = self._all.words
+        if words is None:
+            return [*queries]
+        plain = [one.query if isinstance(one, CountedQuery) else one for one in queries]
+        each = [[*words.words_in(one)[0]] for one in plain]
+        self._count([word for own in each for word in own])
+        totals = self._all.totals
+        assert totals is not None
+        return [
+            CountedQuery(one, totals, {word: self._counts[_plain(word)] for word in own})
+            for one, own in zip(plain, each)
+        ]
+
+    def _count(self, words: Iterable[Word]) -> None:
+        """Count the documents of all shards that have words, of those that are not counted yet."""
+        missing = list(dict.fromkeys(one for one in map(_plain, words) if one not in self._counts))
+        if missing or self._pinned is None:
+            each = self._ask("counts", missing).values()
+            self._counts.update(zip(missing, map(sum, zip(*each))))
+
+    def _ask_owners(
+        self, ids: Sequence[str], call: Callable[[list[str]], tuple[Unchecked, ...]]
+    ) -> list[tuple[Unchecked, list[str]]]:
+        """Ask each shard about those of its documents that are known to be there, and about unknown ones."""
+        shares: dict[int, list[str]] = {}
+        for id in dict.fromkeys(ids):
+            for number in [self._owners[id]] if id in self._owners else self._alive:
+                shares.setdefault(number, []).append(id)
+        calls = {number: call(own) for number, own in shares.items()}
+        if not calls:
+            return []
+        (name, *_), *_ = calls.values()
+        found = self._each(name, {number: tuple(given) for number, (_, *given) in calls.items()})
+        lost = dict[int, BaseException]()
+        for number, result in found.items():
+            if isinstance(result, dict) and any(id in self._owners and id not in result for id in shares[number]):
+                lost[number] = DataError("it does not have the documents that it found")
+        if lost:
+            self._fail(lost)
+        return [(result, shares[number]) for number, result in found.items()]
+
+    @property
+    def _alive(self) -> list[int]:
+        return [number for number in range(len(self._calls)) if number not in self._lost]
+
+    def _ask(self, name: str, *args: Unchecked) -> dict[int, Unchecked]:
+        """Ask every shard the same; return the answers by shard, in their order."""
+        return self._each(name, dict.fromkeys(self._alive, args))
+
+    def _each(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> dict[int, Unchecked]:
+        return self._begin(name, args)()
+
+    def _begin(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> Callable[[], dict[int, Unchecked]]:
+        """Call shards at once; return a function that waits for their answers, by shard."""
+        if self._pinned is not None:
+            return self._send(name, args)
+        with locking(self._pinning):  # the first answers decide what a search sees
+            found = self._send(name, {number: args[number] for number in args if number not in self._lost})()
+        return lambda: found
+
+    def _send(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> Callable[[], dict[int, Unchecked]]:
+        pinned = self._pinned
+        receive_answers = self._calls.send(name, args, pinned)
+
+        def receive() -> dict[int, Unchecked]:
+            answers = receive_answers()
+            if answers.is_gone and self._restarts < _MOST_RESTARTS:
+                raise StaleSnapshot(self._fresh(()))
+            if failed := answers.failures():
+                self._fail(failed)
+            if pinned is None:
+                self._pinned = answers.seen
+            return answers.results
+
+        return receive
+
+    def _fail(self, failed: Mapping[int, BaseException]) -> None:
+        """Go on without shards that failed; raises `ShardError` if that cannot be, `StaleSnapshot` to begin again."""
+        lost = self._lost | {*failed}
+        self._calls.require(lost, failed)
+        if self._pinned is not None:
+            raise StaleSnapshot(self._fresh(failed))
+        self._lost = lost
+
+    def _fresh(self, failed: Iterable[int]) -> RemoteSnapshot:
+        return RemoteSnapshot(self._calls, self._lost | {*failed}, self._restarts + 1)
+
+
+class RemoteMatches:
+    """Documents of a snapshot that match a query; see `Matches`."""
+
+    def __init__(self, now: RemoteSnapshot, query: Optional[Asked], phrase_filter: Optional[ParsedQuery]):
+        self._now, self._of = now, (query.query if isinstance(query, CountedQuery) else query, phrase_filter)
+
+    def count(self, where: Optional[Filter]) -> int:
+        return sum(self._now._ask("matches", *self._of, self._now._checked(where)).values())
+
+    def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]:
+        def scales() -> list[Mapping[str, FieldScale]]:
+            return [*self._now._ask("scales", *self._of, typed).values()]
+
+        def values(others: Facets) -> list[Mapping[str, Counts]]:
+            return [*self._now._ask("facet_values", *self._of, dict(others)).values()]
+
+        types = self._now._types([*wanted])
+        typed = {name: Wanted(types[name], self._now._checked(where)) for name, where in wanted.items()}
+        return facets_of(typed, scales, values)
+
+    def first(
+        self,
+        sort: Sequence[str],
+        count: int,
+        after: Optional[SortedDocument] = None,
+        where: Optional[Filter] = None,
+    ) -> list[SortedDocument]:
+        names = [name.removeprefix("-") for name in sort]
+        types = [*map(self._now._types(names).__getitem__, names)]
+        asked = [*sort], count, after, self._now._checked(where), types
+        found = self._now._ask("first", *self._of, *asked)
+        self._now._owners.update((one.id, number) for number, own in found.items() for one in own)
+        return merged(found.values(), sort_keys(sort, types), count)
+
+
+class _RemoteTower:
+    """Tower of a field that runs where the shards are."""
+
+    def __init__(self, calls: ShardCalls, field: str):
+        self._calls, self._field = calls, field
+
+    def vectors(self, values: Sequence[Unchecked]) -> Vectors:
+        raise UsageError("documents get their vectors where their shard is: add them there")
+
+    def query_vectors(self, queries: Sequence[str]) -> Vectors:
+        found: Vectors = self._calls.any("query_vectors", self._field, list(queries))
+        return found
+
+
+class _Wanted:
+    """Notes the tokens whose counts a query needs, so that they are asked for in one round; see `KnownWords`."""
+
+    def __init__(self, words: WordSearcher):
+        self.tokens_of_word, self.tokens = words.tokens_of_word, list[str]()
+
+    def counts(self, tokens: Sequence[str]) -> list[int]:
+        self.tokens += tokens
+        return [1] * len(tokens)
+
+    def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
+        return []
+
+    def beginning(self, prefix: str, most: int) -> list[str]:
+        return []
+
+
+class _KnownWords:
+    """Words of all shards; see `KnownWords`."""
+
+    def __init__(self, now: RemoteSnapshot, words: WordSearcher):
+        self._now, self.tokens_of_word = now, words.tokens_of_word
+
+    def counts(self, tokens: Sequence[str]) -> list[int]:
+        self._now._count((token,) for token in tokens)
+        return [self._now._counts[token,] for token in tokens]
+
+    def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
+        return [one for own in self._now._ask("near", word, unfinished).values() for one in own]
+
+    def beginning(self, prefix: str, most: int) -> list[str]:
+        each = self._now._ask("beginning", prefix, most).values()
+        return sorted({word for own in each for word in own}, key=shortest_first)[:most]
+
+
+def _plain(word: Word) -> Word:
+    """Return a word under which its documents are counted: one token, whatever field has it, is one word."""
+    return word[:1] if len({*word}) == 1 else word
+
+
+def _best(several: Sequence[Hits], k: int) -> Hits:
+    """Return the best hits of several shards, equal scores in their order."""
+    scores = np.concatenate([one.scores for one in several])
+    titled = np.concatenate([np.zeros(len(one.ids), bool) if one.titled is None else one.titled for one in several])
+    order = np.argsort(-scores, kind="stable")
+    is_kept = titled[order] & (np.cumsum(titled[order]) <= k)
+    is_kept[:k] = True
+    order = order[is_kept]
+    ids = [id for one in several for id in one.ids]
+    spans = [span for one in several for span in one.passages or [None] * len(one.ids)]
+    has_passages = any(one.passages is not None for one in several)
+    places = order.tolist()
+    passages, named = [spans[n] for n in places] if has_passages else None, titled[order] if titled.any() else None
+    return Hits([ids[n] for n in places], scores[order], passages, named)

@@ -53,7 +53,7 @@ AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters 
 
 
 class Added(NamedTuple):
-    """What `Collection.add` did: how many documents are new, replaced, and as they were."""
+    """Counts of an addition: documents that are new, replaced, and as they were."""
 
     new: int
     replaced: int

@@ -661,7 +661,8 @@ def documents_for(collection: Collection, corpus: str, options: DocumentOptions)
     more = sorted(rows.names - {*there, *ROLES, *INNER, *rows.columns.values()})
     if more and there and len(lacking) == len(there) and not is_told:
         raise UsageError(
-            f"{corpus}: has the columns {listed(sorted(rows.names - {*ROLES}))}, and {collection.folder} has {listed(there)}: build another "
+            f"{corpus}: has the columns {listed(sorted(rows.names - {*ROLES}))}, and {collection.folder} has "
+            f"{listed(there)}: build another "
             f"index of it, or say what is what by --id_column, --title_column and --text_column"
         )
     differences = [f"lacks {listed(lacking)}"] if lacking else []

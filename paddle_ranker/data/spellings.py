@@ -107,7 +107,7 @@ class Spellings:
 
     @property
     def has_decimal_comma(self) -> bool:
-        """Whether the values are numbers that only decimal commas explain, or dates as people with such commas write."""
+        """Whether the values are numbers that only decimal commas explain, or dates with points."""
         if not self.count:
             return False
         are_dates = any(f"dates as %d.%m.%Y{time}" in self._left for time in _TIMES)

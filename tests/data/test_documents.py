@@ -288,8 +288,8 @@ def test_what_other_columns_say_decides_doubts() -> None:
 
 
 def test_dates_with_points_say_that_points_are_between_thousands(tmp_path: Path) -> None:
-    rows: list[list[object]] = [["Ort", "Einwohner", "Seit"], *([name(n), f"{n + 1}.{n:03}", f"{n % 28 + 1:02}.01.1990"]
-                                                               for n in range(40))]  # fmt: skip
+    rows: list[list[object]] = [[name(n), f"{n + 1}.{n:03}", f"{n % 28 + 1:02}.01.1990"] for n in range(40)]
+    rows.insert(0, ["Ort", "Einwohner", "Seit"])
     (tmp_path / "a.csv").write_bytes(written(rows, delimiter=";"))
     assert documents(tmp_path / "a.csv")[4].fields == {"Einwohner": 5004, "Seit": "1990-01-05"}
 

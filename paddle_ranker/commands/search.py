@@ -21,7 +21,7 @@ from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
-from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, SYNONYMS, MilvusOptions
+from paddle_ranker.retrieval.options import DEPTH, FUSION, RANK_TOP, SYNONYMS, MilvusOptions
 from paddle_ranker.retrieval.vector_search import search_method
 from paddle_ranker.scoring.options import OF_MODEL, ScoringOptions
 
@@ -54,7 +54,7 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
         joins=os.pathsep,
     )
     by: str = option("", help="search by this alone: words, or vectors (default: by all that the index has)", joins=",")
-    fusion: str = option("rrf", help=fusion_help)
+    fusion: str = option(FUSION, help=fusion_help)
     weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)", joins=",")
     depth: int = option(DEPTH, help="documents that each searcher finds before fusion; at least --top_k", minimum=1)
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)

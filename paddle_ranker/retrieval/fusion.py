@@ -21,6 +21,7 @@ from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.metrics.ranking import standardise
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.indexes import Hits
+from paddle_ranker.retrieval.options import FUSION
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
 from paddle_ranker.retrieval.values import NUMBER, Value
 from paddle_ranker.storage.atomic import new_file
@@ -176,7 +177,7 @@ class Fusion:
     signals: what the last stage adds besides, by the name of a searcher or of a field with numbers
     """
 
-    method: str = "rrf"
+    method: str = FUSION
     weights: Mapping[str, float] = field(default_factory=dict)
     recall_weight: float = 0.0
     title: float = 1.0

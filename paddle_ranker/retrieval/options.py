@@ -12,6 +12,7 @@ SYNONYMS = (
     'computer" (what stands left also finds what stands right)'
 )
 DEPTH, RANK_TOP, TOP_K = 100, 50, 10  # of every search, unless it says otherwise; see `search.SearchSettings`
+FUSION = "weighted"  # level with or ahead of rrf on each of the sets in docs/collections.md
 
 
 @dataclass(frozen=True)

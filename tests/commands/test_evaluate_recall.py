@@ -78,9 +78,9 @@ def test_all_systems_measures_are_ir_measures(folder: Path, tmp_path: Path, call
     ask = ["--index", folder / "index", *judgements, "--top_k", 25, "--runs_folder", tmp_path / "runs"]
     picture = ["--plot", tmp_path / "recall.svg"]
     status, out, err = call(evaluate_recall.main, *ask, *picture, "--format", "json", "--learn_weights", tmp_path / "w")
-    assert status == 0 and "by words (BM25, bigram) and vectors (exact), 100 of each by rrf" in err, err
+    assert status == 0 and "by words (BM25, bigram) and vectors (exact), 100 of each by weighted" in err, err
     found = json.loads(out)["systems"]
-    names = ["hybrid", "words", "vectors", "hybrid (weighted)", "learned weights", "BM25 (words)", "BM25 (bigrams)"]
+    names = ["hybrid", "words", "vectors", "hybrid (rrf)", "learned weights", "BM25 (words)", "BM25 (bigrams)"]
     assert list(found) == names
     qrels: dict[str, dict[str, int]] = {}
     for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
@@ -120,10 +120,10 @@ def test_pairs_and_a_ranker(folder: Path, tmp_path: Path, call: Call) -> None:
     hits = [title in {one.text for one in retriever.search(query, 10)} for query, title in answers]
     lines = out.splitlines()
     shown = {line.split("  ")[1].strip(): line for line in lines[lines.index("R@10") + 1 :][:5]}
-    assert set(shown) == {"hybrid", "words", "vectors", "hybrid (weighted)", "hybrid + ranker"}
+    assert set(shown) == {"hybrid", "words", "vectors", "hybrid (rrf)", "hybrid + ranker"}
     for name in ("hybrid", "hybrid + ranker"):  # the ranker orders the first ten, and finds no others
         assert f"{np.mean(hits):.3f} [" in shown[name]
-    assert any("hybrid + ranker" in line and "nDCG@10" in line for line in lines[-5:])
+    assert any("hybrid + ranker" in line and "nDCG@10" in line for line in lines[:5])
 
 
 def test_of_labelled_pairs_only_those_with_1_or_more_are_answers(folder: Path, tmp_path: Path, call: Call) -> None:
@@ -183,7 +183,7 @@ def test_the_other_fusion_beside_is_the_one_of_that_name(folder: Path, tmp_path:
     judgements = ["--queries", tmp_path / "queries.csv", "--qrels", folder / "qrels.tsv", "--resamples", 100]
     ask = ["--index", folder / "index", *judgements, "--baselines", "false", "--format", "json", "--separator", ","]
     first, second = (
-        json.loads(call(evaluate_recall.main, *ask, *more)[1])["systems"] for more in ([], ["--fusion", "weighted"])
+        json.loads(call(evaluate_recall.main, *ask, *more)[1])["systems"] for more in ([], ["--fusion", "rrf"])
     )
     for one, other in ((first, second), (second, first)):
         (name,) = (name for name in one if name.startswith("hybrid ("))

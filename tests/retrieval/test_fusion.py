@@ -45,17 +45,17 @@ def test_candidates_keep_each_searcher_s_score_and_rank() -> None:
 
 def test_reciprocal_ranks_are_those_of_the_paper() -> None:
     wanted = [("a", 1 / 61 + 1 / 63), ("c", 1 / 63 + 1 / 61), ("b", 1 / 62), ("d", 1 / 62)]
-    assert_alike(fused(Fusion(), FOUND), wanted)
-    assert_alike(fused(Fusion(), FOUND, 1), wanted[:1])
+    assert_alike(fused(Fusion("rrf"), FOUND), wanted)
+    assert_alike(fused(Fusion("rrf"), FOUND, 1), wanted[:1])
     wanted = [("c", 1 / 63 + 2 / 61), ("a", 1 / 61 + 2 / 63), ("d", 2 / 62), ("b", 1 / 62)]
     assert_alike(fused(Fusion("rrf", {"vectors": 2.0}), FOUND), wanted)
 
 
 def test_equal_scores_are_in_the_order_of_the_ids_and_one_searcher_keeps_its_scores() -> None:
-    assert_alike(fused(Fusion(), {"words": hits(z=9.0, y=5.0), "vectors": hits(a=0.9, b=0.8)}),
+    assert_alike(fused(Fusion("rrf"), {"words": hits(z=9.0, y=5.0), "vectors": hits(a=0.9, b=0.8)}),
                  [("a", 1 / 61), ("z", 1 / 61), ("b", 1 / 62), ("y", 1 / 62)])  # fmt: skip
-    assert fused(Fusion(), {"words": hits(z=1.0, a=1.0)}) == [("a", 1.0), ("z", 1.0)]
-    assert fused(Fusion(), {"words": hits(a=9.0, b=5.0)}) == [("a", 9.0), ("b", 5.0)]
+    assert fused(Fusion("rrf"), {"words": hits(z=1.0, a=1.0)}) == [("a", 1.0), ("z", 1.0)]
+    assert fused(Fusion("rrf"), {"words": hits(a=9.0, b=5.0)}) == [("a", 9.0), ("b", 5.0)]
 
 
 def test_weighted_scores_are_each_searcher_s_between_its_lowest_and_its_highest() -> None:
@@ -68,10 +68,10 @@ def test_weighted_scores_are_each_searcher_s_between_its_lowest_and_its_highest(
 
 def test_a_share_is_one_for_what_all_have_first() -> None:
     both = Candidates.of({"words": hits(a=9.0, b=5.0), "vectors": hits(a=0.9)})
-    for fusion in (Fusion(), Fusion("rrf", {"words": 3.0}), Fusion("weighted", {"vectors": 0.2})):
+    for fusion in (Fusion("rrf"), Fusion("rrf", {"words": 3.0}), Fusion("weighted", {"vectors": 0.2})):
         shares = fusion.shares(both)
         assert shares[0] == pytest.approx(1.0) and 0 <= shares[1] < 1
-    assert Fusion().shares(Candidates.of({"words": hits(a=9.0, b=5.0)})).tolist() == [1.0, 0.0]
+    assert Fusion("rrf").shares(Candidates.of({"words": hits(a=9.0, b=5.0)})).tolist() == [1.0, 0.0]
 
 
 def test_a_thousand_of_two_searchers_are_fused_as_a_loop_fuses_them() -> None:
@@ -84,7 +84,7 @@ def test_a_thousand_of_two_searchers_are_fused_as_a_loop_fuses_them() -> None:
     for one in found.values():
         for rank, id in enumerate(one.ids, start=1):
             sums[id] = sums.get(id, 0.0) + 1 / (60 + rank)
-    ranked = fused(Fusion(), found, 5000)
+    ranked = fused(Fusion("rrf"), found, 5000)
     assert dict(ranked) == pytest.approx(sums)
     assert [score for _, score in ranked] == sorted((score for _, score in ranked), reverse=True)
 

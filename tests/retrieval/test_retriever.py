@@ -70,7 +70,7 @@ def ranks_of(query: str, ids: Sequence[str]) -> dict[str, dict[str, tuple[float,
 
 def test_a_result_has_what_each_searcher_says_and_the_fused_score(index: Collection) -> None:
     ids = [f"d{n}" for n in range(len(TEXTS))]
-    retriever = Searcher(index, SearchSettings(), vectors_of)
+    retriever = Searcher(index, SearchSettings(fusion=Fusion("rrf")), vectors_of)
     for query, results in zip(("水稻病害", "护理"), retriever.search_many(["水稻病害", "护理"], 10)):
         by = ranks_of(query, ids)
         sums = {id: sum(1 / (60 + found[id][1]) for found in by.values() if id in found) for id in ids}
@@ -114,8 +114,8 @@ def test_a_ranker_orders_the_first_results_alone(index: Collection, weight: floa
     ranked = Searcher(index, settings, vectors_of, cast(Ranker, stub)).search_many(queries, 6)
     assert stub.asked == [(query, one.text) for query, found in zip(queries, plain) for one in found[:3]]
     for query, before, after in zip(queries, plain, ranked):
-        last = {one.id: len(set(query) & set(one.text)) + weight * one.score / (2 / 61) for one in before[:3]}
-        assert [one.id for one in after[:3]] == sorted(last, key=lambda id: -last[id])
+        last = {one.id: len(set(query) & set(one.text)) + weight * one.score / 2 for one in before[:3]}
+        assert [one.id for one in after[:3]] == sorted(last, key=lambda id: (-last[id], id))
         assert after[3:] == before[3:] and after[4].logit is None
         for one in after[:3]:
             assert one.logit == len(set(query) & set(one.text)) and one.score == {b.id: b.score for b in before}[one.id]

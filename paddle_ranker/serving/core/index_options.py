@@ -8,7 +8,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
-from paddle_ranker.retrieval.options import SYNONYMS, MilvusOptions
+from paddle_ranker.retrieval.options import FUSION, SYNONYMS, MilvusOptions
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import LOG_MB
 
@@ -23,7 +23,7 @@ class IndexSlotOptions(Limits, MilvusOptions):
     index: Optional[Path] = option(  # noqa: RUF009
         None, either=True, help="an index folder, as index build makes it: POST /v1/search finds its documents"
     )
-    fusion: str = option("rrf", help="how lists become one unless a request says it, as in search: a name, or a file")
+    fusion: str = option(FUSION, help="how lists become one unless a request says it, as in search: a name, or a file")
     weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)", joins=",")
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
     nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)

@@ -369,7 +369,7 @@ function searchedBy() {
 }
 
 /** Return how lists become one: what was chosen, else the server's own way. */
-const fusionOf = () => state.fusion || index.fusion || "rrf";
+const fusionOf = () => state.fusion || index.fusion || "weighted";
 
 /** Return the numbers to choose from, as far as the server's limits allow them. */
 const choicesOf = (name) => CHOICES[name].filter((value) => value <= (index.limits?.[{ recall: "depth", rank_top: "pairs", top_k: "hits" }[name]] ?? Infinity));

@@ -22,7 +22,7 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_judgements
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.evaluation.report.text import verdict
+from paddle_ranker.evaluation.report.text import verdicts
 from paddle_ranker.evaluation.retrieval import (
     HYBRID,
     compare_runs,
@@ -85,8 +85,7 @@ def run(options: PassagesOptions) -> None:
         runs[f"{name}: {_LEARNED}"] = held_out_runs(learned.held_out, found.runs[HYBRID], _TOP_K)
     runs = {name: runs[name] for name in sorted(runs, key=lambda name: name != f"passages: {_LEARNED}")}
     comparison = replace(compare_runs(judged, runs, _TOP_K), measures=["r@10", "ndcg@10"])
-    print("\n".join(comparison_lines(comparison)))
-    print("\n".join(verdict(comparison, system.name, "ndcg@10") for system in comparison.others))
+    print("\n".join([*verdicts(comparison), *comparison_lines(comparison)]))
 
 
 def _print_times(searcher: Searcher, queries: Sequence[str]) -> None:

@@ -87,13 +87,11 @@ class Evaluation:
         self.comparison = comparison
 
     def report(self) -> str:
-        """Return a table of measures with intervals, and what is better than what."""
-        from paddle_ranker.evaluation.report.text import verdict
+        """Return what is better than what, then a table of measures with intervals."""
+        from paddle_ranker.evaluation.report.text import verdicts
         from paddle_ranker.evaluation.retrieval import comparison_lines
 
-        found = self.comparison
-        measure = "ndcg@10" if "ndcg@10" in found.measures else found.measures[0]
-        return "\n".join([*comparison_lines(found), *(verdict(found, one.name, measure) for one in found.others)])
+        return "\n".join([*verdicts(self.comparison), *comparison_lines(self.comparison)])
 
     __repr__ = report
 

@@ -119,7 +119,7 @@ def run(options: CompareOptions) -> None:
 
 
 def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison, measure: str) -> None:
-    from paddle_ranker.evaluation.report.text import comparison_json, systems_table, verdict
+    from paddle_ranker.evaluation.report.text import comparison_json, systems_table, verdicts
     from paddle_ranker.evaluation.systems import messages
 
     for line in pairs.notes:
@@ -129,9 +129,7 @@ def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison
     else:
         counts = comparison.counts
         print(f"{pairs.source}: {counts['pairs']:,} judged pairs of {counts['queries']:,} queries")
-        print("\n".join(systems_table(comparison)))
-        for system in comparison.others:
-            print(verdict(comparison, system.name, measure))
+        print("\n".join([*verdicts(comparison, measure), *systems_table(comparison)]))
     for path in (options.per_query, options.plot, options.report):
         if path is not None:
             print(path, file=messages(options))

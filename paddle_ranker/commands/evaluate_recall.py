@@ -99,7 +99,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.beir import write_beir
     from paddle_ranker.data.trec import read_run
-    from paddle_ranker.evaluation.report.text import comparison_json, verdict
+    from paddle_ranker.evaluation.report.text import comparison_json, verdicts
     from paddle_ranker.evaluation.retrieval import compare_runs, comparison_lines, draw_curves, search_judged
     from paddle_ranker.storage.atomic import check_writable, make_folder
 
@@ -134,9 +134,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     if options.format == "json":
         print(json_text(comparison_json(comparison), indent=2))
     else:
-        print("\n".join(comparison_lines(comparison)))
-        measure = "ndcg@10" if "ndcg@10" in comparison.measures else comparison.measures[0]
-        print("\n".join([*(verdict(comparison, system.name, measure) for system in comparison.others), *said]))
+        print("\n".join([*verdicts(comparison), *said, *comparison_lines(comparison)]))
     if options.plot is not None:
         draw_curves(options.plot, comparison, options.top_k)
     if options.runs_folder is not None:

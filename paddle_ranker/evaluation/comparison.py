@@ -20,7 +20,7 @@ from paddle_ranker.metrics.measures import MEASURES, QueryMean
 from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.metrics.significance import PERMUTATIONS, holm
 
-CERTAIN = 0.05  # a difference is established if its corrected p-value is below this and its interval excludes zero
+CERTAIN = 0.05  # how likely any of the differences to the reference is called established by chance alone
 _LEVEL = 1e-12  # two values of a query that differ by at most this are a tie
 
 
@@ -47,7 +47,8 @@ class Measured:
 
     Attributes:
         interval: the value, with bounds.
-        difference: this system's value minus the reference's, paired over queries; None for the reference.
+        difference: this system's value minus the reference's, paired over queries; None for the reference. Its interval
+            allows for the number of systems (Bonferroni's correction): it is established if this excludes zero.
         p_value: p-value of the difference; None for the reference, or if the measure has no test.
         corrected: `p_value` after Holm's correction for the number of systems compared with the reference.
         wins, losses: number of queries on which this system is better, or worse, than the reference; None for the
@@ -154,7 +155,9 @@ def compare_systems(
     if reference not in names:
         raise UsageError(f"--reference {reference}: choose from {', '.join(names)}, best")
     measured = {
-        name: _measure(one, None if name == reference else values[reference], resamples, permutations, seed)
+        name: _measure(
+            one, None if name == reference else values[reference], len(names) - 1, resamples, permutations, seed
+        )
         for name, one in values.items()
     }
     _correct(measured, [name for name in names if name != reference], available)
@@ -179,17 +182,18 @@ class _Values:
 
 
 def _measure(
-    ours: _Values, base: Optional[_Values], resamples: int, permutations: int, seed: int
+    ours: _Values, base: Optional[_Values], others: int, resamples: int, permutations: int, seed: int
 ) -> dict[str, Measured]:
-    """Measure a system and its differences from `base` on the same draws of queries; p-values are not yet corrected."""
-    wanted = dict(ours.statistics)
-    if base is not None:
-        wanted.update(
-            {f"-{name}": difference(ours.statistics[name], base.statistics[name]) for name in ours.statistics}
-        )
-    intervals = _intervals(wanted, ours.scored.ranking.queries, resamples, seed)
+    """Measure a system and its differences from `base` on the same draws of queries; p-values are not yet corrected.
+
+    others: number of systems that are compared with the reference
+    """
+    queries = ours.scored.ranking.queries
+    intervals = _intervals(ours.statistics, queries, resamples, seed)
     if base is None:
         return {name: Measured(interval) for name, interval in intervals.items()}
+    differences = {name: difference(ours.statistics[name], base.statistics[name]) for name in ours.statistics}
+    gaps = _intervals(differences, queries, resamples, seed, CERTAIN / others)
     found = {}
     for name in ours.statistics:
         measure = MEASURES[name]
@@ -199,13 +203,15 @@ def _measure(
             with np.errstate(invalid="ignore"):
                 gains = measure.sign * (ours.by_query[name] - base.by_query[name])
                 wins, losses = int((gains > _LEVEL).sum()), int((gains < -_LEVEL).sum())
-        found[name] = Measured(intervals[name], intervals[f"-{name}"], p_value, wins=wins, losses=losses)
+        found[name] = Measured(intervals[name], gaps[name], p_value, wins=wins, losses=losses)
     return found
 
 
-def _intervals(wanted: Mapping[str, Statistic], queries: int, resamples: int, seed: int) -> dict[str, Interval]:
+def _intervals(
+    wanted: Mapping[str, Statistic], queries: int, resamples: int, seed: int, error: float = CERTAIN
+) -> dict[str, Interval]:
     if queries > 1:
-        return bootstrap_intervals(wanted, queries, resamples=resamples, seed=seed)
+        return bootstrap_intervals(wanted, queries, confidence=1.0 - error, resamples=resamples, seed=seed)
     once = np.ones((1, 1))  # a single query has no interval
     return {name: Interval(float(s(once)[0]), float("nan"), float("nan")) for name, s in wanted.items()}
 
@@ -218,6 +224,6 @@ def _correct(measured: dict[str, dict[str, Measured]], others: Sequence[str], na
         corrections: Sequence[Optional[float]] = holm(p_values) or [None] * len(found)
         for other, one, corrected in zip(others, found, corrections):
             assert one.difference is not None
-            is_known = one.difference.excludes_zero() and (corrected is None or corrected < CERTAIN)
+            is_known = one.difference.excludes_zero()
             verdict = "better" if MEASURES[name].sign * one.difference.estimate > 0 else "worse"
             measured[other][name] = replace(one, corrected=corrected, verdict=verdict if is_known else "")

@@ -6,14 +6,13 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.evaluation.comparison import Comparison, Measured
 from paddle_ranker.evaluation.report.per_query import QueryDifference
-from paddle_ranker.evaluation.report.text import p_text
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.storage.atomic import new_file
@@ -105,7 +104,7 @@ def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Figure:
             if measured.difference is None:
                 _write_beside(gaps, place, "reference", UNKNOWN)
                 continue
-            _draw_interval(gaps, place, measured.difference, color_of(measured), p_text(measured.corrected))
+            _draw_interval(gaps, place, measured.difference, color_of(measured), "+")
         for panel in (values, gaps):
             _widen(panel)
     return picture
@@ -136,14 +135,12 @@ def _prepare(panel: Axes, systems: Sequence[str]) -> None:
         panel.spines[side].set_visible(False)
 
 
-def _draw_interval(panel: Axes, place: int, interval: Interval, color: str, words: Optional[str] = None) -> None:
+def _draw_interval(panel: Axes, place: int, interval: Interval, color: str, sign: str = "") -> None:
     if not np.isnan(interval.low):
         bounds = [interval.low, interval.high]
         panel.plot(bounds, [place, place], color=color, linewidth=2.4, solid_capstyle="round", alpha=0.55)
     panel.plot([interval.estimate], [place], "o", color=color, markersize=6)
-    sign = "" if words is None else "+"
-    text = f"{interval.estimate:{sign}.3f}" + (f"   p {words}" if words else "")
-    _write_beside(panel, place, text, color)
+    _write_beside(panel, place, f"{interval.estimate:{sign}.3f}", color)
 
 
 def _write_beside(panel: Axes, place: int, text: str, color: str) -> None:

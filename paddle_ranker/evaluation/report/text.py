@@ -27,11 +27,12 @@ def systems_table(comparison: Comparison) -> list[str]:
             padding = " " * (width - _columns(system.name))
             line = f"  {system.name}{padding}  {measured.interval:.3f}"
             lines.append(f"{line}  {difference_text(measured)}".rstrip())
-    others = f"{len(comparison.others)} difference{'s' if len(comparison.others) > 1 else ''}"
+    count = len(comparison.others)
+    all_of = f"and for all {count} of a measure together" if count > 1 else ""
     lines += [
         "",
-        "[ ]: 95% bootstrap intervals over queries, those of differences paired. p: two-sided randomisation test, "
-        f"after Holm's correction for the {others} to {comparison.reference} in one measure.",
+        f"[ ]: 95% bootstrap intervals over queries. Differences to {comparison.reference} are paired {all_of}".rstrip()
+        + "; one is established if its interval excludes 0.",
     ]
     return lines
 
@@ -42,12 +43,11 @@ def _columns(text: str) -> int:
 
 
 def difference_text(measured: Measured) -> str:
-    """Return a difference with its p-value and the counts of queries won and lost; "" for the reference."""
+    """Return a difference with the counts of queries won and lost; "" for the reference."""
     if measured.difference is None:
         return ""
-    tested = f"  p {p_text(measured.corrected)}" if measured.corrected is not None else ""
     counted = f"  wins {measured.wins}, losses {measured.losses}" if measured.wins is not None else ""
-    return f"{measured.difference:+.3f}{tested}{counted}"
+    return f"{measured.difference:+.3f}{counted}"
 
 
 def p_text(p_value: Optional[float]) -> str:
@@ -55,6 +55,12 @@ def p_text(p_value: Optional[float]) -> str:
     if p_value is None:
         return ""
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def verdicts(comparison: Comparison, measure: str = "ndcg@10") -> list[str]:
+    """Return `verdict` of each system but the reference; in the first measure, if `measure` was not measured."""
+    measure = measure if measure in comparison.measures else comparison.measures[0]
+    return [verdict(comparison, system.name, measure) for system in comparison.others]
 
 
 def verdict(comparison: Comparison, name: str, measure: str) -> str:

@@ -85,8 +85,8 @@ def test_two_queries_by_hand(tmp_path: Path) -> None:
     assert found.by_query["second"]["pairs_ordered"].tolist() == [1.0, 1.0]
     assert found.counts == {"pairs": 4, "queries": 2, "queries_with_positive": 2}
     assert verdict(found, "second", "mrr@10").startswith("No difference between second and first is established")
-    for measured in (one for of_system in found.measured.values() for one in of_system.values() if one.difference):
-        assert bool(measured.verdict) is measured.difference.excludes_zero()
+    for name in found.measures:
+        assert bool(found.measured["second"][name].verdict) is gap_of(found, "second", name).excludes_zero()
     (loss_or_tie, win) = query_differences(found, "second", "mrr@10")
     assert (loss_or_tie.outcome, win.outcome, win.difference, query_text(found, win.row)) == ("tie", "win", 0.5, "b")
     assert [title.text for title in best_titles(found, first, win.row, 5)] == ["x", "y"]

@@ -145,6 +145,30 @@ def test_logits_depend_neither_on_the_batch_nor_on_the_way_of_its_attention(tmp_
         np.testing.assert_allclose(found.numpy(), np.array(EXPECTED[case]["logits"])[rows, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["longformer", "big_bird"])
+def test_every_command_says_how_long_a_text_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], case: str
+) -> None:
+    """Both have positions for 512 tokens."""
+    folder = write_folder(tmp_path / "ranker", case)
+    shutil.copytree(folder, tmp_path / "encoder")
+    change_json(tmp_path / "encoder" / "config.json", architectures=["Model"])
+    (tmp_path / "pairs.tsv").write_text(f"w2\t{'w1 ' * 600}\nw2\tw3\n", encoding="utf-8")
+    (tmp_path / "texts.txt").write_text(f"{'w1 ' * 600}\nw3\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    lines = {
+        "pairs": ["predict --model ranker --input pairs.tsv", "rank --model ranker --input pairs.tsv"],
+        "texts": ["encode --model encoder --input texts.txt --output vectors.npy"],
+    }
+    for noun, commands in lines.items():
+        for line in commands:
+            assert main([*line.split(), "--max_seq_length", "512"]) == 0
+            assert f"1 {noun} were cut to 512 tokens" in capfd.readouterr().err, line
+    for line in (*lines["pairs"], *lines["texts"], "serve --model ranker --port 0"):
+        assert main([*line.split(), "--max_seq_length", "600"]) == 1
+        assert "max_seq_length 600 is above the 512 positions" in capfd.readouterr().err, line
+
+
 @pytest.mark.parametrize("case", LONG)
 def test_a_graph_for_long_texts_also_scores_short_ones(tmp_path: Path, case: str) -> None:
     folder = write_folder(tmp_path / "hf", case)

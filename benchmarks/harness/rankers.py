@@ -43,6 +43,10 @@ FAMILY_SHAPES: dict[str, dict[str, Any]] = {
                          "num_attention_heads": 6, "intermediate_size": 576, "max_position_embeddings": 7999,
                          "layer_norm_eps": 1e-5, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
                          "type_vocab_size": 0},
+    "modernbert-base": {**_SHARED, "model_type": "modernbert", "num_hidden_layers": 22, "hidden_size": 768,
+                        "num_attention_heads": 12, "intermediate_size": 1152, "max_position_embeddings": 8192,
+                        "layer_norm_eps": 1e-5, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+                        "type_vocab_size": 0},
 }  # fmt: skip
 SHAPES: dict[str, dict[str, Any]] = {
     # "tiny" is for trying the command.
@@ -68,17 +72,24 @@ class Prepared:
     config: dict[str, Any]
 
 
-def prepare_ranker(options: PeerOptions, shape: str, seed: int, folder: Path) -> Prepared:
+def prepare_ranker(
+    options: PeerOptions, shape: str, seed: int, folder: Path, max_seq_length: int = MAX_SEQ_LENGTH
+) -> Prepared:
     """Read the pairs, and write a ranker into `folder`: that of `--model`, else one of `shape` with random weights."""
     path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
     graded = list(RecordFile(path, LabeledPair))
     if options.model:
         return Prepared(path, graded, *copy_ranker(folder, Path(options.model)))
-    return Prepared(path, graded, *write_random_ranker(folder, ALL_SHAPES[shape], vocab, graded, seed))
+    return Prepared(path, graded, *write_random_ranker(folder, ALL_SHAPES[shape], vocab, graded, seed, max_seq_length))
 
 
 def write_random_ranker(
-    folder: Path, shape: dict[str, Any], vocab: Optional[Path], graded: Sequence[LabeledPair], seed: int
+    folder: Path,
+    shape: dict[str, Any],
+    vocab: Optional[Path],
+    graded: Sequence[LabeledPair],
+    seed: int,
+    max_seq_length: int = MAX_SEQ_LENGTH,
 ) -> tuple[PairEncoder, dict[str, Any]]:
     """Write a ranker of random weights into `ranker`; return its encoder and configuration."""
     import paddle
@@ -93,7 +104,7 @@ def write_random_ranker(
         write_vocabulary(folder, train_wordpiece_vocabulary(texts, TRAINED_VOCABULARY))
     else:
         (folder / "vocab.txt").write_bytes(vocab.read_bytes())
-    encoder = PairEncoder.from_folder(folder, MAX_SEQ_LENGTH)
+    encoder = PairEncoder.from_folder(folder, max_seq_length)
     config = config_from({**shape, "vocab_size": max(encoder.token_to_id.values()) + 1})
     paddle.seed(seed)
     network = RankerNetwork(config, None, encoder=family_of(config.model_type).network(config))
@@ -101,7 +112,7 @@ def write_random_ranker(
     network.head.weight.set_value(network.head.weight * np.float32(20))
     network.eval()
     (folder / "ranker").mkdir()
-    info = RankerInfo(kind="pairwise", max_seq_length=MAX_SEQ_LENGTH, match_embeddings=False)
+    info = RankerInfo(kind="pairwise", max_seq_length=max_seq_length, match_embeddings=False)
     save_ranker(folder / "ranker", network, encoder, info)
     return encoder, dataclasses.asdict(config)
 
@@ -125,10 +136,11 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
     return parts.row_encoder, dataclasses.asdict(parts.network.config)
 
 
-def export_ranker(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
+def export_ranker(folder: Path, pairs: EncodedPairs, *, onnx: bool, int8: bool = True) -> None:
     """Write the folders for the engines and the peers: `exported` and `hf`.
 
-    With `onnx` the first gets an ONNX file, and an int8 one, calibrated on the first `CALIBRATION_PAIRS` of `pairs`.
+    With `onnx` the first gets an ONNX file; with `int8` as well, one of int8, calibrated on the first
+    `CALIBRATION_PAIRS` of `pairs`.
     """
     from paddle_ranker.commands.convert import ConvertOptions, convert
     from paddle_ranker.encoding.batching import scoring_batches
@@ -138,7 +150,7 @@ def export_ranker(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
 
     exported, _ = export_model(load_model(folder / "ranker", RANKER), folder / "exported", onnx=onnx)
     convert(ConvertOptions(source=str(folder / "ranker"), target=str(folder / "hf"), to="hf"))
-    if not onnx:
+    if not (onnx and int8):
         return
     assert exported.onnx is not None
     quantizer = Quantizer(exported.onnx, folder)

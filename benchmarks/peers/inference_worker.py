@@ -85,7 +85,7 @@ def _torch(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syst
     precision = types.get(system.rpartition("_")[2], torch.float32)
     if system.startswith("sentence_transformers"):
         return _CrossEncoder(folder / "hf", pairs, work, precision)
-    return BatchedSystem(_transformers(folder, precision, "compiled" in system, _cuda(work)), pairs, work)
+    return BatchedSystem(_transformers(folder, precision, system, _cuda(work)), pairs, work)
 
 
 def _cuda(work: InferenceWork) -> str:
@@ -93,25 +93,27 @@ def _cuda(work: InferenceWork) -> str:
     return "cuda" if work.device == "gpu" else work.device
 
 
-def _transformers(folder: Path, precision: Any, compiled: bool, device: str) -> Forward:
+def _transformers(folder: Path, precision: Any, system: str, device: str) -> Forward:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "hf", dtype=precision).eval().to(device)
+    attention = {"attn_implementation": "eager"} if "unfused" in system else {}
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "hf", dtype=precision, **attention)
+    model = model.eval().to(device)
     inputs = inputs_of(folder)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    run = model
-    if compiled:
+    run, without_gradients = model, torch.inference_mode
+    if "compiled" in system:
         from torch._inductor import config as inductor
 
         inductor.freezing = True  # weights become constants, packed for the processor
-        run = torch.compile(model, dynamic=True)
+        run, without_gradients = torch.compile(model, dynamic=True), torch.no_grad  # freezing refuses inference_mode
 
     def forward(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
         found = inputs(input_ids, token_type_ids)
         tensors = {name: torch.from_numpy(array).to(device) for name, array in found.items()}
-        with torch.no_grad():
+        with without_gradients():
             output = run(**tensors)
         logits: np.ndarray = output.logits.float().cpu().numpy()
         return logits

@@ -222,9 +222,10 @@ def words_run(searcher: Searcher, judged: JudgedQueries, top_k: int, fields: Map
     depth = max(searcher.settings.depth, judged.depth(top_k))
     asking = LookupRequest(WORDS, list(judged.queries.values()), depth, fields=fields, titles=True)
     run: Scores = {}
+    title = searcher.settings.fusion.title
     for query, hits in zip(judged.queries, searcher.collection.snapshot().begin_search(asking)()):
-        candidates = Candidates.of({WORDS: hits})
-        order, scores = Fusion(title=searcher.settings.fusion.title).best(candidates, depth)
+        candidates = Candidates.of({WORDS: hits}, title)
+        order, scores = Fusion(title=title).best(candidates, depth)
         run[query] = dict(zip((candidates.ids[place] for place in order), scores.tolist()))
     return judged.results(run, top_k)
 

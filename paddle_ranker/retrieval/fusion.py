@@ -32,6 +32,7 @@ ValuesOf = Callable[[str, Sequence[str]], Sequence[tuple[Value, ...]]]  # a fiel
 FORMAT = 4
 _ABOVE, _TINY = 1.01, 1e-6  # of the range of scores, so that what gains all of it has no equal
 TITLE = "exact_title"  # the signal of documents whose whole title is the query
+TITLE_MATCH = "title_match"  # the signal of documents whose titles have all words of the query
 
 
 @dataclass(frozen=True)
@@ -39,40 +40,54 @@ class Candidates:
     """The documents that searchers found for one query.
 
     searchers: their names
-    ids: those that the first searcher found, best first, then those that only the next one found, and so on
+    ids: those that the first searcher found, then those that only the next one found, and so on
     scores: `[candidates, searchers] float64`, NaN where a searcher did not find the document
     ranks: `[candidates, searchers] int64`, from 1; 0 where a searcher did not find the document
-    titled: `[candidates] bool`, whose whole title is the query; known if words were searched
+    titles: `[candidates] float64`, how well each title matches the query, see `Hits`; known if words were searched
+    by_titles: `[candidates] float64`, the part of the words' scores that titles added
     """
 
     searchers: tuple[str, ...]
     ids: list[str]
     scores: Floats
     ranks: Integers
-    titled: Booleans
+    titles: Floats
+    by_titles: Floats
 
     @classmethod
-    def of(cls, found: Mapping[str, Hits]) -> Candidates:
-        """Join the hits of each searcher, by the documents' ids."""
+    def of(cls, found: Mapping[str, Hits], title: float = 1.0) -> Candidates:
+        """Join the hits of each searcher, by the documents' ids.
+
+        title: `Fusion.title`; times `Hits.titles` it is the share of the best score that each score gains
+        """
         numbers: dict[str, int] = {}
         rows = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in found.values()]
         scores = np.full((len(numbers), len(found)), np.nan)
-        ranks, titled = np.zeros((len(numbers), len(found)), np.int64), np.zeros(len(numbers), bool)
+        ranks, (titles, by_titles) = np.zeros((len(numbers), len(found)), np.int64), np.zeros((2, len(numbers)))
         for column, (places, hits) in enumerate(zip(rows, found.values())):
             scores[places, column] = hits.scores
             ranks[places, column] = np.arange(1, len(places) + 1)
-            if hits.titled is not None:
-                titled[places] |= hits.titled
-        return cls(tuple(found), list(numbers), scores, ranks, titled)
+            if hits.titles is not None:
+                titles[places], by_titles[places] = hits.titles, title * hits.scores.max(initial=0.0) * hits.titles
+                scores[places, column] += by_titles[places]
+                order = np.argsort(-scores[places, column], kind="stable")
+                ranks[np.array(places)[order], column] = np.arange(1, len(places) + 1)
+        return cls(tuple(found), list(numbers), scores, ranks, titles, by_titles)
 
     @classmethod
     def unscored(cls, ids: list[str]) -> Candidates:
         """Return candidates that no searcher has scored."""
         count = len(ids)
-        return cls((), ids, np.empty((count, 0)), np.empty((count, 0), np.int64), np.zeros(count, bool))
+        return cls((), ids, np.empty((count, 0)), np.empty((count, 0), np.int64), np.zeros(count), np.zeros(count))
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def titled(self) -> Booleans:
+        """Which documents have the query as their whole title, `[candidates] bool`."""
+        found: Booleans = self.titles == 1
+        return found
 
     @property
     def normalised(self) -> Floats:
@@ -171,8 +186,9 @@ class Fusion:
     weights: by searcher; 1 for one that is not named
     recall_weight: the last stage orders by `logit + recall_weight * share`, where the share is 1 for a document that
         all searchers have first; 0: by the logit alone
-    title: what the scores of the fusion, and those of the last stage, gain for a document whose whole title is the
-        query, as a share of the range of the candidates' scores: with 1 it is before all others
+    title: how much a title that matches the query counts. Scores by words gain it times `Hits.titles` of the best one.
+        If the whole title is the query, the scores of the fusion, and those of the last stage, also gain it times the
+        range of the candidates' scores: with 1 the document is before all others
     fields: weights of searched fields, by name, in place of the schema's
     signals: what the last stage adds besides, by the name of a searcher or of a field with numbers
     """

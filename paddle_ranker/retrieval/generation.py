@@ -39,6 +39,7 @@ from paddle_ranker.storage.untrusted import inside, open_array
 _WEIGHTED = 2  # other weights of fields, or totals, that stay ready to be searched by
 _PHRASES = 256  # synonyms of several words, of which it is known which documents have them
 _KEPT = 8  # queries' phrases and exclusions, of which it is known which documents have them
+_PARTLY = 0.5  # how much a title counts that has nothing but the words of the query, and is another
 _PASSAGES = 4  # times as many are looked for as documents are wanted, at first
 
 
@@ -345,7 +346,7 @@ class Generation:
         own = iter(ids)
         return [Hits(list(islice(own, len(scores))), scores) for _, scores in found]
 
-    def hits_with_titles(
+    def with_titles(
         self,
         words: WordSearcher,
         query: Asked,
@@ -354,24 +355,30 @@ class Generation:
         numbers: Integers,
         scores: Floats,
     ) -> Hits:
-        """Return found documents, and the best `k` whose whole title is the query, as written or corrected."""
+        """Return found documents, and the best `k` whose whole title is the query, with how well titles match it.
+
+        `Hits.titles` is 1 for a whole title: but for cases, widths, spaces and punctuation it is the query, as typed or
+        as corrected. For another title that has all words of the query it is half of `WordSearcher.title_shares`.
+        """
         keys = [key for text in texts_of(query) if (key := self.info.schema.title_key(text))]
         each = [np.empty(0, np.int64)]
         for number, part in enumerate(self.parts):
             rows, mask = part.segment.rows_of_titles(keys), part.live if allowed is None else allowed[number]
             each.append(part.first + (rows if mask is None else rows[mask[rows]]))
-        titled = np.concatenate(each)
-        if not len(titled):
-            return self.hits([(numbers, scores)])[0]
-        check()
-        own = words.scores_of(query, titled)
-        best = np.lexsort((titled, -own))[:k]
-        titled, own = titled[best], own[best]
-        is_new = ~np.isin(titled, numbers)
-        numbers, scores = np.concatenate([numbers, titled[is_new]]), np.concatenate([scores, own[is_new]])
-        order = np.lexsort((numbers, -scores))
-        (hits,) = self.hits([(numbers[order], scores[order])])
-        return hits._replace(titled=np.isin(numbers[order], titled))
+        whole = np.concatenate(each)
+        if len(whole):
+            check()
+            own = words.scores_of(query, whole)
+            best = np.lexsort((whole, -own))[:k]
+            whole, own = whole[best], own[best]
+            is_new = ~np.isin(whole, numbers)
+            numbers, scores = np.concatenate([numbers, whole[is_new]]), np.concatenate([scores, own[is_new]])
+            order = np.lexsort((numbers, -scores))
+            numbers, scores = numbers[order], scores[order]
+        titles = _PARTLY * words.title_shares(query, self.info.schema.title_place, numbers)
+        titles[np.isin(numbers, whole)] = 1.0
+        (hits,) = self.hits([(numbers, scores)])
+        return hits._replace(titles=titles) if titles.any() else hits
 
     def places(self, numbers: Integers) -> list[Place]:
         """Return where the documents of some numbers are."""

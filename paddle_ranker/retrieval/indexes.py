@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 
 import numpy as np
 
-from paddle_ranker.array_types import Booleans, Floats
+from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, UsageError, refuse_text
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.words import WordSearcher
@@ -42,13 +42,13 @@ class Hits(NamedTuple):
     """The ids and scores, `[found]` each, of the documents found for a query, best first.
 
     passages: start and end of the passage that was found in each text, None for all of it
-    titled: `[found] bool`, whose whole title is the query; None: nobody asked, or none is
+    titles: `[found] float64`, how well each title matches the query, see `Generation.with_titles`; None: none does
     """
 
     ids: list[str]
     scores: Floats
     passages: Optional[list[Optional[tuple[int, int]]]] = None
-    titled: Optional[Booleans] = None
+    titles: Optional[Floats] = None
 
 
 class Index(Protocol):

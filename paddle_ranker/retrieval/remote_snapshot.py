@@ -389,14 +389,15 @@ def _plain(word: Word) -> Word:
 def _best(several: Sequence[Hits], k: int) -> Hits:
     """Return the best hits of several shards, equal scores in their order."""
     scores = np.concatenate([one.scores for one in several])
-    titled = np.concatenate([np.zeros(len(one.ids), bool) if one.titled is None else one.titled for one in several])
+    titles = np.concatenate([np.zeros(len(one.ids)) if one.titles is None else one.titles for one in several])
     order = np.argsort(-scores, kind="stable")
-    is_kept = titled[order] & (np.cumsum(titled[order]) <= k)
+    is_whole = titles[order] == 1
+    is_kept = is_whole & (np.cumsum(is_whole) <= k)
     is_kept[:k] = True
     order = order[is_kept]
     ids = [id for one in several for id in one.ids]
     spans = [span for one in several for span in one.passages or [None] * len(one.ids)]
     has_passages = any(one.passages is not None for one in several)
     places = order.tolist()
-    passages, named = [spans[n] for n in places] if has_passages else None, titled[order] if titled.any() else None
-    return Hits([ids[n] for n in places], scores[order], passages, named)
+    passages, matches = [spans[n] for n in places] if has_passages else None, titles[order]
+    return Hits([ids[n] for n in places], scores[order], passages, matches if matches.any() else None)

@@ -291,6 +291,11 @@ class Schema:
         return next((one.name for one in self.fields if one.title), None)
 
     @cached_property
+    def title_place(self) -> int:
+        """The place of the title among `words`; without a title field, that of the text."""
+        return [one.name for one in self.words].index(self.title or TEXT)
+
+    @cached_property
     def _template(self) -> str:
         return self.template or (f"{{{self.title}}} {{{TEXT}}}" if self.title not in (None, TEXT) else "")
 

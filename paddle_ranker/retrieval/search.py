@@ -362,7 +362,7 @@ class Search:
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
         """Make one list of the searchers' lists, equal scores by id."""
-        self.candidates = Candidates.of({name: hits[name] for name in self.searchers})
+        self.candidates = Candidates.of({name: hits[name] for name in self.searchers}, self.fusion.title)
         self._found = {
             id: span for one in hits.values() for id, span in zip(one.ids, one.passages or ()) if span is not None
         }

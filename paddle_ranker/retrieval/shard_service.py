@@ -157,19 +157,20 @@ def _are_facts(sent: _SentFacts, info: IndexInfo) -> bool:
 def _are_hits(found: list[Hits], facts: Facts, by: str, queries: Sequence[Asked], top_k: int, *_: object) -> bool:
     spans = [one.passages for one in found if one.passages is not None]
     return len(found) == len(queries) and all(
-        len(one.ids) == len({*one.ids}) == len(one.scores) <= top_k + _titled(one, top_k)
+        len(one.ids) == len({*one.ids}) == len(one.scores) <= top_k + _whole_titles(one, top_k)
         and not (np.diff(one.scores) > 0).any()
         and (one.passages is None or len(one.passages) == len(one.ids))
         for one in found
     ) and all(0 <= span[0] < span[1] for own in spans for span in own if span is not None)  # fmt: skip
 
 
-def _titled(hits: Hits, top_k: int) -> int:
+def _whole_titles(hits: Hits, top_k: int) -> int:
     """Return how many hits have the query as their title; less than -`top_k` if that cannot be."""
-    if hits.titled is None:
+    if hits.titles is None:
         return 0
-    count = int(np.count_nonzero(hits.titled))
-    return count if len(hits.titled) == len(hits.ids) and count <= top_k else -top_k - 1
+    count = int(np.count_nonzero(hits.titles == 1))
+    is_possible = len(hits.titles) == len(hits.ids) and count <= top_k
+    return count if is_possible and bool(((hits.titles >= 0) & (hits.titles <= 1)).all()) else -top_k - 1
 
 
 def _is_scale(found: FieldScale) -> bool:

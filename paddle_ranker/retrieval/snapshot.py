@@ -134,7 +134,7 @@ class LocalSnapshot:
         ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
         fields: other weights of some fields, for words
         phrase_filter: only documents with its phrases and nothing that it excludes; see `phrase_filter` below
-        titles: find by words up to `top_k` documents more, those whose whole title is the query, and name them
+        titles: by words, see `Generation.with_titles`; up to `top_k` documents more are found
         """
         refuse_text(queries, "queries", *ASKED)
         now = self.generation
@@ -151,7 +151,7 @@ class LocalSnapshot:
                 if not titles:
                     return now.hits(found)
                 pairs = zip(queries, found)
-                return [now.hits_with_titles(words, query, top_k, allowed, *own) for query, own in pairs]
+                return [now.with_titles(words, query, top_k, allowed, *own) for query, own in pairs]
         if by not in now.info.vector_fields:
             return now.search_other(by, [str(query) for query in queries], top_k, allowed)
         info = now.info.vector_fields[by].info

@@ -201,7 +201,7 @@ class WordSearcher:
         find_phrase: FindPhrase = _no_phrase,
     ):
         self._find_phrase = find_phrase
-        of_fields = [tokenize] * len(weights) if callable(tokenize) else list(tokenize)
+        self._of_fields = of_fields = [tokenize] * len(weights) if callable(tokenize) else list(tokenize)
         self._parts, self._tokenizers, self._k1 = parts, list(dict.fromkeys(of_fields)), k1
         self.totals = _totals_of(parts, len(weights)) if totals is None else totals
         total = np.array(self.totals.lengths, np.int64)
@@ -257,6 +257,31 @@ class WordSearcher:
                 group.add_to(sums, numbers[here] - part.first)
             scores[here] = sums
         return scores
+
+    def title_shares(self, query: Asked, field: int, numbers: Integers) -> Floats:
+        """Return the share of each title's tokens that a query has, `[n]`; 0 if the title lacks a token of the query.
+
+        The query counts as it was typed and, if it differs, as corrected; the higher share is taken.
+
+        field: the title's place among the fields
+        numbers: of the documents
+        """
+        found = np.zeros(len(numbers))
+        for text in texts_of(query):
+            hashes = text_hashes(dict.fromkeys(self._of_fields[field](text)))
+            for part in self._parts:
+                lengths = part.postings.lengths.reshape(len(part.postings.lengths), -1)[:, field]
+                here = np.flatnonzero((numbers >= part.first) & (numbers < part.first + len(lengths)))
+                here = here[lengths[numbers[here] - part.first] >= max(1, len(hashes))]
+                if not len(here):
+                    continue
+                rows = (numbers[here] - part.first).astype(np.int32)
+                terms = checked(part.postings.of_terms(hashes))
+                times = np.array([_times_in(field, part.postings, term, rows) for term in terms], np.int64)
+                times = times.reshape(len(hashes), len(rows))
+                shares = (times > 0).all(axis=0) * times.sum(axis=0) / lengths[rows]
+                found[here] = np.maximum(found[here], shares)
+        return found
 
     @cached_property
     def reader(self) -> Optional[Reader]:
@@ -578,6 +603,15 @@ def _live(part: WordPart, postings: TermPostings) -> int:
     """Return how many of the documents are live."""
     documents = postings.documents
     return len(documents) if part.live is None else int(np.count_nonzero(part.live[documents]))
+
+
+def _times_in(field: int, postings: Postings, term: TermPostings, rows: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return how often a term occurs in a field of some documents, `[rows]`."""
+    found, at = np.zeros(len(rows), np.int64), term.documents.searchsorted(rows)
+    has_term = at < len(term.documents)
+    has_term[has_term] = term.documents[at[has_term]] == rows[has_term]
+    found[has_term] = postings.pairs[term.codes[at[has_term]], 2 * field]
+    return found
 
 
 def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequence[float]) -> Floats:

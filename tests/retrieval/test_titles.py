@@ -13,7 +13,7 @@ import pytest
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.fusion import TITLE, Fusion
+from paddle_ranker.retrieval.fusion import TITLE, TITLE_MATCH, Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.learning import JudgedList, learn_title
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
@@ -41,6 +41,10 @@ def documents() -> list[Document]:
         for n in range(FAMILY)
     ]
     long = "a long text that says other things " * 30
+    found += [
+        Document("short", "nginx nginx serves pages of the web", {"title": "nginx light", "kind": "pair"}),
+        Document("long", "nginx nginx nginx nginx", {"title": "nginx nginx module of others for lua", "kind": "pair"}),
+    ]
     return [*found, *(Document(f"whole{n}", long, {"title": title, "kind": "whole"}) for n, title in enumerate(TITLES))]
 
 
@@ -129,16 +133,13 @@ def test_all_ways_agree(folders: list[Path], pool: Executor) -> None:
         search.fuse({"words": search.lookup("words")[0]})
         search.finish()
         candidates = search.candidates
-        return candidates.ids, candidates.scores.tolist(), candidates.titled.tolist(), search.results()
+        return candidates.ids, candidates.scores.tolist(), candidates.titles.tolist(), search.results()
 
-    for query in (*TITLES, "x7 git"):
+    for query in (*TITLES, "x7 git", "x7 git web"):
         first, *others = [said(one, query) for one in ways]
-        assert all(one == first for one in others) and sum(first[2]) == {
-            "git": 3,
-            "GIT!": 3,
-            "Git": 3,
-            "x7 git": 0,
-        }.get(query, 1)
+        assert all(one == first for one in others)
+        assert first[2].count(1.0) == {"git": 3, "GIT!": 3, "Git": 3, "x7 git": 0, "x7 git web": 0}.get(query, 1)
+        assert ({*first[2]} == {0.0}) is (query == "x7 git web")
 
 
 def test_titles_follow_the_documents(tmp_path: Path) -> None:
@@ -155,11 +156,28 @@ def test_titles_follow_the_documents(tmp_path: Path) -> None:
         assert searcher.search("vim")[0].id != "whole"
 
 
+@pytest.mark.parametrize("by", [("words",), ("words", "vectors")])
+@pytest.mark.parametrize("method", ["rrf", "weighted"])
+def test_short_titles_with_all_words_gain(collection: Searchable, by: tuple[str, ...], method: str) -> None:
+    def first(query: str, weight: float) -> list[str]:
+        settings = SearchSettings(by, Fusion(method, title=weight), depth=FAMILY)
+        return [
+            one.id for one in Searcher(collection, settings, vectors_of).search(query, 2, Filter.parse(["kind=pair"]))
+        ]
+
+    # The long title has the query twice, and so has the better score by its words.
+    assert first("nginx", 1.0) == ["short", "long"]
+    assert first("nginx", 0.0) == ["long", "short"]
+    assert first("nginx light", 1.0)[0] == "short"
+
+
 def test_a_title_is_explained(folders: list[Path]) -> None:
     site = Site(index=folders[2])
     try:
         first, second = site.search("git", top_k=2, explain=True, by=["words"])["hits"]
         signals, words = first["signals"], first["stages"]["words"]["score"]
+        by_terms = sum(term["added"] for term in signals["words"]["terms"])
+        assert signals[TITLE_MATCH] == {"value": 1.0, "added": pytest.approx(words - by_terms), "to": "words"}
         assert signals[TITLE] == {
             "value": 1.0,
             "added": pytest.approx(first["stages"]["fused"]["score"] - words),
@@ -167,7 +185,8 @@ def test_a_title_is_explained(folders: list[Path]) -> None:
         }
         assert second["id"] in ("whole1", "whole5") and first["id"] == "whole0"
         third = site.search("git", top_k=4, explain=True, by=["words"])["hits"][3]
-        assert TITLE not in third["signals"] and third["stages"]["words"]["rank"] == 1
+        assert TITLE not in third["signals"] and third["signals"][TITLE_MATCH]["added"] > 0
+        assert third["signals"][TITLE_MATCH]["value"] == 0.2  # half of 2 of 5 tokens: Git Git x0
     finally:
         site.close()
 

@@ -25,7 +25,7 @@ from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, 
 from paddle_ranker.lexical.highlights import Highlight as SharedPart
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError, no_field
-from paddle_ranker.retrieval.fusion import FUSIONS, TITLE
+from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
 from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
@@ -509,6 +509,9 @@ def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str
         for (name, score, added), rank in zip(said, found.candidates.ranks[place].tolist())
         if rank
     }
+    if found.candidates.titles[place]:
+        value, added = float(found.candidates.titles[place]), float(found.candidates.by_titles[place])
+        signals[TITLE_MATCH] = {"value": value, "added": added, "to": WORDS}
     if found.candidates.titled[place]:
         added = found.fused[place] - found.fusion.fused(found.candidates)[place]
         signals[TITLE] = {"value": 1.0, "added": float(added), "to": FUSED}

@@ -145,6 +145,23 @@ def test_logits_depend_neither_on_the_batch_nor_on_the_way_of_its_attention(tmp_
         np.testing.assert_allclose(found.numpy(), np.array(EXPECTED[case]["logits"])[rows, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("case", LONG)
+def test_a_text_of_3000_tokens_changes_no_short_one_beside_it(tmp_path: Path, case: str) -> None:
+    said = EXPECTED[case]
+    shapes = {name: [3100, 16] if "position_embeddings" in name else shape for name, shape in said["shapes"].items()}
+    longer = {**said, "shapes": shapes, "config": {**said["config"], "max_position_embeddings": 3100}}
+    network = load_single(write_said(tmp_path / "hf", longer, case in ROBERTAS)).network
+    network.eval()
+    ids = np.full((2, 3000), network.config.pad_token_id)
+    draw = np.random.default_rng(0)
+    for row, length in enumerate((40, 3000)):
+        ids[row, :length] = draw.integers(SPECIAL, WORDS, length)
+    found = network(paddle.to_tensor(ids), paddle.to_tensor(ids * 0)).numpy()
+    for row, length in enumerate((40, 3000)):
+        alone = paddle.to_tensor(ids[row : row + 1, :length])
+        np.testing.assert_allclose(network(alone, alone * 0).numpy(), found[row : row + 1], atol=1e-5)
+
+
 @pytest.mark.parametrize("case", ["longformer", "big_bird"])
 def test_every_command_says_how_long_a_text_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], case: str
@@ -182,6 +199,10 @@ def test_a_graph_for_long_texts_also_scores_short_ones(tmp_path: Path, case: str
         for rows in (titles, titles[:1], titles[:3], titles[::-3]):
             found = ranker.score(["w1 w2"] * len(rows), rows)
             np.testing.assert_allclose(found, [wanted[title] for title in rows], atol=1e-5, err_msg=engine)
+        if engine != "onnx" and has_bf16():
+            rounded = Ranker.load(tmp_path / "exported", engine=engine, precision="bf16")
+            differences = np.abs(rounded.score(["w1 w2"] * len(titles), titles) - [wanted[title] for title in titles])
+            assert 1e-6 < differences.max() < 0.02, engine
 
 
 def model_scores(model: Any, titles: list[str]) -> dict[str, float]:
@@ -325,14 +346,15 @@ HAS_ONNX = not paddle.__version__.startswith("2.")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
     """Return a function that returns the folders of a case's ranker and of its export; each is exported once.
 
-    The ranker has match embeddings, one has lexical features, too.
+    The ranker has match embeddings, one has lexical features, too. Graphs of `LONG` compute bands or blocks.
     """
 
     @cache
     def export(case: str) -> tuple[Path, Path]:
         folder = tmp_path_factory.mktemp("case")
         fresh = Fresh("cross_encoder", lexical_features=case == "xlm-roberta")
-        model = start_ranker(write_folder(folder / "hf", case), fresh, LoadOptions(max_seq_length=24))
+        length = LoadOptions(max_seq_length=320 if case in LONG else 24)
+        model = start_ranker(write_folder(folder / "hf", case), fresh, length)
         draw = np.random.RandomState(1)
         model.network.match_embeddings.weight.set_value(draw.standard_normal((4, 16)).astype("float32"))
         if model.network.lexical is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical.analyser import is_spelled, standard
-from paddle_ranker.lexical.spelling import Vocabulary, homophones, most_errors
+from paddle_ranker.lexical.spelling import WordVocabulary, homophones, most_errors
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.reading import ParsedQuery
 from paddle_ranker.retrieval.words import WordSearcher
@@ -125,7 +125,7 @@ def run(options: TypingOptions) -> None:
             f"{name}: {len(typed)} queries, {plain:.4f} as typed, {corrected:.4f} with corrections; {mean[1]:.2f} ms, "
             f"{mean[1] / mean[0]:.2f} times as long as without an error ({mean[0]:.2f} ms; literally {mean[2]:.2f} ms)"
         )
-    vocabulary = Vocabulary.of(f"{a}{b}{c}" for a in _SYLLABLES for b in _SYLLABLES for c in _SYLLABLES)
+    vocabulary = WordVocabulary.of(f"{a}{b}{c}" for a in _SYLLABLES for b in _SYLLABLES for c in _SYLLABLES)
     asked = [str(vocabulary[place]) for place in draw.integers(0, len(vocabulary), 300).tolist()]
     took = []
     for word in asked:

@@ -30,7 +30,7 @@ _FIELDS = _TEXTS + _IMAGES
 _IMAGE = "the file's bytes in base64, or a data URI of them; null or absent: it is missing"
 
 
-class PostPair(BaseModel):
+class PostPairBody(BaseModel):
     """Two posts; the question is whether the second follows from the first."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -46,7 +46,7 @@ class PostPairs(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    pairs: Annotated[list[PostPair], FailFast()]
+    pairs: Annotated[list[PostPairBody], FailFast()]
 
 
 class PostForm(TypedDict):
@@ -58,7 +58,7 @@ class PostForm(TypedDict):
     image_2: NotRequired[bytes]
 
 
-class Judgment(TypedDict):
+class EntailmentResult(TypedDict):
     """The likeliest class of a pair, and the probabilities of all."""
 
     label: str
@@ -70,7 +70,7 @@ class Judged(TypedDict):
 
     id: str
     model: str
-    results: list[Judgment]
+    results: list[EntailmentResult]
 
 
 class EntailmentRoute:
@@ -116,7 +116,7 @@ class EntailmentRoute:
             raise Fault(UNPROCESSABLE, f"is {type(values).__name__}, expected an object", field="body")
         is_one = "pairs" not in values
         try:
-            pairs = [PostPair.model_validate(values)] if is_one else PostPairs.model_validate(values).pairs
+            pairs = [PostPairBody.model_validate(values)] if is_one else PostPairs.model_validate(values).pairs
         except ValidationError as error:
             raise refusal(error) from error
         self._service.limits.check_posts(len(pairs), "pairs")
@@ -210,7 +210,7 @@ def routes(path: str, service: EntailmentSlot, *, keep_texts: bool = False) -> l
             path,
             EntailmentRoute(service, keep_texts=keep_texts).answer,
             "Say for pairs of posts whether the second follows from the first",
-            [PostPairs, PostPair],
+            [PostPairs, PostPairBody],
             [Judged],
             forms={"multipart/form-data": PostForm},
         )

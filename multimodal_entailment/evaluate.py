@@ -26,7 +26,7 @@ from paddle_ranker.storage.picture import new_picture
 
 if TYPE_CHECKING:
     from multimodal_entailment.info import EntailmentInfo
-    from multimodal_entailment.measures import Evaluation
+    from multimodal_entailment.measures import EntailmentEvaluation
 
 
 def evaluate(options: EvaluateEntailmentOptions) -> None:
@@ -82,7 +82,7 @@ def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> 
     return chosen
 
 
-def as_text(found: Evaluation, pairs: Sequence[PostPair]) -> str:
+def as_text(found: EntailmentEvaluation, pairs: Sequence[PostPair]) -> str:
     """Format the measures as lines: the overall measures, a table of the classes, the confusion matrix."""
     intervals = found.intervals
     lines = [

@@ -149,7 +149,7 @@ def batches_of(posts: Posts, batch_size: int) -> Iterator[np.ndarray]:
     yield from scoring_batches(lengths, batch_size * int(lengths.max(initial=1)), batch_size)
 
 
-class HeldOut:
+class HeldOutPosts:
     """Labelled pairs of posts for evaluation."""
 
     def __init__(self, posts: Posts, labels: np.ndarray, batch_size: int):

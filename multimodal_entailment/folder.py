@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multimodal_entailment.info import INFO_FILE, EntailmentInfo, signature_of
-from multimodal_entailment.model import EntailmentNetwork, TextEncoder
+from multimodal_entailment.model import EntailmentNetwork, PostTextEncoder
 from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.errors import CheckpointError, quoted
@@ -69,7 +69,7 @@ def load_entailment(folder: Path) -> EntailmentModel:
             raise CheckpointError(f"{path}: {error}") from error
         never_match = never_match_ids(encoder.texts) if info.shape.match_embeddings else None
         spelling = encoder.texts.spelling() if info.shape.match_embeddings else None
-        text = TextEncoder(config, never_match, unfilled(config), spelling)
+        text = PostTextEncoder(config, never_match, unfilled(config), spelling)
     network = EntailmentNetwork(text, vision, info.shape)
     try:
         set_parameters(network, arrays)

@@ -72,7 +72,7 @@ def _auc(is_class: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EntailmentEvaluation:
     """A dict from measure to value with 95% interval, and the confusion matrix (rows: truth, columns: predictions)."""
 
     count: int
@@ -94,7 +94,7 @@ class Evaluation:
 
 def evaluate_predictions(
     labels: np.ndarray, probabilities: np.ndarray, *, resamples: int = 2000, seed: int = 1000
-) -> Evaluation:
+) -> EntailmentEvaluation:
     """Measure `probabilities` `[n, classes]` against `labels` `[n]`; the intervals are over draws of pairs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # raised for a measure that no draw defines
@@ -104,7 +104,7 @@ def evaluate_predictions(
     measures = all_measures(labels, probabilities)
     intervals = {name: replace(interval, estimate=measures[name]) for name, interval in found.items()}
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=_CLASSES)
-    return Evaluation(len(labels), intervals, confusion)
+    return EntailmentEvaluation(len(labels), intervals, confusion)
 
 
 def class_statistics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Statistic]:

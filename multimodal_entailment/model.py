@@ -69,7 +69,7 @@ class Missing(nn.Layer):
         return features * kept + self.vector.astype(features.dtype) * (1.0 - kept)
 
 
-class Fusion(nn.Layer):
+class PostFusion(nn.Layer):
     """Classifier of a pair of posts by the features of its texts, of image one and of image two.
 
     Each of these has a separate projection, so that image one differs from image two. With attention, the text attends
@@ -186,7 +186,7 @@ class Fusion(nn.Layer):
         return text, tokens, present * has_images.unsqueeze(1)
 
 
-class TextEncoder(nn.Layer):
+class PostTextEncoder(nn.Layer):
     """Encoder of `[CLS] text one [SEP] text two [SEP]`, with match embeddings of tokens that are in both texts.
 
     Args:
@@ -235,7 +235,7 @@ class EntailmentNetwork(nn.Layer):
 
     def __init__(
         self,
-        text: Optional[TextEncoder],
+        text: Optional[PostTextEncoder],
         vision: Optional[VisionEncoder],
         shape: Shape,
         *,
@@ -252,7 +252,7 @@ class EntailmentNetwork(nn.Layer):
         for part in self.frozen:
             for parameter in part.parameters():
                 parameter.stop_gradient = True
-        self.fusion = Fusion(
+        self.fusion = PostFusion(
             None if text is None else text.config.hidden_size,
             None if vision is None else vision.width,
             len(LABELS),

@@ -13,7 +13,7 @@ from multimodal_entailment.examples import Posts
 from multimodal_entailment.folder import EntailmentModel, load_entailment
 from multimodal_entailment.image_store import ImageStore
 from multimodal_entailment.info import EntailmentInfo, signature_of
-from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
+from multimodal_entailment.model import EntailmentNetwork, PostTextEncoder, Shape
 from multimodal_entailment.options import TrainEntailmentOptions
 from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.data.overlap import warn_of_overlap
@@ -64,7 +64,7 @@ def start_entailment(options: TrainEntailmentOptions) -> Start[EntailmentModel]:
     return Start(run, EntailmentModel(info, encoder, signature_of(info), network), factors)
 
 
-def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEncoder, list[str]]:
+def _text_encoder(options: TrainEntailmentOptions) -> tuple[PostTextEncoder, PairEncoder, list[str]]:
     """Return the text encoder, its pair encoder, and the names of its new parts."""
     assert options.model_name_or_path is not None
     loaded = load_encoder(options.model_name_or_path)
@@ -74,7 +74,7 @@ def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEnc
     if options.freeze_text and trained is None:
         with_match = False  # untrained match embeddings would stay zero
     compares = (never_match_ids(encoder), encoder.spelling()) if with_match else (None, None)
-    text = TextEncoder(loaded.config, compares[0], loaded.network, compares[1])
+    text = PostTextEncoder(loaded.config, compares[0], loaded.network, compares[1])
     if with_match and trained is not None:
         text.match_embeddings.weight.set_value(trained.astype("float32"))
     elif with_match:

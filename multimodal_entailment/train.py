@@ -25,7 +25,7 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
     runtime.prepare(options.cpu_threads)
     import numpy as np
 
-    from multimodal_entailment.examples import ClassLoss, HeldOut, PostExamples, class_weights
+    from multimodal_entailment.examples import ClassLoss, HeldOutPosts, PostExamples, class_weights
     from multimodal_entailment.folder import save_entailment
     from multimodal_entailment.info import LABELS
     from multimodal_entailment.measures import labels_of
@@ -40,7 +40,7 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
     model, run = start.model, start.run
     train_posts, validation_posts = (make_posts(pairs, model, options) for pairs in (split.train, split.validation))
     run.report(describe_data(split))
-    held_out = HeldOut(validation_posts, labels_of(split.validation), options.batch_size)
+    held_out = HeldOutPosts(validation_posts, labels_of(split.validation), options.batch_size)
     facts = {**data.facts(), "weights_of_classes": weights.tolist()}
 
     def save(folder: Path, results: dict[str, float]) -> None:

@@ -43,7 +43,7 @@ _SHOWN = 160  # characters of a text in a table of hits
 _PATIENCE = 10.0  # seconds that another process may still write to an index
 
 
-class Hits(list[Result]):
+class ResultList(list[Result]):
     """Results of a query, best first; `pandas.DataFrame(hits)` is a table of them.
 
     Attributes: `query`; `total`, how many documents match by words, None without words; `facets`, by field how often
@@ -171,10 +171,10 @@ class Index:
         self._collection.close()
 
     @overload
-    def search(self, query: str, **options: Any) -> Hits: ...
+    def search(self, query: str, **options: Any) -> ResultList: ...
 
     @overload
-    def search(self, query: Sequence[str], **options: Any) -> list[Hits]: ...
+    def search(self, query: Sequence[str], **options: Any) -> list[ResultList]: ...
 
     def search(  # type: ignore[misc]  # the overloads leave the options to this signature
         self,
@@ -192,8 +192,8 @@ class Index:
         rank_top: int = RANK_TOP,
         fusion: Union[str, Fusion, None] = None,
         literal: bool = False,
-    ) -> Union[Hits, list[Hits]]:
-        """Search for a query, or for several in shared batches; return `Hits`, or a list of them.
+    ) -> Union[ResultList, list[ResultList]]:
+        """Search for a query, or for several in shared batches; return `ResultList`, or a list of them.
 
         Args:
             top_k, offset: how many results, and how many of the first are left out.
@@ -213,7 +213,7 @@ class Index:
         searcher = self._searcher(by, depth, ranker, rank_top, fusion, literal)
         facets, sort = ((one,) if isinstance(one, str) else one for one in (facets, sort))
         found = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort)
-        hits = [Hits(one, one.results()[offset:], one.facets(facets) if facets else {}) for one in found]
+        hits = [ResultList(one, one.results()[offset:], one.facets(facets) if facets else {}) for one in found]
         return hits[0] if isinstance(query, str) else hits
 
     def evaluate(

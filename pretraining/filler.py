@@ -18,7 +18,7 @@ from pretraining.model import load_masked_lm
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MaskCandidate:
     """A word piece for a mask, and its probability among all word pieces."""
 
     token: str
@@ -31,7 +31,7 @@ class Filled:
 
     sentence: str
     filled: str
-    masks: list[list[Candidate]]
+    masks: list[list[MaskCandidate]]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of a line of JSON."""
@@ -78,9 +78,9 @@ class MaskFiller:
             logits = self._network(ids, places)
             logits = logits[:, : self._files.vocab_size]
             best, indices = paddle.topk(F.softmax(logits, axis=-1), min(top_k, self._files.vocab_size))
-        of_row: list[list[list[Candidate]]] = [[] for _ in rows]
+        of_row: list[list[list[MaskCandidate]]] = [[] for _ in rows]
         for place, values, tokens in zip(places.tolist(), best.numpy().tolist(), indices.numpy().tolist()):
-            candidates = [Candidate(self._tokens.get(t, self.mask), p) for t, p in zip(tokens, values)]
+            candidates = [MaskCandidate(self._tokens.get(t, self.mask), p) for t, p in zip(tokens, values)]
             of_row[place // ids.shape[1]].append(candidates)
         return [Filled(text, self._joined(text, masks), masks) for text, masks in zip(sentences, of_row)]
 
@@ -100,7 +100,7 @@ class MaskFiller:
             )
         return row
 
-    def _joined(self, sentence: str, masks: list[list[Candidate]]) -> str:
+    def _joined(self, sentence: str, masks: list[list[MaskCandidate]]) -> str:
         text, *parts = sentence.split(self.mask)
         for candidates, part in zip(masks, parts):
             token = candidates[0].token

@@ -17,7 +17,7 @@ PUBLISHED = (1, 5, 10, 20, 50)
 
 
 @dataclass(frozen=True)
-class EvaluateRecallOptions(RowOptions):
+class EvaluateTowerOptions(RowOptions):
     similar_text_pair: str = option(
         help="pairs of a query and a text that answers it, or labelled pairs", name="test", files=True,
         aliases=("--similar_text_pair_file",),
@@ -35,7 +35,7 @@ class EvaluateRecallOptions(RowOptions):
     format: str = option("text", help="format of the output", choices=("text", "json"))
 
 
-def run(options: EvaluateRecallOptions) -> None:
+def run(options: EvaluateTowerOptions) -> None:
     """Print recall as the published script does, in percent, then the measures with 95% intervals over queries.
 
     For a query with several answers, the share of found answers counts; the published script counts only the last
@@ -81,7 +81,7 @@ def run(options: EvaluateRecallOptions) -> None:
         print("\n".join(comparison_lines(comparison)))
 
 
-main = main_of(run, EvaluateRecallOptions, __doc__)
+main = main_of(run, EvaluateTowerOptions, __doc__)
 
 
 if __name__ == "__main__":

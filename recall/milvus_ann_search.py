@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MilvusOptions(Options):
+class MilvusSearchOptions(Options):
     """Options of this command."""
 
     data_path: str = option(help="texts, one per line", files=True, name="corpus")
@@ -56,7 +56,7 @@ class MilvusOptions(Options):
         return self.uri or f"http://{host}:{port}"
 
 
-def run(options: MilvusOptions) -> None:
+def run(options: MilvusSearchOptions) -> None:
     """Insert, then search, as the options say."""
     from paddle_ranker.retrieval.milvus import MilvusRows
     from paddle_ranker.retrieval.vector_files import open_vectors
@@ -77,7 +77,7 @@ def run(options: MilvusOptions) -> None:
         rows.close()
 
 
-def _insert(rows: MilvusRows, options: MilvusOptions) -> None:
+def _insert(rows: MilvusRows, options: MilvusSearchOptions) -> None:
     from paddle_ranker.retrieval.vector_files import open_vectors
 
     stored, texts, count = open_vectors(options.embedding_path), _texts(options.data_path), 0
@@ -119,7 +119,7 @@ def _checked(vectors: Vectors, first: int) -> Vectors:
     return vectors
 
 
-main = main_of(run, MilvusOptions, __doc__)
+main = main_of(run, MilvusSearchOptions, __doc__)
 
 
 if __name__ == "__main__":

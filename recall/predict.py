@@ -18,7 +18,7 @@ from paddle_ranker.scoring.options import TowerOptions
 
 
 @dataclass(frozen=True)
-class PredictOptions(TowerOptions):
+class PredictCosineOptions(TowerOptions):
     params_path: str = option(
         help="tower: a folder of a tower (exported or not) or of any encoder, or a name", name="model", leads=True
     )
@@ -30,7 +30,7 @@ class PredictOptions(TowerOptions):
     )
 
 
-def predict(options: PredictOptions) -> Iterator[float]:
+def predict(options: PredictCosineOptions) -> Iterator[float]:
     """Yield the cosine of each pair of the file, in order; memory does not grow with the file."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.records import Pair, RecordFile
@@ -53,13 +53,13 @@ def predict(options: PredictOptions) -> Iterator[float]:
         note(f"{options.text_pair_file}: {pairs.report()}")
 
 
-def run(options: PredictOptions) -> None:
+def run(options: PredictCosineOptions) -> None:
     """Print the cosines."""
     for cosine in predict(options):
         print(f"{cosine:.6f}")
 
 
-main = main_of(run, PredictOptions, __doc__, ends_with_reader=True)
+main = main_of(run, PredictCosineOptions, __doc__, ends_with_reader=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from PIL import Image
 from multimodal_entailment.data import PostPair, write_posts
 from multimodal_entailment.folder import EntailmentModel, save_entailment
 from multimodal_entailment.info import EntailmentInfo, signature_of
-from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
+from multimodal_entailment.model import EntailmentNetwork, PostTextEncoder, Shape
 from multimodal_entailment.posts import PostEncoder
 from multimodal_entailment.vision import make_vision_encoder
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
@@ -58,7 +58,7 @@ def make_parts(
     paddle.seed(seed)
     text = vision = None
     if texts:
-        text = TextEncoder(CONFIG, never_match_ids(encoder) if shape.match_embeddings else None)
+        text = PostTextEncoder(CONFIG, never_match_ids(encoder) if shape.match_embeddings else None)
         if shape.match_embeddings:
             values = np.random.RandomState(seed).randn(*text.match_embeddings.weight.shape)
             text.match_embeddings.weight.set_value(values.astype("float32"))

@@ -30,7 +30,7 @@ from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, n
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.input_files import join_files, paths_of
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
+from paddle_ranker.retrieval.indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.scale.offline import identity_of, total
@@ -289,7 +289,7 @@ class _Mining:
         options = self._options
         self._teachers = teachers = Teachers(options.ranker, options) if options.ranker else None
         judge: Optional[Judge] = teachers
-        index: Index
+        index: CandidateIndex
         reads = whole
         if options.index is not None:
             searcher = self._searcher or _searcher(options)
@@ -416,7 +416,7 @@ def _tower_reader(searcher: Searcher) -> Optional[PairEncoder]:
     return identify(folder).row_encoder(TOWER).tokens if folder is not None and has_passages else None
 
 
-def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:
+def _indexed(options: MineOptions, source: RecordFile[Record]) -> CandidateIndex:
     """Return an index of the corpus, or of the titles of `source`."""
     texts = source
     if options.corpus is not None:

@@ -36,7 +36,7 @@ from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, na
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import Skips
-from paddle_ranker.data.spellings import Spelling, Spellings, is_no_value
+from paddle_ranker.data.spellings import Spellings, ValueSpelling, is_no_value
 from paddle_ranker.errors import DataError, UsageError, brief, did_you_mean, listed, quoted
 from paddle_ranker.options import TAB, DocumentOptions, note
 from paddle_ranker.options.input_files import paths_of
@@ -339,7 +339,7 @@ class _Table:
         names = _column_names(rows[0]) if header else tuple(f"column_{place + 1}" for place in range(width))
         return _Dialect(encoding, separator, quote, names, header, is_dump)
 
-    def _spellings(self, roles: Mapping[str, str]) -> dict[str, Spelling]:
+    def _spellings(self, roles: Mapping[str, str]) -> dict[str, ValueSpelling]:
         """Return how the columns of a text file are read, except those that are id, title and text."""
         columns = self.columns.items() if self._dialect is not None else ()
         return {name: one.spelling for name, one in columns if one.spelling and name not in roles.values()}
@@ -479,7 +479,7 @@ class _Facts:
     are_different: bool
     are_texts: bool
     example: str
-    spelling: Optional[Spelling]
+    spelling: Optional[ValueSpelling]
     is_doubtful: bool
     numbers: int
     others: tuple[str, ...]

@@ -3,7 +3,7 @@
     read_header(["anchor", "positive"], role, "train.tsv").places    # {"query": 0, "title": 1}
     read_header(["水稻", "水稻病害诊断"], role, "train.tsv")    # None: a row of data
 
-`Role.find` maps the keys of JSON lines by the same names.
+`TableRole.find` maps the keys of JSON lines by the same names.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ _SHOWN = 4  # maximum names of a column in a message, the first excluded
 
 
 @dataclass(frozen=True)
-class Role:
+class TableRole:
     """Columns of a kind of table.
 
     what: the word for its rows in messages
@@ -149,7 +149,7 @@ class Header:
 
 def read_header(
     cells: Sequence[str],
-    role: Role,
+    role: TableRole,
     path: str,
     given: Optional[bool] = None,
     hint: str = "",

@@ -31,7 +31,7 @@ from paddle_ranker.data.header import (
     TEXT,
     TITLE,
     Header,
-    Role,
+    TableRole,
     is_doubtful,
     names_columns,
     read_header,
@@ -146,7 +146,7 @@ _ALONE = (("text",), ("title",))
 KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 
 
-def role_of(kind: type[Record], cells: int = 0) -> Role:
+def role_of(kind: type[Record], cells: int = 0) -> TableRole:
     """Return the columns of a kind of record; a table of a single text column may give it any known name."""
     names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
     if kind in _DOCUMENTS:
@@ -155,7 +155,7 @@ def role_of(kind: type[Record], cells: int = 0) -> Role:
         names["text"] = (*TEXT, *HEADING)
     if cells == 1 and kind.layouts[0] in _ALONE:
         names[kind.layouts[0][0]] += (*TEXT, *TITLE, *QUERY)
-    return Role(kind.role, names, kind.layouts[0], has_fields=kind is DocumentRow)
+    return TableRole(kind.role, names, kind.layouts[0], has_fields=kind is DocumentRow)
 
 
 def expected_columns(kind: type[Record]) -> str:

@@ -55,7 +55,7 @@ _SHOWN = 3  # values that are no numbers, in a message
 _MOST_ITEMS = 1 << 16  # distinct items of a list that are counted
 
 
-class Spelling(NamedTuple):
+class ValueSpelling(NamedTuple):
     """A way to write values.
 
     name: in words, for people
@@ -113,7 +113,7 @@ class Spellings:
         are_dates = any(f"dates as %d.%m.%Y{time}" in self._left for time in _TIMES)
         return are_dates or ("numbers as 1.234,5" in self._left and "numbers as 1,234.5" not in self._left)
 
-    def chosen(self, decimal_comma: bool = False) -> Optional[Spelling]:
+    def chosen(self, decimal_comma: bool = False) -> Optional[ValueSpelling]:
         """Return the spelling to read the column by; None: the values stay as they are.
 
         decimal_comma: whether another column of the table has decimal commas, and so days before months
@@ -126,11 +126,11 @@ class Spellings:
         elif self.is_doubtful:
             return None
         for name in left:
-            return Spelling(name, self._left[name])
+            return ValueSpelling(name, self._left[name])
         for separator, items in self._items.items():
             total = sum(items.values())
             if total >= _MANY_ITEMS * self.count and 2 * len(items) <= total:
-                return Spelling(f"lists by {separator.strip()!r}", partial(_read_list, separator))
+                return ValueSpelling(f"lists by {separator.strip()!r}", partial(_read_list, separator))
         return None
 
     @property

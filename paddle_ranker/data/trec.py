@@ -22,7 +22,18 @@ from functools import lru_cache
 from typing import Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, new_data_file, read_rows
-from paddle_ranker.data.header import DOCUMENT_ID, HEADING, ID, LABEL, QUERY, QUERY_ID, TEXT, Header, Role, read_header
+from paddle_ranker.data.header import (
+    DOCUMENT_ID,
+    HEADING,
+    ID,
+    LABEL,
+    QUERY,
+    QUERY_ID,
+    TEXT,
+    Header,
+    TableRole,
+    read_header,
+)
 from paddle_ranker.data.labels import LARGEST, looks_numeric
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, brief, listed, quoted
@@ -31,12 +42,12 @@ from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.storage.atomic import check_writable
 
 RUN_COLUMNS = 6
-_QRELS = Role(
+_QRELS = TableRole(
     "judgements",
     {"query": (*QUERY_ID, "query"), "document": (*DOCUMENT_ID, "document"), "label": LABEL},
     ("query", "document", "label"),
 )
-_TEXTS_BY_ID = Role(
+_TEXTS_BY_ID = TableRole(
     "texts by id", {"id": (*ID, *QUERY_ID), "text": (*TEXT, *QUERY, *HEADING), "title": HEADING}, ("id", "text")
 )
 _TEXTS_ALONE = replace(_TEXTS_BY_ID, needed=("text",))

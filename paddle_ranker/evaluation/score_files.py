@@ -13,14 +13,14 @@ import numpy as np
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
-from paddle_ranker.data.header import QUERY, TITLE, Header, Role, read_header
+from paddle_ranker.data.header import QUERY, TITLE, Header, TableRole, read_header
 from paddle_ranker.data.trec import is_run, read_run, write_run
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.metrics.ranking import NOT_RETURNED
 
 SCORE_NAMES = ("score", "logit", "pred_prob", "probability", "relevance_score")
-_ROLE = Role("scores", {"query": QUERY, "title": TITLE, "score": SCORE_NAMES}, ("score",))
+_ROLE = TableRole("scores", {"query": QUERY, "title": TITLE, "score": SCORE_NAMES}, ("score",))
 BY_ROW = (".jsonl", ".ndjson", ".tsv", ".csv", ".parquet")
 COLUMNS = ("query", "title", "label", "score")
 

@@ -34,7 +34,7 @@ from paddle_ranker.model.opened import (
     KindEncoder,
     KindInfo,
     ModelKind,
-    Part,
+    ModelPart,
     Signature,
     TrainedModel,
     with_export,
@@ -85,7 +85,7 @@ def export_model(
             names = signature.input_names
             samples = kind.sample_inputs(model.row_encoder, model.info)
             batches = [{name: batch[name] for name in names} for batch in samples]
-            whole = Part("", signature, lambda: kind.static_network(model))
+            whole = ModelPart("", signature, lambda: kind.static_network(model))
             expected, parities = _write_graph(whole, temporary / prefix, batches, onnx)
             found = batches
             for part in kind.parts(model):
@@ -106,7 +106,7 @@ def export_model(
 
 
 def _write_graph(
-    part: Part, target: Path, batches: Sequence[Arrays], onnx: bool
+    part: ModelPart, target: Path, batches: Sequence[Arrays], onnx: bool
 ) -> tuple[list[Arrays], dict[str, Parity]]:
     """Write a model or a part as `<target>.*`; return the network's outputs, and what the graph's differ by."""
     signature = part.signature

@@ -117,7 +117,7 @@ class Word(NamedTuple):
     written: str
 
 
-class Run(NamedTuple):
+class CharacterRun(NamedTuple):
     """Characters of a folded text that stand together.
 
     kind: i, t, or that of a word
@@ -280,7 +280,7 @@ class Analyser:
         folded = self.fold(text)
         return word in folded and any(run.text == word for run in self.runs(folded))
 
-    def runs(self, folded: str) -> Iterator[Run]:
+    def runs(self, folded: str) -> Iterator[CharacterRun]:
         """Yield the runs of a folded text."""
         before, beside, end, language = "", "", 0, self.language or ENGLISH
         for start, text, shape in pieces(folded):
@@ -295,10 +295,10 @@ class Analyser:
                 first, last = units[0], units[-1]
                 if before == "w" and kind == "i" and folded[end:start] in ("", " ") and len(beside) <= _SHORT:
                     pair = beside + first
-            yield Run(kind, text, start, shape, language, pair)
+            yield CharacterRun(kind, text, start, shape, language, pair)
             before, beside, end = kind, last, start + len(text)
 
-    def groups(self, run: Run) -> list[Token]:
+    def groups(self, run: CharacterRun) -> list[Token]:
         """Return the pairs of units, or jieba's words, of a run that is no word, in places of the folded text."""
         units = run.words()
         pairs = [Token(one.text + other.text, one.start, other.end) for one, other in zip(units, units[1:])]
@@ -308,7 +308,7 @@ class Analyser:
         found = [Token(word, run.start + start, run.start + end) for word, start, end in words if len(word) > 1]
         return [*found, *(pair for pair in pairs if not _IS_HAN(pair.text))]
 
-    def _joined(self, run: Run, units: Sequence[str]) -> Iterable[str]:
+    def _joined(self, run: CharacterRun, units: Sequence[str]) -> Iterable[str]:
         """Return the texts of `groups`."""
         return [one.text for one in self.groups(run)] if self.jieba else map(add, units, units[1:])
 
@@ -364,15 +364,15 @@ FOLDS = ("accents", "simplified", "jieba")
 standard = analyser("")
 
 
-def _is_english(there: Sequence[Run]) -> bool:
+def _is_english(there: Sequence[CharacterRun]) -> bool:
     return sum((run.text in _ENGLISH) - (run.text in _FOREIGN or not run.text.isascii()) for run in there) > 0
 
 
-def _among_words(there: Sequence[Run], place: int) -> bool:
+def _among_words(there: Sequence[CharacterRun], place: int) -> bool:
     return all(run.is_word for run in there[max(0, place - 1) : place + 2])
 
 
-def _written(there: Sequence[Run]) -> str:
+def _written(there: Sequence[CharacterRun]) -> str:
     """Return the token that a query which is a name has as it is written; "" if it is none, or has no parts."""
     if len(there) == 1 and there[0].is_word and "'" not in there[0].text and len(there[0].word.texts) > 1:
         return max(there[0].word.texts, key=len)

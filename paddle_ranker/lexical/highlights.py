@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple, Optional
 
 from paddle_ranker.encoding.unicode.table import MARK, OTHER, unicode_table
-from paddle_ranker.lexical.analyser import ENGLISH, Analyser, Run, Token, pieces, standard
+from paddle_ranker.lexical.analyser import ENGLISH, Analyser, CharacterRun, Token, pieces, standard
 from paddle_ranker.lexical.characters import fold, is_whole
 
 LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
@@ -176,7 +176,7 @@ class SharedWords:
                 continue
             found = read.get(piece)
             if found is None:
-                run = Run(shape[0], piece, 0, shape, self._analyser.language or ENGLISH)
+                run = CharacterRun(shape[0], piece, 0, shape, self._analyser.language or ENGLISH)
                 found = read[piece] = list(_read(run, known, True))
             for word in found:
                 yield Token(word.text, start + word.start, start + word.end)
@@ -239,7 +239,7 @@ def level_of(term: str) -> int:
     return min(LEVELS, max(1, sum(1 if run.is_word else len(run.units()) for run in standard.runs(term))))
 
 
-def _read(run: Run, known: Optional[set[str]], longest: bool) -> Iterator[Token]:
+def _read(run: CharacterRun, known: Optional[set[str]], longest: bool) -> Iterator[Token]:
     """Yield the known words of a run, in order; of words inside each other, only the longest or the shortest."""
     if known is not None and run.is_word and known.isdisjoint(run.word.texts):
         return

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.analyser import Analyser
-from paddle_ranker.lexical.spelling import Vocabulary, lines_of, united
+from paddle_ranker.lexical.spelling import WordVocabulary, lines_of, united
 from paddle_ranker.lexical.tokens import Tokenizer
 
 Hashes = NDArray[np.uint64]
@@ -48,7 +48,7 @@ class Postings:
     pairs: `[pairs, 2 * fields] int32`: for each field, how often a token occurs there, and how many tokens the field
         has, 0 where the token does not occur
     lengths: `[documents] int32`, how many tokens each document has; of several fields `[documents, fields]`
-    spellings: `[bytes] uint8`, words as they are written, see `Vocabulary`
+    spellings: `[bytes] uint8`, words as they are written, see `WordVocabulary`
     """
 
     terms: Hashes
@@ -112,9 +112,9 @@ class Postings:
         return {name: getattr(self, name) for name in self.NAMES}
 
     @cached_property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> WordVocabulary:
         """The words as they are written, to look for those of mistyped ones."""
-        return Vocabulary(self.spellings)
+        return WordVocabulary(self.spellings)
 
     def counts(self, terms: Hashes) -> NDArray[np.int64]:
         """Return how many documents hold each of the terms with the given hashes, `[n]`."""

@@ -34,7 +34,7 @@ _TONES = dict.fromkeys((0x300, 0x301, 0x304, 0x30C))  # combining marks; that of
 _ONCE = np.uint64(0xFFFFFFFF00000000)  # bits of letters that a word has; below them, of those it has an odd number of
 
 
-class Vocabulary(Sequence[str]):
+class WordVocabulary(Sequence[str]):
     """Distinct words, in the order of their UTF-8 bytes; safe for threads.
 
     Args:
@@ -58,7 +58,7 @@ class Vocabulary(Sequence[str]):
         self._signs = _signs(plain, begins)[self._by_length]
 
     @classmethod
-    def of(cls, words: Iterable[str]) -> Vocabulary:
+    def of(cls, words: Iterable[str]) -> WordVocabulary:
         """Return the vocabulary of some words."""
         return cls(lines_of(words))
 
@@ -121,7 +121,7 @@ class Vocabulary(Sequence[str]):
 
 
 def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
-    """Return distinct words as a `Vocabulary` takes them."""
+    """Return distinct words as a `WordVocabulary` takes them."""
     return np.frombuffer("\n".join(sorted({*words}, key=str.encode)).encode("utf-8"), np.uint8)
 
 

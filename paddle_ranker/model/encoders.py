@@ -39,7 +39,7 @@ from paddle_ranker.model.hugging_face.folder import (
     read_model,
 )
 from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
-from paddle_ranker.model.hugging_face.sentences import Reranker, read_reranker
+from paddle_ranker.model.hugging_face.sentences import CrossEncoderSettings, read_reranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.model_folder import ENCODER, identify
 from paddle_ranker.model.network import ENCODER as PREFIX
@@ -145,7 +145,7 @@ def _of_file(file: Path, model_name: Optional[str]) -> Checkpoint:
     return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, family_of(config.model_type)))
 
 
-def _of_hugging_face(folder: Path, reranker: Optional[Reranker]) -> Checkpoint:
+def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> Checkpoint:
     family = family_of(read_configuration(folder / "config.json").get("model_type"))
     model = read_model(folder)
     file = folder / model.file

@@ -25,7 +25,7 @@ from paddle_ranker.model.opened import (
     SERVER,
     TRANSFORMERS,
     ModelKind,
-    Part,
+    ModelPart,
     Signature,
     TrainedModel,
     add_kind,
@@ -104,7 +104,7 @@ class RankerKind(_ScoresPairs[PairEncoder]):
 
         return load_single(source, options)
 
-    def parts(self, model: TrainedModel[RankerInfo, PairEncoder]) -> tuple[Part, ...]:
+    def parts(self, model: TrainedModel[RankerInfo, PairEncoder]) -> tuple[ModelPart, ...]:
         """Return the lower and the upper layers of a split ranker."""
         if not model.info.stored_titles:
             return ()
@@ -112,7 +112,9 @@ class RankerKind(_ScoresPairs[PairEncoder]):
 
         network = model.network
         lower, upper = split_signatures(network.states_width, *similarity_sizes(network))
-        return Part(LOWER, lower, lambda: LowerLayers(network)), Part(UPPER, upper, lambda: UpperLayers(network))
+        return ModelPart(LOWER, lower, lambda: LowerLayers(network)), ModelPart(
+            UPPER, upper, lambda: UpperLayers(network)
+        )
 
     def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, PairEncoder]) -> None:
         """Write the encoder's configuration and the tokenizer."""

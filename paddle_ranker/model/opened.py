@@ -105,7 +105,7 @@ def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature,
     return lower, Signature((states, *TOKENS, *outputs[1:]), RANKER_SIGNATURE.outputs[1:], (LOGIT,))
 
 
-class Part(NamedTuple):
+class ModelPart(NamedTuple):
     """Layers of a model that are also exported alone, into files `PREFIX.NAME.*`; `make` creates them."""
 
     name: str
@@ -286,7 +286,7 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
         """Return the layer to export; it takes and returns the arrays of the signature, in their order."""
         return model.network
 
-    def parts(self, model: TrainedModel[KindInfo, KindEncoder]) -> tuple[Part, ...]:
+    def parts(self, model: TrainedModel[KindInfo, KindEncoder]) -> tuple[ModelPart, ...]:
         """Return the layers to export alone as well; each takes the model's inputs and outputs of those before it."""
         return ()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
-class RefusedError(Exception):
+class RefusedPickleError(Exception):
     """Refusal of a pickle; the message names the reason, as in "it asks for os.system"."""
 
 
@@ -37,7 +37,7 @@ class Sealed:
     __slots__ = ()
 
     def __setstate__(self, state: Unchecked) -> None:
-        raise RefusedError(f"it changes a {type(self).__name__.strip('_')}")
+        raise RefusedPickleError(f"it changes a {type(self).__name__.strip('_')}")
 
 
 class SafeUnpickler(pickle.Unpickler):
@@ -52,24 +52,24 @@ class SafeUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Unchecked:
         if (module, name) not in self._allowed:
-            raise RefusedError(f"it asks for {module}.{name}")
+            raise RefusedPickleError(f"it asks for {module}.{name}")
         return self._allowed[module, name]
 
     def persistent_load(self, pid: Unchecked) -> Unchecked:
-        raise RefusedError("it refers to objects outside the file")
+        raise RefusedPickleError("it refers to objects outside the file")
 
 
 def end_of_pickle(data: bytes, start: int = 0) -> int:
     """Return the end of the pickle that begins at `start`; reads its opcodes without executing them.
 
-    Raises `RefusedError` if unpickling would take memory out of proportion to its size, `ValueError` if the pickle is
-    incomplete.
+    Raises `RefusedPickleError` if unpickling would take memory out of proportion to its size, `ValueError` if the
+    pickle is incomplete.
     """
     stream = io.BytesIO(data)
     stream.seek(start)
     for opcode, argument, position in pickletools.genops(stream):
         if opcode.name in _MEMO_OPCODES and argument is not None and argument > (position or 0) - start:
-            raise RefusedError(f"it asks for a memory of {argument:,} objects")
+            raise RefusedPickleError(f"it asks for a memory of {argument:,} objects")
     return stream.tell()
 
 
@@ -88,7 +88,7 @@ class _Latin1Bytes(Sealed):
 
     def __call__(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise RefusedError(f"it asks for the encoding {quoted(encoding)}")
+            raise RefusedPickleError(f"it asks for the encoding {quoted(encoding)}")
         return text.encode("latin1")
 
 
@@ -118,7 +118,7 @@ def load_arrays(path: Union[str, Path]) -> dict[str, Array]:
         data = read_file(path, memory_bytes())
         end_of_pickle(data)
         content = SafeUnpickler(data, _allowed(), encoding="latin1").load()
-    except RefusedError as error:
+    except RefusedPickleError as error:
         raise CheckpointError(
             f"{path}: refused, {error}; a parameter file holds only arrays and plain containers, "
             "so do not load this file elsewhere either unless you wrote it"

@@ -30,8 +30,8 @@ from paddle_ranker.retrieval.values import (
     NUMBER,
     TEXT,
     TYPES,
-    Interval,
     Value,
+    ValueRange,
     order_value,
     text_order,
 )
@@ -167,7 +167,7 @@ class FieldValues:
                 found |= np.diff(self._firsts) == 0
         return ~found if condition.operator == "!=" else found
 
-    def _ordered(self, sign: str, intervals: Sequence[Interval]) -> Booleans:
+    def _ordered(self, sign: str, intervals: Sequence[ValueRange]) -> Booleans:
         """Return which values, those of lists one by one, are before or behind an interval."""
         compare, found = _COMPARE[sign], np.zeros(len(self._kinds), bool)
         for one in intervals:
@@ -183,7 +183,7 @@ class FieldValues:
                     found[place] = compare(self._item(place).of, bound)
         return found
 
-    def _equal(self, intervals: Sequence[Interval]) -> Booleans:
+    def _equal(self, intervals: Sequence[ValueRange]) -> Booleans:
         """Return which values, those of lists one by one, are in one of some intervals."""
         found = np.zeros(len(self._kinds), bool)
         for kind in {one.kind for one in intervals}:
@@ -210,7 +210,7 @@ class FieldValues:
     def _position(self, bound: Union[bool, int, float, str]) -> Union[int, float]:
         return int(bound) if self._positions.dtype == np.int64 else float(bound)
 
-    def _alike(self, intervals: Sequence[Interval]) -> list[int]:
+    def _alike(self, intervals: Sequence[ValueRange]) -> list[int]:
         """Return which values are the same double as a large number, and may be another number."""
         large = [float(one.low) for one in intervals if one.kind == NUMBER and abs(float(one.low)) >= LARGE]
         if not large:

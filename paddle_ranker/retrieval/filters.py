@@ -16,7 +16,7 @@ from typing import Union
 
 from paddle_ranker.data.spellings import Spellings
 from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted
-from paddle_ranker.retrieval.values import MISSING, TYPES, Interval, Written, plain
+from paddle_ranker.retrieval.values import MISSING, TYPES, UntypedValue, ValueRange, plain
 
 _QUOTED = r'"[^"]*"|' + r"'[^']*'"
 _CONDITION = re.compile(rf"\s*({_QUOTED}|[^=!<>]*?[^=!<>\s])\s*(?:(==|!=|<=|>=|=|<|>)|(?<=\s)(in)\s)(.*)", re.S | re.I)
@@ -69,7 +69,7 @@ class Condition:
         return self.field, self.operator, self.type, tuple((type(value), value) for value in self.values)
 
     @cached_property
-    def intervals(self) -> tuple[Interval, ...]:
+    def intervals(self) -> tuple[ValueRange, ...]:
         """The values of the field that equal one of the condition's."""
         found = (one for value in self.values for one in TYPES[self.type].intervals(value, self.operator))
         return tuple(dict.fromkeys(found))
@@ -175,7 +175,7 @@ def _require_comparable(field: str, name: str, value: object) -> None:
 
 
 def _is_number(value: Value) -> bool:
-    return isinstance(value, Written) and TYPES["number"].fits(value)
+    return isinstance(value, UntypedValue) and TYPES["number"].fits(value)
 
 
 def _parts(text: str) -> list[str]:
@@ -216,4 +216,4 @@ def _value(condition: str, text: str) -> str:
         return text[1:-1]
     if text[:1] in set("\"'=<>!"):
         raise FilterError(f"condition {quoted(condition.strip())}: quote the value {quoted(text)} as a whole")
-    return Written(text)
+    return UntypedValue(text)

@@ -25,7 +25,7 @@ from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.retrieval.exact import VectorPart
 from paddle_ranker.retrieval.facets import FieldScale, Scale
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
+from paddle_ranker.retrieval.indexes import INDEXES, CandidateIndex, Document, Hits, IndexOptions
 from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo, read_manifest
 from paddle_ranker.retrieval.reading import ParsedQuery
 from paddle_ranker.retrieval.schema import TEXT
@@ -95,7 +95,7 @@ class Generation:
             self.parts.append(Part(segment, live, first))
             first += len(segment)
         self._firsts = np.array([part.first for part in self.parts], np.int64)
-        self._others: dict[str, Index] = {}
+        self._others: dict[str, CandidateIndex] = {}
         self._building = threading.Lock()
         self._weighted: dict[tuple[object, ...], WordSearcher] = {}  # by weights and totals, its own as built first
         self.kept = lru_cache(maxsize=_KEPT)(self._kept)

@@ -51,7 +51,7 @@ class Hits(NamedTuple):
     titles: Optional[Floats] = None
 
 
-class Index(Protocol):
+class CandidateIndex(Protocol):
     """A collection of documents that can be searched."""
 
     def __len__(self) -> int: ...
@@ -90,7 +90,7 @@ class IndexKind:
     in_folders: whether the vectors of an index folder may be searched so: `index build --method`
     """
 
-    build: Callable[[Iterable[Document], IndexOptions], Index]
+    build: Callable[[Iterable[Document], IndexOptions], CandidateIndex]
     what: str
     compares_vectors: bool = False
     compares_words: bool = False

@@ -25,7 +25,7 @@ from typing import NamedTuple, Optional, Protocol
 from rapidfuzz.distance import OSA
 
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, brief, quoted
-from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, is_spelled
+from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, CharacterRun, Token, is_spelled
 from paddle_ranker.lexical.characters import fold, is_han, without_accents
 from paddle_ranker.lexical.spelling import homophones
 from paddle_ranker.storage.untrusted import read_file
@@ -351,19 +351,19 @@ class Reader:
             text = self._replaced(text, one.given, one.to[0])
         return None if text == query.text else text
 
-    def _runs(self, text: str) -> tuple[str, list[Run]]:
+    def _runs(self, text: str) -> tuple[str, list[CharacterRun]]:
         """Fold a text; return it, and its runs."""
         folded = self._analyser.fold(text)
         return folded, list(self._analyser.runs(folded))
 
-    def _counted(self, runs: Sequence[Run]) -> tuple[dict[str, int], list[tuple[Token, int]]]:
+    def _counted(self, runs: Sequence[CharacterRun]) -> tuple[dict[str, int], list[tuple[Token, int]]]:
         """Count the documents that have the words, and the pairs of Chinese characters, that may be mistyped."""
         spelled = list(dict.fromkeys(run.text for run in runs if self._may_be_mistyped(run)))
         pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
         counts = self._words.counts([pair.text for pair in pairs])
         return dict(zip(spelled, self._counts(spelled))), list(zip(pairs, counts))
 
-    def _may_be_mistyped(self, run: Run) -> bool:
+    def _may_be_mistyped(self, run: CharacterRun) -> bool:
         return bool(is_spelled(run.shape)) and run.text not in self._stop_words
 
     def _counts(self, words: Sequence[str]) -> list[int]:
@@ -395,7 +395,7 @@ class Reader:
             if found:
                 yield Instead(word, found, TYPING, is_clear)
 
-    def _joined(self, runs: Sequence[Run], folded: str, wrong: Sequence[str], least: int = 1) -> list[Instead]:
+    def _joined(self, runs: Sequence[CharacterRun], folded: str, wrong: Sequence[str], least: int = 1) -> list[Instead]:
         """Return pairs of words that as one are a word which documents have.
 
         wrong: words of which a pair has one
@@ -473,7 +473,7 @@ class Reader:
             found = self._heard[character] = "".join(other for other, count in zip(others, counts) if count)
         return found
 
-    def _synonyms(self, runs: Sequence[Run], folded: str, rules: dict[str, list[str]]) -> list[Instead]:
+    def _synonyms(self, runs: Sequence[CharacterRun], folded: str, rules: dict[str, list[str]]) -> list[Instead]:
         """Return the synonyms of the first parts of the query that have some; of nested parts those of the longest."""
         ends = [0] * (len(folded) + 1)
         units = [unit for run in runs for unit in ([run] if run.is_word else run.words())]
@@ -507,7 +507,7 @@ class Reader:
         return "".join([*parts, text[start:]])
 
 
-def _is_chinese(run: Run) -> bool:
+def _is_chinese(run: CharacterRun) -> bool:
     return run.kind == "i" and bool(is_han(run.text))
 
 

@@ -5,7 +5,8 @@ for result in searcher.search("query", top_k=10):
     print(result.title, result.text, result.searchers["words"].rank, result.probability)
 
 The stages of a search are methods of `Search`; `run_searches` has their order, for many searches at once. It asks
-`Models` for vectors and scores: those of `Searcher` compute them, those of a server put the texts into its queues.
+`SearchModels` for vectors and scores: those of `Searcher` compute them, those of a server put the texts into its
+queues.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearcherScore:
     """A searcher's score of a document, and its rank among what that searcher found, from 1."""
 
     score: float
@@ -118,7 +119,7 @@ class Result:
     text: str
     fields: Mapping[str, object]
     score: float
-    searchers: Mapping[str, Found]
+    searchers: Mapping[str, SearcherScore]
     title: Optional[str] = None
     passage: tuple[int, int] = (0, 0)
     logit: Optional[float] = None
@@ -588,7 +589,7 @@ class Search:
             document.text,
             document.fields,
             float(self.fused[place]),
-            {name: Found(score, rank) for name, score, rank in said if rank},
+            {name: SearcherScore(score, rank) for name, score, rank in said if rank},
             self.collection.info.schema.name_of(document),
             self.span_of(place),
             self.logits.get(place),
@@ -756,7 +757,7 @@ class Searcher(Generic[C]):
         return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
 
 
-class Models(Protocol):
+class SearchModels(Protocol):
     """The models that searches ask.
 
     Attributes: `reader`, the encoder of the ranker's pairs, None if it reads any length; `rank_until`, the time on
@@ -823,7 +824,7 @@ class _Models:
         raise error
 
 
-def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], models: Models) -> list[Search]:
+def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], models: SearchModels) -> list[Search]:
     """Run the stages of searches in their order; return the finished searches.
 
     now: a snapshot to search
@@ -839,7 +840,7 @@ def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], model
             now = error.snapshot
 
 
-def _run(searches: Sequence[Search], models: Models) -> None:
+def _run(searches: Sequence[Search], models: SearchModels) -> None:
     began, first = time.monotonic(), searches[0]
     with _timed(searches, "read"):
         texts = [one.model_text for one in searches]  # with corrections: a mistyped word has another vector
@@ -855,7 +856,7 @@ def _run(searches: Sequence[Search], models: Models) -> None:
         one.took["total"] = _since(began)
 
 
-def _find(searches: Sequence[Search], texts: Sequence[str], models: Models) -> None:
+def _find(searches: Sequence[Search], texts: Sequence[str], models: SearchModels) -> None:
     """Ask all searchers, and make one list of theirs for each search."""
     first = searches[0]
     fields = first.collection.info.vector_fields
@@ -873,7 +874,7 @@ def _find(searches: Sequence[Search], texts: Sequence[str], models: Models) -> N
             one.fuse({name: own[number] for name, own in hits.items()})
 
 
-def _rank(searches: Sequence[Search], models: Models) -> None:
+def _rank(searches: Sequence[Search], models: SearchModels) -> None:
     if not searches:
         return
     try:

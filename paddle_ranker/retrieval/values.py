@@ -62,7 +62,7 @@ def plain(value: Unchecked) -> Unchecked:
     return float(value) if isinstance(value, Decimal) else value
 
 
-class Written(str):
+class UntypedValue(str):
     """A value without a type, of the command line: `7` stands for the number and for the text that is written so."""
 
 
@@ -123,7 +123,7 @@ def is_value(given: Value) -> bool:
     return given.unit == 0 if given.kind != DATE else MOMENTS[0] <= given.of < MOMENTS[1] and given.unit in range(5)  # type: ignore[operator]
 
 
-class Interval(NamedTuple):
+class ValueRange(NamedTuple):
     """Values from `low` to `high`, both included; of the kind `MISSING`: no value."""
 
     kind: int
@@ -164,14 +164,14 @@ class ValueType(NamedTuple):
                 found.append(typed)
         return tuple(found)
 
-    def intervals(self, value: object, operator: str) -> list[Interval]:
+    def intervals(self, value: object, operator: str) -> list[ValueRange]:
         """Return what a filter's value stands for, nothing if it compares with no value of this type."""
-        is_equality, found = operator in _EQUALITIES, list[Interval]()
+        is_equality, found = operator in _EQUALITIES, list[ValueRange]()
         if not (is_equality or self.is_ordered):
             return []
-        if is_equality and (value is None or (isinstance(value, Written) and value == "null")):
-            found.append(Interval(MISSING, "", ""))
-        if self is TYPES[STORED] and isinstance(value, Written):
+        if is_equality and (value is None or (isinstance(value, UntypedValue) and value == "null")):
+            found.append(ValueRange(MISSING, "", ""))
+        if self is TYPES[STORED] and isinstance(value, UntypedValue):
             candidates = [TYPES[name] for name in ("boolean", "number")] if is_equality else [TYPES["number"]]
             fitting = [one for one in candidates if one.fits(value) and one.read(value) is not None]
             for one in fitting:
@@ -185,13 +185,13 @@ class ValueType(NamedTuple):
         except ValueError:
             return found
         if typed is None:
-            return found or ([Interval(MISSING, "", "")] if is_equality else [])
+            return found or ([ValueRange(MISSING, "", "")] if is_equality else [])
         high = typed.of
         if typed.kind == DATE:
             period = period_of(value)
             assert period is not None
             high = period[1] - 1
-        return [*found, Interval(typed.kind, typed.of, high)] if typed.kind != OBJECT else found
+        return [*found, ValueRange(typed.kind, typed.of, high)] if typed.kind != OBJECT else found
 
 
 def text_order(text: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.analyser import ENGLISH, WRITTEN, Analyser, stem
 from paddle_ranker.lexical.bm25 import K1, B, idf, length_norm, saturated
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
-from paddle_ranker.lexical.spelling import Vocabulary, most_errors
+from paddle_ranker.lexical.spelling import WordVocabulary, most_errors
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, tokenizer_named, weighed
 from paddle_ranker.retrieval.best import Best
 from paddle_ranker.retrieval.reading import KnownWords, Reader, WordQuery
@@ -294,7 +294,7 @@ class WordSearcher:
         return Reader(words, analysers[0]) if analysers else None
 
     @property
-    def _vocabularies(self) -> list[Vocabulary]:
+    def _vocabularies(self) -> list[WordVocabulary]:
         """The words that documents have, part by part; those of removed documents may be there."""
         return [part.postings.vocabulary for part in self._parts if len(part.postings.spellings)]
 

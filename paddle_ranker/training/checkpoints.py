@@ -18,7 +18,7 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.atomic import locked, make_folder, new_folder, point, remove_unfinished
 from paddle_ranker.training.learning_curve import METRICS_FILE, PICTURE_FILE
 from paddle_ranker.training.log import TrainingLog
-from paddle_ranker.training.state import Progress, SavedState
+from paddle_ranker.training.state import RunProgress, SavedState
 from paddle_ranker.training.training_options import TrainingOptions
 
 _POINTERS = ("best", "last")
@@ -182,7 +182,7 @@ class RunFolder:
 
     def checkpoint(
         self,
-        done: Progress,
+        done: RunProgress,
         write: Callable[[Path], None],
         write_state: Callable[[Path], None],
         *,

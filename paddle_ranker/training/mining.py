@@ -19,7 +19,7 @@ from paddle_ranker.data.records import LabeledPair, Pair, Record, Text, TitleRow
 from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters
-from paddle_ranker.retrieval.indexes import Index
+from paddle_ranker.retrieval.indexes import CandidateIndex
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -194,7 +194,7 @@ class Miner:
 
     def __init__(
         self,
-        index: Index,
+        index: CandidateIndex,
         choice: Choice,
         ranker: Optional[Judge] = None,
         source: str = "",

@@ -37,7 +37,7 @@ _DIFFERENCES_SHOWN = 4
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """The progress of a run after a step."""
 
     step: int = 0
@@ -59,7 +59,7 @@ class SavedState:
 
     folder: Path  # state_<step>
     model: Path  # model_<step>
-    progress: Progress
+    progress: RunProgress
     identity: dict[str, object]  # JSON-ready
     part_factors: dict[str, float]
 
@@ -117,7 +117,7 @@ def write_state(
     folder: Path,
     network: nn.Layer,
     optimizer: paddle.optimizer.AdamW,
-    progress: Progress,
+    progress: RunProgress,
     identity: Mapping[str, object],
     part_factors: dict[str, float],
     apart: Sequence[str] = (),
@@ -170,7 +170,7 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
                 f"{path}: a state of format {brief(str(content['format_version']))}, and this version resumes format "
                 f"{FORMAT_VERSION}; start anew without --resume"
             )
-        progress = Progress(**content["progress"])
+        progress = RunProgress(**content["progress"])
         return SavedState(folder, model, progress, content["identity"], content["part_factors"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

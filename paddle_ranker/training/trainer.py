@@ -25,7 +25,14 @@ from paddle_ranker.interrupts import Interrupted, StopRequest
 from paddle_ranker.training.checkpoints import RunFolder
 from paddle_ranker.training.log import Clock
 from paddle_ranker.training.precision import Precision
-from paddle_ranker.training.state import Progress, SavedState, check_identity, flatten, refuse_differences, write_state
+from paddle_ranker.training.state import (
+    RunProgress,
+    SavedState,
+    check_identity,
+    flatten,
+    refuse_differences,
+    write_state,
+)
 from paddle_ranker.training.task import FitResult, Means, Task
 from paddle_ranker.training.training_options import TrainingOptions
 from paddle_ranker.training.whole_batch import WholeBatchExamples, backward
@@ -138,7 +145,7 @@ class _Trainer:
             task.network, use_amp=options.use_amp, dtype=options.amp_dtype, scale_loss=options.scale_loss
         )
         self.identity = {**task.identity, "total_steps": self.total_steps, "processes": processes.size}
-        self.done = Progress()
+        self.done = RunProgress()
         processes.wait()  # until all are here, after minutes of encoding perhaps
         processes.require_equal({"the step to resume": resumed.progress.step if resumed else 0})
         processes.require_equal(

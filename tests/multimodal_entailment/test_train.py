@@ -98,18 +98,18 @@ class _Stop(Exception):
 
 def train_until(chosen: TrainEntailmentOptions, step: int) -> None:
     """Train, and stop as if killed after the checkpoint of a step."""
-    from multimodal_entailment.examples import HeldOut
+    from multimodal_entailment.examples import HeldOutPosts
 
-    right, seen = HeldOut.measure, []
+    right, seen = HeldOutPosts.measure, []
 
-    def measure(self: HeldOut, *arguments: Any) -> dict[str, float]:
+    def measure(self: HeldOutPosts, *arguments: Any) -> dict[str, float]:
         seen.append(1)
         if len(seen) > step // chosen.eval_step:
             raise _Stop
         return right(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(_Stop):
-        patch.setattr(HeldOut, "measure", measure)
+        patch.setattr(HeldOutPosts, "measure", measure)
         train(chosen)
 
 

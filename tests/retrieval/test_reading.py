@@ -18,7 +18,7 @@ from pypinyin import lazy_pinyin
 
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.analyser import Phrase, analyser
-from paddle_ranker.lexical.spelling import Vocabulary, homophones, lines_of, united
+from paddle_ranker.lexical.spelling import WordVocabulary, homophones, lines_of, united
 from paddle_ranker.retrieval import reading
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
@@ -621,7 +621,7 @@ def test_no_search_waits_for_the_synonyms(
 def test_a_vocabulary_finds_what_a_comparison_of_all_words_finds() -> None:
     generator = np.random.default_rng(0)
     words = {"".join(generator.choice(list("abcdeé"), size)) for size in generator.integers(2, 12, 3000)}
-    vocabulary = Vocabulary.of(words)
+    vocabulary = WordVocabulary.of(words)
     assert [*vocabulary] == sorted(words, key=str.encode)
 
     def distance(one: str, other: str) -> int:  # optimal string alignment, by its recurrence
@@ -642,8 +642,8 @@ def test_a_vocabulary_finds_what_a_comparison_of_all_words_finds() -> None:
             wanted = {other for other, own in distances.items() if own == errors}
             assert {*vocabulary.near(word, errors)} == wanted, word
     assert {*vocabulary.beginning("ab", 10_000)} == {word for word in words if word.startswith("ab")}
-    assert [*Vocabulary(united([lines_of(["b", "a"]), lines_of([]), lines_of(["c", "a"])]))] == ["a", "b", "c"]
-    assert not Vocabulary.of([]).near("word", 1) and not Vocabulary.of([]).beginning("w", 3)
+    assert [*WordVocabulary(united([lines_of(["b", "a"]), lines_of([]), lines_of(["c", "a"])]))] == ["a", "b", "c"]
+    assert not WordVocabulary.of([]).near("word", 1) and not WordVocabulary.of([]).beginning("w", 3)
     assert {"苹", "瓶"} <= {*homophones("平")} and "平" not in homophones("平") and homophones("a") == ""
 
 

@@ -100,7 +100,7 @@ class Sentences:
 
 
 @dataclass(frozen=True)
-class Reranker:
+class CrossEncoderSettings:
     """Settings of a `CrossEncoder`: a ranker's info, and the arrays of its head by name.
 
     has_head: whether the head consists of steps of the folder; otherwise the transformer has the head
@@ -176,7 +176,7 @@ def read_sentences(folder: Path) -> Sentences:
     return Sentences(info, pooler, output)
 
 
-def read_reranker(folder: Path) -> Optional[Reranker]:
+def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
     """Read the settings of a `CrossEncoder`; None for other folders.
 
     Raises `CheckpointError` if a file is damaged, or a step is unsupported.
@@ -198,7 +198,7 @@ def read_reranker(folder: Path) -> Optional[Reranker]:
     query = "" if default is None else prompts[default]
     info = RankerInfo("cross_encoder", stated_length(encoder), match_embeddings=False, query_prompt=query)
     if kinds == ["Transformer"]:
-        return Reranker(info, {}, has_head=False)
+        return CrossEncoderSettings(info, {}, has_head=False)
     inner = [(kind, path) for kind, path in modules[2:] if kind != "Dropout"]
     layers = [_dense(path) if kind == "Dense" else path for kind, path in inner]
     last = layers.pop() if layers else None
@@ -239,7 +239,7 @@ def read_reranker(folder: Path) -> Optional[Reranker]:
     arrays["head.weight"], arrays["head.bias"] = last.arrays()
     steps.append((last.activation, 1))
     info = dataclasses.replace(info, pooling=pooling, steps=tuple(steps))
-    return Reranker(info, arrays, has_head=True)
+    return CrossEncoderSettings(info, arrays, has_head=True)
 
 
 def stated_ranker(folder: Path) -> RankerInfo:

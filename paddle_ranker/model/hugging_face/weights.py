@@ -23,7 +23,7 @@ import numpy as np
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.model.hugging_face.architectures import BUFFERS
-from paddle_ranker.model.parameters import RefusedError, SafeUnpickler, Sealed, end_of_pickle, float32_of_bfloat16
+from paddle_ranker.model.parameters import RefusedPickleError, SafeUnpickler, Sealed, end_of_pickle, float32_of_bfloat16
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, map_file, memory_bytes, read_file, read_json
 
@@ -214,7 +214,7 @@ def load_torch_arrays(path: Union[str, Path]) -> dict[str, Array]:
     try:
         content = _read_archive(path) if zipfile.is_zipfile(path) else _read_stream(path)
         arrays = _named_arrays(content)
-    except RefusedError as error:
+    except RefusedPickleError as error:
         raise CheckpointError(
             f"{path}: refused, {error}; a parameter file holds only tensors by name, "
             "so do not load this file elsewhere either unless you wrote it"
@@ -230,10 +230,10 @@ def load_torch_arrays(path: Union[str, Path]) -> dict[str, Array]:
 
 def _named_arrays(content: Unchecked) -> dict[str, Array]:
     if not isinstance(content, dict):
-        raise RefusedError(f"it holds {_short(content)}, not parameters by name")
+        raise RefusedPickleError(f"it holds {_short(content)}, not parameters by name")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
-            raise RefusedError(f"its entry {_short(name)} is {_short(value)}, not a tensor")
+            raise RefusedPickleError(f"its entry {_short(name)} is {_short(value)}, not a tensor")
     return {name: value.array(name) for name, value in content.items()}
 
 
@@ -267,13 +267,13 @@ class _Tensor(Sealed):
         self._storage, self._offset, self._shape, self._strides = storage, offset, shape, strides
 
     def array(self, name: str) -> Array:
-        """Return the view as an array; raises `RefusedError` if it exceeds its storage."""
+        """Return the view as an array; raises `RefusedPickleError` if it exceeds its storage."""
         if not isinstance(self._storage, _Storage):
-            raise RefusedError(f"its tensor {_short(name)} is made of {_short(self._storage)}, not of a storage")
+            raise RefusedPickleError(f"its tensor {_short(name)} is made of {_short(self._storage)}, not of a storage")
         offset, shape, strides, values = self._offset, self._shape, self._strides, self._storage.values
         numbers = (offset, *shape, *strides) if isinstance(shape, tuple) and isinstance(strides, tuple) else (None,)
         if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
-            raise RefusedError(f"its tensor {_short(name)} has a size or a stride that is none")
+            raise RefusedPickleError(f"its tensor {_short(name)} has a size or a stride that is none")
         count = 1
         for length in shape:  # Python's integers: NumPy's would overflow
             count *= length
@@ -282,7 +282,7 @@ class _Tensor(Sealed):
         last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides))
         # A view that repeats values (stride 0) could be of any size over a storage of one number.
         if last >= values.size or count > values.size:
-            raise RefusedError(
+            raise RefusedPickleError(
                 f"its tensor {_short(name)} of size {_short(list(shape))}, stride {_short(list(strides))} at offset "
                 f"{_short(offset)} is not within its storage of {values.size:,} numbers"
             )
@@ -325,12 +325,12 @@ class _TensorUnpickler(SafeUnpickler):
     def persistent_load(self, pid: Unchecked) -> Unchecked:
         # ("storage", type, key, device, count); the older format adds a view of another storage, or None.
         if not (isinstance(pid, tuple) and len(pid) in (5, 6) and isinstance(pid[0], str) and pid[0] == "storage"):
-            raise RefusedError(f"it refers to {_short(pid)} outside the file")
+            raise RefusedPickleError(f"it refers to {_short(pid)} outside the file")
         _, kind, key, _, count = pid[:5]
         if not isinstance(kind, _StorageType):
-            raise RefusedError(f"it has a storage of type {_short(kind)}")
+            raise RefusedPickleError(f"it has a storage of type {_short(kind)}")
         if not isinstance(key, str) or type(count) is not int or count < 0 or pid[5:] not in ((), (None,)):
-            raise RefusedError(f"it has a storage {_short(key)} of {_short(count)} numbers, or a view of one")
+            raise RefusedPickleError(f"it has a storage {_short(key)} of {_short(count)} numbers, or a view of one")
         return self._find(kind.name, key, count)
 
 
@@ -346,7 +346,7 @@ def _one_of(storages: dict[str, _Storage], kind: str, key: str, count: int) -> _
     """Return the storage `key`; its first mention creates it."""
     storage = storages.setdefault(key, _Storage(kind, count))
     if (storage.kind, storage.count) != (kind, count):
-        raise RefusedError(f"it describes the storage {quoted(key)} in two ways")
+        raise RefusedPickleError(f"it describes the storage {quoted(key)} in two ways")
     return storage
 
 
@@ -356,18 +356,20 @@ def _read_archive(path: Path) -> Unchecked:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickles = [name for name in entries if PurePosixPath(name).name == "data.pkl"]
         if len(pickles) != 1 or len(entries) != len(archive.infolist()):
-            raise RefusedError(f"its archive has {len(pickles)} data.pkl, or two entries of one name")
+            raise RefusedPickleError(f"its archive has {len(pickles)} data.pkl, or two entries of one name")
         prefix = pickles[0][: -len("data.pkl")]
         if f"{prefix}constants.pkl" in entries:
-            raise RefusedError("it is a TorchScript program")
+            raise RefusedPickleError("it is a TorchScript program")
         packed = [name for name, entry in entries.items() if entry.compress_type != zipfile.ZIP_STORED]
         if packed or sum(entry.file_size for entry in entries.values()) > path.stat().st_size:
             # torch.save stores entries as they are, so these are bombs: packed, or several entries over the same bytes
-            raise RefusedError(f"its archive unpacks to more than its size ({', '.join(packed[:1]) or 'overlaps'})")
+            raise RefusedPickleError(
+                f"its archive unpacks to more than its size ({', '.join(packed[:1]) or 'overlaps'})"
+            )
         if f"{prefix}byteorder" in entries and archive.read(f"{prefix}byteorder").strip() != b"little":
             raise ValueError("it was written on a big-endian machine")
         if entries[pickles[0]].file_size > _MOST_PICKLED_BYTES:
-            raise RefusedError(f"its data.pkl has {entries[pickles[0]].file_size:,} bytes")
+            raise RefusedPickleError(f"its data.pkl has {entries[pickles[0]].file_size:,} bytes")
         storages: dict[str, _Storage] = {}
 
         def find(kind: str, key: str, count: int) -> _Storage:
@@ -376,7 +378,7 @@ def _read_archive(path: Path) -> Unchecked:
             entry = entries.get(f"{prefix}data/{key}")
             if entry is None or entry.file_size != storage.size:
                 found = "not there" if entry is None else f"{entry.file_size:,} bytes long"
-                raise RefusedError(f"its storage {_short(key)} of {storage.size:,} bytes is {found}")
+                raise RefusedPickleError(f"its storage {_short(key)} of {storage.size:,} bytes is {found}")
             if is_new:
                 storage.fill(archive.read(entry))  # which checks its CRC
             return storage
@@ -408,7 +410,7 @@ def _read_stream(path: Path) -> Unchecked:
     listed, start = next(pickles)
     keys = SafeUnpickler(listed, {}).load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
-        raise RefusedError("the storages that it lists are not those of its tensors")
+        raise RefusedPickleError("the storages that it lists are not those of its tensors")
     for key in keys:
         storage = storages[key]
         count = int.from_bytes(data[start : start + 8], "little")
@@ -426,6 +428,6 @@ def _consecutive_pickles(data: bytes) -> Iterator[tuple[bytes, int]]:
     while True:
         end = end_of_pickle(data, start)
         if end - start > _MOST_PICKLED_BYTES:
-            raise RefusedError(f"it begins with a pickle of {end - start:,} bytes")
+            raise RefusedPickleError(f"it begins with a pickle of {end - start:,} bytes")
         yield data[start:end], end
         start = end

@@ -217,7 +217,7 @@ class IndexState(TypedDict):
     documents: int
 
 
-class Added(TypedDict):
+class AddedAnswer(TypedDict):
     """An answer to a `DocumentsRequest`."""
 
     added: int
@@ -279,7 +279,7 @@ def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
             handlers.add,
             "Add or replace documents",
             [DocumentsRequest],
-            [Added],
+            [AddedAnswer],
             "Durable, and found from now on",
             also=[READ_ONLY, ALREADY_THERE],
         ),

@@ -88,7 +88,7 @@ class Embedding(TypedDict):
     embedding: Union[list[float], Annotated[str, Field(description="base64 of float32, little-endian")]]
 
 
-class Embeddings(TypedDict):
+class EmbeddingsAnswer(TypedDict):
     """An answer to an `EmbeddingsRequest`."""
 
     object: Literal["list"]
@@ -271,7 +271,9 @@ def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) 
         elif path in OPENAI:
             summary = "Make vectors of texts"
             made.append(
-                DescribedRoute("POST", path, embedder.embeddings, summary, [EmbeddingsRequest], [Embeddings], "Vectors")
+                DescribedRoute(
+                    "POST", path, embedder.embeddings, summary, [EmbeddingsRequest], [EmbeddingsAnswer], "Vectors"
+                )
             )
         else:
             summary = "Make vectors, as Text Embeddings Inference does"

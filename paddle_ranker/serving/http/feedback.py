@@ -107,7 +107,7 @@ class ToJudge(TypedDict):
     changed: Annotated[int, Field(description="pairs left out: the text that was shown has changed")]
 
 
-class IndexSlot(Protocol):
+class JudgedIndex(Protocol):
     """Interface of the index for these routes."""
 
     @property
@@ -258,7 +258,7 @@ class FeedbackRoutes:
         labels: that `/judge` offers.
     """
 
-    def __init__(self, log: Optional[SearchLog], index: IndexSlot, labels: Sequence[int] = RELEVANT_OR_NOT):
+    def __init__(self, log: Optional[SearchLog], index: JudgedIndex, labels: Sequence[int] = RELEVANT_OR_NOT):
         self._log, self._index, self._labels = log, index, list(labels)
         self._request = TypeAdapter(FeedbackRequest)
         self._table, self._changed = JudgeTable(), 0
@@ -356,7 +356,7 @@ def _offset(given: str) -> int:
     return int(given)
 
 
-def routes(log: Optional[SearchLog], index: IndexSlot, labels: Sequence[int] = RELEVANT_OR_NOT) -> list[BaseRoute]:
+def routes(log: Optional[SearchLog], index: JudgedIndex, labels: Sequence[int] = RELEVANT_OR_NOT) -> list[BaseRoute]:
     """Return the routes; see `FeedbackRoutes`."""
     handlers = FeedbackRoutes(log, index, labels)
     offset = {"name": "offset", "in": "query", "description": "leave out so many pairs", "schema": {"type": "integer"}}

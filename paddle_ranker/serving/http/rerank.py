@@ -29,7 +29,7 @@ from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import (
     LABEL,
     PAIRS_OF_FIELDS,
-    Document,
+    DocumentObject,
     PairScores,
     Predicted,
     PredictRequest,
@@ -43,7 +43,7 @@ from paddle_ranker.serving.http.rerank_formats import (
     TextsRequest,
 )
 
-_UNION_TAGS = ("str", "Document", "list[str]")
+_UNION_TAGS = ("str", "DocumentObject", "list[str]")
 _OF_COHERE_ALONE = "/v2/rerank"
 _TOKENS = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query")
 
@@ -111,7 +111,7 @@ class Reranker:
         }
         if path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
             content.update({"object": "list", "data": scored})
-        has_more = asked.return_documents and any(isinstance(one, Document) for one in asked.documents)
+        has_more = asked.return_documents and any(isinstance(one, DocumentObject) for one in asked.documents)
         returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if asked.return_documents else 0
         encoded = await run_in_thread(returned, to_json, content)
         return answer(request, encoded, "application/json")

@@ -51,7 +51,7 @@ class ClientRequest(Body):
     }
 
 
-class Document(BaseModel):
+class DocumentObject(BaseModel):
     """A title as an object; what it holds beside the text comes back with it."""
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -87,7 +87,7 @@ class RerankRequest(Activation):
 
     query: str
     # The first wrong one says enough: what is told of each is a thousand times its bytes.
-    documents: Annotated[list[Union[str, Document]], FailFast()] = Field(
+    documents: Annotated[list[Union[str, DocumentObject]], FailFast()] = Field(
         description="titles, as texts or as objects with a `text`"
     )
     top_n: Optional[int] = Field(None, ge=1, description="only so many, the best")

@@ -21,8 +21,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import UsageError, listed, quoted
-from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, places_of
-from paddle_ranker.lexical.highlights import Highlight as SharedPart
+from paddle_ranker.lexical.highlights import FoldedText, Highlight, SharedWords, level_of, places_of
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError, no_field
 from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
@@ -481,7 +480,7 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
     return hits
 
 
-def _snippet(text: str, highlights: Sequence[SharedPart], shared: SharedWords, size: int) -> dict[str, Any]:
+def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, size: int) -> dict[str, Any]:
     """Return the best passage of a text, at most `size` code points, with highlights in its own places."""
     start, end = shared.passage(text, highlights, size)
     inside = [one for one in highlights if start <= one.start and one.end <= end]
@@ -627,7 +626,7 @@ class Passage(TypedDict):
     end: int
 
 
-class Highlight(Passage):
+class HighlightedPart(Passage):
     """Part of a text that the query has, too; `level` counts its words in a row."""
 
     level: int
@@ -644,7 +643,7 @@ class Snippet(Passage):
     """A passage in place of the text; `highlights` have its places."""
 
     text: str
-    highlights: list[Highlight]
+    highlights: list[HighlightedPart]
 
 
 class Hit(TypedDict):
@@ -662,7 +661,7 @@ class Hit(TypedDict):
     logit: NotRequired[float]
     probability: NotRequired[Annotated[float, Field(description="of relevance; of documents that were ranked")]]
     passage: NotRequired[Annotated[Passage, Field(description="the best part of a long text")]]
-    highlights: NotRequired[list[Highlight]]
+    highlights: NotRequired[list[HighlightedPart]]
     stages: Annotated[dict[str, Stage], Field(description="of those that had the document")]
     signals: NotRequired[
         Annotated[dict[str, Any], Field(description="with explain: what each added, and to which stage's score")]
@@ -682,7 +681,7 @@ class FacetValue(TypedDict):
     count: int
 
 
-class Found(TypedDict):
+class SearchAnswer(TypedDict):
     """An answer to a `SearchRequest`."""
 
     query: Annotated[str, Field(description="as much of it as was used")]
@@ -724,7 +723,7 @@ class Found(TypedDict):
     search_id: str
 
 
-class Index(TypedDict):
+class IndexVersion(TypedDict):
     """What is searched."""
 
     name: str
@@ -764,11 +763,11 @@ def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRo
     """Return the routes; see `SearchRoutes`."""
     handlers = SearchRoutes(pipeline, keep_texts=keep_texts)
     parameters = address_parameters(SearchRequest, "query", "q")
-    summary, gives, what = "Search the index", [Found], "Documents, best first"
+    summary, gives, what = "Search the index", [SearchAnswer], "Documents, best first"
     return [
         DescribedRoute("POST", "/v1/search", handlers.search, summary, [SearchRequest], gives, what),
         DescribedRoute("GET", "/v1/search", handlers.by_address, summary, [], gives, what, parameters=parameters),
         DescribedRoute(
-            "GET", "/v1/index", handlers.index, "What is searched", [], [Index], "Name, version, fields, limits"
+            "GET", "/v1/index", handlers.index, "What is searched", [], [IndexVersion], "Name, version, fields, limits"
         ),
     ]

@@ -127,7 +127,7 @@ def _encoder(folder: ExportedFolder) -> Callable[..., tuple[Columns, int, int]]:
     return lambda queries, titles: (ranker.encode(queries, titles), most, pad_id)
 
 
-class ModelService(WebService):
+class VendorModelService(WebService):
     """The pipeline's server: a request, the model, a response."""
 
     def __init__(self, config: PipelineConfig):
@@ -182,7 +182,7 @@ def run(config: PipelineConfig) -> None:
     """
     config.require_vendors_precision()
     os.register_at_fork(after_in_child=_end_with_the_parent)
-    service = ModelService(config)
+    service = VendorModelService(config)
     service.prepare()
     # A separate process, started before gRPC: a process with gRPC's threads must not fork, as the vendor's server does.
     multiprocessing.get_context("fork").Process(target=_announce, args=(config, service.is_tower), daemon=True).start()

@@ -68,7 +68,7 @@ def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     rows: list[dict[str, Any]] = [{"id": "silent", "text": "no recording"}]
     for name, frequency in TONES.items():
         (tmp_path / f"{name}.wav").write_bytes(tone(frequency))
-        rows.append({"id": name, "text": f"recording {name[::-1]}", "sound": f"{name}.wav"})
+        rows.append({"id": name, "text": f"recording of {frequency:.0f} Hz", "sound": f"{name}.wav"})
     rows.append({"id": "both", "text": "two recordings", "sound": ["deep.wav", "high.wav"]})
     (tmp_path / "corpus.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     build = ["build", "--corpus", str(tmp_path / "corpus.jsonl"), "--output", str(tmp_path / "index")]

@@ -342,23 +342,23 @@ NOUNS = [f"noun{number}" for number in range(40)]
 
 
 def write_fields(folder: Path, matters: bool) -> tuple[Path, Path]:
-    """Write a collection with titles of weight 1, queries in two halves with their answers; return index and weights.
+    """Write a collection with keywords of weight 1, queries in two halves with their answers; return index and weights.
 
-    matters: the answer to a query has its words in the title, another document in the text; else answers are random
+    matters: the answer to a query has its words in the keywords, another document in the text; else answers are random
     """
     random = np.random.default_rng(3)
     rows, halves = [], ([], [])  # type: ignore[var-annotated]
     for number in range(160):
         words, others = (" ".join(random.choice(NOUNS, count, replace=False)) for count in (2, 12))
-        rows.append({"id": f"d{number}", "title": f"the {words} noun", "text": others})
-        rows.append({"id": f"other{number}", "title": others[:12], "text": f"{others} {words} {words}"})
+        rows.append({"id": f"d{number}", "keywords": f"the {words} noun", "text": others})
+        rows.append({"id": f"other{number}", "keywords": others[:12], "text": f"{others} {words} {words}"})
         halves[number % 2].append((words, f"d{number if matters else random.integers(160)}"))
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for name, half in zip(("learn", "held"), halves):
         (folder / f"{name}.queries.tsv").write_text("".join(f"q{n}\t{text}\n" for n, (text, _) in enumerate(half)))
         (folder / f"{name}.qrels").write_text("".join(f"q{n} 0 {id} 1\n" for n, (_, id) in enumerate(half)))
     build = ["build", "--corpus", str(folder / "corpus.jsonl"), "--output", str(folder / "index")]
-    assert index.main([*build, "--field", "title:text:title"]) == 0
+    assert index.main([*build, "--title_column", "none", "--field", "keywords:text"]) == 0
     return folder / "index", folder / "weights.json"
 
 
@@ -423,36 +423,39 @@ def test_signals_that_help_join_the_last_stage(tmp_path: Path, call: Call, monke
         assert status == 1 and "no document has it" in err
 
 
-def test_weights_of_fields_are_learned_where_titles_matter(tmp_path: Path, call: Call) -> None:
+def test_weights_of_fields_are_learned_where_keywords_matter(tmp_path: Path, call: Call) -> None:
     folder, weights = write_fields(tmp_path, True)
     found, text = of_half(call, tmp_path, "learn", "--learn_weights", weights)
     assert list(found) == ["words", "learned field weights"]
     assert found["learned field weights"] > found["words"] + 0.05
     fields = Fusion.read(weights).fields
-    assert fields["title"] > fields["text"]
+    assert fields["keywords"] > fields["text"]
     given, _ = of_half(call, tmp_path, "held")
     learned, _ = of_half(call, tmp_path, "held", "--fusion", weights)
     assert learned["words"] > given["words"] + 0.05
     # What is printed builds an index whose scores are those of the file.
     declared = text.split("index build --field ")[1].split("\n")[0]
-    build = ["build", "--corpus", tmp_path / "corpus.jsonl", "--output", tmp_path / "built", "--field", declared]
+    build = ["build", "--corpus", tmp_path / "corpus.jsonl", "--output", tmp_path / "built"]
+    build += ["--title_column", "none", "--field", declared]
     assert call(index.main, *build)[0] == 0
     by_file = Searcher.open(folder, SearchSettings(fusion=Fusion.read(weights)))
     built = Searcher.open(tmp_path / "built")
+    without_titles = Searcher.open(folder, SearchSettings(fusion=replace(Fusion.read(weights), title=0.0)))
     for query in (" ".join(NOUNS[:3]), NOUNS[7]):
         one, other = ({found.id: found.score for found in searcher.search(query, 20)} for searcher in (by_file, built))
         assert one == pytest.approx(other, abs=1e-9)
         assert {found.id: found.score for found in by_file.search(query, 20, fusion="weighted")} == one
         asked = Searcher.open(folder).search(query, 20, fusion=str(weights))
         assert {found.id: found.score for found in asked} == one
-        added = by_file.collection.snapshot().explain_words(query, list(one), fields)
-        assert {id: sum(own.values()) for id, own in added.items()} == pytest.approx(one, abs=1e-9)
+        untitled = {found.id: found.score for found in without_titles.search(query, 20)}
+        added = by_file.collection.snapshot().explain_words(query, list(untitled), fields)
+        assert {id: sum(own.values()) for id, own in added.items()} == pytest.approx(untitled, abs=1e-9)
 
 
 def test_weights_of_fields_stay_as_they_were_on_noise(tmp_path: Path, call: Call) -> None:
     _, weights = write_fields(tmp_path, False)
     found, text = of_half(call, tmp_path, "learn", "--learn_weights", weights)
-    assert "title 1, text 1 (as they were" in text or "text 1, title 1 (as they were" in text
+    assert "keywords 1, text 1 (as they were" in text or "text 1, keywords 1 (as they were" in text
     assert list(found) == ["words", "learned field weights"] and not Fusion.read(weights).fields
 
 
@@ -467,15 +470,15 @@ def test_weights_of_searchers_are_learned_beside_those_of_fields(tmp_path: Path,
     found, _ = of_half(call, tmp_path, "learn", "--learn_weights", weights)
     assert found["learned weights"] > found["hybrid"] and "learned field weights" in found
     learned = Fusion.read(weights)
-    assert learned.fields["title"] > learned.fields["text"] and learned.weights["words"] > learned.weights["vectors"]
+    assert learned.fields["keywords"] > learned.fields["text"] and learned.weights["words"] > learned.weights["vectors"]
 
 
 def test_a_file_of_weights_that_cannot_be_is_refused(tmp_path: Path, call: Call) -> None:
     folder, weights = write_fields(tmp_path, True)
     for fields, fragment in (
         ({"body": 2.0}, "words are searched in"),
-        ({"title": 0}, "above 0"),
-        ({"title": "x"}, "not a file"),
+        ({"keywords": 0}, "above 0"),
+        ({"keywords": "x"}, "not a file"),
     ):
         facts = {"format": 4, **asdict(Fusion()), "fields": fields}
         weights.write_text(json.dumps(facts))

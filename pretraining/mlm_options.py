@@ -13,7 +13,14 @@ from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 
 @dataclass(frozen=True)
 class TrainMlmOptions(TrainingOptions):
-    MAY_CHANGE = TrainingOptions.MAY_CHANGE | {"init_from", "config", "cache_dir", "train_files", "eval_files"}
+    MAY_CHANGE = TrainingOptions.MAY_CHANGE | {
+        "init_from",
+        "config",
+        "tokenizer",
+        "cache_dir",
+        "train_files",
+        "eval_files",
+    }
 
     train_files: tuple[str, ...] = option(
         help=f"files to train on: {DOCUMENTS_HELP}", name="train", aliases=("--train_file",), files=True

@@ -31,7 +31,14 @@ pytestmark = pytest.mark.parity
 
 ANSWERS = json.loads(CONFIGS_FILE.read_text(encoding="utf-8"))
 # What transformers passes over and is refused here, since files that have it are of code that does something with it.
-MORE_CAREFUL = {"position_embedding_type", "embedding_size", "is_encoder_decoder", "rope_scaling", "pruned_heads"}
+MORE_CAREFUL = {
+    "is_causal",
+    "position_embedding_type",
+    "embedding_size",
+    "is_encoder_decoder",
+    "rope_scaling",
+    "pruned_heads",
+}
 MORE_CAREFUL |= {"adapters", "attn_logit_softcapping", "talking_head", "problem_type", "head_dim", "architectures"}
 
 

@@ -598,7 +598,7 @@ def test_what_is_searched_is_described(site: Site) -> None:
     assert found["facets"] == ["lang", "year"] and found["calibrated"] is False
     assert found["fusions"] == ["rrf", "weighted"] and found["searchers"] == ["words", "vectors"]
     schemas = site.ask("GET", "/openapi.json").json()["components"]["schemas"]
-    assert set(schemas["Index"]["required"]) == set(found) - {"calibrated"}
+    assert set(schemas["IndexDescription"]["required"]) == set(found) - {"calibrated"}
     assert set(schemas["StoredDocument"]["required"]) == set(site.ask("GET", "/v1/documents/d0").json())
 
 

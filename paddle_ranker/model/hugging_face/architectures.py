@@ -45,6 +45,7 @@ _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "per_layer_config": (({},), PLAIN),
     "pruned_heads": (({},), PLAIN),
     "is_decoder": ((False,), "take an encoder"),
+    "is_causal": ((False,), "take an encoder"),
     "is_encoder_decoder": ((False,), "take an encoder"),
     "add_cross_attention": ((False,), "take an encoder"),
     "attn_logit_softcapping": ((), PLAIN),

@@ -723,7 +723,7 @@ class SearchAnswer(TypedDict):
     search_id: str
 
 
-class IndexVersion(TypedDict):
+class IndexDescription(TypedDict):
     """What is searched."""
 
     name: str
@@ -768,6 +768,12 @@ def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRo
         DescribedRoute("POST", "/v1/search", handlers.search, summary, [SearchRequest], gives, what),
         DescribedRoute("GET", "/v1/search", handlers.by_address, summary, [], gives, what, parameters=parameters),
         DescribedRoute(
-            "GET", "/v1/index", handlers.index, "What is searched", [], [IndexVersion], "Name, version, fields, limits"
+            "GET",
+            "/v1/index",
+            handlers.index,
+            "What is searched",
+            [],
+            [IndexDescription],
+            "Name, version, fields, limits",
         ),
     ]

@@ -68,8 +68,8 @@ def export_serving(options: ExportServingOptions) -> None:
 def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """Return an alias for each of `names`: those in `given`, separated by commas or spaces, else the names themselves.
 
-    Raises `UsageError` if the number of aliases differs from the number of names, an alias repeats, or it names a
-    different variable.
+    Raises `UsageError` if the number of aliases differs from the number of names, if two are equal, or if one is the
+    name of another variable.
     """
     words = tuple(word for text in given for word in re.split(r"[,\s]+", text) if word)
     if given and (len(words) != len(names) or len(set(words)) != len(words)):

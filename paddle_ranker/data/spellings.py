@@ -67,7 +67,7 @@ class ValueSpelling(NamedTuple):
 
 
 class Spellings:
-    """The spellings that all values of a column have so far."""
+    """The ways of writing numbers, dates and lists that fit every value of a column so far."""
 
     def __init__(self) -> None:
         self.count = 0

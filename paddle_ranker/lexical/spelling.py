@@ -1,6 +1,6 @@
 """Find the words of a collection that a mistyped word may stand for.
 
-vocabulary = Vocabulary(np.frombuffer("docker\nkubernetes\nvim".encode(), np.uint8))
+vocabulary = WordVocabulary(np.frombuffer("docker\nkubernetes\nvim".encode(), np.uint8))
 vocabulary.near("kuberentes", 1)    # ["kubernetes"], with one error
 vocabulary.beginning("kube", 10)    # ["kubernetes"]
 homophones("平")                 # 凭 坪 屏 平 瓶 苹 评 ...

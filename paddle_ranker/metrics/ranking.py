@@ -137,7 +137,7 @@ def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Option
 class Standardised(NamedTuple):
     """Columns of mean 0 and deviation 1, `[n, k]`, and each column's `mean` and `deviation` before, `[k]`.
 
-    A constant is 0, and its deviation is 1.
+    A column of equal values becomes 0, and 1 is given as its deviation.
     """
 
     values: Floats

@@ -89,7 +89,7 @@ class TowerNetwork(nn.Layer):
         return vectors
 
     def own_state(self) -> dict[str, Tensor]:
-        """Return the parameters of this tower, by name, without those of `APART`."""
+        """Return the parameters of the tower's own file, by name: without a query tower and a learned scale."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith(APART)}
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:

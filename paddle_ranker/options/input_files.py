@@ -41,7 +41,7 @@ class SeveralFiles(str):
 
 
 class ShownFile(str):
-    """A file that messages call otherwise, such as rows that a program gives."""
+    """The path of a file that messages show under another name, such as a temporary file of a program's rows."""
 
     shown: str
 

@@ -265,10 +265,10 @@ class LocalSnapshot:
         )
 
     def after(self, id: Optional[str], count: int) -> list[Document]:
-        """Return the documents after an id (None: the first ones) in an order that no change moves.
+        """Return the documents after an id (None: the first ones), ordered by their ids' hashes, equal ones by id.
 
-        It is that of the ids' hashes, equal ones by id. So whoever goes on after the last id of a page sees each
-        document that stays exactly once, also if that id was removed, and whatever segments and shards it moves to.
+        Additions, removals and merges of segments do not reorder them. Whoever asks for each page after the last id of
+        the page before sees every document that stays exactly once, even if that id was removed meanwhile.
         """
         now, key = self.generation, None if id is None else (int(text_hashes([id])[0]), id)
         each = [part.segment.by_hash(key, part.live, count) for part in now.parts]

@@ -399,7 +399,7 @@ class CommonTypes:
 
     @property
     def type(self) -> str:
-        """The name of the first type that fits; texts that all stand for no value are texts."""
+        """The name of the first type that fits all values; `keyword` if all are placeholders such as "n/a"."""
         if not self.valued:
             return "keyword" if self.missing else STORED
         return next(iter(self.names), STORED)

@@ -16,7 +16,7 @@ _LINGER_SECONDS = 1.0
 
 
 class Connection(Protocol):
-    """A connection that `Connections` knows."""
+    """An open connection that can be ended: by `shutdown` after its requests, by `abort` at once."""
 
     def shutdown(self) -> None:
         """Begin no new request; close when those in flight are answered."""

@@ -402,8 +402,8 @@ class LogReader:
     """Iterator over the lines of a log, file by file, oldest file first.
 
     A loop reads what was added since the last loop ended, so a log that is being written can be followed. Lines that
-    are no lines of a log are skipped and counted. No line is dated before one above it in its file, as a clock that was
-    set back dates it: it gets that one's time, so that what was said last is the latest.
+    are no lines of a log are skipped and counted. If the clock was set back, a line gets the time of the line above it:
+    times never decrease within a file.
 
     Args:
         folder: folder of the log; the files may also be moved to another one.

@@ -38,7 +38,7 @@ _AT_ONCE, _REST = 500, 0.0005  # lines of the log that are looked at, and second
 
 
 class SuggestRequest(Body):
-    """The parameters of the address."""
+    """The query parameters of `GET /v1/suggest`."""
 
     q: str = Field(description="what is typed so far")
     top_k: int = Field(8, ge=1, description="suggestions of the answer, at most")

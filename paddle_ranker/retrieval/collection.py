@@ -120,7 +120,7 @@ class Collection:
 
     @property
     def is_current(self) -> bool:
-        """Whether `snapshot` is of the present index.json, or there is no index.json any more. Reads the file's dates."""
+        """Whether `snapshot` is of the present index.json, or that is gone. Reads the dates of the file."""
         return self._latest.is_current
 
     def refresh(self) -> bool:

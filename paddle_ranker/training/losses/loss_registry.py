@@ -1,6 +1,6 @@
 """The registry of ranking losses. Help texts, checks and documentation are made from its `Loss` objects.
 
-    LOSSES.add("listnet", Loss(list_net, "-Σ softmax(y) log softmax(l)", "order of a whole list", LABELS, listwise=True))
+    LOSSES.add("listnet", Loss(list_net, "-Σ softmax(y) log softmax(l)", "order of lists", LABELS, listwise=True))
 
 The registry needs no Paddle, so that a typing error shows at once: a loss imports Paddle when it is computed.
 """

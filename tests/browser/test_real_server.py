@@ -224,7 +224,7 @@ def test_letters_of_an_input_method_are_no_query(open_page: OpenPage, site: Real
     until(lambda: any(line.query == "老年人" for line in site.logged(SearchLine)))  # lines are written soon
     queries = [line.query for line in site.logged(SearchLine)]
     assert queries.count("老年人") == 1 and not any("lao" in one for one in queries)
-    assert rows(page) == [one["id"] for one in site.found("老年人")["hits"]]
+    assert rows(page) == [one["id"] for one in site.found("老年人", prefix=True)["hits"]]
 
 
 def test_a_server_that_is_gone_and_comes_back(open_page: OpenPage, site: RealSite) -> None:

@@ -13,7 +13,6 @@ paddle-ranker index check index
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 import uuid
@@ -58,6 +57,7 @@ from paddle_ranker.retrieval.contents import with_paths
 from paddle_ranker.retrieval.exact import TYPES
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.index_folder import delete
 from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.manifest import (
     MANIFEST,
@@ -400,10 +400,7 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
     except Exception:
         if not _generation(folder) and not (folder / UNFINISHED).exists():
             for path in {*folder.iterdir()} - before if folder.is_dir() else ():
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+                delete(path)
             if is_new and folder.is_dir():
                 folder.rmdir()
         raise

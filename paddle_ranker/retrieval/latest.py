@@ -39,7 +39,7 @@ class LatestSnapshot:
 
     @property
     def is_current(self) -> bool:
-        """Whether this is what index.json says now, or that is gone; costs a look at the file's dates."""
+        """Whether `snapshot` is of the present index.json, or that is gone. Reads the dates of the file."""
         try:
             return self.index.stamp() == self._stamp
         except FileNotFoundError:

@@ -87,7 +87,7 @@ class Evaluation:
         self.comparison = comparison
 
     def report(self) -> str:
-        """Return what is better than what, then a table of measures with intervals."""
+        """Return the verdicts, then a table of measures with intervals."""
         from paddle_ranker.evaluation.report.text import verdicts
         from paddle_ranker.evaluation.retrieval import comparison_lines
 

@@ -264,7 +264,7 @@ class _Table:
         names, has_header = None, True
         if self._dialect is not None:
             names, has_header = self._dialect.names, self._dialect.has_header
-        id: Any = None  # of the next row, from an action before it
+        id: Any = None  # of the next row, if an action stands before it
         for place, (number, row) in enumerate(islice(self._cells(), self._preamble, None)):
             if isinstance(row, BadRow):
                 yield number, row
@@ -458,7 +458,7 @@ def _action(row: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the values of a column are.
+    """Kinds of a column's values, and how they are written.
 
     count, values: how many cells hold something, and how many of them a value, unlike `N/A`
     mean: characters of a value on average

@@ -52,7 +52,7 @@ class ShownFile(str):
         return made
 
     def __str__(self) -> str:
-        """Return what messages call the file."""
+        """Return the name that messages show."""
         return self.shown
 
 

@@ -89,7 +89,7 @@ class Collection:
 
     @property
     def info(self) -> IndexInfo:
-        """What index.json said when it was read last."""
+        """The content of index.json when it was read last."""
         return self._latest.info
 
     @property

@@ -35,7 +35,7 @@ class IndexFolder:
         return ContentFiles(*self.folders)
 
     def read_info(self) -> IndexInfo:
-        """Return what index.json says now."""
+        """Read index.json."""
         return read_manifest(self.folder)
 
     def write_info(self, info: IndexInfo) -> None:
@@ -43,11 +43,11 @@ class IndexFolder:
         write_manifest(self.folder, info)
 
     def open_generation(self, opened: dict[str, Segment]) -> Generation:
-        """Open what index.json says now; `opened`: segments by name that are open already."""
+        """Open the segments that index.json names now; `opened`: those by name that are open already."""
         return open_generation(self.folder, opened)
 
     def stamp(self) -> tuple[int, ...]:
-        """Return what differs once index.json is replaced; that of each folder."""
+        """Return numbers about the file index.json of each folder, which differ once it is replaced."""
         stats = [os.stat(folder / MANIFEST) for folder in self.folders]
         return tuple(number for stat in stats for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 

@@ -209,6 +209,45 @@ class ModernBertConfig(EncoderConfig):
 
 
 @dataclass(frozen=True)
+class Qwen3Config(EncoderConfig):
+    """Configuration of Qwen3, a causal decoder: rotary positions, norms of queries and keys, gated feed-forward layers.
+
+    num_key_value_heads: heads of keys and values; each serves the same number of heads of queries
+    head_dim: numbers of a head, whatever the width of the states
+    attention_bias: whether the projections of the attention have a bias
+    """
+
+    type_vocab_size: Count = 0
+    hidden_act: Activation = "silu"
+    hidden_dropout_prob: Share = 0.0
+    attention_probs_dropout_prob: Share = 0.0
+    max_position_embeddings: Positive = 32768
+    layer_norm_eps: float = 1e-6
+    num_key_value_heads: Positive = 32
+    head_dim: Positive = 128
+    rope_theta: Annotated[float, Between(1, 1e12)] = 10000.0
+    attention_bias: bool = False
+    has_tanh_pooler: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        heads, shared = self.num_attention_heads, self.num_key_value_heads
+        if heads % shared or self.head_dim % 2:
+            raise CheckpointError(
+                f"num_attention_heads {heads}, num_key_value_heads {shared}, head_dim {self.head_dim}: expected a "
+                "multiple of num_key_value_heads, and an even head_dim"
+            )
+
+    @property
+    def least_parameters(self) -> int:
+        """A lower bound on the network's number of parameters, and of numbers in its constant table."""
+        attention = 2 * (self.num_attention_heads + self.num_key_value_heads) * self.head_dim
+        layer = attention + 3 * self.intermediate_size
+        table = self.max_position_embeddings * self.head_dim
+        return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer) + table
+
+
+@dataclass(frozen=True)
 class LongformerConfig(EncoderConfig):
     """Configuration of Longformer, whose tokens attend to half of `attention_window` tokens on either side."""
 

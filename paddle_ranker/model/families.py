@@ -27,6 +27,7 @@ from paddle_ranker.model.config import (
     LongformerConfig,
     ModernBertConfig,
     MPNetConfig,
+    Qwen3Config,
     require_tokenizer_fits,
 )
 from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Names, Values, of_paddlenlp
@@ -482,6 +483,64 @@ _add(
     ),
     _network("networks.modernbert", "ModernBertEncoder"),
     ModernBertConfig,
+)
+
+
+def _check_qwen3(stated: Stated, values: Values) -> None:
+    rotary = stated.inner("rope_parameters")  # since transformers 5
+    rotary.require("rope_type", "default", remedy=PLAIN)
+    values["rope_theta"] = rotary.get("rope_theta", values["rope_theta"])
+    stated.require("use_sliding_window", False, remedy=PLAIN)
+    kinds = stated.get("layer_types", [])
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+        raise stated.error(f"layer_types are {quoted(kinds)}: full attention in all layers is done here")
+
+
+_add(
+    "qwen3",
+    "Qwen3",
+    Architecture(
+        Names(
+            {
+                "embed_tokens": "embeddings.word_embeddings",
+                "layers.{}.input_layernorm": "encoder.layers.{}.norm1",
+                "layers.{}.post_attention_layernorm": "encoder.layers.{}.norm2",
+                "norm": "encoder.norm",
+                "layers.{}.self_attn.q_norm": "encoder.layers.{}.self_attn.q_norm",
+                "layers.{}.self_attn.k_norm": "encoder.layers.{}.self_attn.k_norm",
+                # As plain, since the network has transformers' layout of these matrices.
+                "layers.{}.self_attn.q_proj": "encoder.layers.{}.self_attn.q_proj",
+                "layers.{}.self_attn.k_proj": "encoder.layers.{}.self_attn.k_proj",
+                "layers.{}.self_attn.v_proj": "encoder.layers.{}.self_attn.v_proj",
+                "layers.{}.self_attn.o_proj": "encoder.layers.{}.self_attn.out_proj",
+                "layers.{}.mlp.gate_proj": "encoder.layers.{}.gate_proj",
+                "layers.{}.mlp.up_proj": "encoder.layers.{}.up_proj",
+                "layers.{}.mlp.down_proj": "encoder.layers.{}.down_proj",
+            },
+            {},
+            "model",
+            {"score": "classifier"},
+        ),
+        {
+            "vocab_size": None,
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "intermediate_size": 22016,
+            "hidden_act": "silu",
+            "attention_dropout": 0.0,
+            "max_position_embeddings": 32768,
+            "initializer_range": 0.02,
+            "rms_norm_eps": 1e-6,
+            "pad_token_id": None,
+            **_added(Qwen3Config),
+        },
+        _check_qwen3,
+        ours={"rms_norm_eps": "layer_norm_eps", "attention_dropout": "attention_probs_dropout_prob"},
+        without_effect=frozenset({"sliding_window", "max_window_layers", "layer_norm_eps"}),
+    ),
+    _network("networks.qwen3", "Qwen3Encoder"),
+    Qwen3Config,
 )
 
 

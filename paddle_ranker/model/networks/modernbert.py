@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Optional, Union
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.array_types import Array
 from paddle_ranker.model.attention import attend
 from paddle_ranker.model.banded import Band, attend_first, attend_locally
 from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.model.encoder import Encoder, activation_named
+from paddle_ranker.model.rotary import angles_of, rotary_table, rotated
 
 
 class ModernBertEncoder(Encoder):
@@ -24,8 +23,10 @@ class ModernBertEncoder(Encoder):
 
     def __init__(self, config: EncoderConfig):
         super().__init__(config)
+        size = self.config.hidden_size // self.config.num_attention_heads
         for name, theta in (("global", self.config.global_rope_theta), ("local", self.config.local_rope_theta)):
-            self.register_buffer(f"{name}_angles", paddle.to_tensor(_table(self.config, theta)), persistable=False)
+            table = rotary_table(self.config.max_position_embeddings, size, theta)
+            self.register_buffer(f"{name}_angles", paddle.to_tensor(table), persistable=False)
 
     def _make_embeddings(self) -> nn.Layer:
         return _Embeddings(self.config, self.masks)
@@ -54,7 +55,7 @@ class ModernBertEncoder(Encoder):
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         ones = paddle.ones_like(input_ids[:1])
         places = paddle.cumsum(ones, axis=1) - ones  # exports with a dynamic length
-        angles = (_angles(table, places[0]) for table in (self.global_angles, self.local_angles))
+        angles = (angles_of(table, places[0]) for table in (self.global_angles, self.local_angles))
         window = min(self.config.local_attention // 2, self.config.max_position_embeddings)
         return hidden, (mask, Band(mask, window, self.longest), *angles)
 
@@ -73,30 +74,6 @@ class ModernBertEncoder(Encoder):
             return self.pooler(states[:, 0])
         is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
         return self.pooler((states * is_token).sum(axis=1) / is_token.sum(axis=1))
-
-
-def _table(config: ModernBertConfig, theta: float) -> Array:
-    """Return a table of rotary positions, `[positions, size]`: cosines, then sines (Su et al., 2021).
-
-    Networks look angles up, since OpenVINO in bf16 rounds floats computed from positions.
-    """
-    size = config.hidden_size // config.num_attention_heads
-    inverse = (1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size)).astype(np.float32)
-    angles = np.arange(config.max_position_embeddings, dtype=np.float32)[:, None] * inverse
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
-
-
-def _angles(table: Tensor, places: Tensor) -> Tensor:
-    """Look up the cosines and sines, `[2, 1, length, 1, size]`, of positions, `[length]`."""
-    parts = paddle.split(paddle.gather(table, places), 2, axis=-1)
-    return paddle.stack([paddle.concat([part, part], axis=-1) for part in parts]).unsqueeze([1, 3])
-
-
-def _rotated(states: Tensor, angles: Tensor) -> Tensor:
-    """Rotate states, `[batch, length, heads, size]`, by the angles of their positions."""
-    half = states.shape[-1] // 2
-    turned = paddle.concat([-states[..., half:], states[..., :half]], axis=-1)
-    return states * angles[0].astype(states.dtype) + turned * angles[1].astype(states.dtype)
 
 
 class _BiaslessNorm(nn.LayerNorm):
@@ -151,8 +128,8 @@ class _Attention(nn.Layer):
         """
         parts = self.qkv_proj(hidden).reshape([0, 0, 3 * self.heads, self.head_size])
         q, k, v = paddle.split(parts, 3, axis=2)
-        q = q[:, :1] if first_token_only else _rotated(q, angles)  # at position 0, the rotation is the identity
-        q, k, v = (states.reshape([0, 0, self.heads * self.head_size]) for states in (q, _rotated(k, angles), v))
+        q = q[:, :1] if first_token_only else rotated(q, angles)  # at position 0, the rotation is the identity
+        q, k, v = (states.reshape([0, 0, self.heads * self.head_size]) for states in (q, rotated(k, angles), v))
         if isinstance(mask, Band):
             found = (attend_first if first_token_only else attend_locally)(mask, q, k, v, self.heads, self.dropout)
         else:

@@ -1,0 +1,348 @@
+"""Qwen3: a causal decoder, whose last token's state stands for the text (Yang et al., 2025).
+
+A token attends to itself and to those before it. So padding behind a text changes nothing, and the tokens with which
+several texts begin are computed once: in a reranker's pairs, the instruction and the query (`Qwen3Encoder.pooled`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.array_types import Array
+from paddle_ranker.model.attention import MASKED, attend
+from paddle_ranker.model.config import EncoderConfig, Qwen3Config
+from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.encoder import Encoder, activation_named
+from paddle_ranker.model.rotary import angles_of, rotary_table, rotated
+
+BLOCK = 512  # tokens whose queries are computed together; long texts take no memory for the square of their length
+_LEAST_SHARED = 8  # tokens that all texts begin with, from which they are computed apart
+
+
+class Prefixes(NamedTuple):
+    """Keys and values of the first tokens of several texts, and the prefix of each row of a batch.
+
+    layers: keys and values of each layer, `[prefixes, longest, width]` each
+    lengths: tokens of each prefix, `[prefixes]`
+    of_row: the number of each row's prefix, `[rows]`
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    lengths: Array
+    of_row: Array
+
+    @property
+    def is_beyond(self) -> Array:
+        """Whether a key is padding of a row's prefix, `[rows, 1, 1, longest]` bool."""
+        places = np.arange(self.layers[0][0].shape[1])
+        is_beyond: Array = (places >= self.lengths[self.of_row][:, None])[:, None, None]
+        return is_beyond
+
+
+class _Block(NamedTuple):
+    """Queries that are computed together: tokens `start` to `stop`, and the additive mask of the keys up to `stop`."""
+
+    start: int
+    stop: Optional[int]
+    mask: Tensor
+
+
+@dataclass
+class _Context:
+    """Further inputs of every layer.
+
+    angles: of each token's position, see `rotated`
+    blocks: of all queries
+    before: what the tokens attend to before their own row
+    kept: collects the keys and values of each layer; None: they are not kept
+    """
+
+    angles: Tensor
+    blocks: list[_Block]
+    before: Optional[Prefixes] = None
+    kept: Optional[list[tuple[Tensor, Tensor]]] = None
+
+
+class Qwen3Encoder(Encoder):
+    """Decoder of Qwen3 without its language model's head; the pooled output is the last token's state."""
+
+    config: Qwen3Config
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config)
+        config = self.config
+        table = rotary_table(config.max_position_embeddings, config.head_dim, config.rope_theta)
+        self.register_buffer("angles", paddle.to_tensor(table), persistable=False)
+
+    def _make_embeddings(self) -> nn.Layer:
+        return _Embeddings(self.config)
+
+    def _make_layers(self) -> nn.Layer:
+        return _Layers(self.config, self.masks)
+
+    def _make_pooler(self) -> nn.Layer:
+        return nn.Identity()
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
+        hidden, context = self._begin(input_ids, token_type_ids, extra)
+        return self.encoder.norm(self._through(self.encoder.layers, hidden, context))
+
+    def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
+        """Return the hidden states before the first layer and behind each, `[batch, length, hidden]` each."""
+        hidden, context = self._begin(input_ids, token_type_ids, None)
+        found = self._states_of(self.encoder.layers, hidden, context)
+        return [*found[:-1], self.encoder.norm(found[-1])]
+
+    def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the state of each text's last token, `[batch, hidden]`; arguments as in `forward`.
+
+        Outside training, tokens before the first of type 1 are computed once for all rows that begin with them.
+        """
+        if paddle.in_dynamic_mode() and not self.training and extra is None:
+            divided = divide(input_ids.numpy(), token_type_ids.numpy(), self.config.pad_token_id)
+            if divided is not None:
+                prefixes, lengths, of_row, rest = divided
+                before = self.read_prefixes(prefixes, lengths)._replace(of_row=of_row)
+                ids = paddle.to_tensor(rest)
+                return self._last(self.embeddings(ids), self._after(before, rest.shape[1]), ids)
+        hidden, context = self._begin(input_ids, token_type_ids, extra)
+        return self._last(hidden, context, input_ids)
+
+    def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
+        """Return the last token's state, `[batch, hidden]`, from the states that `forward` returned."""
+        return _Last(input_ids, self.config.pad_token_id, states.dtype).of(states)[:, 0]
+
+    def read_prefixes(self, ids: Array, lengths: Array) -> Prefixes:
+        """Compute the keys and values of texts with which others begin, `[prefixes, longest]` int64 and padded.
+
+        Tokens with which all of them begin are computed once.
+        """
+        shared = min(_shared(ids), int(lengths.min()))
+        before = None
+        if len(ids) > 1 and shared >= _LEAST_SHARED:
+            first = self.read_prefixes(ids[:1, :shared], np.array([shared]))
+            before = first._replace(of_row=np.zeros(len(ids), np.int64))
+            ids = ids[:, shared:]
+        own = paddle.to_tensor(ids)
+        context = self._after(before, ids.shape[1]) if before else self._begin(own, own, None)[1]
+        context.kept = []
+        hidden = self._through(self.encoder.layers[:-1], self.embeddings(own), context)
+        last = self.encoder.layers[-1]
+        last.self_attn.keys_and_values(last.norm1(hidden), context)
+        return Prefixes(context.kept, lengths, np.arange(len(ids)))
+
+    def _begin(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, _Context]:
+        """Return the embedded tokens, and the context of whole texts."""
+        if self.training:
+            self.masks.restart()
+        # Every ranker's graph has both inputs, see `Encoder._embed`.
+        input_ids = input_ids + 0 * token_type_ids
+        hidden = self.embeddings(input_ids)
+        ones = paddle.ones_like(input_ids[:1])
+        places = paddle.cumsum(ones, axis=1)  # exports with a dynamic length
+        if paddle.in_dynamic_mode():
+            blocks = _blocks(input_ids.shape[1])
+        else:
+            is_later = (places > places.transpose([1, 0])).astype("float32")
+            blocks = [_Block(0, None, is_later.unsqueeze([0, 1]) * MASKED)]
+        context = _Context(angles_of(self.angles, (places - ones)[0]), blocks)
+        return hidden if extra is None else hidden + extra, context
+
+    def _after(self, before: Prefixes, length: int) -> _Context:
+        """Return the context of tokens, `[rows, length]`, that follow prefixes."""
+        lengths = before.lengths[before.of_row]
+        places = np.minimum(lengths[:, None] + np.arange(length), self.config.max_position_embeddings - 1)
+        angles = angles_of(self.angles, paddle.to_tensor(places.reshape(-1)))
+        angles = angles.reshape([2, len(lengths), length, 1, -1])
+        return _Context(angles, _blocks(length, before), before)
+
+    def _last(self, hidden: Tensor, context: _Context, input_ids: Tensor) -> Tensor:
+        """Run the layers, the last one for each row's last token alone; return its state, `[batch, hidden]`."""
+        hidden = self._through(self.encoder.layers[:-1], hidden, context)
+        last = _Last(input_ids, self.config.pad_token_id, hidden.dtype)
+        return self.encoder.norm(self.encoder.layers[-1](hidden, context, last))[:, 0]
+
+
+def divide(ids: Array, types: Array, pad_id: int) -> Optional[tuple[Array, Array, Array, Array]]:
+    """Divide pairs, `[batch, length]` ids and types, before their first token of type 1.
+
+    Return the distinct beginnings, padded, `[prefixes, longest]`; their lengths, `[prefixes]`; the number of each
+    pair's beginning, `[batch]`; and the rest of each pair, padded, `[batch, longest rest]`. None if nothing is shared.
+    """
+    starts = types.argmax(axis=1)
+    if len(ids) < 2 or not (types.any(axis=1) & (starts > 0)).all():
+        return None
+    number_of: dict[bytes, int] = {}
+    of_row = np.array([number_of.setdefault(row[:start].tobytes(), len(number_of)) for row, start in zip(ids, starts)])
+    if len(number_of) == len(ids) and min(_shared(ids), starts.min()) < _LEAST_SHARED:
+        return None
+    first = np.unique(of_row, return_index=True)[1]
+    lengths = starts[first]
+    places = np.arange(lengths.max())
+    prefixes = np.where(places < lengths[:, None], ids[first, : len(places)], pad_id)
+    places = starts[:, None] + np.arange(ids.shape[1] - starts.min())
+    rest = np.where(places < ids.shape[1], np.take_along_axis(ids, np.minimum(places, ids.shape[1] - 1), 1), pad_id)
+    longest = int((rest != pad_id).sum(axis=1).max())
+    return prefixes, lengths, of_row, rest[:, : max(1, longest)]
+
+
+def _shared(ids: Array) -> int:
+    """Return the number of tokens with which all rows begin."""
+    return int(np.logical_and.accumulate((ids == ids[:1]).all(axis=0)).sum())
+
+
+def _blocks(length: int, before: Optional[Prefixes] = None) -> list[_Block]:
+    """Return the blocks of rows of `length` tokens, after prefixes."""
+    found = []
+    for start in range(0, length, BLOCK):
+        stop = min(start + BLOCK, length)
+        is_hidden = np.triu(np.ones((1, 1, stop - start, stop), bool), start + 1)
+        if before is not None:
+            rows = (len(before.of_row), 1, stop - start)
+            parts = [np.broadcast_to(part, (*rows, part.shape[3])) for part in (before.is_beyond, is_hidden)]
+            is_hidden = np.concatenate(parts, axis=3)
+        found.append(_Block(start, stop, _additive(is_hidden)))
+    return found
+
+
+def _additive(is_hidden: Array) -> Tensor:
+    return paddle.to_tensor(is_hidden.astype(np.float32) * np.float32(MASKED))
+
+
+class _Last:
+    """Choice of each row's last token that is not padding.
+
+    chosen: 1 at that token, `[batch, 1, length]`
+    """
+
+    def __init__(self, input_ids: Tensor, pad_id: int, dtype: paddle.dtype):
+        tokens = (input_ids != pad_id).astype("int64").sum(axis=1, keepdim=True)
+        last = paddle.maximum(tokens, paddle.full([1], 1, "int64"))
+        places = paddle.cumsum(paddle.ones_like(input_ids), axis=1)
+        self.chosen = (places == last).astype(dtype).unsqueeze(1)
+        self._is_later = (places > last).astype("float32").unsqueeze([1, 2])
+
+    def of(self, states: Tensor) -> Tensor:
+        """Return the last tokens' states, `[batch, 1, width]`."""
+        return paddle.matmul(self.chosen, states)
+
+    def block(self, before: Optional[Prefixes]) -> _Block:
+        """Return the block of the last tokens alone, after prefixes."""
+        mask = self._is_later * MASKED
+        return _Block(0, None, mask if before is None else paddle.concat([_additive(before.is_beyond), mask], axis=3))
+
+
+class RMSNorm(nn.Layer):
+    """Division by the root of the mean square, and a factor per number (Zhang and Sennrich, 2019)."""
+
+    def __init__(self, size: int, epsilon: float):
+        super().__init__()
+        self.weight = self.create_parameter([size], default_initializer=nn.initializer.Constant(1.0))
+        self.epsilon = epsilon
+
+    def forward(self, states: Tensor) -> Tensor:
+        wide = states.astype("float32")
+        scale = paddle.rsqrt((wide * wide).mean(axis=-1, keepdim=True) + self.epsilon)
+        return (wide * scale).astype(states.dtype) * self.weight.astype(states.dtype)
+
+
+class Linear(nn.Layer):
+    """Linear layer whose weight is `[outputs, inputs]`, as in files of transformers, so that opening copies nothing."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = False):
+        super().__init__()
+        self.weight = self.create_parameter([outputs, inputs])
+        self.bias = self.create_parameter([outputs], is_bias=True) if bias else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        product = paddle.matmul(states, self.weight, transpose_y=True)
+        return product if self.bias is None else product + self.bias.astype(product.dtype)
+
+
+class _Embeddings(nn.Layer):
+    def __init__(self, config: Qwen3Config):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.word_embeddings(input_ids)
+
+
+class _Attention(nn.Layer):
+    def __init__(self, config: Qwen3Config, masks: Masks, number: int):
+        super().__init__()
+        width, size, bias = config.hidden_size, config.head_dim, config.attention_bias
+        self.heads, self.shared, self.size = config.num_attention_heads, config.num_key_value_heads, size
+        self.number = number
+        self.q_proj = Linear(width, self.heads * size, bias)
+        self.k_proj, self.v_proj = (Linear(width, self.shared * size, bias) for _ in range(2))
+        self.out_proj = Linear(self.heads * size, width, bias)
+        self.q_norm, self.k_norm = (RMSNorm(size, config.layer_norm_eps) for _ in range(2))
+        self.dropout = Dropout(config.attention_probs_dropout_prob, masks)
+
+    def keys_and_values(self, hidden: Tensor, context: _Context) -> tuple[Tensor, Tensor]:
+        """Return what the queries attend to, `[batch, length, width]` each: prefixes, then the own tokens."""
+        k = self.k_norm(self.k_proj(hidden).reshape([0, 0, self.shared, self.size]))
+        k, v = rotated(k, context.angles).reshape([0, 0, self.shared * self.size]), self.v_proj(hidden)
+        if context.before is not None:
+            of_row = paddle.to_tensor(context.before.of_row)
+            seen = (paddle.gather(states, of_row) for states in context.before.layers[self.number])
+            k, v = (paddle.concat(states, axis=1) for states in zip(seen, (k, v)))
+        if context.kept is not None:
+            context.kept.append((k, v))
+        return k, v
+
+    def forward(self, hidden: Tensor, context: _Context, last: Optional[_Last] = None) -> Tensor:
+        """Return the attended values, `[batch, length, width]`; with `last`, of the last tokens, `[batch, 1, width]`."""
+        k, v = self.keys_and_values(hidden, context)
+        angles, blocks = context.angles, context.blocks
+        if last is not None:
+            hidden, blocks = last.of(hidden), [last.block(context.before)]
+            angles = paddle.matmul(last.chosen.unsqueeze(0).astype(angles.dtype), angles.squeeze(3)).unsqueeze(3)
+        q = rotated(self.q_norm(self.q_proj(hidden).reshape([0, 0, self.heads, self.size])), angles)
+        found = [self._of_block(q, k, v, block) for block in blocks]
+        return self.out_proj(found[0] if len(found) == 1 else paddle.concat(found, axis=1))
+
+    def _of_block(self, q: Tensor, k: Tensor, v: Tensor, block: _Block) -> Tensor:
+        if block.stop is not None:
+            keys = block.mask.shape[3]
+            q, k, v = q[:, block.start : block.stop], k[:, :keys], v[:, :keys]
+        # Heads that share keys become more queries of one head: [batch, group, length, shared heads, size].
+        group = self.heads // self.shared
+        q = q.reshape([0, 0, self.shared, group, self.size]).transpose([0, 3, 1, 2, 4])
+        q = q.reshape([0, -1, self.shared * self.size])
+        mask = paddle.concat([block.mask] * group, axis=2)
+        found = attend(q, k, v, mask, self.shared, self.dropout)
+        found = found.reshape([0, group, -1, self.shared, self.size]).transpose([0, 2, 3, 1, 4])
+        return found.reshape([0, 0, self.heads * self.size])
+
+
+class _Layer(nn.Layer):
+    def __init__(self, config: Qwen3Config, masks: Masks, number: int):
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        self.norm1, self.norm2 = (RMSNorm(width, config.layer_norm_eps) for _ in range(2))
+        self.self_attn = _Attention(config, masks, number)
+        self.gate_proj, self.up_proj = (Linear(width, inner) for _ in range(2))
+        self.down_proj = Linear(inner, width)
+        self.activation = activation_named(config.hidden_act)
+
+    def forward(self, hidden: Tensor, context: _Context, last: Optional[_Last] = None) -> Tensor:
+        """Return the layer's output, `[batch, length, width]`; with `last`, of the last tokens, `[batch, 1, width]`."""
+        attended = self.self_attn(self.norm1(hidden), context, last)
+        hidden = (hidden if last is None else last.of(hidden)) + attended
+        inner = self.norm2(hidden)
+        return hidden + self.down_proj(self.activation(self.gate_proj(inner)) * self.up_proj(inner))
+
+
+class _Layers(nn.Layer):
+    def __init__(self, config: Qwen3Config, masks: Masks):
+        super().__init__()
+        self.layers = nn.LayerList([_Layer(config, masks, number) for number in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.layer_norm_eps)

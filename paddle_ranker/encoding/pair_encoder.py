@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Callable, Optional, Protocol, Union
@@ -94,13 +96,6 @@ class PairEncoder:
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
         self.template = files.template()
-        shortest = self.template.pair_tokens + 2  # room for one token of either side
-        if max_seq_length < shortest:
-            special = {3: "three", 4: "four"}.get(self.template.pair_tokens, str(self.template.pair_tokens))
-            raise UsageError(
-                f"max_seq_length {max_seq_length}: must be at least {shortest}, "
-                f"{special} special tokens and one token of each text"
-            )
         self.query_prompt = ""
         self.max_seq_length = max_seq_length
         self.vocab_size = files.vocab_size
@@ -110,7 +105,18 @@ class PairEncoder:
         self.backend = files.backend
         self._truncated_lock = threading.Lock()
         self.pad_id = self._special_id("pad_token")
+        self._require_room_for_pairs()
         note_at_end(self)
+
+    def _require_room_for_pairs(self) -> None:
+        """Raise `UsageError` if a pair cannot have a token of either side."""
+        shortest = self.template.pair_tokens + 2
+        if self.max_seq_length < shortest:
+            special = {3: "three", 4: "four"}.get(self.template.pair_tokens, str(self.template.pair_tokens))
+            raise UsageError(
+                f"max_seq_length {self.max_seq_length}: must be at least {shortest}, "
+                f"{special} special tokens and one token of each text"
+            )
 
     @classmethod
     def from_folder(cls, folder: Union[str, os.PathLike[str]], max_seq_length: int) -> PairEncoder:
@@ -356,6 +362,63 @@ class PairEncoder:
         if count:
             with self._truncated_lock:
                 self.truncated, self._cut = self.truncated + count, what
+
+
+_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"  # Qwen3-Reranker's
+_JUDGE = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: '
+)
+_ANSWER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+_CHAT_TOKENS = re.compile(r"(<\|im_start\|>|<\|im_end\|>|</?think>)")
+CHAT_PARTS = ("Judge whether the Document meets the requirements", "<Instruct>:", "<Query>:", "<Document>:", "<think>")
+
+
+class InstructedPairEncoder(PairEncoder):
+    """Encoder of pairs in the chat of Qwen3-Reranker, which asks whether a document meets an instruction.
+
+    The prompt of queries is the instruction. All of the chat but the query and the title is the template, so that
+    truncation removes none of it. The parts meet where Qwen's tokenizer separates words in any case: before a space,
+    and behind a line's end. Single texts have the template of the tokenizer.
+    """
+
+    def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
+        super().__init__(files, max_seq_length)
+        self._alone_template = self.template
+        self.with_query_prompt(_INSTRUCTION)
+
+    def with_query_prompt(self, prompt: str) -> PairEncoder:
+        """Set the instruction; "" keeps the instruction."""
+        if prompt:
+            before, between, after = map(self._chat_ids, (f"{_JUDGE}{prompt}\n<Query>:", "<Document>:", _ANSWER))
+            self.template = replace(self._alone_template, before=before, between=between, after=after)
+        return self
+
+    def _chat_ids(self, text: str) -> tuple[int, ...]:
+        found: list[int] = []
+        for part in _CHAT_TOKENS.split(text):
+            special = self._files.id_of(part) if _CHAT_TOKENS.fullmatch(part) else None
+            found += [special] if special is not None else self._tokenizer.encode([part])[0].tolist()
+        return tuple(found)
+
+    def encode(
+        self,
+        queries: Sequence[str],
+        titles: Sequence[str],
+        *,
+        truncate: bool = True,
+        check: Optional[LengthCheck] = None,
+    ) -> EncodedPairs:
+        """Encode the pairs as `PairEncoder.encode` does, in the chat; raises `UsageError` if it leaves no room."""
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
+        self._require_room_for_pairs()
+        queries, titles = [f" {query}\n" for query in queries], [f" {title}" for title in titles]
+        return super().encode(queries, titles, truncate=truncate, check=check)
+
+    def room_beside(self, query: str) -> int:
+        """Return the number of a title's tokens that are kept beside a query."""
+        return super().room_beside(f" {query}\n")
 
 
 class BlendedPairEncoder:

@@ -32,9 +32,11 @@ class EncoderConfig:
     Only this toolkit has `normalize_before` (pre-LayerNorm); without it, the encoder is plain ERNIE/BERT.
 
     has_tanh_pooler: whether the encoder's pooler is a linear layer and tanh, and nothing else
+    heads_share_width: whether the heads of the attention divide the width of a state
     """
 
     has_tanh_pooler: ClassVar[bool] = True
+    heads_share_width: ClassVar[bool] = True
     vocab_size: Positive
     hidden_size: Positive = 768
     num_hidden_layers: Positive = 12
@@ -61,7 +63,7 @@ class EncoderConfig:
                 f"layer_norm_eps is {self.layer_norm_eps}; Paddle computes norms with up to {_LARGEST_EPSILON} alone: "
                 "take a model whose norms have less"
             )
-        if self.hidden_size % self.num_attention_heads:
+        if self.heads_share_width and self.hidden_size % self.num_attention_heads:
             raise CheckpointError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
@@ -228,6 +230,7 @@ class Qwen3Config(EncoderConfig):
     rope_theta: Annotated[float, Between(1, 1e12)] = 10000.0
     attention_bias: bool = False
     has_tanh_pooler: ClassVar[bool] = False
+    heads_share_width: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -53,10 +53,14 @@ def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
     Args:
         states: `[batch, length, hidden]`.
         is_token: `[batch, length]` bool, False at padding.
-        pooling: "first" (the first token's state), "mean" or "max" (per dimension).
+        pooling: "first" or "last" (that token's state), "mean" or "max" (per dimension).
     """
     if pooling == "first":
         return states[:, 0]
+    if pooling == "last":
+        places = paddle.cumsum(is_token.astype("int64"), axis=1)
+        is_last = is_token & (places == places[:, -1:])
+        return paddle.matmul(is_last.astype(states.dtype).unsqueeze(1), states)[:, 0]
     mask = is_token.astype(states.dtype).unsqueeze(-1)
     if pooling == "max":
         return (states + (mask - 1.0) * _NEVER_LARGEST).max(axis=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.pair_encoder import InstructedPairEncoder, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, quoted
@@ -64,6 +64,11 @@ class EncoderFamily:
     classes: str = "Bert"
     architecture: Optional[Architecture] = None
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token attends to those before it alone, so that the last token stands for the text."""
+        return self.architecture is not None and self.architecture.answers
+
 
 def _network(module: str, name: str) -> Callable[[EncoderConfig], Encoder]:
     """Return a function that creates the network of that name; only calling it imports Paddle."""
@@ -97,13 +102,14 @@ def _add(
     architecture: Architecture,
     network: Callable[[EncoderConfig], Encoder] = BERT.network,
     config: type[EncoderConfig] = EncoderConfig,
+    pair_encoder: Callable[[ModelTokenizer, int], PairEncoder] = PairEncoder,
 ) -> None:
     """Add a family whose PaddleNLP classes have transformers' parameter names."""
 
     def name_parameters(arrays: Named) -> Named:
         return _name_parameters(of_paddlenlp(arrays, architecture.names))
 
-    family = EncoderFamily(network, name_parameters, _bring_tokenizer, PairEncoder, config, classes, architecture)
+    family = EncoderFamily(network, name_parameters, _bring_tokenizer, pair_encoder, config, classes, architecture)
     FAMILIES.add(model_type, family)
 
 
@@ -520,6 +526,7 @@ _add(
             {},
             "model",
             {"score": "classifier"},
+            head_has_bias=False,
         ),
         {
             "vocab_size": None,
@@ -538,9 +545,11 @@ _add(
         _check_qwen3,
         ours={"rms_norm_eps": "layer_norm_eps", "attention_dropout": "attention_probs_dropout_prob"},
         without_effect=frozenset({"sliding_window", "max_window_layers", "layer_norm_eps"}),
+        answers=True,
     ),
     _network("networks.qwen3", "Qwen3Encoder"),
     Qwen3Config,
+    InstructedPairEncoder,
 )
 
 

@@ -151,7 +151,9 @@ def count(arrays: dict[str, Array]) -> tuple[int, int]:
 
 def float32_of_bfloat16(bits: Array) -> Array:
     """Convert bfloat16, stored as uint16 (the upper half of float32), to float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    wide <<= 16  # in place, since the weights of a decoder take gigabytes
+    return wide.view(np.float32)
 
 
 def save_arrays(state: Mapping[str, object], path: Union[str, Path]) -> None:

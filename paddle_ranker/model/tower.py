@@ -27,8 +27,8 @@ KIND = "tower"
 FORMAT_VERSION = 2  # for towers with a lexical part or `cut_from`, which older toolkits would ignore; otherwise 1
 VECTOR = "vector"
 QUERY_FOLDER = "query"  # subfolder of the separate query tower
-# The pooler's output, the first token's state, the mean of all states, their maximum per dimension.
-POOLINGS = ("pooler", "first", "mean", "max")
+# The pooler's output, the first token's state, the mean of all states, their maximum per dimension, the last token's.
+POOLINGS = ("pooler", "first", "mean", "max", "last")
 SIMILARITIES = ("cosine", "dot")
 
 

@@ -68,6 +68,7 @@ class TowerNetwork(nn.Layer):
         self.encoder = encoder
         self.pooling, self.output_tanh, self.normalize = info.pooling, info.output_tanh, info.normalize
         self.cut = info.size if info.cut_from else None
+        self.ends_with_padding = tokens.template.text_after[-1:] == (tokens.pad_id,)
         self.dropout = Dropout(encoder.config.hidden_dropout_prob, encoder.masks)
         self.output_layer: Optional[nn.Linear] = None
         self.query_tower: Optional[TowerNetwork] = None
@@ -99,15 +100,25 @@ class TowerNetwork(nn.Layer):
             pooled = self.encoder.pooled(input_ids, token_type_ids)
         else:
             states = self.encoder(input_ids, token_type_ids)
-            pooled = pool_states(states, input_ids != self.config.pad_token_id, pooling)
+            pooled = pool_states(states, self._is_token(input_ids), pooling)
         return self._projected(pooled, input_ids, token_type_ids)
+
+    def _is_token(self, input_ids: Tensor) -> Tensor:
+        """Return whether a token is none of the padding, `[batch, length]`.
+
+        Texts of Qwen3-Embedding end with the token that also pads: the first of these is the text's.
+        """
+        is_token = input_ids != self.config.pad_token_id
+        if not self.ends_with_padding:
+            return is_token
+        return paddle.concat([paddle.ones_like(is_token[:, :1]), is_token[:, :-1]], axis=1)
 
     def of_states(self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return what `forward` does, from the encoder's last states, `[batch, length, hidden]`."""
         if self.pooling == "pooler":
             pooled = self.encoder.pool(states, input_ids)
         else:
-            pooled = pool_states(states, input_ids != self.config.pad_token_id, self.pooling)
+            pooled = pool_states(states, self._is_token(input_ids), self.pooling)
         return self._projected(pooled, input_ids, token_type_ids)
 
     def _projected(self, pooled: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -265,6 +276,8 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
         pooling, why = "pooler", "the pooler's output, as the published recall scripts take it"
     elif is_rocketqa:
         pooling, why = "first", "the first token's state, as RocketQA takes it"
+    elif checkpoint.family.is_causal:
+        pooling, why = "last", "the last token's state, as Qwen3-Embedding takes it"
     else:
         pooling, why = "mean", "the mean of the tokens' states, as sentence-transformers does"
     if options.pooling is None:

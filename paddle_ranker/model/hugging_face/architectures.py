@@ -71,9 +71,9 @@ matryoshka_dimensions
 WITHOUT_EFFECT = frozenset(_IDLE.split())
 # Advice by unsupported model types; "" is for all others.
 INSTEAD = {
-    "qwen3 qwen2 llama mistral gemma gemma2 gemma3 gemma3_text phi3 minicpm gpt2 gpt_neox bloom internlm2": "this is a "
-    "decoder: take BAAI/bge-reranker-v2-m3 or BAAI/bge-m3 (xlm-roberta), or let a server run it and distill its scores "
-    "(paddle-ranker distill)",
+    "qwen2 llama mistral gemma gemma2 gemma3 gemma3_text phi3 minicpm gpt2 gpt_neox bloom internlm2": "this is a "
+    "decoder of another family: take Qwen/Qwen3-Reranker-0.6B or Qwen/Qwen3-Embedding-0.6B (qwen3), or let a server "
+    "run it and distill its scores (paddle-ranker distill)",
     "albert nezha roformer ernie_m mobilebert squeezebert convbert funnel": "take hfl/chinese-macbert-base or "
     "ernie-3.0-base-zh of Chinese, microsoft/deberta-v3-small of English, FacebookAI/xlm-roberta-base of others",
     "new nomic_bert gte jina_bert jina_bert_v3 eurobert snowflake": "its network is code of its own: take BAAI/bge-m3 "
@@ -94,6 +94,7 @@ class Architecture:
         unsupported values
     ours: a dict from such a key to the field of `EncoderConfig`, if its name differs
     without_effect: keys that never change results, beside those of `WITHOUT_EFFECT`
+    answers: whether its language models are rankers, which answer "yes" or "no" to a pair
     """
 
     names: Names
@@ -101,6 +102,7 @@ class Architecture:
     check: Check
     ours: Mapping[str, str] = field(default_factory=dict)
     without_effect: frozenset[str] = frozenset()
+    answers: bool = False
 
     def read(self, stated: Stated) -> Values:
         """Read a configuration under the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
@@ -165,12 +167,14 @@ class Names:
     linear: the same for linear layers, whose weights are transposed
     prefix: prefix of the encoder's names in models with a head
     head: a dict from complete names of a ranker's head to ours; its matrices are transposed
+    head_has_bias: whether that head has a bias
     """
 
     plain: Mapping[str, str]
     linear: Mapping[str, str]
     prefix: str
     head: Mapping[str, str] = field(default_factory=lambda: {"classifier": "classifier"})
+    head_has_bias: bool = True
 
     @cached_property
     def ours(self) -> dict[str, str]:
@@ -294,6 +298,8 @@ def to_theirs(named: dict[str, Array], names: Names) -> dict[str, Array]:
             pattern = names.theirs[_LAYER.sub("{}", inner, count=1)]
             renamed = prefix + pattern.format(number and number.group())
             transpose = pattern in names.linear
+        if base == "head" and kind == "bias" and not names.head_has_bias:
+            continue  # zeros, see `parameters_to_write`
         # safetensors writes raw memory, so a transposed view must be copied.
         theirs[f"{renamed}.{kind}"] = np.ascontiguousarray(array.T if transpose and kind == "weight" else array)
     return theirs

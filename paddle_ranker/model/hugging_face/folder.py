@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.pair_encoder import CHAT_PARTS, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
@@ -29,20 +29,28 @@ from paddle_ranker.model.hugging_face.architectures import (
     ACTIVATIONS,
     INSTEAD,
     WITHOUT_EFFECT,
+    Architecture,
     Names,
     is_of_other_head,
     to_ours,
     to_theirs,
 )
-from paddle_ranker.model.hugging_face.library_tokenizer import gives_types, is_reranker, library_padding
+from paddle_ranker.model.hugging_face.library_tokenizer import (
+    MODULES_FILE,
+    RERANKER,
+    gives_types,
+    is_reranker,
+    library_padding,
+    model_type_of,
+)
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights, write_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.stated import Stated
-from paddle_ranker.storage.untrusted import UncheckedObject, read_json
+from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
 
-CLASSIFIES = "ForSequenceClassification"
+CLASSIFIES, GENERATES = "ForSequenceClassification", "ForCausalLM"
 _MOST_CLASSES = 1000  # maximum number of classes that get made-up names if a configuration only counts them
 _UNNAMED = (("label_0", "label_1"), ("0", "1"))  # the second means yes, since training labels are 0 and 1
 _YES_NAMES = """
@@ -92,6 +100,8 @@ class ClassifierHead:
         problem, old = stated.get("problem_type", ""), stated.get("sbert_ce_default_activation_function", "")
         library = stated.inner("sentence_transformers", without_effect=("version",))
         activation = str(library.get("activation_fn", old)).rpartition(".")[2]
+        if _answers(stated):
+            return cls(stated.path, ("yes",))
         if not architecture_of(stated).endswith(CLASSIFIES):
             return None
         try:
@@ -169,6 +179,63 @@ class ClassifierHead:
             return weight[:, place : place + 1], bias[place : place + 1]
         sign = 2 * place - 1  # softmax(l)[1] = sigmoid(l1 - l0)
         return sign * (weight[:, 1:] - weight[:, :1]), sign * (bias[1:] - bias[:1])
+
+
+def _answers(stated: Stated) -> bool:
+    """Return whether a model is a language model that is a ranker by its answers "yes" and "no"."""
+    architecture = family_of(stated.get("model_type")).architecture
+    if architecture is None or not architecture.answers or not architecture_of(stated).endswith(GENERATES):
+        return False
+    folder = stated.path.parent
+    return not (folder / MODULES_FILE).is_file() or model_type_of(folder) == RERANKER
+
+
+def _with_answers(folder: Path, arrays: dict[str, Array], names: Names) -> dict[str, Array]:
+    """Return a language model's parameters, as of a classifier of one class: logit of "yes" minus logit of "no".
+
+    Raises `CheckpointError` if the vocabulary lacks an answer, or the model's chat is another than Qwen3-Reranker's.
+    """
+    words = next(array for name, array in arrays.items() if name.endswith(names.words))
+    head = arrays.get("lm_head.weight", words)
+    yes, no = answer_ids(folder)
+    if not all(0 <= answer < len(head) for answer in (yes, *([] if no is None else [no]))) or head.ndim != 2:
+        raise CheckpointError(f"{folder}: the ids of its answers, {yes} and {no}, are not in its vocabulary")
+    weight = head[yes].astype(np.float32) - (0 if no is None else head[no].astype(np.float32))
+    others = {name: array for name, array in arrays.items() if name != "lm_head.weight"}
+    return {**others, f"{_SCORE}.weight": weight[None]}
+
+
+_LOGIT_SCORE, _CHAT_FILE, _SCORE = "LogitScore", "chat_template.jinja", "score"
+
+
+def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
+    """Return the ids of the answers "yes" and "no": those of sentence-transformers' step, or else of the tokenizer.
+
+    Raises `CheckpointError` if there is no such token, or pairs are put into another chat than Qwen3-Reranker's.
+    """
+    path = folder / MODULES_FILE
+    steps = [step for step in (read_json(path) if path.is_file() else []) if isinstance(step, dict)]
+    place = next((step.get("path") for step in steps if str(step.get("type")).endswith(f".{_LOGIT_SCORE}")), None)
+    if isinstance(place, str) and Path(place).name == place:
+        chat = read_file(folder / _CHAT_FILE).decode("utf-8", "replace") if (folder / _CHAT_FILE).is_file() else ""
+        lacking = [part for part in CHAT_PARTS if part not in chat]
+        if lacking:
+            raise CheckpointError(
+                f"{folder / _CHAT_FILE}: has no {quoted(lacking[0])}: pairs are put into the chat of Qwen3-Reranker "
+                "here, and this model was trained with another; take one of Qwen/Qwen3-Reranker's"
+            )
+        stated = Stated.read(folder / place / "config.json", ("module_input_name",))
+        yes, no = stated.get("true_token_id"), stated.get("false_token_id")
+        stated.say_unknown()
+        if type(yes) is int and (no is None or type(no) is int):
+            return yes, no
+        raise stated.error(f"its answers are {quoted(yes)} and {quoted(no)}, expected ids of tokens; copy it again")
+    tokenizer = folder_tokenizer(folder)
+    yes, no = (tokenizer.id_of(answer) for answer in ("yes", "no"))
+    if yes is None or no is None:
+        raise CheckpointError(f"{folder}: its tokenizer has no token 'yes' or no token 'no', by which it would score")
+    note_once(f"note: {folder}: scored by its answer to the chat of Qwen3-Reranker, 'yes' ({yes}) or 'no' ({no})")
+    return yes, no
 
 
 def for_label(
@@ -276,7 +343,9 @@ def read_model(folder: Path) -> HuggingFaceModel:
     _check_size(config, theirs, folder)
     own_code = "auto_map" in stated
     try:
-        arrays, left_over = to_ours(theirs, names)
+        arrays, left_over = to_ours(_with_answers(folder, theirs, names) if _answers(stated) else theirs, names)
+        if "classifier.weight" in arrays and not names.head_has_bias:
+            arrays["classifier.bias"] = np.zeros(arrays["classifier.weight"].shape[1], np.float32)
     except CheckpointError as error:
         if own_code:
             raise CheckpointError(
@@ -296,7 +365,8 @@ def read_model(folder: Path) -> HuggingFaceModel:
         left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
     architecture = architecture_of(stated)
-    if architecture and not architecture.endswith(CLASSIFIES):  # taggers also have a `classifier`
+    is_ranker = architecture.endswith(CLASSIFIES) or _answers(stated)
+    if architecture and not is_ranker:  # taggers also have a `classifier`
         left_over += [name for name in arrays if name.startswith("classifier.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
     elif architecture and _is_of_other_classes(arrays):  # training replaces such a head
@@ -402,7 +472,8 @@ def _described(stated: Stated) -> tuple[EncoderConfig, Names]:
     found = architecture.read(stated)
     found["model_type"] = model_type
     path = stated.path
-    padding = library_padding(path.parent) if model_type in _WORD_PIECES else None
+    unstated = "pad_token_id" not in found
+    padding = library_padding(path.parent) if model_type in _WORD_PIECES or unstated else None
     if padding is not None:  # config.json may state the padding id of BERT's vocabulary instead
         found["pad_token_id"] = padding
     try:
@@ -434,6 +505,7 @@ def parameters_to_write(
         (f"the task id {config.task_id} (task_id)", config.use_task_id and config.task_id != 0),
         (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATIONS.values()),
         (f"the model type {config.model_type}", architecture is None),
+        ("a bias in its head (such as a calibration's)", not _fits_head(named, architecture)),
         (f"task types in a {config.model_type} (use_task_id)", config.use_task_id and model_type != "ernie"),
     ):
         if is_so:
@@ -451,6 +523,10 @@ def parameters_to_write(
             "to leave them out, which changes the scores, or train without them (--match_embeddings false)"
         )
     return {name: array for name, array in named.items() if name != _MATCH}
+
+
+def _fits_head(named: Mapping[str, Array], architecture: Optional[Architecture]) -> bool:
+    return architecture is None or architecture.names.head_has_bias or not np.any(named.get("head.bias", 0))
 
 
 def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig) -> str:

@@ -52,6 +52,7 @@ _OF_MODEL = {  # default classes by model_type; BERT's for others
     "mpnet": "MPNetTokenizer", "deberta-v2": "DebertaV2Tokenizer", "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer", "modernbert": "TokenizersBackend",
     "longformer": "RobertaTokenizer", "big_bird": "BigBirdTokenizer",
+    "qwen3": "Qwen2Tokenizer",
 }  # fmt: skip
 _BERTS = (
     "BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer",
@@ -234,7 +235,9 @@ def text_settings(folder: Path) -> tuple[Optional[int], bool]:
     stated = Stated.read(folder / LENGTH_FILE, ("unpad_inputs", "module_output_name", "tokenizer_name_or_path"))
     remedy = "take a model that reads texts as they are"
     stated.require("do_lower_case", True, False, remedy=remedy)
-    stated.require("transformer_task", "feature-extraction", "sequence-classification", remedy=remedy)
+    stated.require(
+        "transformer_task", "feature-extraction", "sequence-classification", "text-generation", remedy=remedy
+    )
     for name in ("query_length", "document_length", "query_expansion"):
         stated.require(name, remedy=remedy)
     for name in ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs",
@@ -243,7 +246,7 @@ def text_settings(folder: Path) -> tuple[Optional[int], bool]:
         if given.unknown:
             raise stated.error(f"{given.unknown[0]} is stated, which is not done here; {remedy}")
     for name in stated.get("modality_config", {"text": {}}):
-        if name != "text":
+        if name != "text" and (name, stated.get("transformer_task")) != ("message", "text-generation"):
             raise stated.error(f"modality_config has {quoted(name)}, only 'text' is done here; {remedy}")
     length, lowers = stated.get("max_seq_length"), bool(stated.get("do_lower_case"))
     stated.say_unknown()
@@ -343,10 +346,10 @@ def _bring_library(found: Described, target: Path) -> None:
             f"{source}: has no {TOKENIZER_FILE}, no {SENTENCEPIECE_FILES[0]}, no {MERGES_FILE} and no "
             f"{VOCABULARY_FILE}; copy the folder again"
         )
-    if not found.has_library and found.name == "BigBirdTokenizer":
+    if not found.has_library and found.name in ("BigBirdTokenizer", "Qwen2Tokenizer"):
         raise CheckpointError(
-            f"{source}: has no {TOKENIZER_FILE}, which BigBird needs here: open it with AutoTokenizer of transformers "
-            "and save it again"
+            f"{source}: has no {TOKENIZER_FILE}, which {found.name} needs here: open it with AutoTokenizer of "
+            "transformers and save it again"
         )
     for name in (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE):
         if (source / name).is_file():

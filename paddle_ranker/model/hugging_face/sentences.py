@@ -38,7 +38,7 @@ from paddle_ranker.storage.stated import Stated
 from paddle_ranker.storage.untrusted import Unchecked, read_json
 
 SENTENCES_FILES = (MODULES_FILE, LENGTH_FILE, MODEL_FILE)
-_POOLING = {"cls": "first", "mean": "mean", "max": "max"}
+_POOLING = {"cls": "first", "mean": "mean", "max": "max", "lasttoken": "last"}
 # Until sentence-transformers 5, each mode had a key.
 _OLD_POOLING = {
     "pooling_mode_cls_token": "cls",
@@ -197,7 +197,7 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
     encoder = _encoder(folder)
     query = "" if default is None else prompts[default]
     info = RankerInfo("cross_encoder", stated_length(encoder), match_embeddings=False, query_prompt=query)
-    if kinds == ["Transformer"]:
+    if kinds in (["Transformer"], ["Transformer", "LogitScore"]):
         return CrossEncoderSettings(info, {}, has_head=False)
     inner = [(kind, path) for kind, path in modules[2:] if kind != "Dropout"]
     layers = [_dense(path) if kind == "Dense" else path for kind, path in inner]
@@ -282,7 +282,7 @@ def write_sentences(
     Args:
         dense: a dict from folder name to the weight `[inputs, outputs]`, the bias, and whether tanh follows, in order.
     """
-    mode = {"pooler": "cls", "first": "cls"}.get(info.pooling, info.pooling)
+    mode = {"pooler": "cls", **{ours: theirs for theirs, ours in _POOLING.items()}}[info.pooling]
     steps = [("", "Transformer"), ("1_Pooling", "Pooling"), *((name, "Dense") for name in dense)]
     if info.normalize or info.cut_from:
         steps.append((f"{len(steps)}_Normalize", "Normalize"))

@@ -110,7 +110,7 @@ class Qwen3Encoder(Encoder):
                 prefixes, lengths, of_row, rest = divided
                 before = self.read_prefixes(prefixes, lengths)._replace(of_row=of_row)
                 ids = paddle.to_tensor(rest)
-                return self._last(self.embeddings(ids), self._after(before, rest.shape[1]), ids)
+                return self._last(self.embeddings(ids), self._context_after(before, rest.shape[1]), ids)
         hidden, context = self._begin(input_ids, token_type_ids, extra)
         return self._last(hidden, context, input_ids)
 
@@ -130,7 +130,7 @@ class Qwen3Encoder(Encoder):
             before = first._replace(of_row=np.zeros(len(ids), np.int64))
             ids = ids[:, shared:]
         own = paddle.to_tensor(ids)
-        context = self._after(before, ids.shape[1]) if before else self._begin(own, own, None)[1]
+        context = self._context_after(before, ids.shape[1]) if before else self._begin(own, own, None)[1]
         context.kept = []
         hidden = self._through(self.encoder.layers[:-1], self.embeddings(own), context)
         last = self.encoder.layers[-1]
@@ -154,7 +154,7 @@ class Qwen3Encoder(Encoder):
         context = _Context(angles_of(self.angles, (places - ones)[0]), blocks)
         return hidden if extra is None else hidden + extra, context
 
-    def _after(self, before: Prefixes, length: int) -> _Context:
+    def _context_after(self, before: Prefixes, length: int) -> _Context:
         """Return the context of tokens, `[rows, length]`, that follow prefixes."""
         lengths = before.lengths[before.of_row]
         places = np.minimum(lengths[:, None] + np.arange(length), self.config.max_position_embeddings - 1)
@@ -299,7 +299,7 @@ class _Attention(nn.Layer):
         return k, v
 
     def forward(self, hidden: Tensor, context: _Context, last: Optional[_Last] = None) -> Tensor:
-        """Return the attended values, `[batch, length, width]`; with `last`, of the last tokens, `[batch, 1, width]`."""
+        """Return the attended values, `[batch, length, width]`; with `last`, of last tokens, `[batch, 1, width]`."""
         k, v = self.keys_and_values(hidden, context)
         angles, blocks = context.angles, context.blocks
         if last is not None:
@@ -334,7 +334,7 @@ class _Layer(nn.Layer):
         self.activation = activation_named(config.hidden_act)
 
     def forward(self, hidden: Tensor, context: _Context, last: Optional[_Last] = None) -> Tensor:
-        """Return the layer's output, `[batch, length, width]`; with `last`, of the last tokens, `[batch, 1, width]`."""
+        """Return the layer's output, `[batch, length, width]`; with `last`, of last tokens, `[batch, 1, width]`."""
         attended = self.self_attn(self.norm1(hidden), context, last)
         hidden = (hidden if last is None else last.of(hidden)) + attended
         inner = self.norm2(hidden)

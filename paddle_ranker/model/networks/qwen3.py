@@ -130,9 +130,12 @@ class Qwen3Encoder(Encoder):
             before = first._replace(of_row=np.zeros(len(ids), np.int64))
             ids = ids[:, shared:]
         own = paddle.to_tensor(ids)
-        context = self._context_after(before, ids.shape[1]) if before else self._begin(own, own, None)[1]
+        if before is None:
+            hidden, context = self._begin(own, own, None)
+        else:
+            hidden, context = self.embeddings(own), self._context_after(before, ids.shape[1])
         context.kept = []
-        hidden = self._through(self.encoder.layers[:-1], self.embeddings(own), context)
+        hidden = self._through(self.encoder.layers[:-1], hidden, context)
         last = self.encoder.layers[-1]
         last.self_attn.keys_and_values(last.norm1(hidden), context)
         return Prefixes(context.kept, lengths, np.arange(len(ids)))
@@ -248,7 +251,9 @@ class RMSNorm(nn.Layer):
 
     def forward(self, states: Tensor) -> Tensor:
         wide = states.astype("float32")
-        scale = paddle.rsqrt((wide * wide).mean(axis=-1, keepdim=True) + self.epsilon)
+        # A sum, since Paddle Inference prints a line for each mean.
+        squares = (wide * wide).sum(axis=-1, keepdim=True) * (1.0 / wide.shape[-1])
+        scale = paddle.rsqrt(squares + self.epsilon)
         return (wide * scale).astype(states.dtype) * self.weight.astype(states.dtype)
 
 
@@ -261,7 +266,10 @@ class Linear(nn.Layer):
         self.bias = self.create_parameter([outputs], is_bias=True) if bias else None
 
     def forward(self, states: Tensor) -> Tensor:
-        product = paddle.matmul(states, self.weight, transpose_y=True)
+        if paddle.in_dynamic_mode():
+            product = paddle.matmul(states, self.weight, transpose_y=True)
+        else:  # engines fold the transposition; oneDNN's product with a transposed matrix takes a hundred times as long
+            product = paddle.matmul(states, self.weight.transpose([1, 0]))
         return product if self.bias is None else product + self.bias.astype(product.dtype)
 
 

@@ -1,0 +1,310 @@
+"""Qwen3's embeddings and rerankers: equal to transformers, alone and in batches, and used as any tower or ranker."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tracemalloc
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from paddle_ranker import Ranker
+from paddle_ranker.__main__ import main
+from paddle_ranker.commands.convert import ConvertOptions, convert
+from paddle_ranker.encoding import samples
+from paddle_ranker.encoding.pair_encoder import CHAT_PARTS
+from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.export.static_graph import export_model
+from paddle_ranker.model.folder import RankerModel, load_single
+from paddle_ranker.model.kinds import KINDS
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import identify
+from paddle_ranker.model.networks import qwen3
+from paddle_ranker.model.parameters import float32_of_bfloat16
+from paddle_ranker.model.tower_network import load_tower
+from tests.model.decoder_cases import LONGEST, PAIRS, TEXTS, expected, write_folder
+from tests.tiny import change_json
+
+pytestmark = pytest.mark.parity
+
+EXPECTED = expected()
+RANKERS = ("reranker", "untied", "classifier")
+OPTIONS = LoadOptions(max_seq_length=LONGEST)
+QUERIES, TITLES = ([pair[side] for pair in PAIRS] for side in (0, 1))
+
+
+def opened(folder: Path) -> RankerModel:
+    model = load_single(folder, OPTIONS)
+    model.network.eval()
+    return model
+
+
+def outputs(network: paddle.nn.Layer, columns: Any, rows: list[int]) -> np.ndarray:
+    """Return what a network computes of some rows, as one batch."""
+    with paddle.no_grad():
+        return np.asarray(network(*map(paddle.to_tensor, columns.pad(rows).values())).numpy())
+
+
+BATCHES = ([0, 1, 2, 3, 4, 5, 6], [5], [3], [0, 1, 3, 5], [2, 6], [6, 0], [4, 2])
+
+
+@pytest.mark.parametrize("block", [512, 64])
+@pytest.mark.parametrize("case", RANKERS)
+def test_pairs_get_the_ids_and_logits_of_transformers_in_any_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, block: int
+) -> None:
+    monkeypatch.setattr(qwen3, "BLOCK", block)
+    folder = write_folder(tmp_path / "hf", case)
+    assert identify(folder).kind is KINDS["cross_encoder"]
+    model = opened(folder)
+    pairs = model.row_encoder.encode(QUERIES, TITLES)
+    assert [pairs[row].tolist() for row in range(len(pairs))] == EXPECTED[case]["ids"]
+    wanted = np.array(EXPECTED[case]["logits"])
+    for rows in BATCHES:
+        np.testing.assert_allclose(outputs(model.network, pairs, rows), wanted[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [512, 64])
+def test_texts_get_the_ids_and_vectors_of_transformers_in_any_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(qwen3, "BLOCK", block)
+    folder = write_folder(tmp_path / "hf", "embedding")
+    assert identify(folder).is_tower
+    model = load_tower(folder, OPTIONS)
+    assert (model.info.pooling, model.info.normalize, model.info.query_prompt[:9]) == ("last", True, "Instruct:")
+    texts, wanted = model.row_encoder.encode(TEXTS), EXPECTED["embedding"]
+    assert [texts[row].tolist() for row in range(len(texts))] == wanted["ids"]
+    for rows in ([0, 1, 2, 3, 4, 5], [1], [0, 3], [4], [5, 2]):
+        np.testing.assert_allclose(outputs(model.network, texts, rows), np.array(wanted["vectors"])[rows], atol=1e-6)
+    queries = model.row_encoder.encode_queries(TEXTS[:1])
+    prompted = model.row_encoder.encode([f"{model.info.query_prompt}{TEXTS[0]}"])
+    assert queries[0].tolist() == prompted[0].tolist()
+
+
+def test_tokens_with_which_pairs_begin_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chat before the query once for a batch, each query once, each title once; equal to whole pairs."""
+    model = opened(write_folder(tmp_path / "hf", "reranker"))
+    network, pairs = model.network, model.row_encoder.encode(QUERIES, TITLES)
+    computed: list[int] = []
+    network.encoder.embeddings.register_forward_post_hook(lambda _, inputs, __: computed.append(inputs[0].size))
+    rows = [0, 1, 3]
+    shared = outputs(network, pairs, rows)
+    lengths, begins = pairs.lengths[rows], pairs.second_starts[rows]
+    assert computed == [int(begins[0]), 3 * int((lengths - begins).max())]
+    computed.clear()
+    several = outputs(network, pairs, list(range(len(PAIRS))))
+    assert len(computed) == 3  # what all pairs begin with, the rest of the queries, and the titles
+    assert sum(computed) < pairs.lengths.sum() / 2
+    computed.clear()
+    monkeypatch.setattr(qwen3, "divide", lambda *_: None)
+    np.testing.assert_allclose(outputs(network, pairs, rows), shared, atol=1e-5)
+    assert computed == [3 * int(lengths.max())]
+    np.testing.assert_allclose(outputs(network, pairs, list(range(len(PAIRS)))), several, atol=1e-5)
+
+
+def test_queries_of_which_one_begins_with_the_other_share_nothing_wrong(tmp_path: Path) -> None:
+    model = opened(write_folder(tmp_path / "hf", "untied"))
+    pairs = model.row_encoder.encode(["a", "a", "a b", "a b c", ""], ["x", "y z", "x", "x", "x"])
+    alone = [outputs(model.network, pairs, [row])[0] for row in range(5)]
+    np.testing.assert_allclose(outputs(model.network, pairs, [0, 1, 2, 3, 4]), alone, atol=1e-5)
+
+
+def test_gradients_are_those_of_finite_differences(tmp_path: Path) -> None:
+    model = opened(write_folder(tmp_path / "hf", "untied"))
+    pairs = model.row_encoder.encode(QUERIES[:2], TITLES[:2])
+    model.network.train()
+    inputs = [paddle.to_tensor(array) for array in pairs.pad([0, 1]).values()]
+    model.network(*inputs).sum().backward()
+    weight = model.network.encoder.encoder.layers[1].self_attn.k_proj.weight
+    place, step, was = (3, 5), 1e-2, weight.numpy().copy()
+    sides = []
+    for sign in (1, -1):
+        moved = was.copy()
+        moved[place] += sign * step
+        weight.set_value(moved)
+        sides.append(float(model.network(*inputs).sum()))
+    assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(float(weight.grad[place]), rel=0.05, abs=1e-3)
+
+
+def bfloat16(array: np.ndarray) -> np.ndarray:
+    """Return the upper halves of float32 numbers, uint16."""
+    return (array.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def write_shards(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write bfloat16 weights in two files with an index; NumPy has no such type, so the headers are made here."""
+    names, places = sorted(arrays), {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file, header, content = f"model-{number:05}-of-00002.safetensors", {}, b""
+        for name in part:
+            data = bfloat16(arrays[name]).tobytes()
+            offsets = [len(content), len(content) + len(data)]
+            header[name] = {"dtype": "BF16", "shape": list(arrays[name].shape), "data_offsets": offsets}
+            content, places[name] = content + data, file
+        text = json.dumps(header).encode("utf-8")
+        (folder / file).write_bytes(len(text).to_bytes(8, "little") + text + content)
+    index = {"metadata": {"total_size": 0}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    (folder / "model.safetensors").unlink()
+
+
+def test_bfloat16_in_shards_is_opened_without_a_second_copy(tmp_path: Path) -> None:
+    folder, halves = (write_folder(tmp_path / name, "reranker") for name in ("whole", "halves"))
+    change_json(folder / "config.json", vocab_size=40_000)
+    change_json(halves / "config.json", vocab_size=40_000)
+    arrays = load_file(folder / "model.safetensors")
+    words = arrays["model.embed_tokens.weight"]
+    arrays["model.embed_tokens.weight"] = np.concatenate([words, np.tile(words, (133, 1))])[:40_000]
+    rounded = {name: float32_of_bfloat16(bfloat16(array)) for name, array in arrays.items()}
+    save_file(rounded, folder / "model.safetensors", {"format": "pt"})
+    write_shards(halves, rounded)
+    size = sum(array.nbytes for array in rounded.values())
+    load_single(halves, OPTIONS)  # imports what opening needs
+    tracemalloc.start()
+    model = opened(halves)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * size
+    pairs = model.row_encoder.encode(QUERIES, TITLES)
+    np.testing.assert_array_equal(
+        outputs(model.network, pairs, [0, 2, 5]), outputs(opened(folder).network, pairs, [0, 2, 5])
+    )
+
+
+def as_cross_encoder(folder: Path, chat: str, **answers: Any) -> Path:
+    """Turn a folder into a CrossEncoder of sentence-transformers, with an instruction of its own."""
+    types = ("base.modules.transformer.Transformer", "cross_encoder.modules.logit_score.LogitScore")
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{kind}"}
+        for number, (path, kind) in enumerate(zip(("", "1_LogitScore"), types))
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (folder / "1_LogitScore").mkdir()
+    (folder / "1_LogitScore" / "config.json").write_text(json.dumps(answers), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(chat, encoding="utf-8")
+    call = {"method": "forward", "method_output_name": "logits"}
+    task = {"transformer_task": "text-generation", "module_output_name": "causal_logits"}
+    kinds = {"modality_config": {"text": call, "message": {**call, "format": "flat"}}}
+    (folder / "sentence_bert_config.json").write_text(json.dumps({**task, **kinds}), encoding="utf-8")
+    settings = {"model_type": "CrossEncoder", "prompts": {"law": "Find the law"}, "default_prompt_name": "law"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def test_a_cross_encoder_states_answers_and_instruction(tmp_path: Path) -> None:
+    plain = opened(write_folder(tmp_path / "plain", "reranker"))
+    chat = " ".join(CHAT_PARTS)
+    folder = as_cross_encoder(write_folder(tmp_path / "own", "reranker"), chat, true_token_id=258, false_token_id=257)
+    model = opened(folder)
+    assert identify(folder).kind is KINDS["cross_encoder"]
+    asked = model.row_encoder.encode(["q"], ["t"])
+    usual = plain.row_encoder.encode(["q"], ["t"])
+    text = model.row_encoder._files.library.decode(asked[0].tolist())  # type: ignore[attr-defined]
+    assert "<Instruct>: Find the law\n<Query>: q\n<Document>: t" in text
+    # The answers are exchanged, so the logits change their signs.
+    np.testing.assert_allclose(outputs(model.network, usual, [0]), -outputs(plain.network, usual, [0]), atol=1e-5)
+    one = as_cross_encoder(write_folder(tmp_path / "one", "reranker"), chat, true_token_id=257)
+    words = load_file(one / "model.safetensors")["model.embed_tokens.weight"]
+    np.testing.assert_array_equal(opened(one).network.head.weight.numpy()[:, 0], words[257])
+
+
+def test_another_chat_or_a_vocabulary_without_answers_is_refused(tmp_path: Path) -> None:
+    chat = "{{ messages[0].content }}"
+    folder = as_cross_encoder(write_folder(tmp_path / "chat", "reranker"), chat, true_token_id=1, false_token_id=2)
+    with pytest.raises(CheckpointError, match="pairs are put into the chat of Qwen3-Reranker"):
+        opened(folder)
+    for answers in ({"true_token_id": 300}, {"true_token_id": "yes"}, {}):
+        (folder / "chat_template.jinja").write_text(" ".join(CHAT_PARTS), encoding="utf-8")
+        (folder / "1_LogitScore" / "config.json").write_text(json.dumps(answers), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"not in its vocabulary|expected ids of tokens"):
+            opened(folder)
+    mute = write_folder(tmp_path / "mute", "reranker")
+    described = json.loads((mute / "tokenizer.json").read_text(encoding="utf-8"))
+    described["model"]["vocab"] = {("yEs" if k == "yes" else k): v for k, v in described["model"]["vocab"].items()}
+    described["model"]["merges"] = [merge for merge in described["model"]["merges"] if list(merge) != ["ye", "s"]]
+    (mute / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="no token 'yes'"):
+        opened(mute)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}},
+        {"use_sliding_window": True},
+        {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+        {"num_key_value_heads": 4},
+        {"head_dim": 7},
+        {"model_type": "qwen2"},
+        {"model_type": "llama"},
+        {"model_type": "gemma3_text"},
+    ],
+    ids=str,
+)
+def test_configurations_that_compute_something_else_are_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    folder = write_folder(tmp_path / "hf", "reranker")
+    change_json(folder / "config.json", **changes)
+    with pytest.raises(CheckpointError, match=next(iter(changes))):
+        opened(folder)
+
+
+def test_the_chat_needs_room(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "hf", "reranker")
+    with pytest.raises(UsageError, match="max_seq_length 128: must be at least"):
+        Ranker.load(folder, max_seq_length=128).score(["q"], ["t"])
+
+
+def probabilities(case: str) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.array(EXPECTED[case]["logits"])))
+
+
+@pytest.mark.parametrize("case", ["reranker", "classifier"])
+def test_a_folder_is_used_as_any_ranker(tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_folder(tmp_path / "hf", case)
+    ranker = Ranker.load(folder, max_seq_length=LONGEST)
+    wanted = probabilities(case)
+    np.testing.assert_allclose(ranker.score(QUERIES, TITLES), wanted, atol=1e-5)
+    (tmp_path / "pairs.tsv").write_text("yes or no?\tThe answer is no.\n北京\tx\n", encoding="utf-8")
+    capsys.readouterr()
+    assert not main(["predict", str(folder), "--input", str(tmp_path / "pairs.tsv"), "--max_seq_length", str(LONGEST)])
+    printed = [float(line.split("\t")[-1]) for line in capsys.readouterr().out.splitlines()]
+    np.testing.assert_allclose(printed, wanted[[0, 6]], atol=1e-4)
+
+
+@pytest.mark.parametrize("case", RANKERS)
+def test_the_way_to_this_toolkit_and_back_keeps_the_scores(tmp_path: Path, case: str) -> None:
+    folder = write_folder(tmp_path / "hf", case)
+    convert(ConvertOptions(source=str(folder), target=str(tmp_path / "ours")))
+    found = Ranker.load(tmp_path / "ours", max_seq_length=LONGEST).score(QUERIES, TITLES)
+    np.testing.assert_allclose(found, probabilities(case), atol=1e-5)
+    convert(ConvertOptions(source=str(tmp_path / "ours"), target=str(tmp_path / "back"), to="hf"))
+    config = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == ["Qwen3ForSequenceClassification"]
+    theirs, back = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "back"))
+    assert set(back) == {*theirs, "score.weight"}.difference({"lm_head.weight"})
+    for name in set(theirs).intersection(back):
+        np.testing.assert_array_equal(back[name], theirs[name], err_msg=name)
+    shutil.rmtree(tmp_path / "ours")
+    found = Ranker.load(tmp_path / "back", max_seq_length=LONGEST).score(QUERIES, TITLES)
+    np.testing.assert_allclose(found, probabilities(case), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_exported_graph_scores_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "PAIRS", 6)
+    model = opened(write_folder(tmp_path / "hf", "reranker"))
+    has_onnx = find_spec("onnxruntime") is not None and find_spec("paddle2onnx") is not None
+    export_model(model, tmp_path / "exported", onnx=has_onnx)
+    for engine in ("inference", "onnx") if has_onnx else ("inference",):
+        ranker = Ranker.load(tmp_path / "exported", engine=engine)
+        np.testing.assert_allclose(ranker.score(QUERIES, TITLES), probabilities("reranker"), atol=1e-5, err_msg=engine)

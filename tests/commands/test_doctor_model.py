@@ -112,13 +112,13 @@ def test_what_is_wrong_is_said_and_the_status_is_1(
     cut.write_bytes(cut.read_bytes()[:-100])
     save_file({name: np.full_like(array, np.nan) for name, array in load_file(numbers).items()}, numbers)
     (broken["mute"] / "tokenizer.json").unlink()
-    change_json(broken["other"] / "config.json", model_type="qwen3")
+    change_json(broken["other"] / "config.json", model_type="llama")
     (tmp_path / "empty").mkdir()
     for folder, fragment in (
         (broken["cut"], "damaged or not a safetensors file"),
         (broken["nan"], "logit is not a finite number"),
         (broken["mute"], "has no tokenizer.json"),
-        (broken["other"], "model_type is 'qwen3'"),
+        (broken["other"], "model_type is 'llama'"),
         (tmp_path / "empty", "is an empty folder"),
         (folders, "did you mean"),
         (tmp_path / "nowhere", "there is no such model folder"),

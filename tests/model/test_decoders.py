@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import tracemalloc
@@ -28,6 +29,7 @@ from paddle_ranker.model.model_folder import identify
 from paddle_ranker.model.networks import qwen3
 from paddle_ranker.model.parameters import float32_of_bfloat16
 from paddle_ranker.model.tower_network import load_tower
+from paddle_ranker.scoring.cascade import Cascade
 from tests.model.decoder_cases import LONGEST, PAIRS, TEXTS, expected, write_folder
 from tests.tiny import change_json
 
@@ -100,8 +102,11 @@ def test_tokens_with_which_pairs_begin_are_computed_once(tmp_path: Path, monkeyp
     assert computed == [int(begins[0]), 3 * int((lengths - begins).max())]
     computed.clear()
     several = outputs(network, pairs, list(range(len(PAIRS))))
-    assert len(computed) == 3  # what all pairs begin with, the rest of the queries, and the titles
-    assert sum(computed) < pairs.lengths.sum() / 2
+    begins, starts = [row[:242] for row in EXPECTED["reranker"]["ids"]], sorted(set(pairs.second_starts.tolist()))
+    same = next(place for place, tokens in enumerate(zip(*begins)) if len(set(tokens)) > 1)
+    rest = int((pairs.lengths - pairs.second_starts).max())
+    # Tokens with which all pairs begin, the rest of three queries, the titles.
+    assert computed == [same, 3 * (starts[-1] - same), len(PAIRS) * rest]
     computed.clear()
     monkeypatch.setattr(qwen3, "divide", lambda *_: None)
     np.testing.assert_allclose(outputs(network, pairs, rows), shared, atol=1e-5)
@@ -277,8 +282,35 @@ def test_a_folder_is_used_as_any_ranker(tmp_path: Path, case: str, capsys: pytes
     (tmp_path / "pairs.tsv").write_text("yes or no?\tThe answer is no.\n北京\tx\n", encoding="utf-8")
     capsys.readouterr()
     assert not main(["predict", str(folder), "--input", str(tmp_path / "pairs.tsv"), "--max_seq_length", str(LONGEST)])
-    printed = [float(line.split("\t")[-1]) for line in capsys.readouterr().out.splitlines()]
-    np.testing.assert_allclose(printed, wanted[[0, 6]], atol=1e-4)
+    printed = [ast.literal_eval(line)["pred_prob"] for line in capsys.readouterr().out.splitlines()]
+    np.testing.assert_allclose(printed, wanted[[0, 6]], atol=1e-5)
+
+
+def test_a_reranker_teaches_and_is_calibrated_and_measured(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "hf", "reranker")
+    queries = [f"query {number}" for number in range(10)]
+    rows = [(query, f"{query[-1]} title {side}", 1 - side) for query in queries for side in (0, 1)]
+    dev = tmp_path / "dev.tsv"
+    dev.write_text("".join(f"{query}\t{title}\t{label}\n" for query, title, label in rows), encoding="utf-8")
+    length = ["--max_seq_length", str(LONGEST)]
+    assert not main(["distill", str(folder), str(dev), str(tmp_path / "scored.tsv"), *length])
+    model = opened(folder)
+    pairs = model.row_encoder.encode([row[0] for row in rows], [row[1] for row in rows])
+    logits = outputs(model.network, pairs, list(range(len(rows))))
+    taught = [line.split("\t") for line in (tmp_path / "scored.tsv").read_text(encoding="utf-8").splitlines()]
+    place = taught[0].index("teacher_score")
+    np.testing.assert_allclose([float(row[place]) for row in taught[1:]], logits, atol=1e-5)
+    convert(ConvertOptions(source=str(folder), target=str(tmp_path / "ours")))
+    calibrated = tmp_path / "calibrated"
+    assert not main(["calibrate", str(tmp_path / "ours"), str(dev), "--output", str(calibrated), *length])
+    ranker = Ranker.load(calibrated, max_seq_length=LONGEST)
+    found = ranker.score([row[0] for row in rows], [row[1] for row in rows])
+    info = ranker.info
+    assert info.calibration is not None
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-info.calibration.apply(logits.astype(float)))), atol=1e-5)
+    best = Cascade.load(folder, calibrated, 1, max_seq_length=LONGEST).rank(queries[0], [row[1] for row in rows[:2]])
+    assert len(best) == 2
+    assert not main(["evaluate", str(folder), "--test", str(dev), *length])
 
 
 @pytest.mark.parametrize("case", RANKERS)

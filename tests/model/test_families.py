@@ -320,7 +320,7 @@ def test_a_training_step_reaches_every_parameter_also_with_checkpointing(tmp_pat
     folder = write_folder(tmp_path / "hf", case)
     still = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"), 0.0)
     (folder / "config.json").write_text(json.dumps({**EXPECTED[case]["config"], **still}), encoding="utf-8")
-    model = start_ranker(folder, Fresh("cross_encoder"), LoadOptions(max_seq_length=16))
+    model = start_ranker(folder, Fresh("cross_encoder"), LoadOptions(max_seq_length=64))
     assert model.new_parts == ["match_embeddings"]
     arrays = model.row_encoder.encode(QUERIES, TITLES).pad(np.arange(4))
     ids, types = (paddle.to_tensor(arrays[name]) for name in ("input_ids", "token_type_ids"))

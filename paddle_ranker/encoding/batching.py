@@ -17,7 +17,7 @@ from typing import Optional, Protocol, Union
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import offsets_of, ragged_positions
+from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
 
 WINDOW = 50  # batches per window: little padding remains, and an epoch of 6,000 triples still has 4 windows
 _OPEN = 8  # micro-batches tried for a group: more do not help, and pad short groups to the length of long pairs
@@ -271,6 +271,29 @@ def most_tokens(batch_size: int, max_seq_length: int) -> int:
     The memory of attention grows with the square of the length: 32 rows of 8,192 tokens would take 100 GB.
     """
     return batch_size * min(max_seq_length, _LONG)
+
+
+def batches_by_query(pairs: EncodedPairs, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
+    """Yield batches of pairs as `scoring_batches` does, but query by query, for networks that compute a query once.
+
+    A pair costs the tokens of its title, but at least a quarter of all, since the title attends to them.
+    """
+    lengths, starts = pairs.lengths, pairs.second_starts
+    costs = np.maximum(lengths - starts, -(-lengths // 4))
+    queries = Groups.of([pairs[row][:start].tobytes().hex() for row, start in enumerate(starts.tolist())])
+    query_of = np.empty(len(lengths), np.int64)
+    query_of[queries.members] = np.repeat(np.arange(len(queries)), np.diff(queries.offsets))
+    order = np.lexsort((-costs, query_of))
+    start = 0
+    while start < len(order):
+        stop, longest = start + 1, costs[order[start]]
+        while stop < len(order):
+            longest = max(longest, costs[order[stop]])
+            if stop - start >= rows_within(int(longest), max_tokens, max_rows):
+                break
+            stop += 1
+        yield order[start:stop]
+        start = stop
 
 
 def rows_within(length: int, max_tokens: int, max_rows: int) -> int:

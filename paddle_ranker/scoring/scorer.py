@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Arrays, Floats
-from paddle_ranker.encoding.batching import most_tokens, scoring_batches
+from paddle_ranker.encoding.batching import batches_by_query, most_tokens, scoring_batches
 from paddle_ranker.encoding.columns import Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
@@ -50,7 +50,10 @@ class BatchRunner:
         With several `shares` only the batches `share`, `share + shares`, ... are computed; the other rows are 0.
         """
         found: Arrays = {}
-        batches = scoring_batches(columns.lengths, self.max_tokens, self.max_rows)
+        if isinstance(columns, EncodedPairs) and getattr(self.engine, "shares_queries", False):
+            batches = batches_by_query(columns, self.max_tokens, self.max_rows)
+        else:
+            batches = scoring_batches(columns.lengths, self.max_tokens, self.max_rows)
         for rows in islice(batches, share, None, shares):
             outputs = self.compute(columns, rows)
             found = found or _zeros(outputs, len(columns))

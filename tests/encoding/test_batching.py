@@ -14,6 +14,7 @@ from paddle_ranker.encoding.batching import (
     Batch,
     BatchPlan,
     Groups,
+    batches_by_query,
     count_batches,
     mean_fill,
     permuted,
@@ -21,6 +22,7 @@ from paddle_ranker.encoding.batching import (
     scoring_batches,
     training_batches,
 )
+from paddle_ranker.encoding.columns import EncodedPairs, offsets_of
 
 pytestmark = pytest.mark.unit
 
@@ -258,3 +260,31 @@ def test_long_rows_share_a_batch_with_few(length: int, rows: int) -> None:
     """32 rows of 512 tokens hold as much attention as 8 of 1,024 or 2 of 2,048."""
     assert rows_within(length, 32 * 512, 128) == rows
     assert [len(batch) for batch in scoring_batches(np.full(rows + 1, length), 32 * 512, 128)] == [rows, 1]
+
+
+def pairs_of(rows: list[tuple[int, int, int]]) -> EncodedPairs:
+    """Return pairs of (query's id, its tokens, title's tokens)."""
+    ids = np.concatenate([np.repeat([query, 99], [count, title]) for query, count, title in rows]).astype(np.int32)
+    lengths = np.array([count + title for _, count, title in rows])
+    return EncodedPairs(ids, offsets_of(lengths), np.array([count for _, count, _ in rows], np.int32))
+
+
+def test_batches_by_query_by_hand() -> None:
+    """The titles of a query come together, longest first; tokens of queries do not count, unless they are many."""
+    pairs = pairs_of([(1, 10, 5), (2, 10, 30), (1, 10, 20), (1, 10, 7), (2, 10, 30), (2, 10, 5)])
+    assert [batch.tolist() for batch in batches_by_query(pairs, 60, 9)] == [[2, 3, 0], [1, 4], [5]]
+    assert [batch.tolist() for batch in batches_by_query(pairs, 60, 2)] == [[2, 3], [0, 1], [4, 5]]
+    long = pairs_of([(1, 195, 5), (1, 195, 5), (1, 195, 5)])  # 50 tokens each, not 5
+    assert [batch.tolist() for batch in batches_by_query(long, 100, 9)] == [[0, 1], [2]]
+    assert list(batches_by_query(pairs_of([(1, 1, 1)]).take([]), 60, 9)) == []
+
+
+def test_batches_by_query_respect_their_limits_and_lose_nothing(lengths: np.ndarray) -> None:
+    draw = np.random.default_rng(0)
+    pairs = pairs_of([(int(query), 30, int(length)) for query, length in zip(draw.integers(0, 40, 5003), lengths)])
+    batches = list(batches_by_query(pairs, max_tokens=640, max_rows=40))
+    assert sorted(np.concatenate(batches)) == list(range(5003))
+    costs = np.maximum(pairs.lengths - 30, -(-pairs.lengths // 4))
+    assert all(len(batch) == 1 or costs[batch].max() * len(batch) <= 640 for batch in batches)
+    assert max(map(len, batches)) <= 40
+    assert sum(len({pairs[row][0] for row in batch}) for batch in batches) < len(batches) + 40

@@ -114,6 +114,22 @@ def test_tokens_with_which_pairs_begin_are_computed_once(tmp_path: Path, monkeyp
     np.testing.assert_allclose(outputs(network, pairs, list(range(len(PAIRS)))), several, atol=1e-5)
 
 
+def test_a_ranker_scores_query_by_query(tmp_path: Path) -> None:
+    """Each of two queries is computed once, though their pairs alternate."""
+    ranker = Ranker.load(write_folder(tmp_path / "hf", "classifier"), max_seq_length=LONGEST, threads=1)
+    ranker.scorer.max_tokens = 140  # two pairs, whose titles cost a quarter of the chat
+    computed: list[int] = []
+    embeddings = ranker.scorer.engine.network.encoder.embeddings  # type: ignore[attr-defined]
+    embeddings.register_forward_post_hook(lambda _, inputs, __: computed.append(inputs[0].size))
+    titles = ["x" * 10] * 4
+    queries = ["yes", "no"] * 2
+    found = ranker.score(queries, titles)
+    pairs = ranker.row_encoder.encode(queries, titles)
+    rest = int((pairs.lengths - pairs.second_starts).max())
+    assert computed == [int(pairs.second_starts[0]), 2 * rest, int(pairs.second_starts[1]), 2 * rest]
+    np.testing.assert_allclose(found[:2], found[2:], atol=1e-6)
+
+
 def test_queries_of_which_one_begins_with_the_other_share_nothing_wrong(tmp_path: Path) -> None:
     model = opened(write_folder(tmp_path / "hf", "untied"))
     pairs = model.row_encoder.encode(["a", "a", "a b", "a b c", ""], ["x", "y z", "x", "x", "x"])

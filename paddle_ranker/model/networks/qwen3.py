@@ -72,6 +72,7 @@ class Qwen3Encoder(Encoder):
     """Decoder of Qwen3 without its language model's head; the pooled output is the last token's state."""
 
     config: Qwen3Config
+    shares_queries = True  # pairs of one query are best in one batch
 
     def __init__(self, config: EncoderConfig):
         super().__init__(config)

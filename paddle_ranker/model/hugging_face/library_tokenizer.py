@@ -48,11 +48,12 @@ PIECES_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # of byte-level BPE
 MODULES_FILE = "modules.json"  # of sentence-transformers
 LENGTH_FILE, MODEL_FILE = "sentence_bert_config.json", "config_sentence_transformers.json"
 RERANKER, TOWER = "CrossEncoder", "SentenceTransformer"  # model types of sentence-transformers
+_QWEN = "Qwen2Tokenizer"
 _OF_MODEL = {  # default classes by model_type; BERT's for others
     "mpnet": "MPNetTokenizer", "deberta-v2": "DebertaV2Tokenizer", "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer", "modernbert": "TokenizersBackend",
     "longformer": "RobertaTokenizer", "big_bird": "BigBirdTokenizer",
-    "qwen3": "Qwen2Tokenizer",
+    "qwen3": _QWEN,
 }  # fmt: skip
 _BERTS = (
     "BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer",
@@ -207,6 +208,12 @@ def library_padding(folder: Path) -> Optional[int]:
         (folder / name).is_file() for name in (TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE, *SENTENCEPIECE_FILES)
     ):
         return None  # opening the tokenizer raises an error
+    found = Described.read(folder)
+    if found.has_library and found.name == _QWEN:  # its large file need not be opened
+        tokens = found.described.get("added_tokens") or []
+        ids = [token["id"] for token in tokens if token.get("content") == found.special["pad_token"]]
+        if len(ids) == 1 and type(ids[0]) is int:
+            return int(ids[0])
     with tempfile.TemporaryDirectory() as temporary:
         bring_tokenizer(folder, Path(temporary))
         if (Path(temporary) / VOCABULARY_FILE).is_file():
@@ -346,7 +353,7 @@ def _bring_library(found: Described, target: Path) -> None:
             f"{source}: has no {TOKENIZER_FILE}, no {SENTENCEPIECE_FILES[0]}, no {MERGES_FILE} and no "
             f"{VOCABULARY_FILE}; copy the folder again"
         )
-    if not found.has_library and found.name in ("BigBirdTokenizer", "Qwen2Tokenizer"):
+    if not found.has_library and found.name in ("BigBirdTokenizer", _QWEN):
         raise CheckpointError(
             f"{source}: has no {TOKENIZER_FILE}, which {found.name} needs here: open it with AutoTokenizer of "
             "transformers and save it again"
@@ -355,6 +362,9 @@ def _bring_library(found: Described, target: Path) -> None:
         if (source / name).is_file():
             (target / name).write_bytes(read_file(source / name, MOST_BYTES))
     more = [(number, token) for number, token in sorted(found.added.items()) if not token.get("special")]
+    if more and found.has_library:
+        known = {token.get("id"): token.get("content") for token in found.described.get("added_tokens") or []}
+        more = [(number, token) for number, token in more if known.get(number) != token["content"]]
     lowers = text_settings(source)[1]
     if found.has_library and not (more or lowers or found.name == "RobertaTokenizer"):
         return  # `read_tokenizer` checks the file, which takes a second if it is large

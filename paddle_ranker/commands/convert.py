@@ -55,7 +55,9 @@ class ConvertOptions(HeadOptions):
     )
     normalize: Optional[bool] = option(None, help="likewise: scale vectors to length 1 (default: as the folder states)")
     query_prompt: Optional[str] = option(
-        None, help='likewise: text that precedes every query, such as "query: " (default: as the folder states)'
+        None,
+        help='likewise, and of rankers: text that precedes every query, such as "query: "; of Qwen3\'s rerankers, the '
+        "instruction (default: as the folder states)",
     )
     text_prompt: Optional[str] = option(
         None, help='likewise: text that precedes all other texts, such as "passage: " (default: as the folder states)'
@@ -77,7 +79,9 @@ class ConvertOptions(HeadOptions):
             raise UsageError("--lowercase belongs to --to paddle or tower: drop it, or add that")
         if self.positive_label is not None and self.to != "paddle":
             raise UsageError("--positive_label belongs to --to paddle: drop it, or add that")
-        for name in ("pooling", "normalize", "query_prompt", "text_prompt"):
+        if self.query_prompt is not None and self.to == "hf":
+            raise UsageError("--query_prompt belongs to other values of --to than hf: drop it, or name one")
+        for name in ("pooling", "normalize", "text_prompt"):
             if getattr(self, name) is not None and self.to not in _TOWERS:
                 raise UsageError(f"--{name} belongs to --to {' or '.join(_TOWERS)}: drop it, or add that")
 
@@ -106,7 +110,7 @@ def convert(options: ConvertOptions) -> list[str]:
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary, _source_named(temporary, source):
         if options.to == "paddle":
-            lines = _to_paddle(source, temporary, options.positive_label)
+            lines = _to_paddle(source, temporary, options)
         elif options.to == "tower":
             lines = _to_tower(source, temporary, options)
         elif options.to in _TOWERS or (source / INFO_FILE).is_file():
@@ -143,7 +147,7 @@ def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[st
     return ["capital letters are made small"]
 
 
-def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> list[str]:
+def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.encoders import ranker_of
     from paddle_ranker.model.families import family_of, make_pair_encoder, write_config
     from paddle_ranker.model.folder import save_ranker
@@ -170,7 +174,7 @@ def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> 
     length = min(stated_length(folder), model.config.longest_pair)
     pair_encoder = make_pair_encoder(temporary, model.config, length)
     if reranker is None or not reranker.has_head:
-        named.update(for_label({}, model.arrays, model.head, positive_label, folder / model.file))
+        named.update(for_label({}, model.arrays, model.head, options.positive_label, folder / model.file))
     try:
         own = reranker.info if reranker is not None else None
         network, new_parts = ranker_of(model.config, named, allow_new=not has_head, info=own)
@@ -182,10 +186,14 @@ def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> 
         info = RankerInfo.read(folder) or RankerInfo("cross_encoder", length, match_embeddings=False)
         if own is not None:
             info = dataclasses.replace(info, query_prompt=own.query_prompt, pooling=own.pooling, steps=own.steps)
+        if options.query_prompt is not None:
+            info = dataclasses.replace(info, query_prompt=options.query_prompt)
         training = info.training or {"converted from": source.resolve().name}
         info = dataclasses.replace(info, max_seq_length=length, match_embeddings=False, training=training)
         save_ranker(temporary, network, pair_encoder, info)
         lines = [f"TARGET: a ranker, {facts}, pairs of up to {length} tokens"]
+    elif options.query_prompt is not None:
+        raise UsageError(f"--query_prompt belongs to rankers and towers, {source} is an encoder: drop it")
     else:
         state = network.encoder.state_dict()
         if "encoder.pooler.dense" in new_parts:  # A random head must not look trained.

@@ -235,6 +235,17 @@ def test_a_cross_encoder_states_answers_and_instruction(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened(one).network.head.weight.numpy()[:, 0], words[257])
 
 
+def test_convert_sets_the_instruction_of_a_ranker(tmp_path: Path) -> None:
+    folder, target = write_folder(tmp_path / "hf", "classifier"), tmp_path / "ours"
+    assert not main(["convert", str(folder), str(target), "--query_prompt", "Find the law"])
+    asked = opened(target).row_encoder.encode(["q"], ["t"])
+    stated = as_cross_encoder(
+        write_folder(tmp_path / "own", "reranker"), " ".join(CHAT_PARTS), true_token_id=1, false_token_id=2
+    )
+    np.testing.assert_array_equal(asked[0], opened(stated).row_encoder.encode(["q"], ["t"])[0])
+    assert main(["convert", str(target), str(tmp_path / "back"), "--to", "hf", "--query_prompt", "Find"]) == 2
+
+
 def test_another_chat_or_a_vocabulary_without_answers_is_refused(tmp_path: Path) -> None:
     chat = "{{ messages[0].content }}"
     folder = as_cross_encoder(write_folder(tmp_path / "chat", "reranker"), chat, true_token_id=1, false_token_id=2)

@@ -50,7 +50,7 @@ class RankerInfo:
     blend: Optional[BlendFacts] = None
     export: Optional[ExportFacts] = None  # of a static model: `paddle_ranker.model.exported`
     query_prompt: str = ""  # precedes every query
-    pooling: Annotated[str, OneOf("", "first", "mean", "max")] = ""  # "": the encoder's own pooling
+    pooling: Annotated[str, OneOf("", "first", "mean", "max", "last")] = ""  # "": the encoder's own pooling
     # Steps from the pooled vector to the logit: ("norm", width), ("normalize", 0), or the activation and the width of a
     # linear layer; the last is the head.
     steps: Annotated[tuple[tuple[str, WidthOrNone], ...], _MOST_STEPS] = ()

@@ -69,7 +69,7 @@ class RankerNetwork(nn.Layer):
         lexical: head that adds lexical features to the logit; None: no lexical features.
         encoder: pretrained encoder; None: an encoder with random parameters.
         spelling: spelling of tokens, by which match levels compare them; None: compare ids.
-        pooling: "first", "mean" or "max"; "": the encoder's own pooling.
+        pooling: "first", "mean", "max" or "last"; "": the encoder's own pooling.
         steps: layers from the pooled vector to the logit, as in `RankerInfo`; (): a linear layer.
         similarity: head that adds the cosine of both texts to the logit; None: no such head.
         stored_width: numbers of a split encoder's state between the lower and the upper layers; 0: all.

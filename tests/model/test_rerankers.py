@@ -77,7 +77,7 @@ def test_a_prompt_goes_back(tmp_path: Path) -> None:
         ([], {**FIND, "default_prompt_name": "query"}, "default_prompt_name is 'query', which prompts lack"),
         ([pooling("mean"), dense(SIZE, 3, module_output_name="scores")], {}, "makes 3 numbers of a pair"),
         ([pooling("mean"), dense(SIZE, 1)], {}, "called 'sentence_embedding'"),
-        ([pooling("lasttoken"), last(SIZE)], {}, "pools by .*lasttoken"),
+        ([pooling("weightedmean"), last(SIZE)], {}, "pools by .*weightedmean"),
         ([pooling(["mean", "max"]), last(2 * SIZE)], {}, "pools by"),
         ([pooling("mean"), last(SIZE, "torch.nn.modules.activation.Mish")], {}, "Mish"),
         ([pooling("mean"), dense(SIZE, 8, GELU, use_residual=True), last(8)], {}, "a residual"),

@@ -100,7 +100,7 @@ class ClassifierHead:
         problem, old = stated.get("problem_type", ""), stated.get("sbert_ce_default_activation_function", "")
         library = stated.inner("sentence_transformers", without_effect=("version",))
         activation = str(library.get("activation_fn", old)).rpartition(".")[2]
-        if _answers(stated):
+        if answers_pairs(stated):
             return cls(stated.path, ("yes",))
         if not architecture_of(stated).endswith(CLASSIFIES):
             return None
@@ -181,7 +181,7 @@ class ClassifierHead:
         return sign * (weight[:, 1:] - weight[:, :1]), sign * (bias[1:] - bias[:1])
 
 
-def _answers(stated: Stated) -> bool:
+def answers_pairs(stated: Stated) -> bool:
     """Return whether a model is a language model that is a ranker by its answers "yes" and "no"."""
     architecture = family_of(stated.get("model_type")).architecture
     if architecture is None or not architecture.answers or not architecture_of(stated).endswith(GENERATES):
@@ -205,7 +205,8 @@ def _with_answers(folder: Path, arrays: dict[str, Array], names: Names) -> dict[
     return {**others, f"{_SCORE}.weight": weight[None]}
 
 
-_LOGIT_SCORE, _CHAT_FILE, _SCORE = "LogitScore", "chat_template.jinja", "score"
+LOGIT_SCORE = "LogitScore"  # step of sentence-transformers that states a language model's answers
+_CHAT_FILE, _SCORE = "chat_template.jinja", "score"
 
 
 def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
@@ -215,7 +216,7 @@ def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
     """
     path = folder / MODULES_FILE
     steps = [step for step in (read_json(path) if path.is_file() else []) if isinstance(step, dict)]
-    place = next((step.get("path") for step in steps if str(step.get("type")).endswith(f".{_LOGIT_SCORE}")), None)
+    place = next((step.get("path") for step in steps if str(step.get("type")).endswith(f".{LOGIT_SCORE}")), None)
     if isinstance(place, str) and Path(place).name == place:
         chat = read_file(folder / _CHAT_FILE).decode("utf-8", "replace") if (folder / _CHAT_FILE).is_file() else ""
         lacking = [part for part in CHAT_PARTS if part not in chat]
@@ -343,7 +344,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
     _check_size(config, theirs, folder)
     own_code = "auto_map" in stated
     try:
-        arrays, left_over = to_ours(_with_answers(folder, theirs, names) if _answers(stated) else theirs, names)
+        arrays, left_over = to_ours(_with_answers(folder, theirs, names) if answers_pairs(stated) else theirs, names)
         if "classifier.weight" in arrays and not names.head_has_bias:
             arrays["classifier.bias"] = np.zeros(arrays["classifier.weight"].shape[1], np.float32)
     except CheckpointError as error:
@@ -365,7 +366,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
         left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
     architecture = architecture_of(stated)
-    is_ranker = architecture.endswith(CLASSIFIES) or _answers(stated)
+    is_ranker = architecture.endswith(CLASSIFIES) or answers_pairs(stated)
     if architecture and not is_ranker:  # taggers also have a `classifier`
         left_over += [name for name in arrays if name.startswith("classifier.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}

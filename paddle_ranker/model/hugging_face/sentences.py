@@ -20,7 +20,13 @@ import numpy as np
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
+from paddle_ranker.model.hugging_face.folder import (
+    LOGIT_SCORE,
+    answers_pairs,
+    find_encoder,
+    read_encoder_config,
+    read_stated,
+)
 from paddle_ranker.model.hugging_face.library_tokenizer import (
     LENGTH_FILE,
     MODEL_FILE,
@@ -197,7 +203,8 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
     encoder = _encoder(folder)
     query = "" if default is None else prompts[default]
     info = RankerInfo("cross_encoder", stated_length(encoder), match_embeddings=False, query_prompt=query)
-    if kinds in (["Transformer"], ["Transformer", "LogitScore"]):
+    answers = kinds == ["Transformer", LOGIT_SCORE] and answers_pairs(read_stated(encoder / "config.json"))
+    if kinds == ["Transformer"] or answers:
         return CrossEncoderSettings(info, {}, has_head=False)
     inner = [(kind, path) for kind, path in modules[2:] if kind != "Dropout"]
     layers = [_dense(path) if kind == "Dense" else path for kind, path in inner]

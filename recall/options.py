@@ -13,7 +13,7 @@ from paddle_ranker.options import RowOptions, note, option, redeclare
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import join_files
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
-from paddle_ranker.training.training_options import TrainingOptions
+from paddle_ranker.training.training_options import AdapterOptions, TrainingOptions
 from recall.loss import MOST_SCALE
 
 METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr@10")
@@ -23,7 +23,7 @@ _OF_EVALUATIONS = ("early_stopping", "corpus_file", "recall_result_dir", "recall
 
 
 @dataclass(frozen=True)
-class TowerTrainingOptions(RowOptions, TrainingOptions):
+class TowerTrainingOptions(RowOptions, AdapterOptions):
     """Options of both tower trainings."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = TrainingOptions.MAY_CHANGE | {

@@ -22,6 +22,7 @@ from paddle_ranker.metrics.measures import recall_at, reciprocal_rank_at
 from paddle_ranker.model.encoders import Checkpoint
 from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import QUERY_FOLDER, TowerInfo
 from paddle_ranker.model.tower_network import (
@@ -98,6 +99,8 @@ def start_tower_training(
     for tower in (model, queries):
         if tower is not None:
             tower.network.encoder.gradient_checkpointing = options.gradient_checkpointing
+            if options.lora_rank:
+                add_adapters(tower.network.encoder, options.lora_rank)
             tower.network.training_pooling = in_training
             tower.network.train()
     model.network.query_tower = None if queries is None else queries.network

@@ -20,6 +20,7 @@ from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder, pool_states
+from paddle_ranker.model.lora import merged
 from paddle_ranker.model.match import LEVELS, levels_of_pair
 from paddle_ranker.model.parameters import initialize, set_parameters
 
@@ -124,7 +125,7 @@ class RankerNetwork(nn.Layer):
         """Return the parameters that a ranker's folder holds, by name: all but those of `APART`."""
         # With `pooling`, the encoder's pooler is unused and may be random; it must not look trained.
         apart = (*APART, SIMILARITY_TOWER, *((f"{ENCODER}pooler.",) if self.pooling else ()))
-        return {name: value for name, value in self.state_dict().items() if not name.startswith(apart)}
+        return merged({name: value for name, value in self.state_dict().items() if not name.startswith(apart)})
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:

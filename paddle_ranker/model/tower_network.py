@@ -34,6 +34,7 @@ from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, sta
 from paddle_ranker.model.hugging_face.sentences import Sentences, read_sentences, stated_info
 from paddle_ranker.model.info import PUBLISHED_HEADS
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.lora import merged
 from paddle_ranker.model.model_folder import ANY_TOWER
 from paddle_ranker.model.network import ENCODER
 from paddle_ranker.model.opened import TrainedModel
@@ -91,7 +92,7 @@ class TowerNetwork(nn.Layer):
 
     def own_state(self) -> dict[str, Tensor]:
         """Return the parameters of the tower's own file, by name: without a query tower and a learned scale."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith(APART)}
+        return merged({name: value for name, value in self.state_dict().items() if not name.startswith(APART)})
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the vectors of texts, `[batch, size]` float32; ids and token types are `[batch, length]` int64."""

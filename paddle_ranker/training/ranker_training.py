@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
@@ -14,8 +15,8 @@ from paddle_ranker.lexical.head import learn_heads
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import Scored
 from paddle_ranker.model.folder import Fresh, RankerModel, save_ranker, start_ranker
-from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.network import APART
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.split import lower_states
@@ -57,6 +58,8 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
         ),
     )
     model.network.encoder.gradient_checkpointing = options.gradient_checkpointing
+    if options.lora_rank:
+        add_adapters(model.network.encoder, options.lora_rank)
     run.report_start(source, model.new_parts, model.row_encoder)
     if model.dropped_calibration:
         run.report(f"the calibration of {source} is left out: calibrate what comes out of the training")
@@ -119,16 +122,7 @@ def train_ranker(
     engine = DygraphEngine(model.network)
 
     def save(folder: Path, results: dict[str, float]) -> None:
-        info = RankerInfo(
-            kind=model.info.kind,
-            max_seq_length=model.info.max_seq_length,
-            match_embeddings=model.info.match_embeddings,
-            lexical_features=model.info.lexical_features,
-            similarity=model.info.similarity,
-            stored_titles=model.info.stored_titles,
-            stored_width=model.info.stored_width,
-            **run.describe(facts, results),
-        )
+        info = dataclasses.replace(model.info, **run.describe(facts, results))
         save_ranker(folder, model.network, model.row_encoder, info)
 
     # The checkpoint decides the default length.

@@ -109,7 +109,24 @@ class TrainingOptions(DeviceOptions):
 
 
 @dataclass(frozen=True)
-class RankerTrainingOptions(HeadOptions, LabelOptions, TrainingOptions):
+class AdapterOptions(TrainingOptions):
+    """Options of trainings that may train adapters instead of an encoder."""
+
+    lora_rank: int = option(
+        0,
+        help="train LoRA adapters of this rank instead of the encoder, for encoders of qwen3; saved models have them "
+        "merged; 0: train all parameters",
+        minimum=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora_rank and self.resume:
+            raise UsageError("--lora_rank: saved models have their adapters merged, so --resume cannot train them on")
+
+
+@dataclass(frozen=True)
+class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
     """The options of both rankers' training commands; `LISTWISE` says whether listwise losses can be used."""
 
     LISTWISE: ClassVar[bool] = True

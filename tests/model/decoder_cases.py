@@ -37,6 +37,7 @@ PAIRS = [
     ("yes or no?", "a long document " * 40),
     ("北京", "x"),
 ]
+GRADIENTS = ("layers.0.self_attn.q_norm.weight", "layers.1.self_attn.k_proj.weight", "layers.2.self_attn.k_norm.weight")
 _MERGES = ["y e", "ye s", "n o", "t h", "th e", "Ġ a", "Ġ the", "Ċ Ċ", "? Ċ", "o r", "Ġ n", "Ġn o", "å Į", "Ġ ("]
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -175,7 +176,10 @@ def write_folder(folder: Path, case: str) -> Path:
 
 
 def expected() -> dict[str, Any]:
-    """Return transformers' answers: by case, `ids` and `logits` of `PAIRS`, or `ids` and `vectors` of `TEXTS`."""
+    """Return transformers' answers: by case, `ids` and `logits` of `PAIRS`, and gradients of the logits' sum.
+
+    Of towers: `ids` and `vectors` of `TEXTS`.
+    """
     found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
     return found
 
@@ -217,14 +221,19 @@ def _logits(folder: Path, is_classifier: bool) -> dict[str, Any]:
     rows = tokenizer(pairs, padding=False, truncation="longest_first", max_length=room)["input_ids"]
     rows = [[*before, *row, *after] for row in rows]
     batch = tokenizer.pad({"input_ids": rows}, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        logits = model(**batch).logits
+    logits = model(**batch).logits
     if is_classifier:
         found = logits[:, 0]
     else:
         yes, no = (tokenizer.convert_tokens_to_ids(answer) for answer in ("yes", "no"))
         found = logits[:, -1, yes] - logits[:, -1, no]
-    return {"ids": rows, "logits": found.double().tolist()}
+    found.sum().backward()
+    gradients = {
+        name: np.round(p.grad.double().numpy(), 6).tolist()
+        for name, p in model.named_parameters()
+        if name.endswith(GRADIENTS)
+    }
+    return {"ids": rows, "logits": found.detach().double().tolist(), "gradients": gradients}
 
 
 if __name__ == "__main__":

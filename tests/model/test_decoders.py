@@ -15,7 +15,7 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from paddle_ranker import Ranker
+from paddle_ranker import Ranker, train
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.encoding import samples
@@ -25,13 +25,14 @@ from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.folder import RankerModel, load_single
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import identify
 from paddle_ranker.model.networks import qwen3
 from paddle_ranker.model.parameters import float32_of_bfloat16
 from paddle_ranker.model.tower_network import load_tower
 from paddle_ranker.scoring.cascade import Cascade
 from tests.model.decoder_cases import LONGEST, PAIRS, TEXTS, expected, write_folder
-from tests.tiny import change_json
+from tests.tiny import change_json, write_encoder
 
 pytestmark = pytest.mark.parity
 
@@ -136,21 +137,17 @@ def test_queries_of_which_one_begins_with_the_other_share_nothing_wrong(tmp_path
     np.testing.assert_allclose(outputs(model.network, pairs, [0, 1, 2, 3, 4]), alone, atol=1e-5)
 
 
-def test_gradients_are_those_of_finite_differences(tmp_path: Path) -> None:
-    model = opened(write_folder(tmp_path / "hf", "untied"))
-    pairs = model.row_encoder.encode(QUERIES[:2], TITLES[:2])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("case", RANKERS)
+def test_gradients_are_those_of_pytorch(tmp_path: Path, case: str, checkpointing: bool) -> None:
+    model = opened(write_folder(tmp_path / "hf", case))
     model.network.train()
-    inputs = [paddle.to_tensor(array) for array in pairs.pad([0, 1]).values()]
-    model.network(*inputs).sum().backward()
-    weight = model.network.encoder.encoder.layers[1].self_attn.k_proj.weight
-    place, step, was = (3, 5), 1e-2, weight.numpy().copy()
-    sides = []
-    for sign in (1, -1):
-        moved = was.copy()
-        moved[place] += sign * step
-        weight.set_value(moved)
-        sides.append(float(model.network(*inputs).sum()))
-    assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(float(weight.grad[place]), rel=0.05, abs=1e-3)
+    model.network.encoder.gradient_checkpointing = checkpointing
+    pairs = model.row_encoder.encode(QUERIES, TITLES)
+    model.network(*map(paddle.to_tensor, pairs.pad(range(len(PAIRS))).values())).sum().backward()
+    found = {f"model.{name}": parameter.grad for name, parameter in model.network.encoder.encoder.named_parameters()}
+    for name, gradient in EXPECTED[case]["gradients"].items():
+        np.testing.assert_allclose(found[name].numpy(), gradient, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def bfloat16(array: np.ndarray) -> np.ndarray:
@@ -355,6 +352,91 @@ def test_the_way_to_this_toolkit_and_back_keeps_the_scores(tmp_path: Path, case:
     shutil.rmtree(tmp_path / "ours")
     found = Ranker.load(tmp_path / "back", max_seq_length=LONGEST).score(QUERIES, TITLES)
     np.testing.assert_allclose(found, probabilities(case), atol=1e-5)
+
+
+def write_training(folder: Path) -> Path:
+    """Write labelled pairs: titles that repeat the query are relevant."""
+    words = ["the", "a", "no", "yes", "or", "x", "y", "z"]
+    rows = [(f"{one} {two}", f"{one} {two}" if label else "京 京", label) for one in words for two in words[:3]
+            for label in (1, 0)]  # fmt: skip
+    file = folder / "train.tsv"
+    file.write_text("".join(f"{query}\t{title}\t{label}\n" for query, title, label in rows), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_adapters_of_a_ranker_learn_and_are_merged(tmp_path: Path, checkpointing: bool) -> None:
+    chat = " ".join(CHAT_PARTS)
+    folder = as_cross_encoder(write_folder(tmp_path / "hf", "reranker"), chat, true_token_id=257, false_token_id=258)
+    data, output = str(write_training(tmp_path)), tmp_path / "trained"
+    result = train(
+        "ce", model_name_or_path=str(folder), train_set=data, test_file=data, save_dir=str(output), epochs=4,
+        lora_rank=2, learning_rate=0.02, head_learning_rate=1e-6, match_embeddings=False, max_seq_length=300,
+        gradient_checkpointing=checkpointing, metric="auc", batch_size=16, eval_step=8,
+    )  # fmt: skip
+    assert result.best["auc"] > 0.9
+    before, after = (load_single(path, OPTIONS) for path in (folder, output / "best"))
+    assert after.info.query_prompt == before.info.query_prompt == "Find the law"
+    pairs = after.row_encoder.encode(QUERIES, TITLES)
+    assert pairs[0].tolist() == before.row_encoder.encode(QUERIES, TITLES)[0].tolist()
+    names = {name for name, value in before.network.state_dict().items()
+             if not np.array_equal(value.numpy(), after.network.state_dict()[name].numpy())}  # fmt: skip
+    layers = {name for name in before.network.state_dict() if "_proj.weight" in name}
+    assert layers <= names <= {*layers, "head.weight", "head.bias"}
+
+
+def test_adapters_are_merged_exactly(tmp_path: Path) -> None:
+    network = opened(write_folder(tmp_path / "hf", "untied")).network
+    add_adapters(network.encoder, 3)
+    for name, parameter in network.named_parameters():
+        assert parameter.stop_gradient == (name.startswith("encoder.") and ".adapter." not in name)
+        if name.endswith(".up"):
+            draw = np.random.default_rng(len(name))
+            parameter.set_value(draw.standard_normal(parameter.shape).astype(np.float32) / 10)
+    pairs = load_single(tmp_path / "hf", OPTIONS).row_encoder.encode(QUERIES, TITLES)
+    wanted = outputs(network, pairs, [0, 2])
+    other = opened(tmp_path / "hf").network
+    other.set_state_dict(network.own_state())
+    found = outputs(other, pairs, [0, 2])
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    assert np.abs(found - np.array(EXPECTED["untied"]["logits"])[[0, 2]]).min() > 0.01
+
+
+def test_adapters_of_a_tower_learn_and_are_merged(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "hf", "embedding")
+    data = tmp_path / "pairs.tsv"
+    data.write_text("".join(f"query {n}\ttitle {n}\n" for n in range(40)), encoding="utf-8")
+    result = train(
+        "batch-neg", model_name_or_path=str(folder), train_set_file=str(data), save_dir=str(tmp_path / "trained"),
+        epochs=1, lora_rank=2, max_seq_length=128, batch_size=8, learning_rate=0.01,
+    )  # fmt: skip
+    assert result.steps == 5
+    assert result.last_checkpoint is not None
+    before, after = (load_tower(Path(path), OPTIONS) for path in (folder, result.last_checkpoint))
+    assert (after.info.pooling, after.info.query_prompt) == ("last", before.info.query_prompt)
+    state = after.network.state_dict()
+    assert set(state) == set(before.network.state_dict())
+    same = np.array_equal(
+        state["encoder.embeddings.word_embeddings.weight"].numpy(),
+        before.network.state_dict()["encoder.embeddings.word_embeddings.weight"].numpy(),
+    )
+    assert same
+    texts = after.row_encoder.encode(TEXTS)
+    assert np.abs(outputs(after.network, texts, [0]) - outputs(before.network, texts, [0])).max() > 1e-4
+
+
+def test_adapters_where_there_are_none(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "train_set": str(write_training(tmp_path)),
+        "test_file": str(tmp_path / "train.tsv"),
+        "lora_rank": 2,
+    }
+    with pytest.raises(UsageError, match="adapters are for encoders of the family qwen3, this is a ernie"):
+        train(
+            "ce", model_name_or_path=str(write_encoder(tmp_path / "ernie")), save_dir=str(tmp_path / "out"), **options
+        )
+    with pytest.raises(UsageError, match="--resume cannot train them on"):
+        train("ce", model_name_or_path="x", save_dir=str(tmp_path / "out"), resume=True, **options)
 
 
 @pytest.mark.slow

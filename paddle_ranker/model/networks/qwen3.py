@@ -148,6 +148,8 @@ class Qwen3Encoder(Encoder):
         # Every ranker's graph has both inputs, see `Encoder._embed`.
         input_ids = input_ids + 0 * token_type_ids
         hidden = self.embeddings(input_ids)
+        if self.training and self.gradient_checkpointing:
+            hidden.stop_gradient = False  # frozen embeddings would otherwise end the backward pass of all layers
         ones = paddle.ones_like(input_ids[:1])
         places = paddle.cumsum(ones, axis=1)  # exports with a dynamic length
         if paddle.in_dynamic_mode():
@@ -265,12 +267,15 @@ class Linear(nn.Layer):
         super().__init__()
         self.weight = self.create_parameter([outputs, inputs])
         self.bias = self.create_parameter([outputs], is_bias=True) if bias else None
+        self.adapter: Optional[nn.Layer] = None  # see `paddle_ranker.model.lora`
 
     def forward(self, states: Tensor) -> Tensor:
         if paddle.in_dynamic_mode():
             product = paddle.matmul(states, self.weight, transpose_y=True)
         else:  # engines fold the transposition; oneDNN's product with a transposed matrix takes a hundred times as long
             product = paddle.matmul(states, self.weight.transpose([1, 0]))
+        if self.adapter is not None:
+            product = product + self.adapter(states)
         return product if self.bias is None else product + self.bias.astype(product.dtype)
 
 

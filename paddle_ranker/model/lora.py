@@ -1,0 +1,64 @@
+"""Training with LoRA: instead of a matrix, train an addition to it of low rank (Hu et al., 2022).
+
+The encoder's own parameters get no gradients and no moments of the optimizer, which otherwise take three times the
+memory of the weights. Saved models have the sums: no other program needs to know of adapters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.errors import UsageError
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.encoder import Encoder
+
+_SCALE = 2.0  # alpha / rank in the paper
+_ADAPTER = ".adapter."
+
+
+class Adapter(nn.Layer):
+    """Product of two narrow matrices, which begins as zeros."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int):
+        super().__init__()
+        draw = nn.initializer.Uniform(-(inputs**-0.5), inputs**-0.5)
+        self.down = self.create_parameter([inputs, rank], default_initializer=draw)
+        self.up = self.create_parameter([rank, outputs], default_initializer=nn.initializer.Constant(0.0))
+
+    def forward(self, states: Tensor) -> Tensor:
+        return paddle.matmul(paddle.matmul(states, self.down), self.up) * _SCALE
+
+
+def add_adapters(encoder: Encoder, rank: int) -> None:
+    """Freeze an encoder's parameters, and add an adapter of a rank to each matrix of its layers.
+
+    Raises `UsageError` if the encoder's family has no such layers.
+    """
+    from paddle_ranker.model.networks.qwen3 import Linear
+
+    layers = [layer for layer in encoder.sublayers() if isinstance(layer, Linear)]
+    if not layers:
+        raise UsageError(
+            f"--lora_rank {rank}: adapters are for encoders of the family qwen3, this is a "
+            f"{encoder.config.model_type}: leave it out, and train all parameters"
+        )
+    for parameter in encoder.parameters():
+        parameter.stop_gradient = True
+    for layer in layers:
+        outputs, inputs = layer.weight.shape
+        layer.adapter = Adapter(inputs, outputs, rank)
+
+
+def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return parameters by name with the adapters added to their matrices, `[outputs, inputs]`."""
+    found = {name: value for name, value in state.items() if _ADAPTER not in name}
+    for name, up in state.items():
+        layer, _, part = name.rpartition(_ADAPTER)
+        if part == "up":
+            addition = paddle.matmul(state[f"{layer}{_ADAPTER}down"], up).detach() * _SCALE
+            found[f"{layer}.weight"] = state[f"{layer}.weight"].detach() + addition.transpose([1, 0])
+    return found

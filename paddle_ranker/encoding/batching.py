@@ -17,7 +17,7 @@ from typing import Optional, Protocol, Union
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
+from paddle_ranker.encoding.columns import Columns, EncodedPairs, offsets_of, ragged_positions
 
 WINDOW = 50  # batches per window: little padding remains, and an epoch of 6,000 triples still has 4 windows
 _OPEN = 8  # micro-batches tried for a group: more do not help, and pad short groups to the length of long pairs
@@ -271,6 +271,15 @@ def most_tokens(batch_size: int, max_seq_length: int) -> int:
     The memory of attention grows with the square of the length: 32 rows of 8,192 tokens would take 100 GB.
     """
     return batch_size * min(max_seq_length, _LONG)
+
+
+def batches_of_columns(
+    columns: Columns, max_tokens: int, max_rows: int, by_query: bool = False
+) -> Iterator[np.ndarray]:
+    """Yield batches of rows to score: by length, or of pairs also by query (`by_query`), see `batches_by_query`."""
+    if by_query and isinstance(columns, EncodedPairs):
+        return batches_by_query(columns, max_tokens, max_rows)
+    return scoring_batches(columns.lengths, max_tokens, max_rows)
 
 
 def batches_by_query(pairs: EncodedPairs, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Arrays, Floats
-from paddle_ranker.encoding.batching import batches_by_query, most_tokens, scoring_batches
+from paddle_ranker.encoding.batching import batches_of_columns, most_tokens
 from paddle_ranker.encoding.columns import Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
@@ -35,7 +35,8 @@ class BatchRunner:
             more of them, up to the same number of padded tokens, or to the engine's `batch_tokens`, at which it is
             fastest, if that is lower.
 
-    Attributes: `max_tokens` and `max_rows`, the size of the largest batch in padded tokens and in rows.
+    Attributes: `max_tokens` and `max_rows`, the size of the largest batch in padded tokens and in rows; `by_query`,
+    whether a batch has pairs of few queries, which the engine computes once.
     """
 
     def __init__(self, engine: Engine, max_seq_length: int, batch_size: int = 256):
@@ -43,6 +44,7 @@ class BatchRunner:
         most = most_tokens(batch_size, max_seq_length)
         self.max_tokens = min(most, getattr(engine, "batch_tokens", most))
         self.max_rows = max(1, min(4 * batch_size, self.max_tokens // _SHORT))
+        self.by_query = bool(getattr(engine, "shares_queries", False))
 
     def run(self, columns: Columns, share: int = 0, shares: int = 1) -> Arrays:
         """Return a dict from output name to the engine's outputs for all rows, `[n, ...]`, in the rows' order.
@@ -50,10 +52,7 @@ class BatchRunner:
         With several `shares` only the batches `share`, `share + shares`, ... are computed; the other rows are 0.
         """
         found: Arrays = {}
-        if isinstance(columns, EncodedPairs) and getattr(self.engine, "shares_queries", False):
-            batches = batches_by_query(columns, self.max_tokens, self.max_rows)
-        else:
-            batches = scoring_batches(columns.lengths, self.max_tokens, self.max_rows)
+        batches = batches_of_columns(columns, self.max_tokens, self.max_rows, self.by_query)
         for rows in islice(batches, share, None, shares):
             outputs = self.compute(columns, rows)
             found = found or _zeros(outputs, len(columns))

@@ -105,6 +105,15 @@ def test_a_large_job_is_split_into_batches_of_similar_length_and_put_together_in
     assert padded - lengths.sum() < (in_order - lengths.sum()) / 2
 
 
+def test_a_batch_has_the_pairs_of_few_queries_where_the_engine_shares_them(queue: Queue) -> None:
+    batcher = queue.open(batch_size=2)
+    batcher.runner.by_query = True  # type: ignore[attr-defined]
+    queries, titles = ["q", "r"] * 50, ["a b c d e f g h i j"[: 2 * (i % 9) + 1] for i in range(100)]
+    assert Submitted(batcher, queries, titles).result() == expected(queue.scorer, queries, titles)
+    assert sum(len(batch) for batch in queue.engine.batches) == 100
+    assert sum(len({*batch[:, 1].tolist()}) for batch in queue.engine.batches) < 1.5 * len(queue.engine.batches)
+
+
 def test_jobs_are_answered_in_the_order_they_came(queue: Queue) -> None:
     batcher = queue.open(batch_size=1)  # 4 rows a batch, 16 a round
     busy = queue.hold(batcher)

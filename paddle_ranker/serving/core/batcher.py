@@ -47,7 +47,7 @@ class BatchObserver(Protocol):
 class RowRunner(Protocol):
     """Interface that computes a batch; `BatchRunner` implements it.
 
-    Attributes: `max_tokens` and `max_rows`, the limits of a batch.
+    Attributes: `max_tokens` and `max_rows`, the limits of a batch; optional: `by_query`, as in `BatchRunner`.
     """
 
     max_tokens: int
@@ -320,7 +320,8 @@ class Batcher:
                 count = taken[-1].count
             self._encoded_rows -= count
         self._pieces = deque(piece for piece in pieces if piece.count)
-        return batches_of(taken, self.runner.max_tokens, self.runner.max_rows) if taken else []
+        by_query = getattr(self.runner, "by_query", False)
+        return batches_of(taken, self.runner.max_tokens, self.runner.max_rows, by_query) if taken else []
 
     def _begin(self, batch: Batch) -> bool:
         """Remove unwanted jobs' rows from a batch, and its rows from the queue; return whether any rows are left.

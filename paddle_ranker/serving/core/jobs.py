@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Arrays
-from paddle_ranker.encoding.batching import scoring_batches
+from paddle_ranker.encoding.batching import batches_of_columns
 from paddle_ranker.encoding.columns import Columns, offsets_of
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
@@ -250,8 +250,8 @@ def _pieces_of(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault
     return pieces
 
 
-def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int) -> list[Batch]:
-    """Return batches of the rows of `pieces`, longest rows first; the columns of all pieces must be joinable."""
+def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int, by_query: bool = False) -> list[Batch]:
+    """Return batches of the rows of `pieces`, see `batches_of_columns`; the columns of all pieces must be joinable."""
     parts: list[Columns] = []
     for _, together in groupby(pieces, key=lambda piece: id(piece.columns)):  # pieces that were encoded together
         group = list(together)
@@ -265,7 +265,7 @@ def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int) -> list[Batc
     places = _ranges([piece.start for piece in pieces], counts)
     return [
         Batch(columns, rows, pieces, owners[rows], places[rows])
-        for rows in scoring_batches(columns.lengths, max_tokens, max_rows)
+        for rows in batches_of_columns(columns, max_tokens, max_rows, by_query)
     ]
 
 

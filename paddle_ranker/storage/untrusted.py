@@ -119,6 +119,13 @@ def map_file(path: Path, most: int) -> mmap.mmap:
     return mapped
 
 
+def release_pages(mapped: mmap.mmap, start: int, stop: int) -> None:
+    """Drop the bytes `start` to `stop` of an unchanged mapped file from memory; they can be read again."""
+    first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first:
+        mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
 def read_json(path: Path) -> Unchecked:
     """Parse a JSON file; raises as `read_file` does, and `ValueError` for invalid JSON."""
     try:

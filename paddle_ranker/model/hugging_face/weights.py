@@ -25,7 +25,15 @@ from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.model.hugging_face.architectures import BUFFERS
 from paddle_ranker.model.parameters import RefusedPickleError, SafeUnpickler, Sealed, end_of_pickle, float32_of_bfloat16
 from paddle_ranker.options import note_once
-from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, map_file, memory_bytes, read_file, read_json
+from paddle_ranker.storage.untrusted import (
+    Unchecked,
+    UncheckedObject,
+    map_file,
+    memory_bytes,
+    read_file,
+    read_json,
+    release_pages,
+)
 
 SAFETENSORS_FILE = "model.safetensors"
 TORCH_FILE = "pytorch_model.bin"
@@ -139,8 +147,12 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
                 f"{path}: {name} is of type {kind}, which is not read here: save the model as float32, "
                 "float16 or bfloat16"
             )
-        values = np.frombuffer(data, _TYPES[kind], math.prod(shape), begin + tensor["data_offsets"][0]).reshape(shape)
-        arrays[name] = float32_of_bfloat16(values) if kind == "BF16" else values
+        start, stop = (begin + offset for offset in tensor["data_offsets"])
+        values = np.frombuffer(data, _TYPES[kind], math.prod(shape), start).reshape(shape)
+        arrays[name] = values
+        if kind == "BF16":
+            arrays[name] = float32_of_bfloat16(values)
+            release_pages(data, start, stop)  # the bits are not needed again, and take half as much as the numbers
     if not arrays:
         raise CheckpointError(f"{path}: holds no parameters")
     return arrays

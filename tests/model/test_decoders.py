@@ -26,11 +26,12 @@ from paddle_ranker.model.folder import RankerModel, load_single
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
-from paddle_ranker.model.model_folder import identify
+from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.networks import qwen3
 from paddle_ranker.model.parameters import float32_of_bfloat16
 from paddle_ranker.model.tower_network import load_tower
 from paddle_ranker.scoring.cascade import Cascade
+from paddle_ranker.scoring.loading import open_model
 from tests.model.decoder_cases import LONGEST, PAIRS, TEXTS, expected, write_folder
 from tests.tiny import change_json, write_encoder
 
@@ -448,3 +449,17 @@ def test_an_exported_graph_scores_alike(tmp_path: Path, monkeypatch: pytest.Monk
     for engine in ("inference", "onnx") if has_onnx else ("inference",):
         ranker = Ranker.load(tmp_path / "exported", engine=engine)
         np.testing.assert_allclose(ranker.score(QUERIES, TITLES), probabilities("reranker"), atol=1e-5, err_msg=engine)
+
+
+@pytest.mark.slow
+def test_an_exported_graph_makes_the_same_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "PAIRS", 6)
+    model = load_tower(write_folder(tmp_path / "hf", "embedding"), OPTIONS)
+    has_onnx = find_spec("onnxruntime") is not None and find_spec("paddle2onnx") is not None
+    export_model(model, tmp_path / "exported", onnx=has_onnx)
+    texts, wanted = model.row_encoder.encode(TEXTS), np.array(EXPECTED["embedding"]["vectors"])
+    for engine in ("inference", "onnx") if has_onnx else ("inference",):
+        opened_tower = open_model(tmp_path / "exported", TOWER, LoadOptions(engine=engine))
+        for rows in ([0, 1, 2, 3, 4, 5], [1], [0, 3]):
+            found = opened_tower.engine.run(texts.pad(rows))["vector"]
+            np.testing.assert_allclose(found, wanted[rows], atol=1e-5, err_msg=engine)

@@ -497,6 +497,7 @@ def _check_qwen3(stated: Stated, values: Values) -> None:
     rotary.require("rope_type", "default", remedy=PLAIN)
     values["rope_theta"] = rotary.get("rope_theta", values["rope_theta"])
     stated.require("use_sliding_window", False, remedy=PLAIN)
+    stated.require("is_causal", True, remedy=PLAIN)  # False: tokens also attend to those after them
     kinds = stated.get("layer_types", [])
     if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
         raise stated.error(f"layer_types are {quoted(kinds)}: full attention in all layers is done here")

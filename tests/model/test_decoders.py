@@ -269,6 +269,7 @@ def test_another_chat_or_a_vocabulary_without_answers_is_refused(tmp_path: Path)
         {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
         {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}},
         {"use_sliding_window": True},
+        {"is_causal": False},
         {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
         {"num_key_value_heads": 4},
         {"head_dim": 7},

@@ -107,7 +107,8 @@ class Architecture:
     def read(self, stated: Stated) -> Values:
         """Read a configuration under the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
         for name, (done, remedy) in _REFUSED.items():
-            stated.require(name, *done, remedy=remedy)
+            if not (name == "is_causal" and self.answers):  # decoders check it themselves
+                stated.require(name, *done, remedy=remedy)
         found = {self.ours.get(name, name): stated.get(name, default) for name, default in self.fields.items()}
         for name in self.fields:
             if name.endswith(("_act", "activation")):

@@ -14,7 +14,7 @@ import numpy as np
 from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.pair_encoder import CHAT_PARTS, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE, read_settings, read_tokenizer
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
 from paddle_ranker.model.config import DebertaConfig, EncoderConfig
 from paddle_ranker.model.families import (
@@ -218,7 +218,9 @@ def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
     steps = [step for step in (read_json(path) if path.is_file() else []) if isinstance(step, dict)]
     place = next((step.get("path") for step in steps if str(step.get("type")).endswith(f".{LOGIT_SCORE}")), None)
     if isinstance(place, str) and Path(place).name == place:
-        chat = read_file(folder / _CHAT_FILE).decode("utf-8", "replace") if (folder / _CHAT_FILE).is_file() else ""
+        chat = str(read_settings(folder / CONFIG_FILE).get("chat_template", ""))
+        if (folder / _CHAT_FILE).is_file():  # takes precedence in transformers
+            chat = read_file(folder / _CHAT_FILE).decode("utf-8", "replace")
         lacking = [part for part in CHAT_PARTS if part not in chat]
         if lacking:
             raise CheckpointError(

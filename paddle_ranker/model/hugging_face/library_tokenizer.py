@@ -152,6 +152,13 @@ class Described:
         """Contents of `tokenizer.json`; reading a large file takes a second."""
         return read_settings(self.folder / TOKENIZER_FILE, "copy it again")
 
+    @property
+    def added_in_library(self) -> dict[int, str]:
+        """Texts of the tokens that `tokenizer.json` adds to its vocabulary, by id; damaged entries are left out."""
+        tokens = self.described.get("added_tokens")
+        entries = [token for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
+        return {token["id"]: str(token.get("content")) for token in entries if type(token.get("id")) is int}
+
     def rule(self, name: str, default: Optional[bool] = None) -> Optional[bool]:
         """Return a boolean setting, or the default; raises `CheckpointError` for other values."""
         self.settings.require(name, True, False, remedy="set it to true or false")
@@ -210,10 +217,9 @@ def library_padding(folder: Path) -> Optional[int]:
         return None  # opening the tokenizer raises an error
     found = Described.read(folder)
     if found.has_library and found.name == _QWEN:  # its large file need not be opened
-        tokens = found.described.get("added_tokens") or []
-        ids = [token["id"] for token in tokens if token.get("content") == found.special["pad_token"]]
-        if len(ids) == 1 and type(ids[0]) is int:
-            return int(ids[0])
+        ids = [number for number, text in found.added_in_library.items() if text == found.special["pad_token"]]
+        if len(ids) == 1:
+            return ids[0]
     with tempfile.TemporaryDirectory() as temporary:
         bring_tokenizer(folder, Path(temporary))
         if (Path(temporary) / VOCABULARY_FILE).is_file():
@@ -363,7 +369,7 @@ def _bring_library(found: Described, target: Path) -> None:
             (target / name).write_bytes(read_file(source / name, MOST_BYTES))
     more = [(number, token) for number, token in sorted(found.added.items()) if not token.get("special")]
     if more and found.has_library:
-        known = {token.get("id"): token.get("content") for token in found.described.get("added_tokens") or []}
+        known = found.added_in_library
         more = [(number, token) for number, token in more if known.get(number) != token["content"]]
     lowers = text_settings(source)[1]
     if found.has_library and not (more or lowers or found.name == "RobertaTokenizer"):

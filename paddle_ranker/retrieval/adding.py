@@ -39,7 +39,7 @@ from paddle_ranker.retrieval.segments import (
     write_segment,
 )
 from paddle_ranker.retrieval.vector_search import index_writers
-from paddle_ranker.retrieval.work import checked
+from paddle_ranker.retrieval.work import check, checked
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 
@@ -165,7 +165,7 @@ class Addition:
         self._written: list[Segment] = []
         self._naming = Naming(now, self._written)
         self._unchanged = 0
-        self._at_once = _FIRST_PIECE
+        self._at_once = dict[str, int]()  # inputs of a vector field's tower
         self._given = [~part.mask for part in now.parts]  # rows that a document was given for, or that are removed
         self._fields = set(now.fields)
 
@@ -188,7 +188,7 @@ class Addition:
         for chunk in chain([first, second] if are_many else [first], chunks):
             for folder, changed in self._by_folder(self._changed(self._naming.documents(chunk))).items():
                 self._write(folder, changed, {} if are_many else index_writers(self._info))
-                if are_many and self._info.vectors is not None and self._unfinished is not None:
+                if are_many and self._info.vector_fields and self._unfinished is not None:
                     self._unfinished.keep(self._written[-1])
         added = sum(map(len, self._written))
         if are_many:
@@ -203,7 +203,7 @@ class Addition:
         if own:
             target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in own)
             merge_segments(target, sources, index_writers(self._info))
-            if self._info.vectors is None:  # else they are kept until this addition counts
+            if not self._info.vector_fields:  # else they are kept until this addition counts
                 for segment in own:
                     shutil.rmtree(segment.folder)
             yield Segment(target, self._info.schema)
@@ -251,14 +251,13 @@ class Addition:
 
     def _segment_data(self, chunk: Sequence[Document]) -> SegmentData:
         self._check_fields(chunk)
-        words, info = self._info.words, self._info.vectors
+        words = self._info.words
         for document in checked(chunk):
             self._info.schema.check(document)
-        spans = self._cutter.spans(chunk)
-        vectors = {one.name: self._field_vectors(one, chunk) for one in self._info.more_vectors}
-        if info is not None:
-            stored = StoredVectors.of(self._vectors(chunk, spans), info.dtype)
-            vectors[VECTORS] = FieldVectors(len(chunk), stored, passages_of(spans))
+        vectors = {
+            name: (self._vectors_of_texts if name == VECTORS else self._vectors_of_field)(field, chunk)
+            for name, field in self._info.vector_fields.items()
+        }
         return SegmentData(
             chunk,
             vectors,
@@ -274,87 +273,93 @@ class Addition:
                     problem = f"with it, all have {len(self._fields):,} fields together, above {MOST_FIELDS:,}"
                     raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
 
-    def _field_vectors(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
-        """Return the vectors of a field's values; those of documents that had the same values are taken from there."""
+    def _vectors_of_field(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
+        """Return the vectors of a field's values; a document that had the same values lends its own."""
         there = self._now.find([document.id for document in chunk])
-        values = [_values_of(document, field.name) for document in chunk]
-        firsts = np.cumsum([0, *map(len, values)])
-        found, missing = np.empty((int(firsts[-1]), field.info.size), np.float32), list[tuple[int, int]]()
-        for row, document in enumerate(chunk):
+        values, lenders = [_values_of(document, field.name) for document in chunk], dict[int, Place]()
+        for number, document in enumerate(chunk):
             place = there.get(document.id)
-            if (
-                place is None
-                or _values_of(self._now.at(place), field.name) != values[row]
-                or not _copied(
-                    found[firsts[row] : firsts[row + 1]],
-                    [(0, 0)] * len(values[row]),
-                    self._now.parts[place.part].segment,
-                    place.row,
-                    field.name,
-                )
-            ):
-                missing += [(row, number) for number in range(len(values[row]))]
+            if place is not None and _values_of(self._now.at(place), field.name) == values[number]:
+                lenders[number] = place
         are_files = any(one.name == field.name for one in self._info.schema.files)
-        at_once = _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
-        for start in checked(range(0, len(missing), at_once)):
-            some = missing[start : start + at_once]
-            given = [self._files.read(values[row][n]) if are_files else values[row][n] for row, n in some]
-            made = self._tower(field.name).vectors(given)
-            found[[firsts[row] + n for row, n in some]] = checked_vectors(
-                made, [chunk[row].id for row, _ in some], field.info
-            )
-        rows = np.repeat(np.arange(len(chunk)), np.diff(firsts))
-        passages = None
-        if len(rows) != len(chunk) or (np.diff(firsts) != 1).any():
-            passages = np.column_stack([rows, np.zeros((len(rows), 2))]).astype(np.int32)
-        return FieldVectors(len(chunk), StoredVectors.of(found, field.info.dtype), passages)
 
-    def _vectors(self, chunk: Sequence[Document], spans: Sequence[Spans]) -> Vectors:
+        def inputs(number: int) -> list[Unchecked]:
+            return [self._files.read(one) for one in values[number]] if are_files else values[number]
+
+        spans = [[(0, 0)] * len(own) for own in values]
+        tower = self._tower
+        most = _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
+        return self._made(field, chunk, spans, lenders, inputs, lambda given: tower(field.name).vectors(given), most)
+
+    def _vectors_of_texts(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
         """Return the vectors of documents' passages; an equal document, or the one replaced, lends its own."""
-        assert self._info.vectors is not None
-        schema = self._info.schema
+        schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Place]()
         texts = [schema.identity(document) for document in chunk]
-        firsts = np.cumsum([0, *map(len, spans)])
-        found = np.empty((int(firsts[-1]), self._info.vectors.size), np.float32)
-        there, missing = self._now.find_texts(texts), []
-        same_id = self._now.find([document.id for document in chunk])
+        there, same_id = self._now.find_texts(texts), self._now.find([document.id for document in chunk])
         for number, (text, document) in enumerate(zip(texts, chunk)):
             place = there.get(text, same_id.get(document.id))
-            if place is not None and schema.passage(self._now.at(place)) != schema.passage(document):
-                place = None  # other fields may change; what the tower reads may not
-            own = found[firsts[number] : firsts[number + 1]]
-            if place is None or not _copied(own, spans[number], self._now.parts[place.part].segment, place.row):
+            # Other fields may change; what the tower reads may not.
+            if place is not None and schema.passage(self._now.at(place)) == schema.passage(document):
+                lenders[number] = place
+
+        def inputs(number: int) -> list[Unchecked]:
+            return [schema.passage(chunk[number], chunk[number].text[slice(*span)]) for span in spans[number]]
+
+        return self._made(field, chunk, spans, lenders, inputs, self._vectors_of, AT_ONCE)
+
+    def _made(
+        self,
+        field: VectorField,
+        chunk: Sequence[Document],
+        spans: Sequence[Spans],
+        lenders: Mapping[int, Place],
+        inputs: Callable[[int], list[Unchecked]],
+        vectors_of: Callable[[list[Unchecked]], Vectors],
+        most: int,
+    ) -> FieldVectors:
+        """Return the vectors of documents in a field.
+
+        spans: of each document's vectors, their parts of the text
+        lenders: of documents by their numbers, those whose vectors they may take
+        inputs: returns the tower's inputs of a document by its number, one for each vector
+        most: inputs that the tower is given at once
+        """
+        name, firsts = field.name, np.cumsum([0, *map(len, spans)])
+        found, missing = np.empty((int(firsts[-1]), field.info.size), np.float32), list[int]()
+        for number in np.flatnonzero(np.diff(firsts)).tolist():
+            place, own = lenders.get(number), found[firsts[number] : firsts[number + 1]]
+            lender = None if place is None else self._now.parts[place.part].segment
+            if place is None or lender is None or not _copied(own, spans[number], lender, place.row, name):
                 missing.append(number)
         if self._unfinished is not None:
-            missing = self._unfinished.fill(found, spans, texts, missing)
+            texts = [self._info.schema.identity(document) for document in chunk]
+            missing = self._unfinished.fill(found, spans, texts, missing, name)
         start, unkept, kept_at = 0, 0, time.monotonic()
         while start < len(missing):
+            check()
             began, stop, count = time.monotonic(), start, 0
-            while stop < len(missing) and (stop == start or count + len(spans[missing[stop]]) <= self._at_once):
+            at_once = min(most, self._at_once.get(name, _FIRST_PIECE))
+            while stop < len(missing) and (stop == start or count + len(spans[missing[stop]]) <= at_once):
                 count, stop = count + len(spans[missing[stop]]), stop + 1
             some = missing[start:stop]
-            read = [(n, schema.passage(chunk[n], chunk[n].text[slice(*span)])) for n in some for span in spans[n]]
             made = checked_vectors(
-                self._vectors_of([text for _, text in read]),
-                [chunk[number].id for number, _ in read],
-                self._info.vectors,
+                vectors_of([one for number in some for one in inputs(number)]),
+                [chunk[number].id for number in some for _ in spans[number]],
+                field.info,
             )
             found[np.concatenate([np.arange(firsts[number], firsts[number + 1]) for number in some])] = made
             start, now = stop, time.monotonic()
-            self._at_once = max(1, min(int(count * _PIECE_SECONDS / max(now - began, 1e-3)), AT_ONCE))
+            self._at_once[name] = max(1, min(int(count * _PIECE_SECONDS / max(now - began, 1e-3)), most))
             if self._unfinished is not None and now - kept_at >= _KEPT_SECONDS and start < len(missing):
                 done = missing[unkept:start]
-                folder = self._new_segment(self._folders[0])
                 vectors = np.concatenate([found[firsts[number] : firsts[number + 1]] for number in done])
-                cut_to = passages_of([spans[number] for number in done])
-                stored = StoredVectors.of(vectors, self._info.vectors.dtype)
-                contents = SegmentData(
-                    [chunk[number] for number in done], {VECTORS: FieldVectors(len(done), stored, cut_to)}, None
-                )
+                kept = _field_vectors(vectors, [spans[number] for number in done], field.info)
+                folder, schema = self._new_segment(self._folders[0]), self._info.schema
+                contents = SegmentData([chunk[number] for number in done], {name: kept}, None)
                 write_segment(folder, contents, schema=schema)
                 self._unfinished.keep(Segment(folder, schema))
                 unkept, kept_at = start, now
-        return found
+        return _field_vectors(found, spans, field.info)
 
 
 class Cutter:
@@ -391,16 +396,18 @@ class Cutter:
         return cut(document.text, ends, most, min(overlap, most // 2), counted)
 
 
-def passages_of(spans: Sequence[Spans]) -> Optional[Passages]:
-    """Return the passages of documents as a segment holds them; None where each has one."""
-    if all(len(own) == 1 for own in spans):
-        return None
-    return np.array([(row, *span) for row, own in enumerate(spans) for span in _stored(own)], np.int32)
+def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) -> FieldVectors:
+    """Return the vectors of documents, by the parts of each one's text, as a segment holds them."""
+    passages: Optional[Passages] = None
+    if any(len(own) != 1 for own in spans):
+        rows = [(row, *span) for row, own in enumerate(spans) for span in _stored(own)]
+        passages = np.array(rows, np.int32).reshape(-1, 3)
+    return FieldVectors(len(spans), StoredVectors.of(vectors, info.dtype), passages)
 
 
 def _stored(spans: Spans) -> Spans:
     """Return the passages of a text as a segment holds them."""
-    return spans if len(spans) > 1 else [(0, 0)]
+    return spans if len(spans) != 1 else [(0, 0)]
 
 
 def _values_of(document: Document, field: str) -> list[Unchecked]:
@@ -409,7 +416,7 @@ def _values_of(document: Document, field: str) -> list[Unchecked]:
     return [one for one in (value if isinstance(value, list) else [value]) if one]
 
 
-def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str = VECTORS) -> bool:
+def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str) -> bool:
     """Set the vectors of a document's passages, in a field, to those that a segment has; return False without them."""
     own = segment.vectors.get(field)
     if own is None:
@@ -450,15 +457,17 @@ class Unfinished:
         with new_file(inside(index, UNFINISHED)) as stream:
             json.dump([one.name for one in self.segments if one.folder.parent == index], stream)
 
-    def fill(self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int]) -> list[int]:
-        """Set the vectors, of `spans` of all texts, of missing texts that are here; return which are still missing."""
+    def fill(
+        self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int], field: str
+    ) -> list[int]:
+        """Set a field's vectors, of `spans` of all texts, of missing texts that are here; return which are missing."""
         own, wanted = np.split(vectors, np.cumsum([*map(len, spans)])[:-1]), dict[str, list[int]]()
         for number in missing:
             wanted.setdefault(texts[number], []).append(number)
         names, hashes, done = [*wanted], text_hashes(wanted), set[int]()
         for segment in self.segments:
             for place, row in segment.rows_of_texts(names, hashes):
-                done.update(n for n in wanted[names[place]] if _copied(own[n], spans[n], segment, row))
+                done.update(n for n in wanted[names[place]] if _copied(own[n], spans[n], segment, row, field))
         return [number for number in missing if number not in done]
 
     def forget(self) -> None:

@@ -12,15 +12,17 @@ import os
 import shutil
 import signal
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.contents import StagedFiles
 from paddle_ranker.retrieval.index_folder import IndexFolder
@@ -30,6 +32,7 @@ from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.writer import CollectionWriter
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.process.worker import make_app
+from tests.extensions.own_content import SoundTower
 from tests.serving.test_search import Site
 
 pytestmark = [pytest.mark.parity, pytest.mark.server]
@@ -106,6 +109,36 @@ def test_a_kind_of_content_is_built_searched_and_checked(folder: Path, capsys: p
     (folder / "contents" / name_of(tone(600.0))).write_bytes(b"another")
     with pytest.raises(CheckpointError, match="not as it was written"):
         Collection.open(folder).snapshot().verify()
+
+
+def test_a_killed_build_keeps_the_vectors_of_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoding is slow: all is one chunk, and not half of it is done."""
+    monkeypatch.setattr("paddle_ranker.retrieval.adding._FIRST_PIECE", 10)
+    clock, encoded, vectors = 0.0, 0, SoundTower.vectors
+    monkeypatch.setattr("paddle_ranker.retrieval.adding.time.monotonic", lambda: clock)
+
+    def slowly(tower: SoundTower, sounds: Sequence[bytes]) -> Vectors:
+        nonlocal clock, encoded
+        clock, encoded = clock + len(sounds), encoded + len(sounds)  # a sound a second
+        if encoded == 60:
+            raise KeyboardInterrupt
+        return vectors(tower, sounds)
+
+    monkeypatch.setattr(SoundTower, "vectors", slowly)
+    documents = [Document(f"d{n}", f"text {n}", {"sound": tone(300.0 + 20 * n)}) for n in range(100)]
+    with Collection.open(folder, write=True) as collection, pytest.raises(KeyboardInterrupt):
+        collection.writer.add(documents)
+    with Collection.open(folder, write=True) as collection:
+        assert collection.writer.add(documents).new == 100 and encoded <= 60 + 100 - 40
+        for n in (3, 45, 99):
+            (hits,) = collection.snapshot().search("sound", vectors(tower_of(folder), [tone(300.0 + 20 * n)]), 100)
+            scores = dict(zip(hits.ids, hits.scores))
+            assert scores[f"d{n}"] == pytest.approx(1.0, abs=1e-6) == max(scores.values())
+        assert not (folder / "unfinished.json").exists()
+
+
+def tower_of(folder: Path) -> SoundTower:
+    return SoundTower.open(folder.parent / "tower", LoadOptions(), 1)
 
 
 def test_shards_find_the_files_of_each_folder(folder: Path, tmp_path: Path) -> None:

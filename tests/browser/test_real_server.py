@@ -259,3 +259,11 @@ def test_an_index_of_words_alone_is_searched_by_words(open_page: OpenPage, brows
         page.wait_for_selector("#nothing:visible")
         assert page.locator(".column").count() == 0
         assert page.inner_text("#notice") == ""  # no order of nothing
+
+
+def test_the_docs_describe_a_search_and_try_it(open_page: OpenPage, site: RealSite) -> None:
+    page = open_page(f"{site.address}/docs")
+    page.get_by_text("Search the index").nth(1).click()
+    with page.expect_response(f"{site.address}/v1/search") as response:
+        page.get_by_role("button", name="EXECUTE").first.click()
+    assert response.value.status == 200 and response.value.json()["hits"]

@@ -26,7 +26,7 @@ PATHS = page.PAGE_PATHS
 
 
 def get(path: str, method: str = "GET", app: Optional[Any] = None, **headers: str) -> httpx.Response:
-    return asyncio.run(ask_app(app or Router(page.routes()), method, path, **headers))
+    return asyncio.run(ask_app(app or Router([*page.routes(), *page.docs_routes()]), method, path, **headers))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,8 @@ def get(path: str, method: str = "GET", app: Optional[Any] = None, **headers: st
         ("/page/search.js", "search.js", "text/javascript"),
         ("/page/judge.js", "judge.js", "text/javascript"),
         ("/page/icon.svg", "icon.svg", "image/svg+xml"),
+        ("/docs", "docs.html", "text/html"),
+        ("/docs/openapi-explorer.js", "openapi-explorer.js", "text/javascript"),
     ],
 )
 def test_a_file_is_sent_once_to_each_browser(path: str, name: str, kind: str) -> None:
@@ -55,7 +57,8 @@ def test_a_file_is_sent_once_to_each_browser(path: str, name: str, kind: str) ->
 
 
 def test_every_file_has_a_path_and_no_other_has() -> None:
-    sent = {"search.html" if path == "/" else "judge.html" if path == "/judge" else Path(path).name for path in PATHS}
+    pages = {"/": "search.html", "/judge": "judge.html", "/docs": "docs.html"}
+    sent = {pages.get(path, Path(path).name) for path in PATHS}
     assert sent == {path.name for path in FOLDER.iterdir() if path.suffix not in (".py", "")}
     for path in ("/page/", "/page/../page.py", "/page/search.html", "/judge/x"):
         assert get(path).status_code == 404
@@ -67,7 +70,9 @@ def test_files_need_no_key_and_other_requests_at_their_paths_do() -> None:
         return Response(b"[]")
 
     app = Middleware(
-        Router([*page.routes(), Route("/", embed, methods=["POST"])]), Metrics(), ServeConfig(api_key="secret")
+        Router([*page.routes(), *page.docs_routes(), Route("/", embed, methods=["POST"])]),
+        Metrics(),
+        ServeConfig(api_key="secret"),
     )
     assert {get(path, app=app).status_code for path in PATHS} == {200}
     assert (get("/", "POST", app=app).status_code, get("/v1/search", app=app).status_code) == (401, 401)

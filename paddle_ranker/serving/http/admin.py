@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Awaitable, Sequence
@@ -11,7 +10,7 @@ from functools import cached_property
 from typing import Any, Callable, Optional
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
@@ -21,12 +20,11 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.core.slots import ServedModel, Slots
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
-from paddle_ranker.serving.http.openapi import MODELS_PATH, STYLE_DIGEST, docs_page, openapi
-from paddle_ranker.serving.http.page import HEADERS
+from paddle_ranker.serving.http.openapi import MODELS_PATH, openapi
+from paddle_ranker.serving.http.page import docs_routes
 from paddle_ranker.version import __version__
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_SERVER = "\0"  # in the page, in place of the server's address
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -76,7 +74,7 @@ class AdminRoutes:
             Route("/info", self.info),
             Route(MODELS_PATH, self.models),
             Route("/openapi.json", self.openapi),
-            Route("/docs", self.docs),
+            *docs_routes(),
             Route("/admin/reload", self.reload, methods=["POST"]),
         ]
 
@@ -109,25 +107,16 @@ class AdminRoutes:
         return _json({"object": "list", "data": data})
 
     async def openapi(self, request: Request) -> Response:
-        return Response(self._written[0], headers={"content-type": "application/json"})
-
-    async def docs(self, request: Request) -> Response:
-        page = self._written[1].replace(_SERVER, html.escape(address_of(request)))
-        policy = f"{HEADERS['content-security-policy']}; style-src '{STYLE_DIGEST}'"
-        return HTMLResponse(page, headers={**HEADERS, "content-security-policy": policy})
+        content = self._description.replace(b"SERVER", address_of(request).encode())
+        return Response(content, headers={"content-type": "application/json"})
 
     @cached_property
-    def _written(self) -> tuple[bytes, str]:
-        """The OpenAPI description and its page; made once, because they need no key."""
+    def _description(self) -> bytes:
+        """The OpenAPI description; made once, because it needs no key."""
         endpoints = [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
-        description = openapi(self._described)
         key = f'curl -H "X-API-Key: ${API_KEY_VARIABLE}" ' if self._config.api_key else "curl "
-        examples = [
-            endpoint.example.replace("SERVER", _SERVER).replace("curl ", key, 1)
-            for endpoint in endpoints
-            if endpoint.example
-        ]
-        return _encoded(description), docs_page(description, examples)
+        examples = [endpoint.example.replace("curl ", key, 1) for endpoint in endpoints if endpoint.example]
+        return _encoded(openapi(self._described, examples))
 
     async def reload(self, request: Request) -> Response:
         """Reload the models; refused on a server without an API key."""

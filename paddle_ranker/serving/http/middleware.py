@@ -33,7 +33,7 @@ from paddle_ranker.serving.http.page import PAGE_PATHS, is_page
 
 _ID_HEADER, _CACHING = b"x-request-id", (b"cache-control", b"no-store")
 _SINGLE = (b"host", b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"origin", b"sec-fetch-site")
-OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
+OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
 _SLICE = 64 * 1024  # bytes of an answer that are sent at a time

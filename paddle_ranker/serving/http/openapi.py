@@ -1,12 +1,10 @@
-"""The server's OpenAPI description, made from pydantic models, and an HTML page that shows it without other sites."""
+"""The server's OpenAPI description, made from pydantic models."""
 
 from __future__ import annotations
 
-import base64
-import html
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from hashlib import sha256
 from typing import Annotated, Any, Optional
 
 from pydantic import BaseModel, Field, TypeAdapter
@@ -56,12 +54,8 @@ _HEADERS = [
         ("X-Request-Timeout-Ms", "milliseconds after which nobody waits for the answer"),
     )
 ]
-_STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
-    "pre{background:#f4f4f4;padding:1em;overflow:auto}summary{cursor:pointer}"
-)
-STYLE_DIGEST = "sha256-" + base64.b64encode(sha256(_STYLE.encode()).digest()).decode()  # for the page's content policy
 MODELS_PATH = "/v1/models"
+_COMMAND = re.compile(r"SERVER(\S+) .*-d '(.*)'")  # of an example: path and body
 _ADMIN = {
     "/live": "Whether the process answers",
     "/ready": "Whether all models are loaded and warmed up: 200, or 503",
@@ -138,8 +132,12 @@ class DescribedRoute(Route):
         self.also, self.parameters, self.forms = also, parameters, forms or {}
 
 
-def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
-    """Return the server's description, JSON-ready: the routes that describe themselves, and the admin routes."""
+def openapi(routes: Iterable[BaseRoute], examples: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the server's description, JSON-ready: the routes that describe themselves, and the admin routes.
+
+    `examples` are commands, which the description begins with: `curl SERVER/v1/search -d '{"query": "…"}'`.
+    """
+    bodies = {path: json.loads(body) for path, body in _COMMAND.findall("\n".join(examples))}
     schemas: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
 
@@ -154,10 +152,16 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     for route in routes:
         if not isinstance(route, DescribedRoute):
             continue
-        shown: dict[str, Any] = {"summary": route.summary, "parameters": [*_HEADERS, *route.parameters]}
+        shown: dict[str, Any] = {
+            "tags": ["Requests"],
+            "summary": route.summary,
+            "parameters": [*_HEADERS, *route.parameters],
+        }
         if route.takes:
             forms = {content_type: {"schema": refer(form)} for content_type, form in route.forms.items()}
             shown["requestBody"] = {"required": True, "content": {**_content(refer(*route.takes)), **forms}}
+            if route.path_format in bodies:
+                shown["requestBody"]["content"]["application/json"]["example"] = bodies[route.path_format]
         refusals = {**_WHEN, **{kind: _ALSO[kind] for kind in route.also}}
         shown["responses"] = {
             "200": {
@@ -168,12 +172,18 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
         }
         paths.setdefault(route.path_format, {})[route.method] = shown
     for path, text in _ADMIN.items():
-        paths[path] = {"get": {"summary": text, "responses": {"200": {"description": "OK"}}}}
+        paths[path] = {"get": {"tags": ["Operation"], "summary": text, "responses": {"200": {"description": "OK"}}}}
     reload = {"200": {"description": "Done"}, "202": {"description": "Begun, in every worker"}}
-    paths["/admin/reload"] = {"post": {"summary": "Load the models' folders anew", "responses": reload}}
+    paths["/admin/reload"] = {
+        "post": {"tags": ["Operation"], "summary": "Load the models' folders anew", "responses": reload}
+    }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "paddle_ranker", "version": __version__},
+        "info": {
+            "title": "paddle_ranker",
+            "version": __version__,
+            "description": "\n\n".join(f"```bash\n{example}\n```" for example in examples),
+        },
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -188,26 +198,3 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 def _content(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
-
-
-def docs_page(description: dict[str, Any], examples: Iterable[str]) -> str:
-    """Return an HTML page of `description`, which `openapi` returned, with example commands."""
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>paddle_ranker</title>",
-        f"<style>{_STYLE}</style>",
-        f"<h1>paddle_ranker {html.escape(__version__)}</h1>",
-        "<p>The same as <a href=openapi.json>OpenAPI</a>.</p>",
-    ]
-    for example in examples:
-        parts.append(f"<p>For example:</p><pre>{html.escape(example)}</pre>")
-    for path, methods in description["paths"].items():
-        for method, operation in methods.items():
-            title = f"<code>{method.upper()} {html.escape(path)}</code> {html.escape(operation['summary'])}"
-            parts.append(f"<details><summary>{title}</summary><pre>{_shown(operation)}</pre></details>")
-    for name, schema in description["components"]["schemas"].items():
-        parts.append(f"<details><summary>{html.escape(name)}</summary><pre>{_shown(schema)}</pre></details>")
-    return "\n".join(parts)
-
-
-def _shown(value: object) -> str:
-    return html.escape(json.dumps(value, ensure_ascii=False, indent=2))

@@ -1,4 +1,4 @@
-"""Routes of the search page and of `/judge`: files of the package, with a content policy, and an ETag for caches."""
+"""Routes of the search page, of `/judge` and of `/docs`: files with a content policy, and an ETag for caches."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _FILES = {
     "/page/suggest.js": "suggest.js",
     "/page/icon.svg": "icon.svg",
 }
+_DOCS = {"/docs": "docs.html", "/docs/openapi-explorer.js": "openapi-explorer.js"}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
     # Scripts and styles come from this server alone, never from the HTML file itself; no other site may frame the page.
@@ -34,8 +35,14 @@ HEADERS = {
     "referrer-policy": "no-referrer",  # addresses hold queries
     "cache-control": "no-cache",  # ask each time whether it is still so: an update of the package shows at once
 }
+# openapi-explorer sets colours and sizes in `style`, and has pictures in its code. /docs is the same for everybody.
+_DOCS_HEADERS = {
+    **HEADERS,
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+}
 # The paths with the name of their requests in the log and the metrics.
-PAGE_PATHS: Mapping[str, str] = dict.fromkeys(_FILES, "page")
+PAGE_PATHS: Mapping[str, str] = dict.fromkeys([*_FILES, *_DOCS], "page")
 
 
 def is_page(scope: Scope) -> bool:
@@ -47,16 +54,27 @@ def is_page(scope: Scope) -> bool:
 
 
 def routes() -> list[BaseRoute]:
-    """Return the routes; the files are read now, once."""
+    """Return the routes of the search page and of `/judge`; the files are read now, once."""
+    return _routes_of(_FILES, HEADERS)
+
+
+def docs_routes() -> list[BaseRoute]:
+    """Return the routes of `/docs`, which shows the server's OpenAPI description and sends requests."""
+    return _routes_of(_DOCS, _DOCS_HEADERS)
+
+
+def _routes_of(names: Mapping[str, str], headers: Mapping[str, str]) -> list[BaseRoute]:
     folder = files("paddle_ranker.serving.page")
-    return [Route(path, _file_handler(name, folder.joinpath(name).read_bytes())) for path, name in _FILES.items()]
+    return [
+        Route(path, _file_handler(name, folder.joinpath(name).read_bytes(), headers)) for path, name in names.items()
+    ]
 
 
-def _file_handler(name: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:
+def _file_handler(name: str, content: bytes, policy: Mapping[str, str]) -> Callable[[Request], Awaitable[Response]]:
     """Return a handler that answers with this file, or with 304 if the caller has it."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     suffix = name[name.rindex(".") :]
-    headers = {**HEADERS, "etag": etag}
+    headers = {**policy, "etag": etag}
     with_type = {**headers, "content-type": f"{_TYPES[suffix]}; charset=utf-8"}
 
     async def answer(request: Request) -> Response:

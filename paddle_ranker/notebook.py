@@ -171,15 +171,16 @@ class Index:
         self._collection.close()
 
     @overload
-    def search(self, query: str, **options: Any) -> ResultList: ...
+    def search(self, query: str = "", **options: Any) -> ResultList: ...
 
     @overload
     def search(self, query: Sequence[str], **options: Any) -> list[ResultList]: ...
 
     def search(  # type: ignore[misc]  # the overloads leave the options to this signature
         self,
-        query: Union[str, Sequence[str]],
+        query: Union[str, Sequence[str]] = "",
         *,
+        like: Union[str, Path, bytes, None] = None,
         top_k: int = TOP_K,
         offset: int = 0,
         where: Where = None,
@@ -196,6 +197,7 @@ class Index:
         """Search for a query, or for several in shared batches; return `ResultList`, or a list of them.
 
         Args:
+            like: what documents should be like, with or without a query: a document's id, or a file (`Path` or bytes).
             top_k, offset: how many results, and how many of the first are left out.
             where: conditions on fields: "price<50 and brand=Acme", or {"price": {"lt": 50}, "brand": "Acme"}.
             by: names of searchers, such as "words"; none: all.
@@ -212,7 +214,7 @@ class Index:
         queries = [query] if isinstance(query, str) else list(query)
         searcher = self._searcher(by, depth, ranker, rank_top, fusion, literal)
         facets, sort = ((one,) if isinstance(one, str) else one for one in (facets, sort))
-        found = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort)
+        found = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
         hits = [ResultList(one, one.results()[offset:], one.facets(facets) if facets else {}) for one in found]
         return hits[0] if isinstance(query, str) else hits
 

@@ -2,6 +2,7 @@
 
 paddle-ranker search --index index "query"
 paddle-ranker search --index index "query" --ranker checkpoint/best --explain --where "year>=2020"
+paddle-ranker search --index pictures --like photo.jpg
 paddle-ranker search --index index --input queries.tsv --output run.trec --top_k 100
 """
 
@@ -98,9 +99,12 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
 
 @dataclass(frozen=True)
 class SearchOptions(SearchingOptions):
-    query: Optional[str] = option(None, help="what to search for; or give --input", positional=True)
+    query: Optional[str] = option(None, help="what to search for; or give --input or --like", positional=True)
     input_file: Optional[str] = option(
         None, help="queries: a text a line, or id and text, tab-separated or JSON lines", name="input", files=True
+    )
+    like: Optional[str] = option(
+        None, help="search for documents like this file, such as a picture, with or without a query"
     )
     output_file: Optional[str] = option(None, help="file to write (default: standard output)", name="output")
     top_k: Optional[int] = option(
@@ -120,8 +124,10 @@ class SearchOptions(SearchingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.query is None) == (self.input_file is None):
-            raise UsageError("say what to search for: a query, or --input FILE; one of both")
+        if self.like is not None and self.input_file is not None:
+            raise UsageError("--like is searched with one query: leave out --input")
+        if self.like is None and (self.query is None) == (self.input_file is None):
+            raise UsageError("say what to search for: a query, --like FILE, or --input FILE")
         if self.query is not None and not self.query.strip():
             raise UsageError("QUERY is empty: say what to search for")
 
@@ -209,11 +215,12 @@ def search(options: SearchOptions) -> None:
     where = filter_of(options.where)
     if where is not None:
         note(how_filtered(searcher.collection, where, options.where or ""))
+    like = None if options.like is None else Path(options.like)
     top_k = options.top_k or (_SHOWN if options.form == "text" else _LISTED)
 
     def lines() -> Iterator[str]:
         for part in chunks(Progress(queries.items(), desc="search", unit="query"), _QUERIES):
-            found = searcher.run([text for _, text in part], top_k, where, group_by=options.group_by)
+            found = searcher.run([text for _, text in part], top_k, where, group_by=options.group_by, like=like)
             for (id, query), one in zip(part, found):
                 if one.query.read is not None:
                     note(f"{quoted(query)}: has {len(query):,} characters; the first {one.query.read:,} are read")
@@ -250,8 +257,8 @@ def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterat
                 "try other words",
                 *(f"leave out --{name}" for name in ("where", "literal") if getattr(options, name)),
             ]
-            what = "a word of " if found.searchers == (WORDS,) else ""
-            note(f"no document has {what}{quoted(query)}{' and meets --where' * bool(options.where)}: {listed(advice)}")
+            what = ("a word of " if found.searchers == (WORDS,) else "") + quoted(query) if query else "such a vector"
+            note(f"no document has {what}{' and meets --where' * bool(options.where)}: {listed(advice)}")
         for place, result in enumerate(results, start=1):
             shown = result.score if result.probability is None else result.probability
             title = "" if result.title is None else f"{result.title} | "

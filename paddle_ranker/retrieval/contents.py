@@ -24,7 +24,7 @@ from typing import IO, Optional, TypeVar, Union
 
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.indexes import Document, Like, LikeError
 from paddle_ranker.retrieval.schema import CONTENTS, Field, Schema, is_file_name
 from paddle_ranker.storage.atomic import link_or_copy, locked, sync
 from paddle_ranker.storage.untrusted import inside, read_file
@@ -211,6 +211,28 @@ def bytes_of(url: str) -> bytes:
         return base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise ValueError(f"damaged base64: {error}") from error
+
+
+def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
+    """Return the example that documents should be like: the id of a document, or a file, as its path or its bytes.
+
+    Raises `LikeError` for a file that no field of the schema takes.
+    """
+    if isinstance(example, str):
+        return Like(example)
+    try:
+        data = read_file(example, _MOST_BYTES) if isinstance(example, Path) else example
+        kinds, problems = list(dict.fromkeys(one.type for one in schema.files)), list[str]()
+        for kind in kinds:
+            try:
+                CONTENTS[kind].suffix_of(data)
+                return Like(kind=kind, data=data)
+            except ValueError as error:
+                problems.append(f"expected {CONTENTS[kind].what} ({brief(str(error))})")
+    except (OSError, CheckpointError) as error:
+        problems = [f"it cannot be read ({brief(str(error))})"]
+    shown = str(example) if isinstance(example, Path) else "the file"
+    raise LikeError(f"like: {shown}: {' or '.join(problems) or 'no field of the index has files; give an id'}")
 
 
 def with_paths(rows: Iterable[DocumentRow], schema: Schema, folder: Path) -> Iterator[DocumentRow]:

@@ -50,6 +50,32 @@ class Hits(NamedTuple):
     passages: Optional[list[Optional[tuple[int, int]]]] = None
     titles: Optional[Floats] = None
 
+    def without(self, id: str) -> Hits:
+        """Return the other hits than a document."""
+        if id not in self.ids:
+            return self
+        kept = [place for place, one in enumerate(self.ids) if one != id]
+        passages = None if self.passages is None else [self.passages[place] for place in kept]
+        titles = None if self.titles is None else self.titles[kept]
+        return Hits([self.ids[place] for place in kept], self.scores[kept], passages, titles)
+
+
+class LikeError(UsageError):
+    """No search is possible by what documents should be like."""
+
+
+class Like(NamedTuple):
+    """An example in place of words: a document of the index, or a file, that documents should be like.
+
+    id: of the document; "" for a file
+    kind: the type of the fields that have such files, a name in `CONTENTS`
+    data: the bytes of the file
+    """
+
+    id: str = ""
+    kind: str = ""
+    data: bytes = b""
+
 
 class CandidateIndex(Protocol):
     """A collection of documents that can be searched."""

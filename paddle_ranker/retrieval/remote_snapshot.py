@@ -18,7 +18,7 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, UsageError, refuse_text
 from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.indexes import Document, Hits, Like
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.remote_calls import MergedFacts, ShardCalls
@@ -82,6 +82,15 @@ class RemoteSnapshot:
     def tower(self, field: str) -> FieldTower:
         """Return the tower of a vector field, which runs where a shard is: each call asks another one."""
         return _RemoteTower(self._calls, field)
+
+    def like_vectors(self, field: str, like: Like) -> Vectors:
+        """Return the vector of an example: of a file by any shard, of a document by the one that has it."""
+        if like.kind:
+            found: Vectors = self._calls.any("like_vectors", field, tuple(like))
+            return found
+        each = self._ask("like_vectors", field, tuple(like))
+        vectors: Vectors = np.concatenate([*each.values()])[:1]
+        return vectors
 
     def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]:
         """Begin to search each shard; return a function that merges: equal scores in the order of the shards."""

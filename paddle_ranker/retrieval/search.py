@@ -37,9 +37,10 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.contents import like_of
 from paddle_ranker.retrieval.filters import Filter, no_field
 from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, parse_fusion
-from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.indexes import Document, Hits, Like, LikeError
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
@@ -243,6 +244,8 @@ class Search:
         searchers: their names.
         settings: how it is searched; `rank_top` 0: nothing is ranked.
         listing: which documents are shown.
+        like: an example, whose vectors are searched for in the fields that have such; without words, in these alone. A
+            document of the index is no result of a search for documents like it.
 
     Attributes: `query`, as it was parsed; `text`, its words. Of stages that are done: `candidates`; `whole`, ids of
     documents that `to_rank` read whole, by the number of the text; `fused`, the candidates' scores by place; `order`,
@@ -261,6 +264,7 @@ class Search:
         searchers: Sequence[str],
         settings: SearchSettings,
         listing: Listing = _WHOLE_LIST,
+        like: Optional[Like] = None,
     ):
         refuse_text(searchers, "searchers")
         if isinstance(text, str):
@@ -271,6 +275,7 @@ class Search:
         self.min_probability, self.sort = listing.min_probability, listing.sort
         self.group_by, self.group_size = listing.group_by, listing.group_size
         self.fusion = fitting(settings.fusion, searchers)
+        self.like, self.like_vectors = like, dict[str, Vectors]()
         self.logits: dict[int, float] = {}
         self.added: dict[str, dict[int, float]] = {}  # to the logit of each document that is ranked, by signal
         self.probabilities: dict[int, float] = {}
@@ -293,7 +298,12 @@ class Search:
     def wants_ranking(self) -> bool:
         """Whether the ranker orders the first documents: the next page of a list that was not ranked is not either."""
         is_ranked = not isinstance(self.after, Position) or self.after.is_ranked
-        return bool(self.settings.rank_top and self.order and is_ranked and not self.sort)
+        return bool(self.settings.rank_top and self.order and is_ranked and not self.sort and self.has_words)
+
+    @property
+    def has_words(self) -> bool:
+        """Whether there is a query beside `like`."""
+        return self.like is None or bool(self.query.text.strip() or self.query.phrases or self.query.excluded)
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]:
@@ -332,6 +342,23 @@ class Search:
         """The query as towers and rankers read it: with the corrections that are clear."""
         return self.words.text
 
+    def read_like(self) -> None:
+        """Make the vectors of `like`, `[1, size]` by vector field; raises `LikeError` if no searcher has any."""
+        if self.like is None:
+            return
+        if self.like.id and self.collection.missing([self.like.id]):
+            raise LikeError(f"like: there is no document {quoted(self.like.id)}")
+        fields = [name for name in self.searchers if name in self.collection.info.vector_fields]
+        made = {name: self.collection.like_vectors(name, self.like) for name in fields}
+        self.like_vectors = {name: vectors for name, vectors in made.items() if len(vectors)}
+        if not self.like_vectors:
+            what = f"document {quoted(self.like.id)}" if self.like.id else f"a {self.like.kind}"
+            problem = f"{what} has no vector in any of {listed(self.searchers)}, which are searched"
+            raise LikeError(f"like: {problem}; build the index with --tower or --field_tower")
+        if not self.has_words:
+            self.searchers = tuple(self.like_vectors)
+            self.fusion = fitting(self.settings.fusion, self.searchers)
+
     def lookup(self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
         """Ask a searcher for documents; return its hits for each query. The arguments are those of `begin_lookup`."""
         return self.begin_lookup(searcher, asked)()
@@ -359,10 +386,13 @@ class Search:
 
     @property
     def _depth(self) -> int:
-        return max(self.settings.depth, self.top_k, self.settings.rank_top)
+        most = max(self.settings.depth, self.top_k, self.settings.rank_top)
+        return most + 1 if self.like is not None and self.like.id else most
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
         """Make one list of the searchers' lists, equal scores by id."""
+        if self.like is not None and self.like.id:
+            hits = {name: one.without(self.like.id) for name, one in hits.items()}
         self.candidates = Candidates.of({name: hits[name] for name in self.searchers}, self.fusion.title)
         self._found = {
             id: span for one in hits.values() for id, span in zip(one.ids, one.passages or ()) if span is not None
@@ -698,6 +728,7 @@ class Searcher(Generic[C]):
         fusion: Union[str, Fusion, None] = None,
         group_by: Optional[str] = None,
         sort: Sequence[str] = (),
+        like: Union[str, Path, bytes, None] = None,
     ) -> list[Result]:
         """Return up to `top_k` documents, best first.
 
@@ -708,8 +739,11 @@ class Searcher(Generic[C]):
             group_by: a field, of whose values only the best candidate each is returned; or "content": the best one of
                 each group of nearly the same texts, which names the others in `Result.similar`.
             sort: fields that order all documents that match, ["-year"] for the highest first, in place of scores.
+            like: what documents should be like: the id of a document, or a file (its `Path` or bytes); the query may
+                be "" then.
         """
-        return self.search_many([require_text(query, "query")], top_k, where, fusion, group_by, sort)[0]
+        query = query if like is not None and query == "" else require_text(query, "query")
+        return self.run([query], top_k, where, fusion, group_by, sort, like)[0].results()
 
     def search_many(
         self,
@@ -732,12 +766,16 @@ class Searcher(Generic[C]):
         fusion: Union[str, Fusion, None] = None,
         group_by: Optional[str] = None,
         sort: Sequence[str] = (),
+        like: Union[str, Path, bytes, None] = None,
     ) -> list[Search]:
         """Search as `search_many` does, and return each finished `Search` with what its stages found."""
         refuse_text(queries, "queries")
         refuse_text(sort, "sort")
         require_count(top_k, "top_k")
-        queries = list_texts(queries, "queries")
+        queries = list(queries) if like is not None else list_texts(queries, "queries")
+        example = None if like is None else like_of(like, self.collection.info.schema)
+        if example is not None and sort:
+            raise UsageError("like: stands beside sort, which scores nothing: leave one out")
         fused = parse_fusion(fusion) if isinstance(fusion, str) else fusion or self.settings.fusion
         if not fused.fields:
             fused = replace(fused, fields=self.settings.fusion.fields)
@@ -751,7 +789,7 @@ class Searcher(Generic[C]):
                 if name not in there:
                     raise UsageError(f"{option}: {no_field(name, there)}")
             listing = Listing(top_k, where=where, group_by=group_by, sort=sort)
-            return [Search(now, one, self.searchers, settings, listing) for one in queries]
+            return [Search(now, one, self.searchers, settings, listing, example) for one in queries]
 
         models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
         return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
@@ -842,6 +880,10 @@ def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], model
 
 def _run(searches: Sequence[Search], models: SearchModels) -> None:
     began, first = time.monotonic(), searches[0]
+    if first.like is not None:
+        with _timed(searches, "encode"), idle():
+            for one in searches:
+                one.read_like()
     with _timed(searches, "read"):
         texts = [one.model_text for one in searches]  # with corrections: a mistyped word has another vector
     if first.sort:
@@ -860,8 +902,11 @@ def _find(searches: Sequence[Search], texts: Sequence[str], models: SearchModels
     """Ask all searchers, and make one list of theirs for each search."""
     first = searches[0]
     fields = first.collection.info.vector_fields
-    vectors = {name: models.begin_vectors(name, texts) for name in first.searchers if name in fields}
+    asks = [name for name in first.searchers if name in fields and name not in first.like_vectors]
+    vectors = {name: models.begin_vectors(name, texts) for name in asks}
     lookups = {name: _begin_lookups(searches, name, None) for name in first.searchers if name not in fields}
+    for name in first.like_vectors:
+        lookups[name] = _begin_lookups(searches, name, np.concatenate([one.like_vectors[name] for one in searches]))
     # Towers in a queue compute vectors meanwhile; shards elsewhere are all asked before one is waited for.
     hits = {} if all(one.done() for one in vectors.values()) else _looked_up(searches, lookups)
     for name, future in vectors.items():

@@ -11,7 +11,7 @@ from paddle_ranker.errors import RankerError, refuse_text
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.indexes import Document, Hits, Like
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
@@ -85,6 +85,8 @@ class Snapshot(Protocol):
     def __len__(self) -> int: ...
 
     def tower(self, field: str) -> FieldTower: ...
+
+    def like_vectors(self, field: str, like: Like) -> Vectors: ...
 
     def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]: ...
 

@@ -35,7 +35,7 @@ from paddle_ranker.retrieval.facets import (
     FieldScale,
 )
 from paddle_ranker.retrieval.filters import FilterError
-from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.indexes import Document, Hits, Like
 from paddle_ranker.retrieval.manifest import MILVUS, IndexInfo, facts_of, info_of
 from paddle_ranker.retrieval.matches import Matches
 from paddle_ranker.retrieval.reading import ParsedQuery
@@ -284,6 +284,13 @@ READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
             one.type == types.get(name) and all(map(is_value, one.values)) for name, one in found.items()
         ),
     ),
+    "like_vectors": Read(
+        lambda seen, field, like: seen.snapshot.like_vectors(field, Like(*like)),
+        Vectors,
+        lambda found, facts, field, like: (
+            found.ndim == 2 and len(found) <= 1 and found.shape[1] == facts.info.vector_fields[field].info.size
+        ),
+    ),
     "query_vectors": Read(
         lambda seen, field, queries: seen.snapshot.tower(field).query_vectors(queries),
         Vectors,
@@ -294,7 +301,8 @@ WRITES: dict[str, Read] = {  # type: ignore[explicit-any]
     "add": Read(lambda writer, documents: writer.add(documents), Added, lambda found, *_: all(map(_is_count, found))),
     "remove": Read(lambda writer, ids: writer.remove(ids), int, lambda found, facts, ids: 0 <= found <= len(ids)),
 }
-MAY_REFUSE = {"search", "query_vectors", *WRITES}  # what was asked; all shards do, for they were built alike
+# What was asked; all shards do, for they were built alike.
+MAY_REFUSE = {"search", "query_vectors", "like_vectors", *WRITES}
 
 
 def _require(found: Unchecked, kind: Unchecked, depth: int = 0) -> None:

@@ -22,7 +22,7 @@ from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Part, Place
 from paddle_ranker.retrieval.index_models import IndexModels
-from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.indexes import Document, Hits, Like
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.matches import FACET_BYTES, Matches
 from paddle_ranker.retrieval.milvus import MilvusSearch
@@ -90,6 +90,24 @@ class LocalSnapshot:
     def tower(self, field: str) -> FieldTower:
         """Return the index's copy of the tower of a vector field, which is opened when it is first needed."""
         return self.models.tower(self.info, field)
+
+    def like_vectors(self, field: str, like: Like) -> Vectors:
+        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if it has none there.
+
+        A document with several vectors there, such as those of its passages, has their mean.
+        """
+        none = np.empty((0, self.info.vector_fields[field].info.size), np.float32)
+        if like.kind:
+            is_taken = field != VECTORS and self.info.schema.field(field).type == like.kind
+            return self.tower(field).vectors([like.data]) if is_taken else none
+        now = self.generation
+        place = now.find([like.id]).get(like.id)
+        own = None if place is None else now.parts[place.part].segment.vectors.get(field)
+        if place is None or own is None or not len(rows := own.rows(place.row)):
+            return none
+        with now.reading():
+            found: Vectors = own.stored.rows(rows).mean(axis=0, keepdims=True, dtype=np.float32)
+        return found
 
     def count(self, where: Filter) -> int:
         """Return how many documents meet a filter."""

@@ -153,7 +153,7 @@ class _Turn:
         """Raise `Abandoned` if the caller has left; wait for the next turn if this one is over and others wait."""
         if self.caller.has_left:
             raise Abandoned
-        if self._turns.is_awaited and time.monotonic() >= self._ends:
+        if self.is_held and self._turns.is_awaited and time.monotonic() >= self._ends:
             self.give()
             self.take()
 
@@ -244,9 +244,9 @@ def reserve(size: int) -> None:
 
 @contextmanager
 def idle() -> Iterator[None]:
-    """Let other work go on while the block waits, for another machine or for a lock."""
+    """Let other work go on while the block waits, for another machine or for a lock; blocks may be nested."""
     turn = _TURN.get()
-    if turn is None:
+    if turn is None or not turn.is_held:
         yield
         return
     turn.give()

@@ -21,6 +21,7 @@ import pytest
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main as index
+from paddle_ranker.commands.search import main as search
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.collection import Collection
@@ -141,6 +142,73 @@ def tower_of(folder: Path) -> SoundTower:
     return SoundTower.open(folder.parent / "tower", LoadOptions(), 1)
 
 
+def test_documents_are_found_by_an_example(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = folder.parent / "example.wav"
+    example.write_bytes(tone(2800.0))
+    site = Site(index=folder)
+    url = "data:audio/wav;base64," + base64.b64encode(example.read_bytes()).decode()
+
+    def by_command(like: Path, *more: str) -> list[str]:
+        assert search(["--index", str(folder), "--format", "json", "--like", str(like), *more]) == 0
+        return [one["id"] for one in json.loads(capsys.readouterr().out)["results"]]
+
+    def by_server(**asked: Any) -> list[str]:
+        hits = site.search(**{"query": "", **asked})["hits"]
+        return [hit["id"] for hit in hits]
+
+    try:
+        with Searcher.open(folder, SearchSettings()) as searcher:
+            # A file is like those with the same energy in the same bands, whatever the words are.
+            found = searcher.search("", 3, like=example)
+            assert [one.id for one in found] == ["both", "high", "middle"] and {*found[0].searchers} == {"sound"}
+            assert found[1].score == pytest.approx(1.0, abs=1e-3)
+            assert searcher.search("", 3, like=example.read_bytes()) == found
+            ids = [one.id for one in found]
+            assert by_command(example, "--top_k", "3") == ids == by_server(like={"sound": url}, top_k=3)
+            assert by_server(like={"sound": url}, top_k=3, explain=True, total=True) == ids
+            first = site.search("", like={"sound": url}, top_k=2, cursor="")
+            assert by_server(like={"sound": url}, top_k=2, cursor=first["cursor"]) == [*ids[2:], "deep"]
+            # A document is not among those like it.
+            ids = [one.id for one in searcher.search("", 3, like="high")]
+            assert ids == ["both", "middle", "deep"] == by_server(like={"id": "high"}, top_k=3)
+            assert site.ask("GET", '/v1/search?like={"id":"high"}&top_k=3').json()["hits"][0]["id"] == "both"
+            # Words and a filter stand beside it.
+            found = searcher.search("100 Hz", 5, like=example)
+            ids = [one.id for one in found]
+            assert {name for one in found for name in one.searchers} == {"words", "sound"}
+            assert {"deep", "high"} <= {*ids[:3]} and by_command(example, "100 Hz", "--top_k", "5") == ids
+            assert by_server(query="100 Hz", like={"sound": url}, top_k=5) == ids
+            assert [one.id for one in searcher.search("", like=example, where="sound!=null")][:2] == ["both", "high"]
+            for like, problem in (
+                ("nothing", "there is no document 'nothing'"),
+                ("silent", "document 'silent' has no vector"),
+                (folder / "index.json", "expected a sound"),
+                (folder / "none", "cannot be read"),
+                (b"", "expected a sound"),
+            ):
+                with pytest.raises(UsageError, match=problem):
+                    searcher.search("", like=like)
+                if isinstance(like, Path):
+                    assert search(["--index", str(folder), "--like", str(like)]) == 2
+                    assert problem in capsys.readouterr().err
+            with pytest.raises(UsageError, match="beside sort"):
+                searcher.search("", like="high", sort=["sound"])
+        for wrong, problem in (
+            ({}, "expected"),
+            ({"id": "high", "sound": url}, "expected"),
+            ({"picture": url}, "expected"),
+            ({"sound": "deep.wav"}, "must be a data: URL"),
+            ({"sound": url[:60]}, "expected a sound"),
+            ({"id": "nothing"}, "there is no document"),
+        ):
+            refused = site.ask("POST", "/v1/search", {"like": wrong})
+            assert refused.status_code == 422 and problem in refused.text, refused.text
+            assert refused.json()["error"].startswith("like")
+        assert site.ask("POST", "/v1/search", {"top_k": 3}).status_code == 422
+    finally:
+        site.close()
+
+
 def test_shards_find_the_files_of_each_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "shrill.wav").write_bytes(tone(3500.0))
     (tmp_path / "more.jsonl").write_text('{"id": "shrill", "text": "more", "sound": "shrill.wav"}\n', encoding="utf-8")
@@ -149,6 +217,7 @@ def test_shards_find_the_files_of_each_folder(folder: Path, tmp_path: Path) -> N
     assert index(build) == 0
     with Searcher.open([folder, tmp_path / "more"], SearchSettings(("sound",))) as shards:
         found = [one.fields["sound"] for one in shards.search("a high one", 5) if one.id in ("high", "shrill")]
+        assert [one.id for one in shards.search("", 3, like="shrill")] == ["both", "high", "middle"]
         assert [shards.collection.snapshot().files.read(str(name)) for name in sorted(map(str, found))]
         assert len(found) == 2
     shutil.copytree(folder, tmp_path / "copy")

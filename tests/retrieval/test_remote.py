@@ -178,6 +178,17 @@ def test_shards_elsewhere_answer_as_shards_here(
         assert said(next_parts) == said(next_whole)
 
 
+@pytest.mark.parametrize("query", ["", "水稻 docker"])
+def test_documents_like_one_in_another_shard(folders: list[Path], pool: Executor, query: str) -> None:
+    for id in ("d14", "d49"):
+        collections: list[Searchable] = [open_shards(folders), remote(pool, folders)]
+        here, elsewhere = (searcher_of(one).run([query], like=id)[0] for one in collections)
+        assert elsewhere.results() == here.results() and here.results()[0].id != id
+        assert {name for one in here.results() for name in one.searchers} == {"vectors", *(["words"] if query else [])}
+    with pytest.raises(UsageError, match="there is no document 'd07'"):
+        searcher_of(remote(pool, folders)).run([query], like="d07")
+
+
 class Failing:
     """Transport that fails once, at its n-th call (-1: never); `names`: its calls, `ids`: of documents asked for."""
 

@@ -184,3 +184,16 @@ def test_what_work_takes_is_counted_for_its_caller() -> None:
     check()  # nobody has called
     reserve(10**12)
     assert in_turn(lambda: "done") == "done"
+
+
+def test_work_that_waits_within_a_wait_has_its_one_turn_again() -> None:
+    turns = Turns(1)
+
+    def waits() -> str:
+        with idle(), idle():
+            check()
+            assert Caller(time.monotonic() + SECONDS).run(lambda: "the other's turn", turns) == "the other's turn"
+        return "done"
+
+    for _ in range(2):
+        assert Caller(time.monotonic() + SECONDS).run(waits, turns) == "done"

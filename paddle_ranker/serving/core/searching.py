@@ -21,6 +21,7 @@ from paddle_ranker.metrics.calibration import ListScores, SearchScores
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.fusion import Fusion
+from paddle_ranker.retrieval.indexes import Like, LikeError
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.reading import LONGEST_QUERY, ParsedQuery
 from paddle_ranker.retrieval.search import RANK, Listing, Search, SearchSettings, chosen, run_searches
@@ -50,6 +51,7 @@ class Query:
     settings: how it is searched; the rest of them are the server's
     listing: which documents are shown
     fusion: a name of `FUSIONS`; None: the server's own
+    like: an example beside or in place of the text
     """
 
     text: ParsedQuery
@@ -57,6 +59,7 @@ class Query:
     listing: Listing
     fusion: Optional[str] = None
     is_cut: bool = False
+    like: Optional[Like] = None
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ class SearchPipeline:
     def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
         """Note the scores of a search of all documents by all searchers, and compare enough of them."""
         drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
-        is_part = listing.offset or listing.after or listing.where or settings.prefix or settings.by
+        is_part = query.like or listing.offset or listing.after or listing.where or settings.prefix or settings.by
         if is_part or not found.logits or not drift_check.wants(settings.rank_top):
             return
         if drift_check.note(found.query.text, np.array([*found.logits.values()])):
@@ -243,13 +246,15 @@ class SearchPipeline:
         searchers, settings = self._chosen(index, query.settings), self._settings(index, query)
 
         def begin(now: Snapshot) -> list[Search]:
-            return [Search(now, replace(query.text, text=read.text), searchers, settings, query.listing)]
+            return [Search(now, replace(query.text, text=read.text), searchers, settings, query.listing, query.like)]
 
         models = _QueuedModels(self, index, read, loop, began, deadline)
         try:
             (found,) = run_searches(index.snapshot if now is None else now, begin, models)
         except FilterError as error:
             raise Fault(UNPROCESSABLE, str(error), field="where") from error
+        except LikeError as error:
+            raise Fault(UNPROCESSABLE, str(error), field="like") from error
         except (Fault, ShardError):
             raise
         except RankerError as error:  # of Milvus, which does not answer

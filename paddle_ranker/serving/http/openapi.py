@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Optional
 
 from pydantic import BaseModel, Field, TypeAdapter
@@ -87,16 +88,13 @@ class _Handler:
         await response(scope, receive, send)
 
 
-def address_parameters(model: type[BaseModel], required: str, shown: str = "") -> list[dict[str, Any]]:
-    """Describe the fields of a model as parameters of an address; `required`: one of them, named `shown` there."""
+def address_parameters(model: type[BaseModel], names: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
+    """Describe the fields of a model as parameters of an address; `names`: of fields with another name there."""
+    found = model.model_json_schema()
+    required = found.get("required", ())
     return [
-        {
-            "name": shown or name if name == required else name,
-            "in": "query",
-            "required": name == required,
-            "schema": schema,
-        }
-        for name, schema in model.model_json_schema()["properties"].items()
+        {"name": names.get(name, name), "in": "query", "required": name in required, "schema": schema}
+        for name, schema in found["properties"].items()
     ]
 
 

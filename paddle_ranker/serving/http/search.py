@@ -22,13 +22,16 @@ from typing_extensions import NotRequired, TypedDict
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import UsageError, listed, quoted
 from paddle_ranker.lexical.highlights import FoldedText, Highlight, SharedWords, level_of, places_of
+from paddle_ranker.retrieval.contents import bytes_of
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError, no_field
 from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
+from paddle_ranker.retrieval.indexes import Like
 from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
+from paddle_ranker.retrieval.schema import CONTENTS
 from paddle_ranker.retrieval.search import (
     MOST_PACKED,
     Listing,
@@ -67,7 +70,7 @@ from paddle_ranker.serving.http.suggest import is_suggesting
 TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
-_MOST_BYTES = 1 << 20  # of a request: its query is read to its first 1,000 code points, its filter has few values
+_MOST_BYTES = 1 << 20  # of a request without a file: 1,000 code points of its query are read, its filter is short
 FUSED, RANKED, SORTED = "fused", "ranked", "sorted"
 _MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
 _MOST_TERMS = 32  # that a hit is explained by
@@ -84,7 +87,12 @@ _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n
 class SearchRequest(Body):
     """Search the documents of the index; names that are not here are refused."""
 
-    query: str
+    query: str = Field("", description="what to search for; may be left out beside like")
+    like: Optional[dict[str, str]] = Field(
+        None,
+        description='find documents like this one, {"id": "d1"}, or like a file, {"picture": "data:...;base64,..."}, '
+        "by the vector fields that have such; a query is searched beside it",
+    )
     top_k: Optional[int] = Field(None, ge=1, description=f"documents of the answer (default: {TOP_K})")
     offset: int = Field(0, ge=0, description="leave out so many of the first documents: the next page")
     cursor: Optional[str] = Field(
@@ -159,7 +167,8 @@ class SearchRoutes:
         """Answer `POST /v1/search`."""
         refuse_parameters(request)
         deadline, limits = deadline_of(request), self._pipeline.index.limits
-        body = await read_body(request, min(limits.request_bytes, _MOST_BYTES))
+        has_files = bool(self._pipeline.index.schema.files)
+        body = await read_body(request, limits.request_bytes if has_files else min(limits.request_bytes, _MOST_BYTES))
         asked = await run_in_thread(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
         return await self._search(request, asked)
 
@@ -246,7 +255,8 @@ class SearchRoutes:
         limits, options = self._pipeline.index.limits, self._pipeline.index.options
         text = asked.query[: limits.characters]  # much more than is read
         limits.check_text(text, "query")
-        if not text.strip():
+        like = None if asked.like is None else self._like(asked)
+        if like is None and not text.strip():
             raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="query")
         if asked.fusion is not None and asked.fusion not in FUSIONS:
             raise Fault(UNPROCESSABLE, f"{quoted(asked.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
@@ -293,7 +303,25 @@ class SearchRoutes:
             asked.group_size,
         )
         is_cut = parsed.read is not None or len(text) < len(asked.query)
-        return Query(parsed, settings, listing, asked.fusion, is_cut)
+        return Query(parsed, settings, listing, asked.fusion, is_cut, like)
+
+    def _like(self, asked: SearchRequest) -> Like:
+        """Return the example that a request gives; raises `Fault` if it is none."""
+        schema = self._pipeline.index.schema
+        kinds, ((kind, value), *others) = {one.type for one in schema.files}, [*(asked.like or {"": ""}).items()]
+        if others or kind not in ("id", *kinds):
+            expected = listed(f'{{"{one}": ...}}' for one in ("id", *sorted(kinds)))
+            raise Fault(UNPROCESSABLE, f"has {quoted([*(asked.like or ())])}, expected {expected}", field="like")
+        if asked.sort:
+            raise Fault(UNPROCESSABLE, "stands beside sort, which scores nothing: leave one out", field="like")
+        if kind == "id":
+            return Like(value)
+        try:
+            data = bytes_of(value)
+            CONTENTS[kind].suffix_of(data)
+        except ValueError as error:
+            raise Fault(UNPROCESSABLE, f"expected {CONTENTS[kind].what} ({error})", field=f"like.{kind}") from error
+        return Like(kind=kind, data=data)
 
     def _after(self, asked: SearchRequest) -> Union[Position, SortedPosition, None]:
         """Return where the page of the request's cursor ends; raises `Fault` for a cursor of another search."""
@@ -566,11 +594,11 @@ def _of_address(given: QueryParams) -> SearchRequest:
         else:
             refuse_repeated("q" if name == "query" else name, len(own))
             values[name] = own[0]
-    if "where" in values:
+    for name in {"where", "like"} & values.keys():
         try:
-            values["where"] = parse_json(values["where"].encode("utf-8", "replace"), _BOUNDS)
+            values[name] = parse_json(values[name].encode("utf-8", "replace"), _BOUNDS)
         except Fault as fault:
-            raise Fault(UNPROCESSABLE, fault.problem, field="where") from fault.settled()
+            raise Fault(UNPROCESSABLE, fault.problem, field=name) from fault.settled()
     try:
         asked = SearchRequest.model_validate(values, strict=False)
     except ValidationError as error:
@@ -762,7 +790,7 @@ class IndexDescription(TypedDict):
 def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return the routes; see `SearchRoutes`."""
     handlers = SearchRoutes(pipeline, keep_texts=keep_texts)
-    parameters = address_parameters(SearchRequest, "query", "q")
+    parameters = address_parameters(SearchRequest, {"query": "q"})
     summary, gives, what = "Search the index", [SearchAnswer], "Documents, best first"
     return [
         DescribedRoute("POST", "/v1/search", handlers.search, summary, [SearchRequest], gives, what),

@@ -219,6 +219,6 @@ def routes(index: IndexSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
             "Suggest while typing",
             gives=[Suggestions],
             what="Queries that had clicks, then titles",
-            parameters=address_parameters(SuggestRequest, "q"),
+            parameters=address_parameters(SuggestRequest),
         )
     ]

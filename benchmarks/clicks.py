@@ -135,8 +135,8 @@ class LoggedClicks:
         self._write_log(logged, ids, options, model, np.random.default_rng(seed))
 
     def _write_index(self, ids: Mapping[str, str]) -> None:
+        from paddle_ranker.retrieval.candidate_indexes import Document
         from paddle_ranker.retrieval.collection import Collection
-        from paddle_ranker.retrieval.indexes import Document
         from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 
         with Collection.create(self._index, IndexInfo(WordsInfo("standard"), None)) as collection:

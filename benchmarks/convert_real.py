@@ -122,7 +122,7 @@ def compare_vectors(source: Path, work: Path, texts: Sequence[str], reference: s
 
     `reference` is the path of a Python with sentence-transformers, or "" for BERT in NumPy.
     """
-    from paddle_ranker.retrieval.vectors import Tower
+    from paddle_ranker.retrieval.text_vectors import Tower
 
     tower, theirs = work / "tower", work / "sentence_transformers"
     convert(ConvertOptions(source=str(source), target=str(tower), to="tower"))
@@ -172,7 +172,7 @@ def _unequal(ours: list[list[np.ndarray]], theirs: list[list[list[int]]]) -> str
 
 def make_ranker(encoder: Path, target: Path) -> None:
     """Write into `target` a ranker made of the encoder and a random head, without match embeddings."""
-    from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
+    from paddle_ranker.model.ranker_folder import Fresh, save_ranker, start_ranker
 
     runtime.set_seed(1)
     parts = start_ranker(encoder, Fresh("cross_encoder", match_embeddings=False))
@@ -184,7 +184,7 @@ def our_outputs(encoder: Path, ranker: Path, pairs: Sequence[tuple[str, str]]) -
     """Return the inputs of the pairs, `[n, length]`, the encoder's hidden states, and the ranker's logits."""
     import paddle
 
-    from paddle_ranker.model.folder import Fresh, start_ranker
+    from paddle_ranker.model.ranker_folder import Fresh, start_ranker
 
     parts = start_ranker(encoder, Fresh("cross_encoder", match_embeddings=False))
     encoded = parts.row_encoder.encode([query for query, _ in pairs], [title for _, title in pairs])

@@ -28,9 +28,9 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import bigrams
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.faiss_index import STRUCTURES
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 
 WIDTH, TOP, SEED = 256, 100, 7

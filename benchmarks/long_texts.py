@@ -46,7 +46,7 @@ from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.options import main_of, option
-from paddle_ranker.retrieval.words import WordSearcher
+from paddle_ranker.retrieval.word_search import WordSearcher
 from paddle_ranker.storage.atomic import make_folder
 
 if TYPE_CHECKING:

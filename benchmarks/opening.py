@@ -22,7 +22,7 @@ from benchmarks.harness.workers import Worker, Workers
 from benchmarks.inputs import chosen
 from paddle_ranker.model.model_folder import identify
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.scoring.engines.registry import DYGRAPH, exported_engines
+from paddle_ranker.scoring.engines.engine_registry import DYGRAPH, exported_engines
 
 
 @dataclass(frozen=True)

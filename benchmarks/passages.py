@@ -32,9 +32,9 @@ from paddle_ranker.evaluation.retrieval import (
     search_judged,
 )
 from paddle_ranker.options import DeviceOptions, main_of, option
-from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.learning import learn_recall_weight
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
+from paddle_ranker.retrieval.weight_learning import learn_recall_weight
 from paddle_ranker.scoring.ranker import Ranker
 
 _RANKED, _TOP_K, _REPEATS = 50, 100, 3

@@ -42,7 +42,7 @@ from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Candidates, Fusion
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.storage.atomic import make_folder, new_file
 

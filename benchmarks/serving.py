@@ -36,7 +36,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.options import main_of, option
-from paddle_ranker.scoring.engines.registry import exported_engines
+from paddle_ranker.scoring.engines.engine_registry import exported_engines
 
 _WEB = ("fastapi", "uvicorn", "uvloop", "httptools")
 TOLERANCE = 1e-5

@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.indexes import WIDTH, BigramVectors, titles_of
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.remote_calls import Call

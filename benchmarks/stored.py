@@ -27,8 +27,8 @@ from paddle_ranker import runtime
 from paddle_ranker.data.records import write_records
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.options import main_of, option
+from paddle_ranker.scoring.engines.engine_registry import exported_engines, int8_engines
 from paddle_ranker.scoring.engines.precisions import has_bf16
-from paddle_ranker.scoring.engines.registry import exported_engines, int8_engines
 
 SEED = 1
 _FEW = 200  # pairs to quantize on
@@ -96,9 +96,9 @@ def make_systems(options: StoredOptions, folder: Path, titles: list[str], some: 
     from paddle_ranker.export.gates import QuantizeOptions
     from paddle_ranker.export.quantization import quantize_folder
     from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
-    from paddle_ranker.scoring.stored import new_states
+    from paddle_ranker.model.ranker_folder import Fresh, save_ranker, start_ranker
     from paddle_ranker.scoring.stored_ranker import SplitRanker, StoredRanker
+    from paddle_ranker.scoring.title_states import new_states
 
     engines = chosen("engines", options.engines, exported_engines())
     ways = [(engine, "fp32") for engine in engines] + [

@@ -35,7 +35,7 @@ from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.retrieval import vector_run
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.retrieval.text_vectors import Tower
 
 SYSTEMS = ("untuned", "sentence_transformers", "ours")
 REFERENCE, PEER = "ours", "sentence_transformers"

@@ -20,8 +20,8 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical.analyser import is_spelled, standard
 from paddle_ranker.lexical.spelling import WordVocabulary, homophones, most_errors
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.reading import ParsedQuery
-from paddle_ranker.retrieval.words import WordSearcher
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
+from paddle_ranker.retrieval.word_search import WordSearcher
 
 _DEPTH, _WORDS = 50, 3  # words of a query that is drawn from a line
 Error = Callable[[str, int, str, np.random.Generator], Optional[str]]

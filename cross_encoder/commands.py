@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, ENCODER, OF_KIND, TRAIN, Command
+from paddle_ranker.commands.command_registry import COMMANDS, ENCODER, OF_KIND, TRAIN, Command
 
 COMMANDS.add(
     "train-ce",

@@ -10,7 +10,7 @@ from typing import Optional
 
 from paddle_ranker.commands.predict import predict as predict_pairs
 from paddle_ranker.options import main_of, option, redeclare
-from paddle_ranker.scoring.options import PrintingOptions
+from paddle_ranker.scoring.scoring_options import PrintingOptions
 
 
 @dataclass(frozen=True)

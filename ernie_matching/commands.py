@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, ENCODER, OF_KIND, RANKER, SCORE, TRAIN, Command
+from paddle_ranker.commands.command_registry import COMMANDS, ENCODER, OF_KIND, RANKER, SCORE, TRAIN, Command
 
 COMMANDS.add(
     "train-pairwise",

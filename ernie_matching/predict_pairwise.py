@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from paddle_ranker.commands.predict import predict as predict_pairs
 from paddle_ranker.options import main_of
-from paddle_ranker.scoring.options import PrintingOptions
+from paddle_ranker.scoring.scoring_options import PrintingOptions
 
 
 def predict(options: PrintingOptions) -> None:

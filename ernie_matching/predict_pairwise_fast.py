@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ernie_matching.predict_pairwise import predict
 from paddle_ranker.options import main_of
-from paddle_ranker.scoring.options import PrintingOptions
+from paddle_ranker.scoring.scoring_options import PrintingOptions
 
 main = main_of(predict, PrintingOptions, __doc__, ends_with_reader=True)
 

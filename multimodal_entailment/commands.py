@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multimodal_entailment.info import KIND
-from paddle_ranker.commands.registry import COMMANDS, DATA, ENCODER, ENCODERS, OF_KIND, TRAIN, Command
+from paddle_ranker.commands.command_registry import COMMANDS, DATA, ENCODER, ENCODERS, OF_KIND, TRAIN, Command
 
 COMMANDS.add(
     "train-entailment",

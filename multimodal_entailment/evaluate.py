@@ -22,7 +22,7 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of
 from paddle_ranker.storage.atomic import check_writable
-from paddle_ranker.storage.picture import new_picture
+from paddle_ranker.storage.plotting import new_picture
 
 if TYPE_CHECKING:
     from multimodal_entailment.info import EntailmentInfo

@@ -18,10 +18,10 @@ from multimodal_entailment.model import EntailmentNetwork, PostTextEncoder
 from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.model.encoders import unfilled
+from paddle_ranker.model.encoder_loading import unfilled
 from paddle_ranker.model.families import require_config, write_config
 from paddle_ranker.model.hugging_face.folder import folder_pair_encoder
-from paddle_ranker.model.opened import TrainedModel
+from paddle_ranker.model.model_kind import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, save_arrays, set_parameters
 
 

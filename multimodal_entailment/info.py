@@ -12,7 +12,7 @@ from paddle_ranker.errors import CheckpointError, listed
 from paddle_ranker.model.config import Share
 from paddle_ranker.model.info import card_tables
 from paddle_ranker.model.model_folder import Role
-from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
+from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, read_declared
 from paddle_ranker.storage.untrusted import read_versioned

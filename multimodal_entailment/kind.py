@@ -23,7 +23,7 @@ from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.samples import PAIRS, sample_batches, timing_batches
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import ModelKind, Signature, TrainedModel, add_kind
+from paddle_ranker.model.model_kind import ModelKind, Signature, TrainedModel, add_kind
 
 if TYPE_CHECKING:
     from paddle import nn

@@ -12,12 +12,12 @@ from paddle import Tensor, nn
 
 from multimodal_entailment.info import LABELS, Shape
 from paddle_ranker.encoding.tokenizers.interface import Spelling
-from paddle_ranker.lexical.comparison import Speller
+from paddle_ranker.lexical.token_comparison import Speller
 from paddle_ranker.model.attention import MASKED
+from paddle_ranker.model.bert import Attention, Encoder
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.model.encoder import Attention, Encoder
-from paddle_ranker.model.match import LEVELS, levels_of_pair
+from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder

@@ -7,7 +7,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import ThreadOptions, option, redeclare
-from paddle_ranker.scoring.options import EngineOptions
+from paddle_ranker.scoring.scoring_options import EngineOptions
 from paddle_ranker.training.training_options import TrainingOptions
 
 MODALITIES = ("both", "text", "image")

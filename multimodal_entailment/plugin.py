@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from multimodal_entailment.info import ENTAILMENT
 from multimodal_entailment.serve_options import LIMITS, PostLimits
-from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.options import option
+from paddle_ranker.scoring.engines.engine_registry import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
-from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.limits import Limits, check_count, check_queue
 
 LIMITS = ("posts", "queue_posts", "image_bytes", "image_pixels", "image_memory_mb")

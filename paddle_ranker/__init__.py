@@ -56,7 +56,7 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
     Without a HOME that can be written the process gets a temporary one, as a command does. Raises the errors of the
     command: `UsageError` or another `RankerError`, whose message says what to do.
     """
-    from paddle_ranker.commands.registry import COMMANDS
+    from paddle_ranker.commands.command_registry import COMMANDS
     from paddle_ranker.errors import UsageError, did_you_mean, quoted
     from paddle_ranker.libraries import ensure_home, switch_off_telemetry
     from paddle_ranker.options import options_from

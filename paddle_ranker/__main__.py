@@ -31,7 +31,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     # Imported here, so that Ctrl-C during these imports is reported in a line.
-    from paddle_ranker.commands.registry import COMMANDS, list_commands
+    from paddle_ranker.commands.command_registry import COMMANDS, list_commands
     from paddle_ranker.errors import DependencyError, did_you_mean, quoted
     from paddle_ranker.options.command_run import reader_may_leave
 

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, options_from
 from paddle_ranker.options.input_files import ShownFile
-from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.contents import with_paths
+from paddle_ranker.retrieval.content_files import with_paths
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
-from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSettings, Where, open_query_towers
+from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.shards import open_index
-from paddle_ranker.retrieval.values import plain
+from paddle_ranker.retrieval.typed_values import plain
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, ENCODERS, MASKED_LM, WORD_PIECES, Command
+from paddle_ranker.commands.command_registry import COMMANDS, ENCODERS, MASKED_LM, WORD_PIECES, Command
 
 COMMANDS.add(
     "pretrain",

@@ -17,7 +17,7 @@ from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, did_you_mean
 from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits
-from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.families import config_from, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model

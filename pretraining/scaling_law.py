@@ -18,7 +18,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import main_of
 from paddle_ranker.storage.atomic import make_folder, new_file
-from paddle_ranker.storage.picture import BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
+from paddle_ranker.storage.plotting import BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 from pretraining.ladder import ScalingLawOptions, open_runs
 from pretraining.power_law import ComputeLaw, LossLaw, fit_compute_law, fit_loss_law, forecast, gamma_interval
 

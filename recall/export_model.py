@@ -13,7 +13,7 @@ from paddle_ranker.commands.export import ExportOptions, write_export
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.options import main_of
-from paddle_ranker.scoring.options import PoolingOptions
+from paddle_ranker.scoring.scoring_options import PoolingOptions
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import RayOptions, main_of, option
 from paddle_ranker.progress import Progress
-from paddle_ranker.scoring.options import TowerOptions
+from paddle_ranker.scoring.scoring_options import TowerOptions
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.encoding import EncodePlan
+    from paddle_ranker.retrieval.parallel_encoding import EncodePlan
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
         runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.pretrained import resolve_model
     from paddle_ranker.options import note
-    from paddle_ranker.retrieval.encoding import EncodePlan, Encoding
+    from paddle_ranker.retrieval.parallel_encoding import EncodePlan, Encoding
     from paddle_ranker.retrieval.vector_files import VectorFile
     from paddle_ranker.storage.digest import content_digest
 

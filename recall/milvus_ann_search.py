@@ -113,7 +113,7 @@ def _texts(path: str) -> Iterator[str]:
 
 
 def _checked(vectors: Vectors, first: int) -> Vectors:
-    from paddle_ranker.retrieval.exact import refuse_unstorable
+    from paddle_ranker.retrieval.exact_search import refuse_unstorable
 
     refuse_unstorable(vectors, "float32", lambda row: f"row {first + row}")
     return vectors

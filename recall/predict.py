@@ -14,7 +14,7 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
-from paddle_ranker.scoring.options import TowerOptions
+from paddle_ranker.scoring.scoring_options import TowerOptions
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def predict(options: PredictCosineOptions) -> Iterator[float]:
     from paddle_ranker.data.records import Pair, RecordFile
     from paddle_ranker.errors import UsageError
     from paddle_ranker.options import note
-    from paddle_ranker.retrieval.vectors import Tower
+    from paddle_ranker.retrieval.text_vectors import Tower
     from paddle_ranker.scoring.files import STANDARD_INPUT
     from paddle_ranker.scoring.scorer import chunks
 

@@ -20,7 +20,7 @@ from paddle_ranker import runtime
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option, redeclare
 from paddle_ranker.progress import Progress
-from paddle_ranker.scoring.options import BatchOptions, TowerOptions
+from paddle_ranker.scoring.scoring_options import BatchOptions, TowerOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Vectors
@@ -64,7 +64,7 @@ def recall(options: RecallOptions) -> Path:
     from paddle_ranker.data.records import Pair, RecordFile
     from paddle_ranker.errors import UsageError
     from paddle_ranker.options import note
-    from paddle_ranker.retrieval.vectors import open_to_compare
+    from paddle_ranker.retrieval.text_vectors import open_to_compare
     from paddle_ranker.storage.atomic import make_folder
     from recall.results import corpus_texts, write_results
 
@@ -86,7 +86,7 @@ def recall(options: RecallOptions) -> Path:
 
 def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Iterator[tuple[list[int], list[float]]]:
     """Yield the numbers and cosines of each query's texts, best first."""
-    from paddle_ranker.retrieval.exact import nearest
+    from paddle_ranker.retrieval.exact_search import nearest
 
     if options.hnsw_m is None and options.hnsw_ef is None:
         found, cosines = nearest(vectors, queries, options.recall_num)

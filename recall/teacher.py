@@ -8,7 +8,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.scoring.scoring_options import ScoringOptions
 from paddle_ranker.training.run import TrainingRun
 from paddle_ranker.training.teachers import Teacher, Teachers
 from recall.data import TextPairs

@@ -19,7 +19,7 @@ from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.recall import RecallSet, is_answer, open_pairs
 from paddle_ranker.metrics.measures import recall_at, reciprocal_rank_at
-from paddle_ranker.model.encoders import Checkpoint
+from paddle_ranker.model.encoder_loading import Checkpoint
 from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
@@ -36,7 +36,7 @@ from paddle_ranker.model.tower_network import (
     start_tower,
 )
 from paddle_ranker.options import note
-from paddle_ranker.retrieval.vectors import Tower, nearest, normalised
+from paddle_ranker.retrieval.text_vectors import Tower, nearest, normalised
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.run import Start, start_run

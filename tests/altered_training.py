@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     import paddle
 
     from ernie_matching import model, train_pairwise
-    from paddle_ranker.model import folder
+    from paddle_ranker.model import ranker_folder
     from paddle_ranker.training import log, trainer
 
     alteration, *options = arguments
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
         patch.object(model.PairwiseExamples, "loss", raise_in_step_3).start()
     elif alteration == "slow_disk":
-        save, seconds = folder.save_ranker, [35, 0]
+        save, seconds = ranker_folder.save_ranker, [35, 0]
 
         def save_slowly(*arguments: Any) -> None:
             time.sleep(seconds.pop(0))

@@ -21,11 +21,11 @@ from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.exported import ExportedRanker, open_exported
 from paddle_ranker.model.families import write_config
-from paddle_ranker.model.folder import load_single, save_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.model_folder import MODEL, RANKER, TrainedRanker, load_model
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.model.ranker_folder import load_single, save_ranker
 from paddle_ranker.storage.atomic import made_once, new_folder
 from tests.tiny import CONFIG, write_tokenizer
 

@@ -106,7 +106,7 @@ def test_the_core_imports_no_recipe() -> None:
 def test_towers_need_no_recipe() -> None:
     names = "KINDS['tower'], SLOTS['tower'], ENDPOINTS['embeddings'], [n for n in RECIPES if n in sys.modules]"
     code = f"""import sys
-from paddle_ranker.model.kinds import KINDS
+from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.recipes import RECIPES
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS

@@ -150,7 +150,7 @@ def test_an_interrupt_that_was_lost_still_stops_a_training(monkeypatch: pytest.M
 
 
 OWN_TRAINING = """
-from paddle_ranker.commands.registry import COMMANDS, Command
+from paddle_ranker.commands.command_registry import COMMANDS, Command
 from paddle_ranker.interrupts import Interrupted
 from paddle_ranker.options import Options, run_command
 

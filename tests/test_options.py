@@ -24,8 +24,8 @@ from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, json_text, option, options_from, parse_options, run_command
 from paddle_ranker.options.input_files import SeveralFiles, paths_of
-from paddle_ranker.scoring.options import PredictOptions
-from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.scoring.scoring_options import PredictOptions
+from paddle_ranker.serving.core.server_config import ServeConfig
 from recall.export_model import ExportTowerOptions
 from recall.inference import EncodeOptions
 from tests.conftest import REPOSITORY

@@ -13,8 +13,8 @@ import pytest
 
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.measures import evaluate_ranking, ranking_intervals
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 
@@ -22,11 +22,12 @@ pytestmark = pytest.mark.unit
 MODULES = (
     "paddle_ranker.encoding.pair_encoder", "paddle_ranker.evaluation.recall", "paddle_ranker.lexical.bm25",
     "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.snapshot",
-    "paddle_ranker.retrieval.writer",
-    "paddle_ranker.retrieval.indexes", "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.vectors",
-    "paddle_ranker.retrieval.words", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
-    "paddle_ranker.scoring.scorer", "paddle_ranker.serving.clients.base", "paddle_ranker.serving.clients.http",
-    "paddle_ranker.serving.clients.search", "paddle_ranker.serving.clients.teacher", "paddle_ranker.training.teachers",
+    "paddle_ranker.retrieval.writer", "paddle_ranker.retrieval.candidate_indexes",
+    "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.text_vectors",
+    "paddle_ranker.retrieval.word_search", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
+    "paddle_ranker.scoring.scorer", "paddle_ranker.serving.clients.base", "paddle_ranker.serving.clients.http_client",
+    "paddle_ranker.serving.clients.search_client", "paddle_ranker.serving.clients.teacher",
+    "paddle_ranker.training.teachers",
 )  # fmt: skip
 SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str|Asked|Document|DocumentRow)\]")
 # What another door has let in; tokens; what is ignored.

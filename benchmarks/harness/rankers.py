@@ -95,9 +95,9 @@ def write_random_ranker(
     import paddle
 
     from paddle_ranker.model.families import config_from, family_of
-    from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.network import RankerNetwork
+    from paddle_ranker.model.ranker_folder import save_ranker
 
     if vocab is None:
         texts = [text for pair in graded for text in (pair.query, pair.title)]
@@ -122,7 +122,7 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
 
     Raises `UsageError` if it has more than an encoder and a head, because transformers supports nothing else.
     """
-    from paddle_ranker.model.folder import load_single, save_ranker
+    from paddle_ranker.model.ranker_folder import load_single, save_ranker
 
     parts = load_single(source)
     plain = isinstance(parts.info.match_embeddings, bool) and not parts.info.match_embeddings

@@ -68,7 +68,7 @@ def _native_can_be(options: RpcClientOptions) -> bool:
 def ask_natively(options: RpcClientOptions) -> None:
     """Print the probabilities of the pairs, or the texts' vectors, requested through Paddle Serving's own client."""
     from paddle_ranker.serving.clients.base import load_pair_encoder, load_text_encoder
-    from paddle_ranker.serving.clients.errors import UnreachableError, asking_again
+    from paddle_ranker.serving.clients.client_errors import UnreachableError, asking_again
     from paddle_ranker.serving.paddle_launchers.native_client import native_client
 
     config = Path(options.model_dir) / CLIENT_CONFIG

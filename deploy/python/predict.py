@@ -16,7 +16,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import json_text, main_of, option
-from paddle_ranker.scoring.options import CASCADE_HELP, FileOptions, RankingOptions
+from paddle_ranker.scoring.scoring_options import CASCADE_HELP, FileOptions, RankingOptions
 from paddle_ranker.storage.atomic import check_writable, new_file
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option
 from paddle_ranker.options.input_files import base_names, paths_of
-from paddle_ranker.scoring.options import BatchOptions
+from paddle_ranker.scoring.scoring_options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from paddle_ranker.data.records import LabeledPair
     from paddle_ranker.metrics.calibration import Calibration, JudgedCalibration
     from paddle_ranker.metrics.logistic import LinearModel
-    from paddle_ranker.model.folder import RankerModel
+    from paddle_ranker.model.ranker_folder import RankerModel
     from paddle_ranker.training.average import Average, Measured
 
 LINEAR, _BM25 = "linear model", "bm25"
@@ -137,8 +137,8 @@ def blend(options: BlendOptions) -> list[str]:
 
 
 def _ranker(source: str, options: BlendOptions) -> RankerModel:
-    from paddle_ranker.model.folder import RankerModel
     from paddle_ranker.model.model_folder import MEMBER, load_model
+    from paddle_ranker.model.ranker_folder import RankerModel
 
     model = load_model(source, MEMBER, LoadOptions())
     assert isinstance(model, RankerModel)
@@ -218,7 +218,7 @@ def _write(
     """Write the folder: one network if the first ranker is the only model beside linear ones, or all models."""
     from paddle_ranker.metrics.logistic import LinearModel
     from paddle_ranker.model.blend import save_blend
-    from paddle_ranker.model.folder import save_ranker
+    from paddle_ranker.model.ranker_folder import save_ranker
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
     from paddle_ranker.training.average import add_linear
 

@@ -25,8 +25,8 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import LabelOptions, given_of, main_of, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.input_files import base_names
-from paddle_ranker.retrieval.options import RANK_TOP, MilvusOptions
-from paddle_ranker.scoring.options import RankerOptions
+from paddle_ranker.retrieval.search_options import RANK_TOP, MilvusOptions
+from paddle_ranker.scoring.scoring_options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text_key
 
@@ -296,8 +296,8 @@ def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional
 
     Raises `CheckpointError` if the folder to change has no `ranker.json`, `RankerError` if the new folder exists.
     """
-    from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
+    from paddle_ranker.model.ranker_folder import save_ranker
     from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder
 
     source = find_model(options.ranker)

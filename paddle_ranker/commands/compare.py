@@ -18,7 +18,7 @@ from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.input_files import require_file
-from paddle_ranker.scoring.options import OF_MODEL
+from paddle_ranker.scoring.scoring_options import OF_MODEL
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison

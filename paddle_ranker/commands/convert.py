@@ -20,7 +20,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.model_folder import MEMBER, identify
-from paddle_ranker.model.opened import TRAINED
+from paddle_ranker.model.model_kind import TRAINED
 from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TowerInfo
 from paddle_ranker.options import main_of, option
 
@@ -148,9 +148,8 @@ def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[st
 
 
 def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    from paddle_ranker.model.encoders import ranker_of
+    from paddle_ranker.model.encoder_loading import ranker_of
     from paddle_ranker.model.families import family_of, make_pair_encoder, write_config
-    from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.hugging_face.folder import find_encoder, for_label, read_model
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
     from paddle_ranker.model.hugging_face.sentences import read_reranker
@@ -158,6 +157,7 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.model.ranker_folder import save_ranker
 
     folder = find_encoder(source)
     if folder is None:
@@ -219,7 +219,7 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
 
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
-    from paddle_ranker.model.encoders import ranker_of
+    from paddle_ranker.model.encoder_loading import ranker_of
     from paddle_ranker.model.families import make_pair_encoder, read_config
     from paddle_ranker.model.hugging_face.folder import find_encoder, parameters_to_write, write_model
     from paddle_ranker.model.hugging_face.sentences import write_prompt

@@ -18,7 +18,7 @@ from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.progress import Progress
-from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.scoring.scoring_options import ScoringOptions
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for

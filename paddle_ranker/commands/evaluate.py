@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.commands.registry import run_for_kind
+from paddle_ranker.commands.command_registry import run_for_kind
 from paddle_ranker.evaluation.measuring_options import EvaluateOptions
 from paddle_ranker.options import run_command
 

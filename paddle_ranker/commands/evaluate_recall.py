@@ -182,8 +182,8 @@ def _add_others(
     others: dict[str, Scores] = {}
     if options.untuned is not None:
         from paddle_ranker.model.load_options import LoadOptions
-        from paddle_ranker.retrieval.adding import Cutter
-        from paddle_ranker.retrieval.vectors import Tower
+        from paddle_ranker.retrieval.ingestion import Cutter
+        from paddle_ranker.retrieval.text_vectors import Tower
 
         load = LoadOptions(device=options.device, threads=options.cpu_threads)
         tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
@@ -211,7 +211,7 @@ def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Si
     import numpy as np
 
     from paddle_ranker.retrieval.fusion import Signal, numbers_of
-    from paddle_ranker.retrieval.values import TYPES
+    from paddle_ranker.retrieval.typed_values import TYPES
 
     found = {}
     for given in options.signals:
@@ -244,7 +244,7 @@ def _learn(
     """Learn the weights, add the runs by weights of other queries, write the file; return lines that say so."""
     from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
     from paddle_ranker.retrieval.fusion import TITLE, Fusion
-    from paddle_ranker.retrieval.learning import learn_recall_weight, learn_title, learn_weights
+    from paddle_ranker.retrieval.weight_learning import learn_recall_weight, learn_title, learn_weights
 
     assert options.learn_weights is not None
     names, fusion, lines = searcher.searchers, searcher.settings.fusion, list[str]()
@@ -316,7 +316,7 @@ def _learn_fields(
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn weights as `learn_fields` does; add to `runs` the run of words by those of other folds, and to `lines`."""
     from paddle_ranker.evaluation.retrieval import rank_losses, words_run
-    from paddle_ranker.retrieval.learning import learn_fields
+    from paddle_ranker.retrieval.weight_learning import learn_fields
 
     schema, found = searcher.collection.info.schema, dict[tuple[float, ...], "Scores"]()
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.commands.registry import run_for_kind
+from paddle_ranker.commands.command_registry import run_for_kind
 from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions, LoadOptions
-from paddle_ranker.model.opened import RANKER_SIGNATURE, ModelInfo, RowEncoder, TrainedModel
+from paddle_ranker.model.model_kind import RANKER_SIGNATURE, ModelInfo, RowEncoder, TrainedModel
 from paddle_ranker.options import ThreadOptions, option, redeclare, run_command
 
 

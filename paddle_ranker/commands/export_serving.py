@@ -16,7 +16,7 @@ from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.serving_files import EMBEDDING, fetched_alias, variables_of
 from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, open_exported
 from paddle_ranker.model.model_folder import MODEL, identify
-from paddle_ranker.model.opened import RANKER_SIGNATURE
+from paddle_ranker.model.model_kind import RANKER_SIGNATURE
 from paddle_ranker.options import Options, main_of, option
 
 

@@ -50,15 +50,15 @@ from paddle_ranker.options.command_run import reader_may_leave
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval import sharded
-from paddle_ranker.retrieval.adding import UNFINISHED, Added, Unfinished, VectorsOf
+from paddle_ranker.retrieval import shard_builds
+from paddle_ranker.retrieval.candidate_indexes import Hits
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.contents import with_paths
-from paddle_ranker.retrieval.exact import TYPES
+from paddle_ranker.retrieval.content_files import with_paths
+from paddle_ranker.retrieval.exact_search import TYPES
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.index_folder import delete
-from paddle_ranker.retrieval.indexes import Hits
+from paddle_ranker.retrieval.ingestion import UNFINISHED, Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.manifest import (
     MANIFEST,
     VECTORS,
@@ -71,11 +71,11 @@ from paddle_ranker.retrieval.manifest import (
     read_manifest,
 )
 from paddle_ranker.retrieval.milvus import load_pymilvus
-from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, Schema, infer, table
+from paddle_ranker.retrieval.search_options import MilvusOptions
 from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.values import OBJECT
+from paddle_ranker.retrieval.typed_values import OBJECT
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import (
     EXACT,
@@ -86,8 +86,8 @@ from paddle_ranker.retrieval.vector_search import (
     search_method,
     searched_exactly,
 )
-from paddle_ranker.scoring.options import BatchOptions, EngineOptions
-from paddle_ranker.scoring.stored import TYPES as STATES_TYPES
+from paddle_ranker.scoring.scoring_options import BatchOptions, EngineOptions
+from paddle_ranker.scoring.title_states import TYPES as STATES_TYPES
 from paddle_ranker.storage.digest import content_digest
 
 _NO_WORDS = "none"
@@ -414,7 +414,7 @@ def _forget(collection: Collection) -> None:
 
 def _store_states(collection: Collection, options: BuildOptions) -> None:
     """Store the states of the documents of an index that has none."""
-    from paddle_ranker.retrieval.states import copy_ranker
+    from paddle_ranker.retrieval.document_states import copy_ranker
 
     if collection.info.schema.passage_tokens:
         raise UsageError(f"--store_states: {options.index} has passages, and states are those of whole documents")
@@ -427,7 +427,7 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
 
 def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     """Copy the towers into the folder of a new index; return what it is to say, and how many rows the corpus has."""
-    from paddle_ranker.retrieval.states import copy_ranker
+    from paddle_ranker.retrieval.document_states import copy_ranker
     from paddle_ranker.retrieval.towers import copy_field_tower, copy_tower
 
     _LIBRARIES.get(options.method, lambda: None)()
@@ -464,20 +464,20 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
 def _build_shards(options: BuildOptions, count: int) -> None:
     """Make a folder of shards of a corpus, or go on with it; print what it holds."""
     folder, identity = Path(options.index), options.identity
-    with sharded.building(folder):
-        cut = sharded.cut_before(folder, identity)
+    with shard_builds.building(folder):
+        cut = shard_builds.cut_before(folder, identity)
         if cut is not None:
             note(f"{folder}: going on with the shards that are begun there")
         else:
-            with sharded.new_cut(folder) as target:
+            with shard_builds.new_cut(folder) as target:
                 info, total = _new_info(options, target)
                 rows = DocumentFile(options.documents_file, options, joins_title=not info.schema.fields)
                 with Progress(desc="cut", unit="document", total=total) as progress:
                     counted = _counted(rows, progress)
-                    cut = sharded.cut(target, info, counted, total, count, identity, rows.report)
-        info = sharded.begin_shards(folder, count)
+                    cut = shard_builds.cut(target, info, counted, total, count, identity, rows.report)
+        info = shard_builds.begin_shards(folder, count)
         load = LoadOptions.of(options) if info.models else ON_CPU
-        work = sharded.ShardWork(folder, _contents(options), load, options.batch_size)
+        work = shard_builds.ShardWork(folder, _contents(options), load, options.batch_size)
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
         with Progress(desc="index", unit="document", total=most) as progress:
             if options.ray is not None:
@@ -489,7 +489,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     runtime.prepare_command(options.cpu_threads)
                 for number in range(count):
                     work.build(number, progress.update)
-        sharded.finish(folder, count)
+        shard_builds.finish(folder, count)
     print(f"{options.corpus}: {cut.report}; {_counts(Added(cut.documents, 0, 0, cut.repeated))}")
     info = open_index(folder).info
     print(f"{folder}: {info.count:,} documents in {count:,} shards, searched by {listed(info.searchers)}")
@@ -534,11 +534,11 @@ def _there(options: BuildOptions) -> Optional[Collection]:
     """
     folder = Path(options.index)
     if not any((folder / name).exists() for name in (MANIFEST, SHARDS)):
-        if options.shards is None and sharded.is_begun(folder):
+        if options.shards is None and shard_builds.is_begun(folder):
             raise RankerError(f"{folder}: a build of shards was begun there; add --shards, or name another folder")
         return None
     if (folder / SHARDS).exists():
-        sharded.forget(folder)
+        shard_builds.forget(folder)
     elif _generation(folder) == 0:
         return None
     collection = _open(options)
@@ -692,7 +692,7 @@ def shard(options: ShardOptions) -> None:
     if output.exists():
         raise RankerError(f"{output}: is there already; name another folder")
     with open_index(options.index) as collection:
-        sharded.recut(collection, output, options.shards)
+        shard_builds.recut(collection, output, options.shards)
         print(f"{output}: {len(collection):,} documents in {options.shards:,} shards")
 
 
@@ -795,7 +795,7 @@ def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vect
             raise UsageError(f"--queries: {options.index} has no tower for their vectors; leave it out")
         return texts, np.empty((0, 0), np.float32)
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.retrieval.vectors import Tower
+    from paddle_ranker.retrieval.text_vectors import Tower
 
     load = LoadOptions(device=options.device, threads=options.cpu_threads)
     tower = Tower.open(folder, load, for_search=True)

@@ -18,7 +18,7 @@ from paddle_ranker.options import Options, main_of, option
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
     from paddle_ranker.model.model_folder import ModelType
-    from paddle_ranker.model.opened import ModelInfo
+    from paddle_ranker.model.model_kind import ModelInfo
 
 Fact = tuple[str, str]  # a name and a value
 
@@ -49,7 +49,7 @@ def facts_of(found: ModelType) -> Iterator[Fact]:
     from paddle_ranker.model.families import read_config
     from paddle_ranker.model.hugging_face.folder import encoder_config, stated_head
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
-    from paddle_ranker.model.opened import TRANSFORMERS
+    from paddle_ranker.model.model_kind import TRANSFORMERS
 
     kind, info = found.kind, found.info
     if found.form == TRANSFORMERS:

@@ -28,8 +28,8 @@ from paddle_ranker.training.clicks import (
 )
 
 if TYPE_CHECKING:
+    from paddle_ranker.retrieval.candidate_indexes import Document
     from paddle_ranker.retrieval.collection import Collection
-    from paddle_ranker.retrieval.indexes import Document
     from paddle_ranker.retrieval.schema import Schema
     from paddle_ranker.serving.core.search_log import FeedbackLine
     from paddle_ranker.serving.core.search_log import Shown as ShownDocument

@@ -30,13 +30,13 @@ from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, n
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.input_files import join_files, paths_of
 from paddle_ranker.progress import Progress
-from paddle_ranker.retrieval.indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
-from paddle_ranker.retrieval.options import MilvusOptions
+from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
+from paddle_ranker.retrieval.search_options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.scale.offline import identity_of, total
 from paddle_ranker.scale.parts import Parts, Source, Work
 from paddle_ranker.scale.parts import run as run_parts
-from paddle_ranker.scoring.options import OF_MODEL, ScoringOptions
+from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.streams import output_free_for
@@ -428,7 +428,7 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> CandidateIndex
     tower = None
     if options.tower is not None:
         runtime.prepare_command(options.cpu_threads)
-        from paddle_ranker.retrieval.vectors import open_to_compare
+        from paddle_ranker.retrieval.text_vectors import open_to_compare
 
         tower = open_to_compare(options.tower, LoadOptions.of(options, positive_label=None), options.batch_size)
     shown: Progress[str] = Progress(titles, desc="index", unit="title")

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.commands.registry import run_for_kind
+from paddle_ranker.commands.command_registry import run_for_kind
 from paddle_ranker.options import run_command
-from paddle_ranker.scoring.options import PrintingOptions
+from paddle_ranker.scoring.scoring_options import PrintingOptions
 
 
 def predict(options: PrintingOptions, names: tuple[str, str] = ("query", "title")) -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 
 from paddle_ranker import runtime
 from paddle_ranker.options import json_text, main_of, option
-from paddle_ranker.scoring.options import RankingOptions
+from paddle_ranker.scoring.scoring_options import RankingOptions
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
-from paddle_ranker.retrieval.options import DEPTH, FUSION, RANK_TOP, SYNONYMS, MilvusOptions
+from paddle_ranker.retrieval.search_options import DEPTH, FUSION, RANK_TOP, SYNONYMS, MilvusOptions
 from paddle_ranker.retrieval.vector_search import search_method
-from paddle_ranker.scoring.options import OF_MODEL, ScoringOptions
+from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection import Collection
@@ -85,7 +85,7 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
         """Return how the index is searched."""
         from dataclasses import replace
 
-        from paddle_ranker.retrieval.reading import Synonyms
+        from paddle_ranker.retrieval.query_parsing import Synonyms
         from paddle_ranker.retrieval.search import SearchSettings
 
         fusion = parse_fusion(self.fusion, self.weights)

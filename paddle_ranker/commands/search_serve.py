@@ -9,8 +9,8 @@ from __future__ import annotations
 from paddle_ranker.commands.serve import options_class, serve
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import main_of
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.index_options import INDEX
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 
 

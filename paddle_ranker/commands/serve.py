@@ -7,7 +7,7 @@ paddle-ranker serve output_entailment
 from __future__ import annotations
 
 from paddle_ranker.options import main_of
-from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, with_found_models
 
 

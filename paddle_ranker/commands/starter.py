@@ -103,8 +103,8 @@ def _read(path: Path) -> bytes:
 def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None:
     runtime.prepare()
     from paddle_ranker.encoding.vocabulary import common_characters, train_wordpiece_vocabulary, write_vocabulary
+    from paddle_ranker.model.bert import Encoder
     from paddle_ranker.model.config import EncoderConfig
-    from paddle_ranker.model.encoder import Encoder
     from paddle_ranker.model.families import write_config
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
     from paddle_ranker.storage.atomic import new_folder

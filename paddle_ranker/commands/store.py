@@ -21,7 +21,7 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import given_of, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.progress import Progress
-from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.scoring.scoring_options import ScoringOptions
 
 _AT_ONCE = 512  # titles whose states are in memory
 
@@ -51,8 +51,8 @@ def store(options: StoreOptions) -> None:
     """Write the folder, and print its size by title."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.scorer import chunks
-    from paddle_ranker.scoring.stored import TitleStates, new_states
     from paddle_ranker.scoring.stored_ranker import SplitRanker
+    from paddle_ranker.scoring.title_states import TitleStates, new_states
 
     folder = Path(options.output)
     if folder.exists() or folder.is_symlink():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddle_ranker.commands import registry
+from paddle_ranker.commands import command_registry
 from paddle_ranker.commands.info import Fact, facts_of
 from paddle_ranker.errors import CheckpointError, RankerError, one_line, quoted
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.model.exported import ExportedFolder
     from paddle_ranker.model.model_folder import ModelType
-    from paddle_ranker.model.opened import ModelInfo, RowEncoder
+    from paddle_ranker.model.model_kind import ModelInfo, RowEncoder
     from paddle_ranker.scoring.loading import ScoringModel
 
 
@@ -70,7 +70,7 @@ def _open(found: ModelType, facts: list[Fact]) -> list[Fact]:
     from paddle_ranker import runtime
 
     runtime.prepare()
-    from paddle_ranker.model.encoders import load_encoder
+    from paddle_ranker.model.encoder_loading import load_encoder
     from paddle_ranker.model.model_folder import MODEL
     from paddle_ranker.scoring.loading import open_model
 
@@ -92,7 +92,7 @@ def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
     """Run a model on made-up rows; raises `CheckpointError` if an output is not finite."""
     import numpy as np
 
-    from paddle_ranker.model.kinds import KINDS
+    from paddle_ranker.model.builtin_kinds import KINDS
 
     rows = next(iter(KINDS[model.info.kind].sample_inputs(model.row_encoder, model.info)))
     for name, array in model.engine.run(rows).items():
@@ -136,7 +136,7 @@ def _engines(path: Path) -> Iterator[Fact]:
     """Open the exported model with each engine; yield the engine's precisions, or the reason why it fails."""
     from paddle_ranker.model.exported import open_exported
     from paddle_ranker.model.model_folder import MODEL
-    from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
+    from paddle_ranker.scoring.engines.engine_registry import ENGINES, exported_engines, is_installed
 
     folder = open_exported(path, MODEL)
     for name in exported_engines():
@@ -160,7 +160,7 @@ def _tried(engine: str, folder: ExportedFolder) -> str:
 
 
 def _engines_after_export() -> Iterator[Fact]:
-    from paddle_ranker.scoring.engines.registry import DYGRAPH, ENGINES, exported_engines, is_installed
+    from paddle_ranker.scoring.engines.engine_registry import DYGRAPH, ENGINES, exported_engines, is_installed
 
     yield f"--engine {DYGRAPH}", ENGINES[DYGRAPH].runs
     for name in exported_engines():
@@ -169,18 +169,18 @@ def _engines_after_export() -> Iterator[Fact]:
 
 
 def _precisions(engine: str) -> str:
-    from paddle_ranker.scoring.engines.registry import ENGINES
+    from paddle_ranker.scoring.engines.engine_registry import ENGINES
 
     return ", ".join(ENGINES[engine].precisions.get("cpu", ()))
 
 
 def _commands(counts_as: set[str], found: ModelType) -> Iterator[Fact]:
     """Yield, by group, the commands that accept the model's roles or have a version for its kind."""
-    registry.COMMANDS.load_plugins()
-    groups: dict[str, list[str]] = {group: [] for group in registry.GROUPS}
-    for name, command in registry.COMMANDS.items():
+    command_registry.COMMANDS.load_plugins()
+    groups: dict[str, list[str]] = {group: [] for group in command_registry.GROUPS}
+    for name, command in command_registry.COMMANDS.items():
         kind = "" if found.kind is None else found.kind.name
-        has_own = f"{name} {kind}" in registry.OF_KIND and registry.TRAINED not in command.takes
+        has_own = f"{name} {kind}" in command_registry.OF_KIND and command_registry.TRAINED not in command.takes
         if has_own or counts_as & set(command.takes):
             groups.setdefault(command.group, []).append(name)
     yield from ((group, ", ".join(names)) for group, names in groups.items() if names)

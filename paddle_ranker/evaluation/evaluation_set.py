@@ -17,7 +17,7 @@ from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.metrics.ranking import RELEVANT, number_queries
 from paddle_ranker.options import RowOptions
-from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.scorer import Scorer
 
 _BLOCK = 256

@@ -7,7 +7,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import LabelOptions, option, redeclare
-from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.scoring.scoring_options import ScoringOptions
 
 TIES = ("against", "trec_eval")
 

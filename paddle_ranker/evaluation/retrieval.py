@@ -29,14 +29,14 @@ from paddle_ranker.options import RowOptions
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, numbers_of
-from paddle_ranker.retrieval.learning import JudgedList, rank_loss
 from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.searchable import LookupRequest
-from paddle_ranker.retrieval.vectors import Tower, nearest
-from paddle_ranker.retrieval.words import WordSearcher
+from paddle_ranker.retrieval.text_vectors import Tower, nearest
+from paddle_ranker.retrieval.weight_learning import JudgedList, rank_loss
+from paddle_ranker.retrieval.word_search import WordSearcher
 from paddle_ranker.scoring.scorer import chunks
-from paddle_ranker.storage.picture import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
+from paddle_ranker.storage.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 
 BM25_STEMS = "BM25 (stems)"
 HYBRID, RANKED = "hybrid", " + ranker"

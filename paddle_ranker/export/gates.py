@@ -13,13 +13,13 @@ from paddle_ranker.array_types import Arrays
 from paddle_ranker.model.load_options import CheckpointOptions
 from paddle_ranker.options import LabelOptions, ThreadOptions, option, redeclare
 from paddle_ranker.options.input_files import base_names
-from paddle_ranker.scoring.options import BatchOptions
+from paddle_ranker.scoring.scoring_options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
     from paddle_ranker.metrics.intervals import Interval
     from paddle_ranker.model.exported import ExportedFolder
-    from paddle_ranker.scoring.engines.base import Engine
+    from paddle_ranker.scoring.engines.engine import Engine
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import DependencyError, RankerError, in_checkout
 from paddle_ranker.export.onnx_data import move_onnx, save_onnx
 from paddle_ranker.export.parity import Parity, compare
-from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
+from paddle_ranker.model.model_kind import RANKER_SIGNATURE, Signature
 
 OPSET = 17  # the first with LayerNormalization as one node
 # It runs in a separate process, since paddle2onnx aborts the process at an operator that it does not know.

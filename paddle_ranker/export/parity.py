@@ -13,7 +13,7 @@ from paddle import nn
 
 from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import RankerError
-from paddle_ranker.model.opened import Check, Signature
+from paddle_ranker.model.model_kind import Check, Signature
 
 CHECKS = 4  # number of pairs whose probabilities are stored in an exported folder
 # Factor of the network's own rounding error. The graph rounds in other places, and the two are compared with each

@@ -38,20 +38,20 @@ from paddle_ranker.export.quantizer import NothingToQuantizeError, Product, Quan
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals, recall_at
 from paddle_ranker.metrics.ranking import RELEVANT
+from paddle_ranker.model.builtin_kinds import UPPER, TowerKind
 from paddle_ranker.model.exported import Exported, ExportedFolder, ExportedRanker, open_exported
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import UPPER, TowerKind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, identify
-from paddle_ranker.model.opened import RANKER_SIGNATURE, AnyKind, ExportFacts, Signature, with_export
+from paddle_ranker.model.model_kind import RANKER_SIGNATURE, AnyKind, ExportFacts, Signature, with_export
 from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo
 from paddle_ranker.options import note
-from paddle_ranker.retrieval.vectors import Tower, nearest
-from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.retrieval.text_vectors import Tower, nearest
+from paddle_ranker.scoring.engines.engine import Engine
+from paddle_ranker.scoring.engines.engine_registry import exported_engines, int8_engines, is_installed
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
-from paddle_ranker.scoring.engines.registry import exported_engines, int8_engines, is_installed
 from paddle_ranker.scoring.stored_ranker import UPPER_PRODUCTS, parts_of
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.exported import INPUTS, OUTPUTS
-from paddle_ranker.model.opened import Signature
+from paddle_ranker.model.model_kind import Signature
 from paddle_ranker.model.tower import VECTOR
 from paddle_ranker.protos import Message, message_class
 

@@ -18,7 +18,7 @@ from paddle_ranker.export.static_model import StaticModel, write_serving_model
 from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import INFO_FILE, RankerInfo
 from paddle_ranker.model.model_folder import MODEL, identify
-from paddle_ranker.model.opened import EXPORTED, ExportFacts, ModelInfo, with_export
+from paddle_ranker.model.model_kind import EXPORTED, ExportFacts, ModelInfo, with_export
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 

@@ -24,11 +24,11 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs, rounding_of
 from paddle_ranker.export.static_model import StaticModel, name_outputs
-from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.bert import Encoder
+from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder, open_exported
-from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.model_folder import MODEL, identify
-from paddle_ranker.model.opened import (
+from paddle_ranker.model.model_kind import (
     RANKER_SIGNATURE,
     ExportFacts,
     KindEncoder,

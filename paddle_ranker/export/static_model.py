@@ -16,7 +16,7 @@ from paddle import inference
 from paddle_ranker.array_types import Arrays
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.exported import INPUTS, ExportedFolder, exporting_again, require_readable
-from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
+from paddle_ranker.model.model_kind import RANKER_SIGNATURE, Signature
 
 _FETCHED = re.compile(r'"fetch_name_(\d+)"')
 

@@ -19,7 +19,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from paddle_ranker.lexical.bm25 import K1, B, length_norm, saturated
-from paddle_ranker.lexical.comparison import Compared, diagonal, whole_characters
+from paddle_ranker.lexical.token_comparison import Compared, diagonal, whole_characters
 
 LONGEST_RUN = 64  # tokens, a power of two; a longer shared run counts as this long
 _TINY = 1e-6

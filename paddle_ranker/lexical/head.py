@@ -20,8 +20,8 @@ from paddle import Tensor, nn
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.lexical.bm25 import count_texts
-from paddle_ranker.lexical.comparison import Speller, compared
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, lexical_features
+from paddle_ranker.lexical.token_comparison import Speller, compared
 from paddle_ranker.metrics.logistic import fit_logistic
 from paddle_ranker.metrics.ranking import RELEVANT, standardise
 

@@ -27,7 +27,7 @@ from paddle import Tensor, nn
 
 from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.lexical.bm25 import count_texts
-from paddle_ranker.lexical.comparison import Speller, compared, looked_up
+from paddle_ranker.lexical.token_comparison import Speller, compared, looked_up
 
 _SEED = 0  # of the signs, the same in every tower, so that those of two towers can be compared
 _SHARE = 0.3  # of the lexical product beside the other one: 0.2 to 0.5 were best on QBQTC, with four towers

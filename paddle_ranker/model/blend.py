@@ -24,11 +24,11 @@ from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.families import make_pair_encoder, require_config
-from paddle_ranker.model.folder import RankerModel, load_single, save_ranker, write_encoder
 from paddle_ranker.model.info import BLEND, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_kind import RANKER_SIGNATURE, TrainedModel
 from paddle_ranker.model.network import RankerNetwork
-from paddle_ranker.model.opened import RANKER_SIGNATURE, TrainedModel
+from paddle_ranker.model.ranker_folder import RankerModel, load_single, save_ranker, write_encoder
 from paddle_ranker.model.similarity import SimilarityHead, load_similarity
 from paddle_ranker.model.tower_network import TowerModel
 from paddle_ranker.options import note_at_end

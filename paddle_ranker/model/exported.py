@@ -25,7 +25,7 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import STATIC_PARAMETERS, ModelType, Role, identify
-from paddle_ranker.model.opened import (
+from paddle_ranker.model.model_kind import (
     RANKER_SIGNATURE,
     EncoderT,
     ExportFacts,

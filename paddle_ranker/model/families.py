@@ -32,11 +32,11 @@ from paddle_ranker.model.config import (
 )
 from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Names, Values, of_paddlenlp
 from paddle_ranker.registry import Registry
-from paddle_ranker.storage.stated import Stated
+from paddle_ranker.storage.foreign_config import Stated
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 if TYPE_CHECKING:
-    from paddle_ranker.model.encoder import Encoder
+    from paddle_ranker.model.bert import Encoder
 
 Named = dict[str, Array]  # arrays by parameter name
 
@@ -92,7 +92,7 @@ def _bring_tokenizer(source: Path, target: Path) -> None:
     bring_tokenizer(source, target)
 
 
-BERT = EncoderFamily(_network("encoder", "Encoder"), _name_parameters, _bring_tokenizer)  # also the base of plugins
+BERT = EncoderFamily(_network("bert", "Encoder"), _name_parameters, _bring_tokenizer)  # also the base of plugins
 FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
 
 
@@ -243,7 +243,7 @@ _add(
         _check_electra,
         without_effect=frozenset({"summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"}),
     ),
-    _network("encoder", "ElectraEncoder"),
+    _network("bert", "ElectraEncoder"),
     ElectraConfig,
 )
 
@@ -281,7 +281,7 @@ _add(
         _check_mpnet,
         without_effect=frozenset({"position_embedding_type", "type_vocab_size"}),
     ),
-    _network("encoder", "MPNetEncoder"),
+    _network("bert", "MPNetEncoder"),
     MPNetConfig,
 )
 
@@ -345,7 +345,7 @@ _add(
             {"qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "position_embedding_type"}
         ),
     ),
-    _network("encoder", "DistilBertEncoder"),
+    _network("bert", "DistilBertEncoder"),
     DistilBertConfig,
 )
 

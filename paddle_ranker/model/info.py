@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple, Optional, TypedDict
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.metrics.calibration import FEW_QUERIES, Calibration
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.opened import ExportFacts
+from paddle_ranker.model.model_kind import ExportFacts
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, WidthOrNone, read_declared
 from paddle_ranker.storage.untrusted import read_versioned

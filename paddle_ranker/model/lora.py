@@ -14,7 +14,7 @@ from paddle import Tensor, nn
 from paddle_ranker.errors import UsageError
 
 if TYPE_CHECKING:
-    from paddle_ranker.model.encoder import Encoder
+    from paddle_ranker.model.bert import Encoder
 
 _SCALE = 2.0  # alpha / rank in the paper
 _ADAPTER = ".adapter."

@@ -6,7 +6,7 @@
 
 Commands, the server, `info`, `doctor` and the errors about folders of the wrong type all read `identify`'s answer. A
 `Role` is what is wanted of a model: a ranker, a tower, an encoder to train. `paddle_ranker.scoring.loading.open_model`
-opens a model with an engine, `paddle_ranker.model.encoders.load_encoder` an encoder to train.
+opens a model with an engine, `paddle_ranker.model.encoder_loading.load_encoder` an encoder to train.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import (
+from paddle_ranker.model.model_kind import (
     CLIENT,
     EXPORTED,
     KINDS,
@@ -244,7 +244,7 @@ _ALL: tuple[AnyRole, ...] = (
         lambda found: _is_member(found) or (found.form in _STARTS and (found.is_tower or found.is_encoder)),
     ),
 )
-# By name, as commands state them (`paddle_ranker.commands.registry.Command.takes`).
+# By name, as commands state them (`paddle_ranker.commands.command_registry.Command.takes`).
 ROLES = {role.name: role for role in _ALL}
 
 
@@ -292,7 +292,7 @@ def is_exported(folder: Path) -> bool:
 
 def _stated_kind(folder: Path) -> Optional[AnyKind]:
     """Return the kind that a folder's files state; plugins and recipes are loaded if no other kind knows them."""
-    import_module("paddle_ranker.model.kinds")  # by its name: what it loads models with imports this module
+    import_module("paddle_ranker.model.builtin_kinds")  # by its name: what it loads models with imports this module
     found = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
     if found is not None or not any(folder.glob("*.json")):
         return found

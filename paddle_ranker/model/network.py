@@ -14,14 +14,14 @@ from paddle import Tensor, nn
 from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.lexical.comparison import Speller
 from paddle_ranker.lexical.head import FeatureHead, LexicalHead
+from paddle_ranker.lexical.token_comparison import Speller
 from paddle_ranker.metrics.calibration import Calibration
+from paddle_ranker.model.bert import Encoder, pool_states
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout
-from paddle_ranker.model.encoder import Encoder, pool_states
 from paddle_ranker.model.lora import merged
-from paddle_ranker.model.match import LEVELS, levels_of_pair
+from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
 from paddle_ranker.model.parameters import initialize, set_parameters
 
 APART = ("position_tower.",)  # prefixes of parameters that only a training has; a ranker's folder lacks them

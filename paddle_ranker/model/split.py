@@ -19,8 +19,8 @@ from paddle import Tensor, nn
 from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.model_kind import RowEncoder
 from paddle_ranker.model.network import RankerNetwork
-from paddle_ranker.model.opened import RowEncoder
 from paddle_ranker.model.similarity import Side, SimilarityHead
 from paddle_ranker.storage.digest import content_digest
 

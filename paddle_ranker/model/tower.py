@@ -17,7 +17,7 @@ from typing import Annotated, Optional, Union
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.errors import CheckpointError, listed, refuse_text
-from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
+from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, Width, WidthOrNone, read_declared
 from paddle_ranker.storage.untrusted import read_versioned

@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Optional, Union
 
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.retrieval.generation import Generation
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
-from paddle_ranker.retrieval.latest import LatestSnapshot
+from paddle_ranker.retrieval.latest_snapshot import LatestSnapshot
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo
 from paddle_ranker.retrieval.milvus import address_of
+from paddle_ranker.retrieval.open_segments import Generation
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.writer import CollectionWriter
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.values import DAY, TYPES, Value, moment_text
+from paddle_ranker.retrieval.typed_values import DAY, TYPES, Value, moment_text
 
 NUMBERS, DATES = "number", "date"
 MOST_RANGES, FEW_VALUES = 10, 12  # of up to so many numbers or dates each is counted by itself

@@ -22,7 +22,8 @@ from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.filters import ORDERED, Condition
-from paddle_ranker.retrieval.values import (
+from paddle_ranker.retrieval.turns import checked, once
+from paddle_ranker.retrieval.typed_values import (
     BOOLEAN,
     DATE,
     LARGE,
@@ -35,7 +36,6 @@ from paddle_ranker.retrieval.values import (
     order_value,
     text_order,
 )
-from paddle_ranker.retrieval.work import checked, once
 
 _BETWEEN = len(b", ")
 _SORTED_AT_ONCE = 1 << 12  # keys that are sorted while no other thread goes on

@@ -16,7 +16,7 @@ from typing import Union
 
 from paddle_ranker.data.spellings import Spellings
 from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted
-from paddle_ranker.retrieval.values import MISSING, TYPES, UntypedValue, ValueRange, plain
+from paddle_ranker.retrieval.typed_values import MISSING, TYPES, UntypedValue, ValueRange, plain
 
 _QUOTED = r'"[^"]*"|' + r"'[^']*'"
 _CONDITION = re.compile(rf"\s*({_QUOTED}|[^=!<>]*?[^=!<>\s])\s*(?:(==|!=|<=|>=|=|<|>)|(?<=\s)(in)\s)(.*)", re.S | re.I)

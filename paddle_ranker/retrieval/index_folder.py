@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.retrieval.contents import ContentFiles
-from paddle_ranker.retrieval.generation import Generation, open_generation
+from paddle_ranker.retrieval.content_files import ContentFiles
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.open_segments import Generation, open_generation
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.storage.atomic import locked
 

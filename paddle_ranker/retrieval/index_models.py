@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, RankerStates
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
 from paddle_ranker.storage.untrusted import own_folder
@@ -72,7 +72,7 @@ class IndexModels:
 
     def write_states(self, target: Path, documents: Iterable[Document], info: IndexInfo) -> None:
         """Write the states of a segment's documents into its folder."""
-        from paddle_ranker.retrieval.states import write_states
+        from paddle_ranker.retrieval.document_states import write_states
 
         assert info.states is not None
         write_states(target, documents, info.schema, self.states_ranker(info.states), info.states.dtype)

@@ -16,9 +16,9 @@ from paddle_ranker.errors import CheckpointError, UsageError, brief
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
-from paddle_ranker.retrieval.exact import TYPES
+from paddle_ranker.retrieval.exact_search import TYPES
 from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, Schema
-from paddle_ranker.scoring.stored import TYPES as STATES_TYPES
+from paddle_ranker.scoring.title_states import TYPES as STATES_TYPES
 from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 

@@ -10,10 +10,10 @@ import numpy as np
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.retrieval.facets import Counts, Facets, FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.generation import Generation
+from paddle_ranker.retrieval.open_segments import Generation
 from paddle_ranker.retrieval.sorting import SortedDocument, first_of_segment, merged, sort_keys
-from paddle_ranker.retrieval.values import TYPES
-from paddle_ranker.retrieval.work import checked
+from paddle_ranker.retrieval.turns import checked
+from paddle_ranker.retrieval.typed_values import TYPES
 
 FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
 

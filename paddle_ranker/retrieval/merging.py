@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.postings import Merging, Postings
-from paddle_ranker.retrieval.exact import StoredVectors
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.faiss_index import FILE
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.segments import STATES, WORDS, Segment, WriteIndex, WriteStates, file_prefix, seal
-from paddle_ranker.retrieval.work import checked
-from paddle_ranker.scoring.stored import StatesWriter
+from paddle_ranker.retrieval.turns import checked
+from paddle_ranker.scoring.title_states import StatesWriter
 from paddle_ranker.storage.atomic import new_folder
 
 _AT_ONCE = 1 << 14  # documents that are copied at a time

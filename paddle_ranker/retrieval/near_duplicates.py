@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.lexical.characters import fold
-from paddle_ranker.retrieval.work import check
+from paddle_ranker.retrieval.turns import check
 
 CONTENT = "content"  # the name in `group_by`, of an index without a field of that name
 RESEMBLANCE = 0.8  # from which on two texts are nearly the same

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 from paddle_ranker.errors import refuse_text
-from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.remote_calls import Call, ShardCalls
 from paddle_ranker.retrieval.remote_snapshot import RemoteSnapshot

@@ -13,8 +13,8 @@ from paddle_ranker.errors import DataError, RankerError, UsageError, brief
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.searchable import ShardError
 from paddle_ranker.retrieval.shard_service import MAY_REFUSE, READS, WRITES, Facts, Gone, read_answer
-from paddle_ranker.retrieval.words import Totals, WordSearcher
-from paddle_ranker.retrieval.work import check, idle
+from paddle_ranker.retrieval.turns import check, idle
+from paddle_ranker.retrieval.word_search import Totals, WordSearcher
 from paddle_ranker.storage.untrusted import Unchecked
 
 _LOOK_SECONDS = 0.1  # between two looks whether a search is still waited for

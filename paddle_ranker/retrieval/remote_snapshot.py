@@ -16,19 +16,19 @@ import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, UsageError, refuse_text
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
 from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document, Hits, Like
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
-from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.remote_calls import MergedFacts, ShardCalls
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import LookupRequest, StaleSnapshot, phrase_filter_of
 from paddle_ranker.retrieval.shard_service import Facts
 from paddle_ranker.retrieval.sorting import SortedDocument, merged, sort_keys
-from paddle_ranker.retrieval.values import CommonTypes, Value
-from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Word, WordSearcher, shortest_first
-from paddle_ranker.retrieval.work import locking, reserve
+from paddle_ranker.retrieval.turns import locking, reserve
+from paddle_ranker.retrieval.typed_values import CommonTypes, Value
+from paddle_ranker.retrieval.word_search import ASKED, Asked, CountedQuery, Word, WordSearcher, shortest_first
 from paddle_ranker.storage.untrusted import Unchecked
 
 _MOST_RESTARTS = 3  # times that a search begins again because shards have changed meanwhile

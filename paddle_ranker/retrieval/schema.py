@@ -25,8 +25,8 @@ from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
-from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.values import STORED, TYPES, CommonTypes
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.typed_values import STORED, TYPES, CommonTypes
 from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # name of the field that every document has, and of its type
@@ -58,7 +58,7 @@ OpenTower = Callable[[Path, LoadOptions, int], FieldTower]  # from a folder, wit
 
 
 def _open_text_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.retrieval.vectors import Tower
+    from paddle_ranker.retrieval.text_vectors import Tower
 
     return Tower.open(folder, options, batch_size, for_search=True)
 

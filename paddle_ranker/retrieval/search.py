@@ -35,24 +35,24 @@ from paddle_ranker.lexical.passages import Span, best_span, characters_for
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.adding import Added
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, LikeError
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.contents import like_of
+from paddle_ranker.retrieval.content_files import like_of
 from paddle_ranker.retrieval.filters import Filter, no_field
 from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, parse_fusion
-from paddle_ranker.retrieval.indexes import Document, Hits, Like, LikeError
+from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
-from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
-from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
+from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery, parse_query
+from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Searchable, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index, open_shards
 from paddle_ranker.retrieval.sorting import MOST_SORTED, SortedDocument
 from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
-from paddle_ranker.retrieval.values import Value, is_value
+from paddle_ranker.retrieval.turns import TooLate, check, checked, idle, in_turn, once, reserve, until, wait_for
+from paddle_ranker.retrieval.typed_values import Value, is_value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
-from paddle_ranker.retrieval.words import ASKED, Asked
-from paddle_ranker.retrieval.work import TooLate, check, checked, idle, in_turn, once, reserve, until, wait_for
+from paddle_ranker.retrieval.word_search import ASKED, Asked
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 from paddle_ranker.storage.untrusted import Unchecked

@@ -8,16 +8,16 @@ from typing import NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import RankerError, refuse_text
-from paddle_ranker.retrieval.adding import Added
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document, Hits, Like
+from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import IndexInfo
-from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.sorting import SortedDocument
-from paddle_ranker.retrieval.values import Value
-from paddle_ranker.retrieval.words import Asked
+from paddle_ranker.retrieval.typed_values import Value
+from paddle_ranker.retrieval.word_search import Asked
 
 
 class ShardError(RankerError):

@@ -37,17 +37,17 @@ from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.data.records import DocumentRow, without_nan
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
-from paddle_ranker.retrieval.exact import StoredVectors
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
 from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
 from paddle_ranker.retrieval.schema import MOST_FIELDS, Schema
-from paddle_ranker.retrieval.values import CommonTypes, Value, common_types
-from paddle_ranker.retrieval.work import check
-from paddle_ranker.scoring.stored import TitleStates
+from paddle_ranker.retrieval.turns import check
+from paddle_ranker.retrieval.typed_values import CommonTypes, Value, common_types
+from paddle_ranker.scoring.title_states import TitleStates
 from paddle_ranker.storage.atomic import new_folder
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
 

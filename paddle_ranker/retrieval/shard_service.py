@@ -24,7 +24,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, shortened
-from paddle_ranker.retrieval.adding import Added
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.facets import (
     DATES,
@@ -35,15 +35,15 @@ from paddle_ranker.retrieval.facets import (
     FieldScale,
 )
 from paddle_ranker.retrieval.filters import FilterError
-from paddle_ranker.retrieval.indexes import Document, Hits, Like
+from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import MILVUS, IndexInfo, facts_of, info_of
 from paddle_ranker.retrieval.matches import Matches
-from paddle_ranker.retrieval.reading import ParsedQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.sorting import SortedDocument
-from paddle_ranker.retrieval.values import MOMENTS, CommonTypes, Value, is_value
-from paddle_ranker.retrieval.words import Asked, Totals, WordSearcher
-from paddle_ranker.retrieval.work import in_turn
+from paddle_ranker.retrieval.turns import in_turn
+from paddle_ranker.retrieval.typed_values import MOMENTS, CommonTypes, Value, is_value
+from paddle_ranker.retrieval.word_search import Asked, Totals, WordSearcher
 from paddle_ranker.storage.untrusted import Unchecked
 
 _KEPT_SECONDS = 30.0  # that a shard keeps what a search sees, after the search's last call

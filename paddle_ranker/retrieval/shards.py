@@ -24,9 +24,9 @@ import numpy as np
 
 from paddle_ranker.errors import CheckpointError, UsageError, brief, listed, refuse_text
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.generation import Generation
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
 from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.open_segments import Generation
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.storage.atomic import new_file, new_folder, sync
 from paddle_ranker.storage.untrusted import inside, read_json

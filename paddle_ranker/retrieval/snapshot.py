@@ -16,24 +16,24 @@ import numpy as np
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.retrieval.adding import checked_vectors
-from paddle_ranker.retrieval.contents import ContentFiles
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
+from paddle_ranker.retrieval.content_files import ContentFiles
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.generation import Generation, Part, Place
 from paddle_ranker.retrieval.index_models import IndexModels
-from paddle_ranker.retrieval.indexes import Document, Hits, Like
+from paddle_ranker.retrieval.ingestion import checked_vectors
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.matches import FACET_BYTES, Matches
 from paddle_ranker.retrieval.milvus import MilvusSearch
-from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.open_segments import Generation, Part, Place
+from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import LookupRequest, phrase_filter_of
-from paddle_ranker.retrieval.values import Value
+from paddle_ranker.retrieval.turns import check, checked, reserve
+from paddle_ranker.retrieval.typed_values import Value
 from paddle_ranker.retrieval.vector_search import check_breadth
-from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals
-from paddle_ranker.retrieval.work import check, checked, reserve
-from paddle_ranker.scoring.stored import TextStates, TitleStates, joined
+from paddle_ranker.retrieval.word_search import ASKED, Asked, CountedQuery, Totals
+from paddle_ranker.scoring.title_states import TextStates, TitleStates, joined
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
 _NO_TYPES: Mapping[str, str] = MappingProxyType({})

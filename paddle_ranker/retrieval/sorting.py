@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval.segments import Segment
-from paddle_ranker.retrieval.values import Value, order_value
-from paddle_ranker.retrieval.work import check
+from paddle_ranker.retrieval.turns import check
+from paddle_ranker.retrieval.typed_values import Value, order_value
 
 MOST_SORTED = 1 << 13  # documents that a search lists in order at once
 _AT_ONCE = 1 << 16  # rows of a segment that are ordered at a time

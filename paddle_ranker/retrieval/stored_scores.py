@@ -14,11 +14,11 @@ from paddle_ranker.options import note
 from paddle_ranker.retrieval.manifest import RankerStates
 from paddle_ranker.retrieval.searchable import Searchable, Snapshot
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.work import idle
+from paddle_ranker.retrieval.turns import idle
 from paddle_ranker.scoring.loading import ScoringRanker
 from paddle_ranker.scoring.ranker import Ranker
-from paddle_ranker.scoring.stored import StatesInfo, StoredPairs
 from paddle_ranker.scoring.stored_ranker import SplitRanker
+from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs
 
 
 class StoredCandidates(NamedTuple):

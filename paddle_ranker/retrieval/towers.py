@@ -13,8 +13,8 @@ from paddle_ranker.model.model_folder import identify
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.retrieval.adding import VectorsOf
 from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.ingestion import VectorsOf
 from paddle_ranker.retrieval.manifest import VECTORS, TowerCopy
 from paddle_ranker.retrieval.schema import CONTENTS, Field
 from paddle_ranker.storage.atomic import make_folder, new_folder
@@ -39,7 +39,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER) -> Copi
 
     Raises `CheckpointError` if it is none that opens.
     """
-    from paddle_ranker.retrieval.vectors import Tower
+    from paddle_ranker.retrieval.text_vectors import Tower
 
     folder = _folder_of(source)
     stated = _stated_by(folder)

@@ -17,7 +17,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Array, Vectors
 from paddle_ranker.errors import DataError, RankerError
-from paddle_ranker.retrieval.exact import StoredVectors, refuse_unstorable
+from paddle_ranker.retrieval.exact_search import StoredVectors, refuse_unstorable
 from paddle_ranker.storage.arrays import HEADER, npy_header
 from paddle_ranker.storage.atomic import make_folder, naming_the_file, new_file
 from paddle_ranker.storage.untrusted import read_json

@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.retrieval.candidate_indexes import INDEXES as INDEXES
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits, IndexKind, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import INDEXES as INDEXES
-from paddle_ranker.retrieval.indexes import Document, Hits, IndexKind, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, VectorsInfo
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS
 

@@ -23,14 +23,14 @@ from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import RankerError, UsageError, checked_items, refuse_text
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
-from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf
-from paddle_ranker.retrieval.contents import StagedFiles
-from paddle_ranker.retrieval.generation import Part, Place
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.index_folder import Lock, delete
-from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.latest import LatestSnapshot
+from paddle_ranker.retrieval.ingestion import Added, Addition, Cutter, Unfinished, VectorsOf
+from paddle_ranker.retrieval.latest_snapshot import LatestSnapshot
 from paddle_ranker.retrieval.manifest import VECTORS, RankerStates, SegmentInfo
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
+from paddle_ranker.retrieval.open_segments import Part, Place
 from paddle_ranker.retrieval.segments import Segment, SegmentData
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.vector_search import index_writers
@@ -257,7 +257,7 @@ class CollectionWriter:
         states: name the copy of the ranker that is in each folder already
         options, batch_size: how it is opened
         """
-        from paddle_ranker.retrieval.states import write_states
+        from paddle_ranker.retrieval.document_states import write_states
         from paddle_ranker.scoring.stored_ranker import SplitRanker
 
         models = self._snapshot.models

@@ -20,7 +20,7 @@ from paddle_ranker.libraries import switch_off_telemetry
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import AUTO_DEVICE, require_ray_device
 from paddle_ranker.runtime import usable_cores
-from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, DYGRAPH, ENGINES, EngineKind, exported_engines
+from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, DYGRAPH, ENGINES, EngineKind, exported_engines
 
 LOCAL = "local"
 _ANSWER_SECONDS = 5.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import RayOptions
-from paddle_ranker.retrieval.sharded import ShardWork, count_done, is_begun
+from paddle_ranker.retrieval.shard_builds import ShardWork, count_done, is_begun
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.storage.untrusted import Unchecked
 

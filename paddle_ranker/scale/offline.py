@@ -29,12 +29,12 @@ from paddle_ranker.options import RayOptions, RowOptions, note, note_counts
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.scale.parts import Done, Parts, Source, Work, run
-from paddle_ranker.scoring.options import PrintingOptions
+from paddle_ranker.scoring.scoring_options import PrintingOptions
 from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Vectors
-    from paddle_ranker.retrieval.encoding import EncodePlan
+    from paddle_ranker.retrieval.parallel_encoding import EncodePlan
 
 
 class RowSource(Source):
@@ -50,7 +50,7 @@ class RowSource(Source):
         self._rows, self._fields, self._in_texts = RecordFile(path, kind, rules), tuple(fields), in_texts
 
     def parts(self) -> Iterator[Sequence[object]]:
-        from paddle_ranker.retrieval.vectors import text_parts
+        from paddle_ranker.retrieval.text_vectors import text_parts
         from paddle_ranker.scoring.scorer import chunks
 
         if self._in_texts:
@@ -195,7 +195,7 @@ class _EncodeParts(Work):
         self._plan = plan
 
     def open(self) -> None:
-        from paddle_ranker.retrieval.vectors import Tower
+        from paddle_ranker.retrieval.text_vectors import Tower
 
         self._tower = Tower.open(self._plan.source, self._plan.options, self._plan.batch_size)
 
@@ -253,7 +253,7 @@ class EncodeTexts:
 
     def __init__(self, tower: str, text: str = "text", queries: bool = False, threads: int = 1):
         runtime.prepare(threads)
-        from paddle_ranker.retrieval.vectors import Tower
+        from paddle_ranker.retrieval.text_vectors import Tower
 
         self._tower, self._text, self._queries = Tower.open(tower, LoadOptions(threads=threads)), text, queries
 

@@ -28,9 +28,9 @@ from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.retrieval.shards import shard_folders
 from paddle_ranker.scale.cluster import gpus_for, hide_other_gpus, require_ray
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_found_models
 
 _CALLS = 8  # that a replica makes to each shard at once

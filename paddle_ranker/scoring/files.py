@@ -19,8 +19,8 @@ from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.options import json_text, note
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
-from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import CHUNK, Scorer, chunks
+from paddle_ranker.scoring.scoring_options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.storage.prefetch import prefetch
 
 T = TypeVar("T")

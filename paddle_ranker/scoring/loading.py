@@ -12,11 +12,11 @@ from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import ModelType, Role, identify
-from paddle_ranker.model.opened import EncoderT, InfoT, Model
+from paddle_ranker.model.model_kind import EncoderT, InfoT, Model
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.engine import Engine
+from paddle_ranker.scoring.engines.engine_registry import DYGRAPH, ENGINES
 from paddle_ranker.scoring.engines.opening import open_engine
-from paddle_ranker.scoring.engines.registry import DYGRAPH, ENGINES
 
 _DEFAULTS = LoadOptions()
 

@@ -16,8 +16,8 @@ from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
-from paddle_ranker.model.opened import LOGIT
-from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.model.model_kind import LOGIT
+from paddle_ranker.scoring.engines.engine import Engine
 
 _SHORT = 4  # tokens of a row; a batch of shorter ones has no more rows
 CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by length well

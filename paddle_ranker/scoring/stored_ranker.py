@@ -18,24 +18,24 @@ from paddle_ranker.encoding.columns import EncodedTexts, ragged_positions
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, quoted, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.model.builtin_kinds import LOWER, UPPER
 from paddle_ranker.model.exported import ExportedFolder, open_exported
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import LOWER, UPPER
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify
-from paddle_ranker.model.opened import SIDES, STATES, split_signatures
+from paddle_ranker.model.model_kind import SIDES, STATES, split_signatures
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import note
-from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.engine import Engine
+from paddle_ranker.scoring.engines.engine_registry import AUTO
 from paddle_ranker.scoring.engines.opening import open_engine
-from paddle_ranker.scoring.engines.registry import AUTO
 from paddle_ranker.scoring.files import score_file
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
-from paddle_ranker.scoring.options import PredictOptions
 from paddle_ranker.scoring.ranker import RankedTitle, best_titles, require_cut
 from paddle_ranker.scoring.scorer import BatchRunner, Scorer
-from paddle_ranker.scoring.stored import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
+from paddle_ranker.scoring.scoring_options import PredictOptions
 from paddle_ranker.scoring.texts import list_texts, require_text
+from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
 
 _DEFAULTS = LoadOptions()
 UPPER_PRODUCTS = "upper_products"  # in the facts of int8: how many products of the upper layers are in integers

@@ -27,7 +27,7 @@ from paddle_ranker.metrics.logistic import (
 )
 from paddle_ranker.metrics.measures import HEADLINES, MEASURES, ranking_intervals
 from paddle_ranker.metrics.ranking import Scored
-from paddle_ranker.model.folder import RankerModel, with_lexical_features
+from paddle_ranker.model.ranker_folder import RankerModel, with_lexical_features
 from paddle_ranker.options import RowOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer

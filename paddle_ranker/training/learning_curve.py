@@ -17,7 +17,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError
-from paddle_ranker.storage.picture import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
+from paddle_ranker.storage.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 
 METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "learning_curve.png"

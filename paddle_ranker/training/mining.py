@@ -19,7 +19,7 @@ from paddle_ranker.data.records import LabeledPair, Pair, Record, Text, TitleRow
 from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters
-from paddle_ranker.retrieval.indexes import CandidateIndex
+from paddle_ranker.retrieval.candidate_indexes import CandidateIndex
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -14,11 +14,11 @@ from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.lexical.head import learn_heads
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import Scored
-from paddle_ranker.model.folder import Fresh, RankerModel, save_ranker, start_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.network import APART
 from paddle_ranker.model.pretrained import find_model, resolve_model
+from paddle_ranker.model.ranker_folder import Fresh, RankerModel, save_ranker, start_ranker
 from paddle_ranker.model.split import lower_states
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data

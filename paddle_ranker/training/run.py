@@ -2,7 +2,7 @@
 
 run = start_run(options)                       # device, processes, seed, the interrupted run to resume
 model = ...                                    # from run.resumed.model where there is one, else from `load_encoder`
-                                               # (a ranker, both by `paddle_ranker.model.folder.start_ranker`)
+                                               # (a ranker, both by `paddle_ranker.model.ranker_folder.start_ranker`)
 start = Start(run, model, part_factors)
 start.run.train(Task(model.network, examples, evaluate, save, metric="auc", identity=...))
 """

@@ -17,7 +17,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.scoring.scoring_options import ScoringOptions
 
 
 class Teacher(Protocol):

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.process.http_server import HttpServer

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.serving.core.metrics import Metrics

@@ -18,8 +18,8 @@ from paddle_ranker import Ranker, __version__
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.blend import BlendOptions
 from paddle_ranker.commands.calibrate import CalibrateOptions
+from paddle_ranker.commands.command_registry import COMMANDS, GROUPS, OF_KIND, Command
 from paddle_ranker.commands.distill import DistillOptions
-from paddle_ranker.commands.registry import COMMANDS, GROUPS, OF_KIND, Command
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.model_folder import identify
 from paddle_ranker.model.parameters import save_arrays

@@ -17,10 +17,10 @@ from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import load_arrays
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.model.ranker_folder import Fresh, start_ranker
+from paddle_ranker.retrieval.text_vectors import Tower
 from tests import torch_writer
 from tests.conftest import Call
 from tests.numpy_bert import NumpyBert
@@ -304,7 +304,7 @@ def test_our_ranker_for_transformers(tmp_path: Path, match: bool) -> None:
 
 
 def test_match_embeddings_that_are_zero_are_left_out(tmp_path: Path) -> None:
-    from paddle_ranker.model.folder import save_ranker
+    from paddle_ranker.model.ranker_folder import save_ranker
 
     write_encoder(tmp_path / "encoder")
     parts = start_ranker(tmp_path / "encoder", Fresh("pairwise"))

@@ -15,13 +15,13 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands import evaluate_recall, index
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.retrieval import first_of, held_out_runs, lexical_runs, vector_run
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.learning import JudgedList, learn_recall_weight
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.weight_learning import JudgedList, learn_recall_weight
 from paddle_ranker.scoring.ranker import Ranker
 from tests.conftest import Call
 from tests.tiny import write_ranker

@@ -14,12 +14,12 @@ import pytest
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.retrieval.text_vectors import Tower
 from tests.tiny import write_index, write_tower
 
 pytestmark = pytest.mark.unit

@@ -17,8 +17,8 @@ from paddle_ranker.commands import compare, judgments
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.data.trec import read_qrels, read_texts
 from paddle_ranker.options import LabelOptions
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
 from tests.conftest import Call

@@ -11,9 +11,9 @@ import pytest
 from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.model.families import read_config
-from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays
+from paddle_ranker.model.ranker_folder import Fresh, start_ranker
 
 pytestmark = pytest.mark.unit
 

@@ -19,8 +19,8 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import family_of
 from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer, read_sentencepiece
 from paddle_ranker.model.tower import TextEncoder
-from paddle_ranker.retrieval.adding import Cutter
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.ingestion import Cutter
 from paddle_ranker.retrieval.schema import Field, Schema
 from tests.tiny import write_tokenizer
 from tests.tokenizer_cases import NASTY_TEXTS

@@ -20,7 +20,7 @@ from paddle_ranker.export.static_graph import export_model, program_file, write_
 from paddle_ranker.export.static_model import StaticModel, write_serving_model
 from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedRanker
 from paddle_ranker.model.model_folder import TrainedRanker
-from paddle_ranker.model.opened import RANKER_SIGNATURE, ArraySpec, Signature
+from paddle_ranker.model.model_kind import RANKER_SIGNATURE, ArraySpec, Signature
 from tests.export_cases import CALIBRATION, CASES, IS_MODERN, WRITES_ONNX, Exports, network_logits
 from tests.tiny import PAIRS, QUERIES, TITLES, VOCABULARY
 

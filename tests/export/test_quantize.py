@@ -25,7 +25,7 @@ from paddle_ranker.model.exported import INPUTS, open_exported
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, RANKER, load_model
-from paddle_ranker.scoring.engines import precisions, registry
+from paddle_ranker.scoring.engines import engine_registry, precisions
 from paddle_ranker.scoring.engines.precisions import has_int8
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from tests.conftest import Call
@@ -308,7 +308,7 @@ def test_int8_runs_on_the_cpu_beside_a_gpu(
     folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(registry, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(engine_registry, "cuda_devices", lambda: 1)
     runtime._report_device.cache_clear()
     status, _, errors = command(call, folder, dev, "--max_loss", 1)
     assert status == 0, errors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, OF_KIND, Command
+from paddle_ranker.commands.command_registry import COMMANDS, OF_KIND, Command
 
 COMMANDS.add(
     "train-vectors",

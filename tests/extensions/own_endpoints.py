@@ -13,9 +13,9 @@ import numpy as np
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, option
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
-from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.json_text import parse_json
+from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
 from paddle_ranker.serving.core.slots import ServedModel, Slot, Slots, computed
 from paddle_ranker.serving.core.threads import run_in_thread

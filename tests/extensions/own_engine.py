@@ -7,8 +7,8 @@ import numpy as np
 from paddle_ranker.array_types import Arrays
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.scoring.engines.engine_registry import ENGINES, EngineKind
 from paddle_ranker.scoring.engines.inputs import InputLimits
-from paddle_ranker.scoring.engines.registry import ENGINES, EngineKind
 
 
 class JitEngine:

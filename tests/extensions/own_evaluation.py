@@ -14,8 +14,8 @@ from paddle_ranker.data.records import Pair, read_records
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.loading import open_model
-from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.scoring.scorer import BatchRunner
+from paddle_ranker.scoring.scoring_options import ScoringOptions
 from tests.extensions.own_kind import VECTORS
 
 

@@ -22,8 +22,8 @@ from paddle_ranker.model.exported import Exported, ExportedFolder
 from paddle_ranker.model.families import make_pair_encoder, require_config
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import Role
-from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, ModelKind, Signature, TrainedModel, add_kind
-from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, ModelKind, Signature, TrainedModel, add_kind
+from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.storage.atomic import new_file
 
 _TEXTS = ("a", "深度学习", "two words", "一段很长的话" * 20)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paddle_ranker.encoding.batching import Groups
     from paddle_ranker.encoding.columns import EncodedTexts
     from paddle_ranker.encoding.pair_encoder import PairEncoder
-    from paddle_ranker.model.encoder import Encoder
+    from paddle_ranker.model.bert import Encoder
     from paddle_ranker.training.run import Start, TrainingRun
     from paddle_ranker.training.task import FitResult
 
@@ -59,7 +59,7 @@ def save_vectors(folder: Path, model: VectorModel, info: VectorInfo) -> None:
 
 def load_vectors(folder: Path, info: VectorInfo, encoder: PairEncoder) -> VectorModel:
     """Load a model; the toolkit finds its encoder's folder as for its own models."""
-    from paddle_ranker.model.encoders import load_encoder
+    from paddle_ranker.model.encoder_loading import load_encoder
 
     return VectorModel(info, encoder, signature_of(info), vector_network(load_encoder(folder).network))
 
@@ -103,7 +103,7 @@ class TrainVectorsOptions(TrainingOptions):
 
 def start_vectors(run: TrainingRun, options: TrainVectorsOptions) -> Start[VectorModel]:
     """Load the encoder, or the interrupted run, to start from."""
-    from paddle_ranker.model.encoders import load_encoder
+    from paddle_ranker.model.encoder_loading import load_encoder
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.training.run import Start
 

@@ -17,20 +17,20 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from paddle_ranker.commands.registry import COMMANDS, OF_KIND
+from paddle_ranker.commands.command_registry import COMMANDS, OF_KIND
 from paddle_ranker.data.formats import FORMATS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.metrics.measures import MEASURES, Scored
+from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.families import FAMILIES
-from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, load_model
+from paddle_ranker.retrieval.candidate_indexes import INDEXES, Document, IndexOptions
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.vector_search import search_method
-from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
+from paddle_ranker.scoring.engines.engine_registry import ENGINES, exported_engines, is_installed
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
@@ -171,7 +171,7 @@ def test_mine_finds_candidates_by_a_plugin_s_index(tmp_path: Path) -> None:
 def test_a_family_s_network_and_template_are_those_of_training_export_and_commands(tmp_path: Path) -> None:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
+    from paddle_ranker.model.ranker_folder import Fresh, save_ranker, start_ranker
     from paddle_ranker.scoring.scorer import Scorer
 
     encoder = write_encoder(tmp_path / "encoder", model_type="mean")

@@ -21,7 +21,7 @@ from paddle_ranker.lexical.characters import fold
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, places_of
 from paddle_ranker.lexical.passages import best_span
 from paddle_ranker.lexical.tokens import query_weights
-from paddle_ranker.retrieval.words import WordSearcher
+from paddle_ranker.retrieval.word_search import WordSearcher
 from tests.conftest import Call
 
 pytestmark = pytest.mark.unit

@@ -9,7 +9,7 @@ from paddle_ranker.lexical.characters import fold, shape_of, without_accents, wo
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.lexical.passages import characters_for
 from paddle_ranker.lexical.tokens import have_spaces
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import infer
 
 pytestmark = pytest.mark.unit

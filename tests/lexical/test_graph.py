@@ -12,14 +12,14 @@ import pytest
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.lexical.comparison import Compared
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, LONGEST_RUN, lexical_features
 from paddle_ranker.lexical.head import LexicalHead, count_titles
-from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
+from paddle_ranker.lexical.token_comparison import Compared
 from paddle_ranker.model.hugging_face.folder import parameters_to_write
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.network import RankerNetwork
-from tests.model.test_match import SPECIALS, build
+from paddle_ranker.model.ranker_folder import Fresh, save_ranker, start_ranker
+from tests.model.test_match_levels import SPECIALS, build
 from tests.tiny import CONFIG, QUERIES, TITLES, write_ranker, write_tokenizer
 
 pytestmark = pytest.mark.unit

@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from paddle_ranker.lexical.highlights import PASSAGE, FoldedText, Highlight, SharedWords, level_of, places_of
-from paddle_ranker.model.match import match_levels
+from paddle_ranker.model.match_levels import match_levels
 
 pytestmark = pytest.mark.unit
 

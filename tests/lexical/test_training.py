@@ -21,7 +21,7 @@ from paddle_ranker.training.examples import EncodedExamples
 from paddle_ranker.training.ranker_training import start_training
 from paddle_ranker.training.training_options import RankerTrainingOptions
 from tests.conftest import commands_here
-from tests.model.test_match import SPECIALS
+from tests.model.test_match_levels import SPECIALS
 from tests.tiny import CONFIG, draw_words, write_encoder, write_ranker, write_tokenizer
 from tests.training.test_distributed import SCRIPT, Launched
 from tests.training_runs import typed_training

@@ -26,9 +26,9 @@ from paddle_ranker.metrics.calibration import (
     fit_and_judge,
     fit_out_of_fold,
 )
-from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.model_folder import RANKER, load_model
+from paddle_ranker.model.ranker_folder import Fresh, start_ranker
 from tests.tiny import change_json, write_ranker
 
 pytestmark = pytest.mark.unit

@@ -14,12 +14,12 @@ import paddle.nn.functional as F
 import pytest
 
 from paddle_ranker.model import attention
+from paddle_ranker.model.bert import Encoder, MPNetEncoder
 from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.model.encoder import Encoder, MPNetEncoder
 from paddle_ranker.model.families import config_from
 from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 from tests.model.family_cases import expected
-from tests.model.test_encoder import batch
+from tests.model.test_bert import batch
 from tests.tiny import CONFIG
 
 pytestmark = pytest.mark.unit

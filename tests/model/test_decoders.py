@@ -22,13 +22,13 @@ from paddle_ranker.encoding import samples
 from paddle_ranker.encoding.pair_encoder import CHAT_PARTS
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.folder import RankerModel, load_single
-from paddle_ranker.model.kinds import KINDS
+from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.model.networks import qwen3
 from paddle_ranker.model.parameters import float32_of_bfloat16
+from paddle_ranker.model.ranker_folder import RankerModel, load_single
 from paddle_ranker.model.tower_network import load_tower
 from paddle_ranker.scoring.cascade import Cascade
 from paddle_ranker.scoring.loading import open_model

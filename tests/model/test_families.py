@@ -23,18 +23,18 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.parity import network_outputs
 from paddle_ranker.export.static_graph import export_model, program_file, write_static_model
 from paddle_ranker.export.static_model import StaticModel
+from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.config import ModernBertConfig
-from paddle_ranker.model.encoders import load_encoder
+from paddle_ranker.model.encoder_loading import load_encoder
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.families import config_from
-from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.model.hugging_face.folder import read_model
-from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, RANKER, identify, load_model
+from paddle_ranker.model.model_kind import TOKENS, ArraySpec, Signature
 from paddle_ranker.model.networks.deberta import relative_buckets
 from paddle_ranker.model.networks.modernbert import ModernBertEncoder
-from paddle_ranker.model.opened import TOKENS, ArraySpec, Signature
+from paddle_ranker.model.ranker_folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.scoring.engines.precisions import has_bf16
 from paddle_ranker.serving.clients.base import load_pair_encoder
 from tests.model.family_cases import CASES, SIZED_CASES, SIZES_FILE, SPECIAL, WORDS, expected, inputs, weights

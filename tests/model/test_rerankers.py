@@ -14,12 +14,12 @@ from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.commands.doctor import main as doctor
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
+from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, identify, load_model
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.model.ranker_folder import Fresh, load_single, save_ranker, start_ranker
+from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.serving.clients.base import load_pair_encoder
 from tests.model.reranker_cases import CASES, FILE, FIND, GELU, PAIRS, SIZE, dense, last, pooling, write
 from tests.tiny import change_json

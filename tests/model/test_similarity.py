@@ -16,13 +16,13 @@ from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.folder import load_single
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.parameters import load_arrays
+from paddle_ranker.model.ranker_folder import load_single
 from paddle_ranker.model.similarity import SimilarityHead, depths_of, feature_names
 from paddle_ranker.model.tower_network import load_tower
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.retrieval.text_vectors import Tower
 from tests.conftest import commands_here
 from tests.tiny import QUERIES, TITLES, draw_words, write_encoder, write_ranker, write_tower
 

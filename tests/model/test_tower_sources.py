@@ -18,7 +18,7 @@ from paddle_ranker.commands.info import main as info
 from paddle_ranker.commands.serve import main as serve
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.hugging_face.sentences import read_sentences
 from paddle_ranker.model.hugging_face.weights import read_weights
 from paddle_ranker.model.load_options import LoadOptions
@@ -26,7 +26,7 @@ from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import TowerModel, save_query_tower, save_tower, start_tower
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from recall.train_batch_neg import TrainBatchNegOptions
 from recall.training import start_tower_training

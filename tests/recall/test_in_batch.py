@@ -14,7 +14,7 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.records import LabeledPair, Pair, Triple
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import DataError
-from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import TowerModel, start_tower
 from paddle_ranker.training.precision import Precision

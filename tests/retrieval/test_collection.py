@@ -15,12 +15,12 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.tokens import bigrams
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.generation import open_generation
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo, read_manifest
 from paddle_ranker.retrieval.merging import merge_segments
+from paddle_ranker.retrieval.open_segments import open_generation
 from tests.retrieval.oracle import meets
 
 pytestmark = pytest.mark.unit
@@ -63,7 +63,7 @@ def test_adds_replacements_and_removals_leave_what_one_build_would(
     tmp_path: Path, where: Optional[str], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", most)  # merged often, and never
-    monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", 15 if most == 2 else 100)
+    monkeypatch.setattr("paddle_ranker.retrieval.ingestion.AT_ONCE", 15 if most == 2 else 100)
     collection, draw = new_index(tmp_path / "index"), random.Random(3)
     kept: dict[str, Document] = {}
     for step in range(6):
@@ -106,7 +106,7 @@ def test_a_truth_value_in_the_place_of_a_number_is_a_change(tmp_path: Path) -> N
 
 
 def test_what_an_unfinished_addition_has_encoded_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", 10)
+    monkeypatch.setattr("paddle_ranker.retrieval.ingestion.AT_ONCE", 10)
     folder, documents, encoded = tmp_path / "index", documents_of(range(45)), 0
 
     def counting(texts: Sequence[str]) -> Vectors:
@@ -134,9 +134,9 @@ def test_a_killed_addition_keeps_the_vectors_of_the_last_seconds_at_least(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Encoding is slow: all is one chunk, and not half of it is done."""
-    monkeypatch.setattr("paddle_ranker.retrieval.adding._FIRST_PIECE", 10)
+    monkeypatch.setattr("paddle_ranker.retrieval.ingestion._FIRST_PIECE", 10)
     clock, encoded = 0.0, list[str]()
-    monkeypatch.setattr("paddle_ranker.retrieval.adding.time.monotonic", lambda: clock)
+    monkeypatch.setattr("paddle_ranker.retrieval.ingestion.time.monotonic", lambda: clock)
 
     def slowly(texts: Sequence[str]) -> Vectors:
         nonlocal clock
@@ -226,7 +226,7 @@ def test_who_opens_an_index_while_its_segments_are_deleted_opens_what_is_there_n
         (segment / name).write_bytes(data)
     read = iter([before])
     monkeypatch.setattr(
-        "paddle_ranker.retrieval.generation.read_manifest", lambda folder: next(read, None) or read_manifest(folder)
+        "paddle_ranker.retrieval.open_segments.read_manifest", lambda folder: next(read, None) or read_manifest(folder)
     )
     assert [one.id for one in open_generation(tmp_path / "index", {}).documents()] == ["d11"]
 
@@ -256,7 +256,7 @@ def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_alon
 @pytest.mark.parametrize("at_once", [100, 3])
 def test_documents_have_so_many_fields_together(tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each field takes its bytes of every document, whether that has it or not."""
-    monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", at_once)
+    monkeypatch.setattr("paddle_ranker.retrieval.ingestion.AT_ONCE", at_once)
     collection = new_index(tmp_path / "index")
     first = [Document(f"a{n}", text_of(n), {f"f{n}-{place}": place for place in range(100)}) for n in range(9)]
     collection.writer.add(first, vectors_of)

@@ -21,11 +21,11 @@ import pytest
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.lexical.tokens import bigrams
-from paddle_ranker.retrieval.adding import VectorsOf
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import StoredVectors
+from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.ingestion import VectorsOf
 from paddle_ranker.retrieval.manifest import FORMAT, IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.milvus import MilvusRows
 from paddle_ranker.retrieval.vector_search import search_method

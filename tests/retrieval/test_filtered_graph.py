@@ -10,9 +10,9 @@ import pytest
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
 from paddle_ranker.retrieval.vector_search import searched_exactly
 

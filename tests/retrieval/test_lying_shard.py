@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.searchable import ShardError, StaleSnapshot

@@ -11,8 +11,8 @@ import pytest
 
 from paddle_ranker.commands import search as search_command
 from paddle_ranker.errors import UsageError
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.near_duplicates import CHARACTERS, RESEMBLANCE, leaders, sketches_of
 from paddle_ranker.retrieval.schema import Field, Schema

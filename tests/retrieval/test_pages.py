@@ -13,11 +13,11 @@ import pytest
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.search import Listing, Position, Search, SearchSettings, SortedPosition, unpack_position
-from paddle_ranker.retrieval.sharded import recut
+from paddle_ranker.retrieval.shard_builds import recut
 from paddle_ranker.retrieval.shards import open_index
 from tests.checkout import ONCE
 
@@ -101,7 +101,7 @@ def test_equal_hashes_are_listed_by_id(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("paddle_ranker.retrieval.segments.text_hashes", few)
     monkeypatch.setattr("paddle_ranker.retrieval.snapshot.text_hashes", few)
-    monkeypatch.setattr("paddle_ranker.retrieval.generation.text_hashes", few)
+    monkeypatch.setattr("paddle_ranker.retrieval.open_segments.text_hashes", few)
     changing, shown, after = Changing(tmp_path, 1), list[str](), None
     while page := [one.id for one in changing.index.snapshot().after(after, 5)]:
         shown, after = [*shown, *page], page[-1]

@@ -14,15 +14,15 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.passages import best_span, cut, estimated_ends
 from paddle_ranker.model.model_folder import TOWER, identify
-from paddle_ranker.retrieval.adding import Cutter
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.ingestion import Cutter
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.towers import copy_tower
-from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.ranker import Ranker
 from tests.tiny import write_tower
 

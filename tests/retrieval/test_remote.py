@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.reading import ParsedQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.schema import Field, Schema

@@ -12,10 +12,10 @@ from paddle_ranker.commands.index import main
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.lexical.tokens import tokenizer_named
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import CONTENTS, Field, FieldType, Schema, infer
 from tests.serving.test_search import Site

@@ -12,9 +12,9 @@ import pytest
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings

@@ -20,9 +20,9 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.retrieval import field_values, sorting
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
@@ -30,7 +30,7 @@ from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSett
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
-from paddle_ranker.retrieval.work import Abandoned, Caller, Turns
+from paddle_ranker.retrieval.turns import Abandoned, Caller, Turns
 from tests.retrieval.test_remote import through
 from tests.serving.test_search import Site
 
@@ -184,7 +184,7 @@ def test_blocks_and_equal_hashes_change_nothing(
     def few(texts: Any) -> Any:
         return text_hashes(texts) % np.uint64(3)
 
-    for module in ("segments", "snapshot", "generation", "sorting"):
+    for module in ("segments", "snapshot", "open_segments", "sorting"):
         monkeypatch.setattr(f"paddle_ranker.retrieval.{module}.text_hashes", few)
     monkeypatch.setattr(f"{__name__}.by_hash", lambda one: (int(few([one.id])[0]), one.id))
     changed = Collection.open(built(tmp_path / "few", DOCUMENTS, 2))

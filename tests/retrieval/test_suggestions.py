@@ -11,8 +11,8 @@ import pytest
 
 from paddle_ranker.lexical.analyser import standard
 from paddle_ranker.retrieval import suggestions
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.segments import Segment

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import TITLE, TITLE_MATCH, Fusion
-from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.learning import JudgedList, learn_title
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
@@ -23,6 +22,7 @@ from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSett
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
+from paddle_ranker.retrieval.weight_learning import JudgedList, learn_title
 from paddle_ranker.scoring.ranker import Ranker
 from tests.serving.test_search import Site
 

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo, read_manifest
 from paddle_ranker.retrieval.schema import MOST_FIELDS, Field, Schema
-from paddle_ranker.retrieval.sharded import recut
+from paddle_ranker.retrieval.shard_builds import recut
 from paddle_ranker.retrieval.shards import open_index
 from tests.retrieval.test_conformance import SIZE, documents_of, vectors_of
 from tests.serving_cases import SECONDS
@@ -223,7 +223,7 @@ def test_a_mapped_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
     """The process would be killed by SIGBUS."""
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom tests.retrieval.test_untrusted_index import *\n"
-        "from paddle_ranker.retrieval.indexes import Document\n"
+        "from paddle_ranker.retrieval.candidate_indexes import Document\n"
         "folder = Path(sys.argv[1])\n"
         "info = IndexInfo(WordsInfo('bigram'), VectorsInfo('faiss', 32, hnsw_m=8))\n"
         "with Collection.create(folder, info) as made:\n"

@@ -29,8 +29,8 @@ import numpy as np
 
 from benchmarks.harness.report import format_table
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from tests.extensions.own_content import RATE

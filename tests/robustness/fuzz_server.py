@@ -31,7 +31,7 @@ import requests
 from benchmarks.harness.report import format_table
 from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.serving.clients import (
     BaiduStdClient,
     GrpcClient,
@@ -41,7 +41,7 @@ from paddle_ranker.serving.clients import (
     SearchClient,
 )
 from paddle_ranker.serving.clients.base import GeneralModelClient, ScoringClient
-from paddle_ranker.serving.clients.errors import ServerError
+from paddle_ranker.serving.clients.client_errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
 from paddle_ranker.serving.paddle.messages import messages
 from tests.robustness.fuzz_inputs import TITLES, makers, picture, posts_of

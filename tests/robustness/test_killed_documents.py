@@ -28,8 +28,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.towers import copy_tower
@@ -44,7 +44,7 @@ PRELOADED = [
     "paddle_ranker.commands.search_serve",
     "paddle_ranker.lexical.highlights",
     "paddle_ranker.model.network",
-    "paddle_ranker.retrieval.vectors",
+    "paddle_ranker.retrieval.text_vectors",
     "paddle_ranker.serving.process.worker",
 ]
 

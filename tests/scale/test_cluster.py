@@ -12,7 +12,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import FoundDevice
 from paddle_ranker.scale.cluster import gpus_for, hide_other_gpus
-from paddle_ranker.scoring.engines.registry import ENGINES, EngineKind
+from paddle_ranker.scoring.engines.engine_registry import ENGINES, EngineKind
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.parity

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.commands.index import main
-from tests.retrieval.test_sharded import told, write_corpus
+from tests.retrieval.test_shard_builds import told, write_corpus
 from tests.tiny import write_tower
 
 pytest.importorskip("ray")

@@ -19,8 +19,8 @@ import pytest
 from benchmarks.scale import descendants, kills
 from paddle_ranker.__main__ import main
 from paddle_ranker.data.records import Pair, read_records, write_records
-from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scale.offline import EncodeTexts, ScorePairs
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.storage.untrusted import Unchecked

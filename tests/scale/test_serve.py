@@ -15,7 +15,7 @@ import requests
 import yaml  # type: ignore[import-untyped]
 
 from paddle_ranker.commands import deploy
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.shards import shard_name, write_shards
 from paddle_ranker.scale.cluster import connected
 from paddle_ranker.scale.ray_serve import application

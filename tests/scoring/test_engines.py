@@ -24,14 +24,14 @@ from paddle_ranker.errors import CheckpointError, DataError, DependencyError, Ra
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL
-from paddle_ranker.model.opened import RANKER_SIGNATURE
-from paddle_ranker.scoring.engines import dygraph, paddle_inference, registry
-from paddle_ranker.scoring.engines.base import Pool
+from paddle_ranker.model.model_kind import RANKER_SIGNATURE
+from paddle_ranker.scoring.engines import dygraph, engine_registry, paddle_inference
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from paddle_ranker.scoring.engines.engine import Pool
+from paddle_ranker.scoring.engines.engine_registry import EngineKind, exported_engines
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_bf16, require_offered
-from paddle_ranker.scoring.engines.registry import EngineKind, exported_engines
 from paddle_ranker.scoring.scorer import BatchRunner
 from tests.conftest import run_python
 from tests.engine_calls import logits_of
@@ -360,7 +360,7 @@ def test_each_engine_finds_a_device_of_its_own(
     onnxruntime = pytest.importorskip("onnxruntime")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0" if gpu else "-1")
-    found = {name: kind.find_device for name, kind in registry.ENGINES.items()}
+    found = {name: kind.find_device for name, kind in engine_registry.ENGINES.items()}
     assert found["onnx"] is not None and found["onnx"]().name == expected
     assert found["openvino"] is not None and found["openvino"]().name == "cpu"
 
@@ -384,7 +384,7 @@ def test_each_engine_finds_a_device_of_its_own(
 def test_a_device_and_a_precision_that_are_not_there_are_refused(
     engine: str, device: str, precision: str, cpuinfo: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(registry.ENGINES._items, "plain", EngineKind(registry.ENGINES["onnx"].open, ""))
+    monkeypatch.setitem(engine_registry.ENGINES._items, "plain", EngineKind(engine_registry.ENGINES["onnx"].open, ""))
     with pytest.raises(UsageError, match=message):
         require_offered(engine, device, precision, cpuinfo=cpuinfo)
     require_offered("openvino", "cpu", "bf16", cpuinfo=ZEN)

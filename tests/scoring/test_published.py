@@ -11,9 +11,9 @@ import paddle
 import pytest
 
 from cross_encoder.model import LabeledExamples
-from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, load_model
+from paddle_ranker.model.ranker_folder import Fresh, start_ranker
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.training.examples import EncodedExamples

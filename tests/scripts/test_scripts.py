@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_tower, start_tower
 from tests.checkout import IS_MODERN, ONCE, copy_checkout

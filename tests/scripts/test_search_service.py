@@ -19,8 +19,8 @@ from typing import Any, Optional, cast
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from tests.checkout import ONCE

@@ -115,7 +115,7 @@ def test_trains_both_rankers(installed: Environment, tmp_path: Path) -> None:
     assert shown.startswith("usage: paddle-ranker COMMAND") and "doctor" in shown
     shown = run(installed.folder / "bin" / "paddle-ranker", "serve", "--help", folder=tmp_path)
     assert "--entailment_model" in shown  # registered by a recipe
-    code = "from paddle_ranker.model.kinds import KINDS; print(KINDS['entailment'].__class__.__module__)"
+    code = "from paddle_ranker.model.builtin_kinds import KINDS; print(KINDS['entailment'].__class__.__module__)"
     shown = run(installed.python, "-c", code, folder=tmp_path)
     assert shown == "paddle_ranker.recipes.multimodal_entailment.kind\n"
 

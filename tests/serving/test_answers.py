@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from tests.retrieval.oracle import meets

@@ -19,7 +19,7 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.serving.clients import (
     BaiduStdClient,
     GrpcClient,
@@ -29,14 +29,14 @@ from paddle_ranker.serving.clients import (
     SearchClient,
 )
 from paddle_ranker.serving.clients.base import load_pair_encoder
-from paddle_ranker.serving.clients.command import QUERY, TITLE
-from paddle_ranker.serving.clients.errors import (
+from paddle_ranker.serving.clients.client_errors import (
     LateError,
     OverloadedError,
     RefusedError,
     ServerError,
     UnreachableError,
 )
+from paddle_ranker.serving.clients.command import QUERY, TITLE
 from paddle_ranker.serving.core.faults import OVERLOADED, UNPROCESSABLE, Fault
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import messages

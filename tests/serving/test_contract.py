@@ -18,17 +18,17 @@ import pytest
 from cross_encoder import train_ce
 from paddle_ranker.commands import evaluate_recall, judgments, mine, search
 from paddle_ranker.data.trec import read_run
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.document_states import copy_ranker
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Result, Searcher
-from paddle_ranker.retrieval.states import copy_ranker
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.storage.untrusted import read_json
 from tests.conftest import Call
-from tests.scoring.test_stored import split_ranker
+from tests.scoring.test_title_states import split_ranker
 from tests.serving.test_search import Site
 from tests.tiny import write_encoder, write_ranker, write_tower
 

@@ -16,11 +16,11 @@ import pytest
 from paddle_ranker.protos import message_class
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.validation import Body
-from paddle_ranker.serving.http.documents import DocumentsRequest, RemovalRequest
+from paddle_ranker.serving.http.document_routes import DocumentsRequest, RemovalRequest
 from paddle_ranker.serving.http.embeddings import EmbeddingsRequest, EmbedRequest
 from paddle_ranker.serving.http.feedback import FeedbackRequest
 from paddle_ranker.serving.http.rerank_formats import PredictRequest, RerankRequest, ScoreRequest, TextsRequest
-from paddle_ranker.serving.http.search import SearchRequest
+from paddle_ranker.serving.http.search_routes import SearchRequest
 from paddle_ranker.serving.process.worker import make_app
 from tests.export_cases import write_case
 from tests.serving_cases import Application, close_slots, opened_slots

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from paddle_ranker.lexical.highlights import SharedWords
-from paddle_ranker.retrieval import adding
+from paddle_ranker.retrieval import ingestion
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.field_values import FieldValues
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.work import Caller, Turns
+from paddle_ranker.retrieval.turns import Caller, Turns
 from paddle_ranker.serving.core.budget import Share
-from paddle_ranker.serving.core.searching import _QueuedModels
+from paddle_ranker.serving.core.search_pipeline import _QueuedModels
 from tests.serving.test_search import Site
 from tests.serving_cases import SECONDS
 from tests.tiny import write_ranker
@@ -109,8 +109,8 @@ def test_words_of_additions_are_worked_out_while_others_may_write(
     site = Site(index=tmp_path / "index", writable=True)
     try:
         served = site.slots["index"].ready().collection  # type: ignore[attr-defined]
-        locked = seen(monkeypatch, adding, "postings_of", lambda *_: served.writer._lock is not None)
-        threads = seen(monkeypatch, adding, "postings_of", thread)
+        locked = seen(monkeypatch, ingestion, "postings_of", lambda *_: served.writer._lock is not None)
+        threads = seen(monkeypatch, ingestion, "postings_of", thread)
         for size in (10, 30_000):
             given = [{"id": f"new{size}", "text": "水稻 " * size}]
             assert site.ask("POST", "/v1/documents", {"documents": given}).status_code == 200

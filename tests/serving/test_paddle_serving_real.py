@@ -22,7 +22,7 @@ import pytest
 from paddle_ranker.__main__ import main
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.model_folder import RANKER
-from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.serving.paddle.messages import PIPELINE_SERVICE, messages
 from tests.conftest import REPOSITORY, load_script
 from tests.export_cases import Exports

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.middleware import Middleware
 from tests.conftest import REPOSITORY

@@ -14,7 +14,7 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.opened import ExportFacts
+from paddle_ranker.model.model_kind import ExportFacts
 from paddle_ranker.serving.paddle_launchers.pipeline_config import read_pipeline_config
 from tests.conftest import REPOSITORY
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.retrieval.test_reading import TEXTS, make
+from tests.retrieval.test_query_parsing import TEXTS, make
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit

@@ -29,19 +29,19 @@ from paddle_ranker.data.records import Triple, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.lexical.highlights import SharedWords
-from paddle_ranker.retrieval import work
+from paddle_ranker.retrieval import turns
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, Signal
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.milvus import MilvusHits
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
-from paddle_ranker.retrieval.vectors import Tower
-from paddle_ranker.serving.core import searching
+from paddle_ranker.serving.core import search_pipeline
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.logs import JsonLog
@@ -140,7 +140,7 @@ def test_a_ranker_that_does_not_know_the_likes_of_an_index_is_noted_once(
     folders: dict[str, Path], tmp_path: Path, shift: Optional[float], monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(searching, "SEARCHES", len(TEXTS))
+    monkeypatch.setattr(search_pipeline, "SEARCHES", len(TEXTS))
     with Searcher.open(folders["index"], ranker=folders["model"]) as searcher:
         logits = [np.sort([*one.logits.values()]) for one in searcher.run(TEXTS)]
     tenth, spread = [one[-10] for one in logits], [one.std() for one in logits]
@@ -256,8 +256,8 @@ def test_an_answer_is_the_same_where_other_work_goes_first_at_each_check(
     ]
     wanted = [site.search("研究", **one) for one in asked]
     assert wanted[0]["cut"] > 0
-    monkeypatch.setattr(work, "TURNS", work.Turns(1))
-    monkeypatch.setattr(work, "TURN", 0.0)
+    monkeypatch.setattr(turns, "TURNS", turns.Turns(1))
+    monkeypatch.setattr(turns, "TURN", 0.0)
     each = [ask_app(site.app, "POST", "/v1/search", {"query": "研究", **one}) for one in asked * 8]
 
     async def at_once() -> list[httpx.Response]:
@@ -582,8 +582,8 @@ def test_answers_are_written_beside_the_event_loop(written: Site, monkeypatch: p
 
     new = Document("long", "茶叶", {"note": "长" * 100_000})
     assert written.ask("POST", "/v1/documents", {"documents": given(new)}).status_code == 200
-    monkeypatch.setattr("paddle_ranker.serving.http.search.to_json", partial(noted, to_json))
-    monkeypatch.setattr("paddle_ranker.serving.http.documents.to_json", partial(noted, to_json))
+    monkeypatch.setattr("paddle_ranker.serving.http.search_routes.to_json", partial(noted, to_json))
+    monkeypatch.setattr("paddle_ranker.serving.http.document_routes.to_json", partial(noted, to_json))
     written.search("长" * 50_000, top_k=1, fields=["year"])
     assert written.search("茶叶", top_k=1)["hits"][0]["fields"] == new.fields
     assert written.get("/v1/documents/long").json()["fields"] == new.fields
@@ -605,7 +605,7 @@ def test_what_is_searched_is_described(site: Site) -> None:
 def test_fields_are_described_by_the_values_that_documents_have_now(
     words: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.serving.http.search._VALUE_BYTES", 100)  # of a segment
+    monkeypatch.setattr("paddle_ranker.serving.http.search_routes._VALUE_BYTES", 100)  # of a segment
     urls: list[dict[str, Any]] = [
         {"url": f"https://example.com/{n}", "body": f"{n}" * 200, "list": [n] * 100} for n in range(30)
     ]
@@ -770,7 +770,7 @@ def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, mon
         widths.append(arguments[-1])
         return search_vectors(*arguments)
 
-    monkeypatch.setattr("paddle_ranker.retrieval.generation.search_vectors", search)
+    monkeypatch.setattr("paddle_ranker.retrieval.open_segments.search_vectors", search)
     site = Site(index=tmp_path / "index", ef=700)
     assert len(site.search("研究", by=["vectors"])["hits"]) == 5 and widths == [700]
     site.close()

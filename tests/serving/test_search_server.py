@@ -12,9 +12,9 @@ import pytest
 
 from paddle_ranker.commands.search_serve import main
 from paddle_ranker.errors import UsageError
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.serving.clients import SearchClient
-from paddle_ranker.serving.clients.errors import RefusedError
+from paddle_ranker.serving.clients.client_errors import RefusedError
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine
 from tests.conftest import REPOSITORY

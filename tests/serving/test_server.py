@@ -28,8 +28,8 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.process import worker
 from paddle_ranker.serving.process.supervisor import _Supervisor
 from paddle_ranker.storage.temporary import TemporaryFolder

@@ -20,12 +20,12 @@ from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.scoring.ranker import Ranker
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, OVERLOADED, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault, FaultKind
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot, check
 from paddle_ranker.serving.core.scores import CountedRequest, Models
+from paddle_ranker.serving.core.server_config import ServeConfig
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports, write_case, write_two_members
 from tests.serving_cases import SECONDS

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import UsageError
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.remote_calls import Call
 from paddle_ranker.retrieval.shard_service import ShardService

@@ -17,15 +17,15 @@ import pytest
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, load_model
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.document_states import copy_ranker
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.states import copy_ranker
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from tests.export_cases import WRITES_ONNX
-from tests.scoring.test_stored import split_ranker
+from tests.scoring.test_title_states import split_ranker
 from tests.serving.test_search import Site
 from tests.serving_cases import SECONDS, ask_app
 from tests.started import until_in_loop

@@ -19,7 +19,7 @@ import pytest
 
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.serving.clients import teacher as module
-from paddle_ranker.serving.clients.errors import ServerError
+from paddle_ranker.serving.clients.client_errors import ServerError
 from paddle_ranker.serving.clients.teacher import HttpTeacher, KeptAnswers
 from paddle_ranker.serving.clients.teacher_options import KEY_VARIABLE, TeacherOptions
 from tests.conftest import REPOSITORY

@@ -19,7 +19,7 @@ from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.data.trec import write_run
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.storage.atomic import check_writable, new_file, new_folder
-from paddle_ranker.storage.picture import new_picture
+from paddle_ranker.storage.plotting import new_picture
 from paddle_ranker.storage.streams import is_standard_output, is_stream
 from tests.conftest import REPOSITORY, largest_file
 

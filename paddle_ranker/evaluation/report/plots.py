@@ -16,7 +16,7 @@ from paddle_ranker.evaluation.report.per_query import QueryDifference
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.storage.picture import BLUE, ORANGE
+from paddle_ranker.storage.plotting import BLUE, ORANGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from paddle_ranker.evaluation.report.comparison_page import as_url, template
 from paddle_ranker.evaluation.report.plots import GRID, PLAIN, UNKNOWN, drawing, svg_of
 from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.storage.picture import BLUE, ORANGE
+from paddle_ranker.storage.plotting import BLUE, ORANGE
 from paddle_ranker.version import __version__
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.masked_lm import HEAD
-from paddle_ranker.storage.stated import Stated
+from paddle_ranker.storage.foreign_config import Stated
 from paddle_ranker.storage.untrusted import UncheckedObject
 
 # Activations: transformers' name -> ours. `gelu` is x * Phi(x), by erf; `gelu_new` approximates it by tanh.

@@ -47,7 +47,7 @@ from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights,
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import note_once
-from paddle_ranker.storage.stated import Stated
+from paddle_ranker.storage.foreign_config import Stated
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
 
 CLASSIFIES, GENERATES = "ForSequenceClassification", "ForCausalLM"

@@ -37,7 +37,7 @@ from paddle_ranker.model.hugging_face.tokenizer import (
     write_word_pieces,
 )
 from paddle_ranker.options import note_once
-from paddle_ranker.storage.stated import Stated
+from paddle_ranker.storage.foreign_config import Stated
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_file, read_json
 
 if TYPE_CHECKING:

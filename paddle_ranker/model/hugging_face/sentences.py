@@ -40,7 +40,7 @@ from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
 from paddle_ranker.options import note_once
-from paddle_ranker.storage.stated import Stated
+from paddle_ranker.storage.foreign_config import Stated
 from paddle_ranker.storage.untrusted import Unchecked, read_json
 
 SENTENCES_FILES = (MODULES_FILE, LENGTH_FILE, MODEL_FILE)

@@ -10,9 +10,9 @@ from paddle import Tensor, nn
 
 from paddle_ranker.model.attention import attend
 from paddle_ranker.model.banded import Band, attend_first, attend_locally
+from paddle_ranker.model.bert import Encoder, activation_named
 from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
 from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.model.encoder import Encoder, activation_named
 from paddle_ranker.model.rotary import angles_of, rotary_table, rotated
 
 

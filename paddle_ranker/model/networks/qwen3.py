@@ -15,9 +15,9 @@ from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.model.attention import MASKED, attend
+from paddle_ranker.model.bert import Encoder, activation_named
 from paddle_ranker.model.config import EncoderConfig, Qwen3Config
 from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.model.encoder import Encoder, activation_named
 from paddle_ranker.model.rotary import angles_of, rotary_table, rotated
 
 BLOCK = 512  # tokens whose queries are computed together; long texts take no memory for the square of their length

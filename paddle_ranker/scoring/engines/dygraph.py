@@ -10,8 +10,8 @@ import paddle
 from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Array, Arrays
-from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
-from paddle_ranker.scoring.engines.base import fastest_tokens
+from paddle_ranker.model.model_kind import RANKER_SIGNATURE, Signature
+from paddle_ranker.scoring.engines.engine import fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits
 
 _TYPES = {"bf16": "bfloat16", "fp16": "float16"}

@@ -10,7 +10,7 @@ import numpy as np
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.opened import STATES, ArraySpec, Signature
+from paddle_ranker.model.model_kind import STATES, ArraySpec, Signature
 
 _TYPES = 2  # token types of a ranker; a blend's second member has the next two, and so on
 _IDS, _TYPE_IDS = "input_ids", "token_type_ids"

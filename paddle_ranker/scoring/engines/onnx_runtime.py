@@ -11,7 +11,7 @@ from paddle_ranker.errors import CheckpointError, DependencyError, RankerError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count, uses_tf32
-from paddle_ranker.scoring.engines.base import fastest_tokens
+from paddle_ranker.scoring.engines.engine import fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.precisions import onnx_file
 

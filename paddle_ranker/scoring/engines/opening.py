@@ -18,9 +18,9 @@ from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import AUTO_DEVICE, note
 from paddle_ranker.runtime import own_gpu
-from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.engine import Engine
+from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
 from paddle_ranker.scoring.engines.precisions import require_offered
-from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
 
 _SECONDS = 1.0  # seconds of timing, shared among the engines
 _SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each has

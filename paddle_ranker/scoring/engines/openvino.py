@@ -13,7 +13,7 @@ from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count
-from paddle_ranker.scoring.engines.base import Pool, fastest_tokens
+from paddle_ranker.scoring.engines.engine import Pool, fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.precisions import onnx_file
 

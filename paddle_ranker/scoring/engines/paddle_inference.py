@@ -14,7 +14,7 @@ from paddle_ranker.errors import PADDLE_IS_MISSING, CheckpointError, DependencyE
 from paddle_ranker.model.exported import ExportedFolder, require_readable
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import select_device, thread_count
-from paddle_ranker.scoring.engines.base import Pool, fastest_tokens
+from paddle_ranker.scoring.engines.engine import Pool, fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 
 if TYPE_CHECKING:

@@ -24,20 +24,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paddle_ranker.serving.clients.baidu_std import BaiduStdClient as BaiduStdClient
+    from paddle_ranker.serving.clients.baidu_std_client import BaiduStdClient as BaiduStdClient
     from paddle_ranker.serving.clients.grpc import GrpcClient as GrpcClient
-    from paddle_ranker.serving.clients.http import HttpClient as HttpClient
-    from paddle_ranker.serving.clients.http import RerankClient as RerankClient
-    from paddle_ranker.serving.clients.pipeline import PipelineClient as PipelineClient
-    from paddle_ranker.serving.clients.search import SearchClient as SearchClient
+    from paddle_ranker.serving.clients.http_client import HttpClient as HttpClient
+    from paddle_ranker.serving.clients.http_client import RerankClient as RerankClient
+    from paddle_ranker.serving.clients.pipeline_client import PipelineClient as PipelineClient
+    from paddle_ranker.serving.clients.search_client import SearchClient as SearchClient
 
 _MODULES = {
-    "BaiduStdClient": "baidu_std",
+    "BaiduStdClient": "baidu_std_client",
     "GrpcClient": "grpc",
-    "HttpClient": "http",
-    "PipelineClient": "pipeline",
-    "RerankClient": "http",
-    "SearchClient": "search",
+    "HttpClient": "http_client",
+    "PipelineClient": "pipeline_client",
+    "RerankClient": "http_client",
+    "SearchClient": "search_client",
 }
 __all__ = ["BaiduStdClient", "GrpcClient", "HttpClient", "PipelineClient", "RerankClient", "SearchClient"]
 

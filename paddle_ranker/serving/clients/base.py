@@ -16,7 +16,7 @@ from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.model_folder import RANKER, TOWER, identify
 from paddle_ranker.model.tower import TextEncoder
-from paddle_ranker.serving.clients.errors import ServerError, asking_again
+from paddle_ranker.serving.clients.client_errors import ServerError, asking_again
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.paddle.general_model import FLOAT32, INT64, STRING
 from paddle_ranker.serving.paddle.messages import Message, messages

@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.serving.clients.base import LARGEST_ANSWER, GeneralModelClient
-from paddle_ranker.serving.clients.errors import (
+from paddle_ranker.serving.clients.client_errors import (
     LateError,
     OverloadedError,
     RefusedError,

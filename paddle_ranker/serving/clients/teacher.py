@@ -32,7 +32,7 @@ from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.progress import Progress
-from paddle_ranker.serving.clients.errors import OverloadedError, RefusedError, ServerError
+from paddle_ranker.serving.clients.client_errors import OverloadedError, RefusedError, ServerError
 from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.json_text import json_bounds

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Optional, TypeVar, cast
 
 from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
-from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
-from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
+from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.searchable import LookupRequest, Searchable, ShardError, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index
+from paddle_ranker.retrieval.turns import Reserve
 from paddle_ranker.retrieval.vector_search import check_breadth, search_method
-from paddle_ranker.retrieval.work import Reserve
 from paddle_ranker.serving.core.batcher import BatchObserver
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.ranker_slot import ServedRanker
 from paddle_ranker.serving.core.search_log import SearchLog
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slots import Served, Slot
 from paddle_ranker.serving.core.stored_scoring import StoredScoring
 from paddle_ranker.serving.core.threads import StoppableWork

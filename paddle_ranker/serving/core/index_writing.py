@@ -15,13 +15,13 @@ import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, RankerError, listed
-from paddle_ranker.retrieval.adding import Added
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.contents import StagedFiles
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.content_files import StagedFiles
+from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.segments import SegmentData, alike
-from paddle_ranker.retrieval.work import Abandoned, Caller, Reserve, Turns, wait_for
+from paddle_ranker.retrieval.turns import Abandoned, Caller, Reserve, Turns, wait_for
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
     NO_DOCUMENT,
@@ -32,7 +32,7 @@ from paddle_ranker.serving.core.faults import (
     Fault,
 )
 from paddle_ranker.serving.core.index_slot import IndexSlot
-from paddle_ranker.serving.core.searching import comparable
+from paddle_ranker.serving.core.search_pipeline import comparable
 from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 

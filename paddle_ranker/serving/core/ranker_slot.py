@@ -19,15 +19,15 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER as ROLE
-from paddle_ranker.model.opened import LOGIT, ExportFacts
+from paddle_ranker.model.model_kind import LOGIT, ExportFacts
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
-from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
 from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, tolerance_of, warm_up
+from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.version import __version__
 

@@ -21,10 +21,10 @@ from paddle_ranker.model import model_folder
 from paddle_ranker.model.model_folder import AnyRole, identify
 from paddle_ranker.options import Options
 from paddle_ranker.registry import Registry
-from paddle_ranker.scoring.engines.registry import ENGINES
-from paddle_ranker.serving.core.config import RANKER, ServeConfig
+from paddle_ranker.scoring.engines.engine_registry import ENGINES
 from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
 from paddle_ranker.serving.core.index_options import LIMITS as INDEX_LIMITS
+from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
 from paddle_ranker.serving.core.tower_options import LIMITS as TOWER_LIMITS
 from paddle_ranker.serving.core.tower_options import TOWER, TowerSlotOptions
 

@@ -11,10 +11,10 @@ from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.searchable import Snapshot
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.stored_scores import StoredCandidates, made, split_for, stored_candidates
-from paddle_ranker.scoring.stored import StoredPairs
-from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.scoring.title_states import StoredPairs
 from paddle_ranker.serving.core.ranker_slot import QUERIES, TITLES, ServedRanker
 from paddle_ranker.serving.core.self_check import warm_up
+from paddle_ranker.serving.core.server_config import ServeConfig
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.stored_ranker import SplitRanker

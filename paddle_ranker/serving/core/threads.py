@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Callable, Optional, TypeVar
 
-from paddle_ranker.retrieval.work import Abandoned, Caller, Reserve
+from paddle_ranker.retrieval.turns import Abandoned, Caller, Reserve
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 
 R = TypeVar("R")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.options import option
+from paddle_ranker.scoring.engines.engine_registry import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
-from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.limits import Limits, check_queue
 
 TOWER = "tower"  # the name of its slot

@@ -21,10 +21,10 @@ from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, TextEncoder, TowerIn
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.serving.core.tower_options import TOWER, TowerSlotOptions
 from paddle_ranker.version import __version__

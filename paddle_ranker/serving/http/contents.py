@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from paddle_ranker.errors import quoted
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import CONTENTS, Schema
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.serving.core.faults import NO_DOCUMENT, Fault

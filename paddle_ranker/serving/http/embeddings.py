@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import quoted
-from paddle_ranker.retrieval.vectors import normalised
+from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import number_lists, text_bounds
 from paddle_ranker.serving.core.limits import Limits

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from paddle_ranker.registry import Registry
-from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.index_options import INDEX
+from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
 from paddle_ranker.serving.core.tower_options import TOWER
 
 if TYPE_CHECKING:
@@ -118,18 +118,18 @@ class _Search(Endpoint):
         from paddle_ranker.serving.core.index_slot import IndexSlot
         from paddle_ranker.serving.core.index_writing import IndexWriter
         from paddle_ranker.serving.core.ranker_slot import RankerSlot
-        from paddle_ranker.serving.core.searching import SearchPipeline
+        from paddle_ranker.serving.core.search_pipeline import SearchPipeline
         from paddle_ranker.serving.core.tower_slot import TowerSlot
-        from paddle_ranker.serving.http import contents, documents, feedback, page, search, suggest
+        from paddle_ranker.serving.http import contents, document_routes, feedback, page, search_routes, suggest
 
         index = slots.of(INDEX, IndexSlot)
         tower = slots.of(TOWER, TowerSlot) if TOWER in slots else None
         ranker = slots.of(RANKER, RankerSlot) if RANKER in slots else None
         return [
             *page.routes(),
-            *search.routes(SearchPipeline(index, tower, ranker), keep_texts=config.log_texts),
+            *search_routes.routes(SearchPipeline(index, tower, ranker), keep_texts=config.log_texts),
             *suggest.routes(index, keep_texts=config.log_texts),
-            *documents.routes(index, IndexWriter(index, tower)),
+            *document_routes.routes(index, IndexWriter(index, tower)),
             *contents.routes(index),
             *feedback.routes(index.log, index, range(index.options.highest_label + 1)),
         ]

@@ -22,9 +22,9 @@ from typing_extensions import NotRequired, TypedDict
 from paddle_ranker.data.labels import LARGEST
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.lexical.highlights import SharedWords
-from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.work import check
+from paddle_ranker.retrieval.turns import check
 from paddle_ranker.serving.core.faults import NOT_FOUND, READ_ONLY, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.limits import Limits

@@ -13,7 +13,7 @@ import numpy as np
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import quoted
 from paddle_ranker.export.serving_files import EMBEDDING
-from paddle_ranker.model.opened import ExportFacts
+from paddle_ranker.model.model_kind import ExportFacts
 from paddle_ranker.model.tower import VECTOR
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, Fault

@@ -26,8 +26,8 @@ from google.protobuf import text_format
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
-from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
+from paddle_ranker.serving.core.server_config import MOST_STREAMS, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import config_for
 from paddle_ranker.serving.paddle.messages import messages
 

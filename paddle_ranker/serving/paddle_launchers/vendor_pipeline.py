@@ -196,7 +196,7 @@ def run(config: PipelineConfig) -> None:
 def _announce(config: PipelineConfig, is_tower: bool) -> None:
     """Ask every port until it answers, then print the model and the addresses."""
     from paddle_ranker.serving.clients import PipelineClient
-    from paddle_ranker.serving.clients.errors import ServerError
+    from paddle_ranker.serving.clients.client_errors import ServerError
 
     names, places = PipelineNames(config.service), []
     for protocol, port in config.ports.items():

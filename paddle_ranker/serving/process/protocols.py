@@ -17,9 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker.registry import Registry
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections, Patience
 from paddle_ranker.serving.core.connections import ProtocolHandler as ProtocolHandler
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.storage.temporary import TemporaryFolder
 
 if TYPE_CHECKING:

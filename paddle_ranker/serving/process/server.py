@@ -12,9 +12,9 @@ from contextlib import suppress
 from paddle_ranker import runtime
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.registry import load_named_plugins
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.index_options import INDEX
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.serving.process.protocols import BACKLOG, PROTOCOLS
 

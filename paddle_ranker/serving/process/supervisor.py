@@ -21,8 +21,8 @@ from typing import Callable, NoReturn, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.runtime import PROCESS_VARIABLE
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
+from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.storage.temporary import TemporaryFolder
 
 _SOON = 10.0  # seconds: who dies within them is started with a growing delay

@@ -1,0 +1,259 @@
+"""Kinds of rankers and towers.
+
+Recipes and plugins register further kinds with `add_kind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional, TypeVar
+
+from paddle_ranker.array_types import Arrays
+from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder, PairEncoder, PairRowEncoder
+from paddle_ranker.encoding.samples import sample_batches, timing_batches
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.families import require_config, write_config
+from paddle_ranker.model.hugging_face.folder import encoder_config, folder_pair_encoder, states_head
+from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo, blend_of
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_kind import (
+    CLIENT,
+    EXPORTED,
+    RANKER_SIGNATURE,
+    SERVER,
+    TRANSFORMERS,
+    ModelKind,
+    ModelPart,
+    Signature,
+    TrainedModel,
+    add_kind,
+    split_signatures,
+)
+from paddle_ranker.model.model_kind import KINDS as KINDS
+from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
+from paddle_ranker.model.tower import KIND as TOWER
+from paddle_ranker.model.tower import TextEncoder, TowerInfo, signature_of
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+LOWER, UPPER = "lower", "upper"  # parts of a split ranker
+_SCORE = "prediction, evaluation, rank, compare and serve take it"
+
+
+PairEncoderT = TypeVar("PairEncoderT", bound=PairRowEncoder)
+
+
+class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
+    """Base of rankers' kinds: models that take pairs of texts and return one logit per pair."""
+
+    info_file, is_ranker = INFO_FILE, True
+    what, use = "a trained ranker", f"{_SCORE}, and export"
+
+    def __init__(self, name: str, prefix: str):
+        self.name, self.prefix = name, prefix
+
+    def describe(self, form: str) -> tuple[str, str]:
+        """Return `what` and `use` of a folder, which differ by the form of the ranker in it."""
+        return _RANKERS.get(form, (self.what, self.use))
+
+    def read_info(self, folder: Path) -> Optional[RankerInfo]:
+        """Read `ranker.json`."""
+        return RankerInfo.read(folder)
+
+    def signature(self, info: RankerInfo) -> Signature:
+        """Return the signature shared by all rankers."""
+        return RANKER_SIGNATURE
+
+    def static_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> nn.Layer:
+        """Return a network that computes the probability, calibrated if the ranker is, and the logit."""
+        from paddle_ranker.model.network import ScoringNetwork
+
+        return ScoringNetwork(model.network, model.info.calibration)
+
+    def sample_inputs(self, encoder: PairEncoderT, info: RankerInfo) -> Iterator[Arrays]:
+        """Yield batches of made-up pairs, both short and truncated ones."""
+        return sample_batches(encoder)
+
+    def timing_inputs(
+        self, encoder: PairEncoderT, info: RankerInfo, shapes: Sequence[tuple[int, int]]
+    ) -> Iterator[Arrays]:
+        """Yield a batch of made-up Chinese texts for each (pairs, tokens per pair) of `shapes`."""
+        return timing_batches(encoder, shapes)
+
+    def write_info(self, folder: Path, info: RankerInfo) -> None:
+        """Write `ranker.json` and the card."""
+        info.write(folder, self.configs(folder, info)[0])
+
+
+class RankerKind(_ScoresPairs[PairEncoder]):
+    """Rankers of one network."""
+
+    has_encoder = True
+
+    def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> PairEncoder:
+        """Create the pair encoder; `max_seq_length` is that of the options, or else of the ranker."""
+        length = options.max_seq_length or info.max_seq_length
+        return folder_pair_encoder(folder, length, info.query_prompt)
+
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, PairEncoder]:
+        """Load a `RankerModel`."""
+        from paddle_ranker.model.ranker_folder import load_single
+
+        return load_single(source, options)
+
+    def parts(self, model: TrainedModel[RankerInfo, PairEncoder]) -> tuple[ModelPart, ...]:
+        """Return the lower and the upper layers of a split ranker."""
+        if not model.info.stored_titles:
+            return ()
+        from paddle_ranker.model.split import LowerLayers, UpperLayers, similarity_sizes
+
+        network = model.network
+        lower, upper = split_signatures(network.states_width, *similarity_sizes(network))
+        return ModelPart(LOWER, lower, lambda: LowerLayers(network)), ModelPart(
+            UPPER, upper, lambda: UpperLayers(network)
+        )
+
+    def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, PairEncoder]) -> None:
+        """Write the encoder's configuration and the tokenizer."""
+        from paddle_ranker.model.ranker_folder import write_encoder
+
+        write_encoder(folder, model.network, model.row_encoder)
+
+
+class CrossEncoderKind(RankerKind):
+    """Cross-encoders; transformers and sentence-transformers have such rankers, too."""
+
+    def is_in_transformers(self, folder: Path) -> bool:
+        """Return whether a folder has a head of one or two classes, and is no tower of sentence-transformers."""
+        from paddle_ranker.model.hugging_face.sentences import is_sentences
+
+        return states_head(folder) and not is_sentences(folder)
+
+    def read_info(self, folder: Path) -> Optional[RankerInfo]:
+        """Read `ranker.json`, or the files of transformers in its place."""
+        from paddle_ranker.model.hugging_face.sentences import stated_ranker
+
+        info = super().read_info(folder)
+        return stated_ranker(folder) if info is None and self.is_in_transformers(folder) else info
+
+
+class BlendKind(_ScoresPairs[BlendedPairEncoder]):
+    """Blends of rankers; each member has a folder inside the blend's folder."""
+
+    what = "a blend of rankers"
+
+    def configs(self, folder: Path, info: RankerInfo) -> tuple[EncoderConfig, ...]:
+        """Return the configurations of the members' encoders."""
+        return tuple(require_config(folder / name) for name in blend_of(folder, info).members)
+
+    def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> BlendedPairEncoder:
+        """Create the row encoder that combines those of all members."""
+        members = []
+        for name in blend_of(folder, info).members:
+            member = RankerInfo.read(folder / name)
+            if member is None:
+                raise CheckpointError(f"{folder / name}: has no {INFO_FILE}; copy the folder again, or export it again")
+            length = options.max_seq_length or member.max_seq_length
+            members.append(folder_pair_encoder(folder / name, length, member.query_prompt))
+        return BlendedPairEncoder(members)
+
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, BlendedPairEncoder]:
+        """Load a `BlendModel`."""
+        from paddle_ranker.model.blend import load_blend
+
+        return load_blend(source, options)
+
+    def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, BlendedPairEncoder]) -> None:
+        """Write the description files of each member into its folder."""
+        from paddle_ranker.model.blend import BlendModel, write_members
+
+        assert isinstance(model, BlendModel)
+        write_members(folder, model)
+
+
+class TowerKind(ModelKind[TowerInfo, TextEncoder]):
+    """Models that turn a text into a vector."""
+
+    name, info_file, prefix, has_encoder = TOWER, TOWER_FILE, "inference.get_pooled_embedding", True
+    what = "a tower, which makes vectors of texts"
+    use = "encode, predict and export take it as --model, index build and serve as --tower"
+
+    def is_in_transformers(self, folder: Path) -> bool:
+        """Return whether a folder is a sentence-transformers model of texts."""
+        from paddle_ranker.model.hugging_face.sentences import is_sentences
+
+        return is_sentences(folder)
+
+    def read_info(self, folder: Path) -> Optional[TowerInfo]:
+        """Read `tower.json`, or the files that sentence-transformers writes in its place."""
+        from paddle_ranker.model.hugging_face.sentences import stated_info
+
+        return stated_info(folder)
+
+    def signature(self, info: TowerInfo) -> Signature:
+        """Return the signature: tokens as inputs, and one vector."""
+        return signature_of(info)
+
+    def configs(self, folder: Path, info: TowerInfo) -> tuple[EncoderConfig, ...]:
+        """Return the encoder's configuration; raises `CheckpointError` if vectors would have another size."""
+        config, width = encoder_config(folder), info.cut_from or info.size - info.lexical_size
+        if not info.output_layer and width != config.hidden_size:
+            raise CheckpointError(
+                f"{folder / TOWER_FILE}: damaged (size is {width:,} without dimensions of words, and the encoder is "
+                f"{config.hidden_size:,} wide); copy the folder again"
+            )
+        return (config,)
+
+    def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> TextEncoder:
+        """Return the encoder of texts; its `max_seq_length` is that of the options, or else of the tower."""
+        length = options.max_seq_length or info.max_seq_length
+        tokens = folder_pair_encoder(folder, length)
+        return TextEncoder(tokens, info.query_prompt, info.text_prompt)
+
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[TowerInfo, TextEncoder]:
+        """Load a trained tower."""
+        from paddle_ranker.model.tower_network import load_tower
+
+        return load_tower(source, options)
+
+    def sample_inputs(self, encoder: TextEncoder, info: TowerInfo) -> Iterator[Arrays]:
+        """Yield batches of made-up texts, short and truncated ones."""
+        return sample_batches(encoder.tokens)
+
+    def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, TextEncoder]) -> None:
+        """Write the encoder's configuration and the tokenizer."""
+        from paddle_ranker.model.tower_network import TowerModel
+
+        assert isinstance(model, TowerModel)
+        write_config(folder, model.network.config)
+        model.row_encoder.save(folder)
+
+    def write_info(self, folder: Path, info: TowerInfo) -> None:
+        """Write `tower.json`."""
+        info.write(folder)
+
+
+# The words for a ranker that is not trained, by its form, and what to do with it.
+_RANKERS = {
+    TRANSFORMERS: (
+        "a ranker of Hugging Face's transformers",
+        f"training takes it as --model FOLDER; {_SCORE}, and export; for all else, bring it here: "
+        "paddle-ranker convert FOLDER TARGET",
+    ),
+    EXPORTED: (
+        "an exported ranker",
+        f"{_SCORE}, and quantize; to train or to export, give the folder that it was exported from",
+    ),
+    SERVER: (
+        "a server's folder of Paddle Serving",
+        "serve, prediction and evaluation take it; else give the folder that it was made from",
+    ),
+    CLIENT: ("a client's folder of Paddle Serving", "the tutorial's clients take it"),
+}
+add_kind(RankerKind("pairwise", "inference.predict"))
+add_kind(CrossEncoderKind("cross_encoder", "inference"))
+add_kind(BlendKind(BLEND, "inference.predict"))
+add_kind(TowerKind())

@@ -1,0 +1,255 @@
+"""Load pretrained encoders: `load_encoder` returns the network, the tokenizer and the configuration.
+
+    loaded = load_encoder("ernie-3.0-nano-zh")          # or a folder of this toolkit, PaddleNLP or Hugging Face
+    network, tokenizer = loaded.network, loaded.tokenizer
+
+Recipes and plugins start from `load_encoder`. Rankers (`paddle_ranker.model.ranker_folder.start_ranker`) and masked
+language models also need the heads in the files, so they start from `read_checkpoint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+import paddle
+
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.bert import Encoder
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.families import (
+    EncoderFamily,
+    Named,
+    brought_tokenizer,
+    family_of,
+    pair_encoder_of,
+    read_config,
+)
+from paddle_ranker.model.hugging_face.folder import (
+    ClassifierHead,
+    find_transformers,
+    for_label,
+    read_configuration,
+    read_model,
+)
+from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
+from paddle_ranker.model.hugging_face.sentences import CrossEncoderSettings, read_reranker
+from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.model_folder import ENCODER, identify
+from paddle_ranker.model.model_kind import TRAINED
+from paddle_ranker.model.network import ENCODER as PREFIX
+from paddle_ranker.model.network import RankerNetwork, load_heads, parts_of
+from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
+from paddle_ranker.model.pretrained import find_model, published_model, resolve_model
+
+_POOLER = "pooler."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Contents of a model's files.
+
+    file: the parameter file, for messages
+    arrays: all arrays, named as by `EncoderFamily.name_parameters`: names of the encoder begin with `encoder.`
+    unnamed: all arrays under their names in the file
+    tokenizer: reads the tokenizer's files; raises `CheckpointError` if they are missing or unusable
+    stated_length: the maximum length in tokens that a transformers folder states; None for other folders
+    head: description of a classifier's head in a transformers folder; None for other folders
+    ranker: info of a sentence-transformers reranker; None for other folders
+    """
+
+    file: Path
+    config: EncoderConfig
+    arrays: Named
+    unnamed: Named
+    tokenizer: Callable[[], ModelTokenizer]
+    stated_length: Optional[int] = None
+    head: Optional[ClassifierHead] = None
+    ranker: Optional[RankerInfo] = None
+
+    def for_label(self, positive_label: Optional[str]) -> Checkpoint:
+        """Return the checkpoint with a head that scores the class of relevant texts.
+
+        Args:
+            positive_label: name or number of that class in a transformers folder; None: chosen by the classes' names.
+
+        Raises `CheckpointError` if the names do not decide, `UsageError` for an unknown class.
+        """
+        arrays = for_label(self.arrays, self.unnamed, self.head, positive_label, self.file)
+        return replace(self, arrays=arrays)
+
+    @property
+    def family(self) -> EncoderFamily:
+        """Family of the encoder."""
+        return family_of(self.config.model_type)
+
+    @property
+    def has_trained_pooler(self) -> bool:
+        """Whether the checkpoint has a trained pooler: the bias of a new pooler is zero."""
+        bias = self.arrays.get(f"{PREFIX}{_POOLER}dense.bias")
+        return bias is not None and bool(np.any(bias))
+
+    def pair_encoder(self, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
+        """Create the encoder of pairs and texts.
+
+        Raises `CheckpointError` if the tokenizer does not fit the model, or the model has too few positions.
+        """
+        try:
+            return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, query_prompt)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.file}: {error}") from error
+
+
+def read_checkpoint(
+    source: Union[str, Path], model_name: Optional[str] = None, wanted: str = ENCODER.wanted
+) -> Checkpoint:
+    """Read a model from a folder of this toolkit, PaddleNLP or Hugging Face, or from a parameter file.
+
+    Args:
+        model_name: the model whose configuration applies to a parameter file without a `config.json` beside it.
+        wanted: the expected contents, for messages.
+
+    Raises `CheckpointError` if `source` does not exist, is damaged, or does not fit its configuration.
+    """
+    source = Path(source)
+    inner = None if source.is_file() else find_transformers(source)
+    if inner is not None:
+        return _of_hugging_face(inner, read_reranker(source))
+    found = identify(source)
+    file = source if source.is_file() else source / PARAMETERS_FILE
+    if found.form != TRAINED or not file.is_file():
+        raise found.refusal(wanted)
+    return _of_file(file, model_name)
+
+
+def _of_file(file: Path, model_name: Optional[str]) -> Checkpoint:
+    folder = file.parent
+    config = read_config(folder)
+    if config is None:
+        if model_name is None:
+            raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
+        place = find_model(model_name)
+        config = (read_config(place) if place.is_dir() else None) or published_model(model_name).config
+    arrays = load_arrays(file)
+    try:
+        config.require_fits(*count(arrays))
+        named = family_of(config.model_type).name_parameters(arrays)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, family_of(config.model_type)))
+
+
+def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> Checkpoint:
+    family = family_of(read_configuration(folder / "config.json").get("model_type"))
+    model = read_model(folder)
+    file = folder / model.file
+    try:
+        named = family.name_parameters(model.arrays)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+
+    info, head = None if reranker is None else reranker.info, model.head
+    if reranker is not None and reranker.has_head:
+        named = {**{name: named[name] for name in named if name.startswith(PREFIX)}, **reranker.arrays}
+        head = None
+    length = stated_length(folder)
+    tokenizer = lambda: brought_tokenizer(folder, family)  # noqa: E731
+    return Checkpoint(file, model.config, named, model.arrays, tokenizer, length, head, info)
+
+
+def _tokenizer_of(folder: Path, family: EncoderFamily) -> ModelTokenizer:
+    """Read the tokenizer of a folder of this toolkit or PaddleNLP; some of PaddleNLP have transformers' files."""
+    return brought_tokenizer(folder, family) if has_no_library_file(folder) else read_tokenizer(folder)
+
+
+@dataclass(frozen=True)
+class LoadedEncoder:
+    """Pretrained encoder.
+
+    network: the network with loaded parameters
+    tokenizer: the tokenizer, to encode with and to save
+    new_parts: names of the parts that the checkpoint lacks, which are random: the pooler, or empty
+    checkpoint: contents of all files, heads included
+    """
+
+    network: Encoder
+    tokenizer: ModelTokenizer
+    config: EncoderConfig
+    new_parts: list[str]
+    checkpoint: Checkpoint
+
+    def pair_encoder(self, max_seq_length: int) -> PairEncoder:
+        """Create the encoder of pairs and texts; raises as `Checkpoint.pair_encoder` does."""
+        return self.checkpoint.pair_encoder(max_seq_length)
+
+
+def load_encoder(source: Union[str, Path]) -> LoadedEncoder:
+    """Load a pretrained encoder: its network, its tokenizer and its configuration.
+
+    `source` is a folder of this toolkit with a text encoder (a starter or a model of any kind), or a folder or name of
+    PaddleNLP or Hugging Face; a name is fetched once.
+
+    Raises `CheckpointError` if `source` is unknown or damaged, or its parameters do not fit its configuration.
+    `LoadedEncoder.pair_encoder` checks the tokenizer.
+    """
+    checkpoint = read_checkpoint(resolve_model(str(source)))
+    tokenizer = checkpoint.tokenizer()
+    network, new_parts = encoder_of(checkpoint)
+    return LoadedEncoder(network, tokenizer, network.config, new_parts, checkpoint)
+
+
+def encoder_of(
+    checkpoint: Checkpoint,
+    config: Optional[EncoderConfig] = None,
+    *,
+    need_pooler: bool = False,
+    share: bool = False,
+) -> tuple[Encoder, list[str]]:
+    """Create a checkpoint's encoder; also return the names of parts that the checkpoint lacks, which are random.
+
+    With `share`, parameters may share memory with the checkpoint's arrays; nothing else may then change the arrays.
+
+    Raises `CheckpointError` if a parameter is missing or does not fit the configuration. The pooler may be missing
+    unless `need_pooler`.
+    """
+    try:
+        return _filled(config or checkpoint.config, checkpoint.arrays, need_pooler, share)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.file}: {error}") from error
+
+
+def ranker_of(
+    config: EncoderConfig, named: Named, *, allow_new: bool, info: Optional[RankerInfo] = None
+) -> tuple[RankerNetwork, list[str]]:
+    """Create a ranker from arrays, named as by `name_parameters`; also return the names of its new parts.
+
+    `info` states the pooling and the steps after it; None: the architecture's. Raises `CheckpointError` as
+    `load_parameters` does; without `allow_new`, also for a missing part.
+    """
+    pooling, steps = (info.pooling, info.steps) if info is not None else ("", ())
+    encoder, new_parts = _filled(config, named, not allow_new and not pooling, share=True)
+    with paddle.LazyGuard():
+        network = RankerNetwork(config, None, encoder=encoder, pooling=pooling, steps=steps)
+    return network, sorted([*new_parts, *load_heads(network, named, allow_new=allow_new)])
+
+
+def _filled(config: EncoderConfig, named: Named, need_pooler: bool, share: bool) -> tuple[Encoder, list[str]]:
+    network = unfilled(config)
+    own = {name[len(PREFIX) :]: array for name, array in named.items() if name.startswith(PREFIX)}
+    missing = set_parameters(network, own, may_lack=() if need_pooler else (_POOLER,), prefix=PREFIX, share=share)
+    state = network.state_dict()
+    for name in missing:
+        state[name[len(PREFIX) :]].initialize()
+    return network, parts_of(missing)
+
+
+def unfilled(config: EncoderConfig) -> Encoder:
+    """Create an encoder whose parameters take no memory until they are set, or until `initialize` is called."""
+    with paddle.LazyGuard():
+        return family_of(config.model_type).network(config)

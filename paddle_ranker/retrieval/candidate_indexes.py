@@ -1,0 +1,217 @@
+"""Indexes, which retrieve candidate documents for a query; each kind of index is registered by name in `INDEXES`.
+
+index = INDEXES["bm25"].build(documents, IndexOptions(words="bigram"))
+for hit_id in index.search(["query"], 10)[0].ids:
+    print(index.document(hit_id).text)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
+
+import numpy as np
+
+from paddle_ranker.array_types import Floats
+from paddle_ranker.errors import DataError, UsageError, refuse_text
+from paddle_ranker.registry import Registry
+from paddle_ranker.retrieval.word_search import WordSearcher
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.text_vectors import Tower
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text of a collection.
+
+    id: unique in the collection; hits refer to the document by it
+    fields: dict of further values, keyed by name
+    version: 1 at first, and 1 more after each replacement
+    """
+
+    id: str
+    text: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+    version: int = 1
+
+
+class Hits(NamedTuple):
+    """The ids and scores, `[found]` each, of the documents found for a query, best first.
+
+    passages: start and end of the passage that was found in each text, None for all of it
+    titles: `[found] float64`, how well each title matches the query, see `Generation.with_titles`; None: none does
+    """
+
+    ids: list[str]
+    scores: Floats
+    passages: Optional[list[Optional[tuple[int, int]]]] = None
+    titles: Optional[Floats] = None
+
+    def without(self, id: str) -> Hits:
+        """Return the other hits than a document."""
+        if id not in self.ids:
+            return self
+        kept = [place for place, one in enumerate(self.ids) if one != id]
+        passages = None if self.passages is None else [self.passages[place] for place in kept]
+        titles = None if self.titles is None else self.titles[kept]
+        return Hits([self.ids[place] for place in kept], self.scores[kept], passages, titles)
+
+
+class LikeError(UsageError):
+    """No search is possible by what documents should be like."""
+
+
+class Like(NamedTuple):
+    """An example in place of words: a document of the index, or a file, that documents should be like.
+
+    id: of the document; "" for a file
+    kind: the type of the fields that have such files, a name in `CONTENTS`
+    data: the bytes of the file
+    """
+
+    id: str = ""
+    kind: str = ""
+    data: bytes = b""
+
+
+class CandidateIndex(Protocol):
+    """A collection of documents that can be searched."""
+
+    def __len__(self) -> int: ...
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return, for each query, up to `top_k` documents, best first."""
+        ...
+
+    def document(self, id: str) -> Document:
+        """Return the document with this id; raises `KeyError` if there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """Options for building an index.
+
+    words: tokenizer of indexes that compare words: "jieba" for words, or "bigram" for pairs of characters
+    seed: random seed of indexes that draw at random
+    tower: makes the vectors of indexes that compare vectors
+    """
+
+    words: str = "jieba"
+    seed: int = 1000
+    tower: Optional[Tower] = None
+
+
+@dataclass(frozen=True)
+class IndexKind:
+    """A kind of index that users can choose.
+
+    build: makes an index from documents and options
+    what: how the index finds documents, for help texts
+    compares_vectors: whether it needs a tower, which makes them
+    compares_words: whether it reads `IndexOptions.words`: `mine --words` is refused for others
+    in_folders: whether the vectors of an index folder may be searched so: `index build --method`
+    """
+
+    build: Callable[[Iterable[Document], IndexOptions], CandidateIndex]
+    what: str
+    compares_vectors: bool = False
+    compares_words: bool = False
+    in_folders: bool = False
+
+
+INDEXES: Registry[IndexKind] = Registry("index", "--method")
+
+
+class Documents:
+    """What indexes have in common: documents by id, in the order given; raises `DataError` if two have the same id.
+
+    Attributes: `by_id`, a dict; `ids`, a list in that order.
+    """
+
+    def __init__(self, documents: Iterable[Document]):
+        refuse_text(documents, "documents", Document)
+        self.by_id: dict[str, Document] = {}
+        for document in documents:
+            if document.id in self.by_id:
+                raise DataError(f"document {document.id}: there are two of this id; give each its own")
+            self.by_id[document.id] = document
+        self.ids = list(self.by_id)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def document(self, id: str) -> Document:
+        """Return the document with this id; raises `KeyError` if there is none."""
+        return self.by_id[id]
+
+
+class WordIndex(Documents):
+    """Find documents by BM25; documents that share no token with a query are not found."""
+
+    def __init__(self, documents: Iterable[Document], options: IndexOptions):
+        super().__init__(documents)
+        self._words = WordSearcher.of_texts((document.text for document in self.by_id.values()), options.words)
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return, for each query, up to `top_k` documents, best first; equal scores keep the documents' order."""
+        refuse_text(queries, "queries")
+        found = (self._words.search(query, top_k) for query in queries)
+        return [Hits([self.ids[number] for number in numbers.tolist()], scores) for numbers, scores in found]
+
+
+class RandomIndex(Documents):
+    """Draw documents at random, with the query only as a seed; a baseline for other indexes."""
+
+    def __init__(self, documents: Iterable[Document], options: IndexOptions):
+        super().__init__(documents)
+        self._seed = options.seed
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return `top_k` different documents for each query, or all if there are fewer, each with score 0."""
+        refuse_text(queries, "queries")
+        count = min(top_k, len(self))
+        draws = (random.Random(f"{self._seed}\t{query}").sample(range(len(self)), count) for query in queries)
+        return [Hits([self.ids[number] for number in drawn], np.zeros(count)) for drawn in draws]
+
+
+class TowerIndex(Documents):
+    """Find documents by the products of their vectors with the query's, which a tower makes."""
+
+    def __init__(self, documents: Iterable[Document], options: IndexOptions):
+        from paddle_ranker.retrieval.text_vectors import nearest
+
+        super().__init__(documents)
+        if options.tower is None:
+            raise UsageError("vectors need what makes them: name the folder of a tower with --tower")
+        self._tower, self._nearest = options.tower, nearest
+        parts = list(self._tower.stream(document.text for document in self.by_id.values()))
+        self._vectors = np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
+        self._places = {document.text: place for place, document in enumerate(self.by_id.values())}
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return, for each query, `top_k` documents, or all if there are fewer, best first."""
+        refuse_text(queries, "queries")
+        places, products = self._nearest(self._vectors, self._tower.query_vectors(queries), top_k)
+        rows = zip(places.tolist(), products.astype(np.float64))
+        return [Hits([self.ids[place] for place in row], scores) for row, scores in rows]
+
+    def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
+        """Return the product of the vectors of every (queries[i], titles[i]), `[n] float64`."""
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
+        asked = {query: number for number, query in enumerate(dict.fromkeys(queries))}
+        others = list(dict.fromkeys(title for title in titles if title not in self._places))
+        of_queries = self._tower.query_vectors(list(asked))
+        of_others = dict(zip(others, self._tower.vectors(others))) if others else {}
+        of_titles = [of_others[t] if t in of_others else self._vectors[self._places[t]] for t in titles]
+        products: Floats = np.einsum("ij,ij->i", of_queries[[asked[query] for query in queries]], of_titles)
+        return products.astype(np.float64)
+
+
+INDEXES.add("bm25", IndexKind(WordIndex, "by the words that they share with the query", compares_words=True))
+INDEXES.add("random", IndexKind(RandomIndex, "at random"))
+INDEXES.add("tower", IndexKind(TowerIndex, "by the vectors of --tower", compares_vectors=True))

@@ -1,0 +1,249 @@
+"""Files that documents have in fields, such as pictures: in the index folder, each named by the SHA-256 of its bytes.
+
+A field's value is that name. To add a file, a document has its bytes, its `Path` or a `data:` URL as the value. A path
+is a `Path`, never a text, so that a document of a caller names no file of this machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+import threading
+from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Optional, TypeVar, Union
+
+from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
+from paddle_ranker.retrieval.candidate_indexes import Document, Like, LikeError
+from paddle_ranker.retrieval.schema import CONTENTS, Field, Schema, is_file_name
+from paddle_ranker.storage.atomic import link_or_copy, locked, sync
+from paddle_ranker.storage.untrusted import inside, read_file
+
+Row = TypeVar("Row", bound=Union[Document, DocumentRow])
+_CONTENTS, _STAGED, _LOCK = "contents", "contents.added-", "lock"
+_MOST_BYTES = 1 << 28  # of a file
+
+
+class ContentFiles:
+    """The files of an index folder; `others` are folders where they are looked for, too."""
+
+    def __init__(self, index: Path, *others: Path):
+        self._index, self._others = index, others
+
+    def find(self, name: str) -> Optional[Path]:
+        """Return the path of a file; None if there is none of this name, and for a link, which is never followed."""
+        folders = [index / _CONTENTS for index in (self._index, *self._others)] if is_file_name(name) else []
+        return next((one / name for one in folders if not one.is_symlink() and _is_regular(one / name)), None)
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file; raises `CheckpointError` if it is missing, or not as it was written."""
+        if not is_file_name(name):
+            raise CheckpointError(f"{self._index}: names {quoted(name)}, which is no content; copy the index again")
+        path = self.find(name)
+        data = b"" if path is None else read_file(path, _MOST_BYTES)
+        if hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
+            problem = "missing" if path is None else "not as it was written"
+            place = f"{self._index / _CONTENTS}: {quoted(name)} is {problem}"
+            raise CheckpointError(f"{place}; copy the index again, or add its document again")
+        return data
+
+    def staged(self) -> StagedFiles:
+        """Return the files of an addition; close it when the addition is over."""
+        return StagedFiles(self._index, *self._others)
+
+    def forget_staged(self) -> set[str]:
+        """Delete what killed additions have staged; return the names of the files, which may be published."""
+        names = set[str]()
+        for folder in self._index.glob(f"{_STAGED}*"):
+            with suppress(BlockingIOError), locked(folder / _LOCK, wait=False):
+                names.update(filter(is_file_name, os.listdir(folder)))
+                shutil.rmtree(folder, ignore_errors=True)
+        return names
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Delete files."""
+        for name in names:
+            for index in (self._index, *self._others):
+                (index / _CONTENTS / name).unlink(missing_ok=True)
+
+    def forget_all_but(self, names: Container[str]) -> None:
+        """Delete the files of other names."""
+        for index in (self._index, *self._others):
+            if (index / _CONTENTS).is_dir():
+                for path in inside(index, _CONTENTS).iterdir():
+                    if path.name not in names:
+                        path.unlink()
+
+
+class StagedFiles(ContentFiles):
+    """Files of documents that are being added: in a folder of their own, until `publish`.
+
+    The folder is locked until `close`. A killed addition leaves it unlocked, with the names of all that it may have
+    published.
+
+    Attributes: `names`, those of the files.
+    """
+
+    def __init__(self, index: Path, *others: Path):
+        super().__init__(index, *others)
+        self.names = set[str]()
+        self._folder = index / f"{_STAGED}{secrets.token_hex(8)}"
+        self._lock: Optional[IO[str]] = None
+        self._is_closed, self._one_thread = False, threading.RLock()
+
+    def __enter__(self) -> StagedFiles:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def find(self, name: str) -> Optional[Path]:
+        return self._folder / name if name in self.names else super().find(name)
+
+    def keep(self, row: Row, schema: Schema) -> Row:
+        """Return a document with the names of its files, which are staged.
+
+        Raises `DataError` for a file that cannot be read, that its field does not take, or that is not here.
+        """
+        kept = {}
+        for field in schema.files:
+            if (value := row.fields.get(field.name)) is not None:
+                try:
+                    own = [self._keep(field, one) for one in (value if isinstance(value, list) else [value])]
+                except (OSError, ValueError, CheckpointError) as error:
+                    problem = f"{field.name} is {quoted(value)}, expected {CONTENTS[field.type].what}"
+                    raise DataError(
+                        f"document {quoted(row.id or row.text)}: {problem} ({brief(str(error))})"
+                    ) from error
+                kept[field.name] = own if isinstance(value, list) else own[0]
+        return replace(row, fields={**row.fields, **kept}) if kept else row
+
+    def _keep(self, field: Field, value: object) -> str:
+        if isinstance(value, str) and is_file_name(value):
+            self._stage(value)
+            return value
+        if isinstance(value, Path):
+            value = read_file(value, _MOST_BYTES)
+        elif isinstance(value, str):
+            value = bytes_of(value)
+        if not isinstance(value, bytes):
+            raise ValueError("give its bytes, its Path or a data: URL")
+        name = f"{hashlib.sha256(value).hexdigest()}.{CONTENTS[field.type].suffix_of(value)}"
+        self._stage(name, value)
+        return name
+
+    def _stage(self, name: str, data: Optional[bytes] = None) -> None:
+        """Stage a file; one that is in the index gets another name, under which nobody deletes it meanwhile."""
+        with self._one_thread:
+            if name in self.names:
+                return
+            if self._is_closed:
+                raise ValueError("the addition is over")
+            there = self.find(name)
+            if there is None and data is None:
+                raise ValueError("there is no such file in the index")
+            if self._lock is None:
+                self._lock = locked(self._folder / _LOCK, wait=False)
+            path = self._folder / name
+            if there is not None:
+                link_or_copy(there, path)
+            else:
+                with open(path, "xb") as stream:
+                    stream.write(data or b"")
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            self.names.add(name)
+
+    def publish(self) -> None:
+        """Put the files where documents have them; raises `DataError` if the addition is over."""
+        with self._one_thread:
+            if self._is_closed:
+                raise DataError("the addition is over")
+            folder, is_changed = self._index / _CONTENTS, False
+            for name in self.names:
+                if super().find(name) is None:
+                    if not os.path.lexists(folder):
+                        folder.mkdir()
+                        sync(self._index)
+                    sync(self._folder)
+                    path = inside(self._index, _CONTENTS) / name
+                    path.unlink(missing_ok=True)  # a link
+                    link_or_copy(self._folder / name, path)
+                    is_changed = True
+            if is_changed:
+                sync(folder)
+
+    def close(self) -> None:
+        """Delete the folder; the addition is over, even if a thread still reads its documents."""
+        with self._one_thread:
+            self._is_closed = True
+            if self._lock is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._lock.close()
+                self._lock = None
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def bytes_of(url: str) -> bytes:
+    """Return the bytes of a `data:` URL in base64; raises `ValueError` for another text."""
+    head, comma, data = url.partition(",")
+    if not comma or re.fullmatch(r"data:[^,]*;base64", head, re.I) is None:
+        raise ValueError("a text must be a data: URL in base64, or the name of a file in the index")
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"damaged base64: {error}") from error
+
+
+def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
+    """Return the example that documents should be like: the id of a document, or a file, as its path or its bytes.
+
+    Raises `LikeError` for a file that no field of the schema takes.
+    """
+    if isinstance(example, str):
+        return Like(example)
+    try:
+        data = read_file(example, _MOST_BYTES) if isinstance(example, Path) else example
+        kinds, problems = list(dict.fromkeys(one.type for one in schema.files)), list[str]()
+        for kind in kinds:
+            try:
+                CONTENTS[kind].suffix_of(data)
+                return Like(kind=kind, data=data)
+            except ValueError as error:
+                problems.append(f"expected {CONTENTS[kind].what} ({brief(str(error))})")
+    except (OSError, CheckpointError) as error:
+        problems = [f"it cannot be read ({brief(str(error))})"]
+    shown = str(example) if isinstance(example, Path) else "the file"
+    raise LikeError(f"like: {shown}: {' or '.join(problems) or 'no field of the index has files; give an id'}")
+
+
+def with_paths(rows: Iterable[DocumentRow], schema: Schema, folder: Path) -> Iterator[DocumentRow]:
+    """Yield rows of a file with the paths, from a folder on, that are the values of files' fields."""
+
+    def path_of(value: object) -> object:
+        if isinstance(value, list):
+            return [*map(path_of, value)]
+        is_path = isinstance(value, str) and not value.startswith("data:") and not is_file_name(value)
+        return folder / str(value) if is_path else value
+
+    for row in rows:
+        paths = {one.name: path_of(row.fields[one.name]) for one in schema.files if row.fields.get(one.name)}
+        yield replace(row, fields={**row.fields, **paths}) if paths else row

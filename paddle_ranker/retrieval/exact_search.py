@@ -1,0 +1,165 @@
+"""Exact search of vectors: the product of every query with every vector, of which the best are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Optional, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.array_types import Array, Booleans, Integers, Vectors
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.retrieval.top_k import NOT_FOUND, BestRows
+from paddle_ranker.retrieval.turns import check, checked
+
+TYPES = ("float32", "float16", "int8")
+_CELLS = 1 << 18  # products, and numbers of vectors that are not float32, held at once: what the caches hold
+_QUERIES = 512  # searched for at once
+_FEW = 1024  # products that are worked out at once: of what was added last, segments of a few documents
+_SPARE = 16  # found beyond what is asked for: copies of a text whose products differ in their last bits
+
+
+@dataclass(frozen=True)
+class StoredVectors:
+    """Vectors as they are kept, memory-mapped.
+
+    values: `[n, size]` float32, float16 or int8
+    scales: `[n] float32`, by which values of int8 are multiplied; None for the other types
+    """
+
+    values: NDArray[np.generic]
+    scales: Optional[NDArray[np.float32]] = None
+
+    @classmethod
+    def of(cls, vectors: Vectors, dtype: str) -> StoredVectors:
+        """Store vectors as float32, float16 or int8, whose largest component is 127; raises `UsageError` for others."""
+        if dtype == "int8":
+            scales = (np.abs(vectors).max(axis=1, initial=0.0) / 127.0).astype(np.float32)
+            divisors = np.where(scales > 0, scales, 1.0)[:, None]
+            return cls(np.rint(vectors / divisors).astype(np.int8), scales)
+        if dtype not in TYPES:
+            raise UsageError(f"--dtype {dtype}: choose from {', '.join(TYPES)}")
+        return cls(vectors.astype(dtype))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def are(self, count: int, size: int, dtype: str) -> bool:
+        """Return whether these are so many vectors, of so many components of a type."""
+        scales = None if self.scales is None else (self.scales.shape, self.scales.dtype.name)
+        wanted = ((count,), "float32") if dtype == "int8" else None
+        return (self.values.shape, self.values.dtype.name, scales) == ((count, size), dtype, wanted)
+
+    def rows(self, rows: Integers) -> Vectors:
+        """Return the vectors of these row numbers, `[rows, size]` float32."""
+        return _as_floats(self.values[rows], None if self.scales is None else self.scales[rows])
+
+    def block(self, start: int, stop: int) -> Vectors:
+        """Return the vectors from `start` up to `stop`; those of float32 are not copied."""
+        return _as_floats(self.values[start:stop], None if self.scales is None else self.scales[start:stop])
+
+
+def refuse_unstorable(vectors: Vectors, dtype: str, whose: Callable[[int], str]) -> None:
+    """Raise `DataError` for a vector of `[n, size]` with a number that is not finite, or too large for the type.
+
+    whose: names a vector by its row
+    """
+    most = float(np.finfo(np.float16 if dtype == "float16" else np.float32).max)
+    largest = np.abs(vectors).max(axis=1, initial=0.0)
+    bad = np.flatnonzero(~(largest <= most))
+    if len(bad):
+        found, row = float(largest[bad[0]]), int(bad[0])
+        if math.isfinite(found):
+            raise DataError(f"{whose(row)}: its vector holds {found:g}, {dtype} ends at {most:g}; take another --dtype")
+        raise DataError(f"{whose(row)}: its vector holds numbers that are not finite (NaN or infinity); make it again")
+
+
+def _as_floats(values: NDArray[np.generic], scales: Optional[NDArray[np.float32]]) -> Vectors:
+    found: Vectors = values.astype(np.float32, copy=False)
+    return found if scales is None else found * scales[:, None]
+
+
+@dataclass(frozen=True)
+class VectorPart:
+    """The vectors of a part of a collection; `live` and `first` as in `WordPart`."""
+
+    vectors: StoredVectors
+    live: Optional[Booleans]
+    first: int
+
+    def count(self, mask: Optional[Booleans]) -> int:
+        """Return how many vectors a mask allows."""
+        return len(self.vectors) if mask is None else int(np.count_nonzero(mask))
+
+
+def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vectors:
+    """Return the products of each query with rows of its own, `[q, n] float32`; -infinity for no row and for NaN.
+
+    A vector's product depends on nothing beside it. Those of a matrix product do: what is left over at the end of a
+    block, or of few queries, is summed in another order, so copies of a text would have different scores.
+
+    Args:
+        rows: `[q, n]`; `NOT_FOUND`: none.
+        queries: `[q, size]`.
+    """
+    found = np.empty(rows.shape, np.float32)
+    at_once = max(1, _CELLS // max(1, rows.shape[1] * queries.shape[1]))
+    for start in range(0, len(rows), at_once):
+        some = slice(start, start + at_once)
+        vectors = stored.rows(rows[some].reshape(-1)).reshape(*rows[some].shape, queries.shape[1])
+        np.einsum("qnj,qj->qn", vectors, queries[some], out=found[some])
+    found[(rows == NOT_FOUND) | np.isnan(found)] = -np.inf
+    return found
+
+
+def nearest(
+    vectors: Union[Array, StoredVectors], queries: Vectors, k: int, mask: Optional[Booleans] = None
+) -> tuple[Integers, Vectors]:
+    """Return the `k` vectors (all if there are fewer) of the largest product with each query, best first.
+
+    It takes little longer than the product itself, and little memory.
+
+    Args:
+        vectors: `[n, size]`, may be a memory-mapped file, of float32, float16 or, as `StoredVectors`, int8.
+        queries: `[q, size]`.
+        mask: `[n] bool`, which vectors may be found; None: all.
+
+    Returns their indices, `[q, k]` int64, and the products, `[q, k]` (of `products_of`); equal products keep the
+    order of the vectors.
+    """
+    stored = vectors if isinstance(vectors, StoredVectors) else StoredVectors(vectors)
+    most = len(stored) if mask is None else int(np.count_nonzero(mask))
+    k = min(k, most)
+    check()
+    numbers, products = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    for start in range(0, len(queries) if k else 0, _QUERIES):
+        part = np.ascontiguousarray(queries[start : start + _QUERIES], np.float32)
+        if most * len(part) <= _FEW:
+            found = np.tile(np.arange(len(stored)) if mask is None else np.flatnonzero(mask), (len(part), 1))
+        else:
+            best = BestRows(len(part), min(k + _SPARE, most))
+            for rows, block in checked(_blocks(stored, mask, len(part))):
+                best.add(rows, part @ block.T)
+            found = best.found()[0]
+        scores = products_of(stored, found, part)
+        order = np.lexsort((found, -scores))[:, :k]
+        row = np.arange(len(part))[:, None]
+        numbers[start : start + len(part)], products[start : start + len(part)] = found[row, order], scores[row, order]
+    return numbers, products
+
+
+def _blocks(stored: StoredVectors, mask: Optional[Booleans], queries: int) -> Iterator[tuple[Integers, Vectors]]:
+    """Yield the rows, `[n]`, and vectors, `[n, size]`, that a mask allows, as many as take little memory."""
+    wanted = None if mask is None or bool(mask.all()) else np.flatnonzero(mask)
+    copies = wanted is not None or stored.values.dtype != np.float32
+    at_once = max(1, _CELLS // max(1, queries, stored.values.shape[1] if copies else 1))
+    count = len(stored) if wanted is None else len(wanted)
+    for start in range(0, count, at_once):
+        stop = min(start + at_once, count)
+        if wanted is None:
+            yield np.arange(start, stop), stored.block(start, stop)
+        else:
+            yield wanted[start:stop], stored.rows(wanted[start:stop])

@@ -1,0 +1,509 @@
+"""Documents to new segments of an index folder: which are new, what their ids and vectors are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, Optional, Protocol, Union
+
+import numpy as np
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
+from paddle_ranker.lexical.passages import Span, cut, estimated_ends
+from paddle_ranker.lexical.postings import Hashes, text_hashes
+from paddle_ranker.model.tower import TextEncoder
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.content_files import StagedFiles
+from paddle_ranker.retrieval.exact_search import StoredVectors, refuse_unstorable
+from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, VectorsInfo, is_segment
+from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
+from paddle_ranker.retrieval.open_segments import Generation, Place
+from paddle_ranker.retrieval.schema import MOST_FIELDS, TEXT, FieldTower, Schema
+from paddle_ranker.retrieval.segments import (
+    FieldVectors,
+    Passages,
+    Segment,
+    SegmentData,
+    WriteIndex,
+    WriteStates,
+    alike,
+    storable,
+    write_segment,
+)
+from paddle_ranker.retrieval.turns import check, checked
+from paddle_ranker.retrieval.vector_search import index_writers
+from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
+
+Spans = list[Span]  # of each passage of a text
+VectorsOf = Callable[[Sequence[str]], Vectors]
+_FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
+_VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # a further vector field makes the vectors of so many at once
+UNFINISHED = "unfinished.json"  # names segments that an addition has begun
+_KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
+AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
+
+
+class Added(NamedTuple):
+    """Counts of an addition: documents that are new, replaced, and as they were."""
+
+    new: int
+    replaced: int
+    unchanged: int
+    repeated: int = 0  # rows without an id that are equal to one before
+    absent: int = 0  # documents that were there before, and were not given
+
+
+class Written(Protocol):
+    """Documents that are written, or are to be: by their texts and ids; see `Segment`."""
+
+    def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
+
+    def rows_of_ids(self, ids: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
+
+
+class Naming:
+    """Gives ids to rows that have none; `next_id` is the next number, `repeated` counts rows without one that are left.
+
+    written: documents that were named before, beside those of `now`; whoever writes them adds to it
+    """
+
+    def __init__(self, now: Generation, written: Sequence[Written]):
+        self._now, self._schema, self._written = now, now.info.schema, written
+        self.next_id, self.repeated = now.info.next_id, 0
+
+    def documents(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
+        """Return rows as documents, without those that have no id and are equal to an earlier row.
+
+        Raises `DataError` for an id that was given before.
+        """
+        named = [(row, self._schema.identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
+        texts = list(dict.fromkeys(text for row, text in named if row.id is None))
+        hashes, documents = text_hashes(texts), []
+        ids = {row.id for row in chunk if row.id is not None}
+        there = ((text, self._now.at(place)) for text, place in self._now.find_texts(texts).items())
+        known = {text: document for text, document in there if document.id not in ids}  # else its row says what it is
+        given = {texts[place] for one in self._written for place, _ in one.rows_of_texts(texts, hashes)}
+        numbers = iter(self._free_numbers(len({*texts} - {*known} - given), ids))
+        for row, text in named:
+            if row.id is None and text in given:
+                self.repeated += 1
+                continue
+            given.add(text)
+            same = known.get(text) if row.id is None else None
+            id = same.id if same is not None else row.id or next(numbers)
+            documents.append(Document(id, row.text, row.fields))
+        times = Counter(document.id for document in documents)
+        again = [id for id, count in times.items() if count > 1]
+        asked = [*times]
+        hashes = text_hashes(asked)
+        again += [asked[place] for one in self._written for place, _ in one.rows_of_ids(asked, hashes)]
+        if again:
+            raise DataError(f"document {quoted(again[0])}: there are two of this id; give each its own")
+        return documents
+
+    def _free_numbers(self, count: int, others: Container[str]) -> list[str]:
+        """Return the next numbers that are no document's id, and none of the `others`."""
+        found: list[str] = []
+        while len(found) < count:
+            tried = [str(number) for number in range(self.next_id, self.next_id + count)]
+            taken = set(self._now.find(tried))
+            hashes = text_hashes(tried)
+            taken.update(tried[place] for one in self._written for place, _ in one.rows_of_ids(tried, hashes))
+            free = [number for number in tried if number not in taken and number not in others]
+            found += free[: count - len(found)]
+            self.next_id = int(found[-1]) + 1 if len(found) == count else self.next_id + count
+        return found
+
+
+class Addition:
+    """Writes new segments of documents into index folders; they count once a new manifest names them.
+
+    folders: of the index; a document stays in the one that has its id, new ones go to the smallest
+    new_segment: returns the folder of a new segment in one of these
+    vectors_of: returns the vectors of texts, `[n, size]`
+    cutter: divides texts into passages
+    files: keeps the files of documents
+    tower: returns the tower of a vector field beside `vectors`
+    unfinished: what an addition before this one has written and not finished; vectors are taken from there. None:
+        nothing is written, only `prepare` is called
+    prepared: what `prepare` returned for the documents
+    write_states: writes the states of documents, if the index has them
+
+    Attributes, of what was written: `segments`; `replaced`, the places of documents that are to be removed; `next_id`.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        new_segment: Callable[[Path], Path],
+        now: Generation,
+        vectors_of: VectorsOf,
+        cutter: Cutter,
+        files: StagedFiles,
+        tower: Callable[[str], FieldTower],
+        unfinished: Optional[Unfinished] = None,
+        prepared: Sequence[SegmentData] = (),
+        write_states: Optional[WriteStates] = None,
+    ):
+        self._folders, self._sizes = folders, dict.fromkeys(folders, 0)
+        for part in now.parts:
+            self._sizes[part.segment.folder.parent] += int(np.count_nonzero(part.mask))
+        self._new_segment, self._now, self._info, self._vectors_of = new_segment, now, now.info, vectors_of
+        self._cutter, self._files, self._tower = cutter, files, tower
+        self._unfinished, self._prepared, self._write_states = unfinished, prepared, write_states
+        self.segments: list[SegmentInfo] = []
+        self.replaced: list[Place] = []
+        self._written: list[Segment] = []
+        self._naming = Naming(now, self._written)
+        self._unchanged = 0
+        self._at_once = dict[str, int]()  # inputs of a vector field's tower
+        self._given = [~part.mask for part in now.parts]  # rows that a document was given for, or that are removed
+        self._fields = set(now.fields)
+
+    @property
+    def next_id(self) -> int:
+        """The next number that a document without an id gets."""
+        return self._naming.next_id
+
+    def prepare(self, documents: Sequence[Document]) -> list[SegmentData]:
+        """Return words and vectors of those documents that would be written, by folder."""
+        kept = [self._files.keep(storable(document), self._info.schema) for document in documents]
+        changed = self._changed(self._naming.documents(kept))  # refuses repeated ids before any work on texts
+        return [self._segment_data(own) for own in self._by_folder(changed).values()]
+
+    def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
+        """Write segments of documents."""
+        chunks = chunks_of(self._files.keep(storable(row), self._info.schema) for row in rows)
+        first, second = next(chunks, []), next(chunks, [])
+        are_many = bool(second)  # then a folder's are merged into one, and that one alone gets an index of vectors
+        for chunk in chain([first, second] if are_many else [first], chunks):
+            for folder, changed in self._by_folder(self._changed(self._naming.documents(chunk))).items():
+                self._write(folder, changed, {} if are_many else index_writers(self._info))
+                if are_many and self._info.vector_fields and self._unfinished is not None:
+                    self._unfinished.keep(self._written[-1])
+        added = sum(map(len, self._written))
+        if are_many:
+            self._written = [merged for folder in self._folders for merged in self._merged(folder)]
+        self.segments = [SegmentInfo(one.name, len(one)) for one in self._written]
+        absent = sum(int(np.count_nonzero(~given)) for given in self._given)
+        return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._naming.repeated, absent)
+
+    def _merged(self, folder: Path) -> Iterator[Segment]:
+        """Yield the new segments of a folder as one; yield nothing if it has none."""
+        own = [segment for segment in self._written if segment.folder.parent == folder]
+        if own:
+            target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in own)
+            merge_segments(target, sources, index_writers(self._info))
+            if not self._info.vector_fields:  # else they are kept until this addition counts
+                for segment in own:
+                    shutil.rmtree(segment.folder)
+            yield Segment(target, self._info.schema)
+
+    def _by_folder(self, documents: Sequence[Document]) -> dict[Path, list[Document]]:
+        """Group documents by the folder that has their ids; new ones go to the smallest."""
+        if len(self._folders) == 1:
+            return {self._folders[0]: list(documents)} if documents else {}
+        there, smallest = self._now.find([one.id for one in documents]), min(self._folders, key=self._sizes.__getitem__)
+        found = dict[Path, list[Document]]()
+        for one in documents:
+            place = there.get(one.id)
+            folder = smallest if place is None else self._now.parts[place.part].segment.folder.parent
+            found.setdefault(folder, []).append(one)
+        return found
+
+    @property
+    def absent(self) -> list[Place]:
+        """The places of the documents that were there before, and were not given."""
+        return [Place(part, row) for part, given in enumerate(self._given) for row in np.flatnonzero(~given).tolist()]
+
+    def _changed(self, chunk: Sequence[Document]) -> list[Document]:
+        """Return the documents as they are to be stored, without those that are there already."""
+        there, changed = self._now.find([document.id for document in chunk]), []
+        for document in chunk:
+            place = there.get(document.id)
+            if place is not None:
+                self._given[place.part][place.row] = True
+            old = None if place is None else self._now.at(place)
+            if place is None or old is None:
+                changed.append(Document(document.id, document.text, document.fields))
+            elif alike(old, document):
+                self._unchanged += 1
+            else:
+                self.replaced.append(place)
+                changed.append(Document(document.id, document.text, document.fields, old.version + 1))
+        return changed
+
+    def _write(self, folder: Path, chunk: Sequence[Document], write_index: Mapping[str, WriteIndex]) -> None:
+        contents = next((one for one in self._prepared if one.documents == chunk), None) or self._segment_data(chunk)
+        segment = self._new_segment(folder)
+        write_segment(segment, contents, write_index, self._info.schema)
+        self._written.append(Segment(segment, self._info.schema))
+        self._sizes[folder] += len(chunk)
+
+    def _segment_data(self, chunk: Sequence[Document]) -> SegmentData:
+        self._check_fields(chunk)
+        words = self._info.words
+        for document in checked(chunk):
+            self._info.schema.check(document)
+        vectors = {
+            name: (self._vectors_of_texts if name == VECTORS else self._vectors_of_field)(field, chunk)
+            for name, field in self._info.vector_fields.items()
+        }
+        return SegmentData(
+            chunk,
+            vectors,
+            None if words is None else postings_of(chunk, self._info.schema, words.tokenizer),
+            self._write_states,
+        )
+
+    def _check_fields(self, chunk: Sequence[Document]) -> None:
+        for document in chunk:
+            if not self._fields.issuperset(document.fields):
+                self._fields.update(document.fields)
+                if len(self._fields) > MOST_FIELDS:
+                    problem = f"with it, all have {len(self._fields):,} fields together, above {MOST_FIELDS:,}"
+                    raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
+
+    def _vectors_of_field(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
+        """Return the vectors of a field's values; a document that had the same values lends its own."""
+        there = self._now.find([document.id for document in chunk])
+        values, lenders = [_values_of(document, field.name) for document in chunk], dict[int, Place]()
+        for number, document in enumerate(chunk):
+            place = there.get(document.id)
+            if place is not None and _values_of(self._now.at(place), field.name) == values[number]:
+                lenders[number] = place
+        are_files = any(one.name == field.name for one in self._info.schema.files)
+
+        def inputs(number: int) -> list[Unchecked]:
+            return [self._files.read(one) for one in values[number]] if are_files else values[number]
+
+        spans = [[(0, 0)] * len(own) for own in values]
+        tower = self._tower
+        most = _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
+        return self._made(field, chunk, spans, lenders, inputs, lambda given: tower(field.name).vectors(given), most)
+
+    def _vectors_of_texts(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
+        """Return the vectors of documents' passages; an equal document, or the one replaced, lends its own."""
+        schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Place]()
+        texts = [schema.identity(document) for document in chunk]
+        there, same_id = self._now.find_texts(texts), self._now.find([document.id for document in chunk])
+        for number, (text, document) in enumerate(zip(texts, chunk)):
+            place = there.get(text, same_id.get(document.id))
+            # Other fields may change; what the tower reads may not.
+            if place is not None and schema.passage(self._now.at(place)) == schema.passage(document):
+                lenders[number] = place
+
+        def inputs(number: int) -> list[Unchecked]:
+            return [schema.passage(chunk[number], chunk[number].text[slice(*span)]) for span in spans[number]]
+
+        return self._made(field, chunk, spans, lenders, inputs, self._vectors_of, AT_ONCE)
+
+    def _made(
+        self,
+        field: VectorField,
+        chunk: Sequence[Document],
+        spans: Sequence[Spans],
+        lenders: Mapping[int, Place],
+        inputs: Callable[[int], list[Unchecked]],
+        vectors_of: Callable[[list[Unchecked]], Vectors],
+        most: int,
+    ) -> FieldVectors:
+        """Return the vectors of documents in a field.
+
+        spans: of each document's vectors, their parts of the text
+        lenders: of documents by their numbers, those whose vectors they may take
+        inputs: returns the tower's inputs of a document by its number, one for each vector
+        most: inputs that the tower is given at once
+        """
+        name, firsts = field.name, np.cumsum([0, *map(len, spans)])
+        found, missing = np.empty((int(firsts[-1]), field.info.size), np.float32), list[int]()
+        for number in np.flatnonzero(np.diff(firsts)).tolist():
+            place, own = lenders.get(number), found[firsts[number] : firsts[number + 1]]
+            lender = None if place is None else self._now.parts[place.part].segment
+            if place is None or lender is None or not _copied(own, spans[number], lender, place.row, name):
+                missing.append(number)
+        if self._unfinished is not None:
+            texts = [self._info.schema.identity(document) for document in chunk]
+            missing = self._unfinished.fill(found, spans, texts, missing, name)
+        start, unkept, kept_at = 0, 0, time.monotonic()
+        while start < len(missing):
+            check()
+            began, stop, count = time.monotonic(), start, 0
+            at_once = min(most, self._at_once.get(name, _FIRST_PIECE))
+            while stop < len(missing) and (stop == start or count + len(spans[missing[stop]]) <= at_once):
+                count, stop = count + len(spans[missing[stop]]), stop + 1
+            some = missing[start:stop]
+            made = checked_vectors(
+                vectors_of([one for number in some for one in inputs(number)]),
+                [chunk[number].id for number in some for _ in spans[number]],
+                field.info,
+            )
+            found[np.concatenate([np.arange(firsts[number], firsts[number + 1]) for number in some])] = made
+            start, now = stop, time.monotonic()
+            self._at_once[name] = max(1, min(int(count * _PIECE_SECONDS / max(now - began, 1e-3)), most))
+            if self._unfinished is not None and now - kept_at >= _KEPT_SECONDS and start < len(missing):
+                done = missing[unkept:start]
+                vectors = np.concatenate([found[firsts[number] : firsts[number + 1]] for number in done])
+                kept = _field_vectors(vectors, [spans[number] for number in done], field.info)
+                folder, schema = self._new_segment(self._folders[0]), self._info.schema
+                contents = SegmentData([chunk[number] for number in done], {name: kept}, None)
+                write_segment(folder, contents, schema=schema)
+                self._unfinished.keep(Segment(folder, schema))
+                unkept, kept_at = start, now
+        return _field_vectors(found, spans, field.info)
+
+
+class Cutter:
+    """Divides the texts of documents into the passages that get vectors, as a schema says.
+
+    encoder: of the tower that reads them; None: tokens are estimated, for vectors that are made elsewhere
+    """
+
+    def __init__(self, schema: Schema, encoder: Optional[TextEncoder] = None):
+        self._schema, self._encoder = schema, encoder
+
+    def spans(self, documents: Sequence[Document]) -> list[Spans]:
+        """Return the start and end, in code points, of each passage of each document."""
+        tokens, overlap, encoder = self._schema.passage_tokens, self._schema.passage_overlap, self._encoder
+        if not tokens:
+            return [[(0, len(one.text))] for one in documents]
+        if encoder is None:
+            ends = estimated_ends([one.text for one in documents])
+            return [cut(one.text, own, tokens, overlap) for one, own in zip(documents, ends)]
+        return [self._cut(encoder, one, tokens, overlap) for one in documents]
+
+    def _cut(self, encoder: TextEncoder, document: Document, tokens: int, overlap: int) -> Spans:
+        count, prompt, schema = encoder.tokens.count_tokens, encoder.text_prompt, self._schema
+        beside = count(prompt + schema.passage(document, ""))
+        # What stands beside all passages, such as the title, leaves each of them a quarter of the room at least.
+        most = min(tokens, max(encoder.room + count(prompt) - beside, encoder.room // 4, 1))
+
+        def counted(part: str) -> int:
+            """Count a passage's tokens: alone, or beside prompt and title if it has more there."""
+            read = prompt + schema.passage(document, part)
+            return count(part) if read == part else max(count(part), count(read) - beside)
+
+        (ends,) = encoder.tokens.token_ends([document.text])
+        return cut(document.text, ends, most, min(overlap, most // 2), counted)
+
+
+def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) -> FieldVectors:
+    """Return the vectors of documents, by the parts of each one's text, as a segment holds them."""
+    passages: Optional[Passages] = None
+    if any(len(own) != 1 for own in spans):
+        rows = [(row, *span) for row, own in enumerate(spans) for span in _stored(own)]
+        passages = np.array(rows, np.int32).reshape(-1, 3)
+    return FieldVectors(len(spans), StoredVectors.of(vectors, info.dtype), passages)
+
+
+def _stored(spans: Spans) -> Spans:
+    """Return the passages of a text as a segment holds them."""
+    return spans if len(spans) != 1 else [(0, 0)]
+
+
+def _values_of(document: Document, field: str) -> list[Unchecked]:
+    """Return a document's values of a field, without empty ones."""
+    value = document.text if field == TEXT else document.fields.get(field)
+    return [one for one in (value if isinstance(value, list) else [value]) if one]
+
+
+def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str) -> bool:
+    """Set the vectors of a document's passages, in a field, to those that a segment has; return False without them."""
+    own = segment.vectors.get(field)
+    if own is None:
+        return False
+    rows = own.rows(row)
+    there = [(0, 0)] if own.passages is None else [*map(tuple, own.passages[rows, 1:].tolist())]
+    if there != _stored(spans):
+        return False
+    vectors[:] = own.stored.rows(rows)
+    return True
+
+
+class Unfinished:
+    """The segments of additions that were not finished: a killed one's vectors need not be computed again.
+
+    Their names are in `unfinished.json` of their index folder.
+    """
+
+    def __init__(self, folders: Sequence[Path], schema: Schema):
+        self._files = [folder / UNFINISHED for folder in folders]
+        self.segments: list[Segment] = []
+        for index, file in zip(folders, self._files):
+            if os.path.lexists(file):
+                try:
+                    named = read_json(inside(index, file.name))
+                    if not isinstance(named, list) or not all(map(is_segment, named)):
+                        raise ValueError("it names what is no segment")
+                except ValueError as error:
+                    raise CheckpointError(f"{file}: damaged ({brief(str(error))}); delete it") from error
+                self.segments += [
+                    Segment(index / name, schema) for name in dict.fromkeys(named) if (index / name).is_dir()
+                ]
+
+    def keep(self, segment: Segment) -> None:
+        """Keep a segment until `forget`, though no manifest names it."""
+        self.segments.append(segment)
+        index = segment.folder.parent
+        with new_file(inside(index, UNFINISHED)) as stream:
+            json.dump([one.name for one in self.segments if one.folder.parent == index], stream)
+
+    def fill(
+        self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int], field: str
+    ) -> list[int]:
+        """Set a field's vectors, of `spans` of all texts, of missing texts that are here; return which are missing."""
+        own, wanted = np.split(vectors, np.cumsum([*map(len, spans)])[:-1]), dict[str, list[int]]()
+        for number in missing:
+            wanted.setdefault(texts[number], []).append(number)
+        names, hashes, done = [*wanted], text_hashes(wanted), set[int]()
+        for segment in self.segments:
+            for place, row in segment.rows_of_texts(names, hashes):
+                done.update(n for n in wanted[names[place]] if _copied(own[n], spans[n], segment, row, field))
+        return [number for number in missing if number not in done]
+
+    def forget(self) -> None:
+        """Delete them: all that they held counts, or is not wanted."""
+        for file in self._files:
+            file.unlink(missing_ok=True)
+        for segment in self.segments:
+            shutil.rmtree(segment.folder, ignore_errors=True)
+        self.segments = []
+
+
+def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
+    """Yield documents, as many at a time as a new segment gets."""
+    chunk: list[Union[Document, DocumentRow]] = []
+    characters = 0
+    for document in documents:
+        chunk.append(document)
+        characters += len(document.text)
+        if len(chunk) == AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: VectorsInfo) -> Vectors:
+    """Return vectors as float32, `[n, size]`; raises `DataError`, naming the first bad vector, if any is invalid.
+
+    ids: ids of the documents that the vectors belong to; None for vectors of queries
+    """
+    wanted = (len(vectors) if ids is None else len(ids), info.size)
+    if vectors.shape != wanted:
+        raise DataError(f"vectors of the shape {list(vectors.shape)}, expected {list(wanted)}: the index has that size")
+    found = np.ascontiguousarray(vectors, np.float32)
+    if ids is None:
+        refuse_unstorable(found, "float32", lambda row: f"query {row + 1}")
+    else:
+        refuse_unstorable(found, info.dtype, lambda row: f"document {quoted(ids[row])}")
+    return found

@@ -1,0 +1,67 @@
+"""The newest snapshot of an index folder that a process has taken up."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Optional
+
+from paddle_ranker.retrieval.index_folder import IndexFolder
+from paddle_ranker.retrieval.index_models import IndexModels
+from paddle_ranker.retrieval.manifest import MILVUS, IndexInfo
+from paddle_ranker.retrieval.milvus import MilvusSearch
+from paddle_ranker.retrieval.open_segments import Generation
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
+from paddle_ranker.retrieval.turns import locking
+
+
+class LatestSnapshot:
+    """The newest snapshot of an index folder that this process has taken up; `refresh` and changes replace it whole.
+
+    Args:
+        index: the folder.
+        milvus_uri: the server of Milvus that the caller has named; an address that only the folder names is not used.
+
+    Attributes: `snapshot`; `changing`, the lock of the thread that replaces it.
+    """
+
+    def __init__(self, index: IndexFolder, generation: Generation, milvus_uri: Optional[str]):
+        self.index, self.changing = index, threading.RLock()
+        self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
+        models, milvus, vectors = IndexModels(index.folders[0]), None, generation.info.vectors
+        if vectors is not None and vectors.method == MILVUS:
+            milvus = MilvusSearch(index.folder, vectors, milvus_uri)
+        self.snapshot = LocalSnapshot(generation, index.folders, models, milvus)
+
+    @property
+    def info(self) -> IndexInfo:
+        return self.snapshot.info
+
+    @property
+    def is_current(self) -> bool:
+        """Whether `snapshot` is of the present index.json, or that is gone. Reads the dates of the file."""
+        try:
+            return self.index.stamp() == self._stamp
+        except FileNotFoundError:
+            return True
+
+    def refresh(self) -> bool:
+        """Take up what others have added and removed, also first states, not another index; return whether they did."""
+        with locking(self.changing):
+            stamp, info = self.index.stamp(), self.index.read_info()  # what is written later is a change
+            own = self.info if self.info.states is not None else replace(self.info, states=info.states)
+            is_new = info.generation > self.info.generation and info.same_kind(own)
+            if is_new:
+                self._reopen()
+            self._stamp = stamp
+            return is_new
+
+    def take_up(self) -> None:
+        """Take up what this process has just written."""
+        self._reopen()
+        self._stamp = self.index.stamp()
+
+    def _reopen(self) -> None:
+        old = self.snapshot
+        generation = self.index.open_generation(old.generation.segments())
+        self.snapshot = LocalSnapshot(generation, self.index.folders, old.models, old.milvus)

@@ -1,0 +1,492 @@
+"""What an index folder held at one time: its segments, without what is removed, open for searches."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
+from paddle_ranker.errors import CheckpointError, brief
+from paddle_ranker.lexical.analyser import PART, Analyser, Phrase, analyser
+from paddle_ranker.lexical.characters import fold
+from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.lexical.tokens import STANDARD
+from paddle_ranker.retrieval.candidate_indexes import INDEXES, CandidateIndex, Document, Hits, IndexOptions
+from paddle_ranker.retrieval.exact_search import VectorPart
+from paddle_ranker.retrieval.facets import FieldScale, Scale
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo, read_manifest
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
+from paddle_ranker.retrieval.schema import TEXT
+from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.turns import check, checked
+from paddle_ranker.retrieval.typed_values import CommonTypes
+from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
+from paddle_ranker.retrieval.word_search import Asked, Totals, WordPart, WordSearcher, texts_of
+from paddle_ranker.storage.untrusted import inside, open_array
+
+_WEIGHTED = 2  # other weights of fields, or totals, that stay ready to be searched by
+_PHRASES = 256  # synonyms of several words, of which it is known which documents have them
+_KEPT = 8  # queries' phrases and exclusions, of which it is known which documents have them
+_PARTLY = 0.5  # how much a title counts that has nothing but the words of the query, and is another
+_PASSAGES = 4  # times as many are looked for as documents are wanted, at first
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment of a generation.
+
+    live: `[documents] bool`, which of them are not removed; None if all are there
+    first: number of its first document
+    """
+
+    segment: Segment
+    live: Optional[Booleans]
+    first: int
+
+    @property
+    def mask(self) -> Booleans:
+        """Which documents are live, `[documents] bool`."""
+        return np.ones(len(self.segment), bool) if self.live is None else self.live
+
+    def has(self, row: int) -> bool:
+        """Return whether the document in this row is live."""
+        return self.live is None or bool(self.live[row])
+
+
+class Place(NamedTuple):
+    """Where a document is: the number of its part, and its row there."""
+
+    part: int
+    row: int
+
+
+class Generation:
+    """What `index.json` named at one time, open for reading; never changes."""
+
+    def __init__(self, folder: Path, info: IndexInfo, opened: dict[str, Segment]):
+        self.info, self.parts = info, []
+        first = 0
+        for one in info.segments:
+            segment = opened.get(one.name) or Segment(folder / one.name, info.schema)
+            live = None
+            with segment.reading():
+                if one.count != len(segment):
+                    raise ValueError(f"{len(segment):,} documents, not {one.count:,}")
+                _require_states(info.states, segment)
+                if one.deleted is not None:
+                    removed: Integers = open_array(inside(segment.folder.parent, one.deleted), sys.maxsize)  # type: ignore[assignment]
+                    live = np.ones(len(segment), bool)
+                    if removed.dtype.kind in "iu" and (removed >= 0).all():
+                        live[removed] = False
+                    if len(removed) != one.removed or len(live) - np.count_nonzero(live) != one.removed:
+                        raise ValueError(f"{one.deleted} does not name {one.removed:,} of them")
+            self.parts.append(Part(segment, live, first))
+            first += len(segment)
+        self._firsts = np.array([part.first for part in self.parts], np.int64)
+        self._others: dict[str, CandidateIndex] = {}
+        self._building = threading.Lock()
+        self._weighted: dict[tuple[object, ...], WordSearcher] = {}  # by weights and totals, its own as built first
+        self.kept = lru_cache(maxsize=_KEPT)(self._kept)
+        self.find_phrase = lru_cache(maxsize=_PHRASES)(self._find_phrase)
+        self._having_all = lru_cache(maxsize=_KEPT)(self._find_phrases)
+        self.words = self.words_by({})
+        self.vectors = {name: self._vector_parts(name, one.info) for name, one in info.vector_fields.items()}
+
+    def words_by(self, fields: Mapping[str, float], totals: Optional[Totals] = None) -> Optional[WordSearcher]:
+        """Return what searches words, by other weights of some fields; None for an index without words.
+
+        totals: of a collection that this is a part of
+
+        Raises `UsageError` for a field that is not searched.
+        """
+        words, schema, parts = self.info.words, self.info.schema, []
+        weights = schema.weights_by(fields)
+        key = (*weights, totals)
+        if words is None or key in self._weighted:
+            return self._weighted.get(key)
+        for part in self.parts:
+            if part.segment.postings is None:
+                raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
+            parts.append(WordPart(part.segment.postings, part.live, part.first, partial(self._has_word, part)))
+        tokenizers = schema.tokenizers(words.tokenizer)
+        found = WordSearcher(parts, tokenizers, words.k1, words.b, weights, totals, self.find_phrase)
+        if len(self._weighted) > _WEIGHTED:
+            self._weighted.pop(list(self._weighted)[1], None)
+        return self._weighted.setdefault(key, found)
+
+    def _has_word(self, part: Part, row: int, word: str) -> bool:
+        """Return whether a document has a word as it is written in a field whose words correct those of queries."""
+        schema = self.info.schema
+        texts = schema.searched(part.segment.document(row))
+        return any(
+            analyser(field.analyser).has_word(text, word)
+            for field, items in zip(schema.words, texts)
+            if not field.literal
+            for text in items
+        )
+
+    def _vector_parts(self, name: str, info: VectorsInfo) -> list[IndexedPart]:
+        found, first = list[IndexedPart](), 0
+        for part in self.parts:
+            vectors = part.segment.vectors.get(name)
+            if vectors is None or not vectors.stored.are(len(vectors), info.size, info.dtype):
+                folder = part.segment.folder
+                raise CheckpointError(f"{folder}: has no such {name} as index.json says; copy the index again")
+            index = part.segment.open_index(name, info) if info.method == FAISS else None
+            live = None if part.live is None else vectors.of(part.live)
+            found.append(IndexedPart(VectorPart(vectors.stored, live, first), index))
+            first += len(vectors)
+        return found
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """The names of the fields that documents have or may have, as declared."""
+        declared = {one.name for one in self.info.schema.fields} - {TEXT}
+        return sorted(declared.union(*(part.segment.fields for part in self.parts)))
+
+    def type_of(self, field: str) -> str:
+        """Return the type of a field's values: as declared, or that which all of them fit; see `CommonTypes`."""
+        return self.info.schema.type_of(field) or self.common_types(field).undeclared_type
+
+    def common_types(self, field: str) -> CommonTypes:
+        """Return the types that all values of a field fit."""
+        found = CommonTypes()
+        for part in self.parts:
+            found.unite(part.segment.common_types(field))
+        return found
+
+    def documents(self) -> Iterator[Document]:
+        """Yield all documents in their order."""
+        for part in self.parts:
+            yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
+
+    def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
+        """Return the phrases that documents with the ones before have, too.
+
+        required: a phrase that none of them has counts among the ones before
+        """
+        found = list(self._having_all(tuple(phrases))[0])
+        if not required:
+            return found
+        return [*takewhile(lambda phrase: phrase in found, phrases)]
+
+    def _find_phrase(self, phrase: str) -> list[NDArray[np.int32]]:
+        """Return, for each part, the rows of the live documents that have a phrase in a searched field."""
+        masks = _Phrases(self, [phrase], exactly=True).having(0, [part.mask for part in self.parts])
+        return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
+
+    def _find_phrases(self, phrases: tuple[str, ...]) -> tuple[list[str], list[Booleans]]:
+        """Return the phrases that documents with the ones before have, and the documents with all of these."""
+        found, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
+        for number, phrase in enumerate(phrases):
+            have = reader.having(number, masks)
+            if any(mask.any() for mask in have):
+                found.append(phrase)
+                masks = have
+        return found, masks
+
+    def _kept(self, query: ParsedQuery) -> list[Booleans]:
+        """Return, for each part, which documents have all phrases of a query and nothing that it excludes."""
+        found, masks = self._having_all(query.phrases)
+        if len(found) < len(query.phrases):
+            return [np.zeros(len(mask), bool) for mask in masks]
+        reader = _Phrases(self, query.excluded, exactly=False)
+        for number in range(len(query.excluded)):
+            masks = [mask & ~has for mask, has in zip(masks, reader.having(number, masks))]
+        return masks
+
+    def search_other(
+        self,
+        name: str,
+        queries: Sequence[str],
+        top_k: int,
+        allowed: Optional[Sequence[Booleans]],
+    ) -> list[Hits]:
+        """Search by an index of `INDEXES`, which is built of all documents when it is first asked.
+
+        allowed: for each part, which documents may be found
+        """
+        with self._building:
+            if name not in self._others:
+                tokenizer = self.info.words.tokenizer if self.info.words else IndexOptions().words
+                self._others[name] = INDEXES[name].build(self.documents(), IndexOptions(tokenizer))
+        index, found = self._others[name], []
+        for hits in index.search(queries, top_k if allowed is None else max(1, len(index))):
+            kept = [*range(len(hits.ids))]
+            if allowed is not None:
+                places = self.find(hits.ids)
+                kept = [n for n in kept if allowed[places[hits.ids[n]].part][places[hits.ids[n]].row]]
+            found.append(Hits([hits.ids[n] for n in kept[:top_k]], hits.scores[kept[:top_k]]))
+        return found
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raise `CheckpointError` for rows in the files of an index that there are none of."""
+        try:
+            yield
+        except IndexError as error:
+            folder = self.parts[0].segment.folder.parent
+            raise CheckpointError(f"{folder}: damaged ({brief(str(error))}); run index check on it") from error
+
+    def segments(self) -> dict[str, Segment]:
+        """Return the open segments by name."""
+        return {part.segment.name: part.segment for part in self.parts}
+
+    def allowed(self, where: Optional[Filter]) -> Optional[list[Booleans]]:
+        """Return, for each part, which documents are live and meet a filter; None without a filter.
+
+        Raises `FilterError` for a field that no document has, and for a comparison with none of its values.
+        """
+        if where is None:
+            return None
+        typed = where.typed(self.fields, self.type_of)
+        return [
+            meet if part.live is None else meet & part.live
+            for part in self.parts
+            for meet in [part.segment.matching(typed)]
+        ]
+
+    def scaled(self, field: str, type: str, masks: Sequence[Booleans], most: int) -> FieldScale:
+        """Return the numbers or dates that some documents have in a field of a type.
+
+        masks: for each part, which documents count
+        most: bytes of a field's values in a segment, above which they are many
+        """
+        found = list[FieldScale]()
+        for part, mask in zip(self.parts, masks):
+            counts = part.segment.value_counts(field, mask)
+            if counts.any() and (scale := part.segment.scale(field, type)) is not None:
+                kind, codes, positions = scale
+                check()
+                there = codes[codes < len(counts)]
+                found.append(FieldScale(Scale(kind, positions[codes < len(counts)], counts[there])))
+            else:
+                found.append(FieldScale(None, has_others=bool(counts.any())))
+        return FieldScale.united(found, any(part.segment.bytes_of(field) > most for part in self.parts))
+
+    def search_vectors(
+        self,
+        name: str,
+        queries: Vectors,
+        k: int,
+        allowed: Optional[Sequence[Booleans]],
+        breadth: Optional[int] = None,
+        exactly: bool = False,
+    ) -> list[Hits]:
+        """Return, for each query, the best `k` documents by their nearest vector, and which passage that is.
+
+        name: of the vector field
+        allowed: for each part, which documents may be found
+        exactly: compare every vector, whatever index there is
+        """
+        parts, fields = self.vectors[name], [part.segment.vectors[name] for part in self.parts]
+        if exactly:
+            parts = [IndexedPart(one.part, None) for one in parts]
+        if all(one.passages is None for one in fields):
+            return self.hits(search_vectors(parts, queries, k, allowed, breadth))
+        masks = None
+        if allowed is not None:
+            masks = [one.of(mask) for one, mask in zip(fields, allowed)]
+        most, wanted = sum(len(one.part.vectors) for one in parts), _PASSAGES * k
+        while True:
+            found = search_vectors(parts, queries, wanted, masks, breadth)
+            best = [self._first_of_each(name, numbers, scores, k) for numbers, scores in found]
+            if wanted >= most or all(
+                len(rows) == k or len(numbers) < wanted for (rows, _, _), (numbers, _) in zip(best, found)
+            ):
+                break
+            wanted *= _PASSAGES
+        hits = self.hits([(numbers, scores) for numbers, scores, _ in best])
+        return [one._replace(passages=spans) for one, (_, _, spans) in zip(hits, best)]
+
+    def _first_of_each(
+        self, name: str, numbers: Integers, scores: Floats, k: int
+    ) -> tuple[Integers, Floats, list[Optional[tuple[int, int]]]]:
+        """Return the documents of vectors, best first, each once and at most `k`; their scores and passages."""
+        firsts = np.array([one.part.first for one in self.vectors[name]], np.int64)
+        places: dict[int, tuple[int, Optional[tuple[int, int]]]] = {}
+        owners = (np.searchsorted(firsts, numbers, "right") - 1).tolist()
+        for rank, (part, number) in enumerate(zip(owners, numbers.tolist())):
+            row, span = number - int(firsts[part]), None
+            if (passages := self.parts[part].segment.vectors[name].passages) is not None:
+                row, start, end = passages[row].tolist()
+                span = (start, end) if end else None
+            places.setdefault(self.parts[part].first + row, (rank, span))
+            if len(places) == k:
+                break
+        ranks = [rank for rank, _ in places.values()]
+        return np.array([*places], np.int64), scores[ranks], [span for _, span in places.values()]
+
+    def hits(self, found: Sequence[tuple[Integers, Floats]]) -> list[Hits]:
+        """Return the documents of each query's numbers and scores as hits."""
+        if not found:
+            return []
+        numbers = np.concatenate([numbers for numbers, _ in found])
+        if len(self.parts) == 1:
+            ids = self.parts[0].segment.ids(numbers)
+        else:
+            ids = [""] * len(numbers)
+            parts = np.searchsorted(self._firsts, numbers, "right") - 1
+            for number in np.unique(parts).tolist():
+                part, here = self.parts[number], np.flatnonzero(parts == number)
+                for place, id in zip(here.tolist(), part.segment.ids(numbers[here] - part.first)):
+                    ids[place] = id
+        own = iter(ids)
+        return [Hits(list(islice(own, len(scores))), scores) for _, scores in found]
+
+    def with_titles(
+        self,
+        words: WordSearcher,
+        query: Asked,
+        k: int,
+        allowed: Optional[Sequence[Booleans]],
+        numbers: Integers,
+        scores: Floats,
+    ) -> Hits:
+        """Return found documents, and the best `k` whose whole title is the query, with how well titles match it.
+
+        `Hits.titles` is 1 for a whole title: but for cases, widths, spaces and punctuation it is the query, as typed or
+        as corrected. For another title that has all words of the query it is half of `WordSearcher.title_shares`.
+        """
+        keys = [key for text in texts_of(query) if (key := self.info.schema.title_key(text))]
+        each = [np.empty(0, np.int64)]
+        for number, part in enumerate(self.parts):
+            rows, mask = part.segment.rows_of_titles(keys), part.live if allowed is None else allowed[number]
+            each.append(part.first + (rows if mask is None else rows[mask[rows]]))
+        whole = np.concatenate(each)
+        if len(whole):
+            check()
+            own = words.scores_of(query, whole)
+            best = np.lexsort((whole, -own))[:k]
+            whole, own = whole[best], own[best]
+            is_new = ~np.isin(whole, numbers)
+            numbers, scores = np.concatenate([numbers, whole[is_new]]), np.concatenate([scores, own[is_new]])
+            order = np.lexsort((numbers, -scores))
+            numbers, scores = numbers[order], scores[order]
+        titles = _PARTLY * words.title_shares(query, self.info.schema.title_place, numbers)
+        titles[np.isin(numbers, whole)] = 1.0
+        (hits,) = self.hits([(numbers, scores)])
+        return hits._replace(titles=titles) if titles.any() else hits
+
+    def places(self, numbers: Integers) -> list[Place]:
+        """Return where the documents of some numbers are."""
+        parts = np.searchsorted(self._firsts, numbers, "right") - 1
+        rows = (numbers - self._firsts[parts]).tolist() if len(numbers) else []
+        return [Place(part, row) for part, row in zip(parts.tolist(), rows)]
+
+    def find(self, ids: Sequence[str]) -> dict[str, Place]:
+        """Return the places of the documents with these ids; those that are not here are left out."""
+        hashes, found = text_hashes(ids), {}
+        for number, part in enumerate(self.parts):
+            for place, row in part.segment.rows_of_ids(ids, hashes):
+                if part.has(row):
+                    found[ids[place]] = Place(number, row)
+        return found
+
+    def find_texts(self, texts: Sequence[str]) -> dict[str, Place]:
+        """Return, for each of these texts (as of `Schema.identity`) that a document has, the first such document."""
+        wanted, found = list(dict.fromkeys(texts)), dict[str, Place]()
+        for number, part in enumerate(self.parts):
+            for place, row in part.segment.rows_of_texts(wanted, text_hashes(wanted), part.live):
+                found[wanted[place]] = Place(number, row)
+            wanted = [text for text in wanted if text not in found]
+        return found
+
+    def keys_of(self, places: Sequence[Place]) -> Integers:
+        """Return the hashes of the ids of documents, `[n] int64`."""
+        ids = [self.parts[place.part].segment.id(place.row) for place in places]
+        return text_hashes(ids).view(np.int64)
+
+    def at(self, place: Place) -> Document:
+        """Return the document in a place."""
+        return self.parts[place.part].segment.document(place.row)
+
+
+class _Phrases:
+    """Phrases of a query, and which documents have them in a searched field.
+
+    The index alone decides on phrases that are a token, such as one or two ideographs. For others it names documents
+    that may have the phrase; those are read, in their order, each once for all phrases that follow.
+
+    Args:
+        exactly: a single word must be as it is written; else what has the same stem counts, too.
+    """
+
+    def __init__(self, generation: Generation, phrases: Sequence[str], *, exactly: bool):
+        schema, words = generation.info.schema, generation.info.words
+        tokenizers = schema.tokenizers(words.tokenizer if words is not None else STANDARD)
+        self._parts, self._schema = generation.parts, schema
+        self._folds = [one.fold if isinstance(one, Analyser) else fold for one in tokenizers]
+        self._phrases = [[Phrase(folded(phrase)) for folded in self._folds] for phrase in phrases]
+        self._have, self._may_have = list[list[Booleans]](), list[list[Booleans]]()  # for each phrase and part
+        for alike in self._phrases:
+            have, may_have = ([np.zeros(len(part.segment), bool) for part in self._parts] for _ in range(2))
+            by_tokenizer = dict(zip(tokenizers, alike))
+            for tokenize, own in by_tokenizer.items():
+                terms = tokenize.phrase_terms(own.text) if isinstance(tokenize, Analyser) else []
+                if generation.words is None:
+                    masks = [np.ones(len(part.segment), bool) for part in self._parts]
+                else:
+                    masks = generation.words.may_have(terms)
+                may_have = [one | mask for one, mask in zip(may_have, masks)]
+                if generation.words is None or len(terms) != 1:
+                    continue
+                if terms[0] == (own.text,) and (len(by_tokenizer) == 1 or not exactly):
+                    have = [one | mask for one, mask in zip(have, masks)]
+                elif not exactly and PART + own.text in terms[0] and not own.text.isdecimal():
+                    masks = generation.words.may_have([terms[0][:2]])
+                    have = [one | mask for one, mask in zip(have, masks)]
+            self._have.append(have)
+            self._may_have.append([may & ~has for may, has in zip(may_have, have)])
+
+    def having(self, number: int, among: Sequence[Booleans]) -> list[Booleans]:
+        """Return, for each part, which of the documents `among` have the phrase of this number."""
+        following = range(number, len(self._phrases))
+        for place, (part, mask) in enumerate(zip(self._parts, among)):
+            for row in checked(np.flatnonzero(mask & self._may_have[number][place]).tolist()):
+                fields = self._schema.searched(part.segment.document(row))
+                folded = [[fold(text) for text in texts] for fold, texts in zip(self._folds, fields)]
+                for other in checked(following):
+                    may_have = self._may_have[other][place]
+                    if may_have[row]:
+                        each = zip(self._phrases[other], folded)
+                        places = (one.places(text) for one, texts in each for text in texts)
+                        self._have[other][place][row] = any(any(checked(stands)) for stands in places)
+                        may_have[row] = False
+        return [has & mask for has, mask in zip(self._have[number], among)]
+
+
+def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:
+    """Raise `ValueError` unless a segment has the stored states that `index.json` states."""
+    found = None if segment.states is None else segment.states.info
+    if wanted is None or found is None:
+        if wanted is not None:
+            raise ValueError("it has no stored states, as index.json says")
+        return
+    facts = found.ranker, found.layers, found.width, found.dtype, found.titles
+    if facts != (wanted.ranker, wanted.layers, wanted.width, wanted.dtype, len(segment)):
+        raise ValueError("its stored states are not those that index.json states")
+
+
+def open_generation(folder: Path, opened: dict[str, Segment]) -> Generation:
+    """Open what index.json names; it may be replaced, and files deleted, while they are opened."""
+    while True:
+        info = read_manifest(folder)
+        try:
+            return Generation(folder, info, opened)
+        except FileNotFoundError as error:
+            if read_manifest(folder).generation == info.generation:
+                missing = os.path.relpath(str(error.filename), folder)
+                raise CheckpointError(f"{folder}: {missing} is missing; copy the index again") from error

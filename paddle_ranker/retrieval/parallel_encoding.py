@@ -1,0 +1,128 @@
+"""Vectors of many texts, in their order: by this process, or by several, each with a tower of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from typing import Union
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.errors import RankerError
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options import note_at_end
+from paddle_ranker.retrieval.text_vectors import Tower, text_parts
+from paddle_ranker.runtime import PROCESS_VARIABLE, prepare, usable_cores
+from paddle_ranker.storage.untrusted import Unchecked
+
+Connection = Unchecked  # of multiprocessing
+
+_ENDED = "a process that makes vectors has ended; there may be too little memory: take fewer --processes"
+
+
+@dataclass(frozen=True)
+class EncodePlan:
+    """How texts become vectors.
+
+    source, options, batch_size: as for `Tower.open`
+    queries: whether the texts are queries
+    processes: how many share the work; their threads are shared out among them
+    """
+
+    source: str
+    options: LoadOptions
+    batch_size: int = 256
+    queries: bool = False
+    processes: int = 1
+
+
+class Encoding:
+    """Vectors of texts."""
+
+    def __init__(self, plan: EncodePlan):
+        self.plan, self._cut, self._length = plan, 0, 0
+        note_at_end(self)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many texts other processes have cut, by the words for it; the tower here counts its own."""
+        return {f"texts were cut to {self._length} tokens": self._cut}
+
+    def run(self, texts: Iterable[str]) -> Iterator[Vectors]:
+        """Yield the vectors of the texts, some thousand at a time; at least once, with none if there are no texts."""
+        run = self._here if self.plan.processes == 1 else self._by_processes
+        yield from run(texts)
+
+    def _here(self, texts: Iterable[str]) -> Iterator[Vectors]:
+        tower = _opened(self.plan)
+        yield from tower.stream(texts, self.plan.queries)
+
+    def _by_processes(self, texts: Iterable[str]) -> Iterator[Vectors]:
+        parts = text_parts(texts)
+        with ExitStack() as stack:
+            idle = [stack.enter_context(closing(_start(self.plan, number))) for number in range(self.plan.processes)]
+            busy: deque[Connection] = deque()
+            for worker in idle:
+                part = next(parts, None if busy else [])
+                if part is not None:
+                    worker.send(part)
+                    busy.append(worker)
+            while busy:
+                worker = busy.popleft()
+                vectors, cut = self._received(worker)
+                self._cut += cut
+                part = next(parts, None)
+                if part is not None:
+                    worker.send(part)
+                    busy.append(worker)
+                yield vectors
+
+    def _received(self, worker: Connection) -> tuple[Vectors, int]:
+        try:
+            found = worker.recv()
+        except (EOFError, OSError) as error:
+            raise RankerError(_ENDED) from error
+        if isinstance(found, str):
+            raise RankerError(found)
+        vectors, cut, self._length = found
+        return vectors, cut
+
+
+def _opened(plan: EncodePlan) -> Tower:
+    return Tower.open(plan.source, plan.options, plan.batch_size)
+
+
+def _start(plan: EncodePlan, number: int) -> Connection:
+    """Start a process that makes vectors; return the connection to it, whose end is the process's end."""
+    threads = plan.options.threads or max(1, usable_cores() // plan.processes)
+    plan = replace(plan, options=replace(plan.options, threads=threads))
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks of threads that it does not have
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, plan, number), daemon=True)
+    process.start()
+    theirs.close()  # so that its end is seen here
+    return ours
+
+
+def _work(connection: Connection, plan: EncodePlan, number: int) -> None:
+    """Answer lists of texts with their vectors until the other side is closed, or its process is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the first process ends this one
+    os.environ["PADDLE_TRAINER_ID"] = str(number)  # the first one alone prints notes
+    os.environ[PROCESS_VARIABLE] = str(number)
+    answer: Union[str, tuple[Vectors, int, int]]
+    try:
+        prepare(plan.options.threads)
+        tower = _opened(plan)
+        while True:
+            texts = connection.recv()
+            before = tower.cut
+            vectors = tower.query_vectors(texts) if plan.queries else tower.vectors(texts)
+            connection.send((vectors, tower.cut - before, tower.encoder.tokens.max_seq_length))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception as error:
+        answer = f"{error}" if isinstance(error, RankerError) else f"{type(error).__name__}: {error}"
+        connection.send(answer)

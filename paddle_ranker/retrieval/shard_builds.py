@@ -1,0 +1,308 @@
+"""Builds of a folder of shards: the corpus is cut into parts, and each part becomes an index folder.
+
+`unfinished/` in the folder is an empty index as each shard begins, with its towers, and holds the rows of each part
+with their ids, which are those that one folder would give. Where a build was killed, the next one goes on: shards that
+are whole stay, the vectors of the others are kept as far as they were made.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from paddle_ranker.array_types import Booleans, Vectors
+from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.lexical.postings import Hashes, text_hashes
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.content_files import with_paths
+from paddle_ranker.retrieval.index_folder import take_lock
+from paddle_ranker.retrieval.ingestion import Naming, chunks_of
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.merging import Source, merge_segments
+from paddle_ranker.retrieval.open_segments import Generation
+from paddle_ranker.retrieval.segments import storable
+from paddle_ranker.retrieval.shards import shard_name, write_shards
+from paddle_ranker.retrieval.vector_search import index_writers
+from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, new_folder, remove_unfinished
+from paddle_ranker.storage.untrusted import UncheckedObject, inside, open_file, own_folder, read_json
+
+UNFINISHED = "unfinished"
+_CUT = "cut.json"
+_WAIT_SECONDS = 60.0  # for the end of a killed build's process that still writes to a shard
+_TOLD_SECONDS = 0.5  # between two counts of a shard's documents that are done
+
+
+class _Hashes:
+    """Set of 64-bit hashes, in sorted arrays of which each is larger than those after it."""
+
+    def __init__(self) -> None:
+        self._arrays: list[Hashes] = []
+
+    def add(self, hashes: Hashes) -> None:
+        """Add hashes."""
+        new = np.sort(hashes)
+        while self._arrays and len(self._arrays[-1]) <= 2 * len(new):
+            new = np.sort(np.concatenate([self._arrays.pop(), new]), kind="stable")
+        self._arrays.append(new)
+
+    def has(self, hashes: Hashes) -> Booleans:
+        """Return which hashes are in the set, `[n] bool`."""
+        found = np.zeros(len(hashes), bool)
+        for one in self._arrays:
+            if len(one):
+                found |= one[np.minimum(np.searchsorted(one, hashes), len(one) - 1)] == hashes
+        return found
+
+
+class _Named:
+    """The documents that were cut off before, by the hashes of texts and ids: 16 bytes for each; see `Written`."""
+
+    def __init__(self) -> None:
+        self.texts, self.ids = _Hashes(), _Hashes()
+
+    def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]:
+        return [(place, 0) for place in np.flatnonzero(self.texts.has(hashes)).tolist()]
+
+    def rows_of_ids(self, ids: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]:
+        return [(place, 0) for place in np.flatnonzero(self.ids.has(hashes)).tolist()]
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """Settings of a build of shards, which each process gets.
+
+    folder: of the shards
+    contents: folder to which the paths of documents' files are relative
+    load, batch_size: of the towers
+    """
+
+    folder: Path
+    contents: Path
+    load: LoadOptions
+    batch_size: int
+
+    def build(self, number: int, progress: Callable[[int], object]) -> None:
+        """Make a shard; one that is whole stays as it is. `progress` is told of documents, or texts with vectors."""
+        from paddle_ranker.retrieval.towers import open_towers
+
+        shard = _shard_of(self.folder, number)
+        with Collection.open(shard, write=True, until=time.monotonic() + _WAIT_SECONDS) as collection:
+            if collection.info.generation:
+                collection.writer.merge(None)
+                return
+            vectors_of = open_towers(collection, self.load, self.batch_size)
+
+            def encoded(texts: Sequence[str]) -> Vectors:
+                assert vectors_of is not None
+                found = vectors_of(texts)
+                progress(len(texts))
+                return found
+
+            part = inside(inside(self.folder, UNFINISHED), _part_name(number))
+            rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
+            rows = with_paths(rows, collection.info.schema, self.contents)
+            collection.writer.add_rows(rows, encoded if vectors_of is not None else None)
+            collection.writer.merge(None)
+
+    def build_counted(self, number: int) -> None:
+        """Make a shard, and write the count of what is done beside its part, for `count_done`."""
+        count, told = 0, 0.0
+        path = inside(inside(self.folder, UNFINISHED), f"{shard_name(number)}.count")
+
+        def progress(more: int) -> None:
+            nonlocal count, told
+            count += more
+            if time.monotonic() >= told + _TOLD_SECONDS:
+                with new_file(path) as stream:
+                    stream.write(str(count))
+                told = time.monotonic()
+
+        self.build(number, progress)
+        told = 0.0
+        progress(0)
+
+
+def count_done(folder: Path) -> int:
+    """Return how much of all shards is done, as `ShardWork.build_counted` writes it."""
+    return sum(int(path.read_text() or 0) for path in (folder / UNFINISHED).glob("*.count"))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Corpus that is cut into parts.
+
+    shards: how many
+    documents, repeated: how many were named; how many rows repeat a text
+    report: on the rows
+    """
+
+    shards: int
+    documents: int
+    repeated: int
+    report: str
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """Keep other builds off a folder of shards."""
+    make_folder(folder)
+    with take_lock([folder]):
+        remove_unfinished(folder)
+        yield
+
+
+def is_begun(folder: Path) -> bool:
+    """Return whether a build of shards was begun in a folder and is not finished."""
+    return (folder / UNFINISHED / _CUT).exists()
+
+
+def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
+    """Return what an unfinished build has cut; None if there is none, or another: that one is deleted.
+
+    Raises `RankerError` for shards of no build.
+    """
+    there = sorted(folder.glob("shard-*"))
+    if is_begun(folder):
+        found: UncheckedObject = read_json(inside(inside(folder, UNFINISHED), _CUT))
+        if found.pop("identity") == json.loads(json.dumps(identity)):
+            return Cut(**found)
+        for path in there:
+            shutil.rmtree(path)
+    elif there:
+        raise RankerError(f"{there[0]}: is there already, and no build has begun it; name another folder")
+    forget(folder)
+    return None
+
+
+def forget(folder: Path) -> None:
+    """Delete the parts of a build."""
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+
+
+@contextmanager
+def new_cut(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, for the towers of the index and for `cut`."""
+    with new_folder(folder / UNFINISHED, replace=True) as target:
+        yield target
+
+
+def cut(
+    target: Path,
+    info: IndexInfo,
+    rows: Iterable[DocumentRow],
+    total: int,
+    shards: int,
+    identity: Mapping[str, object],
+    report: Callable[[], str],
+) -> Cut:
+    """Write parts of a corpus of `total` rows, in order, whose rows have the ids that one folder would give."""
+    named = _Named()
+    naming, read, documents = Naming(Generation(target, info, {}), [named]), 0, 0
+    with ExitStack() as opened:
+        streams = [
+            opened.enter_context(open(target / _part_name(n), "w", encoding="utf-8", errors="surrogatepass"))
+            for n in range(shards)
+        ]
+        for chunk in chunks_of(map(storable, rows)):
+            own = naming.documents(chunk)
+            named.ids.add(text_hashes(one.id for one in own))
+            named.texts.add(text_hashes(info.schema.identity(one) for one in own))
+            for number, one in enumerate(own):
+                place = (read + number * len(chunk) // len(own)) * shards // max(total, 1)
+                line = json.dumps([one.id, one.text, one.fields], ensure_ascii=False)
+                streams[min(place, shards - 1)].write(f"{line}\n")
+            read, documents = read + len(chunk), documents + len(own)
+    write_manifest(target, replace(info, next_id=naming.next_id))
+    found = Cut(shards, documents, naming.repeated, report())
+    with new_file(target / _CUT) as stream:
+        json.dump({**found.__dict__, "identity": identity}, stream, ensure_ascii=False)
+    return found
+
+
+def begin_shards(folder: Path, count: int) -> IndexInfo:
+    """Make the folders of shards that are missing, empty and with their towers; return what they say."""
+    empty = inside(folder, UNFINISHED)
+    info = read_manifest(empty)
+    for number in range(count):
+        shard = _shard_of(folder, number)
+        if not (shard / MANIFEST).exists():
+            with new_folder(shard) as target:
+                for name in info.models:
+                    shutil.copytree(own_folder(empty, name), target / name, copy_function=link_or_copy)
+                write_manifest(target, info)
+    return info
+
+
+def finish(folder: Path, count: int) -> None:
+    """Make the shards an index, and delete the parts."""
+    write_shards(folder, [shard_name(number) for number in range(count)])
+    forget(folder)
+
+
+def recut(collection: Collection, output: Path, shards: int) -> None:
+    """Copy the documents of an index into a new folder of shards, with their words and vectors.
+
+    Raises `UsageError` for vectors in Milvus.
+    """
+    snapshot = collection.snapshot()
+    now = snapshot.generation
+    if snapshot.milvus is not None:
+        raise UsageError(f"{collection.folder}: has its vectors in Milvus, which has shards of its own")
+    total, before = now.info.count, np.cumsum([0, *(int(np.count_nonzero(part.mask)) for part in now.parts)])
+    make_folder(output.parent)
+    with new_folder(output) as target:
+        for number in range(shards):
+            first, last = (place * total // shards for place in (number, number + 1))
+            sources: list[Source] = []
+            for part, start in zip(now.parts, before.tolist()):
+                rows = np.flatnonzero(part.mask)[max(first - start, 0) : max(last - start, 0)]
+                if len(rows):
+                    mask = np.zeros(len(part.segment), bool)
+                    mask[rows] = True
+                    sources.append((part.segment, mask))
+            shard = target / shard_name(number)
+            shard.mkdir()
+            for name in now.info.models:
+                shutil.copytree(snapshot.models.folder(name), shard / name, copy_function=link_or_copy)
+            for folder in collection.folders:
+                if (folder / "contents").is_dir():
+                    shutil.copytree(
+                        own_folder(folder, "contents"),
+                        shard / "contents",
+                        copy_function=link_or_copy,
+                        dirs_exist_ok=True,
+                    )
+            segments = []
+            if sources:
+                segments = [SegmentInfo(f"segment-{1:08d}-{secrets.token_hex(4)}", last - first)]
+                merge_segments(shard / segments[0].name, sources, index_writers(now.info))
+            write_manifest(shard, replace(now.info, segments=tuple(segments), generation=len(segments)))
+        write_shards(target, [shard_name(number) for number in range(shards)])
+
+
+def _shard_of(folder: Path, number: int) -> Path:
+    return inside(folder, shard_name(number))
+
+
+def _part_name(number: int) -> str:
+    return f"{shard_name(number)}.jsonl"
+
+
+def _rows_of(part: Path, progress: Callable[[int], object]) -> Iterator[DocumentRow]:
+    with io.TextIOWrapper(open_file(part, sys.maxsize), "utf-8", "surrogatepass") as lines:
+        for line in lines:
+            id, text, fields = json.loads(line)
+            progress(1)
+            yield DocumentRow(text, id, fields)

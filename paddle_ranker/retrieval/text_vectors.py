@@ -1,0 +1,169 @@
+"""Vectors of texts, and the exact search among them.
+
+tower = Tower.open("checkpoint/best")
+vectors = tower.vectors(titles)
+numbers, cosines = nearest(vectors, tower.query_vectors(["query"]), 10)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+
+from paddle_ranker import runtime
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.errors import UsageError, refuse_text
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import ANY_TOWER, identify
+from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.retrieval.exact_search import nearest as nearest
+from paddle_ranker.scoring.engines.engine import Engine
+from paddle_ranker.scoring.loading import open_model
+from paddle_ranker.scoring.scorer import CHUNK, BatchRunner
+from paddle_ranker.storage.prefetch import prefetch
+
+_DEFAULTS = LoadOptions()
+_SHORTEST = 1e-12  # as Paddle's and PyTorch's normalize
+_CHARACTERS = 1 << 22  # of the texts that are encoded at once
+
+
+class Tower:
+    """Makes vectors of queries and texts.
+
+    Args:
+        engine: computes the tower.
+        encoder: encodes its texts.
+        batch_size: as for `BatchRunner`.
+        queries: the tower of queries, if they have their own.
+        scaled: whether vectors are made 1 long after the engine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        encoder: TextEncoder,
+        batch_size: int = 256,
+        queries: Optional[Tower] = None,
+        scaled: bool = False,
+    ):
+        self.encoder, self.scaled = encoder, scaled
+        self._queries = queries or self
+        self._runner = BatchRunner(engine, encoder.tokens.max_seq_length, batch_size)
+
+    @classmethod
+    def open(
+        cls,
+        source: Union[str, Path],
+        options: LoadOptions = _DEFAULTS,
+        batch_size: int = 256,
+        *,
+        for_search: bool = False,
+    ) -> Tower:
+        """Open a trained or exported tower, or an encoder as one: see `read_tower` in `model.tower_network`.
+
+        Args:
+            source: a folder, its parameter file, or a PaddleNLP name. Where queries have a tower of their own and texts
+                are computed in int8, the queries' computes in fp32.
+            for_search: make vectors 1 long if they are compared by their cosine, so that their product is that.
+
+        Raises `CheckpointError` for the folder of anything else, `UsageError` for a pooling, or vectors of other
+        lengths, that an exported tower does not have.
+        """
+        runtime.prepare(threads=0)  # a command has done so, a program need not
+        path = resolve_model(str(source))
+        opened = open_model(path, ANY_TOWER, options)
+        info, is_scaled = opened.info, bool(options.normalize) or (for_search and opened.info.similarity == "cosine")
+        if options.pooling not in (None, info.pooling) or (options.normalize is False and info.normalize):
+            made = f"pooling {info.pooling}{', length 1' if info.normalize else ''}"
+            raise UsageError(f"{source}: was exported with {made}; leave out --pooling and --normalize")
+        queries = None
+        if info.towers == 2:
+            folder = path.parent if path.is_file() else path
+            precision = "fp32" if options.precision == "int8" else options.precision
+            options = dataclasses.replace(options, precision=precision)
+            queries = cls.open(folder / QUERY_FOLDER, options, batch_size, for_search=for_search)
+        return cls(opened.engine, opened.row_encoder, batch_size, queries, is_scaled and not info.normalize)
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of texts of the collection, `[n, size]`."""
+        refuse_text(texts, "texts")
+        return self.compute(self.encoder.encode(texts))
+
+    def query_vectors(self, queries: Sequence[str]) -> Vectors:
+        """Return the vectors of queries, `[n, size]`."""
+        refuse_text(queries, "queries")
+        return self.compute_queries(self._queries.encoder.encode_queries(queries))
+
+    def compute(self, columns: EncodedTexts) -> Vectors:
+        """Return the vectors of encoded texts, `[n, size]`, in their order."""
+        found: Vectors = self._runner.run(columns)[VECTOR]
+        if self.scaled:
+            found = normalised(found)
+        return found
+
+    def compute_queries(self, columns: EncodedTexts) -> Vectors:
+        """Return the vectors of encoded queries, `[n, size]`, in their order."""
+        return self._queries.compute(columns)
+
+    @property
+    def cut(self) -> int:
+        """How many texts and queries were longer than the tower takes, and lost their ends."""
+        return sum(tower.encoder.tokens.truncated for tower in {self, self._queries})
+
+    def stream(self, texts: Iterable[str], queries: bool = False) -> Iterator[Vectors]:
+        """Yield the vectors of texts, some thousand at a time, so that a file of any size can be encoded.
+
+        The next texts are tokenized while vectors are computed. Of no texts it yields no vectors, once.
+
+        Args:
+            queries: whether the texts are queries.
+        """
+        refuse_text(texts, "texts")
+        tower = self._queries if queries else self
+        encode = tower.encoder.encode_queries if queries else tower.encoder.encode
+        is_empty = True
+        with prefetch(map(encode, text_parts(texts))) as waiting:
+            for columns in waiting:
+                is_empty = False
+                yield tower.compute(columns)
+        if is_empty:
+            yield tower.compute(encode([]))
+
+
+def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield lists of texts, as many as sort well by length, or fewer if they are long."""
+    part: list[str] = []
+    characters = 0
+    for text in texts:
+        part.append(text)
+        characters += len(text)
+        if len(part) == CHUNK or characters > _CHARACTERS:
+            yield part
+            part, characters = [], 0
+    if part:
+        yield part
+
+
+def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> Tower:
+    """Open a tower whose vectors are compared by products: 1 long, unless it is one whose vectors' lengths matter."""
+    path = resolve_model(str(source))
+    info = identify(path).info
+    if not isinstance(info, TowerInfo):
+        from paddle_ranker.model.tower_network import read_tower
+
+        _, info = read_tower(path, options)
+    if info.similarity == "cosine" and not info.normalize:
+        options = dataclasses.replace(options, normalize=True)
+    return Tower.open(path, options, batch_size)
+
+
+def normalised(vectors: Vectors) -> Vectors:
+    """Return the vectors, `[n, size]`, made 1 long; a vector of zeros stays as it is."""
+    found: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _SHORTEST)
+    return found

@@ -1,0 +1,161 @@
+"""The engines by name. NumPy is not imported here; an engine's module is imported only when the engine is opened."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker.registry import Registry
+from paddle_ranker.runtime import FoundDevice, cuda_devices, find_device
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.scoring.engines.engine import Engine
+
+Open = Callable[["ExportedFolder", "LoadOptions"], "Engine"]
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """Description of an engine, known before it is opened.
+
+    open: opens the engine for an exported model, on a device and in a precision that `precisions` lists; raises
+        `CheckpointError` if the folder lacks its file, `DependencyError` if its package is missing
+    runs: the runtime or the model that it runs, for help texts
+    package: import name of the package that it needs; None: none
+    needs_paddle: whether it imports Paddle
+    precisions: a dict from each kind of device that it runs on to the precisions of matrix products that it offers
+        there. `open_engine` refuses everything else. Empty: the engine opens another engine, or none.
+    find_device: finds the device for `--device auto`; None: `auto` is passed on
+    """
+
+    open: Open
+    runs: str
+    package: Optional[str] = None
+    needs_paddle: bool = False
+    precisions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"cpu": ("fp32",)})
+    find_device: Optional[Callable[[], FoundDevice]] = lambda: FoundDevice("cpu", "the engine runs there")
+
+    def device_for(self, precision: str) -> Optional[FoundDevice]:
+        """Return the device for `--device auto`: the CPU if the found GPU lacks the precision; None: `auto` stays."""
+        found = None if self.find_device is None else self.find_device()
+        offered = [device for device, precisions in self.precisions.items() if precision in precisions]
+        if found is None or found.name in offered or "cpu" not in offered:
+            return found
+        return FoundDevice("cpu", f"the engine does not compute {precision} on {found.name}")
+
+
+ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
+DYGRAPH, AUTO = "dygraph", "auto"  # the engine of trained models; the engine that chooses among the others
+DEFAULT = "inference"
+
+
+def exported_engines() -> list[str]:
+    """Return the names of the engines that run an exported model, the default first."""
+    return [name for name in ENGINES if name not in (DYGRAPH, AUTO)]
+
+
+def int8_engines() -> list[str]:
+    """Return the names of the engines that compute in 8-bit integers."""
+    return engines_with("int8")
+
+
+def engines_with(precision: str) -> list[str]:
+    """Return the names of the engines that offer a precision on some device."""
+    return [name for name, kind in ENGINES.items() if any(precision in found for found in kind.precisions.values())]
+
+
+def is_installed(engine: str) -> bool:
+    """Return whether the package that an engine needs is installed, without importing it."""
+    package = ENGINES[engine].package
+    return package is None or importlib.util.find_spec(package) is not None
+
+
+def _imported(module: str, name: str) -> Open:
+    """Return a function that imports an engine's module and opens the engine."""
+
+    def opened(folder: ExportedFolder, options: LoadOptions) -> Engine:
+        engine: Engine = getattr(importlib.import_module(f"paddle_ranker.scoring.engines.{module}"), name)(
+            folder, options
+        )
+        return engine
+
+    return opened
+
+
+def _paddle_device() -> FoundDevice:
+    try:
+        return find_device()
+    except ImportError:  # opening the engine will report the missing package
+        return FoundDevice("cpu", "there is no Paddle here")
+
+
+def _onnx_device() -> FoundDevice:
+    try:
+        import onnxruntime
+    except ImportError:  # as above
+        return FoundDevice("cpu", "there is no ONNX Runtime here")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return FoundDevice("cpu", "this ONNX Runtime is the CPU build")
+    if not cuda_devices():
+        return FoundDevice("cpu", "no GPU here")
+    return FoundDevice("gpu", "the first that there is; --device names another")
+
+
+ENGINES.add(
+    DYGRAPH,
+    EngineKind(
+        _imported("opening", "refuse_dygraph"),
+        "a trained ranker as it is",
+        package="paddle",
+        needs_paddle=True,
+        precisions={},
+        find_device=None,
+    ),
+)
+ENGINES.add(
+    DEFAULT,
+    EngineKind(
+        _imported("paddle_inference", "PaddleInferenceEngine"),
+        "Paddle Inference",
+        package="paddle",
+        needs_paddle=True,
+        # An XPU computes in fp16 only if the model is converted beforehand, which this engine does not do.
+        precisions={"cpu": ("fp32", "bf16"), "gpu": ("fp32", "bf16", "fp16"), "xpu": ("fp32",)},
+        find_device=_paddle_device,
+    ),
+)
+ENGINES.add(
+    "onnx",
+    EngineKind(
+        _imported("onnx_runtime", "OnnxRuntimeEngine"),
+        "ONNX Runtime",
+        package="onnxruntime",
+        # CUDA has no kernels for the int8 file: its operations would run on the CPU.
+        precisions={"cpu": ("fp32", "int8"), "gpu": ("fp32",)},
+        find_device=_onnx_device,
+    ),
+)
+ENGINES.add(
+    "openvino",
+    EngineKind(
+        _imported("openvino", "OpenVinoEngine"),
+        "OpenVINO",
+        package="openvino",
+        precisions={"cpu": ("fp32", "bf16", "int8")},
+    ),
+)
+ENGINES.add(
+    AUTO,
+    EngineKind(
+        _imported("opening", "open_fastest"),
+        "the fastest of these here",
+        needs_paddle=True,
+        precisions={},
+        find_device=None,
+    ),
+)

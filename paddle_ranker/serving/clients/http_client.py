@@ -1,0 +1,181 @@
+"""HTTP: calls that raise the errors of `clients.errors`, and clients of the C++ server and of `/v1/rerank`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Optional
+
+import numpy as np
+import requests
+from pydantic import TypeAdapter
+
+from paddle_ranker.errors import quoted, refuse_text
+from paddle_ranker.scoring.ranker import RankedTitle, require_cut
+from paddle_ranker.serving.clients.base import LARGEST_ANSWER, BatchClient, GeneralModelClient
+from paddle_ranker.serving.clients.client_errors import (
+    LateError,
+    OverloadedError,
+    RefusedError,
+    ServerError,
+    UnreachableError,
+    asking_again,
+)
+from paddle_ranker.serving.core.faults import ERROR_HEADER, Fault
+from paddle_ranker.serving.core.json_text import json_bounds
+from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, stated_milliseconds
+from paddle_ranker.serving.core.validation import validated
+from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS
+from paddle_ranker.serving.paddle.json_messages import read_message, write_message
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
+
+_RERANK = RERANK_PROTOCOLS["cohere"]
+_PATH = f"/{GENERAL_SERVICE.rpartition('.')[2]}/inference"
+
+
+class HttpCalls:
+    """A connection to one server, kept open; ignores the environment's proxy settings."""
+
+    def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
+        self.address = f"{host}:{port}"
+        self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._timeout = timeout
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._headers = {TIMEOUT_HEADER: str(stated_milliseconds(timeout))}
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+
+    def close(self) -> None:
+        self._session.close()
+
+    def post(self, path: str, body: bytes, **headers: str) -> bytes:
+        """Return the body of a response with status 200; raises `ServerError` for any other outcome."""
+        return self.ask("POST", path, body, **headers)
+
+    def ask(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> bytes:
+        """Return the body of a response with status 200; raises `ServerError` for any other outcome."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            asked = requests.Request(method, self._url + "/", data=body, headers={**self._headers, **named})
+            prepared = self._session.prepare_request(asked)
+            prepared.url = f"{prepared.url}{path[1:]}"  # unchanged: `requests` would resolve `..`
+            with self._session.send(prepared, timeout=self._timeout, stream=True, allow_redirects=False) as answered:
+                content = self._read(answered)
+        except requests.Timeout as error:
+            raise LateError(f"{self.address}: no answer within {self._timeout:g} seconds") from error
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise UnreachableError(f"{self.address}: {_reason(error)}") from error
+        except requests.RequestException as error:
+            raise ServerError(f"{self.address}: {_reason(error)}") from error
+        if answered.status_code == 200:
+            return content
+        raise self._error(answered, content)
+
+    def _read(self, answered: requests.Response) -> bytes:
+        parts = bytearray()
+        for part in answered.iter_content(1 << 16):
+            parts += part
+            if len(parts) > LARGEST_ANSWER:
+                raise ServerError(f"{self.address}: answers more than {LARGEST_ANSWER:,} bytes")
+        return bytes(parts)
+
+    def _error(self, answered: requests.Response, content: bytes) -> ServerError:
+        status = answered.status_code
+        number = answered.headers.get(ERROR_HEADER)
+        text = " ".join(content.decode("utf-8", "replace").split())[:500]
+        message = f"{self.address}: status {status}{f', error {number}' if number else ''}: {text}"
+        if status in (429, 503):
+            after = answered.headers.get("retry-after", "")
+            return OverloadedError(message, status, float(after) if after.isdecimal() else None)
+        if status == 504:
+            return LateError(message, status)
+        return RefusedError(message, status)
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line the error that `urllib3` and `requests` have wrapped."""
+    inner: object = error.args[0] if error.args else error
+    inner = getattr(inner, "reason", inner)
+    text = " ".join(str(inner).split())
+    return text.rpartition(": ")[2] if "NewConnectionError" in text or "Failed to establish" in text else text[:300]
+
+
+class HttpClient(GeneralModelClient):
+    """A client that sends JSON or protobuf.
+
+    Args:
+        proto: send and accept protobuf.
+        gzip: compress requests; compressed answers are accepted in any case.
+    """
+
+    def __init__(self, *arguments: Any, proto: bool = False, gzip: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._proto = proto
+        self._gzip = gzip
+        self._calls = HttpCalls(self.host, self.port, self.timeout, self.api_key)
+
+    def _ask(self, request: Message) -> Message:
+        body = request.SerializeToString() if self._proto else write_message(request)
+        headers = {"Content_Type": "application/proto" if self._proto else "application/json"}
+        if self._gzip:
+            body, headers["Content_Encoding"] = pack(body, "gzip"), "gzip"
+        content = self._calls.post(_PATH, body, **headers)
+        return parse(messages().Response, content) if self._proto else read_message(content, messages().Response)
+
+
+class RerankClient(BatchClient):
+    """A client of `/v1/rerank`, which this project's server and many others provide.
+
+    Args:
+        model: name of the model; servers of several models need it.
+        options: see `BatchClient`.
+    """
+
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 8600, *, model: Optional[str] = None, **options: Any
+    ) -> None:
+        super().__init__(host, port, **options)
+        self._calls = HttpCalls(host, port, self.timeout, self.api_key)
+        self._model = model
+        self._answer: TypeAdapter[Any] = TypeAdapter(_RERANK.answer)
+
+    def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
+        """Return the titles, best first; only the best `top_k` if given; may send several requests."""
+        refuse_text(titles, "titles")
+        require_cut(top_k, None)
+        ranked: list[RankedTitle] = []
+        for part in self.parts(len(titles)):
+            found = self._rank(query, titles[part], top_k)
+            ranked += [replace(title, index=part.start + title.index) for title in found]
+        return sorted(ranked, key=lambda title: -title.probability)[:top_k]
+
+    def _rank(self, query: str, titles: Sequence[str], top_k: Optional[int]) -> list[RankedTitle]:
+        """Rank titles with one request."""
+        asked = _RERANK.body(query, titles, self._model)
+        if top_k is not None:
+            asked["top_n"] = top_k
+        body = json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        headers = {"Content_Type": "application/json"}
+        content = asking_again(lambda: self._calls.post("/v1/rerank", body, **headers), self.retries)
+        try:
+            found = validated(self._answer, content, json_bounds(len(titles)))
+            ranked = [
+                RankedTitle(result["index"], titles[result["index"]], float(result[_RERANK.score]))
+                for result in found[_RERANK.results]
+            ]
+        except (Fault, IndexError) as error:
+            raise ServerError(f"{self.address}: is no rerank server ({quoted(error)})") from error
+        wanted = len(titles) if top_k is None else min(top_k, len(titles))
+        if len({title.index for title in ranked}) != wanted:
+            raise ServerError(f"{self.address}: {len(ranked)} results came, expected {wanted}")
+        return ranked
+
+    def score(self, query: str, titles: Sequence[str]) -> np.ndarray:
+        """Return each title's probability, `[n]` float64, in the order of `titles`."""
+        refuse_text(titles, "titles")
+        probabilities = np.zeros(len(titles))
+        for title in self.rank(query, titles):
+            probabilities[title.index] = title.probability
+        return probabilities

@@ -1,0 +1,110 @@
+"""A client of a server that searches an index: searches, documents, feedback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Optional
+from urllib.parse import quote, urlencode
+
+from paddle_ranker.errors import UsageError, quoted, refuse_text
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.serving.clients.base import Client
+from paddle_ranker.serving.clients.client_errors import RefusedError, ServerError, asking_again
+from paddle_ranker.serving.clients.http_client import HttpCalls
+from paddle_ranker.serving.core.faults import NO_DOCUMENT
+
+
+class SearchClient(Client):
+    """A client of `paddle-ranker search-serve`: searches an index and changes its documents.
+
+    Answers are the server's JSON as dicts; its `/docs` describe them. All calls except `feedback` are idempotent, and
+    are retried, see `Client`.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 8600, **options: Any) -> None:
+        super().__init__(host, port, **options)
+        self._calls = HttpCalls(host, port, self.timeout, self.api_key)
+
+    def search(self, query: str, **asked: Any) -> dict[str, Any]:
+        """Search; keyword arguments become request fields: `top_k=20, rank_top=50, where={...}`."""
+        return self._ask("POST", "/v1/search", {"query": query, **asked})
+
+    def search_all(self, query: str, **asked: Any) -> Iterator[dict[str, Any]]:
+        """Yield the hits of all pages of a search, `top_k` a request, as `search` does; `depth` bounds their number."""
+        cursor: Optional[str] = ""
+        while cursor is not None:
+            answer = self.search(query, **asked, cursor=cursor)
+            yield from answer["hits"]
+            cursor = answer["cursor"]
+
+    def suggest(self, typed: str, top_k: int = 8) -> list[str]:
+        """Return queries that others have clicked results of, then titles, which continue a typed text."""
+        found = self._ask("GET", f"/v1/suggest?{urlencode({'q': typed, 'top_k': top_k}, errors='surrogatepass')}")
+        return [one["text"] for one in found["suggestions"]]
+
+    def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
+        """Add documents; one with the id of a stored document replaces it, or is refused with mode "add"."""
+        refuse_text(documents, "documents", Document)
+        given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
+        return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
+
+    def change(self, id: str, **values: Any) -> dict[str, Any]:
+        """Change a document's text or fields; None removes a field, and other values stay."""
+        return self._ask("PATCH", "/v1/documents", {"documents": [{"id": id, **values}]})
+
+    def documents(self, after: Optional[str] = None, limit: int = 100) -> Iterator[Document]:
+        """Yield all documents in the order of the listing, or those after an id; `limit`: fetched at once."""
+        while True:
+            where = f"?limit={limit}" + ("" if after is None else f"&after={quote(after, safe='')}")
+            found = self._ask("GET", f"/v1/documents{where}")["documents"]
+            yield from (Document(one["id"], one["text"], one["fields"], one["version"]) for one in found)
+            if len(found) < limit:
+                return
+            after = found[-1]["id"]
+
+    def remove(self, ids: Sequence[str]) -> dict[str, Any]:
+        """Remove documents."""
+        refuse_text(ids, "ids")
+        return self._ask("DELETE", "/v1/documents", {"ids": list(ids)})
+
+    def document(self, id: str) -> Optional[Document]:
+        """Return the document with this id, None if there is none."""
+        try:
+            found = self._ask("GET", f"/v1/documents/{quote(id, safe='', errors='surrogatepass')}")
+        except RefusedError as error:
+            if error.code == 404 and f'"{NO_DOCUMENT.name}"' in str(error):  # else there is no index
+                return None
+            raise
+        if found["id"] != id:  # a proxy may have rewritten the address
+            raise ServerError(f"{self.address}: answers with document {quoted(found['id'])}, not {quoted(id)}")
+        return Document(found["id"], found["text"], found["fields"], found["version"])
+
+    def index(self) -> dict[str, Any]:
+        """Return the index's description: name, version, documents, fields."""
+        return self._ask("GET", "/v1/index")
+
+    def feedback(self, search: Mapping[str, Any], id: str, event: str, **more: Any) -> None:
+        """Log a click or a judgment of a hit of a search; returns when the line is on the server's disk.
+
+        Raises `UsageError` for an id that is none of the hits'.
+        """
+        ranks = {hit["id"]: hit["rank"] for hit in search["hits"]}
+        if id not in ranks:
+            raise UsageError(f"{quoted(id)} is no hit of this search: give the id of one of its {len(ranks)}")
+        said = {"search_id": search["search_id"], "query": search["query"], "id": id, "position": ranks[id]}
+        self._once("POST", "/v1/feedback", {**said, "event": event, **more})
+
+    def _ask(self, method: str, path: str, body: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
+        return asking_again(lambda: self._once(method, path, body), self.retries)
+
+    def _once(self, method: str, path: str, body: Optional[Mapping[str, Any]]) -> dict[str, Any]:
+        content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        answered = self._calls.ask(method, path, content, Content_Type="application/json")
+        try:
+            found = json.loads(answered)
+        except ValueError as error:
+            raise ServerError(f"{self.address}: is no server of an index ({quoted(error)})") from error
+        if not isinstance(found, dict):
+            raise ServerError(f"{self.address}: is no server of an index ({quoted(found)})")
+        return found

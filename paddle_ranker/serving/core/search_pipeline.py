@@ -1,0 +1,378 @@
+"""A search on the server: words and vectors of an index, fused, then ordered by the ranker; under one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Callable, Optional, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.array_types import Array, Floats, Vectors
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.metrics.calibration import ListScores, SearchScores
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.retrieval.candidate_indexes import Like, LikeError
+from paddle_ranker.retrieval.filters import FilterError
+from paddle_ranker.retrieval.fusion import Fusion
+from paddle_ranker.retrieval.manifest import VECTORS
+from paddle_ranker.retrieval.query_parsing import LONGEST_QUERY, ParsedQuery
+from paddle_ranker.retrieval.search import RANK, Listing, Search, SearchSettings, chosen, run_searches
+from paddle_ranker.retrieval.searchable import ShardError, Snapshot
+from paddle_ranker.retrieval.text_vectors import normalised
+from paddle_ranker.retrieval.turns import Reserve, TooLate, idle, wait_for
+from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
+from paddle_ranker.serving.core.jobs import Check
+from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.serving.core.scores import Scores
+from paddle_ranker.serving.core.tower_slot import TowerSlot
+
+_LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are never cut: a character is no more tokens
+_ANSWERING = 0.1  # of a caller's time is kept for the answer, at most so many seconds
+SEARCHES = 100  # Compare once so many different queries were searched for.
+_MEASURES = {"tenth": "tenth best logit of a list", "spread": "standard deviation of a list's logits"}
+R = TypeVar("R")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A search as it is asked for.
+
+    text: the query; `is_cut`: it is only the beginning
+    settings: how it is searched; the rest of them are the server's
+    listing: which documents are shown
+    fusion: a name of `FUSIONS`; None: the server's own
+    like: an example beside or in place of the text
+    """
+
+    text: ParsedQuery
+    settings: SearchSettings
+    listing: Listing
+    fusion: Optional[str] = None
+    is_cut: bool = False
+    like: Optional[Like] = None
+
+
+@dataclass(frozen=True)
+class FoundSearch:
+    """A finished search.
+
+    index: what was searched
+    query_read: of a query that is too long, how many code points were used, else None
+    """
+
+    search: Search
+    index: ServedIndex
+    query_read: Optional[int]
+
+
+class _Read:
+    """As much of a query as is used.
+
+    Args:
+        text: the query, without what is never read.
+        encoder: of the ranker, for a query of which it may read less beside long titles; None: it reads `text`.
+        is_cut: whether the query was longer.
+    """
+
+    def __init__(self, text: str, encoder: Optional[PairEncoder] = None, is_cut: bool = False):
+        self.text, self._encoder, self._was_cut = text, encoder, is_cut
+        self._tokens = self._kept = 0 if encoder is None else encoder.count_tokens(text)
+
+    @classmethod
+    def of(cls, text: str, encoders: Sequence[PairEncoder]) -> _Read:
+        """Return what is used of a long query; tokenizes it."""
+        # Of a pair's tokens, the special ones and one of the title are not the query's.
+        rooms = [(one, one.max_seq_length - one.template.pair_tokens - 1) for one in encoders]
+        end = min([len(text), *(one.characters_of(text, room) for one, room in rooms)])
+        return cls(text[:end], encoders[0] if len(encoders) == 1 else None, end < len(text))
+
+    @property
+    def check(self) -> Optional[Check]:
+        """What notes how much of the query is read beside titles; None where all of it is."""
+        return None if self._encoder is None else self._note
+
+    def _note(self, first: int, lengths: Array, most: int) -> None:
+        assert self._encoder is not None
+        template = self._encoder.template
+        titles = lengths - self._tokens - template.pair_tokens
+        kept, _ = template.truncated(np.full(len(lengths), self._tokens), titles, most - template.pair_tokens)
+        self._kept = min(self._kept, int(kept.min()))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the query was longer than what is used, everywhere or beside some title."""
+        return self._was_cut or self._kept < self._tokens
+
+    def characters(self) -> int:
+        """Return how many code points were used beside the longest title; tokenizes."""
+        if self._encoder is None or self._kept == self._tokens:  # a beginning may have more tokens than all of it
+            return len(self.text)
+        return self._encoder.characters_of(self.text, self._kept)
+
+
+class DriftCheck:
+    """Comparison of the first searches' scores with those that a ranker was calibrated with; thread-safe.
+
+    It notices a ranker that is served over an index that it was not calibrated for.
+
+    Holds two numbers for each search until there are enough, then nothing.
+
+    Args:
+        expected: scores of the calibration; None: nothing is compared.
+        ranker, index: their names, for the log.
+
+    Attribute: `unfamiliar`, as of `SearchScores.unlike` once the scores have turned out to differ, else None.
+    """
+
+    def __init__(self, expected: Optional[SearchScores], ranker: str, index: str):
+        self._expected, self._names = expected, (ranker, index)
+        self._lists: dict[int, ListScores] = {}  # by the query's hash: a query that is repeated tells nothing new
+        self._lock = threading.Lock()
+        self.unfamiliar: Optional[dict[str, object]] = None
+
+    def wants(self, rank_top: int) -> bool:
+        """Return whether a search that ranks at most so many documents is comparable, and needed."""
+        return self._expected is not None and rank_top == self._expected.top
+
+    def note(self, query: str, logits: Floats) -> bool:
+        """Note a search by its calibrated logits, `[n]`; return True if `judge` should be called now."""
+        with self._lock:
+            if self._expected is not None and len(self._lists) < SEARCHES:
+                self._lists.setdefault(hash(query), ListScores.of(logits))
+                return len(self._lists) == SEARCHES
+        return False
+
+    def judge(self) -> None:
+        """Compare the scores, and log it if they differ."""
+        with self._lock:
+            expected, self._expected = self._expected, None
+            lists, self._lists = [*self._lists.values()], {}
+        self.unfamiliar = None if expected is None else expected.unlike(lists)
+        if self.unfamiliar is not None:
+            _LOG.warning(
+                "%s may be wrong for %s: in the first %d searches its scores are unlike those that it was calibrated "
+                "with (%s: median %s, not %s); calibrate it with --index for this index, or train it on such documents",
+                *self._names, len(lists), _MEASURES[str(self.unfamiliar["measure"])],
+                self.unfamiliar["seen"], self.unfamiliar["expected"],
+            )  # fmt: skip
+
+
+class SearchPipeline:
+    """Searches with the slots of a server.
+
+    Args:
+        index: the slot of the index.
+        tower: makes vectors of queries; None: vectors are not searched.
+        ranker: orders what was found; None: it stays in the fused order.
+    """
+
+    def __init__(self, index: IndexSlot, tower: Optional[TowerSlot], ranker: Optional[RankerSlot]):
+        self.index, self.tower, self.ranker = index, tower, ranker
+        self._drift_check = DriftCheck(None, "", "")
+        self._compared: tuple[object, ...] = ()  # the ranker and the index that it is about
+
+    def versions(self, index: ServedIndex) -> dict[str, object]:
+        """Return what answers: the index and its version, and the models' folders; JSON-ready."""
+        return {
+            "index": {"name": index.name, "version": index.info.generation},
+            "tower": None if self.tower is None else self.tower.ready().folder.name,
+            "ranker": None if self.ranker is None else self.ranker.ready().folder.name,
+        }
+
+    def ranker_facts(self) -> dict[str, object]:
+        """Return whether the ranker's probabilities are calibrated; JSON-ready, nothing without a ranker."""
+        return {} if self.ranker is None else {"calibrated": self.ranker.info.calibration is not None}
+
+    def states_facts(self, index: ServedIndex) -> dict[str, object]:
+        """Return whether the ranker uses the index's stored states; JSON-ready, nothing without states or ranker."""
+        if self.ranker is None or index.info.states is None:
+            return {}
+        reason = index.states.problem(index.info)
+        return {"states": {"used": reason is None, **({} if reason is None else {"reason": reason})}}
+
+    def drift_check(self, index: ServedIndex) -> DriftCheck:
+        """Return the check of the ranker over an index; a new one after either is reloaded."""
+        served = None if self.ranker is None else self.ranker.ready()
+        compared = (served and served.loaded_at, index.folder, index.loaded_at)  # holds no model that is unloaded
+        if served is not None and compared != self._compared:
+            calibration = served.model.info.calibration
+            expected = None if calibration is None else calibration.searched
+            self._compared, self._drift_check = compared, DriftCheck(expected, served.name, index.name)
+        return self._drift_check
+
+    def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
+        """Note the scores of a search of all documents by all searchers, and compare enough of them."""
+        drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
+        is_part = query.like or listing.offset or listing.after or listing.where or settings.prefix or settings.by
+        if is_part or not found.logits or not drift_check.wants(settings.rank_top):
+            return
+        if drift_check.note(found.query.text, np.array([*found.logits.values()])):
+            drift_check.judge()
+
+    def searchers(self, index: ServedIndex) -> tuple[str, ...]:
+        """Return the names by which this server can search an index."""
+        return tuple(name for name in index.info.searchers if name != VECTORS or self.tower is not None)
+
+    async def run(
+        self, work: Callable[[asyncio.AbstractEventLoop, float], R], stated: Optional[float], reserve: Optional[Reserve]
+    ) -> R:
+        """Return `work(loop, deadline)`, called in a thread that searches; `loop` is this one.
+
+        stated: the caller's deadline, see `Slot.deadline`
+        reserve: counts the memory that is held until the answer is written
+        """
+        deadline, loop = self.index.deadline(stated), asyncio.get_running_loop()
+        return await self.index.run(work, loop, deadline, deadline=deadline, reserve=reserve)
+
+    def search(
+        self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Snapshot] = None
+    ) -> FoundSearch:
+        """Search, within `run`. Raises `Fault`.
+
+        loop: of the models' queues
+        now: a snapshot to search (default: the latest)
+        """
+        began, read, index = time.monotonic(), self._read(query.text.text), self.index.latest()
+        searchers, settings = self._chosen(index, query.settings), self._settings(index, query)
+
+        def begin(now: Snapshot) -> list[Search]:
+            return [Search(now, replace(query.text, text=read.text), searchers, settings, query.listing, query.like)]
+
+        models = _QueuedModels(self, index, read, loop, began, deadline)
+        try:
+            (found,) = run_searches(index.snapshot if now is None else now, begin, models)
+        except FilterError as error:
+            raise Fault(UNPROCESSABLE, str(error), field="where") from error
+        except LikeError as error:
+            raise Fault(UNPROCESSABLE, str(error), field="like") from error
+        except (Fault, ShardError):
+            raise
+        except RankerError as error:  # of Milvus, which does not answer
+            _LOG.warning("%s cannot be searched: %s", index.name, error)
+            problem = "the index cannot be searched now; see the server's log"
+            raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
+        self._note_scores(found, index, query)
+        query_read = read.characters() if read.is_cut or query.is_cut else None
+        return FoundSearch(found, replace(index, seen=found.collection), query_read)
+
+    def _read(self, text: str) -> _Read:
+        """Return as much of a query as is used: what the ranker reads of it beside the shortest title."""
+        encoders = () if self.ranker is None else self.ranker.encoders
+        least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=LONGEST_QUERY)
+        return _Read(text) if len(text) <= least else _Read.of(text, encoders)
+
+    def _settings(self, index: ServedIndex, query: Query) -> SearchSettings:
+        options, own = self.index.options, index.fusion
+        if query.fusion not in (None, own.method):
+            own = Fusion(str(query.fusion), title=own.title, fields=own.fields)
+        rank_top = query.settings.rank_top if self.ranker is not None else 0
+        given = replace(query.settings, by=(), fusion=own, rank_top=rank_top)
+        return replace(given, ef=options.ef, nprobe=options.nprobe, synonyms=index.synonyms)
+
+    def _chosen(self, index: ServedIndex, settings: SearchSettings) -> tuple[str, ...]:
+        try:
+            return chosen(index.info, settings, self.searchers(index))
+        except UsageError as error:
+            raise Fault(UNPROCESSABLE, str(error), field="by") from error
+
+
+class _QueuedModels:
+    """The models of a search on the server: the texts go through their queues, among those of all requests.
+
+    Args:
+        pipeline: has the models.
+        index: what is searched.
+        read: how much of the query is used.
+        loop: of the queues.
+        began, deadline: of the search.
+    """
+
+    def __init__(
+        self,
+        pipeline: SearchPipeline,
+        index: ServedIndex,
+        read: _Read,
+        loop: asyncio.AbstractEventLoop,
+        began: float,
+        deadline: float,
+    ):
+        self._pipeline, self._index, self._read = pipeline, index, read
+        self._loop, self._deadline = loop, deadline
+        self.rank_until = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
+
+    @property
+    def reader(self) -> Optional[PairEncoder]:
+        return None if self._pipeline.ranker is None else self._pipeline.ranker.reader
+
+    def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
+        if field == VECTORS:
+            return asyncio.run_coroutine_threadsafe(self._vectors(texts), self._loop)
+        found = Future[Vectors]()
+        with idle():  # other searches go on while a model computes, or another machine
+            found.set_result(self._index.snapshot.tower(field).query_vectors(texts))
+        return found
+
+    async def _vectors(self, texts: Sequence[str]) -> Vectors:
+        tower = self._pipeline.tower
+        assert tower is not None
+        found = await tower.vectors(texts, is_query=True, deadline=self._deadline, field="query")
+        return comparable(found.vectors, tower.info)
+
+    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+        try:
+            return [self._logits(one, own) for one, own in zip(searches, texts)]
+        except Fault as fault:
+            if fault.kind not in (TIMED_OUT, OVERLOADED):
+                raise
+            raise TooLate from fault.settled()
+
+    def ranked_late(self, search: Search, error: TooLate) -> None:
+        """Leave the fused order, unless the server refuses that; the next page of a ranked list must be ranked."""
+        if not self._pipeline.index.options.degrade or search.after is not None:
+            if isinstance(error.__cause__, Fault):
+                raise error.__cause__
+            raise Fault(TIMED_OUT, "the deadline passed before the index was searched") from error
+        search.degraded.append(RANK)
+
+    def _logits(self, search: Search, texts: Sequence[str]) -> Floats:
+        """Return the logits of texts, `[n]` float64, by stored states where the ranker made them."""
+        ranker = self._pipeline.ranker
+        assert ranker is not None
+        served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
+        whole = {number: id for number, id in search.whole.items() if len(texts[number]) <= most}
+        stored = self._index.states.candidates(search.collection, search.model_text, whole)
+        if served is not ranker.ready() or self._index.states is not self._pipeline.index.ready().states:
+            stored = None  # the models were reloaded meanwhile
+        left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
+        scoring: list[tuple[NDArray[np.int64], Coroutine[None, None, Scores]]] = []
+        if stored is not None:
+            scoring.append((stored.rows, ranker.score_encoded(stored.pairs, deadline=self.rank_until)))
+        if len(left):
+            cut = [texts[number][:most] for number in left.tolist()]
+            asked = [search.model_text] * len(cut)
+            by_text = ranker.score_pairs(asked, cut, deadline=self.rank_until, check_lengths=self._read.check)
+            scoring.append((left, by_text))
+        begun = [asyncio.run_coroutine_threadsafe(one, self._loop) for _, one in scoring]
+        logits = np.empty(len(texts))
+        try:
+            for (rows, _), future in zip(scoring, begun):
+                logits[rows] = wait_for(future).logits
+        finally:  # if one is refused, the other one leaves the queue
+            for future in begun:
+                future.cancel()
+        return logits
+
+
+def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
+    """Return a tower's vectors, `[n, size]`, as an index holds them: 1 long if they are compared by their cosine."""
+    return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors

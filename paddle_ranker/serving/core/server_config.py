@@ -1,0 +1,144 @@
+"""Configuration of a server, for every command that starts one; read before Paddle is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
+from pathlib import Path
+from socket import gethostname
+from typing import Optional, Union
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions
+from paddle_ranker.options import option, redeclare
+from paddle_ranker.scoring.scoring_options import EngineOptions
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
+
+RANKER = "ranker"  # the slot of the model that most servers have
+MOST_STREAMS = 64
+_OF_MANY = re.compile(r"best|last|model_\d+")  # folders that every training has
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+def _key_of_environment() -> Optional[str]:
+    return os.environ.get(API_KEY_VARIABLE)
+
+
+@dataclass(frozen=True)
+class ServeConfig(Limits, HeadOptions, EngineOptions):
+    """Options of `paddle-ranker serve`; other commands that serve build them from their options.
+
+    Further kinds of served models add the options of their `SlotKind`.
+
+    api_key: key that callers must send; None: no key. It comes from the environment, which process lists do not show
+    """
+
+    folder: Optional[Path] = option(  # noqa: RUF009
+        None,
+        positional=True,
+        either=True,
+        help="a model of any kind; same as the option for its kind",
+    )
+    model: Optional[Path] = option(  # noqa: RUF009
+        None,
+        either=True,
+        aliases=("--ranker",),
+        help="the ranker: a trained one's folder, an exported one's, one for Paddle Serving, or a name, OWNER/MODEL",
+    )
+    host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0: all addresses of this machine")
+    port: int = option(8600, help="port to listen on; 0: a free port, which is printed", minimum=0, maximum=65535)
+    more_ports: tuple[Union[int, str], ...] = option((), several=True, help="further ports; each speaks every protocol")
+    http_port: Optional[int] = option(
+        None,
+        help="a further port for HTTP only, for proxies and clouds; 0: a free port",
+        minimum=0,
+        maximum=65535,
+    )
+    workers: int = option(1, help="processes, each with the model in its own memory", minimum=1, maximum=256)
+    cpu_threads: int = redeclare(
+        EngineOptions,
+        "cpu_threads",
+        help="threads of a matrix product in each worker; 0: all cores, divided among the workers",
+    )
+    streams: int = option(1, help="batches that each worker computes at once", minimum=1, maximum=MOST_STREAMS)
+    max_wait_us: int = option(
+        0, help="microseconds that a request waits for others while the engine is idle", minimum=0, maximum=10_000_000
+    )
+    max_seq_length: Optional[int] = redeclare(CheckpointOptions, "max_seq_length", aliases=())
+    drain_seconds: float = option(30.0, help="seconds for requests in flight when the server stops", minimum=0)
+    pipeline_service: str = option("ernie", help="service name of the pipeline's gateway, POST /ernie/prediction")
+    pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")
+    log_requests: bool = option(True, help="write a line of JSON on standard error for each request")
+    log_texts: bool = option(False, help="include the users' texts in that line")
+    served_name: tuple[str, ...] = option(
+        (),
+        several=True,
+        help="the model's name in answers (default: its folder's, news/best for those of a training); of another model "
+        "than the ranker: tower=NAME",
+    )
+    allowed_hosts: tuple[str, ...] = option(
+        (),
+        several=True,
+        help="names of hosts by which HTTP may be asked, *.example.com for all below one, * for all (default: with a "
+        "key all; without one --host and the names of this machine)",
+    )
+    api_key: Optional[str] = field(default_factory=_key_of_environment, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(port.isdigit() and 0 < int(port) < 65536 for port in self._more_ports()):
+            raise UsageError(f"--more_ports {' '.join(map(str, self.more_ports))}: give numbers from 1 to 65535")
+        if self.http_port and self.http_port in self.ports:
+            raise UsageError(f"--http_port {self.http_port}: --port or --more_ports has it already; choose another")
+        if self.api_key is not None and not self.api_key.strip():
+            raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of requests."""
+        return self
+
+    def name_of(self, slot: str, folder: Path) -> str:
+        """Return a model's name for answers; it stays the same if the link `best` points to another folder.
+
+        A folder that every training has is named with the one around it: `news/best`.
+        """
+        given = dict(one.rpartition("=")[::2] for one in self.served_name)
+        main = given.get("") if slot == RANKER or self.model is None else None
+        path = Path(os.path.abspath(folder))
+        parent = f"{path.parent.name}/" if _OF_MANY.fullmatch(path.name) and path.parent.name else ""
+        return given.get(slot) or main or f"{parent}{path.name}"
+
+    def is_own_host(self, named: str) -> bool:
+        """Return whether this server answers requests for a host; `named` is their `Host` without its port.
+
+        A page elsewhere can make its own name point here (DNS rebinding). So a server without a key answers names that
+        nobody elsewhere can own: those of loopback and those without a dot, and, if it does not listen on loopback
+        alone, addresses and this machine's name.
+        """
+        named = named.lower().rstrip(".")
+        if self.allowed_hosts or self.api_key is not None:
+            return not self.allowed_hosts or any(fnmatchcase(named, one.lower()) for one in self.allowed_hosts)
+        if named in ("127.0.0.1", "localhost"):  # nearly always one of these
+            return True
+        try:
+            return ip_address(named).is_loopback or not self.is_loopback
+        except ValueError:
+            names = (self.host.lower(), "localhost", *(() if self.is_loopback else (gethostname().lower(),)))
+            return "." not in named or named in names or named.endswith(".localhost")
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports that speak every protocol, without duplicates."""
+        return tuple(dict.fromkeys((self.port, *map(int, self._more_ports()))))
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if only this machine can connect."""
+        return self.host.startswith(_LOOPBACK)
+
+    def _more_ports(self) -> list[str]:
+        return [port for text in self.more_ports for port in str(text).split(",") if port]

@@ -1,0 +1,319 @@
+"""`POST`, `DELETE` and `GET /v1/documents`: add, replace, remove and read documents while the index is searched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Optional, TypeVar, Union
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from typing_extensions import TypedDict
+
+from paddle_ranker.errors import listed, quoted
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.serving.core.faults import ALREADY_THERE, NO_DOCUMENT, READ_ONLY, TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.index_slot import IndexSlot
+from paddle_ranker.serving.core.index_writing import IndexWriter
+from paddle_ranker.serving.core.limits import check_count, require_words
+from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
+from paddle_ranker.serving.core.validation import Body, validated
+from paddle_ranker.serving.http.exchange import (
+    answer,
+    deadline_of,
+    read_body,
+    refuse_other_sites,
+    refuse_parameters,
+    refuse_repeated,
+    reserve_of,
+)
+from paddle_ranker.serving.http.openapi import DescribedRoute
+
+A = TypeVar("A", "DocumentsRequest", "ChangesRequest", "RemovalRequest")
+_OWN = ("id", "text")  # what a document has beside its fields
+_LISTED = 100  # documents of an answer
+_LONGEST_ID = 512  # characters
+
+
+class GivenDocument(BaseModel):
+    """A document of a request; keys beside id, text and fields are fields, as they are in files."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    id: str = Field(min_length=1, max_length=_LONGEST_ID)
+    text: str = Field(min_length=1)
+    fields: dict[str, Any] = Field(default_factory=dict, description="values by name, which filters can ask for")
+
+
+class DocumentsRequest(Body):
+    """Add documents, or replace those of the same id."""
+
+    documents: Annotated[list[GivenDocument], FailFast()]
+    mode: Literal["add", "replace"] = Field(
+        "replace", description="whether a document of an id that is there takes its place, or the request is refused"
+    )
+
+
+class ChangedDocument(BaseModel):
+    """New values of a document that is there; what is not named stays, and null takes a field away."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    id: str = Field(min_length=1, max_length=_LONGEST_ID)
+    text: Optional[str] = Field(None, min_length=1)
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class ChangesRequest(Body):
+    """Change documents that are there."""
+
+    documents: Annotated[list[ChangedDocument], FailFast()]
+
+
+class RemovalRequest(Body):
+    """Remove documents."""
+
+    ids: Annotated[list[str], FailFast()]
+
+
+class DocumentRoutes:
+    """The handlers of the routes.
+
+    Args:
+        index: the slot of the index.
+        writer: changes the index.
+    """
+
+    def __init__(self, index: IndexSlot, writer: IndexWriter):
+        self._index, self._writer = index, writer
+        self._documents, self._removal = TypeAdapter(DocumentsRequest), TypeAdapter(RemovalRequest)
+        self._changes = TypeAdapter(ChangesRequest)
+
+    async def add(self, request: Request) -> Response:
+        """Answer `POST /v1/documents`."""
+        asked, fields = await self._read(request, self._documents)
+        documents = [Document(one.id, one.text, own) for one, own in zip(asked.documents, fields)]
+        request.scope["state"]["pairs"] = len(documents)
+        deadline, replace = self._deadline(request), asked.mode == "replace"
+        added = await self._writer.add(documents, deadline, reserve_of(request), replace=replace)
+        return await self._answer(request, added=added.new, replaced=added.replaced, unchanged=added.unchanged)
+
+    async def change(self, request: Request) -> Response:
+        """Answer `PATCH /v1/documents`."""
+        asked, fields = await self._read(request, self._changes)
+        changes = [(one.id, one.text, own) for one, own in zip(asked.documents, fields)]
+        request.scope["state"]["pairs"] = len(changes)
+        added = await self._writer.change(changes, self._deadline(request), reserve_of(request))
+        return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
+
+    def _checked(self, asked: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
+        """Return the fields of each document; raises `Fault` for one that cannot be stored, and for bad ids."""
+        if isinstance(asked, RemovalRequest):
+            check_count(len(asked.ids), self._index.options.documents, "ids")
+            self._index.limits.check_texts(asked.ids, "ids")
+            return []
+        documents: Sequence[Union[GivenDocument, ChangedDocument]] = asked.documents
+        check_count(len(documents), self._index.options.documents, "documents")
+        found, files = [], {field.name for field in self._index.info.schema.files}
+        for place, one in enumerate(documents):
+            more = one.model_extra or {}
+            if one.text is not None:
+                self._index.limits.check_text(one.text, f"documents[{place}].text")
+                require_words(one.text, f"documents[{place}].text")
+            if inside := sorted(set(_OWN) & one.fields.keys()):
+                problem = f"holds {quoted(inside[0])}, which stands beside the fields, not among them"
+                raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}].fields")
+            if both := sorted(one.fields.keys() & more.keys()):
+                problem = f"gives {listed(both)} twice, in fields and beside them; give each once"
+                raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}]")
+            found.append({**one.fields, **more})
+            values = {name: value for name, value in found[-1].items() if name not in files}
+            if (size := len(to_json(values))) > 4 * self._index.limits.characters:
+                problem = f"are {size:,} bytes as JSON, at most {4 * self._index.limits.characters:,} are allowed"
+                raise Fault(TOO_LARGE, problem, field=f"documents[{place}].fields")
+        return found
+
+    async def list(self, request: Request) -> Response:
+        """Answer `GET /v1/documents?after=ID&limit=100`."""
+        refuse_parameters(request, "after", "limit")
+        for name in ("after", "limit"):
+            refuse_repeated(name, len(request.query_params.getlist(name)))
+        after, limit = request.query_params.get("after"), request.query_params.get("limit", str(_LISTED))
+        if not limit.isdecimal() or not 1 <= int(limit[:9]) <= self._index.options.documents:
+            problem = f"is {quoted(limit)}, expected a number from 1 to {self._index.options.documents:,}"
+            raise Fault(UNPROCESSABLE, problem, field="limit")
+        deadline = self._deadline(request)
+        served = await self._index.current(deadline)
+        documents = await self._index.run(
+            self._index.own.snapshot().after, after, int(limit), deadline=deadline, reserve=reserve_of(request)
+        )
+        content = {"documents": [_content(one) for one in documents], "index": served.stated}
+        return answer(request, await run_in_thread(MUCH_BYTES + 1, to_json, content), "application/json")
+
+    async def remove(self, request: Request) -> Response:
+        """Answer `DELETE /v1/documents`."""
+        asked, _ = await self._read(request, self._removal)
+        request.scope["state"]["pairs"] = len(asked.ids)
+        removed = await self._writer.remove(asked.ids, self._deadline(request))
+        return await self._answer(request, removed=removed, missing=len(set(asked.ids)) - removed)
+
+    async def one(self, request: Request) -> Response:
+        """Answer `GET /v1/documents/{id}`."""
+        refuse_parameters(request)
+        id, deadline = request.path_params["id"], self._deadline(request)
+        request.scope["state"]["protocol"] = "documents"
+        served = await self._index.current(deadline)
+        found = await self._index.run(
+            served.snapshot.documents_of, [id], deadline=deadline, reserve=reserve_of(request)
+        )
+        document = found.get(id)
+        if document is None:
+            raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
+        much = MUCH_BYTES + 1  # how much the fields are is not known
+        return answer(request, await run_in_thread(much, to_json, _content(document)), "application/json")
+
+    async def _read(self, request: Request, adapter: TypeAdapter[A]) -> tuple[A, Sequence[dict[str, Any]]]:
+        """Return a request, and the fields of its documents."""
+        if not self._index.options.writable:
+            raise Fault(READ_ONLY, "this server only reads its index: start it with --writable true")
+        require_own_page(request)
+        refuse_parameters(request)
+        deadline, limits = deadline_of(request), self._index.limits
+        body = await read_body(request, limits.request_bytes)
+
+        def read() -> tuple[A, Sequence[dict[str, Any]]]:
+            asked: A = validated(adapter, body, limits.json_bounds)
+            return asked, self._checked(asked)
+
+        return await run_in_thread(len(body), read, deadline=deadline)
+
+    def _deadline(self, request: Request) -> float:
+        return self._index.deadline(deadline_of(request))
+
+    async def _answer(self, request: Request, **counts: int) -> Response:
+        return answer(request, to_json({**counts, "index": self._index.ready().stated}), "application/json")
+
+
+def _content(document: Document) -> dict[str, Any]:
+    return {"id": document.id, "text": document.text, "fields": document.fields, "version": document.version}
+
+
+def require_own_page(request: Request) -> None:
+    """Raise `Fault` for what the page of another site has a reader's browser send, whatever that browser says."""
+    refuse_other_sites(request)
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise Fault(READ_ONLY, f"pages of {quoted(origin)} may not change anything here", field="Origin")
+
+
+class IndexState(TypedDict):
+    """The index after a change."""
+
+    name: str
+    version: int
+    documents: int
+
+
+class AddedAnswer(TypedDict):
+    """An answer to a `DocumentsRequest`."""
+
+    added: int
+    replaced: int
+    unchanged: int
+    index: IndexState
+
+
+class Changed(TypedDict):
+    """An answer to a `ChangesRequest`."""
+
+    replaced: int
+    unchanged: int
+    index: IndexState
+
+
+class Removed(TypedDict):
+    """An answer to a `RemovalRequest`."""
+
+    removed: int
+    missing: int
+    index: IndexState
+
+
+class StoredDocument(TypedDict):
+    """A document of the index."""
+
+    id: str
+    text: str
+    fields: dict[str, Any]
+    version: int
+
+
+class Listed(TypedDict):
+    """Some documents, and the index that has them."""
+
+    documents: list[StoredDocument]
+    index: IndexState
+
+
+def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
+    """Return the routes; see `DocumentRoutes`."""
+    handlers = DocumentRoutes(index, writer)
+    one = DescribedRoute(
+        "GET",
+        "/v1/documents/{id:path}",
+        handlers.one,
+        "A document",
+        gives=[StoredDocument],
+        what="As it was added, with its version",
+        also=[NO_DOCUMENT],
+        parameters=[{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+    )
+    one.path_regex = re.compile(one.path_regex.pattern, re.S)  # an id may have lines
+    return [
+        DescribedRoute(
+            "POST",
+            "/v1/documents",
+            handlers.add,
+            "Add or replace documents",
+            [DocumentsRequest],
+            [AddedAnswer],
+            "Durable, and found from now on",
+            also=[READ_ONLY, ALREADY_THERE],
+        ),
+        DescribedRoute(
+            "PATCH",
+            "/v1/documents",
+            handlers.change,
+            "Change documents that are there",
+            [ChangesRequest],
+            [Changed],
+            "Durable, and found from now on",
+            also=[READ_ONLY, NO_DOCUMENT],
+        ),
+        DescribedRoute(
+            "GET",
+            "/v1/documents",
+            handlers.list,
+            "List documents",
+            gives=[Listed],
+            what="In an order that changes between pages do not move: each document that stays comes once",
+            parameters=[
+                {"name": "after", "in": "query", "schema": {"type": "string"}},
+                {"name": "limit", "in": "query", "schema": {"type": "integer"}},
+            ],
+        ),
+        DescribedRoute(
+            "DELETE",
+            "/v1/documents",
+            handlers.remove,
+            "Remove documents",
+            [RemovalRequest],
+            [Removed],
+            "Durable, and not found any more",
+            also=[READ_ONLY],
+        ),
+        one,
+    ]

@@ -1,0 +1,807 @@
+"""`POST /v1/search`: documents of the index for a query, with what each stage made of them; `GET /v1/index`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from typing import Annotated, Any, Optional, Union
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from typing_extensions import NotRequired, TypedDict
+
+from paddle_ranker.array_types import Floats
+from paddle_ranker.errors import UsageError, listed, quoted
+from paddle_ranker.lexical.highlights import FoldedText, Highlight, SharedWords, level_of, places_of
+from paddle_ranker.retrieval.candidate_indexes import Like
+from paddle_ranker.retrieval.content_files import bytes_of
+from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
+from paddle_ranker.retrieval.filters import Filter, FilterError, no_field
+from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
+from paddle_ranker.retrieval.manifest import WORDS
+from paddle_ranker.retrieval.near_duplicates import CONTENT
+from paddle_ranker.retrieval.query_parsing import parse_query
+from paddle_ranker.retrieval.schema import CONTENTS
+from paddle_ranker.retrieval.search import (
+    MOST_PACKED,
+    Listing,
+    Position,
+    Search,
+    SearchSettings,
+    SortedPosition,
+    unpack_position,
+)
+from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
+from paddle_ranker.retrieval.sorting import MOST_SORTED
+from paddle_ranker.retrieval.turns import checked
+from paddle_ranker.retrieval.typed_values import STORED
+from paddle_ranker.retrieval.word_search import single_token
+from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.index_options import LIMITS
+from paddle_ranker.serving.core.index_slot import ServedIndex
+from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
+from paddle_ranker.serving.core.search_pipeline import FoundSearch, Query, SearchPipeline
+from paddle_ranker.serving.core.threads import run_in_thread
+from paddle_ranker.serving.core.validation import Body, refusal, validated
+from paddle_ranker.serving.http.contents import Content, contents_of
+from paddle_ranker.serving.http.exchange import (
+    answer,
+    deadline_of,
+    read_body,
+    refuse_parameters,
+    refuse_repeated,
+    reserve_of,
+)
+from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
+from paddle_ranker.serving.http.suggest import is_suggesting
+
+TEXT = "text"  # the name of a document's text in `fields`
+_MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
+_BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
+_MOST_BYTES = 1 << 20  # of a request without a file: 1,000 code points of its query are read, its filter is short
+FUSED, RANKED, SORTED = "fused", "ranked", "sorted"
+_MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
+_MOST_TERMS = 32  # that a hit is explained by
+_LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
+_LOOKED_AT = 400_000  # code points of an answer's texts that are searched for words
+_MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # of a field, that are named; that are read to find out whether they are few
+# Pages of one list may differ in these parameters.
+_SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
+_DIGEST_BYTES = 12
+_MOST_CURSOR = 4 * (_DIGEST_BYTES + MOST_PACKED) // 3 + 4
+_NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n in ("boolean", "number", "date")}}
+
+
+class SearchRequest(Body):
+    """Search the documents of the index; names that are not here are refused."""
+
+    query: str = Field("", description="what to search for; may be left out beside like")
+    like: Optional[dict[str, str]] = Field(
+        None,
+        description='find documents like this one, {"id": "d1"}, or like a file, {"picture": "data:...;base64,..."}, '
+        "by the vector fields that have such; a query is searched beside it",
+    )
+    top_k: Optional[int] = Field(None, ge=1, description=f"documents of the answer (default: {TOP_K})")
+    offset: int = Field(0, ge=0, description="leave out so many of the first documents: the next page")
+    cursor: Optional[str] = Field(
+        None,
+        max_length=_MOST_CURSOR,
+        description='"": answer with a cursor; repeat the request with it for the next page, until it is null',
+    )
+    depth: Optional[int] = Field(
+        None,
+        ge=1,
+        description=f"documents that each searcher finds (default: {DEPTH})",
+    )
+    rank_top: Optional[int] = Field(
+        None,
+        ge=0,
+        description=f"order so many of the first by the ranker; 0: none (default: {RANK_TOP}, if there is a ranker)",
+    )
+    by: Optional[list[str]] = Field(
+        None,
+        description="search by these alone: words, vectors, names of vector fields (default: by all)",
+    )
+    fusion: Optional[str] = Field(None, description="how lists become one: rrf, weighted (default: the server's)")
+    where: Optional[dict[str, Any]] = Field(
+        None,
+        description='documents whose fields meet it: {"lang": "zh", "year": {"gte": 2020}}',
+    )
+    fields: Optional[list[str]] = Field(
+        None, description="of each document, these alone (default: text and all fields)"
+    )
+    snippet: Optional[int] = Field(
+        None, ge=1, description="so many code points of the best passage in place of the text, unless fields has text"
+    )
+    total: bool = Field(False, description="count the documents that share a word with the query and meet the filter")
+    facets: Optional[list[str]] = Field(None, description="fields whose values are counted among these documents")
+    sort: Optional[list[str]] = Field(
+        None,
+        description="show all documents that match (as total counts them; without words all that meet the filter) by "
+        "these fields, -year for the highest first (default: by score)",
+    )
+    group_by: Optional[str] = Field(
+        None,
+        description="show group_size candidates of each value of this field; content: of nearly the same texts; with "
+        "sort, the first depth documents are the candidates",
+    )
+    group_size: int = Field(1, ge=1, description="of group_by")
+    literal: bool = Field(
+        False,
+        description="search words as they are written: no corrections, completions, synonyms, phrases, exclusions",
+    )
+    prefix: bool = Field(
+        False, description="the last word is unfinished: find words that begin with it; by words, unless `by` is given"
+    )
+    logged: bool = Field(True, description="write the search into the log, if the server keeps one")
+    explain: bool = Field(False, description="answer with each hit's signals")
+    min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
+
+
+class SearchRoutes:
+    """The handlers of the routes.
+
+    Args:
+        pipeline: searches.
+        keep_texts: put the query into the request's state, for the log.
+    """
+
+    def __init__(self, pipeline: SearchPipeline, *, keep_texts: bool = False):
+        self._pipeline, self._keep_texts = pipeline, keep_texts
+        self._request = TypeAdapter(SearchRequest)
+        self._fields: tuple[object, dict[str, Any]] = (None, {})  # of which version of which index, as `_fields` says
+
+    async def search(self, request: Request) -> Response:
+        """Answer `POST /v1/search`."""
+        refuse_parameters(request)
+        deadline, limits = deadline_of(request), self._pipeline.index.limits
+        has_files = bool(self._pipeline.index.schema.files)
+        body = await read_body(request, limits.request_bytes if has_files else min(limits.request_bytes, _MOST_BYTES))
+        asked = await run_in_thread(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
+        return await self._search(request, asked)
+
+    async def by_address(self, request: Request) -> Response:
+        """Answer `GET /v1/search?q=...&top_k=...`."""
+        return await self._search(request, _of_address(request.query_params))
+
+    async def _search(self, request: Request, asked: SearchRequest) -> Response:
+        state, index = request.scope["state"], self._pipeline.index
+        if self._keep_texts:
+            state["texts"] = {"query": asked.query}
+        try:
+            work = partial(self._answered, asked)
+            found, written, line = await self._pipeline.run(work, deadline_of(request), reserve_of(request))
+        except Fault as fault:
+            raise fault.settled() from None
+        if index.log is not None and line is not None and asked.logged:
+            index.log.search(line)
+        search = found.search
+        state["pairs"], state["stages"], state["is_empty"] = len(search.logits), search.took, not search.order
+        return answer(request, written, "application/json")
+
+    def _answered(
+        self, asked: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
+    ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
+        """Search; return what was found, the answer, and the line for the log, if there is one."""
+        self._pipeline.index.latest()  # others may have added documents with more fields
+        query = self._query(asked)
+        now: Optional[Snapshot] = None
+        while True:
+            found = self._pipeline.search(query, loop, deadline, now)
+            try:
+                return found, *self._written(asked, found)
+            except StaleSnapshot as error:  # shards have changed since
+                now = error.snapshot
+
+    def _written(self, asked: SearchRequest, found: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
+        hits, dropped = hits_of(asked, found.search)
+        content = self._answer(asked, found, hits)
+        if dropped:
+            content["dropped"] = dropped
+        is_logged = self._pipeline.index.log is not None
+        return to_json(content), self._line(asked, found, content) if is_logged else None
+
+    async def index(self, request: Request) -> Response:
+        """Answer `GET /v1/index`."""
+        refuse_parameters(request)
+        index, ranker = self._pipeline.index, self._pipeline.ranker
+        deadline = index.deadline(deadline_of(request))
+        served = await index.current(deadline)
+        tower, unfamiliar = self._pipeline.tower, self._pipeline.drift_check(served).unfamiliar
+        content = {
+            **served.stated,
+            "searchers": self._pipeline.searchers(served),
+            "fusions": list(FUSIONS),
+            "fusion": served.fusion.method,
+            "tower": None if tower is None else tower.name,
+            "ranker": None if ranker is None else ranker.name,
+            **self._pipeline.ranker_facts(),
+            **({} if unfamiliar is None else {"unfamiliar": unfamiliar}),
+            **self._pipeline.states_facts(served),
+            **await self._fields_of(served, deadline),
+            "writable": index.options.writable,
+            "logging": index.log is not None,
+            "examples": list(index.options.examples),
+            "limits": {**{name: getattr(index.options, name) for name in LIMITS}, "pairs": index.limits.pairs},
+        }
+        return answer(request, to_json(content), "application/json")
+
+    async def _fields_of(self, served: ServedIndex, deadline: float) -> dict[str, Any]:
+        version = served.folder, served.loaded_at, served.info.generation
+        if self._fields[0] != version:
+            self._fields = version, await self._pipeline.index.run(self._facts, served.snapshot, deadline=deadline)
+        return self._fields[1]
+
+    def _facts(self, now: Snapshot) -> dict[str, Any]:
+        while True:
+            try:
+                return {**_fields(now), "suggest": is_suggesting(now, self._pipeline.index.options)}
+            except StaleSnapshot as error:  # a shard fails: the others go on
+                now = error.snapshot
+
+    def _query(self, asked: SearchRequest) -> Query:
+        limits, options = self._pipeline.index.limits, self._pipeline.index.options
+        text = asked.query[: limits.characters]  # much more than is read
+        limits.check_text(text, "query")
+        like = None if asked.like is None else self._like(asked)
+        if like is None and not text.strip():
+            raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="query")
+        if asked.fusion is not None and asked.fusion not in FUSIONS:
+            raise Fault(UNPROCESSABLE, f"{quoted(asked.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
+        depth = min(DEPTH, options.depth) if asked.depth is None else asked.depth
+        top_k = min(TOP_K, options.hits) if asked.top_k is None else asked.top_k
+        rank_top = min(RANK_TOP, limits.pairs) if asked.rank_top is None else asked.rank_top
+        for name, given, most in (
+            ("top_k", top_k, options.hits),
+            ("depth", depth, options.depth),
+            ("rank_top", rank_top, limits.pairs),
+        ):
+            if given > most:
+                raise Fault(TOO_LARGE, f"is {given:,}, at most {most:,} are allowed", field=name)
+        if asked.sort:
+            _refuse_unsorted(asked, top_k)
+        own = dict.fromkeys(self._pipeline.index.ready().collection.fields)
+        sorted_by = [name.removeprefix("-") for name in asked.sort or ()]
+        for field, names, there in (
+            ("fields", asked.fields or (), {TEXT: None, **own}),
+            ("facets", asked.facets or (), own),
+            ("sort", sorted_by, own),
+            ("group_by", [asked.group_by] if asked.group_by is not None else (), {**own, CONTENT: None}),
+        ):
+            for name in names:
+                if name not in there:
+                    raise Fault(UNPROCESSABLE, no_field(name, there), field=field)
+            if field != "fields" and len(names) > _MOST_NAMES:
+                raise Fault(TOO_LARGE, f"has {len(names):,} names, at most {_MOST_NAMES} are allowed", field=field)
+        try:
+            parsed = parse_query(text, literal=asked.literal)
+        except UsageError as error:
+            raise Fault(UNPROCESSABLE, str(error), field="query") from error
+        settings = SearchSettings(
+            tuple(asked.by or ()), depth=depth, rank_top=rank_top, literal=asked.literal, prefix=asked.prefix
+        )
+        listing = Listing(
+            top_k,
+            asked.offset,
+            self._after(asked),
+            _filter(asked.where, limits),
+            asked.min_probability,
+            tuple(asked.sort or ()),
+            asked.group_by,
+            asked.group_size,
+        )
+        is_cut = parsed.read is not None or len(text) < len(asked.query)
+        return Query(parsed, settings, listing, asked.fusion, is_cut, like)
+
+    def _like(self, asked: SearchRequest) -> Like:
+        """Return the example that a request gives; raises `Fault` if it is none."""
+        schema = self._pipeline.index.schema
+        kinds, ((kind, value), *others) = {one.type for one in schema.files}, [*(asked.like or {"": ""}).items()]
+        if others or kind not in ("id", *kinds):
+            expected = listed(f'{{"{one}": ...}}' for one in ("id", *sorted(kinds)))
+            raise Fault(UNPROCESSABLE, f"has {quoted([*(asked.like or ())])}, expected {expected}", field="like")
+        if asked.sort:
+            raise Fault(UNPROCESSABLE, "stands beside sort, which scores nothing: leave one out", field="like")
+        if kind == "id":
+            return Like(value)
+        try:
+            data = bytes_of(value)
+            CONTENTS[kind].suffix_of(data)
+        except ValueError as error:
+            raise Fault(UNPROCESSABLE, f"expected {CONTENTS[kind].what} ({error})", field=f"like.{kind}") from error
+        return Like(kind=kind, data=data)
+
+    def _after(self, asked: SearchRequest) -> Union[Position, SortedPosition, None]:
+        """Return where the page of the request's cursor ends; raises `Fault` for a cursor of another search."""
+        if not asked.cursor:
+            return None
+        if asked.offset:
+            raise Fault(UNPROCESSABLE, "stands beside offset, which it replaces: leave one out", field="cursor")
+        try:
+            said = base64.urlsafe_b64decode(asked.cursor.encode())
+            if said[:_DIGEST_BYTES] != self._digest(asked, said[_DIGEST_BYTES:]):
+                raise ValueError("the digest differs")
+            position = unpack_position(said[_DIGEST_BYTES:])
+            if not position.fits(asked.sort or (), asked.group_by):
+                raise ValueError("a position in another list")
+            return position
+        except ValueError as error:
+            problem = "is not of an answer to this search: repeat that request, or begin anew with an empty one"
+            raise Fault(UNPROCESSABLE, problem, field="cursor") from error
+
+    def _cursor(self, asked: SearchRequest, found: Search) -> Optional[str]:
+        position = found.position()
+        if position is None:
+            return None
+        written = position.packed()
+        return base64.urlsafe_b64encode(self._digest(asked, written) + written).decode()
+
+    def _digest(self, asked: SearchRequest, position: bytes) -> bytes:
+        """Return what ties a position to the index and to the parameters that its list depends on."""
+        given = asked.model_dump(exclude=_SHOWING, exclude_defaults=True)
+        what = [self._pipeline.index.ready().name, json.dumps(given, sort_keys=True)]
+        return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
+
+    def _line(self, asked: SearchRequest, found: FoundSearch, content: dict[str, Any]) -> SearchLine:
+        given = {**asked.model_dump(exclude={"query", "logged"}, exclude_none=True), "offset": found.search.offset}
+        # A long filter would fill the log, as a long query would.
+        parameters = {name: value for name, value in given.items() if len(str(value)) <= _LOGGED_CHARACTERS}
+        search = found.search
+        shown = [_shown(hit, search, place) for hit, place in zip(content["hits"], search.shown)]
+        versions, query = self._pipeline.versions(found.index), content["query"]
+        model_text = None if search.model_text == query else search.model_text
+        return SearchLine(content["search_id"], query, versions, shown, parameters, model_text=model_text)
+
+    def _answer(self, asked: SearchRequest, found: FoundSearch, hits: list[dict[str, Any]]) -> dict[str, Any]:
+        ranker, query, search = self._pipeline.ranker, asked.query[: found.query_read], found.search
+        content: dict[str, Any] = {
+            "query": query,
+            "model": None if ranker is None else ranker.name,
+            "index": found.index.stated,
+            "hits": hits,
+            "cut": search.cut,
+            "exact": search.is_exact,
+            "ranked": search.is_ranked,
+            **self._pipeline.ranker_facts(),
+            "took_ms": search.took,
+            "search_id": new_search_id(query),
+        }
+        if asked.cursor is not None:
+            content["cursor"] = self._cursor(asked, search)
+        if asked.total:
+            content["total"] = search.total()
+        if asked.facets:
+            content["facets"] = _facets(search, asked.facets)
+        content.update(_read_as(asked, search))
+        if search.shards is not None:
+            content["shards"] = dict(search.shards)
+        if found.query_read is not None:
+            content["query_read"] = found.query_read
+        if search.degraded:
+            content["degraded"] = search.degraded
+        return content
+
+
+def _refuse_unsorted(asked: SearchRequest, top_k: int) -> None:
+    """Raise `Fault` for a parameter that a search sorted by fields has no use for."""
+    unused = [("fusion", asked.fusion), ("rank_top", asked.rank_top), ("min_probability", asked.min_probability)]
+    unused += [] if asked.group_by is not None else [("depth", asked.depth)]
+    for name, value in unused:
+        if value:
+            raise Fault(UNPROCESSABLE, "stands beside sort, which scores and ranks nothing: leave one out", field=name)
+    if asked.offset + top_k > MOST_SORTED:
+        problem = f"reaches beyond the first {MOST_SORTED:,} sorted documents: page by cursor"
+        raise Fault(TOO_LARGE, problem, field="offset")
+
+
+def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the most frequent values of each field, or ranges of values, with their counts."""
+    try:
+        counted = found.facets(names)
+    except FilterError as error:
+        raise Fault(UNPROCESSABLE, str(error), field="where") from error
+    except UsageError as error:
+        raise Fault(UNPROCESSABLE, str(error), field="facets") from error
+    return {
+        name: [
+            {"value": json.loads(value), "count": count} for value, count in islice(counts.items(), _MOST_FACET_VALUES)
+        ]
+        for name, counts in counted.items()
+    }
+
+
+def _read_as(asked: SearchRequest, found: Search) -> dict[str, Any]:
+    """Return how the query was read, where that is not as it is written."""
+    words, content = found.words, dict[str, Any]()
+    if words.corrected:
+        content["corrected"] = [{"from": one.given, "to": one.to, "by": one.by} for one in words.corrected]
+    if words.synonyms:
+        content["synonyms"] = [{"from": one.given, "to": one.to} for one in words.synonyms]
+    phrases = [one for one in found.query.phrases if one not in found.unfound]
+    read = {"phrases": phrases, "unfound": found.unfound, "excluded": found.query.excluded}
+    content.update({name: own for name, own in read.items() if own})
+    is_plain = not (asked.literal or asked.prefix or found.query.phrases or found.query.excluded)
+    if is_plain and not asked.offset and not asked.cursor and (better := found.collection.better_spelled(words)):
+        content["did_you_mean"] = better
+    return content
+
+
+def _shown(hit: dict[str, Any], found: Search, place: int) -> Shown:
+    ranks = {name: one["rank"] for name, one in hit["stages"].items()}
+    text, span = found.documents[hit["id"]].text, found.span_of(place)
+    read = None if span == (0, len(text)) else span
+    return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text), read)
+
+
+def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the hits of an answer, and those that ranking dropped, if the request asks for signals; JSON-ready."""
+    dropped = found.dropped() if asked.explain else {}
+    shown = {place: rank for rank, place in enumerate(found.shown, start=found.offset + 1)}
+    hits = _hits(asked, found, {**shown, **dropped})
+    for hit, place in zip(hits[len(shown) :], dropped):
+        hit["reason"] = "cut" if found.is_cut(place) else "moved"
+    return hits[: len(shown)], hits[len(shown) :]
+
+
+def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[dict[str, Any]]:
+    """Return documents as hits; `ranks`: by place."""
+    analyser = found.collection.info.schema.analyser
+    phrases = [one.text for one in found.words.extras if one.is_whole and single_token(analyser, one.text) is None]
+    words = [one.text for one in found.words.extras if one.text not in phrases]
+    shared = SharedWords("\n".join([found.text, *words]), analyser, phrases)
+    ids = [found.candidates.ids[place] for place in ranks]
+    explains = asked.explain and WORDS in (found.searchers if found.sort else found.candidates.searchers)
+    terms = found.collection.explain_words(found.words, ids, found.fusion.fields) if explains else {}
+    given = found.collection.words_given(found.words) if explains and found.words.extras else {}
+    parts = found.fusion.parts(found.candidates) if asked.explain and not found.sort else None
+    shares = found.fusion.shares(found.candidates) if asked.explain and not found.sort else None
+    hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.collection.info.schema
+    has_text = TEXT in names if names is not None else asked.snippet is None
+    is_looked_at = asked.explain or has_text or asked.snippet is not None
+    most = _LOOKED_AT // max(1, len(ids)) if is_looked_at else 0  # code points of each text
+    for (place, rank), id in zip(ranks.items(), checked(ids)):
+        document = found.documents[id]
+        looked_at = document.text[:most]
+        hit: dict[str, Any] = {"id": id, "rank": rank}
+        if (title := schema.name_of(document)) is not None:
+            hit["title"] = title
+        highlights = shared.highlights(looked_at)
+        if has_text:
+            start, end = shared.passage(document.text, highlights)
+            hit[TEXT], hit["passage"] = document.text, {"start": start, "end": end}
+            hit["highlights"] = [one._asdict() for one in highlights]
+        if asked.snippet is not None:
+            hit["snippet"] = _snippet(document.text, highlights, shared, asked.snippet)
+        hit["fields"] = {name: value for name, value in document.fields.items() if names is None or name in names}
+        if contents := contents_of(document, schema, names):
+            hit["contents"] = contents
+        if place in found.logits:
+            hit["logit"], hit["probability"] = found.logits[place], found.probabilities[place]
+            start, end = found.passages[place]
+            hit["read"] = {"start": start, "end": end}
+        if place in found.similar:
+            hit["similar"] = found.similar[place]
+        hit["stages"] = _stages(found, place, rank)
+        if parts is not None and shares is not None:
+            hit["signals"] = _signals(found, place, parts[place], float(shares[place]))
+            if id in terms and WORDS in hit["signals"]:
+                hit["signals"][WORDS]["terms"] = _terms(terms[id], FoldedText(looked_at, analyser), given)
+            if place in found.logits:
+                level = max((one.level for one in highlights), default=0)
+                hit["signals"]["match"] = {"value": level, "to": RANKED}
+        elif id in terms:  # of a sorted search: what the words would add to a score
+            score, own = sum(terms[id].values()), _terms(terms[id], FoldedText(looked_at, analyser), given)
+            hit["signals"] = {WORDS: {"value": score, "added": 0.0, "to": SORTED, "terms": own}}
+        hits.append(hit)
+    return hits
+
+
+def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, size: int) -> dict[str, Any]:
+    """Return the best passage of a text, at most `size` code points, with highlights in its own places."""
+    start, end = shared.passage(text, highlights, size)
+    inside = [one for one in highlights if start <= one.start and one.end <= end]
+    marked = [{"start": one.start - start, "end": one.end - start, "level": one.level} for one in inside]
+    return {"text": text[start:end], "start": start, "end": end, "highlights": marked}
+
+
+def _stages(found: Search, place: int, rank: int) -> dict[str, Any]:
+    if found.sort:
+        return {SORTED: {"rank": rank}}
+    candidates = found.candidates
+    said = zip(candidates.searchers, candidates.ranks[place].tolist(), candidates.scores[place].tolist())
+    stages: dict[str, Any] = {name: {"rank": own, "score": score} for name, own, score in said if own}
+    stages[FUSED] = {"rank": found.fused_rank[place], "score": float(found.fused[place])}
+    if place in found.logits:
+        stages[RANKED] = {"rank": rank}
+    return stages
+
+
+def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, Any]:
+    """Return what each searcher added to the fused score, and what was added to the score that ranks."""
+    said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
+    signals: dict[str, Any] = {
+        name: {"value": score, "added": added, "to": FUSED}
+        for (name, score, added), rank in zip(said, found.candidates.ranks[place].tolist())
+        if rank
+    }
+    if found.candidates.titles[place]:
+        value, added = float(found.candidates.titles[place]), float(found.candidates.by_titles[place])
+        signals[TITLE_MATCH] = {"value": value, "added": added, "to": WORDS}
+    if found.candidates.titled[place]:
+        added = found.fused[place] - found.fusion.fused(found.candidates)[place]
+        signals[TITLE] = {"value": 1.0, "added": float(added), "to": FUSED}
+    if place in found.logits:
+        logit, weight = found.logits[place], found.fusion.recall_weight
+        signals["ranker"] = {"value": logit, "added": logit, "to": RANKED}
+        if weight:
+            signals["recall"] = {"value": share, "added": weight * share, "to": RANKED}
+        if found.candidates.titled[place] and TITLE in found.added:
+            signals[f"{TITLE}_{RANKED}"] = {"value": 1.0, "added": found.added[TITLE][place], "to": RANKED}
+        for name, signal in found.fusion.signals.items():
+            own = found.added[name][place]
+            key = name if signal.is_field else f"{name}_{RANKED}"  # a searcher adds to the fused score, too
+            signals[key] = {"value": own / signal.weight if signal.weight else 0.0, "added": own, "to": RANKED}
+    return signals
+
+
+def _terms(added: dict[str, float], folded: FoldedText, given: dict[str, str]) -> list[dict[str, Any]]:
+    best = sorted(added.items(), key=lambda one: -one[1])[:_MOST_TERMS]
+    return [
+        {"term": term, "added": value, "level": level_of(term), "at": places_of(term, folded)}
+        | ({"for": given[term]} if term in given else {})
+        for term, value in best
+    ]
+
+
+def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Filter]:
+    if not conditions:
+        return None
+    try:
+        found = Filter.of(conditions)
+        values = [value for one in found.conditions for value in one.values]
+        for most, count, what in (
+            (_MOST_CONDITIONS, len(values), "values"),
+            (limits.characters, sum(len(str(value)) for value in values), "characters"),
+        ):
+            if count > most:
+                raise Fault(TOO_LARGE, f"compares with more than the {most:,} {what} that are allowed", field="where")
+        return found
+    except UsageError as error:
+        raise Fault(UNPROCESSABLE, str(error), field="where") from error
+
+
+def _of_address(given: QueryParams) -> SearchRequest:
+    """Return the search that an address asks for; lists have commas, or come item by item, and the filter is JSON."""
+    several: dict[str, list[str]] = {}
+    for name, value in given.multi_items():  # once: an address may hold thousands of names
+        several.setdefault("query" if name == "q" else name, []).append(value)
+    values: dict[str, Any] = {}
+    for name, own in several.items():
+        if name in ("by", "fields", "facets", "sort"):
+            values[name] = [one for value in own for one in value.split(",") if one]
+        else:
+            refuse_repeated("q" if name == "query" else name, len(own))
+            values[name] = own[0]
+    for name in {"where", "like"} & values.keys():
+        try:
+            values[name] = parse_json(values[name].encode("utf-8", "replace"), _BOUNDS)
+        except Fault as fault:
+            raise Fault(UNPROCESSABLE, fault.problem, field=name) from fault.settled()
+    try:
+        asked = SearchRequest.model_validate(values, strict=False)
+    except ValidationError as error:
+        found = refusal(error)
+        raise Fault(found.kind, found.problem, field="q" if found.field == "query" else found.field) from error
+    asked.check()
+    return asked
+
+
+def _fields(now: Snapshot) -> dict[str, Any]:
+    """Return `fields`, what filters can ask for, and `facets`, the names of those whose values are worth counting.
+
+    These have few values, or numbers or dates; texts and ids are left out.
+    """
+    found, facets = dict[str, dict[str, Any]](), list[str]()
+    schema = now.info.schema
+    files, texts = {one.name for one in schema.files}, {one.name for one in schema.words}
+    for name, sample in now.field_values(_VALUE_BYTES).items():
+        if name in files or (sample.are_all and not sample.values):
+            continue  # it is a file's name; or no document has it any more
+        found[name] = {"type": _NAMES[sample.type]}
+        if sample.has_lists:
+            found[name]["list"] = True
+        if sample.type == "keyword" and sample.are_all and 1 < len(sample.values) <= _MOST_VALUES:
+            found[name]["values"] = [one.of for one in sorted(sample.values, key=lambda one: one.order)]
+        scale = None if name in texts else now.scale(name).scale
+        if scale is not None:
+            found[name]["min"], found[name]["max"] = scale.ends
+        if sample.type == "number":
+            are_whole = sample.are_all and all(isinstance(one.json(), int) for one in sample.values)
+            are_whole = are_whole if scale is None else bool((scale.positions % 1 == 0).all())
+            found[name]["type"] = "integer" if are_whole else "number"
+        if name not in texts and _is_facet(len(sample.values) if sample.are_all else None, scale, len(now)):
+            facets.append(name)
+    return {"fields": found, "facets": facets}
+
+
+def _is_facet(values: Optional[int], scale: Optional[Scale], documents: int) -> bool:
+    """Return whether the values of a field are worth counting.
+
+    values: how many there are; None: many
+    """
+    if scale is not None and len(scale.positions) > FEW_VALUES:
+        is_whole = scale.kind != DATES and bool((scale.positions % 1 == 0).all())
+        return not is_whole or scale.counts.max() > 1  # whole numbers that all differ are ids
+    return values is not None and 1 < values <= min(_MOST_FACET_VALUES, max(2, documents // 2))
+
+
+class Passage(TypedDict):
+    """Part of a text, in code points."""
+
+    start: int
+    end: int
+
+
+class HighlightedPart(Passage):
+    """Part of a text that the query has, too; `level` counts its words in a row."""
+
+    level: int
+
+
+class Stage(TypedDict):
+    """A document's place in the list of a stage."""
+
+    rank: int
+    score: NotRequired[float]
+
+
+class Snippet(Passage):
+    """A passage in place of the text; `highlights` have its places."""
+
+    text: str
+    highlights: list[HighlightedPart]
+
+
+class Hit(TypedDict):
+    """A document of an answer."""
+
+    id: str
+    rank: Annotated[int, Field(description="from 1, over all pages")]
+    title: NotRequired[Annotated[str, Field(description="of an index whose schema names a title")]]
+    text: NotRequired[str]
+    snippet: NotRequired[Snippet]
+    read: NotRequired[Annotated[Passage, Field(description="part of the text that the ranker read")]]
+    fields: dict[str, Any]
+    contents: NotRequired[Annotated[dict[str, list[Content]], Field(description="files of fields")]]
+    similar: NotRequired[Annotated[list[str], Field(description="candidates with nearly the same text, not shown")]]
+    logit: NotRequired[float]
+    probability: NotRequired[Annotated[float, Field(description="of relevance; of documents that were ranked")]]
+    passage: NotRequired[Annotated[Passage, Field(description="the best part of a long text")]]
+    highlights: NotRequired[list[HighlightedPart]]
+    stages: Annotated[dict[str, Stage], Field(description="of those that had the document")]
+    signals: NotRequired[
+        Annotated[dict[str, Any], Field(description="with explain: what each added, and to which stage's score")]
+    ]
+
+
+class Dropped(Hit):
+    """A document that the ranker dropped; its `rank` and `stages.ranked.rank` are where it ended."""
+
+    reason: Annotated[str, Field(description="moved: behind the hits; cut: below min_probability")]
+
+
+class FacetValue(TypedDict):
+    """A value of a field, or a range of values, and how many documents have it."""
+
+    value: Annotated[Any, Field(description='a range is a condition for where: {"gte": 1990, "lt": 2000}')]
+    count: int
+
+
+class SearchAnswer(TypedDict):
+    """An answer to a `SearchRequest`."""
+
+    query: Annotated[str, Field(description="as much of it as was used")]
+    query_read: NotRequired[
+        Annotated[int, Field(description="code points of a query that is too long, which were used")]
+    ]
+    corrected: NotRequired[
+        Annotated[list[dict[str, Any]], Field(description="from, to, and by: typing, sound or prefix")]
+    ]
+    synonyms: NotRequired[Annotated[list[dict[str, Any]], Field(description="from, and what was searched, too, to")]]
+    phrases: NotRequired[Annotated[list[str], Field(description="documents have each, word for word")]]
+    unfound: NotRequired[
+        Annotated[list[str], Field(description="phrases that no document has: their words alone were searched")]
+    ]
+    excluded: NotRequired[Annotated[list[str], Field(description="documents have none of these")]]
+    did_you_mean: NotRequired[
+        Annotated[str, Field(description="the query with frequent words for those that hardly any document has")]
+    ]
+    model: Annotated[Optional[str], Field(description="the ranker")]
+    index: dict[str, Any]
+    hits: list[Hit]
+    cursor: NotRequired[Annotated[Optional[str], Field(description="of the next page; null: this is the last one")]]
+    total: NotRequired[Annotated[Optional[int], Field(description="documents that match by words, null without words")]]
+    facets: NotRequired[
+        Annotated[dict[str, list[FacetValue]], Field(description="the most frequent values first; ranges in order")]
+    ]
+    cut: Annotated[int, Field(description="ranked documents that min_probability left out")]
+    exact: Annotated[bool, Field(description="whether every vector was compared")]
+    ranked: Annotated[bool, Field(description="whether the ranker ordered the first ones")]
+    calibrated: NotRequired[Annotated[bool, Field(description="whether probabilities come from a calibrated ranker")]]
+    dropped: NotRequired[
+        Annotated[list[Dropped], Field(description="with explain: of the first top_k fused, those no longer shown")]
+    ]
+    degraded: NotRequired[Annotated[list[str], Field(description="stages that would be late")]]
+    shards: NotRequired[
+        Annotated[dict[str, int], Field(description="of an index in shards: total, and failed, which were left out")]
+    ]
+    took_ms: dict[str, float]
+    search_id: str
+
+
+class IndexDescription(TypedDict):
+    """What is searched."""
+
+    name: str
+    version: int
+    documents: int
+    searchers: list[str]
+    fusions: list[str]
+    fusion: Annotated[str, Field(description="unless a request says how")]
+    tower: Optional[str]
+    ranker: Optional[str]
+    calibrated: NotRequired[Annotated[bool, Field(description="whether probabilities come from a calibrated ranker")]]
+    unfamiliar: NotRequired[
+        Annotated[
+            dict[str, Any],
+            Field(description="measure of the lists' logits, its median expected and seen, if these differ"),
+        ]
+    ]
+    states: NotRequired[
+        Annotated[
+            dict[str, Any],
+            Field(description="of an index with stored states: whether the ranker uses them, and the reason if not"),
+        ]
+    ]
+    fields: Annotated[
+        dict[str, Any],
+        Field(description="what filters can ask for: the type of each, its values if few, its min and max"),
+    ]
+    facets: Annotated[list[str], Field(description="fields whose values are worth counting")]
+    writable: bool
+    logging: Annotated[bool, Field(description="whether feedback is taken")]
+    suggest: Annotated[bool, Field(description="whether GET /v1/suggest has titles or queries")]
+    examples: list[str]
+    limits: dict[str, int]
+
+
+def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRoute]:
+    """Return the routes; see `SearchRoutes`."""
+    handlers = SearchRoutes(pipeline, keep_texts=keep_texts)
+    parameters = address_parameters(SearchRequest, {"query": "q"})
+    summary, gives, what = "Search the index", [SearchAnswer], "Documents, best first"
+    return [
+        DescribedRoute("POST", "/v1/search", handlers.search, summary, [SearchRequest], gives, what),
+        DescribedRoute("GET", "/v1/search", handlers.by_address, summary, [], gives, what, parameters=parameters),
+        DescribedRoute(
+            "GET",
+            "/v1/index",
+            handlers.index,
+            "What is searched",
+            [],
+            [IndexDescription],
+            "Name, version, fields, limits",
+        ),
+    ]

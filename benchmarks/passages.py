@@ -58,7 +58,7 @@ class FirstTokens(Ranker):
     """Ranker that gets whole texts, and reads as many of their first tokens as it can."""
 
     @property
-    def reader(self) -> Optional[PairEncoder]:
+    def pair_encoder(self) -> Optional[PairEncoder]:
         return None
 
 
@@ -97,7 +97,7 @@ def _print_times(searcher: Searcher, queries: Sequence[str]) -> None:
             found = search.collection.documents_of([search.candidates.ids[place] for place in search.order])
             long = ([one for one in found.values() if len(one.text) > _LONG] * _RANKED)[:_RANKED]
             seconds = [_seconds(searcher.ranker, search, long) for _ in range(_REPEATS)]
-            spans = [span for span, _ in search.read(long, searcher.ranker.reader)]
+            spans = [span for span, _ in search.read(long, searcher.ranker.pair_encoder)]
             search._found = {}
             parts = [replace(one, text=one.text[slice(*span)]) for one, span in zip(long, spans)]
             short = [_seconds(searcher.ranker, search, parts) for _ in range(_REPEATS)]
@@ -109,7 +109,7 @@ def _print_times(searcher: Searcher, queries: Sequence[str]) -> None:
 
 def _seconds(ranker: Ranker, search: Search, documents: Sequence[Document]) -> float:
     began = time.perf_counter()
-    texts = [text for _, text in search.read(documents, ranker.reader)]
+    texts = [text for _, text in search.read(documents, ranker.pair_encoder)]
     ranker.score([search.text] * len(texts), texts, logits=True)
     return time.perf_counter() - began
 

@@ -89,13 +89,13 @@ def run(options: TypingOptions) -> None:
     draw = np.random.default_rng(options.seed)
     texts, relevant = read(options, draw)
     words = WordSearcher.of_texts(texts, "standard")
-    assert words.reader is not None
-    words.reader.read(ParsedQuery("mistyyped"))  # the vocabulary is arranged when it is first needed
+    assert words.rewriter is not None
+    words.rewriter.rewrite(ParsedQuery("mistyyped"))  # the vocabulary is arranged when it is first needed
 
     def search(query: str, corrects: bool = True) -> tuple[Sequence[int], float]:
         began = time.perf_counter()
-        assert words.reader is not None
-        found, _ = words.search(words.reader.read(ParsedQuery(query)) if corrects else query, _DEPTH)
+        assert words.rewriter is not None
+        found, _ = words.search(words.rewriter.rewrite(ParsedQuery(query)) if corrects else query, _DEPTH)
         return found.tolist(), time.perf_counter() - began
 
     def recall(query: str, asked: str, corrects: bool) -> float:

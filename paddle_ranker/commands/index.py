@@ -71,7 +71,7 @@ from paddle_ranker.retrieval.manifest import (
     read_manifest,
 )
 from paddle_ranker.retrieval.milvus import load_pymilvus
-from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, Schema, infer, table
+from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema, infer, table
 from paddle_ranker.retrieval.search_options import MilvusOptions
 from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
@@ -181,7 +181,7 @@ class BuildOptions(CorpusOptions, RayOptions):
         "",
         help=lambda: (
             "declare a field, NAME:TYPE with a type of "
-            + ", ".join(f"{name} ({kind.what})" for name, kind in CONTENTS.items())
+            + ", ".join(f"{name} ({kind.what})" for name, kind in FIELD_TYPES.items())
             + "; also :list (but for a title); of text :weight=NUMBER, :title, :literal (its words correct no query) "
             + f"and :analyser=NAME+NAME ({', '.join(FOLDS)}, a language); several with commas, or --field again "
             "(default: by the values)"

@@ -293,7 +293,7 @@ class _Mining:
         reads = whole
         if options.index is not None:
             searcher = self._searcher or _searcher(options)
-            encoder = teachers.reader if teachers is not None else _tower_reader(searcher)
+            encoder = teachers.pair_encoder if teachers is not None else _tower_reader(searcher)
             index = SearchedIndex(searcher, [pair.title for judged in self.queries for pair in judged.pairs], encoder)
             reads = index.reads
             print(f"{options.index}: {len(index):,} texts", flush=True)

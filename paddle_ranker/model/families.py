@@ -32,7 +32,7 @@ from paddle_ranker.model.config import (
 )
 from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Names, Values, of_paddlenlp
 from paddle_ranker.registry import Registry
-from paddle_ranker.storage.foreign_config import Stated
+from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _added(config: type[EncoderConfig]) -> dict[str, object]:
     return {field.name: field.default for field in fields(config) if field.name not in shared}
 
 
-def _absolute(stated: Stated, values: Values) -> None:
+def _absolute(stated: ForeignConfig, values: Values) -> None:
     """Check the configuration of a BERT."""
     stated.require("position_embedding_type", "absolute", remedy=PLAIN)
     stated.require("embedding_size", values["hidden_size"], remedy=PLAIN)
@@ -177,7 +177,7 @@ for _type, _classes in (("roberta", "Roberta"), ("camembert", "Camembert"), ("xl
     _add(_type, _classes, _ROBERTA)
 
 
-def _check_longformer(stated: Stated, values: Values) -> None:
+def _check_longformer(stated: ForeignConfig, values: Values) -> None:
     _absolute(stated, values)
     windows = stated.get("attention_window", 512)
     windows = windows if isinstance(windows, list) and windows else [windows]
@@ -211,7 +211,7 @@ _add(
 )
 
 
-def _check_big_bird(stated: Stated, values: Values) -> None:
+def _check_big_bird(stated: ForeignConfig, values: Values) -> None:
     _absolute(stated, values)
     stated.require("use_bias", True, remedy=PLAIN)
     stated.require("rescale_embeddings", False, remedy=PLAIN)
@@ -230,7 +230,7 @@ _add(
 )
 
 
-def _check_electra(stated: Stated, values: Values) -> None:
+def _check_electra(stated: ForeignConfig, values: Values) -> None:
     stated.require("position_embedding_type", "absolute", remedy=PLAIN)
 
 
@@ -248,7 +248,7 @@ _add(
 )
 
 
-def _check_mpnet(stated: Stated, values: Values) -> None:
+def _check_mpnet(stated: ForeignConfig, values: Values) -> None:
     stated.require("relative_attention_num_buckets", 32, remedy=PLAIN)
     if values["pad_token_id"] != 1:
         stated.require("pad_token_id", 1, remedy=PLAIN)
@@ -286,7 +286,7 @@ _add(
 )
 
 
-def _check_distilbert(stated: Stated, values: Values) -> None:
+def _check_distilbert(stated: ForeignConfig, values: Values) -> None:
     for alias, name in (("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("num_attention_heads", "n_heads")):
         if name in stated:
             stated.require(alias, stated.get(name), remedy=f"{name} says another; remove one of them")
@@ -354,7 +354,7 @@ def _share(size: object, heads: object) -> object:
     return size // heads if isinstance(size, int) and isinstance(heads, int) and heads > 0 else None
 
 
-def _check_deberta(stated: Stated, values: Values) -> None:
+def _check_deberta(stated: ForeignConfig, values: Values) -> None:
     stated.require("talking_head", False, remedy=PLAIN)
     usual = _share(values["hidden_size"], values["num_attention_heads"])
     stated.require("attention_head_size", usual, remedy=PLAIN)
@@ -416,7 +416,7 @@ reference_compile repad_logits_with_grad layer_norm_eps position_embedding_type
 _MODERN_IDLE = frozenset(_MODERN_NAMES.split())
 
 
-def _check_modern(stated: Stated, values: Values) -> None:
+def _check_modern(stated: ForeignConfig, values: Values) -> None:
     size, heads = values["hidden_size"], values["num_attention_heads"]
     stated.require("head_dim", _share(size, heads), remedy=PLAIN)
     rotary = stated.inner("rope_parameters")  # since transformers 5
@@ -492,7 +492,7 @@ _add(
 )
 
 
-def _check_qwen3(stated: Stated, values: Values) -> None:
+def _check_qwen3(stated: ForeignConfig, values: Values) -> None:
     rotary = stated.inner("rope_parameters")  # since transformers 5
     rotary.require("rope_type", "default", remedy=PLAIN)
     values["rope_theta"] = rotary.get("rope_theta", values["rope_theta"])

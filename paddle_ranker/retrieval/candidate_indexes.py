@@ -68,7 +68,7 @@ class Like(NamedTuple):
     """An example in place of words: a document of the index, or a file, that documents should be like.
 
     id: of the document; "" for a file
-    kind: the type of the fields that have such files, a name in `CONTENTS`
+    kind: the type of the fields that have such files, a name in `FIELD_TYPES`
     data: the bytes of the file
     """
 

@@ -25,7 +25,7 @@ from typing import IO, Optional, TypeVar, Union
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document, Like, LikeError
-from paddle_ranker.retrieval.schema import CONTENTS, Field, Schema, is_file_name
+from paddle_ranker.retrieval.schema import FIELD_TYPES, Field, Schema, is_file_name
 from paddle_ranker.storage.atomic import link_or_copy, locked, sync
 from paddle_ranker.storage.untrusted import inside, read_file
 
@@ -123,7 +123,7 @@ class StagedFiles(ContentFiles):
                 try:
                     own = [self._keep(field, one) for one in (value if isinstance(value, list) else [value])]
                 except (OSError, ValueError, CheckpointError) as error:
-                    problem = f"{field.name} is {quoted(value)}, expected {CONTENTS[field.type].what}"
+                    problem = f"{field.name} is {quoted(value)}, expected {FIELD_TYPES[field.type].what}"
                     raise DataError(
                         f"document {quoted(row.id or row.text)}: {problem} ({brief(str(error))})"
                     ) from error
@@ -140,7 +140,7 @@ class StagedFiles(ContentFiles):
             value = bytes_of(value)
         if not isinstance(value, bytes):
             raise ValueError("give its bytes, its Path or a data: URL")
-        name = f"{hashlib.sha256(value).hexdigest()}.{CONTENTS[field.type].suffix_of(value)}"
+        name = f"{hashlib.sha256(value).hexdigest()}.{FIELD_TYPES[field.type].suffix_of(value)}"
         self._stage(name, value)
         return name
 
@@ -225,10 +225,10 @@ def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
         kinds, problems = list(dict.fromkeys(one.type for one in schema.files)), list[str]()
         for kind in kinds:
             try:
-                CONTENTS[kind].suffix_of(data)
+                FIELD_TYPES[kind].suffix_of(data)
                 return Like(kind=kind, data=data)
             except ValueError as error:
-                problems.append(f"expected {CONTENTS[kind].what} ({brief(str(error))})")
+                problems.append(f"expected {FIELD_TYPES[kind].what} ({brief(str(error))})")
     except (OSError, CheckpointError) as error:
         problems = [f"it cannot be read ({brief(str(error))})"]
     shown = str(example) if isinstance(example, Path) else "the file"

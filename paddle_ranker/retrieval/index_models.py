@@ -11,7 +11,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, RankerStates
-from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
+from paddle_ranker.retrieval.schema import FIELD_TYPES, TEXT, FieldTower
 from paddle_ranker.storage.untrusted import own_folder
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class IndexModels:
                         f"{self._root}: has no tower that makes vectors of queries: search by words, or give vectors"
                     )
                 kind = TEXT if field == VECTORS else info.schema.field(field).type
-                open_tower = CONTENTS[kind].open_tower
+                open_tower = FIELD_TYPES[kind].open_tower
                 assert open_tower is not None  # as the manifest was checked
                 self._towers[field] = open_tower(self.folder(copied.folder), options, batch_size)
             return self._towers[field]

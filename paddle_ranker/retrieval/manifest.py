@@ -17,7 +17,7 @@ from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.retrieval.exact_search import TYPES
-from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, Schema
+from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
 from paddle_ranker.scoring.title_states import TYPES as STATES_TYPES
 from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
@@ -246,7 +246,7 @@ def info_of(found: Unchecked) -> IndexInfo:
     count = values.pop("count")
     info = IndexInfo(**values)
     names = [one.name for one in info.segments]
-    embedded = {TEXT, *(field.name for field in fields if field.type in CONTENTS and field.is_embedded)}
+    embedded = {TEXT, *(field.name for field in fields if field.type in FIELD_TYPES and field.is_embedded)}
     rules: list[tuple[object, bool]] = [
         (info.generation, _is_count(info.generation)),
         (info.next_id, _is_count(info.next_id)),
@@ -266,7 +266,7 @@ def info_of(found: Unchecked) -> IndexInfo:
     for field in fields:
         rules += [
             (field, all(isinstance(text, str) and text for text in (field.name, field.type))),
-            (field.type, field.type in CONTENTS),
+            (field.type, field.type in FIELD_TYPES),
             (field.weight, type(field.weight) in (int, float) and 0 < field.weight <= _MOST_K1),
             (field, all(isinstance(is_so, bool) for is_so in (field.title, field.list, field.literal))),
             (field.analyser, isinstance(field.analyser, str) and bool(analyser(field.analyser))),

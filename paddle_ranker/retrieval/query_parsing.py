@@ -2,7 +2,7 @@
 
 query = parse_query('kuberentes "rolling update" -helm')
 query.text, query.phrases, query.excluded     # 'kuberentes rolling update', ('rolling update',), ('helm',)
-snapshot.read_words(query).corrected          # (Instead('kuberentes', ('kubernetes',), 'typing'),)
+snapshot.rewrite_query(query).corrected          # (Alternative('kuberentes', ('kubernetes',), 'typing'),)
 
 A word that no document has is looked up among those that documents have: with one error, or two from 8 letters on; as
 two words; Chinese characters by their sound. Numbers, names with digits, words of less than 4 letters and words in
@@ -128,7 +128,7 @@ def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
     return " ".join([*words, text[start:]]), phrases, excluded
 
 
-class Instead(NamedTuple):
+class Alternative(NamedTuple):
     """Words that are searched beside a part of a query.
 
     given: that part, folded
@@ -143,7 +143,7 @@ class Instead(NamedTuple):
     is_clear: bool = True
 
 
-class Extra(NamedTuple):
+class AddedWord(NamedTuple):
     """Text whose words count as those of the query, times a factor; `given` is what they stand for.
 
     is_whole: all of its words stand beside each other, and count as one
@@ -167,9 +167,9 @@ class WordQuery:
 
     given: str
     text: str
-    extras: tuple[Extra, ...] = ()
-    corrected: tuple[Instead, ...] = ()
-    synonyms: tuple[Instead, ...] = ()
+    extras: tuple[AddedWord, ...] = ()
+    corrected: tuple[Alternative, ...] = ()
+    synonyms: tuple[Alternative, ...] = ()
 
 
 class Synonyms:
@@ -289,8 +289,8 @@ class KnownWords(Protocol):
         ...
 
 
-class Reader:
-    """Looks up words of queries among those of a collection.
+class QueryRewriter:
+    """Corrections, completions and synonyms of queries, looked up among the words of a collection.
 
     Args:
         words: has the collection's words.
@@ -302,20 +302,20 @@ class Reader:
         self._stop_words = analyser.stop_words | STOP_WORDS
         self._heard: dict[str, str] = {}  # by character; there are 20,000 of them at most
 
-    def read(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
+    def rewrite(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
         """Return a query with its corrections and synonyms.
 
         prefix: the last word is unfinished: words that begin with it are found, too
         """
         folded, runs = self._runs(query.text)
         quotes = [self._analyser.fold(phrase) for phrase in query.phrases]
-        corrected, extras, text = list[Instead](), list[Extra](), query.text
+        corrected, extras, text = list[Alternative](), list[AddedWord](), query.text
         last = runs[-1] if prefix and runs and runs[-1].is_word else None
         beginning = "" if last is None else folded[last.start :]
         if last is not None and len(beginning) > 1 and len(beginning) <= len(last.text) + 1:
             if completed := self._completions(beginning):
-                corrected.append(Instead(beginning, completed, PREFIX))
-                extras += [Extra(one, _OF_PREFIX, beginning) for one in completed]
+                corrected.append(Alternative(beginning, completed, PREFIX))
+                extras += [AddedWord(one, _OF_PREFIX, beginning) for one in completed]
             elif self._may_be_mistyped(last) and beginning == last.text and not self._counts([beginning])[0]:
                 corrected += self._mistyped([beginning], unfinished=True)
         runs_left = [run for run in runs if not corrected or run is not last]
@@ -330,12 +330,12 @@ class Reader:
         for one in corrected:
             if one.by != PREFIX:
                 text = self._replaced(text, one.given, one.to[0]) if one.is_clear else text
-                extras += [Extra(other, _FACTOR ** _errors(one, other), one.given) for other in one.to]
+                extras += [AddedWord(other, _FACTOR ** _errors(one, other), one.given) for other in one.to]
         found = self._synonyms(runs, folded, synonyms.of(self._analyser)) if synonyms is not None else []
-        extras += [Extra(other, _OF_SYNONYM, one.given, True) for one in found for other in one.to]
+        extras += [AddedWord(other, _OF_SYNONYM, one.given, True) for one in found for other in one.to]
         return WordQuery(query.text, text, tuple(extras), tuple(corrected), tuple(found))
 
-    def better(self, query: WordQuery) -> Optional[str]:
+    def did_you_mean(self, query: WordQuery) -> Optional[str]:
         """Return the query with frequent words in place of those that hardly any document has; None: as it is."""
         folded, runs = self._runs(query.text)
         words, pairs = self._counted(runs)
@@ -383,7 +383,7 @@ class Reader:
         found = tuple(word for count, word in counts[:_MOST] if count >= max(least, _SHARE * most))
         return found, len(found) < 2 or most >= _BY_FAR * counts[1][0]
 
-    def _mistyped(self, words: Sequence[str], least: int = 1, unfinished: bool = False) -> Iterator[Instead]:
+    def _mistyped(self, words: Sequence[str], least: int = 1, unfinished: bool = False) -> Iterator[Alternative]:
         """Yield the corrections of words that have some, which at least `least` documents have."""
         for word in words:
             near = self._words.near(word, unfinished)
@@ -393,9 +393,11 @@ class Reader:
             if not near and least == 1 and (parts := self._apart(word)):
                 found = (parts,)
             if found:
-                yield Instead(word, found, TYPING, is_clear)
+                yield Alternative(word, found, TYPING, is_clear)
 
-    def _joined(self, runs: Sequence[CharacterRun], folded: str, wrong: Sequence[str], least: int = 1) -> list[Instead]:
+    def _joined(
+        self, runs: Sequence[CharacterRun], folded: str, wrong: Sequence[str], least: int = 1
+    ) -> list[Alternative]:
         """Return pairs of words that as one are a word which documents have.
 
         wrong: words of which a pair has one
@@ -408,10 +410,10 @@ class Reader:
             and all(map(self._may_be_mistyped, (one, other)))
             and folded[one.start + len(one.text) : other.start].isspace()
         ]
-        counts, found, done = self._counts([one + other for _, one, other in pairs]), list[Instead](), 0
+        counts, found, done = self._counts([one + other for _, one, other in pairs]), list[Alternative](), 0
         for (number, one, other), count in zip(pairs, counts):
             if count >= least and number >= done:
-                found.append(Instead(f"{one} {other}", (one + other,), TYPING))
+                found.append(Alternative(f"{one} {other}", (one + other,), TYPING))
                 done = number + 2
         return found
 
@@ -429,7 +431,7 @@ class Reader:
 
     def _misheard(
         self, folded: str, pairs: Sequence[Token], unknown: Sequence[bool], least: int = 1
-    ) -> Iterator[Instead]:
+    ) -> Iterator[Alternative]:
         """Yield corrections of Chinese characters by others of the same sound.
 
         A character is looked up if no document has any of the pairs (or words) that it stands in; another one must make
@@ -462,7 +464,9 @@ class Reader:
             )
             part = Token(folded[start:end], start, end)
             is_clear = len(others) < 2 or count >= _BY_FAR * others[1][0]
-            yield Instead(part.text, tuple(_with(part, place, other) for _, other in others[:_MOST]), SOUND, is_clear)
+            yield Alternative(
+                part.text, tuple(_with(part, place, other) for _, other in others[:_MOST]), SOUND, is_clear
+            )
 
     def _homophones(self, character: str) -> str:
         """Return the characters that documents have and that sound as a character does."""
@@ -473,11 +477,11 @@ class Reader:
             found = self._heard[character] = "".join(other for other, count in zip(others, counts) if count)
         return found
 
-    def _synonyms(self, runs: Sequence[CharacterRun], folded: str, rules: dict[str, list[str]]) -> list[Instead]:
+    def _synonyms(self, runs: Sequence[CharacterRun], folded: str, rules: dict[str, list[str]]) -> list[Alternative]:
         """Return the synonyms of the first parts of the query that have some; of nested parts those of the longest."""
         ends = [0] * (len(folded) + 1)
         units = [unit for run in runs for unit in ([run] if run.is_word else run.words())]
-        found = list[Instead]()
+        found = list[Alternative]()
         for first, unit in enumerate(units if rules else ()):
             if len(found) == _MOST_WORDS:
                 break
@@ -485,7 +489,7 @@ class Reader:
                 end = units[last].start + len(units[last].text)
                 part = " ".join(folded[unit.start : end].split())
                 if part in rules and ends[unit.start] < end:
-                    found.append(Instead(part, tuple(dict.fromkeys(rules[part]))))
+                    found.append(Alternative(part, tuple(dict.fromkeys(rules[part]))))
                     ends[unit.start : end] = [end] * (end - unit.start)
                     break
         return found
@@ -520,7 +524,7 @@ def _most_first(one: tuple[int, str]) -> tuple[int, str]:
     return -one[0], one[1]
 
 
-def _errors(one: Instead, other: str) -> int:
+def _errors(one: Alternative, other: str) -> int:
     if one.by == SOUND or " " in one.given + other:
         return 1
     return min(2, OSA.distance(without_accents(one.given), without_accents(other)))

@@ -108,22 +108,22 @@ class RemoteSnapshot:
 
         return merged
 
-    def read_words(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
+    def rewrite_query(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
         words = self._all.words
         wanted = None if words is None else _Wanted(words)
-        reader = None if words is None or wanted is None else words.reader_of(wanted)
-        if words is None or wanted is None or reader is None:
+        rewriter = None if words is None or wanted is None else words.rewriter_of(wanted)
+        if words is None or wanted is None or rewriter is None:
             return WordQuery(query.text, query.text)
-        reader.read(query)
+        rewriter.rewrite(query)
         self._count([*((token,) for token in wanted.tokens), *words.words_in(query.text)[0]])  # in one round
-        reader = words.reader_of(_KnownWords(self, words))
-        assert reader is not None
-        return reader.read(query, prefix, synonyms)
+        rewriter = words.rewriter_of(_KnownWords(self, words))
+        assert rewriter is not None
+        return rewriter.rewrite(query, prefix, synonyms)
 
-    def better_spelled(self, query: WordQuery) -> Optional[str]:
+    def did_you_mean(self, query: WordQuery) -> Optional[str]:
         words = self._all.words
-        reader = None if words is None else words.reader_of(_KnownWords(self, words))
-        return None if reader is None else reader.better(query)
+        rewriter = None if words is None else words.rewriter_of(_KnownWords(self, words))
+        return None if rewriter is None else rewriter.did_you_mean(query)
 
     def words_given(self, query: WordQuery) -> dict[str, str]:
         (counted,), words = self._counted([query]), self._all.words

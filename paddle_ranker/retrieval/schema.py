@@ -104,8 +104,8 @@ def is_file_name(value: str) -> bool:
     return _FILE_NAME.fullmatch(value) is not None
 
 
-CONTENTS: Registry[FieldType] = Registry("field type", "--field")
-CONTENTS.add(
+FIELD_TYPES: Registry[FieldType] = Registry("field type", "--field")
+FIELD_TYPES.add(
     TEXT,
     FieldType(
         lambda value: isinstance(value, str),
@@ -121,14 +121,14 @@ for _name, _what in (
     ("boolean", "true or false"),
     (STORED, "anything"),
 ):
-    CONTENTS.add(_name, FieldType(TYPES[_name].fits, _what, _name))
+    FIELD_TYPES.add(_name, FieldType(TYPES[_name].fits, _what, _name))
 
 
 @dataclass(frozen=True)
 class Field:
     """A field of the documents.
 
-    type: a name in `CONTENTS`
+    type: a name in `FIELD_TYPES`
     weight: of a searched field: how much a token there counts beside one in a field of weight 1
     title: whether it names the document in answers, and stands before each passage that towers and rankers read
     list: whether a document may have several values
@@ -150,8 +150,8 @@ class Field:
         name, _, rest = text.partition(":")
         kind, *options = rest.split(":")
         found = cls(name, kind)
-        if not name or kind not in CONTENTS:
-            raise UsageError(f"--field {quoted(text)}: expected NAME:TYPE with a type of {listed(CONTENTS)}")
+        if not name or kind not in FIELD_TYPES:
+            raise UsageError(f"--field {quoted(text)}: expected NAME:TYPE with a type of {listed(FIELD_TYPES)}")
         for option in options:
             key, _, value = option.partition("=")
             weight = number_of(value) if key == "weight" and found.is_searched else None
@@ -175,19 +175,19 @@ class Field:
 
     @property
     def is_searched(self) -> bool:
-        return CONTENTS[self.type].is_searched
+        return FIELD_TYPES[self.type].is_searched
 
     @property
     def is_embedded(self) -> bool:
         """Whether a tower may make vectors of the values."""
-        return CONTENTS[self.type].open_tower is not None
+        return FIELD_TYPES[self.type].open_tower is not None
 
     def problem(self, value: object) -> str:
         """Return why a value does not fit, "" if it fits; no value always does."""
         several = value if isinstance(value, list) and (self.list or self.type == "stored") else [value]
         for one in several:
-            if one is not None and not CONTENTS[self.type].fits(one):
-                return f"{self.name} is {quoted(one)}, expected {CONTENTS[self.type].what}"
+            if one is not None and not FIELD_TYPES[self.type].fits(one):
+                return f"{self.name} is {quoted(one)}, expected {FIELD_TYPES[self.type].what}"
         return ""
 
     def __str__(self) -> str:
@@ -244,7 +244,7 @@ class Schema:
     @cached_property
     def files(self) -> tuple[Field, ...]:
         """The fields whose values are files."""
-        return tuple(one for one in self.fields if CONTENTS[one.type].media_types)
+        return tuple(one for one in self.fields if FIELD_TYPES[one.type].media_types)
 
     def file_names(self, document: Document) -> set[str]:
         """Return the names of a document's files."""
@@ -276,7 +276,7 @@ class Schema:
     def type_of(self, name: str) -> str:
         """Return the declared type of a field's values, a name in `values.TYPES`; "" if the values decide."""
         kind = next((one.type for one in self.fields if one.name == name), STORED)
-        return "" if kind == STORED else CONTENTS[kind].values
+        return "" if kind == STORED else FIELD_TYPES[kind].values
 
     def field(self, name: str) -> Field:
         """Return a declared field, or `text`; raises `UsageError` for another."""

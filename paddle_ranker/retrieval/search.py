@@ -322,8 +322,8 @@ class Search:
         if self.settings.literal:
             return WordQuery(self.text, self.text)
         if WORDS in self.searchers:
-            return self.collection.read_words(self.query, self.settings.prefix, self.settings.synonyms)
-        read = self.collection.read_words(self.query)
+            return self.collection.rewrite_query(self.query, self.settings.prefix, self.settings.synonyms)
+        read = self.collection.rewrite_query(self.query)
         return WordQuery(self.text, read.text, corrected=tuple(one for one in read.corrected if one.is_clear))
 
     @once
@@ -805,7 +805,7 @@ class SearchModels(Protocol):
     rank_until: float
 
     @property
-    def reader(self) -> Optional[PairEncoder]: ...
+    def pair_encoder(self) -> Optional[PairEncoder]: ...
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         """Begin to compute the vectors of queries for a vector field, `[n, size]`."""
@@ -836,8 +836,8 @@ class _Models:
         self._query_vectors = query_vectors
 
     @property
-    def reader(self) -> Optional[PairEncoder]:
-        return None if self._ranker is None else self._ranker.reader
+    def pair_encoder(self) -> Optional[PairEncoder]:
+        return None if self._ranker is None else self._ranker.pair_encoder
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         found = Future[Vectors]()
@@ -924,7 +924,7 @@ def _rank(searches: Sequence[Search], models: SearchModels) -> None:
         return
     try:
         with _timed(searches, RANK), until(models.rank_until):
-            texts = [one.to_rank(models.reader) for one in searches]
+            texts = [one.to_rank(models.pair_encoder) for one in searches]
             logits = models.logits(searches, texts)
             for one, own in zip(searches, logits):
                 one.rank(own, sigmoid(own))

@@ -208,17 +208,17 @@ class LocalSnapshot:
         with now.reading():
             return found, reduce(joined, (states.take(own) for states, own in rows))
 
-    def read_words(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
-        """Return a query with what its words may stand for among those of the documents; see `Reader.read`."""
+    def rewrite_query(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
+        """Rewrite a query with corrections and synonyms of its words; see `QueryRewriter.rewrite`."""
         words = self.generation.words
-        if words is None or words.reader is None:
+        if words is None or words.rewriter is None:
             return WordQuery(query.text, query.text)
-        return words.reader.read(query, prefix, synonyms)
+        return words.rewriter.rewrite(query, prefix, synonyms)
 
-    def better_spelled(self, query: WordQuery) -> Optional[str]:
+    def did_you_mean(self, query: WordQuery) -> Optional[str]:
         """Return a query with frequent words in place of very rare ones that look or sound alike, None without any."""
         words = self.generation.words
-        return None if words is None or words.reader is None else words.reader.better(query)
+        return None if words is None or words.rewriter is None else words.rewriter.did_you_mean(query)
 
     def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
         """Return a query with those of its phrases that documents must have; None: it restricts nothing.

@@ -16,7 +16,7 @@ from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.ingestion import VectorsOf
 from paddle_ranker.retrieval.manifest import VECTORS, TowerCopy
-from paddle_ranker.retrieval.schema import CONTENTS, Field
+from paddle_ranker.retrieval.schema import FIELD_TYPES, Field
 from paddle_ranker.storage.atomic import make_folder, new_folder
 from paddle_ranker.storage.digest import content_digest
 
@@ -55,7 +55,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER) -> Copi
 
 def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Copied:
     """Copy the tower of a vector field into a new index folder; raises `UsageError` for a field that none can read."""
-    kind = CONTENTS[field.type]
+    kind = FIELD_TYPES[field.type]
     if kind.open_tower is None:
         raise UsageError(f"--field_tower {field.name}={source}: no tower reads fields of the type {field.type}")
     folder = f"{TOWER}-{field.name}"

@@ -18,7 +18,7 @@ from paddle_ranker.lexical.bm25 import K1, B, idf, length_norm, saturated
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.spelling import WordVocabulary, most_errors
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, tokenizer_named, weighed
-from paddle_ranker.retrieval.query_parsing import KnownWords, Reader, WordQuery
+from paddle_ranker.retrieval.query_parsing import KnownWords, QueryRewriter, WordQuery
 from paddle_ranker.retrieval.top_k import Best
 from paddle_ranker.retrieval.turns import checked
 
@@ -284,14 +284,14 @@ class WordSearcher:
         return found
 
     @cached_property
-    def reader(self) -> Optional[Reader]:
+    def rewriter(self) -> Optional[QueryRewriter]:
         """Looks up what words of queries may stand for; None if the tokenizers are of earlier versions."""
-        return self.reader_of(self)
+        return self.rewriter_of(self)
 
-    def reader_of(self, words: KnownWords) -> Optional[Reader]:
+    def rewriter_of(self, words: KnownWords) -> Optional[QueryRewriter]:
         """Return what looks up words of queries among others."""
         analysers = [one for one in self._tokenizers if isinstance(one, Analyser)]
-        return Reader(words, analysers[0]) if analysers else None
+        return QueryRewriter(words, analysers[0]) if analysers else None
 
     @property
     def _vocabularies(self) -> list[WordVocabulary]:

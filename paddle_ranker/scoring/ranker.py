@@ -75,7 +75,7 @@ class Ranker:
         )
 
     @property
-    def reader(self) -> Optional[PairEncoder]:
+    def pair_encoder(self) -> Optional[PairEncoder]:
         """The encoder that limits how much of a pair is read; None where windows read all of it."""
         return shortest(self.row_encoder) if self.windows is None else None
 

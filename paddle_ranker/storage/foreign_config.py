@@ -1,9 +1,9 @@
 """Settings in a JSON file of a foreign model: each key is used, refused, known to have no effect, or logged.
 
-stated = Stated.read(folder / "config.json", without_effect=("use_cache",))
+stated = ForeignConfig.read(folder / "config.json", without_effect=("use_cache",))
 size = stated.get("hidden_size", 768)                                # used
 stated.require("is_decoder", False, remedy="take an encoder")        # any other value is refused by name
-stated.say_unknown()                                                 # log all other keys
+stated.log_unknown()                                                 # log all other keys
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from paddle_ranker.options import note_once
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
 
 
-class Stated:
+class ForeignConfig:
     """JSON object of a file, consumed key by key. A null value counts as missing.
 
     Args:
@@ -33,10 +33,10 @@ class Stated:
         self.path, self.place = path, place
         self._values: UncheckedObject = values
         self._without_effect, self._used = without_effect, set[str]()
-        self._inner: dict[str, Stated] = {}
+        self._inner: dict[str, ForeignConfig] = {}
 
     @classmethod
-    def read(cls, path: Path, without_effect: Collection[str] = ()) -> Stated:
+    def read(cls, path: Path, without_effect: Collection[str] = ()) -> ForeignConfig:
         """Read a file; a missing file has no keys. Raises `CheckpointError` for anything but a JSON object."""
         try:
             return cls(path, read_json(path), without_effect)
@@ -62,10 +62,10 @@ class Stated:
         """Mark keys as known to have no effect."""
         self._used.update(names)
 
-    def inner(self, name: str, without_effect: Collection[str] = ()) -> Stated:
+    def inner(self, name: str, without_effect: Collection[str] = ()) -> ForeignConfig:
         """Use a key whose value is an object, empty if missing; its unknown keys count as this file's."""
         if name not in self._inner:
-            self._inner[name] = Stated(self.path, self.get(name, {}), without_effect, f"{self.place}{name}.")
+            self._inner[name] = ForeignConfig(self.path, self.get(name, {}), without_effect, f"{self.place}{name}.")
         return self._inner[name]
 
     def require(self, name: str, *done: object, remedy: str) -> None:
@@ -86,7 +86,7 @@ class Stated:
         own = [self.place + name for name, value in self._values.items() if name not in known and value is not None]
         return own + [name for inner in self._inner.values() for name in inner.unknown]
 
-    def say_unknown(self) -> None:
+    def log_unknown(self) -> None:
         """Log the unknown keys, once per process."""
         if self.unknown:
             note_once(f"note: {self.path}: unknown here and not used: {listed(self.unknown)}")

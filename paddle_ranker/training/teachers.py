@@ -62,7 +62,7 @@ class Teachers:
         return len(self._rankers)
 
     @property
-    def reader(self) -> Optional[PairEncoder]:
+    def pair_encoder(self) -> Optional[PairEncoder]:
         """The encoder that limits how much the first ranker reads of a pair; None where windows read all of it."""
         first = self._rankers[0]
         return shortest(first.row_encoder) if first.windows is None else None

@@ -12,7 +12,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.schema import CONTENTS, file_type
+from paddle_ranker.retrieval.schema import FIELD_TYPES, file_type
 
 RATE = 8000
 
@@ -50,4 +50,4 @@ def suffix_of(sound: bytes) -> str:
     return "wav"
 
 
-CONTENTS.add("sound", file_type("a sound (WAV)", {"wav": "audio/wav"}, suffix_of, SoundTower.open))
+FIELD_TYPES.add("sound", file_type("a sound (WAV)", {"wav": "audio/wav"}, suffix_of, SoundTower.open))

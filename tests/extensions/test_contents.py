@@ -28,7 +28,7 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.index_folder import IndexFolder
-from paddle_ranker.retrieval.schema import CONTENTS
+from paddle_ranker.retrieval.schema import FIELD_TYPES
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.writer import CollectionWriter
 from paddle_ranker.serving.core.budget import ByteBudget
@@ -61,7 +61,7 @@ def name_of(sound: bytes) -> str:
 def sound() -> Iterator[None]:
     importlib.import_module("tests.extensions.own_content")  # as PADDLE_RANKER_PLUGINS does
     yield
-    CONTENTS.remove("sound")
+    FIELD_TYPES.remove("sound")
 
 
 @pytest.fixture

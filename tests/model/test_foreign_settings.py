@@ -21,7 +21,7 @@ from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.model.ranker_folder import Fresh, load_single, start_ranker
 from paddle_ranker.scoring.loading import open_model
-from paddle_ranker.storage.foreign_config import Stated
+from paddle_ranker.storage.foreign_config import ForeignConfig
 from tests.checkout import ONCE
 from tests.model.family_cases import ABSENT, CONFIGS_FILE, changed_case, changed_config, short_inputs
 from tests.model.test_families import logits_of, write_folder, write_said
@@ -53,7 +53,7 @@ def test_every_key_of_transformers_moves_the_same_logits_or_is_refused(
     wrong: list[Any] = []
     said = {"config": config, "shapes": shapes}
     folder = write_said(tmp_path / "hf", said, config["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet"))
-    monkeypatch.setattr(Stated, "say_unknown", lambda stated: unknown.extend(stated.unknown))
+    monkeypatch.setattr(ForeignConfig, "log_unknown", lambda stated: unknown.extend(stated.unknown))
     plain = ANSWERS[case]["logits"]
     for key, value, answer in [["", ABSENT, None], *ANSWERS[case]["changes"]]:
         (folder / "config.json").write_text(json.dumps(changed_config(config, key, value)), encoding="utf-8")

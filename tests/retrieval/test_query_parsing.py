@@ -172,7 +172,7 @@ def test_mistyped_words_are_found(
 def test_a_correction_counts_less_than_the_word(collection: Collection) -> None:
     (right,), (wrong,) = (Searcher(collection, SearchSettings()).search(one) for one in ("kubernetes", "kuberentes"))
     assert wrong.score == pytest.approx(0.7 * right.score)
-    read = collection.snapshot().read_words(parse_query("kuberentes dragon"))
+    read = collection.snapshot().rewrite_query(parse_query("kuberentes dragon"))
     assert read.text == "kubernetes dragon"  # which a ranker reads
     assert collection.snapshot().words_given(read) == {"kubernet": "kuberentes"}
     assert {*collection.snapshot().explain_words(read, ["kube"])["kube"]} == {"kubernet"}
@@ -185,7 +185,7 @@ def test_a_ranker_reads_clear_corrections_alone(tmp_path: Path) -> None:
         ("carx docker", "carx docker", ("care", "cart")),
         ("dockez", "docker", ("docker", "docket")),
     ):
-        read = collection.snapshot().read_words(parse_query(query))
+        read = collection.snapshot().rewrite_query(parse_query(query))
         assert (read.text, read.corrected[0].to) == (text, words)
 
 
@@ -195,7 +195,7 @@ def test_an_unfinished_word_is_completed(collection: Collection) -> None:
         (found,) = Searcher(collection, settings).run([query])
         assert [(one.given, one.to) for one in found.words.corrected] == [(beginning, (word,))]
     assert Searcher(collection, settings).search("dep kubernetes")[0].id == "kube"  # only the last word
-    assert not collection.snapshot().read_words(parse_query("dep kubernetes"), prefix=True).corrected
+    assert not collection.snapshot().rewrite_query(parse_query("dep kubernetes"), prefix=True).corrected
 
 
 def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) -> None:
@@ -231,8 +231,8 @@ def test_rare_words_are_asked_about(tmp_path: Path) -> None:
         ("docker", None),
         ("image 苹果", None),
     ):
-        read = collection.snapshot().read_words(parse_query(query))
-        assert (collection.snapshot().better_spelled(read), read.corrected) == (better, ())
+        read = collection.snapshot().rewrite_query(parse_query(query))
+        assert (collection.snapshot().did_you_mean(read), read.corrected) == (better, ())
 
 
 def test_an_accent_is_no_error(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_an_accent_is_no_error(tmp_path: Path) -> None:
         assert found.results()[0].id == first
     collection.writer.add([Document(f"more{n}", "cafe") for n in range(2)])
     assert (
-        collection.snapshot().better_spelled(collection.snapshot().read_words(parse_query("cafe"))) is None
+        collection.snapshot().did_you_mean(collection.snapshot().rewrite_query(parse_query("cafe"))) is None
     )  # not case
     (found,) = Searcher(collection, SearchSettings(prefix=True)).run(["my resum"])
     assert found.results()[0].id == "cv"
@@ -282,10 +282,10 @@ def test_two_words_may_be_one(tmp_path: Path) -> None:
         assert joined == ([] if to is None else [(given, (to,))]), query
         if to is not None:
             assert to in found.words.text and found.results()[0].id == first, query
-    assert collection.snapshot().read_words(parse_query("basket, ball")).corrected[0].to != ("basketball",)
-    assert collection.snapshot().read_words(parse_query('"basket ball"')).corrected == ()
+    assert collection.snapshot().rewrite_query(parse_query("basket, ball")).corrected[0].to != ("basketball",)
+    assert collection.snapshot().rewrite_query(parse_query('"basket ball"')).corrected == ()
     assert (
-        collection.snapshot().better_spelled(collection.snapshot().read_words(parse_query("data base"))) == "database"
+        collection.snapshot().did_you_mean(collection.snapshot().rewrite_query(parse_query("data base"))) == "database"
     )
 
 
@@ -312,7 +312,7 @@ def test_names_are_completed(tmp_path: Path) -> None:
         ]
         assert found.results()[0].id == first, query
     assert (
-        collection.snapshot().read_words(parse_query("covid18")).corrected == ()
+        collection.snapshot().rewrite_query(parse_query("covid18")).corrected == ()
     )  # names are completed, and not corrected
 
 
@@ -348,13 +348,13 @@ def test_corrections_are_of_live_words_however_they_are_stored(tmp_path: Path) -
     ]
     queries = ["kubernatis", "zebr", "smalx", "kubernatiz", "xubernetes", "zebrq", "kubrenetes", "kubaa", "zebrad"]
     for query in queries:
-        read = [each.snapshot().read_words(parse_query(query)) for each in every]
+        read = [each.snapshot().rewrite_query(parse_query(query)) for each in every]
         assert all(own == read[0] for own in read), read
         assert {word for own in read[0].corrected for word in own.to}.isdisjoint(dead)
-    assert [one.to for one in every[0].snapshot().read_words(parse_query("zebrad")).corrected] == [("zebras",)]
-    assert every[0].snapshot().read_words(parse_query("kubernatis")).text == "kubernetes"
+    assert [one.to for one in every[0].snapshot().rewrite_query(parse_query("zebrad")).corrected] == [("zebras",)]
+    assert every[0].snapshot().rewrite_query(parse_query("kubernatis")).text == "kubernetes"
     for beginning in ("ku", "kub", "kube", "zebr", "sm"):
-        read = [each.snapshot().read_words(parse_query(beginning), prefix=True) for each in every]
+        read = [each.snapshot().rewrite_query(parse_query(beginning), prefix=True) for each in every]
         assert all(own == read[0] for own in read) and read[0].corrected, beginning
         assert {word for own in read[0].corrected for word in own.to}.isdisjoint(dead)
 
@@ -545,8 +545,8 @@ def test_literal_fields_correct_nothing(tmp_path: Path) -> None:
         )
         collection = Collection.create(tmp_path / name, IndexInfo(WordsInfo("standard"), None, schema=Schema(fields)))
         collection.writer.add(rows)
-        assert len(collection.snapshot().read_words(parse_query("qunice")).corrected) == corrected
-        assert len(collection.snapshot().read_words(parse_query("blosom")).corrected) == 1
+        assert len(collection.snapshot().rewrite_query(parse_query("qunice")).corrected) == corrected
+        assert len(collection.snapshot().rewrite_query(parse_query("blosom")).corrected) == 1
         collection.close()
         assert Collection.open(tmp_path / name).info.schema.fields == fields
 
@@ -556,11 +556,11 @@ def test_words_survive_merges_and_removals(tmp_path: Path) -> None:
         for n in range(10):
             collection.writer.add([Document(f"more{n}", f"filler number {n}")])
         collection.writer.add([Document("k8s", "minikube on laptops")])
-        assert collection.snapshot().read_words(parse_query("minkube")).corrected[0].to == ("minikube",)
+        assert collection.snapshot().rewrite_query(parse_query("minkube")).corrected[0].to == ("minikube",)
         collection.writer.merge(None)
-        assert collection.snapshot().read_words(parse_query("kuberentes minkube")).text == "kubernetes minikube"
+        assert collection.snapshot().rewrite_query(parse_query("kuberentes minkube")).text == "kubernetes minikube"
         collection.writer.remove(["k8s"])
-        assert collection.snapshot().read_words(parse_query("minkube")).corrected == ()
+        assert collection.snapshot().rewrite_query(parse_query("minkube")).corrected == ()
 
 
 def test_synonyms_are_read_anew(tmp_path: Path, collection: Collection) -> None:

@@ -115,7 +115,7 @@ def said(search: Search) -> dict[str, Any]:
         "weights": collection.word_weights(search.words),
         "given": collection.words_given(search.words),
         "words": search.words,
-        "better": collection.better_spelled(search.words),
+        "better": collection.did_you_mean(search.words),
         "unfound": search.unfound,
         "position": search.position(),
         "similar": search.similar,
@@ -321,7 +321,7 @@ def test_documents_are_added_where_they_are_or_to_the_smallest_shard(tmp_path: P
     elsewhere = remote(pool, folders)
     before = elsewhere.snapshot()
     with Searcher(elsewhere, SearchSettings()) as searcher:
-        assert before.read_words(ParsedQuery("老年人")) and len(before) == 30
+        assert before.rewrite_query(ParsedQuery("老年人")) and len(before) == 30
         added = searcher.add([replace(documents[3], text="老年人"), documents[4], *documents[40:60]])
         assert (added.new, added.replaced, added.unchanged) == (20, 1, 1)
         sizes = [len(Collection.open(folder)) for folder in folders]

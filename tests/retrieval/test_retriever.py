@@ -44,7 +44,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
 class StubRanker:
     """Gives a pair the number of characters that both texts share as its logit; counts what it is asked."""
 
-    reader: Optional[PairEncoder] = None
+    pair_encoder: Optional[PairEncoder] = None
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -153,7 +153,9 @@ def test_a_ranker_reads_the_title_and_the_part_of_a_long_text_with_the_querys_wo
         collection.writer.add([Document("long", long, {"title": "手册"}), Document("short", "水稻", {"title": "词"})])
         stub = StubRanker()
         write_tokenizer(tmp_path)
-        stub.reader = PairEncoder.from_folder(tmp_path, 42)  # of which 3 special tokens, 4 of the query, 2 of the title
+        stub.pair_encoder = PairEncoder.from_folder(
+            tmp_path, 42
+        )  # of which 3 special tokens, 4 of the query, 2 of the title
         found = Searcher(collection, SearchSettings(), ranker=cast(Ranker, stub)).search("水稻病害")
         read = {one.id: one.passage for one in found}
         assert read == {"short": (0, 2), "long": (301, 334)}

@@ -17,7 +17,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.schema import CONTENTS, Field, FieldType, Schema, infer
+from paddle_ranker.retrieval.schema import FIELD_TYPES, Field, FieldType, Schema, infer
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -228,7 +228,7 @@ def test_a_schema_is_as_safe_to_open_as_the_rest_of_a_folder(tmp_path: Path) -> 
 
 
 def test_a_type_of_fields_plugs_in_from_outside(tmp_path: Path) -> None:
-    CONTENTS.add("colour", FieldType(lambda value: str(value).startswith("#"), "a colour, #rrggbb"))
+    FIELD_TYPES.add("colour", FieldType(lambda value: str(value).startswith("#"), "a colour, #rrggbb"))
     try:
         schema = Schema((Field.parse("paint:colour:list"),))
         with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None, schema=schema)) as collection:
@@ -237,7 +237,7 @@ def test_a_type_of_fields_plugs_in_from_outside(tmp_path: Path) -> None:
             collection.writer.add([Document("a", "稻", {"paint": ["#fff", "#000"]})])
             assert collection.snapshot().count(Filter.of({"paint": "#000"})) == 1
     finally:
-        CONTENTS.remove("colour")
+        FIELD_TYPES.remove("colour")
 
 
 def test_a_server_searches_and_marks_by_analysers_and_learned_weights(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.storage.foreign_config import Stated
+from paddle_ranker.storage.foreign_config import ForeignConfig
 
 pytestmark = pytest.mark.unit
 
@@ -18,12 +18,12 @@ def test_a_key_is_used_or_without_effect_or_unknown(tmp_path: Path, capsys: pyte
     values = {"size": 3, "cache": True, "scale": 2.0, "nothing": None, "norm": {"kind": "a", "power": 2}}
     path.write_text(json.dumps(values), encoding="utf-8")
     for _ in range(2):
-        stated = Stated.read(path, without_effect=("cache",))
+        stated = ForeignConfig.read(path, without_effect=("cache",))
         assert (stated.get("size", 1), stated.get("absent", 7), stated.inner("norm").get("kind")) == (3, 7, "a")
         assert stated.unknown == ["scale", "norm.power"]
-        stated.say_unknown()
+        stated.log_unknown()
     assert capsys.readouterr().err == f"note: {path}: unknown here and not used: scale, norm.power\n"
-    assert Stated.read(tmp_path / "none.json").unknown == []
+    assert ForeignConfig.read(tmp_path / "none.json").unknown == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_what_is_not_done_is_refused_by_name(tmp_path: Path, text: str, problem:
     path = tmp_path / "config.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError) as caught:
-        stated = Stated.read(path)
+        stated = ForeignConfig.read(path)
         stated.require("decoder", False, remedy="take an encoder")
         stated.require("scaling", remedy="take another")
         stated.inner("norm")

@@ -17,7 +17,7 @@ from paddle_ranker.array_types import Array
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.masked_lm import HEAD
-from paddle_ranker.storage.foreign_config import Stated
+from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject
 
 # Activations: transformers' name -> ours. `gelu` is x * Phi(x), by erf; `gelu_new` approximates it by tanh.
@@ -82,7 +82,7 @@ INSTEAD = {
     "": "take a model of one of these: BAAI/bge-reranker-v2-m3 as reranker, BAAI/bge-m3 for vectors",
 }
 Values = UncheckedObject
-Check = Callable[[Stated, Values], None]
+Check = Callable[[ForeignConfig, Values], None]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Architecture:
     without_effect: frozenset[str] = frozenset()
     answers: bool = False
 
-    def read(self, stated: Stated) -> Values:
+    def read(self, stated: ForeignConfig) -> Values:
         """Read a configuration under the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
         for name, (done, remedy) in _REFUSED.items():
             if not (name == "is_causal" and self.answers):  # decoders check it themselves
@@ -124,7 +124,7 @@ class Architecture:
         return {name: value for name, value in values.items() if value or self.fields[name] is not None}
 
 
-def _activation(stated: Stated, name: str, default: object) -> str:
+def _activation(stated: ForeignConfig, name: str, default: object) -> str:
     """Return our name of the activation at a key; raises `CheckpointError` if it is unsupported."""
     given = stated.get(name, default)
     if not isinstance(given, str) or given not in ACTIVATIONS:

@@ -47,7 +47,7 @@ from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights,
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import note_once
-from paddle_ranker.storage.foreign_config import Stated
+from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
 
 CLASSIFIES, GENERATES = "ForSequenceClassification", "ForCausalLM"
@@ -94,7 +94,7 @@ class ClassifierHead:
     activation: str = ""
 
     @classmethod
-    def of(cls, stated: Stated) -> Optional[ClassifierHead]:
+    def of(cls, stated: ForeignConfig) -> Optional[ClassifierHead]:
         """Read the head from a configuration; None if the model is no classifier of texts."""
         labels, count = stated.get("id2label"), stated.get("num_labels", stated.get("_num_labels", 2))
         problem, old = stated.get("problem_type", ""), stated.get("sbert_ce_default_activation_function", "")
@@ -181,7 +181,7 @@ class ClassifierHead:
         return sign * (weight[:, 1:] - weight[:, :1]), sign * (bias[1:] - bias[:1])
 
 
-def answers_pairs(stated: Stated) -> bool:
+def answers_pairs(stated: ForeignConfig) -> bool:
     """Return whether a model is a language model that is a ranker by its answers "yes" and "no"."""
     architecture = family_of(stated.get("model_type")).architecture
     if architecture is None or not architecture.answers or not architecture_of(stated).endswith(GENERATES):
@@ -227,9 +227,9 @@ def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
                 f"{folder / _CHAT_FILE}: has no {quoted(lacking[0])}: pairs are put into the chat of Qwen3-Reranker "
                 "here, and this model was trained with another; take one of Qwen/Qwen3-Reranker's"
             )
-        stated = Stated.read(folder / place / "config.json", ("module_input_name",))
+        stated = ForeignConfig.read(folder / place / "config.json", ("module_input_name",))
         yes, no = stated.get("true_token_id"), stated.get("false_token_id")
-        stated.say_unknown()
+        stated.log_unknown()
         if type(yes) is int and (no is None or type(no) is int):
             return yes, no
         raise stated.error(f"its answers are {quoted(yes)} and {quoted(no)}, expected ids of tokens; copy it again")
@@ -318,7 +318,7 @@ def stated_head(folder: Path) -> Optional[ClassifierHead]:
     inner = find_encoder(folder)
     if inner is None or not (inner / "config.json").is_file():
         return None
-    return ClassifierHead.of(read_stated(inner / "config.json"))
+    return ClassifierHead.of(read_foreign_config(inner / "config.json"))
 
 
 def states_head(folder: Path) -> bool:
@@ -340,7 +340,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
 
     Raises `CheckpointError` if the architecture is unsupported, or the weights are damaged or hostile.
     """
-    stated = read_stated(folder / "config.json")
+    stated = read_foreign_config(folder / "config.json")
     (config, names), head = _described(stated), ClassifierHead.of(stated)
     file, theirs = read_weights(folder)
     _check_size(config, theirs, folder)
@@ -381,11 +381,11 @@ def read_model(folder: Path) -> HuggingFaceModel:
         note_once(f"note: {stated.path}: the code that came with the model (auto_map) is not run: it is plain here")
     if unknown:
         note_once(f"note: {folder / file}: parameters unknown here and not used: {listed(unknown)}")
-    stated.say_unknown()
+    stated.log_unknown()
     return HuggingFaceModel(config, arrays, left_over, file, head)
 
 
-def architecture_of(stated: Stated) -> str:
+def architecture_of(stated: ForeignConfig) -> str:
     """Return the class that a `config.json` states first, "" without one."""
     names = stated.get("architectures", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -442,12 +442,12 @@ def folder_pair_encoder(folder: Path, max_seq_length: int, query_prompt: str = "
 
 def read_encoder_config(path: Path) -> EncoderConfig:
     """Read the encoder configuration of a transformers `config.json`; raises `CheckpointError` if unusable."""
-    return _described(read_stated(path))[0]
+    return _described(read_foreign_config(path))[0]
 
 
-def read_stated(path: Path) -> Stated:
+def read_foreign_config(path: Path) -> ForeignConfig:
     """Read the settings of a `config.json`; raises as `read_configuration` does."""
-    return Stated(path, read_configuration(path), WITHOUT_EFFECT)
+    return ForeignConfig(path, read_configuration(path), WITHOUT_EFFECT)
 
 
 def read_configuration(path: Path) -> UncheckedObject:
@@ -463,7 +463,7 @@ def read_configuration(path: Path) -> UncheckedObject:
     return values
 
 
-def _described(stated: Stated) -> tuple[EncoderConfig, Names]:
+def _described(stated: ForeignConfig) -> tuple[EncoderConfig, Names]:
     """Return an encoder's configuration and transformers' names of its parameters."""
     model_type = stated.get("model_type")
     architecture = family_of(model_type).architecture

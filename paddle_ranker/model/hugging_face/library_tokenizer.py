@@ -37,7 +37,7 @@ from paddle_ranker.model.hugging_face.tokenizer import (
     write_word_pieces,
 )
 from paddle_ranker.options import note_once
-from paddle_ranker.storage.foreign_config import Stated
+from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_file, read_json
 
 if TYPE_CHECKING:
@@ -105,14 +105,14 @@ class Described:
 
     folder: Path
     name: str
-    settings: Stated
+    settings: ForeignConfig
     special: dict[str, str]
     added: dict[int, UncheckedObject]
 
     @classmethod
     def read(cls, folder: Path) -> Described:
         """Read a folder's files; raises `CheckpointError` if a file is damaged or has unsupported settings."""
-        settings = Stated.read(folder / CONFIG_FILE, _WITHOUT_EFFECT)
+        settings = ForeignConfig.read(folder / CONFIG_FILE, _WITHOUT_EFFECT)
         config = read_settings(folder / "config.json", "copy it again")
         usual = _OF_MODEL.get(str(config.get("model_type")), _BERTS[0])
         if usual not in _BERTS and (folder / VOCABULARY_FILE).is_file() and not (folder / TOKENIZER_FILE).is_file():
@@ -125,11 +125,11 @@ class Described:
             settings.require(key, done, remedy="take a model whose texts are split without a dictionary")
         for key in ("do_basic_tokenize", "do_subword_tokenize"):
             settings.require(key, True, remedy="take a model whose texts are split into words and their pieces")
-        special_map = Stated.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)
+        special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)
         special = dict(ROLES if name != _BERTS[-1] else _MPNET_ROLES)
         for stated in (special_map, settings):
             special.update((role, token_text(stated.get(role), role, folder)) for role in ROLES if role in stated)
-        special_map.say_unknown()
+        special_map.log_unknown()
         return cls(folder, name, settings, special, _added_tokens(folder, settings, special.values()))
 
     @property
@@ -185,7 +185,7 @@ def bring_tokenizer(source: Path, target: Path) -> None:
         _bring_word_pieces(found, *pieces, target)
     for name in _ELSEWHERE:
         found.settings.get(name)
-    found.settings.say_unknown()
+    found.settings.log_unknown()
 
 
 def gives_types(folder: Path) -> bool:
@@ -230,8 +230,8 @@ def library_padding(folder: Path) -> Optional[int]:
 
 def stated_length(folder: Path) -> int:
     """Return the maximum tokens of a text that a transformers folder states; defaults to its positions."""
-    settings = Stated.read(folder / CONFIG_FILE)
-    positions = Stated.read(folder / "config.json").get("max_position_embeddings")
+    settings = ForeignConfig.read(folder / CONFIG_FILE)
+    positions = ForeignConfig.read(folder / "config.json").get("max_position_embeddings")
     for length in (text_settings(folder)[0], settings.get("model_max_length", settings.get("max_len")), positions):
         if isinstance(length, (int, float)) and _SHORTEST <= length < _LONGEST:
             return int(length)
@@ -245,7 +245,7 @@ def text_settings(folder: Path) -> tuple[Optional[int], bool]:
     """
     if not any((place / MODULES_FILE).is_file() for place in (folder, folder.parent)):
         return None, False  # sentence-transformers then ignores the file
-    stated = Stated.read(folder / LENGTH_FILE, ("unpad_inputs", "module_output_name", "tokenizer_name_or_path"))
+    stated = ForeignConfig.read(folder / LENGTH_FILE, ("unpad_inputs", "module_output_name", "tokenizer_name_or_path"))
     remedy = "take a model that reads texts as they are"
     stated.require("do_lower_case", True, False, remedy=remedy)
     stated.require(
@@ -262,13 +262,13 @@ def text_settings(folder: Path) -> tuple[Optional[int], bool]:
         if name != "text" and (name, stated.get("transformer_task")) != ("message", "text-generation"):
             raise stated.error(f"modality_config has {quoted(name)}, only 'text' is done here; {remedy}")
     length, lowers = stated.get("max_seq_length"), bool(stated.get("do_lower_case"))
-    stated.say_unknown()
+    stated.log_unknown()
     return length, lowers
 
 
 def model_type_of(folder: Path) -> str:
     """Return the model type that a folder of sentence-transformers states; defaults to `TOWER`."""
-    return str(Stated.read(folder / MODEL_FILE).get("model_type", TOWER))
+    return str(ForeignConfig.read(folder / MODEL_FILE).get("model_type", TOWER))
 
 
 def is_reranker(folder: Path) -> bool:
@@ -392,11 +392,11 @@ def _bring_library(found: Described, target: Path) -> None:
 
 def _side(found: Described) -> str:
     """Return the side at which long texts are truncated, "left" or "right"."""
-    truncation = Stated(found.folder / TOKENIZER_FILE, found.described, _JSON_KEYS).inner("truncation")
+    truncation = ForeignConfig(found.folder / TOKENIZER_FILE, found.described, _JSON_KEYS).inner("truncation")
     return str(found.settings.get("truncation_side") or truncation.get("direction", "right")).lower()
 
 
-def _added_tokens(folder: Path, settings: Stated, special: Iterable[str]) -> dict[int, UncheckedObject]:
+def _added_tokens(folder: Path, settings: ForeignConfig, special: Iterable[str]) -> dict[int, UncheckedObject]:
     """Return the tokens added to a vocabulary, by id, in the format of `tokenizer.json`.
 
     Raises `CheckpointError` if their entries are damaged.

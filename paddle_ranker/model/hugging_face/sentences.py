@@ -25,7 +25,7 @@ from paddle_ranker.model.hugging_face.folder import (
     answers_pairs,
     find_encoder,
     read_encoder_config,
-    read_stated,
+    read_foreign_config,
 )
 from paddle_ranker.model.hugging_face.library_tokenizer import (
     LENGTH_FILE,
@@ -40,7 +40,7 @@ from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
 from paddle_ranker.options import note_once
-from paddle_ranker.storage.foreign_config import Stated
+from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked, read_json
 
 SENTENCES_FILES = (MODULES_FILE, LENGTH_FILE, MODEL_FILE)
@@ -164,8 +164,8 @@ def read_sentences(folder: Path) -> Sentences:
     if (query or text) and not includes_prompt:
         raise CheckpointError(f"{modules[1][1]}: leaves prompts out of the pooling (include_prompt), not done here")
     if kinds[-1] == "Normalize":
-        _require_of_vectors(Stated.read(modules[-1][1] / "config.json"))
-    settings.say_unknown()
+        _require_of_vectors(ForeignConfig.read(modules[-1][1] / "config.json"))
+    settings.log_unknown()
     info = TowerInfo(
         max_seq_length=stated_length(encoder),
         size=size,
@@ -197,13 +197,13 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
         "activation_fn", f"{_TORCH}activation.Sigmoid", f"{_TORCH}linear.Identity",
         remedy="a probability is the sigmoid of the score here: take a model of such scores",
     )  # fmt: skip
-    settings.say_unknown()
+    settings.log_unknown()
     modules = list_modules(folder)
     kinds = [kind for kind, _ in modules]
     encoder = _encoder(folder)
     query = "" if default is None else prompts[default]
     info = RankerInfo("cross_encoder", stated_length(encoder), match_embeddings=False, query_prompt=query)
-    answers = kinds == ["Transformer", LOGIT_SCORE] and answers_pairs(read_stated(encoder / "config.json"))
+    answers = kinds == ["Transformer", LOGIT_SCORE] and answers_pairs(read_foreign_config(encoder / "config.json"))
     if kinds == ["Transformer"] or answers:
         return CrossEncoderSettings(info, {}, has_head=False)
     inner = [(kind, path) for kind, path in modules[2:] if kind != "Dropout"]
@@ -232,14 +232,14 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
             weights = layer.arrays()
             steps.append((layer.activation, layer.outputs))
         elif kind == "LayerNorm":
-            stated = Stated.read(path / "config.json")
+            stated = ForeignConfig.read(path / "config.json")
             found = read_weights(path)[1]
             weights = found["norm.weight"], found["norm.bias"]
             stated.require("dimension", weights[0].size, remedy="copy the folder again")
             steps.append(("norm", weights[0].size))
-            stated.say_unknown()
+            stated.log_unknown()
         else:
-            _require_of_vectors(Stated.read(path / "config.json"))
+            _require_of_vectors(ForeignConfig.read(path / "config.json"))
             steps.append(("normalize", 0))
             continue
         arrays[f"steps.{number}.weight"], arrays[f"steps.{number}.bias"] = weights
@@ -257,11 +257,11 @@ def stated_ranker(folder: Path) -> RankerInfo:
     return dataclasses.replace(info, max_seq_length=length)
 
 
-def _require_of_vectors(stated: Stated) -> None:
+def _require_of_vectors(stated: ForeignConfig) -> None:
     """Raise `CheckpointError` unless a step reads and writes vectors."""
     for name in ("module_input_name", "module_output_name"):
         stated.require(name, "sentence_embedding", remedy="take a model whose steps make vectors of texts")
-    stated.say_unknown()
+    stated.log_unknown()
 
 
 def _encoder(folder: Path) -> Path:
@@ -271,9 +271,9 @@ def _encoder(folder: Path) -> Path:
     return encoder
 
 
-def _settings(folder: Path, wanted: str) -> Stated:
+def _settings(folder: Path, wanted: str) -> ForeignConfig:
     """Read the settings of a folder; raises `CheckpointError` unless its model type is `wanted`."""
-    settings = Stated.read(folder / MODEL_FILE, ("__version__", "requirements", "keep_in_fp32_modules"))
+    settings = ForeignConfig.read(folder / MODEL_FILE, ("__version__", "requirements", "keep_in_fp32_modules"))
     found = settings.get("model_type", TOWER)
     if found != wanted:
         use = "predict, evaluate, rank and serve --model take it" if found == RERANKER else f"{TOWER} is done here"
@@ -348,12 +348,12 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
     found = []
     try:
         for number, step in enumerate(read_json(path)):
-            stated = Stated(path, step, ("idx", "name"), f"{number}.")
+            stated = ForeignConfig(path, step, ("idx", "name"), f"{number}.")
             inside, kind = stated.get("path", ""), str(stated.get("type")).rpartition(".")[2]
             if not isinstance(inside, str) or (inside and Path(inside).name != inside):
                 raise ValueError(f"the path {quoted(inside)} is not of a folder beside it")
             stated.require("kwargs", [], remedy="take a model whose steps need nothing of the caller")
-            stated.say_unknown()
+            stated.log_unknown()
             found.append((kind, folder / inside))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error}); copy it again") from error
@@ -362,19 +362,19 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
 
 def _pooling(folder: Path) -> tuple[str, bool]:
     """Read the pooling, and whether it includes the prompt's states."""
-    stated = Stated.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
+    stated = ForeignConfig.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
     old = [mode for key, mode in _OLD_POOLING.items() if stated.get(key)]
     modes: Unchecked = stated.get("pooling_mode", old or "mean")
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in [*_POOLING]:
         raise stated.error(f"pools by {quoted(modes)}; one of {', '.join(_POOLING)} is done here")
     stated.require("include_prompt", True, False, remedy="set it to true or false")
-    stated.say_unknown()
+    stated.log_unknown()
     return _POOLING[modes[0]], stated.get("include_prompt", True)
 
 
 def _dense(folder: Path) -> Dense:
-    stated = Stated.read(folder / "config.json", ("bias",))
+    stated = ForeignConfig.read(folder / "config.json", ("bias",))
     path = str(stated.get("activation_function", f"{_TORCH}activation.Tanh"))
     # The library also replaces a function that is not torch's by tanh.
     activation = _ACTIVATIONS.get(path.rpartition(".")[2]) if path.startswith("torch.") else "tanh"
@@ -388,11 +388,11 @@ def _dense(folder: Path) -> Dense:
     ):
         if is_so:
             raise stated.error(f"a dense layer with {problem}, which is not done here")
-    stated.say_unknown()
+    stated.log_unknown()
     return Dense(folder, sizes[0], sizes[1], str(activation), str(makes))
 
 
-def _prompts(settings: Stated) -> tuple[str, str]:
+def _prompts(settings: ForeignConfig) -> tuple[str, str]:
     """Return the prompts of `encode_query` and `encode_document`; log prompts that neither uses."""
     prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
     unused = [name for name, prompt in prompts.items() if prompt and name not in ("query", "document")]
@@ -404,7 +404,7 @@ def _prompts(settings: Stated) -> tuple[str, str]:
     return prompts.get("query", ""), prompts.get("document", "")
 
 
-def _prompts_in(settings: Stated) -> dict[str, str]:
+def _prompts_in(settings: ForeignConfig) -> dict[str, str]:
     prompts = settings.get("prompts", {})
     if not isinstance(prompts, dict) or not all(isinstance(text, (str, type(None))) for text in prompts.values()):
         raise settings.error(f"prompts is {quoted(prompts)}, expected texts by their names; copy it again")

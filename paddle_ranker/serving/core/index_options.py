@@ -48,9 +48,12 @@ class IndexSlotOptions(Limits, MilvusOptions):
     degrade: bool = option(
         True, help="answer in the order before ranking, and say so, where ranking would be late; false: refuse"
     )
-    hits: int = option(100, help="documents of an answer", minimum=1, shared=True)
+    hits: int = option(100, help="greatest top_k of a request: documents of an answer", minimum=1, shared=True)
     depth: int = option(
-        1000, help="documents that each searcher may be asked for, before fusion", minimum=1, shared=True
+        1000,
+        help="greatest depth of a request: documents that each searcher finds before fusion",
+        minimum=1,
+        shared=True,
     )
     queue_searches: int = option(256, help="searches that each worker has under way", minimum=1, shared=True)
     documents: int = option(1000, help="documents of a request that adds or removes some", minimum=1, shared=True)

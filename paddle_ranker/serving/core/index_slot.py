@@ -136,7 +136,7 @@ class IndexSlot(Slot[ServedIndex]):
             elif name != VECTORS:  # whose tower has a slot
                 now.begin_search(LookupRequest(name, now.tower(name).query_vectors([_PROBE]), 1))()
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
-        now.read_words(ParsedQuery(_UNKNOWN), synonyms=synonyms)
+        now.rewrite_query(ParsedQuery(_UNKNOWN), synonyms=synonyms)
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:

@@ -111,7 +111,7 @@ class RankerSlot(Slot[ServedRanker]):
         return self.ready().model.row_encoder.members
 
     @property
-    def reader(self) -> Optional[PairEncoder]:
+    def pair_encoder(self) -> Optional[PairEncoder]:
         """The encoder that limits how much of a pair is read; None where windows read all of it. Raises `Fault`."""
         served = self.ready()
         return shortest(served.model.row_encoder) if served.scorer.windows is None else None

@@ -311,8 +311,8 @@ class _QueuedModels:
         self.rank_until = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
 
     @property
-    def reader(self) -> Optional[PairEncoder]:
-        return None if self._pipeline.ranker is None else self._pipeline.ranker.reader
+    def pair_encoder(self) -> Optional[PairEncoder]:
+        return None if self._pipeline.ranker is None else self._pipeline.ranker.pair_encoder
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         if field == VECTORS:

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.schema import CONTENTS, Schema
+from paddle_ranker.retrieval.schema import FIELD_TYPES, Schema
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.serving.core.faults import NO_DOCUMENT, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
@@ -44,7 +44,7 @@ def contents_of(document: Document, schema: Schema, names: Optional[Container[st
         value = document.fields.get(field.name) if names is None or field.name in names else None
         if value is not None:
             found[field.name] = [
-                Content(url=_PATH + name, media_type=CONTENTS[field.type].media_types[name.partition(".")[2]])
+                Content(url=_PATH + name, media_type=FIELD_TYPES[field.type].media_types[name.partition(".")[2]])
                 for name in (value if isinstance(value, list) else [value])
             ]
     return found
@@ -96,6 +96,8 @@ def _no_content(name: str) -> Fault:
 
 def _file_of(now: LocalSnapshot, name: str) -> Optional[tuple[Path, str]]:
     """Return the path and the media type of a file, or None if no document has one of this name."""
-    types = {suffix: kind for one in now.info.schema.files for suffix, kind in CONTENTS[one.type].media_types.items()}
+    types = {
+        suffix: kind for one in now.info.schema.files for suffix, kind in FIELD_TYPES[one.type].media_types.items()
+    }
     kind, path = types.get(name.partition(".")[2]), now.files.find(name)
     return None if kind is None or path is None or not now.has_file(name) else (path, kind)

@@ -24,7 +24,7 @@ from paddle_ranker.serving.core.threads import run_in_thread
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.exchange import SHARE, deadline_of, read_body
-from paddle_ranker.serving.http.lengths import Cuts
+from paddle_ranker.serving.http.lengths import TruncationRequest
 from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import ClientRequest, Side, Texts, Usage
 
@@ -132,7 +132,7 @@ class Embedder:
         found = await self._vectors(
             request,
             asked.input,
-            Cuts("input", refuses, {"truncation_side": asked.truncation_side}, most),
+            TruncationRequest("input", refuses, {"truncation_side": asked.truncation_side}, most),
             is_query=asked.is_query,
             dimensions=asked.said("dimensions", "output_dimension"),
             normalize=self._normalize(asked, "normalize", "normalized", "use_activation"),
@@ -155,7 +155,7 @@ class Embedder:
         found = await self._vectors(
             request,
             asked.inputs,
-            Cuts("inputs", refuses, {"truncation_direction": asked.truncation_direction}),
+            TruncationRequest("inputs", refuses, {"truncation_direction": asked.truncation_direction}),
             is_query=_IS_QUERY[asked.prompt_name or "document"],
             dimensions=asked.dimensions,
             normalize=self._normalize(asked, "normalize"),
@@ -178,7 +178,7 @@ class Embedder:
         self,
         request: Request,
         given: Union[str, list[str]],
-        cuts: Cuts,
+        cuts: TruncationRequest,
         *,
         is_query: bool,
         dimensions: Optional[int],

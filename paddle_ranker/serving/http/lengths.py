@@ -16,7 +16,7 @@ from paddle_ranker.serving.core.jobs import Check
 
 
 @dataclass(frozen=True)
-class Cuts:
+class TruncationRequest:
     """A request's wishes for long texts.
 
     field: name of the texts

@@ -24,7 +24,7 @@ from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
-from paddle_ranker.serving.http.lengths import Cuts
+from paddle_ranker.serving.http.lengths import TruncationRequest
 from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import (
     LABEL,
@@ -87,7 +87,7 @@ class Reranker:
     async def _rank_documents(self, request: Request, asked: RerankRequest, deadline: Optional[float]) -> Response:
         titles = [document if isinstance(document, str) else document.text for document in asked.documents]
         wants_logits, top = asked.wants_logits, asked.said("top_n", "top_k")
-        cuts = Cuts(
+        cuts = TruncationRequest(
             "documents",
             asked.said("truncate", "truncation") is False and not self._service.limits.auto_truncate,
             {name: getattr(asked, name) for name in ("truncation_direction", "truncation_side")},
@@ -136,7 +136,7 @@ class Reranker:
         given: list[Any] = [getattr(asked, name) for name in names]
         queries, texts = [[one] if isinstance(one, str) else one for one in given]
         wants_logits, sides = asked.wants_logits, {"truncation_side": asked.truncation_side}
-        cuts = Cuts(names[1], False, sides, {"truncate_prompt_tokens": asked.truncate_prompt_tokens})
+        cuts = TruncationRequest(names[1], False, sides, {"truncate_prompt_tokens": asked.truncate_prompt_tokens})
         scores = await self._scores(request, queries, texts, names, cuts, deadline_of(request))
         shown = (scores.logits if wants_logits else scores.probabilities).tolist()
         content = {
@@ -165,9 +165,9 @@ class Reranker:
         found = [[{"score": score, "label": LABEL}] for score in shown]
         return answer(request, to_json(found[0] if is_one else found), "application/json")
 
-    def _tei_cuts(self, asked: TeiRequest, field: str) -> Cuts:
+    def _tei_cuts(self, asked: TeiRequest, field: str) -> TruncationRequest:
         refuses = not (asked.truncate or self._service.limits.auto_truncate)
-        return Cuts(field, refuses, {"truncation_direction": asked.truncation_direction})
+        return TruncationRequest(field, refuses, {"truncation_direction": asked.truncation_direction})
 
     async def _scores(
         self,
@@ -175,7 +175,7 @@ class Reranker:
         queries: list[str],
         titles: list[str],
         fields: tuple[str, str],
-        cuts: Cuts,
+        cuts: TruncationRequest,
         deadline: Optional[float],
     ) -> Scores:
         """Score the titles for the only query, or each for its own; `fields` are the names of both."""

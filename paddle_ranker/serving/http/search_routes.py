@@ -30,7 +30,7 @@ from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
 from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.query_parsing import parse_query
-from paddle_ranker.retrieval.schema import CONTENTS
+from paddle_ranker.retrieval.schema import FIELD_TYPES
 from paddle_ranker.retrieval.search import (
     MOST_PACKED,
     Listing,
@@ -318,9 +318,9 @@ class SearchRoutes:
             return Like(value)
         try:
             data = bytes_of(value)
-            CONTENTS[kind].suffix_of(data)
+            FIELD_TYPES[kind].suffix_of(data)
         except ValueError as error:
-            raise Fault(UNPROCESSABLE, f"expected {CONTENTS[kind].what} ({error})", field=f"like.{kind}") from error
+            raise Fault(UNPROCESSABLE, f"expected {FIELD_TYPES[kind].what} ({error})", field=f"like.{kind}") from error
         return Like(kind=kind, data=data)
 
     def _after(self, asked: SearchRequest) -> Union[Position, SortedPosition, None]:
@@ -433,7 +433,7 @@ def _read_as(asked: SearchRequest, found: Search) -> dict[str, Any]:
     read = {"phrases": phrases, "unfound": found.unfound, "excluded": found.query.excluded}
     content.update({name: own for name, own in read.items() if own})
     is_plain = not (asked.literal or asked.prefix or found.query.phrases or found.query.excluded)
-    if is_plain and not asked.offset and not asked.cursor and (better := found.collection.better_spelled(words)):
+    if is_plain and not asked.offset and not asked.cursor and (better := found.collection.did_you_mean(words)):
         content["did_you_mean"] = better
     return content
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, options_from
 from paddle_ranker.options.input_files import ShownFile
-from paddle_ranker.retrieval.content_files import with_paths
+from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSettings, Where, open_query_towers
@@ -275,7 +275,9 @@ class Index:
             documents = documents_for(collection, corpus, DocumentOptions())
             vectors_of = open_towers(collection, self._options, self._batch_size)
             contents = Path(os.path.dirname(corpus))  # a `Path` of `corpus` would be what messages call it
-            added = collection.writer.add_rows(with_paths(documents, schema, contents), vectors_of, sync=sync)
+            with collection.snapshot().files.staged() as files:
+                kept = kept_rows(documents, schema, files, contents, documents.refuse)
+                added = collection.writer.add_rows(kept, vectors_of, sync=sync, files=files)
             collection.writer.merge()
             return added
 

@@ -53,7 +53,7 @@ from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval import shard_builds
 from paddle_ranker.retrieval.candidate_indexes import Hits
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.content_files import with_paths
+from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.exact_search import TYPES
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
 from paddle_ranker.retrieval.filters import Filter
@@ -471,6 +471,10 @@ def _build_shards(options: BuildOptions, count: int) -> None:
         else:
             with shard_builds.new_cut(folder) as target:
                 info, total = _new_info(options, target)
+                if info.schema.files and options.skip_bad_rows:
+                    raise UsageError(
+                        "--shards and --skip_bad_rows: files are read shard by shard; leave one of both out"
+                    )
                 rows = DocumentFile(options.documents_file, options, joins_title=not info.schema.fields)
                 with Progress(desc="cut", unit="document", total=total) as progress:
                     counted = _counted(rows, progress)
@@ -628,8 +632,9 @@ def _add(
             texts = None if collection.info.schema.passage_tokens else total
             made = bars.enter_context(Progress(desc="vectors", unit="text", total=texts))
             encode = partial(_encoded, vectors_of, made)
-        counted = with_paths(_counted(rows, progress), collection.info.schema, _contents(options))
-        added = collection.writer.add_rows(counted, encode, sync=bool(sync))
+        files, counted = bars.enter_context(collection.snapshot().files.staged()), _counted(rows, progress)
+        kept = kept_rows(counted, collection.info.schema, files, _contents(options), rows.refuse)
+        added = collection.writer.add_rows(kept, encode, sync=bool(sync), files=files)
     collection.writer.merge(None)
     print(f"{options.corpus}: {rows.report()}; {_counts(added)}")
     if sync is not None and added.absent:

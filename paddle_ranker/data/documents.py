@@ -113,6 +113,12 @@ class DocumentFile:
         """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
+    def refuse(self, reason: str) -> None:
+        """Count the last document as a bad row; raises `DataError`, naming the row, if bad rows may not be skipped."""
+        number, _, path = str(self.line).partition(" of ")
+        self._skips.add(path or str(self.path), int(number), reason)
+        self.kept -= 1
+
     def __iter__(self) -> Iterator[DocumentRow]:
         paths = paths_of(self.path)
         self.kept, self._skips = 0, Skips(self._rules.skip_bad_rows, name_files=len(paths) > 1)

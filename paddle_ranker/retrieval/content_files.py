@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document, Like, LikeError
 from paddle_ranker.retrieval.schema import FIELD_TYPES, Field, Schema, is_file_name
+from paddle_ranker.retrieval.segments import storable
 from paddle_ranker.storage.atomic import link_or_copy, locked, sync
 from paddle_ranker.storage.untrusted import inside, read_file
 
@@ -235,15 +236,39 @@ def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
     raise LikeError(f"like: {shown}: {' or '.join(problems) or 'no field of the index has files; give an id'}")
 
 
-def with_paths(rows: Iterable[DocumentRow], schema: Schema, folder: Path) -> Iterator[DocumentRow]:
-    """Yield rows of a file with the paths, from a folder on, that are the values of files' fields."""
+def kept_rows(
+    rows: Iterable[DocumentRow], schema: Schema, files: StagedFiles, folder: Path, refuse: Callable[[str], None]
+) -> Iterator[DocumentRow]:
+    """Yield rows of a file with the names of their files, which are staged.
+
+    folder: where the paths are that the rows have as values; those of files outside it are refused
+    refuse: is called with the reason for each row whose values do not fit the schema; the row is left out if it returns
+    """
+    root = folder.resolve()
 
     def path_of(value: object) -> object:
         if isinstance(value, list):
             return [*map(path_of, value)]
-        is_path = isinstance(value, str) and not value.startswith("data:") and not is_file_name(value)
-        return folder / str(value) if is_path else value
+        if not isinstance(value, str) or value.startswith("data:") or is_file_name(value):
+            return value
+        path = folder / value
+        if root not in path.resolve().parents:
+            raise DataError(f"is {quoted(value)}, which lies outside {folder}; copy the file there")
+        return path
 
     for row in rows:
-        paths = {one.name: path_of(row.fields[one.name]) for one in schema.files if row.fields.get(one.name)}
-        yield replace(row, fields={**row.fields, **paths}) if paths else row
+        try:
+            row = storable(row)
+            named = [field.name for field in schema.files if row.fields.get(field.name)]
+            paths = dict[str, object]()
+            for name in named:
+                try:
+                    paths[name] = path_of(row.fields[name])
+                except (DataError, OSError, ValueError) as error:
+                    raise DataError(f"document {quoted(row.id or row.text)}: {name} {error}") from error
+            kept = files.keep(replace(row, fields={**row.fields, **paths}) if paths else row, schema)
+            schema.check(kept)
+        except DataError as error:
+            refuse(str(error).removesuffix("; correct it"))
+            continue
+        yield kept

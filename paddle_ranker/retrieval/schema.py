@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.documents import TITLES
 from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
 from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
@@ -344,12 +345,12 @@ class Schema:
         """Return the text of the title field, or None."""
         return None if self.title is None else (_text_of(document, self.title) or None)
 
-    def check(self, document: Document) -> None:
+    def check(self, document: Union[Document, DocumentRow]) -> None:
         """Raise `DataError` for a document with a value that does not fit its field."""
         for one in self.fields:
             problem = one.problem(document.fields.get(one.name)) if one.name != TEXT else ""
             if problem:
-                raise DataError(f"document {quoted(document.id)}: {problem}; correct it")
+                raise DataError(f"document {quoted(document.id or document.text)}: {problem}; correct it")
 
 
 def _texts_of(document: Document, name: str) -> list[str]:

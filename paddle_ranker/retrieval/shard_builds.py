@@ -22,11 +22,11 @@ import numpy as np
 
 from paddle_ranker.array_types import Booleans, Vectors
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.content_files import with_paths
+from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.index_folder import take_lock
 from paddle_ranker.retrieval.ingestion import Naming, chunks_of
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
@@ -112,8 +112,9 @@ class ShardWork:
 
             part = inside(inside(self.folder, UNFINISHED), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
-            rows = with_paths(rows, collection.info.schema, self.contents)
-            collection.writer.add_rows(rows, encoded if vectors_of is not None else None)
+            with collection.snapshot().files.staged() as files:
+                kept = kept_rows(rows, collection.info.schema, files, self.contents, _refuse)
+                collection.writer.add_rows(kept, encoded if vectors_of is not None else None, files=files)
             collection.writer.merge(None)
 
     def build_counted(self, number: int) -> None:
@@ -132,6 +133,10 @@ class ShardWork:
         self.build(number, progress)
         told = 0.0
         progress(0)
+
+
+def _refuse(reason: str) -> None:
+    raise DataError(f"{reason}; correct it")
 
 
 def count_done(folder: Path) -> int:

@@ -148,7 +148,12 @@ class CollectionWriter:
         return Addition(self._index.folders, self._new_segment, now.generation, *given)
 
     def add_rows(
-        self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None, *, sync: bool = False
+        self,
+        rows: Iterable[DocumentRow],
+        vectors_of: Optional[VectorsOf] = None,
+        *,
+        sync: bool = False,
+        files: Optional[StagedFiles] = None,
     ) -> Added:
         """Add the rows of a file as `add` does; `sync`: and remove the documents that are not among them.
 
@@ -156,7 +161,7 @@ class CollectionWriter:
         has some; if there is none, it gets the next free number as its id.
         """
         refuse_text(rows, "rows", DocumentRow)
-        return self._add(rows, vectors_of, True, sync)
+        return self._add(rows, vectors_of, True, sync, files=files)
 
     def _add(
         self,

@@ -142,6 +142,28 @@ def tower_of(folder: Path) -> SoundTower:
     return SoundTower.open(folder.parent / "tower", LoadOptions(), 1)
 
 
+def test_one_bad_file_loses_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "outside.wav").write_bytes(tone(500.0))
+    (tmp_path / "corpus" / "good.wav").write_bytes(tone(700.0))
+    (tmp_path / "corpus" / "cut.wav").write_bytes(tone(700.0)[:20])
+    (tmp_path / "corpus" / "link.wav").symlink_to(tmp_path / "outside.wav")
+    values = ["good.wav", "cut.wav", "../outside.wav", str(tmp_path / "outside.wav"), "link.wav", "none.wav", 5, "."]
+    rows = [{"id": f"d{n}", "text": f"text {n}", "sound": value} for n, value in enumerate(values)]
+    corpus = tmp_path / "corpus" / "rows.jsonl"
+    corpus.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    for number in range(1, len(rows)):
+        alone = tmp_path / "corpus" / "alone.jsonl"
+        alone.write_text(f"{json.dumps(rows[0])}\n{json.dumps(rows[number])}\n", encoding="utf-8")
+        assert index(["add", str(folder), "--corpus", str(alone)]) == 1
+        said = capsys.readouterr().err
+        assert f"line 2: document 'd{number}': sound is" in said and "--skip_bad_rows" in said, said
+    assert index(["add", str(folder), "--corpus", str(corpus), "--skip_bad_rows"]) == 0
+    said = capsys.readouterr().out
+    assert "kept 1; skipped 7 (line 2: document 'd1': sound" in said and "1 new" in said, said
+    assert held(folder) == {name_of(tone(frequency)) for frequency in (*TONES.values(), 700.0)}
+
+
 def test_documents_are_found_by_an_example(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example = folder.parent / "example.wav"
     example.write_bytes(tone(2800.0))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Optional, TypeVar
 
@@ -25,7 +26,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # the name of the searcher by words
 VECTORS = "vectors"  # the name of the vector field of whole documents
-FORMAT = 9
+FORMAT = 10
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -116,6 +117,17 @@ class SegmentInfo:
 
 
 @dataclass(frozen=True)
+class Floors:
+    """Scores that the best documents reach for unrelated queries, by searcher; see `retrieval.floors`.
+
+    documents: how many the index had when they were measured
+    """
+
+    documents: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class IndexInfo:
     """What index.json says.
 
@@ -129,6 +141,7 @@ class IndexInfo:
     next_id: the next document without an id gets this number as its id
     schema: the declared fields, and how towers and rankers read a document
     columns: of the files that documents come from: those that are `id`, `title` and `text`, by these names
+    floors: of the searchers; None: too few documents to measure them
     """
 
     words: Optional[WordsInfo]
@@ -142,6 +155,7 @@ class IndexInfo:
     more_vectors: tuple[VectorField, ...] = ()
     states: Optional[RankerStates] = None
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    floors: Optional[Floors] = None
     format: int = FORMAT
 
     @cached_property
@@ -167,7 +181,8 @@ class IndexInfo:
 
     def same_kind(self, other: IndexInfo) -> bool:
         """Return whether documents of both have the same words and vectors, by the same tower."""
-        own = {"segments": (), "generation": 0, "next_id": 1, "columns": {}}  # these differ among equal kinds
+        # These differ among equal kinds.
+        own = {"segments": (), "generation": 0, "next_id": 1, "columns": {}, "floors": None}
         return dataclasses.replace(other, **own) == dataclasses.replace(self, **own)  # type: ignore[arg-type]
 
     def files(self) -> set[str]:
@@ -232,6 +247,7 @@ def info_of(found: Unchecked) -> IndexInfo:
         _optional(values["tower"], TowerCopy),
     )
     values["states"] = _optional(values["states"], RankerStates)
+    values["floors"] = _optional(values["floors"], Floors)
     values["more_vectors"] = tuple(
         VectorField(one["name"], VectorsInfo(**_object(one["info"], VectorsInfo)), _optional(one["tower"], TowerCopy))
         for one in (_object(each, VectorField) for each in _list(values, "more_vectors", MOST_FIELDS))
@@ -310,6 +326,10 @@ def info_of(found: Unchecked) -> IndexInfo:
             (states, _is_plain(states.folder) and isinstance(states.ranker, str) and states.dtype in STATES_TYPES),
             (states, all(_is_count(one) and one > 0 for one in (states.layers, states.width))),
         ]
+    if (floors := info.floors) is not None:
+        rules += [(floors, _is_count(floors.documents) and isinstance(floors.scores, dict))]
+        rules += [(floors, {*floors.scores} <= {*info.searchers})]
+        rules += [(floors, all(type(one) is float and isfinite(one) for one in floors.scores.values()))]
     rules += [(count, count == info.count)]  # last: the segments' numbers are checked by now
     for value, is_right in rules:
         if not is_right:

@@ -133,6 +133,10 @@ class RemoteSnapshot:
         (counted,), words = self._counted([query]), self._all.words
         return {} if words is None else words.weights_of(counted)
 
+    def query_weight(self, query: str) -> float:
+        (counted,), words = self._counted([query]), self._all.words
+        return 0.0 if words is None else words.total_weight(counted)
+
     def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
         found, left = list[str](), list(query.phrases)
         while left:

@@ -238,6 +238,11 @@ class LocalSnapshot:
         words = self.generation.words
         return {} if words is None else words.weights_of(query)
 
+    def query_weight(self, query: str) -> float:
+        """Return how much all words of a query count, also those that no document has; 0 without words."""
+        words = self.generation.words
+        return 0.0 if words is None else words.total_weight(query)
+
     def values(self, field: str, ids: Sequence[str], type: str = "") -> list[tuple[Value, ...]]:
         """Return a field's values of the documents with these ids: those of a list, or one; nothing for none.
 

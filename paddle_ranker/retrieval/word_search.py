@@ -386,6 +386,15 @@ class WordSearcher:
         """Return how much each token of a query counts, of those that documents have, by token."""
         return {term.token: term.weight for term in self._terms(query)}
 
+    def total_weight(self, query: Asked) -> float:
+        """Return how much all tokens of a query count, also those that no document has."""
+        counted = self.words_in(query)[0]
+        if isinstance(query, CountedQuery):
+            counts = [query.counts[word] for word in counted]
+        else:
+            counts = self.counts_of([*counted])
+        return float(np.dot([*counted.values()], idf(counts, self.totals.documents))) if counted else 0.0
+
     def given_of(self, query: Asked) -> dict[str, str]:
         """Map each token of a correction or a synonym to the part of the query that it stands for."""
         return {term.token: term.given for term in self._terms(query) if term.given}

@@ -1,0 +1,106 @@
+"""Floors of searchers: the scores that queries without an answer reach, by which a search says that nothing is close.
+
+Made-up queries consist of pieces of unrelated documents of the index. A searcher's floor is the score that its best
+document has for 19 of 20 of them. What is not above the floor of any searcher is as far as chance would have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Optional, Protocol, Union
+
+import numpy as np
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.errors import refuse_text
+from paddle_ranker.lexical.analyser import pieces
+from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold
+from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.manifest import WORDS, Floors, IndexInfo
+from paddle_ranker.retrieval.words import Asked
+
+FEWEST = 100  # documents, below which chance cannot be told from an answer
+_QUERIES, _QUANTILE, _SEED = 200, 0.95, 1000
+_PIECES = 3, 7  # least and most pieces of a query, of as many documents
+_UNSPACED_PIECE = 2  # characters of a piece in a script without spaces
+_GROWTH = 2  # times as many documents need other floors
+
+
+class _Measured(Protocol):
+    """An index whose floors are measured; see `LocalSnapshot`."""
+
+    @property
+    def info(self) -> IndexInfo: ...
+
+    def search(self, by: str, queries: Union[Sequence[Asked], Vectors], top_k: int) -> list[Hits]: ...
+
+    def query_weight(self, query: str) -> float: ...
+
+    def sample(self, count: int, seed: int) -> list[tuple[Document, Vectors]]: ...
+
+
+def need_measuring(info: IndexInfo) -> bool:
+    """Return whether an index has no floors, or has many more documents or other searchers than were measured."""
+    return info.count >= FEWEST and (info.floors is None or info.count >= _GROWTH * info.floors.documents)
+
+
+def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], Vectors]) -> Floors:
+    """Search for made-up queries; return the floors of words and of vector fields with a tower.
+
+    vectors_of: returns the vectors of queries by a field's tower
+    """
+    schema = index.info.schema
+    texts = [schema.passage(one) for one, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
+    queries, floors = unrelated_queries(texts, _QUERIES, _SEED), dict[str, float]()
+    asked: dict[str, Union[Sequence[Asked], Vectors]] = {} if index.info.words is None else {WORDS: queries}
+    fields = index.info.vector_fields.items()
+    asked.update({name: vectors_of(name, queries) for name, one in fields if one.tower is not None})
+    for name, own in asked.items():
+        best = [max(hits.scores, default=0.0) for hits in index.search(name, own, 1)]
+        if name == WORDS:
+            best = [share_of(score, index.query_weight(query)) for score, query in zip(best, queries)]
+        floors[name] = float(np.quantile(best, _QUANTILE))
+    return Floors(index.info.count, floors)
+
+
+def unrelated_queries(texts: Sequence[str], count: int, seed: int) -> list[str]:
+    """Return made-up queries of pieces of different texts: words, or some characters of scripts without spaces."""
+    refuse_text(texts, "texts")
+    drawn, made = np.random.default_rng(seed), list[str]()
+    for _ in range(count):
+        number = int(drawn.integers(*_PIECES, endpoint=True))
+        chosen = drawn.choice(len(texts), min(number, len(texts)), replace=False)
+        made.append(" ".join(filter(None, (_piece(texts[place], drawn) for place in chosen.tolist()))))
+    return made
+
+
+def _piece(text: str, drawn: np.random.Generator) -> str:
+    runs = [(run, shape) for _, run, shape in pieces(fold(text))]
+    if not runs:
+        return ""
+    sizes = np.array([len(run) for run, _ in runs])
+    run, shape = runs[int(drawn.choice(len(runs), p=sizes / sizes.sum()))]
+    if shape[0] not in (UNIT, UNSPACED):
+        return run
+    start = int(drawn.integers(max(1, len(run) - _UNSPACED_PIECE + 1)))
+    return run[start : start + _UNSPACED_PIECE]
+
+
+def together(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
+    """Return the floors of shards as one index: the highest of each searcher; None if a shard has none."""
+    measured = [one for one in several if one is not None]
+    if not measured or len(measured) < len(several):
+        return None
+    names = [name for name in measured[0].scores if all(name in one.scores for one in measured)]
+    scores = {name: max(one.scores[name] for one in measured) for name in names}
+    return Floors(sum(one.documents for one in measured), scores)
+
+
+def share_of(score: float, weight: float) -> float:
+    """Return a score by words as a share of the weight of all words of the query."""
+    return score / weight if weight else 0.0
+
+
+def is_nothing_close(best: Mapping[str, float], floors: Floors) -> bool:
+    """Return whether no searcher's best document is above its floor; a searcher without one may be close."""
+    return all(name in floors.scores and score <= floors.scores[name] for name, score in best.items())

@@ -47,13 +47,15 @@ class ResultList(list[Result]):
     """Results of a query, best first; `pandas.DataFrame(hits)` is a table of them.
 
     Attributes: `query`; `total`, how many documents match by words, None without words; `facets`, by field how often
-    each value occurs; `corrected`, words that were searched in place of those that no document has.
+    each value occurs; `corrected`, words that were searched in place of those that no document has; `nothing_close`,
+    whether no result is closer than what unrelated queries find.
     """
 
     def __init__(self, found: Search, results: Iterable[Result], facets: Mapping[str, Mapping[str, int]]) -> None:
         super().__init__(results)
         self.query, self.total = found.query.text, found.total()
         self.facets = {name: {_value(key): count for key, count in counts.items()} for name, counts in facets.items()}
+        self.nothing_close = found.nothing_close
         self.corrected = {one.given: tuple(one.to) for one in found.words.corrected}
 
     def __repr__(self) -> str:
@@ -77,7 +79,8 @@ class ResultList(list[Result]):
         corrected = "".join(f"; {quoted(given)} searched as {listed(to)}" for given, to in self.corrected.items())
         facets = "".join(f"; {name}: {listed(f'{value} {count}' for value, count in values.items())}"
                          for name, values in self.facets.items())  # fmt: skip
-        return f"{quoted(self.query)}: {len(self):,} documents{total}{corrected}{facets}"
+        close = "; nothing is close" * self.nothing_close
+        return f"{quoted(self.query)}: {len(self):,} documents{total}{close}{corrected}{facets}"
 
 
 class Evaluation:
@@ -279,6 +282,7 @@ class Index:
                 kept = kept_rows(documents, schema, files, contents, documents.refuse)
                 added = collection.writer.add_rows(kept, vectors_of, sync=sync, files=files)
             collection.writer.merge()
+            collection.writer.measure_floors()
             return added
 
     @contextmanager

@@ -463,6 +463,8 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
 
 def _build_shards(options: BuildOptions, count: int) -> None:
     """Make a folder of shards of a corpus, or go on with it; print what it holds."""
+    from paddle_ranker.retrieval.towers import open_towers
+
     folder, identity = Path(options.index), options.identity
     with shard_builds.building(folder):
         cut = shard_builds.cut_before(folder, identity)
@@ -494,6 +496,9 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                 for number in range(count):
                     work.build(number, progress.update)
         shard_builds.finish(folder, count)
+    with open_index(folder, write=True, until=time.monotonic() + _PATIENCE) as collection:
+        open_towers(collection, load, options.batch_size)
+        collection.writer.measure_floors()
     print(f"{options.corpus}: {cut.report}; {_counts(Added(cut.documents, 0, 0, cut.repeated))}")
     info = open_index(folder).info
     print(f"{folder}: {info.count:,} documents in {count:,} shards, searched by {listed(info.searchers)}")
@@ -636,6 +641,7 @@ def _add(
         kept = kept_rows(counted, collection.info.schema, files, _contents(options), rows.refuse)
         added = collection.writer.add_rows(kept, encode, sync=bool(sync), files=files)
     collection.writer.merge(None)
+    collection.writer.measure_floors()
     print(f"{options.corpus}: {rows.report()}; {_counts(added)}")
     if sync is not None and added.absent:
         what = "removed, as it has them no more" if sync else "in the index and not in it; --sync removes them"

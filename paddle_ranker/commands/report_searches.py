@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LISTS = {
     "Most frequent queries": "most_frequent",
     "Queries without results": "queries_without_results",
+    "Queries with nothing close": "queries_with_nothing_close",
     "Queries with results, without clicks": "queries_without_clicks",
 }
 _TYPED, _PAGES, _OTHER_DAYS = "searches while typing", "further pages of searches", "searches of other days"
@@ -66,11 +67,13 @@ class SearchCounts:
     clicked: searches with a click
     clicks, ranks: documents that were clicked, each once a search, and the sum of their ranks
     found: searches with results
+    nothing_close: searches whose answer said that nothing is close
     """
 
     searches: int = 0
     found: int = 0
     clicked: int = 0
+    nothing_close: int = 0
     clicks: int = 0
     ranks: int = 0
     spellings: Counter[str] = field(default_factory=Counter)
@@ -80,6 +83,7 @@ class SearchCounts:
         return {
             "searches": self.searches,
             "without_results": self.searches - self.found,
+            "nothing_close": self.nothing_close,
             "click_rate": self.clicked / self.searches if self.searches else None,
             "clicks": self.clicks,
             "mean_rank": self.ranks / self.clicks if self.clicks else None,
@@ -162,6 +166,7 @@ class CountedLog:
         for counted in counters:
             counted.searches += not is_page
             counted.found += bool(line.shown) and not is_page
+            counted.nothing_close += bool(line.nothing_close) and not is_page
         of_query.spellings[shown] += 1
         return _Search(counters, line.first_position, tuple(one.id for one in line.shown), is_page)
 
@@ -183,6 +188,7 @@ def report_of(log: CountedLog, top: int) -> dict[str, Any]:
         "days": [{"day": day, **one.stated()} for day, one in sorted(log.days.items())],
         "most_frequent": first(lambda one: one.searches),
         "queries_without_results": first(lambda one: one.searches - one.found),
+        "queries_with_nothing_close": first(lambda one: one.nothing_close),
         "queries_without_clicks": first(lambda one: 0 if one.clicks else one.found),
     }
 
@@ -213,7 +219,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     days = f"{report['first_day']} to {report['last_day']}"
     yield f"{days}: {report['searches']:,} searches of {report['queries']:,} queries"
     rank = f", mean rank of {report['clicks']:,} clicks {report['mean_rank']:.1f}" if report["clicks"] else ""
-    yield f"without results {report['without_results']:,}, click rate {report['click_rate']:.1%}{rank}"
+    close = f"{report['nothing_close']:,} ({report['nothing_close'] / report['searches']:.1%})"
+    without = f"without results {report['without_results']:,}, nothing close {close}"
+    yield f"{without}, click rate {report['click_rate']:.1%}{rank}"
     left_out = [f"{name}: {count:,}" for name, count in report["left_out"].items()]
     yield f"left out: {'; '.join(left_out) or 'nothing'}"
     for title, name in {**LISTS, "Days": "days"}.items():

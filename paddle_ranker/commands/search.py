@@ -224,6 +224,8 @@ def search(options: SearchOptions) -> None:
             for (id, query), one in zip(part, found):
                 if one.query.read is not None:
                     note(f"{quoted(query)}: has {len(query):,} characters; the first {one.query.read:,} are read")
+                if one.nothing_close and one.shown:
+                    note(f"{quoted(query)}: nothing is close; the documents below are those that are least far")
                 for read in one.words.corrected:
                     note(f"{quoted(query)}: no document has {quoted(read.given)}; searched {listed(read.to)}")
                 yield from _lines(options, id, query, one)
@@ -248,7 +250,10 @@ def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterat
         yield from (line.rstrip("\n") for line in run_lines({checked_id("the queries", id): run}, "paddle_ranker"))
     elif options.form == "json":
         shards = {} if found.shards is None else {"shards": dict(found.shards)}
-        yield json_text({"id": id, "query": query, **shards, "results": [_as_json(result) for result in results]})
+        close = {"nothing_close": True} if found.nothing_close else {}
+        yield json_text(
+            {"id": id, "query": query, **shards, **close, "results": [_as_json(result) for result in results]}
+        )
     else:
         if options.input_file is not None:
             yield f"\n{query}"

@@ -15,9 +15,9 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.analyser import pieces
 from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold
-from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import WORDS, Floors, IndexInfo
-from paddle_ranker.retrieval.words import Asked
+from paddle_ranker.retrieval.word_search import Asked
 
 FEWEST = 100  # documents, below which chance cannot be told from an answer
 _QUERIES, _QUANTILE, _SEED = 200, 0.95, 1000
@@ -34,7 +34,7 @@ class _Measured(Protocol):
 
     def search(self, by: str, queries: Union[Sequence[Asked], Vectors], top_k: int) -> list[Hits]: ...
 
-    def query_weight(self, query: str) -> float: ...
+    def query_weight(self, query: Asked) -> float: ...
 
     def sample(self, count: int, seed: int) -> list[tuple[Document, Vectors]]: ...
 
@@ -87,13 +87,16 @@ def _piece(text: str, drawn: np.random.Generator) -> str:
 
 
 def together(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
-    """Return the floors of shards as one index: the highest of each searcher; None if a shard has none."""
+    """Return the floors of shards as one index: the highest of each searcher; None if a shard has none.
+
+    The shards of one folder have equal floors, those of all documents.
+    """
     measured = [one for one in several if one is not None]
     if not measured or len(measured) < len(several):
         return None
     names = [name for name in measured[0].scores if all(name in one.scores for one in measured)]
     scores = {name: max(one.scores[name] for one in measured) for name in names}
-    return Floors(sum(one.documents for one in measured), scores)
+    return Floors(max(one.documents for one in measured), scores)
 
 
 def share_of(score: float, weight: float) -> float:

@@ -133,7 +133,7 @@ class RemoteSnapshot:
         (counted,), words = self._counted([query]), self._all.words
         return {} if words is None else words.weights_of(counted)
 
-    def query_weight(self, query: str) -> float:
+    def query_weight(self, query: Asked) -> float:
         (counted,), words = self._counted([query]), self._all.words
         return 0.0 if words is None else words.total_weight(counted)
 

@@ -39,6 +39,7 @@ from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, Like
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.content_files import like_of
 from paddle_ranker.retrieval.filters import Filter, no_field
+from paddle_ranker.retrieval.floors import is_nothing_close, share_of
 from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
@@ -66,6 +67,7 @@ _MOST_SHOWN = 1 << 13  # documents that a cursor names beside those of the list
 MOST_PACKED = 1 + 2 * 8 * _MOST_SHOWN  # bytes of a packed position
 _SORTED = 2  # first byte of a packed `SortedPosition`
 RANK = "rank"  # the name of a stage
+_CLOSE = 0.1  # probability of the best document, below which nothing is close
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,8 @@ class Search:
     places in `candidates`, best first; `fused_rank`, of a place, from 1; `logits`, `probabilities` and `passages` by
     place; `cut`, how many were below `min_probability`; `shown`, places, and their `documents` by id; `similar`, by the
     place of the first document of a group of nearly the same texts, the ids of those that are not shown; `took`,
-    milliseconds of each stage; `degraded`, stages that were left out, because they would be late.
+    milliseconds of each stage; `best`, each searcher's best score; `is_calibrated`, whether `probabilities` are;
+    `degraded`, stages that were left out, because they would be late.
 
     A stage lets other work go first between its steps (`work.check`).
     """
@@ -286,6 +289,8 @@ class Search:
         self.similar: dict[int, list[str]] = {}
         self.took: dict[str, float] = {}
         self.degraded: list[str] = []
+        self.is_calibrated = False
+        self.best = dict[str, float]()
         self.cut = 0
         self._unfinished: list[int] = []  # the order before `finish`, which may be called again
         self._begins = 0  # place in `order` of the first document that is shown
@@ -393,6 +398,7 @@ class Search:
         """Make one list of the searchers' lists, equal scores by id."""
         if self.like is not None and self.like.id:
             hits = {name: one.without(self.like.id) for name, one in hits.items()}
+        self.best = {name: max(hits[name].scores, default=0.0) for name in self.searchers}
         self.candidates = Candidates.of({name: hits[name] for name in self.searchers}, self.fusion.title)
         self._found = {
             id: span for one in hits.values() for id, span in zip(one.ids, one.passages or ()) if span is not None
@@ -454,8 +460,9 @@ class Search:
                 spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
         return [(span, schema.passage(one, one.text[slice(*span)])) for span, one in zip(spans, documents)]
 
-    def rank(self, logits: Floats, probabilities: Floats) -> None:
+    def rank(self, logits: Floats, probabilities: Floats, *, is_calibrated: bool = False) -> None:
         """Order the texts of `to_rank` by `logit + recall_weight * share` and the signals, equal ones by id."""
+        self.is_calibrated = is_calibrated
         logits, probabilities = logits[self._scored_as], probabilities[self._scored_as]
         top = self.order[: len(logits)]
         weight = self.fusion.recall_weight
@@ -493,6 +500,26 @@ class Search:
         shown = order[self._begins : self._begins + self.top_k]
         self.documents = self.collection.documents_of([ids[place] for place in shown])
         self.cut, self.order, self.shown = cut, order, shown
+
+    @once
+    def nothing_close(self) -> bool:
+        """Whether no document is closer to the query than the best ones are to unrelated queries; see `floors`.
+
+        With a calibrated ranker: whether no document that it read has a probability of 0.1. A search that is sorted by
+        fields, of an unfinished word, or of a phrase that documents have is never so, nor in an index without floors.
+        """
+        floors = self.collection.info.floors
+        has_phrases = self.phrase_filter is not None and self.phrase_filter.phrases
+        if self.sort or self.settings.prefix or has_phrases:
+            return False
+        if self.is_calibrated and self.probabilities:
+            return max(self.probabilities.values()) < _CLOSE
+        if floors is None:
+            return False
+        best = dict(self.best)
+        if WORDS in best and is_nothing_close({**best, WORDS: 0.0}, floors):  # else its weight makes no difference
+            best[WORDS] = share_of(best[WORDS], self.collection.query_weight(self.words))
+        return is_nothing_close(best, floors)
 
     def is_cut(self, place: int) -> bool:
         """Whether a candidate's probability is below `min_probability`."""
@@ -798,14 +825,17 @@ class Searcher(Generic[C]):
 class SearchModels(Protocol):
     """The models that searches ask.
 
-    Attributes: `reader`, the encoder of the ranker's pairs, None if it reads any length; `rank_until`, the time on
-    `time.monotonic()`'s clock until which ranking may take.
+    Attributes: `reader`, the encoder of the ranker's pairs, None if it reads any length; `is_calibrated`, whether the
+    ranker is; `rank_until`, the time on `time.monotonic()`'s clock until which ranking may take.
     """
 
     rank_until: float
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]: ...
+
+    @property
+    def is_calibrated(self) -> bool: ...
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         """Begin to compute the vectors of queries for a vector field, `[n, size]`."""
@@ -838,6 +868,10 @@ class _Models:
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
         return None if self._ranker is None else self._ranker.pair_encoder
+
+    @property
+    def is_calibrated(self) -> bool:
+        return self._ranker is not None and self._ranker.info.calibration is not None
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         found = Future[Vectors]()
@@ -927,7 +961,7 @@ def _rank(searches: Sequence[Search], models: SearchModels) -> None:
             texts = [one.to_rank(models.pair_encoder) for one in searches]
             logits = models.logits(searches, texts)
             for one, own in zip(searches, logits):
-                one.rank(own, sigmoid(own))
+                one.rank(own, sigmoid(own), is_calibrated=models.is_calibrated)
     except TooLate as error:
         for one in searches:
             models.ranked_late(one, error)

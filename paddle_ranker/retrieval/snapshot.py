@@ -238,8 +238,8 @@ class LocalSnapshot:
         words = self.generation.words
         return {} if words is None else words.weights_of(query)
 
-    def query_weight(self, query: str) -> float:
-        """Return how much all words of a query count, also those that no document has; 0 without words."""
+    def query_weight(self, query: Asked) -> float:
+        """Return how much all words of a query count, see `WordSearcher.total_weight`; 0 without words."""
         words = self.generation.words
         return 0.0 if words is None else words.total_weight(query)
 

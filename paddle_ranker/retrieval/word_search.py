@@ -387,13 +387,25 @@ class WordSearcher:
         return {term.token: term.weight for term in self._terms(query)}
 
     def total_weight(self, query: Asked) -> float:
-        """Return how much all tokens of a query count, also those that no document has."""
-        counted = self.words_in(query)[0]
+        """Return how much all words of a query count.
+
+        A word that no document has counts as its correction does or, without one, as the rarest word would.
+        """
+        counted, given = self.words_in(query)
         if isinstance(query, CountedQuery):
             counts = [query.counts[word] for word in counted]
         else:
             counts = self.counts_of([*counted])
-        return float(np.dot([*counted.values()], idf(counts, self.totals.documents))) if counted else 0.0
+        idfs = idf(counts, self.totals.documents).tolist()
+        weights = {word: times * of_word for (word, times), of_word in zip(counted.items(), idfs)}
+        corrections = dict[Word, float]()
+        for word, part in given.items():
+            for typed in self._words_of(part):
+                corrections[typed] = max(corrections.get(typed, 0.0), weights[word])
+        unknown = {word for word, count in zip(counted, counts) if not count}
+        typed_words = [word for word in counted if word not in given]
+        counting = (corrections.get(one, weights[one]) if one in unknown else weights[one] for one in typed_words)
+        return float(sum(counting))
 
     def given_of(self, query: Asked) -> dict[str, str]:
         """Map each token of a correction or a synonym to the part of the query that it stands for."""

@@ -25,10 +25,11 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.content_files import StagedFiles
+from paddle_ranker.retrieval.floors import measure_floors, need_measuring
 from paddle_ranker.retrieval.index_folder import Lock, delete
 from paddle_ranker.retrieval.ingestion import Added, Addition, Cutter, Unfinished, VectorsOf
 from paddle_ranker.retrieval.latest_snapshot import LatestSnapshot
-from paddle_ranker.retrieval.manifest import VECTORS, RankerStates, SegmentInfo
+from paddle_ranker.retrieval.manifest import VECTORS, Floors, RankerStates, SegmentInfo
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.open_segments import Part, Place
 from paddle_ranker.retrieval.segments import Segment, SegmentData
@@ -218,6 +219,17 @@ class CollectionWriter:
             segments[first : first + len(old)] = [self._segment_info(merged, live)]
             self._commit(segments)
 
+    def measure_floors(self) -> None:
+        """Measure the floors of the searchers if there are none, or the documents have become twice as many.
+
+        It takes the vectors of 200 queries for each tower, and as many searches.
+        """
+        now = self._snapshot
+        if need_measuring(now.info):
+            floors = measure_floors(now, lambda field, queries: now.tower(field).query_vectors(queries))
+            with self._changing():
+                self._commit(self._latest.info.segments, floors=floors)
+
     def remove(self, ids: Iterable[str]) -> int:
         """Remove the documents of these ids and return how many there were; durable when it returns."""
         refuse_text(ids, "ids")
@@ -309,13 +321,15 @@ class CollectionWriter:
         next_id: int = 0,
         change_milvus: Optional[Callable[[Callable[[], None]], None]] = None,
         states: Optional[RankerStates] = None,
+        floors: Optional[Floors] = None,
     ) -> None:
         """Make a new generation of the segments that have documents: durable when this returns, the others are deleted.
 
         change_milvus: changes Milvus as well, and calls its argument to write index.json
-        states: which states are stored from now on, if otherwise
+        states, floors: those from now on, if otherwise
         """
-        before = replace(self._latest.info, states=states or self._latest.info.states)
+        info = self._latest.info
+        before = replace(info, states=states or info.states, floors=floors or info.floors)
         following = before.next([segment for segment in segments if segment.live], next_id)
         write = partial(self._index.write_info, following)
         try:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -34,7 +35,7 @@ LINES = [
     search("s3", "Apple 手机", "def", 23, offset=3),  # the next page of s2
     search("s4", "水稻", "", 23),
     search("s5", "水稻", "a", 25),
-    search("s6", "<b>x\x1b</b>", "ab", 25),
+    replace(search("s6", "<b>x\x1b</b>", "ab", 25), nothing_close=True),
     search("s7", "ap", "abc", prefix=True),
     search("s8", "appl", "abc", prefix=True),
 ]
@@ -62,8 +63,9 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-def counts(searches: int, without: int, rate: Any, clicks: int, rank: Any) -> dict[str, Any]:
-    return {"searches": searches, "without_results": without, "click_rate": rate, "clicks": clicks, "mean_rank": rank}
+def counts(searches: int, without: int, rate: Any, clicks: int, rank: Any, far: int = 0) -> dict[str, Any]:
+    counted = {"searches": searches, "without_results": without, "nothing_close": far}
+    return {**counted, "click_rate": rate, "clicks": clicks, "mean_rank": rank}
 
 
 def test_counts(log: Path, call: Call) -> None:
@@ -71,13 +73,13 @@ def test_counts(log: Path, call: Call) -> None:
     assert status == 0
     phone = {"query": "Apple 手机", **counts(2, 0, 0.5, 3, 3.0)}  # ranks 3 and 1 of s1, 5 of s3
     rice = {"query": "水稻", **counts(2, 1, 0.0, 0, None)}
-    other = {"query": "<b>x\x1b</b>", **counts(1, 0, 0.0, 0, None)}
+    other = {"query": "<b>x\x1b</b>", **counts(1, 0, 0.0, 0, None, 1)}
     short = {"query": "ap", **counts(1, 0, 1.0, 1, 1.0)}  # while typing, and clicked
     assert json.loads(printed) == {
         "first_day": "2026-11-22",
         "last_day": "2026-11-25",
         "queries": 4,
-        **counts(6, 1, pytest.approx(1 / 3), 4, 2.5),
+        **counts(6, 1, pytest.approx(1 / 3), 4, 2.5, 1),
         "left_out": {
             "searches while typing": 1,
             "further pages of searches": 1,
@@ -88,10 +90,11 @@ def test_counts(log: Path, call: Call) -> None:
         "days": [
             {"day": "2026-11-22", **counts(1, 0, 1.0, 2, 2.0)},
             {"day": "2026-11-23", **counts(2, 1, 0.0, 1, 5.0)},
-            {"day": "2026-11-25", **counts(3, 0, pytest.approx(1 / 3), 1, 1.0)},
+            {"day": "2026-11-25", **counts(3, 0, pytest.approx(1 / 3), 1, 1.0, 1)},
         ],
         "most_frequent": [phone, rice, other, short],
         "queries_without_results": [rice],
+        "queries_with_nothing_close": [other],
         "queries_without_clicks": [other, rice],
     }
 
@@ -110,7 +113,7 @@ def test_text_and_page(log: Path, call: Call, tmp_path: Path) -> None:
     status, printed, _ = call(main, log, "--report", tmp_path / "searches.html")
     assert status == 0
     assert "2026-11-22 to 2026-11-25: 6 searches of 4 queries" in printed
-    assert "without results 1, click rate 33.3%, mean rank of 4 clicks 2.5" in printed
+    assert "without results 1, nothing close 1 (16.7%), click rate 33.3%, mean rank of 4 clicks 2.5" in printed
     assert "searches while typing: 1" in printed and "\x1b" not in printed
     assert re.search(r"^ +2 +1 +0\.0% +水稻$", printed, re.M)
     page = (tmp_path / "searches.html").read_text("utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_a_document_counts_by_its_best_passage(tmp_path: Path, method: str, is_d
 
 def test_the_ranker_reads_the_passage_that_was_found(tmp_path: Path) -> None:
     class StubRanker:
-        reader = None
+        pair_encoder, info = None, SimpleNamespace(calibration=None)
         read: list[str] = []
 
         def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> np.ndarray:

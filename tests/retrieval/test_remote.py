@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.managers import BaseManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -97,7 +98,7 @@ def remote(pool: Executor, folders: Sequence[Path], **options: Any) -> RemoteCol
 
 
 class StubRanker:
-    reader = None
+    pair_encoder, info = None, SimpleNamespace(calibration=None)
 
     def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
         return np.array([float(len(set(q) & set(t))) for q, t in zip(queries, titles)])
@@ -117,6 +118,7 @@ def said(search: Search) -> dict[str, Any]:
         "words": search.words,
         "better": collection.did_you_mean(search.words),
         "unfound": search.unfound,
+        "weight": collection.query_weight(search.words),
         "position": search.position(),
         "similar": search.similar,
     }

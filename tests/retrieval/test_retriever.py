@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional, cast
 
 import numpy as np
@@ -45,6 +46,7 @@ class StubRanker:
     """Gives a pair the number of characters that both texts share as its logit; counts what it is asked."""
 
     pair_encoder: Optional[PairEncoder] = None
+    info = SimpleNamespace(calibration=None)
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []

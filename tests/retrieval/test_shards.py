@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -44,7 +45,7 @@ SHARES = (slice(0, 7), slice(7, 40), slice(40, 60))
 
 
 class StubRanker:
-    reader = None
+    pair_encoder, info = None, SimpleNamespace(calibration=None)
 
     def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
         return np.array([float(len(set(q) & set(t))) for q, t in zip(queries, titles)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional, cast
 
 import numpy as np
@@ -56,7 +57,7 @@ def vectors_of(texts: Sequence[str]) -> Vectors:
 class FarRanker:
     """A ranker to which a long text is the worst."""
 
-    reader = None
+    pair_encoder, info = None, SimpleNamespace(calibration=None)
 
     def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
         return np.array([-5.0 if len(title) > 500 else 5.0 for title in titles])

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from pydantic_core import to_json
 
+from paddle_ranker.commands import index
 from paddle_ranker.commands.evaluate_recall import main as evaluate
 from paddle_ranker.commands.mine import main as mine
 from paddle_ranker.data.beir import write_beir
@@ -462,6 +463,18 @@ def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
     assert hit["id"] not in [pair["id"] for pair in asked_about["pairs"]] and asked_about["changed"] == 1
     with pytest.raises(UsageError, match="name a folder with --search_log"):
         serve_options()(index="index", highest_label=3)  # type: ignore[call-arg]
+
+
+def test_an_answer_and_the_log_say_that_nothing_is_close(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join(f"{one}第{n}期" for n in range(20) for one in WORDS), "utf-8")
+    status = index.main(["build", "--corpus", str(tmp_path / "corpus.txt"), "--output", str(tmp_path / "index")])
+    made = Site(index=tmp_path / "index", search_log=tmp_path / "log")
+    found = [made.search(query) for query in ("深度学习", "长颈鹿睡在病害旁边", "zzz")]
+    made.close()
+    assert status == 0 and [one.get("nothing_close") for one in found] == [None, True, True] and found[1]["hits"]
+    assert [line.nothing_close for line in LogReader(tmp_path / "log") if isinstance(line, SearchLine)] == [
+        None, True, True
+    ]  # fmt: skip
 
 
 def test_the_log_has_of_a_query_what_was_used(written: Site) -> None:

@@ -106,6 +106,7 @@ class SearchLine:
     parameters: of the request, JSON-ready; its `offset` counts the results before the first shown one
     time: in UTC, 2026-11-22T09:03:13.123Z
     model_text: the query as towers and rankers read it, with corrections; None: as `query`
+    nothing_close: True if no document was close, else None
     """
 
     search_id: str
@@ -115,6 +116,7 @@ class SearchLine:
     parameters: Mapping[str, object]
     time: str = field(default_factory=_now)
     model_text: Optional[str] = None
+    nothing_close: Optional[bool] = None
 
     @property
     def first_position(self) -> int:
@@ -187,6 +189,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "shown": (list,),
     "probability": (int, float, type(None)),
     "model_text": (str, type(None)),
+    "nothing_close": (bool, type(None)),
     "read": (list, type(None)),
 }
 

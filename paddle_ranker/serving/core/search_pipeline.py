@@ -314,6 +314,10 @@ class _QueuedModels:
     def pair_encoder(self) -> Optional[PairEncoder]:
         return None if self._pipeline.ranker is None else self._pipeline.ranker.pair_encoder
 
+    @property
+    def is_calibrated(self) -> bool:
+        return bool(self._pipeline.ranker_facts().get("calibrated"))
+
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         if field == VECTORS:
             return asyncio.run_coroutine_threadsafe(self._vectors(texts), self._loop)

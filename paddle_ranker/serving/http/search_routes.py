@@ -362,7 +362,10 @@ class SearchRoutes:
         shown = [_shown(hit, search, place) for hit, place in zip(content["hits"], search.shown)]
         versions, query = self._pipeline.versions(found.index), content["query"]
         model_text = None if search.model_text == query else search.model_text
-        return SearchLine(content["search_id"], query, versions, shown, parameters, model_text=model_text)
+        nothing_close = content.get("nothing_close")
+        return SearchLine(
+            content["search_id"], query, versions, shown, parameters, model_text=model_text, nothing_close=nothing_close
+        )
 
     def _answer(self, asked: SearchRequest, found: FoundSearch, hits: list[dict[str, Any]]) -> dict[str, Any]:
         ranker, query, search = self._pipeline.ranker, asked.query[: found.query_read], found.search
@@ -384,6 +387,8 @@ class SearchRoutes:
             content["total"] = search.total()
         if asked.facets:
             content["facets"] = _facets(search, asked.facets)
+        if search.nothing_close:
+            content["nothing_close"] = True
         content.update(_read_as(asked, search))
         if search.shards is not None:
             content["shards"] = dict(search.shards)
@@ -727,6 +732,9 @@ class SearchAnswer(TypedDict):
     excluded: NotRequired[Annotated[list[str], Field(description="documents have none of these")]]
     did_you_mean: NotRequired[
         Annotated[str, Field(description="the query with frequent words for those that hardly any document has")]
+    ]
+    nothing_close: NotRequired[
+        Annotated[bool, Field(description="true: no document is closer than what unrelated queries find")]
     ]
     model: Annotated[Optional[str], Field(description="the ranker")]
     index: dict[str, Any]

@@ -1,0 +1,106 @@
+"""`nothing_close`: the floors that a build measures, and searches for nonsense, through all doors."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddle_ranker import Index
+from paddle_ranker.commands import index, search
+from paddle_ranker.retrieval.manifest import Floors, read_manifest
+from paddle_ranker.retrieval.remote import RemoteCollection
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.shard_service import ShardService
+from paddle_ranker.retrieval.shards import shard_folders
+from tests.conftest import Call
+from tests.tiny import write_tower
+
+pytestmark = pytest.mark.unit
+SYLLABLES = ("ba", "de", "fo", "gu", "ki", "lo", "me", "nu", "pa", "ri", "so", "ta", "vu", "zi")
+VOCABULARY = [first + second + third for first in SYLLABLES for second in SYLLABLES for third in SYLLABLES[:5]]
+FIRST = " ".join(VOCABULARY[n] for n in np.random.default_rng(0).choice(len(VOCABULARY), 8))
+CLOSE = (FIRST, " ".join(FIRST.split()[2:5]), f'"{" ".join(FIRST.split()[1:3])}"')
+NONSENSE = ("xqzv wvkj", "how do giraffes sleep at night", f"{FIRST.split()[3]} qwerty uiop asdfgh")
+
+
+def rows(count: int) -> list[dict[str, str]]:
+    """Return documents of eight words each, of which the first one is `FIRST`."""
+    drawn = [np.random.default_rng(n).choice(len(VOCABULARY), 8).tolist() for n in range(count)]
+    return [{"id": f"d{n}", "text": " ".join(VOCABULARY[place] for place in own)} for n, own in enumerate(drawn)]
+
+
+def build(folder: Path, count: int, *more: object) -> Path:
+    corpus = folder.parent / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows(count)), encoding="utf-8")
+    given = ["build", "--corpus", corpus, "--output", folder, *more]
+    assert index.main([str(one) for one in given]) == 0
+    return folder
+
+
+def _answered(service: ShardService, name: str, *args: object) -> Future[Any]:
+    answer = Future[Any]()
+    answer.set_result(service.call(name, *args))
+    return answer
+
+
+def is_said(folder: Path, query: str) -> bool:
+    with Index(folder) as opened:
+        hits = opened.search(query)
+    assert hits.nothing_close == ("; nothing is close" in repr(hits).splitlines()[0])
+    return hits.nothing_close
+
+
+def test_a_search_for_nonsense_says_that_nothing_is_close(tmp_path: Path, call: Call) -> None:
+    folder = build(tmp_path / "index", 300)
+    floors = read_manifest(folder).floors
+    assert floors is not None and floors.documents == 300 and 0 < floors.scores["words"] < 1
+    assert [is_said(folder, query) for query in (*CLOSE, *NONSENSE)] == [False] * len(CLOSE) + [True] * len(NONSENSE)
+    for query, is_close in ((CLOSE[0], True), (NONSENSE[2], False)):
+        status, _, err = call(search.main, query, "--index", folder)
+        assert status == 0 and ("nothing is close" in err) is not is_close
+        status, printed, _ = call(search.main, query, "--index", folder, "--format", "json")
+        found = json.loads(printed)
+        assert found["results"] and found.get("nothing_close", False) is not is_close
+    settings = SearchSettings(prefix=True)
+    assert not Searcher.open(folder, settings).run([NONSENSE[0]])[0].nothing_close  # it may become a query yet
+
+
+def test_shards_here_and_elsewhere_say_what_one_folder_says(tmp_path: Path) -> None:
+    write_tower(tmp_path / "tower")
+    tower = ("--tower", tmp_path / "tower", "--device", "cpu")
+    one, several = build(tmp_path / "one", 200, *tower), build(tmp_path / "several", 200, *tower, "--shards", 3)
+    floors = [read_manifest(folder).floors for folder in (one, *shard_folders(several))]
+    first = floors[0]
+    assert first is not None and {*first.scores} == {"words", "vectors"}
+    for other in floors:
+        assert other is not None and other.documents == 200 and other.scores == pytest.approx(first.scores, abs=1e-6)
+    services = [ShardService(folder) for folder in shard_folders(several)]
+    with Searcher.open(one) as local, Searcher.open(several) as sharded:
+        remote = Searcher(RemoteCollection([partial(_answered, service) for service in services]), SearchSettings())
+        each = [searcher.run([*CLOSE, *NONSENSE]) for searcher in (local, sharded, remote)]
+        said = [[found.nothing_close for found in searches] for searches in each]
+    assert said[0] == said[1] == said[2] and any(said[0]) and not all(said[0])
+
+
+def test_floors_are_measured_anew_when_documents_have_doubled(tmp_path: Path) -> None:
+    folder = build(tmp_path / "index", 90)
+    assert read_manifest(folder).floors is None and not is_said(folder, NONSENSE[0])  # too few documents to tell
+    with Index(folder) as opened:
+        for count, measured in ((190, 190), (300, 190), (380, 380)):
+            opened.add(rows(count))
+            floors = read_manifest(folder).floors
+            assert floors is not None and floors.documents == measured
+            assert is_said(folder, NONSENSE[0])
+
+
+def test_floors_of_shards_are_the_highest() -> None:
+    from paddle_ranker.retrieval.floors import together
+
+    own, other = Floors(100, {"words": 0.5, "vectors": 0.8}), Floors(200, {"words": 0.4})
+    assert together([own, other]) == Floors(200, {"words": 0.5}) and together([own, None]) is None

@@ -19,13 +19,12 @@ VERSION = f"paddle-ranker {__version__}"
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command that `argv` (default: the process's own arguments) names; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with Interrupts().taken() as interrupts:
+    with Interrupts().taken():
         try:
             return _run(arguments)
         except KeyboardInterrupt as interrupt:
-            if not interrupts.reported:
-                name = sys.argv[0] if sys.argv[0].startswith(f"{SCRIPT} ") else SCRIPT
-                print(interrupt_line(name, str(interrupt)), file=sys.stderr)
+            name = sys.argv[0] if sys.argv[0].startswith(f"{SCRIPT} ") else SCRIPT
+            print(interrupt_line(name, str(interrupt)), file=sys.stderr)
             return STATUS
 
 

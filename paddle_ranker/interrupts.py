@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import shlex
 import shutil
 import signal
-import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import ExtensionFileLoader
@@ -21,7 +18,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SCRIPT = "paddle-ranker"
 _SAVING = b"\ninterrupted: this step is finished and saved for --resume; once more ends at once\n"
 STATUS = 130  # exit status of an interrupted command
-_AGAIN_SECONDS = 0.05
 _COMPILED = (ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__)
 
 
@@ -32,66 +28,36 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """A handler for the signals that end a command: within `taken`, SIGINT and SIGTERM raise `KeyboardInterrupt`.
 
-    A signal during an import is reported at once. The exception then waits until no compiled module is being
-    initialised: there it would become an ImportError, and Paddle would report damaged files. It is raised again while
-    that import goes on, since some modules catch all exceptions. A second Ctrl-C ends the process at once.
+    A signal while a compiled module is being initialised ends the process at once: there the exception would become an
+    ImportError, and Paddle would report damaged files.
 
     Args:
         prog: the command's name in the report
 
-    Attributes:
-        received: whether a signal has raised an exception.
-        reported: whether a signal has been reported.
+    Attribute: `received`, whether a signal has raised an exception.
     """
 
     def __init__(self, prog: str = SCRIPT) -> None:
-        self.received = self.reported = False
+        self.received = False
         self._prog = prog
-        self._import: Optional[FrameType] = None  # the import during which the signal came
-        self._is_again = False  # the next call comes from `_send_until_left`
 
     @contextmanager
     def taken(self) -> Iterator[Interrupts]:
         """Handle the signals until the block ends, in the main thread only; ignored signals stay ignored."""
-        with _handled_by(self) as before:
-            self.reported = any(isinstance(old, Interrupts) and old.reported for old in before.values())
+        with _handled_by(self):
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Raise the exception; during an import, report the signal and arrange for the exception."""
+        """Raise the exception, or report the signal and end the process."""
         where = "SIGTERM" if signum == signal.SIGTERM else ""
-        importing, is_compiled = _import_around(frame)
-        if self._is_again:
-            self._is_again = False
-            if is_compiled or (self.received and importing is not self._import):
-                return
-        elif self.reported:
-            if signum == signal.SIGINT:  # SIGTERM may come from a launcher, which sends it three times
-                os._exit(STATUS)
-            return
-        elif importing is not None:
-            self.reported, self._import = True, importing
+        if _is_in_compiled(frame):
             with suppress(OSError):  # `print` would raise if the signal came in the middle of another `print`
                 os.write(2, f"{interrupt_line(self._prog, where)}\n".encode())
-            threading.Thread(target=self._send_until_left, args=(signum,), daemon=True).start()
-            return
+            os._exit(STATUS)
         self.received = True
-        if signum == signal.SIGTERM and not self.reported:
+        if signum == signal.SIGTERM:
             signal.signal(signum, signal.SIG_IGN)  # a launcher's second SIGTERM would stop a clean-up
         raise KeyboardInterrupt(where)
-
-    def _send_until_left(self, signum: int) -> None:
-        main = threading.main_thread().ident or 0
-        while _import_around(sys._current_frames().get(main))[0] is self._import or not self.received:
-            self._is_again = True
-            # A signal of the operating system would not do: Paddle, once imported, has its own C++ handler for SIGTERM.
-            if sys.version_info >= (3, 10):
-                _thread.interrupt_main(signum)
-            elif signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-                _thread.interrupt_main()
-            else:  # Python 3.9 can only send itself SIGINT, which background jobs ignore
-                os.kill(os.getpid(), signum)
-            time.sleep(_AGAIN_SECONDS)
 
 
 def interrupt_line(prog: str, where: str = "") -> str:
@@ -212,12 +178,10 @@ def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
                 signal.signal(number, old)
 
 
-def _import_around(frame: Optional[FrameType]) -> tuple[Optional[FrameType], bool]:
-    """Return the outermost import that a frame is part of, if any, and whether it initialises a compiled module."""
-    outermost, is_compiled = None, False
+def _is_in_compiled(frame: Optional[FrameType]) -> bool:
+    """Return whether a frame is part of the initialisation of a compiled module."""
     while frame is not None:
-        if frame.f_code.co_name == "_find_and_load" and frame.f_globals.get("__name__") == "importlib._bootstrap":
-            outermost = frame
-        is_compiled = is_compiled or frame.f_code in _COMPILED
+        if frame.f_code in _COMPILED:
+            return True
         frame = frame.f_back
-    return outermost, is_compiled
+    return False

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,77 +31,6 @@ def heeded() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-IMPORTED = """
-import os, signal, time
-for number in {signals}:
-    try:
-        os.kill(os.getpid(), number)
-        for _ in range({waits}):  # it comes in a moment, between two of these: it ends no sleep
-            time.sleep(0.1)
-    except:
-        pass
-for _ in range({waits}):
-    time.sleep(0.1)
-"""
-
-
-def write_interrupted_module(folder: Path, signals: list[int], waits: int) -> None:
-    content = IMPORTED.format(signals=[*map(int, signals)], waits=waits)
-    (folder / "interrupted_module.py").write_text(content, encoding="utf-8")
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize(
-    ("signals", "where", "ignored"),
-    [
-        ([signal.SIGINT], "", False),
-        ([signal.SIGTERM] * 3, " (SIGTERM)", False),  # a launcher sends three
-        ([signal.SIGTERM], " (SIGTERM)", True),  # SIGINT is ignored in a background job
-    ],
-)
-def test_an_import_is_left_though_it_catches_all(
-    signals: list[int],
-    where: str,
-    ignored: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    if ignored:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    write_interrupted_module(tmp_path, signals, waits=600)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with Interrupts("sample").taken() as interrupts:
-        with pytest.raises(KeyboardInterrupt):
-            importlib.import_module("interrupted_module")
-        assert interrupts.received
-    assert capfd.readouterr().err == f"sample: interrupted{where}\n"
-
-
-class _Later:
-    """A thread that has not started yet."""
-
-    def __init__(self, **_: object) -> None:
-        pass
-
-    def start(self) -> None:
-        pass
-
-
-@pytest.mark.unit
-def test_an_interrupt_during_an_import_is_reported_at_once_and_a_second_one_ends_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    write_interrupted_module(tmp_path, [signal.SIGINT, signal.SIGTERM, signal.SIGINT], waits=1)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    exits: list[int] = []
-    monkeypatch.setattr(os, "_exit", exits.append)
-    monkeypatch.setattr(threading, "Thread", _Later)
-    with Interrupts("sample").taken() as interrupts:
-        importlib.import_module("interrupted_module")
-    assert (exits, interrupts.received, capfd.readouterr().err) == ([130], False, "sample: interrupted\n")
 
 
 @pytest.mark.unit

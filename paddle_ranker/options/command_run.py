@@ -79,7 +79,7 @@ def run_command(
             if debug:
                 traceback.print_exc()
             error = error_on_its_way(interrupt)
-            return _report(prog, error) if error else _report_interrupt(interrupts, prog, arguments, interrupt)
+            return _report(prog, error) if error else _report_interrupt(prog, arguments, interrupt)
         except Exception as error:
             if isinstance(error, OSError):
                 _forget_unwritten(sys.stdout)
@@ -89,7 +89,7 @@ def run_command(
                 traceback.print_exc()
             # After an interruption, an exception that it caused in other code is not an error.
             if interrupts.received:
-                return _report_interrupt(interrupts, prog, arguments, error)
+                return _report_interrupt(prog, arguments, error)
             return _report(prog, error)
 
 
@@ -116,10 +116,9 @@ def _report(prog: str, error: Exception) -> int:
     return error.exit_status if isinstance(error, RankerError) else 1
 
 
-def _report_interrupt(interrupts: Interrupts, prog: str, arguments: Sequence[str], interrupt: BaseException) -> int:
-    if not interrupts.reported:
-        where = str(interrupt) if isinstance(interrupt, KeyboardInterrupt) else ""
-        print(interrupt_line(prog, where), file=sys.stderr)
+def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseException) -> int:
+    where = str(interrupt) if isinstance(interrupt, KeyboardInterrupt) else ""
+    print(interrupt_line(prog, where), file=sys.stderr)
     if isinstance(interrupt, Interrupted) and is_first_process():
         print(f"to go on: {resume_line(prog, arguments)}", file=sys.stderr)
     return STATUS

@@ -355,7 +355,7 @@ def _mapping(row: Any) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold of a value: numbers of NumPy, dates."""
+    """Convert a value for JSON: numbers of NumPy to numbers, dates to text."""
     found = plain(value)
     if found is not value:
         return found

@@ -214,7 +214,7 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def of_vectors(self) -> dict[str, object]:
-        """What is given of how vectors are searched, by the names of `VectorsInfo`."""
+        """The given options of vector search, by the names of `VectorsInfo`."""
         names = {"method": self.method, "structure": self.structure, "hnsw_m": self.hnsw_m, "hnsw_ef": self.hnsw_ef,
                  "dtype": self.dtype, "uri": self.milvus_uri}  # fmt: skip
         return {name: value for name, value in names.items() if value is not None}
@@ -814,7 +814,7 @@ def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vect
 
 
 def _recall(now: LocalSnapshot, vectors: Vectors, found: Sequence[Hits], k: int, where: Optional[Filter] = None) -> str:
-    """Return what share of an exact search's documents was found, for people.
+    """Return the recall against an exact search, as text.
 
     A document as near as the last of these counts as one of them, but for rounding: which of several equal texts comes
     first says nothing of a searcher.

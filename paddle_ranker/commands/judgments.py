@@ -151,7 +151,7 @@ class JoinedLog:
                 self.spans[query, one.id] = (one.read[0], one.read[1])
 
     def title_of(self, query: str, document: Document, schema: Schema) -> str:
-        """Return what the ranker read of a document for a query in a search."""
+        """Return the passage of a document that the ranker read for a query."""
         span = self.spans.get((query, document.id), (0, len(document.text)))
         return schema.passage(document, document.text[slice(*span)])
 

@@ -219,7 +219,7 @@ class SearchedIndex:
         return Document(id, text, document.fields)
 
     def reads(self, query: str, titles: Sequence[str]) -> list[str]:
-        """Return what a ranker reads of titles for a query of the last `search`: of documents, their best passages."""
+        """Cut titles for a ranker: replace the documents of the last `search` by their best passages for the query."""
         there = [title for title in titles if title in self._documents]
         read = self._searches[query].read([self._documents[title] for title in there], self._encoder)
         passages = {title: text for title, (_, text) in zip(there, read)}

@@ -307,7 +307,7 @@ class _Table:
                     yield number, row
 
     def _found(self, encoding: str, separator: str, header: Optional[bool]) -> Optional[_Dialect]:
-        """Return how a text file holds a table; None: it holds lines of text."""
+        """Detect the separator and quotes of a table in a text file; None if it holds lines of text."""
         with open_text(self.path, encoding) as stream:
             sample = stream.read(_SAMPLE_BYTES).decode("utf-8", "ignore").removeprefix("\ufeff")
         if _SQL.search(sample):
@@ -518,7 +518,7 @@ class _Column:
             self.are_different &= len(self._values) == self.count
 
     def facts(self, decimal_comma: bool) -> _Facts:
-        """Return what is known of all values; `decimal_comma`: see `Spellings.chosen`."""
+        """Summarise all values; `decimal_comma` as in `Spellings.chosen`."""
         differ, values = 2 * len(self._values) > min(self.count, _SAMPLED), self.spellings
         is_text = self.are_strings and differ and 2 * self.words > self.count and values.chosen() is None
         return _Facts(

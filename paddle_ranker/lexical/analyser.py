@@ -414,7 +414,7 @@ def _units(text: str, shape: str) -> Union[str, list[str]]:
 
 
 def word_of(text: str, shape: str, language: str = ENGLISH) -> Word:
-    """Return the tokens of a word of a folded text; `shape` are its characters' classes."""
+    """Tokenize a word of a folded text; `shape` has the class of each of its characters."""
     # A long word is hardly seen again, and the cache would hold it.
     return _word(text, shape, language) if len(text) <= LONGEST else _word.__wrapped__(text, shape, language)
 

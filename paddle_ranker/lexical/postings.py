@@ -159,7 +159,7 @@ def small(codes: NDArray[np.int64], size: int) -> NDArray[np.unsignedinteger]:
 
 
 def unpacked(pairs: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Return (count, length) of the upper and the lower 32 bits, `[n, 2]`."""
+    """Unpack (count, length) from the upper and lower 32 bits of `pairs`, `[n, 2]`."""
     return np.stack([pairs >> 32, pairs & 0xFFFFFFFF], axis=1).astype(np.int32)
 
 

@@ -351,7 +351,7 @@ class Encoder(nn.Layer):
     def above(
         self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor], *, pools: bool
     ) -> Tensor:
-        """Return what `pooled` returns, or without `pools` what `forward` returns, from the states of `apart`.
+        """Compute the output of `pooled`, or without `pools` that of `forward`, from the states of `apart`.
 
         The other arguments are as in `forward`; a split encoder adds `extra` here.
         """

@@ -171,7 +171,7 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
 
 
 def _remedy(found: ModelType) -> str:
-    """Return what to do about a folder without the static model, for messages."""
+    """Return the remedy for a folder without a static model, for messages."""
     if found.kind is None or not found.kind.is_ranker:
         return f": it is {found.what}; {found.use}"
     return f"; make it with: {EXPORT.replace('RANKER', str(found.folder))} FOLDER (it is {found.what})"

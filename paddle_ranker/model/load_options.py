@@ -75,7 +75,7 @@ class LoadOptions:
 
     @classmethod
     def of(cls, options: Options, **changes: Any) -> LoadOptions:  # type: ignore[explicit-any]  # as of `Ranker.load`
-        """Return what a command's options say about opening a model; `changes` replace fields of the result."""
+        """Take the settings from a command's options; `changes` replace fields of the result."""
         fields = dataclasses.fields(cls)
         values = {one.name: getattr(options, _NAMES.get(one.name, one.name), one.default) for one in fields}
         return cls(**{**values, **changes})

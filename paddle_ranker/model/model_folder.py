@@ -53,11 +53,11 @@ _TRAIN = "train a ranker from it: paddle-ranker train-pairwise or train-ce --mod
 
 @dataclass(frozen=True)
 class ModelType:
-    """What a path holds.
+    """Kind and form of the model that a path holds.
 
     path: the folder, or a parameter file
-    name: key in `_OTHERS` of what has no stated kind
-    form: how a model is stored (`TRAINED`, `TRANSFORMERS`, `EXPORTED`, `SERVER`, `CLIENT`); "" for what is no model
+    name: key in `_OTHERS`, if the files state no kind
+    form: how a model is stored (`TRAINED`, `TRANSFORMERS`, `EXPORTED`, `SERVER`, `CLIENT`); "" if it is no model
     stated: the kind that the folder's files state; None if they state none, as in encoders and published rankers
     """
 
@@ -115,7 +115,7 @@ class ModelType:
 
     @property
     def use(self) -> str:
-        """What to do with the folder, or which commands take it."""
+        """Advice on the folder: the commands that take it, or the next step."""
         if self.form == TRANSFORMERS:
             problem = _unsupported(self.path)
             if problem:
@@ -249,7 +249,7 @@ ROLES = {role.name: role for role in _ALL}
 
 
 def identify(path: Path) -> ModelType:
-    """Return what a folder or a file holds; also describes a path that is empty, holds no model or does not exist.
+    """Identify the model in a folder or file; also describe a path that is empty, holds no model or does not exist.
 
     Raises `CheckpointError` if a file that tells it is damaged.
     """

@@ -115,7 +115,7 @@ class TowerNetwork(nn.Layer):
         return paddle.concat([paddle.ones_like(is_token[:, :1]), is_token[:, :-1]], axis=1)
 
     def of_states(self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return what `forward` does, from the encoder's last states, `[batch, length, hidden]`."""
+        """Compute the vectors of `forward` from the encoder's last states, `[batch, length, hidden]`."""
         if self.pooling == "pooler":
             pooled = self.encoder.pool(states, input_ids)
         else:

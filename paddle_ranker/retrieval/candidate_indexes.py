@@ -127,7 +127,7 @@ INDEXES: Registry[IndexKind] = Registry("index", "--method")
 
 
 class Documents:
-    """What indexes have in common: documents by id, in the order given; raises `DataError` if two have the same id.
+    """Documents of an index by id, in the order given; raises `DataError` if two have the same id.
 
     Attributes: `by_id`, a dict; `ids`, a list in that order.
     """

@@ -33,7 +33,7 @@ Positions = Union[Floats, Integers]
 
 
 class Wanted(NamedTuple):
-    """Field whose values are counted: its type, a name in `values.TYPES`, and a filter that documents must meet."""
+    """Field whose values are counted: its type, a name in `typed_values.TYPES`, and a filter that documents must meet."""
 
     type: str
     where: Optional[Filter]
@@ -62,7 +62,7 @@ class Range:
 
 
 class Scale(NamedTuple):
-    """Numbers or dates that documents have.
+    """Distribution of a field's numbers or dates over documents.
 
     kind: `NUMBERS`, or `DATES`, which are microseconds since 1970
     positions: `[n]`, ascending, at least one
@@ -115,12 +115,12 @@ class FieldScale(NamedTuple):
 
 
 class FieldSample(NamedTuple):
-    """Values that documents have in a field.
+    """Sample of a field's values.
 
-    type: of the field, a name in `values.TYPES`
-    values: the different ones, of lists each item
-    has_lists: some documents have lists
-    are_all: there are no others
+    type: type of the field, a name in `typed_values.TYPES`
+    values: distinct values; of lists, their items
+    has_lists: whether some documents have lists
+    are_all: whether the sample holds all values
     """
 
     type: str

@@ -222,7 +222,7 @@ class Fusion:
         return fused + self.of_titles(candidates.titled, fused)
 
     def of_titles(self, titled: Booleans, scores: Floats) -> Floats:
-        """Return what is added to scores of documents whose whole title is the query, 0 for others, `[n]`."""
+        """Return the bonus of documents whose whole title is the query, 0 for others, `[n]`."""
         highest, lowest = scores.max(initial=0.0), scores.min(initial=0.0)
         found: Floats = self.title * (_ABOVE * (highest - lowest) + _TINY) * titled
         return found
@@ -235,7 +235,7 @@ class Fusion:
         return FUSIONS[self.method].scores(candidates, weights)
 
     def parts(self, candidates: Candidates) -> Floats:
-        """Return what each searcher adds to the scores, `[candidates, searchers]`: the score without the others."""
+        """Return the contribution of each searcher to the scores, `[candidates, searchers]`."""
         weights = self.weights_of(candidates.searchers)
         if len(weights) == 1:
             return candidates.scores
@@ -260,7 +260,7 @@ class Fusion:
         return self.fused(candidates) / highest
 
     def added(self, candidates: Candidates, places: Sequence[int], values: ValuesOf) -> dict[str, Floats]:
-        """Return what each signal adds to the logits of the candidates at `places`, `[places]` each, by name.
+        """Return the contribution of each signal to the logits of the candidates at `places`, `[places]` each, by name.
 
         values: returns a field's values of documents by their ids
         """

@@ -129,7 +129,7 @@ class Floors:
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What index.json says.
+    """Contents of index.json.
 
     generation: counts up with each change
     count: live documents
@@ -190,13 +190,13 @@ class IndexInfo:
         return {name for one in self.segments for name in (one.name, one.deleted) if name is not None}
 
     def next(self, segments: Sequence[SegmentInfo], next_id: int) -> IndexInfo:
-        """Return what the next generation says."""
+        """Return the contents of the next generation."""
         next_id = max(self.next_id, next_id)
         return dataclasses.replace(self, segments=tuple(segments), generation=self.generation + 1, next_id=next_id)
 
 
 def facts_of(info: IndexInfo) -> UncheckedObject:
-    """Return what index.json says as JSON has it; `info_of` takes it."""
+    """Convert the contents of index.json to JSON; the inverse of `info_of`."""
     facts: UncheckedObject = json.loads(json.dumps({**dataclasses.asdict(info), "count": info.count}))
     return facts
 
@@ -236,9 +236,9 @@ def is_segment(name: object) -> bool:
 
 
 def info_of(found: Unchecked) -> IndexInfo:
-    """Return what the manifest says.
+    """Convert JSON to the contents of index.json.
 
-    Raises `KeyError`, `TypeError`, `ValueError` or `UsageError` for what no index has.
+    Raises `KeyError`, `TypeError`, `ValueError` or `UsageError` for unknown or wrong values.
     """
     values = _object(found, IndexInfo, {"count"})
     values["words"] = _optional(values["words"], WordsInfo)

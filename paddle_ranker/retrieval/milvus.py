@@ -130,7 +130,7 @@ class MilvusRows:
         self._call(lambda: self._client.load_collection(self._name))
 
     def nearest(self, queries: Vectors, k: int) -> list[MilvusHits]:
-        """Return what is found for each query."""
+        """Return the nearest vectors of each query."""
         fields = ["key", "text"] if self._texts else ["key"]  # Milvus 2.3 gives the key where it is asked for
         found = self._call(
             lambda: self._client.search(
@@ -268,7 +268,7 @@ class MilvusSearch:
     def search(
         self, now: Generation, queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]]
     ) -> list[tuple[Integers, Floats]]:
-        """Return what `search_vectors` does."""
+        """Search by vectors, as `search_vectors` does."""
         count = now.info.count
         left = count if allowed is None else sum(int(np.count_nonzero(mask)) for mask in allowed)
         wanted = min(2 * k * max(1, count) // max(1, left), max(1, count))

@@ -1,4 +1,4 @@
-"""What an index folder held at one time: its segments, without what is removed, open for searches."""
+"""Open segments of an index folder at one time, without removed documents."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Place(NamedTuple):
 
 
 class Generation:
-    """What `index.json` named at one time, open for reading; never changes."""
+    """Immutable set of the segments that `index.json` listed at one time, open for reading."""
 
     def __init__(self, folder: Path, info: IndexInfo, opened: dict[str, Segment]):
         self.info, self.parts = info, []
@@ -105,7 +105,7 @@ class Generation:
         self.vectors = {name: self._vector_parts(name, one.info) for name, one in info.vector_fields.items()}
 
     def words_by(self, fields: Mapping[str, float], totals: Optional[Totals] = None) -> Optional[WordSearcher]:
-        """Return what searches words, by other weights of some fields; None for an index without words.
+        """Return the word searcher with other weights of some fields; None for an index without words.
 
         totals: of a collection that this is a part of
 
@@ -481,7 +481,7 @@ def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:
 
 
 def open_generation(folder: Path, opened: dict[str, Segment]) -> Generation:
-    """Open what index.json names; it may be replaced, and files deleted, while they are opened."""
+    """Open the segments that index.json lists; try again if it is replaced, and files deleted, meanwhile."""
     while True:
         info = read_manifest(folder)
         try:

@@ -336,7 +336,7 @@ class QueryRewriter:
         return WordQuery(query.text, text, tuple(extras), tuple(corrected), tuple(found))
 
     def did_you_mean(self, query: WordQuery) -> Optional[str]:
-        """Return the query with frequent words in place of those that hardly any document has; None: as it is."""
+        """Replace words that hardly any document has by similar frequent words; return None if none is replaced."""
         folded, runs = self._runs(query.text)
         words, pairs = self._counted(runs)
         text, rare = query.text, {word: count for word, count in words.items() if 0 < count <= _RARE}

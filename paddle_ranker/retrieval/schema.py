@@ -264,7 +264,7 @@ class Schema:
         return tuple(others.get(one.name, one.weight) for one in self.words)
 
     def tokenizers(self, name: str) -> list[Tokenizer]:
-        """Return what makes words of each of `words`: the tokenizer of a name, `standard` with the field's options."""
+        """Return the tokenizer of each field in `words`; `standard` is the analyser with the field's options."""
         if name != STANDARD:
             return [tokenizer_named(name)] * len(self.words)
         return [analyser(one.analyser) for one in self.words]

@@ -160,7 +160,7 @@ class Position(NamedTuple):
         return np.frombuffer(self.shown, "<u8")
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether the list of a search with these parameters has such positions."""
+        """Return whether this is a position in the list of a search with these parameters."""
         return not sort or group_by is not None
 
 
@@ -193,7 +193,7 @@ class SortedPosition(NamedTuple):
         return cls(count, SortedDocument(typed, id))
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether the list of a search with these parameters has such positions."""
+        """Return whether this is a position in the list of a search with these parameters."""
         return len(sort) == len(self.last.values) and group_by is None
 
 
@@ -436,10 +436,10 @@ class Search:
         return list(numbers)
 
     def read(self, documents: Sequence[Document], encoder: Optional[PairEncoder] = None) -> list[tuple[Span, str]]:
-        """Return what a ranker reads of documents: a part of each one's text, and the schema's template with that part.
+        """Cut documents for a ranker: return the span of each text that it reads, and the template with that span.
 
-        The part is the passage that was found by its vector, else the whole text. Of a part that is longer than the
-        ranker reads, it is what has most words of the query.
+        The span is the passage that was found by its vector, else the whole text. If it is longer than the ranker
+        reads, it is cut where most words of the query are.
 
         encoder: of the ranker's pairs; None: it reads any length
         """
@@ -541,7 +541,7 @@ class Search:
         return found
 
     def position(self) -> Union[Position, SortedPosition, None]:
-        """Return what was shown up to here; None if no more follow."""
+        """Return the position of the last result, for the next page; None if no more results follow."""
         if not self.shown or self._begins + len(self.shown) >= len(self.order):
             return None
         if self.sort and self.group_by is None:
@@ -655,7 +655,7 @@ class Search:
         )
 
     def results(self) -> list[Result]:
-        """Return what is shown, best first."""
+        """Return the results of this page, best first."""
         return [self.result(place) for place in self.shown]
 
 
@@ -984,7 +984,7 @@ def _begin_lookups(
 def _looked_up(
     searches: Sequence[Search], lookups: Mapping[str, Sequence[Callable[[], list[Hits]]]]
 ) -> dict[str, list[Hits]]:
-    """Return what each searcher finds for each search."""
+    """Run the lookups; return each searcher's hits, one per search."""
     found = dict[str, list[Hits]]()
     for name, each in lookups.items():
         with _timed(searches, name):
@@ -1039,7 +1039,7 @@ def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
 
 
 def filter_of(where: Where) -> Optional[Filter]:
-    """Return what documents must meet; raises `UsageError` for a condition that is none."""
+    """Parse the conditions on documents; raises `UsageError` if one is malformed."""
     if where is None or isinstance(where, Filter):
         return where
     if isinstance(where, Mapping):

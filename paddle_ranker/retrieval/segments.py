@@ -97,7 +97,7 @@ class FieldVectors:
 
 
 class SegmentData(NamedTuple):
-    """What a segment is made of: documents, their vectors by field, and their words, where it has these."""
+    """Data of a new segment: documents, their vectors by field, and their words, if it has them."""
 
     documents: Sequence[Document]
     vectors: Mapping[str, FieldVectors]
@@ -436,9 +436,9 @@ class Segment:
         return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
 
     def scale(self, field: str, type: str) -> Optional[tuple[str, Integers, Positions]]:
-        """Return the numbers or dates of a field of such a type, as `FieldValues.scale` says; None for others.
+        """Return the distribution of a field of numbers or dates, as `FieldValues.scale` does; None for other types.
 
-        Values of more than 8 MB are not looked at.
+        Also returns None for values of more than 8 MB.
         """
         if type not in (NUMBERS, DATES) or self.bytes_of(field) > _SCALED:
             return None
@@ -462,7 +462,7 @@ class Segment:
 
 
 def file_prefix(field: str) -> str:
-    """Return what the names of a vector field's files begin with."""
+    """Return the prefix of the names of a vector field's files."""
     return "" if field == VECTORS else f"{field}."
 
 

@@ -174,7 +174,7 @@ def is_begun(folder: Path) -> bool:
 
 
 def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
-    """Return what an unfinished build has cut; None if there is none, or another: that one is deleted.
+    """Return the cut of an unfinished build of `identity`, or None; delete an unfinished build of another one.
 
     Raises `RankerError` for shards of no build.
     """

@@ -400,7 +400,7 @@ class ShardService:
         self._collection.close()
 
     def _at(self, version: Optional[int]) -> _Seen:
-        """Return what is searched: a generation that is still kept, or what the folder holds now."""
+        """Return the snapshot to search: that of `version` if it is still open, else the newest one."""
         with self._lock:
             if version not in self._seen:
                 if not self._collection.is_current:

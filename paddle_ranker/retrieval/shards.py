@@ -87,9 +87,8 @@ class ShardFolders(IndexFolder):
     """The files of several index folders, whose documents are one collection.
 
     Args:
-        folders: of the shards, in their documents' order.
-        root: folder of shards that they are in, which may be written to; None: they are read, and documents are added
-            to each by itself.
+        folders: folders of the shards, in their documents' order.
+        root: the folder that holds all shards, to write to them together; None to read them only.
     """
 
     def __init__(self, folders: Sequence[Path], root: Optional[Path] = None):
@@ -97,7 +96,7 @@ class ShardFolders(IndexFolder):
         self._root = root
 
     def read_info(self) -> IndexInfo:
-        """Return what all manifests say now, as one."""
+        """Read the manifests of all shards, merged into one."""
         return _together(_manifests(self.folders, self._root))
 
     def open_generation(self, opened: dict[str, Segment]) -> Generation:
@@ -175,7 +174,7 @@ def open_shards(folders: Sequence[Union[str, Path]]) -> Collection:
 
 
 def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[IndexInfo]:
-    """Return what each folder's index.json says, of one time; raises `UsageError` for folders that cannot be shards.
+    """Read all folders' manifests as of one time; raises `UsageError` for folders that cannot be shards.
 
     root: the folder of shards, where several may be about to change
     """

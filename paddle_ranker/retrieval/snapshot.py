@@ -274,9 +274,9 @@ class LocalSnapshot:
         return Matches(now, masks if kept is None else [mask & own for mask, own in zip(masks, kept)])
 
     def scale(self, field: str, type: str = "") -> FieldScale:
-        """Return the numbers or dates that live documents have in a field; `type` as of `values`.
+        """Return the distribution of a field of numbers or dates over live documents; `type` as in `values`.
 
-        Values of more than a megabyte in a segment are not looked at.
+        Segments with more than a megabyte of values are left out.
         """
         now = self.generation
         is_large = any(part.segment.bytes_of(field) > FACET_BYTES for part in now.parts)
@@ -366,7 +366,7 @@ class LocalSnapshot:
         return drawn
 
     def search_exactly(self, vectors: Vectors, top_k: int, where: Optional[Filter] = None) -> list[Hits]:
-        """Return what `search` by vectors would find if it compared every vector, whatever index there is."""
+        """Search vectors exhaustively; the reference for approximate indexes."""
         now = self.generation
         return now.search_vectors(VECTORS, vectors, top_k, now.allowed(where), exactly=True)
 
@@ -399,6 +399,6 @@ class LocalSnapshot:
 
 
 def _totals_of(queries: Union[Sequence[Asked], Vectors]) -> Optional[Totals]:
-    """Return the totals that queries are to be scored with; None: those of the collection itself."""
+    """Return the collection statistics that the queries carry; None if they carry none."""
     first = queries[0] if len(queries) else None
     return first.totals if isinstance(first, CountedQuery) else None

@@ -56,7 +56,7 @@ def first_of_segment(
     """Return the first `count` documents of a segment.
 
     mask: which documents match, `[documents] bool`
-    after: only those behind it; None: from the first one
+    after: the document that they follow; None for the first page
     """
     hashes, rows = segment.arrays["id_hashes"]  # in the order of the hashes, which is that of equal values
     tables, bounds = [], list[int]()

@@ -1,4 +1,4 @@
-"""The best of many scores, found part by part."""
+"""Find the k best of many scores, part by part."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Best:
         self.least = -np.inf  # no lower score can be among the best
 
     def add(self, numbers: Integers, scores: NDArray[Union[np.float32, np.float64]]) -> None:
-        """Add scores, `[n]`, of numbers, `[n]`, that were not added before."""
+        """Add the scores, `[n]`, of documents by their numbers, `[n]`; a number is added once."""
         if len(scores) > _SAMPLE and len(self._scores) < self.k <= _SAMPLE:
             # The k-th best of a part bounds the k-th best of all from below, and costs less to find.
             self.least = max(self.least, float(np.partition(scores[:_SAMPLE], -self.k)[-self.k]))

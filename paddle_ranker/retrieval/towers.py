@@ -76,7 +76,7 @@ def _folder_of(source: Union[str, Path]) -> Path:
 
 
 def _stated_by(folder: Path) -> Optional[TowerInfo]:
-    """Return what the copy of an encoder must state, since it has another name; None for a tower, which states it."""
+    """Return the settings to write beside the copy of an encoder; None for a tower, whose files have them."""
     from paddle_ranker.model.tower_network import read_tower
 
     return None if isinstance(identify(folder).info, TowerInfo) else read_tower(folder, ON_CPU)[1]

@@ -92,12 +92,12 @@ class Caller:
 
     @property
     def has_left(self) -> bool:
-        """Whether the caller waits no more."""
+        """Whether the caller has left."""
         return self._left or time.monotonic() >= self.deadline
 
     @property
     def seconds_left(self) -> Optional[float]:
-        """How long the caller will wait; None: for ever."""
+        """Seconds until the deadline; None if there is no deadline."""
         return None if self.deadline == math.inf else max(0.0, self.deadline - time.monotonic())
 
     def leave(self) -> None:

@@ -165,7 +165,7 @@ class ValueType(NamedTuple):
         return tuple(found)
 
     def intervals(self, value: object, operator: str) -> list[ValueRange]:
-        """Return what a filter's value stands for, nothing if it compares with no value of this type."""
+        """Convert a filter's value to ranges of values; return no range if it compares with no value of this type."""
         is_equality, found = operator in _EQUALITIES, list[ValueRange]()
         if not (is_equality or self.is_ordered):
             return []
@@ -195,7 +195,7 @@ class ValueType(NamedTuple):
 
 
 def text_order(text: str) -> tuple[str, str]:
-    """Return what orders a text among others: without case and accents, equal ones by code point."""
+    """Return a sort key that ignores case and accents; texts that differ in these alone follow by code point."""
     return _folding()(text), text
 
 

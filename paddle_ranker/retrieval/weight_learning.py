@@ -58,7 +58,7 @@ class Learned:
 
     @property
     def is_equal(self) -> bool:
-        """Whether the weights are equal ones, because the queries do not tell better ones."""
+        """Whether the weights are equal, because no others are established to be better."""
         return len(set(self.weights.values())) == 1
 
 
@@ -165,16 +165,16 @@ def learn_recall_weight(
     *,
     recall: bool = True,
 ) -> Learned:
-    """Learn how much the fused score's share and further signals count beside the ranker's logit, whose weight is 1.
+    """Learn the weights of the fused score and of further signals beside the ranker's logit, whose weight is 1.
 
-    Of all sets of signals, the smallest counts whose loss on other folds is about the least one, and none counts unless
-    some set is better beyond chance; the loss is that of `learn_weights`. Raises `DataError` as `learn_weights` does,
-    and if the logit counts against relevance.
+    Every set of signals is measured on held-out folds by the loss of `learn_weights`. Of the sets that are about as
+    good as the best one, choose the smallest; use no signal unless some set is better beyond chance. Raises `DataError`
+    as `learn_weights` does, and if the logit counts against relevance.
 
     Args:
         lists: `inputs` are the logit, the share and, with `fused`, the searchers' normalised scores; then others.
-        fused: what `learn_weights` learns from, for shares by learned weights in place of those in `inputs`; a held-out
-            query's score is by shares and weights that never saw it.
+        fused: input of `learn_weights`, whose learned weights replace the shares in `inputs`; the weights of a held-out
+            query are learned from other queries.
         signals: the columns of `inputs` that are tried, by name.
         recall: whether the share may count.
     """

@@ -219,7 +219,7 @@ class WordSearcher:
 
     @classmethod
     def of_texts(cls, texts: Iterable[str], tokenizer: str) -> WordSearcher:
-        """Return what searches texts in memory, numbered from 0; `tokenizer` is a name in `TOKENIZERS`."""
+        """Index texts in memory, numbered from 0; `tokenizer` is a name in `TOKENIZERS`."""
         refuse_text(texts, "texts")
         tokenize = tokenizer_named(tokenizer)
         return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
@@ -285,11 +285,11 @@ class WordSearcher:
 
     @cached_property
     def rewriter(self) -> Optional[QueryRewriter]:
-        """Looks up what words of queries may stand for; None if the tokenizers are of earlier versions."""
+        """Rewriter of queries by the words of this index; None if no field has an analyser."""
         return self.rewriter_of(self)
 
     def rewriter_of(self, words: KnownWords) -> Optional[QueryRewriter]:
-        """Return what looks up words of queries among others."""
+        """Return a rewriter of queries by other words; None if no field has an analyser."""
         analysers = [one for one in self._tokenizers if isinstance(one, Analyser)]
         return QueryRewriter(words, analysers[0]) if analysers else None
 

@@ -257,7 +257,7 @@ class CollectionWriter:
         self._forget_files(files)
 
     def _segment_info(self, segment: Path, live: Booleans) -> SegmentInfo:
-        """Return what index.json says of a segment; write which of its rows are removed, if there are any."""
+        """Return a segment's entry for index.json; write the list of its removed rows, if there are any."""
         removed = np.flatnonzero(~live)
         if not len(removed):
             return SegmentInfo(segment.name, len(live))

@@ -282,12 +282,12 @@ def run(
     """Compute the parts that are missing on a cluster, and return all of them in order.
 
     Args:
-        address: as of `connected`.
-        actors: how many; None: as many as there are cores for, or GPUs.
-        threads: of each actor.
-        load: of the models: see `gpus_for`.
+        address: address of the cluster, as for `connected`.
+        actors: number of actors; default: as many as the cores or GPUs allow.
+        threads: threads per actor.
+        load: how the models are opened, which decides the GPUs of an actor; see `gpus_for`.
 
-    Raises `RankerError` as source and work do, and for an output folder of another work.
+    Raises the errors of `source` and `work`, and `RankerError` if the output folder holds parts of another work.
     """
     from paddle_ranker.options import note, note_once
 

@@ -140,10 +140,10 @@ class StoredPairs(Columns):
         return cls(EncodedTexts.concat(queries), titles, of, parts[0].pad_id)
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return `states`, `[batch, length, width]`, `input_ids` and `token_type_ids`, `[batch, length]`.
+        """Pad pairs: return `states`, `[batch, length, width]`, `input_ids` and `token_type_ids`, `[batch, length]`.
 
-        The tokens stand where they stand in a whole pair. With a similarity, there are the vectors and the matches of
-        both texts, too, each text alone.
+        Each token has its position in the whole pair. If the ranker has a similarity, also return each text's vector
+        and match levels.
         """
         assert isinstance(self.queries, TextStates)
         rows = np.asarray(indices, np.int64)

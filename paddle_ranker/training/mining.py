@@ -213,7 +213,7 @@ class Miner:
         require_negatives(self._source, self.counts)
 
     def mine_part(self, queries: Sequence[JudgedQuery], progress: Optional[tqdm[None]] = None) -> Iterator[Record]:
-        """Yield what `mine` does of some of the queries, of which none may have a negative."""
+        """Mine some of the queries, as `mine` does, but do not raise if no negative was found."""
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
             # Retrieve enough that `candidates` remain after the known answers and the query itself are removed.

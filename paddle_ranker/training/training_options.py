@@ -96,7 +96,7 @@ class TrainingOptions(DeviceOptions):
 
     @property
     def part_size(self) -> int:
-        """Return the maximum number of examples in such a part."""
+        """Return the maximum number of examples in a micro-batch."""
         return self.batch_size
 
     def recorded(self) -> dict[str, object]:

@@ -91,7 +91,7 @@ class ModelTokenizer(Protocol):
         ...
 
     def spelling(self) -> Optional[Spelling]:
-        """Return which tokens count as equal when two texts are compared; None: only tokens of one id."""
+        """Return the spelling by which tokens of two texts are compared; None if their ids are compared."""
         ...
 
     def in_small_letters(self) -> ModelTokenizer:

@@ -130,7 +130,7 @@ class TokenizerFiles:
         return [token.removeprefix(CONTINUATION) for token in self.token_to_id if token not in special]
 
     def spelling(self) -> None:
-        """Return None: a token at the beginning of a word and inside it (`##`) are different tokens."""
+        """Return None: ids are compared, and a token inside a word (`##`) differs from one at its beginning."""
 
     def write(self, folder: Path) -> None:
         """Write the three files into `folder`, which must exist."""

@@ -301,7 +301,7 @@ class _Attention(nn.Layer):
         self.dropout = Dropout(config.attention_probs_dropout_prob, masks)
 
     def keys_and_values(self, hidden: Tensor, context: _Context) -> tuple[Tensor, Tensor]:
-        """Return what the queries attend to, `[batch, length, width]` each: prefixes, then the own tokens."""
+        """Return keys and values, `[batch, length, width]` each: those of the prefixes, then those of `hidden`."""
         k = self.k_norm(self.k_proj(hidden).reshape([0, 0, self.shared, self.size]))
         k, v = rotated(k, context.angles).reshape([0, 0, self.shared * self.size]), self.v_proj(hidden)
         if context.before is not None:

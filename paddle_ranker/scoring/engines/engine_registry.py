@@ -41,7 +41,7 @@ class EngineKind:
     find_device: Optional[Callable[[], FoundDevice]] = lambda: FoundDevice("cpu", "the engine runs there")
 
     def device_for(self, precision: str) -> Optional[FoundDevice]:
-        """Return the device for `--device auto`: the CPU if the found GPU lacks the precision; None: `auto` stays."""
+        """Resolve `--device auto`: the CPU if the GPU lacks the precision; None if the engine takes `auto` itself."""
         found = None if self.find_device is None else self.find_device()
         offered = [device for device, precisions in self.precisions.items() if precision in precisions]
         if found is None or found.name in offered or "cpu" not in offered:

@@ -41,10 +41,10 @@ _UNKNOWN = "qzxwvkj 靁鱻"  # mistyped words, so that vocabularies and sounds a
 
 @dataclass(frozen=True)
 class ServedIndex:
-    """An open index.
+    """Open index of the server.
 
-    seen: the snapshot that a search sees; None: nothing is searched yet
-    fusion: makes one list of several searchers' unless a request says how
+    seen: the snapshot of a search; None until a search takes one
+    fusion: fuses the searchers' lists, unless a request names another fusion
     states: stored states, and the parts of the server's ranker that score by them
     """
 
@@ -64,12 +64,12 @@ class ServedIndex:
 
     @property
     def info(self) -> IndexInfo:
-        """What index.json says of `snapshot`."""
+        """Contents of index.json at the time of `snapshot`."""
         return self.collection.info if self.seen is None else self.seen.info
 
     @property
     def stated(self) -> dict[str, object]:
-        """What answers say of it: name, version and documents."""
+        """Name, version and number of documents, for answers."""
         return {"name": self.name, "version": self.info.generation, "documents": self.info.count}
 
     @property
@@ -158,11 +158,11 @@ class IndexSlot(Slot[ServedIndex]):
 
     @property
     def info(self) -> IndexInfo:
-        """What index.json says. Raises `Fault(UNAVAILABLE)` until the index is open."""
+        """Contents of index.json. Raises `Fault(UNAVAILABLE)` until the index is open."""
         return self.ready().collection.info
 
     def describe(self) -> dict[str, object]:
-        """Return what `/info` shows of an index."""
+        """Describe the index for `/info`."""
         served = self.ready()
         info, options = served.info, self.options
         return {

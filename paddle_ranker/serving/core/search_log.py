@@ -56,9 +56,9 @@ def _now() -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return the digest of a text as it is shown, by which the log notices that a document's text has changed.
+    """Return the digest of a text, by which the log recognises a changed document.
 
-    Spaces and breaks beside each other are one space, and characters are composed (NFC).
+    Composed characters (NFC) and runs of white space as one space make texts equal that look alike.
     """
     shown = " ".join(unicodedata.normalize("NFC", text.translate(_UNSEEN)).split())
     return blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

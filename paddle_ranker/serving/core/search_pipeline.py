@@ -90,7 +90,7 @@ class _Read:
 
     @classmethod
     def of(cls, text: str, encoders: Sequence[PairEncoder]) -> _Read:
-        """Return what is used of a long query; tokenizes it."""
+        """Cut a query to the part that the encoders read; tokenizes it."""
         # Of a pair's tokens, the special ones and one of the title are not the query's.
         rooms = [(one, one.max_seq_length - one.template.pair_tokens - 1) for one in encoders]
         end = min([len(text), *(one.characters_of(text, room) for one, room in rooms)])
@@ -98,7 +98,7 @@ class _Read:
 
     @property
     def check(self) -> Optional[Check]:
-        """What notes how much of the query is read beside titles; None where all of it is."""
+        """Callback that records how much of the query is read beside titles; None if several encoders read it."""
         return None if self._encoder is None else self._note
 
     def _note(self, first: int, lengths: Array, most: int) -> None:
@@ -110,7 +110,7 @@ class _Read:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the query was longer than what is used, everywhere or beside some title."""
+        """Whether the query was cut, for all titles or beside a long one."""
         return self._was_cut or self._kept < self._tokens
 
     def characters(self) -> int:
@@ -182,7 +182,7 @@ class SearchPipeline:
         self._compared: tuple[object, ...] = ()  # the ranker and the index that it is about
 
     def versions(self, index: ServedIndex) -> dict[str, object]:
-        """Return what answers: the index and its version, and the models' folders; JSON-ready."""
+        """Return the index with its version, and the models' folders; JSON-ready."""
         return {
             "index": {"name": index.name, "version": index.info.generation},
             "tower": None if self.tower is None else self.tower.ready().folder.name,

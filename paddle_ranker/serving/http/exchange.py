@@ -105,7 +105,7 @@ def _stated_deadline(request: Request) -> Optional[float]:
 
 
 def reserve_of(request: Request) -> Optional[Reserve]:
-    """Return what counts memory in the worker's budget of bytes until a request is answered."""
+    """Return the function that reserves memory for the answer in the worker's budget of bytes."""
     share: Optional[Share] = request.scope["state"].get(SHARE)
     return None if share is None else share.reserve_answer
 

@@ -349,7 +349,7 @@ class SearchRoutes:
         return base64.urlsafe_b64encode(self._digest(asked, written) + written).decode()
 
     def _digest(self, asked: SearchRequest, position: bytes) -> bytes:
-        """Return what ties a position to the index and to the parameters that its list depends on."""
+        """Return a digest of a position with the index and the parameters that its list depends on."""
         given = asked.model_dump(exclude=_SHOWING, exclude_defaults=True)
         what = [self._pipeline.index.ready().name, json.dumps(given, sort_keys=True)]
         return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
@@ -534,7 +534,7 @@ def _stages(found: Search, place: int, rank: int) -> dict[str, Any]:
 
 
 def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, Any]:
-    """Return what each searcher added to the fused score, and what was added to the score that ranks."""
+    """Return the contributions of each searcher to the fused score, and of all signals to the final score."""
     said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
     signals: dict[str, Any] = {
         name: {"value": score, "added": added, "to": FUSED}
@@ -760,7 +760,7 @@ class SearchAnswer(TypedDict):
 
 
 class IndexDescription(TypedDict):
-    """What is searched."""
+    """Name, version and size of the index."""
 
     name: str
     version: int

@@ -341,7 +341,7 @@ class Examined:
     """The result of examining a model.
 
     facts: its kind, its place, and the statements of its files
-    counts_as: its roles for commands, as in `registry.Command.takes`
+    counts_as: its roles for commands, as in `command_registry.Command.takes`
     works: names of commands, engines and slots of the server that accept it, with descriptions
     problem: the reason why it does not open, and what to do; "" if it opens
     """

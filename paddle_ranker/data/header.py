@@ -193,8 +193,8 @@ def read_header(
 def is_doubtful(cells: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Return whether a first row without known column names may still be a header.
 
-    This is so if all its cells look like names (q, s1, src) or end in a column's name (用户问题, user question), and each
-    of `others`, the next rows, has a text and does not look like this.
+    This is so if all its cells look like names (q, s1, src) or end in a column's name (用户问题, user question), and
+    each of `others`, the next rows, has a text and does not look like this.
     """
     are_texts = all(any(map(_is_text, row)) and not _may_name(row) for row in others)
     return len(cells) > 1 and bool(others) and are_texts and _may_name(cells)

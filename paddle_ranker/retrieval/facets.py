@@ -33,7 +33,7 @@ Positions = Union[Floats, Integers]
 
 
 class Wanted(NamedTuple):
-    """Field whose values are counted: its type, a name in `typed_values.TYPES`, and a filter that documents must meet."""
+    """Field whose values are counted: its type (a name in `typed_values.TYPES`), and a filter on the documents."""
 
     type: str
     where: Optional[Filter]

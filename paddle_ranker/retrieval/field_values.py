@@ -53,7 +53,7 @@ class FieldValues:
 
     Args:
         line: the values as a list in JSON, as `json.dumps` writes it; it is kept.
-        type: of the field, a name in `values.TYPES`.
+        type: of the field, a name in `typed_values.TYPES`.
 
     Raises `CheckpointError` for any other line.
     """
@@ -220,7 +220,7 @@ class FieldValues:
 
     @once
     def _folded(self) -> NDArray[np.int32]:
-        """The texts in the order of `values.text_order`; it is needed where texts are compared by order alone."""
+        """The texts in the order of `typed_values.text_order`; it is needed where texts are compared by order alone."""
         keys = ((text_order(self._text_at(code)), code) for code in self._texts.tolist())
         return np.array([code for _, code in _in_order(keys)], np.int32)
 

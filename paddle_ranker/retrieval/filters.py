@@ -45,11 +45,11 @@ Value = Union[str, int, float, bool, None]
 class Condition:
     """A field, an operator (=, !=, <, <=, >, >=, in) and what it compares with.
 
-    The field's type says what its values and those of the condition are, see `values.ValueType`. A date equals a period
-    that it begins in. A list meets what one of its values meets, and `!=` if none is equal. A document without a value
-    has null.
+    The field's type decides how values are read and compared, see `typed_values.ValueType`. A date equals the period
+    that it begins in. A list meets a condition if one of its items does, and `!=` if no item is equal. A document
+    without a value has null.
 
-    type: of the field, a name in `values.TYPES`; "": not known yet
+    type: of the field, a name in `typed_values.TYPES`; "": not known yet
     """
 
     field: str

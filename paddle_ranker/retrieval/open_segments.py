@@ -233,7 +233,7 @@ class Generation:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Raise `CheckpointError` for rows in the files of an index that there are none of."""
+        """Turn an `IndexError` of the block, which a damaged index causes, into a `CheckpointError`."""
         try:
             yield
         except IndexError as error:

@@ -73,7 +73,7 @@ class FieldType(NamedTuple):
 
     fits: returns whether a value may be one of a document's; of a list each item is asked
     what: its values, for messages and help texts
-    values: name in `values.TYPES`, by which filters, facets, groups and orders compare
+    values: name in `typed_values.TYPES`, by which filters, facets, groups and orders compare
     is_searched: whether its values are texts, which are searched by words
     media_types: of values that are files: media types by the suffix of their names
     suffix_of: of values that are files: checks a file's bytes and returns its suffix; raises `ValueError`
@@ -275,7 +275,7 @@ class Schema:
         return analyser(next(one.analyser for one in self.words if one.name == TEXT))
 
     def type_of(self, name: str) -> str:
-        """Return the declared type of a field's values, a name in `values.TYPES`; "" if the values decide."""
+        """Return the declared type of a field's values, a name in `typed_values.TYPES`; "" if the values decide."""
         kind = next((one.type for one in self.fields if one.name == name), STORED)
         return "" if kind == STORED else FIELD_TYPES[kind].values
 

@@ -257,7 +257,7 @@ class Search:
     milliseconds of each stage; `best`, each searcher's best score; `is_calibrated`, whether `probabilities` are;
     `degraded`, stages that were left out, because they would be late.
 
-    A stage lets other work go first between its steps (`work.check`).
+    A stage lets other work go first between its steps (`turns.check`).
     """
 
     def __init__(

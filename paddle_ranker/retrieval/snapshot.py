@@ -114,7 +114,7 @@ class LocalSnapshot:
         return sum(int(np.count_nonzero(mask)) for mask in self.generation.allowed(where) or ())
 
     def type_of(self, field: str) -> str:
-        """Return the type of a field's values, a name in `values.TYPES`."""
+        """Return the type of a field's values, a name in `typed_values.TYPES`."""
         return self.generation.type_of(field)
 
     def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
@@ -221,10 +221,10 @@ class LocalSnapshot:
         return None if words is None or words.rewriter is None else words.rewriter.did_you_mean(query)
 
     def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
-        """Return a query with those of its phrases that documents must have; None: it restricts nothing.
+        """Keep the phrases of a query that documents must have; return None if nothing is required or excluded.
 
-        A phrase that no document has, or none with those before, is not required. A document has a phrase if a searched
-        field has it word for word, whatever the cases, widths and spaces.
+        A phrase is dropped if no document has it together with the phrases before it. A document has a phrase if a
+        searched field has it word for word; case, width and spaces are ignored.
         """
         return phrase_filter_of(query, self.generation.found_phrases(query.phrases) if query.phrases else ())
 

@@ -55,9 +55,9 @@ class Suggestion(NamedTuple):
 class Completions:
     """Texts that are found by the beginnings of their words: sorted arrays of 10 bytes per word, beside the texts.
 
-    Texts that are alike once folded are one, which shows the best of them. All entries, beginnings of words, are sorted
-    by the text from there on, so those that continue a typed text are a range. The best ones of a range are in the
-    blocks with the smallest minima.
+    Texts that are equal once folded count as one, shown in the spelling of the best. Each word's position is an entry,
+    sorted by the text from this position on, so the entries that continue a typed text are a range. Blocks of entries
+    store their smallest weights, by which the best entries of a range are found.
 
     Args:
         texts: distinct texts; those of more than `LONGEST` characters are never found.

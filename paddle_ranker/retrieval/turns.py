@@ -194,7 +194,7 @@ class Turns:
             return turn.is_held
 
     def give(self, turn: _Turn, used: float) -> None:
-        """End a turn, in which its caller has used so many seconds; another one begins."""
+        """End a turn, charge the seconds to its caller, and let the next one begin."""
         with self._lock:
             turn.is_held = False
             turn.caller.used += used

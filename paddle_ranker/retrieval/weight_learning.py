@@ -173,8 +173,8 @@ def learn_recall_weight(
 
     Args:
         lists: `inputs` are the logit, the share and, with `fused`, the searchers' normalised scores; then others.
-        fused: input of `learn_weights`, whose learned weights replace the shares in `inputs`; the weights of a held-out
-            query are learned from other queries.
+        fused: input of `learn_weights`, whose learned weights replace the shares in `inputs`; the weights of a
+            held-out query are learned from other queries.
         signals: the columns of `inputs` that are tried, by name.
         recall: whether the share may count.
     """

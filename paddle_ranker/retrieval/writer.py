@@ -55,7 +55,7 @@ class CollectionWriter:
     def __init__(self, latest: LatestSnapshot, lock: Optional[Lock] = None):
         self._latest, self._index = latest, latest.index
         self._numbers = itertools.count(1)  # of new segments
-        self._lock = lock  # keeps other processes from writing, `latest.changing` this one's other threads
+        self._lock = lock  # keeps other processes from writing, `latest_snapshot.changing` this one's other threads
         self._keeps_lock = lock is not None  # until `close`; else while there are `_threads`
         self._threads = 0  # in `writing`
         self._taking = threading.Lock()  # guards `_lock` and `_threads`

@@ -127,7 +127,7 @@ class StoppableWork:
         work: Callable[[], R],
         reserve: Optional[Reserve] = None,
     ) -> R:
-        """Return `work()`, called in a thread; `work` must call `work.check` between its steps.
+        """Return `work()`, called in a thread; `work` must call `turns.check` between its steps.
 
         Args:
             reserve: counts the memory that the work holds until the caller has its answer.

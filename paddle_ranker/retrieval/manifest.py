@@ -26,7 +26,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # the name of the searcher by words
 VECTORS = "vectors"  # the name of the vector field of whole documents
-FORMAT = 10
+FORMAT = 11
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -282,6 +282,7 @@ def info_of(found: Unchecked) -> IndexInfo:
     for field in fields:
         rules += [
             (field, all(isinstance(text, str) and text for text in (field.name, field.type))),
+            (field, isinstance(field.label, str) and isinstance(field.unit, str)),
             (field.type, field.type in FIELD_TYPES),
             (field.weight, type(field.weight) in (int, float) and 0 < field.weight <= _MOST_K1),
             (field, all(isinstance(is_so, bool) for is_so in (field.title, field.list, field.literal))),

@@ -39,7 +39,7 @@ _SHOWN = 8  # spellings of no value that are named
 _LONG = 40  # mean characters from which texts with several words are searched
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
-_OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list")
+_OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list", "label=TEXT", "unit=TEXT")
 _BETWEEN_ITEMS = ", "  # where a list of texts is read as one text
 
 
@@ -135,6 +135,8 @@ class Field:
     list: whether a document may have several values
     analyser: of a searched field: options of its words, as `lexical.analyser.analyser` takes them
     literal: of a searched field: its words are found as they are written, mistyped ones are not corrected to them
+    label: name that the search page shows in place of `name`
+    unit: unit that the search page shows behind numbers, such as €
     """
 
     name: str
@@ -144,6 +146,8 @@ class Field:
     list: bool = False
     analyser: str = ""
     literal: bool = False
+    label: str = ""
+    unit: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Field:
@@ -162,6 +166,8 @@ class Field:
                 found = replace(found, title=True)
             elif option == "literal" and found.is_searched:
                 found = replace(found, literal=True)
+            elif key in ("label", "unit") and value:
+                found = replace(found, label=value) if key == "label" else replace(found, unit=value)
             elif option == "list":
                 found = replace(found, list=True)
             elif key == "analyser" and value and found.is_searched:
@@ -195,7 +201,8 @@ class Field:
         weight = f":weight={self.weight:g}" if self.weight != 1 else ""
         words = f":analyser={self.analyser}" if self.analyser else ""
         flags = f"{':title' * self.title}{':list' * self.list}{':literal' * self.literal}"
-        return f"{self.name}:{self.type}{weight}{flags}{words}"
+        shown = "".join(f":{key}={text}" for key, text in (("label", self.label), ("unit", self.unit)) if text)
+        return f"{self.name}:{self.type}{weight}{flags}{words}{shown}"
 
 
 TEXT_FIELD = Field(TEXT, TEXT)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional, TypeVar
 
@@ -34,6 +36,8 @@ _SAMPLE, _LONG_LINE = 64, 4000  # documents of that mean; bytes of a stored docu
 _AT_ONCE, _REST = 500, 0.0005  # texts that are read at once; seconds that other threads get after them
 _MOST_STARTS = 32  # words of a text by which it is found
 _BLOCK = 1024  # entries that share a minimum
+_FAMILY, _FAMILIES = 4, 16  # titles that are a family; times as many titles are read as are suggested
+_ENDING = re.compile(r"[\s\-_.:/]+[^\s\-_.:/]+$")  # the last word of a title
 _KEY = 8  # bytes that are sorted by at once
 _NEVER = np.iinfo(np.int32).max  # priority of an entry that is not found
 
@@ -260,10 +264,32 @@ class TitleSuggestions:
         self._known, self._searched = known, [titles.completions for titles in known.values()]
 
     def find(self, typed: str, count: int) -> list[Suggestion]:
-        """Return up to `count` titles that continue the typed text, best first, each once."""
-        found = sorted(one for searched in self._searched for one in searched.find(typed, count))
+        """Return up to `count` titles that continue the typed text, best first, each once.
+
+        A family of titles is one suggestion: their common beginning.
+        """
+        found = sorted(one for searched in self._searched for one in searched.find(typed, _FAMILIES * count))
         distinct = {one.folded: one for one in reversed(found)}
-        return [one for one in found if distinct[one.folded] is one][:count]
+        return _collapsed([one for one in found if distinct[one.folded] is one], typed)[:count]
+
+
+def _collapsed(found: Sequence[Suggestion], typed: str) -> list[Suggestion]:
+    """Return suggestions with one in place of each family: at least `_FAMILY` that differ in their last word alone.
+
+    It is their common beginning, `linux-image-6.1` for `linux-image-6.1-amd64` and others, if that says more than what
+    is typed. A family may be a member of another one.
+    """
+    while True:
+        beginnings = [_ENDING.sub("", one.text) for one in found]
+        sizes = Counter(beginnings)
+        kept: dict[str, Suggestion] = {}
+        for one, beginning in zip(found, beginnings):
+            is_family = sizes[beginning] >= _FAMILY and len(beginning) > len(typed.strip())
+            text = beginning if is_family else one.text
+            kept.setdefault(text, one._replace(text=text))
+        if len(kept) == len(found):
+            return [*kept.values()]
+        found = [*kept.values()]
 
 
 def suggested_field(now: LocalSnapshot) -> Optional[Field]:

@@ -79,7 +79,7 @@ class Pages:
         """Forget what a test's page keeps until its tab is closed."""
         for page in self._kept.values():
             if page.url != "about:blank":
-                page.evaluate("sessionStorage.clear()")
+                page.evaluate("sessionStorage.clear(), localStorage.clear()")
                 page.goto("about:blank")
 
     def _hear(self, message: Any) -> None:

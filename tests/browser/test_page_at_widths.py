@@ -39,12 +39,12 @@ class View:
         self.settings = {"width": width, "height": HEIGHTS[width], "color_scheme": scheme, "locale": locale}
 
     def open(self, address: str = "", **settings: Any) -> Any:
-        page = self._open(f"{self.site.address}/{address}", **self.settings, **settings)
+        page = self._open(f"{self.site.address}/{address or '?how=1'}", **self.settings, **settings)
         page.wait_for_selector(f"{DRAWN}, #nothing:not([hidden])", state="attached")
         return page
 
     def search(self, query: str = QUERY, more: str = "") -> Any:
-        page = self.open(f"?q={quote(query)}{more}")
+        page = self.open(f"?how=1&q={quote(query)}{more}")
         page.wait_for_function("() => !document.querySelector('#to-judge').hidden")  # the index is known
         page.wait_for_selector(f"{DRAWN}, #nothing:not([hidden])", state="attached")
         return page
@@ -148,7 +148,7 @@ def test_the_first_view_is_an_example_with_three_labels(view: View) -> None:
     assert "q=" not in page.url and page.evaluate("history.length") == 2 and view.site.feedback == []
     field = box(page, ".ask")
     assert abs(field[0] + field[2] - view.width) < 4  # centred
-    assert page.is_hidden("#facets") and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.is_hidden("#side") and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert box(page, "#legend")[3] <= box(page, "#board")[1]
     if view.width == 1440:
         assert page.locator(".about:visible").all_inner_texts() == view.say(
@@ -258,7 +258,9 @@ def test_how_a_query_was_read_is_said_with_a_way_back(view: View) -> None:
 
 def test_facets_count_and_filter_and_the_total_is_of_matches(view: View) -> None:
     page = view.search()
-    assert page.inner_text("#status").startswith(view.say("18 篇文档含有这些词", "18 documents match by words"))
+    assert page.inner_text("#status").startswith(
+        view.say("18 篇文档含有任一词", "18 documents have any of these words")
+    )
     kinds, years = ([one.strip() for one in page.locator(f"#facets [aria-label={name}] button").all_inner_texts()]
                     for name in ("kind", "year"))  # fmt: skip
     assert kinds[:2] == ["新闻 7", "问答 5"] and years == ["2015 – 2019 2", "2020 – 2024 16"]
@@ -276,6 +278,30 @@ def test_facets_count_and_filter_and_the_total_is_of_matches(view: View) -> None
         page.wait_for_selector(f"#facets [aria-label={name}] [aria-pressed=true]", state="detached")
     assert view.site.asked[-1]["where"] == {}
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_results_are_plain_until_somebody_asks_how_they_were_found(view: View) -> None:
+    page = view.open(f"?q={quote(QUERY)}")
+    page.wait_for_selector(".verdict")
+    parts = ["#settings", "#legend", "#lines path", ".column", ".place", ".moved", ".probability", "#cut", "#out"]
+    shown = (
+        "names => names.filter((name) => [...document.querySelectorAll(name)].some((node) => node.checkVisibility()))"
+    )
+    assert page.evaluate(shown, parts) == [] and page.evaluate(shown, [ROW, "#sort", "#facets"]) != []
+    if view.width == 1440:  # facets, results and "Why" stand side by side
+        page.locator(".ask-why").nth(1).click()
+        page.wait_for_selector("#why:focus")
+        assert box(page, "#side")[2] < box(page, "#answer")[0] and box(page, "#answer")[2] < box(page, "#why")[0]
+        page.keyboard.press("Escape")
+    page.check("#how input")
+    assert {"#settings", ".place", ".probability"} <= {*page.evaluate(shown, parts)} and "how=1" in page.url
+    page.goto(f"{view.site.address}/?q={quote(QUERY)}")
+    page.wait_for_selector(".verdict")
+    assert page.is_checked("#how input") and page.evaluate(shown, [".place"])  # remembered
+    page.uncheck("#how input")
+    page.reload()
+    page.wait_for_selector(".verdict")
+    assert page.evaluate(shown, parts) == []
 
 
 def test_a_percentage_is_shown_of_a_calibrated_ranker_alone(view: View) -> None:

@@ -107,11 +107,11 @@ def rows(page: Any) -> list[str]:
 
 
 def at(site: Site, query: str, settings: str = "") -> str:
-    return f"{site.address}/?q={quote(query)}{settings}"
+    return f"{site.address}/?how=1&q={quote(query)}{settings}"
 
 
 def test_every_number_of_the_page_is_in_the_answer(open_page: OpenPage, site: RealSite) -> None:
-    page = open_page(site.address)
+    page = open_page(f"{site.address}/?how=1")
     page.click(f"#tries button:has-text('{QUERY}')")
     drawn(page)
     answer = site.found()
@@ -176,8 +176,9 @@ def test_why_tells_what_each_signal_added_and_a_click_is_logged(open_page: OpenP
 def test_filters_and_empty_results(open_page: OpenPage, site: RealSite) -> None:
     page = open_page(at(site, QUERY))
     page.wait_for_selector(".verdict")
-    page.click("#settings summary")
-    page.select_option("#filters [name=lang]", "zh")
+    page.click("#facets button:has-text('zh')")
+    page.wait_for_selector("#facets [aria-pressed=true]")
+    page.click("#filters summary")
     page.fill("#filters [name='year.gte']", "2008")
     page.press("#filters [name='year.gte']", "Tab")
     wanted = [one.id for one in DOCUMENTS if one.fields["lang"] == "zh" and int(str(one.fields["year"])) >= 2008]

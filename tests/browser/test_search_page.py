@@ -64,8 +64,8 @@ def search(page: Any, query: str) -> None:
 
 
 def at(site: Site, query: str = QUERY, **settings: object) -> str:
-    """Return the address that shows a query with these settings."""
-    return f"{site.address}/?q={quote(query)}" + "".join(
+    """Return the address that shows a query, with its stages, with these settings."""
+    return f"{site.address}/?how=1&q={quote(query)}" + "".join(
         f"&{name}={quote(str(value))}" for name, value in settings.items()
     )
 
@@ -95,7 +95,7 @@ def test_the_first_view_is_three_small_requests_under_a_strict_policy(open_page:
         "/page/page.css",
         "/page/search.js",
     ]
-    assert sum(len(one.body()) for one in own) < 100_000
+    assert sum(len(one.body()) for one in own) < 110_000
     assert own[0].headers["content-security-policy"].startswith("default-src 'self';")
     assert all(one.url.startswith(site.address) for one in answers)
     page.reload()
@@ -106,7 +106,7 @@ def test_the_first_view_is_three_small_requests_under_a_strict_policy(open_page:
 
 def test_no_more_is_ranked_than_the_ranker_takes_of_a_request(open_page: OpenPage, site: Site) -> None:
     site.index["limits"] = {"depth": 1000, "hits": 100, "pairs": 20}
-    page = open_page(site.address)
+    page = open_page(f"{site.address}/?how=1")
     page.wait_for_function("() => document.querySelector('[name=rank_top]').value === '20'")
     search(page, QUERY)
     assert site.asked[-1]["rank_top"] == 20 and "rank_top" not in page.url
@@ -248,13 +248,56 @@ def test_settings_are_asked_for(open_page: OpenPage, site: Site) -> None:
 def test_tab_goes_on_after_a_filter_and_a_list_of_values_is_one(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site, filter='{"kind":["新闻","问答"]}'))
     drawn(page)
-    page.click("#settings summary")
-    assert page.text_content("#chips li").startswith("kind ∈ 新闻,问答")
+    page.click("#filters summary")
+    assert page.text_content("#chips li").startswith("kind ∈ 新闻, 问答")
     page.fill("[name='year.gte']", "2020")
     with page.expect_response("**/v1/search"):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.name") == "year.lte"
     assert site.asked[-1]["where"]["year"] == {"gte": 2020}
+
+
+def test_results_are_sorted_by_numbers_and_dates(open_page: OpenPage, site: Site) -> None:
+    site.index["fields"] = {**site.index["fields"], "year": {"type": "integer", "label": "年份", "unit": "年"}}
+    page = open_page(at(site))
+    drawn(page)
+    assert page.locator("[name=sort] option").all_text_contents() == ["相关度", "年份：从高到低", "年份：从低到高"]
+    site.change = lambda content: {**content, "ranked": False, "dropped": []}
+    with page.expect_response("**/v1/search"):
+        page.select_option("[name=sort]", "-year")
+    drawn(page)
+    assert site.asked[-1]["sort"] == ["-year"] and not {"rank_top", "depth", "fusion"} & site.asked[-1].keys()
+    assert "sort=-year" in page.url and page.inner_text("#notice") == ""
+    assert page.locator("#facets [aria-label=年份]").count() == 1 and "2022 年" in page.inner_text(f"{ROW} .fields")
+
+
+def test_values_of_a_facet_unfold_and_add_up(open_page: OpenPage, site: Site) -> None:
+    kinds = [{"value": value, "count": 12345 - n} for n, value in enumerate(site.index["fields"]["kind"]["values"])]
+    site.change = lambda content: {**content, "facets": {"kind": kinds}}
+    page = open_page(at(site))
+    drawn(page)
+    values = page.locator("#facets button:not(.unfold)")
+    assert values.count() == 6 and values.first.inner_text().split("\n")[-1].strip().endswith("12,345")
+    page.click("#facets .unfold")
+    assert values.count() == 7 and page.evaluate("document.activeElement.matches('.unfold[aria-expanded=true]')")
+    for place in (4, 1):
+        with page.expect_response("**/v1/search"):
+            values.nth(place).click()
+        drawn(page)
+    assert site.asked[-1]["where"] == {"kind": ["论文", "问答"]}
+
+
+def test_documents_with_any_of_the_words_are_counted_and_all_words_are_offered(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site, "iPhone price"))
+    drawn(page)
+    assert "含有任一词" in page.inner_text("#status") and "任一词" in page.inner_text("#facets p")
+    site.change = lambda content: {**content, "phrases": ["iPhone", "price"]}
+    page.evaluate("document.querySelector('#all-words').hidden = false")
+    with page.expect_response("**/v1/search"):
+        page.click("#all-words")
+    drawn(page)
+    assert site.asked[-1]["query"] == page.input_value("#query") == '"iPhone" "price"'
+    assert page.is_hidden("#all-words") and "任一词" not in page.inner_text("#status")
 
 
 def test_clicks_and_judgments_are_logged(open_page: OpenPage, site: Site) -> None:
@@ -306,7 +349,7 @@ def test_nothing_found_has_ways_on(open_page: OpenPage, site: Site) -> None:
 
 def test_a_query_that_was_cut_is_told(open_page: OpenPage, site: Site) -> None:
     long = QUERY * 2000
-    page = open_page(site.address)
+    page = open_page(f"{site.address}/?how=1")
     search(page, long)
     assert page.inner_text("#notice") == f"查询太长：只用了前 {CUT} 个字。"
     assert site.asked[-1]["query"] == long and page.locator(ROW).count() == 10
@@ -414,7 +457,7 @@ def damaged(value: Any, choose: random.Random, share: float) -> Any:
 def test_no_answer_breaks_the_page(open_page: OpenPage, site: Site) -> None:
     """Whatever is wrong in an answer: it is drawn, or told to be unreadable; and the next one is drawn."""
     choose = random.Random(7)
-    page = open_page(site.address)
+    page = open_page(f"{site.address}/?how=1")
     drawn = 0
     for number in range(16):
         share = choose.choice([0.001, 0.01, 0.05])
@@ -435,6 +478,10 @@ def test_a_key_is_asked_for_where_the_server_needs_one(open_page: OpenPage) -> N
     with Site(api_key="a secret key") as site:
         page = open_page(at(site))
         page.wait_for_selector("#failure input")
+        assert "请向管理员索取" in page.inner_text("#failure")
+        page.fill("#failure input", "a guess")
+        page.press("#failure input", "Enter")
+        page.locator("#failure", has_text="密钥不对").wait_for()
         page.fill("#failure input", "a secret key")
         page.press("#failure input", "Enter")
         page.wait_for_selector(f"{ROW} .verdict")  # what GET /v1/index says is known by now, too
@@ -442,7 +489,7 @@ def test_a_key_is_asked_for_where_the_server_needs_one(open_page: OpenPage) -> N
 
 
 def test_a_degraded_answer_says_so(open_page: OpenPage, site: Site) -> None:
-    page = open_page(site.address)
+    page = open_page(f"{site.address}/?how=1")
     for change, told, last in (
         ({"degraded": ["rank"]}, "排序没有按时完成：下面是融合后的顺序。", "融合"),
         ({"ranked": False}, "没有经过排序模型：下面是融合后的顺序。", "融合"),
@@ -494,7 +541,7 @@ def test_a_slow_earlier_answer_is_dropped(open_page: OpenPage, site: Site) -> No
 
 
 def test_back_and_forward_and_a_link_show_the_same(open_page: OpenPage, site: Site) -> None:
-    page = open_page(site.address)
+    page = open_page(f"{site.address}/?how=1")
     search(page, QUERY)
     first = shown_ids(page)
     search(page, "深度学习")
@@ -520,11 +567,11 @@ def test_back_and_forward_and_a_link_show_the_same(open_page: OpenPage, site: Si
 
 
 def test_what_is_being_typed_stays_whatever_is_drawn_meanwhile(open_page: OpenPage, site: Site) -> None:
-    page = open_page(site.address, own_context=True)
+    page = open_page(f"{site.address}/?how=1", own_context=True)
     page.clock.install()
     site.hold("/v1/index")
     with page.expect_request("**/v1/index"):
-        page.goto(site.address)
+        page.goto(f"{site.address}/?how=1")
     page.clock.pause_at(page.evaluate("Date.now() + 60_000"))
     page.fill("#query", "苹果手")
     site.release("/v1/index")
@@ -647,7 +694,7 @@ def test_what_moved_is_animated_for_200_ms_and_not_at_all_where_motion_is_unwant
 def test_both_languages(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site), locale="en-GB")
     drawn(page)
-    assert page.inner_text("#status") == "18 documents match by words; 10 shown, in 28.0 ms."
+    assert page.inner_text("#status") == "18 documents have any of these words, in 28.0 ms."
     assert page.locator(ROW).nth(1).locator(".moved").inner_text() == "↓ from 1 to 2"
     assert page.get_attribute("html", "lang") == "en" and page.get_attribute(".text", "lang") == "zh"
     page.click("#language")
@@ -660,7 +707,7 @@ def test_both_languages(open_page: OpenPage, site: Site) -> None:
     page.click("#to-judge")
     page.wait_for_url("**/judge?lang=zh")
     page.click("header nav a")
-    page.wait_for_url("**/?lang=zh")
+    page.wait_for_url("**/?lang=zh*")
 
 
 def test_more_results(open_page: OpenPage, site: Site) -> None:
@@ -723,6 +770,7 @@ def test_at_every_width_in_light_and_dark(
         elif state == "open":
             page.keyboard.press("Escape")
             page.click("#settings summary")
+            page.click("#filters summary")
             assert page.input_value("#filters [name=toString]") == ""
         elif state == "nothing":
             search(page, "zzzz")

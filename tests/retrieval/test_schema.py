@@ -75,6 +75,14 @@ def test_scores_are_those_of_the_formula_however_the_collection_is_divided(tmp_p
         assert searched(parts, "水稻病害") == pytest.approx(bm25f("水稻病害", DOCUMENTS, schema), abs=1e-9)
 
 
+def test_labels_and_units_stay_with_a_field() -> None:
+    declared = "price:number:label=Price today:unit=€"
+    field = Field.parse(declared)
+    assert (field.label, field.unit, str(field)) == ("Price today", "€", declared)
+    with pytest.raises(UsageError, match="'unit=' is no option"):
+        Field.parse("price:number:unit=")
+
+
 def test_a_word_is_the_token_that_each_field_has_for_it_and_saturates_once(tmp_path: Path) -> None:
     fields = ("title:text:weight=3:title:analyser=accents", "note:text:analyser=jieba")
     schema = Schema(tuple(map(Field.parse, fields)))

@@ -119,6 +119,23 @@ def test_titles_follow_the_documents(schema: Schema, tmp_path: Path, monkeypatch
         assert titles.find("x", 9) == []
 
 
+def test_a_family_of_titles_is_one_suggestion(tmp_path: Path) -> None:
+    images = [
+        f"linux-image-{version}-{machine}" for version in ("6.1", "6.5") for machine in ("arm", "ppc", "sh4", "x64")
+    ]
+    names = ["linux", "linux-base", "linuxinfo", *images]
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
+        collection.writer.add([Document(name, name) for name in names])
+        titles = TitleSuggestions()
+        titles.follow(collection.snapshot())
+    for typed, wanted in (
+        ("linux", ["linux", "linuxinfo", "linux-base", "linux-image-6.1", "linux-image-6.5"]),
+        ("linux-image-6.1", [name for name in images if "6.1" in name]),  # the common beginning would say no more
+        ("linux-image-6.1-a", ["linux-image-6.1-arm"]),
+    ):
+        assert [one.text for one in titles.find(typed, 5)] == wanted
+
+
 def test_long_texts_are_no_titles(tmp_path: Path) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
         collection.writer.add([Document("a", "apple " * 30), Document("b", "apple")])

@@ -621,12 +621,14 @@ def _fields(now: Snapshot) -> dict[str, Any]:
     found, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
     files, texts = {one.name for one in schema.files}, {one.name for one in schema.words}
+    shown = {one.name: {k: v for k, v in (("label", one.label), ("unit", one.unit)) if v} for one in schema.fields}
     for name, sample in now.field_values(_VALUE_BYTES).items():
         if name in files or (sample.are_all and not sample.values):
             continue  # it is a file's name; or no document has it any more
         found[name] = {"type": _NAMES[sample.type]}
         if sample.has_lists:
             found[name]["list"] = True
+        found[name].update(shown.get(name, {}))
         if sample.type == "keyword" and sample.are_all and 1 < len(sample.values) <= _MOST_VALUES:
             found[name]["values"] = [one.of for one in sorted(sample.values, key=lambda one: one.order)]
         scale = None if name in texts else now.scale(name).scale

@@ -1,4 +1,4 @@
-// The search page: asks POST /v1/search and draws what each stage made of the documents.
+// The search page: asks POST /v1/search and draws the results; on request, what each stage made of the documents.
 // Every number that it shows is in the answer. All texts enter the page as text nodes.
 
 // ---- words: everything that the page says, in both languages
@@ -7,12 +7,14 @@ const WORDS = {
   zh: {
     other: "English", search: "搜索", judge: "标注", more: "其他", skip: "跳到结果", query: "查询", suggestions: "建议",
     settings: "设置", use: "召回方式", words: "词语", vectors: "语义", fused: "融合", ranked: "排序", fusion: "融合方法",
-    recall: "各路召回", rank_top: "排序前", top_k: "显示", group_by: "合并近似的文档", filters: "筛选", stages: "阶段", results: "结果", keys: "按键",
+    recall: "各路召回", rank_top: "排序前", top_k: "显示", group_by: "合并近似的文档", filters: "更多筛选", stages: "阶段", results: "结果", keys: "按键",
     rrf: "倒数排名", weighted: "加权得分", none: "不排序", any: "不限", yes: "是", no: "否", from: "从", to: "到",
     placeholder: "输入查询，例如：{example}", documents: "{n} 篇文档", tries: "试试：", example: "搜索“{query}”的经过",
-    welcome: "输入一个查询，看召回找到了什么，排序又把它们放到了哪里。",
+    welcome: "输入一个查询。", how: "这些结果是怎么找到的？", example_plain: "例如“{query}”的搜索结果",
+    sort: "排序方式", relevance: "相关度", ascending: "{name}：从低到高", descending: "{name}：从高到低", newest: "{name}：从新到旧", oldest: "{name}：从旧到新",
+    all_words: "只看含有全部词语的", more_values: "更多", fewer_values: "收起", facet_counts: "数字：含有任一词的文档数", key_for: "这里的搜索需要密钥", key_from: "请向管理员索取。密钥只保存到这个标签页关闭为止。", key_wrong: "密钥不对，请再试一次。", key_send: "进入",
     about_words: "只看共有的词，结果排第几", about_vectors: "只看意思，结果排第几", about_fused: "几路结果合成一份", about_ranked: "模型逐篇读过，重新排列",
-    found: "{total} 篇文档中的前 {n} 条结果，用时 {time}。", matched: "{total} 篇文档含有这些词；显示 {n} 条，用时 {time}。", milliseconds: "{n} 毫秒", working: "正在搜索……",
+    found: "{total} 篇文档中的前 {n} 条结果，用时 {time}。", matched: "{total} 篇文档含有任一词，用时 {time}。", matched_one: "{total} 篇文档，用时 {time}。", milliseconds: "{n} 毫秒", working: "正在搜索……",
     cut: "概率至少", passed: "{percent}：{n} / {total} 条", all: "不限", more_results: "显示更多",
     moved: "从 {from} 到 {to}", stays: "{to} 不变", ends: "最终第 {to} 位", place: "{stage}第 {rank} 位", missing: "{stage}不在前列",
     probability: "概率", relative: "横条：相关程度，相对于第一条", why: "为什么", open: "打开原文", relevant: "相关", irrelevant: "不相关",
@@ -22,7 +24,7 @@ const WORDS = {
     did_you_mean: "你要找的是", drop_filters: "去掉筛选条件", use_all: "按语义搜索", shorter: "也可以换一个更短或更常见的说法。", remove: "去掉 {what}",
     corrected: "没有文档含“{from}”，已搜索“{to}”。", synonyms: "“{from}”也包括“{to}”。", phrases: "只要含有“{n}”的。", unfound: "没有文档含有整句“{n}”。", excluded: "不含“{n}”。", literal: "按原样搜索", signs: "把符号当作普通字搜索", was_literal: "按原样搜索：没有更正。", not_literal: "恢复更正",
     gone: "服务器没有回应。", busy: "服务器正忙。", refused: "服务器拒绝了这次请求。", failed: "服务器出错了。", unread: "服务器的回答读不懂。",
-    needs_key: "这台服务器需要密钥。", key: "密钥", again: "重试", again_in: "{n} 秒后可重试。", stale: "下面仍是上一次“{query}”的结果。",
+    again: "重试", again_in: "{n} 秒后可重试。", stale: "下面仍是上一次“{query}”的结果。",
     late_rank: "排序没有按时完成：下面是融合后的顺序。", late: "没有按时完成：{stage}。",
     nothing_close: "没有找到很接近的内容；下面是相对最近的。", unranked: "没有经过排序模型：下面是融合后的顺序。", too_long: "查询太长：只用了前 {n} 个字。", unsaved: "没有记下来：{why}", saved: "已记下",
     unfamiliar: "排序模型可能不适合这些文档：得分应在 {expected} 左右，实为 {seen}。",
@@ -31,12 +33,14 @@ const WORDS = {
   en: {
     other: "中文", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query", suggestions: "Suggestions",
     settings: "Settings", use: "Recall by", words: "Words", vectors: "Meaning", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
-    recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", group_by: "Near-duplicates as one", filters: "Filters", stages: "Stages", results: "Results", keys: "Keys",
+    recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", group_by: "Near-duplicates as one", filters: "More filters", stages: "Stages", results: "Results", keys: "Keys",
     rrf: "reciprocal ranks", weighted: "weighted scores", none: "no ranking", any: "any", yes: "yes", no: "no", from: "from", to: "to",
     placeholder: "Type a query, such as: {example}", documents: "{n} documents", tries: "Try: ", example: "What a search for “{query}” goes through",
-    welcome: "Type a query, and see what recall found and where ranking put it.",
+    welcome: "Type a query.", how: "How was this found?", example_plain: "Results for “{query}”, as an example",
+    sort: "Sort by", relevance: "relevance", ascending: "{name}: lowest first", descending: "{name}: highest first", newest: "{name}: newest first", oldest: "{name}: oldest first",
+    all_words: "Only with all words", more_values: "more", fewer_values: "fewer", facet_counts: "Counts: documents with any of the words", key_for: "This search needs a key", key_from: "Ask whoever runs it. The key is kept until this tab is closed.", key_wrong: "That key does not fit. Please try again.", key_send: "Continue",
     about_words: "the results’ ranks by words", about_vectors: "the results’ ranks by meaning", about_fused: "all lists made one", about_ranked: "read by a model and put in order",
-    found: "First {n} results among {total} documents, in {time}.", matched: "{total} documents match by words; {n} shown, in {time}.", milliseconds: "{n} ms", working: "Searching…",
+    found: "First {n} results among {total} documents, in {time}.", matched: "{total} documents have any of these words, in {time}.", matched_one: "{total} documents, in {time}.", milliseconds: "{n} ms", working: "Searching…",
     cut: "At least", passed: "{percent}: {n} of {total}", all: "no limit", more_results: "Show more",
     moved: "from {from} to {to}", stays: "stays at {to}", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not among the first",
     probability: "Probability", relative: "Bar: relevance, relative to the first", why: "Why", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
@@ -46,7 +50,7 @@ const WORDS = {
     did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.", remove: "Remove {what}",
     corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", unfound: "Nothing has all of “{n}”.", excluded: "Without “{n}”.", literal: "Search as written", signs: "Search for the signs as plain words", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
     gone: "The server does not answer.", busy: "The server is busy.", refused: "The server refused the request.", failed: "The server failed.", unread: "The server’s answer cannot be read.",
-    needs_key: "This server needs a key.", key: "Key", again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
+    again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
     late_rank: "Ranking was late: this is the fused order.", late: "Late: {stage}.",
     nothing_close: "Nothing comes close to your search. These are the nearest documents there are.", unranked: "No ranker was asked: this is the fused order.", too_long: "The query is too long: only its first {n} characters were used.", unsaved: "Not saved: {why}", saved: "Saved",
     unfamiliar: "The ranker may not fit these documents: its scores should be about {expected}, and are {seen}.",
@@ -116,7 +120,7 @@ export function numbers(options) {
   return (value) => (Number.isFinite(value) ? (formats[language] ??= new Intl.NumberFormat(language, options)).format(value) : "?");
 }
 
-export const count = numbers({});
+export const count = numbers({ useGrouping: "min2" }); // 2024 may be a year, 12,345 is none
 export const score = numbers({ maximumSignificantDigits: 3 });
 export const percent = numbers({ style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const wholePercent = numbers({ style: "percent" });
@@ -131,15 +135,21 @@ class Failure extends Error {
   }
 }
 
-/** Return the server's key, which stays until the tab is closed; some browsers keep nothing. */
-function keptKey(given) {
+const localStorageOf = () => localStorage;
+const sessionStorageOf = () => sessionStorage;
+
+/** Return what a storage keeps under a name, and keep `value` there if it is given; some browsers keep nothing. */
+function kept(storageOf, name, value) {
   try {
-    if (given) sessionStorage.setItem("key", given);
-    return sessionStorage.getItem("key");
+    if (value !== undefined) storageOf().setItem(name, value);
+    return storageOf().getItem(name);
   } catch {
     return null;
   }
 }
+
+/** Return the server's key, which stays until the tab is closed. */
+const keptKey = (given) => kept(sessionStorageOf, "key", given);
 
 /** Ask the server; return the JSON of its answer. Throws `Failure`, or an `AbortError` where `signal` ends it. */
 export async function ask(path, { method = "GET", body, signal, keepalive } = {}) {
@@ -166,16 +176,25 @@ export async function ask(path, { method = "GET", body, signal, keepalive } = {}
 
 /** Show a failure with a way to try again, and where a key is missing, a field for it. */
 export function showFailure(error, again, note = "") {
+  $("failure").classList.toggle("is-locked", error.kind === "needs_key");
+  if (error.kind === "needs_key") return askForKey(again);
   const again_in = error.retryAfter ? say("again_in", { n: count(error.retryAfter) }) : "";
   const told = [say(error.kind ?? "unread"), error.message, again_in, note].filter(Boolean).join(" ");
-  const field = error.kind === "needs_key" && make("input", { type: "password", "aria-label": say("key"), autocomplete: "current-password" });
+  const form = make("form", { onsubmit: (event) => (event.preventDefault(), again()) }, make("button", {}, say("again")));
+  $("failure").replaceChildren(make("p", {}, told), form);
+}
+
+/** Ask for the server's key, and go on with it. */
+function askForKey(again) {
+  const field = make("input", { type: "password", id: "key", autocomplete: "current-password", required: true });
   const submit = (event) => {
     event.preventDefault();
-    if (field) keptKey(field.value);
+    keptKey(field.value.trim());
     again();
   };
-  const form = make("form", { onsubmit: submit }, field, make("button", {}, say("again")));
-  $("failure").replaceChildren(make("p", {}, told), form);
+  const told = make("p", {}, make("label", { for: "key" }, say("key_for")), " ", say(keptKey() ? "key_wrong" : "key_from"));
+  $("failure").replaceChildren(told, make("form", { onsubmit: submit }, field, " ", make("button", {}, say("key_send"))));
+  field.focus();
 }
 
 /** Tell the log of an event; where nothing is logged, nothing is sent. Returns whether it was taken. */
@@ -274,7 +293,7 @@ export function addressIn(fields) {
 
 // ---- address: query and settings stand in the URL
 
-const DEFAULTS = { q: "", use: "", fusion: "", recall: 100, rank_top: 50, top_k: 10, filter: "{}", min: 0, stage: "", open: "", literal: "", group_by: "" };
+const DEFAULTS = { q: "", use: "", fusion: "", recall: 100, rank_top: 50, top_k: 10, filter: "{}", min: 0, stage: "", open: "", literal: "", group_by: "", sort: "", how: "" };
 const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100], top_k: [10, 20, 50, 100] };
 
 let state = { ...DEFAULTS };
@@ -287,6 +306,7 @@ const LONG = 4000; // characters of an address that servers and people take; a l
 function readAddress() {
   const given = new URLSearchParams(location.search);
   if (history.state?.q) given.set("q", history.state.q);
+  DEFAULTS.how = kept(localStorageOf, "how") ?? "";
   const read = { ...DEFAULTS };
   for (const [name, usual] of Object.entries(DEFAULTS)) {
     const value = given.get(name);
@@ -337,9 +357,20 @@ function fillForm() {
     fillChoices(form[name], choicesOf(name), (value) => (value === 0 ? say("none") : count(value)));
   }
   $("alike").hidden = !index.facets;
+  fillSort();
+  document.body.classList.toggle("shows-how", Boolean(state.how));
+  $("how").firstElementChild.checked = Boolean(state.how);
   form.group_by.checked = Boolean(state.group_by);
   $("least").value = Math.round(100 * state.min);
   fillFilters();
+}
+
+/** Offer orders: by relevance, and by each number and date, in both directions. */
+function fillSort() {
+  const fields = Object.entries(index.fields ?? {}).filter(([, field]) => (isNumeric(field) || field.type === "date") && !field.list);
+  const orders = fields.flatMap(([name, { type }]) => [[`-${name}`, type === "date" ? "newest" : "descending"], [name, type === "date" ? "oldest" : "ascending"]].map(([order, how]) => [order, say(how, { name: labelOf(name) })]));
+  $("sort").hidden = !orders.length;
+  $("sort").querySelector("select").replaceChildren(...[["", say("relevance")], ...orders].map(([value, text]) => make("option", { value, selected: value === state.sort }, text)));
 }
 
 /** Make a box for each searcher, in the order of the index, checked if it is used. */
@@ -378,8 +409,10 @@ const choicesOf = (name) => CHOICES[name].filter((value) => value <= (index.limi
 function fillFilters() {
   const [filter, fields] = [filterOf(), Object.entries(index.fields ?? {})];
   const open = document.activeElement?.name;
-  $("filters").hidden = !fields.length;
-  $("filters").replaceChildren($("filters").firstElementChild, ...fields.map(([name, field]) => filterInput(name, field, filter[name])));
+  const isFacet = (name, field) => index.facets?.includes(name) && !isNumeric(field) && field.type !== "date";
+  const others = fields.filter(([name, field]) => !isFacet(name, field)); // a facet's values are chosen there
+  $("filters").hidden = !others.length;
+  $("filters").lastElementChild.replaceChildren(...others.map(([name, field]) => filterInput(name, field, filter[name])));
   if (open) $("filters").querySelector(`[name="${CSS.escape(open)}"]`)?.focus();
   $("chips").replaceChildren(...Object.entries(filter).map(([name, condition]) => {
     const told = tellCondition(name, condition);
@@ -390,20 +423,33 @@ function fillFilters() {
 
 const SIGNS = { gte: "≥", lte: "≤", gt: ">", lt: "<", in: "∈", ne: "≠" };
 
+/** Return a field's name as people read it. */
+export const labelOf = (name) => index.fields?.[name]?.label || name;
+
+/** Return a value of a field as people read it, with its unit. */
+export function tellOf(name, value) {
+  if (Array.isArray(value)) return value.map((one) => tellOf(name, one)).join(", ");
+  const told = typeof value === "number" ? count(value) : typeof value === "boolean" ? say(value ? "yes" : "no") : String(value);
+  const unit = typeof value === "number" && index.fields?.[name]?.unit;
+  return unit ? `${told} ${unit}` : told;
+}
+
 function tellCondition(name, condition) {
-  if (!condition || typeof condition !== "object") return `${name} = ${condition}`;
+  if (!condition || typeof condition !== "object") return `${labelOf(name)} = ${tellOf(name, condition)}`;
   if (Array.isArray(condition)) return tellCondition(name, { in: condition });
-  return Object.entries(condition).map(([sign, value]) => `${name} ${SIGNS[sign] ?? sign} ${value}`).join(", ");
+  return Object.entries(condition).map(([sign, value]) => `${labelOf(name)} ${SIGNS[sign] ?? sign} ${tellOf(name, value)}`).join(", ");
 }
 
 const isNumeric = (field) => ["number", "integer", "float"].includes(field?.type);
+
+const nameWithUnit = (name) => labelOf(name) + (index.fields?.[name]?.unit ? ` (${index.fields[name].unit})` : "");
 
 /** Make the input of a field: a range of numbers or dates, a list of values, yes or no, else a text. */
 function filterInput(name, field, value) {
   const choices = field.type === "boolean" ? [["true", say("yes")], ["false", say("no")]] : field.values?.map((one) => [one, one]);
   if ((isNumeric(field) || field.type === "date") && !choices) {
     const ends = ["gte", "lte"].map((end) => {
-      const label = `${name} ${say(end === "gte" ? "from" : "to")}`;
+      const label = `${labelOf(name)} ${say(end === "gte" ? "from" : "to")}`;
       const change = ({ target }) => {
         const now = { ...(Array.isArray(value) || typeof value !== "object" ? {} : value), [end]: isNumeric(field) ? target.valueAsNumber : target.value };
         if (!target.value) delete now[end];
@@ -411,7 +457,7 @@ function filterInput(name, field, value) {
       };
       return make("input", { type: isNumeric(field) ? "number" : "date", step: isNumeric(field) && "any", name: `${name}.${end}`, "aria-label": label, placeholder: field[end === "gte" ? "min" : "max"], value: value?.[end] ?? "", onchange: change });
     });
-    return make("span", { class: "range" }, make("span", {}, name), ends[0], "–", ends[1]);
+    return make("span", { class: "range" }, make("span", {}, nameWithUnit(name)), ends[0], "–", ends[1]);
   }
   const change = (event) => {
     const text = event.target.value;
@@ -421,7 +467,7 @@ function filterInput(name, field, value) {
   const input = choices
     ? make("select", { name, onchange: change }, ...[["", say("any")], ...choices].map(([one, text]) => make("option", { value: one, selected: String(one) === plain }, text)))
     : make("input", { name, value: plain, onchange: change });
-  return make("label", {}, make("span", {}, name), " ", input);
+  return make("label", {}, make("span", {}, labelOf(name)), " ", input);
 }
 
 function setFilter(name, condition) {
@@ -432,13 +478,14 @@ function setFilter(name, condition) {
   setTimeout(search, 0, "chosen"); // it makes the fields anew: by then the one that Tab goes to has the focus
 }
 
-const FACETS = 6; // values of a facet that are shown
+const FACETS = 6; // values of a facet that are shown, until more are asked for
+const unfolded = new Set(); // facets all of whose values are shown
 const sameJson = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
-/** Draw the values of the facets with their counts: a click filters by one, or takes that back. */
+/** Draw the values of the facets with their counts: a click filters by one more, or takes that back. */
 function drawFacets(facets) {
   const filter = filterOf();
-  $("facets").replaceChildren(...Object.entries(facets ?? {}).map(([name, values]) => {
+  const drawn = Object.entries(facets ?? {}).map(([name, values]) => {
     const chosen = [filter[name] ?? []].flat();
     const isChosen = (value) => chosen.some((one) => sameJson(one, value));
     const choose = (value) => {
@@ -446,17 +493,26 @@ function drawFacets(facets) {
       const next = isChosen(value) ? rest : typeof value === "object" ? [value] : [...rest, value];
       setFilter(name, next.length > 1 ? next : next[0]);
     };
-    const seen = values.filter(({ value }, place) => place < FACETS || isChosen(value));
+    const seen = values.filter(({ value }, place) => unfolded.has(name) || place < FACETS || isChosen(value));
     if (values.length < 2 && !chosen.length) return "";
     // What is chosen here needs no second mark among the conditions.
     for (const chip of $("chips").children) if (chip.dataset.field === name) chip.hidden = chosen.every((one) => seen.some(({ value }) => sameJson(one, value)));
-    return make("div", { role: "group", "aria-label": name }, make("span", { class: "quiet" }, name), ...seen.map(({ value, count: n }) =>
-      button({ "aria-pressed": String(isChosen(value)), onclick: () => choose(value) }, tellValue(value, index.fields?.[name]), " ", make("span", { class: "quiet" }, isChosen(value) ? "×" : count(n)))));
-  }));
+    const unfold = () => {
+      unfolded[unfolded.has(name) ? "delete" : "add"](name);
+      drawFacets(facets);
+      $("facets").querySelector(`[aria-label="${CSS.escape(labelOf(name))}"] .unfold`)?.focus();
+    };
+    const more = (seen.length < values.length || unfolded.has(name)) && values.length > FACETS;
+    return make("div", { role: "group", "aria-label": labelOf(name) }, make("span", { class: "quiet" }, nameWithUnit(name)), ...seen.map(({ value, count: n }) =>
+      button({ "aria-pressed": String(isChosen(value)), onclick: () => choose(value) }, make("span", {}, tellValue(value, index.fields?.[name])), " ", make("span", { class: "quiet" }, count(n)))),
+      more ? button({ class: "unfold", "aria-expanded": String(unfolded.has(name)), onclick: unfold }, say(unfolded.has(name) ? "fewer_values" : "more_values")) : "");
+  });
+  const isAny = drawn.some(Boolean);
+  $("facets").replaceChildren(...drawn, isAny && shown?.answer.total !== undefined && wordsIn(shown.query).length > 1 ? make("p", { class: "quiet" }, say("facet_counts")) : "");
 }
 
 const yearOf = (end) => Number(/^(\d{4})-01-01/.exec(end)?.[1] ?? NaN);
-const tellEnd = (end) => (Number.isInteger(end) && Math.abs(end) < 1e4 ? String(end) : typeof end === "number" ? count(end) : String(end).slice(0, 10));
+const tellEnd = (end) => (typeof end === "number" ? count(end) : String(end).slice(0, 10));
 
 /** Return a value of a facet in words: a range of whole numbers or years by its first and last. */
 function tellValue(value, field) {
@@ -532,11 +588,11 @@ function tellFailure(error) {
 
 /** Return what is asked: without what the server's own options say, unless it was chosen here. */
 function question(query, isTyped) {
-  const { fusion, recall, rank_top, top_k, literal, group_by } = state;
-  const asked = { query, where: filterOf(), explain: true, total: true };
-  const counts = { ...(recall !== DEFAULTS.recall && { depth: recall }), ...(top_k !== DEFAULTS.top_k && { top_k }), ...(rank_top && { rank_top }) };
+  const { fusion, recall, rank_top, top_k, literal, group_by, sort } = state;
+  const asked = { query, where: filterOf(), explain: true, total: true, ...(top_k !== DEFAULTS.top_k && { top_k }) };
+  const ranking = { ...(recall !== DEFAULTS.recall && { depth: recall }), ...(rank_top && { rank_top }), ...(fusion && { fusion }) };
   const words = { ...(literal && { literal: true }), ...(isTyped && { prefix: true }), ...(group_by && index.facets && { group_by: "content" }) };
-  return { ...asked, ...counts, ...words, ...(index.facets?.length && { facets: index.facets }), ...(searchedBy().length < searchers().length && { by: searchedBy() }), ...(fusion && { fusion }) };
+  return { ...asked, ...(sort ? { sort: [sort] } : ranking), ...words, ...(index.facets?.length && { facets: index.facets }), ...(searchedBy().length < searchers().length && { by: searchedBy() }) };
 }
 
 const isRank = (rank) => Number.isInteger(rank) && rank > 0;
@@ -549,7 +605,7 @@ function readAnswer(answer) {
   const lists = [answer.hits, dropped, ...["corrected", "synonyms", "phrases", "unfound", "excluded"].map((name) => answer[name] ?? [])];
   if (!lists.every(Array.isArray) || ![...answer.hits, ...dropped].every(isHit)) throw new Failure("unread");
   const degraded = answer.degraded ?? [];
-  const isRanked = answer.ranked !== false && !degraded.includes("rank");
+  const isRanked = answer.ranked !== false && !degraded.includes("rank") && !state.sort;
   const own = new Set(answer.hits.map(({ id }) => id));
   const docs = [...answer.hits, ...(isRanked ? dropped.filter(({ id }) => !own.has(id)) : [])];
   const found = [...new Set(["words", "vectors", ...searchers()])].filter((stage) => docs.some((hit) => isRank(hit.stages?.[stage]?.rank)));
@@ -573,7 +629,7 @@ function tellBusy() {
 
 function clearAnswer() {
   shown = null;
-  for (const id of ["board", "nothing", "legend", "welcome", "lead"]) $(id).hidden = true;
+  for (const id of ["board", "nothing", "legend", "welcome", "lead", "all-words"]) $(id).hidden = true;
   for (const id of ["failure", "status", "notice", "facets"]) $(id).replaceChildren();
 }
 
@@ -600,8 +656,14 @@ function searchFor(query) {
 
 // ---- drawing results
 
+/** Return the words of a query as the browser knows them; none where somebody has put marks around them. */
+function wordsIn(query) {
+  if (/["“”-]/.test(query) || !Intl.Segmenter) return [];
+  return [...new Intl.Segmenter(language, { granularity: "word" }).segment(query)].filter((one) => one.isWordLike).map((one) => one.segment);
+}
+
 const tellFound = (answer) =>
-  say(Number.isFinite(answer.total) ? "matched" : "found", { n: count(answer.hits.length), total: count(answer.total ?? answer.index?.documents), time: time(answer.took_ms?.total ?? 0) });
+  say(!Number.isFinite(answer.total) ? "found" : wordsIn(shown.query).length > 1 ? "matched" : "matched_one", { n: count(answer.hits.length), total: count(answer.total ?? answer.index?.documents), time: time(answer.took_ms?.total ?? 0) });
 
 /** Draw an answer in place of the one before; what is in both moves to its new place. */
 function drawAnswer(answer, query, isFirst) {
@@ -614,15 +676,17 @@ function drawAnswer(answer, query, isFirst) {
   shown.names = namesOf(answer.docs);
   document.body.classList.remove("is-empty");
   document.body.classList.toggle("is-first", isFirst);
-  const [begin, end] = say("example", { query: "\0" }).split("\0");
+  const [begin, end] = say(state.how ? "example" : "example_plain", { query: "\0" }).split("\0");
   if (isFirst) drawWelcome(begin, make("b", {}, query), end);
   else $("welcome").hidden = $("lead").hidden = true;
   $("failure").replaceChildren();
   $("notice").replaceChildren(...notices(answer));
   const isEmpty = !answer.hits.length;
   $("status").textContent = isEmpty || isFirst ? "" : tellFound(answer);
+  $("all-words").hidden = isEmpty || isFirst || wordsIn(query).length < 2 || !(answer.total > answer.hits.length);
   $("nothing").hidden = !isEmpty;
-  $("board").hidden = $("legend").hidden = isEmpty;
+  $("board").hidden = isEmpty;
+  $("legend").hidden = isEmpty || !state.how;
   drawFacets(answer.facets);
   if (isEmpty) {
     closeWhy();
@@ -669,7 +733,7 @@ const isBrief = (value) => ["string", "number", "boolean"].includes(typeof value
 /** Return what the answer says of the query: how it was read, what was late; with ways to have it otherwise. */
 function notices(answer) {
   const told = answer.degraded.map((stage) => (stage === "rank" ? say("late_rank") : say("late", { stage: nameOf(stage) })));
-  if (answer.hits.length && answer.ranked === false && index.ranker !== null && !answer.degraded.includes("rank")) told.push(say("unranked"));
+  if (answer.hits.length && answer.ranked === false && index.ranker !== null && state.how && !state.sort && !answer.degraded.includes("rank")) told.push(say("unranked"));
   if (answer.nothing_close && answer.hits.length) told.unshift(say("nothing_close"));
   if (answer.query_read < codePoints(shown.query).length) told.push(say("too_long", { n: count(answer.query_read) }));
   const again = (name, change) => button({ onclick: () => (Object.assign(state, change, { q: shown.query }), fillQuery(), search("chosen")) }, say(name));
@@ -712,11 +776,11 @@ const headOf = (stage, answer) => [nameOf(stage), " ", make("span", { class: "qu
 
 /** Draw what stands around the list: the legend, and the cut where probabilities are calibrated. */
 function drawHead(answer) {
-  $("cut").hidden = !(isCalibrated() && answer.isRanked);
-  $("scale").hidden = isCalibrated() || !Number.isFinite(answer.hits[0].probability);
+  $("cut").hidden = !(isCalibrated() && answer.isRanked && state.how);
+  $("scale").hidden = isCalibrated() || !state.how || !Number.isFinite(answer.hits[0].probability);
   $("more").hidden = answer.hits.length < state.top_k || state.top_k >= choicesOf("top_k").at(-1);
   $("more").firstElementChild.textContent = say("more_results");
-  const moves = answer.isRanked ? ["up", "down", "same", "new", ...(answer.docs.length > answer.hits.length ? ["out"] : [])] : [];
+  const moves = answer.isRanked && state.how ? ["up", "down", "same", "new", ...(answer.docs.length > answer.hits.length ? ["out"] : [])] : [];
   $("legend").replaceChildren(...moves.map((kind) => make("span", { class: kind }, make("i", { "aria-hidden": "true" }), make("span", { class: `mark ${kind}`, "aria-hidden": "true" }, ARROWS[kind]), " ", say(`legend_${kind}`, { n: count(answer.hits.length) }))));
 }
 
@@ -782,7 +846,7 @@ function listRows() {
   $("results").replaceChildren(...all.slice(0, isWhole ? Infinity : first));
   $("results").style.paddingBottom = all.length > first && !isWhole ? `${(all.length - first) * ROW}px` : "";
   const out = stage === answer.last ? answer.docs.filter(isOut) : [];
-  $("out").hidden = !out.length;
+  $("out").hidden = !out.length || !state.how;
   $("out").firstElementChild.textContent = say("out", { n: count(answer.hits.length) });
   if (isWhole || answer.hits.length <= first) out.forEach(({ id }) => fillRow(id));
   $("out").lastElementChild.replaceChildren(...out.map(({ id }) => rows.get(id)));
@@ -868,7 +932,7 @@ function drawFields(hit, address) {
   const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && isBrief(value) && ![hit.title, hit.text, differs].includes(String(value))).slice(0, 3);
   const similar = Array.isArray(hit.similar) && hit.similar.length > 0 && say("similar", { n: count(hit.similar.length), ids: hit.similar.slice(0, 3).join(", ") });
   const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", onclick: () => sendClick(hit) }, say("open"));
-  return [differs && make("b", {}, differs), ...brief.map(([name, value]) => (typeof value === "string" ? value : `${name} ${value}`)), similar, open].filter(Boolean).flatMap((part, place) => (place ? [" · ", part] : [part]));
+  return [differs && make("b", {}, differs), ...brief.map(([name, value]) => (typeof value === "string" ? value : `${labelOf(name)} ${tellOf(name, value)}`)), similar, open].filter(Boolean).flatMap((part, place) => (place ? [" · ", part] : [part]));
 }
 
 function drawVerdicts(hit, name) {
@@ -912,7 +976,7 @@ async function openWhy(hit, isChosen) {
   if (!own) return showFailure(new Failure("gone"), () => openWhy(hit, isChosen));
   panel.replaceChildren(...own.whyOf(hit, shown.answer, () => closeWhy(true)));
   panel.hidden = false;
-  panel.style.setProperty("--above", `${Math.max(16, $("board").getBoundingClientRect().top)}px`);
+  panel.style.setProperty("--above", `${Math.max(16, $("answer").getBoundingClientRect().top)}px`);
   panel.scrollTop = 0;
   if (!isChosen) return;
   panel.focus({ preventScroll: true });
@@ -990,7 +1054,7 @@ const narrow = matchMedia("(max-width: 63.99em)");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 function drawTabs(answer) {
-  $("tabs").hidden = answer.stages.length < 2;
+  $("tabs").hidden = answer.stages.length < 2 || !state.how;
   $("tabs").replaceChildren(...answer.stages.map((stage) =>
     button({ role: "tab", id: `tab-${stage}`, "aria-controls": "results", "data-stage": stage, onclick: () => chooseTab(stage) },
       nameOf(stage), make("span", { class: "quiet" }, timeOf(stage, answer.took_ms)))));
@@ -1005,7 +1069,7 @@ function chooseTab(stage) {
 /** Order the list by the stage that is chosen, which is the last one where all have columns. */
 function chooseStage(before) {
   const { answer, rows } = shown;
-  const stage = narrow.matches && answer.stages.includes(state.stage) ? state.stage : answer.last;
+  const stage = narrow.matches && state.how && answer.stages.includes(state.stage) ? state.stage : answer.last;
   for (const tab of $("tabs").children) {
     const isChosen = tab.dataset.stage === stage;
     tab.setAttribute("aria-selected", String(isChosen));
@@ -1020,7 +1084,7 @@ function chooseStage(before) {
       row.querySelector(".moved").replaceChildren(...drawMoved(shown.hits.get(id), stage));
     }
   }
-  $("last").replaceChildren(...headOf(stage, answer));
+  $("last").replaceChildren(...(state.how ? headOf(stage, answer) : []));
   listRows();
   layOut(before);
 }
@@ -1041,7 +1105,7 @@ function drawColumns(answer) {
   for (const old of document.querySelectorAll("#board > .column")) old.remove();
   const head = (stage) => make("div", { class: "head" }, make("h2", {}, ...headOf(stage, answer)));
   const columns = [];
-  if (answer.feeds.length) {
+  if (state.how && answer.feeds.length) {
     columns.push(make("div", { class: "column feeds" }, ...answer.feeds.map((stage) => {
       const found = foundBy(stage);
       const items = found.slice(0, SHOWN_OF_FEED).map((hit) => {
@@ -1052,10 +1116,11 @@ function drawColumns(answer) {
       return make("section", { "data-stage": stage, "aria-label": nameOf(stage) }, head(stage), make("ol", {}, ...items), more);
     })));
   }
-  if (answer.isRanked) {
+  if (state.how && answer.isRanked) {
     columns.push(make("section", { class: "column base", "data-stage": answer.base, "aria-label": nameOf(answer.base) }, head(answer.base), make("ol")));
   }
   $("board").dataset.columns = columns.length;
+  $("board").classList.toggle("is-ranked", answer.isRanked);
   $("lines").before(...columns);
 }
 
@@ -1281,6 +1346,16 @@ function listenToSettings() {
     else return;
     search("chosen");
   });
+  $("how").addEventListener("change", ({ target }) => {
+    state.how = kept(localStorageOf, "how", target.checked ? "1" : "") ?? (target.checked ? "1" : "");
+    remember("same");
+    redraw();
+  });
+  $("sort").addEventListener("change", ({ target }) => {
+    state.sort = target.value;
+    search("chosen");
+  });
+  $("all-words").addEventListener("click", () => searchFor(wordsIn(shown.query).map((one) => `"${one}"`).join(" ")));
   $("least").addEventListener("input", () => {
     state.min = $("least").valueAsNumber / 100;
     drawCut();
@@ -1413,7 +1488,8 @@ function start() {
 }
 
 function loadIndex() {
-  indexed = ask("v1/index").catch(() => ({})).then(takeIndex);
+  const again = () => (loadIndex(), search("same"));
+  indexed = ask("v1/index").catch((error) => (error.kind === "needs_key" && showFailure(error, again), {})).then(takeIndex);
 }
 
 function takeIndex(found) {

@@ -1,7 +1,7 @@
 // Why a hit stands where it does: its reasons in sentences, most important first, then its way, its fields, its text.
 // The search page loads this when somebody asks.
 
-import { addWords, codePoints, count, isCalibrated, isOut, joined, languageOf, make, marked, nameOf, numbers, partsOf, percent, rankIn, say, score, searchers, tellWay, titleOf } from "./search.js";
+import { addWords, codePoints, count, isCalibrated, isOut, joined, labelOf, languageOf, make, marked, nameOf, numbers, partsOf, percent, rankIn, say, score, searchers, tellOf, tellWay, titleOf } from "./search.js";
 
 addWords({
   zh: {
@@ -37,7 +37,7 @@ const signed = numbers({ maximumSignificantDigits: 3, signDisplay: "exceptZero" 
 
 /** Return the content of the panel for a hit of an answer; `close` closes it. */
 export function whyOf(hit, answer, close) {
-  const fields = Object.entries({ ...(!Object.values(hit.fields ?? {}).includes(hit.id) && { id: hit.id }), ...hit.fields }).flatMap(([name, value]) => [make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, typeof value === "object" ? JSON.stringify(value) : String(value))]);
+  const fields = Object.entries({ ...(!Object.values(hit.fields ?? {}).includes(hit.id) && { id: hit.id }), ...hit.fields }).flatMap(([name, value]) => [make("dt", { dir: "auto" }, labelOf(name)), make("dd", { dir: "auto" }, value && typeof value === "object" && !Array.isArray(value) ? JSON.stringify(value) : tellOf(name, value))]);
   return [
     make("header", {}, make("h2", { id: "why-title" }, isOut(hit) ? say("why_out") : say("why_this", { n: count(hit.rank) })), make("button", { type: "button", "aria-label": say("close"), title: say("close"), onclick: close }, "×")),
     make("p", { class: "of", lang: languageOf(titleOf(hit) || hit.text), dir: "auto" }, titleOf(hit) || joined(codePoints(hit.text).slice(0, 90))),

@@ -20,7 +20,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.data.beir import beir_judgements
+from paddle_ranker.data.beir import beir_judgments
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.evaluation.report.text import verdicts
 from paddle_ranker.evaluation.retrieval import (
@@ -46,7 +46,7 @@ _LONG = 5000  # characters of a long document
 class PassagesOptions(DeviceOptions):
     """Options of `benchmarks.passages`."""
 
-    beir: str = option(help="a BEIR folder with the documents' queries and judgements")
+    beir: str = option(help="a BEIR folder with the documents' queries and judgments")
     index: str = option(help="index of the documents by passages")
     ranker: str = option(help="ranker of passages")
     first: str = option(help="index of the same documents by their first tokens")
@@ -68,7 +68,7 @@ def run(options: PassagesOptions) -> None:
     settings = SearchSettings(rank_top=_RANKED)
     by_passage = Searcher.open(options.index, settings, ranker=Ranker.load(options.ranker))
     by_first = Searcher.open(options.first, settings, ranker=FirstTokens.load(options.first_ranker or options.ranker))
-    files = [beir_judgements(options.beir, split) for split in options.splits]
+    files = [beir_judgments(options.beir, split) for split in options.splits]
     parts = [read_judged(one.qrels, one.queries) for one in files]
     judged = replace(
         parts[0],

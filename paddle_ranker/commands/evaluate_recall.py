@@ -58,7 +58,7 @@ class EvaluateRecallOptions(SearchingOptions):
     runs: tuple[str, ...] = option((), help="TREC runs of other systems to measure beside; name=PATH", several=True)
     learn_weights: Optional[str] = option(
         None,
-        help="learn the weights of searchers and fields from these judgements, and write them to this file, for "
+        help="learn the weights of searchers and fields from these judgments, and write them to this file, for "
         "--fusion",
     )
     signals: tuple[str, ...] = option(
@@ -71,7 +71,7 @@ class EvaluateRecallOptions(SearchingOptions):
     plot: Optional[str] = option(None, help="write a picture of recall against k: .png, .svg or .pdf")
     runs_folder: Optional[str] = option(None, help="write each system's run to this folder, as TREC writes them")
     write_beir: Optional[str] = option(
-        None, help="write documents, queries and judgements as a new BEIR folder, for other people's systems"
+        None, help="write documents, queries and judgments as a new BEIR folder, for other people's systems"
     )
     resamples: int = option(2000, help="draws of queries for the intervals", minimum=100)
     seed: int = option(1000, help="seed of the draws", minimum=0)
@@ -145,14 +145,14 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
 
 
 def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> JudgedQueries:
-    from paddle_ranker.data.beir import beir_judgements
+    from paddle_ranker.data.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
 
     if options.test_file is not None:
         documents = ((document.id, document.text) for document in searcher.collection.snapshot().documents())
         return read_pairs(options.test_file, documents, options)
     if options.beir is not None:
-        queries, qrels = beir_judgements(options.beir, options.split)
+        queries, qrels = beir_judgments(options.beir, options.split)
     else:
         assert options.qrels is not None and options.queries is not None
         queries, qrels = options.queries, options.qrels

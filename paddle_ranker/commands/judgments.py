@@ -1,4 +1,4 @@
-"""Turn a server's log of searches into training data, and into judgements to measure on.
+"""Turn a server's log of searches into training data, and into judgments to measure on.
 
 paddle-ranker judgments --log log --index index --output judgments
 paddle-ranker judgments --log log --index index --output judgments --debias ipw --without_clicks keep

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.data.beir import beir_judgements
+from paddle_ranker.data.beir import beir_judgments
 from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, open_as_one_of, write_records
 from paddle_ranker.encoding.encoding_options import WINDOWS
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -397,7 +397,7 @@ def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
     """Return the judged pairs of a BEIR folder's training split, with the texts that the index has."""
     from paddle_ranker.evaluation.retrieval import read_judged
 
-    files = beir_judgements(options.queries, options.split)
+    files = beir_judgments(options.queries, options.split)
     judged = read_judged(files.qrels, files.queries, options)
     ids = {id for labels in judged.qrels.values() for id in labels}
     documents = searcher.collection.snapshot().documents_of(list(ids))

@@ -1,4 +1,4 @@
-"""BEIR's folders: a collection with queries and judgements, in the files of the BEIR benchmark.
+"""BEIR's folders: a collection with queries and judgments, in the files of the BEIR benchmark.
 
 | file | holds |
 | --- | --- |
@@ -23,7 +23,7 @@ from paddle_ranker.storage.atomic import make_folder, new_folder
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
 
 
-class BeirJudgements(NamedTuple):
+class BeirJudgments(NamedTuple):
     """Paths of a folder's queries and of a split's qrels."""
 
     queries: str
@@ -36,8 +36,8 @@ def beir_corpus(path: str) -> str:
     return join_files(inside)
 
 
-def beir_judgements(folder: Union[str, Path], split: str) -> BeirJudgements:
-    """Find a BEIR folder's queries and judgements; raises `DataError` if they are missing."""
+def beir_judgments(folder: Union[str, Path], split: str) -> BeirJudgments:
+    """Find a BEIR folder's queries and judgments; raises `DataError` if they are missing."""
     folder = Path(folder)
     qrels = folder / QRELS / f"{split}.tsv"
     splits = sorted(path.stem for path in (folder / QRELS).glob("*.tsv"))
@@ -45,7 +45,7 @@ def beir_judgements(folder: Union[str, Path], split: str) -> BeirJudgements:
         raise DataError(f"{folder}: no BEIR folder, which has {CORPUS}, {QUERIES} and {QRELS}/{split}.tsv")
     if split not in splits:
         raise DataError(f"{folder}: has no split {split}, only {listed(splits)}")
-    return BeirJudgements(str(folder / QUERIES), str(qrels))
+    return BeirJudgments(str(folder / QUERIES), str(qrels))
 
 
 def write_beir(

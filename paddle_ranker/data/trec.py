@@ -1,4 +1,4 @@
-"""TREC's file formats: runs (results of systems), qrels (judgements of people), and texts by id.
+"""TREC's file formats: runs (results of systems), qrels (judgments of people), and texts by id.
 
     run = read_run("bm25.trec").run             # {"q1": {"d7": 12.5, ...}, ...}
     qrels = read_qrels("qrels.txt").qrels       # {"q1": {"d7": 1, ...}, ...}
@@ -43,7 +43,7 @@ from paddle_ranker.storage.atomic import check_writable
 
 RUN_COLUMNS = 6
 _QRELS = TableRole(
-    "judgements",
+    "judgments",
     {"query": (*QUERY_ID, "query"), "document": (*DOCUMENT_ID, "document"), "label": LABEL},
     ("query", "document", "label"),
 )
@@ -68,7 +68,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Qrels:
-    """Judgements: labels as `qrels[query][document]`, and `notes` about skipped lines."""
+    """Judgments: labels as `qrels[query][document]`, and `notes` about skipped lines."""
 
     qrels: Labels
     notes: list[str]

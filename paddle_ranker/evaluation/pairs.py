@@ -22,7 +22,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class MeasuredPairs:
-    """Query-title pairs, one per row, with their judgements.
+    """Query-title pairs, one per row, with their judgments.
 
     Attributes:
         source: the file of the pairs, for messages.

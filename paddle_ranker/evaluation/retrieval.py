@@ -50,7 +50,7 @@ _COLORS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
 class JudgedQueries:
     """Queries of which it is known which documents answer them.
 
-    source: the file of the judgements, for messages
+    source: the file of the judgments, for messages
     queries: texts by id
     qrels: labels as `qrels[query][document]`
     notes: what was left out, one line each

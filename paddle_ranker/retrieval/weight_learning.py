@@ -1,4 +1,4 @@
-"""Learn from judgements how much each searcher and each field counts, and how much recall counts beside a ranker.
+"""Learn from judgments how much each searcher and each field counts, and how much recall counts beside a ranker.
 
 learned = learn_weights(lists, ("words", "vectors"), folds=5)
 Fusion("weighted", learned.weights)

@@ -74,8 +74,8 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_systems_measures_are_ir_measures(folder: Path, tmp_path: Path, call: Call) -> None:
     ir_measures = pytest.importorskip("ir_measures", reason="needs ir-measures (pip install ir-measures)")
-    judgements = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv", "--resamples", 100]
-    ask = ["--index", folder / "index", *judgements, "--top_k", 25, "--runs_folder", tmp_path / "runs"]
+    judgments = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv", "--resamples", 100]
+    ask = ["--index", folder / "index", *judgments, "--top_k", 25, "--runs_folder", tmp_path / "runs"]
     picture = ["--plot", tmp_path / "recall.svg"]
     status, out, err = call(evaluate_recall.main, *ask, *picture, "--format", "json", "--learn_weights", tmp_path / "w")
     assert status == 0 and "by words (BM25, bigram) and vectors (exact), 100 of each by weighted" in err, err
@@ -180,8 +180,8 @@ def test_the_other_fusion_beside_is_the_one_of_that_name(folder: Path, tmp_path:
     texts = map(json.loads, (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines())
     rows = [f'{one["_id"]},"{one["text"]}"\n' for one in texts]
     (tmp_path / "queries.csv").write_text("".join(rows), encoding="utf-8")
-    judgements = ["--queries", tmp_path / "queries.csv", "--qrels", folder / "qrels.tsv", "--resamples", 100]
-    ask = ["--index", folder / "index", *judgements, "--baselines", "false", "--format", "json", "--separator", ","]
+    judgments = ["--queries", tmp_path / "queries.csv", "--qrels", folder / "qrels.tsv", "--resamples", 100]
+    ask = ["--index", folder / "index", *judgments, "--baselines", "false", "--format", "json", "--separator", ","]
     first, second = (
         json.loads(call(evaluate_recall.main, *ask, *more)[1])["systems"] for more in ([], ["--fusion", "rrf"])
     )
@@ -224,8 +224,8 @@ def test_what_was_measured_is_shown_though_a_run_cannot_be_written(tmp_path: Pat
 
 def test_a_beir_folder_in_and_out(folder: Path, tmp_path: Path, call: Call) -> None:
     ask = ["--index", folder / "index", "--resamples", 100, "--baselines", "false", "--format", "json"]
-    judgements = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv"]
-    status, out, err = call(evaluate_recall.main, *ask, *judgements, "--write_beir", tmp_path / "beir")
+    judgments = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv"]
+    status, out, err = call(evaluate_recall.main, *ask, *judgments, "--write_beir", tmp_path / "beir")
     assert status == 0, err
     status, again, err = call(evaluate_recall.main, *ask, "--beir", tmp_path / "beir")
     assert status == 0 and json.loads(again)["systems"] == json.loads(out)["systems"], err
@@ -280,8 +280,8 @@ def test_an_untuned_encoder_and_stems_are_baselines() -> None:
 
 
 def test_of_a_longer_run_as_many_documents_count_as_of_the_others(folder: Path, tmp_path: Path, call: Call) -> None:
-    judgements = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv", "--resamples", 100]
-    ask = ["--index", folder / "index", *judgements, "--baselines", "false", "--format", "json"]
+    judgments = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv", "--resamples", 100]
+    ask = ["--index", folder / "index", *judgments, "--baselines", "false", "--format", "json"]
     assert call(evaluate_recall.main, *ask, "--runs_folder", tmp_path / "runs")[0] == 0
     peer = ["--runs", f"peer={tmp_path / 'runs' / 'vectors.trec'}"]
     status, out, err = call(evaluate_recall.main, *ask, *peer, "--top_k", 10)

@@ -18,8 +18,8 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluation_set import require_both_classes
 from paddle_ranker.metrics.ranking import RELEVANT
-from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.storage.arrays import gather
+from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.training.examples import EncodedExamples, teacher_column
 from paddle_ranker.training.losses.expression import LossExpression
 

@@ -12,7 +12,7 @@ from paddle_ranker.data.records import RecordFile, Triple
 from paddle_ranker.encoding.column_store import MAX_BYTES, PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.scoring.scorer import chunks
+from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.training.examples import EncodedExamples, teacher_column
 from paddle_ranker.training.losses.expression import LossExpression
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
@@ -26,6 +26,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.progress import Progress
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder, remove_unfinished
+from paddle_ranker.storage.prefetch import chunks
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder
@@ -175,7 +176,7 @@ class ImageStore:
         shape = [3, self.size, self.size] if encoder is None else [encoder.regions(self.size), encoder.width]
         bar: Progress[None] = Progress(total=len(rows), desc="images", unit=" images", disable=not rows)
         with bar, (folder / _ARRAY).open("wb") as stream:
-            for chunk in _chunks(zip(order, rows, self._parallel(decode, rows)), _ENCODED):
+            for chunk in chunks(zip(order, rows, self._parallel(decode, rows)), _ENCODED):
                 pixels = np.zeros((len(chunk), 3, self.size, self.size), np.uint8)
                 for place, (digest, row, image) in enumerate(chunk):
                     if isinstance(image, ImageError):
@@ -214,12 +215,6 @@ def _encode(encoder: VisionEncoder, pixels: np.ndarray) -> np.ndarray:
     if training:
         encoder.train()
     return features
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
 
 
 def _open(folder: Path) -> tuple[np.ndarray, dict[str, str]]:

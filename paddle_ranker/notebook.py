@@ -270,7 +270,7 @@ class Index:
             return int(collection.writer.remove(ids))
 
     def _write(self, rows: Rows, sync: bool) -> Added:
-        from paddle_ranker.commands.index import documents_for
+        from paddle_ranker.retrieval.collection import documents_for
         from paddle_ranker.retrieval.towers import open_towers
 
         with self._writing() as collection, _as_file(rows) as corpus:

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import DeviceOptions, json_text, main_of, option
 from paddle_ranker.options.input_files import paths_of
+from paddle_ranker.storage.prefetch import chunks
 
 if TYPE_CHECKING:
     from pretraining.filler import Filled, MaskFiller
@@ -74,7 +74,7 @@ def fill_mask(options: FillMaskOptions) -> None:
 
 def _fill_all(filler: MaskFiller, sentences: Iterator[str], options: FillMaskOptions) -> Iterator[Filled]:
     done = 0
-    while batch := list(islice(sentences, options.batch_size)):
+    for batch in chunks(sentences, options.batch_size):
         try:
             yield from filler.fill(batch, options.top_k)
         except DataError as error:

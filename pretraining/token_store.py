@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Optional
 
@@ -22,6 +22,7 @@ from paddle_ranker.progress import Progress
 from paddle_ranker.storage.arrays import gather, map_file
 from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.storage.prefetch import chunks
 from pretraining.corpus import Corpus
 
 _FORMAT = 2
@@ -93,7 +94,7 @@ def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStar
         (folder / _OFFSETS).open("wb") as offsets_file,
         Progress(desc="tokenise", unit=" texts") as bar,
     ):
-        for chunk in _chunks(iter(corpus)):
+        for chunk in chunks(corpus, _LINES):
             texts = [text for _, text in chunk]
             ids, lengths = tokenizer.encode(texts)
             ids_file.write(ids.astype(dtype).tobytes())
@@ -124,11 +125,6 @@ def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStar
         "words": "jieba" if starts.segments else "tokens",
     }
     (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def _chunks(texts: Iterator[tuple[bool, str]]) -> Iterator[list[tuple[bool, str]]]:
-    while chunk := list(islice(texts, _LINES)):
-        yield chunk
 
 
 def _open(folder: Path) -> TokenStore:

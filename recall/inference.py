@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from paddle_ranker import runtime
+from paddle_ranker.array_types import STORED_TYPES
 from paddle_ranker.data.records import DocumentRow, Line, RecordFile
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
@@ -37,7 +38,7 @@ class EncodeOptions(TowerOptions, RayOptions):
         aliases=("--corpus", "--corpus_file"),
     )  # fmt: skip
     output_file: str = option(help=".npy file to write; the scales of int8 go to NAME.scales.npy", name="output")
-    dtype: str = option("float32", help="type of the stored numbers", choices=("float32", "float16", "int8"))
+    dtype: str = option("float32", help="type of the stored numbers", choices=STORED_TYPES)
     queries: bool = option(
         False,
         help="encode the texts as queries: with the prompt of queries, and with their tower if it is a separate one",

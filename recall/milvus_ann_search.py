@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
@@ -20,6 +19,7 @@ from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, json_text, main_of, note, option
 from paddle_ranker.progress import Progress
+from paddle_ranker.storage.prefetch import chunks
 
 if TYPE_CHECKING:
     from paddle_ranker.array_types import Vectors
@@ -82,7 +82,7 @@ def _insert(rows: MilvusRows, options: MilvusSearchOptions) -> None:
 
     stored, texts, count = open_vectors(options.embedding_path), _texts(options.data_path), 0
     with Progress(desc="insert", unit="row", total=len(stored)) as progress:
-        while batch := list(islice(texts, options.batch_size)):
+        for batch in chunks(texts, options.batch_size):
             if count + len(batch) > len(stored):
                 raise DataError(f"{options.data_path}: more rows than the {len(stored):,} of {options.embedding_path}")
             vectors = _checked(stored.block(count, count + len(batch)), count)

@@ -38,7 +38,7 @@ def predict(options: PredictCosineOptions) -> Iterator[float]:
     from paddle_ranker.options import note
     from paddle_ranker.retrieval.text_vectors import Tower
     from paddle_ranker.scoring.files import STANDARD_INPUT
-    from paddle_ranker.scoring.scorer import chunks
+    from paddle_ranker.storage.prefetch import chunks
 
     tower = Tower.open(options.params_path, LoadOptions.of(options), options.batch_size)
     size = tower.vectors([]).shape[1]

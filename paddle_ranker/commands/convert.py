@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.model.config import ENCODER_PREFIX
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.model_folder import MEMBER, identify
 from paddle_ranker.model.model_kind import TRAINED
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _ANY_LENGTH = 16
 _TOWERS = ("tower", "sentence-transformers")
-ENCODER = "encoder."  # before the names of the encoder's parameters
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
     model, reranker = read_model(folder), read_reranker(source)
     named, has_head = name_parameters(model.arrays), model.has_head
     if reranker is not None and reranker.has_head:
-        named, has_head = {name: named[name] for name in named if name.startswith(ENCODER)}, True
+        named, has_head = {name: named[name] for name in named if name.startswith(ENCODER_PREFIX)}, True
         named.update(reranker.arrays)
     family = family_of(model.config.model_type)
     family.bring_tokenizer(folder, temporary)
@@ -298,7 +298,7 @@ def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str,
     model = dataclasses.replace(model, info=dataclasses.replace(model.info, query_prompt=query, text_prompt=text))
     state = model.network.own_state()
     if model.info.pooling != "pooler":  # it may be random, and must not look trained
-        state = {name: value for name, value in state.items() if not name.startswith(f"{ENCODER}pooler.")}
+        state = {name: value for name, value in state.items() if not name.startswith(f"{ENCODER_PREFIX}pooler.")}
     return model, state
 
 
@@ -343,7 +343,7 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
             "--normalize true"
         )
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
-    named = {name: array for name, array in arrays.items() if name.startswith(ENCODER)}
+    named = {name: array for name, array in arrays.items() if name.startswith(ENCODER_PREFIX)}
     try:
         kept = parameters_to_write(named, config, drop_match_embeddings=False)
     except CheckpointError as error:
@@ -354,7 +354,7 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
         with_types = config.type_vocab_size > 1
         write_tokenizer(read_tokenizer(Path(folder)), temporary, info.max_seq_length, with_types=with_types)
     # The library has no pooler: it is a dense layer over the first token's state.
-    layers = [(f"{ENCODER}pooler.dense", True)] if info.pooling == "pooler" else []
+    layers = [(f"{ENCODER_PREFIX}pooler.dense", True)] if info.pooling == "pooler" else []
     layers += [("output_layer", info.output_tanh)] if info.output_layer else []
     dense = {
         f"{place}_Dense": (arrays[f"{name}.weight"], arrays[f"{name}.bias"], tanh)

@@ -130,7 +130,7 @@ def _have_positions(sources: Sequence[RecordFile[Record]]) -> bool:
 
 def _score(scoring: Scoring, sources: Sequence[RecordFile[Record]], options: DistillOptions) -> int:
     """Write the records with the teacher's logits; return how many there are."""
-    from paddle_ranker.scoring.scorer import chunks
+    from paddle_ranker.storage.prefetch import chunks
 
     has_positions = _have_positions(sources)
     # A teacher over HTTP shows its own progress, pair by pair.

@@ -27,9 +27,9 @@ from typing import Any, NamedTuple, Optional, Union
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.array_types import Vectors
+from paddle_ranker.array_types import STORED_TYPES, Vectors
 from paddle_ranker.data.beir import beir_corpus
-from paddle_ranker.data.documents import INNER, ROLES, DocumentFile
+from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
 from paddle_ranker.lexical.analyser import FOLDS
@@ -52,13 +52,12 @@ from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval import shard_builds
 from paddle_ranker.retrieval.candidate_indexes import Hits
-from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection import Collection, documents_for
 from paddle_ranker.retrieval.content_files import kept_rows
-from paddle_ranker.retrieval.exact_search import TYPES
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.index_folder import delete
-from paddle_ranker.retrieval.ingestion import UNFINISHED, Added, Unfinished, VectorsOf
+from paddle_ranker.retrieval.ingestion import JOURNAL, Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.manifest import (
     MANIFEST,
     VECTORS,
@@ -87,7 +86,7 @@ from paddle_ranker.retrieval.vector_search import (
     searched_exactly,
 )
 from paddle_ranker.scoring.scoring_options import BatchOptions, EngineOptions
-from paddle_ranker.scoring.title_states import TYPES as STATES_TYPES
+from paddle_ranker.scoring.title_states import StatesInfo
 from paddle_ranker.storage.digest import content_digest
 
 _NO_WORDS = "none"
@@ -135,7 +134,7 @@ class BuildOptions(CorpusOptions, RayOptions):
         "is copied into the index, and a search with it as --ranker computes the upper layers alone",
     )
     states_dtype: Optional[str] = option(
-        None, help=f"what stored states are stored as (default: {STATES_TYPES[0]})", choices=STATES_TYPES
+        None, help=f"what stored states are stored as (default: {StatesInfo.dtype})", choices=STORED_TYPES
     )
     field_tower: str = option(
         "",
@@ -161,7 +160,7 @@ class BuildOptions(CorpusOptions, RayOptions):
         minimum=1,
     )
     dtype: Optional[str] = option(
-        None, help=f"what the components of vectors are stored as (default: {_VECTORS.dtype})", choices=TYPES
+        None, help=f"what the components of vectors are stored as (default: {_VECTORS.dtype})", choices=STORED_TYPES
     )
     words: Optional[str] = option(
         None,
@@ -398,7 +397,7 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if not _generation(folder) and not (folder / UNFINISHED).exists():
+        if not _generation(folder) and not (folder / JOURNAL).exists():
             for path in {*folder.iterdir()} - before if folder.is_dir() else ():
                 delete(path)
             if is_new and folder.is_dir():
@@ -420,7 +419,7 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
         raise UsageError(f"--store_states: {options.index} has passages, and states are those of whole documents")
     runtime.prepare_command(options.cpu_threads)
     for folder in collection.folders:
-        states = copy_ranker(options.store_states or "", folder, options.states_dtype or STATES_TYPES[0])
+        states = copy_ranker(options.store_states or "", folder, options.states_dtype or StatesInfo.dtype)
     collection.writer.store_states(states, LoadOptions.of(options, engine=None), options.batch_size)
     print(f"{options.index}: stored the states of {len(collection):,} documents")
 
@@ -447,7 +446,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
         more.append(VectorField(name, how, copied.copy))
     states = None
     if options.store_states is not None:
-        states = copy_ranker(options.store_states, index, options.states_dtype or STATES_TYPES[0])
+        states = copy_ranker(options.store_states, index, options.states_dtype or StatesInfo.dtype)
     info = IndexInfo(
         words,
         vectors,
@@ -487,7 +486,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
         with Progress(desc="index", unit="document", total=most) as progress:
             if options.ray is not None:
-                from paddle_ranker.scale.indexing import build_shards
+                from paddle_ranker.scale.offline import build_shards
 
                 build_shards(work, count, options, options.cpu_threads, progress)
             else:
@@ -651,33 +650,6 @@ def _add(
     for name, one in now.info.vector_fields.items():
         if told := searched_exactly(one.info, [len(part.segment.vectors[name]) for part in now.parts]):
             note(f"{collection.folder}: {name}: {told}")
-
-
-def documents_for(collection: Collection, corpus: str, options: DocumentOptions) -> DocumentFile:
-    """Return the documents of a corpus with the columns of an index; note how its columns differ from those.
-
-    Raises `UsageError` if both have none in common.
-    """
-    info = collection.info
-    joins = not info.schema.fields  # an older index, or one of texts alone
-    rows = DocumentFile(corpus, options, joins_title=joins, columns=info.columns)
-    if not info.generation:
-        return rows
-    there = dict.fromkeys([*info.columns.values(), *collection.fields])
-    is_told = any(getattr(options, f"{role}_column") is not None for role in ROLES) or rows.columns.get(TEXT) == TEXT
-    lacking = [name for name in there if name not in rows.names]
-    more = sorted(rows.names - {*there, *ROLES, *INNER, *rows.columns.values()})
-    if more and there and len(lacking) == len(there) and not is_told:
-        raise UsageError(
-            f"{corpus}: has the columns {listed(sorted(rows.names - {*ROLES}))}, and {collection.folder} has "
-            f"{listed(there)}: build another "
-            f"index of it, or say what is what by --id_column, --title_column and --text_column"
-        )
-    differences = [f"lacks {listed(lacking)}"] if lacking else []
-    differences += [f"has {listed(more)}, which are stored and not searched"] if more else []
-    if differences:
-        note(f"{corpus}: beside {collection.folder}, it {' and '.join(differences)}")
-    return rows
 
 
 def _counts(added: Added) -> str:

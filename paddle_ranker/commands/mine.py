@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 RERANKED = 100
 _PART = 8 * QUERIES_AT_ONCE  # queries of an actor's part
 _OF_RANKER = " of ranker: "  # between a ranker's number and a count, among the counts of a part
-WORDS = "jieba"
+DEFAULT_TOKENIZER = "jieba"
 SCORE_RATIO = 0.95  # the best of those that NV-Retriever (2024) compares
 _METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
 
@@ -98,7 +98,9 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
         None, help="an index folder, whose texts are mined from, found as paddle-ranker search finds them"
     )
     words: Optional[str] = option(
-        None, help=f"what BM25 compares: words, bigrams, or stems (default: {WORDS})", choices=tuple(TOKENIZERS)
+        None,
+        help=f"what BM25 compares: words, bigrams, or stems (default: {DEFAULT_TOKENIZER})",
+        choices=tuple(TOKENIZERS),
     )
     rank_from: int = option(1, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1)
     rank_to: int = option(50, help="worst rank of a negative", minimum=1)
@@ -434,7 +436,9 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> CandidateIndex
     shown: Progress[str] = Progress(titles, desc="index", unit="title")
     documents = (Document(str(number), title) for number, title in enumerate(shown))
     assert options.method is not None
-    return INDEXES[options.method].build(documents, IndexOptions(options.words or WORDS, options.seed, tower))
+    return INDEXES[options.method].build(
+        documents, IndexOptions(options.words or DEFAULT_TOKENIZER, options.seed, tower)
+    )
 
 
 main = main_of(run, MineOptions, __doc__)

@@ -193,7 +193,8 @@ def how_searched(searcher: Searcher) -> str:
 
 def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
     """Return a line that says how many documents meet a filter."""
-    return f"--where {brief(shown)}: {collection.snapshot().count(where):,} of {len(collection):,} documents meet it"
+    count = collection.snapshot().matching(None).count(where)
+    return f"--where {brief(shown)}: {count:,} of {len(collection):,} documents meet it"
 
 
 def search(options: SearchOptions) -> None:
@@ -202,8 +203,8 @@ def search(options: SearchOptions) -> None:
     from paddle_ranker.data.formats import new_data_file
     from paddle_ranker.data.trec import read_queries
     from paddle_ranker.retrieval.search import filter_of
-    from paddle_ranker.scoring.scorer import chunks
     from paddle_ranker.storage.atomic import check_writable
+    from paddle_ranker.storage.prefetch import chunks
     from paddle_ranker.storage.streams import output_free_for
 
     if options.output_file is not None:

@@ -50,9 +50,9 @@ class StoreOptions(ScoringOptions):
 def store(options: StoreOptions) -> None:
     """Write the folder, and print its size by title."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring.scorer import chunks
     from paddle_ranker.scoring.stored_ranker import SplitRanker
     from paddle_ranker.scoring.title_states import TitleStates, new_states
+    from paddle_ranker.storage.prefetch import chunks
 
     folder = Path(options.output)
     if folder.exists() or folder.is_symlink():

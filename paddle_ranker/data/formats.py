@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
-from itertools import islice
 from typing import IO, Any, Optional, Union, cast
 
 from paddle_ranker.errors import DataError, DependencyError, listed, quoted
@@ -27,6 +26,7 @@ from paddle_ranker.options import TAB, note
 from paddle_ranker.options.input_files import require_file
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import check_writable, new_file
+from paddle_ranker.storage.prefetch import chunks
 
 BOM = b"\xef\xbb\xbf"
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b") | {127}
@@ -527,8 +527,7 @@ def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[t
     except ImportError as error:
         raise DependencyError("writing Parquet needs pyarrow; install it with pip install pyarrow") from error
     writer = None
-    rows = iter(rows)
-    while chunk := list(islice(rows, 1 << 14)):
+    for chunk in chunks(rows, 1 << 14):
         table = pyarrow.table({name: list(cells) for name, cells in zip(columns, zip(*chunk))})
         writer = writer or parquet.ParquetWriter(stream, table.schema)
         writer.write_table(table)

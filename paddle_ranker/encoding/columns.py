@@ -230,7 +230,7 @@ class GivenArrays(Columns):
         return self is other
 
 
-TYPES = 2  # token types per member of a blend
+TOKEN_TYPES = 2  # token types per member of a blend
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class BlendedPairs(Columns):
     def pad(self, indices: Indices) -> Arrays:
         """Return the members' `input_ids` side by side; member k (from 0) has the token types 2k and 2k + 1."""
         padded = [member.pad(indices) for member in self.members]
-        types = [TYPES * number + arrays["token_type_ids"] for number, arrays in enumerate(padded)]
+        types = [TOKEN_TYPES * number + arrays["token_type_ids"] for number, arrays in enumerate(padded)]
         return {
             "input_ids": np.concatenate([arrays["input_ids"] for arrays in padded], axis=1),
             "token_type_ids": np.concatenate(types, axis=1),

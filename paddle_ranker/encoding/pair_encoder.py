@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.columns import (
-    TYPES,
+    TOKEN_TYPES,
     BlendedPairs,
     Columns,
     EncodedPairs,
@@ -467,7 +467,7 @@ class BlendedPairEncoder:
 
         Raises `InputError` unless all members are present, in order, at equal positions in every row.
         """
-        owners = token_type_ids // TYPES
+        owners = token_type_ids // TOKEN_TYPES
         first = owners[0]
         sound = (owners == first).all() and (np.diff(first) >= 0).all()
         if not (sound and np.array_equal(np.unique(first), np.arange(len(self.members)))):

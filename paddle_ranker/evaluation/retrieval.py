@@ -35,8 +35,8 @@ from paddle_ranker.retrieval.searchable import LookupRequest
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
 from paddle_ranker.retrieval.weight_learning import JudgedList, rank_loss
 from paddle_ranker.retrieval.word_search import WordSearcher
-from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.storage.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
+from paddle_ranker.storage.prefetch import chunks
 
 BM25_STEMS = "BM25 (stems)"
 HYBRID, RANKED = "hybrid", " + ranker"

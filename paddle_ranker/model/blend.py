@@ -17,7 +17,7 @@ from typing import Optional
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.columns import TYPES
+from paddle_ranker.encoding.columns import TOKEN_TYPES
 from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import Calibration
@@ -92,13 +92,13 @@ class BlendedNetwork(RankerNetwork):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits, `[batch]` float32; the inputs are `[batch, sum of the members' lengths]` int64."""
-        owner = token_type_ids[0] // TYPES  # of a column; the same in all rows
+        owner = token_type_ids[0] // TOKEN_TYPES  # of a column; the same in all rows
         logits, start = self.bias, paddle.zeros([1], dtype="int64")
         for number, (member, weight) in enumerate(zip(self.members, self.weights)):
             # Tensors rather than integers, so that an exported graph slices each batch at its own lengths.
             end = start + (owner == number).astype("int64").sum(keepdim=True)
             own_ids, own_types = (paddle.slice(array, [1], [start], [end]) for array in (input_ids, token_type_ids))
-            logits = logits + weight * member(own_ids, own_types - TYPES * number)
+            logits = logits + weight * member(own_ids, own_types - TOKEN_TYPES * number)
             start = end
         return paddle.cast(logits, "float32")
 

@@ -19,6 +19,7 @@ Activation = Annotated[str, OneOf(*ACTIVATIONS)]
 Share = Annotated[float, Between(0, 1)]
 _Offset = Annotated[int, Between(-1, MOST)]  # -1: not stated
 _ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions start after the padding index
+ENCODER_PREFIX = "encoder."  # of the names of the encoder's parameters
 _LARGEST_EPSILON = 0.001
 _ALLOWANCE, _SMALL = 2, 1 << 20
 # Number of embeddings without a token: ERNIE has a few, other models round up to a multiple of 8 to 128.

@@ -22,7 +22,7 @@ from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.bert import Encoder
-from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.config import ENCODER_PREFIX, EncoderConfig
 from paddle_ranker.model.families import (
     EncoderFamily,
     Named,
@@ -43,7 +43,6 @@ from paddle_ranker.model.hugging_face.sentences import CrossEncoderSettings, rea
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.model_folder import ENCODER, identify
 from paddle_ranker.model.model_kind import TRAINED
-from paddle_ranker.model.network import ENCODER as PREFIX
 from paddle_ranker.model.network import RankerNetwork, load_heads, parts_of
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
 from paddle_ranker.model.pretrained import find_model, published_model, resolve_model
@@ -92,7 +91,7 @@ class Checkpoint:
     @property
     def has_trained_pooler(self) -> bool:
         """Whether the checkpoint has a trained pooler: the bias of a new pooler is zero."""
-        bias = self.arrays.get(f"{PREFIX}{_POOLER}dense.bias")
+        bias = self.arrays.get(f"{ENCODER_PREFIX}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
 
     def pair_encoder(self, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
@@ -156,7 +155,7 @@ def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> 
 
     info, head = None if reranker is None else reranker.info, model.head
     if reranker is not None and reranker.has_head:
-        named = {**{name: named[name] for name in named if name.startswith(PREFIX)}, **reranker.arrays}
+        named = {**{name: named[name] for name in named if name.startswith(ENCODER_PREFIX)}, **reranker.arrays}
         head = None
     length = stated_length(folder)
     tokenizer = lambda: brought_tokenizer(folder, family)  # noqa: E731
@@ -241,11 +240,13 @@ def ranker_of(
 
 def _filled(config: EncoderConfig, named: Named, need_pooler: bool, share: bool) -> tuple[Encoder, list[str]]:
     network = unfilled(config)
-    own = {name[len(PREFIX) :]: array for name, array in named.items() if name.startswith(PREFIX)}
-    missing = set_parameters(network, own, may_lack=() if need_pooler else (_POOLER,), prefix=PREFIX, share=share)
+    own = {name[len(ENCODER_PREFIX) :]: array for name, array in named.items() if name.startswith(ENCODER_PREFIX)}
+    missing = set_parameters(
+        network, own, may_lack=() if need_pooler else (_POOLER,), prefix=ENCODER_PREFIX, share=share
+    )
     state = network.state_dict()
     for name in missing:
-        state[name[len(PREFIX) :]].initialize()
+        state[name[len(ENCODER_PREFIX) :]].initialize()
     return network, parts_of(missing)
 
 

@@ -18,7 +18,7 @@ from paddle_ranker.lexical.head import FeatureHead, LexicalHead
 from paddle_ranker.lexical.token_comparison import Speller
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.bert import Encoder, pool_states
-from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.config import ENCODER_PREFIX, EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.lora import merged
 from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
@@ -124,7 +124,7 @@ class RankerNetwork(nn.Layer):
     def own_state(self) -> dict[str, Tensor]:
         """Return the parameters that a ranker's folder holds, by name: all but those of `APART`."""
         # With `pooling`, the encoder's pooler is unused and may be random; it must not look trained.
-        apart = (*APART, SIMILARITY_TOWER, *((f"{ENCODER}pooler.",) if self.pooling else ()))
+        apart = (*APART, SIMILARITY_TOWER, *((f"{ENCODER_PREFIX}pooler.",) if self.pooling else ()))
         return merged({name: value for name, value in self.state_dict().items() if not name.startswith(apart)})
 
     @property
@@ -198,7 +198,6 @@ class ScoringNetwork(nn.Layer):
         return F.sigmoid(logit * self.scale + self.shift), logit
 
 
-ENCODER = "encoder."  # before the names of the encoder's parameters
 _HEADS = ("head", "similarity", "classifier")  # ours, the published pairwise ranker's, the published cross-encoder's
 _WORDS = "embeddings.word_embeddings.weight"
 
@@ -259,8 +258,8 @@ def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_ne
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
     """Load parameters as `load_parameters` does, except those of the encoder, into heads made in a `LazyGuard`."""
-    heads = {name: array for name, array in named.items() if not name.startswith(ENCODER)}
-    apart = (ENCODER, SIMILARITY_TOWER)  # loaded already
+    heads = {name: array for name, array in named.items() if not name.startswith(ENCODER_PREFIX)}
+    apart = (ENCODER_PREFIX, SIMILARITY_TOWER)  # loaded already
     missing = set_parameters(network, heads, may_lack=(*apart, *(_MAY_BE_NEW if allow_new else ())))
     new, state = [name for name in missing if not name.startswith(apart)], network.state_dict()
     for name in new:

@@ -27,6 +27,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError, UsageError, listed
 from paddle_ranker.lexical.vector import LexicalVector
 from paddle_ranker.model.bert import Encoder, pool_states
+from paddle_ranker.model.config import ENCODER_PREFIX
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder_loading import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.hub import HubName
@@ -37,7 +38,6 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import merged
 from paddle_ranker.model.model_folder import ANY_TOWER
 from paddle_ranker.model.model_kind import TrainedModel
-from paddle_ranker.model.network import ENCODER
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
@@ -149,7 +149,7 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo) -> tuple[TowerModel, li
     """
     encoder, new_parts = encoder_of(checkpoint)
     if info.pooling != "pooler":
-        new_parts = [part for part in new_parts if part != f"{ENCODER}pooler.dense"]
+        new_parts = [part for part in new_parts if part != f"{ENCODER_PREFIX}pooler.dense"]
     tokens = checkpoint.pair_encoder(info.max_seq_length)
     network = TowerNetwork(encoder, info, tokens)
     new_parts = [*new_parts, *_load_own_parts(network, checkpoint)]
@@ -306,7 +306,7 @@ def _with_dense(checkpoint: Checkpoint, sentences: Sentences) -> Checkpoint:
     """Return the checkpoint with the dense layers of a sentence-transformers folder under this toolkit's names."""
     arrays, unnamed = dict(checkpoint.arrays), dict(checkpoint.unnamed)
     if sentences.pooler is not None:
-        name = f"{ENCODER}pooler.dense"
+        name = f"{ENCODER_PREFIX}pooler.dense"
         arrays[f"{name}.weight"], arrays[f"{name}.bias"] = sentences.pooler.arrays()
     if sentences.info.output_layer:
         width, size, name = (

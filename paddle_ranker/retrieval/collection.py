@@ -15,12 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Optional, Union
 
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.data.documents import INNER, ROLES, DocumentFile
+from paddle_ranker.errors import RankerError, UsageError, listed
+from paddle_ranker.options import DocumentOptions, note
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
 from paddle_ranker.retrieval.latest_snapshot import LatestSnapshot
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo
 from paddle_ranker.retrieval.milvus import address_of
 from paddle_ranker.retrieval.open_segments import Generation
+from paddle_ranker.retrieval.schema import TEXT
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.writer import CollectionWriter
 
@@ -131,3 +134,30 @@ class Collection:
         """Raise `UsageError` if the vectors are on a server that the folder names, and the caller does not."""
         if (milvus := self._latest.snapshot.milvus) is not None:
             milvus.require_address()
+
+
+def documents_for(collection: Collection, corpus: str, options: DocumentOptions) -> DocumentFile:
+    """Return the documents of a corpus with the columns of an index; note how its columns differ from those.
+
+    Raises `UsageError` if both have none in common.
+    """
+    info = collection.info
+    joins = not info.schema.fields  # an older index, or one of texts alone
+    rows = DocumentFile(corpus, options, joins_title=joins, columns=info.columns)
+    if not info.generation:
+        return rows
+    there = dict.fromkeys([*info.columns.values(), *collection.fields])
+    is_told = any(getattr(options, f"{role}_column") is not None for role in ROLES) or rows.columns.get(TEXT) == TEXT
+    lacking = [name for name in there if name not in rows.names]
+    more = sorted(rows.names - {*there, *ROLES, *INNER, *rows.columns.values()})
+    if more and there and len(lacking) == len(there) and not is_told:
+        raise UsageError(
+            f"{corpus}: has the columns {listed(sorted(rows.names - {*ROLES}))}, and {collection.folder} has "
+            f"{listed(there)}: build another "
+            f"index of it, or say what is what by --id_column, --title_column and --text_column"
+        )
+    differences = [f"lacks {listed(lacking)}"] if lacking else []
+    differences += [f"has {listed(more)}, which are stored and not searched"] if more else []
+    if differences:
+        note(f"{corpus}: beside {collection.folder}, it {' and '.join(differences)}")
+    return rows

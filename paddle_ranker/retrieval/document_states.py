@@ -21,12 +21,12 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.manifest import RankerStates
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.turns import checked
-from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from paddle_ranker.scoring.title_states import StatesWriter
 from paddle_ranker.storage.atomic import make_folder, new_folder
+from paddle_ranker.storage.prefetch import chunks
 
-RANKER = "ranker"
+RANKER_FOLDER = "ranker"
 _AT_ONCE = 256  # documents whose states are in memory
 
 
@@ -35,9 +35,9 @@ def copy_ranker(source: Union[str, Path], index: Path, dtype: str) -> RankerStat
     folder = find_model(source)
     states = SplitRanker.open(folder, ON_CPU).states_info
     make_folder(index)
-    with new_folder(index / RANKER, replace=True) as target:
+    with new_folder(index / RANKER_FOLDER, replace=True) as target:
         shutil.copytree(folder if folder.is_dir() else folder.parent, target, dirs_exist_ok=True)
-    return RankerStates(RANKER, states.ranker, states.layers, states.width, dtype)
+    return RankerStates(RANKER_FOLDER, states.ranker, states.layers, states.width, dtype)
 
 
 def write_states(target: Path, documents: Iterable[Document], schema: Schema, ranker: SplitRanker, dtype: str) -> None:

@@ -10,12 +10,11 @@ from typing import Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.array_types import Array, Booleans, Integers, Vectors
+from paddle_ranker.array_types import STORED_TYPES, Array, Booleans, Integers, Vectors
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.retrieval.top_k import NOT_FOUND, BestRows
 from paddle_ranker.retrieval.turns import check, checked
 
-TYPES = ("float32", "float16", "int8")
 _CELLS = 1 << 18  # products, and numbers of vectors that are not float32, held at once: what the caches hold
 _QUERIES = 512  # searched for at once
 _FEW = 1024  # products that are worked out at once: of what was added last, segments of a few documents
@@ -40,8 +39,8 @@ class StoredVectors:
             scales = (np.abs(vectors).max(axis=1, initial=0.0) / 127.0).astype(np.float32)
             divisors = np.where(scales > 0, scales, 1.0)[:, None]
             return cls(np.rint(vectors / divisors).astype(np.int8), scales)
-        if dtype not in TYPES:
-            raise UsageError(f"--dtype {dtype}: choose from {', '.join(TYPES)}")
+        if dtype not in STORED_TYPES:
+            raise UsageError(f"--dtype {dtype}: choose from {', '.join(STORED_TYPES)}")
         return cls(vectors.astype(dtype))
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Filters on the fields of documents: `lang=zh`, `year>=2020`, `lang in zh,en`; several conditions hold together.
 
 allowed = Filter.parse(["lang=zh and year>=2020", '"publication date" < 2024-07', 'title="salt and pepper"'])
-collection.snapshot().count(allowed)
+collection.snapshot().matching(None).count(allowed)
 """
 
 from __future__ import annotations

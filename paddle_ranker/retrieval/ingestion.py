@@ -47,7 +47,7 @@ Spans = list[Span]  # of each passage of a text
 VectorsOf = Callable[[Sequence[str]], Vectors]
 _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
 _VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # a further vector field makes the vectors of so many at once
-UNFINISHED = "unfinished.json"  # names segments that an addition has begun
+JOURNAL = "unfinished.json"  # names segments that an addition has begun
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
 
@@ -436,7 +436,7 @@ class Unfinished:
     """
 
     def __init__(self, folders: Sequence[Path], schema: Schema):
-        self._files = [folder / UNFINISHED for folder in folders]
+        self._files = [folder / JOURNAL for folder in folders]
         self.segments: list[Segment] = []
         for index, file in zip(folders, self._files):
             if os.path.lexists(file):
@@ -454,7 +454,7 @@ class Unfinished:
         """Keep a segment until `forget`, though no manifest names it."""
         self.segments.append(segment)
         index = segment.folder.parent
-        with new_file(inside(index, UNFINISHED)) as stream:
+        with new_file(inside(index, JOURNAL)) as stream:
             json.dump([one.name for one in self.segments if one.folder.parent == index], stream)
 
     def fill(

@@ -12,14 +12,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Optional, TypeVar
 
+from paddle_ranker.array_types import STORED_TYPES
 from paddle_ranker.data.documents import ROLES
 from paddle_ranker.errors import CheckpointError, UsageError, brief
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
-from paddle_ranker.retrieval.exact_search import TYPES
 from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
-from paddle_ranker.scoring.title_states import TYPES as STATES_TYPES
 from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
@@ -311,7 +310,7 @@ def info_of(found: Unchecked) -> IndexInfo:
         rules += [
             (vectors.method, vectors.method in METHODS),
             (vectors.structure, vectors.structure in STRUCTURES),
-            (vectors.dtype, vectors.dtype in TYPES),
+            (vectors.dtype, vectors.dtype in STORED_TYPES),
             (vectors.size, _is_count(vectors.size) and 0 < vectors.size <= _MOST_SIZE),
             (vectors.hnsw_m, _is_count(vectors.hnsw_m) and 0 < vectors.hnsw_m <= _MOST_NEIGHBOURS),
             (vectors.hnsw_ef, _is_count(vectors.hnsw_ef) and 0 < vectors.hnsw_ef < _MOST),
@@ -324,7 +323,7 @@ def info_of(found: Unchecked) -> IndexInfo:
             rules += [(tower.folder, _is_plain(tower.folder)), (tower.digest, isinstance(tower.digest, str))]
     if (states := info.states) is not None:
         rules += [
-            (states, _is_plain(states.folder) and isinstance(states.ranker, str) and states.dtype in STATES_TYPES),
+            (states, _is_plain(states.folder) and isinstance(states.ranker, str) and states.dtype in STORED_TYPES),
             (states, all(_is_count(one) and one > 0 for one in (states.layers, states.width))),
         ]
     if (floors := info.floors) is not None:

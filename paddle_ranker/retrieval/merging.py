@@ -16,7 +16,15 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.exact_search import StoredVectors
 from paddle_ranker.retrieval.faiss_index import FILE
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.segments import STATES, WORDS, Segment, WriteIndex, WriteStates, file_prefix, seal
+from paddle_ranker.retrieval.segments import (
+    STATES,
+    WORD_ARRAYS,
+    Segment,
+    WriteIndex,
+    WriteStates,
+    file_prefix,
+    seal,
+)
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.scoring.title_states import StatesWriter
 from paddle_ranker.storage.atomic import new_folder
@@ -226,12 +234,12 @@ def _merge_words(target: Path, parts: Sequence[tuple[Postings, Optional[Booleans
         return
     merging = Merging(parts)
     for name in ("terms", "starts", "pairs", "lengths", "spellings"):
-        np.save(target / f"{WORDS}{name}.npy", getattr(merging, name))
+        np.save(target / f"{WORD_ARRAYS}{name}.npy", getattr(merging, name))
     total = int(merging.starts[-1])
     if total:
-        documents = _new_array(target / f"{WORDS}documents.npy", np.dtype(np.int32), (total,))
-        codes = _new_array(target / f"{WORDS}codes.npy", merging.code_type, (total,))
+        documents = _new_array(target / f"{WORD_ARRAYS}documents.npy", np.dtype(np.int32), (total,))
+        codes = _new_array(target / f"{WORD_ARRAYS}codes.npy", merging.code_type, (total,))
         merging.fill(documents, codes)  # type: ignore[arg-type]
     else:
-        np.save(target / f"{WORDS}documents.npy", np.empty(0, np.int32))
-        np.save(target / f"{WORDS}codes.npy", np.empty(0, merging.code_type))
+        np.save(target / f"{WORD_ARRAYS}documents.npy", np.empty(0, np.int32))
+        np.save(target / f"{WORD_ARRAYS}codes.npy", np.empty(0, merging.code_type))

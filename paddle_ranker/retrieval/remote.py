@@ -10,7 +10,6 @@ A document must be in one shard only. `RemoteSnapshot` is what a search sees.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.remote_calls import Call, ShardCalls
 from paddle_ranker.retrieval.remote_snapshot import RemoteSnapshot
+from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.storage.untrusted import Unchecked
 
 _CURRENT_SECONDS = 1.0  # that the facts of the shards are not asked for again, but by searches
@@ -99,8 +99,7 @@ class RemoteWriter:
         refuse_text(documents, "documents", Document)
         added = Added(0, 0, 0)
         with self._writing:
-            documents = iter(documents)
-            while some := list(itertools.islice(documents, _AT_ONCE)):
+            for some in chunks(documents, _AT_ONCE):
                 each = self._all("missing", [one.id for one in some])
                 places = {id: number for number, own in each.items() for id in {one.id for one in some} - {*own}}
                 sizes = {number: facts.info.count for number, (_, facts) in self._calls.latest.items()}

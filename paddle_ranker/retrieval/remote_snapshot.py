@@ -29,6 +29,7 @@ from paddle_ranker.retrieval.sorting import SortedDocument, merged, sort_keys
 from paddle_ranker.retrieval.turns import locking, reserve
 from paddle_ranker.retrieval.typed_values import CommonTypes, Value
 from paddle_ranker.retrieval.word_search import ASKED, Asked, CountedQuery, Word, WordSearcher, shortest_first
+from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.storage.untrusted import Unchecked
 
 _MOST_RESTARTS = 3  # times that a search begins again because shards have changed meanwhile
@@ -156,9 +157,6 @@ class RemoteSnapshot:
         found = self._ask_owners(ids, lambda own: ("explain_words", counted, own, dict(fields)))
         return {id: added for each, _ in found for id, added in each.items()}
 
-    def count(self, where: Filter) -> int:
-        return sum(self._ask("count", self._checked(where)).values())
-
     def type_of(self, field: str) -> str:
         return self._types([field])[field]
 
@@ -197,8 +195,8 @@ class RemoteSnapshot:
 
     def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]:
         refuse_text(ids, "ids")
-        for start in range(0, len(ids), _AT_ONCE):
-            yield from self.documents_of(ids[start : start + _AT_ONCE]).items()
+        for part in chunks(ids, _AT_ONCE):
+            yield from self.documents_of(part).items()
 
     def _checked(self, where: Optional[Filter]) -> Optional[Filter]:
         """Return a filter with the types of its fields in all shards; raises `FilterError` as a folder would."""

@@ -229,9 +229,30 @@ class Listing:
     def __post_init__(self) -> None:
         refuse_text(self.sort, "sort")
         if self.after is not None and not self.after.fits(self.sort, self.group_by):
-            raise UsageError("after: is a position in a list of another order")
+            raise ListingError("after", "is a position in a list of another order")
         if self.sort and self.offset + self.top_k > MOST_SORTED:
-            raise UsageError(f"offset: a sorted list is shown up to {MOST_SORTED:,}; go on after its position")
+            raise ListingError("offset", f"a sorted list is shown up to {MOST_SORTED:,}; go on after its position")
+
+    def require_fields(self, there: Sequence[str]) -> None:
+        """Raise `ListingError` if `sort` or `group_by` names no field of the documents, `there`."""
+        require_fields("sort", [name.removeprefix("-") for name in self.sort], there)
+        require_fields("group_by", [] if self.group_by is None else [self.group_by], [*there, CONTENT])
+
+
+class ListingError(UsageError):
+    """A parameter of a listing that cannot be meant; `parameter` is its name, `problem` says why."""
+
+    def __init__(self, parameter: str, problem: str):
+        super().__init__(f"{parameter}: {problem}")
+        self.parameter, self.problem = parameter, problem
+
+
+def require_fields(parameter: str, names: Iterable[str], there: Sequence[str]) -> None:
+    """Raise `ListingError` for a name that none of the documents' fields has."""
+    known = {*there}
+    for name in names:
+        if name not in known:
+            raise ListingError(parameter, no_field(name, there))
 
 
 _WHOLE_LIST = Listing()
@@ -278,6 +299,8 @@ class Search:
         self.min_probability, self.sort = listing.min_probability, listing.sort
         self.group_by, self.group_size = listing.group_by, listing.group_size
         self.fusion = fitting(settings.fusion, searchers)
+        if listing.sort or listing.group_by is not None:
+            listing.require_fields(collection.fields)
         self.like, self.like_vectors = like, dict[str, Vectors]()
         self.logits: dict[int, float] = {}
         self.added: dict[str, dict[int, float]] = {}  # to the logit of each document that is ranked, by signal
@@ -623,10 +646,9 @@ class Search:
         refuse_text(names, "names")
         if WORDS not in self.searchers:
             raise UsageError("facets count documents that share a word with the query, and words are not searched")
+        require_fields("facets", names, self.collection.fields)
         wanted = dict[str, Optional[Filter]]()
         for name in names:
-            if name not in self.collection.fields:
-                raise UsageError(f"facets: {no_field(name, self.collection.fields)}")
             others = [one for one in self.where.conditions if one.field != name] if self.where else []
             wanted[name] = Filter(tuple(others)) if others else None
         return self._matches.facets(wanted)
@@ -811,10 +833,6 @@ class Searcher(Generic[C]):
         fused.weights_of(self.searchers)
 
         def searches(now: Snapshot) -> list[Search]:
-            names = [("group_by", group_by, [*now.fields, CONTENT])] if group_by is not None else []
-            for option, name, there in [*names, *(("sort", one.removeprefix("-"), now.fields) for one in sort)]:
-                if name not in there:
-                    raise UsageError(f"{option}: {no_field(name, there)}")
             listing = Listing(top_k, where=where, group_by=group_by, sort=sort)
             return [Search(now, one, self.searchers, settings, listing, example) for one in queries]
 

@@ -58,7 +58,7 @@ WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
 WriteStates = Callable[[Path, Iterable[Document]], None]  # of documents, into an empty folder
 STATES = "states"
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
-WORDS = "words_"
+WORD_ARRAYS = "words_"  # prefix of the arrays by which words are searched
 _NO_INDEX: Mapping[str, WriteIndex] = {}
 _LOOKED_AT = 64  # rows, of which those that are live are found at a time
 _SCALED = 1 << 23  # bytes of a field's values that are arranged for facets
@@ -142,7 +142,7 @@ class Segment:
             self._blobs = {name: self._blob(name) for name in ("documents.jsonl", "ids.bin", "fields.jsonl")}
             self._require_all()
             self.vectors = {name: self._vectors_of(file_prefix(name)) for name in self._vector_fields()}
-            words = {n[len(WORDS) :]: array for n, array in self.arrays.items() if n.startswith(WORDS)}
+            words = {n[len(WORD_ARRAYS) :]: array for n, array in self.arrays.items() if n.startswith(WORD_ARRAYS)}
             self.postings = Postings.read(words) if words else None
         self.states: Optional[TitleStates] = None
         if (folder / STATES).is_dir():
@@ -159,12 +159,19 @@ class Segment:
         hashes = dict.fromkeys(("id_hashes", "text_hashes", "title_hashes"), (2, count))
         shapes = {"offsets": (count + 1,), "id_offsets": (count + 1,), "fields": (len(self.fields), count), **hashes}
         ends = {"offsets": sizes["documents.jsonl"], "id_offsets": sizes["ids.bin"]}
-        if f"{WORDS}terms" in arrays:
-            found, searched = len(arrays[f"{WORDS}documents"]), len(self._schema.words)
+        if f"{WORD_ARRAYS}terms" in arrays:
+            found, searched = len(arrays[f"{WORD_ARRAYS}documents"]), len(self._schema.words)
             lengths = (count,) if searched == 1 else (count, searched)
-            shapes.update({WORDS + "lengths": lengths, WORDS + "starts": (len(arrays[f"{WORDS}terms"]) + 1,)})
-            shapes.update({WORDS + "codes": (found,), WORDS + "pairs": (len(arrays[f"{WORDS}pairs"]), 2 * searched)})
-            ends[f"{WORDS}starts"] = found
+            shapes.update(
+                {WORD_ARRAYS + "lengths": lengths, WORD_ARRAYS + "starts": (len(arrays[f"{WORD_ARRAYS}terms"]) + 1,)}
+            )
+            shapes.update(
+                {
+                    WORD_ARRAYS + "codes": (found,),
+                    WORD_ARRAYS + "pairs": (len(arrays[f"{WORD_ARRAYS}pairs"]), 2 * searched),
+                }
+            )
+            ends[f"{WORD_ARRAYS}starts"] = found
         for name in self._vector_fields():
             file = f"{file_prefix(name)}passages"
             if (passages := arrays.get(file)) is None:
@@ -496,7 +503,7 @@ def write_segment(
             if name in write_index:
                 write_index[name](target / f"{prefix}{FILE}", vectors.stored, None)
         if contents.postings is not None:
-            arrays.update({WORDS + name: array for name, array in contents.postings.arrays().items()})
+            arrays.update({WORD_ARRAYS + name: array for name, array in contents.postings.arrays().items()})
         for name, array in arrays.items():
             np.save(target / f"{name}.npy", array)
         if contents.write_states is not None:

@@ -38,7 +38,7 @@ from paddle_ranker.retrieval.vector_search import index_writers
 from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, new_folder, remove_unfinished
 from paddle_ranker.storage.untrusted import UncheckedObject, inside, open_file, own_folder, read_json
 
-UNFINISHED = "unfinished"
+BUILD_STATE = "unfinished"
 _CUT = "cut.json"
 _WAIT_SECONDS = 60.0  # for the end of a killed build's process that still writes to a shard
 _TOLD_SECONDS = 0.5  # between two counts of a shard's documents that are done
@@ -110,7 +110,7 @@ class ShardWork:
                 progress(len(texts))
                 return found
 
-            part = inside(inside(self.folder, UNFINISHED), _part_name(number))
+            part = inside(inside(self.folder, BUILD_STATE), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
             with collection.snapshot().files.staged() as files:
                 kept = kept_rows(rows, collection.info.schema, files, self.contents, _refuse)
@@ -120,7 +120,7 @@ class ShardWork:
     def build_counted(self, number: int) -> None:
         """Make a shard, and write the count of what is done beside its part, for `count_done`."""
         count, told = 0, 0.0
-        path = inside(inside(self.folder, UNFINISHED), f"{shard_name(number)}.count")
+        path = inside(inside(self.folder, BUILD_STATE), f"{shard_name(number)}.count")
 
         def progress(more: int) -> None:
             nonlocal count, told
@@ -141,7 +141,7 @@ def _refuse(reason: str) -> None:
 
 def count_done(folder: Path) -> int:
     """Return how much of all shards is done, as `ShardWork.build_counted` writes it."""
-    return sum(int(path.read_text() or 0) for path in (folder / UNFINISHED).glob("*.count"))
+    return sum(int(path.read_text() or 0) for path in (folder / BUILD_STATE).glob("*.count"))
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def building(folder: Path) -> Iterator[None]:
 
 def is_begun(folder: Path) -> bool:
     """Return whether a build of shards was begun in a folder and is not finished."""
-    return (folder / UNFINISHED / _CUT).exists()
+    return (folder / BUILD_STATE / _CUT).exists()
 
 
 def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
@@ -180,7 +180,7 @@ def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
     """
     there = sorted(folder.glob("shard-*"))
     if is_begun(folder):
-        found: UncheckedObject = read_json(inside(inside(folder, UNFINISHED), _CUT))
+        found: UncheckedObject = read_json(inside(inside(folder, BUILD_STATE), _CUT))
         if found.pop("identity") == json.loads(json.dumps(identity)):
             return Cut(**found)
         for path in there:
@@ -193,13 +193,13 @@ def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
 
 def forget(folder: Path) -> None:
     """Delete the parts of a build."""
-    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    shutil.rmtree(folder / BUILD_STATE, ignore_errors=True)
 
 
 @contextmanager
 def new_cut(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, for the towers of the index and for `cut`."""
-    with new_folder(folder / UNFINISHED, replace=True) as target:
+    with new_folder(folder / BUILD_STATE, replace=True) as target:
         yield target
 
 
@@ -238,7 +238,7 @@ def cut(
 
 def begin_shards(folder: Path, count: int) -> IndexInfo:
     """Make the folders of shards that are missing, empty and with their towers; return what they say."""
-    empty = inside(folder, UNFINISHED)
+    empty = inside(folder, BUILD_STATE)
     info = read_manifest(empty)
     for number in range(count):
         shard = _shard_of(folder, number)

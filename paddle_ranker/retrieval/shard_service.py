@@ -1,8 +1,8 @@
 """A shard of an index as other processes ask it: the calls that it answers, and the checks of what it answers.
 
 service = ShardService("index-1")  # beside the folder of a shard
-answer = service.call("count", None, None, where)  # where the shard is
-read_answer(answer, "count", (where,), None, False)  # where it was asked
+answer = service.call("documents_of", None, None, ids)  # where the shard is
+read_answer(answer, "documents_of", (ids,), None, False)  # where it was asked
 
 What comes from a shard is data of another machine: `read_answer` refuses everything that does not fit what was asked.
 """
@@ -273,7 +273,6 @@ READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
     "missing": Read(
         lambda seen, ids: seen.snapshot.missing(ids), list[str], lambda found, facts, ids: {*found} <= {*ids}
     ),
-    "count": Read(lambda seen, where: seen.snapshot.count(where), int, lambda found, *_: _is_count(found)),
     "scale": Read(
         lambda seen, field, type: seen.snapshot.scale(field, type), FieldScale, lambda found, *_: _is_scale(found)
     ),

@@ -109,10 +109,6 @@ class LocalSnapshot:
             found: Vectors = own.stored.rows(rows).mean(axis=0, keepdims=True, dtype=np.float32)
         return found
 
-    def count(self, where: Filter) -> int:
-        """Return how many documents meet a filter."""
-        return sum(int(np.count_nonzero(mask)) for mask in self.generation.allowed(where) or ())
-
     def type_of(self, field: str) -> str:
         """Return the type of a field's values, a name in `typed_values.TYPES`."""
         return self.generation.type_of(field)
@@ -391,7 +387,7 @@ class LocalSnapshot:
     def has_file(self, name: str) -> bool:
         """Return whether a document has a file of this name."""
         fields = [field.name for field in self.info.schema.files if field.name in self.fields]
-        return any(self.count(Filter.of({field: name})) for field in fields)
+        return any(self.matching(None).count(Filter.of({field: name})) for field in fields)
 
     def documents(self) -> Iterator[Document]:
         """Return an iterator over all documents, in their order."""

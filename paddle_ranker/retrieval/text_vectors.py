@@ -25,8 +25,8 @@ from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, TextEncoder, TowerIn
 from paddle_ranker.retrieval.exact_search import nearest as nearest
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.loading import open_model
-from paddle_ranker.scoring.scorer import CHUNK, BatchRunner
-from paddle_ranker.storage.prefetch import prefetch
+from paddle_ranker.scoring.scorer import BatchRunner
+from paddle_ranker.storage.prefetch import CHUNK, prefetch
 
 _DEFAULTS = LoadOptions()
 _SHORTEST = 1e-12  # as Paddle's and PyTorch's normalize

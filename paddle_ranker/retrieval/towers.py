@@ -20,7 +20,7 @@ from paddle_ranker.retrieval.schema import FIELD_TYPES, Field
 from paddle_ranker.storage.atomic import make_folder, new_folder
 from paddle_ranker.storage.digest import content_digest
 
-TOWER = "tower"
+TOWER_FOLDER = "tower"
 
 
 class Copied(NamedTuple):
@@ -30,7 +30,7 @@ class Copied(NamedTuple):
     size: int
 
 
-def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER) -> Copied:
+def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) -> Copied:
     """Copy a tower, or an encoder as one, into a new index folder.
 
     Args:
@@ -58,7 +58,7 @@ def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Cop
     kind = FIELD_TYPES[field.type]
     if kind.open_tower is None:
         raise UsageError(f"--field_tower {field.name}={source}: no tower reads fields of the type {field.type}")
-    folder = f"{TOWER}-{field.name}"
+    folder = f"{TOWER_FOLDER}-{field.name}"
     if kind.is_searched:
         return copy_tower(source, index, folder)
     size = kind.open_tower(Path(source), ON_CPU, 1).query_vectors(["."]).shape[1]

@@ -15,7 +15,7 @@ from typing import IO, Union
 
 import numpy as np
 
-from paddle_ranker.array_types import Array, Vectors
+from paddle_ranker.array_types import STORED_TYPES, Array, Vectors
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.retrieval.exact_search import StoredVectors, refuse_unstorable
 from paddle_ranker.storage.arrays import HEADER, npy_header
@@ -46,7 +46,7 @@ def _mapped(path: Path, dimensions: int) -> Array:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not a file of vectors ({error}); paddle-ranker encode writes one") from error
-    types = ("float32", "float16", "int8") if dimensions == 2 else ("float32",)
+    types = STORED_TYPES if dimensions == 2 else ("float32",)
     if found.ndim != dimensions or found.dtype.name not in types:
         raise DataError(f"{path}: holds {found.dtype} {list(found.shape)}, expected vectors of {' or '.join(types)}")
     array: Array = found

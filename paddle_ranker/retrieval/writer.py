@@ -275,20 +275,16 @@ class CollectionWriter:
         options, batch_size: how it is opened
         """
         from paddle_ranker.retrieval.document_states import write_states
-        from paddle_ranker.scoring.stored_ranker import SplitRanker
 
         models = self._snapshot.models
-        ranker = SplitRanker.open(models.folder(states.folder), options, batch_size)
-        models.lend_states_ranker(ranker)
+        models.states_ranker(states, options, batch_size)
         with self._changing():
             now, segments = self._snapshot.generation, []
+            info = replace(now.info, states=states)
             for part in now.parts:
                 folder, source = self._new_segment(part.segment.folder.parent), (part.segment, part.live)
-
-                def write(target: Path, documents: Iterable[Document]) -> None:
-                    write_states(target, documents, now.info.schema, ranker, states.dtype)
-
-                merge_segments(folder, [source], index_writers(now.info), write_states=write)
+                write_states = partial(models.write_states, info=info)
+                merge_segments(folder, [source], index_writers(now.info), write_states=write_states)
                 segments.append(SegmentInfo(folder.name, int(np.count_nonzero(part.mask))))
             self._commit(segments, states=states)
 

@@ -1,4 +1,4 @@
-"""Scores, vectors and negatives of files of any size, by actors of a Ray cluster: what `--ray` of their commands does.
+"""Scores, vectors, negatives and indexes of files of any size, by processes of a Ray cluster, for options `--ray`.
 
 Pipelines of Ray Data use models by these classes:
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,18 +24,27 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import line_count
 from paddle_ranker.data.records import Pair, Record, RecordFile
+from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.options import RayOptions, RowOptions, note, note_counts
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import paths_of
+from paddle_ranker.retrieval.sharded import ShardWork, count_done, is_begun
+from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.scale.parts import Done, Parts, Source, Work, run
 from paddle_ranker.scoring.scoring_options import PrintingOptions
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.storage.untrusted import Unchecked
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from paddle_ranker.array_types import Vectors
     from paddle_ranker.retrieval.parallel_encoding import EncodePlan
+
+_LOOK_SECONDS = 1.0
+_MOST_DEATHS = 10  # of the processes or machines that build a shard, after which that is given up
 
 
 class RowSource(Source):
@@ -51,7 +61,7 @@ class RowSource(Source):
 
     def parts(self) -> Iterator[Sequence[object]]:
         from paddle_ranker.retrieval.text_vectors import text_parts
-        from paddle_ranker.scoring.scorer import chunks
+        from paddle_ranker.storage.prefetch import chunks
 
         if self._in_texts:
             yield from text_parts(getattr(row, self._fields[0]) for row in self._rows)
@@ -260,3 +270,41 @@ class EncodeTexts:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         make = self._tower.query_vectors if self._queries else self._tower.vectors
         return {**batch, "vector": make([*map(str, batch[self._text])])}
+
+
+def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int, progress: tqdm[None]) -> None:
+    """Build the shards that are not whole yet, each in a process; `progress` counts documents.
+
+    A shard whose process or machine dies is built by another one. Raises what a build raises.
+    """
+    assert options.ray is not None
+    threads = threads or 1
+    work = replace(work, folder=work.folder.absolute(), contents=work.contents.absolute())
+    work = replace(work, load=replace(work.load, threads=threads))
+    ray = require_ray()
+    with connected(options.ray):
+        build = ray.remote(num_cpus=threads, num_gpus=gpus_for(work.load), max_retries=_MOST_DEATHS)(_build_shard)
+        waiting, under_way = [*range(count)], list[Unchecked]()
+        while waiting or under_way:
+            while waiting and len(under_way) < (options.actors or count):
+                under_way.append(build.remote(work, waiting.pop(0), threads))
+            done, under_way = ray.wait(under_way, timeout=_LOOK_SECONDS)
+            try:
+                ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:
+                raise RankerError(f"{work.folder}: not all shards are built; run it again ({error})") from error
+            progress.update(count_done(work.folder) - progress.n)
+
+
+def _build_shard(work: ShardWork, number: int, threads: int) -> None:
+    """Build a shard, in a process of the cluster."""
+    if not is_begun(work.folder):
+        raise RankerError(
+            f"{work.folder}: {socket.gethostname()} sees no such build there; name an --output on a file system that "
+            "all machines share"
+        )
+    hide_other_gpus()
+    runtime.prepare_command(threads)
+    work.build_counted(number)

@@ -16,9 +16,9 @@ from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabil
 from paddle_ranker.scoring.files import CutOff, score_pairs, scorer_for
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.ranker import RankedTitle
-from paddle_ranker.scoring.scorer import CHUNK, chunks
 from paddle_ranker.scoring.scoring_options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.stored_ranker import score_stored_pairs
+from paddle_ranker.storage.prefetch import CHUNK, chunks
 
 OptionsT = TypeVar("OptionsT", bound=ScoringOptions)
 

@@ -19,9 +19,9 @@ from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.options import json_text, note
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
-from paddle_ranker.scoring.scorer import CHUNK, Scorer, chunks
+from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.scoring.scoring_options import FileOptions, PredictOptions, ScoringOptions
-from paddle_ranker.storage.prefetch import prefetch
+from paddle_ranker.storage.prefetch import CHUNK, chunks, prefetch
 
 T = TypeVar("T")
 STANDARD_INPUT = "/dev/stdin"  # sys.stdin would block the end of the process if a thread still reads it

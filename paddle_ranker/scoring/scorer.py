@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from typing import Optional, TypeVar, cast
+from typing import Optional, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,9 @@ from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.model.model_kind import LOGIT
 from paddle_ranker.scoring.engines.engine import Engine
+from paddle_ranker.storage.prefetch import CHUNK
 
 _SHORT = 4  # tokens of a row; a batch of shorter ones has no more rows
-CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by length well
-
-T = TypeVar("T")
 
 
 class BatchRunner:
@@ -129,10 +127,3 @@ class Scorer(BatchRunner):
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the probability of every (query, title), `[n]` float64; each depends on its pair alone."""
         return sigmoid(self.logits(self.encode(queries, titles)))
-
-
-def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
-    """Yield lists of up to `size` items, so that a file larger than memory can be scored."""
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part

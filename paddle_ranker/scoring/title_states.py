@@ -25,7 +25,7 @@ from typing import Annotated, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.array_types import Array, Arrays
+from paddle_ranker.array_types import STORED_TYPES, Array, Arrays
 from paddle_ranker.encoding.columns import Columns, EncodedTexts, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, quoted, refuse_text
 from paddle_ranker.model.model_kind import SIDES, STATES
@@ -37,7 +37,6 @@ from paddle_ranker.storage.untrusted import check_file, inside, open_array, read
 
 FORMAT_VERSION = 1
 INFO_FILE = "states.json"
-TYPES = ("float16", "int8", "float32")
 _NUMBERS = ("states", "vectors", "matches")  # arrays of the store's type
 _MOST_INT8 = 127
 _MAPPED_FROM = 1 << 20  # bytes; smaller files are read at once
@@ -61,7 +60,7 @@ class StatesInfo:
     width: Width
     vectors: WidthOrNone = 0
     matches: WidthOrNone = 0
-    dtype: Annotated[str, OneOf(*TYPES)] = "float16"
+    dtype: Annotated[str, OneOf(*STORED_TYPES)] = "float16"
     titles: Count = 0
     tokens: Count = 0
     files: dict[str, tuple[Count, str]] = field(default_factory=dict)
@@ -197,8 +196,8 @@ class StatesWriter:
     """
 
     def __init__(self, folder: Path, ranker: StatesInfo):
-        if ranker.dtype not in TYPES:
-            raise UsageError(f"dtype {quoted(ranker.dtype)}: choose from {', '.join(TYPES)}")
+        if ranker.dtype not in STORED_TYPES:
+            raise UsageError(f"dtype {quoted(ranker.dtype)}: choose from {', '.join(STORED_TYPES)}")
         self._folder, self._info = folder, ranker
         self._files: dict[str, ArrayFile] = {}
         self._tokens, self._id_bytes = 0, 0

@@ -1,4 +1,4 @@
-"""Prefetch: compute the next items in a second thread while the calling thread works on the current one."""
+"""Streams of items: in lists, and computed ahead in a second thread while the calling thread works."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by length well
 _END = object()
 _WAIT = 2.0  # seconds for the thread to end: it may be waiting for a pipe
+
+
+def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Yield lists of up to `size` items, so that a stream larger than memory can be computed."""
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
@@ -10,7 +9,10 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Optional
+from typing import IO, Optional
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.storage.atomic import locked
 
 PREFIX = "paddle_ranker_"
 _LOCK = ".paddle_ranker.lock"
@@ -29,8 +31,7 @@ class TemporaryFolder:
     def __init__(self) -> None:
         remove_abandoned()
         made = Path(tempfile.mkdtemp(prefix=_UNNAMED))  # mode 0700
-        self._lock: Optional[int] = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock: Optional[IO[str]] = locked(made / _LOCK, wait=True)
         named = made.with_name(PREFIX + made.name[len(_UNNAMED) :])
         made.rename(named)
         self.name = str(named)
@@ -47,20 +48,15 @@ class TemporaryFolder:
         """Remove the folder and its contents."""
         if self._lock is not None:
             shutil.rmtree(self.name, ignore_errors=True)
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
 
 def remove_abandoned() -> None:
     """Remove this user's temporary folders of dead processes."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # the folder is locked, another user's, or gone meanwhile
+        with suppress(OSError, RankerError):  # the folder is locked, another user's, or gone meanwhile
             found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                continue
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # `BlockingIOError`: its process lives
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and (folder / _LOCK).exists():
+                with locked(folder / _LOCK, wait=False):  # `BlockingIOError`: its process lives
+                    shutil.rmtree(folder, ignore_errors=True)

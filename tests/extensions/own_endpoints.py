@@ -15,7 +15,7 @@ from paddle_ranker.options import Options, option
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.json_text import parse_json
-from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
+from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
 from paddle_ranker.serving.core.slots import ServedModel, Slot, Slots, computed
 from paddle_ranker.serving.core.threads import run_in_thread
@@ -81,7 +81,7 @@ class VectorsOfTexts(Endpoint):
 class Nearest(Endpoint):
     """Endpoint for the documents nearest to a query by vectors, ranked: two models in a request, with one deadline."""
 
-    slots = (NAME, RANKER)
+    slots = (NAME, RANKER_SLOT)
     paths: ClassVar[Mapping[str, str]] = {"/v1/nearest": "nearest"}
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
@@ -126,7 +126,7 @@ async def _nearest(slots: Slots, request: Request) -> Response:
     from paddle_ranker.serving.core.ranker_slot import RankerSlot
     from paddle_ranker.serving.http.exchange import deadline_of
 
-    tower, ranker = slots.of(NAME, VectorSlot), slots.of(RANKER, RankerSlot)
+    tower, ranker = slots.of(NAME, VectorSlot), slots.of(RANKER_SLOT, RankerSlot)
     stated = deadline_of(request)  # read before the body, since the caller already waits
     body = await _body_of(request, tower)
     query, documents = body.get("query"), _texts_in(body, "documents")

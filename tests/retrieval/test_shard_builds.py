@@ -19,7 +19,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.ingestion import Naming
 from paddle_ranker.retrieval.manifest import IndexInfo, write_manifest
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
-from paddle_ranker.retrieval.shard_builds import UNFINISHED
+from paddle_ranker.retrieval.shard_builds import BUILD_STATE
 from paddle_ranker.retrieval.shards import SHARDS, open_index, shard_folders, shard_name, write_shards
 from paddle_ranker.retrieval.writer import CollectionWriter
 from paddle_ranker.serving.core.metrics import Metrics
@@ -229,7 +229,7 @@ def test_a_build_goes_on_where_it_was_stopped(
             assert "add --shards" in run(capsys, "build", "--corpus", corpus, "--output", several, status=1)
     assert "going on" in (main([*map(str, line)]), capsys.readouterr().err)[1]
     assert {path.parent.name: path.name for path in several.glob("shard-*/segment-*")} == there
-    assert told(several) == told(one) and not (several / UNFINISHED).exists()
+    assert told(several) == told(one) and not (several / BUILD_STATE).exists()
     (tmp_path / "of_others" / "shard-0000").mkdir(parents=True)
     for more, match in (
         (["--output", several, "--shards", 3], "--shards 4, not 3"),

@@ -97,7 +97,7 @@ def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
     with Collection.open(tmp_path / "python", write=True) as collection:
         collection.writer.merge(None)
         assert finds(Searcher(collection, SearchSettings())) == answers(FOUND)
-        assert collection.snapshot().count(Filter.of({"authors": "Ada Grace"})) == 1
+        assert collection.snapshot().matching(None).count(Filter.of({"authors": "Ada Grace"})) == 1
 
 
 def test_cells_of_a_table_that_are_lists_are_searched_item_by_item(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def test_a_mapped_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
         "    opened, size, whole = Collection.open(folder), path.stat().st_size, path.read_bytes()\n"
         "    os.truncate(path, 4096)\n"
         "    now = opened.snapshot()\n"
-        "    for ask in (lambda: now.search('words', ['水稻'], 5), lambda: now.count(Filter(())),\n"
+        "    for ask in (lambda: now.search('words', ['水稻'], 5), lambda: now.matching(None).count(Filter(())),\n"
         "                lambda: now.search('vectors', np.ones((1, 32), np.float32), 5),\n"
         "                lambda: now.documents_of(['d10999']), lambda: now.missing(['d7']), now.documents):\n"
         "        try:\n            ask()\n            sys.exit(f'{path.name}: found something')\n"

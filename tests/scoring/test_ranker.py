@@ -22,7 +22,8 @@ from paddle_ranker.options import AUTO_DEVICE, DeviceOptions
 from paddle_ranker.scoring.cascade import Cascade
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.loading import ScoringModel
-from paddle_ranker.scoring.scorer import Scorer, chunks
+from paddle_ranker.scoring.scorer import Scorer
+from paddle_ranker.storage.prefetch import chunks
 from tests.engine_calls import logits_of
 from tests.tiny import PAIRS, QUERIES, TITLES, make_network, write_ranker
 

@@ -18,7 +18,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.data.trec import read_run
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.model_folder import RANKER, load_model
-from paddle_ranker.scoring.scorer import chunks
+from paddle_ranker.storage.prefetch import chunks
 from tests.conftest import REPOSITORY, Call, load_script
 from tests.tiny import PAIRS, draw_words, write_ranker
 

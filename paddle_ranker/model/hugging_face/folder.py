@@ -36,8 +36,8 @@ from paddle_ranker.model.hugging_face.architectures import (
     to_theirs,
 )
 from paddle_ranker.model.hugging_face.library_tokenizer import (
+    CROSS_ENCODER,
     MODULES_FILE,
-    RERANKER,
     gives_types,
     is_reranker,
     library_padding,
@@ -187,7 +187,7 @@ def answers_pairs(stated: ForeignConfig) -> bool:
     if architecture is None or not architecture.answers or not architecture_of(stated).endswith(GENERATES):
         return False
     folder = stated.path.parent
-    return not (folder / MODULES_FILE).is_file() or model_type_of(folder) == RERANKER
+    return not (folder / MODULES_FILE).is_file() or model_type_of(folder) == CROSS_ENCODER
 
 
 def _with_answers(folder: Path, arrays: dict[str, Array], names: Names) -> dict[str, Array]:

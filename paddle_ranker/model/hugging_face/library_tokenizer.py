@@ -47,7 +47,7 @@ SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model", "spiece.model")
 PIECES_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # of byte-level BPE
 MODULES_FILE = "modules.json"  # of sentence-transformers
 LENGTH_FILE, MODEL_FILE = "sentence_bert_config.json", "config_sentence_transformers.json"
-RERANKER, TOWER = "CrossEncoder", "SentenceTransformer"  # model types of sentence-transformers
+CROSS_ENCODER, SENTENCE_TRANSFORMER = "CrossEncoder", "SentenceTransformer"  # model types of sentence-transformers
 _QWEN = "Qwen2Tokenizer"
 _OF_MODEL = {  # default classes by model_type; BERT's for others
     "mpnet": "MPNetTokenizer", "deberta-v2": "DebertaV2Tokenizer", "roberta": "RobertaTokenizer",
@@ -267,14 +267,14 @@ def text_settings(folder: Path) -> tuple[Optional[int], bool]:
 
 
 def model_type_of(folder: Path) -> str:
-    """Return the model type that a folder of sentence-transformers states; defaults to `TOWER`."""
-    return str(ForeignConfig.read(folder / MODEL_FILE).get("model_type", TOWER))
+    """Return the model type that a folder of sentence-transformers states; defaults to `SENTENCE_TRANSFORMER`."""
+    return str(ForeignConfig.read(folder / MODEL_FILE).get("model_type", SENTENCE_TRANSFORMER))
 
 
 def is_reranker(folder: Path) -> bool:
     """Return whether a sentence-transformers folder is a reranker whose head is among its steps."""
     path = folder / MODULES_FILE
-    return path.is_file() and model_type_of(folder) == RERANKER and len(read_json(path)) > 1
+    return path.is_file() and model_type_of(folder) == CROSS_ENCODER and len(read_json(path)) > 1
 
 
 def has_no_library_file(folder: Path) -> bool:

@@ -28,11 +28,11 @@ from paddle_ranker.model.hugging_face.folder import (
     read_foreign_config,
 )
 from paddle_ranker.model.hugging_face.library_tokenizer import (
+    CROSS_ENCODER,
     LENGTH_FILE,
     MODEL_FILE,
     MODULES_FILE,
-    RERANKER,
-    TOWER,
+    SENTENCE_TRANSFORMER,
     model_type_of,
     stated_length,
 )
@@ -120,7 +120,7 @@ class CrossEncoderSettings:
 def is_sentences(folder: Path) -> bool:
     """Return whether a folder is a tower of sentence-transformers; reads small files only."""
     try:
-        return "Pooling" in [kind for kind, _ in list_modules(folder)] and model_type_of(folder) == TOWER
+        return "Pooling" in [kind for kind, _ in list_modules(folder)] and model_type_of(folder) == SENTENCE_TRANSFORMER
     except CheckpointError:
         return False
 
@@ -132,7 +132,7 @@ def stated_info(folder: Path) -> Optional[TowerInfo]:
 
 def read_sentences(folder: Path) -> Sentences:
     """Read the settings of a tower; raises `CheckpointError` if a file is damaged, or a step is unsupported."""
-    settings = _settings(folder, TOWER)
+    settings = _settings(folder, SENTENCE_TRANSFORMER)
     modules = list_modules(folder)
     kinds = [kind for kind, _ in modules]
     dense = [_dense(path) for kind, path in modules if kind == "Dense"]
@@ -187,9 +187,9 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
 
     Raises `CheckpointError` if a file is damaged, or a step is unsupported.
     """
-    if not (folder / MODULES_FILE).is_file() or model_type_of(folder) != RERANKER:
+    if not (folder / MODULES_FILE).is_file() or model_type_of(folder) != CROSS_ENCODER:
         return None
-    settings = _settings(folder, RERANKER)
+    settings = _settings(folder, CROSS_ENCODER)
     prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
     if default is not None and default not in [*prompts]:
         raise settings.error(f"default_prompt_name is {quoted(default)}, which prompts lack: name one, or remove it")
@@ -274,9 +274,10 @@ def _encoder(folder: Path) -> Path:
 def _settings(folder: Path, wanted: str) -> ForeignConfig:
     """Read the settings of a folder; raises `CheckpointError` unless its model type is `wanted`."""
     settings = ForeignConfig.read(folder / MODEL_FILE, ("__version__", "requirements", "keep_in_fp32_modules"))
-    found = settings.get("model_type", TOWER)
+    found = settings.get("model_type", SENTENCE_TRANSFORMER)
     if found != wanted:
-        use = "predict, evaluate, rank and serve --model take it" if found == RERANKER else f"{TOWER} is done here"
+        is_reranker = found == CROSS_ENCODER
+        use = "predict, evaluate, rank and serve --model take it" if is_reranker else f"{wanted} is done here"
         raise settings.error(f"it is a {found}, no {wanted}; {use}")
     return settings
 
@@ -330,7 +331,7 @@ def write_prompt(folder: Path, query_prompt: str, max_seq_length: int) -> None:
     prompts = {"prompts": {"query": query_prompt}, "default_prompt_name": "query"}
     _write(folder / MODULES_FILE, [step])
     _write(folder / LENGTH_FILE, {**task, **text, "max_seq_length": max_seq_length})
-    _write(folder / MODEL_FILE, {"model_type": RERANKER, **prompts})
+    _write(folder / MODEL_FILE, {"model_type": CROSS_ENCODER, **prompts})
 
 
 def _write(path: Path, values: object) -> None:

@@ -18,7 +18,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.model_folder import RANKER as ROLE
+from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.model.model_kind import LOGIT, ExportFacts
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.scorer import Scorer
@@ -27,7 +27,7 @@ from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
 from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, tolerance_of, warm_up
-from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
+from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.version import __version__
 
@@ -68,7 +68,7 @@ class RankerSlot(Slot[ServedRanker]):
     """
 
     def __init__(self, config: ServeConfig):
-        super().__init__(config.limits, "ranker", config.model)
+        super().__init__(config.limits, RANKER_SLOT, config.model)
         self._config = config
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedRanker:
@@ -79,7 +79,7 @@ class RankerSlot(Slot[ServedRanker]):
         """
         config = self._config
         assert config.model is not None
-        model = open_model(config.model, ROLE, LoadOptions.of(config))
+        model = open_model(config.model, RANKER, LoadOptions.of(config))
         scorer = RankerRunner(model.engine, model.row_encoder, config.batch_size, calibration=model.info.calibration)
         check(scorer, model, config.model)
         batcher = Batcher(
@@ -90,7 +90,10 @@ class RankerSlot(Slot[ServedRanker]):
             max_wait_us=config.max_wait_us,
             observer=observer,
         )
-        name, tokens = config.name_of(RANKER, config.model), TokenInputs(model.engine.limits, model.row_encoder.given)
+        name, tokens = (
+            config.name_of(RANKER_SLOT, config.model),
+            TokenInputs(model.engine.limits, model.row_encoder.given),
+        )
         folder = config.model.resolve()
         return ServedRanker(name, folder, batcher, time.time(), model, scorer, tokens)
 

@@ -24,7 +24,7 @@ from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.query_parsing import LONGEST_QUERY, ParsedQuery
-from paddle_ranker.retrieval.search import RANK, Listing, Search, SearchSettings, chosen, run_searches
+from paddle_ranker.retrieval.search import RANK, Listing, ListingError, Search, SearchSettings, chosen, run_searches
 from paddle_ranker.retrieval.searchable import ShardError, Snapshot
 from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.retrieval.turns import Reserve, TooLate, idle, wait_for
@@ -255,7 +255,7 @@ class SearchPipeline:
             raise Fault(UNPROCESSABLE, str(error), field="where") from error
         except LikeError as error:
             raise Fault(UNPROCESSABLE, str(error), field="like") from error
-        except (Fault, ShardError):
+        except (Fault, ShardError, ListingError):
             raise
         except RankerError as error:  # of Milvus, which does not answer
             _LOG.warning("%s cannot be searched: %s", index.name, error)

@@ -17,7 +17,7 @@ from paddle_ranker.options import option, redeclare
 from paddle_ranker.scoring.scoring_options import EngineOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 
-RANKER = "ranker"  # the slot of the model that most servers have
+RANKER_SLOT = "ranker"  # the slot of the model that most servers have
 MOST_STREAMS = 64
 _OF_MANY = re.compile(r"best|last|model_\d+")  # folders that every training has
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -107,7 +107,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         A folder that every training has is named with the one around it: `news/best`.
         """
         given = dict(one.rpartition("=")[::2] for one in self.served_name)
-        main = given.get("") if slot == RANKER or self.model is None else None
+        main = given.get("") if slot == RANKER_SLOT or self.model is None else None
         path = Path(os.path.abspath(folder))
         parent = f"{path.parent.name}/" if _OF_MANY.fullmatch(path.name) and path.parent.name else ""
         return given.get(slot) or main or f"{parent}{path.name}"

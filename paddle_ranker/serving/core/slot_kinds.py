@@ -24,9 +24,9 @@ from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.engines.engine_registry import ENGINES
 from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
 from paddle_ranker.serving.core.index_options import LIMITS as INDEX_LIMITS
-from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
+from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.tower_options import LIMITS as TOWER_LIMITS
-from paddle_ranker.serving.core.tower_options import TOWER, TowerSlotOptions
+from paddle_ranker.serving.core.tower_options import TOWER_SLOT, TowerSlotOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.serving.core.slots import Served, Slot
@@ -93,7 +93,7 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     taking = (
         kind for kind in SLOTS.values() if kind.takes is not None and found.kind is not None and kind.takes.fits(found)
     )
-    slot = next(taking, SLOTS[RANKER])
+    slot = next(taking, SLOTS[RANKER_SLOT])
     if slot.folder(config) is not None:
         raise UsageError(
             f"{config.folder} and --{slot.option} {slot.folder(config)} are both the {slot.what}: give one"
@@ -115,12 +115,12 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
         return config
     first = shard_folders(index)[0]
     own = read_manifest(first).tower
-    given = SLOTS[TOWER].folder(config)
+    given = SLOTS[TOWER_SLOT].folder(config)
     if own is None:
         return config
     if given is not None:
-        raise UsageError(f"--{SLOTS[TOWER].option} {given}: {index} has its own; leave it out")
-    return dataclasses.replace(config, **{SLOTS[TOWER].option: first / own.folder})  # type: ignore[arg-type]
+        raise UsageError(f"--{SLOTS[TOWER_SLOT].option} {given}: {index} has its own; leave it out")
+    return dataclasses.replace(config, **{SLOTS[TOWER_SLOT].option: first / own.folder})  # type: ignore[arg-type]
 
 
 def with_found_models(config: ServeConfig) -> ServeConfig:
@@ -190,18 +190,18 @@ def _tower_needs_paddle(config: ServeConfig) -> bool:
 
 
 SLOTS.add(
-    RANKER,
-    SlotKind(RANKER, "model", ServeConfig, _ranker_slot, model_folder.RANKER, needs_paddle=_needs_paddle),
+    RANKER_SLOT,
+    SlotKind(RANKER_SLOT, "model", ServeConfig, _ranker_slot, model_folder.RANKER, needs_paddle=_needs_paddle),
 )
 SLOTS.add(
     INDEX,
     SlotKind(INDEX, "index", IndexSlotOptions, _index_slot, limits=INDEX_LIMITS, needs_paddle=lambda config: False),
 )
 SLOTS.add(
-    TOWER,
+    TOWER_SLOT,
     SlotKind(
-        TOWER,
-        "tower",
+        TOWER_SLOT,
+        TOWER_SLOT,
         TowerSlotOptions,
         _tower_slot,
         model_folder.TOWER,

@@ -16,7 +16,7 @@ from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.model_folder import TOWER as ROLE
+from paddle_ranker.model.model_folder import TOWER
 from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
@@ -26,7 +26,7 @@ from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
-from paddle_ranker.serving.core.tower_options import TOWER, TowerSlotOptions
+from paddle_ranker.serving.core.tower_options import TOWER_SLOT, TowerSlotOptions
 from paddle_ranker.version import __version__
 
 _TEXTS = ("a", "search engine", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
@@ -71,7 +71,7 @@ class TowerSlot(Slot[ServedTower]):
 
     def __init__(self, config: ServeConfig, options: TowerSlotOptions):
         limits = dataclasses.replace(options, pairs=options.texts, queue_pairs=options.queue_texts)
-        super().__init__(limits, "tower", options.tower)
+        super().__init__(limits, TOWER_SLOT, options.tower)
         self._config, self._options = config, options
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedTower:
@@ -88,7 +88,7 @@ class TowerSlot(Slot[ServedTower]):
 
     def _load(self, folder: Path, observer: Optional[BatchObserver]) -> ServedTower:
         config = self._config
-        model = open_model(folder, ROLE, self._load_options())
+        model = open_model(folder, TOWER, self._load_options())
         encoder = model.row_encoder.tokens
         runner = BatchRunner(model.engine, encoder.max_seq_length, config.batch_size)
         check(runner, model, folder)
@@ -102,7 +102,7 @@ class TowerSlot(Slot[ServedTower]):
             what=self.what,
         )
         tokens = TokenInputs(model.engine.limits, encoder.given)
-        name = config.name_of(TOWER, folder)
+        name = config.name_of(TOWER_SLOT, folder)
         return ServedTower(name, folder.resolve(), batcher, time.time(), model, runner, tokens)
 
     def _load_options(self) -> LoadOptions:

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from paddle_ranker.serving.core.faults import NOT_FOUND, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
+from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.core.slots import ServedModel, Slots
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
@@ -156,9 +156,9 @@ def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dic
         limits.update((limit, getattr(kind.given(config), limit)) for limit in kind.limits)
         if name in slots:
             found = slots[name].describe()
-            if name == RANKER or len(slots) == 1:
+            if name == RANKER_SLOT or len(slots) == 1:
                 shown.update(found)
-            if name != RANKER:
+            if name != RANKER_SLOT:
                 shown[name] = found
     settings = ("device", "workers", "streams", "cpu_threads", "max_wait_us")
     return {

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, ClassVar
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.index_options import INDEX
-from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
-from paddle_ranker.serving.core.tower_options import TOWER
+from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
+from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -76,7 +76,7 @@ def refusal(fault: Fault, request_id: str) -> dict[str, object]:
 class _Rerank(Endpoint):
     """`/rerank`, `/score` and `/predict` in today's clients' formats; Paddle Serving's protocols use the same slot."""
 
-    slots = (RANKER,)
+    slots = (RANKER_SLOT,)
     paths: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), "rerank"),
         **dict.fromkeys(("/score", "/v1/score"), "vllm"),
@@ -91,7 +91,7 @@ class _Rerank(Endpoint):
         from paddle_ranker.serving.core.ranker_slot import RankerSlot
         from paddle_ranker.serving.http.rerank import routes
 
-        return routes(slots.of(RANKER, RankerSlot), keep_texts=config.log_texts)
+        return routes(slots.of(RANKER_SLOT, RankerSlot), keep_texts=config.log_texts)
 
 
 class _Search(Endpoint):
@@ -123,8 +123,8 @@ class _Search(Endpoint):
         from paddle_ranker.serving.http import contents, document_routes, feedback, page, search_routes, suggest
 
         index = slots.of(INDEX, IndexSlot)
-        tower = slots.of(TOWER, TowerSlot) if TOWER in slots else None
-        ranker = slots.of(RANKER, RankerSlot) if RANKER in slots else None
+        tower = slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None
+        ranker = slots.of(RANKER_SLOT, RankerSlot) if RANKER_SLOT in slots else None
         return [
             *page.routes(),
             *search_routes.routes(SearchPipeline(index, tower, ranker), keep_texts=config.log_texts),
@@ -138,7 +138,7 @@ class _Search(Endpoint):
 class _Vectors(Endpoint):
     """Vectors of texts, for clients of Text Embeddings Inference."""
 
-    slots = (TOWER,)
+    slots = (TOWER_SLOT,)
     paths: ClassVar[Mapping[str, str]] = {
         "/embed": "tei_embed", "/": "tei_embed", "/embed_all": "tei_embed", "/embed_sparse": "tei_embed"
     }  # fmt: skip
@@ -147,7 +147,7 @@ class _Vectors(Endpoint):
         from paddle_ranker.serving.core.tower_slot import TowerSlot
         from paddle_ranker.serving.http.embeddings import routes
 
-        return routes(slots.of(TOWER, TowerSlot), self.paths, keep_texts=config.log_texts)
+        return routes(slots.of(TOWER_SLOT, TowerSlot), self.paths, keep_texts=config.log_texts)
 
 
 class _OpenAI(_Vectors):

@@ -25,24 +25,24 @@ from paddle_ranker.lexical.highlights import FoldedText, Highlight, SharedWords,
 from paddle_ranker.retrieval.candidate_indexes import Like
 from paddle_ranker.retrieval.content_files import bytes_of
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
-from paddle_ranker.retrieval.filters import Filter, FilterError, no_field
+from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
 from paddle_ranker.retrieval.manifest import WORDS
-from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.query_parsing import parse_query
-from paddle_ranker.retrieval.schema import FIELD_TYPES
+from paddle_ranker.retrieval.schema import FIELD_TYPES, TEXT
 from paddle_ranker.retrieval.search import (
     MOST_PACKED,
     Listing,
+    ListingError,
     Position,
     Search,
     SearchSettings,
     SortedPosition,
+    require_fields,
     unpack_position,
 )
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
-from paddle_ranker.retrieval.sorting import MOST_SORTED
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import STORED
 from paddle_ranker.retrieval.word_search import single_token
@@ -67,7 +67,6 @@ from paddle_ranker.serving.http.exchange import (
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 from paddle_ranker.serving.http.suggest import is_suggesting
 
-TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
 _MOST_BYTES = 1 << 20  # of a request without a file: 1,000 code points of its query are read, its filter is short
@@ -196,14 +195,19 @@ class SearchRoutes:
     ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
         """Search; return what was found, the answer, and the line for the log, if there is one."""
         self._pipeline.index.latest()  # others may have added documents with more fields
-        query = self._query(asked)
         now: Optional[Snapshot] = None
-        while True:
-            found = self._pipeline.search(query, loop, deadline, now)
-            try:
-                return found, *self._written(asked, found)
-            except StaleSnapshot as error:  # shards have changed since
-                now = error.snapshot
+        try:
+            query = self._query(asked)
+            while True:
+                found = self._pipeline.search(query, loop, deadline, now)
+                try:
+                    return found, *self._written(asked, found)
+                except StaleSnapshot as error:  # shards have changed since
+                    now = error.snapshot
+        except ListingError as error:
+            field = "cursor" if error.parameter == "after" else error.parameter
+            kind = TOO_LARGE if error.parameter == "offset" else UNPROCESSABLE
+            raise Fault(kind, error.problem, field=field) from error
 
     def _written(self, asked: SearchRequest, found: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
         hits, dropped = hits_of(asked, found.search)
@@ -271,20 +275,13 @@ class SearchRoutes:
             if given > most:
                 raise Fault(TOO_LARGE, f"is {given:,}, at most {most:,} are allowed", field=name)
         if asked.sort:
-            _refuse_unsorted(asked, top_k)
-        own = dict.fromkeys(self._pipeline.index.ready().collection.fields)
-        sorted_by = [name.removeprefix("-") for name in asked.sort or ()]
-        for field, names, there in (
-            ("fields", asked.fields or (), {TEXT: None, **own}),
-            ("facets", asked.facets or (), own),
-            ("sort", sorted_by, own),
-            ("group_by", [asked.group_by] if asked.group_by is not None else (), {**own, CONTENT: None}),
-        ):
-            for name in names:
-                if name not in there:
-                    raise Fault(UNPROCESSABLE, no_field(name, there), field=field)
-            if field != "fields" and len(names) > _MOST_NAMES:
+            _refuse_unsorted(asked)
+        for field, names in (("facets", asked.facets or ()), ("sort", asked.sort or ())):
+            if len(names) > _MOST_NAMES:
                 raise Fault(TOO_LARGE, f"has {len(names):,} names, at most {_MOST_NAMES} are allowed", field=field)
+        own = self._pipeline.index.ready().collection.fields
+        require_fields("fields", asked.fields or (), [TEXT, *own])
+        require_fields("facets", asked.facets or (), own)
         try:
             parsed = parse_query(text, literal=asked.literal)
         except UsageError as error:
@@ -333,10 +330,7 @@ class SearchRoutes:
             said = base64.urlsafe_b64decode(asked.cursor.encode())
             if said[:_DIGEST_BYTES] != self._digest(asked, said[_DIGEST_BYTES:]):
                 raise ValueError("the digest differs")
-            position = unpack_position(said[_DIGEST_BYTES:])
-            if not position.fits(asked.sort or (), asked.group_by):
-                raise ValueError("a position in another list")
-            return position
+            return unpack_position(said[_DIGEST_BYTES:])
         except ValueError as error:
             problem = "is not of an answer to this search: repeat that request, or begin anew with an empty one"
             raise Fault(UNPROCESSABLE, problem, field="cursor") from error
@@ -399,16 +393,13 @@ class SearchRoutes:
         return content
 
 
-def _refuse_unsorted(asked: SearchRequest, top_k: int) -> None:
+def _refuse_unsorted(asked: SearchRequest) -> None:
     """Raise `Fault` for a parameter that a search sorted by fields has no use for."""
     unused = [("fusion", asked.fusion), ("rank_top", asked.rank_top), ("min_probability", asked.min_probability)]
     unused += [] if asked.group_by is not None else [("depth", asked.depth)]
     for name, value in unused:
         if value:
             raise Fault(UNPROCESSABLE, "stands beside sort, which scores and ranks nothing: leave one out", field=name)
-    if asked.offset + top_k > MOST_SORTED:
-        problem = f"reaches beyond the first {MOST_SORTED:,} sorted documents: page by cursor"
-        raise Fault(TOO_LARGE, problem, field="offset")
 
 
 def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:

@@ -18,7 +18,7 @@ from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, Fault
 from paddle_ranker.serving.core.scores import ModelService
 from paddle_ranker.serving.core.threads import run_in_thread
-from paddle_ranker.serving.core.tower_options import TOWER
+from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body
 from paddle_ranker.serving.http.middleware import CLIENT_LEFT
 from paddle_ranker.serving.paddle import general_model, pipeline
@@ -87,7 +87,7 @@ def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
             asked = await run_in_thread(len(body), *how, deadline=deadline)
             asked.name, asked.method = request.path_params["name"], request.path_params["method"]
             try:
-                if asked.name in (names.service, TOWER) and asked.method != names.method:
+                if asked.name in (names.service, TOWER_SLOT) and asked.method != names.method:
                     problem = f"{quoted(asked.method)} is no method of {quoted(asked.name)}; {quoted(names.method)} is"
                     raise Fault(NO_METHOD, problem)
                 share = request.scope["state"].get(SHARE)

@@ -17,7 +17,7 @@ from paddle_ranker.serving.core.json_text import number_lists, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import ModelService
 from paddle_ranker.serving.core.threads import run_in_thread
-from paddle_ranker.serving.core.tower_options import TOWER
+from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.paddle.general_model import RankerTensors, TowerTensors, most_rows
 from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 
@@ -79,8 +79,8 @@ async def infer(
     Raises `Fault`, which `refusal` turns into an answer.
     """
     names = names or PipelineNames()
-    tower = service.tower if request.name == TOWER or not service.has_ranker else None
-    if request.name not in ("", names.service) and not (tower is not None and request.name == TOWER):
+    tower = service.tower if request.name == TOWER_SLOT or not service.has_ranker else None
+    if request.name not in ("", names.service) and not (tower is not None and request.name == TOWER_SLOT):
         problem = f"Failed to inference: Service name error. {quoted(request.name)} is not {quoted(names.service)}"
         raise Fault(NOT_FOUND, problem)
     size = request.ByteSize()

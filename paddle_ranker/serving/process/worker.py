@@ -29,10 +29,10 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.core.scores import Models
-from paddle_ranker.serving.core.server_config import RANKER, ServeConfig
+from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, served_by
 from paddle_ranker.serving.core.slots import Served, Slot, Slots
-from paddle_ranker.serving.core.tower_options import TOWER
+from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls, note_gauges
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
@@ -88,9 +88,9 @@ def reloadable(slots: Mapping[str, Slot[Served]], metrics: Metrics) -> list[Relo
 
 def models_of(slots: Slots, config: ServeConfig) -> Models:
     """Return the service for Paddle Serving's protocols; a server without a ranker refuses their pairs."""
-    has_ranker = RANKER in slots
-    ranker = slots.of(RANKER, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
-    return Models(ranker, slots.of(TOWER, TowerSlot) if TOWER in slots else None, has_ranker)
+    has_ranker = RANKER_SLOT in slots
+    ranker = slots.of(RANKER_SLOT, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
+    return Models(ranker, slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None, has_ranker)
 
 
 def _without_slot(endpoint: Endpoint, name: str) -> list[BaseRoute]:

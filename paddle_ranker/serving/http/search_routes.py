@@ -601,6 +601,8 @@ def _of_address(given: QueryParams) -> SearchRequest:
         found = refusal(error)
         raise Fault(found.kind, found.problem, field="q" if found.field == "query" else found.field) from error
     asked.check()
+    if asked.like is None and not asked.query.strip():
+        raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="q")
     return asked
 
 

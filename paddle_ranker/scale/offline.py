@@ -30,7 +30,7 @@ from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.options import RayOptions, RowOptions, note, note_counts
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import paths_of
-from paddle_ranker.retrieval.sharded import ShardWork, count_done, is_begun
+from paddle_ranker.retrieval.shard_builds import ShardWork, count_done, is_begun
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.scale.parts import Done, Parts, Source, Work, run
 from paddle_ranker.scoring.scoring_options import PrintingOptions

@@ -231,7 +231,8 @@ class Listing:
         if self.after is not None and not self.after.fits(self.sort, self.group_by):
             raise ListingError("after", "is a position in a list of another order")
         if self.sort and self.offset + self.top_k > MOST_SORTED:
-            raise ListingError("offset", f"reaches beyond the first {MOST_SORTED:,} sorted documents: page by cursor, in Python by after")
+            problem = f"reaches beyond the first {MOST_SORTED:,} sorted documents: page by cursor, in Python by after"
+            raise ListingError("offset", problem)
 
     def require_fields(self, there: Sequence[str]) -> None:
         """Raise `ListingError` if `sort` or `group_by` names no field of the documents, `there`."""

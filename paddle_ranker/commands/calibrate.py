@@ -124,7 +124,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
 
     from paddle_ranker.encoding.windows import make_windows
     from paddle_ranker.evaluation.evaluation_set import EvaluationSet
-    from paddle_ranker.metrics.calibration import FEW_QUERIES, SearchScores, errors_on_halves, figures_of, fit_and_judge
+    from paddle_ranker.metrics.calibration import FEW_QUERIES, SearchScores, figures_of, fit_and_judge
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.scoring.files import scored_with
 
@@ -157,7 +157,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
         raise DataError(f"{options.dev_file}: {error}") from error
     _print_judged(judged, method, options.folds)
     if queries < FEW_QUERIES:
-        _advise(options, queries, errors_on_halves(method, asked, labels, logits))
+        _advise(options, queries)
     elif judged.change.high >= 0:
         print("warning: an improvement is not established: more labelled queries would tell", file=sys.stderr)
     fitted_on = {
@@ -260,35 +260,16 @@ def _print_judged(judged: JudgedCalibration, method: str, folds: int) -> None:
     print(f"{method}: probability = {judged.calibration}")
 
 
-def _advise(options: CalibrateOptions, queries: int, errors: Floats) -> None:
-    """Print how much the calibration error depends on the draw of queries (`errors_on_halves`), and an advice.
-
-    The advice is against a fit to few queries, unless the fit improved every half. It does so where scores are far from
-    being probabilities.
-    """
-    import numpy as np
-
+def _advise(options: CalibrateOptions, queries: int) -> None:
+    """Advise against a calibration that is fitted to few queries."""
     from paddle_ranker.metrics.calibration import FEW_QUERIES
 
     back = "" if options.output else f" (paddle-ranker calibrate {options.ranker} --remove)"
-    advice = (
-        f"leave the ranker as trained{back}: {queries:,} queries are too few to tell whether this calibration helps on "
-        f"others; calibrate on {FEW_QUERIES} or more"
+    print(
+        f"advice: leave the ranker as trained{back}: {queries:,} queries are too few to tell whether this calibration "
+        f"helps on others; calibrate on {FEW_QUERIES} or more",
+        file=sys.stderr,
     )
-    if len(errors):
-        low, high = np.percentile(errors, [2.5, 97.5], axis=0)
-        worse = int((errors[:, 1] >= errors[:, 0]).sum())
-        print(
-            f"a change of queries alone, over {len(errors)} random halves of the {queries:,}: calibration error as "
-            f"trained {low[0]:.4f} to {high[0]:.4f}, by a fit to the other half {low[1]:.4f} to {high[1]:.4f}; the fit "
-            f"made {worse} of {len(errors)} halves worse"
-        )
-        if not worse:
-            advice = (
-                f"calibrate again on {FEW_QUERIES} queries or more: {queries:,} are few, and on others the calibration "
-                f"error may be {high[1]:.2g}, though less than as trained"
-            )
-    print(f"advice: {advice}", file=sys.stderr)
 
 
 def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional[Calibration]) -> Path:

@@ -24,7 +24,6 @@ from paddle_ranker.storage.declared import Between, OneOf, Positive, require_dec
 METHODS = ("platt", "temperature")
 BINS = 15  # as in Guo et al. 2017
 FEW_QUERIES = 100  # with fewer, a fit may well make other queries' probabilities worse
-HALVES = 200
 LEAST_LISTS, _TENTH, _PERCENTILES = 10, 10, 101
 _Lists = Annotated[tuple[float, ...], Between(LEAST_LISTS, 10_000)]
 _CHANCE = 0.005  # of a report although queries and documents are the same
@@ -278,24 +277,6 @@ def figures_of(judged: JudgedCalibration, folds: int) -> dict[str, object]:
     """Return `Calibration.figures` of a fit."""
     kept = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
     return {**kept, "error_interval": [judged.error.low, judged.error.high], "folds": folds}
-
-
-def errors_on_halves(method: str, queries: Sequence[str], labels: Floats, logits: Floats) -> NDArray[np.float64]:
-    """Return the calibration error on random halves of the queries: `[halves, 2] float64`.
-
-    It shows how much the error depends on the queries alone. Each row holds a half's error as trained, and its error
-    calibrated by a fit to the other half. Halves without a fit are left out.
-    """
-    from sklearn.model_selection import GroupShuffleSplit
-
-    relevant, errors = labels >= RELEVANT, []
-    halves = GroupShuffleSplit(HALVES, test_size=0.5, random_state=1000)
-    for learn, judge in halves.split(logits, groups=list(queries)):
-        with suppress(DataError):
-            fitted = fit(method, labels[learn], logits[learn]).apply(logits[judge])
-            both = (logits[judge], fitted)
-            errors.append([expected_calibration_error(relevant[judge], sigmoid(row)) for row in both])
-    return np.array(errors, np.float64).reshape(-1, 2)
 
 
 def calibration_measures(labels: Floats, logits: Floats) -> dict[str, float]:

@@ -16,11 +16,9 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.calibration import (
-    HALVES,
     Calibration,
     calibration_error_of,
     calibration_measures,
-    errors_on_halves,
     expected_calibration_error,
     fit,
     fit_and_judge,
@@ -130,18 +128,6 @@ def test_out_of_fold_no_pair_is_judged_by_a_fit_to_its_query() -> None:
         np.testing.assert_allclose(found[alone], expected, atol=1e-9)
     with pytest.raises(DataError, match="20 queries are too few for 21 folds"):
         fit_out_of_fold("platt", queries, labels, logits, folds=21)
-
-
-def test_what_a_change_of_queries_does() -> None:
-    queries, labels, logits = draws()
-    errors = errors_on_halves("platt", queries, labels, logits)
-    assert errors.shape == (HALVES, 2)
-    assert (errors[:, 1] < errors[:, 0]).all()  # the logits are three times too large, and too low by 2
-    sure = (logits + 2) / 3  # well calibrated: a fit to half of the queries can only do harm
-    errors = errors_on_halves("platt", queries, labels, sure)
-    assert 20 < (errors[:, 1] >= errors[:, 0]).sum() <= HALVES
-    one_class = np.where(np.array(queries) == "q0", labels, 0.0)  # half of the halves learn from one class
-    assert 0 < len(errors_on_halves("platt", queries, one_class, sure)) < HALVES
 
 
 @settings(max_examples=50, deadline=None)

@@ -79,8 +79,7 @@ class EntailmentInfo:
         path = folder / INFO_FILE
         if not path.is_file():
             raise CheckpointError(f"{folder}: has no {INFO_FILE}; copy the folder again")
-        values = read_versioned(path, FORMAT_VERSION)
-        return read_declared(cls, path, values)
+        return read_declared(cls, path, read_versioned(path, FORMAT_VERSION))
 
     def __post_init__(self) -> None:
         if tuple(self.labels) != LABELS:
@@ -92,9 +91,8 @@ class EntailmentInfo:
 
     def write(self, folder: Path) -> None:
         """Write `entailment.json` and the card made from it into an existing folder."""
-        values = dataclasses.asdict(dataclasses.replace(self, format_version=FORMAT_VERSION))
         with new_file(folder / INFO_FILE) as stream:
-            stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+            stream.write(json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2) + "\n")
         with new_file(folder / "README.md") as stream:
             stream.write(_card(self))
 

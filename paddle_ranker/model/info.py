@@ -17,9 +17,7 @@ from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.declared import Between, Count, Length, OneOf, WidthOrNone, read_declared
 from paddle_ranker.storage.untrusted import read_versioned
 
-# 4 with narrow states; 3 with a similarity or a split encoder; 2 with a prompt or pooling; otherwise 1. Older ones
-# would ignore these.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 1
 INFO_FILE = "ranker.json"
 BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.model.blend`
 _MOST_STEPS = Between(0, 100)
@@ -61,7 +59,7 @@ class RankerInfo:
     def read(cls, folder: Path) -> Optional[RankerInfo]:
         """Return the contents of the folder's `ranker.json`; None if there is none, as in published checkpoints.
 
-        Raises `CheckpointError` if the file is damaged, or a newer version of the toolkit wrote it.
+        Raises `CheckpointError` if the file is damaged, or another version of the toolkit wrote it.
         """
         path = folder / INFO_FILE
         if not path.is_file():
@@ -69,11 +67,8 @@ class RankerInfo:
         return read_declared(cls, path, read_versioned(path, FORMAT_VERSION))
 
     def to_json(self) -> str:
-        """Return the text of `ranker.json` in the current format."""
-        needed = {4: self.stored_width, 3: self.similarity or self.stored_titles, 2: self.query_prompt or self.pooling}
-        version = next((number for number, is_needed in needed.items() if is_needed), 1)
-        values = dataclasses.asdict(dataclasses.replace(self, format_version=version))
-        return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
+        """Return the text of `ranker.json`."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2) + "\n"
 
     def write(self, folder: Path, config: EncoderConfig) -> None:
         """Write `ranker.json` and the model card into `folder`, each atomically."""

@@ -24,7 +24,7 @@ from paddle_ranker.storage.untrusted import read_versioned
 
 INFO_FILE = "tower.json"
 KIND = "tower"
-FORMAT_VERSION = 2  # for towers with a lexical part or `cut_from`, which older toolkits would ignore; otherwise 1
+FORMAT_VERSION = 1
 VECTOR = "vector"
 QUERY_FOLDER = "query"  # subfolder of the separate query tower
 # The pooler's output, the first token's state, the mean of all states, their maximum per dimension, the last token's.
@@ -75,7 +75,7 @@ class TowerInfo:
     def read(cls, folder: Path) -> Optional[TowerInfo]:
         """Read the folder's `tower.json`; None if there is none.
 
-        Raises `CheckpointError` if the file is damaged, or a newer version of the toolkit wrote it.
+        Raises `CheckpointError` if the file is damaged, or another version of the toolkit wrote it.
         """
         path = folder / INFO_FILE
         if not path.is_file():
@@ -99,11 +99,7 @@ class TowerInfo:
     def write(self, folder: Path) -> None:
         """Write `tower.json` into `folder`."""
         with new_file(folder / INFO_FILE) as stream:
-            values = {
-                **dataclasses.asdict(self),
-                "format_version": FORMAT_VERSION if self.lexical_size or self.cut_from else 1,
-            }
-            stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+            stream.write(json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2) + "\n")
 
 
 @dataclass(frozen=True)

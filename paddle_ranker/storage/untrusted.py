@@ -134,10 +134,10 @@ def read_json(path: Path) -> Unchecked:
         raise ValueError("nested too deeply") from None
 
 
-def read_versioned(path: Path, newest: int) -> UncheckedObject:
+def read_versioned(path: Path, expected: int) -> UncheckedObject:
     """Read a JSON object with a `format_version`.
 
-    Raises `CheckpointError` if the file is damaged, or its version is above `newest`.
+    Raises `CheckpointError` if the file is damaged, or has another version than `expected`.
     """
     try:
         values: UncheckedObject = read_json(path)
@@ -146,10 +146,9 @@ def read_versioned(path: Path, newest: int) -> UncheckedObject:
             raise ValueError(f"format_version is {quoted(version)}, expected a whole number")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-    if version > newest:
-        raise CheckpointError(
-            f"{path}: format version {version} is newer than this toolkit's {newest}: update the toolkit"
-        )
+    if version != expected:
+        remedy = "update the toolkit" if version > expected else "make the folder anew"
+        raise CheckpointError(f"{path}: format version {version}, and this toolkit reads version {expected}: {remedy}")
     return values
 
 

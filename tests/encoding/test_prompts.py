@@ -32,9 +32,9 @@ def test_a_tower_opens_with_a_prompt_that_leaves_an_eighth(tmp_path: Path, name:
 
 def test_a_ranker_opens_with_a_prompt_that_leaves_room_beside_a_long_title(tmp_path: Path) -> None:
     folder = write_ranker(tmp_path / "ranker")
-    change_json(folder / "ranker.json", query_prompt=LONG[:13], format_version=2)
+    change_json(folder / "ranker.json", query_prompt=LONG[:13])
     assert Ranker.load(folder).score(["文化", "水稻"], [LONG, LONG]).shape == (2,)
-    change_json(folder / "ranker.json", query_prompt=LONG[:14], format_version=2)
+    change_json(folder / "ranker.json", query_prompt=LONG[:14])
     with pytest.raises(CheckpointError, match=r"ranker.*: query_prompt .* has 14 tokens, and 14 are read with it"):
         Ranker.load(folder)
 

@@ -324,7 +324,7 @@ def test_int8_runs_on_the_cpu_beside_a_gpu(
 @pytest.mark.parametrize(("layers", "products"), [(1, 6), (2, 0)])  # the last layer computes one token a pair
 def test_stored_titles_are_ranked_in_int8(dev: Path, tmp_path: Path, call: Call, layers: int, products: int) -> None:
     ranker = write_ranker(tmp_path / "ranker", num_hidden_layers=3)
-    change_json(ranker / "ranker.json", stored_titles=layers, format_version=3)
+    change_json(ranker / "ranker.json", stored_titles=layers)
     folder = tmp_path / "exported"
     export_model(load_model(ranker, RANKER), folder, onnx=True)
     how = LoadOptions(engine="onnx", precision="int8")

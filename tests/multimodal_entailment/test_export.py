@@ -150,7 +150,7 @@ def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
         Entailment.load(tmp_path)
     values = json.loads((folder / INFO_FILE).read_text())
     for changes, message in (
-        ({"format_version": 99}, "newer than this toolkit"),
+        ({"format_version": 99}, "update the toolkit"),
         ({"labels": ["A", "B", "C"]}, "labels are A, B, C"),
         ({"shape": {"fusion": 1}}, "damaged"),
         ({"max_seq_length": "24"}, "damaged .*max_seq_length is 24"),

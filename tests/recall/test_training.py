@@ -286,7 +286,6 @@ def test_words_in_vectors_are_kept_left_out_and_not_resized(
     save_arrays({**load_arrays(file), "lexical.weight": np.zeros(18, "float32")}, file)
     assert run(data, train_batch_neg, "--model", ranker, *more, "--lexical_size", 6, "--output", first.parent) == 0
     assert "new: output_layer, lexical_part" in capsys.readouterr().out
-    assert json.loads((first / "tower.json").read_text())["format_version"] == 2  # older toolkits would ignore them
     assert Tower.open(first).vectors([HAN[0]]).shape == (1, 14)
     cases: list[tuple[str, list[str], int]] = [("kept", [], 14), ("none", ["--lexical_size", "0"], 8)]
     for name, given, size in cases:
@@ -294,7 +293,6 @@ def test_words_in_vectors_are_kept_left_out_and_not_resized(
         assert "new:" not in capsys.readouterr().out
         info = TowerInfo.read(tmp_path / name / "last")
         assert info is not None and (info.size, info.lexical_size) == (size, size - 8)
-        assert info.format_version == 1 + (size > 8)
     assert run(data, train_batch_neg, "--model", first, *more, "--lexical_size", 7, "--output", tmp_path / "other") == 2
     assert "--lexical_size 7: the checkpoint's is 6; leave it out" in capsys.readouterr().err
     longer = ("--lexical_size", 6, "--normalize", "false", "--output", tmp_path / "longer")

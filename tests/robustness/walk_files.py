@@ -147,7 +147,7 @@ def name_rankers(folder: Path, python: str, environment: dict[str, str]) -> None
         write_case(folder / name, kind="cross_encoder")
     (folder / "checkpoint_ce" / "best").symlink_to("model_1")
     write_ranker(folder / "SPLIT_RANKER", num_hidden_layers=3)
-    change_json(folder / "SPLIT_RANKER" / "ranker.json", stored_titles=2, format_version=3)
+    change_json(folder / "SPLIT_RANKER" / "ranker.json", stored_titles=2)
     write_ranker(folder / "plain", match=False, kind="cross_encoder")  # transformers know no match embeddings
     command = [python, "-m", "paddle_ranker", "convert", "plain", "HF_FOLDER", "--to", "hf"]
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)

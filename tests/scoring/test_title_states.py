@@ -43,7 +43,7 @@ def split_ranker(
 ) -> Path:
     """Write a split ranker; with `similarity`, the changes of its tower."""
     write_ranker(folder, num_hidden_layers=3, **changes)
-    change_json(folder / "ranker.json", stored_titles=layers, format_version=3)
+    change_json(folder / "ranker.json", stored_titles=layers)
     if similarity is not None or width:
         tower = None if similarity is None else write_tower(folder.with_name(f"tower of {folder.name}"), **similarity)
         fresh = Fresh(
@@ -151,7 +151,7 @@ def test_a_store_of_another_ranker_or_with_damage_is_refused(tmp_path: Path) -> 
     for change, message in (
         ({"files": {**values["files"], "../x": [1, ""]}}, "expected the name of a file"),
         ({"tokens": "many"}, "damaged"),
-        ({"format_version": 9}, "newer"),
+        ({"format_version": 9}, "update the toolkit"),
     ):
         change_json(states / "states.json", **{**values, **change})
         with pytest.raises(CheckpointError, match=message):

@@ -5,7 +5,7 @@
 #
 # No argument: the modern stack, tests marked unit, parity, server or browser, in that order; those of the browser need
 #              what `bash scripts/setup.sh browser` installs, and are skipped without it.
-# --all        the stacks modern and complete, and the slow tests and those on real data as well
+# --all        the stacks modern and complete, the slow tests and those on real data as well, and the documentation site
 # --lint       lint and types only, which the stacks modern and gpu have
 # PADDLE_RANKER_STACK=gpu, or another stack: that one alone, with --all too
 # Further arguments go to pytest: `bash scripts/test.sh -k auc -x`; a path or -m of your own replaces the choice above.
@@ -111,6 +111,7 @@ fi
 test_stack "${STACK:-modern}" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 if [ "$BOTH" = yes ]; then
     test_stack complete ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
+    check 'documentation site' bash scripts/docs.sh
 fi
 
 say ''

@@ -25,7 +25,7 @@ from benchmarks.inputs import real_data_folder
 from paddle_ranker import runtime
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import DependencyError, RankerError
-from paddle_ranker.model.model_folder import RANKER, load_model
+from paddle_ranker.model.model_folder import RANKER, TOWER, load_model
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 
@@ -129,7 +129,7 @@ def compare_vectors(source: Path, work: Path, texts: Sequence[str], reference: s
     convert(ConvertOptions(source=str(tower), target=str(theirs), to="sentence-transformers"))
     opened = Tower.open(source)
     ours = opened.vectors(texts)
-    columns = opened.encoder.encode(texts)
+    columns = load_model(tower, TOWER).row_encoder.encode(texts)
     ids = [columns[row].astype(np.int64) for row in range(len(texts))]
     found = []
     for what, folder in (("source in the reference, opened here", source), ("here, written for the reference", theirs)):

@@ -1,4 +1,4 @@
-"""Decode an image of any common kind into a square of pixels; refuse damaged and huge files, and other data.
+"""Decode an image of any common kind into a square of pixels.
 
 The picture is not cropped: it is scaled to fit the square, and white fills the rest. The label of a pair of posts can
 depend on something at a picture's edge.
@@ -6,250 +6,30 @@ depend on something at a picture's edge.
 
 from __future__ import annotations
 
-import io
-import threading
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Optional, Union
-
 import numpy as np
 from PIL import Image
 
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.data.pictures import DecodedBytes as DecodedBytes
+from paddle_ranker.data.pictures import ImageError as ImageError
+from paddle_ranker.data.pictures import ImageLimits, Source, decoded, min_is_white_in, rgb, upright
+from paddle_ranker.data.pictures import ImageTooLargeError as ImageTooLargeError
+from paddle_ranker.data.pictures import read_image as read_image
 
-# Formats that start other programs (EPS) and rare formats are left out: each is code that processes foreign bytes.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-_MOST_PIXELS = 178_956_970  # maximum number of pixels in Pillow
 _BAND_BYTES = 1024 * 1024  # size of the rows that are converted and reduced at a time
-# Bytes per pixel that Pillow and its library hold while they decode. WEBP: two canvases of an animation, the frame's
-# bytes and the image. TIFF: a strip and the image, with up to 16 bits per sample. JPEG: see `_held_bytes`.
-_BYTES_A_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 8, "TIFF": 12, "WEBP": 16}
 _WHITE = (255, 255, 255)
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its checksum
-_ORIENTATION = 0x0112  # a tag of EXIF
-_PHOTOMETRIC, _TILE_WIDTH, _TILE_HEIGHT = 262, 322, 323  # tags of TIFF
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-class ImageError(RankerError):
-    """An image is missing, damaged, of an unknown kind, or larger than the limits.
-
-    Attributes: `message`, the problem; `place`, the name of the image in messages (`line 17, image_1`), or None.
-    """
-
-    def __init__(self, message: str, place: Optional[str] = None):
-        super().__init__(message if place is None else f"{place}: {message}")
-        self.message, self.place = message, place
-
-    def at(self, place: str) -> ImageError:
-        """Return a copy of the error with this place."""
-        return type(self)(self.message, place)
-
-
-class ImageTooLargeError(ImageError):
-    """An image is larger than the limits."""
-
-
-class DecodedBytes:
-    """A limit on the bytes that images hold while they are decoded, over all threads.
-
-    Args:
-        most: the limit.
-    """
-
-    def __init__(self, most: int = 512 * 1024 * 1024):
-        self.most = most
-        self._held = 0
-        self._turn, self._freed = threading.Lock(), threading.Condition()
-
-    @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Hold `size` bytes, at most `most`, during the block; first wait for them, in the order of calls."""
-        # One thread waits for bytes, the others for their turn, so that small images do not overtake a large one.
-        with self._turn, self._freed:
-            self._freed.wait_for(lambda: self._held + size <= self.most)
-            self._held += size
-        try:
-            yield
-        except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # the traceback's frames hold the image
-            raise
-        finally:
-            with self._freed:
-                self._held -= size
-                self._freed.notify()
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """Limits of a single image: bytes of the file, and pixels as its header states them.
-
-    decoded: limits the memory of all images that are decoded at the same time with these limits.
-    """
-
-    max_bytes: int = 20_000_000
-    max_pixels: int = 40_000_000
-    decoded: DecodedBytes = field(default_factory=DecodedBytes)
-
-    def __post_init__(self) -> None:
-        if self.max_bytes < 1 or not 1 <= self.max_pixels <= _MOST_PIXELS:
-            raise UsageError(
-                f"image limits of {self.max_bytes:,} bytes and {self.max_pixels:,} pixels: give at least 1 of each, "
-                f"and at most {_MOST_PIXELS:,} pixels"
-            )
-
-
 _DEFAULT_LIMITS = ImageLimits()
 
 
-def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits = _DEFAULT_LIMITS) -> np.ndarray:
+def load_image(source: Source, size: int, limits: ImageLimits = _DEFAULT_LIMITS) -> np.ndarray:
     """Return an image, a file or its bytes, as RGB pixels `[size, size, 3] uint8`.
 
     EXIF's orientation is applied, and transparency becomes white. Only an animation's first frame is read, and only the
     upper 8 bits of 16-bit pixels.
 
-    If other images with these limits hold all the memory that they may share, wait.
-
-    Raises `ImageError` for any other data; an image beyond the limits is not decoded at all. A truncated file lacks
-    pixels or its end; other damage is detected only by checksums, which only PNG has.
+    Waits and raises as `paddle_ranker.data.pictures.decoded` does.
     """
-    name = "the image" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else read_image(source, limits)
-    if len(data) > limits.max_bytes:
-        raise _too_many_bytes(name, len(data), limits)
-    held = _checked(name, data, size, limits)
-    with limits.decoded.hold(held):
-        return _decoded(name, data, size, limits)
-
-
-@contextmanager
-def _parsing(name: str, limits: ImageLimits) -> Iterator[None]:
-    """Report what Pillow raises in the block as damage; only its parsers run in such a block."""
-    try:
-        yield
-    except Image.UnidentifiedImageError:
-        known = ", ".join(kind for kind in _FORMATS if kind != "MPO")
-        raise ImageError(f"{name}: not an image of a known kind ({known}); convert it") from None
-    except Image.DecompressionBombError:
-        raise ImageTooLargeError(
-            f"{name}: more than {limits.max_pixels:,} pixels, the limit; make it smaller"
-        ) from None
-    except Exception as error:  # Pillow's parsers raise exceptions of any type for damaged files.
-        summary = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ImageError(f"{name}: damaged or cut short ({summary}); get it again") from error
-
-
-def _opened(name: str, data: bytes, limits: ImageLimits) -> Image.Image:
-    with _parsing(name, limits):
-        return Image.open(io.BytesIO(data), formats=_FORMATS)
-
-
-def read_image(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> bytes:
-    """Return the bytes of an image file; raises `ImageError` if it is missing, not a file, empty or too large."""
-    path = Path(path)
-    try:
-        if not path.exists():
-            raise ImageError(f"{path}: there is no such image; check the path and the image folder")
-        if not path.is_file():  # reading a pipe would block
-            raise ImageError(f"{path}: not a file")
-        size = path.stat().st_size
-        if size > limits.max_bytes:
-            raise _too_many_bytes(str(path), size, limits)
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if not data:
-        raise ImageError(f"{path}: the file is empty")
-    return data
-
-
-def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> ImageError:
-    return ImageTooLargeError(f"{name}: {size:,} bytes, more than the limit of {limits.max_bytes:,}; make it smaller")
-
-
-def _checked(name: str, data: bytes, size: int, limits: ImageLimits) -> int:
-    """Return the bytes of memory that decoding an image takes, by its header; raises as `load_image` does."""
-    with _opened(name, data, limits) as image:
-        (width, height), most = image.size, limits.decoded.most
-        if width * height > limits.max_pixels:
-            raise ImageTooLargeError(
-                f"{name}: {width:,} x {height:,} pixels, more than the limit of {limits.max_pixels:,}; make it smaller"
-            )
-        held = _held_bytes(image, size)
-        if held > most:
-            raise ImageTooLargeError(
-                f"{name}: {width:,} x {height:,} pixels of {image.format} take {held:,} bytes to decode, more than the "
-                f"{most:,} of all images at a time; make it smaller"
-            )
-        with _parsing(name, limits):
-            image.verify()  # Only PNG has checksums, which decoding would not verify.
-        if image.format == "PNG" and _PNG_END not in data:
-            raise ImageError(f"{name}: damaged or cut short (it has no end); get it again")
-    return held
-
-
-def _held_bytes(image: Image.Image, size: int) -> int:
-    (width, height), each = image.size, _BYTES_A_PIXEL.get(str(image.format))
-    if each is not None:
-        # A TIFF is decoded by whole tiles, and a tile may be larger than the image.
-        tags = getattr(image, "tag_v2", {})
-        return each * max(width, tags.get(_TILE_WIDTH, 0)) * max(height, tags.get(_TILE_HEIGHT, 0))
-    # the format is JPEG, possibly several in one file
-    coefficients = 2 * len(image.getbands()) * width * height  # kept if the image comes in several scans
-    _draft(image, size)
-    return coefficients + 4 * image.width * image.height
-
-
-def _draft(image: Image.Image, size: int) -> None:
-    """Make JPEG decode straight to a half, a quarter or an eighth, but to no less than twice the wanted size."""
-    longest = max(image.size)
-    image.draft(None, (max(1, 2 * size * image.width // longest), max(1, 2 * size * image.height // longest)))
-
-
-def _decoded(name: str, data: bytes, size: int, limits: ImageLimits) -> np.ndarray:
-    with _opened(name, data, limits) as image:
-        _draft(image, size)
-        with _parsing(name, limits):
-            image.load()
-        return _squared(_upright(_scaled(image, name, size), _orientation(image)), size)
-
-
-def _rgb(image: Image.Image, name: str, min_is_white: bool) -> Image.Image:
-    if image.mode[0] in "IF":
-        pixels = np.asarray(image)
-        # Nothing states which 32-bit number is white.
-        is_16_bits = image.mode.startswith("I;16") or not min_is_white
-        if image.mode == "F" or not is_16_bits or pixels.min() < 0 or pixels.max() > 65_535:
-            raise ImageError(f"{name}: pixels of 32 bits, whose white is unknown; convert it to 8 or 16 bits")
-        grey = (pixels >> 8).astype(np.uint8)
-        grey = ~grey if min_is_white else grey
-        if "transparency" in image.info:  # the transparent shade
-            grey[pixels == image.info["transparency"]] = 255
-        return Image.fromarray(grey).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, (*_WHITE, 255))
-        ground.alpha_composite(image)
-        image = ground
-    return image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF data do not matter: the pixels are good
-        return 1
+    with decoded(source, limits, size) as (image, name):
+        return _squared(upright(_scaled(image, name, size), image), size)
 
 
 def _scaled(image: Image.Image, name: str, size: int) -> Image.Image:
@@ -261,18 +41,13 @@ def _scaled(image: Image.Image, name: str, size: int) -> Image.Image:
     (width, height), longest = image.size, max(image.size)
     small = max(1, round(width * size / longest)), max(1, round(height * size / longest))
     by_x, by_y = max(1, int(width / small[0] / 2.0)), max(1, int(height / small[1] / 2.0))
-    min_is_white = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow inverts up to 8 bits itself
+    min_is_white = min_is_white_in(image)
     reduced = Image.new("RGB", (-(-width // by_x), -(-height // by_y)))
     rows = by_y * max(1, _BAND_BYTES // (4 * width * by_y))
     for top in range(0, height, rows):
-        band = _rgb(image.crop((0, top, width, min(top + rows, height))), name, min_is_white)
+        band = rgb(image.crop((0, top, width, min(top + rows, height))), name, min_is_white=min_is_white)
         reduced.paste(band.reduce((by_x, by_y)), (0, top // by_y))
     return reduced.resize(small, Image.Resampling.BICUBIC, box=(0, 0, width / by_x, height / by_y))
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
 
 
 def _squared(image: Image.Image, size: int) -> np.ndarray:

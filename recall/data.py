@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple, open_as_one_of
 from paddle_ranker.encoding.column_store import within
-from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.encoding.columns import Columns, EncodedTexts
+from paddle_ranker.encoding.picture_encoder import PictureEncoder, PictureFiles
 from paddle_ranker.errors import DataError, quoted
 from paddle_ranker.metrics.ranking import RELEVANT
-from paddle_ranker.model.tower import TextEncoder
+from paddle_ranker.model.tower import RowsOfTower, TextEncoder
 from paddle_ranker.options import RowOptions
 from paddle_ranker.training.mining import text_key
 from paddle_ranker.training.training_options import TrainingOptions
@@ -75,8 +76,8 @@ class TextPairs:
     teacher: a teacher's logits by (query, title), both indices
     """
 
-    queries: EncodedTexts
-    titles: EncodedTexts
+    queries: Columns
+    titles: Columns
     query_of: Integers
     title_of: Integers
     negatives: Optional[Negatives]
@@ -93,8 +94,8 @@ class TextPairs:
     def within(self, options: TrainingOptions) -> TextPairs:
         """Return these pairs, with encoded texts beyond the options' memory limit in files of their folder."""
         folder, memory = Path(options.save_dir), options.data_memory_mb << 20
-        titles = within(self.titles, folder, memory)
-        queries = titles if self.queries is self.titles else within(self.queries, folder, memory)
+        titles = _within(self.titles, folder, memory)
+        queries = titles if self.queries is self.titles else _within(self.queries, folder, memory)
         return replace(self, queries=queries, titles=titles)
 
     def grades_of(self, queries: Integers, titles: Integers) -> Floats:
@@ -139,6 +140,22 @@ class TextPairs:
                     "distill add the scores, or give --teacher FOLDER"
                 )
         return np.array(found, np.float32)
+
+
+def _within(columns: Columns, folder: Path, memory: int) -> Columns:
+    if isinstance(columns, PictureFiles):
+        return columns.cached(folder, memory)
+    return within(columns, folder, memory) if isinstance(columns, EncodedTexts) else columns
+
+
+def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: Optional[str], *, queries: bool = False) -> Columns:
+    """Encode texts, or paths of pictures, which begin at the folder of `file`; these are decoded when they are needed.
+
+    Raises `ImageError` for a picture that is missing, or that is none by its header.
+    """
+    if isinstance(encoder, PictureEncoder):
+        return encoder.files(rows, Path(file or "").parent)
+    return encoder.encode_queries(rows) if queries else encoder.encode(rows)
 
 
 class _Numbers(dict[str, int]):
@@ -197,7 +214,7 @@ def _read(rows: Iterable[Row]) -> _Read:
 
 
 def encode_pairs(
-    rows: Iterable[Row], encoder: TextEncoder, name: str, query_encoder: Optional[TextEncoder] = None
+    rows: Iterable[Row], encoder: RowsOfTower, name: str, query_encoder: Optional[RowsOfTower] = None
 ) -> TextPairs:
     """Encode rows, all of one kind.
 
@@ -217,15 +234,18 @@ def encode_pairs(
     of_query, of_title = np.array(examples, np.int64).T
     keys = _Numbers()
     query_keys, title_keys = (
-        np.array([keys[text_key(text)] for text in texts], np.int64) for texts in (queries, titles)
+        np.array([keys[text if isinstance(reader, PictureEncoder) else text_key(text)] for text in texts], np.int64)
+        for texts, reader in ((queries, query_encoder or encoder), (titles, encoder))
     )
-    encoded = encoder.encode(list(titles))
-    is_same = query_encoder is None and encoder.query_prompt == encoder.text_prompt and list(queries) == list(titles)
+    encoded = encode_rows(encoder, list(titles), name)
+    of_queries = query_encoder or encoder
+    has_one_prompt = not isinstance(encoder, TextEncoder) or encoder.query_prompt == encoder.text_prompt
+    is_same = query_encoder is None and has_one_prompt and list(queries) == list(titles)
     answers, place = np.unique(query_keys[of_query] << _KEY_BITS | title_keys[of_title], return_inverse=True)
     grades_of = np.zeros(len(answers))
     np.maximum.at(grades_of, place, [judged[query][title] if judged else 1.0 for query, title in examples])
     pairs = TextPairs(
-        encoded if is_same else (query_encoder or encoder).encode_queries(list(queries)),
+        encoded if is_same else encode_rows(of_queries, list(queries), name, queries=True),
         encoded,
         of_query,
         of_title,

@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 
 from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.encoding.batching import Groups
-from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.model.tower_network import TowerNetwork
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.task import Means
@@ -190,10 +190,10 @@ class InBatchExamples:
         return paddle.add_n([loss for loss, _ in shares]), means
 
 
-def _vectors(network: Callable[[Tensor, Tensor], Tensor], texts: EncodedTexts, indices: Integers) -> Tensor:
-    """Return the vectors of the texts `indices`, `[m, size]`; repeated texts are computed once."""
+def _vectors(network: Callable[..., Tensor], rows: Columns, indices: Integers) -> Tensor:
+    """Return the vectors of the rows `indices`, `[m, size]`; repeated rows are computed once."""
     distinct, places = np.unique(indices, return_inverse=True)
-    vectors = network(*map(paddle.to_tensor, texts.pad(distinct).values()))
+    vectors = network(*map(paddle.to_tensor, rows.pad(distinct).values()))
     return paddle.gather(vectors, paddle.to_tensor(places))
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.encoding.columns import Columns, EncodedTexts
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.recall import RecallSet, is_answer, open_pairs
 from paddle_ranker.metrics.measures import recall_at, reciprocal_rank_at
@@ -24,7 +24,7 @@ from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import QUERY_FOLDER, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo
 from paddle_ranker.model.tower_network import (
     APART,
     TowerModel,
@@ -41,7 +41,7 @@ from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.run import Start, start_run
 from paddle_ranker.training.task import FitResult, OnEvaluation, Task
-from recall.data import TextPairs
+from recall.data import TextPairs, encode_rows
 from recall.model import InBatchExamples, LearnedScale
 from recall.options import TowerTrainingOptions
 from recall.results import corpus_texts, write_results
@@ -90,7 +90,7 @@ def start_tower_training(
             of_queries = checkpoint if start == source else _read(start, options, dropout)[0]
             queries, new_in_queries = start_tower(of_queries, info)
             new_parts += [f"query_tower.{part}" for part in new_in_queries]
-        run.report_start(source, new_parts, model.row_encoder.tokens)
+        run.report_start(source, new_parts, *[part.tokens for part in _texts_of(model, queries)])
         factors = dict.fromkeys([*new_parts, "learned_scale"], options.new_parts_factor)
         before = stated.training
     in_training = _pooling_in_training(model.info.pooling, before) if without_pooler else None
@@ -106,6 +106,12 @@ def start_tower_training(
     model.network.query_tower = None if queries is None else queries.network
     model.network.learned_scale = LearnedScale(options.scale) if options.learned_scale else None
     return TowerStart(run, model, factors, queries)
+
+
+def _texts_of(*towers: Optional[TowerModel]) -> list[TextEncoder]:
+    """Return the encoders of the towers that read texts."""
+    encoders = [tower.row_encoder for tower in towers if tower is not None]
+    return [encoder for encoder in encoders if isinstance(encoder, TextEncoder)]
 
 
 def tower_info(
@@ -142,8 +148,9 @@ def tower_info(
     return replace(info, training={}, results={}, versions={}, export=None)
 
 
-def learn_words(start: TowerStart, titles: EncodedTexts) -> None:
+def learn_words(start: TowerStart, titles: Columns) -> None:
     """Learn the token weights of new lexical parts: rare tokens in titles weigh more."""
+    assert isinstance(titles, EncodedTexts)
     for tower in (start.model, start.queries):
         if tower is not None and tower.network.lexical_part is not None:
             tower.network.lexical_part.learn(titles[number] for number in range(len(titles)))
@@ -205,8 +212,9 @@ class RecallEvaluation:
         self._set = RecallSet(self._answers, [*corpus, *titles])
         self._options, self._info = options, start.model.info
         model, queries = start.model, start.queries
-        self._texts = model.row_encoder.encode(self._set.corpus)
-        self._queries = (queries or model).row_encoder.encode_queries(self._set.queries)
+        file = options.similar_text_pair
+        self._texts = encode_rows(model.row_encoder, self._set.corpus, file)
+        self._queries = encode_rows((queries or model).row_encoder, self._set.queries, file, queries=True)
         self.report = f"{len(self._set.queries):,} queries, {len(self._set.corpus):,} texts to search"
         if corpus and not {*corpus} & {*titles}:
             start.run.report(f"{options.corpus_file}: holds no title of {options.similar_text_pair}; is it their file?")
@@ -262,7 +270,7 @@ class RecallEvaluation:
         write_results(os.path.join(folder, name), rows)
 
 
-def _shared(tower: Tower, columns: EncodedTexts, processes: ProcessGroup) -> Vectors:
+def _shared(tower: Tower, columns: Columns, processes: ProcessGroup) -> Vectors:
     """Return the vectors of all rows; each process computes a share of them."""
     if processes.size == 1:
         return tower.compute(columns)

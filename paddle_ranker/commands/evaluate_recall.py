@@ -182,13 +182,14 @@ def _add_others(
     others: dict[str, Scores] = {}
     if options.untuned is not None:
         from paddle_ranker.model.load_options import LoadOptions
+        from paddle_ranker.model.tower import texts_of
         from paddle_ranker.retrieval.ingestion import Cutter
         from paddle_ranker.retrieval.text_vectors import Tower
 
         load = LoadOptions(device=options.device, threads=options.cpu_threads)
         tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
         documents = list(searcher.collection.snapshot().documents())
-        cut = zip(documents, Cutter(schema, tower.encoder).spans(documents))
+        cut = zip(documents, Cutter(schema, texts_of(tower.encoder)).spans(documents))
         passages = [(one.id, schema.passage(one, one.text[slice(*span)])) for one, spans in cut for span in spans]
         others["untuned"] = vector_run(tower, passages, judged.queries, judged.depth(options.top_k))
     if options.baselines:

@@ -34,10 +34,10 @@ def activation_named(name: str) -> Callable[[Tensor], Tensor]:
 
     Raises `CheckpointError` for an unknown name.
     """
-    found: Optional[Callable[[Tensor], Tensor]] = _gelu_new if name == "gelu_new" else getattr(F, str(name), None)
+    found: Optional[Callable[[Tensor], Tensor]] = _ACTIVATIONS.get(name) or getattr(F, str(name), None)
     if found is None:
         raise CheckpointError(
-            f"the activation {quoted(str(name))} is not done here; known are gelu, gelu_new, relu, silu"
+            f"the activation {quoted(str(name))} is not done here; known are gelu, gelu_new, quick_gelu, relu, silu"
         )
     return found
 
@@ -45,6 +45,13 @@ def activation_named(name: str) -> Callable[[Tensor], Tensor]:
 def _gelu_new(x: Tensor) -> Tensor:
     # ONNX export would turn F.gelu(approximate=True) into the exact function.
     return 0.5 * x * (1.0 + paddle.tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))  # sqrt(2 / pi)
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * F.sigmoid(1.702 * x)
+
+
+_ACTIVATIONS = {"gelu_new": _gelu_new, "quick_gelu": _quick_gelu}
 
 
 def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:

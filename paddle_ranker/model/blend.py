@@ -57,8 +57,8 @@ def member_of_tower(tower: TowerModel, source: Path) -> RankerModel:
     """
     if tower.info.towers == 2:
         raise CheckpointError(f"{source}: has a separate tower for queries, and a member of a blend has one for both")
-    tokens = tower.row_encoder.tokens
-    prompts = (tower.row_encoder.query_prompt, tower.row_encoder.text_prompt)
+    tokens = tower.texts.tokens
+    prompts = (tower.texts.query_prompt, tower.texts.text_prompt)
     length = tower.info.max_seq_length - max(map(tokens.count_tokens, prompts))
     pairs = copy(tokens)
     pairs.max_seq_length = length

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Optional, TypeVar
 
 from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder, PairEncoder, PairRowEncoder
+from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
@@ -34,7 +35,7 @@ from paddle_ranker.model.model_kind import (
 from paddle_ranker.model.model_kind import KINDS as KINDS
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import KIND as TOWER
-from paddle_ranker.model.tower import TextEncoder, TowerInfo, signature_of
+from paddle_ranker.model.tower import PICTURE, RowsOfTower, TextEncoder, TowerInfo, signature_of
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -174,8 +175,8 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
         write_members(folder, model)
 
 
-class TowerKind(ModelKind[TowerInfo, TextEncoder]):
-    """Models that turn a text into a vector."""
+class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
+    """Models that turn a text or a picture into a vector."""
 
     name, info_file, prefix, has_encoder = TOWER, TOWER_FILE, "inference.get_pooled_embedding", True
     what = "a tower, which makes vectors of texts"
@@ -207,23 +208,25 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
             )
         return (config,)
 
-    def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> TextEncoder:
-        """Return the encoder of texts; its `max_seq_length` is that of the options, or else of the tower."""
+    def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> RowsOfTower:
+        """Return the encoder of pictures or texts; the options or else the tower state its maximum length."""
+        if info.reads == PICTURE:
+            return PictureEncoder.read(folder)
         length = options.max_seq_length or info.max_seq_length
         tokens = folder_pair_encoder(folder, length)
         return TextEncoder(tokens, info.query_prompt, info.text_prompt)
 
-    def load(self, source: Path, options: LoadOptions) -> TrainedModel[TowerInfo, TextEncoder]:
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[TowerInfo, RowsOfTower]:
         """Load a trained tower."""
         from paddle_ranker.model.tower_network import load_tower
 
         return load_tower(source, options)
 
-    def sample_inputs(self, encoder: TextEncoder, info: TowerInfo) -> Iterator[Arrays]:
-        """Yield batches of made-up texts, short and truncated ones."""
-        return sample_batches(encoder.tokens)
+    def sample_inputs(self, encoder: RowsOfTower, info: TowerInfo) -> Iterator[Arrays]:
+        """Yield batches of made-up texts, short and truncated ones, or of noise as pictures."""
+        return encoder.samples() if isinstance(encoder, PictureEncoder) else sample_batches(encoder.tokens)
 
-    def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, TextEncoder]) -> None:
+    def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, RowsOfTower]) -> None:
         """Write the encoder's configuration and the tokenizer."""
         from paddle_ranker.model.tower_network import TowerModel
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Optional
 
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.storage.declared import MOST, Between, Count, OneOf, Positive, require_declared
+from paddle_ranker.storage.declared import MOST, Between, Count, Length, OneOf, Positive, require_declared
 from paddle_ranker.storage.untrusted import UncheckedObject
 
 ACTIVATIONS = (
     "gelu", "gelu_new", "relu", "silu", "tanh", "relu6", "swish", "mish", "elu", "selu", "celu", "sigmoid", "hardswish",
-    "hardsigmoid", "leaky_relu", "softplus", "softsign",
+    "hardsigmoid", "leaky_relu", "softplus", "softsign", "quick_gelu",
 )  # fmt: skip
 Activation = Annotated[str, OneOf(*ACTIVATIONS)]
 Share = Annotated[float, Between(0, 1)]
@@ -367,3 +367,80 @@ def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, 
         )
     if pad_id != config.pad_token_id:
         raise CheckpointError(f"the vocabulary's [PAD] is id {pad_id}, the model's {config.pad_token_id}")
+
+
+@dataclass(frozen=True)
+class PictureTextConfig(EncoderConfig):
+    """Configuration of CLIP's and SigLIP's encoders of texts.
+
+    causal: whether a token attends to those before it alone, and the vector is the state of the first `eos_token_id`;
+        otherwise all texts are padded to `max_position_embeddings`, and the vector comes from the last position
+    """
+
+    type_vocab_size: Count = 0
+    hidden_act: Activation = "quick_gelu"
+    hidden_dropout_prob: Share = 0.0
+    attention_probs_dropout_prob: Share = 0.0
+    max_position_embeddings: Positive = 77
+    layer_norm_eps: float = 1e-5
+    normalize_before: bool = True
+    causal: bool = True
+    eos_token_id: Count = 49407
+
+
+@dataclass(frozen=True)
+class PictureConfig(EncoderConfig):
+    """Configuration of a transformer over the patches of a picture: ViT, CLIP, SigLIP.
+
+    image_size, patch_size: sides of pictures and of patches in pixels
+    class_token: whether a learned token precedes the patches, whose state is the vector
+    patch_bias: whether patches have a bias
+    norm_before_layers: whether a norm precedes the first layer
+    attention_head: whether a learned query pools the patches
+    """
+
+    vocab_size: Count = 0
+    type_vocab_size: Count = 0
+    hidden_dropout_prob: Share = 0.0
+    attention_probs_dropout_prob: Share = 0.0
+    layer_norm_eps: float = 1e-5
+    normalize_before: bool = True
+    image_size: Length = 224
+    patch_size: Length = 32
+    class_token: bool = True
+    patch_bias: bool = False
+    norm_before_layers: bool = False
+    attention_head: bool = False
+    has_tanh_pooler: ClassVar[bool] = False
+
+    @classmethod
+    def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
+        """Create a configuration from a parsed `config.json`; pictures have no vocabulary."""
+        return super().from_dict({"vocab_size": 0, **values})
+
+    @property
+    def positions(self) -> int:
+        """Number of tokens of a picture."""
+        return (self.image_size // self.patch_size) ** 2 + int(self.class_token)
+
+    @property
+    def least_parameters(self) -> int:
+        """A lower bound on the encoder's number of parameters."""
+        layer = 4 * self.hidden_size + 2 * self.intermediate_size
+        patch = 3 * self.patch_size**2
+        return self.hidden_size * (patch + self.positions + self.num_hidden_layers * layer)
+
+
+@dataclass(frozen=True)
+class ConvolutionsConfig(PictureConfig):
+    """Configuration of four convolutions, the last of which makes `hidden_size` channels."""
+
+    hidden_size: Positive = 256
+    num_hidden_layers: Positive = 4
+    num_attention_heads: Positive = 1
+    image_size: Length = 64
+
+    @property
+    def least_parameters(self) -> int:
+        """A lower bound on the encoder's number of parameters."""
+        return 5 * self.hidden_size**2

@@ -20,6 +20,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import (
     BigBirdConfig,
+    ConvolutionsConfig,
     DebertaConfig,
     DistilBertConfig,
     ElectraConfig,
@@ -27,6 +28,8 @@ from paddle_ranker.model.config import (
     LongformerConfig,
     ModernBertConfig,
     MPNetConfig,
+    PictureConfig,
+    PictureTextConfig,
     Qwen3Config,
     require_tokenizer_fits,
 )
@@ -552,6 +555,27 @@ _add(
     Qwen3Config,
     InstructedPairEncoder,
 )
+
+
+# Networks of pictures and of the texts compared with them; `hugging_face/picture_models.py` reads them from folders.
+def _named_already(arrays: Named) -> Named:
+    return {name: array for name, array in arrays.items() if name.startswith("encoder.")}
+
+
+for _type, _class, _config in (
+    ("vit", "PictureTransformer", PictureConfig),
+    ("clip_vision_model", "PictureTransformer", PictureConfig),
+    ("siglip_vision_model", "PictureTransformer", PictureConfig),
+    ("convolutions", "Convolutions", ConvolutionsConfig),
+    ("clip_text_model", "PictureTextEncoder", PictureTextConfig),
+    ("siglip_text_model", "PictureTextEncoder", PictureTextConfig),
+):
+    FAMILIES.add(
+        _type,
+        EncoderFamily(
+            _network("networks.pictures", _class), _named_already, _bring_tokenizer, config=_config, classes=_class
+        ),
+    )
 
 
 def family_of(model_type: object) -> EncoderFamily:

@@ -40,7 +40,7 @@ from paddle_ranker.model.model_kind import (
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.tower import KIND as TOWER_KIND
-from paddle_ranker.model.tower import TextEncoder, TowerInfo
+from paddle_ranker.model.tower import PICTURE, RowsOfTower, TextEncoder, TowerInfo
 
 STATIC_PARAMETERS = ".pdiparams"
 MASKED_LM_FILE = "pretraining.json"
@@ -190,6 +190,12 @@ def _has_encoder(found: ModelType) -> bool:
     return found.form in _STARTS and (found.stated is None or found.stated.has_encoder)
 
 
+def _reads_texts(found: ModelType) -> bool:
+    """Return whether this is a tower of texts, or an encoder, which makes vectors of texts."""
+    info = found.info
+    return found.is_encoder or (found.is_tower and isinstance(info, TowerInfo) and info.reads != PICTURE)
+
+
 def _reads_word_pieces(found: ModelType) -> bool:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
     from paddle_ranker.model.hugging_face.folder import folder_tokenizer
@@ -210,11 +216,9 @@ TRAINED_RANKER: Role[RankerInfo, PairRowEncoder] = Role(
     "trained ranker", "a trained ranker", lambda found: found.is_ranker and found.form in _STARTS
 )
 MEMBER: Role[RankerInfo, PairRowEncoder] = Role("ranker of one network", "a trained ranker of one network", _is_member)
-TOWER: Role[TowerInfo, TextEncoder] = Role(
-    "served tower", "a tower", lambda found: found.is_tower or found.is_encoder, TOWER_KIND
-)
+TOWER: Role[TowerInfo, TextEncoder] = Role("served tower", "a tower of texts", _reads_texts, TOWER_KIND)
 # The encoder inside a ranker makes vectors, too; commands that look for any vectors take it.
-ANY_TOWER: Role[TowerInfo, TextEncoder] = Role(
+ANY_TOWER: Role[TowerInfo, RowsOfTower] = Role(
     "tower", "a tower or an encoder", lambda found: found.is_tower or _has_encoder(found), TOWER_KIND
 )
 ENCODER: Role[ModelInfo, RowEncoder] = Role("encoder", "a ranker or an encoder to train", _has_encoder)

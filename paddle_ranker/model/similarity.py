@@ -76,7 +76,7 @@ class SimilarityHead(FeatureHead):
         self.model, self.tower = tower, tower.network
         for parameter in self.tower.parameters():
             parameter.stop_gradient = True
-        template, encode = pairs.template, tower.row_encoder
+        template, encode = pairs.template, tower.texts
         prompts = encode.tokens.encode_texts([encode.query_prompt, encode.text_prompt])
         before = [(*template.text_before, *prompt.tolist()) for prompt in prompts]
         self._query = _Alone(before[0], template.text_after, len(template.before), len(template.between))
@@ -243,7 +243,7 @@ def save_similarity(folder: Path, head: SimilarityHead) -> None:
 
 
 def _require_same_tokens(tower: TowerModel, pairs: PairEncoder) -> None:
-    tokens = tower.row_encoder.tokens
+    tokens = tower.texts.tokens
 
     def probed(encoder: PairEncoder, texts: Sequence[str]) -> list[list[int]]:
         return [ids.tolist() for ids in encoder.encode_texts(texts)]

@@ -1,7 +1,10 @@
-"""Towers: models that turn a text into a vector, so that similar texts have similar vectors. Needs no Paddle.
+"""Towers: models that turn a text or a picture into a vector, so that what is similar has similar vectors.
+
+Needs no Paddle.
 
 A tower's folder holds `tower.json` beside the files of its encoder. One network serves queries and texts; if queries
-have a separate tower, it is in the subfolder `query`. Prompts may precede queries and other texts.
+have a separate tower, it is in the subfolder `query`. Prompts may precede queries and other texts. Each tower says
+whether it reads texts or pictures: a CLIP is a tower that reads pictures, with a tower in `query` that reads texts.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Annotated, Optional, Union
 
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
+from paddle_ranker.encoding.picture_encoder import PIXELS, PictureEncoder
 from paddle_ranker.errors import CheckpointError, listed, refuse_text
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
@@ -30,12 +34,16 @@ QUERY_FOLDER = "query"  # subfolder of the separate query tower
 # The pooler's output, the first token's state, the mean of all states, their maximum per dimension, the last token's.
 POOLINGS = ("pooler", "first", "mean", "max", "last")
 SIMILARITIES = ("cosine", "dot")
+TEXT, PICTURE = "text", "picture"  # inputs that towers read
 
 
 @dataclass(frozen=True)
 class TowerInfo:
     """Contents of `tower.json`.
 
+    reads: input of the tower: text, or picture
+    picture_size: height and width of the pixels that a tower of pictures takes
+    max_seq_length: maximum length of a text in tokens; of a picture, its cost as a number of tokens
     size: dimensions of a vector
     output_layer: whether a linear layer follows the pooling
     output_tanh: whether tanh follows that layer
@@ -63,6 +71,8 @@ class TowerInfo:
     nested_sizes: Annotated[tuple[Width, ...], Between(0, 100)] = ()
     cut_from: WidthOrNone = 0
     towers: Annotated[int, Between(1, 2)] = 1
+    reads: Annotated[str, OneOf(TEXT, PICTURE)] = TEXT
+    picture_size: Annotated[tuple[Length, ...], Between(0, 2)] = ()
     training: dict[str, object] = field(default_factory=dict)
     results: dict[str, object] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -88,6 +98,11 @@ class TowerInfo:
             (f"lexical_size is {self.lexical_size}, expected less than size", self.lexical_size >= self.size),
             ("lexical_size needs normalize", self.lexical_size and not self.normalize),
             (f"cut_from is {cut}, expected 0 or more than size", cut and (self.size >= cut or self.lexical_size)),
+            (
+                f"picture_size is {listed(self.picture_size)}, expected a height and a width for pictures alone",
+                len(self.picture_size) != (2 if self.reads == PICTURE else 0),
+            ),
+            ("lexical_size needs texts", self.lexical_size and self.reads != TEXT),
             (
                 f"nested_sizes are {listed(nested)}, expected ascending sizes below {self.size}",
                 list(nested) != sorted({*nested}) or (nested and nested[-1] >= self.size),
@@ -133,6 +148,16 @@ class TextEncoder:
         return self.tokens.encode_single(queries, check)
 
     @property
+    def max_length(self) -> int:
+        """Maximum length of a text in tokens."""
+        return self.tokens.max_seq_length
+
+    @property
+    def truncated(self) -> int:
+        """The number of texts that were cut to that length."""
+        return self.tokens.truncated
+
+    @property
     def room(self) -> int:
         """The number of tokens of a text that the tower reads, without special tokens and the prompt."""
         taken = self.tokens.template.text_tokens + self.tokens.count_tokens(self.text_prompt)
@@ -143,6 +168,18 @@ class TextEncoder:
         self.tokens.save(folder)
 
 
+RowsOfTower = Union[TextEncoder, PictureEncoder]
+
+
+def texts_of(rows: RowsOfTower) -> TextEncoder:
+    """Return a tower's encoder of texts; raises `CheckpointError` for that of a tower that reads pictures."""
+    if isinstance(rows, TextEncoder):
+        return rows
+    raise CheckpointError("the tower reads pictures, and one that reads texts is needed here: give such a tower")
+
+
 def signature_of(info: TowerInfo) -> Signature:
     """Return the inputs and outputs of a tower."""
-    return Signature(TOKENS, (ArraySpec(VECTOR, "float32", (None, info.size), tolerance=1e-5),), read=(VECTOR,))
+    pixels = (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),)
+    inputs = pixels if info.reads == PICTURE else TOKENS
+    return Signature(inputs, (ArraySpec(VECTOR, "float32", (None, info.size), tolerance=1e-5),), read=(VECTOR,))

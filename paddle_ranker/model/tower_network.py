@@ -23,7 +23,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.encoding.pair_encoder import never_match_ids
+from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, listed
 from paddle_ranker.lexical.vector import LexicalVector
 from paddle_ranker.model.bert import Encoder, pool_states
@@ -41,7 +42,16 @@ from paddle_ranker.model.model_kind import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
-from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TextEncoder, TowerInfo, signature_of
+from paddle_ranker.model.tower import (
+    PICTURE,
+    POOLINGS,
+    QUERY_FOLDER,
+    RowsOfTower,
+    TextEncoder,
+    TowerInfo,
+    signature_of,
+    texts_of,
+)
 from paddle_ranker.options import note
 
 APART = ("query_tower.", "learned_scale.")  # prefixes of parameters that are not in a tower's parameter file
@@ -49,7 +59,7 @@ LEXICAL = "lexical_part"  # of a tower; a ranker has a lexical head instead
 
 
 class TowerNetwork(nn.Layer):
-    """Network that turns a text into a vector: pool the encoder's states, project them, and normalise.
+    """Network that turns a text or a picture into a vector: pool the encoder's states, project them, and normalise.
 
     A lexical part, if any, is appended to the vector, which is then normalised again. Training leaves it out: with it,
     the encoder learned less, and recall was lower.
@@ -57,19 +67,19 @@ class TowerNetwork(nn.Layer):
     Args:
         encoder: a pretrained encoder.
         info: states pooling, output layer and normalisation.
-        tokens: the tokenizer, for the lexical part.
+        rows: the row encoder, which has the tokens of the lexical part, and the means of pixels.
 
     A training may set `query_tower`, the network of queries (None: this network); `learned_scale`, a factor of cosines
     in the loss; and `training_pooling`, which replaces the pooling in training.
     """
 
-    def __init__(self, encoder: Encoder, info: TowerInfo, tokens: PairEncoder):
+    def __init__(self, encoder: Encoder, info: TowerInfo, rows: RowsOfTower):
         super().__init__()
         self.config, self.configs = encoder.config, (encoder.config,)
         self.encoder = encoder
         self.pooling, self.output_tanh, self.normalize = info.pooling, info.output_tanh, info.normalize
         self.cut = info.size if info.cut_from else None
-        self.ends_with_padding = tokens.template.text_after[-1:] == (tokens.pad_id,)
+        self.ends_with_padding = False
         self.dropout = Dropout(encoder.config.hidden_dropout_prob, encoder.masks)
         self.output_layer: Optional[nn.Linear] = None
         self.query_tower: Optional[TowerNetwork] = None
@@ -81,21 +91,31 @@ class TowerNetwork(nn.Layer):
             width = info.cut_from or info.size - info.lexical_size
             self.output_layer = nn.Linear(encoder.config.hidden_size, width, weight_attr=weight)
         self.lexical_part: Optional[LexicalVector] = None
+        if isinstance(rows, PictureEncoder):
+            encoder.normalise_as(rows)
+            return
+        tokens = rows.tokens
+        self.ends_with_padding = tokens.template.text_after[-1:] == (tokens.pad_id,)
         if info.lexical_size:
             never_match, spelling = never_match_ids(tokens), tokens.spelling()
             self.lexical_part = LexicalVector(encoder.config.vocab_size, info.lexical_size, never_match, spelling)
 
-    def queries(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+    def queries(self, *inputs: Tensor) -> Tensor:
         """Return the vectors of queries; arguments and result as those of `forward`."""
-        vectors: Tensor = (self.query_tower or self)(input_ids, token_type_ids)
+        vectors: Tensor = (self.query_tower or self)(*inputs)
         return vectors
 
     def own_state(self) -> dict[str, Tensor]:
         """Return the parameters of the tower's own file, by name: without a query tower and a learned scale."""
         return merged({name: value for name, value in self.state_dict().items() if not name.startswith(APART)})
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the vectors of texts, `[batch, size]` float32; ids and token types are `[batch, length]` int64."""
+    def forward(self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None) -> Tensor:
+        """Return the vectors of texts or pictures, `[batch, size]` float32.
+
+        Args:
+            input_ids: `[batch, length]` int64; of a tower that reads pictures, pixels `[batch, 3, height, width]`.
+            token_type_ids: `[batch, length]` int64; None for pictures.
+        """
         pooling = self.training_pooling if self.training_pooling and self.training else self.pooling
         if pooling == "pooler":
             pooled = self.encoder.pooled(input_ids, token_type_ids)
@@ -122,7 +142,7 @@ class TowerNetwork(nn.Layer):
             pooled = pool_states(states, self._is_token(input_ids), self.pooling)
         return self._projected(pooled, input_ids, token_type_ids)
 
-    def _projected(self, pooled: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+    def _projected(self, pooled: Tensor, input_ids: Tensor, token_type_ids: Optional[Tensor]) -> Tensor:
         if self.output_layer is not None:
             pooled = self.output_layer(pooled)
             pooled = paddle.tanh(pooled) if self.output_tanh else pooled
@@ -136,10 +156,15 @@ class TowerNetwork(nn.Layer):
 
 
 @dataclass(frozen=True)
-class TowerModel(TrainedModel[TowerInfo, TextEncoder]):
+class TowerModel(TrainedModel[TowerInfo, RowsOfTower]):
     """Tower in memory."""
 
     network: TowerNetwork
+
+    @property
+    def texts(self) -> TextEncoder:
+        """The encoder of texts; raises `CheckpointError` as `texts_of` does."""
+        return texts_of(self.row_encoder)
 
 
 def start_tower(checkpoint: Checkpoint, info: TowerInfo) -> tuple[TowerModel, list[str]]:
@@ -150,11 +175,18 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo) -> tuple[TowerModel, li
     encoder, new_parts = encoder_of(checkpoint)
     if info.pooling != "pooler":
         new_parts = [part for part in new_parts if part != f"{ENCODER_PREFIX}pooler.dense"]
-    tokens = checkpoint.pair_encoder(info.max_seq_length)
-    network = TowerNetwork(encoder, info, tokens)
+    rows = _rows_of(checkpoint, info)
+    network = TowerNetwork(encoder, info, rows)
     new_parts = [*new_parts, *_load_own_parts(network, checkpoint)]
-    encode = TextEncoder(tokens, info.query_prompt, info.text_prompt)
-    return TowerModel(info, encode, signature_of(info), network), new_parts
+    return TowerModel(info, rows, signature_of(info), network), new_parts
+
+
+def _rows_of(checkpoint: Checkpoint, info: TowerInfo) -> RowsOfTower:
+    """Create the encoder of texts or pictures; raises `CheckpointError` if it does not fit the model."""
+    if info.reads == PICTURE:
+        return PictureEncoder.read(checkpoint.file.parent)
+    tokens = checkpoint.pair_encoder(info.max_seq_length)
+    return TextEncoder(tokens, info.query_prompt, info.text_prompt)
 
 
 def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
@@ -187,12 +219,11 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
     """
     checkpoint, info = read_tower(source, options)
     encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler", share=True)
-    tokens = checkpoint.pair_encoder(info.max_seq_length)
-    network = TowerNetwork(encoder, info, tokens)
+    rows = _rows_of(checkpoint, info)
+    network = TowerNetwork(encoder, info, rows)
     _load_own_parts(network, checkpoint)  # `read_tower` has found all of them
     network.eval()
-    encode = TextEncoder(tokens, info.query_prompt, info.text_prompt)
-    return TowerModel(info, encode, signature_of(info), network)
+    return TowerModel(info, rows, signature_of(info), network)
 
 
 def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
@@ -244,7 +275,8 @@ def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInf
     elif options.pooling not in (None, info.pooling):
         raise UsageError(f"--pooling {options.pooling}: {folder} says {info.pooling}; leave the option out")
     _require_sizes(checkpoint, info)
-    length = options.max_seq_length or min(info.max_seq_length, checkpoint.config.longest_pair)
+    longest = info.max_seq_length if info.reads == PICTURE else checkpoint.config.longest_pair
+    length = options.max_seq_length or min(info.max_seq_length, longest)
     normalize = info.normalize if options.normalize is None else options.normalize
     return checkpoint, dataclasses.replace(info, max_seq_length=length, normalize=normalize)
 

@@ -120,7 +120,7 @@ def _work(connection: Connection, plan: EncodePlan, number: int) -> None:
             texts = connection.recv()
             before = tower.cut
             vectors = tower.query_vectors(texts) if plan.queries else tower.vectors(texts)
-            connection.send((vectors, tower.cut - before, tower.encoder.tokens.max_seq_length))
+            connection.send((vectors, tower.cut - before, tower.encoder.max_length))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:

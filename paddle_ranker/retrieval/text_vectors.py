@@ -1,4 +1,4 @@
-"""Vectors of texts, and the exact search among them.
+"""Vectors of texts and pictures, and the exact search among them.
 
 tower = Tower.open("checkpoint/best")
 vectors = tower.vectors(titles)
@@ -15,13 +15,15 @@ from typing import Optional, Union
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.array_types import Vectors
-from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.array_types import Array, Vectors
+from paddle_ranker.data.pictures import Source
+from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, RowsOfTower, TowerInfo
 from paddle_ranker.retrieval.exact_search import nearest as nearest
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.loading import open_model
@@ -34,11 +36,11 @@ _CHARACTERS = 1 << 22  # of the texts that are encoded at once
 
 
 class Tower:
-    """Makes vectors of queries and texts.
+    """Makes vectors of queries and of what is searched: texts, or pictures as paths or files' bytes.
 
     Args:
         engine: computes the tower.
-        encoder: encodes its texts.
+        encoder: encodes its texts or pictures.
         batch_size: as for `BatchRunner`.
         queries: the tower of queries, if they have their own.
         scaled: whether vectors are made 1 long after the engine.
@@ -47,14 +49,14 @@ class Tower:
     def __init__(
         self,
         engine: Engine,
-        encoder: TextEncoder,
+        encoder: RowsOfTower,
         batch_size: int = 256,
         queries: Optional[Tower] = None,
         scaled: bool = False,
     ):
         self.encoder, self.scaled = encoder, scaled
         self._queries = queries or self
-        self._runner = BatchRunner(engine, encoder.tokens.max_seq_length, batch_size)
+        self._runner = BatchRunner(engine, encoder.max_length, batch_size)
 
     @classmethod
     def open(
@@ -100,21 +102,39 @@ class Tower:
         refuse_text(queries, "queries")
         return self.compute_queries(self._queries.encoder.encode_queries(queries))
 
-    def compute(self, columns: EncodedTexts) -> Vectors:
+    def encode_pictures(self, pictures: Sequence[Union[Source, Array]]) -> Vectors:
+        """Return the vectors of pictures, `[n, size]`, whether they are queries or what is searched.
+
+        Args:
+            pictures: paths, files' bytes, or RGB pixels `[height, width, 3] uint8`.
+
+        Raises `ImageError` for what is no picture, `UsageError` if the tower reads texts alone.
+        """
+        for tower in (self, self._queries):
+            if isinstance(tower.encoder, PictureEncoder):
+                return tower.compute(tower.encoder.encode(pictures))
+        raise UsageError("the tower reads texts, and pictures were given: take a CLIP, or train a tower of pictures")
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether the tower makes vectors of pictures."""
+        return any(isinstance(tower.encoder, PictureEncoder) for tower in (self, self._queries))
+
+    def compute(self, columns: Columns) -> Vectors:
         """Return the vectors of encoded texts, `[n, size]`, in their order."""
         found: Vectors = self._runner.run(columns)[VECTOR]
         if self.scaled:
             found = normalised(found)
         return found
 
-    def compute_queries(self, columns: EncodedTexts) -> Vectors:
+    def compute_queries(self, columns: Columns) -> Vectors:
         """Return the vectors of encoded queries, `[n, size]`, in their order."""
         return self._queries.compute(columns)
 
     @property
     def cut(self) -> int:
         """How many texts and queries were longer than the tower takes, and lost their ends."""
-        return sum(tower.encoder.tokens.truncated for tower in {self, self._queries})
+        return sum(tower.encoder.truncated for tower in {self, self._queries})
 
     def stream(self, texts: Iterable[str], queries: bool = False) -> Iterator[Vectors]:
         """Yield the vectors of texts, some thousand at a time, so that a file of any size can be encoded.

@@ -213,7 +213,7 @@ class _EncodeParts(Work):
         tower, before, stream = self._tower, self._tower.cut, io.BytesIO()
         vectors = tower.query_vectors(rows) if self._plan.queries else tower.vectors(rows)
         np.save(stream, vectors, allow_pickle=False)
-        cut = {f"texts were cut to {tower.encoder.tokens.max_seq_length} tokens": tower.cut - before}
+        cut = {f"texts were cut to {tower.encoder.max_length} tokens": tower.cut - before}
         return stream.getvalue(), len(vectors), {what: count for what, count in cut.items() if count}
 
 

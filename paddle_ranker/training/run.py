@@ -52,11 +52,11 @@ class TrainingRun:
         if self.processes.is_first:
             print(line, flush=True)
 
-    def report_start(self, source: Union[str, Path], new_parts: Sequence[str], tokens: PairEncoder) -> None:
-        """Report which parts the source lacks, and warn if its tokenizer maps words with capitals to [UNK]."""
+    def report_start(self, source: Union[str, Path], new_parts: Sequence[str], *tokens: PairEncoder) -> None:
+        """Report which parts the source lacks, and warn if a tokenizer maps words with capitals to [UNK]."""
         if new_parts:
             self.report(f"start from {source}; new: {', '.join(new_parts)}")
-        if not self.resumed and tokens.loses_capitals:
+        if not self.resumed and any(each.loses_capitals for each in tokens):
             self.report(f"{source}: {LOST_CAPITALS.replace('MODEL', str(source))}")
 
     def describe(self, facts: Mapping[str, object], results: Mapping[str, object]) -> Description:

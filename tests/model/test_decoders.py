@@ -83,12 +83,12 @@ def test_texts_get_the_ids_and_vectors_of_transformers_in_any_batch(
     assert identify(folder).is_tower
     model = load_tower(folder, OPTIONS)
     assert (model.info.pooling, model.info.normalize, model.info.query_prompt[:9]) == ("last", True, "Instruct:")
-    texts, wanted = model.row_encoder.encode(TEXTS), EXPECTED["embedding"]
+    texts, wanted = model.texts.encode(TEXTS), EXPECTED["embedding"]
     assert [texts[row].tolist() for row in range(len(texts))] == wanted["ids"]
     for rows in ([0, 1, 2, 3, 4, 5], [1], [0, 3], [4], [5, 2]):
         np.testing.assert_allclose(outputs(model.network, texts, rows), np.array(wanted["vectors"])[rows], atol=1e-6)
-    queries = model.row_encoder.encode_queries(TEXTS[:1])
-    prompted = model.row_encoder.encode([f"{model.info.query_prompt}{TEXTS[0]}"])
+    queries = model.texts.encode_queries(TEXTS[:1])
+    prompted = model.texts.encode([f"{model.info.query_prompt}{TEXTS[0]}"])
     assert queries[0].tolist() == prompted[0].tolist()
 
 

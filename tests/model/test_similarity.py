@@ -34,8 +34,8 @@ def expected(tower: Path, query: str, title: str) -> list[float]:
     opened = Tower.open(tower, LoadOptions(threads=1))
     vectors = [opened.query_vectors([query])[0], opened.vectors([title])[0]]
     model, states, own = load_tower(tower, LoadOptions()), [], []
-    texts = ((model.row_encoder.encode_queries([query]), query, model.info.query_prompt),
-             (model.row_encoder.encode([title]), title, model.info.text_prompt))  # fmt: skip
+    texts = ((model.texts.encode_queries([query]), query, model.info.query_prompt),
+             (model.texts.encode([title]), title, model.info.text_prompt))  # fmt: skip
     for rows, text, prompt in texts:
         ids = paddle.to_tensor(rows[0].astype(np.int64)[None])
         hidden, mask = model.network.encoder._embed(ids, paddle.zeros_like(ids), None)
@@ -43,8 +43,8 @@ def expected(tower: Path, query: str, title: str) -> list[float]:
         for layer in model.network.encoder.encoder.layers:
             found.append(layer(found[-1], mask))
         states.append([one.numpy()[0] for one in found])
-        first = 1 + model.row_encoder.tokens.count_tokens(prompt)
-        own.append(slice(first, first + model.row_encoder.tokens.count_tokens(text)))
+        first = 1 + model.texts.tokens.count_tokens(prompt)
+        own.append(slice(first, first + model.texts.tokens.count_tokens(text)))
 
     def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.asarray(one @ other.T / np.linalg.norm(one, axis=-1)[..., None] / np.linalg.norm(other, axis=-1))

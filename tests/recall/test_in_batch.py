@@ -13,6 +13,7 @@ import pytest
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.records import LabeledPair, Pair, Triple
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import DataError
 from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
@@ -220,6 +221,7 @@ def test_words_in_vectors_teach_nothing(tmp_path: Path) -> None:
         model.network.output_layer.weight.set_value(np.random.RandomState(0).randn(16, 8).astype("float32"))
         pairs = encode_pairs(PAIRS, model.row_encoder, "pairs")
         if model.network.lexical_part is not None:
+            assert isinstance(pairs.titles, EncodedTexts)
             model.network.lexical_part.learn(pairs.titles[number] for number in range(len(pairs.titles)))
         found.append(gradients(model, InBatchExamples(pairs, LossSettings(5.0, 0.1)), [range(13)]))
         batch = [paddle.to_tensor(array) for array in pairs.titles.pad(np.arange(3)).values()]

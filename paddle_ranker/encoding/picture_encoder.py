@@ -1,0 +1,355 @@
+"""Pictures as columns of pixels, scaled and cropped as `preprocessor_config.json` says: equal to transformers' pixels.
+
+encoder = PictureEncoder.read("clip-vit-base-patch32")
+columns = encoder.encode(["photo.jpg", png_bytes])
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+from PIL import Image
+
+from paddle_ranker.array_types import Array, Arrays, Integers
+from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, read_picture, require_picture
+from paddle_ranker.encoding.columns import Columns, Indices
+from paddle_ranker.errors import RankerError, quoted
+from paddle_ranker.storage.foreign_config import ForeignConfig
+from paddle_ranker.storage.untrusted import UncheckedObject
+
+PICTURE_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
+PIXELS = "pixels"  # name of the model's input
+_LARGEST_SIDE = 4096
+_LARGEST_SCALED = (
+    1 << 24
+)  # pixels of a scaled picture; of a thin picture's, only those that the crop keeps are computed
+_AT_ONCE = 256  # pictures that are decoded before they are kept
+_PIXELS_A_TOKEN = 256  # a picture costs as much as a text of a token for each patch of 16 x 16 pixels
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_RESAMPLES = (0, 1, 2, 3, 4, 5)
+# Defaults by the start of the processor's class in transformers.
+_CLASSES: dict[str, UncheckedObject] = {
+    "CLIP": {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "moments": _CLIP},
+    "ChineseCLIP": {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "moments": _CLIP},
+    "Siglip": {"resample": 3, "size": {"height": 224, "width": 224}, "do_center_crop": False, "moments": _HALF},
+    "ViT": {"resample": 2, "size": {"height": 224, "width": 224}, "do_center_crop": False, "moments": _HALF},
+}
+_IDLE = """
+image_processor_type feature_extractor_type processor_class data_format input_data_format return_tensors device
+disable_grouping default_to_square do_convert_rgb _valid_processor_keys auto_map image_seq_length
+"""
+_WITHOUT_EFFECT = frozenset(_IDLE.split())
+
+
+@dataclass(frozen=True)
+class EncodedPictures(Columns):
+    """Pictures: `pixels` [n, 3, height, width] uint8."""
+
+    pixels: Array
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def lengths_of(self, indices: Indices) -> Integers:
+        """Return the cost of each picture as a number of tokens, [m] int64; all cost the same."""
+        return np.full(len(indices), max(1, int(np.prod(self.pixels.shape[2:])) // _PIXELS_A_TOKEN))
+
+    def take(self, indices: Indices) -> EncodedPictures:
+        """Return the pictures at `indices` [m], in that order."""
+        return EncodedPictures(self.pixels[np.asarray(indices, np.int64)])
+
+    def pad(self, indices: Indices) -> Arrays:
+        """Return the pixels of the pictures at `indices`; there is nothing to pad."""
+        return {PIXELS: np.ascontiguousarray(self.pixels[np.asarray(indices, np.int64)])}
+
+    @classmethod
+    def concat(cls, parts: Sequence[EncodedPictures]) -> EncodedPictures:
+        """Join `parts` in order."""
+        return cls(np.concatenate([part.pixels for part in parts]))
+
+
+class PixelCache:
+    """Pixels of pictures that were decoded, in memory or in a temporary file that vanishes with the process.
+
+    Args:
+        count, shape: number of pictures, and the shape of each one's pixels.
+        folder: folder of the file; None: in memory.
+
+    Raises `RankerError` if the folder cannot hold the file.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, ...], folder: Optional[Path]):
+        self.is_there = np.zeros(count, bool)
+        if folder is None:
+            self.pixels: Array = np.zeros((count, *shape), np.uint8)
+            return
+        with tempfile.TemporaryFile(dir=folder) as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(1, count * int(np.prod(shape))))
+            except OSError as error:
+                raise RankerError(
+                    f"{folder}: {count * int(np.prod(shape)) / 2**20:.0f} MB of pixels could not be kept there "
+                    f"({error.strerror or error}); make room, or choose another --output"
+                ) from error
+            self.pixels = np.memmap(file, np.uint8, "r+", shape=(count, *shape))
+
+
+@dataclass(frozen=True)
+class PictureFiles(Columns):
+    """Pictures in files, which are decoded when they are needed, once if there is a cache.
+
+    rows: numbers of the pictures in `paths` and in the cache
+    """
+
+    paths: Sequence[str]
+    encoder: PictureEncoder
+    rows: Integers
+    cache: Optional[PixelCache] = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def lengths_of(self, indices: Indices) -> Integers:
+        """Return the cost of each picture as a number of tokens, [m] int64; all cost the same."""
+        return np.full(len(indices), self.encoder.max_length)
+
+    def take(self, indices: Indices) -> PictureFiles:
+        """Return the pictures at `indices` [m], in that order."""
+        return replace(self, rows=self.rows[np.asarray(indices, np.int64)])
+
+    def pad(self, indices: Indices) -> Arrays:
+        """Return the pixels of the pictures at `indices`; raises `ImageError` as `PictureEncoder.encode` does."""
+        rows = self.rows[np.asarray(indices, np.int64)]
+        if self.cache is None:
+            return {PIXELS: self._decoded(rows)}
+        missing = np.unique(rows[~self.cache.is_there[rows]])
+        for start in range(0, len(missing), _AT_ONCE):
+            some = missing[start : start + _AT_ONCE]
+            self.cache.pixels[some], self.cache.is_there[some] = self._decoded(some), True
+        return {PIXELS: np.array(self.cache.pixels[rows])}
+
+    def _decoded(self, rows: Integers) -> Array:
+        return self.encoder.encode([self.paths[row] for row in rows]).pixels
+
+    @classmethod
+    def concat(cls, parts: Sequence[PictureFiles]) -> PictureFiles:
+        """Join `parts` of equal paths in order."""
+        return replace(parts[0], rows=np.concatenate([part.rows for part in parts]))
+
+    def can_join(self, other: Columns) -> bool:
+        """Return whether both are of the same files."""
+        return isinstance(other, PictureFiles) and self.paths is other.paths
+
+    def cached(self, folder: Path, max_bytes: int) -> PictureFiles:
+        """Return these pictures with a cache of their pixels: in memory, or beyond `max_bytes` in a file."""
+        shape = (3, self.encoder.height, self.encoder.width)
+        is_large = len(self.paths) * int(np.prod(shape)) > max_bytes
+        return replace(self, cache=PixelCache(len(self.paths), shape, folder if is_large else None))
+
+
+@dataclass(frozen=True)
+class PictureEncoder:
+    """Encoder of pictures as pixels for a tower; the network normalises them.
+
+    height, width: of the pixels
+    size: (height, width) to scale to, one number for the shorter side, or None to crop alone
+    resample: Pillow's filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming
+    crops: whether the centre of the scaled picture is taken
+    factor: of pixels, before `mean` is subtracted and `std` divides, by channel
+    """
+
+    height: int
+    width: int
+    size: Union[tuple[int, int], int, None]
+    resample: int = 3
+    crops: bool = False
+    factor: float = 1 / 255
+    mean: tuple[float, ...] = _HALF[0]
+    std: tuple[float, ...] = _HALF[1]
+    limits: ImageLimits = field(default_factory=ImageLimits, compare=False)
+
+    @classmethod
+    def own(cls, side: int) -> PictureEncoder:
+        """Create the encoder of a new tower: squares of `side`, of which no edge is cropped."""
+        return cls(side, side, (side, side))
+
+    @classmethod
+    def read(cls, folder: Path) -> PictureEncoder:
+        """Read a folder's `preprocessor_config.json`, or the part of `processor_config.json` about pictures.
+
+        Raises `CheckpointError` for settings that are not supported, by name.
+        """
+        stated = ForeignConfig.read(folder / PICTURE_FILE, _WITHOUT_EFFECT)
+        if not (folder / PICTURE_FILE).is_file():
+            whole = ForeignConfig.read(folder / _PROCESSOR_FILE)
+            if "image_processor" not in whole:
+                raise whole.error(f"is missing, and {PICTURE_FILE}, which say how pictures are scaled; copy it again")
+            stated = whole.inner("image_processor", _WITHOUT_EFFECT)
+        return cls._of(stated)
+
+    @classmethod
+    def _of(cls, stated: ForeignConfig) -> PictureEncoder:
+        name = str(stated.get("image_processor_type", stated.get("feature_extractor_type", "CLIP")))
+        known = [start for start in _CLASSES if name.startswith((f"{start}Image", f"{start}Feature"))]
+        if not known and name != "CLIP":
+            raise stated.error(f"image_processor_type is {quoted(name)}; {', '.join(_CLASSES)} are done here")
+        defaults = _CLASSES[known[0] if known else "CLIP"]
+        is_square = stated.get("default_to_square", (known or ["CLIP"])[0] == "ViT")
+        size = _size(stated, "size", defaults["size"], is_square) if stated.get("do_resize", True) else None
+        crops = bool(stated.get("do_center_crop", defaults["do_center_crop"]))
+        crop = _size(stated, "crop_size", {"height": 224, "width": 224}, True) if crops else size
+        if not isinstance(crop, tuple):
+            raise stated.error("neither size nor crop_size says the height and the width of the pixels")
+        resample = stated.get("resample", defaults["resample"])
+        if resample not in _RESAMPLES:
+            raise stated.error(f"resample is {quoted(resample)}; one of {_RESAMPLES} is done here")
+        factor = float(stated.get("rescale_factor", 1 / 255)) if stated.get("do_rescale", True) else 1.0
+        moments = tuple(_channels(stated, key, default) for key, default in
+                        zip(("image_mean", "image_std"), defaults["moments"]))  # fmt: skip
+        mean, std = moments if stated.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
+        for key in ("do_pad", "do_thumbnail", "do_align_long_axis", "do_reduce_labels", "do_flip_channel_order"):
+            stated.require(key, False, remedy="take a model whose pictures are only scaled and cropped")
+        stated.ignore(["crop_size", "size", "crop_pct", "pad_size", "rescale_factor", "image_mean", "image_std"])
+        if stated.unknown:
+            raise stated.error(
+                f"{', '.join(stated.unknown)}: unknown here, and may change the pixels; remove it if not"
+            )
+        return cls(*crop, size, resample, crops, factor, mean, std)
+
+    def encode(self, pictures: Sequence[Union[Source, Array]]) -> EncodedPictures:
+        """Decode pictures: paths, files' bytes, or RGB pixels [height, width, 3] uint8.
+
+        Raises `ImageError` for the first that is damaged, too large or no picture; bytes are named by their number.
+        """
+        pixels = np.empty((len(pictures), 3, self.height, self.width), np.uint8)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for number, picture in enumerate(pool.map(self._encoded, range(len(pictures)), pictures)):
+                pixels[number] = picture
+        return EncodedPictures(pixels)
+
+    encode_queries = encode
+
+    def files(self, paths: Sequence[str], folder: Path = Path()) -> PictureFiles:
+        """Return pictures in files, which are decoded when they are needed.
+
+        Args:
+            folder: the folder that relative paths begin at.
+
+        Raises `ImageError` for the first that is missing, too large, or of an unknown kind by its header.
+        """
+        whole = [str(folder / path) for path in paths]
+        for path in whole:
+            require_picture(path, self.limits)
+        return PictureFiles(whole, self, np.arange(len(whole)))
+
+    truncated = 0  # texts may be cut, pictures are not
+
+    @property
+    def max_length(self) -> int:
+        """Cost of a picture as a number of tokens."""
+        return max(1, self.height * self.width // _PIXELS_A_TOKEN)
+
+    def _encoded(self, number: int, picture: Union[Source, Array]) -> Array:
+        if not isinstance(picture, np.ndarray):
+            try:
+                picture = read_picture(picture, self.limits)
+            except ImageError as error:
+                raise error if not isinstance(picture, bytes) else error.at(f"picture {number}") from None
+        return self.scaled(picture)
+
+    def scaled(self, picture: Array) -> Array:
+        """Return the pixels, [3, height, width] uint8, of a picture in RGB, [height, width, 3] uint8."""
+        image = Image.fromarray(picture)
+        size = self.size
+        if isinstance(size, int):
+            short, long = sorted(image.size)
+            longer = int(size * long / short)
+            size = (longer, size) if image.width <= image.height else (size, longer)
+        height, width = size or (image.height, image.width)
+        top, left = (height - self.height) // 2, (width - self.width) // 2
+        resample = Image.Resampling(self.resample)
+        if size is not None and height * width <= _LARGEST_SCALED:
+            image = image.resize((width, height), resample)
+        elif size is not None:
+            kept_height, kept_width = min(self.height, height), min(self.width, width)
+            across, down = image.width / width, image.height / height
+            first, start = max(left, 0), max(top, 0)
+            box = (first * across, start * down, (first + kept_width) * across, (start + kept_height) * down)
+            image = image.resize((kept_width, kept_height), resample, box)
+            top, left = min(top, 0), min(left, 0)
+        if (top, left) != (0, 0) or image.size != (self.width, self.height):
+            image = _cropped(image, self.height, self.width, top, left)
+        return np.asarray(image).transpose(2, 0, 1)
+
+    def samples(self) -> Iterator[Arrays]:
+        """Yield batches of noise, to compare networks with."""
+        rng = np.random.default_rng(0)
+        for rows in (1, 2, 5):
+            yield {PIXELS: rng.integers(0, 256, (rows, 3, self.height, self.width), np.uint8)}
+
+    def save(self, folder: Union[str, os.PathLike[str]]) -> None:
+        """Write `preprocessor_config.json` into `folder`, as transformers reads it."""
+        size = self.size
+        values = {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_resize": size is not None,
+            "size": {"shortest_edge": size} if isinstance(size, int) else size and dict(zip(_SIDES, size)),
+            "resample": self.resample,
+            "do_center_crop": self.crops,
+            "crop_size": {"height": self.height, "width": self.width},
+            "do_rescale": True,
+            "rescale_factor": self.factor,
+            "do_normalize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "do_convert_rgb": True,
+        }
+        values = {name: value for name, value in values.items() if value is not None}
+        (Path(folder) / PICTURE_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+_SIDES = ("height", "width")
+
+
+def _cropped(image: Image.Image, height: int, width: int, top: int, left: int) -> Image.Image:
+    """Return the middle of a picture, with black around a smaller picture, as transformers' `center_crop` does."""
+    over = max(0, -(-(height - image.height) // 2)), max(0, -(-(width - image.width) // 2))
+    canvas = Image.new("RGB", (max(width, image.width), max(height, image.height)))
+    canvas.paste(image, (over[1], over[0]))
+    top, left = max(0, top + over[0]), max(0, left + over[1])
+    return canvas.crop((left, top, left + width, top + height))
+
+
+def _size(stated: ForeignConfig, name: str, default: Any, is_square: bool) -> Union[tuple[int, int], int]:
+    value = stated.get(name, default)
+    if isinstance(value, dict):
+        sides = value.get("shortest_edge") if set(value) == {"shortest_edge"} else tuple(map(value.get, _SIDES))
+        is_known = set(value) in ({"shortest_edge"}, {*_SIDES})
+    else:
+        sides = (value, value) if is_square and not isinstance(value, (list, tuple)) else value
+        sides, is_known = tuple(sides) if isinstance(sides, list) else sides, True
+    numbers: tuple[Any, ...] = sides if isinstance(sides, tuple) else (sides,)
+    if not is_known or not all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in numbers):
+        raise stated.error(f"{name} is {quoted(value)}; shortest_edge, or height and width, are done here")
+    return numbers if len(numbers) == 2 else numbers[0]
+
+
+def _channels(stated: ForeignConfig, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    value: Any = stated.get(name, default)
+    values = (
+        (value,) * 3 if isinstance(value, (int, float)) else tuple(value) if isinstance(value, (list, tuple)) else ()
+    )
+    if len(values) != 3 or not all(type(number) in (int, float) for number in values):
+        raise stated.error(f"{name} is {quoted(value)}; one number, or one of each channel, is done here")
+    if name == "image_std" and 0 in values:
+        raise stated.error(f"{name} is {quoted(value)}; pixels cannot be divided by 0")
+    return tuple(map(float, values))

@@ -1,0 +1,339 @@
+"""Read published models of pictures and texts (CLIP, Chinese CLIP, SigLIP, ViT) as towers, and write towers as such.
+
+A tower of pictures is written, with the tower of texts in `query/`: one file of theirs makes two folders of ours.
+
+| ours | theirs |
+| --- | --- |
+| a picture's vector | `get_image_features`; of `vit` the first token's state after the last norm |
+| a text's vector | `get_text_features` |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker.array_types import Array
+from paddle_ranker.encoding.picture_encoder import PictureEncoder
+from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
+from paddle_ranker.errors import CheckpointError, listed, quoted
+from paddle_ranker.model.config import EncoderConfig, PictureConfig, PictureTextConfig
+from paddle_ranker.model.families import FAMILIES, family_of, write_config
+from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_EFFECT, to_ours
+from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
+from paddle_ranker.model.hugging_face.weights import read_weights
+from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, TowerInfo
+from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
+from paddle_ranker.storage.foreign_config import ForeignConfig
+from paddle_ranker.storage.untrusted import read_json
+
+Named = dict[str, Array]
+CONFIG = "config.json"
+_CLIP, _CHINESE, _SIGLIP, _VIT = "clip", "chinese_clip", "siglip", "vit"
+MODEL_TYPES = (_CLIP, _CHINESE, _SIGLIP, _VIT)
+_FORMAT = 1  # of the folders in the cache
+_LINEAR = {
+    "self_attn.q_proj": "self_attn.q_proj", "self_attn.k_proj": "self_attn.k_proj",
+    "self_attn.v_proj": "self_attn.v_proj", "self_attn.out_proj": "self_attn.out_proj",
+    "mlp.fc1": "linear1", "mlp.fc2": "linear2",
+}  # fmt: skip
+# Theirs -> ours, without `.weight` and `.bias`; {} is a layer's number. A star marks linear layers: transposed.
+_LAYERS = {
+    **{f"encoder.layers.{{}}.{theirs}*": f"encoder.layers.{{}}.{ours}" for theirs, ours in _LINEAR.items()},
+    "encoder.layers.{}.layer_norm1": "encoder.layers.{}.norm1",
+    "encoder.layers.{}.layer_norm2": "encoder.layers.{}.norm2",
+}
+_PICTURES = {
+    "embeddings.class_embedding": "embeddings.class_embedding",
+    "embeddings.patch_embedding": "embeddings.patch_embeddings",
+    "embeddings.position_embedding": "embeddings.positions",
+    "pre_layrnorm": "embeddings.layer_norm",
+    "post_layernorm": "encoder.norm",
+    "head.probe": "pooler.probe",
+    **{f"head.attention.{part}_proj*": f"pooler.self_attn.{part}_proj" for part in "qkv"},
+    "head.attention.out_proj*": "pooler.self_attn.out_proj",
+    "head.layernorm": "pooler.norm",
+    "head.mlp.fc1*": "pooler.linear1",
+    "head.mlp.fc2*": "pooler.linear2",
+    **_LAYERS,
+}
+_TEXTS = {
+    "embeddings.token_embedding": "embeddings.word_embeddings",
+    "embeddings.position_embedding": "embeddings.position_embeddings",
+    "final_layer_norm": "encoder.norm",
+    "head*": "pooler",
+    **_LAYERS,
+}
+_OF_VIT = {
+    "embeddings.cls_token": "embeddings.class_embedding",
+    "embeddings.patch_embeddings.projection": "embeddings.patch_embeddings",
+    "embeddings.position_embeddings": "embeddings.positions",
+    "layernorm": "encoder.norm",
+}
+_OLD_VIT = {
+    **_OF_VIT,
+    **{f"encoder.layer.{{}}.attention.attention.{theirs}*": f"encoder.layers.{{}}.self_attn.{ours}_proj"
+       for theirs, ours in (("query", "q"), ("key", "k"), ("value", "v"))},
+    "encoder.layer.{}.attention.output.dense*": "encoder.layers.{}.self_attn.out_proj",
+    "encoder.layer.{}.intermediate.dense*": "encoder.layers.{}.linear1",
+    "encoder.layer.{}.output.dense*": "encoder.layers.{}.linear2",
+    "encoder.layer.{}.layernorm_before": "encoder.layers.{}.norm1",
+    "encoder.layer.{}.layernorm_after": "encoder.layers.{}.norm2",
+}  # fmt: skip
+_NEW_VIT = {
+    **_OF_VIT,
+    **{f"layers.{{}}.attention.{theirs}*": f"encoder.layers.{{}}.self_attn.{ours}"
+       for theirs, ours in (("q_proj", "q_proj"), ("k_proj", "k_proj"), ("v_proj", "v_proj"), ("o_proj", "out_proj"))},
+    "layers.{}.mlp.fc1*": "encoder.layers.{}.linear1",
+    "layers.{}.mlp.fc2*": "encoder.layers.{}.linear2",
+    "layers.{}.layernorm_before": "encoder.layers.{}.norm1",
+    "layers.{}.layernorm_after": "encoder.layers.{}.norm2",
+}  # fmt: skip
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+_UNNAMED = ("embeddings.class_embedding", "embeddings.positions", "pooler.probe")  # ours, without `.weight`
+_OUTPUT, _ENCODER = "output_layer", "encoder."
+_PROJECTIONS = {"vision_model.": "visual_projection.weight", "text_model.": "text_projection.weight"}
+_BESIDE = ("logit_scale", "logit_bias", "pooler.", "classifier.", "mask_token", "position_ids")  # of no vector
+_IDLE = (
+    "projection_dim", "initializer_factor", "logit_scale_init_value", "text_config_dict", "vision_config_dict",
+    "dropout", "encoder_stride", "pooler_output_size", "pooler_act", "projection_size",
+)  # fmt: skip
+_KEYS = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "initializer_range": 0.02,
+}  # fmt: skip
+
+
+def picture_folder(folder: Path) -> Optional[Path]:
+    """Return the folder of a published model of pictures: `folder`, or sentence-transformers' first step in it."""
+    for path in (folder, *_first_step(folder)):
+        try:
+            is_one = (path / CONFIG).is_file() and read_json(path / CONFIG).get("model_type") in MODEL_TYPES
+        except (ValueError, AttributeError):
+            continue
+        if is_one and not (folder / PARAMETERS_FILE).is_file():
+            return path
+    return None
+
+
+def _first_step(folder: Path) -> Iterator[Path]:
+    if (folder / MODULES_FILE).is_file():
+        from paddle_ranker.model.hugging_face.sentences import list_modules
+
+        yield from [path for _, path in list_modules(folder)][:1]
+
+
+def as_towers(folder: Path) -> Path:
+    """Return the folder of towers for a published model of pictures, made once in the user's cache; else `folder`."""
+    source = picture_folder(folder) if folder.is_dir() else None
+    if source is None:
+        return folder
+    files = sorted(path for path in {*folder.iterdir(), *source.iterdir()} if path.is_file())
+    facts = [_FORMAT, *((str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files)]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    target = cache_folder("models", f"{source.resolve().name}-{name}")
+    with made_once(target) as missing:
+        if missing:
+            with new_folder(target) as temporary:
+                bring_towers(folder, temporary)
+    return target
+
+
+def bring_towers(folder: Path, target: Path) -> None:
+    """Write the towers of a published model of pictures into a new folder.
+
+    Raises `CheckpointError` for settings that are not done here, by name, and for damaged files.
+    """
+    source = picture_folder(folder)
+    assert source is not None
+    normalize = _is_normalised(folder)
+    stated = ForeignConfig.read(source / CONFIG, (*WITHOUT_EFFECT, *_IDLE, "architectures", "auto_map"))
+    kind = stated.get("model_type")
+    file, arrays = read_weights(source)
+    try:
+        pictures = stated if kind == _VIT else stated.inner("vision_config", (*WITHOUT_EFFECT, *_IDLE))
+        config, rows = _picture_config(kind, pictures), PictureEncoder.read(source)
+        side = config.image_size
+        if (rows.height, rows.width) != (side, side):
+            raise stated.error(
+                f"its network reads pictures of {side} x {side} pixels, and preprocessor_config.json makes "
+                f"{rows.width} x {rows.height}: make them equal"
+            )
+        named = _pictures_of(kind, arrays)
+        info = TowerInfo(
+            rows.max_length, _size(named, config), output_layer=f"{_OUTPUT}.weight" in named, normalize=normalize,
+            reads=PICTURE, picture_size=(side, side), towers=1 if kind == _VIT else 2,
+        )  # fmt: skip
+        _write(target, named, config, info)
+        rows.save(target)
+        if kind != _VIT:
+            (target / QUERY_FOLDER).mkdir()
+            _bring_texts(source, target / QUERY_FOLDER, stated, arrays, normalize)
+        stated.log_unknown()
+    except CheckpointError as error:
+        raise error if str(source) in str(error) else CheckpointError(f"{source / file}: {error}") from None
+
+
+def _is_normalised(folder: Path) -> bool:
+    """Return whether sentence-transformers' last step makes vectors 1 long; refuse other steps."""
+    if not (folder / MODULES_FILE).is_file():
+        return False
+    from paddle_ranker.model.hugging_face.sentences import list_modules
+
+    kinds = [kind for kind, _ in list_modules(folder)]
+    if kinds[:1] not in (["CLIPModel"], ["Transformer"]) or kinds[1:] not in ([], ["Normalize"]):
+        raise CheckpointError(
+            f"{folder / MODULES_FILE}: its steps are {listed(kinds)}; a CLIPModel or a Transformer, then Normalize, "
+            "are done here for pictures"
+        )
+    return len(kinds) == 2
+
+
+def _write(folder: Path, named: Named, config: EncoderConfig, info: TowerInfo) -> None:
+    save_arrays(named, folder / PARAMETERS_FILE)
+    write_config(folder, config)
+    info.write(folder)
+
+
+def _size(named: Named, config: EncoderConfig) -> int:
+    return named[f"{_OUTPUT}.weight"].shape[1] if f"{_OUTPUT}.weight" in named else config.hidden_size
+
+
+def _shared(stated: ForeignConfig, activation: str, epsilon: float) -> dict[str, object]:
+    given = stated.get("hidden_act", activation)
+    if given not in ("quick_gelu", *ACTIVATIONS):
+        raise stated.error(f"{stated.place}hidden_act is {quoted(given)}, which is not done here")
+    values = {name: stated.get(name, default) for name, default in _KEYS.items()}
+    dropout = {
+        "hidden_dropout_prob": stated.get("hidden_dropout_prob", 0.0),
+        "attention_probs_dropout_prob": stated.get(
+            "attention_dropout", stated.get("attention_probs_dropout_prob", 0.0)
+        ),
+    }
+    epsilon = stated.get("layer_norm_eps", epsilon)
+    return {**values, **dropout, "hidden_act": ACTIVATIONS.get(given, given), "layer_norm_eps": epsilon}
+
+
+_EPSILONS = {_CLIP: 1e-5, _CHINESE: 1e-5, _SIGLIP: 1e-6, _VIT: 1e-12}
+_SIZES_OF_TEXT = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
+
+
+def _picture_config(kind: str, stated: ForeignConfig) -> PictureConfig:
+    stated.require("num_channels", 3, remedy="take a model of pictures in RGB")
+    stated.require("qkv_bias", True, remedy="take a model whose attention has biases")
+    stated.require("vision_use_head", True, remedy="take a model with a head")
+    stated.ignore(["model_type"])
+    config: PictureConfig = PictureConfig.from_dict({  # type: ignore[assignment]
+        **_shared(stated, {_SIGLIP: "gelu_pytorch_tanh", _VIT: "gelu"}.get(kind, "quick_gelu"), _EPSILONS[kind]),
+        "image_size": stated.get("image_size", 224),
+        "patch_size": stated.get("patch_size", 32 if kind in (_CLIP, _CHINESE) else 16),
+        "class_token": kind != _SIGLIP,
+        "patch_bias": kind in (_SIGLIP, _VIT),
+        "norm_before_layers": kind in (_CLIP, _CHINESE),
+        "attention_head": kind == _SIGLIP,
+        "model_type": {_SIGLIP: "siglip_vision_model", _VIT: _VIT}.get(kind, "clip_vision_model"),
+    })  # fmt: skip
+    return config
+
+
+def _pictures_of(kind: str, arrays: Named) -> Named:
+    if kind == _VIT:
+        arrays = {name.removeprefix("vit."): array for name, array in arrays.items()}
+        is_old = any(".attention.attention." in name for name in arrays)
+        return _renamed(arrays, _OLD_VIT if is_old else _NEW_VIT, "")
+    packed = "vision_model.head.attention.in_proj_"
+    arrays = dict(arrays)
+    for part in ("weight", "bias"):
+        if f"{packed}{part}" in arrays:
+            for name, array in zip("qkv", np.split(arrays.pop(f"{packed}{part}"), 3)):
+                arrays[f"vision_model.head.attention.{name}_proj.{part}"] = array
+    return _renamed(arrays, _PICTURES, "vision_model.")
+
+
+def _renamed(arrays: Mapping[str, Array], names: Mapping[str, str], prefix: str) -> Named:
+    """Return one network's arrays under our names; raises `CheckpointError` for a parameter that is unknown."""
+    ours: Named = {}
+    for name, array in arrays.items():
+        inner = name[len(prefix) :]
+        if not name.startswith(prefix) or any(part in inner for part in _BESIDE):
+            continue
+        base, _, part = inner.rpartition(".")
+        base, part = (inner, "") if part not in ("weight", "bias") else (base, part)
+        number = _NUMBER.search(base)
+        pattern = _NUMBER.sub("{}", base, count=1)
+        linear = f"{pattern}*" in names
+        if pattern not in names and not linear:
+            raise CheckpointError(f"the parameter {name} is unknown here; it may be another model's")
+        renamed = names[f"{pattern}*" if linear else pattern].format(number and number.group())
+        if renamed in _UNNAMED:
+            ours[_ENCODER + renamed] = array.reshape([1, -1, array.shape[-1]])
+        else:
+            ours[f"{_ENCODER}{renamed}.{part}"] = array.T if linear and part == "weight" else array
+    projection = arrays.get(_PROJECTIONS.get(prefix, ""))
+    return {**ours, **_output(projection)}
+
+
+def _output(projection: Optional[Array]) -> Named:
+    if projection is None:
+        return {}
+    return {f"{_OUTPUT}.weight": projection.T, f"{_OUTPUT}.bias": np.zeros(projection.shape[0], np.float32)}
+
+
+def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named, normalize: bool) -> None:
+    kind = whole.get("model_type")
+    stated = whole.inner("text_config", (*WITHOUT_EFFECT, *_IDLE))
+    stated.ignore(["model_type"])
+    pooling = "pooler"
+    config: EncoderConfig
+    if kind == _CHINESE:
+        architecture = FAMILIES["bert"].architecture
+        assert architecture is not None
+        config = FAMILIES["bert"].config.from_dict({**architecture.read(stated), "model_type": "bert"})
+        prefix, pooling = "text_model.", "first"
+        inner = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+        named, _ = to_ours({name: array for name, array in inner.items() if "pooler" not in name}, architecture.names)
+        named = {_ENCODER + name: array for name, array in named.items()}
+        named.update(_output(arrays.get(_PROJECTIONS[prefix])))
+    else:
+        is_siglip = kind == _SIGLIP
+        end = stated.get("eos_token_id", 49407)
+        vocabulary = stated.get("vocab_size", 32000 if is_siglip else 49408)
+        shared = _shared(stated, "gelu_pytorch_tanh" if is_siglip else "quick_gelu", _EPSILONS[kind])
+        sizes = {} if is_siglip else {name: stated.get(name, size) for name, size in _SIZES_OF_TEXT.items()}
+        config = PictureTextConfig.from_dict({
+            **shared,
+            **sizes,
+            "vocab_size": vocabulary,
+            "max_position_embeddings": stated.get("max_position_embeddings", 64 if is_siglip else 77),
+            "causal": not is_siglip,
+            "eos_token_id": vocabulary - 1 if end == 2 else end,  # 2: of old folders, whose largest id ends a text
+            "pad_token_id": stated.get("pad_token_id", 1),
+            "model_type": f"{kind}_text_model",
+        })  # fmt: skip
+        named = _renamed(arrays, _TEXTS, "text_model.")
+    family = family_of(config.model_type)
+    family.bring_tokenizer(source, target)
+    tokens = family.pair_encoder(read_tokenizer(target), config.longest_pair)
+    config = dataclasses.replace(config, pad_token_id=tokens.pad_id)
+    if (
+        isinstance(config, PictureTextConfig)
+        and config.causal
+        and config.eos_token_id not in tokens.template.text_after
+    ):
+        raise whole.error(
+            f"text_config.eos_token_id is {stated.get('eos_token_id')}, and the tokenizer ends texts with "
+            f"{listed(tokens.template.text_after)}: they are of two models"
+        )
+    info = TowerInfo(
+        config.longest_pair, _size(named, config), pooling=pooling, output_layer=f"{_OUTPUT}.weight" in named,
+        normalize=normalize,
+    )  # fmt: skip
+    _write(target, named, config, info)

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Coroutine
 from functools import partial
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -25,7 +26,6 @@ from paddle_ranker.serving.paddle.grpc_services import start_grpc
 from paddle_ranker.serving.paddle.http import routes
 from paddle_ranker.serving.process.http_server import HttpServer
 from paddle_ranker.serving.process.protocols import Acceptor, GrpcConnection, Handlers, ProtocolHandler
-from paddle_ranker.storage.temporary import TemporaryFolder
 from tests.fake_service import FakeService
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class LiveService(LoopThread):
 
     async def start(self) -> None:
         self.service = FakeService(self._limits)
-        self._folder = TemporaryFolder()
+        self._folder = TemporaryDirectory(prefix="paddle_ranker_")
         path = f"{self._folder.name}/grpc"
         self._grpc = await start_grpc(
             self.service, f"unix:{path}", api_key=self._api_key, counting=self._counting("grpc")

@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -32,7 +31,6 @@ from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.process import worker
 from paddle_ranker.serving.process.supervisor import _Supervisor
-from paddle_ranker.storage.temporary import TemporaryFolder
 from tests.conftest import REPOSITORY, Call
 from tests.export_cases import write_case
 from tests.started import Started, children, get, is_running, started, started_server, until, until_in_loop
@@ -345,25 +343,12 @@ def test_a_signal_to_reload_reaches_every_worker(two_workers: Server) -> None:
     two_workers.scores()
 
 
-def test_workers_end_when_the_one_that_started_them_is_killed_and_what_it_left_is_cleared(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    temporary = Path(tempfile.mkdtemp())  # tmp_path's name is longer than a socket's may be
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+def test_workers_end_when_the_one_that_started_them_is_killed(model: Path, tmp_path: Path) -> None:
     with serving(model, tmp_path / "run", "--workers", "2") as server:
         workers = children(server.pid)
         server.command.process.kill()
         server.command.process.wait(SECONDS)
         until(lambda: not any(is_running(pid) for pid in workers))
-    assert list(temporary.glob("paddle_ranker_*"))
-
-    def is_cleared() -> bool:
-        with TemporaryFolder() as held:  # as the next start has one
-            return [str(path) for path in temporary.glob("paddle_ranker_*")] == [held]
-
-    until(is_cleared)  # soon: a worker's threads may end after its main one
-    shutil.rmtree(temporary)
 
 
 def test_a_worker_that_does_not_end_is_killed(model: Path, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.connections import Connections, Patience
 from paddle_ranker.serving.core.connections import ProtocolHandler as ProtocolHandler
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.storage.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -271,7 +271,7 @@ class GrpcConnection(_Pipe):
 
 
 class _GrpcHandler(ProtocolHandler):
-    def __init__(self, make: Callable[[], Any], server: GrpcServer, folder: TemporaryFolder):
+    def __init__(self, make: Callable[[], Any], server: GrpcServer, folder: TemporaryDirectory[str]):
         super().__init__(make)
         self._server, self._folder = server, folder
 
@@ -284,7 +284,7 @@ async def _start_grpc(context: ServerContext) -> ProtocolHandler:
     from paddle_ranker.serving.paddle.grpc_services import start_grpc
     from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
-    folder = TemporaryFolder()
+    folder = TemporaryDirectory(prefix="paddle_ranker_")
     path = os.path.join(folder.name, "grpc")
     config = context.config
     server = await start_grpc(

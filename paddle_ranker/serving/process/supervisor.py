@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Callable, NoReturn, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.runtime import PROCESS_VARIABLE
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.storage.temporary import TemporaryFolder
 
 _SOON = 10.0  # seconds: who dies within them is started with a growing delay
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
@@ -52,7 +52,7 @@ def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: C
 
     Raises `RankerError` if a worker fails at the first start, before it is ready; the reason is on standard error.
     """
-    with TemporaryFolder() as folder:
+    with TemporaryDirectory(prefix="paddle_ranker_") as folder:
         os.environ[MULTIPROCESS_VARIABLE] = folder
         try:
             return _Supervisor(config, sockets, announce).run()

@@ -30,7 +30,7 @@ from paddle_ranker.training.clicks import (
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.candidate_indexes import Document
     from paddle_ranker.retrieval.collection import Collection
-    from paddle_ranker.retrieval.schema import Schema
+    from paddle_ranker.retrieval.snapshot import LocalSnapshot
     from paddle_ranker.serving.core.search_log import FeedbackLine
     from paddle_ranker.serving.core.search_log import Shown as ShownDocument
 
@@ -108,7 +108,8 @@ class JoinedLog:
 
     Attributes: `searches`, by id; `clicked`, documents by the id of the search; `clicks`, their number; `judged`, the
     last label of each pair, None if it was withdrawn, and `judged_positions`; `spans`, the part of the text that the
-    ranker read, of pairs of which it did not read all; `counts` of skipped lines, searches and pairs.
+    ranker read, of pairs of which it did not read all; `unread`, pairs
+    that were shown without a ranker, not as passages; `counts` of skipped lines, searches and pairs.
     """
 
     def __init__(self, folder: Path, digests: Callable[[Sequence[str]], Mapping[str, str]]):
@@ -119,6 +120,7 @@ class JoinedLog:
         self.judged: dict[Pair, Optional[int]] = {}
         self.judged_positions: dict[Pair, int] = {}
         self.spans: dict[tuple[str, str], tuple[int, int]] = {}
+        self.unread: set[tuple[str, str]] = set()
         self.clicks = 0
         self.counts: Counter[str] = Counter()
         said: list[FeedbackLine] = []
@@ -130,7 +132,7 @@ class JoinedLog:
                 shown = tuple(seen.setdefault(name, name) for name in names)
                 query = sys.intern(line.model_text or line.query)
                 self.searches[line.search_id] = _Search(query, line.query, shown, line.first_position)
-                self._note_spans(query, line.shown)
+                self._note_spans(query, line.shown, has_ranker=line.versions.get("ranker") is not None)
             else:
                 said.append(line)
         self.counts["damaged lines"] = reader.damaged
@@ -142,16 +144,24 @@ class JoinedLog:
         for line in said:
             self._join(line)
 
-    def _note_spans(self, query: str, shown: Sequence[ShownDocument]) -> None:
+    def _note_spans(self, query: str, shown: Sequence[ShownDocument], *, has_ranker: bool) -> None:
         """Note what the ranker read in the latest search of the log."""
         for one in shown:
+            (self.unread.discard if has_ranker or one.read is not None else self.unread.add)((query, one.id))
             if one.read is None:
                 self.spans.pop((query, one.id), None)
             else:
                 self.spans[query, one.id] = (one.read[0], one.read[1])
 
-    def title_of(self, query: str, document: Document, schema: Schema) -> str:
-        """Return the passage of a document that the ranker read for a query."""
+    def title_of(self, query: str, document: Document, now: LocalSnapshot) -> str:
+        """Return the passage of a document that the ranker read for a query, or the one that it would have been given."""
+        schema = now.info.schema
+        if (query, document.id) in self.unread:
+            from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
+
+            search = Search(now, query, now.info.searchers, SearchSettings(literal=True))
+            ((_, text),) = search.read([document], EstimatedTokens())
+            return text
         span = self.spans.get((query, document.id), (0, len(document.text)))
         return schema.passage(document, document.text[slice(*span)])
 
@@ -247,11 +257,11 @@ def judgments(options: JudgmentsOptions) -> None:
     with open_index(options.index) as collection:
         log = JoinedLog(Path(options.log), partial(_digests, collection))
         found = judgments_of(log, options)
-        documents = collection.snapshot().documents_of(sorted({one.id for one in found}))
-        schema = collection.info.schema
-    titles = {
-        (one.query, one.id): log.title_of(one.query, documents[one.id], schema) for one in found if one.id in documents
-    }
+        now = collection.snapshot()
+        documents, schema = now.documents_of(sorted({one.id for one in found})), now.info.schema
+        titles = {
+            (one.query, one.id): log.title_of(one.query, documents[one.id], now) for one in found if one.id in documents
+        }
     usable = [one for one in found if _is_text(titles.get((one.query, one.id), "")) and _is_text(one.query)]
     log.counts["pairs whose document is not in the index, or which are no text"] = len(found) - len(usable)
     held_out = {query for query in {one.query for one in usable} if _draw(query, options.seed) < options.dev_share}

@@ -28,10 +28,10 @@ from typing import Generic, NamedTuple, Optional, Protocol, Union
 import numpy as np
 from typing_extensions import TypeVar
 
-from paddle_ranker.array_types import Floats, Vectors
+from paddle_ranker.array_types import Floats, Integers, Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted, refuse_text
-from paddle_ranker.lexical.passages import Span, best_span, characters_for
+from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
@@ -67,6 +67,7 @@ _MOST_SHOWN = 1 << 13  # documents that a cursor names beside those of the list
 MOST_PACKED = 1 + 2 * 8 * _MOST_SHOWN  # bytes of a packed position
 _SORTED = 2  # first byte of a packed `SortedPosition`
 RANK = "rank"  # the name of a stage
+_PAIR_TOKENS, _SPECIAL_TOKENS = 128, 3  # of a pair, for a ranker that is not trained yet
 _CLOSE = 0.1  # probability of the best document, below which nothing is close
 
 
@@ -309,6 +310,7 @@ class Search:
         self.passages: dict[int, tuple[int, int]] = {}
         self.whole: dict[int, str] = {}
         self._scored_as: list[int] = []  # of a document that is ranked: which of the texts is its own
+        self._found: dict[str, Span] = {}  # passages that were found by their vectors, by document
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
         self.took: dict[str, float] = {}
@@ -459,7 +461,7 @@ class Search:
         self.whole = {numbers[texts[place]]: self.candidates.ids[place] for place in whole}
         return list(numbers)
 
-    def read(self, documents: Sequence[Document], encoder: Optional[PairEncoder] = None) -> list[tuple[Span, str]]:
+    def read(self, documents: Sequence[Document], encoder: Optional[TokenCounter] = None) -> list[tuple[Span, str]]:
         """Cut documents for a ranker: return the span of each text that it reads, and the template with that span.
 
         The span is the passage that was found by its vector, else the whole text. If it is longer than the ranker
@@ -839,6 +841,24 @@ class Searcher(Generic[C]):
 
         models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
         return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
+
+
+class TokenCounter(Protocol):
+    """The length of texts in a ranker's tokens, and of a pair; see `PairEncoder`."""
+
+    def room_beside(self, query: str) -> int: ...
+
+    def token_ends(self, texts: Sequence[str]) -> Sequence[Integers]: ...
+
+
+class EstimatedTokens:
+    """Tokens of a ranker that is not trained yet, estimated by the texts' scripts, in pairs of 128."""
+
+    def room_beside(self, query: str) -> int:
+        return max(_PAIR_TOKENS - _SPECIAL_TOKENS - len(estimated_ends([query])[0]), _PAIR_TOKENS // 2)
+
+    def token_ends(self, texts: Sequence[str]) -> Sequence[Integers]:
+        return estimated_ends(texts)
 
 
 class SearchModels(Protocol):

@@ -170,6 +170,27 @@ def test_what_was_said_of_a_text_stays_with_that_text(tmp_path: Path, index: Pat
         break
 
 
+def test_of_a_long_document_that_no_ranker_read_the_part_with_the_query_s_words_is_written(
+    tmp_path: Path, call: Call
+) -> None:
+    filler = "田地里的作物需要很多照看。" * 60
+    texts = {"long": f"{filler}深度学习是这一段的内容。{filler}", "short": "深度学习短文"}
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
+        collection.writer.add(Document(id, text) for id, text in texts.items())
+    shown = [Shown(id, {"fused": rank}, None, digest_of(text)) for rank, (id, text) in enumerate(texts.items(), 1)]
+    lines = [SearchLine("s1", "深度学习", {}, shown, {}), said("s1", "long", "click")]
+    read_whole = SearchLine("s2", "深度学习", {"ranker": "best"}, shown, {})
+    for name, more in (("without", []), ("with", [read_whole])):  # a ranker that read it says how much it read
+        log = write_log(tmp_path / f"{name}-log", [*lines, *more])
+        assert run(call, log, tmp_path / "index", tmp_path / name, "--dev_share", 0)[0] == 0
+    rows, whole = (
+        {row["position"]: row["title"] for row in map(json.loads, (tmp_path / name / "train.jsonl").open("rb"))}
+        for name in ("without", "with")
+    )
+    assert len(rows[1]) < 300 and "深度学习是这一段的内容" in rows[1] and rows[2] == texts["short"]
+    assert whole == {1: texts["long"], 2: texts["short"]}
+
+
 def simulated(exponent: float, noise: float, seed: int) -> judgments.JoinedLog:
     """A log of 1,500 searches for 30 queries, each a page of two of ten documents: most have no click."""
     draw = np.random.default_rng(seed)

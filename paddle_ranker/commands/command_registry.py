@@ -59,7 +59,7 @@ _MODEL_OPTIONS = ("--model", "--init_from_ckpt", "--params_path", "--model_dir")
 
 _TAKES = {
     **dict.fromkeys(("evaluate", "compare", "predict", "rank", "cascade", "distill"), (RANKER,)),
-    **dict.fromkeys(("search", "search-serve", "evaluate-recall"), (RANKER,)),
+    **dict.fromkeys(("search", "search-serve", "evaluate-recall", "improve"), (RANKER,)),
     "mine": (RANKER, TOWER),
     "calibrate": (TRAINED_RANKER,),
     "blend": (MEMBER,),
@@ -96,6 +96,7 @@ for _group, _commands in {
         "report-searches": "report the queries of a search server's log: frequent, without results, without clicks",
     },
     IMPROVE: {
+        "improve": "learn from a log of searches or from judgments, and recommend what is better than today's search",
         "calibrate": "calibrate a ranker: make its scores probabilities",
         "blend": "average rankers, towers' cosines, BM25 and the linear lexical model in one folder",
         "cascade": "measure a small ranker before a large one: its cost in quality, its gain in speed",

@@ -111,8 +111,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
         for name, path in (name_systems(options.runs).items() if options.runs else ())
     }
     searcher = open_searcher(options)
-    can_learn = len(searcher.searchers) > 1 or searcher.ranker is not None or _has_fields(searcher)
-    if options.learn_weights is not None and not can_learn:
+    if options.learn_weights is not None and not can_learn(searcher):
         raise DataError(f"--learn_weights: {options.index} has one searcher, of one field; add a tower, or --ranker")
     judged = _judged(options, searcher)
     if options.write_beir is not None:
@@ -124,7 +123,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     runs, said, nothing_learned = dict(searched.runs), [], None
     if options.learn_weights is not None:
         try:
-            said = _learn(options, searcher, judged, searched, runs, signals)
+            said = learn(options, searcher, judged, searched, runs, signals)
         except DataError as error:  # what was searched for is shown all the same
             nothing_learned = error
     _add_others(options, searcher, judged, runs, peers)
@@ -203,6 +202,11 @@ def _add_others(
             judged.notes.append(f"{name}: its first {options.top_k:,} documents of a query count, as of all systems")
 
 
+def can_learn(searcher: Searcher) -> bool:
+    """Return whether there are weights to learn: of several searchers or fields, or beside a ranker."""
+    return len(searcher.searchers) > 1 or searcher.ranker is not None or _has_fields(searcher)
+
+
 def _has_fields(searcher: Searcher) -> bool:
     return "words" in searcher.searchers and len(searcher.collection.info.schema.words) > 1
 
@@ -234,7 +238,7 @@ def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Si
     return found
 
 
-def _learn(
+def learn(
     options: EvaluateRecallOptions,
     searcher: Searcher,
     judged: JudgedQueries,

@@ -244,6 +244,28 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
     return found
 
 
+class ReadLog(NamedTuple):
+    """Judgments of a log, with the log, their documents by id, and what a ranker reads of each pair."""
+
+    log: JoinedLog
+    judgments: list[Judgment]
+    documents: Mapping[str, Document]
+    titles: Mapping[tuple[str, str], str]
+
+
+def read_log(options: JudgmentsOptions, collection: Collection) -> ReadLog:
+    """Read the judgments of a log whose documents are in an index and which files of training data can hold."""
+    log = JoinedLog(Path(options.log), partial(_digests, collection))
+    found, now = judgments_of(log, options), collection.snapshot()
+    documents = now.documents_of(sorted({one.id for one in found}))
+    titles = {
+        (one.query, one.id): log.title_of(one.query, documents[one.id], now) for one in found if one.id in documents
+    }
+    usable = [one for one in found if _is_text(titles.get((one.query, one.id), "")) and _is_text(one.query)]
+    log.counts["pairs whose document is not in the index, or which are no text"] = len(found) - len(usable)
+    return ReadLog(log, usable, documents, titles)
+
+
 def judgments(options: JudgmentsOptions) -> None:
     """Read the log, write the folder, and print the counts of used and skipped lines."""
     from paddle_ranker.data.trec import can_hold
@@ -255,16 +277,9 @@ def judgments(options: JudgmentsOptions) -> None:
         raise DataError(f"{output}: is there already; name another folder")
     make_folder(output.parent)
     with open_index(options.index) as collection:
-        log = JoinedLog(Path(options.log), partial(_digests, collection))
-        found = judgments_of(log, options)
-        now = collection.snapshot()
-        documents, schema = now.documents_of(sorted({one.id for one in found})), now.info.schema
-        titles = {
-            (one.query, one.id): log.title_of(one.query, documents[one.id], now) for one in found if one.id in documents
-        }
-    usable = [one for one in found if _is_text(titles.get((one.query, one.id), "")) and _is_text(one.query)]
-    log.counts["pairs whose document is not in the index, or which are no text"] = len(found) - len(usable)
-    held_out = {query for query in {one.query for one in usable} if _draw(query, options.seed) < options.dev_share}
+        log, usable, documents, titles = read_log(options, collection)
+        schema = collection.info.schema
+    held_out = {query for query in {one.query for one in usable} if draw(query, options.seed) < options.dev_share}
     unheld = sum(one.query in held_out and not can_hold(one.id) for one in usable)
     log.counts["held-out pairs whose id has a space, in the qrels"] = unheld
     judged = sum(label is not None for label in log.judged.values())
@@ -327,7 +342,7 @@ def _name(query: str) -> str:
     return "q" + blake2b(query.encode("utf-8"), digest_size=8).hexdigest()
 
 
-def _draw(query: str, seed: int) -> float:
+def draw(query: str, seed: int) -> float:
     """Return a number from 0 to 1 that depends on the query and the seed alone."""
     digest = blake2b(query.encode("utf-8"), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "little") / _DRAWN

@@ -1,0 +1,274 @@
+"""Improve a search by its log or by judgments: learn what their number allows, and recommend what is better.
+
+paddle-ranker improve --index index --log log --output improved
+paddle-ranker improve --index index --log log --ranker ranker --fusion fusion.json --model MODEL --output improved
+paddle-ranker improve --index index --beir judged --output improved
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.commands.judgments import JudgmentsOptions, draw, read_log
+from paddle_ranker.commands.search import SearchingOptions, open_searcher
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.options import main_of, note, option
+
+if TYPE_CHECKING:
+    from paddle_ranker.data.trec import Scores
+    from paddle_ranker.evaluation.comparison import Comparison
+    from paddle_ranker.evaluation.retrieval import JudgedQueries
+    from paddle_ranker.retrieval.search import Searcher
+
+TODAY, NEW_RANKER = "today", "new ranker"
+REPORT, FUSION_FILE, RANKER_FOLDER = "report.txt", "fusion.json", "ranker"
+_FOR_RANKER = 500  # labels from which on a ranker is trained, of other queries than those held out
+_HELD_OUT, _VALIDATION = 0.3, 0.15  # shares of all queries, and of the others, which choose a checkpoint
+_FEWEST = 10  # queries, in training as well as held out
+_DEPTH = 100  # documents of each query that are measured
+_MEASURE = "ndcg@10"
+
+
+@dataclass(frozen=True)
+class ImproveOptions(SearchingOptions):
+    """The options of `improve`: how is searched today, and what is known of it."""
+
+    log: Optional[str] = option(None, help="folder of the log, as in search-serve --search_log", either=True)
+    beir: Optional[str] = option(
+        None, help="a BEIR folder of judgments, with queries.jsonl and qrels/, in place of --log", either=True
+    )
+    split: str = option("test", help="which of a BEIR folder's qrels")
+    model: Optional[str] = option(
+        None, help=f"encoder that a ranker begins with, from {_FOR_RANKER} labels on (default: no ranker is trained)"
+    )
+    output_dir: str = option(
+        help=f"folder to make: {REPORT}, and what is recommended, {FUSION_FILE} or {RANKER_FOLDER}/", name="output"
+    )
+    accept: bool = option(
+        False,
+        help="put what is recommended in the place of --fusion (a file) or --ranker, which a server then reloads",
+    )
+    seed: int = option(1000, help="random seed of the held-out queries", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.log is None) == (self.beir is None):
+            raise UsageError("say what is known of the searches: --log, or --beir with judgments; one of both")
+
+
+class Pair(NamedTuple):
+    """A judged pair, and what a ranker reads of the document; `label` may be a rate of clicks, for trainings."""
+
+    query: str
+    id: str
+    label: float
+    whole_label: int
+    title: str
+
+
+def improve(options: ImproveOptions) -> Optional[str]:
+    """Learn, compare with what serves today, and print and write the report; return the name of what is recommended."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.storage.atomic import make_folder, new_folder
+
+    output = Path(options.output_dir)
+    if output.exists():
+        raise DataError(f"{output}: is there already; name another folder")
+    make_folder(output.parent)
+    searcher = open_searcher(options)
+    pairs = _pairs_of(options, searcher)
+    held_out = [one for one in pairs if draw(one.query, options.seed) < _HELD_OUT]
+    others = [one for one in pairs if draw(one.query, options.seed) >= _HELD_OUT]
+    judged, learning = _judged(held_out, options), _judged(others, options)
+    if min(len(judged.queries), len(learning.queries)) < _FEWEST:
+        raise DataError(
+            f"{options.log or options.beir}: {len(learning.queries)} queries with an answer to learn from and "
+            f"{len(judged.queries)} held out, and {_FEWEST} of each are needed: use a longer log, or judge more"
+        )
+    with new_folder(output) as folder:
+        systems, said = _learned_weights(options, searcher, learning, folder), list[str]()
+        said.append(f"{len(others):,} labels of {len(learning.queries):,} queries, {len(judged.queries):,} held out")
+        if options.model is None or len(others) < _FOR_RANKER:
+            why = "without --model" if options.model is None else f"below {_FOR_RANKER} labels"
+            said.append(f"no ranker was trained, {why}")
+        else:
+            systems[NEW_RANKER] = _trained_ranker(options, searcher, others, folder)
+        recommended = None
+        if systems:
+            comparison = _compare(judged, {TODAY: searcher, **systems})
+            recommended = _best(comparison)
+            said += _table(comparison)
+        else:
+            said.append("nothing to learn: the index has one searcher, of one field; add a tower, or --model")
+        said.append(_advice(recommended, output))
+        for name, file in ((NEW_RANKER, RANKER_FOLDER), ("", FUSION_FILE)):
+            is_kept = recommended is not None and (recommended == NEW_RANKER) == (name == NEW_RANKER)
+            if not is_kept:
+                _remove(folder / file)
+        (folder / REPORT).write_text("\n".join([*said, ""]), encoding="utf-8")
+    print("\n".join(said))
+    if options.accept and recommended is not None:
+        _accept(options, output, recommended)
+    return recommended
+
+
+def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[Pair]:
+    """Return the judged pairs of the log or of the BEIR folder whose documents are in the index."""
+    if options.log is not None:
+        found = read_log(JudgmentsOptions(log=options.log, index=options.index, output_dir=""), searcher.collection)
+        return [
+            Pair(one.query, one.id, one.label, one.whole_label, found.titles[one.query, one.id])
+            for one in found.judgments
+        ]
+    from paddle_ranker.data.beir import beir_judgements
+    from paddle_ranker.evaluation.retrieval import read_judged
+    from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
+
+    assert options.beir is not None
+    queries, qrels = beir_judgements(options.beir, options.split)
+    judged = read_judged(qrels, queries, options, searcher.collection)
+    now, pairs = searcher.collection.snapshot(), list[Pair]()
+    for query, labels in judged.qrels.items():
+        text, documents = judged.queries[query], now.documents_of([*labels])
+        search = Search(now, text, now.info.searchers, SearchSettings(literal=True))
+        read = search.read([*documents.values()], EstimatedTokens())
+        pairs += [Pair(text, id, labels[id], labels[id], title) for id, (_, title) in zip(documents, read)]
+    return pairs
+
+
+def _judged(pairs: list[Pair], options: ImproveOptions) -> JudgedQueries:
+    from paddle_ranker.evaluation.retrieval import RELEVANT, JudgedQueries
+
+    qrels: dict[str, dict[str, int]] = {}
+    for one in pairs:
+        qrels.setdefault(one.query, {})[one.id] = one.whole_label
+    answered = {query: own for query, own in qrels.items() if max(own.values()) >= RELEVANT}
+    return JudgedQueries(str(options.log or options.beir), {query: query for query in answered}, answered)
+
+
+def _learned_weights(
+    options: ImproveOptions, searcher: Searcher, learning: JudgedQueries, folder: Path
+) -> dict[str, Searcher]:
+    """Learn weights of searchers and fields by the queries that are not held out; return how is searched by them."""
+    from paddle_ranker.commands.evaluate_recall import LEARNED, EvaluateRecallOptions, can_learn, learn
+    from paddle_ranker.evaluation.retrieval import search_judged
+    from paddle_ranker.retrieval.fusion import Fusion
+    from paddle_ranker.retrieval.search import Searcher
+
+    if not can_learn(searcher):
+        return {}
+    file, same = folder / FUSION_FILE, {name: getattr(options, name) for name in ("index", "by", "depth")}
+    given = EvaluateRecallOptions(**same, beir="", learn_weights=str(file), top_k=_DEPTH)
+    try:
+        searched = search_judged(searcher, learning, _DEPTH)
+        learn(given, searcher, learning, searched, dict(searched.runs), {})
+    except DataError as error:
+        note(f"weights: {error}")
+        return {}
+    settings = replace(searcher.settings, fusion=Fusion.read(file))
+    return {LEARNED: Searcher(searcher.collection, settings, None, searcher.ranker)}
+
+
+def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[Pair], folder: Path) -> Searcher:
+    """Train a ranker on the pairs that are not held out; return how is searched with it."""
+    from paddle_ranker.commands.command_registry import COMMANDS
+    from paddle_ranker.options import options_from
+    from paddle_ranker.retrieval.search import Searcher
+    from paddle_ranker.scoring.ranker import Ranker
+
+    parts = {"train": list[Pair](), "dev": list[Pair]()}
+    for one in pairs:
+        parts["dev" if draw(one.query, options.seed + 1) < _VALIDATION else "train"].append(one)
+    training = folder / "training"
+    training.mkdir()
+    for name, part in parts.items():
+        with (training / f"{name}.jsonl").open("w", encoding="utf-8") as stream:
+            for one in part:
+                label = one.label if name == "train" else one.whole_label
+                row = {"query": one.query, "title": one.title, "label": label}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    module = COMMANDS["train-ce"].load()
+    given = {"train": f"{training}/train.jsonl", "test": f"{training}/dev.jsonl", "model": options.model}
+    losses = {"loss": "click_softmax" if options.log is not None else "listnet", "fractional_labels": True}
+    where = {"output": str(training / "run"), "device": options.device, "cpu_threads": options.cpu_threads}
+    module.train(options_from(module.TrainCeOptions, **given, **losses, **where, eval_step=_steps(len(parts["train"]))))
+    best = training / "run" / "best"
+    shutil.copytree(best if best.exists() else training / "run" / "last", folder / RANKER_FOLDER)
+    shutil.rmtree(training)
+    ranker = Ranker.load(folder / RANKER_FOLDER, device=options.device, threads=options.cpu_threads)
+    return Searcher(searcher.collection, searcher.settings, None, ranker)
+
+
+def _steps(pairs: int) -> int:
+    """Return the steps between two evaluations: about three an epoch."""
+    return max(1, pairs // 100)
+
+
+def _compare(judged: JudgedQueries, systems: Mapping[str, Searcher]) -> Comparison:
+    """Measure each system's list of the held-out queries, and compare it with today's."""
+    from paddle_ranker.evaluation.retrieval import RANKED, compare_runs, search_judged
+
+    runs: dict[str, Scores] = {}
+    for name, searcher in systems.items():
+        found = search_judged(searcher, judged, _DEPTH).runs
+        first, *_ = found
+        runs[name] = found.get(f"{first}{RANKED}", found[first])
+    return compare_runs(judged, runs, _DEPTH)
+
+
+def _best(comparison: Comparison) -> Optional[str]:
+    """Return the system with the highest measure of those that are better than today's; None without any."""
+    measured = {system.name: comparison.measured[system.name][_MEASURE] for system in comparison.others}
+    better = [name for name, one in measured.items() if one.verdict == "better"]
+    return max(better, key=lambda name: measured[name].interval.estimate, default=None)
+
+
+def _table(comparison: Comparison) -> list[str]:
+    from paddle_ranker.evaluation.report.text import verdicts
+    from paddle_ranker.evaluation.retrieval import comparison_lines
+
+    return [*verdicts(comparison, _MEASURE), *comparison_lines(comparison)]
+
+
+def _advice(recommended: Optional[str], output: Path) -> str:
+    if recommended is None:
+        return "recommended: nothing; what serves today stays"
+    name, file = ("ranker", RANKER_FOLDER) if recommended == NEW_RANKER else ("fusion", FUSION_FILE)
+    return f"recommended: {recommended}, --{name} {output / file} of search and search-serve"
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:
+    """Put what is recommended in the place of what serves today; raises `UsageError` without such a place."""
+    from paddle_ranker.storage.atomic import new_file, new_folder
+
+    if recommended != NEW_RANKER:
+        target = Path(options.fusion)
+        if not target.is_file():
+            raise UsageError(f"--accept: --fusion {options.fusion} is no file; serve {output / FUSION_FILE} instead")
+        with new_file(target) as stream:
+            stream.write((output / FUSION_FILE).read_text("utf-8"))
+    elif options.ranker is None or not Path(options.ranker).is_dir():
+        raise UsageError(f"--accept: there is no --ranker folder; serve {output / RANKER_FOLDER} instead")
+    else:
+        target = Path(options.ranker)
+        with new_folder(target, replace=True) as folder:
+            shutil.copytree(output / RANKER_FOLDER, folder, dirs_exist_ok=True)
+    print(f"{target}: replaced; send the server SIGHUP, or POST /admin/reload, and it takes it up")
+
+
+def run(options: ImproveOptions) -> None:
+    """Run the command."""
+    improve(options)
+
+
+main = main_of(run, ImproveOptions, __doc__)

@@ -1,0 +1,119 @@
+"""`paddle-ranker improve`: a log or judgments in, one recommendation out, only where the interval excludes 0."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands import improve, index
+from paddle_ranker.data.beir import write_beir
+from paddle_ranker.retrieval.fusion import Fusion
+from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
+from tests.conftest import Call
+from tests.tiny import write_encoder
+
+pytestmark = pytest.mark.unit
+COUNT = 60
+SYLLABLES = ("ba", "de", "fo", "gu", "ki", "lo", "me", "nu", "pa", "ri")
+NAMES = [first + second for first in SYLLABLES for second in SYLLABLES][:COUNT]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index whose field `noise`, built to weigh most, names other documents than the query is about."""
+    folder = tmp_path_factory.mktemp("improve")
+    others = np.random.default_rng(3).permutation(COUNT).tolist()
+    rows = [
+        {
+            "id": f"d{n}",
+            "title": f"{name} thing",
+            "text": f"a long text about {name} and more",
+            "noise": NAMES[others[n]],
+        }
+        for n, name in enumerate(NAMES)
+    ]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    given = ["build", "--corpus", folder / "corpus.jsonl", "--output", folder / "index"]
+    fields = ["--field", "title:text:title:weight=1", "--field", "noise:text:weight=9"]
+    assert index.main([*map(str, given), *fields]) == 0
+    queries = {f"q{n}": name for n, name in enumerate(NAMES)}
+    write_beir(folder / "judged", [], queries, {"test": {f"q{n}": {f"d{n}": 1} for n in range(COUNT)}})
+    return folder
+
+
+def write_log(folder: Path, searched: Path, queries: list[str], clicked: Sequence[int] = (0,)) -> Path:
+    """Log searches of an index, each with a click on the result of one of these places, in turns."""
+    log, searcher = SearchLog(folder), Searcher.open(searched)
+    for number, query in enumerate(queries):
+        hits = searcher.search(query, 10)
+        shown = [Shown(one.id, {"fused": rank}, None, digest_of(one.text)) for rank, one in enumerate(hits, 1)]
+        log.search(SearchLine(f"s{number}", query, {}, shown, {}))
+        log.feedback(
+            FeedbackLine(f"s{number}", query, hits[clicked[number % len(clicked)] % len(hits)].id, "click")
+        ).result()
+    log.close()
+    return folder
+
+
+def test_weights_that_are_better_are_recommended_and_accepted(folder: Path, tmp_path: Path, call: Call) -> None:
+    today = tmp_path / "today.json"
+    Fusion("weighted").write(today, {})
+    given = ("--index", folder / "index", "--beir", folder / "judged", "--fusion", today, "--accept", "true")
+    status, printed, errors = call(improve.main, *given, "--output", tmp_path / "out")
+    assert status == 0, errors
+    assert "is ahead of today: nDCG@10 +" in printed and "recommended: learned weights" in printed
+    assert "no ranker was trained, without --model" in printed and f"{today}: replaced" in printed
+    assert (tmp_path / "out" / "report.txt").read_text("utf-8").splitlines()[-1].startswith("recommended: learned")
+    learned = Fusion.read(today)  # what a server reads when it reloads
+    assert (
+        learned == Fusion.read(tmp_path / "out" / "fusion.json")
+        and max(learned.fields["title"], learned.fields["text"]) > 1
+    )
+    status, printed, _ = call(improve.main, *given, "--output", tmp_path / "again")
+    assert status == 0 and "recommended: nothing" in printed  # what was accepted serves today
+    assert not (tmp_path / "again" / "fusion.json").exists()
+
+
+def test_nothing_is_recommended_where_no_difference_is_established(folder: Path, tmp_path: Path, call: Call) -> None:
+    log = write_log(tmp_path / "log", folder / "index", NAMES)  # people click what is first today
+    given = ("--index", folder / "index", "--log", log, "--model", write_encoder(tmp_path / "encoder"))
+    status, printed, errors = call(improve.main, *given, "--output", tmp_path / "out")
+    assert status == 0, errors
+    assert "recommended: nothing; what serves today stays" in printed and "below 500 labels" in printed
+    assert "No difference between learned weights and today is established" in printed
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.txt"]
+
+
+def test_a_ranker_is_trained_from_some_hundred_labels_on(
+    folder: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(improve, "_FOR_RANKER", 50)
+    log = write_log(tmp_path / "log", folder / "index", NAMES, (0, 1))  # people click anywhere
+    given = ("--index", folder / "index", "--log", log, "--model", write_encoder(tmp_path / "encoder"))
+    status, printed, errors = call(improve.main, *given, "--device", "cpu", "--output", tmp_path / "out")
+    assert status == 0, errors
+    assert re.search(r"(No difference between new ranker and today|new ranker is behind today)", printed)
+    assert "recommended: new ranker" not in printed and not (tmp_path / "out" / "ranker").exists()
+
+
+def test_what_cannot_be_learned_is_said(folder: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(f"{name} text" for name in NAMES), encoding="utf-8")
+    assert index.main(["build", "--corpus", str(tmp_path / "texts.txt"), "--output", str(tmp_path / "index")]) == 0
+    log = write_log(tmp_path / "log", tmp_path / "index", NAMES)
+    status, printed, _ = call(improve.main, "--index", tmp_path / "index", "--log", log, "--output", tmp_path / "out")
+    assert (
+        status == 0 and "nothing to learn: the index has one searcher" in printed and "recommended: nothing" in printed
+    )
+    few = write_log(tmp_path / "few", tmp_path / "index", NAMES[:12])
+    status, _, errors = call(
+        improve.main, "--index", tmp_path / "index", "--log", few, "--output", tmp_path / "few-out"
+    )
+    assert status == 1 and "held out, and 10 of each are needed" in errors and not (tmp_path / "few-out").exists()
+    status, _, errors = call(improve.main, "--index", tmp_path / "index", "--output", tmp_path / "none")
+    assert status == 2 and "one of both" in errors

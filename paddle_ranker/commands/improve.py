@@ -126,12 +126,12 @@ def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[Pair]:
             Pair(one.query, one.id, one.label, one.whole_label, found.titles[one.query, one.id])
             for one in found.judgments
         ]
-    from paddle_ranker.data.beir import beir_judgements
+    from paddle_ranker.data.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged
     from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
 
     assert options.beir is not None
-    queries, qrels = beir_judgements(options.beir, options.split)
+    queries, qrels = beir_judgments(options.beir, options.split)
     judged = read_judged(qrels, queries, options, searcher.collection)
     now, pairs = searcher.collection.snapshot(), list[Pair]()
     for query, labels in judged.qrels.items():

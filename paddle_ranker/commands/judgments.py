@@ -154,7 +154,7 @@ class JoinedLog:
                 self.spans[query, one.id] = (one.read[0], one.read[1])
 
     def title_of(self, query: str, document: Document, now: LocalSnapshot) -> str:
-        """Return the passage of a document that the ranker read for a query, or the one that it would have been given."""
+        """Return the passage of a document that the ranker read for a query, or would have read."""
         schema = now.info.schema
         if (query, document.id) in self.unread:
             from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings

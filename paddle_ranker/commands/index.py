@@ -455,7 +455,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
         schema=schema,
         more_vectors=tuple(more),
         states=states,
-        columns=DocumentFile(options.documents_file, options).columns,
+        columns=dict(DocumentFile(options.documents_file, options).columns),
     )
     return info, count
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
-from typing import Optional, TypeVar
+from typing import Annotated, Optional
 
 from paddle_ranker.array_types import STORED_TYPES
 from paddle_ranker.data.documents import ROLES
@@ -18,8 +17,9 @@ from paddle_ranker.errors import CheckpointError, UsageError, brief
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
-from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema
+from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Schema
 from paddle_ranker.storage.atomic import new_file, sync
+from paddle_ranker.storage.declared import Between, Count, Matching, OneOf, Positive, read_declared
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
@@ -29,23 +29,23 @@ FORMAT = 11
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
-_MOST = 1 << 31  # what faiss counts with
+_MOST_EF = (1 << 31) - 1  # what faiss counts with
 _MOST_SIZE, _MOST_NEIGHBOURS = 1 << 16, 512  # components of a vector; neighbours of an entry of a graph
 _MOST_SEGMENTS, _MOST_OTHERS = 1 << 16, 100
 _DELETED = re.compile(r"\.deleted-\d{1,20}\.npy", re.ASCII)
 _SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
 _ONE_TEXT = Schema()
-T = TypeVar("T")
 _PLAIN = re.compile(r"\w[\w.-]*")  # no path
+Name = Annotated[str, Matching(_PLAIN)]
 
 
 @dataclass(frozen=True)
 class WordsInfo:
     """How words are searched: the tokenizer, BM25's saturation and weight of length."""
 
-    tokenizer: str
-    k1: float = K1
-    b: float = B
+    tokenizer: Annotated[str, OneOf(*TOKENIZERS)]
+    k1: Annotated[float, Between(0, _MOST_K1)] = K1
+    b: Annotated[float, Between(0, 1)] = B
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,21 @@ class VectorsInfo:
     hnsw_m, hnsw_ef: neighbours of each entry of a graph; how many entries are looked at when it is built and searched
     """
 
-    method: str
-    size: int
-    dtype: str = "float32"
-    structure: str = "hnsw_sq8"
-    hnsw_m: int = 32
-    hnsw_ef: int = 100
+    method: Annotated[str, OneOf(*METHODS)]
+    size: Annotated[int, Between(1, _MOST_SIZE)]
+    dtype: Annotated[str, OneOf(*STORED_TYPES)] = "float32"
+    structure: Annotated[str, OneOf(*STRUCTURES)] = "hnsw_sq8"
+    hnsw_m: Annotated[int, Between(1, _MOST_NEIGHBOURS)] = 32
+    hnsw_ef: Annotated[int, Between(1, _MOST_EF)] = 100
     uri: Optional[str] = None
-    collection: Optional[str] = None
+    collection: Optional[Name] = None
 
 
 @dataclass(frozen=True)
 class TowerCopy:
     """The folder in the index with the copy of the tower, and the digest of the files that were copied."""
 
-    folder: str
+    folder: Name
     digest: str
 
 
@@ -93,21 +93,21 @@ class RankerStates:
     ranker, layers, width, dtype: as of `scoring.stored.StatesInfo`
     """
 
-    folder: str
+    folder: Name
     ranker: str
-    layers: int
-    width: int
-    dtype: str
+    layers: Positive
+    width: Positive
+    dtype: Annotated[str, OneOf(*STORED_TYPES)]
 
 
 @dataclass(frozen=True)
 class SegmentInfo:
     """A segment's folder and how many documents it has; the file with the removed rows, and how many those are."""
 
-    name: str
-    count: int
+    name: Annotated[str, Matching(_SEGMENT)]
+    count: Count
     deleted: Optional[str] = None
-    removed: int = 0
+    removed: Count = 0
 
     @property
     def live(self) -> int:
@@ -122,8 +122,8 @@ class Floors:
     documents: how many the index had when they were measured
     """
 
-    documents: int
-    scores: Mapping[str, float]
+    documents: Count
+    scores: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,14 @@ class IndexInfo:
     words: Optional[WordsInfo]
     vectors: Optional[VectorsInfo]
     tower: Optional[TowerCopy] = None
-    others: tuple[str, ...] = ()
-    segments: tuple[SegmentInfo, ...] = ()
-    generation: int = 0
-    next_id: int = 1
+    others: Annotated[tuple[str, ...], Between(0, _MOST_OTHERS)] = ()
+    segments: Annotated[tuple[SegmentInfo, ...], Between(0, _MOST_SEGMENTS)] = ()
+    generation: Count = 0
+    next_id: Count = 1
     schema: Schema = _ONE_TEXT
-    more_vectors: tuple[VectorField, ...] = ()
+    more_vectors: Annotated[tuple[VectorField, ...], Between(0, MOST_FIELDS)] = ()
     states: Optional[RankerStates] = None
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
     floors: Optional[Floors] = None
     format: int = FORMAT
 
@@ -218,14 +218,14 @@ def read_manifest(folder: Path) -> IndexInfo:
         ) from None
     except ValueError as error:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
-    if isinstance(found, dict) and _is_count(found.get("format")) and found["format"] != FORMAT:
+    if isinstance(found, dict) and type(found.get("format")) is int and found["format"] != FORMAT:
         raise CheckpointError(
             f"{folder}: an index of format {found['format']}, and this version reads format {FORMAT}: build it anew, "
             "paddle-ranker index build --corpus FILE --output FOLDER"
         )
     try:
-        return info_of(found)
-    except (KeyError, TypeError, ValueError, UsageError) as error:
+        return info_of(found, folder / MANIFEST)
+    except (ValueError, UsageError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
 
 
@@ -234,103 +234,41 @@ def is_segment(name: object) -> bool:
     return isinstance(name, str) and _SEGMENT.fullmatch(name) is not None
 
 
-def info_of(found: Unchecked) -> IndexInfo:
-    """Convert JSON to the contents of index.json.
-
-    Raises `KeyError`, `TypeError`, `ValueError` or `UsageError` for unknown or wrong values.
-    """
-    values = _object(found, IndexInfo, {"count"})
-    values["words"] = _optional(values["words"], WordsInfo)
-    values["vectors"], values["tower"] = (
-        _optional(values["vectors"], VectorsInfo),
-        _optional(values["tower"], TowerCopy),
-    )
-    values["states"] = _optional(values["states"], RankerStates)
-    values["floors"] = _optional(values["floors"], Floors)
-    values["more_vectors"] = tuple(
-        VectorField(one["name"], VectorsInfo(**_object(one["info"], VectorsInfo)), _optional(one["tower"], TowerCopy))
-        for one in (_object(each, VectorField) for each in _list(values, "more_vectors", MOST_FIELDS))
-    )
-    schema = _object(values["schema"], Schema)
-    fields = tuple(Field(**_object(one, Field)) for one in _list(schema, "fields", MOST_FIELDS))
-    values["schema"], values["format"] = Schema(**{**schema, "fields": fields}), FORMAT
-    values["segments"] = tuple(
-        SegmentInfo(**_object(one, SegmentInfo)) for one in _list(values, "segments", _MOST_SEGMENTS)
-    )
-    values["others"] = tuple(_list(values, "others", _MOST_OTHERS))
-    count = values.pop("count")
-    info = IndexInfo(**values)
-    names = [one.name for one in info.segments]
+def info_of(found: Unchecked, path: Path) -> IndexInfo:
+    """Convert JSON to the contents of index.json; raises `CheckpointError`, `ValueError` or `UsageError` for others."""
+    values = dict(found) if isinstance(found, dict) else {}
+    count = values.pop("count", None)
+    info = read_declared(IndexInfo, path, values, "copy the index again", exact=True)
+    names, fields, more = [one.name for one in info.segments], info.schema.fields, info.more_vectors
     embedded = {TEXT, *(field.name for field in fields if field.type in FIELD_TYPES and field.is_embedded)}
     rules: list[tuple[object, bool]] = [
-        (info.generation, _is_count(info.generation)),
-        (info.next_id, _is_count(info.next_id)),
-        (info.others, all(isinstance(name, str) for name in info.others) and len({*info.others}) == len(info.others)),
-        (names, all(map(is_segment, names)) and len({*names}) == len(names)),
-        (info.columns, isinstance(info.columns, dict) and {*info.columns} <= {*ROLES}),
-        (info.columns, all(isinstance(name, str) for name in dict(info.columns).values())),
+        (info.format, info.format == FORMAT),
+        (info.others, len({*info.others}) == len(info.others)),
+        (names, len({*names}) == len(names)),
+        (info.columns, {*info.columns} <= {*ROLES}),
+        (count, type(count) is int and count == info.count),
+        (more, len({VECTORS, *(field.name for field in more)}) == 1 + len(more)),
     ]
     for one in info.segments:
-        name, file = str(one.name), one.deleted
-        is_own = isinstance(file, str) and file.startswith(name) and _DELETED.fullmatch(file, len(name)) is not None
-        rules += [
-            (file, (file is None or is_own) and (file is None) == (one.removed == 0)),
-            (one, _is_count(one.count) and _is_count(one.removed) and one.removed <= one.count),
-        ]
-    rules += [(info.schema, _is_count(info.schema.passage_tokens) and _is_count(info.schema.passage_overlap))]
+        file = one.deleted
+        is_own = file is not None and file.startswith(one.name) and bool(_DELETED.fullmatch(file, len(one.name)))
+        rules += [(one, is_own == (one.removed > 0) == (file is not None)), (one, one.removed <= one.count)]
     for field in fields:
         rules += [
-            (field, all(isinstance(text, str) and text for text in (field.name, field.type))),
-            (field, isinstance(field.label, str) and isinstance(field.unit, str)),
-            (field.type, field.type in FIELD_TYPES),
-            (field.weight, type(field.weight) in (int, float) and 0 < field.weight <= _MOST_K1),
-            (field, all(isinstance(is_so, bool) for is_so in (field.title, field.list, field.literal))),
-            (field.analyser, isinstance(field.analyser, str) and bool(analyser(field.analyser))),
+            (field, bool(field.name) and field.type in FIELD_TYPES and field.weight > 0),
+            (field.analyser, bool(analyser(field.analyser))),
             (field, not field.analyser or (info.words is not None and info.words.tokenizer == STANDARD)),
         ]
-    if info.words is not None:
-        rules += [(info.words, info.words.tokenizer in TOKENIZERS)]
-        rules += [
-            (value, type(value) in (int, float) and 0 <= value <= most)
-            for value, most in ((info.words.k1, _MOST_K1), (info.words.b, 1.0))
-        ]
-    more = info.more_vectors
-    rules += [(more, len({VECTORS, *(field.name for field in more)}) == 1 + len(more))]
-    rules += [
-        (
-            each,
-            each.name.isidentifier()
-            and each.name in embedded
-            and each.tower is not None
-            and each.info.method != MILVUS,
-        )
-        for each in more
-    ]
+    for each in more:
+        is_field = each.name.isidentifier() and each.name in embedded
+        rules += [(each, is_field and each.tower is not None and each.info.method != MILVUS)]
     for vectors in (one.info for one in info.vector_fields.values()):
         rules += [
-            (vectors.method, vectors.method in METHODS),
-            (vectors.structure, vectors.structure in STRUCTURES),
-            (vectors.dtype, vectors.dtype in STORED_TYPES),
-            (vectors.size, _is_count(vectors.size) and 0 < vectors.size <= _MOST_SIZE),
-            (vectors.hnsw_m, _is_count(vectors.hnsw_m) and 0 < vectors.hnsw_m <= _MOST_NEIGHBOURS),
-            (vectors.hnsw_ef, _is_count(vectors.hnsw_ef) and 0 < vectors.hnsw_ef < _MOST),
-            (vectors.uri, vectors.uri is None or is_address(vectors.uri) or _is_plain(vectors.uri)),
-            (vectors.collection, vectors.collection is None or _is_plain(vectors.collection)),
+            (vectors.uri, vectors.uri is None or is_address(vectors.uri) or _PLAIN.fullmatch(vectors.uri) is not None),
             (vectors.method, vectors.method != MILVUS or None not in (vectors.uri, vectors.collection)),
         ]
-    for tower in (info.tower, *(each.tower for each in more)):
-        if tower is not None:
-            rules += [(tower.folder, _is_plain(tower.folder)), (tower.digest, isinstance(tower.digest, str))]
-    if (states := info.states) is not None:
-        rules += [
-            (states, _is_plain(states.folder) and isinstance(states.ranker, str) and states.dtype in STORED_TYPES),
-            (states, all(_is_count(one) and one > 0 for one in (states.layers, states.width))),
-        ]
-    if (floors := info.floors) is not None:
-        rules += [(floors, _is_count(floors.documents) and isinstance(floors.scores, dict))]
-        rules += [(floors, {*floors.scores} <= {*info.searchers})]
-        rules += [(floors, all(type(one) is float and isfinite(one) for one in floors.scores.values()))]
-    rules += [(count, count == info.count)]  # last: the segments' numbers are checked by now
+    if info.floors is not None:
+        rules += [(info.floors, {*info.floors.scores} <= {*info.searchers})]
     for value, is_right in rules:
         if not is_right:
             raise ValueError(f"{value!r}")
@@ -340,37 +278,3 @@ def info_of(found: Unchecked) -> IndexInfo:
 def is_address(uri: object) -> bool:
     """Return whether Milvus's `uri` is the address of a server, not a file in the index folder."""
     return isinstance(uri, str) and "://" in uri
-
-
-def _object(found: Unchecked, kind: type, more: Collection[str] = ()) -> UncheckedObject:
-    """Return a JSON object with a value for each field of a class; raises `ValueError` for another."""
-    fields = dataclasses.fields(kind)
-    if not isinstance(found, dict):
-        raise ValueError(f"{found!r} is no object")
-    expected = {*(one.name for one in fields), *more}
-    if unknown := {*found} - expected:
-        raise ValueError(f"{unknown.pop()!r} is unknown")
-    if missing := expected - {*found}:
-        raise ValueError(f"{missing.pop()!r} is missing")
-    return dict(found)
-
-
-def _optional(found: Unchecked, kind: type[T]) -> Optional[T]:
-    return None if found is None else kind(**_object(found, kind))
-
-
-def _list(values: UncheckedObject, name: str, most: int) -> Sequence[Unchecked]:
-    if not isinstance(values[name], (list, tuple)):
-        raise ValueError(f"{name} is {values[name]!r}")
-    if len(values[name]) > most:
-        raise ValueError(f"{len(values[name]):,} {name}, at most {most:,} can be")
-    found: Sequence[Unchecked] = values[name]
-    return found
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_plain(name: object) -> bool:
-    return isinstance(name, str) and _PLAIN.fullmatch(name) is not None

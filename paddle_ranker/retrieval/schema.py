@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Optional, Protocol, Union
+from typing import Annotated, NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.documents import TITLES
@@ -28,6 +28,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.typed_values import STORED, TYPES, CommonTypes
+from paddle_ranker.storage.declared import Between, Count
 from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # name of the field that every document has, and of its type
@@ -141,7 +142,7 @@ class Field:
 
     name: str
     type: str
-    weight: float = 1.0
+    weight: Annotated[float, Between(0, MOST_WEIGHT)] = 1.0
     title: bool = False
     list: bool = False
     analyser: str = ""
@@ -218,10 +219,10 @@ class Schema:
     passage_overlap: tokens, at most, of a passage that the next one repeats
     """
 
-    fields: tuple[Field, ...] = ()
+    fields: Annotated[tuple[Field, ...], Between(0, MOST_FIELDS)] = ()
     template: str = ""
-    passage_tokens: int = 0
-    passage_overlap: int = 0
+    passage_tokens: Count = 0
+    passage_overlap: Count = 0
 
     def __post_init__(self) -> None:
         names = Counter(one.name for one in self.fields)

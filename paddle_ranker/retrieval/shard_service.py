@@ -23,7 +23,7 @@ from typing import NamedTuple, Optional, Union, get_args, get_origin, get_type_h
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, shortened
+from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, brief, listed, shortened
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.facets import (
@@ -36,7 +36,7 @@ from paddle_ranker.retrieval.facets import (
 )
 from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.ingestion import Added
-from paddle_ranker.retrieval.manifest import MILVUS, IndexInfo, facts_of, info_of
+from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, facts_of, info_of
 from paddle_ranker.retrieval.matches import Matches
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
@@ -450,9 +450,9 @@ def read_answer(
     else:
         _require(sent, _SentFacts)
         try:
-            facts = Facts(info_of(sent.info), sent.fields, sent.totals)
-        except (KeyError, TypeError, UsageError) as error:
-            raise ValueError(f"index.json: {brief(str(error))}") from None
+            facts = Facts(info_of(sent.info, Path(MANIFEST)), sent.fields, sent.totals)
+        except (CheckpointError, UsageError) as error:
+            raise ValueError(brief(str(error))) from None
         if facts.info.generation != version or not _are_facts(sent, facts.info):
             raise ValueError("facts of something else")
     if is_pinned and (known is None or version != known[0]):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -38,6 +39,12 @@ class OneOf(tuple[str, ...]):
         return super().__new__(cls, choices)
 
 
+class Matching(NamedTuple):
+    """Regular expression that a whole text matches."""
+
+    pattern: re.Pattern[str]
+
+
 MOST = (1 << 63) - 1
 _ANY = Between(-MOST, MOST)
 LONGEST = 1 << 24  # tokens of a text, and every number that is compared with it
@@ -58,13 +65,15 @@ class _Misfit(Exception):
         super().__init__(f"{place} is {brief(str(value))}, expected {expected}")
 
 
-def read_declared(kind: type[DeclaredT], path: Path, values: Unchecked, remedy: str = "copy it again") -> DeclaredT:
+def read_declared(
+    kind: type[DeclaredT], path: Path, values: Unchecked, remedy: str = "copy it again", *, exact: bool = False
+) -> DeclaredT:
     """Return an instance of the dataclass `kind` from a JSON object.
 
     Raises `CheckpointError`, naming the file and the key, if a value has another type or is out of its range, or if a
-    key is missing. Logs unknown keys.
+    key is missing. Logs unknown keys. If `exact`, fields with a default are required, too, and unknown keys refused.
     """
-    reader = _Reader()
+    reader = _Reader(exact)
     try:
         found: DeclaredT = reader.fitted(kind, values, "")
     except (_Misfit, CheckpointError) as error:  # also of the class's own checks
@@ -94,10 +103,11 @@ def _hints(kind: Any) -> dict[str, Any]:
 class _Reader:
     """Converter of JSON values to declared types; `unknown` collects keys that no declaration has."""
 
-    def __init__(self) -> None:
+    def __init__(self, exact: bool = False) -> None:
         self.unknown: list[str] = []
+        self._exact = exact
 
-    def fitted(self, hint: Any, value: Unchecked, place: str, within: Union[Between, OneOf] = _ANY) -> Any:
+    def fitted(self, hint: Any, value: Unchecked, place: str, within: Union[Between, OneOf, Matching] = _ANY) -> Any:
         """Return a value as its declaration has it: a list becomes a tuple, an object a dataclass; raises `_Misfit`."""
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Annotated:
@@ -113,6 +123,8 @@ class _Reader:
                 raise _Misfit(place, value, {bool: "true or false", str: "a text"}.get(hint, "null"))
             if isinstance(within, OneOf) and value not in within:
                 raise _Misfit(place, value, f"one of {', '.join(map(repr, within))}")
+            if isinstance(within, Matching) and within.pattern.fullmatch(value) is None:
+                raise _Misfit(place, value, f"a text like {within.pattern.pattern}")
             return value
         if origin in (tuple, list):
             return self._list(origin, arguments, value, place, within)
@@ -154,10 +166,12 @@ class _Reader:
             raise _Misfit(place or "it", value, "an object")
         hints = _hints(kind)
         self.unknown += [_inside(place, name) for name in value if name not in hints]
+        if self._exact and self.unknown:
+            raise _Misfit(self.unknown[0], "unknown", "known keys alone")
         if dataclasses.is_dataclass(kind):
             empty = dataclasses.MISSING
             fields = dataclasses.fields(kind)
-            needed = [one.name for one in fields if one.default is empty and one.default_factory is empty]
+            needed = [one.name for one in fields if self._exact or (one.default is one.default_factory is empty)]
         else:
             needed = list(hints) if kind.__total__ else []
         lacking = [_inside(place, name) for name in needed if name not in value]

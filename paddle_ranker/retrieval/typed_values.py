@@ -406,7 +406,7 @@ class CommonTypes:
 
     @property
     def undeclared_type(self) -> str:
-        """The type of a field that is not declared: each value is what it is in JSON if these are of several types."""
+        """The type of an undeclared field: the common type of its values; `stored` if they have several types."""
         return self.type if len(self.json) <= 1 else STORED
 
 

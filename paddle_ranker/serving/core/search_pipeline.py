@@ -141,7 +141,7 @@ class DriftCheck:
         self.unfamiliar: Optional[dict[str, object]] = None
 
     def wants(self, rank_top: int) -> bool:
-        """Return whether a search that ranks at most so many documents is comparable, and needed."""
+        """Return whether a search that ranks `rank_top` documents can be compared with the calibration."""
         return self._expected is not None and rank_top == self._expected.top
 
     def note(self, query: str, logits: Floats) -> bool:

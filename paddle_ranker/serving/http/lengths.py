@@ -17,7 +17,7 @@ from paddle_ranker.serving.core.jobs import Check
 
 @dataclass(frozen=True)
 class TruncationRequest:
-    """A request's wishes for long texts.
+    """What a request allows for long texts: to cut them, at which end and to how many tokens, or to refuse them.
 
     field: name of the texts
     refuses: whether a text that would be cut is refused

@@ -443,7 +443,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
         copied = copy_field_tower(schema.field(name), folder, index)
         how = options.vectors(copied.size)
         how = replace(how, method=EXACT, uri=None, collection=None) if how.method == MILVUS else how
-        more.append(VectorField(name, how, copied.copy))
+        more.append(VectorField(name, how, copied.copy, copied.reads_texts))
     states = None
     if options.store_states is not None:
         states = copy_ranker(options.store_states, index, options.states_dtype or StatesInfo.dtype)

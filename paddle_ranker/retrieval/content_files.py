@@ -124,7 +124,8 @@ class StagedFiles(ContentFiles):
                 try:
                     own = [self._keep(field, one) for one in (value if isinstance(value, list) else [value])]
                 except (OSError, ValueError, CheckpointError) as error:
-                    problem = f"{field.name} is {quoted(value)}, expected {FIELD_TYPES[field.type].what}"
+                    shown = value if isinstance(value, Path) else quoted(value)
+                    problem = f"{field.name} is {shown}, expected {FIELD_TYPES[field.type].what}"
                     raise DataError(
                         f"document {quoted(row.id or row.text)}: {problem} ({brief(str(error))})"
                     ) from error

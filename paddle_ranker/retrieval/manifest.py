@@ -25,7 +25,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # the name of the searcher by words
 VECTORS = "vectors"  # the name of the vector field of whole documents
-FORMAT = 11
+FORMAT = 12
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -79,11 +79,15 @@ class TowerCopy:
 
 @dataclass(frozen=True)
 class VectorField:
-    """Vectors of a field's values, with its name: how they are searched, and the tower that makes them."""
+    """Vectors of a field's values, with its name: how they are searched, and the tower that makes them.
+
+    reads_texts: whether the tower makes vectors of texts, so that queries are searched for
+    """
 
     name: str
     info: VectorsInfo
     tower: Optional[TowerCopy]
+    reads_texts: bool = True
 
 
 @dataclass(frozen=True)

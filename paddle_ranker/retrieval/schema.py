@@ -7,6 +7,7 @@ schema.passage(document, "如何使用")  # "手册 如何使用": the text that
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections import Counter
@@ -44,6 +45,12 @@ _OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list", "
 _BETWEEN_ITEMS = ", "  # where a list of texts is read as one text
 
 
+# A PNG of one pixel.
+_A_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4//8/AAX+Av4zEpUUAAAAAElFTkSuQmCC"
+)
+
+
 class FieldTower(Protocol):
     """Model that makes the vectors, `[n, size]`, of a vector field."""
 
@@ -52,7 +59,7 @@ class FieldTower(Protocol):
         ...
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
-        """Return the vectors of queries."""
+        """Return the vectors of queries; raises `UsageError` if it reads no texts, but pictures alone."""
         ...
 
 
@@ -63,6 +70,18 @@ def _open_text_tower(folder: Path, options: LoadOptions, batch_size: int) -> Fie
     from paddle_ranker.retrieval.text_vectors import Tower
 
     return Tower.open(folder, options, batch_size, for_search=True)
+
+
+def _open_picture_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
+    from paddle_ranker.retrieval.picture_fields import PictureTower
+
+    return PictureTower.open(folder, options, batch_size)
+
+
+def _picture_suffix(data: bytes) -> str:
+    from paddle_ranker.retrieval.picture_fields import suffix_of
+
+    return suffix_of(data)
 
 
 def _no_file(data: bytes) -> str:
@@ -79,6 +98,7 @@ class FieldType(NamedTuple):
     media_types: of values that are files: media types by the suffix of their names
     suffix_of: of values that are files: checks a file's bytes and returns its suffix; raises `ValueError`
     open_tower: opens the tower of a vector field of this type; None: there is none
+    sample: of values that are files: one, by which a tower that reads no texts is tried
     """
 
     fits: Callable[[object], bool]
@@ -88,17 +108,22 @@ class FieldType(NamedTuple):
     media_types: Mapping[str, str] = {}
     suffix_of: Callable[[bytes], str] = _no_file
     open_tower: Optional[OpenTower] = None
+    sample: bytes = b""
 
 
 def file_type(
-    what: str, media_types: Mapping[str, str], suffix_of: Callable[[bytes], str], open_tower: Optional[OpenTower] = None
+    what: str,
+    media_types: Mapping[str, str],
+    suffix_of: Callable[[bytes], str],
+    open_tower: Optional[OpenTower] = None,
+    sample: bytes = b"",
 ) -> FieldType:
     """Return a type of fields whose values are files; the arguments are those of `FieldType`."""
 
     def fits(value: object) -> bool:
         return isinstance(value, str) and is_file_name(value) and value.partition(".")[2] in media_types
 
-    return FieldType(fits, what, media_types=media_types, suffix_of=suffix_of, open_tower=open_tower)
+    return FieldType(fits, what, media_types=media_types, suffix_of=suffix_of, open_tower=open_tower, sample=sample)
 
 
 def is_file_name(value: str) -> bool:
@@ -124,6 +149,17 @@ for _name, _what in (
     (STORED, "anything"),
 ):
     FIELD_TYPES.add(_name, FieldType(TYPES[_name].fits, _what, _name))
+FIELD_TYPES.add(
+    "picture",
+    file_type(
+        "a picture (JPEG, PNG, WebP, GIF, BMP, TIFF)",
+        {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp",
+         "tif": "image/tiff"},
+        _picture_suffix,
+        _open_picture_tower,
+        _A_PIXEL,
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

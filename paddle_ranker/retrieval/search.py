@@ -373,21 +373,29 @@ class Search:
         """The query as towers and rankers read it: with the corrections that are clear."""
         return self.words.text
 
-    def read_like(self) -> None:
-        """Make the vectors of `like`, `[1, size]` by vector field; raises `LikeError` if no searcher has any."""
-        if self.like is None:
-            return
-        if self.like.id and self.collection.missing([self.like.id]):
-            raise LikeError(f"like: there is no document {quoted(self.like.id)}")
-        fields = [name for name in self.searchers if name in self.collection.info.vector_fields]
-        made = {name: self.collection.like_vectors(name, self.like) for name in fields}
-        self.like_vectors = {name: vectors for name, vectors in made.items() if len(vectors)}
-        if not self.like_vectors:
-            what = f"document {quoted(self.like.id)}" if self.like.id else f"a {self.like.kind}"
-            problem = f"{what} has no vector in any of {listed(self.searchers)}, which are searched"
-            raise LikeError(f"like: {problem}; build the index with --tower or --field_tower")
-        if not self.has_words:
-            self.searchers = tuple(self.like_vectors)
+    def choose_searchers(self) -> None:
+        """Make the vectors of `like`, `[1, size]` by vector field; leave out searchers that nothing is asked.
+
+        Without words, only the fields with such vectors are searched. Of the other fields, those are left out whose
+        towers read no texts. Raises `LikeError` if no searcher is left.
+        """
+        fields = self.collection.info.vector_fields
+        if self.like is not None:
+            if self.like.id and self.collection.missing([self.like.id]):
+                raise LikeError(f"like: there is no document {quoted(self.like.id)}")
+            for name in filter(fields.__contains__, self.searchers):
+                if len(vectors := self.collection.like_vectors(name, self.like)):
+                    self.like_vectors[name] = vectors
+            if not self.like_vectors:
+                what = f"document {quoted(self.like.id)}" if self.like.id else f"a {self.like.kind}"
+                problem = f"{what} has no vector in any of {listed(self.searchers)}, which are searched"
+                raise LikeError(f"like: {problem}; build the index with --tower or --field_tower")
+        texts = {name for name in self.searchers if name not in fields or fields[name].reads_texts}
+        asked = {*self.like_vectors, *(texts if self.has_words else ())}
+        if not asked:
+            raise LikeError(f"towers of {listed(self.searchers)} read no texts: say by like what documents are like")
+        if not asked.issuperset(self.searchers):
+            self.searchers = tuple(filter(asked.__contains__, self.searchers))
             self.fusion = fitting(self.settings.fusion, self.searchers)
 
     def lookup(self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
@@ -953,10 +961,9 @@ def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], model
 
 def _run(searches: Sequence[Search], models: SearchModels) -> None:
     began, first = time.monotonic(), searches[0]
-    if first.like is not None:
-        with _timed(searches, "encode"), idle():
-            for one in searches:
-                one.read_like()
+    with _timed(searches, "encode"), idle():
+        for one in searches:
+            one.choose_searchers()
     with _timed(searches, "read"):
         texts = [one.model_text for one in searches]  # with corrections: a mistyped word has another vector
     if first.sort:

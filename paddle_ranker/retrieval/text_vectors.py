@@ -120,6 +120,11 @@ class Tower:
         """Whether the tower makes vectors of pictures."""
         return any(isinstance(tower.encoder, PictureEncoder) for tower in (self, self._queries))
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the tower makes vectors of texts, at least of queries."""
+        return not isinstance(self._queries.encoder, PictureEncoder)
+
     def compute(self, columns: Columns) -> Vectors:
         """Return the vectors of encoded texts, `[n, size]`, in their order."""
         found: Vectors = self._runner.run(columns)[VECTOR]

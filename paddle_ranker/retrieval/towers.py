@@ -24,10 +24,11 @@ TOWER_FOLDER = "tower"
 
 
 class Copied(NamedTuple):
-    """A copied tower, and how many components its vectors have."""
+    """A copied tower, how many components its vectors have, and whether it reads texts."""
 
     copy: TowerCopy
     size: int
+    reads_texts: bool = True
 
 
 def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) -> Copied:
@@ -44,7 +45,10 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
     folder = _folder_of(source)
     stated = _stated_by(folder)
     load = ON_CPU if stated is None else replace(ON_CPU, pooling=stated.pooling, normalize=stated.normalize)
-    size = Tower.open(folder, load).vectors(["."]).shape[1]
+    tower = Tower.open(folder, load)
+    if tower.reads_pictures:
+        raise UsageError(f"{source}: reads pictures: --field NAME:picture --field_tower NAME={source} gives it theirs")
+    size = tower.vectors(["."]).shape[1]
     make_folder(index)
     with new_folder(index / name, replace=True) as target:
         shutil.copytree(folder, target, dirs_exist_ok=True)
@@ -61,11 +65,16 @@ def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Cop
     folder = f"{TOWER_FOLDER}-{field.name}"
     if kind.is_searched:
         return copy_tower(source, index, folder)
-    size = kind.open_tower(Path(source), ON_CPU, 1).query_vectors(["."]).shape[1]
+    found = resolve_model(str(source))
+    tower, reads_texts = kind.open_tower(found, ON_CPU, 1), True
+    try:
+        size = tower.query_vectors(["."]).shape[1]
+    except UsageError:
+        size, reads_texts = tower.vectors([kind.sample]).shape[1], False
     make_folder(index)
     with new_folder(index / folder, replace=True) as target:
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    return Copied(TowerCopy(folder, content_digest(Path(source))), size)
+        shutil.copytree(found, target, dirs_exist_ok=True)
+    return Copied(TowerCopy(folder, content_digest(found)), size, reads_texts)
 
 
 def _folder_of(source: Union[str, Path]) -> Path:

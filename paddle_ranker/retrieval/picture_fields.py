@@ -1,0 +1,60 @@
+"""Fields of pictures: the check of a file, and the tower that makes the vectors of pictures and of texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.errors import UsageError
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.retrieval.text_vectors import Tower
+
+_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
+_HEIC = re.compile(rb".{4}ftyp(?:hei|hev|mif|msf|avi)", re.S)
+_SVG = re.compile(rb"\s*(?:<\?xml|<!--|<!DOCTYPE svg|<svg)")
+
+
+def suffix_of(data: bytes) -> str:
+    """Decode a picture and return its format's suffix; raises `ValueError` if it is none, damaged or too large."""
+    from paddle_ranker.data.pictures import ImageError, decoded
+
+    if _HEIC.match(data):
+        raise ValueError("HEIC or AVIF, which is not read here: heif-convert IN.heic OUT.png converts it")
+    if _SVG.match(data) and b"<svg" in data:
+        raise ValueError("SVG, which is a drawing: rsvg-convert -w 512 IN.svg -o OUT.png makes a picture of it")
+    try:
+        with decoded(data) as (image, _):
+            return _SUFFIXES[str(image.format)]
+    except ImageError as error:
+        raise ValueError(error.message.removeprefix("the image: ")) from error
+
+
+class PictureTower:
+    """Tower of a field of pictures. Thread-safe.
+
+    Args:
+        tower: reads pictures, and texts as queries if it has a network for these.
+    """
+
+    def __init__(self, tower: Tower):
+        self._tower = tower
+
+    @classmethod
+    def open(cls, folder: Path, options: LoadOptions, batch_size: int) -> PictureTower:
+        """Open a folder, as `Tower.open` does; raises `UsageError` for a tower of texts alone."""
+        tower = Tower.open(folder, options, batch_size, for_search=True)
+        if not tower.reads_pictures:
+            raise UsageError(f"{folder}: a tower of texts, and the field has pictures; take a CLIP, or train one")
+        return cls(tower)
+
+    def vectors(self, pictures: Sequence[bytes]) -> Vectors:
+        """Return the vectors of pictures, `[n, size]`."""
+        return self._tower.encode_pictures(pictures)
+
+    def query_vectors(self, queries: Sequence[str]) -> Vectors:
+        """Return the vectors of texts, `[n, size]`; raises `UsageError` if the tower reads pictures alone."""
+        if not self._tower.reads_texts:
+            raise UsageError("the tower reads pictures, and texts were given: take a CLIP, or train one with texts")
+        return self._tower.query_vectors(queries)

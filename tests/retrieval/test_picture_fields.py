@@ -1,0 +1,166 @@
+"""Pictures in documents: built, checked, searched by texts and pictures, served; bad files are refused or skipped."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paddle_ranker.commands.index import main as index
+from paddle_ranker.commands.search import main as search
+from paddle_ranker.errors import UsageError
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.text_vectors import Tower
+from tests.model.test_pictures import published
+from tests.serving.test_search import Site
+
+pytestmark = pytest.mark.parity
+COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
+
+
+def picture(colour: tuple[int, ...], kind: str = "PNG", size: tuple[int, int] = (40, 30), **how: Any) -> bytes:
+    """Return a file of a picture of one colour with a gradient."""
+    pixels = np.broadcast_to(np.asarray(colour, np.uint8), (size[1], size[0], 3)).copy()
+    pixels[:, :, 0] += np.linspace(0, 50, size[0], dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **how)
+    return stream.getvalue()
+
+
+def bomb() -> bytes:
+    """Return a PNG of a few bytes whose header states 30,000 x 30,000 pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def data_url(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "cut.png": (picture((1, 2, 3))[:-20], "damaged"),
+    "cut.jpg": (picture((1, 2, 3), "JPEG", (400, 300))[:600], "damaged"),
+    "text.png": (b"no picture", "not an image of a known kind"),
+    "bomb.png": (bomb(), "40,000,000 pixels"),
+    "drawing.svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "rsvg-convert"),
+    "photo.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "heif-convert"),
+    "empty.png": (b"", "not an image of a known kind|empty"),
+}
+GOOD = {
+    "one": picture((0, 9, 180), size=(1, 1)),
+    "thin": picture((30, 9, 150), size=(1, 5000)),
+    "wide": picture((60, 9, 120), size=(3000, 10)),
+    "animated": picture((90, 9, 90), "GIF", save_all=True, append_images=[Image.new("RGB", (40, 30))]),
+    "jpeg": picture((120, 9, 60), "JPEG"),
+    "webp": picture((150, 9, 30), "WEBP"),
+    "tiff": picture((180, 9, 0), "TIFF"),
+}
+
+
+def corpus(folder: Path, files: dict[str, bytes]) -> Path:
+    """Write files and a corpus that names them."""
+    (folder / "files").mkdir(parents=True, exist_ok=True)
+    rows = list[dict[str, str]]()
+    for name, data in files.items():
+        (folder / "files" / name).write_bytes(data)
+        rows.append({"id": name, "text": f"picture {name}", "photo": f"files/{name}"})
+    path = folder / "corpus.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def built(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Build an index of four colours with a random CLIP, and with a tower of pictures alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    clip, vit = (published(name, tmp_path / name) for name in ("clip", "vit"))
+    path = corpus(tmp_path, {name: picture(colour) for name, colour in COLOURS.items()})
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "again": row["photo"]}) + "\n" for row in rows), encoding="utf-8")
+    build = ["build", "--corpus", str(path), "--output", str(tmp_path / "index")]
+    build += ["--field", "photo:picture,again:picture", "--field_tower", f"photo={clip},again={vit}"]
+    assert index(build) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    return tmp_path / "index"
+
+
+def test_pictures_are_found_by_texts_and_by_pictures(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = Tower.open(built.parent / "clip")
+    stored = clip.encode_pictures([picture(colour) for colour in COLOURS.values()])
+    asked = clip.query_vectors(["a photo of a cat"])
+    cosines = (stored @ asked.T)[:, 0] / np.linalg.norm(stored, axis=1) / np.linalg.norm(asked)
+    with Searcher.open(built, SearchSettings(("photo",))) as by_photo:
+        found = by_photo.search("a photo of a cat", 4)
+        assert [one.id for one in found] == [[*COLOURS][place] for place in np.argsort(-cosines)]
+        np.testing.assert_allclose([one.score for one in found], np.sort(cosines)[::-1], atol=1e-5)
+    with Searcher.open(built, SearchSettings()) as searcher:
+        # The tower of pictures alone is asked by pictures alone.
+        assert {*searcher.search("picture", 1)[0].searchers} == {"words", "photo"}
+        found = searcher.search("", 2, like=picture(COLOURS["blue"], "BMP"))
+        assert found[0].id == "blue" and {*found[0].searchers} == {"photo", "again"}
+        assert found[0].searchers["again"].score == pytest.approx(1.0, abs=1e-5)
+        assert [one.id for one in searcher.search("", 1, like="grey", where="photo!=null")] != ["grey"]
+        with pytest.raises(UsageError, match="read no texts"):
+            Searcher(searcher.collection, SearchSettings(("again",))).search("a text", 1)
+    file = built.parent / "like.webp"
+    file.write_bytes(picture(COLOURS["green"], "WEBP", lossless=True))
+    assert search(["--index", str(built), "--like", str(file), "--format", "json", "--top_k", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["id"] == "green"
+    build = ["build", "--corpus", str(built.parent / "corpus.jsonl"), "--output", str(built.parent / "other")]
+    assert index([*build, "--tower", str(built.parent / "clip")]) == 2
+    assert "reads pictures: --field NAME:picture" in capsys.readouterr().err
+
+
+def test_bad_pictures_are_refused_by_id_and_field_or_skipped(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Site(index=built, writable=True)
+    try:
+        for name, (data, problem) in BAD.items():
+            path = corpus(tmp_path / "bad", {"good.png": picture((7, 7, 7)), name: data})
+            assert index(["add", str(built), "--corpus", str(path)]) == 1, name
+            said = capsys.readouterr().err
+            assert f"line 2: document '{name}': photo is" in said, said
+            assert any(one in said for one in problem.split("|")), said
+            for body in ({"id": name, "text": "a", "photo": data_url(data)}, {"id": name, "text": "a", "photo": name}):
+                refused = site.ask("POST", "/v1/documents", {"documents": [body]})
+                assert refused.status_code == 422 and "photo" in refused.text and name in refused.text, refused.text
+            refused = site.ask("POST", "/v1/search", {"like": {"picture": data_url(data)}})
+            assert refused.status_code == 422 and "like.picture" in refused.text, refused.text
+        path = corpus(tmp_path / "all", {**{name: data for name, (data, _) in BAD.items()}, **GOOD})
+        assert index(["add", str(built), "--corpus", str(path), "--skip_bad_rows"]) == 0
+        said = capsys.readouterr().out
+        assert f"kept {len(GOOD)}; skipped {len(BAD)} (" in said and f"{len(GOOD)} new" in said, said
+        hits = site.search("", like={"picture": data_url(GOOD["thin"])}, by=["photo"], top_k=20)["hits"]
+        assert hits[0]["id"] == "thin" and {*GOOD} < {hit["id"] for hit in hits}
+        assert hits[0]["contents"]["photo"][0]["media_type"] == "image/png"
+        changed = {"documents": [{"id": "one", "photo": data_url(picture(COLOURS["red"]))}]}
+        assert site.ask("PATCH", "/v1/documents", changed).status_code == 200
+        again = site.search("", like={"id": "one"}, by=["photo"], top_k=1)["hits"]
+        assert again[0]["id"] == "red" and again[0]["stages"]["photo"]["score"] == pytest.approx(1.0, abs=1e-5)
+    finally:
+        site.close()
+
+
+def test_a_batch_changes_no_vector(built: Path) -> None:
+    files = [*GOOD.values(), *(picture(colour) for colour in COLOURS.values())]
+    with Searcher.open(built, SearchSettings(("photo",)), write=True) as searcher:
+        searcher.add([Document(f"b{n}", "text", {"photo": data}) for n, data in enumerate(files)])
+        for n, data in enumerate(files):
+            searcher.add([Document(f"s{n}", "text", {"photo": data})])
+        for n in range(len(files)):
+            scores = {one.id: one.score for one in searcher.search("", 99, like=f"b{n}")}
+            assert scores[f"s{n}"] == pytest.approx(1.0, abs=1e-6)

@@ -27,7 +27,7 @@ from paddle_ranker.retrieval.content_files import bytes_of
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
-from paddle_ranker.retrieval.manifest import WORDS
+from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.query_parsing import parse_query
 from paddle_ranker.retrieval.schema import FIELD_TYPES, TEXT
 from paddle_ranker.retrieval.search import (
@@ -227,6 +227,7 @@ class SearchRoutes:
         content = {
             **served.stated,
             "searchers": self._pipeline.searchers(served),
+            "like": _likes(served.info),
             "fusions": list(FUSIONS),
             "fusion": served.fusion.method,
             "tower": None if tower is None else tower.name,
@@ -606,6 +607,13 @@ def _of_address(given: QueryParams) -> SearchRequest:
     return asked
 
 
+def _likes(info: IndexInfo) -> list[str]:
+    """Return what a search's `like` may name: `id`, and the types of fields with files that have vectors."""
+    types = {one.name: one.type for one in info.schema.files}
+    kinds = {types[name] for name in info.vector_fields if name in types}
+    return ["id", *sorted(kinds)] if info.vector_fields else []
+
+
 def _fields(now: Snapshot) -> dict[str, Any]:
     """Return `fields`, what filters can ask for, and `facets`, the names of those whose values are worth counting.
 
@@ -761,6 +769,7 @@ class IndexDescription(TypedDict):
     version: int
     documents: int
     searchers: list[str]
+    like: Annotated[list[str], Field(description="what like of a search may name: id, types of files")]
     fusions: list[str]
     fusion: Annotated[str, Field(description="unless a request says how")]
     tower: Optional[str]

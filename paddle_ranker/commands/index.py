@@ -397,7 +397,8 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if not _generation(folder) and not (folder / JOURNAL).exists():
+        is_begun = (folder / JOURNAL).exists() or shard_builds.is_begun(folder)
+        if not _generation(folder) and not is_begun:
             for path in {*folder.iterdir()} - before if folder.is_dir() else ():
                 delete(path)
             if is_new and folder.is_dir():
@@ -465,7 +466,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
     from paddle_ranker.retrieval.towers import open_towers
 
     folder, identity = Path(options.index), options.identity
-    with shard_builds.building(folder):
+    with _removed_if_empty(folder), shard_builds.building(folder):
         cut = shard_builds.cut_before(folder, identity)
         if cut is not None:
             note(f"{folder}: going on with the shards that are begun there")

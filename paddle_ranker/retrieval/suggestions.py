@@ -38,6 +38,7 @@ _MOST_STARTS = 32  # words of a text by which it is found
 _BLOCK = 1024  # entries that share a minimum
 _FAMILY, _FAMILIES = 4, 16  # titles that are a family; times as many titles are read as are suggested
 _ENDING = re.compile(r"[\s\-_.:/]+[^\s\-_.:/]+$")  # the last word of a title
+_MOST_DOCUMENTS = 1 << 20  # of a title: more make no difference
 _KEY = 8  # bytes that are sorted by at once
 _NEVER = np.iinfo(np.int32).max  # priority of an entry that is not found
 
@@ -228,7 +229,9 @@ class _Titles:
         else:
             self.codes = segment.codes_of(field.name)
             titles = [str(value) for some in _pausing(segment.each_value(field.name)) for value in some]
-        self._all = self.completions = Completions(titles, analyser(field.analyser).fold)
+        documents = np.minimum(np.bincount(self.codes[self.codes >= 0], minlength=len(titles)), _MOST_DOCUMENTS)
+        weights = np.array([*map(len, titles)], np.int64) - (LONGEST + 1) * documents
+        self._all = self.completions = Completions(titles, analyser(field.analyser).fold, weights.tolist())
         self._count, self._live = len(titles), np.ones(len(self.codes), bool)
 
     def follow(self, live: Booleans) -> None:
@@ -242,7 +245,8 @@ class _Titles:
 class TitleSuggestions:
     """The titles of a collection, as of the last `follow`; in a collection of short texts without titles, its texts.
 
-    Titles that begin as typed are before those with a later word that does, shorter before longer ones.
+    Titles that begin as typed are before those with a later word that does; then those of more documents are before
+    others, and shorter before longer ones.
     """
 
     def __init__(self) -> None:

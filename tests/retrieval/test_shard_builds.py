@@ -24,11 +24,22 @@ from paddle_ranker.retrieval.shards import SHARDS, open_index, shard_folders, sh
 from paddle_ranker.retrieval.writer import CollectionWriter
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.process.worker import make_app
+from tests.conftest import Call
 from tests.retrieval.test_shards import DOCUMENTS, INFO, SHARES, vectors_of
 from tests.serving_cases import Application, close_slots, opened_slots
 from tests.tiny import write_index, write_tower
 
 pytestmark = pytest.mark.unit
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "corpus.tsv").write_text("id\ttext\na\tone\na\tother\n", encoding="utf-8")
+    (tmp_path / "there").mkdir()
+    for output in ("new", "there"):
+        given = ("build", "--corpus", tmp_path / "corpus.tsv", "--output", tmp_path / output, "--shards", 2)
+        status, _, errors = call(main, *given)
+        assert status == 1 and "there are two of this id" in errors
+    assert not (tmp_path / "new").exists() and not [*(tmp_path / "there").iterdir()]
 
 
 @pytest.fixture

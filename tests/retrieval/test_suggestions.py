@@ -119,6 +119,17 @@ def test_titles_follow_the_documents(schema: Schema, tmp_path: Path, monkeypatch
         assert titles.find("x", 9) == []
 
 
+def test_titles_of_more_documents_come_first(tmp_path: Path) -> None:
+    schema = Schema((Field("name", "text", title=True),))
+    names = ["rust", "rust in action", "rust atomics", "rust in action", "learning rust", "rust in action"]
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
+        collection.writer.add(Document(f"{n}", f"text {n}", {"name": name}) for n, name in enumerate(names))
+        titles = TitleSuggestions()
+        titles.follow(collection.snapshot())
+    found = [one.text for one in titles.find("rust", 5)]
+    assert found == ["rust in action", "rust", "rust atomics", "learning rust"]  # a beginning comes before all others
+
+
 def test_a_family_of_titles_is_one_suggestion(tmp_path: Path) -> None:
     images = [
         f"linux-image-{version}-{machine}" for version in ("6.1", "6.5") for machine in ("arm", "ppc", "sh4", "x64")

@@ -494,6 +494,7 @@ def test_a_degraded_answer_says_so(open_page: OpenPage, site: Site) -> None:
         ({"degraded": ["rank"]}, "排序没有按时完成：下面是融合后的顺序。", "融合"),
         ({"ranked": False}, "没有经过排序模型：下面是融合后的顺序。", "融合"),
         ({"degraded": ["vectors"]}, "没有按时完成：语义。", "排序"),
+        ({"nothing_close": True}, "没有找到很接近的内容；下面是相对最近的。", "排序"),
     ):
         site.change = lambda content, change=change: {**content, **change}  # type: ignore[misc]
         search(page, QUERY)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paddle_ranker.data.records import Line
+from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.options import main_of, redeclare
 from recall.inference import EncodeOptions, encode
 
@@ -22,7 +22,7 @@ class FeatureOptions(EncodeOptions):
 
 def run(options: FeatureOptions) -> None:
     """Write the file, and print its name."""
-    print(encode(options, Line))
+    print(encode(options, RecordFile(options.input_file, Line, options)))
 
 
 main = main_of(run, FeatureOptions, __doc__)

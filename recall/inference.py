@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Union
 
 from paddle_ranker import runtime
 from paddle_ranker.array_types import STORED_TYPES
-from paddle_ranker.data.records import DocumentRow, Line, RecordFile
+from paddle_ranker.data.documents import DocumentFile
+from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import RayOptions, main_of, option
+from paddle_ranker.options import DocumentOptions, RayOptions, main_of, option
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.scoring_options import TowerOptions
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EncodeOptions(TowerOptions, RayOptions):
+class EncodeOptions(TowerOptions, RayOptions, DocumentOptions):
     params_path: str = option(
         help="tower: a folder of a tower (exported or not) or of any encoder, or a name", name="model", leads=True
     )
@@ -56,8 +57,8 @@ class EncodeOptions(TowerOptions, RayOptions):
         find_model(self.params_path)
 
 
-def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = DocumentRow) -> Path:
-    """Encode the file's rows, of the given kind, and write the vectors; return the file's path."""
+def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], None] = None) -> Path:
+    """Encode the texts of rows (default: the documents of the file), and write the vectors; return their file."""
     if options.processes == 1 and options.ray is None:
         runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.pretrained import resolve_model
@@ -68,19 +69,20 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
 
     source = str(resolve_model(options.params_path))
     how = LoadOptions.of(options)
-    rows = RecordFile(options.input_file, kind, options)
+    rows = rows or DocumentFile(options.input_file, options, joins_title=True)
     identity = {
         "the tower": content_digest(source),
         "the texts": content_digest(options.input_file),
         "options": {
             name: getattr(options, name)
             for name in ("dtype", "queries", "batch_size", "max_seq_length", "pooling", "normalize", "engine",
-                         "precision", "skip_bad_rows", "separator", "header")
+                         "precision", "skip_bad_rows", "separator", "header", "id_column",
+                         "title_column", "text_column")
         },
     }  # fmt: skip
     plan = EncodePlan(source, how, options.batch_size, options.queries, options.processes)
     if options.ray is not None:
-        return _encode_by_actors(options, plan, kind, identity)
+        return _encode_by_actors(options, plan, rows, identity)
     with closing(VectorFile(options.output_file, options.dtype, identity, options.resume)) as file:
         if file.is_done:
             return file.path
@@ -99,7 +101,10 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
 
 
 def _encode_by_actors(
-    options: EncodeOptions, plan: EncodePlan, kind: type[Union[DocumentRow, Line]], identity: Mapping[str, object]
+    options: EncodeOptions,
+    plan: EncodePlan,
+    rows: Union[DocumentFile, RecordFile[Line]],
+    identity: Mapping[str, object],
 ) -> Path:
     """Encode the rows by actors of a cluster, in parts beside the file, and put these together."""
     from paddle_ranker.retrieval.vector_files import VectorFile
@@ -107,7 +112,7 @@ def _encode_by_actors(
     from paddle_ranker.scale.parts import Parts
 
     parts = Parts(Path(f"{options.output_file}.parts"), identity)
-    source = RowSource(options.input_file, kind, options, ("text",), in_texts=True)
+    source = RowSource(rows, ("text",), in_texts=True)
     with closing(VectorFile(options.output_file, options.dtype, identity)) as file:
         for vectors in encode(plan, source, parts, options):
             file.append(vectors)

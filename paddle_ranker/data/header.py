@@ -91,13 +91,11 @@ class TableRole:
     what: the word for its rows in messages
     columns: possible names of each column, by precedence
     needed: required columns
-    has_fields: whether other columns become a document's fields
     """
 
     what: str
     columns: Mapping[str, Names]
     needed: Names
-    has_fields: bool = False
 
     def find(self, cells: Sequence[str]) -> Header:
         """Map names to the role's columns; some or all columns may be missing."""
@@ -136,15 +134,14 @@ class Header:
         """Positions of other names."""
         return sorted({*range(len(self.names))} - {*self.places.values()})
 
-    def report(self, *, has_fields: bool = False) -> str:
+    def report(self) -> str:
         """Describe the columns, their names, and unused columns, for messages."""
         shown = [
             column if self.names[place] == column else f"{column} ({self.names[place]})"
             for column, place in sorted(self.places.items(), key=lambda item: item[1])
         ]
         others = [self.names[place] or "a column without a name" for place in self.others]
-        what = "fields" if has_fields else "not used"
-        return listed(shown) + (f"; {what}: {listed(others)}" if others else "")
+        return listed(shown) + (f"; not used: {listed(others)}" if others else "")
 
 
 def read_header(
@@ -179,7 +176,7 @@ def read_header(
         )
     own = [_SYNONYMS.get(name, name) for name in header.names]
     for name in dict.fromkeys(own):
-        if own.count(name) > 1 and (role.has_fields or name in role.columns):
+        if own.count(name) > 1 and name in role.columns:
             raise DataError(f"{path}, line 1: the header names the column {name} more than once{data}")
     odd = [name for name in (header.names[place] for place in header.others) if name and not _NAME.fullmatch(name)]
     if odd and given is None:

@@ -114,7 +114,7 @@ class Text(Record):
 
 @dataclass(frozen=True)
 class Line(Text):
-    """Text of a corpus: a whole line, tabs included. In files with a header, and JSON lines: a `DocumentRow`'s text."""
+    """Text of a corpus: a whole line, tabs included. In files with a header, and JSON lines: title and text."""
 
 
 @dataclass(frozen=True)
@@ -128,20 +128,14 @@ class TitleRow(Record):
 
 
 @dataclass(frozen=True)
-class DocumentRow(Record):
-    """Document of a collection, with its id if the file has ids; other columns are its fields.
+class DocumentRow:
+    """Document of a collection, with its id if the file has ids; see `DocumentFile`."""
 
-    A title becomes the text, before the text column if there is one; in that case it is a field, too.
-    """
-
-    role = "documents"
-    layouts = (("text",), ("id", "text"))
     text: str
     id: Optional[str] = None
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-_DOCUMENTS = (DocumentRow, Line)
 _ALONE = (("text",), ("title",))
 KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 
@@ -149,13 +143,13 @@ KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 def role_of(kind: type[Record], cells: int = 0) -> TableRole:
     """Return the columns of a kind of record; a table of a single text column may give it any known name."""
     names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
-    if kind in _DOCUMENTS:
+    if kind is Line:
         names = {**names, "text": (*TEXT, *DESCRIPTION, *HEADING), "title": HEADING}
     elif issubclass(kind, Text):
         names["text"] = (*TEXT, *HEADING)
     if cells == 1 and kind.layouts[0] in _ALONE:
         names[kind.layouts[0][0]] += (*TEXT, *TITLE, *QUERY)
-    return TableRole(kind.role, names, kind.layouts[0], has_fields=kind is DocumentRow)
+    return TableRole(kind.role, names, kind.layouts[0])
 
 
 def expected_columns(kind: type[Record]) -> str:
@@ -183,7 +177,6 @@ class _Layout:
 
     width: int
     positions: Mapping[str, int]
-    others: Mapping[str, int]  # columns that become fields of documents
 
 
 class RecordFile(Generic[T]):
@@ -203,15 +196,13 @@ class RecordFile(Generic[T]):
         rules: Optional[RowOptions] = None,
         *,
         skip_bad_rows: bool = False,
-        joins_title: bool = True,
     ) -> None:
         """Open no file yet.
 
         rules: a command's options; `skip_bad_rows` is for callers without such options
-        joins_title: whether a document's title also stands before its text, and not among the fields alone
         """
         self.path = os.fspath(path)
-        self.kind, self._is_document, self._joins_title = kind, kind in _DOCUMENTS, joins_title
+        self.kind = kind
         self._has_option = rules is not None  # a command's user can state whether there is a header
         rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
         self.skip_bad_rows, self._separator, self._given_header = rules.skip_bad_rows, rules.separator, rules.header
@@ -343,8 +334,7 @@ class RecordFile(Generic[T]):
 
     def _of_header(self, header: Header) -> _Layout:
         self._meet(header)
-        others = header.others if self.kind is DocumentRow else []
-        return _Layout(len(header.names), header.places, {header.names[place]: place for place in others})
+        return _Layout(len(header.names), header.places)
 
     def _meet(self, header: Header) -> None:
         self.columns.update((*header.places, *(name for name in header.names if name in OWN)))
@@ -358,16 +348,15 @@ class RecordFile(Generic[T]):
     def _say_columns(self, what: str, header: Header) -> None:
         """Log renamed columns, unused columns, and titles that are joined to texts."""
         is_renamed = any(header.names[place] != column for column, place in header.places.items())
-        joins = self._is_document and self._joins_title and "title" in header.places
-        joined = "; title and text are one text" if joins else ""
-        if is_renamed or joined or (header.others and self.kind is not DocumentRow):
-            self._say(f"{what}: {header.report(has_fields=self.kind is DocumentRow)}{joined}")
+        joined = "; title and text are one text" if self.kind is Line and "title" in header.places else ""
+        if is_renamed or joined or header.others:
+            self._say(f"{what}: {header.report()}{joined}")
 
     def _of_width(self, cells: list[str]) -> _Layout:
         for layout in self.kind.layouts:
             if len(layout) == len(cells):
                 self.columns.update(layout)
-                return _Layout(len(layout), {column: position for position, column in enumerate(layout)}, {})
+                return _Layout(len(layout), {column: position for position, column in enumerate(layout)})
         raise _BadRowError(self._wrong_width(cells, [len(layout) for layout in self.kind.layouts]))
 
     def _wrong_width(self, cells: list[str], expected: Sequence[int]) -> str:
@@ -393,17 +382,16 @@ class RecordFile(Generic[T]):
         if len(row) != layout.width:
             raise _BadRowError(self._wrong_width(row, [layout.width]))
         cells: dict[str, Any] = {column: row[position] for column, position in layout.positions.items()}
-        others = {column: row[position] for column, position in layout.others.items() if row[position]}
-        return (self._checked(cells, others),)
+        return (self._checked(cells),)
 
     def _of_object(self, cells: dict[str, Any]) -> Sequence[T]:
         keys, values = tuple(cells), tuple(cells.values())
         header = self._keys.get(keys) or self._find(keys, cells)
         named = {column: values[place] for column, place in header.places.items()}
-        if self._is_document and named.get("text") is None and named.get("title") is not None:
+        if self.kind is Line and named.get("text") is None and named.get("title") is not None:
             named["text"] = named.pop("title")
         elif isinstance(named.get("title"), list) or isinstance(named.get("neg_title"), list):
-            return [self._of_columns(row, {}) for row in self._of_lists(named)]
+            return [self._of_columns(row) for row in self._of_lists(named)]
         absent = [column for column in self.kind.layouts[0] if column not in named]
         if absent:
             there = listed(cells) or "nothing"
@@ -412,16 +400,7 @@ class RecordFile(Generic[T]):
         null = [column for column in self.kind.layouts[0] if named[column] is None]
         if null:
             raise _BadRowError(f"the {null[0]} is null")
-        others: dict[str, Any] = {}
-        if self.kind is DocumentRow:
-            inner = {"fields", "metadata"} if "_id" in cells else {"fields"}
-            for name, value in ((keys[place], values[place]) for place in header.others):
-                others.update(value if name in inner and isinstance(value, dict) else {name: value})
-            others = {name: value for name, value in others.items() if value is not None or name not in inner}
-            others = without_nan(others)
-            if not all(map(is_finite, others.values())):
-                raise _BadRowError("a field holds an infinite number, which JSON cannot hold")
-        return (self._of_columns(named, others),)
+        return (self._of_columns(named),)
 
     def _find(self, keys: tuple[str, ...], cells: Mapping[str, Any]) -> Header:
         """Map the keys of an object to columns, and log renamed columns."""
@@ -437,13 +416,13 @@ class RecordFile(Generic[T]):
         self._say_columns("its keys are", header)
         return header
 
-    def _of_columns(self, named: dict[str, Any], others: Mapping[str, Any]) -> T:
+    def _of_columns(self, named: dict[str, Any]) -> T:
         if isinstance(named.get("id"), int):
             named["id"] = str(named["id"])
         for column, value in named.items():
             if isinstance(value, str) and not is_storable(value):  # JSON can escape what UTF-8 text cannot hold
                 raise _BadRowError(f"the {column} holds a NUL or half of a surrogate pair, expected text")
-        return self._checked({column: value for column, value in named.items() if value is not None}, others)
+        return self._checked({column: value for column, value in named.items() if value is not None})
 
     def _of_lists(self, named: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Expand a row of JSON with lists, as FlagEmbedding and sentence-transformers write them.
@@ -467,9 +446,9 @@ class RecordFile(Generic[T]):
             raise _BadRowError(f"empty lists, which hold no {self.kind.role}")
         return rows
 
-    def _checked(self, cells: dict[str, Any], others: Mapping[str, Any]) -> T:
-        if self._is_document and "title" in cells:
-            cells, others = _with_title(cells, others, self._joins_title)
+    def _checked(self, cells: dict[str, Any]) -> T:
+        if self.kind is Line and "title" in cells:
+            cells = {"text": _titled(cells["title"], cells["text"])}
         for column, value in cells.items():
             if column in NUMBERS:
                 cells[column] = self._number(column, value)
@@ -477,8 +456,6 @@ class RecordFile(Generic[T]):
                 raise _BadRowError(f"{column} is a {type(value).__name__}, expected text")
             elif not value or value.isspace():
                 raise _BadRowError(f"the {column} is empty")
-        if others and self.kind is DocumentRow:
-            cells["fields"] = others
         if self.kind is Triple and cells["title"] == cells["neg_title"]:
             raise _BadRowError("the title and the neg_title are the same text")
         return self.kind(**cells)
@@ -585,15 +562,11 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     return count
 
 
-def _with_title(
-    cells: dict[str, Any], others: Mapping[str, Any], joins: bool
-) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Return the cells and fields of a document with its title as a field, and `joins`: before its text as well."""
-    title, text = cells["title"], cells["text"]
-    cells = {name: value for name, value in cells.items() if name != "title"}
+def _titled(title: Any, text: Any) -> Any:
+    """Return a text behind its title."""
     if isinstance(title, str) and title.strip() and isinstance(text, str):
-        cells["text"] = (f"{title} {text}" if joins else text) if text.strip() else title
-    return cells, {"title": title, **others} if title not in (None, "") else others
+        return f"{title} {text}" if text.strip() else title
+    return text
 
 
 def _several(value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import socket
 from collections import Counter
@@ -22,12 +23,13 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 from paddle_ranker import runtime
+from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.formats import line_count
-from paddle_ranker.data.records import Pair, Record, RecordFile
+from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.options import RayOptions, RowOptions, note, note_counts
+from paddle_ranker.options import RayOptions, note, note_counts
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.retrieval.shard_builds import ShardWork, count_done, is_begun
@@ -51,13 +53,13 @@ class RowSource(Source):
     """Rows of files, in parts of the sizes that the commands compute at once on one machine.
 
     Args:
-        path, kind, rules: as of `RecordFile`.
+        rows: of the files.
         fields: of the records that are kept.
         in_texts: whether a part ends where `text_parts` ends it, else where `chunks` does.
     """
 
-    def __init__(self, path: str, kind: type[Record], rules: RowOptions, fields: Sequence[str], in_texts: bool = False):
-        self._rows, self._fields, self._in_texts = RecordFile(path, kind, rules), tuple(fields), in_texts
+    def __init__(self, rows: Union[RecordFile[Any], DocumentFile], fields: Sequence[str], in_texts: bool = False):
+        self._rows, self._fields, self._in_texts = rows, tuple(fields), in_texts
 
     def parts(self) -> Iterator[Sequence[object]]:
         from paddle_ranker.retrieval.text_vectors import text_parts
@@ -72,7 +74,7 @@ class RowSource(Source):
         return f"{self._rows.path}: {self._rows.report()}" if self._rows.skipped else ""
 
     def count(self) -> Optional[int]:
-        counts = [line_count(path) for path in paths_of(self._rows.path)]
+        counts = [line_count(path) for path in paths_of(os.fspath(self._rows.path))]
         return None if None in counts else sum(count for count in counts if count)
 
 
@@ -130,7 +132,7 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
             note(f"{ranked.folder}: is done already")
             return ranked.manifest
         parts = Parts(Path(f"{options.output_file}.scored"), parts.identity)
-    source = RowSource(options.input_file, Pair, options, ("query", "title", "recall_score"))
+    source = RowSource(RecordFile(options.input_file, Pair, options), ("query", "title", "recall_score"))
     done = run(
         source,
         _ScoreParts(options, names),

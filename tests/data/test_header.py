@@ -16,7 +16,6 @@ from paddle_ranker.data.formats import write_rows
 from paddle_ranker.data.header import OWN, read_header
 from paddle_ranker.data.records import (
     KINDS,
-    DocumentRow,
     LabeledPair,
     Line,
     Pair,
@@ -83,8 +82,6 @@ FIRST_ROWS: list[tuple[str, type[Record], str]] = [
     ("query | 水稻病害", Pair, "refused"),
     ("水稻 | passage", Pair, "data"),
     ("passage | document", Pair, "refused"),
-    ("doc_nr | contents", DocumentRow, "text=contents"),
-    ("id_1 | text_1", DocumentRow, "refused"),
     ("text", Text, "text=text"),
     ("query", Text, "text=query"),
     ("句子", Line, "text=句子"),
@@ -93,16 +90,7 @@ FIRST_ROWS: list[tuple[str, type[Record], str]] = [
     ("label", Text, "refused"),
     ("title", TitleRow, "title=title"),
     ("id | title", TitleRow, "title=title id=id"),
-    ("docid | contents", DocumentRow, "text=contents id=docid"),
     ("docid | contents", Line, "text=contents"),
-    ("_id | title | text", DocumentRow, "text=text id=_id title=title"),
-    ("text | lang", DocumentRow, "text=text"),
-    ("编号 | 标题 | 正文 | 年份", DocumentRow, "text=正文 id=编号 title=标题"),
-    ("title | price_in_yuan | colour", DocumentRow, "text=title"),
-    ("id | url", DocumentRow, "refused"),
-    ("text | 水稻，病害。", DocumentRow, "refused"),
-    ("7 | text", DocumentRow, "refused"),
-    ("7 | 水稻", DocumentRow, "data"),
 ]  # fmt: skip
 
 
@@ -118,7 +106,7 @@ NAMES = [name for names in OWN.values() for name in names]
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6), st.sampled_from([*KINDS, DocumentRow, Line]))
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6), st.sampled_from([*KINDS, Line]))
 def test_a_header_of_known_names_is_never_data(names: list[str], kind: type[Record]) -> None:
     assert decided(" | ".join(names), kind) != "data"
 
@@ -126,7 +114,7 @@ def test_a_header_of_known_names_is_never_data(names: list[str], kind: type[Reco
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r|\0"), min_size=1), min_size=1),
-    st.sampled_from([*KINDS, DocumentRow, Line]),
+    st.sampled_from([*KINDS, Line]),
 )
 def test_a_row_of_data_is_never_a_header(cells: list[str], kind: type[Record]) -> None:
     assume(not {cell.strip(" \"'").lower().replace("-", "_") for cell in cells} & set(NAMES))
@@ -134,7 +122,7 @@ def test_a_row_of_data_is_never_a_header(cells: list[str], kind: type[Record]) -
 
 
 def test_every_layout_of_the_toolkit_is_read_in_any_order() -> None:
-    for kind in (Triple, LabeledPair, Pair, Text, TitleRow, DocumentRow):
+    for kind in (Triple, LabeledPair, Pair, Text, TitleRow):
         for layout in chain.from_iterable(permutations(one) for one in kind.layouts):
             assert decided(" | ".join(layout), kind) == " ".join(
                 f"{column}={column}" for column in role_of(kind).columns if column in layout
@@ -183,15 +171,13 @@ def test_lists_of_positives_and_negatives_are_rows_of_every_training(
 def test_title_and_text_of_a_document_are_one_text_whatever_its_id_is_called(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = [DocumentRow("T x", "7", {"title": "T"}), DocumentRow("y", "8")]
     for id in ("id", "_id", "docid"):
         table = file(tmp_path, f"{id}\ttitle\ttext\n7\tT\tx\n8\t\ty\n")
         rows = [{id: "7", "title": "T", "text": "x"}, {id: "8", "title": "", "text": "y"}]
         lines = file(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), f"{id}.jsonl")
         for path in (table, lines):
-            assert read_records(path, DocumentRow) == expected
-            assert "title and text are one text" in capsys.readouterr().err
             assert [row.text for row in read_records(path, Line)] == ["T x", "y"]
+            assert "title and text are one text" in capsys.readouterr().err
 
 
 def test_what_was_decided_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,8 +185,7 @@ def test_what_was_decided_is_said_once(tmp_path: Path, capsys: pytest.CaptureFix
         ("anchor\tpositive\tnegative\turl\na\tb\tc\td\n", Triple,
          "line 1 is the header: query (anchor), title (positive), neg_title (negative); not used: url"),
         ("a\tpassage\t1\n", LabeledPair, "line 1 is data, no header; the columns are query, title, label"),
-        ("docid\tcontents\tlang\n7\tx\tzh\n", DocumentRow, "the header: id (docid), text (contents); fields: lang"),
-        ('"a"\t"b"\n"c"\t"d"\n', Pair, "warning: every field is in quotes"),
+            ('"a"\t"b"\n"c"\t"d"\n', Pair, "warning: every field is in quotes"),
         ("a\tb\nc \td\n", Pair, "the query of 1 rows begins or ends with a space"),
     ):  # fmt: skip
         source = open_as_one_of(file(tmp_path, content), (kind,))
@@ -230,7 +215,6 @@ def test_the_option_decides(tmp_path: Path) -> None:
         ("query\t水稻\n", Pair, "need title .* too; if it is data, put a line of the columns' names above it"),
         ("sep=;\nquery;title\n", Pair, "'sep=;' is for spreadsheets alone"),
         ('[\n  {"query": "q"}\n]', LabeledPair, "line 1: no title, label"),
-        ('{"text": "x", "year": -Infinity}', DocumentRow, "line 1: a field holds an infinite number"),
         ("a\tb\tb\n", Triple, "the title and the neg_title are the same text"),
     ],
 )

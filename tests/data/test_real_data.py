@@ -14,7 +14,9 @@ from types import ModuleType
 import pytest
 
 from paddle_ranker.commands import evaluate_recall, index
-from paddle_ranker.data.records import DocumentRow, LabeledPair, Pair, read_records
+from paddle_ranker.data.documents import DocumentFile
+from paddle_ranker.data.records import LabeledPair, Pair, read_records
+from paddle_ranker.options import DocumentOptions
 from tests.conftest import load_script
 
 pytestmark = [pytest.mark.unit, pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")]
@@ -172,7 +174,7 @@ def test_the_commands_take_it_and_training_pairs_are_of_other_pages(
     assert titles[0] and not (titles[0] & titles[1] or titles[0] & titles[2] or titles[1] & titles[2])
     assert all({pair.label for pair in one} == {0.0, 1.0} for one in judged.values())
     assert index.main(["build", "--corpus", str(folder / "beir" / "corpus.jsonl"), "--output", built]) == 0
-    assert len(list(read_records(str(folder / "pages.jsonl"), DocumentRow))) == 81
+    assert len(list(DocumentFile(str(folder / "pages.jsonl"), DocumentOptions()))) == 81
     arguments = ["--index", built, "--beir", str(folder / "beir"), "--split", "test", "--baselines", "false"]
     capsys.readouterr()
     assert evaluate_recall.main(arguments) == 0

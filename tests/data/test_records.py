@@ -13,7 +13,6 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker.data.records import (
-    DocumentRow,
     LabeledPair,
     Pair,
     Record,
@@ -59,7 +58,6 @@ def file(folder: Path, content: Any, name: str = "rows.tsv") -> Path:
             [LabeledPair("a", "b", 1.0, 2.0)],
         ),
         ("文本\nx\n", Text, [Text("x")]),
-        ('{"ID": 7, "Title": "x", "Lang": "zh"}\n', DocumentRow, [DocumentRow("x", "7", {"Lang": "zh"})]),
         ("\ufeffa\tb\n", Pair, [Pair("a", "b")]),
         ("a\tb\n".encode("utf-16"), Pair, [Pair("a", "b")]),
         ("a\tb\t0.5\n", Pair, [Pair("a", "b", 0.5)]),

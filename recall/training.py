@@ -24,7 +24,7 @@ from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, TextEncoder, TowerInfo
 from paddle_ranker.model.tower_network import (
     APART,
     TowerModel,
@@ -87,8 +87,8 @@ def start_tower_training(
         if info.towers == 2:
             inner = checkpoint.file.parent / QUERY_FOLDER
             start = options.query_model or (str(inner) if inner.is_dir() else source)
-            of_queries = checkpoint if start == source else _read(start, options, dropout)[0]
-            queries, new_in_queries = start_tower(of_queries, info)
+            of_queries, their = (checkpoint, stated) if start == source else _read(start, options, dropout)
+            queries, new_in_queries = start_tower(of_queries, _info_of_queries(options, info, of_queries, their))
             new_parts += [f"query_tower.{part}" for part in new_in_queries]
         run.report_start(source, new_parts, *[part.tokens for part in _texts_of(model, queries)])
         factors = dict.fromkeys([*new_parts, "learned_scale"], options.new_parts_factor)
@@ -123,6 +123,8 @@ def tower_info(
         "query_prompt": options.query_prompt, "text_prompt": options.text_prompt, "towers": options.towers,
         "nested_sizes": options.nested and tuple(options.nested),
     }  # fmt: skip
+    if stated.reads == PICTURE:
+        given.update(dict.fromkeys(("max_seq_length", "pooling", "query_prompt", "text_prompt")))
     # Vectors that are compared by their cosine have length 1, so that a plain product compares them.
     is_scaled = stated.normalize or stated.similarity == "cosine"
     given["normalize"] = is_scaled if options.normalize is None else options.normalize
@@ -146,6 +148,21 @@ def tower_info(
         raise UsageError(f"--nested_sizes: give lengths below that of the vectors, {size}")
     info = replace(stated, **{name: value for name, value in given.items() if value is not None})
     return replace(info, training={}, results={}, versions={}, export=None)
+
+
+def _info_of_queries(
+    options: TowerTrainingOptions, info: TowerInfo, checkpoint: Checkpoint, stated: TowerInfo
+) -> TowerInfo:
+    """Return the info of the queries' tower: that of the titles, but for what another kind of input needs.
+
+    Raises `UsageError` if its vectors have another length.
+    """
+    if PICTURE not in (info.reads, stated.reads):
+        return replace(info, towers=1)
+    own = tower_info(options, checkpoint, stated)
+    if own.size != info.size:
+        raise UsageError(f"vectors of queries have {own.size} numbers, of titles {info.size}: give --output_emb_size")
+    return replace(own, towers=1, normalize=info.normalize, similarity=info.similarity, nested_sizes=info.nested_sizes)
 
 
 def learn_words(start: TowerStart, titles: Columns) -> None:

@@ -1,6 +1,7 @@
 """Make the starter encoder: a small ERNIE from nothing, so that training works without a network.
 
     paddle-ranker starter --corpus mine.tsv --output starter
+    paddle-ranker starter --corpus names.tsv --output starter --picture_size 64
 
 The WordPiece vocabulary is learned from the corpus. The parameters are random or, with `pretrain_steps`, pretrained on
 the corpus as a masked language model. Without `--output` the encoder is made once and kept in the user's cache; the
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from paddle_ranker import runtime
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.options.input_files import paths_of
 from paddle_ranker.registry import Registry
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
 
 _VERSION = 1  # of the recipe; part of the name in the cache
+_NAME_LENGTH = 64  # maximum length of a picture's name in tokens
 
 # From (texts, the encoder's shape, its tokenizer's folder, steps, seed) to parameters; recipes add theirs.
 Pretraining = Callable[[Iterable[str], "EncoderConfig", Path, int, int], dict[str, Any]]
@@ -60,6 +63,13 @@ class StarterOptions(Options):
     max_position_embeddings: int = option(512, help="maximum length of a pair in tokens", minimum=16)
     pretrain_steps: int = option(
         0, help="pretraining steps, as a masked language model on the texts: 8 sequences of 64 tokens each", minimum=0
+    )
+    picture_size: int = option(
+        0,
+        help="also make a network that reads pictures of this width and height, four convolutions: a tower of pictures "
+        "and names, for train-batch-neg; 0: texts alone",
+        minimum=0,
+        maximum=512,
     )
     seed: int = option(1000, help="random seed of the parameters", minimum=0)
 
@@ -125,7 +135,9 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
     )
     runtime.select_device("cpu")  # the same parameters whatever device they are trained on later
     runtime.set_seed(options.seed)
-    with new_folder(folder) as temporary:
+    with new_folder(folder) as whole:
+        temporary = whole / QUERY_FOLDER if options.picture_size else whole
+        make_folder(temporary)
         write_vocabulary(temporary, vocabulary)
         write_config(temporary, config)
         if options.pretrain_steps:
@@ -136,6 +148,29 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
         else:
             arrays = Encoder(config).state_dict()
         save_arrays(arrays, temporary / PARAMETERS_FILE)
+        if options.picture_size:
+            _add_pictures(whole, options.picture_size)
+
+
+def _add_pictures(folder: Path, side: int) -> None:
+    """Make a folder a tower of pictures, and the encoder in its folder for queries a tower of texts."""
+    from paddle_ranker.encoding.picture_encoder import PictureEncoder
+    from paddle_ranker.model.config import ConvolutionsConfig
+    from paddle_ranker.model.encoder_loading import read_checkpoint
+    from paddle_ranker.model.networks.pictures import Convolutions
+    from paddle_ranker.model.tower import PICTURE, TowerInfo, signature_of
+    from paddle_ranker.model.tower_network import TowerModel, TowerNetwork, save_tower, start_tower
+
+    checkpoint = read_checkpoint(folder / QUERY_FOLDER)
+    size, longest = checkpoint.config.hidden_size, min(_NAME_LENGTH, checkpoint.config.longest_pair)
+    texts, _ = start_tower(checkpoint, TowerInfo(longest, size, pooling="mean", output_layer=True))
+    save_tower(folder / QUERY_FOLDER, texts, texts.info)
+    rows = PictureEncoder.own(side)
+    info = TowerInfo(
+        rows.max_length, size, output_layer=True, reads=PICTURE, picture_size=(side, side), towers=2
+    )  # fmt: skip
+    network = TowerNetwork(Convolutions(ConvolutionsConfig(image_size=side)), info, rows)
+    save_tower(folder, TowerModel(info, rows, signature_of(info), network), info)
 
 
 def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:

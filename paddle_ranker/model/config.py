@@ -435,7 +435,8 @@ class PictureConfig(EncoderConfig):
 class ConvolutionsConfig(PictureConfig):
     """Configuration of four convolutions, the last of which makes `hidden_size` channels."""
 
-    hidden_size: Positive = 256
+    model_type: str = "convolutions"
+    hidden_size: Positive = 384
     num_hidden_layers: Positive = 4
     num_attention_heads: Positive = 1
     image_size: Length = 64

@@ -201,9 +201,10 @@ def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
 
 
 def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None:
-    """Write the separate query tower into the folder of a tower, as `save_tower` does."""
+    """Write the separate query tower into the folder of a tower, with the training and the results of its `info`."""
     (folder / QUERY_FOLDER).mkdir()
-    save_tower(folder / QUERY_FOLDER, queries, dataclasses.replace(info, towers=1))
+    own = dataclasses.replace(queries.info, training=info.training, results=info.results, versions=info.versions)
+    save_tower(folder / QUERY_FOLDER, queries, own)
 
 
 def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:

@@ -51,6 +51,7 @@ def test_pictures_are_a_grid_and_found_by_pictures(
         until(lambda: first not in rows(page))
         assert f"like={first}" in page.url and page.locator("#chips li").count() == 1
         page.goto(f"{site.address}/")
+        page.wait_for_selector("link[href$='pictures.css']", state="attached")
         for name in ("blue", "green"):
             file = {"name": f"{name}.png", "mimeType": "image/png", "buffer": picture(COLOURS[name])}
             page.locator("#picture input").set_input_files(file)

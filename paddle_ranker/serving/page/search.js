@@ -5,7 +5,7 @@
 
 const WORDS = {
   zh: {
-    more_like: "更多类似", by_picture: "以图搜索", like_picture: "与您的图片相似", like_id: "与 {id} 相似", unreadable: "无法读取图片：{name}",
+    more_like: "更多类似", by_picture: "以图搜索",
     other: "English", search: "搜索", judge: "标注", more: "其他", skip: "跳到结果", query: "查询", suggestions: "建议",
     settings: "设置", use: "召回方式", words: "词语", vectors: "语义", fused: "融合", ranked: "排序", fusion: "融合方法",
     recall: "各路召回", rank_top: "排序前", top_k: "显示", group_by: "合并近似的文档", filters: "更多筛选", stages: "阶段", results: "结果", keys: "按键",
@@ -32,7 +32,7 @@ const WORDS = {
     key_focus: "输入", key_move: "选择", key_why: "为什么", key_close: "关闭",
   },
   en: {
-    more_like: "More like this", by_picture: "Search by picture", like_picture: "like your picture", like_id: "like {id}", unreadable: "This picture cannot be read: {name}",
+    more_like: "More like this", by_picture: "Search by picture",
     other: "中文", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query", suggestions: "Suggestions",
     settings: "Settings", use: "Recall by", words: "Words", vectors: "Meaning", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
     recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", group_by: "Near-duplicates as one", filters: "More filters", stages: "Stages", results: "Results", keys: "Keys",
@@ -301,7 +301,7 @@ const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100
 let state = { ...DEFAULTS };
 let index = {}; // what GET /v1/index says
 let indexed = null; // the promise of that
-let picture = ""; // a data: URL of the visitor's, which documents should be like; it stands in no address
+let picture = ""; // of the visitor, which documents should be like
 
 const LONG = 4000; // characters of an address that servers and people take; a longer query stays in the history alone
 
@@ -360,7 +360,6 @@ function fillForm() {
     fillChoices(form[name], choicesOf(name), (value) => (value === 0 ? say("none") : count(value)));
   }
   $("alike").hidden = !index.facets;
-  $("picture").hidden = !index.like?.includes("picture");
   fillSort();
   document.body.classList.toggle("shows-how", Boolean(state.how));
   $("how").firstElementChild.checked = Boolean(state.how);
@@ -418,7 +417,7 @@ function fillFilters() {
   $("filters").hidden = !others.length;
   $("filters").lastElementChild.replaceChildren(...others.map(([name, field]) => filterInput(name, field, filter[name])));
   if (open) $("filters").querySelector(`[name="${CSS.escape(open)}"]`)?.focus();
-  const like = likeOf() && make("li", {}, tellLike(), " ", button({ "aria-label": say("remove", { what: tellLike() }), onclick: () => searchLike({}) }, "×"));
+  const like = likeOf() && make("li", {}, tellLike(), " ", button({ "aria-label": say("remove", { what: tellLike() }), onclick: () => searchLike("") }, "×"));
   $("chips").replaceChildren(...(like ? [like] : []), ...Object.entries(filter).map(([name, condition]) => {
     const told = tellCondition(name, condition);
     const remove = () => setFilter(name, undefined);
@@ -591,32 +590,16 @@ function tellFailure(error) {
   showFailure(error, again, shown ? say("stale", { query: shown.query }) : "");
 }
 
-/** Return what documents should be like, as the server takes it; null for nothing. */
 const likeOf = () => (picture ? { picture } : state.like ? { id: state.like } : null);
 
-const tellLike = () => (picture ? say("like_picture") : state.like ? say("like_id", { id: shown?.hits.get(state.like)?.title ?? state.like }) : "");
+const tellLike = () => (picture ? say("by_picture") : state.like && `${say("more_like")}: ${state.like}`);
 
-/** Search for documents like one, or, of `{ picture }`, like a picture; with what the query says. */
-function searchLike({ id = "", picture: given = "" }) {
+/** Search by an example. */
+export function searchLike(id, given = "") {
   Object.assign(state, { like: id, open: "", sort: "" });
   picture = given;
   search("chosen");
 }
-
-/** Search by a file of the visitor, made small enough for a request. */
-async function searchByFile(file) {
-  try {
-    const image = await createImageBitmap(file);
-    const scale = Math.min(1, SENT / Math.max(image.width, image.height));
-    const canvas = make("canvas", { width: Math.max(1, Math.round(image.width * scale)), height: Math.max(1, Math.round(image.height * scale)) });
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    searchLike({ picture: canvas.toDataURL("image/png") });
-  } catch {
-    $("notice").textContent = say("unreadable", { name: file.name });
-  }
-}
-
-const SENT = 512; // pixels of the longer side of a visitor's picture that is sent
 
 /** Return what is asked: without what the server's own options say, unless it was chosen here. */
 function question(query, isTyped) {
@@ -719,7 +702,7 @@ function drawAnswer(answer, query, isFirst) {
   $("all-words").hidden = isEmpty || isFirst || wordsIn(query).length < 2 || !(answer.total > answer.hits.length);
   $("nothing").hidden = !isEmpty;
   $("board").hidden = isEmpty;
-  $("board").classList.toggle("has-pictures", answer.hits.filter(hasPicture).length * 2 > answer.hits.length);
+  $("board").classList.toggle("has-pictures", answer.hits.some(hasPicture));
   $("legend").hidden = isEmpty || !state.how;
   drawFacets(answer.facets);
   if (isEmpty) {
@@ -936,19 +919,17 @@ function fillRow(id) {
 
 const SHORT = 90; // code points of a text without a title that is shown as one
 
-/** Return whether a hit has a picture. */
 const hasPicture = (hit) => Object.values(hit.contents ?? {}).flat().some(({ media_type }) => String(media_type).startsWith("image/"));
 
-/** Draw a button that searches for documents like one with a picture. */
 function drawMoreLike(hit, name) {
   if (!index.like?.includes("id") || !hasPicture(hit)) return "";
-  return button({ class: "ask-like", "aria-describedby": name, onclick: () => searchLike({ id: hit.id }) }, say("more_like"));
+  return button({ class: "ask-like", "aria-describedby": name, onclick: () => searchLike(hit.id) }, say("more_like"));
 }
 
 /** Draw a file of a document by its type: a picture, sound or film in place, else a link. */
 function drawContent({ url, media_type }, told) {
   const tag = { audio: "audio", image: "img", video: "video" }[String(media_type).split("/")[0]] ?? "a";
-  const node = make(tag, { class: "content", ...(tag === "img" ? { alt: told.slice(0, SHORT), loading: "lazy", decoding: "async" } : tag === "a" ? { download: "" } : { controls: true, preload: "none" }) });
+  const node = make(tag, { class: "content", ...(tag === "img" ? { alt: told.slice(0, SHORT), loading: "lazy" } : tag === "a" ? { download: "" } : { controls: true, preload: "none" }) });
   if (tag === "a") node.textContent = media_type;
   const show = (address) => node.setAttribute(tag === "a" ? "href" : "src", address);
   if (!/^\/v1\/contents\/[\w.]+$/.test(url)) return null;
@@ -1526,17 +1507,6 @@ function start() {
   // A row that comes near the window gets its true height: the list may then be as high as the observer saw it before.
   $("results").addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(layOutAgain), true);
   if (!state.q) $("query").focus({ preventScroll: true });
-  const hasFiles = (event) => index.like?.includes("picture") && [...(event.dataTransfer?.items ?? [])].some(({ kind }) => kind === "file");
-  document.addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    if (!hasFiles(event)) return;
-    event.preventDefault();
-    searchByFile(event.dataTransfer.files[0]);
-  });
-  $("picture").querySelector("input").addEventListener("change", ({ target }) => {
-    if (target.files[0]) searchByFile(target.files[0]);
-    target.value = "";
-  });
   loadIndex();
   search("back");
 }
@@ -1551,6 +1521,7 @@ function takeIndex(found) {
   const most = Math.min(DEFAULTS.rank_top, index.limits?.pairs ?? Infinity); // that the ranker takes of a request
   if (state.rank_top === DEFAULTS.rank_top) state.rank_top = most;
   DEFAULTS.rank_top = most;
+  if (index.like?.includes("picture")) import("./pictures.js").catch(() => {});
   redraw();
 }
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHOWN = {
     "search_your_file": ["Quiet mouse", "'moues' searched as mouse", "Silent mouse"],
     "train_and_compare_a_ranker": ["A study of pests of rice"],
+    "from_clicks_to_a_better_search": ["clicks", "recommended: learned weights"],
 }  # of what each prints, in any order
 
 

@@ -203,7 +203,9 @@ def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
 def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None:
     """Write the separate query tower into the folder of a tower, with the training and the results of its `info`."""
     (folder / QUERY_FOLDER).mkdir()
-    own = dataclasses.replace(queries.info, training=info.training, results=info.results, versions=info.versions)
+    own = dataclasses.replace(
+        queries.info, towers=1, training=info.training, results=info.results, versions=info.versions
+    )
     save_tower(folder / QUERY_FOLDER, queries, own)
 
 

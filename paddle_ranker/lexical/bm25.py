@@ -1,7 +1,7 @@
 """BM25: its formula, the statistics that it needs, and the scores of given pairs.
 
-All that scores by BM25 uses `idf`, `length_norm` and `saturated`: `BM25` here, `retrieval.words.WordSearcher`, which
-searches a collection, and `lexical.graph.lexical_features`, which rankers compute from token ids.
+All that scores by BM25 uses `idf`, `length_norm` and `saturated`: `BM25` here, `WordSearcher`, which searches a
+collection, and `lexical.graph.lexical_features`, which rankers compute from token ids.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class VectorField:
 class RankerStates:
     """Stored states of documents: the folder in the index with the copy of the ranker, and what made them.
 
-    ranker, layers, width, dtype: as of `scoring.stored.StatesInfo`
+    ranker, layers, width, dtype: as of `scoring.title_states.StatesInfo`
     """
 
     folder: Name

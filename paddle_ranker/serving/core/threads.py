@@ -4,7 +4,7 @@
   they should stop, so the order is by size. The event loop itself reads only small requests. Two threads read requests
   of up to `_LARGE_BYTES`. A third one reads larger requests, one at a time, so a smaller request never waits for a
   larger one; after each it rests for as long as it worked, so at least half of the time is left to everybody else.
-- `StoppableWork` runs searches and other long work, which takes turns as `retrieval.work` says, and ends early if its
+- `StoppableWork` runs searches and other long work, which takes turns as `retrieval.turns` says, and ends early if its
   caller leaves.
 - Rows of models wait in their `Batcher`.
 """
@@ -97,7 +97,7 @@ async def run_in_thread(  # type: ignore[explicit-any]  # any function
 
 
 class StoppableWork:
-    """A pool of threads for one kind of work, which share the processor as `retrieval.work` says.
+    """A pool of threads for one kind of work, which share the processor as `retrieval.turns` says.
 
     A thread cannot be ended from outside, so the work asks between its steps whether someone still waits. It counts as
     under way until it has ended, even if its caller left earlier.

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -77,6 +78,17 @@ def test_the_map_shows_every_room_and_imports_between_rooms_point_downwards(
         if room and inside.get(target) and order.index(inside[target]) < order.index(room)
     ]
     assert upwards == []
+
+
+def test_no_public_classes_share_a_name() -> None:
+    names = Counter(
+        node.name
+        for name, tree in TREES.items()
+        if name.startswith("paddle_ranker.")
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_module_imports_the_package_itself() -> None:

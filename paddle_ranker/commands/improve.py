@@ -62,8 +62,8 @@ class ImproveOptions(SearchingOptions):
             raise UsageError("say what is known of the searches: --log, or --beir with judgments; one of both")
 
 
-class Pair(NamedTuple):
-    """A judged pair, and what a ranker reads of the document; `label` may be a rate of clicks, for trainings."""
+class TrainingPair(NamedTuple):
+    """A judged pair with what a ranker reads of the document; `label` may be a rate of clicks, for trainings."""
 
     query: str
     id: str
@@ -118,12 +118,12 @@ def improve(options: ImproveOptions) -> Optional[str]:
     return recommended
 
 
-def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[Pair]:
+def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[TrainingPair]:
     """Return the judged pairs of the log or of the BEIR folder whose documents are in the index."""
     if options.log is not None:
         found = read_log(JudgmentsOptions(log=options.log, index=options.index, output_dir=""), searcher.collection)
         return [
-            Pair(one.query, one.id, one.label, one.whole_label, found.titles[one.query, one.id])
+            TrainingPair(one.query, one.id, one.label, one.whole_label, found.titles[one.query, one.id])
             for one in found.judgments
         ]
     from paddle_ranker.data.beir import beir_judgments
@@ -133,16 +133,16 @@ def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[Pair]:
     assert options.beir is not None
     queries, qrels = beir_judgments(options.beir, options.split)
     judged = read_judged(qrels, queries, options, searcher.collection)
-    now, pairs = searcher.collection.snapshot(), list[Pair]()
+    now, pairs = searcher.collection.snapshot(), list[TrainingPair]()
     for query, labels in judged.qrels.items():
         text, documents = judged.queries[query], now.documents_of([*labels])
         search = Search(now, text, now.info.searchers, SearchSettings(literal=True))
         read = search.read([*documents.values()], EstimatedTokens())
-        pairs += [Pair(text, id, labels[id], labels[id], title) for id, (_, title) in zip(documents, read)]
+        pairs += [TrainingPair(text, id, labels[id], labels[id], title) for id, (_, title) in zip(documents, read)]
     return pairs
 
 
-def _judged(pairs: list[Pair], options: ImproveOptions) -> JudgedQueries:
+def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries:
     from paddle_ranker.evaluation.retrieval import RELEVANT, JudgedQueries
 
     qrels: dict[str, dict[str, int]] = {}
@@ -175,14 +175,14 @@ def _learned_weights(
     return {LEARNED: Searcher(searcher.collection, settings, None, searcher.ranker)}
 
 
-def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[Pair], folder: Path) -> Searcher:
+def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[TrainingPair], folder: Path) -> Searcher:
     """Train a ranker on the pairs that are not held out; return how is searched with it."""
     from paddle_ranker.commands.command_registry import COMMANDS
     from paddle_ranker.options import options_from
     from paddle_ranker.retrieval.search import Searcher
     from paddle_ranker.scoring.ranker import Ranker
 
-    parts = {"train": list[Pair](), "dev": list[Pair]()}
+    parts = {"train": list[TrainingPair](), "dev": list[TrainingPair]()}
     for one in pairs:
         parts["dev" if draw(one.query, options.seed + 1) < _VALIDATION else "train"].append(one)
     training = folder / "training"

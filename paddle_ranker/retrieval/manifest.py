@@ -19,7 +19,7 @@ from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Schema
 from paddle_ranker.storage.atomic import new_file, sync
-from paddle_ranker.storage.declared import Between, Count, Matching, OneOf, Positive, read_declared
+from paddle_ranker.storage.declared import Between, Count, Pattern, OneOf, Positive, read_declared
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
@@ -36,7 +36,7 @@ _DELETED = re.compile(r"\.deleted-\d{1,20}\.npy", re.ASCII)
 _SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
 _ONE_TEXT = Schema()
 _PLAIN = re.compile(r"\w[\w.-]*")  # no path
-Name = Annotated[str, Matching(_PLAIN)]
+Name = Annotated[str, Pattern(_PLAIN)]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class RankerStates:
 class SegmentInfo:
     """A segment's folder and how many documents it has; the file with the removed rows, and how many those are."""
 
-    name: Annotated[str, Matching(_SEGMENT)]
+    name: Annotated[str, Pattern(_SEGMENT)]
     count: Count
     deleted: Optional[str] = None
     removed: Count = 0

@@ -39,7 +39,7 @@ class OneOf(tuple[str, ...]):
         return super().__new__(cls, choices)
 
 
-class Matching(NamedTuple):
+class Pattern(NamedTuple):
     """Regular expression that a whole text matches."""
 
     pattern: re.Pattern[str]
@@ -107,7 +107,7 @@ class _Reader:
         self.unknown: list[str] = []
         self._exact = exact
 
-    def fitted(self, hint: Any, value: Unchecked, place: str, within: Union[Between, OneOf, Matching] = _ANY) -> Any:
+    def fitted(self, hint: Any, value: Unchecked, place: str, within: Union[Between, OneOf, Pattern] = _ANY) -> Any:
         """Return a value as its declaration has it: a list becomes a tuple, an object a dataclass; raises `_Misfit`."""
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Annotated:
@@ -123,7 +123,7 @@ class _Reader:
                 raise _Misfit(place, value, {bool: "true or false", str: "a text"}.get(hint, "null"))
             if isinstance(within, OneOf) and value not in within:
                 raise _Misfit(place, value, f"one of {', '.join(map(repr, within))}")
-            if isinstance(within, Matching) and within.pattern.fullmatch(value) is None:
+            if isinstance(within, Pattern) and within.pattern.fullmatch(value) is None:
                 raise _Misfit(place, value, f"a text like {within.pattern.pattern}")
             return value
         if origin in (tuple, list):

@@ -19,7 +19,7 @@ from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD, TOKENIZERS
 from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Schema
 from paddle_ranker.storage.atomic import new_file, sync
-from paddle_ranker.storage.declared import Between, Count, Pattern, OneOf, Positive, read_declared
+from paddle_ranker.storage.declared import Between, Count, OneOf, Pattern, Positive, read_declared
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"

@@ -34,10 +34,12 @@ class EncoderConfig:
 
     has_tanh_pooler: whether the encoder's pooler is a linear layer and tanh, and nothing else
     heads_share_width: whether the heads of the attention divide the width of a state
+    shares_queries: whether networks compute a query once for all pairs of a batch
     """
 
     has_tanh_pooler: ClassVar[bool] = True
     heads_share_width: ClassVar[bool] = True
+    shares_queries: ClassVar[bool] = False
     vocab_size: Positive
     hidden_size: Positive = 768
     num_hidden_layers: Positive = 12
@@ -232,6 +234,7 @@ class Qwen3Config(EncoderConfig):
     attention_bias: bool = False
     has_tanh_pooler: ClassVar[bool] = False
     heads_share_width: ClassVar[bool] = False
+    shares_queries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -42,7 +42,7 @@ class BatchRunner:
         most = most_tokens(batch_size, max_seq_length)
         self.max_tokens = min(most, getattr(engine, "batch_tokens", most))
         self.max_rows = max(1, min(4 * batch_size, self.max_tokens // _SHORT))
-        self.by_query = bool(getattr(engine, "shares_queries", False))
+        self.by_query = engine.limits.shares_queries
 
     def run(self, columns: Columns, share: int = 0, shares: int = 1) -> Arrays:
         """Return a dict from output name to the engine's outputs for all rows, `[n, ...]`, in the rows' order.

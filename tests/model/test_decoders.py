@@ -446,9 +446,23 @@ def test_an_exported_graph_scores_alike(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(samples, "PAIRS", 6)
     model = opened(write_folder(tmp_path / "hf", "reranker"))
     export_model(model, tmp_path / "exported", onnx=HAS_ONNX)
-    for engine in ("inference", "onnx") if HAS_ONNX else ("inference",):
+    engines = ("inference", *(("onnx", "openvino") if HAS_ONNX and find_spec("openvino") else ()))
+    for engine in engines:
         ranker = Ranker.load(tmp_path / "exported", engine=engine)
+        assert ranker.scorer.by_query
         np.testing.assert_allclose(ranker.score(QUERIES, TITLES), probabilities("reranker"), atol=1e-5, err_msg=engine)
+        columns = model.row_encoder.encode([QUERIES[0]] * 3, TITLES[:3])
+        for rows in ([0], [0, 1, 2], [2, 2]):
+            arrays = columns.pad(rows)
+            found = ranker.scorer.engine.run(arrays)["logit"].ravel()
+            np.testing.assert_allclose(found, outputs(model.network, columns, rows), atol=2e-5)
+            # Rows that begin otherwise share nothing.
+            arrays["input_ids"][0, 0] += 1
+            found = ranker.scorer.engine.run(arrays)["logit"].ravel()
+            with paddle.no_grad():
+                for row, logit in enumerate(found):
+                    alone = (paddle.to_tensor(array[[row]]) for array in arrays.values())
+                    np.testing.assert_allclose(logit, model.network(*alone).numpy()[0], atol=2e-5)
 
 
 @pytest.mark.slow

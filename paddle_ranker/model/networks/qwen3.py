@@ -2,6 +2,7 @@
 
 A token attends to itself and to those before it. So padding behind a text changes nothing, and the tokens with which
 several texts begin are computed once: in a reranker's pairs, the instruction and the query (`Qwen3Encoder.pooled`).
+Exported graphs compute the tokens with which all pairs of a batch begin once.
 """
 
 from __future__ import annotations
@@ -44,6 +45,19 @@ class Prefixes(NamedTuple):
         return is_beyond
 
 
+class _Before(NamedTuple):
+    """Keys and values that the rows of a batch attend to before their own.
+
+    layers: those of each layer, as in `Prefixes`
+    of_row: the number of each row's prefix, `[rows]` int64
+    mask: additive mask of the keys, `[rows, 1, 1, longest]`
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    of_row: Tensor
+    mask: Tensor
+
+
 class _Block(NamedTuple):
     """Queries that are computed together: tokens `start` to `stop`, and the additive mask of the keys up to `stop`."""
 
@@ -64,7 +78,7 @@ class _Context:
 
     angles: Tensor
     blocks: list[_Block]
-    before: Optional[Prefixes] = None
+    before: Optional[_Before] = None
     kept: Optional[list[tuple[Tensor, Tensor]]] = None
 
 
@@ -72,7 +86,6 @@ class Qwen3Encoder(Encoder):
     """Decoder of Qwen3 without its language model's head; the pooled output is the last token's state."""
 
     config: Qwen3Config
-    shares_queries = True  # pairs of one query are best in one batch
 
     def __init__(self, config: EncoderConfig):
         super().__init__(config)
@@ -105,6 +118,8 @@ class Qwen3Encoder(Encoder):
 
         Outside training, tokens before the first of type 1 are computed once for all rows that begin with them.
         """
+        if not paddle.in_dynamic_mode() and extra is None:
+            return self._pooled_in_graph(input_ids, token_type_ids)
         if paddle.in_dynamic_mode() and not self.training and extra is None:
             divided = divide(input_ids.numpy(), token_type_ids.numpy(), self.config.pad_token_id)
             if divided is not None:
@@ -135,11 +150,42 @@ class Qwen3Encoder(Encoder):
             hidden, context = self._begin(own, own, None)
         else:
             hidden, context = self.embeddings(own), self._context_after(before, ids.shape[1])
+        return Prefixes(self._keys_and_values(hidden, context), lengths, np.arange(len(ids)))
+
+    def _keys_and_values(self, hidden: Tensor, context: _Context) -> list[tuple[Tensor, Tensor]]:
+        """Return the keys and values of each layer, `[batch, length, width]` each, with those of `context.before`."""
         context.kept = []
         hidden = self._through(self.encoder.layers[:-1], hidden, context)
         last = self.encoder.layers[-1]
         last.self_attn.keys_and_values(last.norm1(hidden), context)
-        return Prefixes(context.kept, lengths, np.arange(len(ids)))
+        return context.kept
+
+    def _pooled_in_graph(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return what `pooled` does; the tokens before the first of type 1 that all rows share are computed once.
+
+        Engines differ in what they do without any token, so the first token of the first row is always computed. If
+        other rows begin otherwise, they do not attend to it.
+        """
+        ones = paddle.ones_like(input_ids[0])
+        places = paddle.cumsum(ones, axis=0) - ones
+        tokens = (input_ids != self.config.pad_token_id).astype("int64").sum(axis=1)
+        is_apart = (input_ids != input_ids[:1]).astype("int64").max(axis=0) + token_type_ids.max(axis=0)
+        # At least one token of each row follows.
+        ends = paddle.where(is_apart > 0, places, ones * (tokens.min() - 1))
+        shared = paddle.maximum(ends.min(), paddle.zeros([], "int64"))
+        before = input_ids[:1, : paddle.maximum(shared, paddle.ones([], "int64"))]
+        hidden, context = self._begin(before, before, None)
+        layers = self._keys_and_values(hidden, context)
+        rest = input_ids[:, shared:]
+        of_row = paddle.zeros_like(tokens)
+        is_other = (shared + paddle.zeros_like(before) == 0).astype("float32")
+        mask = (is_other + of_row.unsqueeze(1).astype("float32")).unsqueeze([1, 2]) * MASKED
+        places = paddle.cumsum(paddle.ones_like(rest[0]), axis=0) - 1
+        is_later = (places.unsqueeze(0) > places.unsqueeze(1)).astype("float32").unsqueeze([0, 1]) * MASKED
+        seen = mask[:1] + paddle.zeros_like(is_later[:, :, :, :1])
+        block = _Block(0, None, paddle.concat([seen, is_later], axis=3))
+        context = _Context(angles_of(self.angles, places + shared), [block], _Before(layers, of_row, mask))
+        return self._last(self.embeddings(rest), context, rest)
 
     def _begin(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, _Context]:
         """Return the embedded tokens, and the context of whole texts."""
@@ -166,7 +212,8 @@ class Qwen3Encoder(Encoder):
         places = np.minimum(lengths[:, None] + np.arange(length), self.config.max_position_embeddings - 1)
         angles = angles_of(self.angles, paddle.to_tensor(places.reshape(-1)))
         angles = angles.reshape([2, len(lengths), length, 1, -1])
-        return _Context(angles, _blocks(length, before), before)
+        earlier = _Before(before.layers, paddle.to_tensor(before.of_row), _additive(before.is_beyond))
+        return _Context(angles, _blocks(length, before), earlier)
 
     def _last(self, hidden: Tensor, context: _Context, input_ids: Tensor) -> Tensor:
         """Run the layers, the last one for each row's last token alone; return its state, `[batch, hidden]`."""
@@ -238,10 +285,10 @@ class _Last:
         """Return the last tokens' states, `[batch, 1, width]`."""
         return paddle.matmul(self.chosen, states)
 
-    def block(self, before: Optional[Prefixes]) -> _Block:
+    def block(self, before: Optional[_Before]) -> _Block:
         """Return the block of the last tokens alone, after prefixes."""
         mask = self._is_later * MASKED
-        return _Block(0, None, mask if before is None else paddle.concat([_additive(before.is_beyond), mask], axis=3))
+        return _Block(0, None, mask if before is None else paddle.concat([before.mask, mask], axis=3))
 
 
 class RMSNorm(nn.Layer):
@@ -305,8 +352,8 @@ class _Attention(nn.Layer):
         k = self.k_norm(self.k_proj(hidden).reshape([0, 0, self.shared, self.size]))
         k, v = rotated(k, context.angles).reshape([0, 0, self.shared * self.size]), self.v_proj(hidden)
         if context.before is not None:
-            of_row = paddle.to_tensor(context.before.of_row)
-            seen = (paddle.gather(states, of_row) for states in context.before.layers[self.number])
+            before = context.before
+            seen = (paddle.gather(states, before.of_row) for states in before.layers[self.number])
             k, v = (paddle.concat(states, axis=1) for states in zip(seen, (k, v)))
         if context.kept is not None:
             context.kept.append((k, v))

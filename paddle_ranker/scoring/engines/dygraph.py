@@ -42,7 +42,6 @@ class DygraphEngine:
         self._inputs = signature.input_names
         self._outputs = tuple(outputs or signature.read)
         self.precision = precision
-        self.shares_queries = bool(getattr(getattr(network, "encoder", None), "shares_queries", False))
         self._device = _device_of(network)
         self.batch_tokens = fastest_tokens(self._device, 0)
 

@@ -30,8 +30,7 @@ class Engine(Protocol):
     """Runtime that computes a model's outputs; thread-safe.
 
     Attributes: `name`, as in `--engine`; `precision` of the matrix products; `limits`, the inputs that it takes;
-    optional: `batch_tokens`, the number of padded tokens in a batch at which it is fastest; `shares_queries`, whether
-    it computes a query once for all pairs of a batch.
+    optional: `batch_tokens`, the number of padded tokens in a batch at which it is fastest.
     """
 
     name: str

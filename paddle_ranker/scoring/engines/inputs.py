@@ -21,10 +21,13 @@ class InputLimits:
 
     Args:
         configs: the configuration of the encoder, or of each member of a blend; empty for a model without texts.
+
+    Attributes: `shares_queries`, whether the model computes a query once for all pairs of a batch.
     """
 
     def __init__(self, signature: Signature, configs: Sequence[EncoderConfig]):
         self.signature = signature
+        self.shares_queries = any(config.shares_queries for config in configs)
         self._vocabulary = np.array([config.vocab_size for config in configs], np.int64)
         # The upper layers of a split ranker read no positions: each text was as long as a pair may be.
         texts = 2 if STATES in signature.input_names else 1

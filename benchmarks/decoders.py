@@ -1,17 +1,21 @@
-"""Time a decoder's ranking of a query's titles: the query computed once, whole pairs, and transformers, in turns.
+"""Time a decoder's ranking of a query's titles: the query computed once, whole pairs, and peers, in turns.
 
 python -m benchmarks.decoders [--titles 100] [--tokens 64] [--threads 1] [--peer_python PYTHON]
+python -m benchmarks.decoders --systems exported_bf16,transformers_bf16,openvino_bf16 --peer_python PYTHON
 
 The folder has the sizes of Qwen3-Reranker-0.6B and random weights in bfloat16. Every system runs in a process of its
-own, in float32, on the same pairs, which are encoded beforehand; their logits are compared first. The ratios are
-geometric means over rounds, with 95% t intervals. Memory is the largest resident size of a process, its libraries
-included.
+own, in float32 unless its name ends with `_bf16`, on the same pairs, which are encoded beforehand; their logits are
+compared first. `benchmarks/peers/decoder_worker.py` describes the systems. With one thread, times are those of the
+processor, which other processes change less than the clock's. The ratios are geometric means over rounds, with 95% t
+intervals. Memory is the largest resident size of a process, its libraries included; all systems are in memory at once,
+and those of the peers convert their models there.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -20,12 +24,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness.report import Goal, format_table, ratio
-from benchmarks.harness.workers import Worker, Workers, missing_packages
+from benchmarks.harness.workers import Worker, Workers, missing_packages, process_environment
 from benchmarks.inputs import ROOT
 from paddle_ranker.options import Options, main_of, option
 
-AHEAD_OF_TRANSFORMERS, MEMORY = 1.3, 1.3  # of whole pairs; times the weights in float32
-_TOLERANCE = 1e-3
+AHEAD, MEMORY = 1.3, 1.3  # of the fastest peer; times the weights in float32
+OURS, PEERS = ("shared", "whole", "exported"), ("transformers", "onnxruntime", "openvino")
+_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.1  # of logits, in float32 and in bfloat16
 _WORDS = 150_000
 _HEAD = 128
 
@@ -39,17 +44,19 @@ class DecodersOptions(Options):
     width: int = option(1024, help="width of the states, a multiple of 64", minimum=64)
     threads: int = option(1, help="threads of each system", minimum=1)
     rounds: int = option(3, help="rounds", minimum=2)
-    peer_python: str = option(sys.executable, help="Python interpreter of an environment with transformers")
+    systems: str = option(",".join((*OURS, *PEERS)), help="systems, separated by commas; the first is the reference")
+    peer_python: str = option(sys.executable, help="Python interpreter of an environment with the peers")
 
 
 def run(options: DecodersOptions) -> None:
     """Print the milliseconds and the memory of each system, and the goals."""
-    systems = ["shared", "whole"]
-    lacking = missing_packages(options.peer_python, ["torch", "transformers"])
+    names = options.systems.split(",")
+    peers = [name for name in names if name.partition("_")[0] in PEERS]
+    needed = {"torch", "transformers", *(name.partition("_")[0] for name in peers)}
+    lacking = missing_packages(options.peer_python, sorted(needed)) if peers else set()
     if lacking:
-        print(f"not installed, so left out: transformers ({', '.join(sorted(lacking))})")
-    else:
-        systems.append("transformers")
+        print(f"not installed, so left out: {', '.join(peers)} (without {', '.join(sorted(lacking))})")
+    systems = [name for name in names if not lacking or name not in peers]
     with tempfile.TemporaryDirectory() as temporary, Workers() as workers:
         folder = Path(temporary)
         megabytes = write_folder(folder, options) / 2**20
@@ -61,29 +68,42 @@ def run(options: DecodersOptions) -> None:
         (folder / "pairs.json").write_text(json.dumps([query, titles]), encoding="utf-8")
         speeds: dict[str, list[float]] = {}
         logits, memory = {}, {}
+        program = str(ROOT / "benchmarks/peers/decoder_worker.py")
+        if any(system.startswith("exported") for system in systems):
+            subprocess.run(
+                [sys.executable, program, "export", str(folder)], check=True, env=process_environment(options.threads)
+            )
         for system in systems:
-            python = options.peer_python if system == "transformers" else sys.executable
-            command = [python, str(ROOT / "benchmarks/peers/decoder_worker.py"), system, str(folder)]
+            python = options.peer_python if system in peers else sys.executable
+            command = [python, program, system, str(folder)]
             worker = Worker(system, command, options.threads, folder / f"{system}.log", hint="look into its log")
             logits[system] = workers.add(worker)["ready"]
-            np.testing.assert_allclose(logits[system], logits["shared"], atol=_TOLERANCE, err_msg=system)
+            tolerance = _HALF_TOLERANCE if "bf16" in options.systems else _TOLERANCE
+            np.testing.assert_allclose(logits[system], logits[systems[0]], atol=tolerance, err_msg=system)
         for _ in range(options.rounds):
             for system, answer in workers.take_turns(lambda _: "1"):
-                speeds.setdefault(system, []).append(1 / answer["seconds"])
+                seconds = answer["cpu_seconds" if options.threads == 1 else "seconds"]
+                speeds.setdefault(system, []).append(1 / seconds)
                 memory[system] = answer["megabytes"]
     rows = []
     for system in systems:
-        times = ratio(speeds[system], speeds["whole"])
+        times = ratio(speeds[system], speeds[systems[0]])
         interval = f"{times.estimate:.2f} [{times.low:.2f}, {times.high:.2f}]"
         milliseconds = 1000 / statistics.median(speeds[system])
         rows.append([system, f"{milliseconds:,.0f}", interval, f"{memory[system]:,.0f}"])
     shown = f"{options.titles} titles of {options.tokens} tokens, {options.threads} threads"
     print(f"{shown}; weights {megabytes:,.0f} MiB")
-    print(format_table(["system", "ms", "times as fast as whole pairs", "MiB"], rows))
-    print(Goal("memory, times the weights", memory["shared"] / megabytes, MEMORY, at_most=True))
-    if "transformers" in systems:
-        ahead = ratio(speeds["whole"], speeds["transformers"]).estimate
-        print(Goal("whole pairs, times as fast as transformers", ahead, AHEAD_OF_TRANSFORMERS))
+    print(format_table(["system", "ms", f"times as fast as {systems[0]}", "MiB"], rows))
+    if "shared" in systems:
+        print(Goal("memory, times the weights", memory["shared"] / megabytes, MEMORY, at_most=True))
+    measured_peers = [system for system in systems if system in peers]
+    if measured_peers:
+        fastest = max(measured_peers, key=lambda system: statistics.median(speeds[system]))
+        for system in systems:
+            if system not in peers:
+                times = ratio(speeds[system], speeds[fastest])
+                shown = f"{system}, times as fast as {fastest} [{times.low:.2f}, {times.high:.2f}]"
+                print(Goal(shown, times.estimate, AHEAD))
 
 
 def write_folder(folder: Path, options: DecodersOptions) -> int:

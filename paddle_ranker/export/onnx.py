@@ -16,15 +16,17 @@ from typing import Any, Callable, Optional
 
 import paddle
 
-from paddle_ranker.array_types import Arrays
+from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.errors import DependencyError, RankerError, in_checkout
-from paddle_ranker.export.onnx_data import move_onnx, save_onnx
+from paddle_ranker.export.onnx_data import add_parameters, move_onnx, save_onnx
 from paddle_ranker.export.parity import Parity, compare
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, Signature
 
 OPSET = 17  # the first with LayerNormalization as one node
 # It runs in a separate process, since paddle2onnx aborts the process at an operator that it does not know.
 _TRANSLATE = f"import sys, paddle2onnx; paddle2onnx.export(*sys.argv[1:4], opset_version={OPSET}, optimize_tool='None')"
+# paddle2onnx holds a graph and its parameters in one message of protobuf, which ends at 2 GiB.
+TRANSLATED = 2**31 - 2**26
 _INSTALL = "python -m pip install -U"
 
 
@@ -68,7 +70,10 @@ def write_onnx(
 
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         written = Path(folder) / target.name
-        command = [sys.executable, "-c", _TRANSLATE, str(program), str(program.with_suffix(".pdiparams")), str(written)]
+        parameters = program.with_suffix(".pdiparams")
+        is_apart = parameters.stat().st_size > TRANSLATED
+        translated = Path(folder) / "no parameters" if is_apart else parameters
+        command = [sys.executable, "-c", _TRANSLATE, str(program), str(translated), str(written)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if not written.is_file():
             said = [line for line in (done.stdout + done.stderr).splitlines() if "Error" in line or "ERROR" in line]
@@ -80,7 +85,10 @@ def write_onnx(
         _name_arrays(model, signature)
         _mend_group_norms(model, program)
         squeeze_scalars(model)
-        save_onnx(model, written)
+        if is_apart:
+            add_parameters(model, _parameters(program), written)
+        else:
+            save_onnx(model, written)
         try:
             onnx.checker.check_model(str(written), full_check=True)
         except Exception as error:
@@ -88,6 +96,12 @@ def write_onnx(
         parity = compare(expected, batches, OnnxModel(written).run, signature, "the ONNX file", rounding)
         move_onnx(written, target)
     return parity
+
+
+def _parameters(program: Path) -> Iterator[tuple[str, Array]]:
+    """Yield the parameters of a graph of Paddle 3, by their names in it."""
+    for parameter in paddle.jit.load(str(program.with_suffix(""))).state_dict().values():
+        yield parameter.name.rpartition("_")[0], parameter.numpy()  # Paddle numbers what it loads
 
 
 class OnnxModel:

@@ -7,12 +7,18 @@ mapped are read when they are used, and processes share their pages.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from paddle_ranker.array_types import Array
 
 # Models of this many bytes or more get a separate file of parameters.
 LARGE = 256 * 1024 * 1024
 LARGE_PARAMETER = 1024 * 1024
+PAGE = 4096  # bytes at whose multiples parameters begin, so that engines can map them
 
 
 def data_file(path: Path) -> Path:
@@ -41,6 +47,24 @@ def save_onnx(model: Any, path: Path) -> None:
         size_threshold=LARGE_PARAMETER,
         convert_attribute=True,  # parameters can also be nodes of the kind Constant
     )
+
+
+def add_parameters(model: Any, parameters: Iterable[tuple[str, Array]], path: Path) -> None:
+    """Write an ONNX model that lacks its parameters, and the parameters into its second file, one after the other."""
+    from onnx import TensorProto
+    from onnx.external_data_helper import set_external_data
+    from onnx.helper import np_dtype_to_tensor_dtype
+
+    with data_file(path).open("wb") as stream:
+        for name, array in parameters:
+            stream.seek(-stream.tell() % PAGE, os.SEEK_CUR)
+            kind = np_dtype_to_tensor_dtype(array.dtype)
+            tensor = TensorProto(name=name, data_type=kind, dims=array.shape, raw_data=b"")
+            set_external_data(tensor, data_file(path).name, stream.tell(), array.nbytes)
+            tensor.ClearField("raw_data")
+            model.graph.initializer.append(tensor)
+            stream.write(np.ascontiguousarray(array).data)
+    path.write_bytes(model.SerializeToString())
 
 
 def move_onnx(written: Path, target: Path) -> list[Path]:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.command_registry import COMMANDS, ENCODER, OF_KIND, SCORE, TOWER, TRAIN, Command
+from paddle_ranker.commands.command_registry import (
+    COMMANDS,
+    ENCODER,
+    OF_KIND,
+    SCORE,
+    TOWER,
+    TRAIN,
+    TRAINED_TOWER,
+    Command,
+)
 
 COMMANDS.add(
     "train-batch-neg",
@@ -11,7 +20,7 @@ COMMANDS.add(
         "train a tower on pairs, with in-batch negatives",
         "TrainBatchNegOptions",
         TRAIN,
-        (ENCODER,),
+        (ENCODER, TRAINED_TOWER),
     ),
 )
 COMMANDS.add(

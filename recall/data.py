@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Floats, Integers
+from paddle_ranker.data.pictures import ImageError, ImageLimits, require_picture
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple, open_as_one_of
 from paddle_ranker.encoding.column_store import within
 from paddle_ranker.encoding.columns import Columns, EncodedTexts
@@ -19,6 +20,7 @@ from paddle_ranker.errors import DataError, quoted
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.tower import RowsOfTower, TextEncoder
 from paddle_ranker.options import RowOptions
+from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.training.mining import text_key
 from paddle_ranker.training.training_options import TrainingOptions
 
@@ -148,13 +150,10 @@ def _within(columns: Columns, folder: Path, memory: int) -> Columns:
     return within(columns, folder, memory) if isinstance(columns, EncodedTexts) else columns
 
 
-def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: Optional[str], *, queries: bool = False) -> Columns:
-    """Encode texts, or paths of pictures, which begin at the folder of `file`; these are decoded when they are needed.
-
-    Raises `ImageError` for a picture that is missing, or that is none by its header.
-    """
+def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: str, *, queries: bool = False) -> Columns:
+    """Encode texts, or paths of pictures, which begin at the folder of `file`; these are decoded when they are needed."""
     if isinstance(encoder, PictureEncoder):
-        return encoder.files(rows, Path(file or "").parent)
+        return replace(encoder, folder=folder_of(file)).files(rows)
     return encoder.encode_queries(rows) if queries else encoder.encode(rows)
 
 
@@ -169,6 +168,35 @@ class _Numbers(dict[str, int]):
 def open_rows(path: str, rules: Optional[RowOptions] = None) -> RecordFile[Row]:
     """Open training data: pairs, triples or labelled pairs."""
     return open_as_one_of(path, _KINDS, rules)  # type: ignore[return-value]
+
+
+class PictureCheck:
+    """Check of rows: returns why a row's picture cannot be read, or None; each file is examined once.
+
+    Args:
+        queries, titles: the encoders of the rows' queries and titles.
+        file: the file whose folder paths begin at.
+    """
+
+    def __init__(self, queries: RowsOfTower, titles: RowsOfTower, file: str):
+        self._columns = (("query",) if isinstance(queries, PictureEncoder) else ()) + (
+            ("title", "neg_title", "text") if isinstance(titles, PictureEncoder) else ()
+        )
+        self._folder, self._problems = folder_of(file), dict[str, Optional[str]]()
+        self._limits = next((rows.limits for rows in (queries, titles) if isinstance(rows, PictureEncoder)), None)
+
+    def __call__(self, row: object) -> Optional[str]:
+        paths = (getattr(row, name, None) for name in self._columns)
+        return next(filter(None, (self._problem(path) for path in paths if path is not None)), None)
+
+    def _problem(self, path: str) -> Optional[str]:
+        if path not in self._problems:
+            try:
+                require_picture(self._folder / path, self._limits or ImageLimits())
+                self._problems[path] = None
+            except ImageError as error:
+                self._problems[path] = str(error)
+        return self._problems[path]
 
 
 class _Read(NamedTuple):

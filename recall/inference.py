@@ -22,6 +22,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DocumentOptions, RayOptions, main_of, option
+from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.scoring_options import TowerOptions
 
@@ -80,7 +81,9 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
                          "title_column", "text_column")
         },
     }  # fmt: skip
-    plan = EncodePlan(source, how, options.batch_size, options.queries, options.processes)
+    plan = EncodePlan(
+        source, how, options.batch_size, options.queries, options.processes, folder_of(options.input_file)
+    )
     if options.ray is not None:
         return _encode_by_actors(options, plan, rows, identity)
     with closing(VectorFile(options.output_file, options.dtype, identity, options.resume)) as file:

@@ -14,6 +14,7 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
+from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.scoring.scoring_options import TowerOptions
 
 
@@ -40,7 +41,8 @@ def predict(options: PredictCosineOptions) -> Iterator[float]:
     from paddle_ranker.scoring.files import STANDARD_INPUT
     from paddle_ranker.storage.prefetch import chunks
 
-    tower = Tower.open(options.params_path, LoadOptions.of(options), options.batch_size)
+    folder = folder_of(options.text_pair_file)
+    tower = Tower.open(options.params_path, LoadOptions.of(options), options.batch_size, folder=folder)
     size = tower.vectors([]).shape[1]
     if options.output_emb_size not in (None, size):
         raise UsageError(f"--output_emb_size {options.output_emb_size}: the tower's vectors have {size} numbers")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Optional
 
 from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.formats import JSON_EXTENSIONS, BadRow, Row, read_rows, write_rows
 from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import DataError, listed
-from paddle_ranker.options import RowOptions
+from paddle_ranker.options import RowOptions, note
 from paddle_ranker.options.input_files import paths_of
 
 COLUMNS = ("query", "text", "cosine")
@@ -21,11 +21,20 @@ def one_line(text: str) -> str:
     return text.translate(_BREAKS)
 
 
-def corpus_texts(path: str, rules: Optional[RowOptions] = None) -> list[str]:
-    """Return the distinct texts of a corpus: a file of `Line`s, or BEIR's folder. Raises `DataError` as `RecordFile`
-    does.
+def corpus_texts(
+    path: str, rules: Optional[RowOptions] = None, check: Optional[Callable[[Line], Optional[str]]] = None
+) -> list[str]:
+    """Return the distinct texts of a corpus: a file of `Line`s, or BEIR's folder; raises `DataError` for a bad row.
+
+    Args:
+        check: returns why a row is bad, or None.
     """
-    return list(dict.fromkeys(row.text for row in RecordFile(beir_corpus(path), Line, rules)))
+    source = RecordFile(beir_corpus(path), Line, rules)
+    source.check = check
+    texts = list(dict.fromkeys(row.text for row in source))
+    if check is not None and source.skipped:
+        note(f"{path}: {source.report()}")
+    return texts
 
 
 def write_results(path: str, rows: Iterable[tuple[str, str, float]]) -> None:

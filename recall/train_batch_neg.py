@@ -64,7 +64,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     runtime.prepare(options.cpu_threads)
     from paddle_ranker.data.records import LabeledPair
     from paddle_ranker.model.tower_network import LEXICAL
-    from recall.data import encode_pairs, open_rows
+    from recall.data import PictureCheck, encode_pairs, open_rows
     from recall.model import InBatchExamples, LossSettings
     from recall.teacher import with_teacher
     from recall.training import learn_words, open_evaluation, start_tower_training, train_tower
@@ -75,6 +75,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     # Read the small files first, so that their errors show before the large file is read.
     evaluation = open_evaluation(start, options)
     source = open_rows(options.train_set_file, options)
+    source.check = PictureCheck((queries or model).row_encoder, model.row_encoder, options.train_set_file)
     pairs = encode_pairs(source, model.row_encoder, options.train_set_file, queries.row_encoder if queries else None)
     options.terms.require_negatives(pairs.negatives.most if pairs.negatives else 0)
     if LEXICAL in start.part_factors:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError
 from paddle_ranker.options import main_of, option, redeclare
 from recall.options import TowerTrainingOptions
 
@@ -45,6 +46,7 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
     """Train as the options say, with checkpoints in `options.save_dir`; return the result."""
     runtime.prepare(options.cpu_threads)
     from paddle_ranker.data.records import Text
+    from paddle_ranker.model.tower import TextEncoder
     from recall.data import encode_pairs
     from recall.model import InBatchExamples, LossSettings
     from recall.results import corpus_texts
@@ -52,6 +54,11 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
 
     start = start_tower_training(options, dropout=options.dropout, without_pooler=options.without_pooler)
     run, model, queries = start.run, start.model, start.queries
+    if any(not isinstance(tower.row_encoder, TextEncoder) for tower in (model, queries or model)):
+        raise UsageError(
+            f"--model {options.model_name_or_path}: reads pictures, and SimCSE learns from texts alone: give a tower "
+            "or an encoder of texts, or train names with pictures by train-batch-neg"
+        )
 
     evaluation = open_evaluation(start, options)
     texts = map(Text, corpus_texts(options.train_set_file, options))

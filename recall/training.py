@@ -24,7 +24,7 @@ from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.model.tower_network import (
     APART,
     TowerModel,
@@ -41,7 +41,7 @@ from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.run import Start, start_run
 from paddle_ranker.training.task import FitResult, OnEvaluation, Task
-from recall.data import TextPairs, encode_rows
+from recall.data import PictureCheck, TextPairs, encode_rows
 from recall.model import InBatchExamples, LearnedScale
 from recall.options import TowerTrainingOptions
 from recall.results import corpus_texts, write_results
@@ -91,6 +91,7 @@ def start_tower_training(
             queries, new_in_queries = start_tower(of_queries, _info_of_queries(options, info, of_queries, their))
             new_parts += [f"query_tower.{part}" for part in new_in_queries]
         run.report_start(source, new_parts, *[part.tokens for part in _texts_of(model, queries)])
+        _refuse_unused(options, model.row_encoder, (queries or model).row_encoder)
         factors = dict.fromkeys([*new_parts, "learned_scale"], options.new_parts_factor)
         before = stated.training
     in_training = _pooling_in_training(model.info.pooling, before) if without_pooler else None
@@ -106,6 +107,22 @@ def start_tower_training(
     model.network.query_tower = None if queries is None else queries.network
     model.network.learned_scale = LearnedScale(options.scale) if options.learned_scale else None
     return TowerStart(run, model, factors, queries)
+
+
+def _refuse_unused(options: TowerTrainingOptions, titles: RowsOfTower, queries: RowsOfTower) -> None:
+    """Raise `UsageError` for options about texts where the tower reads pictures instead."""
+    reads_titles, reads_queries = isinstance(titles, TextEncoder), isinstance(queries, TextEncoder)
+    reads_texts = reads_titles or reads_queries
+    for name, is_used in (
+        ("max_seq_length", reads_texts),
+        ("pooling", reads_texts),
+        ("query_prompt", reads_queries),
+        ("text_prompt", reads_titles),
+        ("teacher", reads_titles and reads_queries),
+        ("teacher_url", reads_titles and reads_queries),
+    ):
+        if not is_used and getattr(options, name, None) is not None:
+            raise UsageError(f"--{name} is about texts, where this tower reads pictures: leave it out")
 
 
 def _texts_of(*towers: Optional[TowerModel]) -> list[TextEncoder]:
@@ -222,17 +239,20 @@ class RecallEvaluation:
 
     def __init__(self, start: TowerStart, options: TowerTrainingOptions):
         assert options.similar_text_pair is not None
-        corpus = corpus_texts(options.corpus_file, options) if options.corpus_file else []
-        rows = list(open_pairs(options.similar_text_pair, options))
+        model, queries, file = start.model, start.queries, options.similar_text_pair
+        check = PictureCheck((queries or model).row_encoder, model.row_encoder, file)
+        corpus = corpus_texts(options.corpus_file, options, check) if options.corpus_file else []
+        source = open_pairs(file, options)
+        source.check = check
+        rows = list(source)
+        skipped = f", {source.report()}" if source.skipped else ""
         self._answers = [(row.query, row.title) for row in rows if is_answer(row)]
         titles = [row.title for row in rows]  # titles that do not answer are searched as well
         self._set = RecallSet(self._answers, [*corpus, *titles])
         self._options, self._info = options, start.model.info
-        model, queries = start.model, start.queries
-        file = options.similar_text_pair
         self._texts = encode_rows(model.row_encoder, self._set.corpus, file)
         self._queries = encode_rows((queries or model).row_encoder, self._set.queries, file, queries=True)
-        self.report = f"{len(self._set.queries):,} queries, {len(self._set.corpus):,} texts to search"
+        self.report = f"{len(self._set.queries):,} queries, {len(self._set.corpus):,} texts to search{skipped}"
         if corpus and not {*corpus} & {*titles}:
             start.run.report(f"{options.corpus_file}: holds no title of {options.similar_text_pair}; is it their file?")
         towers = [

@@ -25,6 +25,7 @@ TRAINED, EXPORTED, QUANTIZED = "trained model", "exported model", "exported mode
 ENCODER, WORD_PIECES = "encoder", "encoder of WordPiece"  # starts of trainings
 CONVERTIBLE = "model that transformers or sentence-transformers knows"
 TOWER, MASKED_LM = "tower", "masked language model"  # a tower, or any encoder; an encoder with such a head
+TRAINED_TOWER = "trained tower"
 GROUPS = (START, DATA, TRAIN, SCORE, FIND, IMPROVE, SERVE, ENCODERS)  # in the order in which people come to need them
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.commands.info import describe_encoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.config import ENCODER_PREFIX
 from paddle_ranker.model.load_options import HeadOptions
@@ -28,7 +29,6 @@ from paddle_ranker.options import main_of, option
 if TYPE_CHECKING:
     from paddle import Tensor
 
-    from paddle_ranker.model.config import EncoderConfig
     from paddle_ranker.model.tower_network import TowerModel
 
 _ANY_LENGTH = 16
@@ -180,7 +180,7 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
         network, new_parts = ranker_of(model.config, named, allow_new=not has_head, info=own)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / model.file}: {error}") from error
-    facts = _facts(model.config)
+    facts = describe_encoder(model.config)
     if has_head:
         # A ranker of ours that was converted to transformers gets its former info back.
         info = RankerInfo.read(folder) or RankerInfo("cross_encoder", length, match_embeddings=False)
@@ -274,7 +274,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
         if info.query_prompt:
             write_prompt(temporary, info.query_prompt, length)
         (temporary / INFO_FILE).write_text(was.to_json(), encoding="utf-8")
-    lines = [f"TARGET: for transformers' {architecture}, {_facts(config)}"]
+    lines = [f"TARGET: for transformers' {architecture}, {describe_encoder(config)}"]
     if calibration:
         lines.append(f"folded the calibration into the head: its sigmoid is what {calibration} was")
     if has_match:
@@ -315,7 +315,7 @@ def _to_tower(source: Path, temporary: Path, options: ConvertOptions) -> list[st
     if model.info.towers == 2:
         (temporary / QUERY_FOLDER).mkdir()
         _to_tower(source / QUERY_FOLDER, temporary / QUERY_FOLDER, options)
-    return [f"TARGET: a tower, {_facts(model.network.config)}: {_vectors(model.info)}"]
+    return [f"TARGET: a tower, {describe_encoder(model.network.config)}: {_vectors(model.info)}"]
 
 
 def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
@@ -361,7 +361,7 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
         for place, (name, tanh) in enumerate(layers, 2)
     }
     write_sentences(temporary, info, config, dense)
-    lines = [f"TARGET: for sentence-transformers, {_facts(config)}: {_vectors(info)}"]
+    lines = [f"TARGET: for sentence-transformers, {describe_encoder(config)}: {_vectors(info)}"]
     if info.towers == 2:
         (temporary / QUERY_FOLDER).mkdir()
         _to_sentences(source / QUERY_FOLDER, temporary / QUERY_FOLDER, options)
@@ -378,13 +378,6 @@ def _vectors(info: TowerInfo) -> str:
     ]
     parts += ["length 1"] if info.normalize else [f"of any length, compared by {info.similarity}"]
     return ", ".join(parts)
-
-
-def _facts(config: EncoderConfig) -> str:
-    return (
-        f"{config.model_type}, {config.num_hidden_layers} layers, {config.hidden_size} wide, "
-        f"{config.vocab_size:,} word pieces"
-    )
 
 
 def run(options: ConvertOptions) -> None:

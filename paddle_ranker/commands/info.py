@@ -83,8 +83,13 @@ def _head(labels: Sequence[str]) -> str:
 
 
 def _encoder_fact(config: EncoderConfig) -> Fact:
-    size = f"{config.num_hidden_layers} layers, {config.hidden_size} wide, {config.vocab_size:,} word pieces"
-    return "encoder", f"{config.model_type}, {size}"
+    return "encoder", describe_encoder(config)
+
+
+def describe_encoder(config: EncoderConfig) -> str:
+    """Return the type and the sizes of an encoder."""
+    words = f", {config.vocab_size:,} word pieces" if config.vocab_size else ""
+    return f"{config.model_type}, {config.num_hidden_layers} layers, {config.hidden_size} wide{words}"
 
 
 def _size(size: Optional[int]) -> str:

@@ -28,7 +28,7 @@ from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
 from paddle_ranker.options.declare import shown_name
-from paddle_ranker.options.input_files import join_files, paths_of
+from paddle_ranker.options.input_files import folder_of, join_files, paths_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import CandidateIndex, Document, Hits, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.search_options import MilvusOptions
@@ -432,7 +432,10 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> CandidateIndex
         runtime.prepare_command(options.cpu_threads)
         from paddle_ranker.retrieval.text_vectors import open_to_compare
 
-        tower = open_to_compare(options.tower, LoadOptions.of(options, positive_label=None), options.batch_size)
+        load = LoadOptions.of(options, positive_label=None)
+        tower = open_to_compare(options.tower, load, options.batch_size, folder_of(options.queries))
+        if options.ranker is not None and tower.reads_pictures:
+            raise UsageError(f"--ranker scores texts, and --tower {options.tower} reads pictures: leave --ranker out")
     shown: Progress[str] = Progress(titles, desc="index", unit="title")
     documents = (Document(str(number), title) for number, title in enumerate(shown))
     assert options.method is not None

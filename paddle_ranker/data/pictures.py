@@ -29,6 +29,8 @@ _BYTES_A_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 8, "TIFF": 12, "WEBP": 16}
 _RGB_BYTES = 8  # per pixel of a whole picture in RGB and on white
 _WHITE = (255, 255, 255)
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its checksum
+# Bytes that end a whole file, within its last `_TAIL` bytes. Compressed data of a JPEG never have them.
+_ENDS, _TAIL = {"JPEG": b"\xff\xd9", "PNG": _PNG_END}, 64
 _ORIENTATION = 0x0112  # a tag of EXIF
 _PHOTOMETRIC, _TILE_WIDTH, _TILE_HEIGHT = 262, 322, 323  # tags of TIFF
 _TURNS = {
@@ -127,14 +129,28 @@ def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array
 
 
 def require_picture(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> None:
-    """Raise `ImageError` if a file is missing, too large or of an unknown kind; reads its header alone."""
+    """Raise `ImageError` if a file is missing, too large, of an unknown kind or damaged; decode it only if need be.
+
+    A whole JPEG is told by its last bytes, a PNG by its checksums; other formats are decoded.
+    """
     size = _file_size(Path(path), limits)
     if not size:
         raise ImageError(f"{path}: the file is empty")
     with _parsing(str(path), limits), Image.open(path, formats=_FORMATS) as image:
-        width, height = image.size
+        (width, height), kind = image.size, image.format
+        if kind == "PNG" and width * height <= limits.max_pixels:
+            image.verify()
     if width * height > limits.max_pixels:
         raise _too_many_pixels(str(path), width, height, limits)
+    end = _ENDS.get(str(kind))
+    if end is None or end not in _last_bytes(Path(path)):
+        read_picture(path, limits)
+
+
+def _last_bytes(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        stream.seek(-min(_TAIL, stream.seek(0, io.SEEK_END)), io.SEEK_END)
+        return stream.read()
 
 
 @contextmanager

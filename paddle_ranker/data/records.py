@@ -17,7 +17,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import chain, islice
 from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
@@ -206,6 +206,7 @@ class RecordFile(Generic[T]):
         self._has_option = rules is not None  # a command's user can state whether there is a header
         rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
         self.skip_bad_rows, self._separator, self._given_header = rules.skip_bad_rows, rules.separator, rules.header
+        self.check: Optional[Callable[[T], Optional[str]]] = None  # returns why a record is bad, or None
         self._fractions = isinstance(rules, LabelOptions) and rules.fractional_labels
         self.has_header = False  # whether the file names its columns; known once reading has begun
         self.is_named = False  # whether it names all columns that the role requires
@@ -272,11 +273,13 @@ class RecordFile(Generic[T]):
                 if layout is None and isinstance(row, list):
                     layout = self._of_width(row)
                 records = self._records(row, layout)
+                for problem in filter(None, map(self.check, records)) if self.check else ():
+                    raise _BadRowError(problem)
             except FractionError as fraction:
                 following = [self._label_cell(row, layout) for _, row in islice(rows, FIRST_ROWS)]
                 raise fraction_refusal(self.path, number, str(fraction), following, named=self.has_header) from None
-            except _BadRowError as problem:
-                self._skips.add(self.path, number, str(problem))
+            except _BadRowError as bad:
+                self._skips.add(self.path, number, str(bad))
                 continue
             self.line = number
             if self.kept < FIRST_ROWS and isinstance(row, list):

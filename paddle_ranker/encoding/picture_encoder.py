@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from paddle_ranker.array_types import Array, Arrays, Integers
-from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, read_picture, require_picture
+from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, read_picture
 from paddle_ranker.encoding.columns import Columns, Indices
 from paddle_ranker.errors import RankerError, quoted
 from paddle_ranker.storage.foreign_config import ForeignConfig
@@ -165,6 +165,7 @@ class PictureEncoder:
     resample: Pillow's filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming
     crops: whether the centre of the scaled picture is taken
     factor: of pixels, before `mean` is subtracted and `std` divides, by channel
+    folder: folder that relative paths begin at
     """
 
     height: int
@@ -176,6 +177,7 @@ class PictureEncoder:
     mean: tuple[float, ...] = _HALF[0]
     std: tuple[float, ...] = _HALF[1]
     limits: ImageLimits = field(default_factory=ImageLimits, compare=False)
+    folder: Path = field(default=Path(), compare=False)
 
     @classmethod
     def own(cls, side: int) -> PictureEncoder:
@@ -238,18 +240,9 @@ class PictureEncoder:
 
     encode_queries = encode
 
-    def files(self, paths: Sequence[str], folder: Path = Path()) -> PictureFiles:
-        """Return pictures in files, which are decoded when they are needed.
-
-        Args:
-            folder: the folder that relative paths begin at.
-
-        Raises `ImageError` for the first that is missing, too large, or of an unknown kind by its header.
-        """
-        whole = [str(folder / path) for path in paths]
-        for path in whole:
-            require_picture(path, self.limits)
-        return PictureFiles(whole, self, np.arange(len(whole)))
+    def files(self, paths: Sequence[str]) -> PictureFiles:
+        """Return pictures in files, which are decoded when they are needed."""
+        return PictureFiles(paths, self, np.arange(len(paths)))
 
     truncated = 0  # texts may be cut, pictures are not
 
@@ -260,6 +253,7 @@ class PictureEncoder:
 
     def _encoded(self, number: int, picture: Union[Source, Array]) -> Array:
         if not isinstance(picture, np.ndarray):
+            picture = picture if isinstance(picture, bytes) else self.folder / picture
             try:
                 picture = read_picture(picture, self.limits)
             except ImageError as error:

@@ -27,8 +27,9 @@ import numpy as np
 from paddle_ranker.array_types import Arrays, Floats, Vectors
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile
 from paddle_ranker.encoding.batching import most_tokens, scoring_batches
-from paddle_ranker.encoding.columns import Columns, EncodedTexts
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
+from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.evaluation.recall import RecallSet
@@ -44,8 +45,9 @@ from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import RANKER_SIGNATURE, AnyKind, ExportFacts, Signature, with_export
-from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, RowsOfTower, TowerInfo
 from paddle_ranker.options import note
+from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.engines.engine_registry import exported_engines, int8_engines, is_installed
@@ -103,22 +105,27 @@ class TowerGate:
 
     def __init__(self, folder: ExportedFolder, options: QuantizeOptions):
         how = LoadOptions(device="cpu", max_seq_length=options.max_seq_length)
-        self._encoder = cast(Exported[TowerInfo, TextEncoder], folder).row_encoder(how)
+        exported = cast(Exported[TowerInfo, RowsOfTower], folder)
+        self._encoder = exported.row_encoder(how)
         self._batch_size = options.batch_size
         self._queries: Optional[Tower] = None
-        if cast(Exported[TowerInfo, TextEncoder], folder).info.towers == 2:
-            self._queries = Tower.open(folder.folder / QUERY_FOLDER, how, options.batch_size)
-        pairs = list(RecordFile(options.calibration_file, Pair, options))
-        self._set = RecallSet(_right_pairs(options), [row.title for row in pairs])
+        if exported.info.towers == 2:
+            inner = folder.folder / QUERY_FOLDER
+            self._queries = Tower.open(inner, how, options.batch_size, folder=folder_of(options.eval_file))
+        pairs = [
+            self._located(options.calibration_file, row.query, row.title)
+            for row in RecordFile(options.calibration_file, Pair, options)
+        ]
+        right = (self._located(options.eval_file, *pair) for pair in _right_pairs(options))
+        self._set = RecallSet(right, [title for _, title in pairs])
         drawn = np.random.default_rng(options.seed).permutation(len(pairs))[: options.calibration_pairs].tolist()
-        columns = EncodedTexts.concat(
-            [
-                self._encoder.encode([pairs[row].title for row in drawn]),
-                *([self._encoder.encode_queries([pairs[row].query for row in drawn])] if not self._queries else []),
-            ]
-        )
-        max_tokens = most_tokens(options.batch_size, self._encoder.tokens.max_seq_length)
-        self.calibration = [columns.pad(rows) for rows in scoring_batches(columns.lengths, max_tokens, max_tokens)]
+        parts: list[Columns] = [self._encoder.encode([pairs[row][1] for row in drawn])]
+        if not self._queries:
+            parts.append(self._encoder.encode_queries([pairs[row][0] for row in drawn]))
+        columns = type(parts[0]).concat(parts)
+        max_tokens = most_tokens(options.batch_size, self._encoder.max_length)
+        lengths = columns.lengths_of(np.arange(len(columns)))
+        self.calibration = [columns.pad(rows) for rows in scoring_batches(lengths, max_tokens, max_tokens)]
         self.facts: dict[str, object] = {
             "calibration": file_facts(options.calibration_file, len(drawn)),
             "evaluation": {
@@ -126,9 +133,16 @@ class TowerGate:
                 "queries": len(self._set.queries),
                 "texts": len(self._set.corpus),
             },
-            "max_seq_length": self._encoder.tokens.max_seq_length,
+            "max_seq_length": self._encoder.max_length,
         }
         self._before: dict[str, tuple[Floats, Vectors]] = {}
+
+    def _located(self, file: str, query: str, title: str) -> tuple[str, str]:
+        """Return a pair of a file; paths of pictures begin at the file's folder."""
+        if isinstance(self._encoder, PictureEncoder):
+            title = str(folder_of(file) / title)
+            query = query if self._queries else str(folder_of(file) / query)
+        return query, title
 
     def judge(self, fp32: Engine, int8: Engine) -> list[Quality]:
         """Return Recall@10 in fp32 and in int8."""

@@ -179,7 +179,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
     """Models that turn a text or a picture into a vector."""
 
     name, info_file, prefix, has_encoder = TOWER, TOWER_FILE, "inference.get_pooled_embedding", True
-    what = "a tower, which makes vectors of texts"
+    what = "a tower, which makes vectors of texts or pictures"
     use = "encode, predict and export take it as --model, index build and serve as --tower"
 
     def is_in_transformers(self, folder: Path) -> bool:

@@ -141,7 +141,7 @@ def _of_file(file: Path, model_name: Optional[str]) -> Checkpoint:
         named = family_of(config.model_type).name_parameters(arrays)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, family_of(config.model_type)))
+    return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, config))
 
 
 def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> Checkpoint:
@@ -162,8 +162,11 @@ def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> 
     return Checkpoint(file, model.config, named, model.arrays, tokenizer, length, head, info)
 
 
-def _tokenizer_of(folder: Path, family: EncoderFamily) -> ModelTokenizer:
+def _tokenizer_of(folder: Path, config: EncoderConfig) -> ModelTokenizer:
     """Read the tokenizer of a folder of this toolkit or PaddleNLP; some of PaddleNLP have transformers' files."""
+    if not config.vocab_size:
+        raise CheckpointError(f"{folder}: reads pictures; give an encoder of texts")
+    family = family_of(config.model_type)
     return brought_tokenizer(folder, family) if has_no_library_file(folder) else read_tokenizer(folder)
 
 

@@ -187,13 +187,17 @@ def _is_member(found: ModelType) -> bool:
 
 def _has_encoder(found: ModelType) -> bool:
     """Return whether a training can start from the text encoder in a model."""
-    return found.form in _STARTS and (found.stated is None or found.stated.has_encoder)
+    return found.form in _STARTS and (found.stated is None or found.stated.has_encoder) and not _reads_pictures(found)
+
+
+def _reads_pictures(found: ModelType) -> bool:
+    info = found.info
+    return isinstance(info, TowerInfo) and info.reads == PICTURE
 
 
 def _reads_texts(found: ModelType) -> bool:
     """Return whether this is a tower of texts, or an encoder, which makes vectors of texts."""
-    info = found.info
-    return found.is_encoder or (found.is_tower and isinstance(info, TowerInfo) and info.reads != PICTURE)
+    return found.is_encoder or (found.is_tower and not _reads_pictures(found))
 
 
 def _reads_word_pieces(found: ModelType) -> bool:
@@ -212,6 +216,9 @@ TRAINED_MODEL: Role[ModelInfo, RowEncoder] = Role(
     "trained model", "a trained model", lambda found: found.form in _STARTS and found.kind is not None
 )
 RANKER: Role[RankerInfo, PairRowEncoder] = Role("ranker", "a ranker", lambda found: found.is_ranker)
+TRAINED_TOWER: Role[TowerInfo, RowsOfTower] = Role(
+    "trained tower", "a trained tower", lambda found: found.is_tower and found.form in _STARTS
+)
 TRAINED_RANKER: Role[RankerInfo, PairRowEncoder] = Role(
     "trained ranker", "a trained ranker", lambda found: found.is_ranker and found.form in _STARTS
 )
@@ -228,6 +235,7 @@ MASKED_LM: Role[ModelInfo, RowEncoder] = Role(
 _ALL: tuple[AnyRole, ...] = (
     MODEL,
     TRAINED_MODEL,
+    TRAINED_TOWER,
     RANKER,
     TRAINED_RANKER,
     MEMBER,
@@ -255,8 +263,14 @@ ROLES = {role.name: role for role in _ALL}
 def identify(path: Path) -> ModelType:
     """Identify the model in a folder or file; also describe a path that is empty, holds no model or does not exist.
 
+    A published model of pictures and texts is one file for two towers: its path becomes a folder of both in the cache.
+
     Raises `CheckpointError` if a file that tells it is damaged.
     """
+    if path.is_dir():
+        from paddle_ranker.model.hugging_face.picture_models import as_towers
+
+        path = as_towers(path)
     if path.is_file():
         if path.suffix in _OF_EXPORT:
             inside = identify(path.parent)

@@ -10,6 +10,7 @@ import difflib
 import glob
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Union
 
 from paddle_ranker.errors import DataError, UsageError
@@ -54,6 +55,11 @@ class ShownFile(str):
     def __str__(self) -> str:
         """Return the name that messages show."""
         return self.shown
+
+
+def folder_of(path: Union[str, os.PathLike[str]]) -> Path:
+    """Return the folder of a file, or of the first of several: paths of pictures in its rows begin there."""
+    return Path(paths_of(path)[0]).parent
 
 
 def paths_of(name: Union[str, os.PathLike[str]]) -> tuple[str, ...]:

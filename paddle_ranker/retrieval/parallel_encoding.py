@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Union
 
 from paddle_ranker.array_types import Vectors
@@ -31,6 +32,7 @@ class EncodePlan:
     source, options, batch_size: as for `Tower.open`
     queries: whether the texts are queries
     processes: how many share the work; their threads are shared out among them
+    folder: as for `Tower.open`
     """
 
     source: str
@@ -38,6 +40,11 @@ class EncodePlan:
     batch_size: int = 256
     queries: bool = False
     processes: int = 1
+    folder: Path = Path()
+
+    def open_tower(self) -> Tower:
+        """Open the tower."""
+        return Tower.open(self.source, self.options, self.batch_size, folder=self.folder)
 
 
 class Encoding:
@@ -57,7 +64,7 @@ class Encoding:
         yield from run(texts)
 
     def _here(self, texts: Iterable[str]) -> Iterator[Vectors]:
-        tower = _opened(self.plan)
+        tower = self.plan.open_tower()
         yield from tower.stream(texts, self.plan.queries)
 
     def _by_processes(self, texts: Iterable[str]) -> Iterator[Vectors]:
@@ -91,10 +98,6 @@ class Encoding:
         return vectors, cut
 
 
-def _opened(plan: EncodePlan) -> Tower:
-    return Tower.open(plan.source, plan.options, plan.batch_size)
-
-
 def _start(plan: EncodePlan, number: int) -> Connection:
     """Start a process that makes vectors; return the connection to it, whose end is the process's end."""
     threads = plan.options.threads or max(1, usable_cores() // plan.processes)
@@ -115,7 +118,7 @@ def _work(connection: Connection, plan: EncodePlan, number: int) -> None:
     answer: Union[str, tuple[Vectors, int, int]]
     try:
         prepare(plan.options.threads)
-        tower = _opened(plan)
+        tower = plan.open_tower()
         while True:
             texts = connection.recv()
             before = tower.cut

@@ -23,7 +23,7 @@ from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, RowsOfTower, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.retrieval.exact_search import nearest as nearest
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.loading import open_model
@@ -66,6 +66,7 @@ class Tower:
         batch_size: int = 256,
         *,
         for_search: bool = False,
+        folder: Path = Path(),
     ) -> Tower:
         """Open a trained or exported tower, or an encoder as one: see `read_tower` in `model.tower_network`.
 
@@ -73,11 +74,23 @@ class Tower:
             source: a folder, its parameter file, or a PaddleNLP name. Where queries have a tower of their own and texts
                 are computed in int8, the queries' computes in fp32.
             for_search: make vectors 1 long if they are compared by their cosine, so that their product is that.
+            folder: folder that relative paths of pictures begin at.
 
         Raises `CheckpointError` for the folder of anything else, `UsageError` for a pooling, or vectors of other
-        lengths, that an exported tower does not have.
+        lengths, that an exported tower does not have, and for a length in tokens if it reads pictures alone.
         """
         runtime.prepare(threads=0)  # a command has done so, a program need not
+        tower = cls._open(source, options, batch_size, for_search, folder)
+        if options.max_seq_length is not None and not any(
+            isinstance(part.encoder, TextEncoder) for part in (tower, tower._queries)
+        ):
+            raise UsageError(f"--max_seq_length {options.max_seq_length}: {source} reads pictures alone; leave it out")
+        return tower
+
+    @classmethod
+    def _open(
+        cls, source: Union[str, Path], options: LoadOptions, batch_size: int, for_search: bool, folder: Path
+    ) -> Tower:
         path = resolve_model(str(source))
         opened = open_model(path, ANY_TOWER, options)
         info, is_scaled = opened.info, bool(options.normalize) or (for_search and opened.info.similarity == "cosine")
@@ -86,11 +99,13 @@ class Tower:
             raise UsageError(f"{source}: was exported with {made}; leave out --pooling and --normalize")
         queries = None
         if info.towers == 2:
-            folder = path.parent if path.is_file() else path
+            inner = (path.parent if path.is_file() else path) / QUERY_FOLDER
             precision = "fp32" if options.precision == "int8" else options.precision
             options = dataclasses.replace(options, precision=precision)
-            queries = cls.open(folder / QUERY_FOLDER, options, batch_size, for_search=for_search)
-        return cls(opened.engine, opened.row_encoder, batch_size, queries, is_scaled and not info.normalize)
+            queries = cls._open(inner, options, batch_size, for_search, folder)
+        rows = opened.row_encoder
+        rows = dataclasses.replace(rows, folder=folder) if isinstance(rows, PictureEncoder) else rows
+        return cls(opened.engine, rows, batch_size, queries, is_scaled and not info.normalize)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of texts of the collection, `[n, size]`."""
@@ -175,8 +190,14 @@ def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
         yield part
 
 
-def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> Tower:
-    """Open a tower whose vectors are compared by products: 1 long, unless it is one whose vectors' lengths matter."""
+def open_to_compare(
+    source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256, folder: Path = Path()
+) -> Tower:
+    """Open a tower whose vectors are compared by products: 1 long, unless it is one whose vectors' lengths matter.
+
+    Args:
+        folder: see `Tower.open`.
+    """
     path = resolve_model(str(source))
     info = identify(path).info
     if not isinstance(info, TowerInfo):
@@ -185,7 +206,7 @@ def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, 
         _, info = read_tower(path, options)
     if info.similarity == "cosine" and not info.normalize:
         options = dataclasses.replace(options, normalize=True)
-    return Tower.open(path, options, batch_size)
+    return Tower.open(path, options, batch_size, folder=folder)
 
 
 def normalised(vectors: Vectors) -> Vectors:

@@ -207,9 +207,7 @@ class _EncodeParts(Work):
         self._plan = plan
 
     def open(self) -> None:
-        from paddle_ranker.retrieval.text_vectors import Tower
-
-        self._tower = Tower.open(self._plan.source, self._plan.options, self._plan.batch_size)
+        self._tower = self._plan.open_tower()
 
     def compute(self, rows: Sequence[Any]) -> tuple[bytes, int, Mapping[str, int]]:
         tower, before, stream = self._tower, self._tower.cut, io.BytesIO()

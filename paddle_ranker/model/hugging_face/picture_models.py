@@ -30,7 +30,7 @@ from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
 from paddle_ranker.model.hugging_face.weights import read_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, TowerInfo
+from paddle_ranker.model.tower import INFO_FILE, PICTURE, QUERY_FOLDER, TowerInfo
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import read_json
@@ -119,7 +119,7 @@ def picture_folder(folder: Path) -> Optional[Path]:
             is_one = (path / CONFIG).is_file() and read_json(path / CONFIG).get("model_type") in MODEL_TYPES
         except (ValueError, AttributeError):
             continue
-        if is_one and not (folder / PARAMETERS_FILE).is_file():
+        if is_one and not (folder / INFO_FILE).is_file():
             return path
     return None
 

@@ -15,12 +15,15 @@ from typing import Optional
 
 import paddle
 from paddle import Tensor, nn
+from paddle.distributed.fleet.utils import recompute
 
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.model.attention import MASKED
 from paddle_ranker.model.bert import Attention, Encoder, activation_named
 from paddle_ranker.model.config import ConvolutionsConfig, PictureConfig, PictureTextConfig
 from paddle_ranker.model.dropout import Masks
+
+_BLOCK = 3  # layers of a block of convolutions: convolution, norm, activation
 
 
 class _Pixels(nn.Layer):
@@ -148,7 +151,15 @@ class Convolutions(_PictureEncoder):
         self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None, extra: Optional[Tensor] = None
     ) -> Tensor:
         """Return one vector of each picture, `[batch, hidden]`; arguments as in `PictureTransformer.forward`."""
-        return self.encoder(self.pixels(input_ids)).mean([2, 3])
+        hidden = self.pixels(input_ids)
+        for start in range(0, len(self.encoder), _BLOCK):
+            block = self.encoder[start : start + _BLOCK]
+            # The first block is not recomputed: pixels have no gradient, and Paddle would lose that of its weights.
+            if self.gradient_checkpointing and self.training and start:
+                hidden = recompute(block, hidden, preserve_rng_state=False)
+            else:
+                hidden = block(hidden)
+        return hidden.mean([2, 3])
 
 
 class _TextEmbeddings(nn.Layer):

@@ -151,7 +151,7 @@ def _within(columns: Columns, folder: Path, memory: int) -> Columns:
 
 
 def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: str, *, queries: bool = False) -> Columns:
-    """Encode texts, or paths of pictures, which begin at the folder of `file`; these are decoded when they are needed."""
+    """Encode texts, or paths of pictures, which begin at the folder of `file`; those are decoded when needed."""
     if isinstance(encoder, PictureEncoder):
         return replace(encoder, folder=folder_of(file)).files(rows)
     return encoder.encode_queries(rows) if queries else encoder.encode(rows)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,7 +270,7 @@ def test_a_check_with_queries_computes_with_as_many_threads_as_are_given(
     Path("queries.txt").write_text("水稻\n", encoding="utf-8")
     opened, open_tower = list[LoadOptions](), Tower.open
 
-    def noted(source: Path, options: LoadOptions, **more: bool) -> Tower:
+    def noted(source: Path, options: LoadOptions, **more: Any) -> Tower:
         opened.append(options)
         return open_tower(source, options, **more)
 

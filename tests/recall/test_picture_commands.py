@@ -46,8 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "rows" / file).write_text("".join(f"{line}\n" for line in lines))
     make_starter(
         StarterOptions(
-            corpus=str(folder / "rows" / "names.txt"), output_dir=str(folder / "start"), picture_size=32, hidden_size=32,
-            num_hidden_layers=1, num_attention_heads=2, dropout=0.0,
+            corpus=str(folder / "rows" / "names.txt"), output_dir=str(folder / "start"), picture_size=32,
+            hidden_size=32, num_hidden_layers=1, num_attention_heads=2, dropout=0.0,
         )
     )  # fmt: skip
     return folder

@@ -68,6 +68,9 @@ test_stack() {
         check 'ruff format' "$PYTHON" -m ruff format --check .
         check 'mypy' "$PYTHON" -m mypy
     fi
+    if [ "$BOTH" = yes ] && [ "$stack" = modern ]; then
+        check 'documentation site' env PYTHON="$PYTHON" bash scripts/docs.sh
+    fi
     if [ "$LINT_ONLY" = yes ]; then
         case "$stack" in
             complete*) FAILED+=("--lint: the stack $stack has neither ruff nor mypy; unset PADDLE_RANKER_STACK") ;;
@@ -111,7 +114,6 @@ fi
 test_stack "${STACK:-modern}" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 if [ "$BOTH" = yes ]; then
     test_stack complete ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
-    check 'documentation site' bash scripts/docs.sh
 fi
 
 say ''

@@ -371,7 +371,7 @@ LINT = ["ruff check", "ruff format", "mypy"]
     [
         ("", "", 0, [*LINT, "modern: unit"]),
         ("gpu", "", 0, [*LINT, "gpu: unit"]),
-        ("", "--all -x", 0, [*LINT, "modern: all", "complete: all"]),
+        ("", "--all -x", 0, [*LINT, "documentation site", "modern: all", "complete: all"]),
         ("gpu", "--all", 0, [*LINT, "gpu: all"]),
         ("complete-gpu", "--all", 0, ["complete-gpu: all"]),
         ("complete", "--lint", 1, []),
@@ -382,6 +382,7 @@ def test_the_tests_run_on_the_stack_that_is_named(
     checkout: Checkout, stack: str, arguments: str, status: int, checks: list[str]
 ) -> None:
     (checkout.tools / "getconf").symlink_to(shutil.which("true") or "")
+    script(checkout.root / "scripts" / "docs.sh", "#!/bin/sh\n")
     own = {} if stack == "nvidia" else {"PADDLE_RANKER_PYTHON": shutil.which("true") or ""}
     line = ["bash", str(checkout.root / "scripts/test.sh"), *arguments.split()]
     done = checkout.run(*line, PADDLE_RANKER_STACK=stack, **own)
@@ -443,6 +444,7 @@ def test_locks_name_exact_versions_and_hashes_and_no_address() -> None:
         "complete-native.txt",
         "complete-serving.txt",
         "complete.txt",
+        "docs.txt",
         "modern.txt",
     }
     locks = [*(REPOSITORY / "requirements").glob("*.txt")]

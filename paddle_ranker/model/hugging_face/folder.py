@@ -105,10 +105,12 @@ class ClassifierHead:
         if not architecture_of(stated).endswith(CLASSIFIES):
             return None
         try:
+            if type(count) is not int:
+                raise TypeError("num_labels is not their number")
             if isinstance(labels, dict) and labels:
                 names = tuple(str(labels[number]) for number in sorted(labels, key=int))
             else:
-                names = tuple(f"LABEL_{number}" for number in range(min(int(count), _MOST_CLASSES)))  # as transformers
+                names = tuple(f"LABEL_{number}" for number in range(min(count, _MOST_CLASSES)))  # as transformers
         except (TypeError, ValueError) as error:
             raise stated.error(f"its classes are {quoted(labels or count)} ({error}); copy it again") from None
         return cls(stated.path, names, str(problem), activation)

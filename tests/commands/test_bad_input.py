@@ -197,7 +197,7 @@ BAD: list[tuple[str, int, str]] = [
     ("report-searches tokenizer --since 2026-13-01", 2, "--since '2026-13-01': expected a day"),
     ("report-searches tokenizer --since 2026-02-02 --until 2026-02-01", 2, "swap them"),
     ("report-searches tokenizer --report no/r.html", 1, "no/r.html: cannot be written there"),
-    ("search --index index", 2, "a query, or --input FILE"),
+    ("search --index index", 2, "a query, --like FILE, or --input FILE"),
     ("search ' ' --index index", 2, "QUERY is empty: say what to search for"),
     (f"{SEARCH} --by vectors", 2, "by 'vectors', only by words"),
     (f"{SEARCH} --fusion sum", 2, "--fusion sum: choose from rrf, weighted"),

@@ -44,7 +44,7 @@ LINES = {
 OTHERS = {
     "doctor", "starter", "info", "make-triples", "judgments", "curve", "report-searches", "export", "export-serving",
     "convert", "serve", "search-serve", "deploy", "train-tokenizer", "fill-mask", "make-demo-posts",
-    "convert-image-weights", "quantize", "scaling-law",
+    "convert-image-weights", "quantize", "scaling-law", "improve",
 }  # fmt: skip
 
 

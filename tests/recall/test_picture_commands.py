@@ -13,6 +13,7 @@ from PIL import Image
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.networks.pictures import Convolutions
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.retrieval.text_vectors import Tower
@@ -93,7 +94,11 @@ def test_the_length_of_texts_is_that_of_the_tower_of_texts(data: Path, tmp_path:
 
 
 @pytest.mark.parametrize("model", ["clip", "start"])
-def test_gradient_checkpointing_learns_the_same(model: str, data: Path, tmp_path: Path) -> None:
+def test_gradient_checkpointing_learns_the_same(
+    model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Random changes differ: the encoder of texts draws seeds when it computes its layers again.
+    monkeypatch.setattr(Convolutions, "_altered", lambda self, pixels: pixels)
     for name in ("true", "false"):
         line = f"{TRAIN}pairs.tsv --model DATA/{model} --gradient_checkpointing {name} --learning_rate 1e-3 --seed 3"
         assert run(line, data, tmp_path / name) == 0

@@ -67,7 +67,7 @@ def options(data: Path, output: Path, **changes: Any) -> TrainBatchNegOptions:
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
-    train(options(data, output, similar_text_pair=str(data / "test.tsv"), epochs=40, eval_step=40))
+    train(options(data, output, similar_text_pair=str(data / "test.tsv"), epochs=100, eval_step=100))
     return output
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import signal
@@ -10,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
@@ -178,6 +181,55 @@ def test_a_tower_s_search_is_built_measured_and_shown(tmp_path: Path) -> None:
     )
     # Only the arguments count, relative to the current folder.
     assert again.returncode == 1 and "no such file" in again.stderr
+
+
+def draw_emoji(folder: Path) -> None:
+    """Write a folder as datasets/make_emoji.py does, of squares in twelve colours; the last two names are unseen."""
+    colours = ["red", "green", "blue", "yellow", "black", "white", "orange", "purple", "brown", "pink", "grey", "cyan"]
+    rows = []
+    for style, side in (("google", 30), ("twitter", 40), ("fluent", 50)):
+        (folder / style).mkdir(parents=True)
+        for colour in colours:
+            picture = Image.new("RGBA", (64, 64))
+            picture.paste(Image.new("RGBA", (side, side), colour), (5, 5))
+            picture.save(folder / style / f"{colour}.png")
+    for colour in colours:
+        rows.append({"id": colour, "title": colour, "zh": f"色 {colour}", "picture": f"fluent/{colour}.png"})
+    (folder / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "names.txt").write_text("".join(f"{colour}\n" for colour in colours), encoding="utf-8")
+    pairs = [f"{colour}\t{style}/{colour}.png\n" for colour in colours[:-2] for style in ("google", "twitter")]
+    (folder / "train.tsv").write_text("".join(pairs), encoding="utf-8")
+    for language, key in (("en", "title"), ("zh", "zh")):
+        lines = [f"{row['id']}\t{row[key]}\n" for row in rows]
+        (folder / f"queries.{language}.tsv").write_text("".join(lines), encoding="utf-8")
+    (folder / "qrels.unseen.txt").write_text("".join(f"{colour} 0 {colour} 1\n" for colour in colours[-2:]))
+
+
+@ONCE
+def test_the_search_of_pictures_trains_measures_and_serves(tmp_path: Path) -> None:
+    """Draw the pictures, so that nothing is fetched."""
+    place = copy_checkout(tmp_path / "a place")
+    draw_emoji(place / "datasets/emoji")
+    environment = {"PADDLE_RANKER_PYTHON": sys.executable, "PADDLE_RANKER_CACHE": str(tmp_path / "cache")}
+    command = ["bash", str(place / "scripts/search_pictures.sh"), "--port", "0"]
+    for trainings in (1, 0):  # the second time everything exists
+        with started(command, tmp_path / f"run {trainings}", CUDA_VISIBLE_DEVICES="", **environment) as run:
+            run.until(lambda: "search page: " in run.output)
+            assert run.output.count("training a tower of pictures") == trainings
+            shares = re.findall(r"^\| (?:English|Chinese|picture).*\| ([01]\.\d{3}) \[", run.output, re.M)
+            assert len(shares) == 7 * trainings
+            port = int(re.findall(r"^search page: http://127\.0\.0\.1:(\d+)/$", run.output, re.M)[0])
+            picture = base64.b64encode((place / "datasets/emoji/fluent/blue.png").read_bytes()).decode()
+            for request in (
+                {"query": "blue", "by": ["picture"]},
+                {"like": {"picture": f"data:image/png;base64,{picture}"}},
+            ):
+                status, found = post(port, "/v1/search", request)
+                assert status == 200 and len(found["hits"]) == 10, found
+            assert found["hits"][0]["id"] == "blue"
+            os.killpg(run.process.pid, signal.SIGINT)
+            run.until(lambda: run.process.poll() is not None, running=False)
+            assert run.process.returncode in (0, 130) and "Traceback" not in run.output
 
 
 @ONCE

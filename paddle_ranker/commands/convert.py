@@ -21,7 +21,7 @@ from paddle_ranker.commands.info import describe_encoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.config import ENCODER_PREFIX
 from paddle_ranker.model.load_options import HeadOptions
-from paddle_ranker.model.model_folder import MEMBER, identify
+from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
 from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TowerInfo
 from paddle_ranker.options import main_of, option
@@ -99,6 +99,8 @@ def convert(options: ConvertOptions) -> list[str]:
 
     is_tower, target = options.to in _TOWERS, Path(options.target)
     source = resolve_model(options.source) if is_tower else find_model(options.source)
+    model = identify(source)
+    source = model.path
     if not is_tower and not source.is_dir():
         raise CheckpointError(f"{source}: there is no such folder")
     if target.exists() or target.is_symlink():
@@ -109,7 +111,9 @@ def convert(options: ConvertOptions) -> list[str]:
 
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary, _source_named(temporary, source):
-        if options.to == "paddle":
+        if model.reads_pictures:
+            lines = _pictures(source, temporary, options)
+        elif options.to == "paddle":
             lines = _to_paddle(source, temporary, options)
         elif options.to == "tower":
             lines = _to_tower(source, temporary, options)
@@ -117,8 +121,26 @@ def convert(options: ConvertOptions) -> list[str]:
             lines = _to_sentences(source, temporary, options)
         else:
             lines = _to_hf(source, temporary, options)
-        lines += _capitals(source, temporary, options)
+        lines += [] if model.reads_pictures else _capitals(source, temporary, options)
     return [line.replace("TARGET", str(target)) for line in lines]
+
+
+def _pictures(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
+    """Bring a model of pictures as a tower, or take it to transformers; a tower of texts in it goes along."""
+    from paddle_ranker.model.hugging_face.picture_models import write_published
+
+    for name in ("pooling", "query_prompt", "text_prompt", "positive_label", "lowercase"):
+        if getattr(options, name):
+            raise UsageError(f"--{name}: {options.source} reads pictures; leave it out")
+    if options.to in ("paddle", "tower"):
+        return _to_tower(source, temporary, options)
+    if options.to != "hf":
+        raise CheckpointError(f"{source}: reads pictures; --to hf writes the folder that sentence-transformers reads")
+    identify(source).require(TRAINED_TOWER)
+    info = TowerInfo.read(source)
+    scaled = "; vectors there are not 1 long: normalise them" if info and info.normalize else ""
+    scale = ", with a new logit_scale" if info and info.towers == 2 else ""
+    return [f"TARGET: for transformers' {write_published(source, temporary)}{scale}{scaled}"]
 
 
 @contextmanager
@@ -307,7 +329,7 @@ def _to_tower(source: Path, temporary: Path, options: ConvertOptions) -> list[st
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 
     model, state = _tower(source, options)
-    training = model.info.training or {"converted from": source.resolve().name}
+    training = model.info.training or {"converted from": Path(options.source).resolve().name}
     save_arrays(state, temporary / PARAMETERS_FILE)
     write_config(temporary, model.network.config)
     model.row_encoder.save(temporary)
@@ -374,7 +396,9 @@ def _vectors(info: TowerInfo) -> str:
     parts = [
         f"vectors of {info.size} numbers" + (f", {info.lexical_size} of them of words" if info.lexical_size else ""),
         f"pooling {info.pooling}",
-        f"texts of up to {info.max_seq_length} tokens",
+        "pictures of {} x {} pixels".format(*info.picture_size)
+        if info.picture_size
+        else f"texts of up to {info.max_seq_length} tokens",
     ]
     parts += ["length 1"] if info.normalize else [f"of any length, compared by {info.similarity}"]
     return ", ".join(parts)

@@ -109,6 +109,12 @@ class ModelType:
         return self.stated is not None and self.stated.name == TOWER_KIND
 
     @property
+    def reads_pictures(self) -> bool:
+        """Whether this is a tower of pictures, in any form."""
+        info = self.info
+        return isinstance(info, TowerInfo) and info.reads == PICTURE
+
+    @property
     def what(self) -> str:
         """The type in messages, after "is": "a trained ranker"."""
         return self._described[0]
@@ -187,17 +193,12 @@ def _is_member(found: ModelType) -> bool:
 
 def _has_encoder(found: ModelType) -> bool:
     """Return whether a training can start from the text encoder in a model."""
-    return found.form in _STARTS and (found.stated is None or found.stated.has_encoder) and not _reads_pictures(found)
-
-
-def _reads_pictures(found: ModelType) -> bool:
-    info = found.info
-    return isinstance(info, TowerInfo) and info.reads == PICTURE
+    return found.form in _STARTS and (found.stated is None or found.stated.has_encoder) and not found.reads_pictures
 
 
 def _reads_texts(found: ModelType) -> bool:
     """Return whether this is a tower of texts, or an encoder, which makes vectors of texts."""
-    return found.is_encoder or (found.is_tower and not _reads_pictures(found))
+    return found.is_encoder or (found.is_tower and not found.reads_pictures)
 
 
 def _reads_word_pieces(found: ModelType) -> bool:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import PIL
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.encoding.picture_encoder import PICTURE_FILE, PictureEncoder
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.retrieval.text_vectors import Tower
 from tests.model.picture_cases import CASES, FILE, PIXEL_SETTINGS, SIZES, TEXTS, crc, odd_files, pictures, write
 
@@ -72,3 +75,85 @@ def test_other_settings_are_refused_by_name(settings: dict[str, Any], problem: s
     (tmp_path / PICTURE_FILE).write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=problem):
         PictureEncoder.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["clip", "chinese_clip", "siglip", "vit"])
+def test_convert_brings_and_takes_them(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target, back = published(name, tmp_path / name), tmp_path / "tower", tmp_path / "back"
+    assert convert([str(source), str(target)]) == 0
+    capsys.readouterr()
+    towers = [target, target / "query"] if name != "vit" else [target]
+    for tower in towers:  # a training gives output layers a bias
+        arrays = {key: np.asarray(array) for key, array in load_arrays(tower / PARAMETERS_FILE).items()}
+        if "output_layer.bias" in arrays:
+            arrays["output_layer.bias"] = np.linspace(-1, 1, arrays["output_layer.bias"].size, dtype=np.float32)
+            save_arrays(arrays, tower / PARAMETERS_FILE)
+    assert convert([str(target), str(back), "--to", "hf"]) == 0, capsys.readouterr().err
+    ours, theirs = Tower.open(target), Tower.open(back)
+    np.testing.assert_allclose(theirs.encode_pictures(pictures()), ours.encode_pictures(pictures()), atol=2e-5)
+    if name != "vit":
+        np.testing.assert_allclose(theirs.query_vectors(TEXTS), ours.query_vectors(TEXTS), atol=2e-5)
+    stated = json.loads((back / "config.json").read_text())["model_type"]
+    assert stated == CASES[name]["model_type"]
+
+
+def test_towers_that_transformers_has_no_place_for_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published("clip", tmp_path / "clip")
+    assert convert([str(tmp_path / "clip"), str(tmp_path / "tower")]) == 0
+    stated = json.loads((tmp_path / "tower" / "query" / "tower.json").read_text())
+    (tmp_path / "tower" / "query" / "tower.json").write_text(json.dumps({**stated, "query_prompt": "a photo of "}))
+    for arguments, problem in (
+        (["--to", "hf"], "are no model of transformers"),
+        (["--to", "sentence-transformers"], "--to hf"),
+        (["--to", "tower", "--text_prompt", "a"], "--text_prompt"),
+    ):
+        assert convert([str(tmp_path / "tower"), str(tmp_path / "back"), *arguments]) != 0
+        assert problem in capsys.readouterr().err
+
+
+def _held(folder: Path, steps: list[tuple[str, str]]) -> None:
+    """Write sentence-transformers' list of steps: their classes and folders."""
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for number, (name, path) in enumerate(steps)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
+@pytest.mark.parametrize("path", ["", "0_CLIPModel"])
+@pytest.mark.parametrize("normalizes", [False, True])
+def test_sentence_transformers_hold_a_clip_in_two_ways(path: str, normalizes: bool, tmp_path: Path) -> None:
+    whole = Tower.open(published("clip", tmp_path / "whole")).encode_pictures(pictures())
+    folder = tmp_path / "held"
+    folder.mkdir()
+    published("clip", folder / path)
+    steps = [("CLIPModel" if path else "Transformer", path)] + [("Normalize", "1_Normalize")] * normalizes
+    _held(folder, steps)
+    expected = whole / np.linalg.norm(whole, axis=1, keepdims=True) if normalizes else whole
+    np.testing.assert_allclose(Tower.open(folder).encode_pictures(pictures()), expected, atol=1e-6)
+    _held(folder, [*steps, ("Pooling", "2_Pooling")])
+    with pytest.raises(CheckpointError, match="Pooling"):
+        Tower.open(folder)
+
+
+def test_a_vit_with_the_hubs_names_is_the_same(tmp_path: Path) -> None:
+    folder = published("vit", tmp_path / "vit")
+    expected = Tower.open(folder).encode_pictures(pictures())
+    arrays = load_file(folder / "model.safetensors")
+    assert any(name.startswith("layers.0.attention.q_proj") for name in arrays)
+    old = {
+        "attention.q_proj": "attention.attention.query", "attention.k_proj": "attention.attention.key",
+        "attention.v_proj": "attention.attention.value", "attention.o_proj": "attention.output.dense",
+        "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
+    }  # fmt: skip
+    renamed = {}
+    for name, array in arrays.items():
+        for new, former in old.items():
+            name = name.replace(new, former)
+        renamed[
+            f"vit.encoder.{name.replace('layers.', 'layer.', 1)}" if name.startswith("layers.") else f"vit.{name}"
+        ] = array
+    save_file(renamed, folder / "model.safetensors")
+    np.testing.assert_array_equal(Tower.open(folder).encode_pictures(pictures()), expected)

@@ -25,11 +25,12 @@ from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig, PictureConfig, PictureTextConfig
-from paddle_ranker.model.families import FAMILIES, family_of, write_config
-from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_EFFECT, to_ours
+from paddle_ranker.model.families import FAMILIES, family_of, require_config, write_config
+from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_EFFECT, to_ours, to_theirs
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
-from paddle_ranker.model.hugging_face.weights import read_weights
-from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
+from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import INFO_FILE, PICTURE, QUERY_FOLDER, TowerInfo
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 from paddle_ranker.storage.foreign_config import ForeignConfig
@@ -337,3 +338,146 @@ def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named
         normalize=normalize,
     )  # fmt: skip
     _write(target, named, config, info)
+
+
+# The types of a tower of pictures and of its tower of texts, as which one file of theirs holds both.
+_WRITTEN = {
+    ("clip_vision_model", "clip_text_model"): _CLIP,
+    ("clip_vision_model", "bert"): _CHINESE,
+    ("siglip_vision_model", "siglip_text_model"): _SIGLIP,
+    (_VIT, None): _VIT,
+}
+_CLASS_NAMES = {_CLIP: "CLIPModel", _CHINESE: "ChineseCLIPModel", _SIGLIP: "SiglipModel", _VIT: "ViTModel"}
+_LEAST_ERROR = 1e-6  # of a bias that the last norm takes over, as a share of the largest
+
+
+def write_published(source: Path, target: Path) -> str:
+    """Write a tower of pictures, with its tower of texts, into a folder for transformers; return the class's name.
+
+    Vectors are those of `get_image_features` and `get_text_features`, which are not made 1 long. Their projections have
+    no bias: the last norm's bias takes it over.
+
+    Raises `CheckpointError` for towers that none of `MODEL_TYPES` can hold.
+    """
+    info, queries = _require_info(source), source / QUERY_FOLDER
+    config = require_config(source)
+    of_texts = require_config(queries) if info.towers == 2 else None
+    kind = _WRITTEN.get((config.model_type, of_texts and of_texts.model_type))
+    parts = [(info, config), *([(_require_info(queries), of_texts)] if of_texts is not None else [])]
+    projects = kind in (_CLIP, _CHINESE)
+    for part, _ in parts:
+        if kind is None or part.output_layer != projects or part.output_tanh or part.cut_from or part.query_prompt:
+            raise CheckpointError(
+                f"{source}: {' and '.join(config.model_type for _, config in parts)}, with these output layers and "
+                f"prompts, are no model of transformers; {', '.join(MODEL_TYPES)} can be written"
+            )
+    assert isinstance(config, PictureConfig) and kind is not None
+    arrays = _foldable(source, info, "encoder.encoder.norm")
+    values = {"architectures": [_CLASS_NAMES[kind]], "model_type": kind, "torch_dtype": "float32"}
+    if kind == _VIT:
+        theirs = _theirs(arrays, _NEW_VIT, "")
+        values.update(_written(config))
+    else:
+        assert of_texts is not None
+        theirs = _theirs(arrays, _PICTURES, "vision_model.")
+        theirs["logit_scale"] = np.array(np.log(100.0), np.float32)  # of no vector; as of CLIP after its training
+        values.update(vision_config=_written(config), projection_dim=info.size)
+        theirs.update(_texts_written(queries, kind, of_texts, values))
+        if kind == _SIGLIP:
+            theirs["logit_bias"] = np.array([-10.0], np.float32)
+            theirs["logit_scale"] = np.array([np.log(10.0)], np.float32)
+            _pack(theirs)
+        with_types = of_texts.type_vocab_size > 1
+        write_tokenizer(read_tokenizer(queries), target, parts[1][0].max_seq_length, with_types=with_types)
+    (target / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_weights(target, {name: np.ascontiguousarray(array, np.float32) for name, array in theirs.items()})
+    PictureEncoder.read(source).save(target)
+    return _CLASS_NAMES[kind]
+
+
+def _require_info(folder: Path) -> TowerInfo:
+    info = TowerInfo.read(folder)
+    if info is None:
+        raise CheckpointError(f"{folder}: has no {INFO_FILE}; copy the folder again")
+    return info
+
+
+def _foldable(folder: Path, info: TowerInfo, norm: str) -> Named:
+    """Return a tower's arrays, with the bias of its output layer in the bias of the norm before that layer."""
+    arrays = load_arrays(folder / PARAMETERS_FILE)
+    if not info.output_layer:
+        return arrays
+    weight, bias = arrays[f"{_OUTPUT}.weight"], arrays.pop(f"{_OUTPUT}.bias")
+    moved = np.linalg.lstsq(weight.T.astype(np.float64), bias.astype(np.float64), rcond=None)[0]
+    if np.abs(weight.T @ moved - bias).max() > _LEAST_ERROR * max(1.0, float(np.abs(bias).max())):
+        raise CheckpointError(f"{folder}: its output layer has a bias, which models of transformers have no place for")
+    return {**arrays, f"{norm}.bias": (arrays[f"{norm}.bias"] + moved).astype(np.float32)}
+
+
+def _written(config: EncoderConfig) -> dict[str, object]:
+    values: dict[str, object] = {name: getattr(config, name) for name in _KEYS}
+    values.update(hidden_act=config.hidden_act, layer_norm_eps=config.layer_norm_eps)
+    if config.model_type == _VIT:
+        values.update(
+            hidden_dropout_prob=config.hidden_dropout_prob,
+            attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+        )
+    else:
+        values.update(attention_dropout=config.attention_probs_dropout_prob, model_type=config.model_type)
+    if isinstance(config, PictureConfig):
+        values.update(image_size=config.image_size, patch_size=config.patch_size, num_channels=3)
+    else:
+        values.update(
+            {name: getattr(config, name) for name in ("vocab_size", "max_position_embeddings", "pad_token_id")}
+        )
+        if isinstance(config, PictureTextConfig) and config.causal:
+            values["eos_token_id"] = config.eos_token_id
+    return values
+
+
+def _texts_written(folder: Path, kind: str, config: EncoderConfig, values: dict[str, object]) -> Named:
+    """Return the arrays of a tower of texts under their names; add its configuration to `values`."""
+    info = _require_info(folder)
+    if kind != _CHINESE:
+        values["text_config"] = _written(config)
+        return _theirs(_foldable(folder, info, "encoder.encoder.norm"), _TEXTS, "text_model.")
+    architecture = FAMILIES["bert"].architecture
+    assert architecture is not None
+    if info.pooling != "first":
+        raise CheckpointError(f"{folder}: pools by {info.pooling}, and chinese_clip takes the first token's state")
+    values["text_config"] = {**architecture.written(config), "model_type": "chinese_clip_text_model"}
+    last = f"encoder.encoder.layers.{config.num_hidden_layers - 1}.norm2"
+    arrays = _foldable(folder, info, last)
+    projection = arrays.pop(f"{_OUTPUT}.weight")
+    inner = {name: array for name, array in arrays.items() if not name.startswith("encoder.pooler.")}
+    named = {f"text_model.{name}": array for name, array in to_theirs(inner, architecture.names).items()}
+    return {**named, _PROJECTIONS["text_model."]: projection.T}
+
+
+def _theirs(arrays: Named, names: Mapping[str, str], prefix: str) -> Named:
+    """Return one network's arrays under their names: the inverse of `_renamed`."""
+    by_ours = {ours: theirs for theirs, ours in names.items()}
+    theirs: Named = {}
+    for name, array in arrays.items():
+        inner = name[len(_ENCODER) :]
+        base, part = (inner, "") if inner in _UNNAMED else inner.rpartition(".")[::2]
+        if name == f"{_OUTPUT}.weight":
+            theirs[_PROJECTIONS[prefix]] = array.T
+            continue
+        number = _NUMBER.search(base)
+        renamed = by_ours[_NUMBER.sub("{}", base, count=1)].format(number and number.group())
+        if base == "embeddings.class_embedding" and prefix:
+            array = array.reshape(-1)
+        elif base == "embeddings.positions" and prefix:
+            array, part = array[0], "weight"
+        is_linear = renamed.endswith("*")
+        array = array.T if is_linear and part == "weight" else array
+        theirs[f"{prefix}{renamed.rstrip('*')}{f'.{part}' if part else ''}"] = array
+    return theirs
+
+
+def _pack(theirs: Named) -> None:
+    """Join the projections of SigLIP's head, as its file has them."""
+    head = "vision_model.head.attention."
+    for part in ("weight", "bias"):
+        theirs[f"{head}in_proj_{part}"] = np.concatenate([theirs.pop(f"{head}{name}_proj.{part}") for name in "qkv"])

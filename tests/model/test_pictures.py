@@ -95,6 +95,9 @@ def test_convert_brings_and_takes_them(name: str, tmp_path: Path, capsys: pytest
         np.testing.assert_allclose(theirs.query_vectors(TEXTS), ours.query_vectors(TEXTS), atol=2e-5)
     stated = json.loads((back / "config.json").read_text())["model_type"]
     assert stated == CASES[name]["model_type"]
+    written = {key: list(array.shape) for key, array in load_file(back / "model.safetensors").items()}
+    shapes = {key: shape for key, shape in EXPECTED[name]["shapes"].items() if "pooler" not in key}
+    assert written == shapes
 
 
 def test_towers_that_transformers_has_no_place_for_are_refused(

@@ -390,7 +390,8 @@ def write_published(source: Path, target: Path) -> str:
         with_types = of_texts.type_vocab_size > 1
         write_tokenizer(read_tokenizer(queries), target, parts[1][0].max_seq_length, with_types=with_types)
     (target / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    write_weights(target, {name: np.ascontiguousarray(array, np.float32) for name, array in theirs.items()})
+    # NumPy's ascontiguousarray would give the logit scale a dimension.
+    write_weights(target, {name: np.array(array, np.float32, order="C") for name, array in theirs.items()})
     PictureEncoder.read(source).save(target)
     return _CLASS_NAMES[kind]
 

@@ -364,7 +364,7 @@ def write_published(source: Path, target: Path) -> str:
     info, queries = _require_info(source), source / QUERY_FOLDER
     config = require_config(source)
     of_texts = require_config(queries) if info.towers == 2 else None
-    kind = _WRITTEN.get((config.model_type, of_texts and of_texts.model_type))
+    kind = _WRITTEN.get((config.model_type, None if of_texts is None else of_texts.model_type))
     parts = [(info, config), *([(_require_info(queries), of_texts)] if of_texts is not None else [])]
     projects = kind in (_CLIP, _CHINESE)
     for part, _ in parts:

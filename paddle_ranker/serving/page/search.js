@@ -186,12 +186,14 @@ export function showFailure(error, again, note = "") {
   $("failure").replaceChildren(make("p", {}, told), form);
 }
 
-/** Ask for the server's key, and go on with it. */
+/** Ask for the server's key, and go on with it. Several requests may ask: what is typed meanwhile stays. */
 function askForKey(again) {
   const field = make("input", { type: "password", id: "key", autocomplete: "current-password", required: true });
+  field.value = $("key")?.value ?? "";
   const submit = (event) => {
     event.preventDefault();
     keptKey(field.value.trim());
+    field.value = "";
     again();
   };
   const told = make("p", {}, make("label", { for: "key" }, say("key_for")), " ", say(keptKey() ? "key_wrong" : "key_from"));

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, Optional
 
 import httpx
@@ -28,9 +29,9 @@ class GatedEngine:
     """Logit: the sum of a row's ids. Computes when `gate` is open; `batches` holds the ids of every batch it began."""
 
     name, precision = "gated", "fp32"
-    limits: Any = None
 
     def __init__(self) -> None:
+        self.limits: Any = SimpleNamespace(shares_queries=False)
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[np.ndarray] = []

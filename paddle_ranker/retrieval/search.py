@@ -872,7 +872,7 @@ class EstimatedTokens:
 class SearchModels(Protocol):
     """The models that searches ask.
 
-    Attributes: `reader`, the encoder of the ranker's pairs, None if it reads any length; `is_calibrated`, whether the
+    Attributes: `pair_encoder`, of the ranker, None if it reads any length; `is_calibrated`, whether the
     ranker is; `rank_until`, the time on `time.monotonic()`'s clock until which ranking may take.
     """
 

@@ -83,8 +83,7 @@ def improve(options: ImproveOptions) -> Optional[str]:
     make_folder(output.parent)
     searcher = open_searcher(options)
     pairs = _pairs_of(options, searcher)
-    held_out = [one for one in pairs if draw(one.query, options.seed) < _HELD_OUT]
-    others = [one for one in pairs if draw(one.query, options.seed) >= _HELD_OUT]
+    held_out, others = _split(pairs, _HELD_OUT, options.seed)
     judged, learning = _judged(held_out, options), _judged(others, options)
     if min(len(judged.queries), len(learning.queries)) < _FEWEST:
         raise DataError(
@@ -142,6 +141,14 @@ def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[TrainingPair]
     return pairs
 
 
+def _split(pairs: list[TrainingPair], share: float, seed: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
+    """Return the pairs of about a `share` of the queries, and all other pairs."""
+    drawn, others = list[TrainingPair](), list[TrainingPair]()
+    for one in pairs:
+        (drawn if draw(one.query, seed) < share else others).append(one)
+    return drawn, others
+
+
 def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries:
     from paddle_ranker.evaluation.retrieval import RELEVANT, JudgedQueries
 
@@ -182,12 +189,10 @@ def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[Tra
     from paddle_ranker.retrieval.search import Searcher
     from paddle_ranker.scoring.ranker import Ranker
 
-    parts = {"train": list[TrainingPair](), "dev": list[TrainingPair]()}
-    for one in pairs:
-        parts["dev" if draw(one.query, options.seed + 1) < _VALIDATION else "train"].append(one)
+    dev, train = _split(pairs, _VALIDATION, options.seed + 1)
     training = folder / "training"
     training.mkdir()
-    for name, part in parts.items():
+    for name, part in (("train", train), ("dev", dev)):
         with (training / f"{name}.jsonl").open("w", encoding="utf-8") as stream:
             for one in part:
                 label = one.label if name == "train" else one.whole_label
@@ -197,7 +202,7 @@ def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[Tra
     given = {"train": f"{training}/train.jsonl", "test": f"{training}/dev.jsonl", "model": options.model}
     losses = {"loss": "click_softmax" if options.log is not None else "listnet", "fractional_labels": True}
     where = {"output": str(training / "run"), "device": options.device, "cpu_threads": options.cpu_threads}
-    module.train(options_from(module.TrainCeOptions, **given, **losses, **where, eval_step=_steps(len(parts["train"]))))
+    module.train(options_from(module.TrainCeOptions, **given, **losses, **where, eval_step=_steps(len(train))))
     best = training / "run" / "best"
     shutil.copytree(best if best.exists() else training / "run" / "last", folder / RANKER_FOLDER)
     shutil.rmtree(training)

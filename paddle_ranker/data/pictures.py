@@ -184,8 +184,7 @@ def _parsing(name: str, limits: ImageLimits) -> Iterator[None]:
     try:
         yield
     except Image.UnidentifiedImageError:
-        known = ", ".join(kind for kind in _FORMATS if kind != "MPO")
-        raise ImageError(f"{name}: not an image of a known kind ({known}); convert it") from None
+        raise ImageError(f"{name}: not an image of a known kind ({', '.join(_FORMATS)}); convert it") from None
     except Image.DecompressionBombError:
         raise ImageTooLargeError(
             f"{name}: more than {limits.max_pixels:,} pixels, the limit; make it smaller"

@@ -61,7 +61,7 @@ class EncodedPictures(Columns):
 
     def lengths_of(self, indices: Indices) -> Integers:
         """Return the cost of each picture as a number of tokens, [m] int64; all cost the same."""
-        return np.full(len(indices), max(1, int(np.prod(self.pixels.shape[2:])) // _PIXELS_A_TOKEN))
+        return np.full(len(indices), _cost(*self.pixels.shape[2:]))
 
     def take(self, indices: Indices) -> EncodedPictures:
         """Return the pictures at `indices` [m], in that order."""
@@ -249,7 +249,7 @@ class PictureEncoder:
     @property
     def max_length(self) -> int:
         """Cost of a picture as a number of tokens."""
-        return max(1, self.height * self.width // _PIXELS_A_TOKEN)
+        return _cost(self.height, self.width)
 
     def _encoded(self, number: int, picture: Union[Source, Array]) -> Array:
         if not isinstance(picture, np.ndarray):
@@ -312,6 +312,11 @@ class PictureEncoder:
 
 
 _SIDES = ("height", "width")
+
+
+def _cost(height: int, width: int) -> int:
+    """Return the cost of a picture's pixels as a number of tokens."""
+    return max(1, height * width // _PIXELS_A_TOKEN)
 
 
 def _cropped(image: Image.Image, height: int, width: int, top: int, left: int) -> Image.Image:

@@ -7,8 +7,9 @@ for part in READERS["pdf"].read(Path("manual.pdf")):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import NamedTuple, Union, cast
 
 from paddle_ranker.registry import Registry
 
@@ -42,14 +43,32 @@ class Reader(NamedTuple):
     """A way to read files.
 
     read: yields the parts of a file, and those that it cannot read; raises `DataError` if the whole file cannot be
-        read, and `DependencyError` with the line that installs what is missing
-    place: names of the numbers of a place, such as `("x0", "y0", "x1", "y1")`
+        read, and `DependencyError` with the line that installs what is missing. It runs in a process of its own; the
+        file's suffix is that of its format, its name is not the user's
     version: changes whenever the parts of a file may change: of the code, the library and the model
+    places: name of a hit's places: `boxes`, `seconds` or `cells`
+    numbers: fields of the parts that a hit's place shows, too, such as `("page",)`
     """
 
     read: Callable[[Path], Iterator[Union[Part, Unread]]]
-    place: tuple[str, ...]
     version: Callable[[], str]
+    places: str
+    numbers: tuple[str, ...] = ()
 
 
 READERS: Registry[Reader] = Registry("reader")
+
+
+def _add(name: str, module: str, places: str, *numbers: str) -> None:
+    """Add the reader of a module with functions `read` and `version`, which is imported when a file is read."""
+
+    def read(path: Path) -> Iterator[Union[Part, Unread]]:
+        return cast("Iterator[Union[Part, Unread]]", import_module(module).read(path))
+
+    READERS.add(name, Reader(read, lambda: str(import_module(module).version()), places, numbers))
+
+
+_add("pdf", "paddle_ranker.data.pdf", "boxes", "page")
+_add("ocr", "paddle_ranker.data.ocr", "boxes")
+_add("speech", "paddle_ranker.data.speech", "seconds")
+_add("table", "paddle_ranker.data.table", "cells", "first_row", "last_row")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, options_from
-from paddle_ranker.options.input_files import ShownFile
+from paddle_ranker.options.input_files import ShownFile, folder_of
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.ingestion import Added
@@ -277,9 +276,8 @@ class Index:
             schema = collection.info.schema
             documents = documents_for(collection, corpus, DocumentOptions())
             vectors_of = open_towers(collection, self._options, self._batch_size)
-            contents = Path(os.path.dirname(corpus))  # a `Path` of `corpus` would be what messages call it
             with collection.snapshot().files.staged() as files:
-                kept = kept_rows(documents, schema, files, contents, documents.refuse)
+                kept = kept_rows(documents, schema, files, folder_of(corpus), documents)
                 added = collection.writer.add_rows(kept, vectors_of, sync=sync, files=files)
             collection.writer.merge()
             collection.writer.measure_floors()

@@ -47,7 +47,7 @@ from paddle_ranker.options import (
     run_command,
 )
 from paddle_ranker.options.command_run import reader_may_leave
-from paddle_ranker.options.input_files import paths_of
+from paddle_ranker.options.input_files import folder_of, paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval import shard_builds
@@ -70,7 +70,17 @@ from paddle_ranker.retrieval.manifest import (
     read_manifest,
 )
 from paddle_ranker.retrieval.milvus import load_pymilvus
-from paddle_ranker.retrieval.schema import FIELD_TYPES, MOST_FIELDS, TEXT, Field, Schema, infer, table
+from paddle_ranker.retrieval.schema import (
+    FIELD_TYPES,
+    MOST_FIELDS,
+    TEXT,
+    Field,
+    Schema,
+    folder_fields,
+    infer,
+    table,
+    with_parts,
+)
 from paddle_ranker.retrieval.search_options import MilvusOptions
 from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
@@ -116,6 +126,15 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
     def documents_file(self) -> str:
         """File or files that hold the documents; for a BEIR folder, its corpus.jsonl."""
         return beir_corpus(self.corpus)
+
+    @property
+    def corpus_files(self) -> list[str]:
+        """The paths of the documents' files, of folders those of all files in them."""
+        found = list[str]()
+        for path in paths_of(self.documents_file):
+            inside = [os.path.join(parent, name) for parent, _, names in os.walk(path) for name in sorted(names)]
+            found += inside if os.path.isdir(path) else [path]
+        return found
 
 
 @dataclass(frozen=True)
@@ -248,7 +267,7 @@ class BuildOptions(CorpusOptions, RayOptions):
     def identity(self) -> dict[str, object]:
         """The options, files and towers on which the shards of a build depend."""
         left_out = {*_WITHOUT_EFFECT, "tower", "field_tower", "store_states"}
-        files = [os.stat(path) for path in paths_of(self.documents_file)]
+        files = [os.stat(path) for path in self.corpus_files]
         towers = {"tower": self.tower, "store_states": self.store_states, **self.field_towers}
         return {
             **{name: str(value) for name, value in vars(self).items() if name not in left_out},
@@ -456,7 +475,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
         schema=schema,
         more_vectors=tuple(more),
         states=states,
-        columns=dict(DocumentFile(options.documents_file, options).columns),
+        columns=dict(DocumentFile(options.documents_file, options, files=schema.file_fields).columns),
     )
     return info, count
 
@@ -477,13 +496,14 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     raise UsageError(
                         "--shards and --skip_bad_rows: files are read shard by shard; leave one of both out"
                     )
-                rows = DocumentFile(options.documents_file, options, joins_title=not info.schema.fields)
+                joins, file_fields = not info.schema.fields, info.schema.file_fields
+                rows = DocumentFile(options.documents_file, options, joins_title=joins, files=file_fields)
                 with Progress(desc="cut", unit="document", total=total) as progress:
                     counted = _counted(rows, progress)
                     cut = shard_builds.cut(target, info, counted, total, count, identity, rows.report)
         info = shard_builds.begin_shards(folder, count)
         load = LoadOptions.of(options) if info.models else ON_CPU
-        work = shard_builds.ShardWork(folder, _contents(options), load, options.batch_size)
+        work = shard_builds.ShardWork(folder, folder_of(options.documents_file), load, options.batch_size)
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
         with Progress(desc="index", unit="document", total=most) as progress:
             if options.ray is not None:
@@ -504,14 +524,11 @@ def _build_shards(options: BuildOptions, count: int) -> None:
     print(f"{folder}: {info.count:,} documents in {count:,} shards, searched by {listed(info.searchers)}")
 
 
-def _contents(options: CorpusOptions) -> Path:
-    """Return the folder from which on documents of the corpus name their files."""
-    return Path(options.documents_file.split(",")[0]).parent
-
-
 def _schema(options: BuildOptions) -> tuple[Schema, int]:
     """Return the fields of the corpus, declared or by all its values, and how many rows it has; print the fields."""
-    rows = DocumentFile(options.documents_file, options)
+    is_folder = any(map(os.path.isdir, paths_of(options.documents_file)))
+    declared = folder_fields(options.declared) if is_folder else options.declared
+    rows = DocumentFile(options.documents_file, options, files=Schema(declared).file_fields)
     examples, notes = dict[str, object](), list[str]()
 
     def seen() -> Iterator[DocumentRow]:
@@ -521,8 +538,10 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
                 examples.setdefault(TEXT, row.text)
             yield row
 
+    inferred = infer(seen(), declared, notes.append, rows.columns.get("title"))
+    used = [one for one in inferred.fields if one.name in examples or one in options.declared]
     schema = replace(
-        infer(seen(), options.declared, notes.append, rows.columns.get("title")),
+        with_parts(replace(inferred, fields=tuple(used))),
         template=options.template,
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
@@ -638,7 +657,7 @@ def _add(
             made = bars.enter_context(Progress(desc="vectors", unit="text", total=texts))
             encode = partial(_encoded, vectors_of, made)
         files, counted = bars.enter_context(collection.snapshot().files.staged()), _counted(rows, progress)
-        kept = kept_rows(counted, collection.info.schema, files, _contents(options), rows.refuse)
+        kept = kept_rows(counted, collection.info.schema, files, folder_of(options.documents_file), rows)
         added = collection.writer.add_rows(kept, encode, sync=bool(sync), files=files)
     collection.writer.merge(None)
     collection.writer.measure_floors()

@@ -22,6 +22,7 @@ from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
+from paddle_ranker.retrieval.places import shown_place
 from paddle_ranker.retrieval.search_options import DEPTH, FUSION, RANK_TOP, SYNONYMS, MilvusOptions
 from paddle_ranker.retrieval.vector_search import search_method
 from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
@@ -268,7 +269,8 @@ def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterat
         for place, result in enumerate(results, start=1):
             shown = result.score if result.probability is None else result.probability
             title = "" if result.title is None else f"{result.title} | "
-            yield f"{place:4}. {shown:.4f}  {title}{_beginning(result.text)}"
+            in_file = "" if result.place is None else shown_place(result.place)
+            yield f"{place:4}. {shown:.4f}  {title}{in_file and f'{in_file} | '}{_beginning(result.text)}"
             if options.explain:
                 yield f"      {_explained(result)}"
             if result.similar:
@@ -303,6 +305,7 @@ def _as_json(result: Result) -> Mapping[str, Any]:
         **fields,
         "score": result.score,
         "searchers": found,
+        **({} if result.place is None else {"place": result.place}),
         **ranked,
         **similar,
     }

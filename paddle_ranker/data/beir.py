@@ -31,9 +31,9 @@ class BeirJudgments(NamedTuple):
 
 
 def beir_corpus(path: str) -> str:
-    """Replace BEIR folders by their corpus files in one or several paths."""
-    inside = [os.path.join(one, CORPUS) if os.path.isdir(one) else one for one in paths_of(path)]
-    return join_files(inside)
+    """Replace BEIR folders by their corpus files in one or several paths; other folders hold the documents' files."""
+    files = [os.path.join(one, CORPUS) for one in paths_of(path)]
+    return join_files([file if os.path.exists(file) else one for file, one in zip(files, paths_of(path))])
 
 
 def beir_judgments(folder: Union[str, Path], split: str) -> BeirJudgments:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from paddle_ranker.data.formats import (
@@ -34,8 +35,9 @@ from paddle_ranker.data.formats import (
 )
 from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, names_columns, plain_name, unquoted
 from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.readers import Unread, is_file_name
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
-from paddle_ranker.data.skips import Skips
+from paddle_ranker.data.skips import LeftOut, Skips
 from paddle_ranker.data.spellings import Spellings, ValueSpelling, is_no_value
 from paddle_ranker.errors import DataError, UsageError, brief, did_you_mean, listed, quoted
 from paddle_ranker.options import TAB, DocumentOptions, note
@@ -62,14 +64,35 @@ _SAMPLED = 1 << 16  # different values by which a column's share of them is know
 _NO_VALUE = "\\N"  # as Postgres and MySQL write it
 _ESCAPE = re.compile(r"\\([ntr\\])")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+_FILE = "file"  # field of a folder's files, with their paths
+_PLAIN, _MOST_TEXT = (".txt", ".md"), 1 << 24  # files of a folder that are texts; bytes of one
 INNER = ("fields", "metadata")  # objects whose members are fields
 NO_COLUMN = "none"
 _BY_VALUES: Mapping[str, str] = {}
 ROLES = ("id", "title", "text")
 
 
+class FileFields(NamedTuple):
+    """Fields whose values are files.
+
+    by_suffix: their names by the suffixes of the files that they take, for a folder of files
+    read: names of those whose files are read for their words, in place of a text
+    """
+
+    by_suffix: Mapping[str, str] = {}
+    read: frozenset[str] = frozenset()
+
+    def has_file(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row has a file that is to be read."""
+        values = (row.get(name) for name in self.read)
+        return any(value and not (isinstance(value, str) and is_file_name(value)) for value in values)
+
+
+_NO_FILES = FileFields()
+
+
 class DocumentFile:
-    """Documents of one or several files; every `for` loop streams them again.
+    """Documents of one or several files, or the files of a folder; every `for` loop streams them again.
 
     Raises `DataError`, which names file, line and contents, for a file that is missing, damaged or without documents,
     and for a bad row, which `skip_bad_rows` counts instead; `kept` and `report()` describe the last loop.
@@ -82,16 +105,19 @@ class DocumentFile:
         *,
         joins_title: bool = False,
         columns: Mapping[str, str] = _BY_VALUES,
+        files: FileFields = _NO_FILES,
     ) -> None:
         """Open no file yet.
 
         joins_title: whether a title also stands before its text, for an index of texts alone
         columns: those that are id, title and text, by these names, if a file has them and the rules name no others
+        files: the fields whose values are files
         """
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
+        self._files = files
         self.kept = 0
         self.line: Union[int, str] = 0  # of the last document; with several files `7 of b`
-        self._skips = Skips(rules.skip_bad_rows)
+        self._skips, self._unread = Skips(rules.skip_bad_rows), LeftOut("not read:")
 
     @property
     def skipped(self) -> int:
@@ -111,22 +137,30 @@ class DocumentFile:
 
     def report(self) -> str:
         """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
-        return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
+        return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report(), self._unread.report())))
 
-    def refuse(self, reason: str) -> None:
-        """Count the last document as a bad row; raises `DataError`, naming the row, if bad rows may not be skipped."""
-        number, _, path = str(self.line).partition(" of ")
+    def leave_unread(self, what: str, reason: str) -> None:
+        """Count a file, or a part of one, that is not read."""
+        self._unread.add_reason(f"{what}: {reason}")
+
+    def refuse(self, reason: str, line: Union[int, str]) -> None:
+        """Count a document as a bad row; raises `DataError`, naming the row, if bad rows may not be skipped."""
+        number, _, path = str(line).partition(" of ")
         self._skips.add(path or str(self.path), int(number), reason)
         self.kept -= 1
 
     def __iter__(self) -> Iterator[DocumentRow]:
         paths = paths_of(self.path)
         self.kept, self._skips = 0, Skips(self._rules.skip_bad_rows, name_files=len(paths) > 1)
+        self._unread = LeftOut("not read:")
         for path in paths:
             before = self.kept
             table, roles = self._named(path)
-            for number, row in table.rows(roles):
-                document = _document(row, roles.get("title"), self._joins_title) if isinstance(row, dict) else row
+            for number, row in table.rows(roles, self._files):
+                document = self._document(row, roles.get("title")) if isinstance(row, dict) else row
+                if isinstance(document, Unread):
+                    self.leave_unread(*document)
+                    continue
                 if not isinstance(document, DocumentRow):
                     self._skips.add(path, number, document.reason)
                     continue
@@ -134,17 +168,31 @@ class DocumentFile:
                 self.line = number if len(paths) == 1 else f"{number} of {path}"
                 yield document
             if self.kept == before:
-                raise DataError(
-                    f"{path}: no documents{'; ' * bool(self.skipped)}{self._skips.report()}; expected texts"
-                )
+                reasons = filter(None, (self._skips.report(), self._unread.report()))
+                raise DataError(f"{'; '.join((f'{path}: no documents', *reasons))}; expected texts")
 
-    def _named(self, path: str) -> tuple[_Table, dict[str, str]]:
+    def _document(self, row: Mapping[str, Any], title_name: Optional[str]) -> Union[DocumentRow, BadRow]:
+        """Return the document of a row; one whose file is read has a text that stands for that of each part."""
+        if not self._files.has_file(row):
+            return _document(row, title_name, self._joins_title)
+        named = {f"{name}_" if name == "text" else name: value for name, value in row.items()}
+        title = row.get("title" if title_name is None else title_name)
+        if not title:
+            file = next(str(row[name]) for name in self._files.read if row.get(name))
+            title = row.get("id") if file.startswith("data:") else _title_of(file)
+        return _document({**named, "text": title or "file"}, title_name, False)
+
+    def _named(self, path: str) -> tuple[Union[_Table, _Folder], dict[str, str]]:
         """Return a file's table, and its columns that are id, title and text; print these the first time."""
+        if os.path.isdir(path):
+            _refuse_columns(path, self._rules)
+            return _Folder(path, self._files), {role: role for role in ROLES}
         stat, rules = os.stat(path) if os.path.exists(path) else None, self._rules
         table = _open_table(path, stat and (stat.st_size, stat.st_mtime_ns), rules.separator, rules.header)
         chosen = {role: name for role in ROLES if (name := getattr(rules, f"{role}_column")) is not None}
         known = {role: name for role, name in self._columns.items() if name in table.columns}
-        roles = _roles(table.columns, {**known, **chosen}, path)
+        free = {name: one for name, one in table.columns.items() if name not in self._files.read}
+        roles = _roles(free, {**known, **chosen}, path)
         table.describe(roles)
         return table, roles
 
@@ -235,25 +283,30 @@ class _Table:
         comma = any(one.spellings.has_decimal_comma for one in columns.values())
         self.columns = {name: one.facts(comma) for name, one in columns.items()}
 
-    def rows(self, roles: Mapping[str, str]) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
+    def rows(
+        self, roles: Mapping[str, str], files: FileFields = _NO_FILES
+    ) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         """Yield (number, row): a mapping, in which the columns of id and text have these names, or why it is none.
 
         The number is that of its line in text files.
         """
         id, title, text = map(roles.get, ROLES)
-        names = {id: "id", title if text is None else text: "text"}
         is_table, spellings = self._dialect is not None, self._spellings(roles)
         for number, row in self._named_rows():
             if isinstance(row, BadRow):
                 yield number, row
                 continue
-            named = dict[str, Any]()
+            named, has_file = dict[str, Any](), files.has_file(row)
+            names = {id: "id", title if text is None and not has_file else text: "text"}
             for name, value in row.items():
                 spelling = spellings.get(name)
                 if spelling is not None and isinstance(value, str):
                     value = None if is_no_value(value) else spelling.read(value)
                 if value is not None and (value != "" or not is_table):
                     named[names.get(name, f"{name}_" if name in ("id", "text") else name)] = value
+            if has_file:
+                yield number, named
+                continue
             if title is not None and not named.get("text"):
                 named["text"] = named.get(title)
             if is_table and not named.get("text"):  # a row without a text is a document, too
@@ -380,6 +433,78 @@ class _Table:
             elif one.values > one.numbers > one.values / 2:
                 others = one.values - one.numbers
                 _note(f"{stays}: {others:,} of {one.values:,} values are no numbers, such as {listed(one.others)}")
+
+
+class _Folder:
+    """The files of a folder, and of those in it, as rows: paths are ids, suffixes choose fields.
+
+    Attributes: `columns`, names of the rows' values.
+    """
+
+    def __init__(self, path: str, files: FileFields) -> None:
+        """List the files."""
+        self._path, self._files, self._names = Path(path), files, list[str]()
+        self._left_out = list[Unread]()
+        for parent, folders, names in os.walk(path):
+            folders.sort()
+            for name in [*folders, *sorted(names)]:
+                full = Path(parent, name)
+                is_hidden, is_link = name.startswith("."), full.is_symlink()
+                if is_hidden or is_link:
+                    self._left_out.append(Unread(self._named(full), "a link" if is_link else "hidden"))
+                elif not full.is_dir():
+                    self._names.append(self._named(full))
+            folders[:] = [one for one in folders if not (one.startswith(".") or Path(parent, one).is_symlink())]
+        fields = {self._field_of(name) for name in self._names} - {None}
+        self.columns = dict.fromkeys([*ROLES, _FILE, *sorted(filter(None, fields))])
+
+    def _named(self, path: Path) -> str:
+        return path.relative_to(self._path).as_posix()
+
+    def _field_of(self, name: str) -> Optional[str]:
+        return self._files.by_suffix.get(Path(name).suffix[1:].lower())
+
+    def rows(
+        self, roles: Mapping[str, str], files: FileFields = _NO_FILES
+    ) -> Iterator[tuple[int, Union[dict[str, Any], Unread]]]:
+        """Yield (number, row): a mapping, or what is not read."""
+        for left_out in self._left_out:
+            yield 0, left_out
+        for number, name in enumerate(self._names, 1):
+            field = self._field_of(name)
+            row: dict[str, Any] = {"id": name, _FILE: name}
+            if field in self._files.read:
+                yield number, {**row, field: name}  # the file may have a title
+                continue
+            row["title"] = _title_of(name)
+            if field is not None:
+                yield number, {**row, field: name}
+            elif Path(name).suffix.lower() not in _PLAIN:
+                yield number, Unread(name, "no field takes such files")
+            else:
+                path = str(self._path / name)
+                with open_text(path, found_encoding(path)) as stream:
+                    text = stream.read(_MOST_TEXT + 1).decode("utf-8", "replace")
+                if not text.strip():
+                    yield number, Unread(name, "it is empty")
+                elif len(text) > _MOST_TEXT:
+                    yield number, Unread(name, f"it has more than {_MOST_TEXT:,} bytes")
+                else:
+                    yield number, {**row, "text": text}
+
+
+def _title_of(path: str) -> str:
+    return Path(path).stem.replace("_", " ").strip()
+
+
+def _refuse_columns(path: str, rules: DocumentOptions) -> None:
+    """Raise `UsageError` for options of tables, given for a folder."""
+    for name, value in (
+        ("header", rules.header),
+        *((f"{role}_column", getattr(rules, f"{role}_column")) for role in ROLES),
+    ):
+        if value is not None:
+            raise UsageError(f"--{name} {value}: is about the columns of a table, and {path} is a folder; leave it out")
 
 
 @lru_cache(maxsize=256)

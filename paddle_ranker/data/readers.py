@@ -6,6 +6,7 @@ for part in READERS["pdf"].read(Path("manual.pdf")):
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -47,28 +48,36 @@ class Reader(NamedTuple):
         file's suffix is that of its format, its name is not the user's
     version: changes whenever the parts of a file may change: of the code, the library and the model
     places: name of a hit's places: `boxes`, `seconds` or `cells`
-    numbers: fields of the parts that a hit's place shows, too, such as `("page",)`
+    fields: types of the parts' fields, as `--field` takes them, by their names; a hit's place shows the numbers, too
     """
 
     read: Callable[[Path], Iterator[Union[Part, Unread]]]
     version: Callable[[], str]
     places: str
-    numbers: tuple[str, ...] = ()
+    fields: Mapping[str, str] = {}
+
+
+_FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
+
+
+def is_file_name(value: str) -> bool:
+    """Return whether a text is a name that files have in an index folder."""
+    return _FILE_NAME.fullmatch(value) is not None
 
 
 READERS: Registry[Reader] = Registry("reader")
 
 
-def _add(name: str, module: str, places: str, *numbers: str) -> None:
+def _add(name: str, module: str, places: str, **fields: str) -> None:
     """Add the reader of a module with functions `read` and `version`, which is imported when a file is read."""
 
     def read(path: Path) -> Iterator[Union[Part, Unread]]:
         return cast("Iterator[Union[Part, Unread]]", import_module(module).read(path))
 
-    READERS.add(name, Reader(read, lambda: str(import_module(module).version()), places, numbers))
+    READERS.add(name, Reader(read, lambda: str(import_module(module).version()), places, fields))
 
 
-_add("pdf", "paddle_ranker.data.pdf", "boxes", "page")
+_add("pdf", "paddle_ranker.data.pdf", "boxes", page="number", heading="text")
 _add("ocr", "paddle_ranker.data.ocr", "boxes")
 _add("speech", "paddle_ranker.data.speech", "seconds")
-_add("table", "paddle_ranker.data.table", "cells", "first_row", "last_row")
+_add("table", "paddle_ranker.data.table", "cells", first_row="number", last_row="number")

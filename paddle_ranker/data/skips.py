@@ -1,4 +1,4 @@
-"""Bad rows of a file: raise an error, or count them (`--skip_bad_rows`)."""
+"""What is left out of a file: bad rows raise an error, or are counted (`--skip_bad_rows`); others are counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,29 @@ from paddle_ranker.errors import DataError
 REASONS_SHOWN = 3
 
 
-class Skips:
+class LeftOut:
+    """Number of things that are left out, and the first reasons.
+
+    what: the words before them in a report, such as `skipped`
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what, self.count = what, 0
+        self.reasons: list[str] = []
+
+    def add_reason(self, reason: str) -> None:
+        """Count one."""
+        self.count += 1
+        if len(self.reasons) < REASONS_SHOWN:
+            self.reasons.append(reason)
+
+    def report(self) -> str:
+        """Return a summary: `skipped 2 (line 17: 2 columns, expected 3; …)`; "" if nothing is left out."""
+        more = "; …" if self.count > len(self.reasons) else ""
+        return f"{self.what} {self.count:,} ({'; '.join(self.reasons)}{more})" if self.count else ""
+
+
+class Skips(LeftOut):
     """Number of bad rows, and the first reasons.
 
     allowed: whether bad rows may be skipped (`--skip_bad_rows`)
@@ -15,8 +37,8 @@ class Skips:
     """
 
     def __init__(self, allowed: bool, *, name_files: bool = False) -> None:
-        self.allowed, self.count, self._name_files = allowed, 0, name_files
-        self.reasons: list[str] = []
+        super().__init__("skipped")
+        self.allowed, self._name_files = allowed, name_files
 
     def add(self, path: str, line: int, reason: str) -> None:
         """Count a bad row; raises `DataError`, naming the row, if bad rows may not be skipped."""
@@ -24,16 +46,9 @@ class Skips:
             raise DataError(
                 f"{path}, line {line}: {reason}; correct the row, or leave bad rows out with --skip_bad_rows"
             )
-        self.count += 1
-        if len(self.reasons) < REASONS_SHOWN:
-            self.reasons.append(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}")
+        self.add_reason(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}")
 
     def include(self, path: str, others: Skips) -> None:
         """Add the bad rows of another file."""
         self.count += others.count
         self.reasons = [*self.reasons, *(f"{path}, {reason}" for reason in others.reasons)][:REASONS_SHOWN]
-
-    def report(self) -> str:
-        """Return a summary: `skipped 2 (line 17: 2 columns, expected 3; …)`; "" without bad rows."""
-        more = "; …" if self.count > len(self.reasons) else ""
-        return f"skipped {self.count:,} ({'; '.join(self.reasons)}{more})" if self.count else ""

@@ -58,8 +58,9 @@ class ShownFile(str):
 
 
 def folder_of(path: Union[str, os.PathLike[str]]) -> Path:
-    """Return the folder of a file, or of the first of several: paths of pictures in its rows begin there."""
-    return Path(paths_of(path)[0]).parent
+    """Return the folder of a file, or of the first of several; a folder itself. Paths in its rows begin there."""
+    first = Path(paths_of(path)[0])
+    return first if first.is_dir() else first.parent
 
 
 def paths_of(name: Union[str, os.PathLike[str]]) -> tuple[str, ...]:

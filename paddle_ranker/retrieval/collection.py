@@ -143,7 +143,7 @@ def documents_for(collection: Collection, corpus: str, options: DocumentOptions)
     """
     info = collection.info
     joins = not info.schema.fields  # an older index, or one of texts alone
-    rows = DocumentFile(corpus, options, joins_title=joins, columns=info.columns)
+    rows = DocumentFile(corpus, options, joins_title=joins, columns=info.columns, files=info.schema.file_fields)
     if not info.generation:
         return rows
     there = dict.fromkeys([*info.columns.values(), *collection.fields])

@@ -15,24 +15,29 @@ import secrets
 import shutil
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Optional, TypeVar, Union
+from typing import IO, NamedTuple, Optional, Protocol, TypeVar, Union
 
+from paddle_ranker.data.readers import Unread, is_file_name
+from paddle_ranker.data.reading import FileReading, Parts
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
+from paddle_ranker.errors import CheckpointError, DataError, brief, listed, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document, Like, LikeError
-from paddle_ranker.retrieval.schema import FIELD_TYPES, Field, Schema, is_file_name
+from paddle_ranker.retrieval.places import packed
+from paddle_ranker.retrieval.schema import FIELD_TYPES, FIRST_BYTES, PLACES, Field, Schema
 from paddle_ranker.retrieval.segments import storable
 from paddle_ranker.storage.atomic import link_or_copy, locked, sync
-from paddle_ranker.storage.untrusted import inside, read_file
+from paddle_ranker.storage.untrusted import inside, open_file, read_file
 
 Row = TypeVar("Row", bound=Union[Document, DocumentRow])
 _CONTENTS, _STAGED, _LOCK = "contents", "contents.added-", "lock"
-_MOST_BYTES = 1 << 28  # of a file
+_MOST_BYTES, _MOST_READ = 1 << 28, 1 << 36  # of a file; of one that is read, which is never held whole
+_TITLE = "title"  # of a file's parts
 
 
 class ContentFiles:
@@ -113,8 +118,10 @@ class StagedFiles(ContentFiles):
     def find(self, name: str) -> Optional[Path]:
         return self._folder / name if name in self.names else super().find(name)
 
-    def keep(self, row: Row, schema: Schema) -> Row:
+    def keep(self, row: Row, schema: Schema, *, reads: bool = False) -> Row:
         """Return a document with the names of its files, which are staged.
+
+        reads: whether the caller reads the words of those files that are read; else new ones are refused
 
         Raises `DataError` for a file that cannot be read, that its field does not take, or that is not here.
         """
@@ -122,7 +129,8 @@ class StagedFiles(ContentFiles):
         for field in schema.files:
             if (value := row.fields.get(field.name)) is not None:
                 try:
-                    own = [self._keep(field, one) for one in (value if isinstance(value, list) else [value])]
+                    several = value if isinstance(value, list) else [value]
+                    own = [self._keep(field, one, reads) for one in several]
                 except (OSError, ValueError, CheckpointError) as error:
                     shown = value if isinstance(value, Path) else quoted(value)
                     problem = f"{field.name} is {shown}, expected {FIELD_TYPES[field.type].what}"
@@ -132,35 +140,65 @@ class StagedFiles(ContentFiles):
                 kept[field.name] = own if isinstance(value, list) else own[0]
         return replace(row, fields={**row.fields, **kept}) if kept else row
 
-    def _keep(self, field: Field, value: object) -> str:
+    def _keep(self, field: Field, value: object, reads: bool) -> str:
+        kind = FIELD_TYPES[field.type]
         if isinstance(value, str) and is_file_name(value):
             self._stage(value)
             return value
+        if kind.reader and not reads:
+            raise ValueError("a new one is read by `paddle-ranker index add`, or `Index.add` in Python")
+        if isinstance(value, Path) and kind.reader:
+            return self._stage_copy(value, kind.suffix_of)
         if isinstance(value, Path):
             value = read_file(value, _MOST_BYTES)
         elif isinstance(value, str):
             value = bytes_of(value)
         if not isinstance(value, bytes):
             raise ValueError("give its bytes, its Path or a data: URL")
-        name = f"{hashlib.sha256(value).hexdigest()}.{FIELD_TYPES[field.type].suffix_of(value)}"
+        suffix = kind.suffix_of(value[:FIRST_BYTES] if kind.reader else value)
+        name = f"{hashlib.sha256(value).hexdigest()}.{suffix}"
         self._stage(name, value)
         return name
 
-    def _stage(self, name: str, data: Optional[bytes] = None) -> None:
+    def _stage_copy(self, path: Path, suffix_of: Callable[[bytes], str]) -> str:
+        """Stage a copy of a file of any size; return its name."""
+        with open_file(path, _MOST_READ) as stream:
+            suffix, digest = suffix_of(stream.read(FIRST_BYTES)), hashlib.sha256()
+            stream.seek(0)
+            with self._one_thread:
+                self._open_folder()
+            copy = self._folder / f"copy-{secrets.token_hex(8)}"
+            with open(copy, "xb") as target:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+                    target.write(block)
+                target.flush()
+                os.fsync(target.fileno())
+        name = f"{digest.hexdigest()}.{suffix}"
+        self._stage(name, copy)
+        copy.unlink(missing_ok=True)
+        return name
+
+    def _open_folder(self) -> None:
+        if self._is_closed:
+            raise ValueError("the addition is over")
+        if self._lock is None:
+            self._lock = locked(self._folder / _LOCK, wait=False)
+
+    def _stage(self, name: str, data: Union[bytes, Path, None] = None) -> None:
         """Stage a file; one that is in the index gets another name, under which nobody deletes it meanwhile."""
         with self._one_thread:
             if name in self.names:
                 return
-            if self._is_closed:
-                raise ValueError("the addition is over")
+            self._open_folder()
             there = self.find(name)
             if there is None and data is None:
                 raise ValueError("there is no such file in the index")
-            if self._lock is None:
-                self._lock = locked(self._folder / _LOCK, wait=False)
             path = self._folder / name
             if there is not None:
                 link_or_copy(there, path)
+            elif isinstance(data, Path):
+                data.rename(path)
             else:
                 with open(path, "xb") as stream:
                     stream.write(data or b"")
@@ -237,13 +275,45 @@ def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
     raise LikeError(f"like: {shown}: {' or '.join(problems) or 'no field of the index has files; give an id'}")
 
 
+class RowFile(Protocol):
+    """What rows are read from; see `DocumentFile`."""
+
+    @property
+    def line(self) -> Union[int, str]:
+        """The last row's line."""
+        ...
+
+    def refuse(self, reason: str, line: Union[int, str]) -> None:
+        """Count a row as a bad one; raises `DataError` if bad rows may not be skipped."""
+        ...
+
+    def leave_unread(self, what: str, reason: str) -> None:
+        """Count a file, or a part of one, that is not read."""
+        ...
+
+
+class _KeptRow(NamedTuple):
+    """A row with the names of its files; `parts` waits for those of the file that is read, if it has one."""
+
+    row: DocumentRow
+    line: Union[int, str]
+    field: str = ""
+    parts: Optional[Callable[[], Parts]] = None
+
+
 def kept_rows(
-    rows: Iterable[DocumentRow], schema: Schema, files: StagedFiles, folder: Path, refuse: Callable[[str], None]
+    rows: Iterable[DocumentRow],
+    schema: Schema,
+    files: StagedFiles,
+    folder: Path,
+    source: RowFile,
+    processes: Optional[int] = None,
 ) -> Iterator[DocumentRow]:
-    """Yield rows of a file with the names of their files, which are staged.
+    """Yield rows of a file with the names of their files, which are staged; those of files that are read part by part.
 
     folder: where the paths are that the rows have as values; those of files outside it are refused
-    refuse: is called with the reason for each row whose values do not fit the schema; the row is left out if it returns
+    source: is told of each row whose values do not fit the schema, which is left out if that returns
+    processes: how many read files at once (default: one a core)
     """
     root = folder.resolve()
 
@@ -257,19 +327,69 @@ def kept_rows(
             raise DataError(f"is {quoted(value)}, which lies outside {folder}; copy the file there")
         return path
 
-    for row in rows:
+    def begun(row: DocumentRow) -> _KeptRow:
+        row = storable(row)
+        paths = dict[str, object]()
+        for name in [field.name for field in schema.files if row.fields.get(field.name)]:
+            try:
+                paths[name] = path_of(row.fields[name])
+            except (DataError, OSError, ValueError) as error:
+                raise DataError(f"document {quoted(row.id or row.text)}: {name} {error}") from error
+        given = replace(row, fields={**row.fields, **paths}) if paths else row
+        own = [one for one in schema.read_files if one.name in paths]
+        if not own:
+            return _KeptRow(files.keep(given, schema), source.line)
+        if len(own) > 1:
+            problem = f"{listed(one.name for one in own)} are read, each into documents of its own; give each a row"
+            raise DataError(f"document {quoted(row.id or row.text)}: {problem}")
+        kept = files.keep(given, schema, reads=True)
+        name = str(kept.fields[own[0].name])
+        path = files.find(name)
+        assert path is not None
+        id = row.id or (str(row.fields[own[0].name]) if isinstance(paths[own[0].name], Path) else name)
+        reading_of = reading.begin(FIELD_TYPES[own[0].type].reader, path, name.partition(".")[0])
+        return _KeptRow(replace(kept, id=id), source.line, own[0].name, reading_of)
+
+    def finished(one: _KeptRow) -> Iterator[DocumentRow]:
         try:
-            row = storable(row)
-            named = [field.name for field in schema.files if row.fields.get(field.name)]
-            paths = dict[str, object]()
-            for name in named:
-                try:
-                    paths[name] = path_of(row.fields[name])
-                except (DataError, OSError, ValueError) as error:
-                    raise DataError(f"document {quoted(row.id or row.text)}: {name} {error}") from error
-            kept = files.keep(replace(row, fields={**row.fields, **paths}) if paths else row, schema)
-            schema.check(kept)
+            for row in [one.row] if one.parts is None else _parts_of(one, schema, source):
+                schema.check(row)
+                yield row
         except DataError as error:
-            refuse(str(error).removesuffix("; correct it"))
-            continue
-        yield kept
+            source.refuse(str(error).removesuffix("; correct it"), one.line)
+
+    waiting = deque[_KeptRow]()
+    with FileReading(processes) as reading:
+        for row in rows:
+            try:
+                waiting.append(begun(row))
+            except DataError as error:
+                source.refuse(str(error).removesuffix("; correct it"), source.line)
+            while waiting and (waiting[0].parts is None or len(waiting) > reading.window):
+                yield from finished(waiting.popleft())
+        for one in waiting:
+            yield from finished(one)
+
+
+def _parts_of(one: _KeptRow, schema: Schema, source: RowFile) -> Iterator[DocumentRow]:
+    """Yield the documents of a file's parts; tell the source of parts that are not read."""
+    row, title = one.row, schema.title
+    assert one.parts is not None
+    try:
+        for part in one.parts():
+            id = f"{row.id}#{part.name}" if part.name else str(row.id)
+            if isinstance(part, Unread):
+                source.leave_unread(id, part.reason)
+                continue
+            if not part.text.strip():
+                source.leave_unread(id, "no words")
+                if part.name:
+                    continue
+            fields = {**part.fields, **row.fields}
+            if title is not None:  # the row's own, else the file's, else by its name
+                fields[title] = row.fields.get(title) or part.fields.get(_TITLE) or row.text
+            if part.text.strip() and part.places:
+                fields[PLACES] = packed(part.places)
+            yield DocumentRow(part.text if part.text.strip() else row.text, id, fields)
+    except DataError as error:
+        raise DataError(f"document {quoted(row.id)}: {one.field}: {error}") from error

@@ -44,7 +44,7 @@ _PASSAGES = 4  # times as many are looked for as documents are wanted, at first
 
 
 @dataclass(frozen=True)
-class Part:
+class OpenSegment:
     """A segment of a generation.
 
     live: `[documents] bool`, which of them are not removed; None if all are there
@@ -92,7 +92,7 @@ class Generation:
                         live[removed] = False
                     if len(removed) != one.removed or len(live) - np.count_nonzero(live) != one.removed:
                         raise ValueError(f"{one.deleted} does not name {one.removed:,} of them")
-            self.parts.append(Part(segment, live, first))
+            self.parts.append(OpenSegment(segment, live, first))
             first += len(segment)
         self._firsts = np.array([part.first for part in self.parts], np.int64)
         self._others: dict[str, CandidateIndex] = {}
@@ -126,7 +126,7 @@ class Generation:
             self._weighted.pop(list(self._weighted)[1], None)
         return self._weighted.setdefault(key, found)
 
-    def _has_word(self, part: Part, row: int, word: str) -> bool:
+    def _has_word(self, part: OpenSegment, row: int, word: str) -> bool:
         """Return whether a document has a word as it is written in a field whose words correct those of queries."""
         schema = self.info.schema
         texts = schema.searched(part.segment.document(row))

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Annotated, NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.documents import TITLES
+from paddle_ranker.data.documents import TITLES, FileFields
 from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.readers import READERS, Reader, is_file_name
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
@@ -40,8 +41,16 @@ _LONGEST_TITLE = 256  # characters of a title that a query may be
 _SHOWN = 8  # spellings of no value that are named
 _LONG = 40  # mean characters from which texts with several words are searched
 _SLOT = re.compile(r"\{([^{}]*)\}")
-_FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 _OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list", "label=TEXT", "unit=TEXT")
+FIRST_BYTES = 1 << 16  # of a file that is read, which tell its format
+PLACES = "places"  # name of the field in which documents have where their words stand in a file
+_ALIASES = {
+    "jpg": ("jpeg",),
+    "tif": ("tiff",),
+    "ogg": ("oga", "opus"),
+    "csv": ("tsv",),
+    "html": ("htm",),
+}  # of suffixes
 _BETWEEN_ITEMS = ", "  # where a list of texts is read as one text
 
 
@@ -99,6 +108,8 @@ class FieldType(NamedTuple):
     suffix_of: of values that are files: checks a file's bytes and returns its suffix; raises `ValueError`
     open_tower: opens the tower of a vector field of this type; None: there is none
     sample: of values that are files: one, by which a tower that reads no texts is tried
+    reader: of values that are files whose words are read when they are added: a name in `READERS`; `suffix_of` is then
+        given the file's first bytes, `FIRST_BYTES`
     """
 
     fits: Callable[[object], bool]
@@ -109,6 +120,7 @@ class FieldType(NamedTuple):
     suffix_of: Callable[[bytes], str] = _no_file
     open_tower: Optional[OpenTower] = None
     sample: bytes = b""
+    reader: str = ""
 
 
 def file_type(
@@ -117,18 +129,28 @@ def file_type(
     suffix_of: Callable[[bytes], str],
     open_tower: Optional[OpenTower] = None,
     sample: bytes = b"",
+    reader: str = "",
 ) -> FieldType:
     """Return a type of fields whose values are files; the arguments are those of `FieldType`."""
 
     def fits(value: object) -> bool:
         return isinstance(value, str) and is_file_name(value) and value.partition(".")[2] in media_types
 
-    return FieldType(fits, what, media_types=media_types, suffix_of=suffix_of, open_tower=open_tower, sample=sample)
+    return FieldType(
+        fits, what, media_types=media_types, suffix_of=suffix_of, open_tower=open_tower, sample=sample, reader=reader
+    )
 
 
-def is_file_name(value: str) -> bool:
-    """Return whether a text is a name that files have in an index folder."""
-    return _FILE_NAME.fullmatch(value) is not None
+def _suffix_by(*beginnings: tuple[bytes, str]) -> Callable[[bytes], str]:
+    """Return a function that returns a file's suffix by how its bytes begin: a pattern and a suffix each."""
+
+    def suffix_of(data: bytes) -> str:
+        for pattern, suffix in beginnings:
+            if re.match(pattern, data, re.S | re.I):
+                return suffix
+        raise ValueError("it begins otherwise" if data else "it is empty")
+
+    return suffix_of
 
 
 FIELD_TYPES: Registry[FieldType] = Registry("field type", "--field")
@@ -149,17 +171,69 @@ for _name, _what in (
     (STORED, "anything"),
 ):
     FIELD_TYPES.add(_name, FieldType(TYPES[_name].fits, _what, _name))
+_PICTURES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp",
+             "tif": "image/tiff"}  # fmt: skip
 FIELD_TYPES.add(
     "picture",
+    file_type("a picture (JPEG, PNG, WebP, GIF, BMP, TIFF)", _PICTURES, _picture_suffix, _open_picture_tower, _A_PIXEL),
+)
+FIELD_TYPES.add(
+    "pdf",
     file_type(
-        "a picture (JPEG, PNG, WebP, GIF, BMP, TIFF)",
-        {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp",
-         "tif": "image/tiff"},
-        _picture_suffix,
+        "a PDF, read page by page", {"pdf": "application/pdf"}, _suffix_by((rb".{,1024}%PDF-", "pdf")), reader="pdf"
+    ),
+)
+FIELD_TYPES.add(
+    "scan",
+    file_type(
+        "a picture of a text, which is read (JPEG, PNG, WebP, GIF, BMP, TIFF)",
+        _PICTURES,
+        _suffix_by(
+            (rb"\xff\xd8\xff", "jpg"),
+            (rb"\x89PNG", "png"),
+            (rb"RIFF.{4}WEBP", "webp"),
+            (rb"GIF8", "gif"),
+            (rb"BM", "bmp"),
+            (rb"II\*\0|MM\0\*", "tif"),
+        ),
         _open_picture_tower,
         _A_PIXEL,
+        "ocr",
     ),
-)  # fmt: skip
+)
+FIELD_TYPES.add(
+    "recording",
+    file_type(
+        "a recording, whose speech is read (WAV, FLAC, Ogg, MP3)",
+        {"wav": "audio/wav", "flac": "audio/flac", "ogg": "audio/ogg", "mp3": "audio/mpeg"},
+        _suffix_by(
+            (rb"(RIFF|RF64).{4}WAVE", "wav"),
+            (rb"fLaC", "flac"),
+            (rb"OggS", "ogg"),
+            (rb"ID3|\xff[\xe2-\xff]", "mp3"),
+        ),
+        reader="speech",
+    ),
+)
+FIELD_TYPES.add(
+    "table",
+    file_type(
+        "a table (CSV, Excel, Parquet, HTML), read some rows at a time",
+        {
+            "csv": "text/csv",
+            "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            "parquet": "application/vnd.apache.parquet",
+            "html": "text/html",
+        },
+        _suffix_by(
+            (rb"PK\x03\x04", "xlsx"),
+            (rb"PAR1", "parquet"),
+            (rb"\s*(<!doctype html|<\?xml|<html|<head|<body|<table|<!--)", "html"),
+            (rb"(?=[^\0]+\Z)|\xff\xfe|\xfe\xff|\x1f\x8b", "csv"),
+        ),
+        reader="table",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -272,6 +346,8 @@ class Schema:
         for one in self.fields:
             if one.list and (one.title or one.name == TEXT):
                 raise UsageError(f"--field {one}: a title, and text, is one text; leave out list")
+            if one.list and FIELD_TYPES[one.type].reader:
+                raise UsageError(f"--field {one}: a document is a part of one file; leave out list")
         for name in _SLOT.findall(self.template):
             if name != TEXT and name not in names:
                 raise UsageError(f"--template {quoted(self.template)}: {quoted(name)} is no declared field")
@@ -290,6 +366,26 @@ class Schema:
     def files(self) -> tuple[Field, ...]:
         """The fields whose values are files."""
         return tuple(one for one in self.fields if FIELD_TYPES[one.type].media_types)
+
+    @cached_property
+    def read_files(self) -> tuple[Field, ...]:
+        """The fields whose values are files whose words are read when they are added."""
+        return tuple(one for one in self.files if FIELD_TYPES[one.type].reader)
+
+    @cached_property
+    def file_fields(self) -> FileFields:
+        """The fields of files, by the suffixes of those that they take."""
+        by_suffix = dict[str, str]()
+        for one in self.files:
+            for suffix in FIELD_TYPES[one.type].media_types:
+                for alias in (suffix, *_ALIASES.get(suffix, ())):
+                    by_suffix.setdefault(alias, one.name)
+        return FileFields(by_suffix, frozenset(one.name for one in self.read_files))
+
+    def reader_of(self, document: Document) -> Optional[Reader]:
+        """Return what read a document's words in a file; None if they stand in none."""
+        kinds = (FIELD_TYPES[one.type].reader for one in self.read_files if document.fields.get(one.name))
+        return next((READERS[one] for one in kinds), None)
 
     def file_names(self, document: Document) -> set[str]:
         """Return the names of a document's files."""
@@ -455,6 +551,25 @@ class _Values:
         return Field(name, "keyword" if self.are_texts else STORED, list=self.some_lists and self.are_texts)
 
 
+def folder_fields(declared: Sequence[Field]) -> tuple[Field, ...]:
+    """Return the fields of a folder's files: those that are declared, and one for each type that is not among them."""
+    names, types = {one.name for one in declared}, {one.type for one in declared}
+    own = [Field(name, name) for name, kind in FIELD_TYPES.items() if kind.media_types and name not in names | types]
+    return (*declared, *own)
+
+
+def with_parts(schema: Schema) -> Schema:
+    """Return a schema with the fields of the parts of files that are read, and with a title."""
+    names, more = {one.name for one in schema.fields}, dict[str, Field]()
+    if schema.read_files and schema.title is None:
+        more["title"] = Field("title", TEXT, TITLE_WEIGHT, title=True)
+    for one in schema.read_files:
+        for name, kind in READERS[FIELD_TYPES[one.type].reader].fields.items():
+            more[name] = Field(name, kind)
+    fields = (*schema.fields, *(one for name, one in more.items() if name not in names))
+    return replace(schema, fields=tuple(sorted(fields, key=_schema_order)))
+
+
 def infer(
     rows: Iterable[_Row],
     declared: Sequence[Field] = (),
@@ -500,7 +615,11 @@ def infer(
             count, stand = own.types.valued + own.types.missing, "stands" if own.types.missing == 1 else "stand"
             spellings = ", ".join(own.no_values)
             note(f"{field.name}: {own.types.missing:,} of {count:,} values {stand} for none ({spellings})")
-    return Schema(tuple(sorted(found, key=lambda one: (not one.title, not one.is_searched, one.name))))
+    return Schema(tuple(sorted(found, key=_schema_order)))
+
+
+def _schema_order(field: Field) -> tuple[bool, bool, str]:
+    return not field.title, not field.is_searched, field.name
 
 
 def table(schema: Schema, examples: Mapping[str, object]) -> list[str]:

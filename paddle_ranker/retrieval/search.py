@@ -31,6 +31,7 @@ from typing_extensions import TypeVar
 from paddle_ranker.array_types import Floats, Integers, Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted, refuse_text
+from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
@@ -44,7 +45,9 @@ from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, 
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
+from paddle_ranker.retrieval.places import place_of
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery, parse_query
+from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import LookupRequest, Matching, Searchable, Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.shards import open_index, open_shards
@@ -53,7 +56,7 @@ from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
 from paddle_ranker.retrieval.turns import TooLate, check, checked, idle, in_turn, once, reserve, until, wait_for
 from paddle_ranker.retrieval.typed_values import Value, is_value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
-from paddle_ranker.retrieval.word_search import ASKED, Asked
+from paddle_ranker.retrieval.word_search import ASKED, Asked, single_token
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 from paddle_ranker.storage.untrusted import Unchecked
@@ -117,6 +120,9 @@ class Result:
         passage that was found by its vector, else of all of it
     logit, probability: of the ranker, for a document that it has scored
     similar: ids of candidates with nearly the same text, which are not shown
+    place: of a document that was read from a file, where it is there: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
+        `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`, of the words that the query has, too,
+        else of its passage
     """
 
     id: str
@@ -129,6 +135,7 @@ class Result:
     logit: Optional[float] = None
     probability: Optional[float] = None
     similar: tuple[str, ...] = ()
+    place: Optional[Mapping[str, Unchecked]] = None
 
 
 class Position(NamedTuple):
@@ -669,15 +676,40 @@ class Search:
         document = self.documents[self.candidates.ids[place]]
         return self.passages.get(place) or self._found.get(document.id, (0, len(document.text)))
 
+    @once
+    def shared_words(self) -> SharedWords:
+        """The words of the query as it was searched, to find in texts."""
+        analyser = self.collection.info.schema.analyser
+        phrases = [one.text for one in self.words.extras if one.is_whole and single_token(analyser, one.text) is None]
+        words = [one.text for one in self.words.extras if one.text not in phrases]
+        return SharedWords("\n".join([self.text, *words]), analyser, phrases)
+
+    def place_in_file(
+        self, place: int, highlights: Optional[Sequence[Highlight]] = None
+    ) -> Optional[dict[str, Unchecked]]:
+        """Return where a shown document is in the file that it was read from, see `Result.place`; None without one."""
+        document = self.documents[self.candidates.ids[place]]
+        schema = self.collection.info.schema
+        if schema.reader_of(document) is None:
+            return None
+        if highlights is None:
+            highlights = self.shared_words.highlights(document.text)
+        spans = [(one.start, one.end) for one in highlights]
+        if not spans:
+            span = self.span_of(place)
+            spans = [span if span != (0, len(document.text)) else self.shared_words.passage(document.text, [])]
+        return place_of(document, schema, spans)
+
     def result(self, place: int) -> Result:
         """Return a candidate that is shown as a result."""
         candidates = self.candidates
         document = self.documents[candidates.ids[place]]
         said = zip(candidates.searchers, candidates.scores[place].tolist(), candidates.ranks[place].tolist())
+        place_in_file = self.place_in_file(place)
         return Result(
             document.id,
             document.text,
-            document.fields,
+            {name: value for name, value in document.fields.items() if place_in_file is None or name != PLACES},
             float(self.fused[place]),
             {name: SearcherScore(score, rank) for name, score, rank in said if rank},
             self.collection.info.schema.name_of(document),
@@ -685,6 +717,7 @@ class Search:
             self.logits.get(place),
             self.probabilities.get(place),
             tuple(self.similar.get(place, ())),
+            place_in_file,
         )
 
     def results(self) -> list[Result]:

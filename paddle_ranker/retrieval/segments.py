@@ -44,7 +44,7 @@ from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
 from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
-from paddle_ranker.retrieval.schema import MOST_FIELDS, Schema
+from paddle_ranker.retrieval.schema import MOST_FIELDS, PLACES, Schema
 from paddle_ranker.retrieval.turns import check
 from paddle_ranker.retrieval.typed_values import CommonTypes, Value, common_types
 from paddle_ranker.scoring.title_states import TitleStates
@@ -491,7 +491,7 @@ def write_segment(
             "text_hashes": _sorted_hashes(text_hashes(map(schema.identity, documents))),
             "title_hashes": _sorted_hashes(text_hashes(map(schema.key_of, documents))),
         }
-        names, arrays["fields"], values = _field_values(documents)
+        names, arrays["fields"], values = _field_values(documents, {PLACES} if schema.read_files else set())
         (target / "fields.jsonl").write_bytes(b"".join(_json(one) + b"\n" for one in values))
         for name, vectors in contents.vectors.items():
             prefix = file_prefix(name)
@@ -588,15 +588,17 @@ def _sorted_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.stack([hashes[order], order.astype(np.uint64)])
 
 
-def _field_values(documents: Sequence[Document]) -> tuple[list[str], NDArray[np.int32], list[list[object]]]:
+def _field_values(
+    documents: Sequence[Document], left_out: set[str]
+) -> tuple[list[str], NDArray[np.int32], list[list[object]]]:
     """Return the names of the fields, `[fields, n]` which of its values each document has, and these values."""
-    names = sorted({name for document in documents for name in document.fields})
+    names = sorted({name for document in documents for name in document.fields} - left_out)
     numbers = {name: number for number, name in enumerate(names)}
     codes = np.full((len(names), len(documents)), -1, np.int32)
     known: list[dict[bytes, int]] = [{} for _ in names]
     for row, document in enumerate(documents):
         for name, value in document.fields.items():
-            if value is not None:
+            if value is not None and name not in left_out:
                 number = numbers[name]
                 codes[number, row] = known[number].setdefault(_json(value), len(known[number]))
     values = [[json.loads(one) for one in own] for own in known]

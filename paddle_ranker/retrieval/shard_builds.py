@@ -22,9 +22,11 @@ import numpy as np
 
 from paddle_ranker.array_types import Booleans, Vectors
 from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.data.skips import LeftOut
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options import note
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.index_folder import take_lock
@@ -112,10 +114,12 @@ class ShardWork:
 
             part = inside(inside(self.folder, BUILD_STATE), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
+            source = _ShardRows(shard.name)
             with collection.snapshot().files.staged() as files:
-                kept = kept_rows(rows, collection.info.schema, files, self.contents, _refuse)
+                kept = kept_rows(rows, collection.info.schema, files, self.contents, source, self.load.threads or None)
                 collection.writer.add_rows(kept, encoded if vectors_of is not None else None, files=files)
             collection.writer.merge(None)
+            source.say_unread()
 
     def build_counted(self, number: int) -> None:
         """Make a shard, and write the count of what is done beside its part, for `count_done`."""
@@ -135,8 +139,24 @@ class ShardWork:
         progress(0)
 
 
-def _refuse(reason: str) -> None:
-    raise DataError(f"{reason}; correct it")
+class _ShardRows:
+    """Rows of a shard: bad ones end the build, unread parts of files are counted."""
+
+    line = 0
+
+    def __init__(self, shard: str):
+        self._shard, self._unread = shard, LeftOut("not read:")
+
+    def refuse(self, reason: str, line: int | str) -> None:
+        raise DataError(f"{reason}; correct it")
+
+    def leave_unread(self, what: str, reason: str) -> None:
+        self._unread.add_reason(f"{what}: {reason}")
+
+    def say_unread(self) -> None:
+        """Print what was not read."""
+        if self._unread.count:
+            note(f"{self._shard}: {self._unread.report()}")
 
 
 def count_done(folder: Path) -> int:

@@ -25,7 +25,7 @@ from paddle_ranker.retrieval.ingestion import checked_vectors
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.matches import FACET_BYTES, Matches
 from paddle_ranker.retrieval.milvus import MilvusSearch
-from paddle_ranker.retrieval.open_segments import Generation, Part, Place
+from paddle_ranker.retrieval.open_segments import Generation, OpenSegment, Place
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import LookupRequest, phrase_filter_of
@@ -75,7 +75,7 @@ class LocalSnapshot:
         return self._generation.fields
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[OpenSegment]:
         """The segments, with the documents there that are not removed."""
         return self.generation.parts
 

@@ -31,7 +31,7 @@ from paddle_ranker.retrieval.ingestion import Added, Addition, Cutter, Unfinishe
 from paddle_ranker.retrieval.latest_snapshot import LatestSnapshot
 from paddle_ranker.retrieval.manifest import VECTORS, Floors, RankerStates, SegmentInfo
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
-from paddle_ranker.retrieval.open_segments import Part, Place
+from paddle_ranker.retrieval.open_segments import OpenSegment, Place
 from paddle_ranker.retrieval.segments import Segment, SegmentData
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.vector_search import index_writers
@@ -201,7 +201,7 @@ class CollectionWriter:
         for folder in self._index.folders:
             self._merge([part for part in now.parts if part.segment.folder.parent == folder], most)
 
-    def _merge(self, own: Sequence[Part], most: Optional[int]) -> None:
+    def _merge(self, own: Sequence[OpenSegment], most: Optional[int]) -> None:
         """Merge the segments of a folder."""
         sizes = [int(np.count_nonzero(part.mask)) for part in own]
         first = first_to_merge(sizes)

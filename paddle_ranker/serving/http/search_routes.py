@@ -29,7 +29,7 @@ from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.query_parsing import parse_query
-from paddle_ranker.retrieval.schema import FIELD_TYPES, TEXT
+from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, TEXT
 from paddle_ranker.retrieval.search import (
     MOST_PACKED,
     Listing,
@@ -45,7 +45,6 @@ from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import STORED
-from paddle_ranker.retrieval.word_search import single_token
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
 from paddle_ranker.serving.core.index_slot import ServedIndex
@@ -454,10 +453,7 @@ def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], 
 
 def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[dict[str, Any]]:
     """Return documents as hits; `ranks`: by place."""
-    analyser = found.collection.info.schema.analyser
-    phrases = [one.text for one in found.words.extras if one.is_whole and single_token(analyser, one.text) is None]
-    words = [one.text for one in found.words.extras if one.text not in phrases]
-    shared = SharedWords("\n".join([found.text, *words]), analyser, phrases)
+    analyser, shared = found.collection.info.schema.analyser, found.shared_words
     ids = [found.candidates.ids[place] for place in ranks]
     explains = asked.explain and WORDS in (found.searchers if found.sort else found.candidates.searchers)
     terms = found.collection.explain_words(found.words, ids, found.fusion.fields) if explains else {}
@@ -475,13 +471,20 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
         if (title := schema.name_of(document)) is not None:
             hit["title"] = title
         highlights = shared.highlights(looked_at)
+        if (in_file := found.place_in_file(place, highlights or None)) is not None:
+            hit["place"] = in_file
         if has_text:
             start, end = shared.passage(document.text, highlights)
             hit[TEXT], hit["passage"] = document.text, {"start": start, "end": end}
             hit["highlights"] = [one._asdict() for one in highlights]
         if asked.snippet is not None:
             hit["snippet"] = _snippet(document.text, highlights, shared, asked.snippet)
-        hit["fields"] = {name: value for name, value in document.fields.items() if names is None or name in names}
+        hidden = PLACES if in_file is not None else None
+        hit["fields"] = {
+            name: value
+            for name, value in document.fields.items()
+            if name != hidden and (names is None or name in names)
+        }
         if contents := contents_of(document, schema, names):
             hit["contents"] = contents
         if place in found.logits:
@@ -692,6 +695,15 @@ class Hit(TypedDict):
     snippet: NotRequired[Snippet]
     read: NotRequired[Annotated[Passage, Field(description="part of the text that the ranker read")]]
     fields: dict[str, Any]
+    place: NotRequired[
+        Annotated[
+            dict[str, Any],
+            Field(
+                description="in the file that it was read from: page and boxes (shares of its width and height, from "
+                "the top left), seconds, or cells (row, column); of the highlighted words, else of the passage"
+            ),
+        ]
+    ]
     contents: NotRequired[Annotated[dict[str, list[Content]], Field(description="files of fields")]]
     similar: NotRequired[Annotated[list[str], Field(description="candidates with nearly the same text, not shown")]]
     logit: NotRequired[float]

@@ -1,0 +1,174 @@
+"""Read files by readers, in processes, and keep what was read by the files' digests: no file is read twice.
+
+    with FileReading(processes=4) as reading:
+        read = reading.begin("pdf", Path("manual.pdf"), digest)
+        for part in read():    # waits until the file is read
+            ...
+
+A process that dies loses the file that it was reading, no other one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Optional, Union
+
+from paddle_ranker.data.readers import READERS, Part, Unread
+from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, brief, one_line
+from paddle_ranker.runtime import usable_cores
+from paddle_ranker.storage.atomic import cache_folder, make_folder, new_file
+from paddle_ranker.storage.untrusted import Unchecked, open_file
+
+_FORMAT = 1  # of the files of the cache
+_MOST_LINE = 1 << 28  # bytes of a part in the cache
+_ERRORS = {one.__name__: one for one in (DataError, DependencyError)}
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_CHILD = "from paddle_ranker.data.reading import answer_requests; answer_requests()"
+
+Parts = Iterator[Union[Part, Unread]]
+
+
+class FileReading:
+    """Reads files in some processes at once; each starts when it is needed.
+
+    Attributes: `window`, how many files should be begun before the first of them is waited for.
+    """
+
+    def __init__(self, processes: Optional[int] = None) -> None:
+        """Start no process yet; by default there is one per core."""
+        self._count = processes or usable_cores()
+        self.window = 4 * self._count
+        self._threads: Optional[ThreadPoolExecutor] = None
+        self._own = threading.local()
+        self._started = list[subprocess.Popen[str]]()
+        self._starting, self._is_closed = threading.Lock(), False
+
+    def __enter__(self) -> FileReading:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        with self._starting:
+            self._is_closed = True
+            for process in self._started:
+                process.kill()
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        for process in self._started:
+            process.communicate()
+
+    def begin(self, reader: str, path: Path, digest: str) -> Callable[[], Parts]:
+        """Begin to read a file, unless it was read before; return a function that waits, and yields its parts.
+
+        The function raises `DataError` if the file cannot be read, or its process has died.
+        """
+        kept = _kept_at(reader, digest)
+        if kept.exists():
+            return lambda: _parts_in(kept)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="reading")
+        future: Future[None] = self._threads.submit(self._read, reader, path, kept)
+
+        def parts() -> Parts:
+            future.result()
+            return _parts_in(kept)
+
+        return parts
+
+    def _read(self, reader: str, path: Path, kept: Path) -> None:
+        """Have the process of this thread read a file into the cache."""
+        process = getattr(self._own, "process", None)
+        if process is None:
+            with self._starting:
+                if self._is_closed:
+                    raise DataError("reading was ended")
+                process = self._own.process = _start()
+                self._started.append(process)
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(f"{json.dumps([reader, str(path), str(kept)])}\n")
+            process.stdin.flush()
+            answer: Unchecked = json.loads(process.stdout.readline())
+        except (ValueError, OSError):
+            self._own.process = None
+            status = process.wait()
+            raise DataError(
+                f"the process that read it ended with status {status}; there may be too little memory"
+            ) from None
+        if answer is not None:
+            kind, message = answer
+            raise _ERRORS.get(kind, RankerError)(message.replace(f"{path}: ", "").replace(str(path), "the file"))
+
+
+def _kept_at(reader: str, digest: str) -> Path:
+    """Return the file of the cache that holds the parts of a file, if it was read."""
+    version = hashlib.sha256(f"{_FORMAT} {READERS[reader].version()}".encode()).hexdigest()[:12]
+    return cache_folder("readings", reader, f"{digest}-{version}.jsonl.gz")
+
+
+def _parts_in(path: Path) -> Parts:
+    """Yield the parts in a file of the cache; raises `CheckpointError` if it is damaged."""
+    try:
+        with open_file(path, sys.maxsize) as raw, gzip.open(raw) as stream:
+            while line := stream.readline(_MOST_LINE):
+                values: Unchecked = json.loads(line)
+                name, text, *more = values
+                if not isinstance(name, str) or not isinstance(text, str) or len(more) not in (0, 2):
+                    raise ValueError("no part")
+                yield Part(name, text, dict(more[0]), [tuple(one) for one in more[1]]) if more else Unread(name, text)
+    except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
+        raise CheckpointError(f"{path}: damaged ({brief(str(error))}); delete it") from error
+
+
+def _start() -> subprocess.Popen[str]:
+    # Not `multiprocessing`, which would run the caller's script once more.
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **dict.fromkeys(_THREADS, "1")}
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, **own},
+        start_new_session=True,  # Ctrl-C of the terminal ends the first process, which ends this one
+    )
+
+
+def answer_requests() -> None:
+    """Read files as lines of stdin say, into the cache; answer each by a line, until stdin ends."""
+    answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no answer
+    for line in sys.stdin:
+        reader, path, kept = json.loads(line)
+        try:
+            _keep(reader, Path(path), Path(kept))
+            answer = None
+        except (DataError, DependencyError) as error:
+            answer = type(error).__name__, str(error)
+        except OSError as error:
+            answer = "RankerError", one_line(error)  # of the cache, such as a full disk
+        except Exception as error:  # a reader's library may raise anything for a damaged file
+            answer = "DataError", f"cannot be read ({type(error).__name__}: {brief(str(error))})"
+        answers.write(f"{json.dumps(answer)}\n")
+        answers.flush()
+
+
+def _keep(reader: str, path: Path, kept: Path) -> None:
+    """Read a file into the cache, part by part, whole or not at all."""
+    make_folder(kept.parent)
+    with new_file(kept, "wb") as raw, gzip.open(raw, "wt", 1, encoding="utf-8", errors="surrogatepass") as stream:
+        for part in READERS[reader].read(path):
+            values = [part.name, part.text, dict(part.fields), list(part.places)] if isinstance(part, Part) else [*part]
+            stream.write(f"{json.dumps(values, ensure_ascii=False, allow_nan=False)}\n")

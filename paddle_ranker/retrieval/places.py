@@ -1,0 +1,93 @@
+"""Places of a document's words in the file that it was read from: boxes on a page, seconds, cells of a table.
+
+A document has them packed, in the field `places`. `place_of` finds those of some spans of its text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker.array_types import Integers
+from paddle_ranker.data.readers import Place
+from paddle_ranker.errors import CheckpointError, brief
+from paddle_ranker.lexical.passages import Span
+from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.retrieval.schema import PLACES, Schema
+from paddle_ranker.storage.untrusted import Unchecked
+
+_SCALE = 10_000  # of the numbers of a place, which are stored as integers
+_MOST_BYTES = 1 << 26  # of a document's places, unpacked
+_MOST_SHOWN = 100  # places of a hit
+
+
+def packed(places: Sequence[Place]) -> str:
+    """Return places of spans, `(start, end, *place)` in the order of the text, as a short text."""
+    values = np.asarray(places, np.float64).T
+    values[1] -= values[0]
+    values[0] = np.diff(values[0], prepend=0)
+    values[2:] *= _SCALE
+    data = np.rint(values).astype("<i8")
+    return f"{len(data)}:{base64.b85encode(zlib.compress(data.tobytes())).decode()}"
+
+
+def unpacked(text: str) -> tuple[Integers, Integers]:
+    """Return the starts and ends of spans, `[n, 2]`, and their places, in 1/10,000, `[n, numbers]`.
+
+    Raises `ValueError` for another text.
+    """
+    width, _, data = text.partition(":")
+    inflate = zlib.decompressobj()
+    try:
+        found = np.frombuffer(inflate.decompress(base64.b85decode(data), _MOST_BYTES), "<i8")
+    except (zlib.error, binascii.Error) as error:
+        raise ValueError(str(error)) from error
+    if not inflate.eof:
+        raise ValueError("it is cut short or too long")
+    values = found.reshape(int(width), -1).copy()
+    values[0] = np.cumsum(values[0])
+    values[1] += values[0]
+    return values[:2].T, values[2:].T
+
+
+def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optional[dict[str, Unchecked]]:
+    """Return the place of a document in its file, and the places there of spans of its text, which do not overlap.
+
+    None for a document that was read from no file. Raises `CheckpointError` if its places are damaged.
+    """
+    reader = schema.reader_of(document)
+    if reader is None:
+        return None
+    found: dict[str, Unchecked] = {
+        name: document.fields[name] for name, kind in reader.fields.items()
+        if kind == "number" and name in document.fields
+    }  # fmt: skip
+    if PLACES in document.fields:
+        try:
+            ranges, places = unpacked(str(document.fields[PLACES]))
+        except (ValueError, IndexError) as error:
+            raise CheckpointError(f"document {document.id}: its places are damaged ({brief(str(error))})") from error
+        rows = dict[int, None]()
+        for start, end in spans:
+            first, last = np.searchsorted(ranges[:, 1], start, "right"), np.searchsorted(ranges[:, 0], end, "left")
+            rows.update(dict.fromkeys(range(int(first), min(int(last), int(first) + _MOST_SHOWN))))
+        shown = places[[*rows][:_MOST_SHOWN]]
+        found[reader.places] = [
+            [int(one) if one == int(one) else one for one in own] for own in (shown / _SCALE).tolist()
+        ]
+    return found
+
+
+def shown_place(place: Mapping[str, Unchecked]) -> str:
+    """Return a place for people: `page 3`, `0:12:34`, `row 7, column 2`; "" for one that says nothing."""
+    if seconds := place.get("seconds"):
+        return str(timedelta(seconds=int(seconds[0][0])))
+    if cells := place.get("cells"):
+        return f"row {cells[0][0] + 1:,}, column {cells[0][1] + 1:,}"
+    return f"page {place['page']:,}" if "page" in place else ""

@@ -1,0 +1,47 @@
+"""A reader of a made-up format, for tests: pages of words, each word in a box; a plugin, which reading processes load.
+
+A file begins with PAGES and a line's end. A form feed ends a page; the word number n of a page has the box
+(n / 100, 0.5, (n + 1) / 100, 0.6). The words !unread, !bad and !die alone on a page are what they say. Each reading is counted in the
+folder `MADE_READINGS`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Union
+
+from paddle_ranker.data.readers import READERS, Part, Reader, Unread
+from paddle_ranker.errors import DataError
+from paddle_ranker.retrieval.schema import FIELD_TYPES, file_type
+
+BEGINNING = b"PAGES\n"
+
+
+def read(path: Path) -> Iterator[Union[Part, Unread]]:
+    if "MADE_READINGS" in os.environ:
+        Path(os.environ["MADE_READINGS"], f"{path.name}-{os.getpid()}").touch(exist_ok=False)
+    for number, page in enumerate(path.read_bytes()[len(BEGINNING) :].decode().split("\f"), 1):
+        if page == "!die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if page == "!bad":
+            raise DataError(f"{path}: page {number} is bad")
+        if page == "!unread":
+            yield Unread(str(number), "it says so")
+            continue
+        words = enumerate(re.finditer(r"\S+", page))
+        places = [(*one.span(), n / 100, 0.5, (n + 1) / 100, 0.6) for n, one in words]
+        yield Part(str(number), page, {"page": number}, places)
+
+
+def suffix_of(data: bytes) -> str:
+    if not data.startswith(BEGINNING):
+        raise ValueError("it does not begin with PAGES")
+    return "pages"
+
+
+READERS.add("pages", Reader(read, lambda: os.environ.get("MADE_VERSION", "1"), "boxes", {"page": "number"}))
+FIELD_TYPES.add("pages", file_type("pages", {"pages": "application/pages"}, suffix_of, reader="pages"))

@@ -1,0 +1,165 @@
+"""Files that are read when they are added: folders and manifests, parts as documents, places in hits, the cache."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands.index import main as index
+from paddle_ranker.commands.search import main as search
+from paddle_ranker.data.readers import READERS
+from paddle_ranker.notebook import Index
+from paddle_ranker.registry import VARIABLE
+from paddle_ranker.retrieval.places import packed, unpacked
+from paddle_ranker.retrieval.schema import FIELD_TYPES
+from tests.serving.test_search import Site
+
+pytestmark = pytest.mark.parity
+PLUGIN = "tests.retrieval.made_reader"
+
+
+@pytest.fixture(autouse=True)
+def reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    (tmp_path / "readings").mkdir()
+    monkeypatch.setenv(VARIABLE, PLUGIN)
+    monkeypatch.setenv("MADE_READINGS", str(tmp_path / "readings"))
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
+    READERS.load_plugins()
+    yield None
+
+
+def readings(tmp_path: Path) -> int:
+    return len([*(tmp_path / "readings").iterdir()])
+
+
+def pages(*texts: str) -> bytes:
+    return b"PAGES\n" + "\f".join(texts).encode()
+
+
+def folder_of(root: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        path = root / "corpus" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root / "corpus"
+
+
+MANUALS = {
+    "manuals/washing_machine.pages": pages("Safety first", "", "The warranty lasts two years", "!unread"),
+    "notes/lamp.txt": "Die Lampe leuchtet warm.".encode("cp1252"),
+    "notes/about.md": b"# Warranty of lamps\n\nNone.",
+    "notes/empty.txt": b" \n",
+    "letter.docx": b"PK\x03\x04",
+    ".hidden/secret.txt": b"warranty",
+}
+
+
+def built(tmp_path: Path, corpus: Path, *more: str, out: str = "index") -> tuple[int, Path]:
+    return index(["build", "--corpus", str(corpus), "--output", str(tmp_path / out), *more]), tmp_path / out
+
+
+def test_a_folder_becomes_parts_and_texts_and_says_what_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, folder = built(tmp_path, folder_of(tmp_path, MANUALS))
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert "not read: 5 (" in said.out and "4 new" in said.out, said.out
+    with Index(folder) as opened:
+        (hit,) = opened.search("warranty years", top_k=1)
+        assert hit.id == "manuals/washing_machine.pages#3" and hit.title == "washing machine"
+        assert hit.text == "The warranty lasts two years"
+        assert hit.place == {"page": 3, "boxes": [[0.01, 0.5, 0.02, 0.6], [0.04, 0.5, 0.05, 0.6]]}
+        assert hit.fields["page"] == 3 and hit.fields["file"] == "manuals/washing_machine.pages"
+        assert "places" not in hit.fields
+        assert {one.id for one in opened.search("warranty")} == {hit.id, "notes/about.md"}
+        assert [one.id for one in opened.search("warranty", where="page=3")] == [hit.id]
+        assert opened.search("lampe")[0].place is None
+    assert search(["--index", str(folder), "warranty years", "--top_k", "1"]) == 0
+    assert "washing machine | page 3 | The warranty" in capsys.readouterr().out
+    assert search(["--index", str(folder), "warranty years", "--format", "json", "--top_k", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["place"] == hit.place
+    status, _ = built(tmp_path, tmp_path / "corpus", "--id_column", "x", out="other")
+    assert status == 2 and "is a folder" in capsys.readouterr().err
+
+
+def test_a_manifest_reads_its_files_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = folder_of(tmp_path, MANUALS)
+    rows = [
+        {"id": "w", "title": "Washer", "lang": "en", "manual": "manuals/washing_machine.pages", "text": "about it"},
+        {"id": "t", "title": "A text alone", "text": "a lamp"},
+    ]
+    manifest = corpus / "rows.jsonl"
+    manifest.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    status, folder = built(tmp_path, manifest, "--field", "manual:pages")
+    assert status == 0, capsys.readouterr().err
+    with Index(folder) as opened:
+        assert {one.id for one in opened.search("washer safety lamp about")} == {"w#1", "w#3", "t"}
+        hit = opened.search("warranty", where={"lang": "en"})[0]
+        assert (hit.id, hit.title, hit.fields["text_"]) == ("w#3", "Washer", "about it")
+        assert hit.place is not None and hit.place["boxes"] == [[0.01, 0.5, 0.02, 0.6]]
+        data = pages("Other words", "And more of the warranty")
+        row = {"id": "n", "manual": "data:application/pages;base64," + base64.b64encode(data).decode()}
+        assert opened.add([row]).new == 2
+        assert opened.search("other")[0].id == "n#1"
+        assert opened.sync(str(manifest)).absent == 2
+    assert readings(tmp_path) == 2
+    other = corpus / "again.csv"
+    other.write_text("id;manual\nx;manuals/washing_machine.pages\n")
+    assert built(tmp_path, other, "--field", "manual:pages", out="again")[0] == 0
+    assert readings(tmp_path) == 2
+
+
+def test_the_server_serves_places_and_refuses_new_files_by_name(tmp_path: Path) -> None:
+    status, folder = built(tmp_path, folder_of(tmp_path, MANUALS))
+    assert status == 0
+    site = Site(index=folder, writable=True)
+    try:
+        (hit,) = site.search("warranty years", top_k=1)["hits"]
+        assert hit["place"] == {"page": 3, "boxes": [[0.01, 0.5, 0.02, 0.6], [0.04, 0.5, 0.05, 0.6]]}
+        assert "places" not in hit["fields"] and hit["contents"]["pages"][0]["media_type"] == "application/pages"
+        assert "places" not in site.ask("GET", "/v1/index").json()["fields"]
+        (short,) = site.search("warranty years", top_k=1, fields=["page"])["hits"]
+        assert short["place"] == hit["place"] and short["fields"] == {"page": 3}
+        body = {"id": "n", "text": "a", "pages": "data:;base64," + base64.b64encode(pages("a")).decode()}
+        refused = site.ask("POST", "/v1/documents", {"documents": [body]})
+        assert refused.status_code == 422 and "index add" in refused.text, refused.text
+        changed = {"documents": [{"id": hit["id"], "lang": "en"}]}
+        assert site.ask("PATCH", "/v1/documents", changed).status_code == 200
+        (again,) = site.search("warranty years", top_k=1)["hits"]
+        assert again["place"] == hit["place"] and again["fields"]["lang"] == "en"
+    finally:
+        site.close()
+
+
+def test_places_are_packed_and_found_within_bounds() -> None:
+    random = np.random.default_rng(0)
+    starts = np.sort(random.choice(100_000, 5000, replace=False))
+    places = [(int(one), int(one) + 1, *random.random(4).round(4)) for one in starts]
+    ranges, numbers = unpacked(packed(places))
+    assert ranges.tolist() == [list(one[:2]) for one in places]
+    np.testing.assert_allclose(numbers / 10_000, [one[2:] for one in places], atol=1e-9)
+    for text in ("", "6:", "6:abc", "x" * 99, packed(places)[:-9], "7:" + packed(places)[2:]):
+        with pytest.raises((ValueError, IndexError)):
+            unpacked(text)
+
+
+def test_every_type_of_file_is_told_by_its_first_bytes() -> None:
+    table = FIELD_TYPES["table"].suffix_of
+    assert [table(one) for one in (b"a,b\n1,2\n", "ä;b".encode("utf-16"), b"PK\x03\x04", b"PAR1", b"\n<TABLE>")] == [
+        "csv", "csv", "xlsx", "parquet", "html",
+    ]  # fmt: skip
+    recording = FIELD_TYPES["recording"].suffix_of
+    assert [recording(one) for one in (b"RIFF....WAVEfmt", b"fLaC", b"OggS", b"ID3\x04", b"\xff\xfb\x90")] == [
+        "wav", "flac", "ogg", "mp3", "mp3",
+    ]  # fmt: skip
+    assert FIELD_TYPES["pdf"].suffix_of(b"\n\n%PDF-1.7") == "pdf"
+    for name in ("pdf", "recording", "scan", "table"):
+        for data in (b"", b"\0\1\2\3"):
+            with pytest.raises(ValueError):
+                FIELD_TYPES[name].suffix_of(data)

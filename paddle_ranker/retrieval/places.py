@@ -22,6 +22,7 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import PLACES, Schema
 from paddle_ranker.storage.untrusted import Unchecked
 
+PlaceInFile = Mapping[str, Unchecked]
 _SCALE = 10_000  # of the numbers of a place, which are stored as integers
 _MOST_BYTES = 1 << 26  # of a document's places, unpacked
 _MOST_SHOWN = 100  # places of a hit
@@ -56,7 +57,7 @@ def unpacked(text: str) -> tuple[Integers, Integers]:
     return values[:2].T, values[2:].T
 
 
-def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optional[dict[str, Unchecked]]:
+def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optional[PlaceInFile]:
     """Return the place of a document in its file, and the places there of spans of its text, which do not overlap.
 
     None for a document that was read from no file. Raises `CheckpointError` if its places are damaged.
@@ -84,7 +85,7 @@ def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optio
     return found
 
 
-def shown_place(place: Mapping[str, Unchecked]) -> str:
+def shown_place(place: PlaceInFile) -> str:
     """Return a place for people: `page 3`, `0:12:34`, `row 7, column 2`; "" for one that says nothing."""
     if seconds := place.get("seconds"):
         return str(timedelta(seconds=int(seconds[0][0])))

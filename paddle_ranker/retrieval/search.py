@@ -45,7 +45,7 @@ from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, 
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
-from paddle_ranker.retrieval.places import place_of
+from paddle_ranker.retrieval.places import PlaceInFile, place_of
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
@@ -135,7 +135,7 @@ class Result:
     logit: Optional[float] = None
     probability: Optional[float] = None
     similar: tuple[str, ...] = ()
-    place: Optional[Mapping[str, Unchecked]] = None
+    place: Optional[PlaceInFile] = None
 
 
 class Position(NamedTuple):

@@ -684,9 +684,7 @@ class Search:
         words = [one.text for one in self.words.extras if one.text not in phrases]
         return SharedWords("\n".join([self.text, *words]), analyser, phrases)
 
-    def place_in_file(
-        self, place: int, highlights: Optional[Sequence[Highlight]] = None
-    ) -> Optional[dict[str, Unchecked]]:
+    def place_in_file(self, place: int, highlights: Optional[Sequence[Highlight]] = None) -> Optional[PlaceInFile]:
         """Return where a shown document is in the file that it was read from, see `Result.place`; None without one."""
         document = self.documents[self.candidates.ids[place]]
         schema = self.collection.info.schema

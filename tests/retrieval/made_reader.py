@@ -1,8 +1,8 @@
 """A reader of a made-up format, for tests: pages of words, each word in a box; a plugin, which reading processes load.
 
 A file begins with PAGES and a line's end. A form feed ends a page; the word number n of a page has the box
-(n / 100, 0.5, (n + 1) / 100, 0.6). The words !unread, !bad and !die alone on a page are what they say. Each reading is counted in the
-folder `MADE_READINGS`.
+(n / 100, 0.5, (n + 1) / 100, 0.6). The words
+!unread, !bad and !die alone on a page are what they say. Each reading is counted in the folder `MADE_READINGS`.
 """
 
 from __future__ import annotations

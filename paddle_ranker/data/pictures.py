@@ -6,6 +6,7 @@ pixels = read_picture("photo.jpg")  # [height, width, 3] uint8
 from __future__ import annotations
 
 import io
+import re
 import threading
 import traceback
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ _WHITE = (255, 255, 255)
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its checksum
 # Bytes that end a whole file, within its last `_TAIL` bytes. Compressed data of a JPEG never have them.
 _ENDS, _TAIL = {"JPEG": b"\xff\xd9", "PNG": _PNG_END}, 64
+_HEIC = re.compile(rb".{4}ftyp(?:hei|hev|mif|msf|avi)", re.S)
+_SVG = re.compile(rb"\s*(?:<\?xml|<!--|<!DOCTYPE svg|<svg)")
 _ORIENTATION = 0x0112  # a tag of EXIF
 _PHOTOMETRIC, _TILE_WIDTH, _TILE_HEIGHT = 262, 322, 323  # tags of TIFF
 _TURNS = {
@@ -179,12 +182,12 @@ def decoded(
 
 
 @contextmanager
-def _parsing(name: str, limits: ImageLimits) -> Iterator[None]:
+def _parsing(name: str, limits: ImageLimits, data: bytes = b"") -> Iterator[None]:
     """Report what Pillow raises in the block as damage; only its parsers run in such a block."""
     try:
         yield
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image of a known kind ({', '.join(_FORMATS)}); convert it") from None
+        raise ImageError(f"{name}: {_unknown(data)}") from None
     except Image.DecompressionBombError:
         raise ImageTooLargeError(
             f"{name}: more than {limits.max_pixels:,} pixels, the limit; make it smaller"
@@ -194,8 +197,17 @@ def _parsing(name: str, limits: ImageLimits) -> Iterator[None]:
         raise ImageError(f"{name}: damaged or cut short ({summary}); get it again") from error
 
 
+def _unknown(data: bytes) -> str:
+    """Return the problem of data that are no image of a known kind."""
+    if _HEIC.match(data):
+        return "HEIC or AVIF, which is not read here: heif-convert IN.heic OUT.png converts it"
+    if _SVG.match(data) and b"<svg" in data:
+        return "SVG, which is a drawing: rsvg-convert -w 512 IN.svg -o OUT.png makes a picture of it"
+    return f"not an image of a known kind ({', '.join(_FORMATS)}); convert it"
+
+
 def _opened(name: str, data: bytes, limits: ImageLimits) -> Image.Image:
-    with _parsing(name, limits):
+    with _parsing(name, limits, data):
         return Image.open(io.BytesIO(data), formats=_FORMATS)
 
 

@@ -224,7 +224,10 @@ TRAINED_RANKER: Role[RankerInfo, PairRowEncoder] = Role(
     "trained ranker", "a trained ranker", lambda found: found.is_ranker and found.form in _STARTS
 )
 MEMBER: Role[RankerInfo, PairRowEncoder] = Role("ranker of one network", "a trained ranker of one network", _is_member)
-TOWER: Role[TowerInfo, TextEncoder] = Role("served tower", "a tower of texts", _reads_texts, TOWER_KIND)
+TOWER: Role[TowerInfo, TextEncoder] = Role("tower of texts", "a tower of texts", _reads_texts, TOWER_KIND)
+SERVED_TOWER: Role[TowerInfo, RowsOfTower] = Role(
+    "served tower", "a tower or an encoder alone", lambda found: found.is_encoder or found.is_tower, TOWER_KIND
+)
 # The encoder inside a ranker makes vectors, too; commands that look for any vectors take it.
 ANY_TOWER: Role[TowerInfo, RowsOfTower] = Role(
     "tower", "a tower or an encoder", lambda found: found.is_tower or _has_encoder(found), TOWER_KIND
@@ -241,6 +244,7 @@ _ALL: tuple[AnyRole, ...] = (
     TRAINED_RANKER,
     MEMBER,
     TOWER,
+    SERVED_TOWER,
     ANY_TOWER,
     ENCODER,
     MASKED_LM,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,18 +11,12 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.text_vectors import Tower
 
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-_HEIC = re.compile(rb".{4}ftyp(?:hei|hev|mif|msf|avi)", re.S)
-_SVG = re.compile(rb"\s*(?:<\?xml|<!--|<!DOCTYPE svg|<svg)")
 
 
 def suffix_of(data: bytes) -> str:
     """Decode a picture and return its format's suffix; raises `ValueError` if it is none, damaged or too large."""
     from paddle_ranker.data.pictures import ImageError, decoded
 
-    if _HEIC.match(data):
-        raise ValueError("HEIC or AVIF, which is not read here: heif-convert IN.heic OUT.png converts it")
-    if _SVG.match(data) and b"<svg" in data:
-        raise ValueError("SVG, which is a drawing: rsvg-convert -w 512 IN.svg -o OUT.png makes a picture of it")
     try:
         with decoded(data) as (image, _):
             return _SUFFIXES[str(image.format)]

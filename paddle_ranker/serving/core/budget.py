@@ -89,15 +89,13 @@ class Share:
             raise self.refusal()
 
     def reserve_answer(self, size: int) -> None:
-        """Reserve `size` bytes more, of an answer that is much larger than its request, before it is worked out.
+        """Reserve `size` bytes more, of what takes much more than its request, before it is worked out.
 
         Raises `Fault`: `TOO_LARGE` if the request would not fit even into an empty budget; otherwise as `reserve` does.
         """
         room = self._budget.room(size)
         if size > room:
-            problem = (
-                f"asks for an answer that takes {size:,} bytes, above the {int(room):,} of one; ask for fewer rows"
-            )
+            problem = f"takes {size:,} bytes until it is answered, above the {int(room):,} of one; ask for fewer rows"
             raise Fault(TOO_LARGE, problem, field="body")
         self.reserve(self.held + size)
 

@@ -204,7 +204,7 @@ SLOTS.add(
         TOWER_SLOT,
         TowerSlotOptions,
         _tower_slot,
-        model_folder.TOWER,
+        model_folder.SERVED_TOWER,
         TOWER_LIMITS,
         _tower_needs_paddle,
         takes_encoders=True,

@@ -1,4 +1,7 @@
-"""The slot of a server's tower: loads it, warms it up and checks its vectors; texts go through a queue of its own."""
+"""The slot of a server's tower: loads it, warms it up and checks its vectors.
+
+Texts and pictures go through queues of its own: a tower of two networks has one for each.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,30 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays
+from paddle_ranker.data.pictures import ImageError
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
+from paddle_ranker.encoding.picture_encoder import PIXELS, EncodedPictures, PictureEncoder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.model_folder import TOWER
-from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.model.model_folder import SERVED_TOWER
+from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, TEXT, VECTOR, RowsOfTower, TextEncoder, TowerInfo
+from paddle_ranker.retrieval import turns
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
-from paddle_ranker.serving.core.jobs import Check
+from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.jobs import Check, no_texts
 from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
+from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT, TowerSlotOptions
 from paddle_ranker.version import __version__
 
 _TEXTS = ("a", "search engine", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
+_DECODERS = 2  # threads that decode pictures
 _IS_QUERY = ("", "q")  # the second field of a text in the queue: whether it is a query
 
 
@@ -37,13 +47,13 @@ _IS_QUERY = ("", "q")  # the second field of a text in the queue: whether it is 
 class ServedTower(ServedModel):
     """A loaded tower.
 
-    tokens: checks requests that consist of token arrays
+    tokens: checks requests that consist of token arrays; None if it reads pictures
     queries: the tower of queries, if they have their own
     """
 
-    model: ScoringModel[TowerInfo, TextEncoder]
+    model: ScoringModel[TowerInfo, RowsOfTower]
     runner: BatchRunner
-    tokens: TokenInputs
+    tokens: Optional[TokenInputs]
     queries: Optional[ServedTower] = None
 
     @property
@@ -58,9 +68,28 @@ class ServedTower(ServedModel):
         left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
         return self.batcher.close(left) and closed
 
-    def of(self, is_query: bool) -> ServedTower:
-        """Return the tower of queries, or of the texts of a collection."""
-        return self.queries if is_query and self.queries is not None else self
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Inputs that it makes vectors of: text, picture or both."""
+        return tuple(dict.fromkeys(one.model.info.reads for one in (self, self.queries) if one is not None))
+
+    def of(self, kind: str = TEXT, is_query: bool = False, field: str = "input") -> ServedTower:
+        """Return the tower of texts or pictures that are queries, or of those of a collection.
+
+        Raises `Fault` if neither of its towers reads them.
+        """
+        towers = (self.queries, self) if is_query else (self, self.queries)
+        reader = next((one for one in towers if one is not None and one.model.info.reads == kind), None)
+        if reader is None:
+            remedy = "serve a CLIP, or train a tower of pictures" if kind == PICTURE else "serve one with texts"
+            raise Fault(UNPROCESSABLE, f"is a {kind}, and this tower reads {self.reads[0]}s: {remedy}", field=field)
+        return reader
+
+    @property
+    def texts(self) -> Optional[TextEncoder]:
+        """The encoder of texts; None if it reads pictures alone."""
+        rows = [one.model.row_encoder for one in (self, self.queries) if one is not None]
+        return next((one for one in rows if isinstance(one, TextEncoder)), None)
 
 
 class TowerSlot(Slot[ServedTower]):
@@ -73,6 +102,7 @@ class TowerSlot(Slot[ServedTower]):
         limits = dataclasses.replace(options, pairs=options.texts, queue_pairs=options.queue_texts)
         super().__init__(limits, TOWER_SLOT, options.tower)
         self._config, self._options = config, options
+        self._decoding = StoppableWork(_DECODERS, name="pictures", what="the pictures were decoded")
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedTower:
         """Load the tower, warm it up and check its vectors.
@@ -83,25 +113,26 @@ class TowerSlot(Slot[ServedTower]):
         assert self.folder is not None
         tower = self._load(self.folder, observer)
         if tower.model.info.towers == 2:
-            tower = dataclasses.replace(tower, queries=self._load(self.folder / QUERY_FOLDER, observer))
+            queries = resolve_model(str(self.folder)) / QUERY_FOLDER  # of towers that a published folder becomes
+            tower = dataclasses.replace(tower, queries=self._load(queries, observer))
         return tower
 
     def _load(self, folder: Path, observer: Optional[BatchObserver]) -> ServedTower:
         config = self._config
-        model = open_model(folder, TOWER, self._load_options())
-        encoder = model.row_encoder.tokens
-        runner = BatchRunner(model.engine, encoder.max_seq_length, config.batch_size)
+        model = open_model(folder, SERVED_TOWER, self._load_options())
+        rows = model.row_encoder
+        runner = BatchRunner(model.engine, rows.max_length, config.batch_size)
         check(runner, model, folder)
         batcher = Batcher(
             runner,
-            partial(_encoded, model.row_encoder),
+            partial(_encoded, rows) if isinstance(rows, TextEncoder) else no_texts,
             queue_rows=self.limits.queue_pairs,
             streams=config.streams,
             max_wait_us=config.max_wait_us,
             observer=observer,
             what=self.what,
         )
-        tokens = TokenInputs(model.engine.limits, encoder.given)
+        tokens = TokenInputs(model.engine.limits, rows.tokens.given) if isinstance(rows, TextEncoder) else None
         name = config.name_of(TOWER_SLOT, folder)
         return ServedTower(name, folder.resolve(), batcher, time.time(), model, runner, tokens)
 
@@ -123,16 +154,25 @@ class TowerSlot(Slot[ServedTower]):
 
     def encoders(self, is_query: bool) -> tuple[PairEncoder, ...]:
         """Encoders of queries, or of the texts of a collection. Raises `Fault` as `ready` does."""
-        return (self.ready().of(is_query).model.row_encoder.tokens,)
+        rows = self.ready().of(is_query=is_query).model.row_encoder
+        return (rows.tokens,) if isinstance(rows, TextEncoder) else ()
 
     def describe(self) -> dict[str, object]:
         """Return the tower's description for `/info`; the first keys are those of Text Embeddings Inference."""
         served = self.ready()
-        info, encoder = served.model.info, served.model.row_encoder
+        info, encoder = served.model.info, served.texts
+        of_texts: dict[str, object] = {}
+        if encoder is not None:
+            of_texts = {
+                "max_input_length": encoder.tokens.max_seq_length,
+                "prompts": {"query": encoder.query_prompt, "document": encoder.text_prompt},
+                "tokenizer": encoder.tokens.backend,
+            }
         return {
             "model_id": served.name,
             "model_type": {"embedding": {"pooling": info.pooling}},
-            "max_input_length": encoder.tokens.max_seq_length,
+            "reads": list(served.reads),
+            **of_texts,
             "max_client_batch_size": self.limits.pairs,
             "auto_truncate": self.limits.auto_truncate,
             "version": __version__,
@@ -141,11 +181,9 @@ class TowerSlot(Slot[ServedTower]):
             "nested_sizes": list(info.nested_sizes),
             "towers": info.towers,
             "normalize": info.normalize,
-            "prompts": {"query": encoder.query_prompt, "document": encoder.text_prompt},
             "loaded_at": served.loaded_at,
             "engine": served.model.engine.name,
             "precision": served.model.engine.precision,
-            "tokenizer": encoder.tokens.backend,
             "batch_tokens": served.runner.max_tokens,
             "batch_texts": served.runner.max_rows,
         }
@@ -165,7 +203,7 @@ class TowerSlot(Slot[ServedTower]):
             check_lengths: called in the queue with the number of a text, the token counts `[n]` of that text and of
                 those after it, prompts included, and the length to which texts are truncated; may raise a `Fault`.
         """
-        served = self.ready().of(is_query)
+        served = self.ready().of(TEXT, is_query, field)
         self.limits.check_pairs(len(texts), field)
         texts = self.limits.scored_texts(texts, field)
         fields = texts, [_IS_QUERY[is_query]] * len(texts)
@@ -173,11 +211,35 @@ class TowerSlot(Slot[ServedTower]):
         job = await computed(served.batcher, len(texts), end, texts=fields, check=check_lengths)
         return TextVectors(job.outputs[VECTOR], job.tokens)
 
+    def picture_bytes(self, field: str) -> int:
+        """Return the bytes of a picture's pixels; raises `Fault` if the tower reads texts alone."""
+        height, width = self.ready().of(PICTURE, field=field).model.info.picture_size
+        return 3 * height * width
+
+    async def picture_vectors(
+        self, pictures: Sequence[bytes], fields: Sequence[str], *, deadline: Optional[float] = None
+    ) -> TextVectors:
+        """Return the vectors of pictures, given as the bytes of their files.
+
+        Args:
+            fields: names of the pictures in errors.
+
+        Raises `Fault` as `vectors` does, and for the first that is damaged, too large or no picture.
+        """
+        served = self.ready().of(PICTURE, field=fields[0])
+        encoder, end = served.model.row_encoder, self.deadline(deadline)
+        assert isinstance(encoder, PictureEncoder)
+        pixels = partial(_pixels, encoder, pictures, fields)
+        columns = await self._decoding.run(sum(map(len, pictures)), end, pixels)
+        job = await computed(served.batcher, len(columns), end, columns=columns)
+        return TextVectors(job.outputs[VECTOR], job.tokens)
+
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> TextVectors:
         """Return the vectors of `[n, length]` arrays; see `VectorService`."""
-        served = self.ready()
+        served = self.ready().of(field="input_ids")
+        assert served.tokens is not None
         check_matrices(input_ids, token_type_ids)
         self.limits.check_pairs(len(input_ids), "input_ids")
         rows = served.tokens.rows(input_ids, token_type_ids)
@@ -203,13 +265,29 @@ def _encoded(
     return type(parts[0]).concat(parts).take(np.argsort(np.concatenate([queries, others])))
 
 
-def check(runner: BatchRunner, model: ScoringModel[TowerInfo, TextEncoder], folder: Path) -> None:
-    """Compute texts, each alone and all in a batch; raises `CheckpointError` if a vector is wrong."""
+def _pixels(encoder: PictureEncoder, pictures: Sequence[bytes], fields: Sequence[str]) -> EncodedPictures:
+    parts = []
+    for picture, field in turns.checked(zip(pictures, fields)):
+        try:
+            parts.append(encoder.encode([picture]))
+        except ImageError as error:
+            raise Fault(UNPROCESSABLE, error.message.removeprefix("the image: "), field=field) from error
+    return EncodedPictures.concat(parts)
+
+
+def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], folder: Path) -> None:
+    """Compute texts or pictures, each alone and all in a batch; raises `CheckpointError` if a vector is wrong."""
 
     def vectors(outputs: Arrays) -> Array:
         return outputs[VECTOR]
 
     encoder = model.row_encoder
+    if isinstance(encoder, PictureEncoder):
+        *_, noise = encoder.samples()
+        pictures = EncodedPictures(noise[PIXELS])
+        check_rows(runner, pictures, vectors, folder, "picture's vector")
+        warm_up(runner, pictures.take([0]), pictures.take([0]))
+        return
     truncated = encoder.tokens.truncated
     check_rows(runner, encoder.encode(_TEXTS), vectors, folder, "text's vector")
     warm_up(runner, encoder.encode([_TEXTS[-1] * 20]), encoder.encode(_TEXTS[:1]))

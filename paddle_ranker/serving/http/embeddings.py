@@ -1,20 +1,26 @@
-"""`POST /v1/embeddings` in OpenAI's format, with Voyage's names beside; `/embed` in Text Embeddings Inference's."""
+"""`POST /v1/embeddings` in OpenAI's format, with Voyage's names beside; `/embed` in Text Embeddings Inference's.
+
+`/v1/embeddings` takes pictures, too: as Jina's clients send them in `input`, and vLLM's in `messages`.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterable
-from typing import Annotated, Any, Literal, Optional, Union
+import binascii
+from collections.abc import Collection, Iterable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Optional, Union
 
-from pydantic import Field, TypeAdapter, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import quoted
+from paddle_ranker.retrieval.content_files import bytes_of
 from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import number_lists, text_bounds
@@ -30,14 +36,62 @@ from paddle_ranker.serving.http.rerank_formats import ClientRequest, Side, Texts
 
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
-_UNION_TAGS = ("str", "list[str]")
+_UNION_TAGS = ("str", "list[str]", "list[union[str,Item]]", "Item", "list[Part]", "Part", "ImageUrl")
 _TEXT_BYTES, _BASE64_BYTES = 32, 16  # memory of a number, from the engine's array to the answer
 
 
-class EmbeddingsRequest(ClientRequest):
-    """Make vectors of texts (OpenAI, Voyage, Jina, vLLM, LangChain, LiteLLM)."""
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
 
-    input: Union[str, Texts] = Field(description="a text or several; not tokens")
+
+class Item(_Strict):
+    """A text or a picture (Jina)."""
+
+    text: Optional[str] = None
+    image: Optional[str] = Field(None, description="the file in base64, or as a data: URL; addresses are not fetched")
+
+
+Items = TypeAliasType("Items", Annotated[list[Union[str, Item]], FailFast()])
+
+
+class ImageUrl(_Strict):
+    """Where a picture is."""
+
+    url: str = Field(description="a data: URL in base64; addresses are not fetched")
+    detail: Optional[str] = None
+
+
+class Part(_Strict):
+    """A part of a message: a text or a picture."""
+
+    type: Literal["text", "image_url"]
+    text: Optional[str] = None
+    image_url: Optional[Union[str, ImageUrl]] = None
+
+
+class Message(_Strict):
+    """A message (vLLM); it has one text or one picture, beside texts that are empty."""
+
+    role: str = "user"
+    content: Union[str, list[Part]]
+
+
+class Picture(NamedTuple):
+    """A picture of a request: its place there, and a `data:` URL or the base64 of its file."""
+
+    field: str
+    data: str
+
+
+class EmbeddingsRequest(ClientRequest):
+    """Make vectors of texts and pictures (OpenAI, Voyage, Jina, vLLM, LangChain, LiteLLM)."""
+
+    input: Union[str, Items, None] = Field(
+        None, description="a text or several, or pictures of a tower that reads them; not tokens"
+    )
+    messages: Optional[list[Message]] = Field(
+        None, max_length=1, description="a message in place of input, with one text or one picture (vLLM)"
+    )
     input_type: Optional[Literal["query", "document", "search_query", "search_document", "passage"]] = Field(
         None, description="which prompt of the tower's precedes the texts: its query's, or (default) its documents'"
     )
@@ -58,6 +112,20 @@ class EmbeddingsRequest(ClientRequest):
     use_activation: Optional[bool] = Field(None, description="as normalize (vLLM)")
 
     @property
+    def items(self) -> list[Union[str, Picture]]:
+        """The texts and pictures; raises `Fault` for an item that has not one of either."""
+        if (self.input is None) == (self.messages is None):
+            problem = "is required" if self.input is None else "stands beside messages: leave one out"
+            raise Fault(UNPROCESSABLE, problem, field="input")
+        if self.messages is not None:
+            if len(self.messages) != 1:
+                raise Fault(UNPROCESSABLE, "is empty, expected a message", field="messages")
+            return [_content(self.messages[0].content)]
+        if not isinstance(self.input, list):
+            return [self.input or ""]
+        return [one if isinstance(one, str) else _item(one, f"input[{place}]") for place, one in enumerate(self.input)]
+
+    @property
     def is_query(self) -> bool:
         """True if the texts are queries; raises `Fault` if two fields contradict."""
         kind = None if self.input_type is None else _IS_QUERY[self.input_type]
@@ -65,6 +133,40 @@ class EmbeddingsRequest(ClientRequest):
         if kind is not None and task is not None and kind != task:
             raise Fault(UNPROCESSABLE, "says otherwise than input_type: leave one out", field="task")
         return bool(kind or task)
+
+
+def _item(item: Item, field: str) -> Union[str, Picture]:
+    if (item.text is None) == (item.image is None):
+        raise Fault(UNPROCESSABLE, "has a text and an image, or neither: give one of them", field=field)
+    return item.text if item.image is None else Picture(f"{field}.image", item.image)  # type: ignore[return-value]
+
+
+def _content(content: Union[str, list[Part]]) -> Union[str, Picture]:
+    if isinstance(content, str):
+        return content
+    field, found = "messages[0].content", list[Union[str, Picture]]()
+    for place, part in enumerate(content):
+        if getattr(part, part.type) is None:
+            raise Fault(UNPROCESSABLE, "is required", field=f"{field}[{place}].{part.type}")
+        if part.image_url is not None:
+            url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
+            found.append(Picture(f"{field}[{place}].image_url", url))
+        elif part.text:
+            found.append(part.text)
+    if len(found) != 1:
+        problem = f"has {len(found)} texts and pictures; a vector is made of one: send each in a request, or as input"
+        raise Fault(UNPROCESSABLE, problem, field=field)
+    return found[0]
+
+
+def _file_of(picture: Picture) -> bytes:
+    """Return the bytes of a picture's file; raises `Fault` for what is neither a `data:` URL nor base64."""
+    is_url = ":" in picture.data[:16]
+    try:
+        return bytes_of(picture.data) if is_url else base64.b64decode(picture.data, validate=True)
+    except (ValueError, binascii.Error) as error:
+        problem = "is no data: URL in base64; addresses are not fetched: send the file" if is_url else f"({error})"
+        raise Fault(UNPROCESSABLE, problem if is_url else f"is damaged base64 {problem}", field=picture.field) from None
 
 
 class EmbedRequest(ClientRequest):
@@ -131,7 +233,7 @@ class Embedder:
         most = {"truncate_prompt_tokens": asked.truncate_prompt_tokens}
         found = await self._vectors(
             request,
-            asked.input,
+            asked.items,
             TruncationRequest("input", refuses, {"truncation_side": asked.truncation_side}, most),
             is_query=asked.is_query,
             dimensions=asked.said("dimensions", "output_dimension"),
@@ -154,7 +256,7 @@ class Embedder:
         refuses = not (asked.truncate or self._tower.limits.auto_truncate)
         found = await self._vectors(
             request,
-            asked.inputs,
+            [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs,
             TruncationRequest("inputs", refuses, {"truncation_direction": asked.truncation_direction}),
             is_query=_IS_QUERY[asked.prompt_name or "document"],
             dimensions=asked.dimensions,
@@ -177,7 +279,7 @@ class Embedder:
     async def _vectors(
         self,
         request: Request,
-        given: Union[str, list[str]],
+        items: Sequence[Union[str, Picture]],
         cuts: TruncationRequest,
         *,
         is_query: bool,
@@ -186,19 +288,35 @@ class Embedder:
         number_bytes: int,
     ) -> TextVectors:
         state, info, field = request.scope["state"], self._tower.info, cuts.field
-        texts = [given] if isinstance(given, str) else given
-        state["pairs"] = len(texts)
+        state["pairs"] = len(items)
+        texts = [one for one in items if isinstance(one, str)]
+        pictures = [one for one in items if isinstance(one, Picture)]
         if self._keep_texts:
             state["texts"] = {field: texts}
         if dimensions not in (None, info.size, *info.nested_sizes):
             sizes = " or ".join(map(str, (*info.nested_sizes, info.size)))
             raise Fault(INVALID, f"is {dimensions}, this tower's vectors have {sizes} numbers", field="dimensions")
-        self._tower.limits.check_pairs(len(texts), field)
+        self._tower.limits.check_pairs(len(items), field)
+        held = len(items) * info.size * number_bytes
+        if pictures:
+            held += len(pictures) * self._tower.picture_bytes(pictures[0].field) + sum(
+                len(one.data) for one in pictures
+            )
         if SHARE in state:
-            state[SHARE].reserve_answer(len(texts) * info.size * number_bytes)
-        check = cuts.check(self._tower.encoders(is_query))
-        found = await self._tower.vectors(
-            texts, is_query=is_query, deadline=deadline_of(request), field=field, check_lengths=check
+            state[SHARE].reserve_answer(held)
+        deadline, parts = deadline_of(request), list[TextVectors]()
+        if texts:
+            check = cuts.check(self._tower.encoders(is_query))
+            parts.append(
+                await self._tower.vectors(texts, is_query=is_query, deadline=deadline, field=field, check_lengths=check)
+            )
+        if pictures:
+            files = await run_in_thread(held, lambda: [*map(_file_of, pictures)], deadline=deadline)
+            fields = [one.field for one in pictures]
+            parts.append(await self._tower.picture_vectors(files, fields, deadline=deadline))
+        order = np.argsort([isinstance(one, Picture) for one in items], kind="stable")
+        found = TextVectors(
+            np.concatenate([part.vectors for part in parts])[np.argsort(order)], sum(part.tokens for part in parts)
         )
         vectors = found.vectors if dimensions is None else found.vectors[:, :dimensions]
         if (info.normalize and vectors.shape[1] < info.size) or (normalize and not info.normalize):
@@ -216,11 +334,19 @@ def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
 
 def _refusal(error: ValidationError, tags: Collection[str]) -> Fault:
     first = error.errors(include_url=False)[0]
+    if first["loc"][:1] == ("inputs",) and _have_pictures(first["input"]):
+        problem = "holds pictures, and texts alone are taken here: ask POST /v1/embeddings"
+        return Fault(UNPROCESSABLE, problem, field="inputs")
     is_list = "str" in first["loc"] and isinstance(first["input"], list)  # then the next error is of its items
     if is_list and _are_tokens(first["input"]):
         problem = "holds tokens, and of another model: send texts (LangChain: check_embedding_ctx_length=False)"
         return Fault(UNPROCESSABLE, problem, field=str(first["loc"][0]))
-    return refusal(error, tags, int(is_list))
+    return refusal(error, tags, None if is_list else 0)
+
+
+def _have_pictures(given: object) -> bool:
+    items = given if isinstance(given, list) else [given]
+    return any(isinstance(item, dict) and not {"image", "image_url"}.isdisjoint(item) for item in items)
 
 
 def _are_tokens(given: object) -> bool:
@@ -269,7 +395,7 @@ def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) 
         if path in OTHER_TEI:
             made.append(Route(path, embedder.not_made, methods=["POST"]))
         elif path in OPENAI:
-            summary = "Make vectors of texts"
+            summary = "Make vectors of texts and pictures"
             made.append(
                 DescribedRoute(
                     "POST", path, embedder.embeddings, summary, [EmbeddingsRequest], [EmbeddingsAnswer], "Vectors"

@@ -1,0 +1,137 @@
+"""Vectors of pictures from a server, in the shapes of Jina's and vLLM's clients; bad pictures are refused by place."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.turns import check
+from paddle_ranker.serving.core import tower_slot
+from tests.model.test_pictures import published
+from tests.retrieval.test_picture_fields import BAD, data_url, picture
+from tests.serving.test_embeddings import Site, vectors_in
+from tests.tiny import write_tower
+
+pytestmark = pytest.mark.parity
+RED, BLUE = picture((200, 0, 0)), picture((0, 0, 200), "JPEG", (9, 70))
+CAT = "a photo of a cat"
+KEYS = {"image": data_url(RED)}, {"text": CAT}, {"image": base64.b64encode(BLUE).decode()}, CAT
+
+
+class PictureSite(Site):
+    """A server of a tower of a folder, with room for pictures."""
+
+    def __init__(self, folder: Path, **changes: Any):
+        super().__init__(None, folder, request_bytes=1 << 20, **changes)
+        self.slot.switch(self.slot.load())
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("towers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        write_tower(folder / "texts")
+        for name in ("clip", "vit"):
+            published(name, folder / name)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def clip(folders: Path) -> Iterator[PictureSite]:
+    site = PictureSite(folders / "clip")
+    yield site
+    model = site.slot.switch(None)
+    assert model is not None and model.close(10)
+
+
+def message(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [*parts]}], **fields}
+
+
+def image_url(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def test_pictures_and_texts_have_the_tower_s_vectors_in_their_order(folders: Path, clip: PictureSite) -> None:
+    tower = Tower.open(folders / "clip")
+    (red, blue), (cat,) = tower.encode_pictures([RED, BLUE]), tower.query_vectors([CAT])
+    for kind in ("query", "document"):
+        answer = clip.post("/v1/embeddings", {"model": "jina-clip-v2", "input": KEYS, "input_type": kind})
+        np.testing.assert_allclose(vectors_in(answer), [red, cat, blue, cat], atol=1e-5)
+        assert answer.json()["usage"]["total_tokens"] > 2
+    for asked, expected in (
+        (message(image_url(data_url(RED)), {"type": "text", "text": ""}, encoding_format="base64"), red),
+        (message({"type": "image_url", "image_url": data_url(BLUE)}), blue),
+        (message({"type": "text", "text": CAT}), cat),
+        ({"messages": [{"role": "user", "content": CAT}]}, cat),
+        ({"input": [{"image": data_url(RED)}], "normalize": True}, red / np.linalg.norm(red)),
+    ):
+        np.testing.assert_allclose(vectors_in(clip.post("/v1/embeddings", asked)), [expected], atol=1e-5)
+    np.testing.assert_allclose(clip.post("/embed", {"inputs": CAT, "truncate": True}).json(), [cat], atol=1e-5)
+    facts = clip.slot.describe()
+    assert (facts["reads"], facts["size"]) == (["picture", "text"], len(red))
+
+
+def refusals() -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Yield requests, the field that is refused, and words of the reason."""
+    for data, words in BAD.values():
+        yield {"input": [{"image": data_url(RED)}, {"image": data_url(data)}]}, "input[1].image", words.split("|")[0]
+    yield {"input": [{"image": "https://example.org/cat.png"}]}, "input[0].image", "addresses are not fetched"
+    yield message(image_url("file:///etc/passwd")), "messages[0].content[0].image_url", "addresses are not fetched"
+    yield {"input": [{"image": "no base64!"}]}, "input[0].image", "damaged base64"
+    yield {"input": ["a", {"image": data_url(RED), "text": "a"}]}, "input[1]", "give one of them"
+    yield {"input": [{}]}, "input[0]", "give one of them"
+    yield {"input": [{"pdf": "data:application/pdf;base64,"}]}, "input[0].pdf", "not permitted"
+    yield message(image_url(data_url(RED)), {"type": "text", "text": CAT}), "messages[0].content", "made of one"
+    yield message({"type": "image_url"}), "messages[0].content[0].image_url", "required"
+    yield message({"type": "input_audio"}), "messages[0].content[0].type", "image_url"
+    yield {"messages": [{"content": "a"}, {"content": "b"}]}, "messages", "at most 1"
+    yield message({"type": "text", "text": CAT}, input="a"), "input", "leave one out"
+    yield {"input": [{"image": data_url(RED)}] * 9}, "input", "at most 8"
+
+
+@pytest.mark.parametrize(("asked", "field", "words"), refusals())
+def test_a_bad_picture_is_refused_by_its_place(
+    clip: PictureSite, asked: dict[str, Any], field: str, words: str
+) -> None:
+    answer = clip.post("/v1/embeddings", asked)
+    assert answer.status_code in (400, 413), answer.text
+    error = answer.json()["error"]
+    assert error["param"] == field and words in error["message"], error
+
+
+def test_towers_of_one_kind_refuse_the_other_by_name(folders: Path, clip: PictureSite) -> None:
+    vit, texts = PictureSite(folders / "vit"), PictureSite(folders / "texts")
+    for path, of in (("/v1/embeddings", "input"), ("/embed", "inputs")):
+        for site, item, words in (
+            (vit, CAT, "this tower reads pictures"),
+            (texts, {"image": data_url(RED)}, "this tower reads texts" if of == "input" else "POST /v1/embeddings"),
+            (clip, {"image": data_url(RED)}, "" if of == "input" else "POST /v1/embeddings"),
+        ):
+            answer = site.post(path, {of: [item]})
+            assert words in answer.text and (answer.status_code == 200) == (not words), answer.text
+    red = Tower.open(folders / "vit").encode_pictures([RED])
+    asked = {"input": [{"image": data_url(RED)}]}
+    np.testing.assert_allclose(vectors_in(vit.post("/v1/embeddings", asked)), red, atol=1e-5)
+    assert "max_input_length" not in vit.slot.describe()
+
+
+def test_pictures_are_decoded_apart_and_bounded_before(
+    folders: Path, clip: PictureSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[str]()
+    monkeypatch.setattr(tower_slot.turns, "check", lambda: (calls.append("check"), check())[1])
+    asked = {"input": [{"image": data_url(RED)}] * 3}
+    assert clip.post("/v1/embeddings", asked).status_code == 200
+    assert len(calls) >= 3
+    monkeypatch.setattr(tower_slot, "_pixels", None)
+    monkeypatch.setattr(clip.budget, "most", 20_000)  # room for the files of 8 pictures, not for their pixels
+    answer = clip.post("/v1/embeddings", {"input": [{"image": data_url(RED)}] * 8})
+    assert answer.status_code == 413 and "until it is answered" in answer.text

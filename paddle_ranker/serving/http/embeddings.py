@@ -36,7 +36,7 @@ from paddle_ranker.serving.http.rerank_formats import ClientRequest, Side, Texts
 
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
-_UNION_TAGS = ("str", "list[str]", "list[union[str,Item]]", "Item", "list[Part]", "Part", "ImageUrl")
+_UNION_TAGS = ("str", "list[str]", "list[union[str,Item]]", "Item", "list[MessagePart]", "MessagePart", "ImageUrl")
 _TEXT_BYTES, _BASE64_BYTES = 32, 16  # memory of a number, from the engine's array to the answer
 
 
@@ -61,7 +61,7 @@ class ImageUrl(_Strict):
     detail: Optional[str] = None
 
 
-class Part(_Strict):
+class MessagePart(_Strict):
     """A part of a message: a text or a picture."""
 
     type: Literal["text", "image_url"]
@@ -73,7 +73,7 @@ class Message(_Strict):
     """A message (vLLM); it has one text or one picture, beside texts that are empty."""
 
     role: str = "user"
-    content: Union[str, list[Part]]
+    content: Union[str, list[MessagePart]]
 
 
 class Picture(NamedTuple):
@@ -141,7 +141,7 @@ def _item(item: Item, field: str) -> Union[str, Picture]:
     return item.text if item.image is None else Picture(f"{field}.image", item.image)  # type: ignore[return-value]
 
 
-def _content(content: Union[str, list[Part]]) -> Union[str, Picture]:
+def _content(content: Union[str, list[MessagePart]]) -> Union[str, Picture]:
     if isinstance(content, str):
         return content
     field, found = "messages[0].content", list[Union[str, Picture]]()

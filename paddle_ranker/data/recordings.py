@@ -1,0 +1,112 @@
+"""Read recordings (WAV, FLAC, OGG, MP3) as one channel at one rate, some seconds at a time; refuse damaged files.
+
+for samples in read_recording(Path("talk.mp3")):  # [samples] float32
+    ...
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Union
+
+import numpy as np
+
+from paddle_ranker.errors import DataError, DependencyError
+
+if TYPE_CHECKING:
+    from paddle_ranker.array_types import Vectors
+
+RATE = 16_000  # samples a second that networks of speech take
+# Formats that libsndfile reads; its rare ones are left out: each is code that processes foreign bytes.
+_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
+_BLOCK = 1 << 17  # samples of all channels that are read at a time
+# Bytes of a WAV file's samples, or of an RF64 file, in its header and on the disk, in libsndfile's words.
+_SIZES = re.compile(r"(?m)^ *(?:data|Riff size) *: (\d+) \(should be (\d+)\)")
+_UNKNOWN_SIZE = 0x7FFFF000  # bytes, at least, that are stated by programs that write WAV files to a pipe
+_PAGE, _LAST_PAGE, _LONGEST_PAGE = b"OggS", 4, 65_307  # an OGG page's beginning, a bit of its sixth byte, bytes
+
+
+class IncompleteRecordingError(DataError):
+    """A recording is damaged from some second on; what precedes is sound."""
+
+
+def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator[Vectors]:
+    """Yield a recording's samples, the mean of its channels at `rate` a second: `[samples] float32`.
+
+    Memory is bounded, however long the recording is. Raises `DataError` for a file that is no recording, has no
+    samples, states no rate, or has samples that are no numbers; `IncompleteRecordingError` after the last sample of a
+    recording whose end is missing or damaged; `DependencyError` if soundfile or soxr is missing.
+    """
+    soundfile, soxr = _libraries()
+    try:
+        sound = soundfile.SoundFile(source)
+    except soundfile.LibsndfileError as error:
+        if "SF_INFO" in str(error):
+            raise DataError("states no rate, or one that no recording has") from None
+        raise DataError(
+            f"is no recording, or is damaged: expected WAV, FLAC, OGG or MP3 ({error.error_string})"
+        ) from None
+    with sound:
+        if sound.format not in _FORMATS:
+            raise DataError(f"is a recording in {sound.format}: convert it to WAV, FLAC, OGG or MP3, as ffmpeg does")
+        resampler = soxr.ResampleStream(sound.samplerate, rate, 1, dtype="float32")
+        size, count, is_last, problem = max(1, _BLOCK // sound.channels), 0, False, _missing_end(sound, source)
+        while not is_last:
+            try:
+                frames = sound.read(size, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                frames, problem = np.zeros((0, sound.channels), np.float32), f"damaged ({error.error_string})"
+            is_last, samples = len(frames) < size, frames.mean(axis=1)
+            if not np.isfinite(samples).all():
+                second = (count + int(np.isfinite(samples).argmin())) / sound.samplerate
+                raise DataError(f"has a sample at second {second:,.2f} that is no number")
+            count += len(frames)
+            resampled = resampler.resample_chunk(samples, last=is_last)
+            if len(resampled):
+                yield resampled
+        if not count:
+            raise DataError(problem or "has no samples")
+        if count < sound.frames or problem:
+            problem = (
+                problem or f"missing, or damaged: its header states {sound.frames / sound.samplerate:,.2f} seconds"
+            )
+            raise IncompleteRecordingError(f"from second {count / sound.samplerate:,.2f} on it is {problem}")
+
+
+def _missing_end(sound: Any, source: Union[Path, IO[bytes]]) -> str:
+    """Describe the end that a WAV or OGG file lacks, else return "": libsndfile reads both as if they were whole."""
+    sizes = _SIZES.search(sound.extra_info)
+    if sizes is not None and int(sizes[2]) < int(sizes[1]) < _UNKNOWN_SIZE:
+        return f"missing: {int(sizes[2]):,} of {int(sizes[1]):,} bytes are there"
+    if sound.format == "OGG":
+        end = _end_of(source, _LONGEST_PAGE)
+        flags = end.rpartition(_PAGE)[2][1:2]
+        if not flags or not flags[0] & _LAST_PAGE:
+            return "missing: its last page is not there"
+    return ""
+
+
+def _end_of(source: Union[Path, IO[bytes]], size: int) -> bytes:
+    """Return the last `size` bytes of a file; the position in a stream stays."""
+    if isinstance(source, Path):
+        with open(source, "rb") as stream:
+            return _end_of(stream, size)
+    position = source.tell()
+    source.seek(max(0, source.seek(0, 2) - size))
+    end = source.read()
+    source.seek(position)
+    return end
+
+
+def _libraries() -> tuple[Any, Any]:
+    """Return soundfile and soxr."""
+    try:
+        import soundfile
+        import soxr
+    except (ImportError, OSError) as error:  # an OSError if libsndfile is missing
+        raise DependencyError(
+            f"reading recordings needs soundfile and soxr ({error}): pip install 'paddle-ranker[sound]'"
+        ) from None
+    return soundfile, soxr

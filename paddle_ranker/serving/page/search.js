@@ -9,20 +9,17 @@ const WORDS = {
     other: "English", search: "搜索", judge: "标注", more: "其他", skip: "跳到结果", query: "查询", suggestions: "建议",
     settings: "设置", use: "召回方式", words: "词语", vectors: "语义", fused: "融合", ranked: "排序", fusion: "融合方法",
     recall: "各路召回", rank_top: "排序前", top_k: "显示", group_by: "合并近似的文档", filters: "更多筛选", stages: "阶段", results: "结果", keys: "按键",
-    rrf: "倒数排名", weighted: "加权得分", none: "不排序", any: "不限", yes: "是", no: "否", from: "从", to: "到",
+    rrf: "倒数排名", weighted: "加权得分", none: "不排序", yes: "是", no: "否",
     placeholder: "输入查询，例如：{example}", documents: "{n} 篇文档", tries: "试试：", example: "搜索“{query}”的经过",
     welcome: "输入一个查询。", how: "这些结果是怎么找到的？", example_plain: "例如“{query}”的搜索结果",
-    sort: "排序方式", relevance: "相关度", ascending: "{name}：从低到高", descending: "{name}：从高到低", newest: "{name}：从新到旧", oldest: "{name}：从旧到新",
-    all_words: "只看含有全部词语的", more_values: "更多", fewer_values: "收起", facet_counts: "数字：含有任一词的文档数", key_for: "这里的搜索需要密钥", key_from: "请向管理员索取。密钥只保存到这个标签页关闭为止。", key_wrong: "密钥不对，请再试一次。", key_send: "进入",
-    about_words: "只看共有的词，结果排第几", about_vectors: "只看意思，结果排第几", about_fused: "几路结果合成一份", about_ranked: "模型逐篇读过，重新排列",
+    sort: "排序方式", all_words: "只看含有全部词语的", key_for: "这里的搜索需要密钥", key_from: "请向管理员索取。密钥只保存到这个标签页关闭为止。", key_wrong: "密钥不对，请再试一次。", key_send: "进入",
     found: "{total} 篇文档中的前 {n} 条结果，用时 {time}。", matched: "{total} 篇文档含有任一词，用时 {time}。", matched_one: "{total} 篇文档，用时 {time}。", milliseconds: "{n} 毫秒", working: "正在搜索……",
     cut: "概率至少", passed: "{percent}：{n} / {total} 条", all: "不限", more_results: "显示更多",
     moved: "从 {from} 到 {to}", stays: "{to} 不变", ends: "最终第 {to} 位", place: "{stage}第 {rank} 位", missing: "{stage}不在前列",
     probability: "概率", relative: "横条：相关程度，相对于第一条", why: "为什么", open: "打开原文", relevant: "相关", irrelevant: "不相关",
-    legend_up: "排序后上升", legend_down: "下降", legend_same: "不变", legend_new: "进入前 {n} 位", legend_out: "移出前 {n} 位", others: "另有 {n} 条",
-    out: "被排序移出前 {n} 位", similar: "另有 {n} 篇相近：{ids}",
+    others: "另有 {n} 条", out: "被排序移出前 {n} 位", similar: "另有 {n} 篇相近：{ids}",
     nothing: "没有找到与“{query}”有关的文档。", filtered: "筛选条件：{filters}。", one_more: "一个字太短，请再输入一个。",
-    did_you_mean: "你要找的是", drop_filters: "去掉筛选条件", use_all: "按语义搜索", shorter: "也可以换一个更短或更常见的说法。", remove: "去掉 {what}",
+    did_you_mean: "你要找的是", drop_filters: "去掉筛选条件", use_all: "按语义搜索", shorter: "也可以换一个更短或更常见的说法。",
     corrected: "没有文档含“{from}”，已搜索“{to}”。", synonyms: "“{from}”也包括“{to}”。", phrases: "只要含有“{n}”的。", unfound: "没有文档含有整句“{n}”。", excluded: "不含“{n}”。", literal: "按原样搜索", signs: "把符号当作普通字搜索", was_literal: "按原样搜索：没有更正。", not_literal: "恢复更正",
     gone: "服务器没有回应。", busy: "服务器正忙。", refused: "服务器拒绝了这次请求。", failed: "服务器出错了。", unread: "服务器的回答读不懂。",
     again: "重试", again_in: "{n} 秒后可重试。", stale: "下面仍是上一次“{query}”的结果。",
@@ -36,20 +33,17 @@ const WORDS = {
     other: "中文", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query", suggestions: "Suggestions",
     settings: "Settings", use: "Recall by", words: "Words", vectors: "Meaning", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
     recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", group_by: "Near-duplicates as one", filters: "More filters", stages: "Stages", results: "Results", keys: "Keys",
-    rrf: "reciprocal ranks", weighted: "weighted scores", none: "no ranking", any: "any", yes: "yes", no: "no", from: "from", to: "to",
+    rrf: "reciprocal ranks", weighted: "weighted scores", none: "no ranking", yes: "yes", no: "no",
     placeholder: "Type a query, such as: {example}", documents: "{n} documents", tries: "Try: ", example: "What a search for “{query}” goes through",
     welcome: "Type a query.", how: "How was this found?", example_plain: "Results for “{query}”, as an example",
-    sort: "Sort by", relevance: "relevance", ascending: "{name}: lowest first", descending: "{name}: highest first", newest: "{name}: newest first", oldest: "{name}: oldest first",
-    all_words: "Only with all words", more_values: "more", fewer_values: "fewer", facet_counts: "Counts: documents with any of the words", key_for: "This search needs a key", key_from: "Ask whoever runs it. The key is kept until this tab is closed.", key_wrong: "That key does not fit. Please try again.", key_send: "Continue",
-    about_words: "the results’ ranks by words", about_vectors: "the results’ ranks by meaning", about_fused: "all lists made one", about_ranked: "read by a model and put in order",
+    sort: "Sort by", all_words: "Only with all words", key_for: "This search needs a key", key_from: "Ask whoever runs it. The key is kept until this tab is closed.", key_wrong: "That key does not fit. Please try again.", key_send: "Continue",
     found: "First {n} results among {total} documents, in {time}.", matched: "{total} documents have any of these words, in {time}.", matched_one: "{total} documents, in {time}.", milliseconds: "{n} ms", working: "Searching…",
     cut: "At least", passed: "{percent}: {n} of {total}", all: "no limit", more_results: "Show more",
     moved: "from {from} to {to}", stays: "stays at {to}", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not among the first",
     probability: "Probability", relative: "Bar: relevance, relative to the first", why: "Why", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
-    legend_up: "raised by ranking", legend_down: "lowered", legend_same: "unchanged", legend_new: "entered the first {n}", legend_out: "left the first {n}", others: "{n} more",
-    out: "Left the first {n} by ranking", similar: "{n} similar: {ids}",
+    others: "{n} more", out: "Left the first {n} by ranking", similar: "{n} similar: {ids}",
     nothing: "Nothing found for “{query}”.", filtered: "Filters: {filters}.", one_more: "One character is too short: type another.",
-    did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.", remove: "Remove {what}",
+    did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.",
     corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", unfound: "Nothing has all of “{n}”.", excluded: "Without “{n}”.", literal: "Search as written", signs: "Search for the signs as plain words", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
     gone: "The server does not answer.", busy: "The server is busy.", refused: "The server refused the request.", failed: "The server failed.", unread: "The server’s answer cannot be read.",
     again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
@@ -114,7 +108,7 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 /** Make a button that sends no form. */
-const button = (attributes, ...children) => make("button", { type: "button", ...attributes }, ...children);
+export const button = (attributes, ...children) => make("button", { type: "button", ...attributes }, ...children);
 
 /** Return a function that writes numbers in the page's language; to make an `Intl.NumberFormat` takes longest. */
 export function numbers(options) {
@@ -127,7 +121,7 @@ export const score = numbers({ maximumSignificantDigits: 3 });
 export const percent = numbers({ style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const wholePercent = numbers({ style: "percent" });
 const tenths = numbers({ minimumFractionDigits: 1, maximumFractionDigits: 1 });
-const time = (value) => say("milliseconds", { n: tenths(value) });
+export const time = (value) => say("milliseconds", { n: tenths(value) });
 
 /** A refusal or failure of the server: `kind` says how to tell it, `status` is HTTP's, `retryAfter` is in seconds. */
 class Failure extends Error {
@@ -186,19 +180,21 @@ export function showFailure(error, again, note = "") {
   $("failure").replaceChildren(make("p", {}, told), form);
 }
 
-/** Ask for the server's key, and go on with it. Several requests may ask: what is typed meanwhile stays. */
+/** Ask for the server's key, and go on with it. Several requests may ask: the field stays, with what is typed meanwhile. */
 function askForKey(again) {
-  const field = make("input", { type: "password", id: "key", autocomplete: "current-password", required: true });
-  field.value = $("key")?.value ?? "";
-  const submit = (event) => {
+  if (!$("key")) {
+    const field = make("input", { type: "password", id: "key", autocomplete: "current-password", required: true });
+    const told = make("p", {}, make("label", { for: "key" }, say("key_for")), " ", make("span"));
+    $("failure").replaceChildren(told, make("form", {}, field, " ", make("button", {}, say("key_send"))));
+    field.focus();
+  }
+  $("failure").querySelector("span").textContent = say(keptKey() ? "key_wrong" : "key_from");
+  $("key").form.onsubmit = (event) => {
     event.preventDefault();
-    keptKey(field.value.trim());
-    field.value = "";
+    keptKey($("key").value.trim());
+    $("key").value = "";
     again();
   };
-  const told = make("p", {}, make("label", { for: "key" }, say("key_for")), " ", say(keptKey() ? "key_wrong" : "key_from"));
-  $("failure").replaceChildren(told, make("form", { onsubmit: submit }, field, " ", make("button", {}, say("key_send"))));
-  field.focus();
 }
 
 /** Tell the log of an event; where nothing is logged, nothing is sent. Returns whether it was taken. */
@@ -300,8 +296,8 @@ export function addressIn(fields) {
 const DEFAULTS = { q: "", use: "", fusion: "", recall: 100, rank_top: 50, top_k: 10, filter: "{}", min: 0, stage: "", open: "", literal: "", group_by: "", sort: "", how: "", like: "" };
 const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100], top_k: [10, 20, 50, 100] };
 
-let state = { ...DEFAULTS };
-let index = {}; // what GET /v1/index says
+export let state = { ...DEFAULTS };
+export let index = {}; // what GET /v1/index says
 let indexed = null; // the promise of that
 let picture = ""; // of the visitor, which documents should be like
 
@@ -330,7 +326,7 @@ function readAddress() {
 }
 
 /** Keep the settings in the address: `typed` entries replace each other, `chosen` ones do not, `same` adds none. */
-function remember(how) {
+export function remember(how) {
   const address = new URLSearchParams();
   for (const [name, usual] of Object.entries(DEFAULTS)) if (state[name] !== usual) address.set(name, state[name]);
   const given = new URLSearchParams(location.search).get("lang");
@@ -348,7 +344,7 @@ function remember(how) {
 }
 
 /** Return the filter: an object without a prototype, since a field may have the name of anything in one. */
-const filterOf = () => Object.assign(Object.create(null), JSON.parse(state.filter));
+export const filterOf = () => Object.assign(Object.create(null), JSON.parse(state.filter));
 
 /** Put the query into its field. Elsewhere the field stays as it is: somebody may be typing. */
 const fillQuery = () => ($("query").value = state.q);
@@ -362,20 +358,11 @@ function fillForm() {
     fillChoices(form[name], choicesOf(name), (value) => (value === 0 ? say("none") : count(value)));
   }
   $("alike").hidden = !index.facets;
-  fillSort();
   document.body.classList.toggle("shows-how", Boolean(state.how));
   $("how").firstElementChild.checked = Boolean(state.how);
   form.group_by.checked = Boolean(state.group_by);
   $("least").value = Math.round(100 * state.min);
-  fillFilters();
-}
-
-/** Offer orders: by relevance, and by each number and date, in both directions. */
-function fillSort() {
-  const fields = Object.entries(index.fields ?? {}).filter(([, field]) => (isNumeric(field) || field.type === "date") && !field.list);
-  const orders = fields.flatMap(([name, { type }]) => [[`-${name}`, type === "date" ? "newest" : "descending"], [name, type === "date" ? "oldest" : "ascending"]].map(([order, how]) => [order, say(how, { name: labelOf(name) })]));
-  $("sort").hidden = !orders.length;
-  $("sort").querySelector("select").replaceChildren(...[["", say("relevance")], ...orders].map(([value, text]) => make("option", { value, selected: value === state.sort }, text)));
+  parts.filters?.fillFilters();
 }
 
 /** Make a box for each searcher, in the order of the index, checked if it is used. */
@@ -410,24 +397,7 @@ const fusionOf = () => state.fusion || index.fusion || "weighted";
 /** Return the numbers to choose from, as far as the server's limits allow them. */
 const choicesOf = (name) => CHOICES[name].filter((value) => value <= (index.limits?.[{ recall: "depth", rank_top: "pairs", top_k: "hits" }[name]] ?? Infinity));
 
-/** Make a form of the declared fields, and a list of the conditions that hold, each with a button that removes it. */
-function fillFilters() {
-  const [filter, fields] = [filterOf(), Object.entries(index.fields ?? {})];
-  const open = document.activeElement?.name;
-  const isFacet = (name, field) => index.facets?.includes(name) && !isNumeric(field) && field.type !== "date";
-  const others = fields.filter(([name, field]) => !isFacet(name, field)); // a facet's values are chosen there
-  $("filters").hidden = !others.length;
-  $("filters").lastElementChild.replaceChildren(...others.map(([name, field]) => filterInput(name, field, filter[name])));
-  if (open) $("filters").querySelector(`[name="${CSS.escape(open)}"]`)?.focus();
-  const like = likeOf() && make("li", {}, tellLike(), " ", button({ "aria-label": say("remove", { what: tellLike() }), onclick: () => searchLike("") }, "×"));
-  $("chips").replaceChildren(...(like ? [like] : []), ...Object.entries(filter).map(([name, condition]) => {
-    const told = tellCondition(name, condition);
-    const remove = () => setFilter(name, undefined);
-    return make("li", { "data-field": name }, told, " ", button({ "aria-label": say("remove", { what: told }), onclick: remove }, "×"));
-  }));
-}
-
-const SIGNS = { gte: "≥", lte: "≤", gt: ">", lt: "<", in: "∈", ne: "≠" };
+export const isNumeric = (field) => ["number", "integer", "float"].includes(field?.type);
 
 /** Return a field's name as people read it. */
 export const labelOf = (name) => index.fields?.[name]?.label || name;
@@ -440,95 +410,20 @@ export function tellOf(name, value) {
   return unit ? `${told} ${unit}` : told;
 }
 
-function tellCondition(name, condition) {
-  if (!condition || typeof condition !== "object") return `${labelOf(name)} = ${tellOf(name, condition)}`;
-  if (Array.isArray(condition)) return tellCondition(name, { in: condition });
-  return Object.entries(condition).map(([sign, value]) => `${labelOf(name)} ${SIGNS[sign] ?? sign} ${tellOf(name, value)}`).join(", ");
-}
+// ---- parts that not every visit needs
 
-const isNumeric = (field) => ["number", "integer", "float"].includes(field?.type);
+const parts = { filters: null, stages: null }; // filters.js and stages.js, once they are loaded
 
-const nameWithUnit = (name) => labelOf(name) + (index.fields?.[name]?.unit ? ` (${index.fields[name].unit})` : "");
+/** Return what draws how results were found, where somebody asked for that. */
+const stagesPart = () => (state.how ? parts.stages : null);
 
-/** Make the input of a field: a range of numbers or dates, a list of values, yes or no, else a text. */
-function filterInput(name, field, value) {
-  const choices = field.type === "boolean" ? [["true", say("yes")], ["false", say("no")]] : field.values?.map((one) => [one, one]);
-  if ((isNumeric(field) || field.type === "date") && !choices) {
-    const ends = ["gte", "lte"].map((end) => {
-      const label = `${labelOf(name)} ${say(end === "gte" ? "from" : "to")}`;
-      const change = ({ target }) => {
-        const now = { ...(Array.isArray(value) || typeof value !== "object" ? {} : value), [end]: isNumeric(field) ? target.valueAsNumber : target.value };
-        if (!target.value) delete now[end];
-        setFilter(name, Object.keys(now).length ? now : undefined);
-      };
-      return make("input", { type: isNumeric(field) ? "number" : "date", step: isNumeric(field) && "any", name: `${name}.${end}`, "aria-label": label, placeholder: field[end === "gte" ? "min" : "max"], value: value?.[end] ?? "", onchange: change });
-    });
-    return make("span", { class: "range" }, make("span", {}, nameWithUnit(name)), ends[0], "–", ends[1]);
-  }
-  const change = (event) => {
-    const text = event.target.value;
-    setFilter(name, text === "" ? undefined : field.type === "boolean" ? text === "true" : isNumeric(field) ? Number(text) : text);
-  };
-  const plain = value === undefined || typeof value === "object" ? "" : String(value);
-  const input = choices
-    ? make("select", { name, onchange: change }, ...[["", say("any")], ...choices].map(([one, text]) => make("option", { value: one, selected: String(one) === plain }, text)))
-    : make("input", { name, value: plain, onchange: change });
-  return make("label", {}, make("span", {}, labelOf(name)), " ", input);
-}
-
-function setFilter(name, condition) {
-  const filter = filterOf();
-  if (condition === undefined) delete filter[name];
-  else filter[name] = condition;
-  state.filter = JSON.stringify(filter);
-  setTimeout(search, 0, "chosen"); // it makes the fields anew: by then the one that Tab goes to has the focus
-}
-
-const FACETS = 6; // values of a facet that are shown, until more are asked for
-const unfolded = new Set(); // facets all of whose values are shown
-const sameJson = (one, other) => JSON.stringify(one) === JSON.stringify(other);
-
-/** Draw the values of the facets with their counts: a click filters by one more, or takes that back. */
-function drawFacets(facets) {
-  const filter = filterOf();
-  const drawn = Object.entries(facets ?? {}).map(([name, values]) => {
-    const chosen = [filter[name] ?? []].flat();
-    const isChosen = (value) => chosen.some((one) => sameJson(one, value));
-    const choose = (value) => {
-      const rest = chosen.filter((one) => typeof one !== "object" && !sameJson(one, value));
-      const next = isChosen(value) ? rest : typeof value === "object" ? [value] : [...rest, value];
-      setFilter(name, next.length > 1 ? next : next[0]);
-    };
-    const seen = values.filter(({ value }, place) => unfolded.has(name) || place < FACETS || isChosen(value));
-    if (values.length < 2 && !chosen.length) return "";
-    // What is chosen here needs no second mark among the conditions.
-    for (const chip of $("chips").children) if (chip.dataset.field === name) chip.hidden = chosen.every((one) => seen.some(({ value }) => sameJson(one, value)));
-    const unfold = () => {
-      unfolded[unfolded.has(name) ? "delete" : "add"](name);
-      drawFacets(facets);
-      $("facets").querySelector(`[aria-label="${CSS.escape(labelOf(name))}"] .unfold`)?.focus();
-    };
-    const more = (seen.length < values.length || unfolded.has(name)) && values.length > FACETS;
-    return make("div", { role: "group", "aria-label": labelOf(name) }, make("span", { class: "quiet" }, nameWithUnit(name)), ...seen.map(({ value, count: n }) =>
-      button({ "aria-pressed": String(isChosen(value)), onclick: () => choose(value) }, make("span", {}, tellValue(value, index.fields?.[name])), " ", make("span", { class: "quiet" }, count(n)))),
-      more ? button({ class: "unfold", "aria-expanded": String(unfolded.has(name)), onclick: unfold }, say(unfolded.has(name) ? "fewer_values" : "more_values")) : "");
-  });
-  const isAny = drawn.some(Boolean);
-  $("facets").replaceChildren(...drawn, isAny && shown?.answer.total !== undefined && wordsIn(shown.query).length > 1 ? make("p", { class: "quiet" }, say("facet_counts")) : "");
-}
-
-const yearOf = (end) => Number(/^(\d{4})-01-01/.exec(end)?.[1] ?? NaN);
-const tellEnd = (end) => (typeof end === "number" ? count(end) : String(end).slice(0, 10));
-
-/** Return a value of a facet in words: a range of whole numbers or years by its first and last. */
-function tellValue(value, field) {
-  if (typeof value === "boolean") return say(value ? "yes" : "no");
-  if (!value || typeof value !== "object") return String(value);
-  const years = [value.gte, value.lt].map(yearOf);
-  const [from, to] = years.every(Number.isFinite) ? years : [value.gte ?? value.gt, value.lt ?? value.lte];
-  if (from === undefined || to === undefined) return from === undefined ? `< ${tellEnd(to)}` : `≥ ${tellEnd(from)}`;
-  const last = value.lt !== undefined && (field?.type === "integer" || from === years[0]) ? to - 1 : to;
-  return last === from ? tellEnd(from) : `${tellEnd(from)} – ${tellEnd(last)}`;
+/** Load the parts that the settings and the index need; the page does without one that does not come. */
+async function loadParts(isFirst) {
+  const load = async (name) => (parts[name] ??= await import(`./${name}.js`).catch(() => null));
+  const isNarrowed = !isFirst && (Object.keys(index.fields ?? {}).length || state.filter !== DEFAULTS.filter || likeOf());
+  const hadFilters = parts.filters;
+  await Promise.all([isNarrowed && load("filters"), state.how && load("stages")]);
+  if (!hadFilters) parts.filters?.fillFilters();
 }
 
 // ---- asking: the newest question alone is answered
@@ -538,10 +433,10 @@ const PATIENCE = 300; // milliseconds before the page shows that it works
 const SETTLED = 2000; // milliseconds after which what was typed is an entry of the history, which stays
 let settling = 0; // the timer of the entry
 let asking = null; // the AbortController of the request that runs
-let shown = null; // what is drawn: the answer, its question, its nodes
+export let shown = null; // what is drawn: the answer, its question, its nodes
 
 /** Search for what the settings say, and remember it in the address; without a query, for an example. */
-async function search(how) {
+export async function search(how) {
   asking?.abort();
   const mine = (asking = new AbortController());
   if (["typed", "chosen"].includes(how) && shown?.query !== state.q) Object.assign(state, { open: "", literal: "" });
@@ -549,14 +444,18 @@ async function search(how) {
   const query = () => (isFirst ? examples()[0] : state.q);
   // The server is asked first, once its limits are known: what follows is done while it searches.
   const answered = indexed.then(() => (query() || likeOf()) && ask("v1/search", { method: "POST", body: { ...question(query(), how === "typed"), ...(isFirst && { logged: false }) }, signal: mine.signal }));
+  const loaded = indexed.then(() => loadParts(isFirst));
   remember(how === "back" ? "same" : how);
   fillForm();
   document.title = isFirst ? say("search") : `${state.q || tellLike()} · ${say("search")}`;
-  if (isFirst) showWelcome();
+  if (isFirst) {
+    $("failure").replaceChildren();
+    showWelcome();
+  }
   tellBusy();
   const slow = isFirst ? 0 : setTimeout(() => setWorking(true), PATIENCE);
   try {
-    const answer = await answered;
+    const [answer] = await Promise.all([answered, loaded]);
     if (mine === asking && answer) drawAnswer(readAnswer(answer), query(), isFirst);
   } catch (error) {
     if (mine === asking && error.name !== "AbortError") isFirst ? showWelcome() : tellFailure(error);
@@ -592,9 +491,9 @@ function tellFailure(error) {
   showFailure(error, again, shown ? say("stale", { query: shown.query }) : "");
 }
 
-const likeOf = () => (picture ? { picture } : state.like ? { id: state.like } : null);
+export const likeOf = () => (picture ? { picture } : state.like ? { id: state.like } : null);
 
-const tellLike = () => (picture ? say("by_picture") : state.like && `${say("more_like")}: ${state.like}`);
+export const tellLike = () => (picture ? say("by_picture") : state.like && `${say("more_like")}: ${state.like}`);
 
 /** Search by an example. */
 export function searchLike(id, given = "") {
@@ -648,7 +547,7 @@ function tellBusy() {
 function clearAnswer() {
   shown = null;
   for (const id of ["board", "nothing", "legend", "welcome", "lead", "all-words"]) $(id).hidden = true;
-  for (const id of ["failure", "status", "notice", "facets"]) $(id).replaceChildren();
+  for (const id of ["status", "notice", "facets"]) $(id).replaceChildren();
 }
 
 /** Show the page without a query: examples, and the answer to the first once that is there. */
@@ -675,7 +574,7 @@ function searchFor(query) {
 // ---- drawing results
 
 /** Return the words of a query as the browser knows them; none where somebody has put marks around them. */
-function wordsIn(query) {
+export function wordsIn(query) {
   if (/["“”-]/.test(query) || !Intl.Segmenter) return [];
   return [...new Intl.Segmenter(language, { granularity: "word" }).segment(query)].filter((one) => one.isWordLike).map((one) => one.segment);
 }
@@ -705,16 +604,15 @@ function drawAnswer(answer, query, isFirst) {
   $("nothing").hidden = !isEmpty;
   $("board").hidden = isEmpty;
   $("board").classList.toggle("has-pictures", answer.hits.some(hasPicture));
-  $("legend").hidden = isEmpty || !state.how;
-  drawFacets(answer.facets);
+  $("legend").hidden = true;
+  parts.filters?.drawFacets(answer.facets);
   if (isEmpty) {
     closeWhy();
     return showNothing(answer);
   }
-  drawTabs(answer);
   drawHead(answer);
   drawRows(answer);
-  drawColumns(answer);
+  drawStages(answer);
   chooseStage(before);
   if (hits.has(state.open)) openWhy(hits.get(state.open));
   else closeWhy();
@@ -771,7 +669,7 @@ const suggestion = ({ did_you_mean: better }) => button({ lang: languageOf(bette
 
 /** Say that nothing was found, once, and ways on. */
 function showNothing(answer) {
-  const filters = Object.entries(filterOf()).map(([name, condition]) => tellCondition(name, condition)).join(", ");
+  const filters = parts.filters?.tellFilters() ?? "";
   const by = (name, change) => button({ onclick: () => (Object.assign(state, change), search("chosen")) }, say(name));
   const isMore = searchedBy().length < searchers().length;
   const isShort = codePoints(shown.query.trim()).length === 1 && !isMore;
@@ -784,23 +682,12 @@ function showNothing(answer) {
   );
 }
 
-/** Return the milliseconds of a column's stage, in words. */
-function timeOf(stage, took = {}) {
-  const parts = { vectors: [took.encode, took.vectors], fused: [took.fuse], ranked: [took.rank] }[stage] ?? [took[stage]];
-  return parts.every(Number.isFinite) ? time(parts.reduce((sum, part) => sum + part, 0)) : "";
-}
-
-/** Return a stage's name, its time, and in a few words what it does. */
-const headOf = (stage, answer) => [nameOf(stage), " ", make("span", { class: "quiet" }, timeOf(stage, answer.took_ms)), make("span", { class: "about" }, WORDS[language][`about_${stage}`] ?? "")];
-
-/** Draw what stands around the list: the legend, and the cut where probabilities are calibrated. */
+/** Draw what stands around the list: the cut where probabilities are calibrated, and the way to more. */
 function drawHead(answer) {
   $("cut").hidden = !(isCalibrated() && answer.isRanked && state.how);
   $("scale").hidden = isCalibrated() || !state.how || !Number.isFinite(answer.hits[0].probability);
   $("more").hidden = answer.hits.length < state.top_k || state.top_k >= choicesOf("top_k").at(-1);
   $("more").firstElementChild.textContent = say("more_results");
-  const moves = answer.isRanked && state.how ? ["up", "down", "same", "new", ...(answer.docs.length > answer.hits.length ? ["out"] : [])] : [];
-  $("legend").replaceChildren(...moves.map((kind) => make("span", { class: kind }, make("i", { "aria-hidden": "true" }), make("span", { class: `mark ${kind}`, "aria-hidden": "true" }, ARROWS[kind]), " ", say(`legend_${kind}`, { n: count(answer.hits.length) }))));
 }
 
 export const isCalibrated = () => shown.answer.calibrated === true;
@@ -815,16 +702,16 @@ export function rankIn(hit, stage) {
 export const isOut = (hit) => shown.out.has(hit.id);
 
 /** Return the hits that a stage found, in its order; in the last one those that are shown. */
-const foundBy = (stage) =>
+export const foundBy = (stage) =>
   (stage === shown.answer.last ? shown.answer.hits : shown.answer.docs).filter((hit) => rankIn(hit, stage)).sort((a, b) => rankIn(a, stage) - rankIn(b, stage));
 
 /** Return how a hit came from one rank to another; `new`: it was behind those that are shown. */
-function movement(from, to) {
+export function movement(from, to) {
   if (!from || (from > shown.answer.hits.length && to <= shown.answer.hits.length)) return "new";
   return to < from ? "up" : to > from ? "down" : "same";
 }
 
-const ARROWS = { up: "↑", down: "↓", same: "=", new: "+", out: "×" };
+export const ARROWS = { up: "↑", down: "↓", same: "=", new: "+", out: "×" };
 
 /** Tell how a hit came to its place in the last stage; in an earlier one, where it ends. */
 function drawMoved(hit, stage) {
@@ -1074,26 +961,23 @@ function drawCut() {
 /** Return the rows of the list's stage, in its order; some may not be in the list yet. */
 const visibleRows = () => foundBy(shown.stage).map(({ id }) => shown.rows.get(id));
 
-// ---- stages as tabs, over one list, where there is no room for columns
+// ---- stages: what stages.js draws of them, and the list in the order of one
 
 const narrow = matchMedia("(max-width: 63.99em)");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-function drawTabs(answer) {
-  $("tabs").hidden = answer.stages.length < 2 || !state.how;
-  $("tabs").replaceChildren(...answer.stages.map((stage) =>
-    button({ role: "tab", id: `tab-${stage}`, "aria-controls": "results", "data-stage": stage, onclick: () => chooseTab(stage) },
-      nameOf(stage), make("span", { class: "quiet" }, timeOf(stage, answer.took_ms)))));
-}
-
-function chooseTab(stage) {
-  state.stage = stage === shown.answer.last ? "" : stage;
-  remember("same");
-  chooseStage(positions());
+/** Draw how the answer was found, where somebody asked; what was drawn of the one before goes. */
+function drawStages(answer) {
+  for (const old of document.querySelectorAll("#board > .column")) old.remove();
+  $("tabs").replaceChildren();
+  $("tabs").hidden = true;
+  $("board").dataset.columns = 0;
+  $("board").classList.toggle("is-ranked", answer.isRanked);
+  stagesPart()?.drawStages(answer);
 }
 
 /** Order the list by the stage that is chosen, which is the last one where all have columns. */
-function chooseStage(before) {
+export function chooseStage(before) {
   const { answer, rows } = shown;
   const stage = narrow.matches && state.how && answer.stages.includes(state.stage) ? state.stage : answer.last;
   for (const tab of $("tabs").children) {
@@ -1110,64 +994,29 @@ function chooseStage(before) {
       row.querySelector(".moved").replaceChildren(...drawMoved(shown.hits.get(id), stage));
     }
   }
-  $("last").replaceChildren(...(state.how ? headOf(stage, answer) : []));
+  $("last").replaceChildren(...(stagesPart()?.headOf(stage, answer) ?? []));
   listRows();
   layOut(before);
 }
 
-// ---- columns and lines
+// ---- where everything stands, and how it moves there
 
 const MOTION = 200; // milliseconds in which things move to their new places
 const STEP = 26; // pixels between documents of a column that do not stand beside a row
 const MIDDLE = 24; // pixels from the top of a row to the middle of its first line
-const SHOWN_OF_FEED = 10; // documents of a searcher's column, which is short
 const SVG = "http://www.w3.org/2000/svg";
 let moving = 0; // the animation frame that is asked for; 0: nothing moves
 let laidOut = ""; // the size of the list for which all was laid out
 
-/** Draw the columns before the list: the searchers' below each other, since they feed one list, and that list.
- *  Its documents stand beside the rows of their ranks, where `layOut` puts them. */
-function drawColumns(answer) {
-  for (const old of document.querySelectorAll("#board > .column")) old.remove();
-  const head = (stage) => make("div", { class: "head" }, make("h2", {}, ...headOf(stage, answer)));
-  const columns = [];
-  if (state.how && answer.feeds.length) {
-    columns.push(make("div", { class: "column feeds" }, ...answer.feeds.map((stage) => {
-      const found = foundBy(stage);
-      const items = found.slice(0, SHOWN_OF_FEED).map((hit) => {
-        shown.items.set(keyOf(stage, hit.id), drawItem(hit, stage));
-        return shown.items.get(keyOf(stage, hit.id));
-      });
-      const more = found.length > items.length && make("p", { class: "quiet others" }, say("others", { n: count(found.length - items.length) }));
-      return make("section", { "data-stage": stage, "aria-label": nameOf(stage) }, head(stage), make("ol", {}, ...items), more);
-    })));
-  }
-  if (state.how && answer.isRanked) {
-    columns.push(make("section", { class: "column base", "data-stage": answer.base, "aria-label": nameOf(answer.base) }, head(answer.base), make("ol")));
-  }
-  $("board").dataset.columns = columns.length;
-  $("board").classList.toggle("is-ranked", answer.isRanked);
-  $("lines").before(...columns);
-}
-
-function drawItem(hit, stage) {
-  const name = shown.names.get(hit.id).item;
-  const text = `${name ? `${name} · ` : ""}${titleOf(hit) || joined(codePoints(hit.text).slice(0, 60))}`; // more than the column has room for
-  // Reached by mouse and by screen readers; by keyboard the rows of the list do the same.
-  const item = button({ tabindex: "-1", title: text, onclick: () => (follow(shown.followed === hit.id ? null : hit.id), reveal(hit.id)) },
-    make("b", {}, count(rankIn(hit, stage))), " ", make("span", { lang: languageOf(text), dir: "auto" }, text));
-  return make("li", { "data-id": hit.id, value: rankIn(hit, stage), class: shown.isWhole && "is-later" }, item);
-}
-
-function reveal(id) {
+export function reveal(id) {
   finish();
   shown.rows.get(id).scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
 }
 
 /** Return where everything is drawn now, by column and document. */
-const positions = () => new Map(shown?.spots.map((spot) => [keyOf(spot.stage, spot.id), spot.now]));
+export const positions = () => new Map(shown?.spots.map((spot) => [keyOf(spot.stage, spot.id), spot.now]));
 
-const keyOf = (stage, id) => `${stage} ${id}`;
+export const keyOf = (stage, id) => `${stage} ${id}`;
 
 /** Measure where everything belongs, draw what the window shows of it, and move what was elsewhere `before`. */
 function layOut(before) {
@@ -1195,8 +1044,8 @@ function layOut(before) {
     const { stage } = list.closest("[data-stage]").dataset;
     const [found, above] = [foundBy(stage), topOf(list)];
     if (answer.feeds.includes(stage)) {
-      found.slice(0, SHOWN_OF_FEED).forEach(({ id }, place) => spots.push({ stage, id, list, node: items.get(keyOf(stage, id)), y: above + STEP * (place + 0.5) }));
-      depth = Math.max(depth, above + STEP * (SHOWN_OF_FEED + 1));
+      found.slice(0, list.children.length).forEach(({ id }, place) => spots.push({ stage, id, list, node: items.get(keyOf(stage, id)), y: above + STEP * (place + 0.5) }));
+      depth = Math.max(depth, above + STEP * (list.children.length + 1));
       continue;
     }
     let further = bottom - STEP;
@@ -1212,7 +1061,8 @@ function layOut(before) {
     const was = before?.get(keyOf(spot.stage, spot.id)) ?? spot.y;
     spot.now = spot.from = sideOf(was) === 0 || sideOf(spot.y) === 0 ? was : spot.y; // nobody sees what moves elsewhere
   }
-  findPaths(columns, origin);
+  $("lines").replaceChildren();
+  shown.paths = stagesPart()?.findPaths(columns, origin) ?? [];
   board.style.minHeight = columns.length ? `${depth + STEP}px` : "";
   drawCut();
   drawNodes();
@@ -1234,29 +1084,15 @@ function layOut(before) {
 /** Return where a height of the board is: -1 above the window, 0 in it, 1 below it. */
 const sideOf = (y) => (y < shown.top - STEP ? -1 : y > shown.top + innerHeight + STEP ? 1 : 0);
 
-/** Lay out anew if the list has another size by now; what is seen is drawn first, rows further down change after that. */
+/** Lay out anew if the list has another size or place by now; what is seen is drawn first, rows further down change
+ *  after that. */
 function layOutAgain() {
   if (shown?.isSeen && shown.answer.hits.length && laidOut !== sizeOfList()) layOut(moving ? positions() : undefined);
 }
 
-const sizeOfList = () => `${$("board").clientWidth} ${$("results").offsetHeight}`;
-
-/** Find the lines: from each searcher's column to the list that they feed, never between searchers; and from that list
- *  to the ranked one, by how a document moved. */
-function findPaths(columns, origin) {
-  const byPlace = new Map(shown.spots.map((spot) => [keyOf(spot.stage, spot.id), spot]));
-  const { feeds, base, last, isRanked, docs } = shown.answer;
-  const sides = [...columns, $("answer")].map((column) => column.getBoundingClientRect()).map((box) => [box.left - origin.left, box.right - origin.left]);
-  shown.paths = [];
-  $("lines").replaceChildren();
-  const add = (hit, from, to, place, kind) => {
-    if (from && to) shown.paths.push({ id: hit.id, from, to, start: sides[place][1] + 4, end: sides[place + 1][0] - (place + 2 === sides.length ? 14 : 4), kind });
-  };
-  for (const hit of columns.length ? docs : []) {
-    const middle = byPlace.get(keyOf(base, hit.id));
-    for (const stage of feeds) add(hit, byPlace.get(keyOf(stage, hit.id)), middle, 0, "feed");
-    if (isRanked) add(hit, middle, byPlace.get(keyOf(last, hit.id)), columns.length - 1, isOut(hit) ? "out" : movement(rankIn(hit, base), rankIn(hit, last)));
-  }
+function sizeOfList() {
+  const [board, list] = [$("board"), $("results")].map((node) => node.getBoundingClientRect());
+  return [board.width, list.height, list.top - board.top].map(Math.round).join(" ");
 }
 
 /** Make the documents in columns and the lines that are not there yet: first what the window shows, then the rest. */
@@ -1266,7 +1102,7 @@ function drawNodes() {
   const added = new Map();
   for (const spot of spots) {
     if (spot.node || (!isWhole && sideOf(spot.y) > 0)) continue; // what is further up comes first, as in the list
-    spot.node = drawItem(hits.get(spot.id), spot.stage);
+    spot.node = parts.stages.drawItem(hits.get(spot.id), spot.stage);
     items.set(keyOf(spot.stage, spot.id), spot.node);
     added.set(spot.list, [...(added.get(spot.list) ?? []), spot]);
   }
@@ -1303,7 +1139,7 @@ function bend({ node, from, to, start, end }) {
 }
 
 /** Follow a document through all columns; null: none. */
-function follow(id) {
+export function follow(id) {
   if (!shown || shown.followed === id) return;
   shown.followed = id;
   markFollowed();
@@ -1375,7 +1211,7 @@ function listenToSettings() {
   $("how").addEventListener("change", ({ target }) => {
     state.how = kept(localStorageOf, "how", target.checked ? "1" : "") ?? (target.checked ? "1" : "");
     remember("same");
-    redraw();
+    loadParts(shown?.isFirst).then(redraw);
   });
   $("sort").addEventListener("change", ({ target }) => {
     state.sort = target.value;
@@ -1505,7 +1341,8 @@ function start() {
     search("back");
   });
   narrow.addEventListener("change", redraw);
-  new ResizeObserver(layOutAgain).observe($("answer"));
+  const sizes = new ResizeObserver(layOutAgain);
+  for (const id of ["answer", "side"]) sizes.observe($(id)); // what is above the list moves it
   // A row that comes near the window gets its true height: the list may then be as high as the observer saw it before.
   $("results").addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(layOutAgain), true);
   if (!state.q) $("query").focus({ preventScroll: true });

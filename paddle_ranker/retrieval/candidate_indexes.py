@@ -39,10 +39,13 @@ class Document:
 
 
 class Hits(NamedTuple):
-    """The ids and scores, `[found]` each, of the documents found for a query, best first.
+    """Documents found for a query, best first.
 
-    passages: start and end of the passage that was found in each text, None for all of it
-    titles: `[found] float64`, how well each title matches the query, see `Generation.with_titles`; None: none does
+    ids, scores: of each document, `[found]`
+    passages: start and end, in code points, of the passage of each text that matched, or None for the whole text; None
+        for all if no text has passages
+    titles: `[found] float64`, how well each title matches the query, see `Generation.with_titles`; None if no title
+        does
     """
 
     ids: list[str]
@@ -51,7 +54,7 @@ class Hits(NamedTuple):
     titles: Optional[Floats] = None
 
     def without(self, id: str) -> Hits:
-        """Return the other hits than a document."""
+        """Return the hits without the document of this id."""
         if id not in self.ids:
             return self
         kept = [place for place, one in enumerate(self.ids) if one != id]
@@ -61,7 +64,7 @@ class Hits(NamedTuple):
 
 
 class LikeError(UsageError):
-    """No search is possible by what documents should be like."""
+    """A search for documents like an example is not possible; the message says why."""
 
 
 class Like(NamedTuple):
@@ -111,9 +114,9 @@ class IndexKind:
 
     build: makes an index from documents and options
     what: how the index finds documents, for help texts
-    compares_vectors: whether it needs a tower, which makes them
+    compares_vectors: whether it compares vectors, and so needs `IndexOptions.tower`, which makes them
     compares_words: whether it reads `IndexOptions.words`: `mine --words` is refused for others
-    in_folders: whether the vectors of an index folder may be searched so: `index build --method`
+    in_folders: whether `index build --method` takes it, to search the vectors of an index folder
     """
 
     build: Callable[[Iterable[Document], IndexOptions], CandidateIndex]
@@ -127,9 +130,11 @@ INDEXES: Registry[IndexKind] = Registry("index", "--method")
 
 
 class Documents:
-    """Documents of an index by id, in the order given; raises `DataError` if two have the same id.
+    """Documents of an index by id; raises `DataError` if two have the same id.
 
-    Attributes: `by_id`, a dict; `ids`, a list in that order.
+    Attributes:
+        by_id: dict of the documents by id.
+        ids: list of the ids, in the order in which the documents were given.
     """
 
     def __init__(self, documents: Iterable[Document]):
@@ -164,7 +169,7 @@ class WordIndex(Documents):
 
 
 class RandomIndex(Documents):
-    """Draw documents at random, with the query only as a seed; a baseline for other indexes."""
+    """Draw documents at random, seeded by the query and the index's seed; a baseline for other indexes."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)
@@ -179,7 +184,7 @@ class RandomIndex(Documents):
 
 
 class TowerIndex(Documents):
-    """Find documents by the products of their vectors with the query's, which a tower makes."""
+    """Find documents by the inner products of their vectors with the query's vector; a tower makes all vectors."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         from paddle_ranker.retrieval.text_vectors import nearest

@@ -4,9 +4,9 @@ with Collection.open("index", write=True) as collection:
     collection.writer.add([Document("a", "水稻病害诊断", {"lang": "zh"})])
     (hits,) = collection.snapshot().search("words", ["水稻"], 10, Filter.parse(["lang=zh"]))
 
-`index.json`, which is replaced in one step, names the segments that count (see `segments.py`) and the rows of each that
-are removed. Its files are an `IndexFolder`; what it named at one time is a `LocalSnapshot`, which is searched; a
-`CollectionWriter` changes it.
+`index.json` names the segments that count (see `segments.py`) and, for each, its removed rows; a change replaces it in
+one step. `IndexFolder` reads and writes the folder's files. `LocalSnapshot` is the documents that one `index.json`
+names; searches read it. `CollectionWriter` adds and removes documents.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ from paddle_ranker.retrieval.writer import CollectionWriter
 
 
 class Collection:
-    """An index folder that is open: the newest snapshot of it for searches, and its writer.
+    """Open index folder: its newest snapshot, which searches read, and its writer.
 
     Args:
         index: the folder.
-        generation: of its documents, which is open.
-        lock: of the folder, if it is open for writing; `close` lets it go.
-        milvus_uri: the server that the vectors are in, as the caller says it.
+        generation: its documents, open.
+        lock: lock of the folder, if it is open for writing; `close` releases it.
+        milvus_uri: address of the Milvus server with the vectors, as the caller gave it.
 
-    Attributes: `index`; `folder` and `folders`, as of `IndexFolder`; `writer`, which changes the documents.
+    Attributes:
+        index: the folder.
+        folder, folders: as of `IndexFolder`.
+        writer: changes the documents.
 
     Searches may run in any number of threads, also while another thread adds, removes or refreshes.
     """
@@ -73,10 +76,12 @@ class Collection:
         until: float = 0.0,
         milvus_uri: Optional[str] = None,
     ) -> Collection:
-        """Open an index folder; raises `CheckpointError` for another or a damaged folder.
+        """Open an index folder; raises `CheckpointError` if it is no index, or a damaged one.
 
-        write: documents may be added and removed; raises `RankerError` if another process has it open so, after `until`
-        milvus_uri: the server that the index's vectors are in; an address that only the folder names is not used
+        write: whether documents may be added and removed. If another process has the folder open for writing, wait for
+            it, and raise `RankerError` at the time `until` (of `time.monotonic()`; 0: at once)
+        milvus_uri: address of the Milvus server with the index's vectors. Without it, no server is connected to, even
+            if the folder names one. Raises `UsageError` if the folder names another address
         """
         index = folder if isinstance(folder, IndexFolder) else IndexFolder(Path(folder))
         uri = address_of(index.read_info().vectors)  # before a lock is put into a folder that is none
@@ -123,23 +128,26 @@ class Collection:
 
     @property
     def is_current(self) -> bool:
-        """Whether `snapshot` is of the present index.json, or that is gone. Reads the dates of the file."""
+        """Whether `snapshot` is that of the present index.json, or index.json is gone; looks at its time and size."""
         return self._latest.is_current
 
     def refresh(self) -> bool:
-        """Take up what others have added and removed, not another index; return whether they did."""
+        """Open the newest generation that others have written; return whether there was one.
+
+        Does nothing if the folder has been replaced by another index.
+        """
         return self._latest.refresh()
 
     def require_address(self) -> None:
-        """Raise `UsageError` if the vectors are on a server that the folder names, and the caller does not."""
+        """Raise `UsageError` if the folder names a Milvus server with its vectors, and the caller has not named it."""
         if (milvus := self._latest.snapshot.milvus) is not None:
             milvus.require_address()
 
 
 def documents_for(collection: Collection, corpus: str, options: DocumentOptions) -> DocumentFile:
-    """Return the documents of a corpus with the columns of an index; note how its columns differ from those.
+    """Return the documents of a corpus, read by the column names of an index; note columns that only one of both has.
 
-    Raises `UsageError` if both have none in common.
+    Raises `UsageError` if corpus and index have no column in common.
     """
     info = collection.info
     joins = not info.schema.fields  # an older index, or one of texts alone

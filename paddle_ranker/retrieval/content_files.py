@@ -1,7 +1,7 @@
-"""Files that documents have in fields, such as pictures: in the index folder, each named by the SHA-256 of its bytes.
+"""Files in documents' fields, such as pictures; the index folder keeps each under the SHA-256 of its bytes as its name.
 
-A field's value is that name. To add a file, a document has its bytes, its `Path` or a `data:` URL as the value. A path
-is a `Path`, never a text, so that a document of a caller names no file of this machine.
+A stored field's value is that name. A document to add has the file's bytes, its `Path` or a `data:` URL as the value. A
+path must be a `Path`, not a text: so a document that a caller sends cannot name a file of this machine.
 """
 
 from __future__ import annotations
@@ -41,18 +41,22 @@ _TITLE = "title"  # of a file's parts
 
 
 class ContentFiles:
-    """The files of an index folder; `others` are folders where they are looked for, too."""
+    """Files of an index folder.
+
+    index: folder that keeps new files
+    others: further index folders (shards) whose files are found, too
+    """
 
     def __init__(self, index: Path, *others: Path):
         self._index, self._others = index, others
 
     def find(self, name: str) -> Optional[Path]:
-        """Return the path of a file; None if there is none of this name, and for a link, which is never followed."""
+        """Return the path of a file; None if no folder has a file of this name. Links are never followed."""
         folders = [index / _CONTENTS for index in (self._index, *self._others)] if is_file_name(name) else []
         return next((one / name for one in folders if not one.is_symlink() and _is_regular(one / name)), None)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a file; raises `CheckpointError` if it is missing, or not as it was written."""
+        """Return the bytes of a file; raises `CheckpointError` if it is missing, or its SHA-256 is not its name."""
         if not is_file_name(name):
             raise CheckpointError(f"{self._index}: names {quoted(name)}, which is no content; copy the index again")
         path = self.find(name)
@@ -64,11 +68,14 @@ class ContentFiles:
         return data
 
     def staged(self) -> StagedFiles:
-        """Return the files of an addition; close it when the addition is over."""
+        """Return a `StagedFiles` for an addition; close it when the addition is over."""
         return StagedFiles(self._index, *self._others)
 
     def forget_staged(self) -> set[str]:
-        """Delete what killed additions have staged; return the names of the files, which may be published."""
+        """Delete the folders that killed additions have left.
+
+        Return the names of their files, which may be published.
+        """
         names = set[str]()
         for folder in self._index.glob(f"{_STAGED}*"):
             with suppress(BlockingIOError), locked(folder / _LOCK, wait=False):
@@ -77,13 +84,13 @@ class ContentFiles:
         return names
 
     def forget(self, names: Iterable[str]) -> None:
-        """Delete files."""
+        """Delete the files of these names."""
         for name in names:
             for index in (self._index, *self._others):
                 (index / _CONTENTS / name).unlink(missing_ok=True)
 
     def forget_all_but(self, names: Container[str]) -> None:
-        """Delete the files of other names."""
+        """Delete all files but those of these names."""
         for index in (self._index, *self._others):
             if (index / _CONTENTS).is_dir():
                 for path in inside(index, _CONTENTS).iterdir():
@@ -92,12 +99,12 @@ class ContentFiles:
 
 
 class StagedFiles(ContentFiles):
-    """Files of documents that are being added: in a folder of their own, until `publish`.
+    """Files of documents that are being added; they stay in a folder of their own until `publish`.
 
-    The folder is locked until `close`. A killed addition leaves it unlocked, with the names of all that it may have
-    published.
+    The folder is locked until `close`. A killed addition leaves it unlocked, with all files that it may have published.
 
-    Attributes: `names`, those of the files.
+    Attributes:
+        names: names of the files.
     """
 
     def __init__(self, index: Path, *others: Path):
@@ -186,7 +193,11 @@ class StagedFiles(ContentFiles):
             self._lock = locked(self._folder / _LOCK, wait=False)
 
     def _stage(self, name: str, data: Union[bytes, Path, None] = None) -> None:
-        """Stage a file; one that is in the index gets another name, under which nobody deletes it meanwhile."""
+        """Stage a file under its name.
+
+        The file is written from `data`, or is a link to the index's file, so that nobody can delete that meanwhile.
+        Raises `ValueError` if there is neither, or if the addition is over.
+        """
         with self._one_thread:
             if name in self.names:
                 return
@@ -207,7 +218,7 @@ class StagedFiles(ContentFiles):
             self.names.add(name)
 
     def publish(self) -> None:
-        """Put the files where documents have them; raises `DataError` if the addition is over."""
+        """Copy the staged files to where documents' files are; raises `DataError` if the addition is over."""
         with self._one_thread:
             if self._is_closed:
                 raise DataError("the addition is over")
@@ -226,7 +237,7 @@ class StagedFiles(ContentFiles):
                 sync(folder)
 
     def close(self) -> None:
-        """Delete the folder; the addition is over, even if a thread still reads its documents."""
+        """Delete the folder; the addition is over, and `keep` and `publish` raise errors from now on."""
         with self._one_thread:
             self._is_closed = True
             if self._lock is not None:

@@ -1,7 +1,7 @@
-"""Stored states of documents in an index: what the lower layers of a split ranker compute for each document alone.
+"""Stored states of documents in an index: outputs of a split ranker's first layers, which read each document alone.
 
 `index build --store_states RANKER` copies the ranker into the index folder, and each segment has the states of its
-documents, as the ranker reads them. A search with that ranker runs the lower layers on the query alone.
+documents, as the ranker reads them. A search with that ranker then runs the first layers on the query only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def copy_ranker(source: Union[str, Path], index: Path, dtype: str) -> RankerStat
 def write_states(target: Path, documents: Iterable[Document], schema: Schema, ranker: SplitRanker, dtype: str) -> None:
     """Write the states of documents into an empty folder.
 
-    A document that fills a pair has no states: beside a query, the ranker reads a part of it, or cuts it.
+    A document that alone is as long as the ranker's pairs gets no states: beside a query, the ranker reads only a part
+    of it.
     """
     writer, template = (
         StatesWriter(target, dataclasses.replace(ranker.states_info, dtype=dtype)),

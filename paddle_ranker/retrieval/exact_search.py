@@ -23,10 +23,10 @@ _SPARE = 16  # found beyond what is asked for: copies of a text whose products d
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """Vectors as they are kept, memory-mapped.
+    """Vectors as an index stores them, memory-mapped.
 
     values: `[n, size]` float32, float16 or int8
-    scales: `[n] float32`, by which values of int8 are multiplied; None for the other types
+    scales: `[n] float32`, the factor of each row of int8 values; None for the other types
     """
 
     values: NDArray[np.generic]
@@ -34,7 +34,10 @@ class StoredVectors:
 
     @classmethod
     def of(cls, vectors: Vectors, dtype: str) -> StoredVectors:
-        """Store vectors as float32, float16 or int8, whose largest component is 127; raises `UsageError` for others."""
+        """Store vectors as `dtype`: float32, float16 or int8; raises `UsageError` for another type.
+
+        For int8, each vector is scaled so that its largest component is 127.
+        """
         if dtype == "int8":
             scales = (np.abs(vectors).max(axis=1, initial=0.0) / 127.0).astype(np.float32)
             divisors = np.where(scales > 0, scales, 1.0)[:, None]
@@ -47,7 +50,7 @@ class StoredVectors:
         return len(self.values)
 
     def are(self, count: int, size: int, dtype: str) -> bool:
-        """Return whether these are so many vectors, of so many components of a type."""
+        """Return whether these are `count` vectors of `size` components, stored as `dtype`."""
         scales = None if self.scales is None else (self.scales.shape, self.scales.dtype.name)
         wanted = ((count,), "float32") if dtype == "int8" else None
         return (self.values.shape, self.values.dtype.name, scales) == ((count, size), dtype, wanted)
@@ -62,9 +65,9 @@ class StoredVectors:
 
 
 def refuse_unstorable(vectors: Vectors, dtype: str, whose: Callable[[int], str]) -> None:
-    """Raise `DataError` for a vector of `[n, size]` with a number that is not finite, or too large for the type.
+    """Raise `DataError` for a vector of `[n, size]` with a component that is not finite, or too large for `dtype`.
 
-    whose: names a vector by its row
+    whose: called with a row; returns a name of that vector for the message
     """
     most = float(np.finfo(np.float16 if dtype == "float16" else np.float32).max)
     largest = np.abs(vectors).max(axis=1, initial=0.0)
@@ -90,18 +93,18 @@ class VectorPart:
     first: int
 
     def count(self, mask: Optional[Booleans]) -> int:
-        """Return how many vectors a mask allows."""
+        """Return how many vectors a mask allows; None allows all."""
         return len(self.vectors) if mask is None else int(np.count_nonzero(mask))
 
 
 def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vectors:
-    """Return the products of each query with rows of its own, `[q, n] float32`; -infinity for no row and for NaN.
+    """Return the inner products of each query with its own rows, `[q, n] float32`; -inf for `NOT_FOUND` and for NaN.
 
-    A vector's product depends on nothing beside it. Those of a matrix product do: what is left over at the end of a
-    block, or of few queries, is summed in another order, so copies of a text would have different scores.
+    Each product is summed in the same order, whatever is computed beside it. A matrix product sums the rows at the end
+    of a block, or of few queries, in another order: copies of a text would get different scores.
 
     Args:
-        rows: `[q, n]`; `NOT_FOUND`: none.
+        rows: `[q, n]`, row numbers, or `NOT_FOUND` for none.
         queries: `[q, size]`.
     """
     found = np.empty(rows.shape, np.float32)
@@ -119,15 +122,15 @@ def nearest(
 ) -> tuple[Integers, Vectors]:
     """Return the `k` vectors (all if there are fewer) of the largest product with each query, best first.
 
-    It takes little longer than the product itself, and little memory.
+    It takes little longer than the matrix product itself, and little memory.
 
     Args:
         vectors: `[n, size]`, may be a memory-mapped file, of float32, float16 or, as `StoredVectors`, int8.
         queries: `[q, size]`.
         mask: `[n] bool`, which vectors may be found; None: all.
 
-    Returns their indices, `[q, k]` int64, and the products, `[q, k]` (of `products_of`); equal products keep the
-    order of the vectors.
+    Returns the vectors' row numbers, `[q, k]` int64, and their products (as of `products_of`), `[q, k]`; equal products
+    keep the order of the vectors.
     """
     stored = vectors if isinstance(vectors, StoredVectors) else StoredVectors(vectors)
     most = len(stored) if mask is None else int(np.count_nonzero(mask))
@@ -151,7 +154,7 @@ def nearest(
 
 
 def _blocks(stored: StoredVectors, mask: Optional[Booleans], queries: int) -> Iterator[tuple[Integers, Vectors]]:
-    """Yield the rows, `[n]`, and vectors, `[n, size]`, that a mask allows, as many as take little memory."""
+    """Yield the rows, `[n]`, that a mask allows, with their vectors, `[n, size]`, in blocks that take little memory."""
     wanted = None if mask is None or bool(mask.all()) else np.flatnonzero(mask)
     copies = wanted is not None or stored.values.dtype != np.float32
     at_once = max(1, _CELLS // max(1, queries, stored.values.shape[1] if copies else 1))

@@ -1,4 +1,4 @@
-"""Ranges that count many numbers or dates of a field, with round bounds that a filter takes.
+"""Count numbers or dates of a field by ranges with round bounds, if it has many; a filter takes such a range.
 
 ranges_of("number", [1994, 2003, 2011, ...])  # 1990 to 2000, 2000 to 2010, ...
 """
@@ -33,7 +33,11 @@ Positions = Union[Floats, Integers]
 
 
 class Wanted(NamedTuple):
-    """Field whose values are counted: its type (a name in `typed_values.TYPES`), and a filter on the documents."""
+    """Field whose values are counted.
+
+    type: type of the field, a name in `typed_values.TYPES`
+    where: only documents that meet this filter are counted; None: all
+    """
 
     type: str
     where: Optional[Filter]
@@ -57,7 +61,7 @@ class Range:
 
     @property
     def condition(self) -> dict[str, Bound]:
-        """The range as a filter takes it: `{"gte": 1990, "lt": 2000}`."""
+        """The range as a condition for `Filter.of`: `{"gte": 1990, "lt": 2000}`."""
         return {"gte": self.start, "lte" if self.is_closed else "lt": self.end}
 
 
@@ -65,8 +69,8 @@ class Scale(NamedTuple):
     """Distribution of a field's numbers or dates over documents.
 
     kind: `NUMBERS`, or `DATES`, which are microseconds since 1970
-    positions: `[n]`, ascending, at least one
-    counts: documents of each position, `[n]`
+    positions: `[n]`, the distinct values, ascending, at least one
+    counts: `[n]`, number of documents with each value
     """
 
     kind: str
@@ -81,11 +85,11 @@ class Scale(NamedTuple):
 
 
 class FieldScale(NamedTuple):
-    """Numbers or dates that documents have in a field.
+    """Distribution of the numbers or dates that documents have in a field.
 
-    scale: None if there are none
-    has_others: there are other values, or both
-    is_large: there are too many values to look at all
+    scale: None if there are no numbers or dates
+    has_others: whether there are other values besides, or both numbers and dates
+    is_large: whether there are too many values to read them all
     """
 
     scale: Optional[Scale]
@@ -94,7 +98,7 @@ class FieldScale(NamedTuple):
 
     @classmethod
     def united(cls, several: Sequence[FieldScale], is_large: bool = False) -> FieldScale:
-        """Return those of the documents of several places."""
+        """Unite the distributions of several segments or shards."""
         scales = [one.scale for one in several if one.scale is not None]
         is_large = is_large or any(one.is_large for one in several)
         has_others = any(one.has_others for one in several) or len({one.kind for one in scales}) > 1
@@ -108,7 +112,7 @@ class FieldScale(NamedTuple):
 
     @property
     def ranges(self) -> Optional[dict[str, int]]:
-        """Counts of ranges, by condition, where there are many numbers or dates; else None: values are counted."""
+        """Counts by range, as a condition in JSON; None if there are so few values that each is counted."""
         if self.scale is None or not (self.is_large or len(self.scale.positions) > FEW_VALUES):
             return None
         return {json.dumps(one.condition): one.count for one in ranges_of(*self.scale)}
@@ -118,7 +122,7 @@ class FieldSample(NamedTuple):
     """Sample of a field's values.
 
     type: type of the field, a name in `typed_values.TYPES`
-    values: distinct values; of lists, their items
+    values: distinct values; a list's items stand for it
     has_lists: whether some documents have lists
     are_all: whether the sample holds all values
     """
@@ -130,13 +134,13 @@ class FieldSample(NamedTuple):
 
     @classmethod
     def of(cls, type: str, values: Sequence[object]) -> FieldSample:
-        """Make one of some documents' values."""
+        """Make a sample of the values that some documents have in a field."""
         items = {one.key: one for value in values for one in TYPES[type].values(value)}
         return cls(type, [*items.values()], any(isinstance(value, list) for value in values))
 
     @classmethod
     def united(cls, several: Sequence[FieldSample]) -> FieldSample:
-        """Return the values of several places."""
+        """Unite the samples of several segments or shards; they must have the same type."""
         items = {one.key: one for each in several for one in each.values}
         has_lists, are_all = any(one.has_lists for one in several), all(one.are_all for one in several)
         return cls(several[0].type, [*items.values()], has_lists, are_all)
@@ -147,9 +151,11 @@ def facets_of(
     scales: Callable[[], Sequence[Mapping[str, FieldScale]]],
     values: Callable[[Facets], Sequence[Mapping[str, Counts]]],
 ) -> dict[str, dict[str, int]]:
-    """Return counts of ranges or of values, by field, the most frequent values first; see `Matches.facets`.
+    """Return, by field, counts of its ranges or of its values, the most frequent values first; see `Matches.facets`.
 
-    scales, values: return the fields' numbers and dates, and the counts of their values, of each place
+    wanted: the fields, and how they are counted
+    scales: called without arguments; returns, for each segment or shard, the distributions by field
+    values: called with fields whose values are counted one by one; returns, for each segment or shard, counts by field
     """
     each, found = scales(), dict[str, dict[str, int]]()
     of_fields = {name: FieldScale.united([one[name] for one in each]) for name in wanted}
@@ -165,7 +171,10 @@ def facets_of(
 
 
 def _spelled(counts: Counts) -> dict[str, int]:
-    """Return counts by value as JSON, the most frequent first; all dates as finely as the finest, in its order."""
+    """Return counts by value as JSON, the most frequent first.
+
+    Dates are all written as finely as the finest of them, and counted in that form.
+    """
     unit, found = max((one.unit for one in counts), default=0), dict[str, int]()
     for value in sorted(counts, key=lambda one: one.order):
         text = json.dumps(value.json(unit), ensure_ascii=False)
@@ -176,7 +185,8 @@ def _spelled(counts: Counts) -> dict[str, int]:
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
     """Return the ranges that have values, in order; the arguments are those of `Scale`.
 
-    The last range ends behind the greatest number, or at it and with it. No date is as late as the end of its range.
+    The last range of numbers ends above the greatest number, or at it and includes it; a date is never at a range's
+    end.
     """
     low, high = positions.min(), positions.max()
     if kind == DATES:
@@ -209,14 +219,14 @@ def _counted(
 
 
 def _round_steps(least: float) -> Iterator[tuple[float, int]]:
-    """Yield 1, 2 and 5 times the powers of ten, from about `least` on, and how many decimals each has."""
+    """Yield steps 1, 2 and 5 times a power of ten, from about `least` up, each with its number of decimals."""
     for power in count(math.floor(math.log10(least))):
         for factor in (1, 2, 5):
             yield float(f"{factor}e{power}"), max(0, -power)
 
 
 def _equal_bounds(low: float, high: float) -> list[Bound]:
-    """Return multiples of a round step around numbers."""
+    """Return equally spaced bounds, multiples of a round step, from at most `low` to at least `high`."""
     steps = _round_steps((high - low) / MOST_RANGES or 1.0)
     step, decimals = next(one for one in steps if math.ceil(high / one[0]) - math.floor(low / one[0]) <= MOST_RANGES)
     first, last = math.floor(low / step), math.ceil(high / step)
@@ -225,7 +235,10 @@ def _equal_bounds(low: float, high: float) -> list[Bound]:
 
 
 def _growing_bounds(positive: Positions, has_zero: bool) -> list[Bound]:
-    """Return 1, 2 and 5 times powers of ten around positive numbers, or powers alone; 0 first if it is a value."""
+    """Return bounds around positive numbers that grow as 1, 2, 5, 10, or as powers of ten.
+
+    With zeros, the first is 0.
+    """
     low, high = float(positive.min()), float(positive.max())
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     bounds = [float(f"{factor}e{power}") for power in powers for factor in (1, 2, 5)]
@@ -242,7 +255,7 @@ def _number(value: float) -> Bound:
 
 
 def _date_bounds(low: int, high: int) -> tuple[list[int], list[Bound]]:
-    """Return dates around some, as microseconds and as texts: a round number of days, months or years apart."""
+    """Return bounds around two dates, a round number of days, months or years apart: as microseconds, and as texts."""
     start, end = (_date(_EPOCH + at // DAY) for at in (low, high))
     months = 12 * (end.year - start.year) + end.month - start.month + 1
     spans = (

@@ -1,8 +1,8 @@
-"""faiss: what finds candidates among the vectors of a segment, in a file beside them; each is then scored exactly.
+"""faiss indexes of a segment's vectors, in a file beside these: they find candidates, which are then scored exactly.
 
-hnsw, hnsw_sq8     a graph (Malkov and Yashunin 2016) over the vectors, or over 8 bits a component
-ivf_sq8, ivf_pq    lists of vectors around centres, in 8 bits a component, or in a byte for every 4 components
-sq8                all vectors in 8 bits a component
+hnsw, hnsw_sq8     a graph (Malkov and Yashunin 2016) over the vectors, or over 8 bits a component ivf_sq8, ivf_pq
+lists of vectors around centres, in 8 bits a component, or in a byte for every 4 components sq8                all
+vectors in 8 bits a component
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def load_faiss() -> ModuleType:
 
 
 def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: Optional[Path] = None) -> None:
-    """Write the index of vectors into a new file, unless they are few.
+    """Write the faiss index of vectors into a new file; write none if they are few, see `least_of`.
 
-    begin: the file of the index of the first of these vectors, whose graph is extended
+    begin: file of an index of the first of these vectors, whose graph is extended; None: begin with an empty index
     """
     if len(stored) < least_of(info):
         return
@@ -77,14 +77,15 @@ def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: O
 
 
 def least_of(info: VectorsInfo) -> int:
-    """Return how many vectors a segment needs to get an index of theirs; those of a smaller one are compared all."""
+    """Return how many vectors a segment needs to get an index; in a smaller one every vector is compared."""
     return _LEAST_PQ if info.structure == "ivf_pq" else LEAST
 
 
 def _measured_nprobe(faiss: ModuleType, index, stored: StoredVectors, factor: int) -> int:  # type: ignore[no-untyped-def]
-    """Return the fewest lists, doubled each time, by which some vectors, and sums of two, find what is nearest to them.
+    """Return the least nprobe, doubled each time, at which sample queries find nearly all of their nearest vectors.
 
-    The file has this number, and searches look at so many.
+    The sample queries are some vectors of the index, and sums of two. The index's file keeps the number, and searches
+    use it.
     """
     rows = np.linspace(0, len(stored) - 1, min(_MEASURED_BY, len(stored))).astype(np.int64)
     own = stored.rows(rows)
@@ -122,7 +123,7 @@ def _empty(faiss: ModuleType, info: VectorsInfo, count: int):  # type: ignore[no
 
 
 class FaissSegment:
-    """The index of a segment's vectors, `count` of them, memory-mapped."""
+    """faiss index of a segment's `count` vectors, memory-mapped."""
 
     def __init__(self, file: Path, info: VectorsInfo, count: int):
         self._faiss, self._info = load_faiss(), info
@@ -149,10 +150,10 @@ class FaissSegment:
     def candidates(
         self, queries: Vectors, k: int, mask: Optional[Booleans], breadth: Optional[int]
     ) -> Optional[NDArray[np.int64]]:
-        """Return rows that are likely the `k` best of each query, `[queries, at least k]`; `NOT_FOUND` beyond them.
+        """Return rows that are likely the `k` best of each query, `[queries, at least k]`, filled up with `NOT_FOUND`.
 
-        mask: which rows may be found, `[rows]`; None for all. Where it leaves few, None is returned: search exactly
-        breadth: how many entries of a graph, or how many lists, are looked at; None for the index's own
+        mask: which rows may be found, `[rows] bool`; None for all. If it leaves few, None is returned: search exactly
+        breadth: ef of a graph, or nprobe of lists; None for the index's own
         """
         count = int(self._index.ntotal)
         allowed = count if mask is None else int(np.count_nonzero(mask))
@@ -171,10 +172,10 @@ class FaissSegment:
     def _by_lists(
         self, queries: Vectors, k: int, wanted: int, mask: Optional[Booleans], allowed: int, breadth: Optional[int]
     ) -> Integers:
-        """Return `wanted` candidates of each query from the lists whose centres are nearest to it.
+        """Return `wanted` candidates of each query from the lists whose centres are nearest to the query.
 
-        A query may be unlike what the lists were measured by, and a mask may leave what is far from it: more lists are
-        looked at until the best by their codes stay the same.
+        nprobe was measured by the index's own vectors. A query may be unlike these, and a mask may leave only vectors
+        far from it. So nprobe is raised until the best `k` by their codes stay the same.
         """
         count, lists = int(self._index.ntotal), int(self._index.nlist)
         probed, selected = min(lists, (breadth or int(self._index.nprobe)) * count // allowed), self._selected(mask)
@@ -197,12 +198,14 @@ class FaissSegment:
     def _by_graph(
         self, queries: Vectors, k: int, wanted: int, mask: Optional[Booleans], allowed: int, breadth: Optional[int]
     ) -> Integers:
-        """Return `wanted` candidates of each query from the graph, or from all codes where the graph cannot have them.
+        """Return `wanted` candidates of each query from the graph, or from all codes if the graph cannot find them.
 
-        The graph is searched without the mask, and all that it looked at is returned: where the mask leaves out what is
-        nearest to a query, a search for the nearest of the rest ends before it comes to them. A list is trusted if it
-        holds enough of the rest and its best are linked well, as their neighbours were found, too. Else more is looked
-        at until the best stay the same, as long as that costs less than all codes.
+        faiss searches the graph without the mask; the mask is then applied to all `ef` rows that it returns. A search
+        with the mask would end too early if the vectors nearest to the query are masked.
+
+        The first search is trusted if enough of its rows are allowed, and if the neighbours of its best rows are mostly
+        among its rows (`_support`). Otherwise `ef` is raised until the best rows stay the same, as long as that costs
+        less than comparing all codes.
         """
         count, most = int(self._index.ntotal), allowed // _GRAPH_COSTS
         ef = max(breadth or self._info.hnsw_ef, wanted) * count // allowed
@@ -230,9 +233,9 @@ class FaissSegment:
     def _look(
         self, queries: Vectors, ef: int, wanted: int, mask: Optional[Booleans], supported: int
     ) -> tuple[Integers, Integers, Floats]:
-        """Return the best `wanted` allowed rows of `ef` that the graph finds, how many are allowed, and the support.
+        """Search the graph for `ef` rows; return the best `wanted` allowed ones, their number, and the support.
 
-        supported: how many of the best rows the support is taken of; 0 for no support
+        supported: number of the best rows whose support is computed; 0: none is
         """
         near: Integers = self._index.search(queries, ef, params=self._faiss.SearchParametersHNSW(efSearch=ef))[1]
         if mask is None:
@@ -245,7 +248,11 @@ class FaissSegment:
         return kept, counts, self._support(near, kept[:, :supported]) if supported else np.zeros(len(near))
 
     def _support(self, near: Integers, found: Integers) -> Floats:
-        """Return how many neighbours of a found row are in the list that it was found in, the mean of each query."""
+        """Return, for each query, how many graph neighbours of a best row are among the rows of the search, on average.
+
+        near: all rows that the search returned, `[queries, ef]`
+        found: its best rows, `[queries, supported]`
+        """
         there = getattr(self._threads, "there", None)
         if there is None:  # a thread's marks of all rows, and of -1: a graph has it where a row has fewer neighbours
             there = self._threads.there = np.zeros(int(self._index.ntotal) + 1, bool)
@@ -258,7 +265,7 @@ class FaissSegment:
         return means
 
     def _among_codes(self, queries: Vectors, wanted: int, mask: Optional[Booleans]) -> Integers:
-        """Return the best by the codes of all rows that the mask allows."""
+        """Return the best `wanted` allowed rows of each query by the codes of all rows."""
         parameters = self._faiss.SearchParameters(**self._selected(mask))
         found: Integers = self._codes.search(queries, wanted, params=parameters)[1]
         return found
@@ -270,14 +277,17 @@ class FaissSegment:
 
 
 def described(info: VectorsInfo, breadth: Optional[int]) -> str:
-    """Return an index's structure and how widely it looks."""
+    """Return an index's structure with its ef or nprobe, for messages."""
     if info.structure.startswith("hnsw"):
         return f"{info.structure}, ef {breadth or info.hnsw_ef}"
     return info.structure + (f", nprobe {breadth}" if breadth else "")
 
 
 def breadth_of(info: VectorsInfo, ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
-    """Return `--ef` or `--nprobe`, whichever the index has; raises `UsageError` for the other."""
+    """Return `--ef` or `--nprobe`, whichever the index's structure has.
+
+    Raises `UsageError` if the other one is given.
+    """
     name = "ef" if info.structure.startswith("hnsw") else "nprobe" if info.structure.startswith("ivf") else None
     for other, value in (("ef", ef), ("nprobe", nprobe)):
         if value is not None and other != name:

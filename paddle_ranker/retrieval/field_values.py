@@ -1,4 +1,4 @@
-"""The values of a field, arranged so that a condition of a filter is a search among them and not a pass over all.
+"""Sorted values of a field, so that a filter's condition is a binary search and not a loop over all documents.
 
 values = FieldValues(b'["zh", "en", 2020]', "keyword")
 values.meeting(Condition("lang", "=", ("zh",), "keyword"))  # [True, False, False]
@@ -47,13 +47,13 @@ _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  
 
 
 class FieldValues:
-    """The different values of a field of a segment; what is kept of each takes 13 bytes, of a number or date 17.
+    """Distinct values of a field of a segment; each takes 13 bytes of memory, a number or date 17.
 
-    The values of a list are values of their own, and what one of them meets the list meets.
+    A list counts as each of its items: it meets a condition if one of them does.
 
     Args:
-        line: the values as a list in JSON, as `json.dumps` writes it; it is kept.
-        type: of the field, a name in `typed_values.TYPES`.
+        line: the values as a list in JSON, as `json.dumps` writes it; the object keeps these bytes.
+        type: type of the field, a name in `typed_values.TYPES`.
 
     Raises `CheckpointError` for any other line.
     """
@@ -94,14 +94,14 @@ class FieldValues:
         return self._count
 
     def values(self, code: int) -> tuple[Value, ...]:
-        """Return a value by its number: those of a list, or one; nothing for none."""
+        """Return the value with this number as a tuple: a list's items, or one value; empty for no value."""
         return self._type.values(self._read(code))
 
     def scale(self) -> Optional[tuple[str, Integers, Positions]]:
-        """Return `facets.NUMBERS` or `facets.DATES`, if all values are such, the values' codes, and their positions.
+        """Return the kind of all values, `facets.NUMBERS` or `facets.DATES`, their codes, and their positions.
 
-        Values without a position are null. Returns None for lists, and for numbers so large that doubles do not tell
-        them apart.
+        Returns None for values of other or of both kinds, for lists, and for numbers so large that float64 does not
+        tell them apart. null counts as no value.
         """
         codes = np.flatnonzero(self._kinds != MISSING)
         positions = self._positions[codes] if len(self._positions) else self._positions
@@ -112,26 +112,26 @@ class FieldValues:
 
     @property
     def _are_large(self) -> Booleans:
-        """Which values, those of lists one by one, are numbers that doubles may not tell from others."""
+        """Which values (lists item by item) are numbers so large that two of them may be equal as float64."""
         return (self._kinds == NUMBER) & (np.abs(self._positions) >= LARGE) if len(self._positions) else np.array(False)
 
     @property
     def ranks(self) -> NDArray[np.int32]:
-        """The place of each value among the different ones, as of `order_value`; -1 for none, `[values]`.
+        """The rank of each value among the distinct ones, in the order of `order_value`, `[values]`; -1 for no value.
 
-        A list has the place of its first value.
+        A list has the rank of its first item.
         """
         return self._ranked[0]
 
     def place_of(self, value: Value) -> int:
-        """Return twice the rank of a value; of one that is not here, an odd number between those of its neighbours."""
+        """Return twice the rank of a value; for a value that the field lacks, the odd number in between."""
         firsts = _Sorted(lambda code: self._order_of(code), self._ranked[1])
         rank = bisect_left(firsts, value.order)
         return 2 * rank - (rank == len(firsts) or firsts[rank] != value.order)
 
     @once
     def _ranked(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The ranks, and for each rank the first value that has it."""
+        """The rank of each value, `[values]`, and for each rank the number of the first value that has it."""
         ranks = np.full(self._count, -1, np.int32)
         if self._owners is None:
             codes = places = np.flatnonzero(self._kinds != MISSING)
@@ -168,7 +168,7 @@ class FieldValues:
         return ~found if condition.operator == "!=" else found
 
     def _ordered(self, sign: str, intervals: Sequence[ValueRange]) -> Booleans:
-        """Return which values, those of lists one by one, are before or behind an interval."""
+        """Return which values (lists item by item) are before or after the intervals, as the operator `sign` says."""
         compare, found = _COMPARE[sign], np.zeros(len(self._kinds), bool)
         for one in intervals:
             bound = one.low if sign in ("<", ">=") else one.high
@@ -184,7 +184,7 @@ class FieldValues:
         return found
 
     def _equal(self, intervals: Sequence[ValueRange]) -> Booleans:
-        """Return which values, those of lists one by one, are in one of some intervals."""
+        """Return which values (lists item by item) lie in one of the intervals."""
         found = np.zeros(len(self._kinds), bool)
         for kind in {one.kind for one in intervals}:
             of_kind, own = self._kinds == kind, [one for one in intervals if one.kind == kind]
@@ -211,7 +211,7 @@ class FieldValues:
         return int(bound) if self._positions.dtype == np.int64 else float(bound)
 
     def _alike(self, intervals: Sequence[ValueRange]) -> list[int]:
-        """Return which values are the same double as a large number, and may be another number."""
+        """Return the values that equal one of the intervals' large numbers as float64; they may be other numbers."""
         large = [float(one.low) for one in intervals if one.kind == NUMBER and abs(float(one.low)) >= LARGE]
         if not large:
             return []
@@ -220,7 +220,10 @@ class FieldValues:
 
     @once
     def _folded(self) -> NDArray[np.int32]:
-        """The texts in the order of `typed_values.text_order`; it is needed where texts are compared by order alone."""
+        """The codes of the texts in the order of `typed_values.text_order`.
+
+        Needed only for `<` and `>` between texts.
+        """
         keys = ((text_order(self._text_at(code)), code) for code in self._texts.tolist())
         return np.array([code for _, code in _in_order(keys)], np.int32)
 
@@ -229,7 +232,7 @@ class FieldValues:
         return found
 
     def _item(self, place: int) -> Value:
-        """Return a value, or that of a list, by its place among these."""
+        """Return a value by its place, where the items of lists count one by one."""
         if self._owners is None:
             return self.values(place)[0]
         owner = int(self._owners[place])
@@ -240,7 +243,7 @@ class FieldValues:
 
 
 def _in_order(keys: Iterable[tuple[K, int]]) -> Iterator[tuple[K, int]]:
-    """Yield keys in their order; other work may go first while they are sorted."""
+    """Yield (key, number) pairs sorted by key; other searches may take their turn meanwhile."""
     rest, runs = iter(checked(keys)), list[list[tuple[K, int]]]()
     while run := sorted(islice(rest, _SORTED_AT_ONCE)):
         runs.append(run)
@@ -248,7 +251,7 @@ def _in_order(keys: Iterable[tuple[K, int]]) -> Iterator[tuple[K, int]]:
 
 
 class _Sorted(Sequence[T]):
-    """Texts in their order, each of which is read when it is asked for."""
+    """Keys in ascending order, each computed when it is read."""
 
     def __init__(self, read: Callable[[int], T], codes: NDArray[np.int32]):
         self._read, self._codes = read, codes

@@ -1,4 +1,4 @@
-"""Filters on the fields of documents: `lang=zh`, `year>=2020`, `lang in zh,en`; several conditions hold together.
+"""Filters on the fields of documents: `lang=zh`, `year>=2020`, `lang in zh,en`; a document must meet all conditions.
 
 allowed = Filter.parse(["lang=zh and year>=2020", '"publication date" < 2024-07', 'title="salt and pepper"'])
 collection.snapshot().matching(None).count(allowed)
@@ -28,11 +28,11 @@ ORDERED = ("<", "<=", ">", ">=")
 
 
 class FilterError(UsageError):
-    """A filter that cannot be meant: it is malformed, or compares with what the documents do not have."""
+    """A filter is malformed, or compares a field with values that it cannot have."""
 
 
 def no_field(name: str, there: Iterable[str]) -> str:
-    """Return the message for a name that none of the documents' fields has."""
+    """Return the message for a `name` that is none of the documents' fields, `there`."""
     known = [*there]
     has = listed(known) if known else "none at all"
     return f"{quoted(name)} is no field of these documents, which have {has}{did_you_mean(name, known)}"
@@ -43,13 +43,13 @@ Value = Union[str, int, float, bool, None]
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """A field, an operator (=, !=, <, <=, >, >=, in) and what it compares with.
+    """Condition of a filter: a field, an operator (=, !=, <, <=, >, >=, in) and the values to compare with.
 
-    The field's type decides how values are read and compared, see `typed_values.ValueType`. A date equals the period
-    that it begins in. A list meets a condition if one of its items does, and `!=` if no item is equal. A document
-    without a value has null.
+    The field's type decides how values are read and compared, see `typed_values.ValueType`. A date equals the period in
+    which it begins. A list meets a condition if one of its items does, and `!=` if no item is equal. A document without
+    the field counts as null.
 
-    type: of the field, a name in `typed_values.TYPES`; "": not known yet
+    type: type of the field, a name in `typed_values.TYPES`; "" until `typed` sets it
     """
 
     field: str
@@ -65,12 +65,12 @@ class Condition:
 
     @cached_property
     def _key(self) -> tuple[object, ...]:
-        """The condition, in which 1 differs from true, and a written 7 from a text."""
+        """Key for equality and hashing: unlike Python's, it tells 1 from true, and the number 7 from the text "7"."""
         return self.field, self.operator, self.type, tuple((type(value), value) for value in self.values)
 
     @cached_property
     def intervals(self) -> tuple[ValueRange, ...]:
-        """The values of the field that equal one of the condition's."""
+        """The intervals of field values that equal one of the condition's values."""
         found = (one for value in self.values for one in TYPES[self.type].intervals(value, self.operator))
         return tuple(dict.fromkeys(found))
 
@@ -82,10 +82,10 @@ class Condition:
     def typed(self, there: Sequence[str], type_of: Callable[[str], str]) -> Condition:
         """Return the condition with its field's type.
 
-        there: names of fields
-        type_of: returns the type of one of them
+        there: names of the documents' fields
+        type_of: called with a field's name; returns its type
 
-        Raises `FilterError` if no document has the field, or none of its values can be compared so.
+        Raises `FilterError` if no document has the field, or if values of its type cannot be compared so.
         """
         if self.type:
             return self
@@ -106,7 +106,7 @@ class Condition:
         return found
 
     def _advice(self, value: Value) -> str:
-        """Return how a value that the field cannot have is written, if it is one in another spelling."""
+        """Return how to write a value of the condition that the type refuses, if another spelling is meant; else ""."""
         spellings = Spellings()
         spellings.add(str(value))
         spelling = spellings.chosen()
@@ -133,17 +133,18 @@ class Filter:
 
     @classmethod
     def parse(cls, conditions: Iterable[str]) -> Filter:
-        """Parse conditions such as `lang=zh` or `lang=zh and year>=2020`; raises `FilterError` for what is none.
+        """Parse conditions such as `lang=zh` or `lang=zh and year>=2020`; raises `FilterError` for other texts.
 
-        A name or value in quotes is a text, whatever is in it.
+        A field's name or a value in quotes is taken as a text, whatever characters it has.
         """
         return cls(tuple(_parsed(part) for text in conditions for part in _parts(text)))
 
     @classmethod
     def of(cls, conditions: Mapping[str, object]) -> Filter:
-        """Make a filter of an object: `{"lang": "zh", "kind": ["a", "b"], "year": {"gte": 2020, "lt": 2024}}`.
+        """Make a filter from a mapping: `{"lang": "zh", "kind": ["a", "b"], "year": {"gte": 2020, "lt": 2024}}`.
 
-        Operators are eq, ne, gt, gte, lt, lte and in. Raises `FilterError` for what is none.
+        Operators are eq, ne, gt, gte, lt, lte and in. Raises `FilterError` for other operators and malformed
+        conditions.
         """
         found = []
         for field, wanted in conditions.items():

@@ -1,7 +1,9 @@
-"""Floors of searchers: the scores that queries without an answer reach, by which a search says that nothing is close.
+"""Floors of searchers: scores that queries without an answer reach.
 
-Made-up queries consist of pieces of unrelated documents of the index. A searcher's floor is the score that its best
-document has for 19 of 20 of them. What is not above the floor of any searcher is as far as chance would have it.
+If no searcher is above its floor, a search says that no document is close to the query.
+
+They are measured with made-up queries of pieces of unrelated documents. A searcher's floor is the 95th percentile of
+the scores that its best document has for these queries.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _GROWTH = 2  # times as many documents need other floors
 
 
 class _Measured(Protocol):
-    """An index whose floors are measured; see `LocalSnapshot`."""
+    """The methods of an index that `measure_floors` calls; see `LocalSnapshot`."""
 
     @property
     def info(self) -> IndexInfo: ...
@@ -40,14 +42,14 @@ class _Measured(Protocol):
 
 
 def need_measuring(info: IndexInfo) -> bool:
-    """Return whether an index has no floors, or has many more documents or other searchers than were measured."""
+    """Return whether the searchers' floors must be measured (again): there are none, or the index has grown much."""
     return info.count >= FEWEST and (info.floors is None or info.count >= _GROWTH * info.floors.documents)
 
 
 def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], Vectors]) -> Floors:
-    """Search for made-up queries; return the floors of words and of vector fields with a tower.
+    """Search for made-up queries; return the floors of `words` and of the vector fields that have a tower.
 
-    vectors_of: returns the vectors of queries by a field's tower
+    vectors_of: called with a vector field and queries; returns the queries' vectors by the field's tower
     """
     schema = index.info.schema
     texts = [schema.passage(one) for one, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
@@ -64,7 +66,10 @@ def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], 
 
 
 def unrelated_queries(texts: Sequence[str], count: int, seed: int) -> list[str]:
-    """Return made-up queries of pieces of different texts: words, or some characters of scripts without spaces."""
+    """Return `count` made-up queries, each of pieces of different texts.
+
+    A piece is a word, or some characters of a script without spaces.
+    """
     refuse_text(texts, "texts")
     drawn, made = np.random.default_rng(seed), list[str]()
     for _ in range(count):
@@ -87,10 +92,7 @@ def _piece(text: str, drawn: np.random.Generator) -> str:
 
 
 def together(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
-    """Return the floors of shards as one index: the highest of each searcher; None if a shard has none.
-
-    The shards of one folder have equal floors, those of all documents.
-    """
+    """Return the floors of shards that are searched as one index: each searcher's highest; None if a shard has none."""
     measured = [one for one in several if one is not None]
     if not measured or len(measured) < len(several):
         return None
@@ -100,10 +102,13 @@ def together(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
 
 
 def share_of(score: float, weight: float) -> float:
-    """Return a score by words as a share of the weight of all words of the query."""
+    """Return a BM25 `score` divided by the `weight` of all words of its query."""
     return score / weight if weight else 0.0
 
 
 def is_nothing_close(best: Mapping[str, float], floors: Floors) -> bool:
-    """Return whether no searcher's best document is above its floor; a searcher without one may be close."""
+    """Return whether no searcher's best document scores above the searcher's floor.
+
+    best: each searcher's best score. A searcher without a floor counts as above it
+    """
     return all(name in floors.scores and score <= floors.scores[name] for name, score in best.items())

@@ -37,14 +37,14 @@ TITLE_MATCH = "title_match"  # the signal of documents whose titles have all wor
 
 @dataclass(frozen=True)
 class Candidates:
-    """The documents that searchers found for one query.
+    """Documents that searchers found for one query; a candidate's place is its index in all of these.
 
-    searchers: their names
-    ids: those that the first searcher found, then those that only the next one found, and so on
-    scores: `[candidates, searchers] float64`, NaN where a searcher did not find the document
-    ranks: `[candidates, searchers] int64`, from 1; 0 where a searcher did not find the document
-    titles: `[candidates] float64`, how well each title matches the query, see `Hits`; known if words were searched
-    by_titles: `[candidates] float64`, the part of the words' scores that titles added
+    searchers: names of the searchers
+    ids: documents that the first searcher found, then those that only the second found, and so on
+    scores: `[candidates, searchers] float64`, NaN if the searcher did not find the document
+    ranks: `[candidates, searchers] int64`, from 1; 0 if the searcher did not find the document
+    titles: `[candidates] float64`, how well each title matches the query, see `Hits`; all 0 if words were not searched
+    by_titles: `[candidates] float64`, the part of the scores by words that titles added
     """
 
     searchers: tuple[str, ...]
@@ -58,7 +58,7 @@ class Candidates:
     def of(cls, found: Mapping[str, Hits], title: float = 1.0) -> Candidates:
         """Join the hits of each searcher, by the documents' ids.
 
-        title: `Fusion.title`; times `Hits.titles` it is the share of the best score that each score gains
+        title: as `Fusion.title`. Each score by words gains `title * Hits.titles` times the best score by words
         """
         numbers: dict[str, int] = {}
         rows = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in found.values()]
@@ -85,16 +85,16 @@ class Candidates:
 
     @property
     def titled(self) -> Booleans:
-        """Which documents have the query as their whole title, `[candidates] bool`."""
+        """Which documents' whole title is the query, `[candidates] bool`."""
         found: Booleans = self.titles == 1
         return found
 
     @property
     def normalised(self) -> Floats:
-        """Each searcher's scores from 0, its lowest, to 1, its highest; 0 where not found: `[candidates, searchers]`.
+        """Scores scaled to 0 (a searcher's lowest) to 1 (its highest), `[candidates, searchers]`; 0 if not found.
 
-        Min-max normalisation, as in Bruch et al. (2023), "An analysis of fusion functions for hybrid retrieval". A
-        searcher whose scores are all alike gives 1 to each document that it found.
+        Min-max normalisation, as in Bruch et al. (2023), "An analysis of fusion functions for hybrid retrieval". If all
+        scores of a searcher are equal, each document that it found gets 1.
         """
         is_found = self.ranks > 0
         low = np.where(is_found, self.scores, np.inf).min(axis=0, initial=np.inf)
@@ -105,7 +105,10 @@ class Candidates:
 
 
 def reciprocal_ranks(candidates: Candidates, weights: Floats) -> Floats:
-    """Return the weighted sum of 1 / (60 + rank), `[candidates]`; not found adds 0 (Cormack et al. 2009)."""
+    """Return the weighted sum of 1 / (60 + rank), `[candidates]`; a searcher that did not find a document adds 0.
+
+    Reciprocal rank fusion (Cormack et al. 2009).
+    """
     ranks = candidates.ranks
     shares = np.divide(1.0, RRF_K + ranks, out=np.zeros(ranks.shape), where=ranks > 0)
     found: Floats = shares @ weights
@@ -119,18 +122,18 @@ def weighted_scores(candidates: Candidates, weights: Floats) -> Floats:
 
 
 def by_score(scores: Floats, ids: Sequence[str]) -> list[int]:
-    """Return the places of scores, highest first, equal ones by id: the same order whatever found them first."""
+    """Return the indices that sort scores: highest first, equal ones by id, which does not depend on their order."""
     values = (-scores).tolist()
     return sorted(range(len(values)), key=lambda place: (values[place], ids[place]))
 
 
 @dataclass(frozen=True)
 class FusionKind:
-    """A way to fuse that users can choose.
+    """A fusion method that users can choose.
 
-    scores: returns the candidates' fused scores, `[candidates]`, from the searchers' weights, `[searchers]`
-    first: the score, with weight 1, that a searcher gives its first document
-    what: what it computes, for help texts
+    scores: called with the candidates and the searchers' weights, `[searchers]`; returns fused scores, `[candidates]`
+    first: the score that a searcher of weight 1 adds to its first document
+    what: what the method computes, for help texts
     """
 
     scores: Callable[[Candidates, Floats], Floats]
@@ -145,10 +148,12 @@ FUSIONS.add("weighted", FusionKind(weighted_scores, 1.0, "sum of the scores, eac
 
 @dataclass(frozen=True)
 class Signal:
-    """How much a signal counts in the last stage: weight * (value - mean) / deviation, and 0 without a value.
+    """Signal of the last stage, which adds weight * (value - mean) / deviation to a logit, or 0 without a value.
 
-    is_field: whether the values are a field's numbers; else they are a searcher's normalised scores
-    log: whether log(1 + value) takes the value's place
+    weight: its weight
+    is_field: whether the values are numbers of a field; else they are a searcher's normalised scores
+    log: whether values are replaced by log(1 + value) first
+    mean, deviation: of the values, after `log`
     """
 
     weight: float
@@ -159,20 +164,20 @@ class Signal:
 
     @classmethod
     def of_values(cls, values: Floats, log: bool) -> Signal:
-        """Return a field's signal of weight 0, with mean and deviation of its `numbers_of`."""
+        """Return a field's signal of weight 0; mean and deviation are those of `values`, as of `numbers_of`."""
         found = values[np.isfinite(values)]
         scaled = np.log1p(found) if log else found
         _, mean, deviation = standardise(scaled, np.float64)
         return cls(0.0, True, log, float(mean), float(deviation))
 
     def standardised(self, values: Floats) -> Floats:
-        """Return (value - mean) / deviation, 0 for NaN, of any shape; a logarithm is of values of at least 0."""
+        """Return (value - mean) / deviation, of any shape; 0 for NaN. With `log`, values below 0 count as 0."""
         scaled = np.log1p(np.maximum(values, 0.0)) if self.log else values
         return np.nan_to_num((scaled - self.mean) / self.deviation, nan=0.0)
 
 
 def numbers_of(values: Sequence[tuple[Value, ...]]) -> Floats:
-    """Return documents' values of a field as numbers, `[n] float64`, NaN for what is not one number."""
+    """Convert documents' values of a field to numbers, `[n] float64`; NaN for a document without exactly one number."""
     return np.array(
         [float(own[0].of) if len(own) == 1 and own[0].kind == NUMBER else np.nan for own in values], np.float64
     )
@@ -180,17 +185,16 @@ def numbers_of(values: Sequence[tuple[Value, ...]]) -> Floats:
 
 @dataclass(frozen=True)
 class Fusion:
-    """How lists are fused, and what the fused score and other signals count beside a ranker's logit.
+    """How the searchers' lists are fused, and how the last stage combines a ranker's logit with other signals.
 
-    method: a name of `FUSIONS`
-    weights: by searcher; 1 for one that is not named
-    recall_weight: the last stage orders by `logit + recall_weight * share`, where the share is 1 for a document that
-        all searchers have first; 0: by the logit alone
-    title: how much a title that matches the query counts. Scores by words gain it times `Hits.titles` of the best one.
-        If the whole title is the query, the scores of the fusion, and those of the last stage, also gain it times the
-        range of the candidates' scores: with 1 the document is before all others
-    fields: weights of searched fields, by name, in place of the schema's
-    signals: what the last stage adds besides, by the name of a searcher or of a field with numbers
+    method: a name in `FUSIONS`
+    weights: weight of each searcher by name; 1 for a searcher that is not named
+    recall_weight: the last stage orders by `logit + recall_weight * share`, see `shares`; 0: by the logit alone
+    title: weight of title matches. A score by words gains `title * Hits.titles` times the best score by words. A
+        document whose whole title is the query also gains `title` times the range of the candidates' fused scores, and
+        of the last stage's: with 1 it comes before all others
+    fields: weights of searched fields by name; fields that are not named keep the schema's weight
+    signals: further summands of the last stage, by name of a searcher or of a field with numbers
     """
 
     method: str = FUSION
@@ -214,21 +218,25 @@ class Fusion:
             raise UsageError(f"weights of fields {quoted(dict(self.fields))}: give numbers above 0")
 
     def scores(self, candidates: Candidates) -> Floats:
-        """Return the candidates' scores, `[candidates] float64`: the fused ones, and what `of_titles` adds.
+        """Return the candidates' scores, `[candidates] float64`: `fused` plus `of_titles`.
 
-        Scores of a single searcher stay as they are.
+        With a single searcher, its scores take the place of fused ones.
         """
         fused = self.fused(candidates)
         return fused + self.of_titles(candidates.titled, fused)
 
     def of_titles(self, titled: Booleans, scores: Floats) -> Floats:
-        """Return the bonus of documents whose whole title is the query, 0 for others, `[n]`."""
+        """Return the bonus, `[n]`, of documents whose whole title is the query; 0 for others.
+
+        titled: which documents these are, `[n] bool`
+        scores: scores to which the bonus will be added, `[n]`
+        """
         highest, lowest = scores.max(initial=0.0), scores.min(initial=0.0)
         found: Floats = self.title * (_ABOVE * (highest - lowest) + _TINY) * titled
         return found
 
     def fused(self, candidates: Candidates) -> Floats:
-        """Return the candidates' scores by the searchers alone, `[candidates]`."""
+        """Return the candidates' scores without the bonus of titles, `[candidates]`."""
         weights = self.weights_of(candidates.searchers)
         if len(weights) == 1:
             return candidates.scores[:, 0]
@@ -243,7 +251,7 @@ class Fusion:
         return np.stack([of(candidates, alone) for alone in np.diag(weights)], axis=1)
 
     def best(self, candidates: Candidates, top_k: int) -> tuple[Integers, Floats]:
-        """Return the numbers and scores of the best `top_k` candidates, `[found]` each, best first.
+        """Return the places and the scores of the best `top_k` candidates, `[found]` each, best first.
 
         Equal scores are in the order of `by_score`.
         """
@@ -252,7 +260,7 @@ class Fusion:
         return order, scores[order]
 
     def shares(self, candidates: Candidates) -> Floats:
-        """Return the candidates' scores as shares of the highest that there can be, `[candidates]`."""
+        """Return fused scores divided by the highest possible one, that of a document that all searchers rank first."""
         if len(candidates.searchers) == 1:
             return candidates.normalised[:, 0]
         weights = self.weights_of(candidates.searchers)
@@ -260,9 +268,9 @@ class Fusion:
         return self.fused(candidates) / highest
 
     def added(self, candidates: Candidates, places: Sequence[int], values: ValuesOf) -> dict[str, Floats]:
-        """Return the contribution of each signal to the logits of the candidates at `places`, `[places]` each, by name.
+        """Return what each signal adds to the logits of the candidates at `places`, by its name, `[places]` each.
 
-        values: returns a field's values of documents by their ids
+        values: called with a field and ids; returns these documents' values of the field
         """
         found, normalised = {}, candidates.normalised
         for name, signal in self.signals.items():
@@ -276,7 +284,7 @@ class Fusion:
     def weights_of(self, searchers: Sequence[str]) -> Floats:
         """Return the weights of searchers, `[searchers]`.
 
-        Raises `UsageError` if a weight is set for a searcher that is not among them, or if all their weights are 0.
+        Raises `UsageError` if `weights` names another searcher, or if all weights of these searchers are 0.
         """
         unknown = sorted(self.weights.keys() - set(searchers))
         if unknown:
@@ -287,14 +295,17 @@ class Fusion:
         return found
 
     def write(self, path: Union[str, Path], learned: Mapping[str, object]) -> None:
-        """Write the fusion as JSON; `learned` says how its weights were found."""
+        """Write the fusion as JSON.
+
+        learned: facts about how the weights were learned, written beside them
+        """
         with new_file(path) as stream:
             json.dump({"format": FORMAT, **asdict(self), "learned": learned}, stream, indent=2)
             stream.write("\n")
 
     @classmethod
     def read(cls, path: Union[str, Path]) -> Fusion:
-        """Read a file that `write` wrote; raises `DataError` for any other."""
+        """Read a file that `write` wrote; raises `DataError` for any other file."""
         try:
             facts = read_json(Path(path))
             if not isinstance(facts, dict) or facts.get("format") != FORMAT:
@@ -316,7 +327,7 @@ class Fusion:
 
 
 def parse_fusion(name: str, weights: str = "") -> Fusion:
-    """Return the fusion of `--fusion`, a name of `FUSIONS` or a file, and of `--weights words=1,vectors=2`."""
+    """Return the fusion of `--fusion` (a name in `FUSIONS`, or a file) and of `--weights` (`words=1,vectors=2`)."""
     if name not in FUSIONS and Path(name).is_file():
         if weights:
             raise UsageError(f"--weights {brief(weights)}: {name} has weights of its own; give one of both")

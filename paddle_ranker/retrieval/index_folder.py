@@ -1,4 +1,4 @@
-"""The files of an index folder: its `index.json`, the segments that this names, and the lock of who writes."""
+"""Files of an index folder: its `index.json`, the segments that `index.json` names, and the writers' lock."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ Lock = ExitStack  # of the folders of an index
 
 
 class IndexFolder:
-    """The files of an index.
+    """Files of an index.
 
-    Attributes: `folder`; `folders`, those that hold segments: itself, or one of each shard.
+    Attributes:
+        folder: the index folder.
+        folders: folders that hold segments: `folder` itself, or each shard's.
     """
 
     def __init__(self, folder: Path, folders: Sequence[Path] = ()):
@@ -31,7 +33,7 @@ class IndexFolder:
 
     @property
     def files(self) -> ContentFiles:
-        """The files that documents of any folder have in fields."""
+        """The files in documents' fields, of all `folders`."""
         return ContentFiles(*self.folders)
 
     def read_info(self) -> IndexInfo:
@@ -43,29 +45,35 @@ class IndexFolder:
         write_manifest(self.folder, info)
 
     def open_generation(self, opened: dict[str, Segment]) -> Generation:
-        """Open the segments that index.json names now; `opened`: those by name that are open already."""
+        """Open the segments that index.json names now.
+
+        opened: segments that are open already, by name; they are used again
+        """
         return open_generation(self.folder, opened)
 
     def stamp(self) -> tuple[int, ...]:
-        """Return numbers about the file index.json of each folder, which differ once it is replaced."""
+        """Return inode, time and size of each folder's index.json; these differ once the file is replaced."""
         stats = [os.stat(folder / MANIFEST) for folder in self.folders]
         return tuple(number for stat in stats for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
     def lock(self, until: float = 0.0) -> Lock:
-        """Return the locks of a writer, see `take_lock`."""
+        """Lock all `folders` for writing; see `take_lock`."""
         return take_lock(self.folders, until)
 
     def finish_change(self) -> None:
-        """Finish a change that a killed writer has begun: of one folder, there is none."""
+        """Finish a change that a killed writer began in several folders; does nothing for a single folder."""
 
     def delete(self, name: str) -> None:
-        """Delete a file or folder of this name, in whatever folder it is."""
+        """Delete the file or folder of this name in each of `folders`."""
         for folder in self.folders:
             delete(folder / name)
 
 
 def take_lock(folders: Sequence[Path], until: float = 0.0) -> Lock:
-    """Return the locks of writers; `until`: time on `time.monotonic()`'s clock up to which they are waited for."""
+    """Lock folders for writing and return the lock.
+
+    until: time on `time.monotonic()`'s clock up to which to wait for other writers
+    """
     with ExitStack() as held:
         for folder in folders:
             while True:
@@ -80,7 +88,7 @@ def take_lock(folders: Sequence[Path], until: float = 0.0) -> Lock:
 
 
 def delete(path: Path) -> None:
-    """Delete a file or a folder if it is there."""
+    """Delete a file or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -24,7 +24,7 @@ class IndexModels:
     """Copies of models in an index folder, each opened when it is first needed. Thread-safe.
 
     Args:
-        folder: which has the copies.
+        folder: the index folder.
     """
 
     def __init__(self, folder: Path):
@@ -34,13 +34,13 @@ class IndexModels:
         self._opening = threading.Lock()
 
     def folder(self, name: str) -> Path:
-        """Return the folder of the copy of a model; raises `CheckpointError` if it names anything outside itself."""
+        """Return the folder of a model's copy; raises `CheckpointError` if `name` leads outside the index folder."""
         return own_folder(self._root, name)
 
     def tower(self, info: IndexInfo, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> FieldTower:
-        """Return the tower of a vector field; raises `UsageError` if there is none.
+        """Return the tower of a vector field; raises `UsageError` if the field has no tower.
 
-        options, batch_size: how it is opened, if it is not open yet
+        options, batch_size: how to open the tower, if it is not open yet
         """
         with self._opening:
             if field not in self._towers:
@@ -58,7 +58,10 @@ class IndexModels:
     def states_ranker(
         self, states: RankerStates, options: LoadOptions = _DEFAULTS, batch_size: int = 256
     ) -> SplitRanker:
-        """Return the ranker that makes the states of new documents; options as of `tower`."""
+        """Return the ranker that computes the stored states of new documents.
+
+        `options` and `batch_size` as of `tower`.
+        """
         from paddle_ranker.scoring.stored_ranker import SplitRanker
 
         with self._opening:
@@ -67,7 +70,10 @@ class IndexModels:
             return self._ranker
 
     def lend_states_ranker(self, ranker: SplitRanker) -> None:
-        """Make the states of new documents by an open ranker in place of the index's own copy of it."""
+        """Let `ranker`, which is open already, compute the stored states of new documents.
+
+        The index's own copy of that ranker then need not be opened.
+        """
         self._ranker = ranker
 
     def write_states(self, target: Path, documents: Iterable[Document], info: IndexInfo) -> None:

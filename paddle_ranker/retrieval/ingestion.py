@@ -1,4 +1,4 @@
-"""Documents to new segments of an index folder: which are new, what their ids and vectors are."""
+"""Turn documents into new segments of an index folder: find out which are new, give them ids, make their vectors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,12 @@ AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters 
 
 
 class Added(NamedTuple):
-    """Counts of an addition: documents that are new, replaced, and as they were."""
+    """Counts of an addition.
+
+    new, replaced, unchanged: documents that were added, that replaced one of their id, and that were stored already
+    repeated: rows without an id that were left out, since they equal an earlier row
+    absent: documents of the index that were not given
+    """
 
     new: int
     replaced: int
@@ -63,7 +68,7 @@ class Added(NamedTuple):
 
 
 class Written(Protocol):
-    """Documents that are written, or are to be: by their texts and ids; see `Segment`."""
+    """Documents of an addition that are written or about to be; found by their texts and ids, see `Segment`."""
 
     def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
 
@@ -71,9 +76,13 @@ class Written(Protocol):
 
 
 class Naming:
-    """Gives ids to rows that have none; `next_id` is the next number, `repeated` counts rows without one that are left.
+    """Gives ids to rows that have none.
 
-    written: documents that were named before, beside those of `now`; whoever writes them adds to it
+    written: documents of this addition that were named before; the caller appends to it
+
+    Attributes:
+        next_id: number that the next row without an id gets.
+        repeated: number of rows without an id that were left out, since they equal an earlier row.
     """
 
     def __init__(self, now: Generation, written: Sequence[Written]):
@@ -81,9 +90,10 @@ class Naming:
         self.next_id, self.repeated = now.info.next_id, 0
 
     def documents(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
-        """Return rows as documents, without those that have no id and are equal to an earlier row.
+        """Return rows as documents with ids; leave out rows without an id that equal an earlier row.
 
-        Raises `DataError` for an id that was given before.
+        A row without an id that equals a document of the index gets that document's id. Raises `DataError` if an id
+        occurs twice in the addition.
         """
         named = [(row, self._schema.identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
         texts = list(dict.fromkeys(text for row, text in named if row.id is None))
@@ -111,7 +121,7 @@ class Naming:
         return documents
 
     def _free_numbers(self, count: int, others: Container[str]) -> list[str]:
-        """Return the next numbers that are no document's id, and none of the `others`."""
+        """Return the next `count` numbers, as texts, that are the id of no document and not in `others`."""
         found: list[str] = []
         while len(found) < count:
             tried = [str(number) for number in range(self.next_id, self.next_id + count)]
@@ -125,20 +135,23 @@ class Naming:
 
 
 class Addition:
-    """Writes new segments of documents into index folders; they count once a new manifest names them.
+    """Writes documents into new segments of index folders; they can be searched once a new index.json names them.
 
-    folders: of the index; a document stays in the one that has its id, new ones go to the smallest
-    new_segment: returns the folder of a new segment in one of these
-    vectors_of: returns the vectors of texts, `[n, size]`
+    folders: of the index. A document replaces that of its id in the same folder; new ones go to the smallest folder
+    new_segment: called with a folder; returns the path of a new segment in it
+    vectors_of: called with texts; returns their vectors, `[n, size]`
     cutter: divides texts into passages
-    files: keeps the files of documents
-    tower: returns the tower of a vector field beside `vectors`
-    unfinished: what an addition before this one has written and not finished; vectors are taken from there. None:
-        nothing is written, only `prepare` is called
+    files: keeps the files in documents' fields
+    tower: called with the name of a further vector field; returns its tower
+    unfinished: segments of additions that were interrupted, whose vectors are used again. None: nothing is written,
+        only `prepare` is called
     prepared: what `prepare` returned for the documents
-    write_states: writes the states of documents, if the index has them
+    write_states: writes the stored states of documents, if the index has them
 
-    Attributes, of what was written: `segments`; `replaced`, the places of documents that are to be removed; `next_id`.
+    Attributes:
+        segments: the segments that were written.
+        replaced: places of the documents that are to be removed.
+        next_id: see the property.
     """
 
     def __init__(
@@ -171,17 +184,17 @@ class Addition:
 
     @property
     def next_id(self) -> int:
-        """The next number that a document without an id gets."""
+        """The number that the next document without an id gets."""
         return self._naming.next_id
 
     def prepare(self, documents: Sequence[Document]) -> list[SegmentData]:
-        """Return words and vectors of those documents that would be written, by folder."""
+        """Compute words and vectors of the documents that would be written, by folder, without writing anything."""
         kept = [self._files.keep(storable(document), self._info.schema) for document in documents]
         changed = self._changed(self._naming.documents(kept))  # refuses repeated ids before any work on texts
         return [self._segment_data(own) for own in self._by_folder(changed).values()]
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
-        """Write segments of documents."""
+        """Write segments of documents and return the counts."""
         chunks = chunks_of(self._files.keep(storable(row), self._info.schema) for row in rows)
         first, second = next(chunks, []), next(chunks, [])
         are_many = bool(second)  # then a folder's are merged into one, and that one alone gets an index of vectors
@@ -198,7 +211,7 @@ class Addition:
         return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._naming.repeated, absent)
 
     def _merged(self, folder: Path) -> Iterator[Segment]:
-        """Yield the new segments of a folder as one; yield nothing if it has none."""
+        """Merge the new segments of a folder into one and yield it; yield nothing if there are none."""
         own = [segment for segment in self._written if segment.folder.parent == folder]
         if own:
             target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in own)
@@ -209,7 +222,7 @@ class Addition:
             yield Segment(target, self._info.schema)
 
     def _by_folder(self, documents: Sequence[Document]) -> dict[Path, list[Document]]:
-        """Group documents by the folder that has their ids; new ones go to the smallest."""
+        """Group documents by the folder that has a document of their id; new ones go to the smallest folder."""
         if len(self._folders) == 1:
             return {self._folders[0]: list(documents)} if documents else {}
         there, smallest = self._now.find([one.id for one in documents]), min(self._folders, key=self._sizes.__getitem__)
@@ -222,11 +235,11 @@ class Addition:
 
     @property
     def absent(self) -> list[Place]:
-        """The places of the documents that were there before, and were not given."""
+        """The places of the index's documents that were not given."""
         return [Place(part, row) for part, given in enumerate(self._given) for row in np.flatnonzero(~given).tolist()]
 
     def _changed(self, chunk: Sequence[Document]) -> list[Document]:
-        """Return the documents as they are to be stored, without those that are there already."""
+        """Return the documents to store: those that the index lacks, or has with other contents."""
         there, changed = self._now.find([document.id for document in chunk]), []
         for document in chunk:
             place = there.get(document.id)
@@ -274,7 +287,7 @@ class Addition:
                     raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
 
     def _vectors_of_field(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
-        """Return the vectors of a field's values; a document that had the same values lends its own."""
+        """Return the vectors of a field's values; those of a document whose values stay the same are copied."""
         there = self._now.find([document.id for document in chunk])
         values, lenders = [_values_of(document, field.name) for document in chunk], dict[int, Place]()
         for number, document in enumerate(chunk):
@@ -292,7 +305,11 @@ class Addition:
         return self._made(field, chunk, spans, lenders, inputs, lambda given: tower(field.name).vectors(given), most)
 
     def _vectors_of_texts(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
-        """Return the vectors of documents' passages; an equal document, or the one replaced, lends its own."""
+        """Return the vectors of documents' passages.
+
+        Those of an indexed document with the same text, or of the document that is replaced, are copied if it reads the
+        same.
+        """
         schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Place]()
         texts = [schema.identity(document) for document in chunk]
         there, same_id = self._now.find_texts(texts), self._now.find([document.id for document in chunk])
@@ -317,12 +334,13 @@ class Addition:
         vectors_of: Callable[[list[Unchecked]], Vectors],
         most: int,
     ) -> FieldVectors:
-        """Return the vectors of documents in a field.
+        """Return the vectors of documents in a field; copy those that exist, compute the others.
 
-        spans: of each document's vectors, their parts of the text
-        lenders: of documents by their numbers, those whose vectors they may take
-        inputs: returns the tower's inputs of a document by its number, one for each vector
-        most: inputs that the tower is given at once
+        spans: for each document, the part of its text that each of its vectors is of
+        lenders: by number of a document, the indexed document whose vectors it may take
+        inputs: called with a document's number; returns the tower's inputs for it, one per vector
+        vectors_of: called with such inputs; returns their vectors
+        most: maximum number of inputs in one call of `vectors_of`
         """
         name, firsts = field.name, np.cumsum([0, *map(len, spans)])
         found, missing = np.empty((int(firsts[-1]), field.info.size), np.float32), list[int]()
@@ -365,7 +383,7 @@ class Addition:
 class Cutter:
     """Divides the texts of documents into the passages that get vectors, as a schema says.
 
-    encoder: of the tower that reads them; None: tokens are estimated, for vectors that are made elsewhere
+    encoder: text encoder of the tower that reads the passages; None if vectors are made elsewhere: tokens are estimated
     """
 
     def __init__(self, schema: Schema, encoder: Optional[TextEncoder] = None):
@@ -388,7 +406,7 @@ class Cutter:
         most = min(tokens, max(encoder.room + count(prompt) - beside, encoder.room // 4, 1))
 
         def counted(part: str) -> int:
-            """Count a passage's tokens: alone, or beside prompt and title if it has more there."""
+            """Count a passage's tokens: alone, or between prompt and title if they take more there."""
             read = prompt + schema.passage(document, part)
             return count(part) if read == part else max(count(part), count(read) - beside)
 
@@ -397,7 +415,7 @@ class Cutter:
 
 
 def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) -> FieldVectors:
-    """Return the vectors of documents, by the parts of each one's text, as a segment holds them."""
+    """Return the vectors of documents in the form of a segment; `spans` has, for each, the parts of its text."""
     passages: Optional[Passages] = None
     if any(len(own) != 1 for own in spans):
         rows = [(row, *span) for row, own in enumerate(spans) for span in _stored(own)]
@@ -406,18 +424,21 @@ def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) 
 
 
 def _stored(spans: Spans) -> Spans:
-    """Return the passages of a text as a segment holds them."""
+    """Return a text's passages as a segment stores them: (0, 0) for a single one, which is the whole text."""
     return spans if len(spans) != 1 else [(0, 0)]
 
 
 def _values_of(document: Document, field: str) -> list[Unchecked]:
-    """Return a document's values of a field, without empty ones."""
+    """Return a document's values of a field as a list, without empty ones."""
     value = document.text if field == TEXT else document.fields.get(field)
     return [one for one in (value if isinstance(value, list) else [value]) if one]
 
 
 def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str) -> bool:
-    """Set the vectors of a document's passages, in a field, to those that a segment has; return False without them."""
+    """Copy the vectors that a segment has for the document in `row` to `vectors`.
+
+    Return False if its passages differ.
+    """
     own = segment.vectors.get(field)
     if own is None:
         return False
@@ -430,9 +451,9 @@ def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: s
 
 
 class Unfinished:
-    """The segments of additions that were not finished: a killed one's vectors need not be computed again.
+    """Segments of additions that were interrupted; their vectors need not be computed again.
 
-    Their names are in `unfinished.json` of their index folder.
+    `unfinished.json` in each index folder has their names.
     """
 
     def __init__(self, folders: Sequence[Path], schema: Schema):
@@ -460,7 +481,13 @@ class Unfinished:
     def fill(
         self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int], field: str
     ) -> list[int]:
-        """Set a field's vectors, of `spans` of all texts, of missing texts that are here; return which are missing."""
+        """Copy vectors of a field from these segments; return the texts that are still missing.
+
+        vectors: `[n, size]`, those of all texts one after the other, changed in place
+        spans: for each text, its passages
+        texts: as of `Schema.identity`
+        missing: numbers of the texts without vectors
+        """
         own, wanted = np.split(vectors, np.cumsum([*map(len, spans)])[:-1]), dict[str, list[int]]()
         for number in missing:
             wanted.setdefault(texts[number], []).append(number)
@@ -471,7 +498,7 @@ class Unfinished:
         return [number for number in missing if number not in done]
 
     def forget(self) -> None:
-        """Delete them: all that they held counts, or is not wanted."""
+        """Delete these segments: their documents are in the index now, or are no longer wanted."""
         for file in self._files:
             file.unlink(missing_ok=True)
         for segment in self.segments:
@@ -480,7 +507,7 @@ class Unfinished:
 
 
 def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
-    """Yield documents, as many at a time as a new segment gets."""
+    """Yield documents in lists, each as many as one new segment gets."""
     chunk: list[Union[Document, DocumentRow]] = []
     characters = 0
     for document in documents:
@@ -494,7 +521,9 @@ def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[lis
 
 
 def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: VectorsInfo) -> Vectors:
-    """Return vectors as float32, `[n, size]`; raises `DataError`, naming the first bad vector, if any is invalid.
+    """Return vectors as float32, `[n, size]`; raises `DataError`, which names the first bad one, if any is invalid.
+
+    A vector is invalid if it has another size, or a component that is not finite or that the stored type cannot hold.
 
     ids: ids of the documents that the vectors belong to; None for vectors of queries
     """

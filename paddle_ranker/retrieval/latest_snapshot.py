@@ -1,4 +1,4 @@
-"""The newest snapshot of an index folder that a process has taken up."""
+"""The newest snapshot of an index folder that this process has opened."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from paddle_ranker.retrieval.turns import locking
 
 
 class LatestSnapshot:
-    """The newest snapshot of an index folder that this process has taken up; `refresh` and changes replace it whole.
+    """The newest snapshot of an index folder that this process has opened; `refresh` and `take_up` replace it whole.
 
     Args:
         index: the folder.
-        milvus_uri: the server of Milvus that the caller has named; an address that only the folder names is not used.
+        milvus_uri: address of the Milvus server as the caller gave it; one that only the folder names is not connected
+            to.
 
-    Attributes: `snapshot`; `changing`, the lock of the thread that replaces it.
+    Attributes:
+        snapshot: the snapshot.
+        changing: lock that a thread holds while it replaces the snapshot.
     """
 
     def __init__(self, index: IndexFolder, generation: Generation, milvus_uri: Optional[str]):
@@ -39,14 +42,17 @@ class LatestSnapshot:
 
     @property
     def is_current(self) -> bool:
-        """Whether `snapshot` is of the present index.json, or that is gone. Reads the dates of the file."""
+        """Whether `snapshot` is that of the present index.json, or index.json is gone; looks at its time and size."""
         try:
             return self.index.stamp() == self._stamp
         except FileNotFoundError:
             return True
 
     def refresh(self) -> bool:
-        """Take up what others have added and removed, also first states, not another index; return whether they did."""
+        """Open the newest generation that others have written; return whether there was one.
+
+        A generation that first has stored states counts. Does nothing if the folder has been replaced by another index.
+        """
         with locking(self.changing):
             stamp, info = self.index.stamp(), self.index.read_info()  # what is written later is a change
             own = self.info if self.info.states is not None else replace(self.info, states=info.states)
@@ -57,7 +63,7 @@ class LatestSnapshot:
             return is_new
 
     def take_up(self) -> None:
-        """Take up what this process has just written."""
+        """Open the generation that this process has just written."""
         self._reopen()
         self._stamp = self.index.stamp()
 

@@ -41,7 +41,7 @@ Name = Annotated[str, Pattern(_PLAIN)]
 
 @dataclass(frozen=True)
 class WordsInfo:
-    """How words are searched: the tokenizer, BM25's saturation and weight of length."""
+    """How words are searched: the tokenizer, and BM25's k1 (saturation) and b (length normalisation)."""
 
     tokenizer: Annotated[str, OneOf(*TOKENIZERS)]
     k1: Annotated[float, Between(0, _MOST_K1)] = K1
@@ -53,10 +53,13 @@ class VectorsInfo:
     """How vectors are searched.
 
     method: exact, faiss or milvus
-    size, dtype: how many components each has, and what type they are stored as
-    structure: of an index of faiss
-    uri, collection: of Milvus: its address, or a file in the index folder; the name of the vectors there
-    hnsw_m, hnsw_ef: neighbours of each entry of a graph; how many entries are looked at when it is built and searched
+    size: components of each vector
+    dtype: type in which vectors are stored
+    structure: structure of a faiss index, a name in `STRUCTURES`
+    hnsw_m: neighbours of each vector in a graph
+    hnsw_ef: number of vectors that are looked at when a graph is built and searched
+    uri: address of Milvus, or a file in the index folder
+    collection: name of the vectors' collection in Milvus
     """
 
     method: Annotated[str, OneOf(*METHODS)]
@@ -71,7 +74,7 @@ class VectorsInfo:
 
 @dataclass(frozen=True)
 class TowerCopy:
-    """The folder in the index with the copy of the tower, and the digest of the files that were copied."""
+    """Copy of a tower in an index: its folder, and the digest of the files that were copied."""
 
     folder: Name
     digest: str
@@ -79,9 +82,12 @@ class TowerCopy:
 
 @dataclass(frozen=True)
 class VectorField:
-    """Vectors of a field's values, with its name: how they are searched, and the tower that makes them.
+    """Vectors of the values of a field.
 
-    reads_texts: whether the tower makes vectors of texts, so that queries are searched for
+    name: name of the field
+    info: how the vectors are searched
+    tower: makes the vectors
+    reads_texts: whether the tower also makes vectors of texts, so that queries can be searched for
     """
 
     name: str
@@ -92,8 +98,9 @@ class VectorField:
 
 @dataclass(frozen=True)
 class RankerStates:
-    """Stored states of documents: the folder in the index with the copy of the ranker, and what made them.
+    """Stored states of documents.
 
+    folder: folder in the index with the copy of the ranker that computed them
     ranker, layers, width, dtype: as of `scoring.title_states.StatesInfo`
     """
 
@@ -106,7 +113,13 @@ class RankerStates:
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """A segment's folder and how many documents it has; the file with the removed rows, and how many those are."""
+    """A segment as index.json lists it.
+
+    name: its folder
+    count: number of its documents, removed ones included
+    deleted: the file with the removed rows; None if there are none
+    removed: number of removed rows
+    """
 
     name: Annotated[str, Pattern(_SEGMENT)]
     count: Count
@@ -115,7 +128,7 @@ class SegmentInfo:
 
     @property
     def live(self) -> int:
-        """How many documents are not removed."""
+        """Number of documents that are not removed."""
         return self.count - self.removed
 
 
@@ -134,17 +147,19 @@ class Floors:
 class IndexInfo:
     """Contents of index.json.
 
-    generation: counts up with each change
-    count: live documents
-    words, vectors: how words, and vectors of whole documents, are searched; None where the index has none
-    tower: makes these vectors; None where it has none
-    more_vectors: further vector fields
-    states: of documents, which a ranker of stored titles reads; None where the index has none
-    others: names in `INDEXES` of further indexes that it is searched by, which are built in memory when needed
-    next_id: the next document without an id gets this number as its id
+    words: how words are searched; None if they are not
+    vectors: how vectors of whole documents are searched; None if there are none
+    tower: makes these vectors; None if they are made elsewhere
+    others: names in `INDEXES` of further searchers, which are built in memory when first needed
+    segments: the segments that are searched
+    generation: grows by 1 with each change
+    next_id: number that the next document without an id gets
     schema: the declared fields, and how towers and rankers read a document
-    columns: of the files that documents come from: those that are `id`, `title` and `text`, by these names
-    floors: of the searchers; None: too few documents to measure them
+    more_vectors: further vector fields
+    states: stored states of the documents, for one ranker; None if there are none
+    columns: names of the corpus columns that are `id`, `title` and `text`, by these three
+    floors: floors of the searchers; None: too few documents to measure them
+    count (property): number of documents that are not removed
     """
 
     words: Optional[WordsInfo]
@@ -175,7 +190,7 @@ class IndexInfo:
 
     @property
     def searchers(self) -> tuple[str, ...]:
-        """The names by which documents are searched."""
+        """The names of the searchers that the index has."""
         return (*([WORDS] if self.words is not None else []), *self.vector_fields, *self.others)
 
     @property
@@ -183,13 +198,13 @@ class IndexInfo:
         return sum(one.live for one in self.segments)
 
     def same_kind(self, other: IndexInfo) -> bool:
-        """Return whether documents of both have the same words and vectors, by the same tower."""
+        """Return whether another index makes the same words and vectors of a document, by the same tower."""
         # These differ among equal kinds.
         own = {"segments": (), "generation": 0, "next_id": 1, "columns": {}, "floors": None}
         return dataclasses.replace(other, **own) == dataclasses.replace(self, **own)  # type: ignore[arg-type]
 
     def files(self) -> set[str]:
-        """Return the names of the folders and files of the segments."""
+        """Return the names of the segments' folders and of the files with their removed rows."""
         return {name for one in self.segments for name in (one.name, one.deleted) if name is not None}
 
     def next(self, segments: Sequence[SegmentInfo], next_id: int) -> IndexInfo:
@@ -205,7 +220,7 @@ def facts_of(info: IndexInfo) -> UncheckedObject:
 
 
 def write_manifest(folder: Path, info: IndexInfo) -> None:
-    """Write index.json in one step; it is on the disk when this returns."""
+    """Replace index.json in one step; it is synced to disk when this returns."""
     with new_file(inside(folder, MANIFEST)) as stream:
         facts = facts_of(info)
         json.dump(facts, stream, ensure_ascii=False, indent=1)
@@ -234,12 +249,15 @@ def read_manifest(folder: Path) -> IndexInfo:
 
 
 def is_segment(name: object) -> bool:
-    """Return whether a name is one that segments have: others are not opened, and not deleted."""
+    """Return whether a name is one that segments have; folders of other names are neither opened nor deleted."""
     return isinstance(name, str) and _SEGMENT.fullmatch(name) is not None
 
 
 def info_of(found: Unchecked, path: Path) -> IndexInfo:
-    """Convert JSON to the contents of index.json; raises `CheckpointError`, `ValueError` or `UsageError` for others."""
+    """Convert JSON to the contents of index.json.
+
+    Raises `CheckpointError`, `ValueError` or `UsageError` for bad JSON.
+    """
     values = dict(found) if isinstance(found, dict) else {}
     count = values.pop("count", None)
     info = read_declared(IndexInfo, path, values, "copy the index again", exact=True)

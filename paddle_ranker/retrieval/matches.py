@@ -1,4 +1,4 @@
-"""The documents of a snapshot that match a query: how many, their facets, and the first of them by fields."""
+"""The documents of a snapshot that match a query: their number, their facets, and their order by fields."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ class Matches:
 
     Args:
         now: the generation.
-        masks: for each of its segments, which documents these are, `[documents] bool`.
+        masks: for each segment of the generation, which of its documents match, `[documents] bool`.
     """
 
     def __init__(self, now: Generation, masks: list[Booleans]):
         self._now, self._masks = now, masks
 
     def count(self, where: Optional[Filter]) -> int:
-        """Return how many of the documents meet a filter."""
+        """Return how many of the documents meet a filter; None: all do."""
         return sum(int(np.count_nonzero(mask)) for mask in self._meeting(where))
 
     def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]:
-        """Count the values of fields among the documents that meet each field's filter; of lists each item.
+        """Count the values of fields among the documents; of lists each item.
 
-        Returns counts by value as JSON, the most frequent first. Numbers, and dates, of which there are many values,
-        are counted by ranges in their order, each a condition that `Filter.of` takes. Raises `UsageError` for a field
-        with too many values.
+        wanted: the fields, each with a filter that counted documents must meet, or None
+
+        Returns, by field, counts by value as JSON, the most frequent first. Many numbers or dates are counted by ranges
+        in ascending order, each a condition that `Filter.of` takes. Raises `UsageError` for a field with too many other
+        values.
         """
         typed = {name: Wanted(self._now.type_of(name), where) for name, where in wanted.items()}
         return facets_of(typed, lambda: [self.scales(typed)], lambda others: [self.values(others)])
 
     def scales(self, wanted: Facets) -> dict[str, FieldScale]:
-        """Return the numbers or dates that the documents have in fields; see `facets`."""
+        """Return the distributions of the numbers or dates that the documents have in fields; see `facets`."""
         return {
             name: self._now.scaled(name, type, self._meeting(where), FACET_BYTES)
             for name, (type, where) in wanted.items()
@@ -74,7 +76,7 @@ class Matches:
 
         sort: the fields, `-year` for the highest first
         after: only documents behind this one
-        types: of the fields in the shards of which this is one
+        types: types of the fields over all shards, if this is one of several; empty: its own
         """
         keys = sort_keys(sort, types or self._now.type_of)
         each = zip(self._now.parts, self._meeting(where))

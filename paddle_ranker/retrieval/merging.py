@@ -1,4 +1,4 @@
-"""Several segments as one, without the documents that are removed; memory stays flat, whatever their size."""
+"""Merge several segments into one, without removed documents; memory use does not depend on their size."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Source = tuple[Segment, Optional[Booleans]]  # which of a segment's documents ar
 
 
 def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
-    """Return the first of the last segments that are to become one, None if there are few segments."""
+    """Return the index of the first of the last segments that should be merged; None if there are few segments."""
     if len(sizes) <= MOST_SEGMENTS:
         return None
     first = len(sizes) - 2
@@ -55,7 +55,7 @@ def merge_segments(
     """Write a new segment of the documents of several, in their order.
 
     write_index: as for `write_segment`
-    write_states: makes the states of the documents anew; None: they are merged
+    write_states: computes the states of the documents again; None: stored states are copied
     """
     with new_folder(folder) as target:
         count = sum(_kept(*source) for source in sources)
@@ -81,7 +81,7 @@ def _kept(segment: Segment, mask: Optional[Booleans]) -> int:
 
 
 def _blocks(source: Source) -> Iterator[Integers]:
-    """Yield the rows that are kept, some at a time."""
+    """Yield the rows that are not removed, in blocks."""
     segment, mask = source
     for start in range(0, len(segment), _AT_ONCE):
         stop = min(start + _AT_ONCE, len(segment))
@@ -122,7 +122,7 @@ def _rows(sources: Sequence[Source]) -> Iterator[tuple[Segment, Integers]]:
 
 
 def _merge_passages(file: Path, field: str, sources: Sequence[Source]) -> int:
-    """Write the passages, if a segment has some; return how many vectors there are."""
+    """Write the passages, if a segment has any; return the number of vectors."""
     if all(segment.vectors[field].passages is None for segment, _ in sources):
         return sum(_kept(*source) for source in sources)
     merged, first = [], 0
@@ -142,7 +142,7 @@ def _merge_passages(file: Path, field: str, sources: Sequence[Source]) -> int:
 
 
 def _merge_rows(target: Path, name: str, field: str, sources: Sequence[Source], count: int) -> NDArray[np.generic]:
-    """Write an array with a row for each vector, and return it."""
+    """Write an array with one row per vector, and return it memory-mapped."""
     first = sources[0][0].arrays[name]
     merged = _new_array(target / f"{name}.npy", first.dtype, (count, *first.shape[1:]))
     place = 0
@@ -154,7 +154,7 @@ def _merge_rows(target: Path, name: str, field: str, sources: Sequence[Source], 
 
 
 def _vector_blocks(source: Source, field: str) -> Iterator[Integers]:
-    """Yield the rows of the vectors of documents that are kept, some at a time."""
+    """Yield the rows of the vectors of documents that are not removed, in blocks."""
     vectors, mask = source[0].vectors[field], source[1]
     kept = None if mask is None else vectors.of(mask)
     for start in range(0, len(vectors), _AT_ONCE):
@@ -163,7 +163,7 @@ def _vector_blocks(source: Source, field: str) -> Iterator[Integers]:
 
 
 def _merge_blob(target: Path, name: str, offsets: str, sources: Sequence[Source], count: int) -> None:
-    """Write the bytes of each document one after the other, and where each begins."""
+    """Write the bytes of each document one after the other, and the offset where each begins."""
     starts = _new_array(target / f"{offsets}.npy", np.dtype(np.int64), (count + 1,))
     place = 0
     with open(target / name, "wb") as stream:
@@ -195,7 +195,7 @@ def _merged_hashes(name: str, sources: Sequence[Source]) -> NDArray[np.uint64]:
 
 
 def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[str]:
-    """Write the values of each field, and which of them each document has; return the fields' names."""
+    """Write the distinct values of each field, and the number of each document's value; return the fields' names."""
     names = sorted({name for segment, _ in sources for name in segment.fields})
     merged = _new_array(target / "fields.npy", np.dtype(np.int32), (len(names), count)) if names else None
     if merged is None:

@@ -1,4 +1,4 @@
-"""Milvus: a file or folder of Milvus Lite, `milvus-lite server`, or a real server, behind one address.
+"""Vectors in Milvus: a file or folder of Milvus Lite, `milvus-lite server`, or a Milvus server; one address for each.
 
 rows = MilvusRows("http://127.0.0.1:19530", "titles", 256)
 rows.put(np.arange(len(vectors)), vectors)
@@ -65,7 +65,7 @@ def load_pymilvus() -> ModuleType:
 
 
 class MilvusHits(NamedTuple):
-    """The keys and products, `[found]` each, of what Milvus found for a query, best first, and the texts."""
+    """Rows that Milvus found for a query, best first: their keys, inner products and texts, `[found]` each."""
 
     keys: list[int]
     scores: list[float]
@@ -73,9 +73,10 @@ class MilvusHits(NamedTuple):
 
 
 class MilvusRows:
-    """A collection of Milvus: vectors by whole numbers, with texts if wanted; made if it is not there.
+    """Collection in Milvus: vectors under whole numbers as keys, with texts if wanted; created if it does not exist.
 
-    Raises `RankerError` that names the address if it cannot be reached, refuses, or has other vectors of that name.
+    Raises `RankerError`, which names the address, if Milvus cannot be reached or refuses, or if a collection of this
+    name has other vectors.
     """
 
     def __init__(self, uri: str, name: str, size: int, *, texts: bool = False, index: str = "AUTOINDEX"):
@@ -115,7 +116,7 @@ class MilvusRows:
                 raise RankerError(f"{self._uri}: stored {done['upsert_count']:,} of {len(rows):,} rows; try again")
 
     def drop(self, keys: Integers) -> None:
-        """Delete rows; those that are not there are no error."""
+        """Delete the rows of these keys; keys without a row are ignored."""
         for start in range(0, len(keys), _AT_ONCE):
             some = keys[start : start + _AT_ONCE].tolist()
             self._call(partial(self._client.delete, self._name, ids=some))
@@ -125,12 +126,12 @@ class MilvusRows:
         self._call(lambda: self._client.delete(self._name, filter=f"key >= {key}"))
 
     def finish(self) -> None:
-        """Make what was put and dropped durable; Milvus Lite searches unflushed rows one by one."""
+        """Flush what was put and dropped, which makes it durable; Milvus Lite searches unflushed rows one by one."""
         self._call(lambda: self._client.flush(self._name))
         self._call(lambda: self._client.load_collection(self._name))
 
     def nearest(self, queries: Vectors, k: int) -> list[MilvusHits]:
-        """Return the nearest vectors of each query."""
+        """Return, for each query of `[q, size]`, the `k` rows of the largest inner product."""
         fields = ["key", "text"] if self._texts else ["key"]  # Milvus 2.3 gives the key where it is asked for
         found = self._call(
             lambda: self._client.search(
@@ -154,7 +155,7 @@ class MilvusRows:
         return int(found[0]["count(*)"])
 
     def forget(self) -> None:
-        """Delete the collection of Milvus."""
+        """Delete the collection in Milvus."""
         self._call(lambda: self._client.drop_collection(self._name))
 
     def close(self) -> None:
@@ -176,26 +177,26 @@ class MilvusRows:
 
 
 def address_of(info: Optional[VectorsInfo]) -> Optional[str]:
-    """Return the address of the server of Milvus that vectors are in, None if they are in no server."""
+    """Return the address of the Milvus server that has the vectors; None if they are in the index folder."""
     return info.uri if info is not None and info.method == MILVUS and is_address(info.uri) else None
 
 
 def key_of(hashes: NDArray[np.uint64]) -> Integers:
-    """Return the keys of documents, `[n] int64`, by the hashes of their ids."""
+    """Convert the hashes of documents' ids to Milvus keys, `[n] int64`."""
     keys: Integers = np.ascontiguousarray(hashes).view(np.int64)
     return keys
 
 
 class MilvusSearch:
-    """The vectors of an index folder in Milvus; what it finds is scored with the folder's own vectors.
+    """Vectors of an index folder in Milvus. Milvus finds candidates; the folder's own vectors give their scores.
 
-    A row's key is the hash of the document's id. Before Milvus is changed, the keys are written down, and forgotten
-    once the change is done: what a killed process left half-done is put right by the next one that writes.
+    A row's key is the hash of the document's id. Before Milvus is changed, the keys are written to a file, which is
+    deleted once the change is done. If a process is killed in between, the next writer repairs the rows of these keys.
 
     Args:
         folder: the index.
         info: how its vectors are searched.
-        trusted_uri: the server that the caller has named; an address that only the folder names is not used.
+        trusted_uri: address of the server as the caller gave it; one that only the folder names is not connected to.
     """
 
     def __init__(self, folder: Path, info: VectorsInfo, trusted_uri: Optional[str]):
@@ -205,7 +206,7 @@ class MilvusSearch:
         self._connecting = threading.Lock()
 
     def require_address(self) -> None:
-        """Raise `UsageError` if the vectors are on a server that the folder names, and the caller does not."""
+        """Raise `UsageError` if the folder names a Milvus server with its vectors, and the caller has not named it."""
         uri = address_of(self._info)
         if uri != self._trusted_uri:
             raise UsageError(
@@ -215,7 +216,7 @@ class MilvusSearch:
 
     @property
     def _rows(self) -> MilvusRows:
-        """The collection in Milvus, to which this connects when it is first needed."""
+        """The collection in Milvus; the connection is made when it is first needed."""
         self.require_address()
         with self._connecting:
             if self._connected is None:
@@ -226,14 +227,17 @@ class MilvusSearch:
             return self._connected
 
     def close(self) -> None:
-        """Close the connection; it is made again if it is needed again."""
+        """Close the connection; the next use makes a new one."""
         with self._connecting:
             if self._connected is not None:
                 self._connected.close()
             self._connected = None
 
     def change(self, added: Sequence[Segment], gone: Integers, commit: Callable[[], None]) -> None:
-        """Put the vectors of new segments, call `commit`, then drop the rows of the keys that are gone."""
+        """Put the vectors of new segments, call `commit`, then drop the rows of the `gone` keys.
+
+        commit: replaces index.json; keys are written down before, and forgotten at the end, see `repair`
+        """
         keys = [key_of(segment.hashes_of_rows()) for segment in added]
         self._write_pending(np.concatenate([gone, *keys]))
         for segment, some in zip(added, keys):
@@ -246,7 +250,7 @@ class MilvusSearch:
         self._pending.unlink()
 
     def repair(self, now: Generation) -> None:
-        """Finish what a killed process has begun, or what Milvus failed in."""
+        """Finish a change in which a process was killed, or in which Milvus failed."""
         self.require_address()
         if not os.path.lexists(self._pending):
             return
@@ -268,7 +272,7 @@ class MilvusSearch:
     def search(
         self, now: Generation, queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]]
     ) -> list[tuple[Integers, Floats]]:
-        """Search by vectors, as `search_vectors` does."""
+        """Search by vectors; arguments and result are those of `Generation.search_vectors` in numbers of documents."""
         count = now.info.count
         left = count if allowed is None else sum(int(np.count_nonzero(mask)) for mask in allowed)
         wanted = min(2 * k * max(1, count) // max(1, left), max(1, count))
@@ -305,7 +309,7 @@ class MilvusSearch:
 
 
 def _places_of(now: Generation, keys: Integers) -> list[Optional[Place]]:
-    """Return where the live documents of some keys are, None for keys of none."""
+    """Return the places of the live documents of these keys; None for a key without a live document."""
     found: list[Optional[Place]] = [None] * len(keys)
     for number, part in enumerate(now.parts):
         for place, row in part.segment.rows_of_hashes(keys.view(np.uint64)):

@@ -27,10 +27,11 @@ Sketches = NDArray[np.uint16]
 
 
 def sketches_of(texts: Sequence[str]) -> Sketches:
-    """Return the sketches of at most 256 texts, which are not empty: `[texts, 256] uint16`.
+    """Return the sketches of at most 256 texts, none of them empty: `[texts, 256] uint16`.
 
-    A text is the set of its shingles (Broder 1997): all sequences of five characters, without case and punctuation.
-    Their hashes fall into bins, and each bin keeps its smallest (one permutation hashing; Li, Owen and Zhang 2012).
+    A text counts as the set of its shingles (Broder 1997): all sequences of five characters, without case and
+    punctuation. Their hashes fall into 256 bins, and each bin keeps its smallest hash (one permutation hashing; Li,
+    Owen and Zhang 2012).
     """
     cut = [text[:CHARACTERS] for text in texts]
     words = [(" ".join(_WORDS.findall(fold(text))) or text).ljust(_SHINGLE) for text in cut]
@@ -49,11 +50,11 @@ def sketches_of(texts: Sequence[str]) -> Sketches:
 
 
 def leaders(sketches: Sketches) -> list[int]:
-    """Return, for each text, the number of the first text that it is nearly the same as; its own if there is none.
+    """Return, for each text, the number of the first text that it nearly equals; its own number if there is none.
 
-    Texts are compared with first texts alone, so a chain of small differences is not one group. The resemblance of two
-    texts, the share of their shingles that both have, is estimated by the share of equal bins among those that are not
-    empty in both. Its standard error is 0.03 for long texts, and less for short ones.
+    A text is compared only with texts that are first themselves, so a chain of small differences is not one group. The
+    resemblance of two texts, the share of their shingles that both have, is estimated by the share of equal bins among
+    those that are not empty in both. Its standard error is 0.03 for long texts, and less for short ones.
     """
     kept, numbers, found = np.empty_like(sketches), list[int](), list[int]()
     for number, sketch in enumerate(sketches):
@@ -73,7 +74,7 @@ def leaders(sketches: Sketches) -> list[int]:
 
 
 def _counts(found: Booleans) -> NDArray[np.int64]:
-    """Count what is true in each row of `[n, 256] bool`; eight at a time, which is faster than `count_nonzero`."""
+    """Count the true values in each row of `[n, 256] bool`, eight at a time, which is faster than `count_nonzero`."""
     lanes = found.view(np.uint64).sum(axis=1)  # at most 32 in each of eight bytes
     counts: NDArray[np.int64] = lanes.view(np.uint8).reshape(len(found), _LANES).sum(axis=1, dtype=np.int64)
     return counts

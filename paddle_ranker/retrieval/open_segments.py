@@ -66,7 +66,7 @@ class OpenSegment:
 
 
 class Place(NamedTuple):
-    """Where a document is: the number of its part, and its row there."""
+    """Location of a document: number of the part (segment), and row in it."""
 
     part: int
     row: int
@@ -107,7 +107,7 @@ class Generation:
     def words_by(self, fields: Mapping[str, float], totals: Optional[Totals] = None) -> Optional[WordSearcher]:
         """Return the word searcher with other weights of some fields; None for an index without words.
 
-        totals: of a collection that this is a part of
+        totals: collection statistics to use, if this generation is one shard of a collection
 
         Raises `UsageError` for a field that is not searched.
         """
@@ -127,7 +127,7 @@ class Generation:
         return self._weighted.setdefault(key, found)
 
     def _has_word(self, part: OpenSegment, row: int, word: str) -> bool:
-        """Return whether a document has a word as it is written in a field whose words correct those of queries."""
+        """Return whether a document has this word, as written, in a field whose words may correct those of queries."""
         schema = self.info.schema
         texts = schema.searched(part.segment.document(row))
         return any(
@@ -152,16 +152,16 @@ class Generation:
 
     @cached_property
     def fields(self) -> list[str]:
-        """The names of the fields that documents have or may have, as declared."""
+        """The names of the declared fields, and of further fields that documents have."""
         declared = {one.name for one in self.info.schema.fields} - {TEXT}
         return sorted(declared.union(*(part.segment.fields for part in self.parts)))
 
     def type_of(self, field: str) -> str:
-        """Return the type of a field's values: as declared, or that which all of them fit; see `CommonTypes`."""
+        """Return the type of a field's values: the declared type, or one that all values fit; see `CommonTypes`."""
         return self.info.schema.type_of(field) or self.common_types(field).undeclared_type
 
     def common_types(self, field: str) -> CommonTypes:
-        """Return the types that all values of a field fit."""
+        """Return the types that all values of a field fit, over all segments."""
         found = CommonTypes()
         for part in self.parts:
             found.unite(part.segment.common_types(field))
@@ -173,9 +173,9 @@ class Generation:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
     def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
-        """Return the phrases that documents with the ones before have, too.
+        """Return the phrases that some document has together with all phrases returned before.
 
-        required: a phrase that none of them has counts among the ones before
+        required: stop at the first phrase that no such document has
         """
         found = list(self._having_all(tuple(phrases))[0])
         if not required:
@@ -188,7 +188,7 @@ class Generation:
         return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
 
     def _find_phrases(self, phrases: tuple[str, ...]) -> tuple[list[str], list[Booleans]]:
-        """Return the phrases that documents with the ones before have, and the documents with all of these."""
+        """Return the phrases that some document has together with all earlier ones, and the documents with all."""
         found, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
         for number, phrase in enumerate(phrases):
             have = reader.having(number, masks)
@@ -198,7 +198,7 @@ class Generation:
         return found, masks
 
     def _kept(self, query: ParsedQuery) -> list[Booleans]:
-        """Return, for each part, which documents have all phrases of a query and nothing that it excludes."""
+        """Return, for each part, which documents have all phrases of a query and nothing that the query excludes."""
         found, masks = self._having_all(query.phrases)
         if len(found) < len(query.phrases):
             return [np.zeros(len(mask), bool) for mask in masks]
@@ -214,9 +214,9 @@ class Generation:
         top_k: int,
         allowed: Optional[Sequence[Booleans]],
     ) -> list[Hits]:
-        """Search by an index of `INDEXES`, which is built of all documents when it is first asked.
+        """Search by an index of `INDEXES`, which is built of all documents when it is first used.
 
-        allowed: for each part, which documents may be found
+        allowed: for each part, which documents may be found; None: all
         """
         with self._building:
             if name not in self._others:
@@ -247,7 +247,8 @@ class Generation:
     def allowed(self, where: Optional[Filter]) -> Optional[list[Booleans]]:
         """Return, for each part, which documents are live and meet a filter; None without a filter.
 
-        Raises `FilterError` for a field that no document has, and for a comparison with none of its values.
+        Raises `FilterError` for a field that no document has, and for a comparison that values of its type do not
+        allow.
         """
         if where is None:
             return None
@@ -259,10 +260,10 @@ class Generation:
         ]
 
     def scaled(self, field: str, type: str, masks: Sequence[Booleans], most: int) -> FieldScale:
-        """Return the numbers or dates that some documents have in a field of a type.
+        """Return the distribution of the numbers or dates that documents have in a field of this type.
 
         masks: for each part, which documents count
-        most: bytes of a field's values in a segment, above which they are many
+        most: a segment with more bytes of the field's values is not read; the result is then `is_large`
         """
         found = list[FieldScale]()
         for part, mask in zip(self.parts, masks):
@@ -285,11 +286,13 @@ class Generation:
         breadth: Optional[int] = None,
         exactly: bool = False,
     ) -> list[Hits]:
-        """Return, for each query, the best `k` documents by their nearest vector, and which passage that is.
+        """Return, for each query, the best `k` documents by their nearest vector, with the passage of that vector.
 
-        name: of the vector field
-        allowed: for each part, which documents may be found
-        exactly: compare every vector, whatever index there is
+        name: name of the vector field
+        queries: `[q, size]`
+        allowed: for each part, which documents may be found; None: all
+        breadth: ef or nprobe of an approximate index; None: as it was built
+        exactly: compare every vector, even if the segments have approximate indexes
         """
         parts, fields = self.vectors[name], [part.segment.vectors[name] for part in self.parts]
         if exactly:
@@ -314,7 +317,10 @@ class Generation:
     def _first_of_each(
         self, name: str, numbers: Integers, scores: Floats, k: int
     ) -> tuple[Integers, Floats, list[Optional[tuple[int, int]]]]:
-        """Return the documents of vectors, best first, each once and at most `k`; their scores and passages."""
+        """Return the documents that vectors belong to, each once, at most `k`, best first; their scores and passages.
+
+        numbers, scores: of the vectors, best first
+        """
         firsts = np.array([one.part.first for one in self.vectors[name]], np.int64)
         places: dict[int, tuple[int, Optional[tuple[int, int]]]] = {}
         owners = (np.searchsorted(firsts, numbers, "right") - 1).tolist()
@@ -330,7 +336,7 @@ class Generation:
         return np.array([*places], np.int64), scores[ranks], [span for _, span in places.values()]
 
     def hits(self, found: Sequence[tuple[Integers, Floats]]) -> list[Hits]:
-        """Return the documents of each query's numbers and scores as hits."""
+        """Convert the numbers and scores of documents, a pair for each query, to hits."""
         if not found:
             return []
         numbers = np.concatenate([numbers for numbers, _ in found])
@@ -355,10 +361,13 @@ class Generation:
         numbers: Integers,
         scores: Floats,
     ) -> Hits:
-        """Return found documents, and the best `k` whose whole title is the query, with how well titles match it.
+        """Return hits of the given documents and of the best `k` whose whole title is the query, with `Hits.titles`.
 
-        `Hits.titles` is 1 for a whole title: but for cases, widths, spaces and punctuation it is the query, as typed or
-        as corrected. For another title that has all words of the query it is half of `WordSearcher.title_shares`.
+        `Hits.titles` is 1 for a title that is the whole query, as typed or as corrected; cases, widths, spaces and
+        punctuation do not matter. For another title that has all words of the query it is half of
+        `WordSearcher.title_shares`.
+
+        numbers, scores: documents found by words so far, best first
         """
         keys = [key for text in texts_of(query) if (key := self.info.schema.title_key(text))]
         each = [np.empty(0, np.int64)]
@@ -381,13 +390,13 @@ class Generation:
         return hits._replace(titles=titles) if titles.any() else hits
 
     def places(self, numbers: Integers) -> list[Place]:
-        """Return where the documents of some numbers are."""
+        """Convert document numbers to places."""
         parts = np.searchsorted(self._firsts, numbers, "right") - 1
         rows = (numbers - self._firsts[parts]).tolist() if len(numbers) else []
         return [Place(part, row) for part, row in zip(parts.tolist(), rows)]
 
     def find(self, ids: Sequence[str]) -> dict[str, Place]:
-        """Return the places of the documents with these ids; those that are not here are left out."""
+        """Return the places of the documents with these ids, by id; an id that no document has is left out."""
         hashes, found = text_hashes(ids), {}
         for number, part in enumerate(self.parts):
             for place, row in part.segment.rows_of_ids(ids, hashes):
@@ -396,7 +405,10 @@ class Generation:
         return found
 
     def find_texts(self, texts: Sequence[str]) -> dict[str, Place]:
-        """Return, for each of these texts (as of `Schema.identity`) that a document has, the first such document."""
+        """Return, by text (as of `Schema.identity`), the place of the first document with it.
+
+        Other texts are left out.
+        """
         wanted, found = list(dict.fromkeys(texts)), dict[str, Place]()
         for number, part in enumerate(self.parts):
             for place, row in part.segment.rows_of_texts(wanted, text_hashes(wanted), part.live):
@@ -405,23 +417,23 @@ class Generation:
         return found
 
     def keys_of(self, places: Sequence[Place]) -> Integers:
-        """Return the hashes of the ids of documents, `[n] int64`."""
+        """Return the hashes of the ids of the documents at these places, `[n] int64`."""
         ids = [self.parts[place.part].segment.id(place.row) for place in places]
         return text_hashes(ids).view(np.int64)
 
     def at(self, place: Place) -> Document:
-        """Return the document in a place."""
+        """Return the document at a place."""
         return self.parts[place.part].segment.document(place.row)
 
 
 class _Phrases:
-    """Phrases of a query, and which documents have them in a searched field.
+    """Finds the documents that have the phrases of a query in a searched field.
 
-    The index alone decides on phrases that are a token, such as one or two ideographs. For others it names documents
-    that may have the phrase; those are read, in their order, each once for all phrases that follow.
+    The postings alone decide about a phrase that is one token, such as one or two ideographs. For other phrases they
+    name documents that may have it; their texts are read, in order, each once for all phrases that follow.
 
     Args:
-        exactly: a single word must be as it is written; else what has the same stem counts, too.
+        exactly: a single word must occur as written; else a word with the same stem counts, too.
     """
 
     def __init__(self, generation: Generation, phrases: Sequence[str], *, exactly: bool):
@@ -452,7 +464,7 @@ class _Phrases:
             self._may_have.append([may & ~has for may, has in zip(may_have, have)])
 
     def having(self, number: int, among: Sequence[Booleans]) -> list[Booleans]:
-        """Return, for each part, which of the documents `among` have the phrase of this number."""
+        """Return, for each part, which of the documents `among` have the phrase with this number."""
         following = range(number, len(self._phrases))
         for place, (part, mask) in enumerate(zip(self._parts, among)):
             for row in checked(np.flatnonzero(mask & self._may_have[number][place]).tolist()):
@@ -469,7 +481,7 @@ class _Phrases:
 
 
 def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:
-    """Raise `ValueError` unless a segment has the stored states that `index.json` states."""
+    """Raise `ValueError` unless a segment has the stored states that index.json says it has."""
     found = None if segment.states is None else segment.states.info
     if wanted is None or found is None:
         if wanted is not None:
@@ -481,7 +493,10 @@ def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:
 
 
 def open_generation(folder: Path, opened: dict[str, Segment]) -> Generation:
-    """Open the segments that index.json lists; try again if it is replaced, and files deleted, meanwhile."""
+    """Open the segments that index.json lists; try again if index.json is replaced, and files are deleted, meanwhile.
+
+    opened: segments that are open already, by name
+    """
     while True:
         info = read_manifest(folder)
         try:

@@ -1,4 +1,4 @@
-"""Vectors of many texts, in their order: by this process, or by several, each with a tower of its own."""
+"""Vectors of many texts, in order; computed by this process, or by several, each of which opens the tower."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EncodePlan:
 
     source, options, batch_size: as for `Tower.open`
     queries: whether the texts are queries
-    processes: how many share the work; their threads are shared out among them
+    processes: number of processes that share the work, and the threads
     folder: as for `Tower.open`
     """
 
@@ -48,18 +48,18 @@ class EncodePlan:
 
 
 class Encoding:
-    """Vectors of texts."""
+    """Vectors of texts, as an `EncodePlan` says."""
 
     def __init__(self, plan: EncodePlan):
         self.plan, self._cut, self._length = plan, 0, 0
         note_at_end(self)
 
     def counts(self) -> dict[str, int]:
-        """Return how many texts other processes have cut, by the words for it; the tower here counts its own."""
+        """Return how many texts the other processes have cut, by message; the tower of this process counts its own."""
         return {f"texts were cut to {self._length} tokens": self._cut}
 
     def run(self, texts: Iterable[str]) -> Iterator[Vectors]:
-        """Yield the vectors of the texts, some thousand at a time; at least once, with none if there are no texts."""
+        """Yield the vectors of the texts, `[n, size]`, some thousand at a time; for no texts, one empty array."""
         run = self._here if self.plan.processes == 1 else self._by_processes
         yield from run(texts)
 
@@ -99,7 +99,10 @@ class Encoding:
 
 
 def _start(plan: EncodePlan, number: int) -> Connection:
-    """Start a process that makes vectors; return the connection to it, whose end is the process's end."""
+    """Start a process that makes vectors; return the connection to it.
+
+    The process ends when the connection is closed.
+    """
     threads = plan.options.threads or max(1, usable_cores() // plan.processes)
     plan = replace(plan, options=replace(plan.options, threads=threads))
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of threads that it does not have
@@ -111,7 +114,7 @@ def _start(plan: EncodePlan, number: int) -> Connection:
 
 
 def _work(connection: Connection, plan: EncodePlan, number: int) -> None:
-    """Answer lists of texts with their vectors until the other side is closed, or its process is gone."""
+    """Receive lists of texts and send their vectors, until the connection is closed or the parent process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the first process ends this one
     os.environ["PADDLE_TRAINER_ID"] = str(number)  # the first one alone prints notes
     os.environ[PROCESS_VARIABLE] = str(number)

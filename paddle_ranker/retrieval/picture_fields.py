@@ -14,7 +14,10 @@ _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "
 
 
 def suffix_of(data: bytes) -> str:
-    """Decode a picture and return its format's suffix; raises `ValueError` if it is none, damaged or too large."""
+    """Decode a picture and return its format's suffix.
+
+    Raises `ValueError` if it is no picture, damaged or too large.
+    """
     from paddle_ranker.data.pictures import ImageError, decoded
 
     try:
@@ -28,7 +31,7 @@ class PictureTower:
     """Tower of a field of pictures. Thread-safe.
 
     Args:
-        tower: reads pictures, and texts as queries if it has a network for these.
+        tower: computes vectors of pictures, and of queries if it has a network for texts.
     """
 
     def __init__(self, tower: Tower):
@@ -36,18 +39,18 @@ class PictureTower:
 
     @classmethod
     def open(cls, folder: Path, options: LoadOptions, batch_size: int) -> PictureTower:
-        """Open a folder, as `Tower.open` does; raises `UsageError` for a tower of texts alone."""
+        """Open a folder, as `Tower.open` does; raises `UsageError` for a tower that reads only texts."""
         tower = Tower.open(folder, options, batch_size, for_search=True)
         if not tower.reads_pictures:
             raise UsageError(f"{folder}: a tower of texts, and the field has pictures; take a CLIP, or train one")
         return cls(tower)
 
     def vectors(self, pictures: Sequence[bytes]) -> Vectors:
-        """Return the vectors of pictures, `[n, size]`."""
+        """Return the vectors of pictures, each the bytes of a file, `[n, size]`."""
         return self._tower.encode_pictures(pictures)
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
-        """Return the vectors of texts, `[n, size]`; raises `UsageError` if the tower reads pictures alone."""
+        """Return the vectors of texts, `[n, size]`; raises `UsageError` if the tower reads only pictures."""
         if not self._tower.reads_texts:
             raise UsageError("the tower reads pictures, and texts were given: take a CLIP, or train one with texts")
         return self._tower.query_vectors(queries)

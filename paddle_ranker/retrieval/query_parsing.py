@@ -4,9 +4,9 @@ query = parse_query('kuberentes "rolling update" -helm')
 query.text, query.phrases, query.excluded     # 'kuberentes rolling update', ('rolling update',), ('helm',)
 snapshot.rewrite_query(query).corrected          # (Alternative('kuberentes', ('kubernetes',), 'typing'),)
 
-A word that no document has is looked up among those that documents have: with one error, or two from 8 letters on; as
-two words; Chinese characters by their sound. Numbers, names with digits, words of less than 4 letters and words in
-quotes stay as they are. Corrections and synonyms count less than what was typed.
+A word that no document has is replaced by similar words that documents have: with one error, or two from 8 letters on;
+split into two words; Chinese characters by others of the same sound. Numbers, names with digits, words of less than 4
+letters and words in quotes stay as they are. Corrections and synonyms count less than what was typed.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ParsedQuery:
-    """A query without its quotes and minus signs.
+    """Query without its quotes and minus signs.
 
-    text: its words, those in quotes included
-    phrases: documents have each of them, word for word, unless no document has it
-    excluded: documents have none of them
-    read: how many of the query's code points were read, if it is too long; None: all of them
+    text: its words, including those in quotes
+    phrases: texts in quotes. A result must have each of them, unless no document at all has it
+    excluded: phrases and words after minus signs. No result has any of them
+    read: number of the query's code points that were read, if it was too long; None: all of them
     """
 
     text: str
@@ -71,10 +71,10 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
 
     Other quotes, as in 学历“鄙视链”, are text. A minus sign within words, before a digit, another sign or a single
     letter (`ls -l`) means nothing, nor do two of them around a subtitle (`鬼滅の刃 -無限列車編-`). Only the first 1,000
-    code points are read. Raises `UsageError` for a query that says only what must not be there, for one with too many
-    phrases and exclusions, and for one of these that is not read to its end.
+    code points are read. Raises `UsageError` for a query of exclusions alone, for too many phrases and exclusions, and
+    for a phrase that the 1,000 code points cut off.
 
-    literal: the text is taken as it is written
+    literal: quotes and minus signs are text, too
     """
     given, text = text, text[:LONGEST_QUERY]
     read = len(text) if len(text) < len(given) else None
@@ -92,9 +92,9 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
 
 
 def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
-    """Return the words of a query, its phrases and what it excludes; `given` is the query before it was cut.
+    """Return the words of a query, its phrases and its exclusions; `given` is the query before it was cut.
 
-    Each sign is looked at once, and what follows it up to the next one.
+    Each sign is looked at once, with the text between it and the next one.
     """
     words, phrases, excluded, start, place = list[str](), list[str](), list[str](), 0, 0
     while sign := _SIGN.search(text, place):
@@ -131,10 +131,10 @@ def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
 class Alternative(NamedTuple):
     """Words that are searched beside a part of a query.
 
-    given: that part, folded
+    given: that part of the query, folded
     to: the words, the most frequent first
-    by: why: `TYPING`, `SOUND` or `PREFIX`; "" for synonyms
-    is_clear: whether hardly any other word than the first can be meant
+    by: reason: `TYPING`, `SOUND` or `PREFIX`; "" for synonyms
+    is_clear: whether the first word is so frequent that hardly any other can be meant
     """
 
     given: str
@@ -144,9 +144,12 @@ class Alternative(NamedTuple):
 
 
 class AddedWord(NamedTuple):
-    """Text whose words count as those of the query, times a factor; `given` is what they stand for.
+    """Text that is searched beside the query, with its score multiplied by a factor.
 
-    is_whole: all of its words stand beside each other, and count as one
+    text: its words
+    factor: factor of their scores
+    given: the part of the query that it stands for
+    is_whole: whether a document must have all of its words next to each other; they then count as one word
     """
 
     text: str
@@ -157,12 +160,12 @@ class AddedWord(NamedTuple):
 
 @dataclass(frozen=True)
 class WordQuery:
-    """A query as it is searched by words.
+    """Query as it is searched by words.
 
-    given: its text
-    text: with the corrections that are clear, which towers and rankers read
-    extras: what counts beside the words of `given`
-    corrected, synonyms: what `extras` come from
+    given: its text as typed
+    text: the text that towers and rankers read: `given` with the clear corrections
+    extras: what is searched beside the words of `given`
+    corrected, synonyms: the alternatives that `extras` are made of
     """
 
     given: str
@@ -173,18 +176,19 @@ class WordQuery:
 
 
 class Synonyms:
-    """Synonyms by what they are for.
+    """Synonyms of words, from a file.
 
-    A line of the file says `car, automobile` (each also finds the other) or `laptop, 笔记本 => notebook computer` (what
-    stands left also finds what stands right). Empty lines and those that begin with # say nothing.
+    A line of the file is `car, automobile` (each also finds the other) or `laptop, 笔记本 => notebook computer` (the
+    words on the left also find the one on the right). Empty lines and those that begin with # are ignored.
 
-    A search uses the rules that are loaded and never waits for the file: a thread looks at it, at most once a second
-    while searches ask, and reads it again if it has changed. If that fails, the rules stay and the log says why.
+    A search uses the rules that are loaded and never waits for the file. While there are searches, a thread checks the
+    file at most once a second, and reads it again if it has changed. If that fails, the old rules stay, and the reason
+    is logged.
 
     Args:
         file: a regular file of at most 1 MiB.
 
-    Raises `DataError` for a line that is none of these, and for another file.
+    Raises `DataError` for another line, and for another file.
     """
 
     def __init__(self, file: Path):
@@ -196,7 +200,7 @@ class Synonyms:
         self.reload()
 
     def of(self, analyser: Analyser) -> dict[str, list[str]]:
-        """Return the synonyms by what they are for, folded by an analyser."""
+        """Return the synonyms of each word, both folded by an analyser."""
         if time.monotonic() >= self._next_look and self._looking.acquire(blocking=False):
             threading.Thread(target=self._look, name="synonyms", daemon=True).start()
         folded, rules = self._folded, self._rules
@@ -207,7 +211,7 @@ class Synonyms:
     def reload(self) -> bool:
         """Read the file if it has changed; return whether it had.
 
-        Raises `DataError` for a file that says no synonyms, and `OSError` for one that is not there.
+        Raises `DataError` for a file that is not valid, and `OSError` for one that does not exist.
         """
         found = os.stat(self._file)
         stamp = found.st_ino, found.st_mtime_ns, found.st_size
@@ -267,21 +271,21 @@ def _folded_rules(rules: Sequence[tuple[str, list[str]]], analyser: Analyser) ->
 
 
 class KnownWords(Protocol):
-    """The words of a collection: those that live documents have, wherever these are."""
+    """Words of a collection that live documents have; the documents may be in a folder or in shards elsewhere."""
 
     def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
-        """Return words that a mistyped word may stand for, the nearest ones among them, with their distance.
+        """Return known words that a mistyped word may stand for, each with its edit distance.
 
-        unfinished: the beginnings of longer words are compared with it
+        All words at the least distance are among them.
         """
         ...
 
     def beginning(self, prefix: str, most: int) -> list[str]:
-        """Return words that begin with a prefix, at most `most`, the shortest first."""
+        """Return at most `most` known words that begin with a prefix, the shortest first."""
         ...
 
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the tokens of a folded word, as it is written."""
+        """Return the tokens under which the index has a folded word."""
         ...
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
@@ -290,11 +294,11 @@ class KnownWords(Protocol):
 
 
 class QueryRewriter:
-    """Corrections, completions and synonyms of queries, looked up among the words of a collection.
+    """Finds corrections, completions and synonyms of queries among the words of a collection.
 
     Args:
-        words: has the collection's words.
-        analyser: of the queries; those of other fields read the same words.
+        words: the collection's words.
+        analyser: analyser of the queries; all searched fields split texts into the same words.
     """
 
     def __init__(self, words: KnownWords, analyser: Analyser):
@@ -305,7 +309,7 @@ class QueryRewriter:
     def rewrite(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
         """Return a query with its corrections and synonyms.
 
-        prefix: the last word is unfinished: words that begin with it are found, too
+        prefix: the last word is unfinished: words that begin with it are searched, too
         """
         folded, runs = self._runs(query.text)
         quotes = [self._analyser.fold(phrase) for phrase in query.phrases]
@@ -336,7 +340,7 @@ class QueryRewriter:
         return WordQuery(query.text, text, tuple(extras), tuple(corrected), tuple(found))
 
     def did_you_mean(self, query: WordQuery) -> Optional[str]:
-        """Replace words that hardly any document has by similar frequent words; return None if none is replaced."""
+        """Return the query's text with rare words replaced by similar frequent ones; None if no word is replaced."""
         folded, runs = self._runs(query.text)
         words, pairs = self._counted(runs)
         text, rare = query.text, {word: count for word, count in words.items() if 0 < count <= _RARE}
@@ -352,12 +356,12 @@ class QueryRewriter:
         return None if text == query.text else text
 
     def _runs(self, text: str) -> tuple[str, list[CharacterRun]]:
-        """Fold a text; return it, and its runs."""
+        """Fold a text; return the folded text and its character runs."""
         folded = self._analyser.fold(text)
         return folded, list(self._analyser.runs(folded))
 
     def _counted(self, runs: Sequence[CharacterRun]) -> tuple[dict[str, int], list[tuple[Token, int]]]:
-        """Count the documents that have the words, and the pairs of Chinese characters, that may be mistyped."""
+        """Count the documents that have each word, and each pair of Chinese characters, that may be mistyped."""
         spelled = list(dict.fromkeys(run.text for run in runs if self._may_be_mistyped(run)))
         pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
         counts = self._words.counts([pair.text for pair in pairs])
@@ -367,24 +371,24 @@ class QueryRewriter:
         return bool(is_spelled(run.shape)) and run.text not in self._stop_words
 
     def _counts(self, words: Sequence[str]) -> list[int]:
-        """Return how many documents have each word: the most of any of its tokens."""
+        """Return how many documents have each word: the count of its most frequent token."""
         tokens = [self._words.tokens_of_word(word) for word in words]
         counts = dict(zip(chain(*tokens), self._words.counts([*chain(*tokens)])))
         return [max((counts[token] for token in own), default=0) for own in tokens]
 
     def _by_count(self, words: Sequence[str]) -> list[tuple[int, str]]:
-        """Return words with the number of documents that have them, the most frequent first."""
+        """Return (number of documents, word) for each word, the most frequent first."""
         return sorted(zip(self._counts(words), words), key=_most_first)
 
     def _frequent(self, words: Sequence[str], least: int = 1) -> tuple[tuple[str, ...], bool]:
-        """Return the words that most documents have, the most frequent first, and whether the first is by far."""
+        """Return the most frequent of some words, and whether the first is far more frequent than the others."""
         counts = self._by_count(words)
         most = counts[0][0] if counts else 0
         found = tuple(word for count, word in counts[:_MOST] if count >= max(least, _SHARE * most))
         return found, len(found) < 2 or most >= _BY_FAR * counts[1][0]
 
     def _mistyped(self, words: Sequence[str], least: int = 1, unfinished: bool = False) -> Iterator[Alternative]:
-        """Yield the corrections of words that have some, which at least `least` documents have."""
+        """Yield a correction for each word that has one, by words that at least `least` documents have."""
         for word in words:
             near = self._words.near(word, unfinished)
             distance = min((own for _, own in near), default=0)
@@ -398,10 +402,10 @@ class QueryRewriter:
     def _joined(
         self, runs: Sequence[CharacterRun], folded: str, wrong: Sequence[str], least: int = 1
     ) -> list[Alternative]:
-        """Return pairs of words that as one are a word which documents have.
+        """Return corrections of two neighbouring words that, written as one, are a word of the collection.
 
-        wrong: words of which a pair has one
-        least: documents that have the word
+        wrong: unknown words; one of the two must be among them
+        least: documents that must have the joined word
         """
         pairs = [
             (number, one.text, other.text)
@@ -418,7 +422,7 @@ class QueryRewriter:
         return found
 
     def _apart(self, word: str) -> str:
-        """Return the two words that a word without a space consists of, "" if there are none."""
+        """Split a word into two words of the collection, with a space between; return "" if that is not possible."""
         places = range(_APART, len(word) - _APART + 1)
         counts = self._counts([part for place in places for part in (word[:place], word[place:])])
         least = {place: min(counts[2 * n : 2 * n + 2]) for n, place in enumerate(places)}
@@ -434,8 +438,10 @@ class QueryRewriter:
     ) -> Iterator[Alternative]:
         """Yield corrections of Chinese characters by others of the same sound.
 
-        A character is looked up if no document has any of the pairs (or words) that it stands in; another one must make
-        all of them such that documents have.
+        A character is looked up if no document has any of the pairs (or words) that contain it. With the other
+        character, all of these must be pairs that documents have.
+
+        pairs: pairs of characters of the query; `unknown`: which of them no document has
         """
         around: dict[int, list[int]] = {}
         for number, pair in enumerate(pairs):
@@ -469,7 +475,7 @@ class QueryRewriter:
             )
 
     def _homophones(self, character: str) -> str:
-        """Return the characters that documents have and that sound as a character does."""
+        """Return the characters that documents have and that sound like `character`."""
         found = self._heard.get(character)
         if found is None:
             others = homophones(character)
@@ -478,7 +484,10 @@ class QueryRewriter:
         return found
 
     def _synonyms(self, runs: Sequence[CharacterRun], folded: str, rules: dict[str, list[str]]) -> list[Alternative]:
-        """Return the synonyms of the first parts of the query that have some; of nested parts those of the longest."""
+        """Return synonyms of parts of the query.
+
+        If parts overlap, of the first, and of the longest that begins there.
+        """
         ends = [0] * (len(folded) + 1)
         units = [unit for run in runs for unit in ([run] if run.is_word else run.words())]
         found = list[Alternative]()
@@ -495,7 +504,7 @@ class QueryRewriter:
         return found
 
     def _replaced(self, text: str, given: str, to: str) -> str:
-        """Return a text with another word in place of a folded one, where it is written so that this can be found."""
+        """Return a text with `to` in place of the folded word `given`, if that can be located in the text."""
         if is_han(given):
             return text.replace(given, to)
         words, matches = given.split(), list(_SPELLED.finditer(text))

@@ -28,18 +28,19 @@ _AT_ONCE = 256  # documents that are added at a time
 
 
 class RemoteCollection:
-    """Shards elsewhere as one collection.
+    """Shards in other processes or on other machines, as one collection.
 
     Args:
         calls: a transport to each shard, in the order of their documents.
-        partial: answer from the other shards if some fail; `shards` of a snapshot says how many. Else raises
-            `ShardError`.
+        partial: if some shards fail, answer from the others; `shards` of a snapshot counts them. Otherwise a failure
+            raises `ShardError`.
         timeout: seconds that a shard has for each call.
 
-    Attribute: `writer`, which adds and removes documents.
+    Attributes:
+        writer: adds and removes documents.
 
-    Raises `UsageError` for shards that were not built alike. A shard that has failed is asked again by the next search;
-    with `partial` one that did not answer, after `timeout` seconds.
+    Raises `UsageError` for shards that were not built alike. The next search calls a failed shard again; with
+    `partial`, one that did not answer is called again only after `timeout` seconds.
     """
 
     def __init__(self, calls: Sequence[Call], *, partial: bool = False, timeout: float = 30.0):
@@ -65,24 +66,24 @@ class RemoteCollection:
 
     @property
     def is_current(self) -> bool:
-        """Whether the shards were asked just now; a search always finds what was added before it."""
+        """Whether the shards have answered within the last moments; a search always sees what was added before it."""
         return time.monotonic() < self._calls.answered_at + _CURRENT_SECONDS
 
     def refresh(self) -> bool:
-        """Look for what was added; return whether there was anything."""
+        """Ask the shards for their generations; return whether one is newer."""
         before, resting = self.info.generation, self._calls.resting()
         self._ask_facts(number for number in range(len(self._calls)) if number not in resting)
         return self.info.generation > before
 
     def snapshot(self) -> RemoteSnapshot:
-        """Return the collection for one search: all its calls see the generations that the first one finds."""
+        """Return a snapshot for one search: all its calls see the generations that its first call was answered from."""
         return RemoteSnapshot(self._calls)
 
     def require_address(self) -> None:
-        """Do nothing: no shard has its vectors in Milvus."""
+        """Do nothing: shards never have their vectors in Milvus."""
 
     def close(self) -> None:
-        """Do nothing: the transports belong to who made them."""
+        """Do nothing: the caller closes the transports."""
 
 
 class RemoteWriter:
@@ -92,9 +93,10 @@ class RemoteWriter:
         self._calls, self._writing = calls, threading.Lock()
 
     def add(self, documents: Iterable[Document]) -> Added:
-        """Add documents, or replace those of the same id where they are; new ones go to the smallest shard.
+        """Add documents; one of an existing id replaces it in its shard, new ones go to the smallest shard.
 
-        Every shard must answer. If one fails, `ShardError` names it, and what others have added stays: add again.
+        If a shard fails, raises `ShardError`, which names it. What the other shards have added stays; add the documents
+        again.
         """
         refuse_text(documents, "documents", Document)
         added = Added(0, 0, 0)

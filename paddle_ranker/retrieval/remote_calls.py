@@ -31,7 +31,10 @@ class Call(Protocol):
 
 @dataclass(frozen=True)
 class MergedFacts:
-    """Facts of all shards together; `types` of fields that are not declared are added when they are asked for."""
+    """Facts of all shards together.
+
+    types: types of undeclared fields; added when they are first needed
+    """
 
     info: IndexInfo
     fields: list[str]
@@ -68,11 +71,13 @@ class MergedFacts:
 
 
 class Answers(NamedTuple):
-    """Answers of shards to a call, by shard.
+    """Answers of shards to a call, each by number of the shard.
 
-    results, seen: of those that answered, the result, and the version with its facts
-    failed: errors of the others
-    refused: why shards have refused what was asked
+    name: the call
+    results: results of the shards that answered
+    seen: version of these shards, with its facts
+    failed: errors of shards that failed
+    refused: errors of shards that refused the arguments
     """
 
     name: str
@@ -83,11 +88,11 @@ class Answers(NamedTuple):
 
     @property
     def is_gone(self) -> bool:
-        """Whether a shard no longer has the generation that was asked."""
+        """Whether a shard no longer has the generation that the call was for."""
         return any(isinstance(error, Gone) for error in self.refused.values())
 
     def failures(self) -> dict[int, BaseException]:
-        """Return the errors by shard; raises what shards have refused because of what was asked."""
+        """Return all errors by shard; raises the first refusal if the arguments are to blame and not the shard."""
         name, refused = self.name, self.refused
         if refused and (name in WRITES or name not in READS or (name in MAY_REFUSE and not self.results)):
             raise next(iter(refused.values()))
@@ -99,10 +104,12 @@ class ShardCalls:
 
     Args:
         calls: a transport to each shard, in the order of their documents.
-        partial: answer from the other shards if some fail.
+        partial: if some shards fail, answer from the others.
         timeout: seconds that a shard has for each call.
 
-    Attributes: `latest`, the latest version of each shard; `answered_at`, when they answered last.
+    Attributes:
+        latest: version and facts of each shard, as of its latest answer.
+        answered_at: time of the latest answers.
     """
 
     def __init__(self, calls: Sequence[Call], partial: bool, timeout: float):
@@ -119,7 +126,10 @@ class ShardCalls:
         return len(self._calls)
 
     def merged(self, facts: Optional[Mapping[int, tuple[int, Facts]]] = None) -> MergedFacts:
-        """Return facts of shards together (default: the latest); raises `UsageError` for shards of other kinds."""
+        """Return the facts of shards together (default: the latest).
+
+        Raises `UsageError` if they were not built alike.
+        """
         by_shard = dict(sorted((self.latest if facts is None else facts).items()))
         key = tuple((number, version) for number, (version, _) in by_shard.items())
         merged = self._merging.get(key)
@@ -130,13 +140,13 @@ class ShardCalls:
         return merged
 
     def resting(self) -> set[int]:
-        """Return the shards that did not answer in time, and are not asked for as long again: few searches wait."""
+        """Return the shards that did not answer in time, and are not called for a while, so that few searches wait."""
         now = time.monotonic()
         resting = {number for number, until in self._rest_until.items() if until > now}
         return resting if self._partial and len(resting) < len(self._calls) else set()
 
     def require(self, lost: Iterable[int], failed: Mapping[int, BaseException]) -> None:
-        """Raise `ShardError` for shards that failed, unless the others may answer without the `lost` ones."""
+        """Raise `ShardError` for shards that failed, unless the search may go on without the `lost` ones."""
         if not self._partial or len({*lost}) == len(self._calls):
             self._refuse(failed)
 
@@ -157,7 +167,7 @@ class ShardCalls:
         return answers.results
 
     def any(self, name: str, *args: Unchecked) -> Unchecked:
-        """Ask one shard, each time another; if it fails, the next one."""
+        """Call one shard, in turn; if it fails, call the next one."""
         total = len(self._calls)
         start = next(self._turn) % total
         for number in range(start, start + total):
@@ -174,9 +184,10 @@ class ShardCalls:
         args: Mapping[int, tuple[Unchecked, ...]],
         pinned: Optional[Mapping[int, tuple[int, Facts]]] = None,
     ) -> Callable[[], Answers]:
-        """Call shards at once; return a function that waits for their answers.
+        """Send a call to shards at the same time; return a function that waits for their answers.
 
-        pinned: versions that are asked (default: the latest)
+        args: arguments by shard
+        pinned: versions that the shards must answer from (default: the latest)
         """
         futures, failed = dict[int, Future[Unchecked]](), dict[int, BaseException]()
         known = {number: (pinned or self.latest).get(number) for number in args}
@@ -219,7 +230,7 @@ class ShardCalls:
         return receive
 
     def _require_alike(self, answer: Union[RankerError, tuple[tuple[int, Facts], Unchecked]]) -> None:
-        """Raise `ValueError` for an answer of an index that was built otherwise than the others."""
+        """Raise `ValueError` for the answer of a shard that was not built like the others."""
         if not isinstance(answer, RankerError):
             (_, facts), _ = answer
             for _, one in [*self.latest.values()][:1]:
@@ -227,7 +238,7 @@ class ShardCalls:
                     raise ValueError("its index was built otherwise than the others")
 
     def _wait(self, futures: Sequence[Future[Unchecked]], seconds: float) -> None:
-        """Wait for calls; raises `Abandoned` once nobody waits for the search."""
+        """Wait at most `seconds` for calls; raises `Abandoned` if the search's caller has left."""
         left, until = set(futures), time.monotonic() + seconds
         while left and (rest := until - time.monotonic()) > 0:
             check()

@@ -1,8 +1,8 @@
-"""A snapshot of shards elsewhere: what one search sees of all of them.
+"""A snapshot of shards in other processes or on other machines: all their documents, as one search sees them.
 
-Scores, ties, totals and facets are those of `open_shards` of the same folders in the same order: a search first adds up
-the shards' totals and document frequencies, then each shard scores its documents by these numbers. Only the shards that
-have a document are asked for it.
+Scores, ties, totals and facets are those of `open_shards` of the same folders in the same order. A search first adds up
+the shards' totals and document frequencies; each shard then scores its documents by the sums. A document is read from
+the shard that has it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _NO_FIELDS: Mapping[str, float] = {}
 
 
 class RemoteSnapshot:
-    """The documents of shards elsewhere as one search sees them; see `LocalSnapshot` for its methods.
+    """Documents of shards elsewhere as one search sees them; see `LocalSnapshot` for its methods.
 
     The first answers decide which generation of each shard the search sees. If a shard no longer has it, or fails while
-    others may answer alone, a method raises `StaleSnapshot`, and the search begins again.
+    the others may answer without it, a method raises `StaleSnapshot`, and the search begins again.
 
     Args:
-        calls: to the shards.
-        lost: numbers of shards that are not asked.
+        calls: calls to the shards.
+        lost: numbers of shards that are not called.
         restarts: how often the search has begun again.
     """
 
@@ -60,7 +60,7 @@ class RemoteSnapshot:
 
     @property
     def _all(self) -> MergedFacts:
-        """Facts of all shards together; the latest ones before the first answer."""
+        """Facts of all shards together; before the first answer, the latest known ones."""
         return self._calls.merged(self._pinned)
 
     @property
@@ -81,11 +81,14 @@ class RemoteSnapshot:
         return self.info.count
 
     def tower(self, field: str) -> FieldTower:
-        """Return the tower of a vector field, which runs where a shard is: each call asks another one."""
+        """Return the tower of a vector field; each call runs on another shard."""
         return _RemoteTower(self._calls, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example: of a file by any shard, of a document by the one that has it."""
+        """Return the vector of an example: any shard computes that of a file.
+
+        The shard with the document returns its.
+        """
         if like.kind:
             found: Vectors = self._calls.any("like_vectors", field, tuple(like))
             return found
@@ -94,7 +97,7 @@ class RemoteSnapshot:
         return vectors
 
     def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]:
-        """Begin to search each shard; return a function that merges: equal scores in the order of the shards."""
+        """Begin to search all shards; return a function that waits and merges: equal scores in the shards' order."""
         refuse_text(asked.queries, "queries", *ASKED)
         queries = asked.queries
         if asked.by == WORDS:
@@ -207,7 +210,7 @@ class RemoteSnapshot:
         return where.typed(there, types.__getitem__)
 
     def _types(self, fields: Sequence[str]) -> dict[str, str]:
-        """Return the types of fields, of which shards are asked if they are not declared."""
+        """Return the types of fields; shards are asked about undeclared ones."""
         found = {name: self.info.schema.type_of(name) for name in fields}
         others = [name for name, type in found.items() if not type]
         if others and (self._pinned is None or any(name not in self._all.types for name in others)):
@@ -234,7 +237,7 @@ class RemoteSnapshot:
         ]
 
     def _count(self, words: Iterable[Word]) -> None:
-        """Count the documents of all shards that have words, of those that are not counted yet."""
+        """Ask all shards how many documents have these words, unless they are counted already; keep the sums."""
         missing = list(dict.fromkeys(one for one in map(_plain, words) if one not in self._counts))
         if missing or self._pinned is None:
             each = self._ask("counts", missing).values()
@@ -243,7 +246,10 @@ class RemoteSnapshot:
     def _ask_owners(
         self, ids: Sequence[str], call: Callable[[list[str]], tuple[Unchecked, ...]]
     ) -> list[tuple[Unchecked, list[str]]]:
-        """Ask each shard about those of its documents that are known to be there, and about unknown ones."""
+        """Ask each shard about the ids that it is known to have, and all shards about unknown ids.
+
+        call: called with ids; returns the arguments of the shard's call
+        """
         shares: dict[int, list[str]] = {}
         for id in dict.fromkeys(ids):
             for number in [self._owners[id]] if id in self._owners else self._alive:
@@ -266,14 +272,14 @@ class RemoteSnapshot:
         return [number for number in range(len(self._calls)) if number not in self._lost]
 
     def _ask(self, name: str, *args: Unchecked) -> dict[int, Unchecked]:
-        """Ask every shard the same; return the answers by shard, in their order."""
+        """Send every shard the same call; return the answers by shard, in their order."""
         return self._each(name, dict.fromkeys(self._alive, args))
 
     def _each(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> dict[int, Unchecked]:
         return self._begin(name, args)()
 
     def _begin(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> Callable[[], dict[int, Unchecked]]:
-        """Call shards at once; return a function that waits for their answers, by shard."""
+        """Send a call to shards at the same time; return a function that waits for their answers, by shard."""
         if self._pinned is not None:
             return self._send(name, args)
         with locking(self._pinning):  # the first answers decide what a search sees
@@ -297,7 +303,10 @@ class RemoteSnapshot:
         return receive
 
     def _fail(self, failed: Mapping[int, BaseException]) -> None:
-        """Go on without shards that failed; raises `ShardError` if that cannot be, `StaleSnapshot` to begin again."""
+        """Go on without failed shards: raise `StaleSnapshot`, so that the search begins again.
+
+        Raises `ShardError` if others may not answer alone.
+        """
         lost = self._lost | {*failed}
         self._calls.require(lost, failed)
         if self._pinned is not None:
@@ -358,7 +367,7 @@ class _RemoteTower:
 
 
 class _Wanted:
-    """Notes the tokens whose counts a query needs, so that they are asked for in one round; see `KnownWords`."""
+    """Stand-in for `KnownWords` that records the tokens whose counts a query needs, to ask for them in one round."""
 
     def __init__(self, words: WordSearcher):
         self.tokens_of_word, self.tokens = words.tokens_of_word, list[str]()
@@ -375,7 +384,7 @@ class _Wanted:
 
 
 class _KnownWords:
-    """Words of all shards; see `KnownWords`."""
+    """Words of all shards; implements `KnownWords`."""
 
     def __init__(self, now: RemoteSnapshot, words: WordSearcher):
         self._now, self.tokens_of_word = now, words.tokens_of_word
@@ -393,12 +402,12 @@ class _KnownWords:
 
 
 def _plain(word: Word) -> Word:
-    """Return a word under which its documents are counted: one token, whatever field has it, is one word."""
+    """Return the form in which a word's documents are counted: if all fields have the same token, that token once."""
     return word[:1] if len({*word}) == 1 else word
 
 
 def _best(several: Sequence[Hits], k: int) -> Hits:
-    """Return the best hits of several shards, equal scores in their order."""
+    """Return the best `k` hits of several shards; equal scores keep the shards' order."""
     scores = np.concatenate([one.scores for one in several])
     titles = np.concatenate([np.zeros(len(one.ids)) if one.titles is None else one.titles for one in several])
     order = np.argsort(-scores, kind="stable")

@@ -61,14 +61,14 @@ _A_PIXEL = base64.b64decode(
 
 
 class FieldTower(Protocol):
-    """Model that makes the vectors, `[n, size]`, of a vector field."""
+    """Model that makes the vectors of a vector field, `[n, size]`."""
 
     def vectors(self, values: Sequence[Unchecked]) -> Vectors:
-        """Return the vectors of values of the field; those of files are given as bytes."""
+        """Return the vectors of values of the field; the value of a field of files is the file's bytes."""
         ...
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
-        """Return the vectors of queries; raises `UsageError` if it reads no texts, but pictures alone."""
+        """Return the vectors of queries; raises `UsageError` if the tower reads no texts, only files."""
         ...
 
 
@@ -241,13 +241,13 @@ class Field:
     """A field of the documents.
 
     type: a name in `FIELD_TYPES`
-    weight: of a searched field: how much a token there counts beside one in a field of weight 1
-    title: whether it names the document in answers, and stands before each passage that towers and rankers read
+    weight: of a searched field: factor of a token's frequency, relative to a field of weight 1
+    title: whether the field names the document in answers, and stands before each passage that towers and rankers read
     list: whether a document may have several values
-    analyser: of a searched field: options of its words, as `lexical.analyser.analyser` takes them
-    literal: of a searched field: its words are found as they are written, mistyped ones are not corrected to them
+    analyser: of a searched field: options of its analyser, as `lexical.analyser.analyser` takes them
+    literal: of a searched field: mistyped words of a query are not corrected to this field's words
     label: name that the search page shows in place of `name`
-    unit: unit that the search page shows behind numbers, such as €
+    unit: unit that the search page shows after numbers, such as €
     """
 
     name: str
@@ -297,11 +297,11 @@ class Field:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether a tower may make vectors of the values."""
+        """Whether a tower may make vectors of the field's values."""
         return FIELD_TYPES[self.type].open_tower is not None
 
     def problem(self, value: object) -> str:
-        """Return why a value does not fit, "" if it fits; no value always does."""
+        """Return why a value does not fit the field; "" if it fits, as None always does."""
         several = value if isinstance(value, list) and (self.list or self.type == "stored") else [value]
         for one in several:
             if one is not None and not FIELD_TYPES[self.type].fits(one):
@@ -321,12 +321,13 @@ TEXT_FIELD = Field(TEXT, TEXT)
 
 @dataclass(frozen=True)
 class Schema:
-    """The fields that are declared; a document may have others, which are stored and filtered as they are.
+    """The declared fields; a document may have further ones, which are stored and can be filtered by.
 
-    fields: the declared ones, without `text` if it has weight 1 and nothing else is searched
-    template: text that towers and rankers read: `{text}` stands for the passage, `{NAME}` for a field
-    passage_tokens: tokens of the tower, at most, of a passage of `text` that gets a vector; 0: texts are not cut
-    passage_overlap: tokens, at most, of a passage that the next one repeats
+    fields: the declared fields; `text` is not among them if it has weight 1 and no other field is searched
+    template: text that towers and rankers read: `{text}` stands for the passage, `{NAME}` for a field; "": the default
+    passage_tokens: maximum length of the passages of `text` that get vectors, in the tower's tokens; 0: one vector a
+        text
+    passage_overlap: number of tokens at the end of a passage, at most, that the next passage repeats
     """
 
     fields: Annotated[tuple[Field, ...], Between(0, MOST_FIELDS)] = ()
@@ -358,7 +359,7 @@ class Schema:
 
     @cached_property
     def words(self) -> tuple[Field, ...]:
-        """The fields that are searched by words; `text` is always one, the first unless it is declared elsewhere."""
+        """The searched fields; `text` is always among them, first unless it is declared at another place."""
         searched = tuple(one for one in self.fields if one.is_searched)
         return searched if any(one.name == TEXT for one in searched) else (TEXT_FIELD, *searched)
 
@@ -388,7 +389,7 @@ class Schema:
         return next((READERS[one] for one in kinds), None)
 
     def file_names(self, document: Document) -> set[str]:
-        """Return the names of a document's files."""
+        """Return the names of the files in a document's fields."""
         values = [document.fields.get(field.name) for field in self.files]
         return {str(one) for value in values if value for one in (value if isinstance(value, list) else [value])}
 
@@ -397,30 +398,33 @@ class Schema:
         return tuple(one.weight for one in self.words)
 
     def weights_by(self, others: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the weights of `words` with others of some fields; raises `UsageError` for a field not in `words`."""
+        """Return the weights of the fields in `words`, replaced by `others` by name.
+
+        Raises `UsageError` for a name that is not in `words`.
+        """
         names = [one.name for one in self.words]
         if unknown := sorted(others.keys() - {*names}):
             raise UsageError(f"weights of the fields {listed(unknown)}: words are searched in {listed(names)}")
         return tuple(others.get(one.name, one.weight) for one in self.words)
 
     def tokenizers(self, name: str) -> list[Tokenizer]:
-        """Return the tokenizer of each field in `words`; `standard` is the analyser with the field's options."""
+        """Return the tokenizer of each field in `words`; for `standard`, an analyser with the field's options."""
         if name != STANDARD:
             return [tokenizer_named(name)] * len(self.words)
         return [analyser(one.analyser) for one in self.words]
 
     @property
     def analyser(self) -> Analyser:
-        """The analyser of `text`, whose words are highlighted."""
+        """The analyser of `text`; it also decides which words are highlighted."""
         return analyser(next(one.analyser for one in self.words if one.name == TEXT))
 
     def type_of(self, name: str) -> str:
-        """Return the declared type of a field's values, a name in `typed_values.TYPES`; "" if the values decide."""
+        """Return the declared type of a field's values, a name in `typed_values.TYPES`; "" if none is declared."""
         kind = next((one.type for one in self.fields if one.name == name), STORED)
         return "" if kind == STORED else FIELD_TYPES[kind].values
 
     def field(self, name: str) -> Field:
-        """Return a declared field, or `text`; raises `UsageError` for another."""
+        """Return a declared field, or `text`; raises `UsageError` for another name."""
         found = {TEXT: TEXT_FIELD, **{one.name: one for one in self.fields}}
         if name not in found:
             raise UsageError(f"{quoted(name)} is no declared field, only {listed(found)} are")
@@ -428,12 +432,12 @@ class Schema:
 
     @property
     def title(self) -> Optional[str]:
-        """The name of the field that names a document, or None."""
+        """The name of the title field, or None."""
         return next((one.name for one in self.fields if one.title), None)
 
     @cached_property
     def title_place(self) -> int:
-        """The place of the title among `words`; without a title field, that of the text."""
+        """The index of the title field in `words`; without a title field, that of `text`."""
         return [one.name for one in self.words].index(self.title or TEXT)
 
     @cached_property
@@ -441,21 +445,22 @@ class Schema:
         return self.template or (f"{{{self.title}}} {{{TEXT}}}" if self.title not in (None, TEXT) else "")
 
     def searched(self, document: Document) -> list[list[str]]:
-        """Return the texts of each field that is searched, in the order of `words`.
+        """Return a document's texts in each searched field, in the order of `words`.
 
-        A field has the items of a list, or one text, or none. A phrase stands within one of these texts.
+        A field has one text, the items of a list, or none. A phrase must be within one of these texts.
         """
         return [_texts_of(document, one.name) for one in self.words]
 
     def identity(self, document: Document) -> str:
-        """Return one text that differs between documents whose texts or fields differ."""
+        """Return a text that stands for a document's text and fields: it differs if either does."""
         fields = json.dumps(dict(document.fields), sort_keys=True, default=str)
         return f"{document.text}\0{fields}" if document.fields else document.text
 
     def title_key(self, text: str) -> str:
-        """Return the words of a title, or of a query, by which one is the other; "" for a long one.
+        """Return the words of a title or a query in a form in which equal ones match; "" for a very long text.
 
-        Cases, widths, spaces and punctuation make no difference. Without a title field, texts are titles.
+        Cases, widths, spaces and punctuation make no difference. Without a title field, documents' texts are their
+        titles.
         """
         own = analyser(self.field(self.title or TEXT).analyser)
         folded = own.fold(text) if len(text) <= _LONGEST_TITLE else ""
@@ -466,7 +471,7 @@ class Schema:
         return self.title_key(_text_of(document, self.title or TEXT))
 
     def passage(self, document: Document, text: Optional[str] = None) -> str:
-        """Return the text that towers and rankers read of a document, or of a passage of it (default: all its text)."""
+        """Return the text that towers and rankers read of a passage of a document (default: of its whole text)."""
         text = document.text if text is None else text
         if not self._template:
             return text
@@ -482,11 +487,11 @@ class Schema:
         return _SLOT.sub(value, self._template).strip()
 
     def name_of(self, document: Document) -> Optional[str]:
-        """Return the text of the title field, or None."""
+        """Return a document's title; None without a title field, or if it is empty."""
         return None if self.title is None else (_text_of(document, self.title) or None)
 
     def check(self, document: Union[Document, DocumentRow]) -> None:
-        """Raise `DataError` for a document with a value that does not fit its field."""
+        """Raise `DataError` if a value of a document does not fit its field."""
         for one in self.fields:
             problem = one.problem(document.fields.get(one.name)) if one.name != TEXT else ""
             if problem:
@@ -512,7 +517,7 @@ class _Row(Protocol):
 
 
 class _Values:
-    """The values of a field, and what they have in common."""
+    """Values of a field that have been read so far, and the types that they all fit."""
 
     def __init__(self) -> None:
         self.types = CommonTypes()
@@ -536,7 +541,10 @@ class _Values:
                     self.no_values[one] = None
 
     def field(self, name: str, is_title: bool, text_length: float) -> Field:
-        """Return the field that the values make; `text_length` is the mean of the documents' texts, in characters."""
+        """Return the field that fits the values.
+
+        `text_length` is the mean length of documents' texts, in characters.
+        """
         found, count = self.types.type, self.types.valued + self.types.missing
         if not count:
             return Field(name, STORED)
@@ -576,14 +584,14 @@ def infer(
     note: Callable[[str], None] = lambda text: None,
     title: Optional[str] = None,
 ) -> Schema:
-    """Return the schema of some documents: declared fields as they are, the others by all their values.
+    """Return a schema for some documents: the declared fields, and one for each other name, by all of its values.
 
-    A field called `title` or `name` is the title, unless another one is declared so; a field of long texts is searched.
-    One that is short beside the documents' texts is a summary of them, whose words count more.
-    `N/A`, `NaN` and their like are no values where the others are numbers, dates or truth values.
+    A field called `title` or `name` is the title, unless another one is declared as the title. A field of long texts is
+    searched. If its texts are short beside those of `text`, it is a summary, whose words get a higher weight. `N/A`,
+    `NaN` and their like count as no values if the others are numbers, dates or truth values.
 
-    note: is told how many values of a field stand for none
-    title: the field that is the title unless one is declared; None: by the names
+    note: called with a message on how many values of a field were taken for none
+    title: name of the title field, unless one is declared; None: `title` or `name`
     """
     values: dict[str, _Values] = {}
     count = characters = 0
@@ -623,7 +631,7 @@ def _schema_order(field: Field) -> tuple[bool, bool, str]:
 
 
 def table(schema: Schema, examples: Mapping[str, object]) -> list[str]:
-    """Return the schema as lines for people, a field each, as `--field` takes it."""
+    """Return the schema as lines for people: each field as `--field` takes it, and an example of its values."""
     rows = [str(one) for one in (*schema.fields, *(one for one in schema.words if one not in schema.fields))]
     width = max(map(len, rows), default=0)
     shown = {one: brief(" ".join(str(examples.get(one.partition(":")[0], "")).split())) for one in rows}

@@ -4,9 +4,9 @@ searcher = Searcher.open("index", ranker="checkpoint/best")
 for result in searcher.search("query", top_k=10):
     print(result.title, result.text, result.searchers["words"].rank, result.probability)
 
-The stages of a search are methods of `Search`; `run_searches` has their order, for many searches at once. It asks
-`SearchModels` for vectors and scores: those of `Searcher` compute them, those of a server put the texts into its
-queues.
+The stages of a search are methods of `Search`; `run_searches` runs them in order, for many searches at once. It gets
+vectors and scores from `SearchModels`: the implementation for `Searcher` computes them, the one for servers puts the
+texts into the server's queues.
 """
 
 from __future__ import annotations
@@ -78,15 +78,15 @@ _CLOSE = 0.1  # probability of the best document, below which nothing is close
 class SearchSettings:
     """How an index is searched.
 
-    by: names of searchers; none: all that the index has, and with `prefix` words alone
-    fusion: makes one list of theirs
-    depth: documents that each searcher finds, before fusion; more if more are asked for, or ranked
-    rank_top: of the fused list, so many first documents are ordered by the ranker
-    ef, nprobe: how much an approximate index looks at; None: as it was built
-    literal: queries are searched as they are written: no corrections, synonyms, phrases and exclusions
+    by: names of searchers; empty: all that the index has, or only `words` with `prefix`
+    fusion: fuses the searchers' lists
+    depth: documents that each searcher returns, before fusion; more if more are shown or ranked
+    rank_top: number of first documents of the fused list that the ranker orders; 0: none
+    ef, nprobe: breadth of the search in an approximate index; None: as it was built
+    literal: queries are searched as written: without corrections, synonyms, phrases and exclusions
     prefix: the last word of a query is unfinished
-    synonyms: of words in queries
-    milvus_uri: the server that an index has its vectors in, as of `Collection.open`
+    synonyms: synonyms of words in queries
+    milvus_uri: address of the Milvus server with the index's vectors, as of `Collection.open`
     """
 
     by: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class SearcherScore:
-    """A searcher's score of a document, and its rank among what that searcher found, from 1."""
+    """A searcher's score of a document, and the document's rank, from 1, in that searcher's list."""
 
     score: float
     rank: int
@@ -111,14 +111,14 @@ class SearcherScore:
 
 @dataclass(frozen=True)
 class Result:
-    """A document that was found for a query.
+    """A document that a search returns.
 
-    score: of the fusion; with one searcher its own; 0 if the search is sorted by fields
-    searchers: what each searcher that found the document says, by name
-    title: of a collection whose schema has one
-    passage: start and end, in code points, of the part of the text that the ranker has read; without one, of the
-        passage that was found by its vector, else of all of it
-    logit, probability: of the ranker, for a document that it has scored
+    score: the fused score; with a single searcher, its score; 0 if the list is sorted by fields
+    searchers: score and rank by name of each searcher that found the document
+    title: the document's title, if the schema has a title field
+    passage: start and end, in code points, of the part of the text that the ranker read. Without a ranker, that of the
+        passage whose vector was found, or of the whole text
+    logit, probability: the ranker's; None if it did not score the document
     similar: ids of candidates with nearly the same text, which are not shown
     place: of a document that was read from a file, where it is there: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
         `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`, of the words that the query has, too,
@@ -139,10 +139,10 @@ class Result:
 
 
 class Position(NamedTuple):
-    """Documents that the pages of a list have shown, by which the next page is found, also in a changed index.
+    """Position behind a page of a list: the documents that the pages so far have shown.
 
-    The next page is the best of the list that no page has shown. So each document is shown once, however often others
-    are added, replaced and removed between pages, and whatever that does to scores.
+    The next page has the best documents that no page has shown. So each document is shown once, even if documents are
+    added, replaced or removed between pages, and scores change.
 
     is_ranked: whether the ranker ordered the first documents of the list
     shown: 8 bytes for each document: the hash of its id, see `text_hashes`
@@ -152,19 +152,19 @@ class Position(NamedTuple):
     shown: bytes
 
     def packed(self) -> bytes:
-        """Return this as bytes for `unpacked`."""
+        """Return the position as bytes, for `unpacked`."""
         return bytes([self.is_ranked]) + self.shown
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Position:
-        """Return the position of packed bytes; raises `ValueError` for others."""
+        """Return the position that `packed` made bytes of; raises `ValueError` for other bytes."""
         if len(packed) % 8 != 1 or packed[0] > 1:
             raise ValueError("no position in a list")
         return cls(bool(packed[0]), packed[1:])
 
     @property
     def hashes(self) -> Hashes:
-        """The hashes of the documents that were shown, `[n] uint64`."""
+        """The hashes of the shown documents' ids, `[n] uint64`."""
         return np.frombuffer(self.shown, "<u8")
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
@@ -173,22 +173,25 @@ class Position(NamedTuple):
 
 
 class SortedPosition(NamedTuple):
-    """The last document of a page of a list sorted by fields, and how many were `shown` up to it.
+    """Position behind a page of a list that is sorted by fields.
 
-    The next page begins behind that document's values and id. So each document that keeps its values is shown once.
+    The next page begins after the last document's values and id. So each document that keeps its values is shown once.
+
+    shown: number of documents on the pages so far
+    last: the last of them
     """
 
     shown: int
     last: SortedDocument
 
     def packed(self) -> bytes:
-        """Return this as bytes for `unpack_position`."""
+        """Return the position as bytes, for `unpack_position`."""
         values = [None if value is None else [value.kind, value.of, value.unit] for value in self.last.values]
         return bytes([_SORTED]) + json.dumps([self.shown, self.last.id, values], ensure_ascii=False).encode()
 
     @classmethod
     def unpacked(cls, packed: bytes) -> SortedPosition:
-        """Return the position of packed bytes; raises `ValueError` for others."""
+        """Return the position that `packed` made bytes of; raises `ValueError` for other bytes."""
         found: Unchecked = json.loads(packed[1:])
         try:
             count, id, values = found
@@ -206,23 +209,25 @@ class SortedPosition(NamedTuple):
 
 
 def unpack_position(packed: bytes) -> Union[Position, SortedPosition]:
-    """Return the position of packed bytes; raises `ValueError` for others."""
+    """Return the position that `packed` made bytes of; raises `ValueError` for other bytes."""
     return (SortedPosition if packed[:1] == bytes([_SORTED]) else Position).unpacked(packed)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The part of a search's list that is shown, and its order.
+    """Which part of a search's list is shown, and how the list is ordered.
 
-    top_k, offset: number of documents that are shown, and of those before them
+    top_k: number of documents that are shown
+    offset: number of documents before them
     after: the `position` of the page before, in place of `offset`
-    where: only documents whose fields meet it
-    min_probability: of documents that are ranked; those below are left out
-    sort: fields by which all documents that match are shown, `-year` for the highest first; none: by score. Those match
-        that `total` counts; without words, all that meet the filter. Nothing is scored or ranked.
-    group_by, group_size: field, and how many candidates of each of its values are shown; None: all. `content`, if no
-        field has this name: how many of each group of candidates whose texts are nearly the same. With `sort`, the
-        first `depth` documents are the candidates.
+    where: only documents whose fields meet this filter
+    min_probability: documents whose probability by the ranker is lower are left out
+    sort: fields by which all matching documents are ordered, `-year` for the highest first; empty: by score. The
+        matching documents are those that `Search.total` counts; without words, all that meet the filter. Nothing is
+        scored or ranked
+    group_by: field by whose values candidates are grouped, or `content`, if no field has this name: groups of nearly
+        equal texts; None: no groups. With `sort`, the first `depth` documents are the candidates
+    group_size: number of documents of each group that are shown
     """
 
     top_k: int = TOP_K
@@ -243,13 +248,13 @@ class Listing:
             raise ListingError("offset", problem)
 
     def require_fields(self, there: Sequence[str]) -> None:
-        """Raise `ListingError` if `sort` or `group_by` names no field of the documents, `there`."""
+        """Raise `ListingError` if `sort` or `group_by` names a field that is not in `there`, the documents' fields."""
         require_fields("sort", [name.removeprefix("-") for name in self.sort], there)
         require_fields("group_by", [] if self.group_by is None else [self.group_by], [*there, CONTENT])
 
 
 class ListingError(UsageError):
-    """A parameter of a listing that cannot be meant; `parameter` is its name, `problem` says why."""
+    """A parameter of a listing is not valid; `parameter` is its name, `problem` says why."""
 
     def __init__(self, parameter: str, problem: str):
         super().__init__(f"{parameter}: {problem}")
@@ -257,7 +262,7 @@ class ListingError(UsageError):
 
 
 def require_fields(parameter: str, names: Iterable[str], there: Sequence[str]) -> None:
-    """Raise `ListingError` for a name that none of the documents' fields has."""
+    """Raise `ListingError` for a name that is not in `there`, the documents' fields; `parameter` has the names."""
     known = {*there}
     for name in names:
         if name not in known:
@@ -268,26 +273,38 @@ _WHOLE_LIST = Listing()
 
 
 class Search:
-    """A search of a snapshot, stage by stage: `lookup` of each searcher, `fuse`, `to_rank`, `rank`, `finish`.
+    """A search of a snapshot, one method per stage: `lookup` of each searcher, `fuse`, `to_rank`, `rank`, `finish`.
+
+    A candidate's place is its index in `candidates`. A stage calls `turns.check` between its steps, which lets other
+    searches go on.
 
     Args:
         collection: the snapshot that is searched.
-        text: the query, or as it was parsed.
-        searchers: their names.
-        settings: how it is searched; `rank_top` 0: nothing is ranked.
+        text: the query, as text or parsed.
+        searchers: names of the searchers.
+        settings: how it is searched; if `rank_top` is 0, nothing is ranked.
         listing: which documents are shown.
-        like: an example, whose vectors are searched for in the fields that have such; without words, in these alone. A
-            document of the index is no result of a search for documents like it.
+        like: an example. Its vectors are searched for in the vector fields that it has a vector for; without words in
+            the query, only in these. If it is a document of the index, this document is no result.
 
-    Attributes: `query`, as it was parsed; `text`, its words. Of stages that are done: `candidates`; `whole`, ids of
-    documents that `to_rank` read whole, by the number of the text; `fused`, the candidates' scores by place; `order`,
-    places in `candidates`, best first; `fused_rank`, of a place, from 1; `logits`, `probabilities` and `passages` by
-    place; `cut`, how many were below `min_probability`; `shown`, places, and their `documents` by id; `similar`, by the
-    place of the first document of a group of nearly the same texts, the ids of those that are not shown; `took`,
-    milliseconds of each stage; `best`, each searcher's best score; `is_calibrated`, whether `probabilities` are;
-    `degraded`, stages that were left out, because they would be late.
-
-    A stage lets other work go first between its steps (`turns.check`).
+    Attributes:
+        query: the parsed query.
+        text: its words.
+        candidates: the searchers' lists, joined; set by `fuse`.
+        best: best score of each searcher.
+        fused: fused scores, by place.
+        fused_rank: rank after fusion, from 1, by place.
+        order: places, best first; each stage may change it.
+        whole: ids of the documents that `to_rank` did not cut, by number of the text.
+        passages: spans of the texts that `to_rank` returned, by place.
+        logits, probabilities: the ranker's, by place; set by `rank`.
+        is_calibrated: whether `probabilities` are calibrated.
+        cut: number of documents below `min_probability`; set by `finish`.
+        shown: places of the documents that are shown.
+        documents: these documents, by id.
+        similar: by place of the first document of a group of nearly equal texts, ids of those that are not shown.
+        took: milliseconds by stage.
+        degraded: stages that were left out, since they would miss the deadline.
     """
 
     def __init__(
@@ -334,18 +351,21 @@ class Search:
 
     @property
     def wants_ranking(self) -> bool:
-        """Whether the ranker orders the first documents: the next page of a list that was not ranked is not either."""
+        """Whether the ranker orders the first documents.
+
+        It does not if the list is sorted, if there are no words, or if the page before was not ranked.
+        """
         is_ranked = not isinstance(self.after, Position) or self.after.is_ranked
         return bool(self.settings.rank_top and self.order and is_ranked and not self.sort and self.has_words)
 
     @property
     def has_words(self) -> bool:
-        """Whether there is a query beside `like`."""
+        """Whether the query has words, phrases or exclusions, which it may lack beside `like`."""
         return self.like is None or bool(self.query.text.strip() or self.query.phrases or self.query.excluded)
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]:
-        """How many shards elsewhere were searched, and how many of them failed; None without any."""
+        """Numbers of shards elsewhere that were searched and that failed; None if there are no shards elsewhere."""
         return self.collection.shards
 
     @property
@@ -356,7 +376,7 @@ class Search:
 
     @once
     def words(self) -> WordQuery:
-        """The query as it is searched by words; a search by vectors alone uses its clear corrections."""
+        """The query as it is searched by words; without the searcher `words`, only its clear corrections are used."""
         if self.settings.literal:
             return WordQuery(self.text, self.text)
         if WORDS in self.searchers:
@@ -366,25 +386,25 @@ class Search:
 
     @once
     def phrase_filter(self) -> Optional[ParsedQuery]:
-        """The query's phrases that documents must have, and what they must not have; None: nothing of both."""
+        """The phrases that documents must have, and the query's exclusions; None if there is neither."""
         return self.collection.phrase_filter(self.query)
 
     @property
     def unfound(self) -> list[str]:
-        """The query's phrases that no document has: they are not required."""
+        """The query's phrases that no document has; the search goes on without them."""
         found = () if self.phrase_filter is None else self.phrase_filter.phrases
         return [phrase for phrase in self.query.phrases if phrase not in found]
 
     @property
     def model_text(self) -> str:
-        """The query as towers and rankers read it: with the corrections that are clear."""
+        """The query as towers and rankers read it, with its clear corrections."""
         return self.words.text
 
     def choose_searchers(self) -> None:
-        """Make the vectors of `like`, `[1, size]` by vector field; leave out searchers that nothing is asked.
+        """Compute the vectors of `like`, `[1, size]` by vector field; leave out searchers without anything to search.
 
-        Without words, only the fields with such vectors are searched. Of the other fields, those are left out whose
-        towers read no texts. Raises `LikeError` if no searcher is left.
+        If the query has no words, only fields with such a vector are searched. If it has words, fields whose towers
+        read no texts are left out. Raises `LikeError` if no searcher is left.
         """
         fields = self.collection.info.vector_fields
         if self.like is not None:
@@ -406,16 +426,16 @@ class Search:
             self.fusion = fitting(self.settings.fusion, self.searchers)
 
     def lookup(self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
-        """Ask a searcher for documents; return its hits for each query. The arguments are those of `begin_lookup`."""
+        """Search by one searcher; return its hits for each query. The arguments are those of `begin_lookup`."""
         return self.begin_lookup(searcher, asked)()
 
     def begin_lookup(
         self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None
     ) -> Callable[[], list[Hits]]:
-        """Ask a searcher for documents; return a function that waits for its hits for each query.
+        """Begin to search by one searcher; return a function that waits for the hits for each query.
 
-        asked: texts, or vectors of them, `[n, size]`, of other searches with the same settings, too (default: this
-            search's own). Of texts, the index's own tower makes the vectors.
+        asked: texts, or vectors `[n, size]`, also of other searches with the same settings (default: this search's
+            query). The index's own tower makes the vectors of texts
         """
         if asked is None:
             asked = [self.words if searcher == WORDS else self.model_text]
@@ -436,7 +456,10 @@ class Search:
         return most + 1 if self.like is not None and self.like.id else most
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
-        """Make one list of the searchers' lists, equal scores by id."""
+        """Fuse the searchers' lists to one; equal scores are ordered by id.
+
+        hits: each searcher's documents, by its name
+        """
         if self.like is not None and self.like.id:
             hits = {name: one.without(self.like.id) for name, one in hits.items()}
         self.best = {name: max(hits[name].scores, default=0.0) for name in self.searchers}
@@ -449,7 +472,10 @@ class Search:
         self.fused_rank = {place: rank for rank, place in enumerate(self.order, start=1)}
 
     def find_sorted(self) -> None:
-        """Find the first documents that match in the order of `sort`, or those behind `after`; in place of `fuse`."""
+        """Find the first matching documents in the order of `sort`, or those after `after`.
+
+        Takes the place of `fuse`.
+        """
         after = self.after.last if isinstance(self.after, SortedPosition) else None
         count = self.offset + self.top_k + 1  # one more tells whether another page follows
         count = count if self.group_by is None else max(self._depth, count)
@@ -458,9 +484,9 @@ class Search:
         self._found, self.fused, self.order = {}, np.zeros(len(self._sorted)), [*range(len(self._sorted))]
 
     def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
-        """Return the texts of the first documents, each once, as the ranker reads them; see `read`.
+        """Return the texts that the ranker should score: those of the first documents, each once, as `read` cuts them.
 
-        Few documents are held at a time.
+        Only a few documents are in memory at a time.
         """
         top, texts, whole = self.order[: self.settings.rank_top], dict[int, str](), list[int]()
         places = {self.candidates.ids[place]: place for place in top}
@@ -477,12 +503,13 @@ class Search:
         return list(numbers)
 
     def read(self, documents: Sequence[Document], encoder: Optional[TokenCounter] = None) -> list[tuple[Span, str]]:
-        """Cut documents for a ranker: return the span of each text that it reads, and the template with that span.
+        """Cut documents for a ranker; return, for each, the span of its text that is read, and the text for the ranker.
 
-        The span is the passage that was found by its vector, else the whole text. If it is longer than the ranker
-        reads, it is cut where most words of the query are.
+        The span is that of the passage whose vector was found, else of the whole text. If it is longer than the ranker
+        can read, it is cut to the part with most of the query's words. The schema's template makes the ranker's text of
+        it.
 
-        encoder: of the ranker's pairs; None: it reads any length
+        encoder: encoder of the ranker's pairs; None if the ranker reads any length
         """
         refuse_text(documents, "documents", Document)
         schema, spans = self.collection.info.schema, [self._found.get(one.id, (0, len(one.text))) for one in documents]
@@ -502,7 +529,10 @@ class Search:
         return [(span, schema.passage(one, one.text[slice(*span)])) for span, one in zip(spans, documents)]
 
     def rank(self, logits: Floats, probabilities: Floats, *, is_calibrated: bool = False) -> None:
-        """Order the texts of `to_rank` by `logit + recall_weight * share` and the signals, equal ones by id."""
+        """Order the documents of `to_rank` by `logit + recall_weight * share` plus the signals, equal ones by id.
+
+        logits, probabilities: the ranker's for the texts that `to_rank` returned, `[texts]`
+        """
         self.is_calibrated = is_calibrated
         logits, probabilities = logits[self._scored_as], probabilities[self._scored_as]
         top = self.order[: len(logits)]
@@ -521,7 +551,7 @@ class Search:
         self.probabilities = dict(zip(top, probabilities.tolist()))
 
     def finish(self) -> None:
-        """Leave out documents of too low a probability, group the others, and choose those that are shown."""
+        """Leave out documents below `min_probability`, group the others, and choose the documents that are shown."""
         self._unfinished = self._unfinished or self.order
         order, ids = self._unfinished, self.candidates.ids
         order = [place for place in order if not self.is_cut(place)]
@@ -544,10 +574,11 @@ class Search:
 
     @once
     def nothing_close(self) -> bool:
-        """Whether no document is closer to the query than the best ones are to unrelated queries; see `floors`.
+        """Whether no document is close to the query: no searcher's best score is above its floor, see `floors`.
 
-        With a calibrated ranker: whether no document that it read has a probability of 0.1. A search that is sorted by
-        fields, of an unfinished word, or of a phrase that documents have is never so, nor in an index without floors.
+        With a calibrated ranker: whether no document that it scored has a probability of 0.1. False for a search that
+        is sorted by fields, of an unfinished word, or with a phrase that documents have, and if the index has no
+        floors.
         """
         floors = self.collection.info.floors
         has_phrases = self.phrase_filter is not None and self.phrase_filter.phrases
@@ -567,10 +598,11 @@ class Search:
         return self.probabilities.get(place, 1.0) < self.min_probability
 
     def dropped(self) -> dict[int, int]:
-        """Return which of the first `top_k` fused candidates ranking moved behind those shown, or cut: places, ranks.
+        """Return which of the first `top_k` fused documents ranking took from the page: their new ranks, by place.
 
-        Their documents are added to `documents`. It is about the first page of a ranked list that is not sorted by
-        fields; otherwise nothing is returned. Documents that grouping hides are left out.
+        The ranker moved them behind the page, or they are below `min_probability`. They are added to `documents`.
+        Documents that grouping hides are left out. Empty unless this is the first page of a ranked list that is not
+        sorted by fields.
         """
         if not self.is_ranked or self.offset or self.after is not None or self.sort:
             return {}
@@ -601,9 +633,9 @@ class Search:
         return self.collection.values(field, [self.candidates.ids[place] for place in places])
 
     def _grouped(self, order: Sequence[int], field: str) -> list[int]:
-        """Return the first documents of each group, and note the others of groups of nearly the same texts.
+        """Return the first `group_size` documents of each group; note the others in `similar` if groups are by text.
 
-        A document without a value is a group of its own.
+        A document without a value of the field is a group of its own.
         """
         self.similar, are_texts = {}, field == CONTENT and CONTENT not in self.collection.fields
         keys: Sequence[object]
@@ -623,7 +655,7 @@ class Search:
         return kept
 
     def _leaders(self, order: Sequence[int]) -> list[int]:
-        """Return, for each document, the place of the first one whose text is nearly the same; else its own."""
+        """Return, for each document, the place of the first document with nearly the same text, which may be itself."""
         check()
         rank, sketches, there = {self.candidates.ids[place]: rank for rank, place in enumerate(order)}, [], list[int]()
         documents = self.collection.each([*rank])
@@ -641,25 +673,29 @@ class Search:
 
     @once
     def _word_weights(self) -> dict[str, float]:
-        """How much each token of the query counts by words; needed only if a long text is ranked."""
+        """Weight of each token of the query in BM25; needed only if a long text is cut for the ranker."""
         return self.collection.word_weights(self.words)
 
     @once
     def _matches(self) -> Matching:
-        """The documents that share a word with the query; all if words are not searched."""
+        """The documents that share a word with the query.
+
+        If words are not searched, all that meet the phrases' filter.
+        """
         return self.collection.matching(self.words if WORDS in self.searchers else None, self.phrase_filter)
 
     def total(self) -> Optional[int]:
-        """Return how many documents share a word with the query and meet the filter; None without words."""
+        """Return how many documents share a word with the query and meet the filter; None if words are not searched."""
         return self._matches.count(self.where) if WORDS in self.searchers else None
 
     def facets(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Return, by field, how often each value (as JSON) occurs among the documents that `total` counts.
+        """Return, by field, the number of documents with each value (as JSON), among those that `total` counts.
 
-        The most frequent values come first. Many numbers or dates are counted by ranges in their order, each a
-        condition for a filter: `{"gte": 2000, "lt": 2010}`. The filter's own conditions on a field do not count for
-        it: its other values would all be 0. Raises `UsageError` for a field with too many values, and for an index
-        that has no words.
+        The most frequent values come first. Many numbers or dates are counted by ranges in ascending order, each a
+        condition for a filter: `{"gte": 2000, "lt": 2010}`. The filter's own conditions on a field are ignored when
+        that field is
+        counted: its other values would all have 0. Raises `UsageError` for a field with too many values, and if words
+            are not searched.
         """
         refuse_text(names, "names")
         if WORDS not in self.searchers:
@@ -672,7 +708,7 @@ class Search:
         return self._matches.facets(wanted)
 
     def span_of(self, place: int) -> Span:
-        """Return the part of a shown document's text that the ranker read; else as `Result.passage`."""
+        """Return the span of a shown document's text that the ranker read; without a ranker, as of `Result.passage`."""
         document = self.documents[self.candidates.ids[place]]
         return self.passages.get(place) or self._found.get(document.id, (0, len(document.text)))
 
@@ -699,7 +735,7 @@ class Search:
         return place_of(document, schema, spans)
 
     def result(self, place: int) -> Result:
-        """Return a candidate that is shown as a result."""
+        """Convert a candidate that is shown to a result."""
         candidates = self.candidates
         document = self.documents[candidates.ids[place]]
         said = zip(candidates.searchers, candidates.scores[place].tolist(), candidates.ranks[place].tolist())
@@ -729,10 +765,11 @@ class Searcher(Generic[C]):
     Args:
         collection: the open index, or a `RemoteCollection` of shards elsewhere.
         settings: how it is searched.
-        query_vectors: returns the vectors of queries, `[n, size]`, for `vectors` (default: by the index's own tower).
+        query_vectors: called with queries; returns their vectors, `[n, size]`, for the searcher `vectors` (default: the
+            index's own tower computes them).
         ranker: orders the first results; None: they stay in the fusion's order.
 
-    Raises `UsageError` for a searcher that the index lacks, and for weights that cannot be.
+    Raises `UsageError` for a searcher that the index lacks, and for weights that are not valid.
     """
 
     def __init__(
@@ -766,14 +803,15 @@ class Searcher(Generic[C]):
         batch_size: int = 256,
         write: bool = False,
     ) -> Searcher[Collection]:
-        """Open an index folder with the tower in it.
+        """Open an index folder, with the tower that it holds.
 
         Args:
-            folder: or several, which are searched as one: see `open_shards`.
-            ranker: an open ranker, or its folder.
-            options: how the tower is opened; a ranker that is named is opened on the same device.
+            folder: an index folder, or several, which are searched as one: see `open_shards`.
+            settings: how it is searched.
+            ranker: an open ranker, or the folder of one.
+            options: how the tower is opened; if `ranker` is a folder, it is opened on the same device.
             batch_size: texts of full length that are computed at once.
-            write: documents may be added and removed.
+            write: whether documents may be added and removed.
 
         Raises `CheckpointError` for a folder that is no index or is damaged.
         """
@@ -826,12 +864,14 @@ class Searcher(Generic[C]):
         Args:
             where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", a list of them, or
                 {"year": {"gte": 2020}, "lang": "zh"}.
-            fusion: in place of that of the settings: "rrf", "weighted", or a file of learned weights.
-            group_by: a field, of whose values only the best candidate each is returned; or "content": the best one of
-                each group of nearly the same texts, which names the others in `Result.similar`.
-            sort: fields that order all documents that match, ["-year"] for the highest first, in place of scores.
-            like: what documents should be like: the id of a document, or a file (its `Path` or bytes); the query may
-                be "" then.
+            fusion: replaces that of the settings: "rrf", "weighted", or a file of learned weights.
+            group_by: a field: only the best candidate with each of its values is returned; or "content": the best one
+                of each group of nearly equal texts, which lists the others in `Result.similar`.
+            sort: fields that order all matching documents in place of scores; ["-year"] for the highest first.
+            like: an example that results should be like: the id of a document, or a file (its `Path` or bytes); the
+                query may then be "".
+
+        Raises `UsageError` for arguments that are not valid.
         """
         query = query if like is not None and query == "" else require_text(query, "query")
         return self.run([query], top_k, where, fusion, group_by, sort, like)[0].results()
@@ -845,7 +885,7 @@ class Searcher(Generic[C]):
         group_by: Optional[str] = None,
         sort: Sequence[str] = (),
     ) -> list[list[Result]]:
-        """Search for many queries as `search` does, in shared batches; return one list a query, in their order."""
+        """Search for many queries as `search` does, in shared batches; return one list of results per query."""
         refuse_text(queries, "queries")
         return [one.results() for one in self.run(queries, top_k, where, fusion, group_by, sort)]
 
@@ -859,7 +899,10 @@ class Searcher(Generic[C]):
         sort: Sequence[str] = (),
         like: Union[str, Path, bytes, None] = None,
     ) -> list[Search]:
-        """Search as `search_many` does, and return each finished `Search` with what its stages found."""
+        """Search as `search_many` does.
+
+        Return the finished `Search` of each query, with all that its stages computed.
+        """
         refuse_text(queries, "queries")
         refuse_text(sort, "sort")
         require_count(top_k, "top_k")
@@ -883,7 +926,7 @@ class Searcher(Generic[C]):
 
 
 class TokenCounter(Protocol):
-    """The length of texts in a ranker's tokens, and of a pair; see `PairEncoder`."""
+    """Counts a ranker's tokens in texts, and the room that a query leaves in a pair; see `PairEncoder`."""
 
     def room_beside(self, query: str) -> int: ...
 
@@ -891,7 +934,7 @@ class TokenCounter(Protocol):
 
 
 class EstimatedTokens:
-    """Tokens of a ranker that is not trained yet, estimated by the texts' scripts, in pairs of 128."""
+    """Estimates the tokens of a ranker that is not trained yet from the texts' scripts, for pairs of 128 tokens."""
 
     def room_beside(self, query: str) -> int:
         return max(_PAIR_TOKENS - _SPECIAL_TOKENS - len(estimated_ends([query])[0]), _PAIR_TOKENS // 2)
@@ -901,10 +944,12 @@ class EstimatedTokens:
 
 
 class SearchModels(Protocol):
-    """The models that searches ask.
+    """Models that searches use.
 
-    Attributes: `pair_encoder`, of the ranker, None if it reads any length; `is_calibrated`, whether the
-    ranker is; `rank_until`, the time on `time.monotonic()`'s clock until which ranking may take.
+    Attributes:
+        pair_encoder: encoder of the ranker's pairs; None if the ranker reads any length.
+        is_calibrated: whether the ranker's probabilities are calibrated.
+        rank_until: time on `time.monotonic()`'s clock by which ranking must be done.
     """
 
     rank_until: float
@@ -916,20 +961,20 @@ class SearchModels(Protocol):
     def is_calibrated(self) -> bool: ...
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
-        """Begin to compute the vectors of queries for a vector field, `[n, size]`."""
+        """Begin to compute the vectors of queries for a vector field; return a future of `[n, size]`."""
         ...
 
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
-        """Score the texts of each search's `to_rank`, `[texts] float64` each; raises `TooLate`."""
+        """Score the texts of each search's `to_rank`; return `[texts] float64` per search. Raises `TooLate`."""
         ...
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Note that a search keeps its fused order, or raise an error instead."""
+        """Note that a search could not be ranked in time and keeps its fused order, or raise `error`."""
         ...
 
 
 class _Models:
-    """The models of a `Searcher`, which compute when they are asked; other work goes on meanwhile."""
+    """Models of a `Searcher`: each call computes at once; while it does, other searches go on."""
 
     rank_until = math.inf
 
@@ -975,10 +1020,11 @@ class _Models:
 
 
 def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], models: SearchModels) -> list[Search]:
-    """Run the stages of searches in their order; return the finished searches.
+    """Run the stages of searches in order; return the finished searches.
 
     now: a snapshot to search
-    begin: returns the searches of a snapshot, alike but for their queries; called again if shards have changed
+    begin: called with a snapshot; returns searches of it that differ only in their queries. Called again with another
+        snapshot if shards have changed meanwhile
     """
     while True:
         try:
@@ -991,6 +1037,16 @@ def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], model
 
 
 def _run(searches: Sequence[Search], models: SearchModels) -> None:
+    """Run all stages of some searches: encode, read, search, fuse, rank, finish.
+
+    1. `Search.choose_searchers`: vectors of an example (`like`), and the searchers that are used.
+    2. `Search.model_text`: the parsed query with its corrections.
+    3. `_find`: each searcher's hits, fused to one list. With `sort`, `Search.find_sorted` takes its place.
+    4. `_rank`: the ranker orders the first documents, if the search wants that.
+    5. `Search.finish`: leave out, group, and choose what is shown.
+
+    `took` of each search gets the milliseconds of the stages.
+    """
     began, first = time.monotonic(), searches[0]
     with _timed(searches, "encode"), idle():
         for one in searches:
@@ -1010,7 +1066,7 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
 
 
 def _find(searches: Sequence[Search], texts: Sequence[str], models: SearchModels) -> None:
-    """Ask all searchers, and make one list of theirs for each search."""
+    """Search by all searchers, and fuse each search's lists to one."""
     first = searches[0]
     fields = first.collection.info.vector_fields
     asks = [name for name in first.searchers if name in fields and name not in first.like_vectors]
@@ -1047,7 +1103,7 @@ def _rank(searches: Sequence[Search], models: SearchModels) -> None:
 def _begin_lookups(
     searches: Sequence[Search], searcher: str, vectors: Optional[Vectors]
 ) -> list[Callable[[], list[Hits]]]:
-    """Ask a searcher for the documents of all searches, at once unless phrases or exclusions restrict one of them."""
+    """Begin to search by a searcher: one call for all searches, or one for each if any has phrases or exclusions."""
     asked: Union[Sequence[Asked], Vectors]
     if vectors is not None:
         asked = vectors
@@ -1061,7 +1117,7 @@ def _begin_lookups(
 def _looked_up(
     searches: Sequence[Search], lookups: Mapping[str, Sequence[Callable[[], list[Hits]]]]
 ) -> dict[str, list[Hits]]:
-    """Run the lookups; return each searcher's hits, one per search."""
+    """Wait for the lookups; return each searcher's hits, one `Hits` per search."""
     found = dict[str, list[Hits]]()
     for name, each in lookups.items():
         with _timed(searches, name):
@@ -1071,7 +1127,7 @@ def _looked_up(
 
 @contextmanager
 def _timed(searches: Sequence[Search], stage: str) -> Iterator[None]:
-    """Add the milliseconds of the block to a stage of searches."""
+    """Add the milliseconds that the block takes to a stage of these searches."""
     began = time.monotonic()
     yield
     for one in searches:
@@ -1083,16 +1139,16 @@ def _since(began: float) -> float:
 
 
 def open_query_towers(collection: Collection, settings: SearchSettings, options: LoadOptions, batch_size: int) -> None:
-    """Open the towers of an index that searches by these settings ask for vectors of queries."""
+    """Open the towers of an index that make vectors of queries in searches with these settings."""
     for name, one in collection.info.vector_fields.items():
         if one.tower is not None and name in (settings.by or (name,)):
             collection.snapshot().models.tower(collection.info, name, options, batch_size)
 
 
 def chosen(info: IndexInfo, settings: SearchSettings, there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
-    """Return the searchers that are asked for, or the default; raises `UsageError` for one that is not there.
+    """Return the searchers that the settings name, or the default; raises `UsageError` for an unknown name.
 
-    there: the names that may be asked for, in their order (default: all of the collection)
+    there: the names to choose from, in their order (default: all of the collection)
     """
     by, there = settings.by, info.searchers if there is None else there
     refuse_text(by, "by")
@@ -1107,7 +1163,10 @@ def chosen(info: IndexInfo, settings: SearchSettings, there: Optional[tuple[str,
 
 
 def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
-    """Return a fusion without the weights and signals of other searchers; without weights if they would all be 0."""
+    """Return a fusion without the weights and signals of searchers that are not among these.
+
+    All weights are dropped if none of the rest is above 0.
+    """
     refuse_text(searchers, "searchers")
     signals = {name: one for name, one in fusion.signals.items() if one.is_field or name in searchers}
     weights = {name: weight for name, weight in fusion.weights.items() if name in searchers}
@@ -1116,7 +1175,7 @@ def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
 
 
 def filter_of(where: Where) -> Optional[Filter]:
-    """Parse the conditions on documents; raises `UsageError` if one is malformed."""
+    """Convert `where` to a filter; raises `UsageError` if a condition is malformed."""
     if where is None or isinstance(where, Filter):
         return where
     if isinstance(where, Mapping):

@@ -17,7 +17,7 @@ FUSION = "weighted"  # level with or ahead of rrf on each of the sets in docs/co
 
 @dataclass(frozen=True)
 class MilvusOptions(Options):
-    """Where an index may have its vectors."""
+    """Option of commands that may connect to Milvus for the vectors of an index folder."""
 
     milvus_uri: Optional[str] = option(
         None,

@@ -1,4 +1,4 @@
-"""The interface of a collection that `Search` and `Searcher` search, wherever its documents are."""
+"""Interface of the collections that `Search` and `Searcher` use: in a folder, or in shards elsewhere."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from paddle_ranker.retrieval.word_search import Asked
 
 
 class ShardError(RankerError):
-    """A shard failed, or does not answer."""
+    """A shard failed, or did not answer in time."""
 
 
 class StaleSnapshot(RankerError):
-    """A shard no longer has the documents that a search began with, or does not answer: the search begins again.
+    """A shard no longer has the documents with which a search began, or does not answer; the search begins again.
 
-    Attribute: `snapshot`, a new one to search in.
+    Attributes:
+        snapshot: a new snapshot to search.
     """
 
     def __init__(self, snapshot: Snapshot):
@@ -36,7 +37,7 @@ class StaleSnapshot(RankerError):
 
 
 class LookupRequest(NamedTuple):
-    """Search by one searcher: the parameters of `LocalSnapshot.search`."""
+    """A search by one searcher; the fields are the parameters of `LocalSnapshot.search`."""
 
     by: str
     queries: Union[Sequence[Asked], Vectors]
@@ -66,11 +67,11 @@ class Matching(Protocol):
 
 
 class Snapshot(Protocol):
-    """The documents of a collection at one time, for one search: of an index folder, several, or shards elsewhere.
+    """Documents of a collection at one time, for one search: of an index folder, of several, or of shards elsewhere.
 
     See `LocalSnapshot` for the methods.
 
-    shards: how many shards there are and how many failed, by `total` and `failed`; None without shards elsewhere
+    shards: number of shards elsewhere, as `total`, and of those that failed, as `failed`; None if there are none
     """
 
     @property
@@ -134,7 +135,7 @@ class Writer(Protocol):
 
 
 class Searchable(Protocol):
-    """An open collection, which gives each search a snapshot: a `Collection`, or a `RemoteCollection`."""
+    """An open collection, a `Collection` or a `RemoteCollection`; it gives each search a snapshot."""
 
     @property
     def info(self) -> IndexInfo: ...
@@ -160,6 +161,9 @@ class Searchable(Protocol):
 
 
 def phrase_filter_of(query: ParsedQuery, phrases: Sequence[str]) -> Optional[ParsedQuery]:
-    """Return the part of a query that restricts a search: those `phrases` that documents have, and its exclusions."""
+    """Return the part of a query that restricts a search: its exclusions, and the `phrases` that documents have.
+
+    Returns None if there are neither.
+    """
     refuse_text(phrases, "phrases")
     return ParsedQuery("", tuple(phrases), query.excluded) if phrases or query.excluded else None

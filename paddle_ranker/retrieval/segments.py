@@ -69,11 +69,12 @@ class FieldVectors:
     """Vectors of some documents in a vector field.
 
     Args:
-        count: number of the documents.
+        count: number of documents.
         stored: their vectors.
-        passages: document and place of each vector, if there is not one a document.
+        passages: `[vectors, 3] int32`, document, start and end of each vector's passage; None if each document has one
+            vector.
 
-    Attributes: the arguments, and `index`, which finds candidates among the vectors, once a generation has opened it.
+    Attributes: the arguments, and `index`, the approximate index of the vectors, set when a generation opens it.
     """
 
     def __init__(self, count: int, stored: StoredVectors, passages: Optional[Passages] = None):
@@ -81,23 +82,29 @@ class FieldVectors:
         self.index: Optional[FaissSegment] = None
 
     def __len__(self) -> int:
-        """Return how many vectors there must be: one for each passage, or each document."""
+        """Return how many vectors there should be: one for each passage, or each document."""
         return self.count if self.passages is None else len(self.passages)
 
     def rows(self, row: int) -> Integers:
-        """Return the rows of a document's vectors."""
+        """Return the row numbers of a document's vectors; `row` is the document's."""
         if self.passages is None:
             return np.array([row])
         first, after = np.searchsorted(self.passages[:, 0], [row, row + 1]).tolist()
         return np.arange(first, after)
 
     def of(self, mask: Booleans) -> Booleans:
-        """Return which vectors are those of some documents, `[vectors] bool`."""
+        """Return which vectors belong to the documents of a mask, `[vectors] bool`."""
         return mask if self.passages is None else mask[self.passages[:, 0]]
 
 
 class SegmentData(NamedTuple):
-    """Data of a new segment: documents, their vectors by field, and their words, if it has them."""
+    """Contents of a new segment.
+
+    documents: its documents
+    vectors: their vectors, by vector field
+    postings: their words; None if words are not searched
+    write_states: writes their stored states; None without
+    """
 
     documents: Sequence[Document]
     vectors: Mapping[str, FieldVectors]
@@ -114,10 +121,10 @@ class Segment:
         arrays: arrays in the segment's files, by name.
         vectors: vectors by field.
         postings: inverted index, None without words.
-        states: of the documents, None without any.
-        matching(where): which documents meet a filter with types, `[n] bool`.
-        typed_values(field, type): the values of a field.
-        common_types(field): the types that all of its values fit.
+        states: stored states of the documents; None without any.
+        matching(where): which documents meet a typed filter, `[n] bool`; cached.
+        typed_values(field, type): the values of a field; cached.
+        common_types(field): the types that all values of a field fit; cached.
     """
 
     def __init__(self, folder: Path, schema: Schema = _ONE_TEXT):
@@ -154,7 +161,7 @@ class Segment:
         self.common_types = lru_cache(maxsize=None)(self._common_types)
 
     def _require_all(self) -> None:
-        """Raise `ValueError` for an array that does not fit the others, or a file that is cut short."""
+        """Raise `ValueError` if an array does not fit the others, or a file is cut short."""
         count, arrays, sizes = self.count, self.arrays, {name: len(blob) for name, blob in self._blobs.items()}
         hashes = dict.fromkeys(("id_hashes", "text_hashes", "title_hashes"), (2, count))
         shapes = {"offsets": (count + 1,), "id_offsets": (count + 1,), "fields": (len(self.fields), count), **hashes}
@@ -193,7 +200,7 @@ class Segment:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Raise `CheckpointError` where what is read in the block is not what this class has written."""
+        """Convert errors in the block, which a damaged file causes, to `CheckpointError`."""
         try:
             yield
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -202,13 +209,16 @@ class Segment:
             ) from error
 
     def require_held(self) -> None:
-        """Raise `CheckpointError` for a mapped file that was cut short: reading its end would kill the process."""
+        """Raise `CheckpointError` if a memory-mapped file was cut short: a read beyond its end kills the process."""
         for file, size in self._mapped:
             if file.size() < size:
                 raise CheckpointError(f"{self.folder}: a file was cut short while it was open; copy the index again")
 
     def _held(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return an array of a file as a plain one: parts of a memmap cost some microseconds each."""
+        """Return a file's array as a plain one, since slices of a memmap cost some microseconds each.
+
+        Record its size.
+        """
         if isinstance(array, np.memmap):
             file: mmap = array._mmap  # type: ignore[attr-defined]  # of the file's size now, whoever changes it
             self._mapped.append((file, file.size()))
@@ -221,7 +231,7 @@ class Segment:
             return np.frombuffer(stream.read(), np.uint8)
 
     def _vector_fields(self) -> list[str]:
-        """Return the names of the vector fields that have files here."""
+        """Return the names of the vector fields that this segment has files of."""
         return [name.rpartition(".")[0] or VECTORS for name in self.arrays if name.rpartition(".")[2] == "vectors"]
 
     def _vectors_of(self, prefix: str) -> FieldVectors:
@@ -229,7 +239,7 @@ class Segment:
         return FieldVectors(self.count, stored, self.arrays.get(f"{prefix}passages"))  # type: ignore[arg-type]
 
     def open_index(self, name: str, info: VectorsInfo) -> Optional[FaissSegment]:
-        """Return the index of a field's vectors, None if they have none."""
+        """Return the approximate index of a field's vectors; None if they have none."""
         vectors, file = self.vectors[name], file_prefix(name) + FILE
         if vectors.index is None and file in self._sums:
             with open_file(inside(self.folder, file), sys.maxsize) as stream:
@@ -242,11 +252,11 @@ class Segment:
         return self.count
 
     def id(self, row: int) -> str:
-        """Return the id of a document by its row."""
+        """Return the id of the document in a row."""
         return self.ids(np.array([row]))[0]
 
     def ids(self, rows: Integers) -> list[str]:
-        """Return the ids of documents by their rows."""
+        """Return the ids of the documents in these rows."""
         offsets, blob = self.arrays["id_offsets"], self._blobs["ids.bin"].data
         with self.reading():
             return [
@@ -254,7 +264,7 @@ class Segment:
             ]
 
     def document(self, row: int) -> Document:
-        """Return a document by its row."""
+        """Return the document in a row."""
         with self.reading():
             found = json.loads(self.line(row))
             document = Document(found["id"], found["text"], found["fields"], found["version"])
@@ -264,32 +274,32 @@ class Segment:
             return document
 
     def document_bytes(self, rows: Sequence[int]) -> int:
-        """Return how long the lines of some documents are together."""
+        """Return how many bytes of `documents.jsonl` the documents in these rows take."""
         places, offsets = np.asarray(rows, np.int64), self.arrays["offsets"]
         return int((offsets[places + 1] - offsets[places]).sum())
 
     def line(self, row: int) -> bytes:
-        """Return the line of `documents.jsonl` that holds a document."""
+        """Return the line of `documents.jsonl` with the document in a row."""
         start, end = self.arrays["offsets"][row : row + 2].tolist()
         return bytes(self._blobs["documents.jsonl"][start:end])
 
     def rows_of_ids(self, ids: Sequence[str], hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-        """Yield (place in `ids`, row) of the ids that are here; `hashes` are those of the ids."""
+        """Yield (index in `ids`, row) for each id that this segment has; `hashes` are those of `ids`."""
         found = list(self._hashed("id_hashes", hashes))
         there = self.ids(np.array([row for _, row in found], np.int64))
         return (one for one, id in zip(found, there) if id == ids[one[0]])
 
     def rows_of_hashes(self, hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-        """Yield (place in `hashes`, row) of the documents whose ids have these hashes."""
+        """Yield (index in `hashes`, row) for each document whose id has one of these hashes."""
         return self._hashed("id_hashes", hashes)
 
     def by_hash(
         self, after: Optional[tuple[int, str]], live: Optional[Booleans], count: int
     ) -> list[tuple[int, str, int]]:
-        """Return hash, id and row of the first `count` live documents behind a hash and id, in the order of these.
+        """Return (hash, id, row) of the first `count` live documents after a hash and id, ordered by hash, then id.
 
-        after: None: from the first one
-        live: which rows are live, `[documents] bool`; None means all of them
+        after: hash and id; None: from the first document
+        live: which rows are live, `[documents] bool`; None: all
         """
         (hashes, rows), found = self.arrays["id_hashes"], list[tuple[int, str, int]]()
         start = 0 if after is None else int(np.searchsorted(hashes, np.uint64(after[0])))
@@ -315,11 +325,11 @@ class Segment:
     def rows_of_texts(
         self, texts: Sequence[str], hashes: NDArray[np.uint64], live: Optional[Booleans] = None
     ) -> Iterator[tuple[int, int]]:
-        """For each text that is stored here, yield its position in `texts` and its first live row.
+        """Yield, for each text that this segment has, its index in `texts` and its first live row.
 
         texts: distinct texts, as `Schema.identity` returns them
         hashes: the hash of each text
-        live: which rows are live, `[documents] bool`; None means all of them
+        live: which rows are live, `[documents] bool`; None: all
         """
         found: set[int] = set()
         for place, row in self._hashed("text_hashes", hashes):
@@ -340,7 +350,7 @@ class Segment:
             yield from ((place, int(row)) for row in rows[starts[place] : ends[place]])
 
     def verify(self) -> tuple[int, int]:
-        """Read all files; return their number and bytes. Raises `CheckpointError` for one that is not as written."""
+        """Read all files; return their number and bytes. Raises `CheckpointError` for a file that has changed."""
         size = 0
         for name, sum in self._sums.items():
             path = self.folder / name
@@ -366,20 +376,20 @@ class Segment:
         return self._blobs[name]
 
     def codes_of(self, field: str) -> NDArray[np.int32]:
-        """Return which of a field's values each document has, `[n]`; -1 for none."""
+        """Return the number of each document's value in `values_of(field)`, `[n]`; -1 for none."""
         if field not in self.fields:
             return np.full(self.count, -1, np.int32)
         codes: NDArray[np.int32] = self.arrays["fields"][self.fields.index(field)]
         return codes
 
     def values_of(self, field: str) -> list[object]:
-        """Return the values of a field."""
+        """Return the distinct values of a field."""
         with self.reading():
             values: list[object] = json.loads(bytes(self._line_of(field)))
             return values
 
     def each_value(self, field: str, size: int = 1 << 16) -> Iterator[list[object]]:
-        """Yield the values of a field, some `size` bytes at a time: other threads wait while JSON is parsed."""
+        """Yield the values of a field in lists, of about `size` bytes each: JSON is parsed while other threads wait."""
         line, start = bytes(self._line_of(field)), 1
         while start < len(line) - 1:
             place = start
@@ -395,9 +405,11 @@ class Segment:
             start = end + len(b", ")
 
     def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
-        """Return the values that live documents have in a field, and whether these are all.
+        """Return the values that live documents have in a field, and whether these are all values.
 
-        Of more than `most` bytes of values, one is returned: it tells their kind. live: `[n] bool`; None: all are.
+        If the field's values take more than `most` bytes, only one is returned, as an example.
+
+        live: `[n] bool`; None: all documents are
         """
         line = self._line_of(field)
         check()
@@ -413,7 +425,7 @@ class Segment:
             return [""] if text.startswith('["') else [], False
 
     def _line_of(self, field: str) -> NDArray[np.uint8]:
-        """Return the line of `fields.jsonl` with the values of a field, an empty list if there is no such field."""
+        """Return the line of `fields.jsonl` with the values of a field; `[]` if the segment has no such field."""
         if field not in self.fields:
             return np.frombuffer(b"[]", np.uint8)
         number, ends = self.fields.index(field), self._field_ends
@@ -425,11 +437,11 @@ class Segment:
         return np.flatnonzero(self._blobs["fields.jsonl"] == ord("\n"))
 
     def bytes_of(self, field: str) -> int:
-        """Return how long the values of a field are, as JSON."""
+        """Return the length of a field's values as JSON, in bytes."""
         return len(self._line_of(field))
 
     def value(self, field: str, type: str, row: int) -> tuple[Value, ...]:
-        """Return a document's values of a field of a type, nothing if it has none."""
+        """Return the value of the document in `row` as typed values: one, a list's items, or none."""
         code = int(self.codes_of(field)[row])
         return () if code < 0 else self.typed_values(field, type).values(code)
 
@@ -438,14 +450,14 @@ class Segment:
         return common_types(self.values_of(field))
 
     def value_counts(self, field: str, mask: Booleans) -> Integers:
-        """Return how many of some documents have each value of a field, up to the last that one has."""
+        """Return how many documents of a mask have each value of a field, `[values]` without zeros at the end."""
         check()
         return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
 
     def scale(self, field: str, type: str) -> Optional[tuple[str, Integers, Positions]]:
-        """Return the distribution of a field of numbers or dates, as `FieldValues.scale` does; None for other types.
+        """Return the distribution of a field of numbers or dates, as `FieldValues.scale` does.
 
-        Also returns None for values of more than 8 MB.
+        Returns None for other types, and if the values take more than 8 MB.
         """
         if type not in (NUMBERS, DATES) or self.bytes_of(field) > _SCALED:
             return None
@@ -458,7 +470,7 @@ class Segment:
             return FieldValues(line, type)
 
     def _matching(self, where: Filter) -> Booleans:
-        """Return which documents meet a filter with types, `[n] bool`; the last ones asked for are kept."""
+        """Return which documents meet a typed filter, `[n] bool`; results of the latest filters are cached."""
         check()
         meet = np.ones(self.count, bool)
         for condition in where.conditions:
@@ -478,7 +490,8 @@ def write_segment(
 ) -> None:
     """Write a segment into a new folder, whole or not at all.
 
-    write_index: by vector field, writes the index of its vectors, given a new file, them and a file to begin from
+    write_index: by vector field, a function that writes the index of its vectors; called with the path of the new file,
+        the vectors, and the file of an index to extend, or None
     """
     documents = contents.documents
     with new_folder(folder) as target:
@@ -513,7 +526,7 @@ def write_segment(
 
 
 def seal(target: Path, count: int, fields: Sequence[str]) -> None:
-    """Write `segment.json`, with the sizes and sums of all files that are there."""
+    """Write `segment.json`, with the size and the checksum of each file in the folder."""
     paths = sorted(path for path in target.iterdir() if path.is_file())
     sizes, sums = {path.name: path.stat().st_size for path in paths}, {path.name: checksum(path) for path in paths}
     (target / INFO).write_bytes(_json({"count": count, "fields": list(fields), "bytes": sizes, "crc32": sums}))
@@ -531,7 +544,7 @@ def checksum(path: Path) -> int:
 def storable(document: Row) -> Row:
     """Return a document with null in place of NaN.
 
-    Raises `DataError` for one whose text, or whose id if it has one, cannot be stored, or whose fields are no mapping.
+    Raises `DataError` if its text, id or fields cannot be stored.
     """
     id, text, fields = document.id, document.text, document.fields
     if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
@@ -563,7 +576,7 @@ def _sorted(fields: Mapping[str, object]) -> str:
 
 
 def _line(document: Document) -> bytes:
-    """Return a document as a line of JSON; raises `DataError` for one that cannot be stored."""
+    """Convert a document to a line of JSON; raises `DataError` if it cannot be stored."""
     try:
         row = {"id": document.id, "text": document.text, "fields": dict(document.fields), "version": document.version}
         return _json(row) + b"\n"
@@ -591,7 +604,7 @@ def _sorted_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _field_values(
     documents: Sequence[Document], left_out: set[str]
 ) -> tuple[list[str], NDArray[np.int32], list[list[object]]]:
-    """Return the names of the fields, `[fields, n]` which of its values each document has, and these values."""
+    """Return the fields' names, the number of each document's value, `[fields, n]`, and each field's values."""
     names = sorted({name for document in documents for name in document.fields} - left_out)
     numbers = {name: number for number, name in enumerate(names)}
     codes = np.full((len(names), len(documents)), -1, np.int32)

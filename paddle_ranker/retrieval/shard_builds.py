@@ -1,8 +1,8 @@
-"""Builds of a folder of shards: the corpus is cut into parts, and each part becomes an index folder.
+"""Build a folder of shards: cut the corpus into parts, and make each part an index folder.
 
-`unfinished/` in the folder is an empty index as each shard begins, with its towers, and holds the rows of each part
-with their ids, which are those that one folder would give. Where a build was killed, the next one goes on: shards that
-are whole stay, the vectors of the others are kept as far as they were made.
+`unfinished/` in the folder is an empty index with its towers, of which each shard begins as a copy. It also holds the
+rows of each part with their ids, which are the ids that a single folder would give them. If a build is killed, the next
+one continues it: finished shards stay, and of the others the vectors that were made.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _TOLD_SECONDS = 0.5  # between two counts of a shard's documents that are done
 
 
 class _Hashes:
-    """Set of 64-bit hashes, in sorted arrays of which each is larger than those after it."""
+    """Set of 64-bit hashes, in sorted arrays; each array is at least twice as long as the next one."""
 
     def __init__(self) -> None:
         self._arrays: list[Hashes] = []
@@ -60,7 +60,7 @@ class _Hashes:
         self._arrays.append(new)
 
     def has(self, hashes: Hashes) -> Booleans:
-        """Return which hashes are in the set, `[n] bool`."""
+        """Return which of these hashes are in the set, `[n] bool`."""
         found = np.zeros(len(hashes), bool)
         for one in self._arrays:
             if len(one):
@@ -69,7 +69,10 @@ class _Hashes:
 
 
 class _Named:
-    """The documents that were cut off before, by the hashes of texts and ids: 16 bytes for each; see `Written`."""
+    """Documents that earlier parts have: the hashes of their texts and ids, 16 bytes a document.
+
+    Implements `Written`.
+    """
 
     def __init__(self) -> None:
         self.texts, self.ids = _Hashes(), _Hashes()
@@ -83,11 +86,11 @@ class _Named:
 
 @dataclass(frozen=True)
 class ShardWork:
-    """Settings of a build of shards, which each process gets.
+    """Settings for building shards; each process gets a copy.
 
-    folder: of the shards
+    folder: the folder of shards
     contents: folder to which the paths of documents' files are relative
-    load, batch_size: of the towers
+    load, batch_size: how towers are opened
     """
 
     folder: Path
@@ -96,7 +99,10 @@ class ShardWork:
     batch_size: int
 
     def build(self, number: int, progress: Callable[[int], object]) -> None:
-        """Make a shard; one that is whole stays as it is. `progress` is told of documents, or texts with vectors."""
+        """Build a shard, unless it is finished.
+
+        progress: called with the number of documents, or of texts with vectors, that were done
+        """
         from paddle_ranker.retrieval.towers import open_towers
 
         shard = _shard_of(self.folder, number)
@@ -122,7 +128,7 @@ class ShardWork:
             source.say_unread()
 
     def build_counted(self, number: int) -> None:
-        """Make a shard, and write the count of what is done beside its part, for `count_done`."""
+        """Build a shard; write how much of it is done to a file beside its part, for `count_done`."""
         count, told = 0, 0.0
         path = inside(inside(self.folder, BUILD_STATE), f"{shard_name(number)}.count")
 
@@ -160,7 +166,7 @@ class _ShardRows:
 
 
 def count_done(folder: Path) -> int:
-    """Return how much of all shards is done, as `ShardWork.build_counted` writes it."""
+    """Return how many documents (or texts with vectors) of all shards are done, as `build_counted` wrote."""
     return sum(int(path.read_text() or 0) for path in (folder / BUILD_STATE).glob("*.count"))
 
 
@@ -168,9 +174,10 @@ def count_done(folder: Path) -> int:
 class Cut:
     """Corpus that is cut into parts.
 
-    shards: how many
-    documents, repeated: how many were named; how many rows repeat a text
-    report: on the rows
+    shards: number of parts
+    documents: number of documents in them
+    repeated: number of rows that were left out, since they repeat a text
+    report: message about the rows that were read
     """
 
     shards: int
@@ -181,7 +188,7 @@ class Cut:
 
 @contextmanager
 def building(folder: Path) -> Iterator[None]:
-    """Keep other builds off a folder of shards."""
+    """Keep other processes from building in this folder during the block."""
     make_folder(folder)
     with take_lock([folder]):
         remove_unfinished(folder)
@@ -189,14 +196,14 @@ def building(folder: Path) -> Iterator[None]:
 
 
 def is_begun(folder: Path) -> bool:
-    """Return whether a build of shards was begun in a folder and is not finished."""
+    """Return whether a folder has a build of shards that was begun and not finished."""
     return (folder / BUILD_STATE / _CUT).exists()
 
 
 def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
-    """Return the cut of an unfinished build of `identity`, or None; delete an unfinished build of another one.
+    """Return the cut of an unfinished build of `identity`, or None; delete an unfinished build of another corpus.
 
-    Raises `RankerError` for shards of no build.
+    Raises `RankerError` if the folder has shards that belong to no unfinished build.
     """
     there = sorted(folder.glob("shard-*"))
     if is_begun(folder):
@@ -212,13 +219,13 @@ def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
 
 
 def forget(folder: Path) -> None:
-    """Delete the parts of a build."""
+    """Delete the parts and the state of a build."""
     shutil.rmtree(folder / BUILD_STATE, ignore_errors=True)
 
 
 @contextmanager
 def new_cut(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, for the towers of the index and for `cut`."""
+    """Yield a temporary folder for the towers of the index and the parts of `cut`; it is kept if the block succeeds."""
     with new_folder(folder / BUILD_STATE, replace=True) as target:
         yield target
 
@@ -232,7 +239,14 @@ def cut(
     identity: Mapping[str, object],
     report: Callable[[], str],
 ) -> Cut:
-    """Write parts of a corpus of `total` rows, in order, whose rows have the ids that one folder would give."""
+    """Write the rows of a corpus as parts of equal size, in order, with the ids that a single folder would give them.
+
+    target: folder for the parts
+    info: contents of index.json of an empty index
+    total: number of rows
+    identity: facts that a continued build must have in common with this one
+    report: called when all rows are read; returns a message about them
+    """
     named = _Named()
     naming, read, documents = Naming(Generation(target, info, {}), [named]), 0, 0
     with ExitStack() as opened:
@@ -257,7 +271,10 @@ def cut(
 
 
 def begin_shards(folder: Path, count: int) -> IndexInfo:
-    """Make the folders of shards that are missing, empty and with their towers; return what they say."""
+    """Create the folders of missing shards as empty indexes with their towers.
+
+    Return the contents of their index.json.
+    """
     empty = inside(folder, BUILD_STATE)
     info = read_manifest(empty)
     for number in range(count):
@@ -271,7 +288,7 @@ def begin_shards(folder: Path, count: int) -> IndexInfo:
 
 
 def finish(folder: Path, count: int) -> None:
-    """Make the shards an index, and delete the parts."""
+    """Make the shards an index by `shards.json`, and delete the parts."""
     write_shards(folder, [shard_name(number) for number in range(count)])
     forget(folder)
 
@@ -279,7 +296,7 @@ def finish(folder: Path, count: int) -> None:
 def recut(collection: Collection, output: Path, shards: int) -> None:
     """Copy the documents of an index into a new folder of shards, with their words and vectors.
 
-    Raises `UsageError` for vectors in Milvus.
+    Raises `UsageError` if the vectors are in Milvus.
     """
     snapshot = collection.snapshot()
     now = snapshot.generation

@@ -1,10 +1,10 @@
-"""A shard of an index as other processes ask it: the calls that it answers, and the checks of what it answers.
+"""A shard of an index as a service: the calls that it answers, and the checks that a caller makes of its answers.
 
 service = ShardService("index-1")  # beside the folder of a shard
 answer = service.call("documents_of", None, None, ids)  # where the shard is
 read_answer(answer, "documents_of", (ids,), None, False)  # where it was asked
 
-What comes from a shard is data of another machine: `read_answer` refuses everything that does not fit what was asked.
+An answer comes from another machine and is not trusted: `read_answer` refuses all that does not fit the call.
 """
 
 from __future__ import annotations
@@ -60,7 +60,12 @@ _JSON: Mapping[type, object] = {
 
 
 class Facts(NamedTuple):
-    """A version of a shard: its `index.json`, the names of its documents' fields, BM25's totals if it has words."""
+    """Facts about a version of a shard.
+
+    info: contents of its index.json
+    fields: names of its documents' fields
+    totals: BM25's totals; None if words are not searched
+    """
 
     info: IndexInfo
     fields: list[str]
@@ -68,7 +73,7 @@ class Facts(NamedTuple):
 
 
 class _SentFacts(NamedTuple):
-    """`Facts` as they are sent: `info` is what `manifest.facts_of` says."""
+    """`Facts` as they are sent: `info` is in the form of `manifest.facts_of`."""
 
     info: object
     fields: list[str]
@@ -76,10 +81,11 @@ class _SentFacts(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Answer of a shard, which `_read` checks: what comes from a shard is data.
+    """Answer of a shard; `read_answer` checks it.
 
-    version: generation that was asked
-    facts: of this version, None if the caller knows them
+    version: the generation that answered
+    facts: facts of this generation; None if the caller has them
+    result: the result of the call
     """
 
     version: int
@@ -88,14 +94,18 @@ class Answer(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Error of a call because of what was asked, not because the shard failed: a name in `_REFUSALS`, and its text."""
+    """Answer to a call whose arguments are not valid.
+
+    kind: name of the error's class, in `_REFUSALS`
+    problem: its message
+    """
 
     kind: str
     problem: str
 
 
 class Gone(UsageError):
-    """A shard no longer has the generation that a search sees."""
+    """A shard no longer has the generation that a search began with."""
 
 
 _REFUSALS: Mapping[str, type[RankerError]] = {
@@ -107,7 +117,7 @@ _REFUSALS: Mapping[str, type[RankerError]] = {
 
 
 class _Seen:
-    """Generation of a shard that searches see; `used` is the time of the last call."""
+    """Generation of a shard that searches may see; `used` is the time of the latest call."""
 
     def __init__(self, snapshot: LocalSnapshot):
         self.snapshot, self.used = snapshot, time.monotonic()
@@ -130,11 +140,11 @@ class _Seen:
 
 
 class Read(NamedTuple):
-    """A question to a shard.
+    """A call that reads.
 
-    answer: answers it, given what is searched and what was asked
-    kind: type of the answer, see `_require`
-    fits: whether an answer of the type fits what was asked; given the answer, the shard's facts and what was asked
+    answer: called with the snapshot and the call's arguments; returns the result
+    kind: type of the result, see `_require`
+    fits: called with the result, the shard's facts and the arguments; returns whether the result fits them
     """
 
     answer: Callable[..., Unchecked]  # type: ignore[explicit-any]  # any function
@@ -147,7 +157,7 @@ def _is_count(value: int) -> bool:
 
 
 def _are_facts(sent: _SentFacts, info: IndexInfo) -> bool:
-    """Return whether facts of a shard fit its `index.json`."""
+    """Return whether the totals that a shard sent fit its `index.json`."""
     if (totals := sent.totals) is None or info.words is None:
         return totals is None and info.words is None
     numbers = [totals.documents, *totals.lengths]
@@ -165,7 +175,7 @@ def _are_hits(found: list[Hits], facts: Facts, by: str, queries: Sequence[Asked]
 
 
 def _whole_titles(hits: Hits, top_k: int) -> int:
-    """Return how many hits have the query as their title; less than -`top_k` if that cannot be."""
+    """Return how many hits have the query as their whole title; a number below -`top_k` if `hits` is not valid."""
     if hits.titles is None:
         return 0
     count = int(np.count_nonzero(hits.titles == 1))
@@ -305,9 +315,9 @@ MAY_REFUSE = {"search", "query_vectors", "like_vectors", *WRITES}
 
 
 def _require(found: Unchecked, kind: Unchecked, depth: int = 0) -> None:
-    """Raise `ValueError` unless a value is of a type, with all that is in it: finite numbers, texts without surrogates.
+    """Raise `ValueError` unless a value has a type, and all values in it: finite numbers, texts without surrogates.
 
-    kind: as in an annotation; `object` is a value of JSON
+    kind: a type as in annotations; `object` is any value of JSON
     """
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
@@ -355,14 +365,14 @@ def _require(found: Unchecked, kind: Unchecked, depth: int = 0) -> None:
 
 @cache
 def _hints(kind: type) -> Optional[dict[str, object]]:
-    """Return the types of the fields of a named tuple or a data class; None for another class."""
+    """Return the types of the fields of a named tuple or dataclass; None for another class."""
     return get_type_hints(kind) if is_dataclass(kind) or hasattr(kind, "_fields") else None
 
 
 class ShardService:
-    """A shard's folder, open where it is; a `RemoteCollection` asks it.
+    """Serves an index folder as a shard; a `RemoteCollection` calls it.
 
-    Any number of threads may call it. It takes up what others add to the folder, and adds documents itself.
+    Any number of threads may call it. It sees what others add to the folder, and adds and removes documents itself.
 
     Raises `CheckpointError` for a folder that is no index, `UsageError` for one that cannot be a shard.
     """
@@ -373,9 +383,14 @@ class ShardService:
         _require_shard(self._collection.info, str(folder))
 
     def call(self, name: str, *args: Unchecked) -> Union[Answer, Refused]:
-        """Answer a call of a `RemoteCollection`: a name of a fixed table, the version and what the caller knows of it.
+        """Answer a call of a `RemoteCollection`.
 
-        Only errors of the shard are raised; one about what was asked is an answer.
+        Args:
+            name: the call, a name in `READS` or `WRITES`.
+            args: the generation to read (None: the newest), the generation whose facts the caller has, and the
+                arguments.
+
+        Only failures of the shard are raised. Arguments that are not valid are answered by a `Refused`.
         """
         version, known, *given = args
         try:
@@ -399,7 +414,7 @@ class ShardService:
         self._collection.close()
 
     def _at(self, version: Optional[int]) -> _Seen:
-        """Return the snapshot to search: that of `version` if it is still open, else the newest one."""
+        """Return the generation to search: `version` if it is still open, else the newest one."""
         with self._lock:
             if version not in self._seen:
                 if not self._collection.is_current:
@@ -428,11 +443,12 @@ def _require_shard(info: IndexInfo, name: str) -> None:
 def read_answer(
     answer: Unchecked, name: str, args: Sequence[Unchecked], known: Optional[tuple[int, Facts]], is_pinned: bool
 ) -> Union[RankerError, tuple[tuple[int, Facts], Unchecked]]:
-    """Return the version and the facts of a shard, and its result; or why it has refused what was asked.
+    """Check an answer of a shard; return its version with the facts, and the result; or the error of a refused call.
 
-    known: what is known of the shard; is_pinned: it was asked for just that
+    known: version and facts of the shard that the caller has
+    is_pinned: whether the call was for just that version
 
-    Raises `ValueError` for what is no answer to a call.
+    Raises `ValueError` if the answer does not fit the call.
     """
     if type(answer) is Refused:
         _require(answer, Refused)

@@ -3,11 +3,11 @@
 with Searcher.open(["index-2023", "index-2024"]) as searcher:
     searcher.search("query")
 
-Scores, ties, totals and facets are those of one folder to which the documents of all were added in the folders' order:
-document frequencies, mean lengths and the best vectors are those of all segments together.
+Scores, ties, totals and facets are those of a single folder with all documents in the folders' order: document
+frequencies, mean lengths and the nearest vectors are taken over all segments.
 
-`paddle-ranker index build --shards N` makes a folder of shards: `shards.json` names the index folders in it. It is
-opened, searched and written to as any index is, by `open_index`.
+`paddle-ranker index build --shards N` makes a folder of shards: `shards.json` names the index folders in it.
+`open_index` opens it as any index, also for writing.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def open_index(
 
 
 def shard_folders(folder: Union[str, Path]) -> list[Path]:
-    """Return the index folders in a folder of shards, in their documents' order; of another folder, that itself.
+    """Return the index folders in a folder of shards, in their documents' order; for another folder, the folder itself.
 
-    Raises `CheckpointError` for a `shards.json` that is damaged or of another format.
+    Raises `CheckpointError` if `shards.json` is damaged or of another format.
     """
     folder = Path(folder)
     try:
@@ -84,11 +84,11 @@ def write_shards(folder: Path, names: Sequence[str]) -> None:
 
 
 class ShardFolders(IndexFolder):
-    """The files of several index folders, whose documents are one collection.
+    """Files of several index folders, whose documents are one collection.
 
     Args:
-        folders: folders of the shards, in their documents' order.
-        root: the folder that holds all shards, to write to them together; None to read them only.
+        folders: the shards' index folders, in their documents' order.
+        root: the folder of shards, which allows to write to all of them; None: they are only read.
     """
 
     def __init__(self, folders: Sequence[Path], root: Optional[Path] = None):
@@ -100,7 +100,7 @@ class ShardFolders(IndexFolder):
         return _together(_manifests(self.folders, self._root))
 
     def open_generation(self, opened: dict[str, Segment]) -> Generation:
-        """Open what the manifests name; they may be replaced, and files deleted, meanwhile."""
+        """Open the segments that all manifests name; try again if manifests are replaced meanwhile."""
         while True:
             infos = _manifests(self.folders, self._root)
             named = [(folder, one) for folder, info in zip(self.folders, infos) for one in info.segments]
@@ -118,13 +118,13 @@ class ShardFolders(IndexFolder):
                     raise CheckpointError(f"{error.filename}: is missing; copy the index again") from error
 
     def lock(self, until: float = 0.0) -> Lock:
-        """Return the locks of all shards; raises `UsageError` if they are in no folder of shards."""
+        """Lock all shards for writing; raises `UsageError` if they are not in one folder of shards."""
         if self._root is None:
             raise UsageError("shards are open for reading: write to one folder at a time")
         return super().lock(until)
 
     def write_info(self, info: IndexInfo) -> None:
-        """Replace the manifests of the shards that change, in one step."""
+        """Replace the manifests of the shards that change, in one step: by way of `pending`, see `finish_change`."""
         assert self._root is not None
         changed = dict[Path, IndexInfo]()
         owners = {
@@ -145,7 +145,7 @@ class ShardFolders(IndexFolder):
         shutil.rmtree(self._root / _PENDING, ignore_errors=True)
 
     def finish_change(self) -> None:
-        """Write the manifests that a killed writer has left in `pending`."""
+        """Write the manifests of a change that a killed writer has left in `pending`."""
         assert self._root is not None
         if (self._root / _PENDING).is_dir():
             for folder, info in zip(self.folders, _manifests(self.folders, self._root)):
@@ -156,8 +156,8 @@ class ShardFolders(IndexFolder):
 def open_shards(folders: Sequence[Union[str, Path]]) -> Collection:
     """Open several index folders for reading, as one collection.
 
-    Raises `UsageError` for folders that were not built alike (analyser, schema, tower, kind of vectors) or have their
-    vectors in Milvus, and for a document in two folders.
+    Raises `UsageError` if they were not built alike (analyser, schema, tower, kind of vectors), if their vectors are in
+    Milvus, or if two of them have a document of the same id.
     """
     refuse_text(folders, "folders", str, Path)
     paths = [path for folder in folders for path in shard_folders(folder)]
@@ -174,9 +174,9 @@ def open_shards(folders: Sequence[Union[str, Path]]) -> Collection:
 
 
 def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[IndexInfo]:
-    """Read all folders' manifests as of one time; raises `UsageError` for folders that cannot be shards.
+    """Read the manifests of all folders as of one time; raises `UsageError` if they cannot be shards of one index.
 
-    root: the folder of shards, where several may be about to change
+    root: the folder of shards, whose `pending` tells of a change of several manifests
     """
     while True:
         pending = [folder if root is None else inside(root, _PENDING) / folder.name for folder in folders]

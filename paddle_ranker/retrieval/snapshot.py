@@ -1,4 +1,4 @@
-"""A snapshot of an index folder: the documents of one generation, and what a search reads of them."""
+"""A snapshot of an index folder: the documents of one generation, and the methods by which a search reads them."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _HELD = 3  # times the bytes of documents, while they are read and answered with
 
 
 class LocalSnapshot:
-    """The documents of an index folder at one time; it never changes, whatever is added and removed meanwhile.
+    """Documents of an index folder at one time; additions and removals do not change it. Thread-safe.
 
-    Attributes: `models`, the index's copies of its towers and of its ranker; `files`, those that documents have in
-    fields; `milvus`, which searches the vectors, None if the folder's own indexes do.
-
-    Any number of threads may search at once.
+    Attributes:
+        models: the index's copies of its towers and of its ranker.
+        files: the files in documents' fields.
+        milvus: searches the vectors, if they are in Milvus; else None.
     """
 
     shards: Optional[Mapping[str, int]] = None  # how many shards elsewhere were searched: a folder has none
@@ -76,25 +76,25 @@ class LocalSnapshot:
 
     @property
     def parts(self) -> list[OpenSegment]:
-        """The segments, with the documents there that are not removed."""
+        """The segments, each with the mask of its live documents."""
         return self.generation.parts
 
     @property
     def tower_folder(self) -> Optional[Path]:
-        """The folder of the tower of whole documents; None without vectors, or if they were made elsewhere."""
+        """The folder of the tower of whole documents; None if there are no vectors, or they were made elsewhere."""
         return None if self.info.tower is None else self.models.folder(self.info.tower.folder)
 
     def __len__(self) -> int:
         return self.info.count
 
     def tower(self, field: str) -> FieldTower:
-        """Return the index's copy of the tower of a vector field, which is opened when it is first needed."""
+        """Return the tower of a vector field: the index's copy, which is opened when it is first needed."""
         return self.models.tower(self.info, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if it has none there.
+        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if it has none in this field.
 
-        A document with several vectors there, such as those of its passages, has their mean.
+        A document with several vectors in the field, such as those of passages, gets their mean.
         """
         none = np.empty((0, self.info.vector_fields[field].info.size), np.float32)
         if like.kind:
@@ -114,11 +114,12 @@ class LocalSnapshot:
         return self.generation.type_of(field)
 
     def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
-        """Return the values that documents have in each field.
+        """Return a sample of the values of each field.
 
-        A segment with more than `most` bytes of a field's values gives one of them, which may be a removed document's.
+        A segment with more than `most` bytes of a field's values gives only one of them, which a removed document may
+        have.
 
-        types: of fields in the shards of which this is one
+        types: types of fields over all shards, if this is one of several
         """
         now, found = self.generation, dict[str, FieldSample]()
         for name in self.fields:
@@ -143,12 +144,13 @@ class LocalSnapshot:
     ) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order.
 
-        by: one of `searchers`: vector fields take vectors, `[n, size]` float32, all others take texts
-        where: only documents whose fields meet it
-        ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
-        fields: other weights of some fields, for words
-        phrase_filter: only documents with its phrases and nothing that it excludes; see `phrase_filter` below
-        titles: by words, see `Generation.with_titles`; up to `top_k` documents more are found
+        by: name of a searcher
+        queries: vectors, `[n, size]` float32, if `by` is a vector field; else texts
+        where: only documents whose fields meet this filter
+        ef, nprobe: breadth of the search in an approximate index of vectors; raises `UsageError` for other searchers
+        fields: weights of searched fields, by name, in place of the schema's
+        phrase_filter: only documents with its phrases and without its exclusions; see the method `phrase_filter`
+        titles: score titles, too, see `Generation.with_titles`; up to `top_k` documents more are then returned
         """
         refuse_text(queries, "queries", *ASKED)
         now = self.generation
@@ -181,9 +183,9 @@ class LocalSnapshot:
         return partial(self.search, *asked)
 
     def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
-        """Return which of some documents have stored states of at most `most` tokens, and the states.
+        """Return which documents have stored states of at most `most` tokens, as indices in `ids`, and the states.
 
-        The documents are places in `ids`; the states are in the order of the places.
+        The states are in the order of these indices.
         """
         refuse_text(ids, "ids")
         now, found, rows, tokens = self.generation, list[int](), list[tuple[TitleStates, list[int]]](), 0
@@ -212,7 +214,10 @@ class LocalSnapshot:
         return words.rewriter.rewrite(query, prefix, synonyms)
 
     def did_you_mean(self, query: WordQuery) -> Optional[str]:
-        """Return a query with frequent words in place of very rare ones that look or sound alike, None without any."""
+        """Replace very rare words of a query by frequent ones that look or sound alike.
+
+        Return None if there are none.
+        """
         words = self.generation.words
         return None if words is None or words.rewriter is None else words.rewriter.did_you_mean(query)
 
@@ -230,19 +235,19 @@ class LocalSnapshot:
         return {} if words is None else words.given_of(query)
 
     def word_weights(self, query: Asked) -> dict[str, float]:
-        """Return how much each token of a query counts by words, by token; nothing without words."""
+        """Return the weight of each token of a query in BM25, by token; empty if words are not searched."""
         words = self.generation.words
         return {} if words is None else words.weights_of(query)
 
     def query_weight(self, query: Asked) -> float:
-        """Return how much all words of a query count, see `WordSearcher.total_weight`; 0 without words."""
+        """Return the sum of the words' weights, see `WordSearcher.total_weight`; 0 if words are not searched."""
         words = self.generation.words
         return 0.0 if words is None else words.total_weight(query)
 
     def values(self, field: str, ids: Sequence[str], type: str = "") -> list[tuple[Value, ...]]:
-        """Return a field's values of the documents with these ids: those of a list, or one; nothing for none.
+        """Return a field's typed values for each of these ids: one, a list's items, or none.
 
-        type: of the field in the shards of which this is one
+        type: type of the field over all shards, if this is one of several
         """
         refuse_text(ids, "ids")
         now = self.generation
@@ -253,11 +258,11 @@ class LocalSnapshot:
         ]
 
     def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> Matches:
-        """Return the documents that share a word with a query; None: all documents.
+        """Return the documents that share a word with a query; if the query is None, all documents.
 
         phrase_filter: as of `search`
 
-        Raises `UsageError` for a query of an index without words.
+        Raises `UsageError` if there is a query and words are not searched.
         """
         now = self.generation
         if query is None:
@@ -272,7 +277,7 @@ class LocalSnapshot:
     def scale(self, field: str, type: str = "") -> FieldScale:
         """Return the distribution of a field of numbers or dates over live documents; `type` as in `values`.
 
-        Segments with more than a megabyte of values are left out.
+        Segments with more than a megabyte of the field's values are left out.
         """
         now = self.generation
         is_large = any(part.segment.bytes_of(field) > FACET_BYTES for part in now.parts)
@@ -284,10 +289,11 @@ class LocalSnapshot:
         )
 
     def after(self, id: Optional[str], count: int) -> list[Document]:
-        """Return the documents after an id (None: the first ones), ordered by their ids' hashes, equal ones by id.
+        """Return the next `count` documents after an id, ordered by hash of the id, then id; None: from the first.
 
-        Additions, removals and merges of segments do not reorder them. Whoever asks for each page after the last id of
-        the page before sees every document that stays exactly once, even if that id was removed meanwhile.
+        Additions, removals and merges of segments do not change this order. A caller that asks for each page after the
+        last id of the page before sees every document that stays exactly once, even if the document of that id was
+        removed.
         """
         now, key = self.generation, None if id is None else (int(text_hashes([id])[0]), id)
         each = [part.segment.by_hash(key, part.live, count) for part in now.parts]
@@ -300,9 +306,9 @@ class LocalSnapshot:
     def explain_words(
         self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
     ) -> dict[str, dict[str, float]]:
-        """Return, by id, what each token of a query adds to a document's score by words, by token.
+        """Return, by id, what each token of a query adds to a document's score by words.
 
-        Documents that are not here are left out; without words, nothing adds anything.
+        Documents that the index lacks are left out. If words are not searched, the result is empty.
         """
         refuse_text(ids, "ids")
         now, found = self.generation, dict[str, dict[str, float]]()
@@ -324,7 +330,7 @@ class LocalSnapshot:
     def each(self, ids: Sequence[str], *, keep: bool = False) -> Iterator[tuple[str, Document]]:
         """Yield the documents with these ids, one after the other; an id that no document has is left out.
 
-        keep: the caller keeps them all, which counts as memory
+        keep: the caller keeps them all in memory, so their bytes are counted by `turns.reserve`
         """
         refuse_text(ids, "ids")
         now = self.generation
@@ -338,16 +344,16 @@ class LocalSnapshot:
             yield id, now.at(place)
 
     def missing(self, ids: Iterable[str]) -> list[str]:
-        """Return those of some ids that no document has, each once, in their order."""
+        """Return the ids that no document has, each once, in order."""
         refuse_text(ids, "ids")
         asked = list(dict.fromkeys(ids))
         found = self.generation.find(asked)
         return [id for id in asked if id not in found]
 
     def sample(self, count: int, seed: int, *, removed: bool = False) -> list[tuple[Document, Vectors]]:
-        """Return some documents, drawn without repetition, and the vector of each, `[size]`.
+        """Return `count` documents, drawn without replacement, and the vector of each, `[size]`.
 
-        removed: of those that are removed, as long as their segments are not merged
+        removed: draw from the removed documents, as far as segments still have them
         """
         now, drawn = self.generation, []
         live = np.concatenate(
@@ -367,16 +373,16 @@ class LocalSnapshot:
         return now.search_vectors(VECTORS, vectors, top_k, now.allowed(where), exactly=True)
 
     def verify(self) -> tuple[int, int]:
-        """Read all that index.json names; return the number of files and their bytes.
+        """Read all files that index.json names; return their number and their bytes.
 
-        Raises `CheckpointError` for a file that is missing or not as it was written.
+        Raises `CheckpointError` for a file that is missing or has changed.
         """
         found = [part.segment.verify() for part in self.generation.parts]
         found += [(1, len(self.files.read(name))) for name in sorted(self.file_names())]
         return sum(files for files, _ in found), sum(size for _, size in found)
 
     def file_names(self) -> set[str]:
-        """Return the names of the files that documents have."""
+        """Return the names of the files in documents' fields."""
         names = set[str]()
         for field in self.info.schema.files:
             for part in self.generation.parts:

@@ -1,12 +1,12 @@
-"""Documents in the order of their fields' values, page by page: all that match, of every segment and shard.
+"""Sort all matching documents by the values of fields, page by page, over segments and shards.
 
 keys = [SortKey("year", "number", descending=True)]
 page = first_of_segment(segment, mask, keys, None, 10)
 page = first_of_segment(segment, mask, keys, page[-1], 10)  # the next one
 merged([page, page_of_another_segment], keys, 10)
 
-Documents with equal values follow in the order in which listings have them: by the hash of the id, then by the id. So a
-document's place depends on nothing beside its own values and id.
+Documents with equal values are ordered by the hash of the id, then by the id, as listings of documents are. So the
+order of two documents depends on their values and ids alone.
 """
 
 from __future__ import annotations
@@ -37,14 +37,21 @@ class SortKey(NamedTuple):
 
 
 class SortedDocument(NamedTuple):
-    """A document's place in an order: the value of each key, of a list the first one, None for none; and its id."""
+    """Key by which a document is sorted.
+
+    values: its value of each sort key: of a list the first item, None if it has none
+    id: its id
+    """
 
     values: tuple[Optional[Value], ...]
     id: str
 
 
 def sort_keys(sort: Sequence[str], types: Union[Sequence[str], Callable[[str], str]]) -> list[SortKey]:
-    """Return the keys of fields, `-year` for the highest first; `types` are theirs, or return that of a field."""
+    """Return the sort keys of `sort`: names of fields, `-year` for the highest first.
+
+    types: the fields' types; or a function, called with a field, that returns its type
+    """
     names = [name.removeprefix("-") for name in sort]
     own = [types(name) for name in names] if callable(types) else types
     return [SortKey(name, type, one.startswith("-")) for name, type, one in zip(names, own, sort)]
@@ -53,10 +60,10 @@ def sort_keys(sort: Sequence[str], types: Union[Sequence[str], Callable[[str], s
 def first_of_segment(
     segment: Segment, mask: Booleans, keys: Sequence[SortKey], after: Optional[SortedDocument], count: int
 ) -> list[SortedDocument]:
-    """Return the first `count` documents of a segment.
+    """Return the first `count` matching documents of a segment in the order of `keys`.
 
     mask: which documents match, `[documents] bool`
-    after: the document that they follow; None for the first page
+    after: only documents that follow this one; None: from the first
     """
     hashes, rows = segment.arrays["id_hashes"]  # in the order of the hashes, which is that of equal values
     tables, bounds = [], list[int]()
@@ -98,7 +105,7 @@ def first_of_segment(
 
 
 def merged(several: Iterable[Sequence[SortedDocument]], keys: Sequence[SortKey], count: int) -> list[SortedDocument]:
-    """Return the first `count` documents of several lists."""
+    """Merge sorted lists; return the first `count` documents of all."""
     found = [one for own in several for one in own]
     hashes = text_hashes(one.id for one in found).tolist()
     found = [one for _, _, one in sorted((hashed, one.id, one) for hashed, one in zip(hashes, found))]
@@ -114,7 +121,7 @@ def _taken(columns: Sequence[NDArray[np.generic]], which: NDArray[np.generic]) -
 
 
 def _behind(columns: Sequence[NDArray[np.generic]], bounds: Sequence[int]) -> tuple[Booleans, Booleans]:
-    """Return which rows of columns are behind the bounds, in the order of the columns, and which are equal to them."""
+    """Return which rows come after the bounds in the order of the columns, and which equal them, `[rows] bool` each."""
     is_behind = np.zeros(len(columns[0]), bool)
     is_equal = np.ones(len(columns[0]), bool)
     for column, bound in zip(columns, bounds):

@@ -22,16 +22,20 @@ from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs
 
 
 class StoredCandidates(NamedTuple):
-    """Candidates of a search whose states are stored: `rows`, their numbers `[n]` among its texts, and their pairs."""
+    """Candidates of a search that have stored states.
+
+    rows: their indices among the texts of the search, `[n]`
+    pairs: their pairs with the query
+    """
 
     rows: NDArray[np.int64]
     pairs: StoredPairs
 
 
 def split_for(states: RankerStates, opened: ScoringRanker, batch_size: int) -> SplitRanker:
-    """Return the parts of the open ranker that made an index's states.
+    """Split the open ranker that made an index's states into its parts.
 
-    Raises `RankerError` for another ranker, or if its parts cannot be opened.
+    Raises `RankerError` if another ranker made them, or if the parts cannot be opened.
     """
     split = SplitRanker.of(opened, batch_size)
     if not made(states, split.states_info):
@@ -40,18 +44,20 @@ def split_for(states: RankerStates, opened: ScoringRanker, batch_size: int) -> S
 
 
 def made(states: RankerStates, ranker: StatesInfo) -> bool:
-    """Return whether a ranker made an index's states."""
+    """Return whether this ranker made the index's states."""
     return (states.ranker, states.layers, states.width) == (ranker.ranker, ranker.layers, ranker.width)
 
 
 def stored_candidates(
     split: SplitRanker, now: Snapshot, query: str, whole: Mapping[int, str]
 ) -> Optional[StoredCandidates]:
-    """Read the stored states of a search's candidates; None if no candidate has any that fit beside the query.
+    """Read the stored states of a search's candidates; None if no candidate has states that fit beside the query.
 
     Args:
+        split: the parts of the ranker.
         now: the snapshot that is searched.
-        whole: of texts that are a whole document, by their numbers, its id.
+        query: the query.
+        whole: ids of the candidates whose whole document is ranked, by index of their text.
     """
     if not isinstance(now, LocalSnapshot) or not whole:
         return None
@@ -61,13 +67,13 @@ def stored_candidates(
 
 
 class StoredScorer:
-    """Logits of a search's candidates: from stored states where there are, else from texts."""
+    """Scores a search's candidates: from stored states if a candidate has them, else from its text."""
 
     def __init__(self, ranker: Ranker, split: SplitRanker):
         self._ranker, self._split = ranker, split
 
     def logits(self, now: Snapshot, query: str, texts: Sequence[str], whole: Mapping[int, str]) -> Floats:
-        """Return the logits of the texts of candidates, `[n]` float64; `now` and `whole` as of `stored_candidates`."""
+        """Return the logits of candidates' texts, `[n]` float64; `now` and `whole` as of `stored_candidates`."""
         refuse_text(texts, "texts")
         found, is_left = np.empty(len(texts)), np.ones(len(texts), bool)
         stored = stored_candidates(self._split, now, query, whole)
@@ -81,7 +87,10 @@ class StoredScorer:
 
 
 def stored_scorer(collection: Searchable, ranker: Ranker) -> Optional[StoredScorer]:
-    """Return the scorer by an index's stored states; None without states, or, with a note, if they cannot be used."""
+    """Return the scorer by an index's stored states, or None if it has none or the ranker cannot use them.
+
+    A note says why they cannot be used.
+    """
     states = collection.info.states
     if states is None:
         return None

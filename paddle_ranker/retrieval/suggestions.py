@@ -44,11 +44,12 @@ _NEVER = np.iinfo(np.int32).max  # priority of an entry that is not found
 
 
 class Suggestion(NamedTuple):
-    """A text that continues the typed one.
+    """A text that continues the typed one; suggestions are sorted by the first three fields.
 
-    is_inside: whether a later word of the text begins as typed, not the text itself
-    weight: of the text; the order is that of the first three fields, after `is_inside` only if beginnings come first
+    is_inside: whether only a later word of the text begins as typed. False for all unless beginnings are preferred
+    weight: weight of the text; the lowest is the best
     folded: the text without differences of case, width and spaces
+    text: the text as it is shown
     """
 
     is_inside: bool
@@ -58,17 +59,17 @@ class Suggestion(NamedTuple):
 
 
 class Completions:
-    """Texts that are found by the beginnings of their words: sorted arrays of 10 bytes per word, beside the texts.
+    """Index of texts by the beginnings of their words: sorted arrays of 10 bytes per word, beside the texts.
 
-    Texts that are equal once folded count as one, shown in the spelling of the best. Each word's position is an entry,
-    sorted by the text from this position on, so the entries that continue a typed text are a range. Blocks of entries
-    store their smallest weights, by which the best entries of a range are found.
+    Texts that are equal once folded count as one, shown in the spelling of the best. Each word is an entry, sorted by
+    the text from this word to the end, so the entries that continue a typed text are a range. The best entries of a
+    range are found by the smallest weights of blocks of entries.
 
     Args:
         texts: distinct texts; those of more than `LONGEST` characters are never found.
-        fold: removes differences that do not count.
-        weights: of the texts, the smallest is the best, `[texts]` (default: their lengths); equal ones are in
-            alphabetical order.
+        fold: called with a text; returns it without differences that do not count.
+        weights: weights of the texts, `[texts]`; the smallest is the best (default: their lengths). Equal weights are
+            in alphabetical order.
         starts_first: rank texts that begin as typed above all others.
     """
 
@@ -107,13 +108,13 @@ class Completions:
         self._prioritise(np.zeros(len(texts), bool))
 
     def without(self, texts: Booleans) -> Completions:
-        """Return completions that share these arrays and do not find the texts of a mask, `[texts] bool`."""
+        """Return completions that share these arrays, and find no text of the mask `texts`, `[texts] bool`."""
         found = copy.copy(self)
         found._prioritise(texts)
         return found
 
     def _prioritise(self, hidden: Booleans) -> None:
-        """Set the priority of each entry: the rank of the best text there that is not hidden."""
+        """Set the priority of each entry: the rank of the best text of this entry that is not hidden."""
         ranks = np.full(len(hidden), _NEVER, np.int32)
         shown = np.flatnonzero(~hidden[self._order]).astype(np.int32)
         np.minimum.at(ranks, self._first[self._order[shown]], shown)
@@ -150,7 +151,7 @@ class Completions:
         return Suggestion(is_inside, weight, str(plain, "utf-8", "replace"), str(text, "utf-8", "replace"))
 
     def _place(self, asked: bytes) -> int:
-        """Return the number of entries before some bytes, by bisection."""
+        """Return the number of entries that are before the bytes `asked`, by bisection."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -180,11 +181,15 @@ class Completions:
 
 
 class _Part:
-    """Some texts as they are shown and folded, with a newline behind each folded one, and their entries.
+    """Some texts as shown and as folded (each with a newline after it), and their entries.
 
-    Attributes: `lengths`, of the texts in characters; `hashes`, of the folded texts; `shown`, `folded` and the sizes of
-    the texts there in bytes; `counts`, the number of entries of each text; `offsets`, bytes of a folded text before
-    each entry; `is_inside`, whether the entry is after the first word.
+    Attributes:
+        lengths: length of each text, in characters.
+        hashes: hash of each folded text.
+        shown, folded: the texts' bytes, one after the other, and the size of each.
+        counts: number of entries of each text.
+        offsets: for each entry, bytes of the folded text before it.
+        is_inside: for each entry, whether it is after the first word.
     """
 
     def __init__(self, texts: Sequence[str], fold: Callable[[str], str]):
@@ -217,8 +222,9 @@ class _Part:
 class _Titles:
     """The titles of a segment.
 
-    Attributes: `codes`, the number of each document's title, `[documents]`, -1 for none; `completions` of those that
-    documents have now.
+    Attributes:
+        codes: number of each document's title, `[documents]`; -1 for none.
+        completions: completions by the titles of live documents.
     """
 
     def __init__(self, segment: Segment, field: Field):
@@ -235,7 +241,7 @@ class _Titles:
         self._count, self._live = len(titles), np.ones(len(self.codes), bool)
 
     def follow(self, live: Booleans) -> None:
-        """Find the titles of live documents only, `[documents] bool`."""
+        """Restrict the completions to titles of live documents; `live` is `[documents] bool`."""
         if not np.array_equal(live, self._live):
             there = np.bincount(self.codes[live] + 1, minlength=self._count + 1)[1:] > 0
             self.completions = self._all if there.all() else self._all.without(~there)
@@ -243,10 +249,10 @@ class _Titles:
 
 
 class TitleSuggestions:
-    """The titles of a collection, as of the last `follow`; in a collection of short texts without titles, its texts.
+    """Suggestions from the titles of a collection, as of the last `follow`.
 
-    Titles that begin as typed are before those with a later word that does; then those of more documents are before
-    others, and shorter before longer ones.
+    If the documents have no titles and their texts are short, these are suggested. Titles that begin as typed come
+    first, then those of which a later word does; among these, titles of more documents first, then shorter ones.
     """
 
     def __init__(self) -> None:
@@ -254,7 +260,7 @@ class TitleSuggestions:
         self._searched: list[Completions] = []
 
     def follow(self, now: LocalSnapshot) -> None:
-        """Take up added and removed documents; only new segments are read. Not thread-safe.
+        """Read added and removed documents; only new segments are read. Not thread-safe.
 
         Raises `CheckpointError` for a damaged segment.
         """
@@ -270,7 +276,7 @@ class TitleSuggestions:
     def find(self, typed: str, count: int) -> list[Suggestion]:
         """Return up to `count` titles that continue the typed text, best first, each once.
 
-        A family of titles is one suggestion: their common beginning.
+        Titles that differ only in their last word are one suggestion, see `_collapsed`.
         """
         found = sorted(one for searched in self._searched for one in searched.find(typed, _FAMILIES * count))
         distinct = {one.folded: one for one in reversed(found)}
@@ -278,10 +284,12 @@ class TitleSuggestions:
 
 
 def _collapsed(found: Sequence[Suggestion], typed: str) -> list[Suggestion]:
-    """Return suggestions with one in place of each family: at least `_FAMILY` that differ in their last word alone.
+    """Replace each family of suggestions by their common beginning.
 
-    It is their common beginning, `linux-image-6.1` for `linux-image-6.1-amd64` and others, if that says more than what
-    is typed. A family may be a member of another one.
+    A family is at least `_FAMILY` suggestions that differ only in their last word.
+
+    `linux-image-6.1` takes the place of `linux-image-6.1-amd64` and others, if it is longer than the typed text. A
+    common beginning may belong to a larger family.
     """
     while True:
         beginnings = [_ENDING.sub("", one.text) for one in found]
@@ -297,7 +305,7 @@ def _collapsed(found: Sequence[Suggestion], typed: str) -> list[Suggestion]:
 
 
 def suggested_field(now: LocalSnapshot) -> Optional[Field]:
-    """Return the field whose values are suggested: the title, else the text if texts are short, else None."""
+    """Return the field whose values are suggested: the title; without one, the text if texts are short, else None."""
     schema = now.info.schema
     if schema.title is not None:
         return schema.field(schema.title)
@@ -313,7 +321,7 @@ def _length_of(segment: Segment, row: int) -> int:
 
 
 def _texts_of(segment: Segment) -> Iterator[str]:
-    """Yield the text of each document, "" for a long one."""
+    """Yield the text of each document; "" for a long text."""
     stored = segment.blob("documents.jsonl")
     for first in _pausing(range(0, len(segment), _AT_ONCE)):
         ends = segment.arrays["offsets"][first : first + _AT_ONCE + 1].tolist()
@@ -322,7 +330,7 @@ def _texts_of(segment: Segment) -> Iterator[str]:
 
 
 def _rested(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield some items at a time, with rests between them, in which other threads go on."""
+    """Yield slices of the items, with rests in between, in which other threads go on."""
     return _pausing(items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
 
 
@@ -345,7 +353,7 @@ def _cumulated(sizes: Sequence[Integers]) -> Integers:
 
 
 def _first_alike(hashes: Hashes) -> NDArray[np.int32]:
-    """Return, for each text, the number of the first one with the same hash, `[texts]`."""
+    """Return, for each hash, the index of the first equal one, `[texts]`."""
     _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
     found: NDArray[np.int32] = firsts.astype(np.int32)[groups.ravel()]
     return found
@@ -357,9 +365,11 @@ def _minima(priorities: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _sorted_suffixes(text: bytes, places: Integers) -> Integers:
-    """Return the order of places by the bytes from there on; those alike over the longest suggestion are in any order.
+    """Return the order of suffixes: `places` sorted by the bytes of `text` from each place on.
 
-    text: ends with `_KEY` bytes that belong to no place
+    Only the first `_KEY` bytes are compared; suffixes that are equal in them are in any order.
+
+    text: has `_KEY` further bytes at its end
     """
     windows: NDArray[np.uint64] = np.ndarray((len(text) - _KEY + 1,), ">u8", text, 0, (1,))
     keys = windows[places].astype(np.uint64)

@@ -1,4 +1,4 @@
-"""Vectors of texts and pictures, and the exact search among them.
+"""Towers at work: vectors of texts and pictures, and exact search among them.
 
 tower = Tower.open("checkpoint/best")
 vectors = tower.vectors(titles)
@@ -36,14 +36,14 @@ _CHARACTERS = 1 << 22  # of the texts that are encoded at once
 
 
 class Tower:
-    """Makes vectors of queries and of what is searched: texts, or pictures as paths or files' bytes.
+    """Computes vectors of queries and of texts or pictures that are searched; a picture is a path, or a file's bytes.
 
     Args:
-        engine: computes the tower.
+        engine: computes the tower's network.
         encoder: encodes its texts or pictures.
         batch_size: as for `BatchRunner`.
-        queries: the tower of queries, if they have their own.
-        scaled: whether vectors are made 1 long after the engine.
+        queries: a separate tower for queries, if there is one.
+        scaled: whether vectors are scaled to length 1 after the engine.
     """
 
     def __init__(
@@ -68,16 +68,17 @@ class Tower:
         for_search: bool = False,
         folder: Path = Path(),
     ) -> Tower:
-        """Open a trained or exported tower, or an encoder as one: see `read_tower` in `model.tower_network`.
+        """Open a trained or exported tower, or an encoder as a tower: see `read_tower` in `model.tower_network`.
 
         Args:
-            source: a folder, its parameter file, or a PaddleNLP name. Where queries have a tower of their own and texts
-                are computed in int8, the queries' computes in fp32.
-            for_search: make vectors 1 long if they are compared by their cosine, so that their product is that.
-            folder: folder that relative paths of pictures begin at.
+            source: a folder, its parameter file, or a PaddleNLP name. If texts are computed in int8, a separate tower
+                for queries computes in fp32.
+            for_search: scale vectors to length 1 if the tower compares them by cosine, so that inner products are
+                cosines.
+            folder: folder to which relative paths of pictures are relative.
 
-        Raises `CheckpointError` for the folder of anything else, `UsageError` for a pooling, or vectors of other
-        lengths, that an exported tower does not have, and for a length in tokens if it reads pictures alone.
+        Raises `CheckpointError` for the folder of another kind of model. Raises `UsageError` for a pooling or a vector
+        size that an exported tower does not have, and for a length in tokens if the tower reads only pictures.
         """
         runtime.prepare(threads=0)  # a command has done so, a program need not
         tower = cls._open(source, options, batch_size, for_search, folder)
@@ -108,7 +109,7 @@ class Tower:
         return cls(opened.engine, rows, batch_size, queries, is_scaled and not info.normalize)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of texts of the collection, `[n, size]`."""
+        """Return the vectors of texts that are searched, `[n, size]`."""
         refuse_text(texts, "texts")
         return self.compute(self.encoder.encode(texts))
 
@@ -118,12 +119,12 @@ class Tower:
         return self.compute_queries(self._queries.encoder.encode_queries(queries))
 
     def encode_pictures(self, pictures: Sequence[Union[Source, Array]]) -> Vectors:
-        """Return the vectors of pictures, `[n, size]`, whether they are queries or what is searched.
+        """Return the vectors of pictures, `[n, size]`, which may be queries or searched.
 
         Args:
             pictures: paths, files' bytes, or RGB pixels `[height, width, 3] uint8`.
 
-        Raises `ImageError` for what is no picture, `UsageError` if the tower reads texts alone.
+        Raises `ImageError` for data that is no picture, `UsageError` if the tower reads only texts.
         """
         for tower in (self, self._queries):
             if isinstance(tower.encoder, PictureEncoder):
@@ -137,7 +138,7 @@ class Tower:
 
     @property
     def reads_texts(self) -> bool:
-        """Whether the tower makes vectors of texts, at least of queries."""
+        """Whether the tower makes vectors of texts, or at least of queries."""
         return not isinstance(self._queries.encoder, PictureEncoder)
 
     def compute(self, columns: Columns) -> Vectors:
@@ -153,13 +154,13 @@ class Tower:
 
     @property
     def cut(self) -> int:
-        """How many texts and queries were longer than the tower takes, and lost their ends."""
+        """Number of texts and queries that were longer than the tower takes, and were cut."""
         return sum(tower.encoder.truncated for tower in {self, self._queries})
 
     def stream(self, texts: Iterable[str], queries: bool = False) -> Iterator[Vectors]:
         """Yield the vectors of texts, some thousand at a time, so that a file of any size can be encoded.
 
-        The next texts are tokenized while vectors are computed. Of no texts it yields no vectors, once.
+        The next texts are tokenized while vectors are computed. Without texts it yields one empty array.
 
         Args:
             queries: whether the texts are queries.
@@ -177,7 +178,7 @@ class Tower:
 
 
 def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield lists of texts, as many as sort well by length, or fewer if they are long."""
+    """Yield lists of texts: enough to sort well by length, fewer if the texts are long."""
     part: list[str] = []
     characters = 0
     for text in texts:
@@ -193,10 +194,9 @@ def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
 def open_to_compare(
     source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256, folder: Path = Path()
 ) -> Tower:
-    """Open a tower whose vectors are compared by products: 1 long, unless it is one whose vectors' lengths matter.
+    """Open a tower whose vectors are compared by inner product; they have length 1, unless the tower's lengths matter.
 
-    Args:
-        folder: see `Tower.open`.
+    The arguments are those of `Tower.open`.
     """
     path = resolve_model(str(source))
     info = identify(path).info
@@ -210,6 +210,6 @@ def open_to_compare(
 
 
 def normalised(vectors: Vectors) -> Vectors:
-    """Return the vectors, `[n, size]`, made 1 long; a vector of zeros stays as it is."""
+    """Return the vectors, `[n, size]`, scaled to length 1; a vector of zeros stays as it is."""
     found: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _SHORTEST)
     return found

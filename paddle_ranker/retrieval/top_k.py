@@ -1,4 +1,4 @@
-"""Find the k best of many scores, part by part."""
+"""Find the k best of many scores that come part by part."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class _Candidates(NamedTuple):
 def best_rows(
     found: Sequence[tuple[Integers, NDArray[np.float32]]], rows: int, k: int
 ) -> list[tuple[Integers, Floats]]:
-    """Return, for each of some rows, the numbers and scores of its `k` best, best first, equal scores by number.
+    """Return, for each row, the numbers and scores of its `k` best, best first, equal scores by number.
 
-    found: of parts: numbers, `[rows, n]`, `NOT_FOUND` where there is none, and scores, `[rows, n]`
+    found: for each part, numbers, `[rows, n]`, with `NOT_FOUND` for none, and their scores, `[rows, n]`
+    rows: number of rows
     """
     if not found:
         return [(np.empty(0, np.int64), np.empty(0))] * rows
@@ -39,7 +40,7 @@ def best_rows(
 
 
 class Best:
-    """Keep the `k` best scores of what is added, and the numbers that they belong to; equal scores by number."""
+    """Keeps the `k` best of the scores added, with their numbers; equal scores by number."""
 
     def __init__(self, k: int):
         self.k = k
@@ -47,7 +48,7 @@ class Best:
         self.least = -np.inf  # no lower score can be among the best
 
     def add(self, numbers: Integers, scores: NDArray[Union[np.float32, np.float64]]) -> None:
-        """Add the scores, `[n]`, of documents by their numbers, `[n]`; a number is added once."""
+        """Add scores, `[n]`, of documents, by their numbers, `[n]`; each number may be added once."""
         if len(scores) > _SAMPLE and len(self._scores) < self.k <= _SAMPLE:
             # The k-th best of a part bounds the k-th best of all from below, and costs less to find.
             self.least = max(self.least, float(np.partition(scores[:_SAMPLE], -self.k)[-self.k]))
@@ -69,10 +70,10 @@ class Best:
 
 
 class BestRows:
-    """Keep the `k` largest products of each of several queries, and the numbers that they belong to; equal by number.
+    """Keeps the `k` largest products of each query, with the numbers of the vectors; equal products by number.
 
-    It costs a fraction of the product itself: of what is added, a row's largest product is compared with the row's
-    least kept one, and what passes is sorted in when as much again has been seen.
+    This costs a fraction of the matrix product: a row's new products are compared with its least kept one, and those
+    that pass are sorted only when as many products again have come.
     """
 
     def __init__(self, rows: int, k: int):
@@ -82,7 +83,7 @@ class BestRows:
         self._waiting, self._seen, self._sort_at = 0, 0, 0
 
     def add(self, numbers: Integers, products: NDArray[np.float32]) -> None:
-        """Add products, `[rows, n]`, of numbers, `[n]`, which are above all that were added before and ascend."""
+        """Add products, `[rows, n]`, and the vectors' numbers, `[n]`: ascending, and larger than all before."""
         if self._seen < self.k:
             products = np.where(np.isnan(products), -np.inf, products).astype(np.float32)
             self._keep(np.arange(self.rows), numbers, products, products >= self._kth(products)[:, None])
@@ -107,7 +108,7 @@ class BestRows:
         return kept.numbers.reshape(self.rows, -1), kept.products.reshape(self.rows, -1)
 
     def _kth(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the k-th largest of each row, `[rows]`; -infinity if there are no more."""
+        """Return the k-th largest product of each row, `[rows]`; -infinity if a row has at most k."""
         if products.shape[1] <= self.k:
             return np.full(len(products), -np.inf, np.float32)
         found: NDArray[np.float32] = np.partition(products, -self.k, axis=1)[:, -self.k]

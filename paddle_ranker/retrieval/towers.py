@@ -24,7 +24,7 @@ TOWER_FOLDER = "tower"
 
 
 class Copied(NamedTuple):
-    """A copied tower, how many components its vectors have, and whether it reads texts."""
+    """A copied tower: the copy, the size of its vectors, and whether it reads texts."""
 
     copy: TowerCopy
     size: int
@@ -35,10 +35,10 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
     """Copy a tower, or an encoder as one, into a new index folder.
 
     Args:
-        source: as `Tower.open` takes it, but for other parameter files than a folder's own.
-        name: of the copy.
+        source: as of `Tower.open`; a parameter file must have its folder's own name.
+        name: name of the copy's folder.
 
-    Raises `CheckpointError` if it is none that opens.
+    Raises `CheckpointError` if it is no tower that opens.
     """
     from paddle_ranker.retrieval.text_vectors import Tower
 
@@ -58,7 +58,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
 
 
 def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Copied:
-    """Copy the tower of a vector field into a new index folder; raises `UsageError` if no tower can read the field."""
+    """Copy the tower of a vector field into a new index folder; raises `UsageError` if it cannot read the field."""
     kind = FIELD_TYPES[field.type]
     if kind.open_tower is None:
         raise UsageError(f"--field_tower {field.name}={source}: no tower reads fields of the type {field.type}")
@@ -85,14 +85,14 @@ def _folder_of(source: Union[str, Path]) -> Path:
 
 
 def _stated_by(folder: Path) -> Optional[TowerInfo]:
-    """Return the settings to write beside the copy of an encoder; None for a tower, whose files have them."""
+    """Return the settings to write beside the copy of an encoder; None for a tower, whose folder has its settings."""
     from paddle_ranker.model.tower_network import read_tower
 
     return None if isinstance(identify(folder).info, TowerInfo) else read_tower(folder, ON_CPU)[1]
 
 
 def require_tower(collection: Collection, tower: Optional[str]) -> None:
-    """Raise `UsageError` if a tower is named that is not the index's own."""
+    """Raise `UsageError` if `tower` names another tower than the index's own."""
     if tower is None:
         return
     own, given = collection.info.tower, content_digest(_folder_of(tower))
@@ -107,7 +107,7 @@ def require_tower(collection: Collection, tower: Optional[str]) -> None:
 def open_towers(collection: Collection, options: LoadOptions, batch_size: int) -> Optional[VectorsOf]:
     """Open the index's own towers, and the ranker that makes its stored states.
 
-    Return what makes vectors of whole documents, None without their tower.
+    Returns the function that makes vectors of whole documents; None if the index has no tower for them.
     """
     info, models = collection.info, collection.snapshot().models
     if info.states is not None:

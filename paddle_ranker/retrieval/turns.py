@@ -1,12 +1,12 @@
-"""Share the processor among searches, so that large ones never keep small ones waiting.
+"""Share the processor among searches, so that small searches never wait long for large ones.
 
-for part in checked(parts):  # ends if nobody waits for the work any more, and lets other work go first
+for part in checked(parts):  # raises if the caller has left; lets other work go first
     ...
 
-Each piece of work has a thread, and as many threads compute at a time as there are cores. `check`, which every loop
-over data calls, ends a turn after `TURN` seconds if other work waits. The next turn goes alternately to the work of the
-caller that has used least processor time, and to the work that has waited longest: a small search waits for a turn or
-two, and a large one always goes on. Time is measured, never estimated, and no work is begun twice.
+Each piece of work has a thread; as many of these threads compute at a time as there are cores. Every loop over data
+calls `check`, which ends the thread's turn after `TURN` seconds if other work waits. The next turn goes alternately to
+the caller that has used the least processor time and to the work that has waited longest: a small search waits for a
+turn or two, and a large one never starves. Time is measured, never estimated, and no work is begun twice.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ _LEVELS = (0.005, 0.05, 0.5)
 
 
 class once(Generic[S, T]):  # reads as a decorator
-    """Property that is computed when it is first asked for.
+    """Property that is computed when it is first read, then cached.
 
-    Before Python 3.12 `functools.cached_property` has one lock for all objects: a search would wait for another's.
+    Unlike `functools.cached_property` before Python 3.12, it has no lock for all objects: a search would wait for
+    another's.
     """
 
     def __init__(self, compute: Callable[[S], T]):
@@ -61,21 +62,23 @@ class Lock(Protocol):
 
 
 class Abandoned(Exception):
-    """The caller of some work has left."""
+    """The caller has left; work for it ends."""
 
 
 class TooLate(Exception):
-    """A part of some work would be ready too late; the caller waits for the rest."""
+    """A block would end after its deadline; the caller still waits for the rest of the work."""
 
 
 class Caller:
-    """The caller who waits for some work; safe to use from any thread.
+    """Caller who waits for some work. Thread-safe.
 
     Args:
         deadline: time on `time.monotonic()`'s clock until which the caller waits.
-        reserve: called with the bytes that the work holds until the caller has its answer.
+        reserve: called with a number of bytes that the work needs until the caller has its answer; may refuse by
+            raising.
 
-    Attribute: `used`, processor seconds of its work.
+    Attributes:
+        used: processor seconds of its work so far.
     """
 
     _numbers = itertools.count()
@@ -87,7 +90,7 @@ class Caller:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """The order in which callers get their turns: the lowest first."""
+        """Order in which callers get their turns: the lowest first."""
         return bisect(_LEVELS, self.used), self._number
 
     @property
@@ -101,15 +104,17 @@ class Caller:
         return None if self.deadline == math.inf else max(0.0, self.deadline - time.monotonic())
 
     def leave(self) -> None:
-        """Note that the caller waits no more."""
+        """Note that the caller no longer waits; its work ends at the next `check`."""
         self._left = True
         for event in [*self.wakes]:
             event.set()
 
     def run(self, work: Callable[[], R], turns: Optional[Turns] = None) -> R:
-        """Return `work()`, called in turn with other work; within it `check` and `reserve` are about this caller.
+        """Run `work` for this caller, in turn with other work, and return its result.
 
-        turns: in place of those that all work of this process shares
+        Within `work`, the functions `check` and `reserve` of this module concern this caller.
+
+        turns: used in place of the turns that all work of this process shares
 
         Raises `Abandoned` at the first `check` after the caller has left.
         """
@@ -125,13 +130,13 @@ class Caller:
             self.wakes.discard(turn.ready)
 
     def reserve(self, size: int) -> None:
-        """Count bytes of memory; see `reserve`."""
+        """Count bytes of memory for this caller; see the function `reserve`."""
         if self._reserve is not None:
             self._reserve(size)
 
 
 class _Turn:
-    """The right of a thread to compute for a caller, which it has or waits for."""
+    """Turn of a thread that computes for a caller; the thread holds it or waits for it."""
 
     def __init__(self, caller: Caller, turns: Turns):
         self.caller, self.ready, self.since = caller, threading.Event(), 0.0
@@ -139,13 +144,13 @@ class _Turn:
         self._turns, self._ends, self._used = turns, 0.0, 0.0
 
     def take(self) -> None:
-        """Wait for a turn; raises `Abandoned` if the caller has left."""
+        """Wait until the thread may compute; raises `Abandoned` if the caller has left."""
         if self.caller.has_left or not self._turns.take(self):
             raise Abandoned
         self._ends, self._used = time.monotonic() + TURN, time.thread_time()
 
     def give(self) -> None:
-        """Let other work go on."""
+        """End the turn, so that other work goes on."""
         if self.is_held:
             self._turns.give(self, time.thread_time() - self._used)
 
@@ -159,10 +164,10 @@ class _Turn:
 
 
 class Turns:
-    """Turns of work: so many pieces of work compute at the same time.
+    """Limits how many pieces of work compute at the same time.
 
     Args:
-        most: the number of these.
+        most: maximum number.
     """
 
     def __init__(self, most: int):
@@ -176,7 +181,7 @@ class Turns:
         return bool(self._waiting)
 
     def take(self, turn: _Turn) -> bool:
-        """Wait for a turn, and return whether there is one: False if the caller leaves before."""
+        """Wait for a turn; return False if the caller leaves before it gets one."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -194,7 +199,7 @@ class Turns:
             return turn.is_held
 
     def give(self, turn: _Turn, used: float) -> None:
-        """End a turn, charge the seconds to its caller, and let the next one begin."""
+        """End a turn, charge the `used` seconds to its caller, and let the next work begin."""
         with self._lock:
             turn.is_held = False
             turn.caller.used += used
@@ -222,21 +227,24 @@ _TURN: ContextVar[Optional[_Turn]] = ContextVar("turn", default=None)
 
 
 def check() -> None:
-    """Raise `Abandoned` if nobody waits for the work that calls this; let other work go first if its turn is over."""
+    """Raise `Abandoned` if the caller of this work has left; if the turn is over, let other work go first."""
     turn = _TURN.get()
     if turn is not None:
         turn.check()
 
 
 def checked(items: Iterable[T]) -> Iterator[T]:
-    """Yield items, with a `check` before each."""
+    """Yield items, and call `check` before each."""
     for item in items:
         check()
         yield item
 
 
 def reserve(size: int) -> None:
-    """Note `size` more bytes that are held until the caller has its answer; one that has no room refuses them."""
+    """Count `size` more bytes that this work holds until its caller has the answer.
+
+    The caller's `reserve` may raise an error if there is no room for them.
+    """
     turn = _TURN.get()
     if turn is not None:
         turn.caller.reserve(size)
@@ -244,7 +252,7 @@ def reserve(size: int) -> None:
 
 @contextmanager
 def idle() -> Iterator[None]:
-    """Let other work go on while the block waits, for another machine or for a lock; blocks may be nested."""
+    """Let other work compute while the block waits, for another machine or for a lock. Blocks may be nested."""
     turn = _TURN.get()
     if turn is None or not turn.is_held:
         yield
@@ -258,10 +266,10 @@ def idle() -> Iterator[None]:
 
 @contextmanager
 def locking(lock: Lock) -> Iterator[None]:
-    """Hold a lock in the block, which may call `check`.
+    """Hold a lock during the block, which may call `check`.
 
-    Whoever waits for the lock lets other work go on: else all turns could be waiting for the lock, and its holder for
-    a turn.
+    While a thread waits for the lock, it gives its turn to other work. Otherwise all turns could be held by threads
+    that wait for the lock, while the lock's holder waits for a turn.
     """
     is_held = lock.acquire(blocking=False)
     try:
@@ -275,7 +283,7 @@ def locking(lock: Lock) -> Iterator[None]:
 
 
 def watch() -> Callable[[], None]:
-    """Return a function that raises `Abandoned` once nobody waits for this work; other threads may call it."""
+    """Return a function, for other threads, that raises `Abandoned` once the caller of this work has left."""
     turn = _TURN.get()
 
     def check_caller() -> None:
@@ -286,7 +294,7 @@ def watch() -> Callable[[], None]:
 
 
 def wait_for(future: Future[R]) -> R:
-    """Return a future's result; other work goes on meanwhile. Cancels the future if nobody waits for it any more."""
+    """Return a future's result; other work computes meanwhile. Cancels the future if the caller leaves."""
     turn = _TURN.get()
     if turn is not None and not future.done():
         caller, ended = turn.caller, threading.Event()
@@ -306,7 +314,7 @@ def wait_for(future: Future[R]) -> R:
 
 @contextmanager
 def until(deadline: float) -> Iterator[None]:
-    """Let the caller wait no longer than `deadline` for the block; raises `TooLate` if the caller still waits then."""
+    """Run the block with an earlier deadline; raises `TooLate` if the deadline ends it and the caller still waits."""
     turn = _TURN.get()
     if turn is None:
         yield
@@ -327,5 +335,5 @@ def until(deadline: float) -> Iterator[None]:
 
 
 def in_turn(work: Callable[[], R]) -> R:
-    """Return `work()`, called in turn with other work."""
+    """Return `work()`, run in turn with other work, unless the thread already has a turn."""
     return work() if _TURN.get() is not None else Caller().run(work)

@@ -1,4 +1,4 @@
-"""Typed values of documents' fields, by which filters, facets, groups, orders and ranges compare.
+"""Typed values of documents' fields, which filters, facets, groups, sorting and ranges compare.
 
 number, date = TYPES["number"], TYPES["date"]
 number.values("2020.0") == number.values(2020)
@@ -49,7 +49,7 @@ Number = Union[int, float]
 
 
 def plain(value: Unchecked) -> Unchecked:
-    """Return a value as JSON has it: numbers of NumPy, dates, tuples, sets and arrays as numbers, texts and lists."""
+    """Convert a value to JSON's types: NumPy's numbers, dates, tuples, sets and arrays to numbers, texts and lists."""
     if value is None or (isinstance(value, (str, int, float, list, dict)) and type(value).__module__ == "builtins"):
         return value
     if isinstance(value, (tuple, set, frozenset)):
@@ -63,13 +63,15 @@ def plain(value: Unchecked) -> Unchecked:
 
 
 class UntypedValue(str):
-    """A value without a type, of the command line: `7` stands for the number and for the text that is written so."""
+    """Value without a type, from the command line: `7` stands for the number 7 and for the text "7"."""
 
 
 class Value(NamedTuple):
-    """A value of a field; values are equal if their `key` is, and ordered by `order`.
+    """Value of a field. Two values are equal if their `key` is, and are ordered by `order`.
 
+    kind: MISSING, BOOLEAN, NUMBER, DATE, TEXT or OBJECT
     of: a truth value, a number, a date's first microsecond since 1970, a text, or an object as JSON
+    unit: how finely a date is written
     """
 
     kind: int
@@ -78,16 +80,16 @@ class Value(NamedTuple):
 
     @property
     def key(self) -> tuple[int, Union[bool, int, float, str]]:
-        """The value without how it is written."""
+        """Key for equality: the value without the form in which it is written."""
         return self.kind, self.of
 
     @property
     def order(self) -> tuple[object, ...]:
-        """Return the place of the value among others: texts without case and accents, equal ones by code point."""
+        """Sort key of the value: texts without case and accents, equal ones by code point."""
         return (self.kind, *text_order(self.of)) if isinstance(self.of, str) else (self.kind, self.of)
 
     def json(self, unit: int = 0) -> object:
-        """Return the value as JSON has it, in one spelling; a date at least as finely as `unit`."""
+        """Return the value for JSON, in one spelling; a date at least as finely as `unit`."""
         if self.kind == DATE:
             return moment_text(int(self.of), max(unit, self.unit))
         if self.kind == OBJECT:
@@ -98,9 +100,9 @@ class Value(NamedTuple):
 
 
 def order_value(values: Sequence[Value]) -> Optional[Value]:
-    """Return the value by which a document with these values of a field is sorted; None for a document without any.
+    """Return the value of a field by which a document is sorted: its first; None if it has none.
 
-    It is the first one. Texts are sorted by their beginning, and objects are all alike.
+    Of a text, only the beginning counts; objects are all equal.
     """
     if not values:
         return None
@@ -111,7 +113,7 @@ def order_value(values: Sequence[Value]) -> Optional[Value]:
 
 
 def is_value(given: Value) -> bool:
-    """Return whether what another process says to be a value is one."""
+    """Return whether a value that another process has sent is valid."""
     types: dict[int, tuple[type, ...]] = {BOOLEAN: (bool,), NUMBER: (int, float), DATE: (int,)}
     if type(given.of) not in types.get(given.kind, (str,)) or given.kind not in range(BOOLEAN, OBJECT + 1):
         return False
@@ -124,7 +126,7 @@ def is_value(given: Value) -> bool:
 
 
 class ValueRange(NamedTuple):
-    """Values from `low` to `high`, both included; of the kind `MISSING`: no value."""
+    """Values from `low` to `high`, both included. If the kind is `MISSING`: the lack of a value."""
 
     kind: int
     low: Union[bool, int, float, str]
@@ -132,12 +134,12 @@ class ValueRange(NamedTuple):
 
 
 class ValueType(NamedTuple):
-    """A type of values.
+    """Type of values.
 
-    what: its values, for messages
-    read: returns a document's value, None for none, such as `N/A` in a field of numbers; raises `ValueError` for a
-        value that no field of this type holds
-    is_ordered: whether `<` and `>` compare its values
+    what: describes the values, for messages
+    read: called with a document's value; returns it as a `Value`, or None if it stands for none, such as `N/A` in a
+        field of numbers; raises `ValueError` for a value that no field of this type holds
+    is_ordered: whether `<` and `>` compare the values
     """
 
     what: str
@@ -145,7 +147,7 @@ class ValueType(NamedTuple):
     is_ordered: bool = True
 
     def fits(self, value: object) -> bool:
-        """Return whether a field of this type may hold a value that is no list."""
+        """Return whether a field of this type may hold a value (not a list)."""
         try:
             self.read(value)
         except ValueError:
@@ -153,7 +155,7 @@ class ValueType(NamedTuple):
         return True
 
     def values(self, value: object) -> tuple[Value, ...]:
-        """Return the values of a document's field: those of a list, or one; nothing for none."""
+        """Return the typed values of a document's field: one, a list's items, or none."""
         found = []
         for one in value if isinstance(value, list) else (value,):
             try:
@@ -165,7 +167,7 @@ class ValueType(NamedTuple):
         return tuple(found)
 
     def intervals(self, value: object, operator: str) -> list[ValueRange]:
-        """Convert a filter's value to ranges of values; return no range if it compares with no value of this type."""
+        """Convert a filter's value to ranges; return no range if the value cannot be compared with this type."""
         is_equality, found = operator in _EQUALITIES, list[ValueRange]()
         if not (is_equality or self.is_ordered):
             return []
@@ -195,7 +197,7 @@ class ValueType(NamedTuple):
 
 
 def text_order(text: str) -> tuple[str, str]:
-    """Return a sort key that ignores case and accents; texts that differ in these alone follow by code point."""
+    """Return a sort key that ignores case and accents; texts that differ only in these are ordered by code point."""
     return _folding()(text), text
 
 
@@ -205,15 +207,15 @@ def _folding() -> Callable[[str], str]:
 
 
 def number_text(number: Number) -> str:
-    """Return a number as the shortest JSON."""
+    """Return the shortest JSON of a number."""
     return json.dumps(Value(NUMBER, number).json())
 
 
 def period_of(value: object) -> Optional[tuple[int, int, int]]:
     """Return the first microsecond of an ISO 8601 date, month, year or time, the first one after it, and its unit.
 
-    Weeks, ordinal dates and the basic format are read, too; a time without a zone is in UTC. A leap second is the last
-    microsecond of its day. Returns None for anything else, and for dates outside of the years 1 to 9999.
+    Weeks, ordinal dates and the basic format are read, too. A time without a zone is in UTC. A leap second counts as
+    the last microsecond of its day. Returns None for anything else, and for dates outside of the years 1 to 9999.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
         value = str(int(value))
@@ -273,7 +275,7 @@ def _period(text: str) -> Optional[tuple[int, int, int]]:
 
 
 def moment_text(moment: int, unit: int) -> str:
-    """Return a moment as an ISO 8601 date, UTC, as finely as a unit says."""
+    """Return a moment (microseconds since 1970) as an ISO 8601 date in UTC, as finely as `unit` says."""
     at = _EPOCH + timedelta(microseconds=moment)
     if unit >= _SECOND:
         return f"{at.isoformat(timespec='seconds' if unit == _SECOND else 'microseconds')}Z"
@@ -342,7 +344,7 @@ def _object(value: object) -> Optional[Value]:
 
 
 def _stored(value: object) -> Optional[Value]:
-    """Return a value of the type that it has in JSON."""
+    """Convert a value to the type that it has in JSON."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, bool):
@@ -366,12 +368,12 @@ TYPES = {
 
 @dataclass
 class CommonTypes:
-    """The types that all of some values fit, from which a field without a declared type gets its own.
+    """Types that all of some values fit; they decide the type of an undeclared field.
 
-    names: of these types
-    valued: how many values there are beside those that stand for none, such as N/A
-    missing: how many stand for none in a field of numbers, dates or truth values
-    json: their types in JSON
+    names: the types' names
+    valued: number of values, without those that stand for none, such as N/A
+    missing: number of values that stand for none in a field of numbers, dates or truth values
+    json: the values' types in JSON
     """
 
     names: tuple[str, ...] = ("boolean", "number", "date", "keyword", "object")
@@ -380,7 +382,7 @@ class CommonTypes:
     json: frozenset[str] = frozenset()
 
     def add(self, value: object) -> None:
-        """Count a value, which is no list."""
+        """Count a value (not a list)."""
         if _is_missing(value):
             self.missing += 1
             fits = ("boolean", "number", "date", "keyword") if isinstance(value, str) and value else self.names
@@ -392,7 +394,7 @@ class CommonTypes:
             self.names = tuple(name for name in self.names if name in fits)
 
     def unite(self, other: CommonTypes) -> None:
-        """Add the values of another place."""
+        """Add the values of another segment or shard."""
         self.names = tuple(name for name in self.names if name in other.names)
         self.valued, self.missing = self.valued + other.valued, self.missing + other.missing
         self.json |= other.json
@@ -416,7 +418,7 @@ def _json_type(value: object) -> str:
 
 
 def _fitting(value: object) -> tuple[str, ...]:
-    """Return the types that a value fits; a text with a zero before its digits, such as a postal code, is no number."""
+    """Return the names of the types that a value fits; a text such as "012", a postal code, is no number."""
     if isinstance(value, (dict, list)):
         return ("object",)
     if isinstance(value, str) and len(value) > _MOST_DIGITS:
@@ -428,7 +430,7 @@ def _fitting(value: object) -> tuple[str, ...]:
 
 
 def common_types(values: Iterable[object]) -> CommonTypes:
-    """Return the types that some values, and the items of lists among them, have in common."""
+    """Return the types that all of these values, and the items of lists among them, fit."""
     found = CommonTypes()
     for value in values:
         for one in value if isinstance(value, list) else (value,):

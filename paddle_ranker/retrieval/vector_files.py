@@ -1,8 +1,8 @@
-"""Files of vectors (`.npy`) that are written part by part, of any size, and gone on with after a kill.
+"""Files of vectors (`.npy`), written part by part; an interrupted run can be continued.
 
-`VectorFile` writes rows to `NAME.part` and, after each part, says in `NAME.part.json` how many are there and what they
-were made of. A run that goes on cuts off what was written after that, so that the file has the bytes of one that nobody
-interrupted. Vectors of int8 have their scales beside them: `vectors.npy` and `vectors.scales.npy`.
+`VectorFile` appends rows to `NAME.part`. After each part it writes to `NAME.part.json` how many rows there are, and the
+identity of their source. A continued run first cuts off rows that were written after that, so the file gets the same
+bytes as without an interruption. int8 vectors have their scales in a second file: `vectors.npy`, `vectors.scales.npy`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from paddle_ranker.storage.untrusted import read_json
 
 
 def scales_path(path: Union[str, Path]) -> Path:
-    """Return the file of the scales of vectors of int8: `vectors.scales.npy` of `vectors.npy`."""
+    """Return the path of the scales of int8 vectors: `vectors.scales.npy` for `vectors.npy`."""
     path = Path(path)
     return path.with_name(f"{path.name[: -len('.npy')] if path.suffix == '.npy' else path.name}.scales.npy")
 
 
 def open_vectors(path: Union[str, Path]) -> StoredVectors:
-    """Open a file of vectors, memory-mapped; raises `DataError` if it, or the scales of its int8, is unusable."""
+    """Open a file of vectors, memory-mapped; raises `DataError` if it, or the file with its scales, is not valid."""
     path = Path(path)
     values: Array = _mapped(path, 2)
     if values.dtype != np.int8:
@@ -54,17 +54,18 @@ def _mapped(path: Path, dimensions: int) -> Array:
 
 
 class VectorFile:
-    """A file of vectors that is being written.
+    """File of vectors that is being written.
 
     Args:
         path: the file; it appears when `finish` is called, and replaces an older one.
         dtype: float32, float16 or int8.
-        identity: what the vectors are made of, JSON-ready; a run goes on only with the same.
-        resume: go on with what an interrupted run has left, if it left anything.
+        identity: facts about the source of the vectors, JSON-ready; a run is only continued with the same.
+        resume: continue an interrupted run, if there is one.
 
-    Attributes: `rows`, how many are written.
+    Attributes:
+        rows: number of rows written.
 
-    Raises `RankerError` if what an interrupted run has left was made of something else.
+    Raises `RankerError` if the interrupted run had another identity.
     """
 
     def __init__(self, path: Union[str, Path], dtype: str, identity: Mapping[str, object], resume: bool = False):
@@ -87,7 +88,10 @@ class VectorFile:
             stream.seek(0, os.SEEK_END)
 
     def append(self, vectors: Vectors) -> None:
-        """Write vectors, `[n, size]`; they are on the disk when it returns. Raises `DataError` for unstorable ones."""
+        """Write vectors, `[n, size]`; they are synced to disk when it returns.
+
+        Raises `DataError` if they cannot be stored.
+        """
         refuse_unstorable(vectors, self.dtype, lambda row: f"{self.path}, text {self.rows + row + 1}")
         if not self._widths:
             self._size = vectors.shape[1]
@@ -105,7 +109,7 @@ class VectorFile:
         self._write_state()
 
     def finish(self) -> None:
-        """Give the file its name."""
+        """Move the file to its path."""
         if self.is_done:
             return
         if not self._widths:
@@ -123,7 +127,7 @@ class VectorFile:
         self._publish()
 
     def close(self) -> None:
-        """Close the files; what is written stays for a run that goes on."""
+        """Close the files; the rows so far stay for a run that continues."""
         for stream in self._streams:
             stream.close()
 

@@ -1,4 +1,4 @@
-"""`INDEXES`, with what searches the vectors of index folders: exact, faiss and milvus by their names."""
+"""Indexes of vectors for `INDEXES`, as an index folder searches them: exact, faiss and milvus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS
 
 
 def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Collection:
-    """Make an index folder of vectors alone, `[n, size]` float32, whose ids are their numbers; return it open."""
+    """Make an index folder of vectors only, `[n, size]` float32, whose ids are their row numbers; return it open."""
     collection = Collection.create(folder, IndexInfo(None, info))
     numbers = map(str, range(len(vectors)))
     collection.writer.add((Document(number, number) for number in numbers), lambda texts: vectors[[*map(int, texts)]])
@@ -26,7 +26,7 @@ def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Colle
 
 
 class FolderIndex(TowerIndex):
-    """Index that finds documents by the inner products of vectors, in the same way as an index folder.
+    """Index that finds documents by the inner products of vectors, as an index folder does.
 
     The vectors are kept in a temporary folder, which is deleted with this object.
 

@@ -1,4 +1,4 @@
-"""Search the vectors of a collection: exactly, or among the candidates that the indexes of its segments find."""
+"""Search the vectors of a collection: all of them, or candidates that approximate indexes of its segments find."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ def search_method(info: IndexInfo, by: str, ef: Optional[int] = None, nprobe: Op
 
 
 class IndexedPart(NamedTuple):
-    """Vectors of a part, and the index that finds candidates among them; None where they are searched exactly."""
+    """Vectors of a part, and the approximate index that finds candidates; None if every vector is compared."""
 
     part: VectorPart
     candidates: Optional[FaissSegment]
 
 
 def index_writers(info: IndexInfo) -> dict[str, WriteIndex]:
-    """Return, by vector field, the function that writes the index of a new segment's vectors, where there is one."""
+    """Return, by vector field with an approximate index, the function that writes a new segment's index."""
     fields = info.vector_fields.items()
     return {name: partial(faiss_index.write_index, one.info) for name, one in fields if one.info.method == FAISS}
 
 
 def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
-    """Return, for people, how many vectors of an index of faiss are compared all, since their segments are small.
+    """Return, for people, how many vectors of a faiss index are compared one by one, since their segments are small.
 
-    counts: vectors of each segment; "" if all are in an index
+    counts: number of vectors of each segment
+
+    Returns "" if all vectors are in an approximate index.
     """
     least = faiss_index.least_of(info) if info.method == FAISS else 0
     few = sum(count for count in counts if count < least)
@@ -54,9 +56,9 @@ def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
 
 
 def check_breadth(info: Optional[VectorsInfo], ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
-    """Return how widely an index looks; raises `UsageError` for a number that its kind does not take.
+    """Return the ef or nprobe of a search; raises `UsageError` if the index's structure does not take the given one.
 
-    info: None where no vectors are searched
+    info: None if no vectors are searched
     """
     if info is not None and info.method == FAISS:
         return faiss_index.breadth_of(info, ef, nprobe)
@@ -83,9 +85,10 @@ def search_vectors(
 ) -> list[tuple[Integers, Floats]]:
     """Return, for each query, the numbers and products of its best `k` vectors, best first, equal ones by number.
 
-    The products are those of the stored vectors, whatever finds the candidates.
+    The products are those of the stored vectors, whether or not an index found the candidates.
 
-    allowed: for each part, `[vectors] bool`, which may be found
+    allowed: for each part, `[vectors] bool`, which vectors may be found; None: all
+    breadth: ef or nprobe of an approximate index; None: as it was built
     """
     found = []
     for number, (part, indexed) in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Learn from judgments how much each searcher and each field counts, and how much recall counts beside a ranker.
+"""Learn weights from judgments: of searchers, of fields, and of the fused score beside a ranker's logit.
 
 learned = learn_weights(lists, ("words", "vectors"), folds=5)
 Fusion("weighted", learned.weights)
@@ -29,13 +29,13 @@ _MOST_TRIED, _MOST_STEPS = 100, 20  # sets of weights; parts of 1 that a weight 
 
 @dataclass(frozen=True)
 class JudgedList:
-    """The candidates of a query with their labels.
+    """Candidates of a query, with labels.
 
     query: the query's id
-    ids: the documents' ids
-    inputs: what is weighed, `[candidates, inputs] float64`
-    labels: `[candidates] float64`, 0 where nobody judged
-    titled: `[candidates] bool`, whose whole title is the query; None: none is
+    ids: ids of the documents
+    inputs: the scores that are weighted, `[candidates, inputs] float64`
+    labels: `[candidates] float64`, 0 for a document that nobody judged
+    titled: `[candidates] bool`, whether the whole title is the query; None: of no document
     """
 
     query: str
@@ -47,10 +47,10 @@ class JudgedList:
 
 @dataclass(frozen=True)
 class Learned:
-    """Weights, and scores by weights that never saw the query.
+    """Learned weights, and held-out scores.
 
-    weights: by input
-    held_out: for each query the documents' scores by weights of other queries
+    weights: weight of each input, by name
+    held_out: for each query, the scores of its documents by weights that were learned from other queries
     """
 
     weights: Mapping[str, float]
@@ -58,17 +58,18 @@ class Learned:
 
     @property
     def is_equal(self) -> bool:
-        """Whether the weights are equal, because no others are established to be better."""
+        """Whether all weights are equal, since no others are significantly better."""
         return len(set(self.weights.values())) == 1
 
 
 def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: int = 5) -> Learned:
     """Learn the weights, which add up to 1, of searchers' normalised scores.
 
-    They are those that make the mean logarithm of relevant documents' ranks the least: it asks for the first places as
-    for recall further down. A few dozen queries tell it roughly: of all weights whose loss is within one standard error
-    of the least one (of the difference, over queries), those nearest to equal ones are taken. They stay equal unless
-    no more than one in fifty sets of queries that tell nothing would make some weights look so much better.
+    The loss is the mean logarithm of relevant documents' ranks, which counts the first places as well as recall. A few
+    dozen queries estimate it only roughly. So of all weights whose loss is within one standard error of the least loss
+    (of the difference, over queries), those nearest to equal weights are taken. They stay equal unless others are
+    better beyond
+    chance: at most one in fifty sets of uninformative queries would make some weights look so much better.
 
     Raises `DataError` for a single query, and if all candidates are relevant or none is.
     """
@@ -83,15 +84,15 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
 def learn_title(
     lists: Sequence[JudgedList], scores: Mapping[str, Mapping[str, float]], folds: int = 5
 ) -> tuple[float, Mapping[str, Mapping[str, float]]]:
-    """Learn how much it counts that a document's whole title is the query, `Fusion.title`.
+    """Learn `Fusion.title`, the weight of a document whose whole title is the query.
 
     The weight stays 1 unless a smaller one is better beyond chance, as in `learn_weights`.
 
     Args:
-        lists: whose `titled` are candidates with such a title.
-        scores: of each query's candidates, to which the weight is added.
+        lists: `titled` says which candidates have such a title.
+        scores: by query, the candidates' scores without this weight, by id.
 
-    Returns the weight, and for each query the scores with a weight of other queries.
+    Returns the weight, and by query the scores with a weight that was learned from other queries.
     """
     if not any(one.titled is not None and one.titled.any() for one in lists) or len(lists) < 2:
         return 1.0, scores
@@ -116,15 +117,17 @@ def learn_title(
 def learn_fields(
     given: Sequence[float], losses_of: Callable[[tuple[float, ...]], Floats], count: int, folds: int = 5
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
-    """Learn the weights of searched fields; return them, and for each query those that the other folds' queries tell.
+    """Learn the weights of searched fields.
 
-    One field's weight is multiplied at a time, by what makes the loss least. As in `learn_weights`, of the factors
-    whose loss is about the least the nearest to 1 is taken, and 1 unless some are better beyond chance.
+    One field's weight is changed at a time, by the factor with the least loss. As in `learn_weights`, the factor
+    nearest to 1 of those with about the least loss is taken, and 1 unless some are better beyond chance.
 
     Args:
-        given: the weights to begin from.
-        losses_of: returns the loss of each query by some weights, `[count]`: by `rank_loss`.
-        count: how many queries there are.
+        given: the weights to begin with.
+        losses_of: called with weights; returns the loss of each query, `[count]`, as of `rank_loss`.
+        count: number of queries.
+
+    Returns the weights, and for each query the weights that were learned from the other folds' queries.
 
     Raises `DataError` for a single query.
     """
@@ -167,14 +170,15 @@ def learn_recall_weight(
 ) -> Learned:
     """Learn the weights of the fused score and of further signals beside the ranker's logit, whose weight is 1.
 
-    Every set of signals is measured on held-out folds by the loss of `learn_weights`. Of the sets that are about as
-    good as the best one, choose the smallest; use no signal unless some set is better beyond chance. Raises `DataError`
-    as `learn_weights` does, and if the logit counts against relevance.
+    Every set of signals is evaluated on held-out folds by the loss of `learn_weights`. The smallest set that is about
+    as good as the best one is taken; none, unless some set is better beyond chance. Raises `DataError` as
+    `learn_weights` does, and if the logit gets a negative weight.
 
     Args:
-        lists: `inputs` are the logit, the share and, with `fused`, the searchers' normalised scores; then others.
-        fused: input of `learn_weights`, whose learned weights replace the shares in `inputs`; the weights of a
-            held-out query are learned from other queries.
+        lists: `inputs` are the logit and the share; with `fused`, the searchers' normalised scores; then further
+            signals.
+        fused: lists for `learn_weights`. Shares by its weights replace those in `inputs`; for a held-out query, by
+            weights that were learned from other queries.
         signals: the columns of `inputs` that are tried, by name.
         recall: whether the share may count.
     """
@@ -182,7 +186,7 @@ def learn_recall_weight(
     trial, tried_signals = _losses(fused) if fused else None, signals or {}
 
     def learn(rows: Booleans) -> tuple[LinearModel, Floats, tuple[str, ...]]:
-        """Return the model of logit, share and signals, what makes these of the inputs, and the signals' names."""
+        """Return the model of logit, share and signals, the matrix from inputs to these, and the signals' names."""
         turn, known = np.eye(inputs.shape[1], 2), {query for query, is_known in zip(queries, rows) if is_known}
         if trial is not None:
             tried, losses = trial
@@ -211,7 +215,7 @@ def learn_recall_weight(
 def _chosen_signals(
     lists: Sequence[JudgedList], turn: Floats, signals: Mapping[str, int], folds: int
 ) -> tuple[str, ...]:
-    """Return the names of the signals that count beside the columns that `turn` makes; see `learn_recall_weight`."""
+    """Return the names of the signals to use beside the columns of `inputs @ turn`; see `learn_recall_weight`."""
     if not signals:
         return ()
     inputs, labels, queries = _joined(lists)
@@ -232,9 +236,9 @@ def _with_columns(turn: Floats, columns: Sequence[int]) -> Floats:
 
 
 def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
-    """Return weights to try, `[tried, inputs]`, and the loss of each for every query, `[tried, queries]`.
+    """Return the weights to try, `[tried, inputs]`, and the loss of each for every query, `[tried, queries]`.
 
-    The loss is the mean logarithm of the ranks of a query's relevant candidates; among equal scores the mean rank.
+    The loss is the mean logarithm of the ranks of a query's relevant candidates; equal scores share their mean rank.
     """
     inputs, labels, _ = _joined(lists)
     relevant_of(labels)
@@ -246,7 +250,10 @@ def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
 
 
 def _loss(labels: Floats, scores: Floats) -> Floats:
-    """Return the mean logarithm of relevant candidates' ranks, `[tried]`, by scores `[candidates, tried]`; or 0."""
+    """Return the mean logarithm of the relevant candidates' ranks for each column of `scores`, `[candidates, tried]`.
+
+    Returns `[tried]`; zeros if no candidate is relevant.
+    """
     relevant = scores[labels >= RELEVANT]
     if not len(relevant):
         return np.zeros(scores.shape[1])
@@ -256,7 +263,7 @@ def _loss(labels: Floats, scores: Floats) -> Floats:
 
 
 def _simplex(count: int) -> Floats:
-    """Return weights that add up to 1, `[tried, count]`: equal ones first, then all of some steps."""
+    """Return weights that add up to 1, `[tried, count]`: equal weights first, then a grid."""
     steps = max(n for n in range(1, _MOST_STEPS + 1) if n == 1 or comb(n + count - 1, count - 1) <= _MOST_TRIED)
     places = list(combinations(range(steps + count - 1), count - 1))
     bars = np.array(places, np.int64).reshape(len(places), count - 1)
@@ -265,7 +272,7 @@ def _simplex(count: int) -> Floats:
 
 
 def _chosen(tried: Floats, losses: Floats) -> Floats:
-    """Return those weights nearest to equal ones, the first that were tried, by `choose`, `[inputs]`."""
+    """Choose among the tried weights: those nearest to equal ones (the first row) that `choose` allows, `[inputs]`."""
     found: Floats = tried[choose(losses, np.square(tried - tried[0]).sum(axis=1))]
     return found
 

@@ -1,4 +1,4 @@
-"""Search by words: BM25 over the inverted indexes of several parts of a collection, as if they were one."""
+"""Search by words: BM25F over the inverted indexes of several parts of a collection, as if they were one."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ _PHRASE = "\1"  # begins the only token of a word that stands for a phrase
 
 @dataclass(frozen=True)
 class WordPart:
-    """The words of a part of a collection.
+    """Words of a part of a collection.
 
     postings: its inverted index
-    live: `[documents] bool`, which of them are not removed; None if all are there
+    live: `[documents] bool`, which documents are not removed; None: none is removed
     first: number of its first document in the collection
-    has_word: returns whether a document has a folded word as it is written; asked only if others are removed
+    has_word: called with a row and a folded word; returns whether that document has the word as written. Called only if
+        documents are removed
     """
 
     postings: Postings
@@ -48,10 +49,10 @@ class WordPart:
     has_word: Callable[[int, str], bool] = lambda row, word: True
 
     def is_live(self, word: str, tokens: Sequence[str]) -> bool:
-        """Return whether a live document has a word as it is written; `tokens` are those of the word.
+        """Return whether a live document has a word as written; `tokens` are the word's tokens.
 
-        The vocabulary keeps words of removed documents, and tokens are stems, which other words have, too. So documents
-        are read, at most 200, if a removed one has a token.
+        The vocabulary still has words of removed documents, and other words may have the same stems as tokens. So if a
+        removed document has a token, up to 200 documents are read.
         """
         if word not in self.postings.vocabulary:
             return False
@@ -65,10 +66,10 @@ class WordPart:
 
 @dataclass(frozen=True)
 class Totals:
-    """Numbers of a collection by which BM25 weighs words.
+    """Collection statistics of BM25.
 
-    documents: live ones
-    lengths: tokens of each searched field
+    documents: number of live documents
+    lengths: number of tokens in each searched field
     """
 
     documents: int
@@ -76,15 +77,17 @@ class Totals:
 
     @classmethod
     def of(cls, several: Sequence[Totals]) -> Totals:
-        """Return the totals of several collections together."""
+        """Add up the totals of several collections."""
         return cls(sum(one.documents for one in several), tuple(map(sum, zip(*(one.lengths for one in several)))))
 
 
 @dataclass(frozen=True)
 class CountedQuery:
-    """A query of a collection that lives in several places, with the numbers of all of it.
+    """Query of a collection in several shards, with the statistics of all shards.
 
-    counts: live documents that have each word of the query, see `WordSearcher.words_in`
+    query: the query
+    totals: totals of all shards
+    counts: number of live documents in all shards with each word of the query, see `WordSearcher.words_in`
     """
 
     query: Union[str, WordQuery]
@@ -100,13 +103,13 @@ ASKED = (str, WordQuery, CountedQuery)
 
 
 def texts_of(query: Asked) -> list[str]:
-    """Return a query as it was typed and, if it differs, with the corrections that are clear."""
+    """Return a query as typed and, if that differs, with its clear corrections."""
     own = _word_query(query)
     return [*dict.fromkeys((own.given, own.text))]
 
 
 def single_token(tokenize: Tokenizer, text: str) -> Optional[str]:
-    """Return the token that stands for all of a text, None if there is none: for several words, or 笔记本."""
+    """Return the token that stands for the whole text; None if there is none, as for several words, or for 笔记本."""
     if isinstance(tokenize, Analyser) and len(list(tokenize.runs(tokenize.fold(text)))) != 1:
         return None
     tokens = tokenize(text)
@@ -121,12 +124,12 @@ def _no_phrase(text: str) -> Sequence[NDArray[np.int32]]:
 class _Term(NamedTuple):
     """A token of a query.
 
-    token: itself
-    weight: how much it counts: its idf times its weight in the query
-    postings: for each part, where it occurs
-    tables: for each part, what the codes of `postings` add to a score of weight 1
-    most: for each part, the most that it adds to a score
-    given: what a correction or a synonym stands for, "" for a token of the query itself
+    token: the token
+    weight: its idf times its weight in the query
+    postings: for each part, the documents that have it
+    tables: for each part, the score that each code of `postings` adds, before `weight`
+    most: for each part, the highest score that it adds
+    given: the part of the query that a correction or synonym stands for; "" for a token of the query itself
     """
 
     token: str
@@ -138,10 +141,10 @@ class _Term(NamedTuple):
 
 
 class _Group:
-    """Tokens of a query that the same documents of a part have, as the characters of a rare word have.
+    """Tokens of a query that exactly the same documents of a part have, such as the characters of a rare word.
 
     documents: `[n] int32`, ascending
-    most: what they add to a score at the most
+    most: the highest score that all of them add together
     """
 
     def __init__(self, documents: NDArray[np.int32]):
@@ -149,17 +152,17 @@ class _Group:
         self._values: list[tuple[Floats, TermPostings]] = []
 
     def append(self, table: Floats, postings: TermPostings, most: float) -> None:
-        """Add a token: what it adds to a score by code, where it occurs, and the most of what it adds."""
+        """Add a token: the score of each code, its postings, and the highest score that it adds."""
         self._values.append((table, postings))
         self.most += most
 
     def add_all(self, sums: Floats, kept: Optional[Booleans]) -> None:
-        """Add to the sums of its documents, or of those that are kept, `[n]`."""
+        """Add the tokens' scores to `sums`, `[n]`: those of all its documents, or of those in the mask `kept`."""
         for table, (_, codes) in self._values:
             sums += table.take(codes if kept is None else codes[kept], mode="clip")
 
     def add_to(self, sums: Floats, documents: Integers) -> None:
-        """Add to the sums, `[n]`, of documents, ascending, some of which may not be its own."""
+        """Add the tokens' scores to the sums, `[n]`, of some documents, ascending; the group may lack some of them."""
         at = self.documents.searchsorted(documents.astype(np.int32))
         is_other = self.documents.take(at, mode="clip") != documents
         for table, (_, codes) in self._values:
@@ -171,23 +174,24 @@ class _Group:
 class WordSearcher:
     """Score documents by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's idf; one field gives Okapi BM25.
 
-    A token's frequencies in the fields are divided by each field's normalised length, weighted and added; the sum is
-    saturated once. Idf and mean lengths are those of all live documents of all parts. A score is the sum over a
-    query's tokens, the rarest first, in 64 bits: the same however the collection is divided.
+    A token's frequency in each field is divided by the field's normalised length and weighted; the sum over fields is
+    saturated once. Idf and mean lengths are taken over the live documents of all parts. A score is the sum over a
+    query's tokens, the rarest first, in float64, so it does not depend on how the collection is divided.
 
     Args:
         parts: the words of each part.
-        tokenize: of queries; documents were tokenized alike. Of fields that are tokenized each in its way a list, in
-            their order: a word of the query then is the token that each field has for it.
-        k1, b: BM25's saturation and weight of length.
+        tokenize: tokenizer of queries, and of the documents; or a list with one for each field. A word of the query is
+            then looked up in each field by that field's token for it.
+        k1, b: BM25's saturation and length normalisation.
         weights: of the fields, in their order in `Postings`.
-        totals: of all documents, if there are others than those of `parts` (default: of these); queries are then given
-            as `CountedQuery`.
-        find_phrase: finds the documents with a phrase, for synonyms of several words.
+        totals: totals of all documents, if there are more than those of `parts` (default: of these). Queries must then
+            be `CountedQuery`.
+        find_phrase: called with a phrase; returns the documents that have it, for synonyms of several words.
 
-    Attributes: `totals`.
+    Attributes:
+        totals: the totals.
 
-    Values are taken in mode "clip", which checks no place, as all are there: that takes a third of `values[places]`.
+    `take` is called with mode "clip", which checks no index: it needs a third of the time of `values[places]`.
     """
 
     def __init__(
@@ -225,7 +229,7 @@ class WordSearcher:
         return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
 
     def _saturated(self, frequencies: Floats) -> Floats:
-        """Return the part of a score that a token of idf 1 adds by its weighted frequencies."""
+        """Return the scores that weighted frequencies add for a token of idf 1."""
         found, occurs = np.zeros_like(frequencies), frequencies > 0
         found[occurs] = saturated(frequencies[occurs], 1.0, self._k1)  # without them k1 may be 0
         return found
@@ -233,7 +237,7 @@ class WordSearcher:
     def search(self, query: Asked, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
         """Return the numbers and scores of the best `k` documents that share a token with a query, best first.
 
-        allowed: for each part, `[documents] bool`, which documents may be found
+        allowed: for each part, `[documents] bool`, which documents may be found; None: all
         """
         terms = self._terms(query)
         best = Best(k)
@@ -248,7 +252,7 @@ class WordSearcher:
         return best.found()
 
     def scores_of(self, query: Asked, numbers: Integers) -> Floats:
-        """Return the scores, as of `search`, of documents by their numbers, `[n]`; 0 for one that shares no token."""
+        """Return the scores, as of `search`, of the documents with these numbers, `[n]`; 0 if they share no token."""
         terms, scores = self._terms(query), np.zeros(len(numbers))
         for number, part in enumerate(self._parts):
             here = np.flatnonzero((numbers >= part.first) & (numbers < part.first + len(part.postings.lengths)))
@@ -259,12 +263,12 @@ class WordSearcher:
         return scores
 
     def title_shares(self, query: Asked, field: int, numbers: Integers) -> Floats:
-        """Return the share of each title's tokens that a query has, `[n]`; 0 if the title lacks a token of the query.
+        """Return the share of each title's tokens that the query has, `[n]`; 0 if the title lacks a token of the query.
 
-        The query counts as it was typed and, if it differs, as corrected; the higher share is taken.
+        The query as typed and, if that differs, as corrected are tried; the higher share counts.
 
-        field: the title's place among the fields
-        numbers: of the documents
+        field: index of the title field
+        numbers: numbers of the documents
         """
         found = np.zeros(len(numbers))
         for text in texts_of(query):
@@ -289,13 +293,13 @@ class WordSearcher:
         return self.rewriter_of(self)
 
     def rewriter_of(self, words: KnownWords) -> Optional[QueryRewriter]:
-        """Return a rewriter of queries by other words; None if no field has an analyser."""
+        """Return a rewriter of queries that looks words up in `words`; None if no field has an analyser."""
         analysers = [one for one in self._tokenizers if isinstance(one, Analyser)]
         return QueryRewriter(words, analysers[0]) if analysers else None
 
     @property
     def _vocabularies(self) -> list[WordVocabulary]:
-        """The words that documents have, part by part; those of removed documents may be there."""
+        """The vocabularies of the parts; they may have words of removed documents."""
         return [part.postings.vocabulary for part in self._parts if len(part.postings.spellings)]
 
     def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
@@ -322,12 +326,12 @@ class WordSearcher:
             wanted *= 4
 
     def _live_words(self, words: Sequence[str]) -> list[str]:
-        """Return those words, in their order, that live documents have."""
+        """Return the words that a live document has, in their order."""
         tokens = [self.tokens_of_word(word) for word in checked(words)]
         return [word for word, own in zip(words, tokens) if any(part.is_live(word, own) for part in self._parts)]
 
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the tokens that the analysers have for a folded word, as it is written."""
+        """Return the fields' tokens for a folded word, if it is taken as written."""
         found = dict[str, None]()
         for one in self._tokenizers:
             if isinstance(one, Analyser):
@@ -366,9 +370,9 @@ class WordSearcher:
         return [counts[word] for word in words]
 
     def may_have(self, terms: Sequence[Sequence[str]]) -> list[Booleans]:
-        """Return, for each part, which documents may have one of each of several terms, `[documents] bool`.
+        """Return, for each part, which documents may have a token of each of several terms, `[documents] bool`.
 
-        They have one of each of the rarest ones.
+        Only the rarest terms are checked; a document that has these may lack others.
         """
         masks = [np.ones(len(part.postings.lengths), bool) for part in self._parts]
         each = [text_hashes(either) for either in terms]
@@ -383,13 +387,13 @@ class WordSearcher:
         return masks
 
     def weights_of(self, query: Asked) -> dict[str, float]:
-        """Return how much each token of a query counts, of those that documents have, by token."""
+        """Return the weight of each token of a query that documents have, by token."""
         return {term.token: term.weight for term in self._terms(query)}
 
     def total_weight(self, query: Asked) -> float:
-        """Return how much all words of a query count.
+        """Return the sum of the words' weights.
 
-        A word that no document has counts as its correction does or, without one, as the rarest word would.
+        A word that no document has gets the weight of its correction; without one, that of the rarest word possible.
         """
         counted, given = self.words_in(query)
         if isinstance(query, CountedQuery):
@@ -420,7 +424,7 @@ class WordSearcher:
         return [mask if part.live is None else mask & part.live for mask, part in zip(masks, self._parts)]
 
     def explain(self, query: Asked, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
-        """Return, for some documents of a part, what each token of a query adds to the score, by token."""
+        """Return, for each of these documents of a part, what each token of a query adds to the score, by token."""
         found: list[dict[str, float]] = [{} for _ in rows]
         for term in self._terms(query) if rows else ():
             documents, codes = term.postings[part]
@@ -431,7 +435,7 @@ class WordSearcher:
         return found
 
     def words_in(self, query: Asked) -> tuple[dict[Word, float], dict[Word, str]]:
-        """Return how much each word of a query counts, and what those of corrections and synonyms stand for."""
+        """Return the weight of each word of a query; and, by word of a correction or synonym, what it stands for."""
         query = query.query if isinstance(query, CountedQuery) else query
         counted, given = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
         for extra in () if isinstance(query, str) else query.extras:
@@ -443,12 +447,12 @@ class WordSearcher:
         return counted, given
 
     def _whole(self, text: str) -> Word:
-        """Return the word that stands for all of a text."""
+        """Return the word that stands for a whole text: a single token of each field, or else a phrase."""
         each = [single_token(one, text) for one in self._tokenizers]
         return (f"{_PHRASE}{' '.join(text.split())}",) if None in each else tuple(each)
 
     def _phrase(self, phrase: str, number: int, documents: NDArray[np.int32]) -> tuple[TermPostings, Floats]:
-        """Return where a phrase occurs in a part, and what it adds there: the least of what its words add."""
+        """Return where a phrase occurs in a part, and the score that it adds there: the least of its words' scores."""
         least = np.full(len(documents), np.inf)
         for word in self._words_of(phrase):
             found = [None if own is None else self._parts[number].postings.of_terms(text_hashes([own]))[0]
@@ -509,7 +513,7 @@ class WordSearcher:
         return [term for _, term in sorted(found, key=lambda one: one[0])]
 
     def _words_of(self, query: str) -> dict[Word, float]:
-        """Return how much each word of a text counts."""
+        """Return the weight of each word of a text."""
         if len(self._tokenizers) == 1:
             return {(token,): weight for token, weight in query_weights(self._tokenizers[0], query).items()}
         each = [list(weighed(tokenize, query)) for tokenize in self._tokenizers]
@@ -528,7 +532,7 @@ class WordSearcher:
         return words
 
     def _joined(self, postings: Sequence[Optional[TermPostings]], number: int) -> tuple[TermPostings, Floats]:
-        """Return where a word occurs in a part, and what it adds there: each field has the token of its tokenizer."""
+        """Join the postings of a word's tokens, one for each field's tokenizer; return them, and the scores by code."""
         documents, sums = [np.empty(0, np.int32)], [np.empty(0)]
         for frequencies, one in zip(self._frequencies, postings):
             if one is not None:
@@ -542,7 +546,7 @@ class WordSearcher:
         )
 
     def _highest_in(self, number: int, hashed: int, postings: TermPostings) -> float:
-        """Return the highest of the table's values that a token has in a part, or a bound of it if it is rare."""
+        """Return the highest score that a token adds in a part, by its table; for a rare token, an upper bound."""
         if len(postings.codes) < _FREQUENT:
             return self._highest[number] if len(postings.codes) else 0.0
         key = (number, hashed)
@@ -553,10 +557,10 @@ class WordSearcher:
     def _search_part(
         self, number: int, terms: Sequence[_Term], mask: Optional[Booleans], scores: Floats, best: Best
     ) -> None:
-        """Add a part's documents to `best`; `scores` is a buffer of zeros, and is one again afterwards.
+        """Add a part's documents to `best`; `scores` is a buffer of zeros, and has zeros again afterwards.
 
-        Once the tokens that are left, the most frequent ones, cannot lift a document among the best by themselves, only
-        documents that have one of the others are completed (Turtle and Flood 1995).
+        Tokens are added from the rarest on. Once the rest of them, the most frequent, could not lift a document among
+        the best by themselves, only documents with an earlier token are completed (Turtle and Flood 1995).
         """
         groups = self._groups(number, terms)
         left = sum(group.most for group in groups)
@@ -584,7 +588,7 @@ class WordSearcher:
             scores[rows] = 0.0
 
     def _groups(self, number: int, terms: Sequence[_Term]) -> list[_Group]:
-        """Return the tokens that a part has, in the same order; neighbours of the same documents together."""
+        """Return the tokens that a part has, in order; neighbours with the same documents form one group."""
         groups: list[_Group] = []
         for term in terms:
             documents = term.postings[number].documents
@@ -597,12 +601,12 @@ class WordSearcher:
 
 
 def shortest_first(word: str) -> tuple[int, bytes]:
-    """Sort key of words, as vocabularies have them."""
+    """Sort key of words in vocabularies: shorter words first, then by bytes."""
     return len(word), word.encode()
 
 
 def _phrase_of(word: Word) -> str:
-    """Return the phrase that a word stands for, "" for none."""
+    """Return the phrase that a word stands for; "" if it is no phrase."""
     return word[0][1:] if word[0] is not None and word[0].startswith(_PHRASE) else ""
 
 
@@ -621,13 +625,13 @@ def _totals_of(parts: Sequence[WordPart], fields: int) -> Totals:
 
 
 def _live(part: WordPart, postings: TermPostings) -> int:
-    """Return how many of the documents are live."""
+    """Return how many documents of the postings are live."""
     documents = postings.documents
     return len(documents) if part.live is None else int(np.count_nonzero(part.live[documents]))
 
 
 def _times_in(field: int, postings: Postings, term: TermPostings, rows: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return how often a term occurs in a field of some documents, `[rows]`."""
+    """Return how often a term occurs in a field, for some rows of its documents, `[rows]`."""
     found, at = np.zeros(len(rows), np.int64), term.documents.searchsorted(rows)
     has_term = at < len(term.documents)
     has_term[has_term] = term.documents[at[has_term]] == rows[has_term]
@@ -636,7 +640,10 @@ def _times_in(field: int, postings: Postings, term: TermPostings, rows: NDArray[
 
 
 def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequence[float]) -> Floats:
-    """Return the weighted frequency of each of `postings.pairs`: divided by the fields' lengths, and added."""
+    """Return BM25F's weighted frequency of each of `postings.pairs`: the sum over fields of weight * count / norm.
+
+    averages: mean length of each field, of which `length_norm` makes the norm
+    """
     found = np.zeros(len(postings.pairs))
     for field, weight in enumerate(weights):  # a matrix product would add them in an order that depends on the part
         counts, lengths = postings.pairs[:, 2 * field : 2 * field + 2].astype(np.float64).T
@@ -648,12 +655,13 @@ def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequen
 def _completed(
     groups: Sequence[_Group], touched: Sequence[Integers], scores: Floats, goal: tuple[int, float]
 ) -> Integers:
-    """Add the tokens that are left to the scores of those documents that may be the best; return these, ascending.
+    """Add the remaining tokens to the scores of the documents that may be among the best; return these, ascending.
 
-    What it takes to be among the best is known at once: the most promising documents are completed first.
+    The most promising documents are completed first, which soon shows the score that the others need.
 
-    touched: for each group so far, its documents
-    goal: how many are wanted, and a score that so many reach at least
+    groups: the remaining tokens
+    touched: for each group before, its documents
+    goal: number of documents wanted, and a score that at least so many documents reach
     """
     (k, least), left = goal, sum(group.most for group in groups)
     reached = [scores.take(rows, mode="clip") for rows in touched]
@@ -677,7 +685,7 @@ def _completed(
 
 
 def _united(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:
-    """Return the wanted documents of several ascending lists, ascending, each once."""
+    """Return the documents of several ascending lists that are wanted, ascending, each once."""
     found = np.concatenate([*(documents[some] for documents, some in zip(lists, wanted)), np.empty(0, np.int64)])
     found.sort(kind="stable")  # merges the lists, a tenth of the time of numpy.unique
     is_first = np.ones(len(found), bool)

@@ -1,7 +1,7 @@
-"""Changes of an index folder: documents are added, replaced and removed, segments merged.
+"""Change an index folder: add, replace and remove documents, merge segments.
 
-Each change makes new segments, or files with removed rows, and then replaces `index.json`. Whatever is killed before
-that has changed nothing; the next writer deletes its files.
+A change writes new segments, or files with removed rows, and then commits: it replaces `index.json`. A writer that is
+killed before that has changed nothing; the next writer deletes its files.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _LOOKED_UP = 100  # most files that are looked up one by one
 
 
 class CollectionWriter:
-    """Changes the documents of an index folder: one process at a time, and one of its threads.
+    """Changes the documents of an index folder; only one process at a time can, and one of its threads.
 
     Args:
         latest: the newest snapshot, which each change replaces.
-        lock: of the folders, kept until `close`; without one, only `writing` opens the folder for writing.
+        lock: lock of the folders, held until `close`; without it, `writing` takes it for a while.
 
-    A change raises `UsageError` while the folder is open for reading.
+    A change raises `UsageError` if the folder is open for reading.
     """
 
     def __init__(self, latest: LatestSnapshot, lock: Optional[Lock] = None):
@@ -67,7 +67,7 @@ class CollectionWriter:
         return self._latest.snapshot
 
     def close(self) -> None:
-        """Let other processes write."""
+        """Release the lock, so that other processes can write."""
         if self._keeps_lock:
             self._let_go()
 
@@ -78,10 +78,10 @@ class CollectionWriter:
 
     @contextmanager
     def writing(self, until: float) -> Iterator[None]:
-        """Open for writing for a while, and let other processes write again afterwards; several threads may.
+        """Hold the lock during the block, so that documents may be changed; several threads may share it.
 
-        until: time on `time.monotonic()`'s clock up to which another process's end is waited for; raises `RankerError`,
-            as where another index, or none, is in the folder by now
+        until: time on `time.monotonic()`'s clock up to which to wait for another process. Raises `RankerError` after
+            that, and if the folder now has another index, or none
         """
         with self._taking:
             if self._lock is None:
@@ -115,15 +115,17 @@ class CollectionWriter:
         prepared: Sequence[SegmentData] = (),
         files: Optional[StagedFiles] = None,
     ) -> Added:
-        """Add documents, or replace those of the same id; durable when it returns, and nothing is added if it raises.
+        """Add documents, or replace those of the same id.
 
-        A replaced document goes to the end of the order, its version counts up. Documents that are there as given are
-        left as they are, and vectors of texts that are there are not computed again.
+        They are durable when it returns; if it raises, nothing is added.
 
-        vectors_of: returns the vectors of texts, `[n, size]`, where the index has vectors (default: its own tower)
-        merge: merge small segments before it returns; else call `merge` soon, which may be in another thread
+        A document that replaces one goes to the end of the order, and its version is one higher. A document that the
+        index has already is left as it is. Vectors of texts that the index has are copied.
+
+        vectors_of: called with texts; returns their vectors, `[n, size]` (default: the index's own tower)
+        merge: merge small segments before it returns; otherwise call `merge` soon, which may be in another thread
         prepared: what `prepare` returned for these documents
-        files: has their files, from `prepare` on; whoever opened it closes it
+        files: the files of these documents, as in `prepare`; the caller closes it
         """
         refuse_text(documents, "documents", Document)
         return self._add(documents, vectors_of, merge, prepared=prepared, files=files)
@@ -131,7 +133,7 @@ class CollectionWriter:
     def prepare(
         self, documents: Sequence[Document], files: StagedFiles, vectors_of: Optional[VectorsOf] = None
     ) -> list[SegmentData]:
-        """Work out words and vectors of documents, for `add`; others may write meanwhile."""
+        """Compute words and vectors of documents, for `add`; other threads may write meanwhile."""
         refuse_text(documents, "documents", Document)
         return self._addition(vectors_of, files).prepare(documents)
 
@@ -156,10 +158,12 @@ class CollectionWriter:
         sync: bool = False,
         files: Optional[StagedFiles] = None,
     ) -> Added:
-        """Add the rows of a file as `add` does; `sync`: and remove the documents that are not among them.
+        """Add the rows of a corpus as `add` does.
 
-        A row without an id is the document that has its text already, also in this file, with its fields unless the row
-        has some; if there is none, it gets the next free number as its id.
+        A row without an id stands for the document with the same text, of the index or of an earlier row; the document
+        keeps its fields if the row has none. If there is no such document, the row gets the next free number as its id.
+
+        sync: also remove the documents that are not among the rows
         """
         refuse_text(rows, "rows", DocumentRow)
         return self._add(rows, vectors_of, True, sync, files=files)
@@ -189,10 +193,10 @@ class CollectionWriter:
         return added
 
     def merge(self, most: Optional[int] = MERGED_AT_ONCE) -> None:
-        """Merge segments where there are many: each then holds more documents than those after it together.
+        """Merge segments until each has more documents than all later ones together.
 
-        most: leave it if more documents than these would be merged, which takes long; None: merge any number, and
-            delete the files that no document has
+        most: do nothing if more documents than this would be merged, which takes long; None: no limit, and delete the
+            files that no document has
         """
         with self._changing():
             now = self._snapshot.generation
@@ -220,9 +224,9 @@ class CollectionWriter:
             self._commit(segments)
 
     def measure_floors(self) -> None:
-        """Measure the floors of the searchers if there are none, or the documents have become twice as many.
+        """Measure the searchers' floors if there are none, or if there are twice as many documents as then.
 
-        It takes the vectors of 200 queries for each tower, and as many searches.
+        This searches for 200 queries by each searcher, and computes their vectors by each tower.
         """
         now = self._snapshot
         if need_measuring(now.info):
@@ -231,7 +235,7 @@ class CollectionWriter:
                 self._commit(self._latest.info.segments, floors=floors)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove the documents of these ids and return how many there were; durable when it returns."""
+        """Remove the documents with these ids; return how many there were. Durable when it returns."""
         refuse_text(ids, "ids")
         with self._changing():
             found = self._snapshot.generation.find(list(ids))
@@ -240,7 +244,10 @@ class CollectionWriter:
             return len(found)
 
     def _replace(self, removed: Sequence[Place], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
-        """Make a new generation without some documents and with some new segments; Milvus holds the same then."""
+        """Commit a generation without the `removed` documents and with the `added` segments.
+
+        Change Milvus accordingly.
+        """
         now, segments = self._snapshot.generation, list(self._latest.info.segments)
         files = set[str]()
         for place in removed if now.info.schema.files else ():
@@ -269,10 +276,10 @@ class CollectionWriter:
         return SegmentInfo(segment.name, len(live), file.name, len(removed))
 
     def store_states(self, states: RankerStates, options: LoadOptions, batch_size: int) -> None:
-        """Store the states of all documents; words and vectors stay as they are.
+        """Compute and store the states of all documents; words and vectors stay as they are.
 
-        states: name the copy of the ranker that is in each folder already
-        options, batch_size: how it is opened
+        states: names the copy of the ranker, which each folder has already
+        options, batch_size: how the ranker is opened
         """
         from paddle_ranker.retrieval.document_states import write_states
 
@@ -290,7 +297,7 @@ class CollectionWriter:
 
     @cached_property
     def _cutter(self) -> Cutter:
-        """Divides texts into passages by the tokens of the index's own tower, or of any if it has none."""
+        """Cutter of texts into passages, by the tokens of the index's own tower; estimated if it has none."""
         info = self._latest.info
         folder = self._snapshot.tower_folder
         if folder is None or not info.schema.passage_tokens:
@@ -298,12 +305,15 @@ class CollectionWriter:
         return Cutter(info.schema, identify(folder).row_encoder(TOWER))
 
     def _new_segment(self, folder: Path) -> Path:
-        """Return the folder of a new segment, whose name no segment of another index has."""
+        """Return the path of a new segment, with a name that no other index's segment has."""
         return folder / f"segment-{next(self._numbers):08d}-{secrets.token_hex(4)}"
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Keep other threads from writing, Milvus brought to index.json; raises `UsageError` if open for reading."""
+        """Keep other threads from writing, and repair Milvus before the block.
+
+        Raises `UsageError` if open for reading.
+        """
         if self._lock is None:
             raise UsageError(f"{self._index.folder}: is open for reading; open it with write=True")
         with self._latest.changing:
@@ -319,10 +329,12 @@ class CollectionWriter:
         states: Optional[RankerStates] = None,
         floors: Optional[Floors] = None,
     ) -> None:
-        """Make a new generation of the segments that have documents: durable when this returns, the others are deleted.
+        """Replace index.json: commit a generation of these segments, without empty ones. Durable when it returns.
 
-        change_milvus: changes Milvus as well, and calls its argument to write index.json
-        states, floors: those from now on, if otherwise
+        Files of segments that are no longer listed are deleted.
+
+        change_milvus: called with a function that writes index.json; changes Milvus before and after calling it
+        states, floors: new ones; None: keep those of the index
         """
         info = self._latest.info
         before = replace(info, states=states or info.states, floors=floors or info.floors)
@@ -339,7 +351,7 @@ class CollectionWriter:
             self._index.delete(name)
 
     def _begin(self) -> None:
-        """Finish a change that a killed writer has begun, and delete the files of those that it has not finished."""
+        """Clean up after a killed writer: finish its change if it was committed in part, else delete its files."""
         self._index.finish_change()
         info, folders = self._latest.info, self._index.folders
         segments = [path for folder in folders for path in folder.glob("segment-*")]

@@ -126,11 +126,12 @@ class StagedFiles(ContentFiles):
         return self._folder / name if name in self.names else super().find(name)
 
     def keep(self, row: Row, schema: Schema, *, reads: bool = False) -> Row:
-        """Return a document with the names of its files, which are staged.
+        """Stage the files of a document; return the document with their names as its fields' values.
 
-        reads: whether the caller reads the words of those files that are read; else new ones are refused
+        reads: whether the caller reads the words of files whose type has a reader; otherwise new ones are refused
 
-        Raises `DataError` for a file that cannot be read, that its field does not take, or that is not here.
+        Raises `DataError` for a file that cannot be read or that the field's type refuses, and for a name that the
+        index has no file of.
         """
         kept = {}
         for field in schema.files:
@@ -168,7 +169,7 @@ class StagedFiles(ContentFiles):
         return name
 
     def _stage_copy(self, path: Path, suffix_of: Callable[[bytes], str]) -> str:
-        """Stage a copy of a file of any size; return its name."""
+        """Stage a copy of a file, part by part, so that it may have any size; return its name."""
         with open_file(path, _MOST_READ) as stream:
             suffix, digest = suffix_of(stream.read(FIRST_BYTES)), hashlib.sha256()
             stream.seek(0)
@@ -287,11 +288,11 @@ def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
 
 
 class RowFile(Protocol):
-    """What rows are read from; see `DocumentFile`."""
+    """The corpus that rows come from; see `DocumentFile`."""
 
     @property
     def line(self) -> Union[int, str]:
-        """The last row's line."""
+        """Line of the row that was read last."""
         ...
 
     def refuse(self, reason: str, line: Union[int, str]) -> None:
@@ -299,12 +300,18 @@ class RowFile(Protocol):
         ...
 
     def leave_unread(self, what: str, reason: str) -> None:
-        """Count a file, or a part of one, that is not read."""
+        """Count a file, or a part of one, whose words are not read."""
         ...
 
 
 class _KeptRow(NamedTuple):
-    """A row with the names of its files; `parts` waits for those of the file that is read, if it has one."""
+    """A row with the names of its staged files.
+
+    row: the row
+    line: its line in the corpus
+    field: field with the file that is read; "" if there is none
+    parts: called without arguments; waits until the file is read, and returns its parts; None if there is no such file
+    """
 
     row: DocumentRow
     line: Union[int, str]
@@ -320,11 +327,13 @@ def kept_rows(
     source: RowFile,
     processes: Optional[int] = None,
 ) -> Iterator[DocumentRow]:
-    """Yield rows of a file with the names of their files, which are staged; those of files that are read part by part.
+    """Stage the files that rows of a corpus name; yield the rows with the staged files' names in place of their paths.
 
-    folder: where the paths are that the rows have as values; those of files outside it are refused
-    source: is told of each row whose values do not fit the schema, which is left out if that returns
-    processes: how many read files at once (default: one a core)
+    A file whose type has a reader is read; its parts are yielded as rows in place of the row.
+
+    folder: paths in the rows are relative to it; those of files outside it are refused
+    source: its `refuse` is called for each row whose values do not fit the schema; if that returns, the row is left out
+    processes: number of processes that read files (default: one per core)
     """
     root = folder.resolve()
 
@@ -383,7 +392,7 @@ def kept_rows(
 
 
 def _parts_of(one: _KeptRow, schema: Schema, source: RowFile) -> Iterator[DocumentRow]:
-    """Yield the documents of a file's parts; tell the source of parts that are not read."""
+    """Yield the documents of a file's parts; report parts that are not read to `source`."""
     row, title = one.row, schema.title
     assert one.parts is not None
     try:

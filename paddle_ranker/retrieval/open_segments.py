@@ -47,8 +47,8 @@ _PASSAGES = 4  # times as many are looked for as documents are wanted, at first
 class OpenSegment:
     """A segment of a generation.
 
-    live: `[documents] bool`, which of them are not removed; None if all are there
-    first: number of its first document
+    live: `[documents] bool`, which of them are not removed; None if none is removed
+    first: number of its first document; a generation numbers all documents of its segments in order
     """
 
     segment: Segment
@@ -66,7 +66,7 @@ class OpenSegment:
 
 
 class Place(NamedTuple):
-    """Location of a document: number of the part (segment), and row in it."""
+    """Location of a document: index of its segment in `Generation.parts`, and row in it."""
 
     part: int
     row: int

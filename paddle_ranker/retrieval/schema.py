@@ -100,16 +100,19 @@ def _no_file(data: bytes) -> str:
 class FieldType(NamedTuple):
     """A type of fields.
 
-    fits: returns whether a value may be one of a document's; of a list each item is asked
-    what: its values, for messages and help texts
-    values: name in `typed_values.TYPES`, by which filters, facets, groups and orders compare
-    is_searched: whether its values are texts, which are searched by words
-    media_types: of values that are files: media types by the suffix of their names
-    suffix_of: of values that are files: checks a file's bytes and returns its suffix; raises `ValueError`
-    open_tower: opens the tower of a vector field of this type; None: there is none
-    sample: of values that are files: one, by which a tower that reads no texts is tried
-    reader: of values that are files whose words are read when they are added: a name in `READERS`; `suffix_of` is then
-        given the file's first bytes, `FIRST_BYTES`
+    fits: called with a value, or with each item of a list; returns whether a document may have it
+    what: describes the values, for messages and help texts
+    values: name in `typed_values.TYPES`: how filters, facets, groups and sorting compare the values
+    is_searched: whether the values are texts that are searched by words
+
+    A type whose values are files has these, too:
+
+    media_types: media types by the suffix of the files' names
+    suffix_of: called with a file's bytes; checks them and returns the suffix; raises `ValueError`
+    open_tower: opens the tower of a vector field of this type; None if there are no towers
+    sample: bytes of an example, to try a tower that reads no texts
+    reader: name in `READERS` if the words of a file are read when it is added, else ""; `suffix_of` is then called with
+        only the first `FIRST_BYTES` of the file
     """
 
     fits: Callable[[object], bool]
@@ -142,7 +145,10 @@ def file_type(
 
 
 def _suffix_by(*beginnings: tuple[bytes, str]) -> Callable[[bytes], str]:
-    """Return a function that returns a file's suffix by how its bytes begin: a pattern and a suffix each."""
+    """Return a function that finds a file's suffix by its first bytes; raises `ValueError` if no pattern matches.
+
+    beginnings: pairs of a regular expression and a suffix
+    """
 
     def suffix_of(data: bytes) -> str:
         for pattern, suffix in beginnings:
@@ -370,12 +376,12 @@ class Schema:
 
     @cached_property
     def read_files(self) -> tuple[Field, ...]:
-        """The fields whose values are files whose words are read when they are added."""
+        """The fields of files whose words are read when a document is added."""
         return tuple(one for one in self.files if FIELD_TYPES[one.type].reader)
 
     @cached_property
     def file_fields(self) -> FileFields:
-        """The fields of files, by the suffixes of those that they take."""
+        """The fields of files, by the suffixes of the files that they take."""
         by_suffix = dict[str, str]()
         for one in self.files:
             for suffix in FIELD_TYPES[one.type].media_types:
@@ -384,7 +390,7 @@ class Schema:
         return FileFields(by_suffix, frozenset(one.name for one in self.read_files))
 
     def reader_of(self, document: Document) -> Optional[Reader]:
-        """Return what read a document's words in a file; None if they stand in none."""
+        """Return the reader that has read a document's words from a file; None if they come from no file."""
         kinds = (FIELD_TYPES[one.type].reader for one in self.read_files if document.fields.get(one.name))
         return next((READERS[one] for one in kinds), None)
 
@@ -560,14 +566,14 @@ class _Values:
 
 
 def folder_fields(declared: Sequence[Field]) -> tuple[Field, ...]:
-    """Return the fields of a folder's files: those that are declared, and one for each type that is not among them."""
+    """Return fields for the files of a folder: the declared ones, and one for each further type of files."""
     names, types = {one.name for one in declared}, {one.type for one in declared}
     own = [Field(name, name) for name, kind in FIELD_TYPES.items() if kind.media_types and name not in names | types]
     return (*declared, *own)
 
 
 def with_parts(schema: Schema) -> Schema:
-    """Return a schema with the fields of the parts of files that are read, and with a title."""
+    """Return a schema with the fields that the parts of read files have, and with a title field."""
     names, more = {one.name for one in schema.fields}, dict[str, Field]()
     if schema.read_files and schema.title is None:
         more["title"] = Field("title", TEXT, TITLE_WEIGHT, title=True)

@@ -1,0 +1,115 @@
+"""Put the lines of a page in reading order, and join them to its text: columns, paragraphs, hyphens, Chinese."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import NamedTuple, Optional
+
+from paddle_ranker.data.readers import Place
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the page, from its top left corner
+
+_WORD_LIKE = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # characters without spaces
+_PIECE = re.compile(f"[{_WORD_LIKE}]|[^\\s{_WORD_LIKE}]+")
+_NO_SPACE = re.compile(f"[{_WORD_LIKE}\u3001-\u301f\uff00-\uffef]")  # such characters, and the punctuation between them
+_HYPHEN = re.compile(f"[^\\W\\d{_WORD_LIKE}][-\u2010\u00ad]$")
+_FEWEST, _NARROWEST = 3, 0.15  # rows of two columns, at least, and how wide each is
+_SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: space, and how much their heights differ, at most
+_NEAR = 3  # lines before and after one, which tell how far its column reaches
+
+
+class Line(NamedTuple):
+    """Words in a row, with spaces between them.
+
+    places: where each word stands, `(start, end, *box)`
+    """
+
+    text: str
+    places: Sequence[tuple[int, int, float, float, float, float]]
+    box: Box
+
+    @classmethod
+    def of(cls, words: Iterable[tuple[str, Sequence[Box]]]) -> Line:
+        """Return the line of some words, at least one, each with a box of each of its characters.
+
+        A word is a run of letters, or a single Chinese or Japanese character.
+        """
+        text, places = "", []
+        for word, boxes in words:
+            text += " " * bool(text)
+            for piece in _PIECE.finditer(word):
+                box = around(boxes[piece.start() : piece.end()])
+                places.append((len(text) + piece.start(), len(text) + piece.end(), *box))
+            text += word
+        return cls(text, places, around([place[2:] for place in places]))
+
+
+def around(boxes: Sequence[Box]) -> Box:
+    """Return the smallest box around some boxes."""
+    left, top, right, bottom = zip(*boxes)
+    return min(left), min(top), max(right), max(bottom)
+
+
+def page_text(lines: Sequence[Line]) -> tuple[str, list[Place]]:
+    """Return the text of a page, with a line for each paragraph, and the places of its words.
+
+    lines: as the file has them; columns are read one after the other even if their lines alternate
+    """
+    lines = _in_reading_order(lines)
+    text, places = "", list[Place]()
+    for number, line in enumerate(lines):
+        if number:
+            before = lines[number - 1]
+            between = _between(before, line, lines[max(0, number - 1 - _NEAR) : number + _NEAR])
+            if between is None:  # the hyphen goes, and the word has a place in each line
+                text, (start, end, *box) = text[:-1], places[-1]
+                places[-1] = (start, end - 1, *box)
+            text += between or ""
+        places.extend((start + len(text), end + len(text), *box) for start, end, *box in line.places)
+        text += line.text
+    return text, places
+
+
+def _between(before: Line, line: Line, near: Sequence[Line]) -> Optional[str]:
+    """Return what stands between two lines: a line end, a space or nothing; None if a hyphen before it goes, too."""
+    if not _are_beside(before, line):
+        (left, top, right, bottom), height = before.box, before.box[3] - before.box[1]
+        space, own = line.box[1] - bottom, line.box[3] - line.box[1]
+        is_below = -height / 2 < space < _SPACING * height and left < line.box[2] and line.box[0] < right
+        if not is_below or max(height, own) > _SIZES * min(height, own):
+            return "\n"
+        if _HYPHEN.search(before.text):
+            return None if line.text[0].islower() or before.text.endswith("\u00ad") else ""
+        # A paragraph ends where the next word would have had room.
+        end = max(one.box[2] for one in near if one.box[0] < right and left < one.box[2])
+        first = line.places[0]
+        if right + (first[4] - first[2]) + height / 2 < end:
+            return "\n"
+    return "" if _NO_SPACE.match(before.text[-1]) and _NO_SPACE.match(line.text[0]) else " "
+
+
+def _are_beside(one: Line, other: Line) -> bool:
+    """Return whether a line stands to the right of another one, in the same row."""
+    (_, top, right, bottom), (left, other_top, _, other_bottom) = one.box, other.box
+    shared = min(bottom, other_bottom) - max(top, other_top)
+    return left >= right and 2 * shared > min(bottom - top, other_bottom - other_top)
+
+
+def _in_reading_order(lines: Sequence[Line]) -> Sequence[Line]:
+    """Return lines with those of a left column before those of a right one, if they alternate; tables stay rows."""
+    pairs = [(one, other) for one, other in zip(lines, lines[1:]) if _are_beside(one, other)]
+    widths = [min(line.box[2] - line.box[0] for line in pair) for pair in pairs]
+    if len(pairs) < _FEWEST or median(widths) < _NARROWEST:
+        return lines
+    gaps = [(one.box[2], other.box[0]) for one, other in pairs]
+    middle = max(((left + right) / 2 for left, right in gaps), key=lambda x: sum(a < x < b for a, b in gaps))
+    ordered, left, right = list[Line](), list[Line](), list[Line]()
+    for line in [*lines, None]:
+        if line is None or line.box[0] < middle < line.box[2]:
+            ordered += [*_in_reading_order(left), *_in_reading_order(right)]
+            left, right = [], []
+        if line is not None:
+            (ordered if line.box[0] < middle < line.box[2] else left if line.box[2] <= middle else right).append(line)
+    return ordered

@@ -1,41 +1,109 @@
-"""Read the words of scans and other pictures, and the box of each word, by rapidocr: PP-OCR without Paddle."""
+"""Read the words of scans and other pictures, and the box of each word, by rapidocr: PP-OCR in the ONNX Runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Union
 
 import numpy as np
 
-from paddle_ranker.data.page_text import Box, Line, around, page_text
+from paddle_ranker.array_types import Array
+from paddle_ranker.data.page_text import Box, Line, page_text
 from paddle_ranker.data.pictures import ImageError, ImageLimits, decoded, rgb, upright
 from paddle_ranker.data.readers import Part, Unread
 from paddle_ranker.errors import DataError, DependencyError
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 _VERSION = 1  # of what this module makes of a picture
+_LEAST_SURE = 0.5  # of a line
+_LONGEST = 100  # of a picture: its longer side in shorter ones; nothing longer has words
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
-    """Yield the words of a picture, as `Reader.read` says; the pages of a TIFF are parts."""
-    engine = _engine()
-    try:
-        with decoded(path) as (picture, name):
-            pages = getattr(picture, "n_frames", 1)
-            for number in range(1, pages + 1 if picture.format == "TIFF" else 2):
-                pass
-    except ImageError as error:
-        raise DataError(str(error)) from error
+    """Yield the words of a picture, as `Reader.read` says; those of a TIFF page by page, each with its number."""
+    _engine()  # its absence is said before the picture is decoded
+    number, count = 0, 1
+    while number < count:
+        number += 1
+        try:
+            with decoded(path) as (picture, name):
+                count = getattr(picture, "n_frames", 1)
+                picture.seek(number - 1)
+                if picture.width * picture.height > ImageLimits().max_pixels:
+                    raise ImageError(f"page {number}: {picture.width:,} x {picture.height:,} pixels; make it smaller")
+                is_tiff, pixels = picture.format == "TIFF", np.asarray(upright(rgb(picture, name), picture))
+        except (ImageError, EOFError, OSError) as error:
+            if number == 1:
+                raise DataError(str(error)) from error
+            yield Unread(str(number), str(error))
+            continue
+        if count == 1:
+            yield from _parts(pixels, "", {})
+        elif is_tiff:
+            yield from _parts(pixels, str(number), {"page": number})
+        else:
+            yield from _parts(pixels, "", {})
+            yield Unread("", f"an animation: all but the first of its {count:,} pictures")
+            return
 
 
 def version() -> str:
-    """Return what the words of a picture depend on; the same as long as no OCR is installed."""
-    with suppress(metadata.PackageNotFoundError):
+    """Return what the words of a picture depend on; the same as long as there is no OCR."""
+    try:
         return f"{_VERSION}, rapidocr {metadata.version('rapidocr')}"
-    return "no OCR"
+    except metadata.PackageNotFoundError:
+        return "no OCR"
+
+
+@lru_cache(maxsize=1)
+def _engine() -> Any:
+    try:
+        from rapidocr import RapidOCR
+    except ImportError as error:
+        raise DependencyError("OCR needs rapidocr; install it with pip install 'paddle-ranker[ocr]'") from error
+    threads = int(os.environ.get("OMP_NUM_THREADS") or -1)  # -1: one for each core
+    settings = {"log_level": "error", "text_score": 0.0, "return_word_box": True}
+    return RapidOCR(
+        params={
+            **{f"Global.{name}": value for name, value in settings.items()},
+            "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+        }
+    )
+
+
+def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[Union[Part, Unread]]:
+    """Yield the words in pixels, `[height, width, 3] uint8`, and what was not read."""
+    lines, unsure, size = list[Line](), 0, pixels.shape[1::-1]
+    output = None
+    if max(size) <= _LONGEST * min(size):
+        output = _engine()(np.ascontiguousarray(pixels[:, :, ::-1]))  # blue, green, red
+    if output is not None and output.txts is not None:
+        for text, box, score, words in zip(output.txts, output.boxes, output.scores, output.word_results):
+            if text.strip() and score >= _LEAST_SURE:
+                lines.append(_line(text, _box(box, size), [(word, _box(own, size)) for word, _, own in words]))
+            unsure += score < _LEAST_SURE
+    if lines:
+        text, places = page_text(lines)
+        yield Part(name, text, fields, places)
+    if unsure or not lines:
+        yield Unread(name, f"{unsure:,} lines of which OCR is not sure" if unsure else "no words")
+
+
+def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> Line:
+    """Return a line; the characters of a word have its box, those of which the word is not known have the line's."""
+    boxes = [own for word, own in words for character in word if not character.isspace()]
+    words_of_text = text.split()
+    if len(boxes) != sum(map(len, words_of_text)):
+        boxes = [box] * sum(map(len, words_of_text))
+    starts = np.cumsum([0, *map(len, words_of_text)]).tolist()
+    return Line.of((word, boxes[start : start + len(word)]) for word, start in zip(words_of_text, starts))
+
+
+def _box(corners: Sequence[Sequence[float]], size: tuple[int, ...]) -> Box:
+    """Return the upright box around four corners in pixels, as fractions of a picture of a width and height."""
+    fractions = np.clip(np.asarray(corners, dtype=float) / size, 0, 1)
+    (left, top), (right, bottom) = fractions.min(0).tolist(), fractions.max(0).tolist()
+    return left, top, right, bottom

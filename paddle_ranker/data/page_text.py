@@ -17,6 +17,7 @@ _NO_SPACE = re.compile(f"[{_WORD_LIKE}\u3001-\u301f\uff00-\uffef]")  # such char
 _HYPHEN = re.compile(f"[^\\W\\d{_WORD_LIKE}][-\u2010\u00ad]$")
 _FEWEST, _NARROWEST = 3, 0.15  # rows of two columns, at least, and how wide each is
 _SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: space, and how much their heights differ, at most
+_DIGITS = 4  # of a fraction of the page
 _NEAR = 3  # lines before and after one, which tell how far its column reaches
 
 
@@ -40,7 +41,7 @@ class Line(NamedTuple):
         for word, boxes in words:
             text += " " * bool(text)
             for piece in _PIECE.finditer(word):
-                box = around(boxes[piece.start() : piece.end()])
+                box = [round(edge, _DIGITS) for edge in around(boxes[piece.start() : piece.end()])]
                 places.append((len(text) + piece.start(), len(text) + piece.end(), *box))
             text += word
         return cls(text, places, around([place[2:] for place in places]))

@@ -12,7 +12,7 @@ from typing import Any, Union
 import numpy as np
 
 from paddle_ranker.array_types import Array
-from paddle_ranker.data.page_text import Box, Line, page_text
+from paddle_ranker.data.page_text import Box, PageLine, page_text
 from paddle_ranker.data.pictures import ImageError, ImageLimits, decoded, rgb, upright
 from paddle_ranker.data.readers import Part, Unread
 from paddle_ranker.errors import DataError, DependencyError
@@ -76,7 +76,7 @@ def _engine() -> Any:
 
 def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[Union[Part, Unread]]:
     """Yield the words in pixels, `[height, width, 3] uint8`, and what was not read."""
-    lines, unsure, size = list[Line](), 0, pixels.shape[1::-1]
+    lines, unsure, size = list[PageLine](), 0, pixels.shape[1::-1]
     output = None
     if max(size) <= _LONGEST * min(size):
         output = _engine()(np.ascontiguousarray(pixels[:, :, ::-1]))  # blue, green, red
@@ -92,14 +92,14 @@ def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[U
         yield Unread(name, f"{unsure:,} lines of which OCR is not sure" if unsure else "no words")
 
 
-def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> Line:
+def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> PageLine:
     """Return a line; the characters of a word have its box, those of which the word is not known have the line's."""
     boxes = [own for word, own in words for character in word if not character.isspace()]
     words_of_text = text.split()
     if len(boxes) != sum(map(len, words_of_text)):
         boxes = [box] * sum(map(len, words_of_text))
     starts = np.cumsum([0, *map(len, words_of_text)]).tolist()
-    return Line.of((word, boxes[start : start + len(word)]) for word, start in zip(words_of_text, starts))
+    return PageLine.of((word, boxes[start : start + len(word)]) for word, start in zip(words_of_text, starts))
 
 
 def _box(corners: Sequence[Sequence[float]], size: tuple[int, ...]) -> Box:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 from paddle_ranker.data.readers import Place
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the page, from its top left corner
+Word = tuple[int, int, float, float, float, float]  # start, end and box
 
 _WORD_LIKE = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # characters without spaces
 _PIECE = re.compile(f"[{_WORD_LIKE}]|[^\\s{_WORD_LIKE}]+")
@@ -21,30 +22,30 @@ _DIGITS = 4  # of a fraction of the page
 _NEAR = 3  # lines before and after one, which tell how far its column reaches
 
 
-class Line(NamedTuple):
+class PageLine(NamedTuple):
     """Words in a row, with spaces between them.
 
     places: where each word stands, `(start, end, *box)`
     """
 
     text: str
-    places: Sequence[tuple[int, int, float, float, float, float]]
+    places: Sequence[Word]
     box: Box
 
     @classmethod
-    def of(cls, words: Iterable[tuple[str, Sequence[Box]]]) -> Line:
+    def of(cls, words: Iterable[tuple[str, Sequence[Box]]]) -> PageLine:
         """Return the line of some words, at least one, each with a box of each of its characters.
 
         A word is a run of letters, or a single Chinese or Japanese character.
         """
-        text, places = "", []
+        text, places = "", list[Word]()
         for word, boxes in words:
             text += " " * bool(text)
             for piece in _PIECE.finditer(word):
-                box = [round(edge, _DIGITS) for edge in around(boxes[piece.start() : piece.end()])]
-                places.append((len(text) + piece.start(), len(text) + piece.end(), *box))
+                left, top, right, bottom = (round(edge, _DIGITS) for edge in around(boxes[piece.start() : piece.end()]))
+                places.append((len(text) + piece.start(), len(text) + piece.end(), left, top, right, bottom))
             text += word
-        return cls(text, places, around([place[2:] for place in places]))
+        return cls(text, places, around([(left, top, right, bottom) for _, _, left, top, right, bottom in places]))
 
 
 def around(boxes: Sequence[Box]) -> Box:
@@ -53,7 +54,7 @@ def around(boxes: Sequence[Box]) -> Box:
     return min(left), min(top), max(right), max(bottom)
 
 
-def page_text(lines: Sequence[Line]) -> tuple[str, list[Place]]:
+def page_text(lines: Sequence[PageLine]) -> tuple[str, list[Place]]:
     """Return the text of a page, with a line for each paragraph, and the places of its words.
 
     lines: as the file has them; columns are read one after the other even if their lines alternate
@@ -73,11 +74,11 @@ def page_text(lines: Sequence[Line]) -> tuple[str, list[Place]]:
     return text, places
 
 
-def _between(before: Line, line: Line, near: Sequence[Line]) -> Optional[str]:
+def _between(before: PageLine, line: PageLine, near: Sequence[PageLine]) -> Optional[str]:
     """Return what stands between two lines: a line end, a space or nothing; None if a hyphen before it goes, too."""
     if not _are_beside(before, line):
-        (left, top, right, bottom), height = before.box, before.box[3] - before.box[1]
-        space, own = line.box[1] - bottom, line.box[3] - line.box[1]
+        (left, _, right, bottom), (height, own) = before.box, (one.box[3] - one.box[1] for one in (before, line))
+        space = line.box[1] - bottom
         is_below = -height / 2 < space < _SPACING * height and left < line.box[2] and line.box[0] < right
         if not is_below or max(height, own) > _SIZES * min(height, own):
             return "\n"
@@ -91,14 +92,14 @@ def _between(before: Line, line: Line, near: Sequence[Line]) -> Optional[str]:
     return "" if _NO_SPACE.match(before.text[-1]) and _NO_SPACE.match(line.text[0]) else " "
 
 
-def _are_beside(one: Line, other: Line) -> bool:
+def _are_beside(one: PageLine, other: PageLine) -> bool:
     """Return whether a line stands to the right of another one, in the same row."""
     (_, top, right, bottom), (left, other_top, _, other_bottom) = one.box, other.box
     shared = min(bottom, other_bottom) - max(top, other_top)
     return left >= right and 2 * shared > min(bottom - top, other_bottom - other_top)
 
 
-def _in_reading_order(lines: Sequence[Line]) -> Sequence[Line]:
+def _in_reading_order(lines: Sequence[PageLine]) -> Sequence[PageLine]:
     """Return lines with those of a left column before those of a right one, if they alternate; tables stay rows."""
     pairs = [(one, other) for one, other in zip(lines, lines[1:]) if _are_beside(one, other)]
     widths = [min(line.box[2] - line.box[0] for line in pair) for pair in pairs]
@@ -106,7 +107,7 @@ def _in_reading_order(lines: Sequence[Line]) -> Sequence[Line]:
         return lines
     gaps = [(one.box[2], other.box[0]) for one, other in pairs]
     middle = max(((left + right) / 2 for left, right in gaps), key=lambda x: sum(a < x < b for a, b in gaps))
-    ordered, left, right = list[Line](), list[Line](), list[Line]()
+    ordered, left, right = list[PageLine](), list[PageLine](), list[PageLine]()
     for line in [*lines, None]:
         if line is None or line.box[0] < middle < line.box[2]:
             ordered += [*_in_reading_order(left), *_in_reading_order(right)]

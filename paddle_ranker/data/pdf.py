@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from paddle_ranker.data.page_text import Box, Line, page_text
+from paddle_ranker.data.page_text import Box, PageLine, page_text
 from paddle_ranker.data.pictures import ImageLimits
 from paddle_ranker.data.readers import READERS, Part, Unread
-from paddle_ranker.errors import DataError, DependencyError, listed
+from paddle_ranker.errors import DataError, DependencyError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,7 +56,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
                     reasons.append(part.reason)
                     yield part
     if not is_read:
-        raise DataError(f"{path}: none of its {count:,} pages can be read: {listed(dict.fromkeys(reasons))}")
+        raise DataError(f"{path}: none of its {count:,} pages can be read: {'; '.join(dict.fromkeys(reasons))}")
 
 
 def version() -> str:
@@ -91,7 +91,7 @@ def _opened(path: Path) -> Iterator[Any]:
         try:
             document = pdfium.PdfDocument(path)
         except pdfium.PdfiumError as error:
-            if error.err_code == pdfium.raw.FPDF_ERR_PASSWORD:
+            if error.err_code in (pdfium.raw.FPDF_ERR_PASSWORD, pdfium.raw.FPDF_ERR_SECURITY):
                 raise DataError(
                     f"{path}: encrypted; qpdf --password=... --decrypt IN.pdf OUT.pdf writes a copy that is not"
                 ) from error
@@ -109,10 +109,10 @@ def _page(document: Any, number: int) -> Iterator[Any]:
     """Open a page, with what is filled into its forms as text."""
     raw = _library().raw
     with _PDFIUM:
-        page = document[number - 1]
+        page = document.get_page(number - 1)
         if raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY) == raw.FLATTEN_SUCCESS:
             page.close()
-            page = document[number - 1]
+            page = document.get_page(number - 1)
         try:
             yield page
         finally:
@@ -185,7 +185,7 @@ def _pictured(page: Any) -> float:
     return max(areas) / (width * height)
 
 
-def _lines(page: Any) -> tuple[list[Line], list[str]]:
+def _lines(page: Any) -> tuple[list[PageLine], list[str]]:
     """Return the lines of a page, and what is not in them."""
     raw, text_page = _library().raw, page.get_textpage()
     try:
@@ -229,11 +229,11 @@ def _characters(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[tup
         elif code in (0xD, 0xA):
             yield "\n", box
         else:
-            known = unicodedata.category(chr(code)) not in ("Cc", "Co", "Cs", "Cn", "Cf") and code != 0xFFFD
-            yield chr(code) if known else "", box
+            is_unknown = raw.FPDFText_HasUnicodeMapError(text_page, place) == 1 or code == 0xFFFD
+            yield "" if is_unknown or unicodedata.category(chr(code))[0] == "C" else chr(code), box
 
 
-def _joined(characters: list[tuple[str, Box]]) -> Iterator[Line]:
+def _joined(characters: list[tuple[str, Box]]) -> Iterator[PageLine]:
     """Yield the lines of some characters, without those beyond the edges; a wide space ends a line, too."""
     words = list[tuple[str, list[Box]]]()
     is_new = True  # whether the next character begins a word
@@ -242,7 +242,7 @@ def _joined(characters: list[tuple[str, Box]]) -> Iterator[Line]:
             word, boxes = words[-1]
             is_wide = left - boxes[-1][2] > _WIDE * (boxes[-1][2] - boxes[0][0]) / len(word)
         if words and (character == "\n" or (not character.isspace() and is_wide)):
-            yield Line.of(words)
+            yield PageLine.of(words)
             words, is_new = [], True
         if character.isspace():
             is_new = True

@@ -77,7 +77,7 @@ def _add(name: str, module: str, places: str, **fields: str) -> None:
     READERS.add(name, Reader(read, lambda: str(import_module(module).version()), places, fields))
 
 
-_add("pdf", "paddle_ranker.data.pdf", "boxes", page="number", heading="text")
-_add("ocr", "paddle_ranker.data.ocr", "boxes")
+_add("pdf", "paddle_ranker.data.pdf", "boxes", page="number", title="text", heading="text")
+_add("ocr", "paddle_ranker.data.ocr", "boxes", page="number")
 _add("speech", "paddle_ranker.data.speech", "seconds")
 _add("table", "paddle_ranker.data.table", "cells", first_row="number", last_row="number")

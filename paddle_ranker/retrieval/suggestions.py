@@ -5,6 +5,7 @@ completions = Completions(["Docker and Kubernetes", "Kubernetes"], standard.fold
 
 titles = TitleSuggestions()
 titles.follow(collection)  # builds what is new, in the calling thread
+titles.prefer(collection, {"doc-7": 12})  # documents by their clicks: their titles come first
 titles.find("kub", 8)  # in any thread, also during `follow`
 """
 
@@ -15,7 +16,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional, TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ _BLOCK = 1024  # entries that share a minimum
 _FAMILY, _FAMILIES = 4, 16  # titles that are a family; times as many titles are read as are suggested
 _ENDING = re.compile(r"[\s\-_.:/]+[^\s\-_.:/]+$")  # the last word of a title
 _MOST_DOCUMENTS = 1 << 20  # of a title: more make no difference
+_CLICKED = 1 << 30  # weight of a title with clicks, above that of all others
 _KEY = 8  # bytes that are sorted by at once
 _NEVER = np.iinfo(np.int32).max  # priority of an entry that is not found
 
@@ -252,12 +254,14 @@ class TitleSuggestions:
     """Suggestions from the titles of a collection, as of the last `follow`.
 
     If the documents have no titles and their texts are short, these are suggested. Titles that begin as typed come
-    first, then those of which a later word does; among these, titles of more documents first, then shorter ones.
+    first, then those of which a later word does; among these, titles with more clicks first, then titles of more
+    documents, then shorter ones.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, _Titles] = {}  # by segment
         self._searched: list[Completions] = []
+        self._preferred: list[Completions] = []
 
     def follow(self, now: LocalSnapshot) -> None:
         """Read added and removed documents; only new segments are read. Not thread-safe.
@@ -273,12 +277,24 @@ class TitleSuggestions:
             known[part.segment.name] = titles
         self._known, self._searched = known, [titles.completions for titles in known.values()]
 
+    def prefer(self, now: LocalSnapshot, clicks: Mapping[str, int]) -> None:
+        """Rank the titles of documents with clicks above others; `clicks`: their number by the document's id."""
+        field, counts = suggested_field(now), Counter[str]()
+        for id, document in now.each([*clicks]) if field is not None else ():
+            assert field is not None
+            title = document.text if field.name == TEXT else document.fields.get(field.name)
+            if isinstance(title, str):
+                counts[title] += clicks[id]
+        weights = [-_CLICKED - min(count, _CLICKED - 1) for count in counts.values()]
+        self._preferred = [] if field is None else [Completions([*counts], analyser(field.analyser).fold, weights)]
+
     def find(self, typed: str, count: int) -> list[Suggestion]:
         """Return up to `count` titles that continue the typed text, best first, each once.
 
         Titles that differ only in their last word are one suggestion, see `_collapsed`.
         """
-        found = sorted(one for searched in self._searched for one in searched.find(typed, _FAMILIES * count))
+        parts = [*self._preferred, *self._searched]
+        found = sorted(one for part in parts for one in part.find(typed, _FAMILIES * count))
         distinct = {one.folded: one for one in reversed(found)}
         return _collapsed([one for one in found if distinct[one.folded] is one], typed)[:count]
 

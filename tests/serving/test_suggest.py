@@ -97,6 +97,21 @@ def test_queries_with_clicks_in_two_searches_come_first(site: Site) -> None:
     until(lambda: texts(site, "kub", "query") == [*queries, "kubernetes secret"])
 
 
+def test_titles_come_by_their_documents_clicks(tmp_path: Path) -> None:
+    log = SearchLog(tmp_path / "log")
+    for search, id in enumerate(["d0", "d0", "d2", "d2", "d2", "gone"]):
+        log.feedback(FeedbackLine(f"s{search}", "any", id, "click")).result()
+        log.feedback(FeedbackLine(f"s{search}", "any", id, "click")).result()  # a click twice is one
+    log.close()
+    made = Site(index=write(tmp_path / "index"), writable=True, search_log=tmp_path / "log", suggest_after=0)
+    # Those that begin as typed stay before others; without clicks the shortest would be first.
+    by_clicks = ["Kubernetes in Action", "Kubernetes", "Docker and Kubernetes"]
+    until(lambda: texts(made, "kub") == by_clicks)
+    assert made.ask("DELETE", "/v1/documents", {"ids": ["d0"]}).json()["removed"] == 1
+    until(lambda: texts(made, "kub") == by_clicks[1:])
+    made.close()
+
+
 def test_titles_alone_are_suggested_if_so_wished(tmp_path: Path) -> None:
     made = Site(index=write(tmp_path / "index"), search_log=tmp_path / "log", suggest_after=0)
     log = SearchLog(tmp_path / "log")

@@ -34,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 1.0  # that a request waits for titles that are not taken up yet
 _LOG_SECONDS = 5.0  # between two looks at the log, and after a failure
 _MOST_SEARCHES = 100_000  # that are held: the latest ones with a click, and the latest ones while typing
+_MOST_PREFERRED = 1000  # documents whose titles come first for their clicks
 _AT_ONCE, _REST = 500, 0.0005  # lines of the log that are looked at, and seconds that other threads get after them
 
 
@@ -50,24 +51,23 @@ Suggested = TypedDict("Suggested", {"text": str, "from": Literal["query", "title
 class Suggestions(TypedDict):
     """An answer to a `SuggestRequest`."""
 
-    suggestions: Annotated[list[Suggested], Field(description="queries, most clicked first; then titles")]
+    suggestions: Annotated[list[Suggested], Field(description="queries, then titles, each most clicked first")]
 
 
-class ClickedQueries:
-    """The queries of a log by the number of their searches with a click; searches while typing do not count.
+class Clicks:
+    """The latest clicks of a log: queries by the number of their searches with a click, and documents by their clicks.
 
-    Args:
-        folder: of the log.
-        least: searches that a query needs.
+    Searches while typing do not count for queries.
     """
 
-    def __init__(self, folder: Path, least: int):
-        self._reader, self._least, self._seen = LogReader(folder, self._is_wanted), least, 0
+    def __init__(self, folder: Path):
+        self._reader, self._seen = LogReader(folder, self._is_wanted), 0
         self._clicked: dict[str, str] = {}  # the query by the id of each search with a click, the oldest first
         self._typing: dict[str, None] = {}  # ids of searches while typing, the oldest first
+        self._opened: dict[tuple[str, str], None] = {}  # search and document of each click, the oldest first
 
     def read(self) -> bool:
-        """Read what was added to the log; return whether it changes the queries."""
+        """Read what was added to the log; return whether there are other clicks."""
         has_changed = False
         for line in self._reader:
             id = line.search_id
@@ -75,22 +75,28 @@ class ClickedQueries:
                 if line.parameters.get("prefix") is True:
                     self._typing[id] = None
                     has_changed |= self._clicked.pop(id, None) is not None
-            elif line.event == "click" and id not in self._typing and len(line.query) <= LONGEST:
-                has_changed |= id not in self._clicked
-                self._clicked.setdefault(id, line.query)
-            for held in (self._clicked, self._typing):
+            elif line.event == "click":
+                has_changed |= (id, line.id) not in self._opened
+                self._opened[id, line.id] = None
+                if id not in self._typing and len(line.query) <= LONGEST:
+                    self._clicked.setdefault(id, line.query)
+            for held in (self._clicked, self._typing, self._opened):
                 if len(held) > _MOST_SEARCHES:
-                    del held[next(iter(held))]
+                    del held[next(iter(held))]  # type: ignore[attr-defined]
         return has_changed
 
-    def completions(self, analyser: Analyser) -> Completions:
-        """Return the queries that have enough searches, most searches first."""
+    def documents(self) -> dict[str, int]:
+        """Return the ids of the documents with the most clicks, with their number."""
+        return dict(Counter(document for _, document in self._opened).most_common(_MOST_PREFERRED))
+
+    def queries(self, analyser: Analyser, least: int) -> Completions:
+        """Return the queries of at least so many searches, most searches first."""
         spellings: dict[str, Counter[str]] = {}
         for query, count in Counter(self._clicked.values()).items():
             shown = " ".join(query.split())
             spellings.setdefault(analyser.fold(shown), Counter())[shown] += count
         counts = ((own.most_common(1)[0][0], sum(own.values())) for own in spellings.values())
-        kept = {query: -count for query, count in counts if count >= self._least}
+        kept = {query: -count for query, count in counts if count >= least}
         return Completions([*kept], analyser.fold, [*kept.values()], starts_first=False)
 
     def _is_wanted(self, line: bytes) -> bool:
@@ -111,8 +117,7 @@ class Suggester:
 
     def __init__(self, index: IndexSlot):
         self._index, self._titles = index, TitleSuggestions()
-        least = index.options.suggest_after
-        self._clicked = ClickedQueries(index.log.folder, least) if index.log is not None and least else None
+        self._clicks = Clicks(index.log.folder) if index.log is not None else None
         self._queries: Optional[Completions] = None
         self._following: Optional[Future[None]] = None
         self._version: Optional[tuple[float, int]] = None  # of the index that was followed
@@ -125,7 +130,7 @@ class Suggester:
             served = self._index.ready()
             is_behind = self._version != _version_of(served) or not served.collection.is_current
             is_time = time.monotonic() >= self._next_look
-            is_wanted = (is_behind and (is_time or not self._problem)) or (is_time and self._clicked is not None)
+            is_wanted = (is_behind and (is_time or not self._problem)) or (is_time and self._clicks is not None)
             if is_wanted and (self._following is None or self._following.done()):
                 self._following = Future()
                 threading.Thread(target=self._follow, args=(self._following,), name="suggest", daemon=True).start()
@@ -142,11 +147,16 @@ class Suggester:
             served = self._index.ready()
             now = self._index.latest().snapshot
             version = served.loaded_at, now.info.generation
-            if version != self._version and isinstance(now, LocalSnapshot):
+            is_new, least = version != self._version, self._index.options.suggest_after
+            if is_new and isinstance(now, LocalSnapshot):
                 self._titles.follow(now)
             self._version = version
-            if self._clicked is not None and self._clicked.read():
-                self._queries = self._clicked.completions(now.info.schema.analyser)
+            if self._clicks is not None:
+                are_new = self._clicks.read()
+                if are_new and least:
+                    self._queries = self._clicks.queries(now.info.schema.analyser, least)
+                if (are_new or is_new) and isinstance(now, LocalSnapshot):
+                    self._titles.prefer(now, self._clicks.documents())
         except Exception as error:  # such as a damaged segment; it is tried again later
             problem = f"{type(error).__name__}: {error}"
         if problem and problem != self._problem:

@@ -1,4 +1,4 @@
-"""Clients of this project's server and of the vendor's, Paddle Serving's C++ server and its pipeline.
+"""Clients of this project's server, and of Paddle Serving's C++ server and pipeline.
 
     from paddle_ranker.serving.clients import BaiduStdClient
 
@@ -14,8 +14,8 @@
 | `RerankClient` | this project's server and others that have `/v1/rerank` | texts |
 | `SearchClient` | this project's server of an index, `/v1/search` | queries, documents |
 
-Without `model_dir` the first three send texts instead, which only this project's server accepts. All but the
-last two ask a tower for vectors, too: `client.vectors(texts)`.
+Without `model_dir` the first three send texts instead, which only this project's server accepts. All but `RerankClient`
+and `SearchClient` also get vectors from a tower: `client.vectors(texts)`.
 """
 
 from __future__ import annotations

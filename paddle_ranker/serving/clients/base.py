@@ -27,15 +27,18 @@ LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; more than any request can ask for, 
 
 
 def load_pair_encoder(folder: Folder) -> PairRowEncoder:
-    """Return the pair encoder of a ranker in any form: trained, exported, of transformers, or a client's folder.
+    """Return the pair encoder of a ranker's folder: trained, exported, of transformers, or made for a client.
 
-    Raises `CheckpointError` for the folder of anything else.
+    Raises `CheckpointError` for the folder of another kind of model.
     """
     return identify(Path(folder)).row_encoder(RANKER)
 
 
 def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
-    """Return the encoder of the tower in a folder, trained, exported or for clients; None of any other model."""
+    """Return the encoder of a tower's folder: trained, exported, or made for clients.
+
+    Returns None for another kind of model.
+    """
     found = identify(Path(folder))
     return found.row_encoder(TOWER) if found.is_tower else None
 
@@ -44,12 +47,12 @@ class Client:
     """A client of one server; use it in a `with` statement, or close it.
 
     Args:
-        timeout: seconds for one attempt, including connecting; over HTTP, for connecting and for each read.
-            The server is told an hour at most.
+        timeout: seconds for one attempt, including connecting; over HTTP, for connecting and for each read. Requests
+            state it as their deadline, at most an hour.
         retries: further attempts if the connection fails or the server is overloaded.
         api_key: key to send; None: no key.
 
-    Methods raise `ServerError`, a `RankerError`, if the server does not answer with scores.
+    Methods raise `ServerError`, a `RankerError`, if the server refuses, fails or cannot be reached.
     """
 
     _calls: Any  # an open connection, which `close` closes
@@ -100,7 +103,7 @@ class BatchClient(Client):
 
 
 class ScoringClient(BatchClient, ABC):
-    """A client that asks a ranker for the probabilities of pairs, or a tower for the vectors of texts."""
+    """A client that gets the probabilities of pairs from a ranker, or the vectors of texts from a tower."""
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of each pair (queries[i], titles[i]), `[n]` float32; may send several requests."""
@@ -126,7 +129,7 @@ class ScoringClient(BatchClient, ABC):
         """Return the vector of each text by the server's tower, `[n, size]` float32; may send several requests.
 
         Args:
-            is_query: whether the texts are queries, which may have another prompt.
+            is_query: whether the texts are queries, for which the tower may have another prompt.
         """
         refuse_text(texts, "texts")
         found = []
@@ -171,7 +174,7 @@ class GeneralModelClient(ScoringClient):
     """A client of GeneralModelService, the service of Paddle Serving's C++ server.
 
     Args:
-        model_dir: folder whose tokenizer encodes pairs or texts; None: the texts themselves are sent, which only this
+        model_dir: folder of the model, whose tokenizer encodes pairs or texts; None: texts are sent, which only this
             project's server accepts.
     """
 

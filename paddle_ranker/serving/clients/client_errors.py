@@ -15,7 +15,10 @@ _backoff = wait_random_exponential(multiplier=0.1, max=5.0)
 
 
 class ServerError(RankerError):
-    """A server did not answer with scores; `code` is the protocol's error number or name, or None."""
+    """A server did not answer with scores.
+
+    code: the protocol's error number or name, or None
+    """
 
     def __init__(self, message: str, code: Optional[object] = None) -> None:
         super().__init__(message)
@@ -23,11 +26,17 @@ class ServerError(RankerError):
 
 
 class UnreachableError(ServerError):
-    """The connection failed, or broke before the answer was complete. Scoring changes nothing: retrying is safe."""
+    """The connection failed, or broke before the answer was complete.
+
+    Requests for scores change nothing, so they are retried.
+    """
 
 
 class OverloadedError(ServerError):
-    """The server is overloaded and did not begin; `retry_after` is the seconds it asks to wait, None if not stated."""
+    """The server is overloaded and has not begun the request.
+
+    retry_after: seconds to wait, as the server says; None if it does not
+    """
 
     def __init__(self, message: str, code: Optional[object] = None, retry_after: Optional[float] = None) -> None:
         super().__init__(message, code)
@@ -35,18 +44,18 @@ class OverloadedError(ServerError):
 
 
 class LateError(ServerError):
-    """No answer came in time. `asking_again` does not retry: that would make a busy server busier."""
+    """No answer came in time. `asking_again` does not retry, since that would make a busy server busier."""
 
 
 class RefusedError(ServerError):
-    """The server answered that the request is wrong, or that the server failed."""
+    """The server answered that the request is wrong, or that it failed itself."""
 
 
 def asking_again(ask: Callable[[], T], retries: int) -> T:
-    """Call `ask`, up to `retries` more times after some errors, and return its result.
+    """Call `ask`, up to `retries` more times after errors that may pass, and return its result.
 
-    The errors are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`.
-    Waits as long as the server asks, plus a random backoff. Raises what the last call raised.
+    These are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`. The
+    wait is the one that the server asks for, plus a random backoff. Raises the last call's error.
     """
     retrying = Retrying(
         stop=stop_after_attempt(retries + 1), wait=_seconds, retry=retry_if_exception(_is_worth_it), reraise=True

@@ -29,7 +29,7 @@ MODEL_DIR_HELP = (
 class ClientOptions(Options):
     """Options of every client script. The API key comes from the environment variable PADDLE_RANKER_API_KEY.
 
-    server: a command that starts a server for the script
+    server: command that starts a server for the script, for messages
     """
 
     server: ClassVar[str] = "bash deploy/cpp/start_server.sh"
@@ -89,7 +89,9 @@ def print_scores(client: ScoringClient, options: ClientOptions) -> None:
 
 @contextmanager
 def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
-    """Add advice for the user to an `UnreachableError` or a `LateError` of the block."""
+    """Add advice to an `UnreachableError` or a `LateError` that the block raises: how to start a server, or to wait
+    longer.
+    """
     try:
         yield
     except UnreachableError as error:
@@ -111,5 +113,7 @@ def print_timed(ask: Callable[[], np.ndarray]) -> None:
 
 
 def lines_of(found: np.ndarray) -> list[str]:
-    """Return each probability as a line, `[0.96249247]`, each vector as `[0.1, -0.2]`, with the digits of float32."""
+    """Return each probability as a line, `[0.96249247]`, each vector as `[0.1, -0.2]`, with as many digits as float32
+    needs.
+    """
     return [f"[{', '.join(str(np.float32(number)) for number in np.atleast_1d(row))}]" for row in found]

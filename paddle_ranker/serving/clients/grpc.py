@@ -1,4 +1,4 @@
-"""gRPC: calls that raise the errors of `clients.errors`, and a client of the C++ server."""
+"""gRPC: calls that raise the errors of `client_errors`, and a client of the C++ server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP: calls that raise the errors of `clients.errors`, and clients of the C++ server and of `/v1/rerank`."""
+"""HTTP: calls that raise the errors of `client_errors`, and clients of the C++ server and of `/v1/rerank`."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class RerankClient(BatchClient):
         self._answer: TypeAdapter[Any] = TypeAdapter(_RERANK.answer)
 
     def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
-        """Return the titles, best first; only the best `top_k` if given; may send several requests."""
+        """Return the titles, best first, at most `top_k` of them; may send several requests."""
         refuse_text(titles, "titles")
         require_cut(top_k, None)
         ranked: list[RankedTitle] = []

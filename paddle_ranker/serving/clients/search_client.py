@@ -18,8 +18,8 @@ from paddle_ranker.serving.core.faults import NO_DOCUMENT
 class SearchClient(Client):
     """A client of `paddle-ranker search-serve`: searches an index and changes its documents.
 
-    Answers are the server's JSON as dicts; its `/docs` describe them. All calls except `feedback` are idempotent, and
-    are retried, see `Client`.
+    Methods return the server's JSON as dicts; the server's page `/docs` describes them. All calls except `feedback` are
+    idempotent and are retried, see `Client`.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8600, **options: Any) -> None:
@@ -31,7 +31,7 @@ class SearchClient(Client):
         return self._ask("POST", "/v1/search", {"query": query, **asked})
 
     def search_all(self, query: str, **asked: Any) -> Iterator[dict[str, Any]]:
-        """Yield the hits of all pages of a search, `top_k` a request, as `search` does; `depth` bounds their number."""
+        """Yield the hits of all pages of a search, fetched `top_k` at a time; `depth` limits their number."""
         cursor: Optional[str] = ""
         while cursor is not None:
             answer = self.search(query, **asked, cursor=cursor)
@@ -39,7 +39,7 @@ class SearchClient(Client):
             cursor = answer["cursor"]
 
     def suggest(self, typed: str, top_k: int = 8) -> list[str]:
-        """Return queries that others have clicked results of, then titles, which continue a typed text."""
+        """Return texts that continue a typed one: first queries whose results others have clicked, then titles."""
         found = self._ask("GET", f"/v1/suggest?{urlencode({'q': typed, 'top_k': top_k}, errors='surrogatepass')}")
         return [one["text"] for one in found["suggestions"]]
 
@@ -50,11 +50,15 @@ class SearchClient(Client):
         return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
 
     def change(self, id: str, **values: Any) -> dict[str, Any]:
-        """Change a document's text or fields; None removes a field, and other values stay."""
+        """Change a document's text or fields: those that are named; None removes a field."""
         return self._ask("PATCH", "/v1/documents", {"documents": [{"id": id, **values}]})
 
     def documents(self, after: Optional[str] = None, limit: int = 100) -> Iterator[Document]:
-        """Yield all documents in the order of the listing, or those after an id; `limit`: fetched at once."""
+        """Yield all documents in the order of the listing.
+
+        after: id; only documents after it are yielded
+        limit: documents per request
+        """
         while True:
             where = f"?limit={limit}" + ("" if after is None else f"&after={quote(after, safe='')}")
             found = self._ask("GET", f"/v1/documents{where}")["documents"]
@@ -64,7 +68,7 @@ class SearchClient(Client):
             after = found[-1]["id"]
 
     def remove(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Remove documents."""
+        """Remove the documents with these ids."""
         refuse_text(ids, "ids")
         return self._ask("DELETE", "/v1/documents", {"ids": list(ids)})
 
@@ -85,9 +89,12 @@ class SearchClient(Client):
         return self._ask("GET", "/v1/index")
 
     def feedback(self, search: Mapping[str, Any], id: str, event: str, **more: Any) -> None:
-        """Log a click or a judgment of a hit of a search; returns when the line is on the server's disk.
+        """Log a click on a hit of a search, or a judgment of it; returns when the line is on the server's disk.
 
-        Raises `UsageError` for an id that is none of the hits'.
+        search: the search's answer
+        id: the hit's document
+
+        Raises `UsageError` if no hit has this id.
         """
         ranks = {hit["id"]: hit["rank"] for hit in search["hits"]}
         if id not in ranks:

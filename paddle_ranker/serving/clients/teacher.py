@@ -56,14 +56,16 @@ class HttpTeacher:
 
     Args:
         options: options of the teacher, with a `teacher_url`.
-        report: receives lines on the requests and their costs.
+        report: called with lines about the requests and their costs.
 
-    Attributes: `costs`, counts by name: requests, retries, pairs, and the tokens or search units of the answers.
+    Attributes:
+        costs: counts by name: requests, retries, pairs, and the tokens or search units that answers state.
 
     Proxies and certificates are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`). Redirects are
-    not followed: the key is for this host alone.
+    not followed, since the key is for this host alone.
 
-    Raises `UsageError` if the URL does not show a protocol and none is named, `RankerError` if no answers can be kept.
+    Raises `UsageError` if no protocol is named and the URL does not show it, `RankerError` if the file of answers
+    cannot be written to.
     """
 
     def __init__(self, options: TeacherOptions, report: Callable[[str], None] = print) -> None:
@@ -103,15 +105,16 @@ class HttpTeacher:
             print(self.cost(), file=sys.stderr)  # it was paid for
 
     def close(self) -> None:
-        """Close the file of answers."""
+        """Close the progress bar and the file of answers."""
         self._bar.close()
         self._kept.close()
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
-        """Return the logit of every (queries[i], titles[i]), `[n] float64`; only what is not kept is asked for.
+        """Return the logit of every (queries[i], titles[i]), `[n] float64`; only pairs without a kept answer are
+        requested.
 
-        Raises `ServerError` if the server does not answer with scores, `DataError` if scores that were taken for
-        probabilities turn out to be none. What was answered is kept.
+        Raises `ServerError` if the server does not answer with scores, `DataError` if scores were taken for
+        probabilities, and a later one is not within 0 to 1. Answers so far are kept.
         """
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
@@ -133,13 +136,13 @@ class HttpTeacher:
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
     def report(self) -> None:
-        """Report the number of clipped scores, and the costs."""
+        """Report the number of clipped probabilities, and the costs."""
         if self._clipped:
             self._report(f"{self._clipped:,} probabilities next to 0 or 1 became logits of -16.6 or 16.6")
         self._report(self.cost())
 
     def cost(self) -> str:
-        """Return a line with the numbers of requests and of pairs, and their costs."""
+        """Return a line with the numbers of requests, pairs, and the tokens or search units that they cost."""
         known = ("requests", "retries", "pairs", "kept")
         requests, retries, pairs, kept = (self.costs[name] for name in known)
         again = f", {retries:,} of them again" if retries else ""
@@ -246,7 +249,7 @@ class HttpTeacher:
         return RefusedError(f"{message}{smaller}", status)
 
     def _shown(self, text: str) -> str:
-        """Format a server's message: one line, without control characters and without the key."""
+        """Return a server's message for an error: one line, without control characters and without the key."""
         text = " ".join(text.split())
         if self._key is not None:
             text = text.replace(self._key, "[key]")
@@ -304,13 +307,13 @@ class HttpTeacher:
 
 
 class KeptAnswers:
-    """A SQLite file of the scores that a teacher has given; several processes may share it.
+    """SQLite file with the scores that a teacher has given; several processes may share it.
 
-    A score is on its way to the disk when `add` returns: a process that is killed loses none, and a machine that
-    loses its power the last ones at most. Scores are added, never changed. The file holds digests, not texts.
+    When `add` returns, the scores are with the operating system: a killed process loses none, a power failure at most
+    the latest. Scores are added, never changed. The file holds digests, not texts.
 
     Args:
-        path: the file; it and its folder are made if missing.
+        path: the file; it and its folder are created if missing.
         teacher: identity of the teacher: URL, protocol, model.
 
     Raises `RankerError` if the file cannot be written to, `DataError` if it is another kind of file.
@@ -347,7 +350,7 @@ class KeptAnswers:
             self._file.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
 
     def close(self) -> None:
-        """Write everything into the one file."""
+        """Close the file, after its write-ahead log is merged into it."""
         self._file.close()
 
     def _key(self, pair: Pair) -> bytes:
@@ -355,7 +358,7 @@ class KeptAnswers:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Raise SQLite's errors as errors that name the file."""
+        """Convert SQLite's errors in the block to errors that name the file."""
         try:
             yield
         except sqlite3.DatabaseError as error:
@@ -364,7 +367,7 @@ class KeptAnswers:
 
 
 def digest_of(parts: Sequence[str]) -> bytes:
-    """Return a digest of texts in their order, 16 bytes."""
+    """Return a digest of a sequence of texts, 16 bytes."""
     made = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -373,7 +376,7 @@ def digest_of(parts: Sequence[str]) -> bytes:
 
 
 async def rest(failed: asyncio.Event, seconds: float) -> None:
-    """Wait; raises `CancelledError` as soon as `failed` is set."""
+    """Wait for `seconds`; raises `CancelledError` as soon as `failed` is set."""
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(failed.wait(), seconds)
         raise asyncio.CancelledError
@@ -386,7 +389,7 @@ def _seconds(state: RetryCallState) -> float:
 
 
 def _retry_after(value: str) -> Optional[float]:
-    """Return the seconds of a header `Retry-After`, which holds them or a date; None if it holds neither."""
+    """Return the seconds that a header `Retry-After` states, as a number or as a date; None if it is neither."""
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.strip()):
         return float(value)
     with suppress(ValueError, OverflowError, TypeError):
@@ -395,7 +398,7 @@ def _retry_after(value: str) -> Optional[float]:
 
 
 def _questions(pairs: Sequence[Pair], most: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield (query, titles) of up to `most` titles; queries come in the order of their first pair."""
+    """Yield (query, titles), with up to `most` titles each; queries are in the order of their first pair."""
     titles: dict[str, list[str]] = {}
     for query, title in pairs:
         titles.setdefault(query, []).append(title)

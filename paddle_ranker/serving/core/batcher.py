@@ -4,12 +4,12 @@
 
 Batches are formed as late as possible, when the engine is free, so that they hold all rows that have arrived by then.
 While the engine computes, a separate thread encodes new rows. While the engine is idle, its own thread encodes them, so
-that a lone request does not wait. Texts are encoded in spans of some characters and rows, one span of each job in turn.
-Before each span, a job whose caller has left or whose deadline has passed is forgotten. The queue does not need to know
-what rows and outputs mean.
+that a lone request does not wait for the other thread. Texts are encoded in spans: some rows of a job, up to a number
+of characters; each job gets a span in turn. Before each span, jobs whose caller has left or whose deadline has passed
+are dropped. The queue does not need to know what rows and outputs mean.
 
-Every other span and batch goes to the job with the fewest rows, the ones between to the oldest job: a search with one
-query waits for a batch or two, whatever others have in the queue, and large jobs go on.
+Spans and batches go alternately to the job with the fewest rows and to the oldest job. So a search with one query waits
+for a batch or two, however much is in the queue, and large jobs make progress, too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class BatchObserver(Protocol):
 class RowRunner(Protocol):
     """Interface that computes a batch; `BatchRunner` implements it.
 
-    Attributes: `max_tokens` and `max_rows`, the limits of a batch; optional: `by_query`, as in `BatchRunner`.
+    Attributes:
+        max_tokens: maximum number of padded tokens in a batch.
+        max_rows: maximum number of rows in a batch.
+        by_query (optional): as in `BatchRunner`.
     """
 
     max_tokens: int
@@ -56,7 +59,8 @@ class RowRunner(Protocol):
     def compute(self, columns: Columns, rows: NDArray[np.int64], /) -> Arrays:
         """Return a dict of outputs keyed by name, `[batch, ...]` each, for the rows with the indices `rows`, `[batch]`.
 
-        Raises `DataError` if one row is at fault: each row is then computed alone. Other errors fail the whole batch.
+        Raises `DataError` if a row may be the cause: each row is then computed alone. Other errors fail the whole
+        batch.
         """
         ...
 
@@ -65,9 +69,9 @@ class Batcher:
     """Queue that computes jobs in shared batches; thread-safe.
 
     Args:
-        runner: computes batches, and says how large they may be.
-        encode: turns texts into columns; called with one list for each field, of many jobs at once.
-        queue_rows: rows that may wait; further jobs are refused.
+        runner: computes batches; its attributes limit their size.
+        encode: called with one list of texts for each field, of many jobs at once; returns columns.
+        queue_rows: maximum number of rows that wait; further jobs are refused.
         streams: number of batches that are computed at once.
         max_wait_us: microseconds that a job may wait for others while the engine is idle.
         observer: records every batch.
@@ -138,7 +142,7 @@ class Batcher:
                 self._ahead.notify()
 
     def drop(self, job: Job) -> None:
-        """Drop a job that nobody waits for: no work begins for it, and `done` is not called."""
+        """Drop a job whose caller has left: no further work begins for it, and its `done` is not called."""
         with self._lock:
             if not job.dropped:
                 job.dropped = True
@@ -148,7 +152,9 @@ class Batcher:
     def close(self, seconds: Optional[float] = None) -> bool:
         """Accept no more jobs, finish the accepted ones, and end the threads.
 
-        Returns whether that was done within `seconds`; None: waits as long as it takes.
+        seconds: maximum time to wait; None: no limit
+
+        Returns whether all was finished in time.
         """
         with self._lock:
             self._stopping = True
@@ -173,7 +179,7 @@ class Batcher:
         job.done([job])
 
     def _is_wanted(self, job: Job, now: float) -> bool:
-        """Return whether someone waits for a job; fail the job if its deadline has passed."""
+        """Return whether a caller waits for a job; if the deadline has passed, the job fails."""
         if job.deadline is not None and job.deadline <= now:
             self._fail(job, Fault(TIMED_OUT, "the deadline passed before the pairs were scored"))
         return not job.dropped
@@ -202,12 +208,15 @@ class Batcher:
             self._encode(spans)
 
     def _has_smaller(self) -> bool:
-        """Return whether a job waits that is smaller than all that are encoded."""
+        """Return whether a job whose texts are not encoded is smaller than all jobs with encoded pieces."""
         least = min((piece.job.size for piece in self._pieces), default=0)
         return any(job.size < least for job in self._waiting)
 
     def _take_waiting(self) -> list[Span]:
-        """Take the oldest rows to encode; the caller holds the lock, and calls `_encode` next."""
+        """Take the spans to encode next, smallest or oldest job first.
+
+        The caller holds the lock, and calls `_encode` next.
+        """
         self._encoding = True
         most, count, characters = _ROUND * self.runner.max_rows, 0, 0
         taken: list[Span] = []
@@ -234,7 +243,7 @@ class Batcher:
         return taken
 
     def _encode(self, spans: Sequence[Span]) -> None:
-        """Encode rows of jobs into pieces, all texts in one call; a job that cannot be encoded fails alone."""
+        """Encode spans into pieces, all texts in one call; a job that cannot be encoded fails, the others go on."""
         pieces: list[Piece] = []
         try:
             now = time.monotonic()
@@ -262,7 +271,7 @@ class Batcher:
                     self._computing -= 1
 
     def _next_batch(self) -> Optional[Batch]:
-        """Return the next batch, which the caller computes; None if there will be no more."""
+        """Wait for the next batch and return it; None once the queue is closed and empty."""
         while True:
             with self._lock:
                 spans: list[Span] = []
@@ -291,16 +300,21 @@ class Batcher:
             self._encode(spans)
 
     def _smaller(self) -> int:
-        """Return the rows of the next batch's smallest job, 0 unless some job has fewer; the caller holds the lock."""
+        """Return the number of rows of the next batch's smallest job, if a smaller job has pieces; else 0.
+
+        The caller holds the lock.
+        """
         if not self._batches or self._owed:
             return 0
         least = min((job.size for job, _ in self._batches[0].jobs()), default=0)
         return least if any(piece.job.size < least for piece in self._pieces) else 0
 
     def _form_round(self, smaller: int) -> list[Batch]:
-        """Form some batches of the oldest or smallest pieces; the caller holds the lock.
+        """Form the next batches from the waiting pieces, alternately oldest first and smallest first.
 
-        smaller: form one batch of the pieces of jobs with fewer rows than that; 0: of all pieces
+        smaller: if not 0, form one batch, only of jobs with fewer rows than this
+
+        The caller holds the lock.
         """
         now = time.monotonic()
         left = (1 if smaller else _ROUND) * self.runner.max_tokens
@@ -324,7 +338,7 @@ class Batcher:
         return batches_of(taken, self.runner.max_tokens, self.runner.max_rows, by_query) if taken else []
 
     def _begin(self, batch: Batch) -> bool:
-        """Remove unwanted jobs' rows from a batch, and its rows from the queue; return whether any rows are left.
+        """Remove dropped jobs' rows from a batch, and the batch's rows from the queue; return whether it has rows left.
 
         The caller holds the lock.
         """

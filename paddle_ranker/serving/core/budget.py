@@ -1,7 +1,7 @@
-"""A budget of the bytes that a worker holds for its callers, of all connections and protocols.
+"""A budget of the bytes of memory that a worker holds for its callers, over all connections and protocols.
 
-Requests count in it from their first byte to their answer, with what their texts take once they are read; answers
-until their clients have taken them.
+A request counts from its first byte until its answer is sent; its texts count, too, once they are parsed. An answer
+counts until the client has received it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class ByteBudget:
     Args:
         most: the limit; None: no limit.
 
-    Attributes: `held`, the bytes that are held now.
+    Attributes:
+        held: number of bytes that are held now.
     """
 
     def __init__(self, most: Optional[int] = None):
@@ -38,7 +39,10 @@ class ByteBudget:
         self._lock = threading.Lock()
 
     def room(self, size: int) -> float:
-        """Return the limit of all held bytes while a request of `size` bytes is admitted."""
+        """Return the limit on all held bytes that applies when a request of `size` bytes asks for room.
+
+        It is lower for large requests, so that small ones find room.
+        """
         if self.most is None:
             return math.inf
         return self.most if size <= _SMALL else _LARGE_SHARE * self.most
@@ -49,9 +53,10 @@ class ByteBudget:
 
 
 class Share:
-    """The bytes of a budget that a request or connection holds; as a context manager it ends with the block.
+    """Bytes of a budget that a request or connection holds; as a context manager it ends with the block.
 
-    Attributes: `held`, the bytes that it holds now.
+    Attributes:
+        held: number of bytes that it holds now.
     """
 
     def __init__(self, budget: ByteBudget, lock: threading.Lock):
@@ -68,14 +73,14 @@ class Share:
         self.end()
 
     def end(self) -> None:
-        """Release all bytes for good, even if a thread still reads the request and tries to hold more."""
+        """Release all bytes for good, even if a thread still reads the request and would reserve more."""
         if not self._is_over:
             with self._lock:
                 self._budget.held -= self.held
                 self.held, self._is_over = 0, True
 
     def set(self, size: int) -> bool:
-        """Reserve `size` bytes from now on; return False without room in the budget, or if the share has ended."""
+        """Change the reservation to `size` bytes; return False if the budget has no room, or if the share has ended."""
         with self._lock:
             after = self._budget.held + size - self.held
             if self._is_over or (size > self.held and after > self._budget.room(size)):
@@ -84,7 +89,7 @@ class Share:
             return True
 
     def reserve(self, size: int) -> None:
-        """Reserve `size` bytes from now on; raises `Fault(UNAVAILABLE)` where `set` returns False."""
+        """Change the reservation to `size` bytes; raises `Fault(UNAVAILABLE)` where `set` returns False."""
         if not self.set(size):
             raise self.refusal()
 

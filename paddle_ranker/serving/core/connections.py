@@ -1,4 +1,4 @@
-"""Open connections of all protocols: their number, the budget of bytes that they share, their end."""
+"""Open connections of all protocols: their number, the budget of bytes that they share, and how they end."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ class Connections:
     """The open connections of a worker.
 
     Args:
-        most: connections that may be open; further ones wait in the system's queue.
+        most: maximum number of open connections; further ones wait in the system's queue.
         budget: budget of the bytes that all connections hold; default: no limit.
 
-    Attributes: `http`, the connections of the HTTP server, which ends them itself.
+    Attributes:
+        http: connections of the HTTP server, which ends them itself.
     """
 
     def __init__(self, most: int, budget: Optional[ByteBudget] = None):
@@ -73,15 +74,15 @@ class ProtocolHandler:
     """A protocol in one worker.
 
     Args:
-        make: returns the `asyncio.Protocol` of a connection, which gets its bytes from the first one on. If it is also
-            a `Connection`, it adds itself to `Connections`, and discards itself.
+        make: called for each connection; returns its `asyncio.Protocol`, which receives all bytes, the first ones
+            included. If it is also a `Connection`, it adds itself to `Connections` and discards itself.
     """
 
     def __init__(self, make: Callable[[], asyncio.BaseProtocol]):
         self._make = make
 
     def connection(self) -> asyncio.BaseProtocol:
-        """Return the `asyncio.Protocol` of a connection."""
+        """Return the `asyncio.Protocol` of a new connection."""
         return self._make()
 
     async def stop(self, seconds: float) -> None:
@@ -89,10 +90,12 @@ class ProtocolHandler:
 
 
 class Patience:
-    """A limit of the time that a peer takes for a request or for a part of an answer; costs nothing while it is idle.
+    """A limit on the time that a peer takes to send a request or to receive a part of an answer.
+
+    It costs nothing while the connection is idle.
 
     Args:
-        give_up: is called when the time is over.
+        give_up: called when the time is over.
     """
 
     def __init__(self, give_up: Callable[[], None]):
@@ -101,7 +104,7 @@ class Patience:
         self._is_waiting, self._size = False, 0
 
     def wait(self, size: int = 0) -> None:
-        """Begin to wait, or go on; `size` bytes came."""
+        """Start the clock, or keep it running; `size` more bytes have come."""
         if not self._is_waiting:
             self._is_waiting, self._size, self._began = True, 0, self._loop.time()
             if self._timer is None:
@@ -109,11 +112,14 @@ class Patience:
         self._size += size
 
     def stop(self) -> None:
-        """Wait no more: what was waited for is there. The timer stays, since it would cost more than the next look."""
+        """Stop the clock: the peer has delivered.
+
+        The timer itself stays, since to cancel it costs more than to let it run.
+        """
         self._is_waiting = False
 
     def end(self) -> None:
-        """Stop for good."""
+        """Stop the clock and cancel the timer."""
         self._is_waiting = False
         if self._timer is not None:
             self._timer.cancel()
@@ -131,9 +137,9 @@ class Patience:
 
 
 def close_gently(transport: asyncio.Transport) -> None:
-    """Close a connection whose peer may still be sending, a moment after the last bytes for it.
+    """Close a connection whose peer may still be sending, a moment after the last bytes were sent to it.
 
-    Closed with bytes unread, the system would reset the connection, and the last answer could be lost.
+    If it were closed with unread bytes, the system would reset the connection, and the last answer could be lost.
     """
     with contextlib.suppress(OSError):  # the peer was quicker
         transport.write_eof()

@@ -1,4 +1,4 @@
-"""Faults, the refusals and errors that a server answers; each kind has a code for every protocol."""
+"""Faults: refusals and errors that a server answers with; each kind has a code for every protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ ERROR_HEADER = "x-bd-error-code"  # brpc's number of an error, in an HTTP answer
 
 @dataclass(frozen=True)
 class FaultKind:
-    """A kind of fault and its codes: an HTTP status, the name of a gRPC status, an error number of brpc."""
+    """A kind of fault, with its codes.
+
+    http: HTTP status
+    grpc: name of a gRPC status
+    brpc: error number of brpc
+    """
 
     name: str
     http: int
@@ -44,7 +49,7 @@ class Fault(RankerError):
 
     Attributes:
         kind: kind of the fault, which has its codes.
-        problem: what is wrong, without the place.
+        problem: what is wrong, without the field.
         field: place of the fault in the request, `documents[3]`, or None.
         retry_after: seconds after which the request may be tried again, or None.
     """
@@ -61,6 +66,6 @@ class Fault(RankerError):
         """Drop the fault's traceback, and return the fault; call it where a fault becomes an answer.
 
         The traceback refers to the frames that were left, and so to all that was read of the request. These often refer
-        to the fault in turn (futures do), and would be kept until the next garbage collection.
+        to the fault (futures do), and such a cycle would stay in memory until the next garbage collection.
         """
         return self.with_traceback(None)

@@ -18,7 +18,7 @@ LIMITS = ("hits", "depth", "queue_searches", "documents")
 
 @dataclass(frozen=True)
 class IndexSlotOptions(Limits, MilvusOptions):
-    """Options of a server that searches an index, and the limits of its requests beside those of all requests."""
+    """Options of a server that searches an index, with limits of its requests in addition to `Limits`."""
 
     index: Optional[Path] = option(  # noqa: RUF009
         None, either=True, help="an index folder, as index build makes it: POST /v1/search finds its documents"

@@ -1,4 +1,4 @@
-"""The slot of a server's index: opens it, searches it in threads, and takes up what others add to it."""
+"""The slot of a server's index: opens it, searches it in threads, and opens new generations that others write."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ _UNKNOWN = "qzxwvkj 靁鱻"  # mistyped words, so that vocabularies and sounds a
 class ServedIndex:
     """Open index of the server.
 
-    seen: the snapshot of a search; None until a search takes one
+    seen: the snapshot that a search sees; None until a search takes one
+    synonyms: synonyms of words in queries
     fusion: fuses the searchers' lists, unless a request names another fusion
-    states: stored states, and the parts of the server's ranker that score by them
+    states: scores by the index's stored states, if the server's ranker made them
     """
 
     name: str
@@ -59,7 +60,7 @@ class ServedIndex:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The snapshot that a search sees, or the newest one."""
+        """The snapshot that this search sees, or else the newest one."""
         return self.collection.snapshot() if self.seen is None else self.seen
 
     @property
@@ -74,23 +75,26 @@ class ServedIndex:
 
     @property
     def queued_rows(self) -> int:
-        """Nothing waits for an engine here."""
+        """Always 0, since no rows wait for an engine."""
         return 0
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Close the connection to Milvus, if there is one; searches under way keep what they see."""
+        """Close the connection to Milvus, if there is one; searches in progress keep their snapshots."""
         self.collection.close()
         return True
 
 
 class IndexSlot(Slot[ServedIndex]):
-    """A place for an index that is searched, and that others may add to.
+    """Slot of an index that is searched, while others may add documents to it.
 
     Args:
         config: the server's options.
-        options: those of the index.
+        options: the index's options.
 
-    Attributes: `options`; `work`, the threads that search; `log`, of searches, None where there is none.
+    Attributes:
+        options: the index's options.
+        work: the threads that search.
+        log: log of searches; None if searches are not logged.
 
     Raises `RankerError` if the log's folder cannot be written to.
     """
@@ -107,7 +111,7 @@ class IndexSlot(Slot[ServedIndex]):
         self.log = None if options.search_log is None else SearchLog(options.search_log, most_mb=options.search_log_mb)
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
-        """See `Slot.switch`; without a model, the server stops, and the log is closed."""
+        """See `Slot.switch`. If `model` is None, the server stops, and the log is closed."""
         if model is None and self.log is not None:
             self.log.close()
         return super().switch(model)
@@ -122,7 +126,8 @@ class IndexSlot(Slot[ServedIndex]):
     def load(self, observer: Optional[BatchObserver] = None) -> ServedIndex:
         """Open the index and search it once.
 
-        Raises `CheckpointError` for another or a damaged folder, `UsageError` for options that it does not take.
+        Raises `CheckpointError` for a folder that is no index or is damaged, `UsageError` for options that do not fit
+        the index.
         """
         assert self.folder is not None
         options, collection = self.options, self.open()
@@ -140,9 +145,9 @@ class IndexSlot(Slot[ServedIndex]):
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
-        """Check that a tower makes vectors as wide as those of the index.
+        """Check that the tower's vectors have the size of the index's vectors; raises `CheckpointError` if not.
 
-        A ranker that made its stored states is prepared to score by them.
+        If a ranker made the index's stored states, prepare it to score by them.
         """
         index = cast(ServedIndex, model)
         for ranker in others:
@@ -174,7 +179,7 @@ class IndexSlot(Slot[ServedIndex]):
         }
 
     def gauges(self) -> dict[str, float]:
-        """Return the size of the index, as index.json says it now, and of the log; see `Slot.gauges`."""
+        """Return the size of the index, by the newest index.json, and the size of the log; see `Slot.gauges`."""
         found: dict[str, float] = {}
         if self.model is not None:
             collection, info = self.model.collection, self.model.collection.info
@@ -192,32 +197,35 @@ class IndexSlot(Slot[ServedIndex]):
         return self.ready().collection.info.schema
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Return the documents with these ids, by id; ids of no document are left out. Call it in a thread."""
+        """Return the documents with these ids, by id; an id without a document is left out. Call it in a thread."""
         return self.latest().snapshot.documents_of(ids)
 
     @property
     def own(self) -> Collection:
-        """The index, to be changed. Raises `Fault(UNAVAILABLE)` where its documents are in shards elsewhere."""
+        """The index as a folder that can be changed.
+
+        Raises `Fault(UNAVAILABLE)` if its documents are in shards elsewhere.
+        """
         collection = self.ready().collection
         if not isinstance(collection, Collection):
             raise Fault(UNAVAILABLE, "the documents are in shards elsewhere, which this server only searches")
         return collection
 
     def latest(self) -> ServedIndex:
-        """Return the index with all that was confirmed before this call, as a snapshot. Call it in a thread."""
+        """Return the index with a snapshot that has all changes confirmed before this call. Call it in a thread."""
         served = self.ready()
         if not served.collection.is_current:
             self._refresh(served.collection)
         return replace(served, seen=served.collection.snapshot())
 
     async def current(self, deadline: float) -> ServedIndex:
-        """Return the index with all that was confirmed before this call, as a snapshot."""
+        """Return the index with a snapshot that has all changes confirmed before this call."""
         if self.ready().collection.is_current:
             return self.latest()
         return await self.run(self.latest, deadline=deadline)
 
     def _refresh(self, collection: Searchable) -> None:
-        """Take up what others have changed; where that cannot be read, searches go on with what is open."""
+        """Open the newest generation; if it cannot be read, log that, and keep the one that is open."""
         had_states = collection.info.states is not None
         try:
             collection.refresh()
@@ -237,10 +245,13 @@ class IndexSlot(Slot[ServedIndex]):
         deadline: float,
         reserve: Optional[Reserve] = None,
     ) -> R:
-        """Return `work(*arguments)`, called in a thread; if cancelled before it begins, it is not called.
+        """Run `work(*arguments)` in a thread and return its result; if cancelled before it begins, it never runs.
 
-        See `StoppableWork.run`. Raises what `work` raises, `Fault(UNAVAILABLE)` for a shard that fails, and
-        `Fault(TIMED_OUT)` at the deadline, a time on `time.monotonic()`'s clock.
+        deadline: time on `time.monotonic()`'s clock
+        reserve: see `StoppableWork.run`
+
+        Raises the errors of `work`, `Fault(UNAVAILABLE)` for a shard that fails, and `Fault(TIMED_OUT)` at the
+        deadline.
         """
         try:
             return await self.work.run(1, deadline, partial(work, *arguments), reserve)

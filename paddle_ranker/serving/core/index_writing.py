@@ -1,4 +1,4 @@
-"""Documents that a server's callers add, replace and remove: durable when confirmed, and found by the next search."""
+"""Add, replace and remove documents for a server's callers: durable once confirmed, and seen by the next search."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class IndexWriter:
-    """Changes a server's index: one request after another in a thread, whole or not at all.
+    """Changes a server's index: one request at a time in a thread, completely or not at all.
 
     Args:
         index: the slot of the index.
-        tower: makes the vectors of new texts, through its queue; None where the index has none.
+        tower: computes the vectors of new texts, through its queue; None if the index has no vectors.
     """
 
     def __init__(self, index: IndexSlot, tower: Optional[TowerSlot]):
@@ -61,7 +61,12 @@ class IndexWriter:
     async def add(
         self, documents: Sequence[Document], deadline: float, reserve: Optional[Reserve] = None, *, replace: bool
     ) -> Added:
-        """Add documents; those of an id that is there are replaced, or refused unless `replace`. Raises `Fault`."""
+        """Add documents; return the counts.
+
+        replace: whether a document may replace one of the same id; otherwise such a request is refused
+
+        Raises `Fault`.
+        """
 
         files = self._index.own.snapshot().files.staged()
 
@@ -80,9 +85,11 @@ class IndexWriter:
         deadline: float,
         reserve: Optional[Reserve] = None,
     ) -> Added:
-        """Change documents that are there; of each its id, its new text or None, and fields, None for one that goes.
+        """Change stored documents; return the counts.
 
-        Raises `Fault`, for an id that no document has too, and then changes nothing.
+        changes: for each document its id, its new text (None: unchanged) and its new fields (None removes a field)
+
+        Raises `Fault`, also for an id that no document has; nothing is changed then.
         """
 
         def made(collection: Collection) -> Sequence[Document]:
@@ -99,7 +106,7 @@ class IndexWriter:
         return await self._add(made, self._index.own.snapshot().files.staged(), deadline, reserve)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
-        """Remove the documents of these ids, and return how many there were. Raises `Fault`."""
+        """Remove the documents with these ids; return how many there were. Raises `Fault`."""
         return await self._write(lambda collection: collection.writer.remove(ids), deadline)
 
     async def _add(
@@ -109,7 +116,10 @@ class IndexWriter:
         deadline: float,
         reserve: Optional[Reserve],
     ) -> Added:
-        """Add documents. What takes long, their words and vectors, is worked out first, while others may write."""
+        """Add documents. Their words and vectors, which take long, are computed first, while other requests may write.
+
+        made: called with the index; returns the documents
+        """
         loop = asyncio.get_running_loop()
         vectors_of = partial(self._vectors, loop, deadline)
 
@@ -161,7 +171,7 @@ class IndexWriter:
             raise Fault(TIMED_OUT, "the deadline passed before the index could be changed; nothing was") from error
 
     def _vectors(self, loop: asyncio.AbstractEventLoop, deadline: float, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of texts, `[n, size]`, through the tower's queue; called in a thread."""
+        """Compute the vectors of texts, `[n, size]`, through the tower's queue; called in a thread."""
         if self._tower is None:
             raise Fault(UNPROCESSABLE, "this index has no tower that makes vectors", field="documents")
         found = []
@@ -190,7 +200,7 @@ class IndexWriter:
 
 @contextmanager
 def _faults() -> Iterator[None]:
-    """Raise what a change raises as faults."""
+    """Convert the errors that a change raises in the block to faults."""
     try:
         yield
     except DataError as error:

@@ -1,10 +1,11 @@
-"""Jobs: the rows of one request (its pairs, for a ranker) on their way through the engine; batches of several jobs.
+"""Jobs, the rows of one request (for a ranker, its pairs) on their way through the engine; and batches of several jobs.
 
     Job -> Span, rows of a job to encode -> Piece, the same rows encoded -> Batch, rows of several pieces -> Job.outputs
 
 A job of 100 pairs with long texts is encoded as two spans, its rows 0 to 59 and 60 to 99. Spans of several jobs are
-encoded in one call, so its rows 60 to 99 may be the rows 7 to 46 of the columns that are returned; a piece notes both.
-Batches take rows of similar length from all pieces that wait, and `Job.store` puts the model's outputs at their rows.
+encoded in one call, so rows 60 to 99 of the job may be rows 7 to 46 of the columns that the call returns; a piece
+records both. Batches take rows of similar length from all waiting pieces, and `Job.store` writes the model's outputs to
+the rows that they belong to.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ LOG = logging.getLogger("paddle_ranker.serving")
 
 
 def no_texts() -> Columns:
-    """Replace the encoder of a queue whose jobs come encoded; raises `ValueError`."""
+    """Placeholder encoder for a queue of encoded jobs; always raises `ValueError`."""
     raise ValueError("the rows of this queue come encoded")
 
 
@@ -42,16 +43,17 @@ class Job:
 
     Args:
         size: number of rows.
-        done: called from any thread with jobs that have all their outputs or a fault, with each job once and never with
-            a dropped one. Jobs that share it are handed over together.
+        done: called from any thread with a list of jobs that have all their outputs or a fault: with each job once,
+            never with a dropped one. Jobs with an equal `done` that finish together are in one list.
         texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
         deadline: time on `time.monotonic()`'s clock; None: no deadline.
-        check: called where rows are encoded, with the number of the first of them, their token counts before
-            truncation `[n]`, see `LengthCheck`, and the length to which they are truncated; raises a `Fault` to refuse
-            the job.
+        check: called when rows are encoded: with the index of the first row, the rows' token counts before truncation
+            `[n]`, see `LengthCheck`, and the length to which they are truncated; may raise a `Fault` to refuse the job.
 
-    Attributes: `outputs`, a dict of the model's outputs keyed by name, `[size, ...]` each, complete when `left` is 0.
+    Attributes:
+        outputs: dict of the model's outputs keyed by name, `[size, ...]` each, complete when `left` is 0.
+        left: number of rows without outputs.
     """
 
     def __init__(
@@ -77,7 +79,10 @@ class Job:
         self.dropped = False  # nobody waits for it any more
 
     def next_span(self, characters: int, rows: int) -> Span:
-        """Return the next rows to encode: at most `rows`, of about `characters` characters; all that came encoded."""
+        """Return the next rows to encode, at most `rows` with about `characters` characters.
+
+        All rows of an encoded job.
+        """
         start = self.taken
         fitting = self.size if self.characters <= characters else self._fitting(characters)
         self.taken = self.size if self.columns is not None else min(self.size, start + min(fitting, rows))
@@ -86,8 +91,8 @@ class Job:
     def _fitting(self, most: int) -> int:
         """Return how many of the next rows to encode at once: the first, and as many as add at most `most` characters.
 
-        A text that repeats counts once, because the encoder tokenizes it once. What is added may be as long as the
-        first row is: that row may hold a query that each span tokenizes anew, which then at most doubles the work.
+        A repeated text counts once, since the encoder tokenizes it once. `most` is raised to the length of the first
+        row: its query is tokenized again in each span, which at most doubles the work then.
         """
         assert self.texts is not None
         seen: set[str] = set()
@@ -104,9 +109,9 @@ class Job:
         return self.size - self.taken
 
     def store(self, outputs: Arrays, places: NDArray[np.int64]) -> None:
-        """Store the outputs of some of the job's rows, `[m, ...]` each; `places`, `[m]`, are their indices, rising.
+        """Store the outputs of some rows, `[m, ...]` each; `places`, `[m]`, are the rows' indices, ascending.
 
-        The outputs of all rows at once are not copied.
+        If they are all rows of the job, the arrays are not copied.
         """
         if len(places) == self.size:
             self.outputs = outputs
@@ -138,8 +143,8 @@ class Span:
 class Piece:
     """Encoded rows of one job.
 
-    start, count: they are the job's rows `start` to `start + count`
-    columns, offset: and the rows `offset` to `offset + count` of these columns
+    start, count: the job's rows `start` to `start + count`
+    columns, offset: these are the rows `offset` to `offset + count` of `columns`
     lengths: token counts of all rows of `columns`, `[n]`
     tokens: token count of the piece's rows together
     """
@@ -153,7 +158,10 @@ class Piece:
     tokens: int
 
     def split(self, tokens: int) -> Piece:
-        """Remove as many leading rows as it takes to reach `tokens` tokens (all if too few); return them as a piece."""
+        """Remove leading rows until they have `tokens` tokens together (all rows if they have fewer).
+
+        Return them as a piece.
+        """
         count, total = self.count, self.tokens
         if total > tokens:
             most = min(count, max(1, tokens))  # a row has a token at the least
@@ -170,7 +178,9 @@ class Piece:
 class Batch:
     """Rows that the engine computes at once.
 
+    columns: columns that contain the rows
     rows: each row's index in `columns`, `[batch]` int64
+    pieces: the pieces that the rows come from
     owners: index in `pieces` of each row's piece, `[batch]` int64
     places: each row's index in its job, `[batch]` int64
     """
@@ -182,7 +192,7 @@ class Batch:
     places: NDArray[np.int64]
 
     def alone(self) -> Iterator[Batch]:
-        """Yield a batch for each row."""
+        """Yield a batch of one row for each row."""
         for number in range(len(self.rows)):
             yield self._some(np.array([number]))
 
@@ -204,10 +214,13 @@ class Batch:
 
 
 def encoded_pieces(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault], None]) -> list[Piece]:
-    """Encode the texts of all spans; return a piece for each. A job that is refused or cannot be encoded fails alone.
+    """Encode the texts of spans; return a piece for each.
+
+    A job that is refused or cannot be encoded fails, others go on.
 
     Args:
-        encode: called once for all spans, and for each span of a job with a check, which is handed on as `check`.
+        encode: called once with the texts of all spans without a check, and once for each span whose job has a check,
+            with the keyword `check`.
         fail: called with a failed job and its fault.
     """
     pieces = _pieces_of(encode, [span for span in spans if span.job.check is None], fail)

@@ -18,7 +18,11 @@ _POWERS = np.array([float(10**power) for power in range(23)])  # larger ones are
 
 
 class JsonBounds(NamedTuple):
-    """The most that JSON may hold: names, arrays and objects together, which are slow to parse; and values."""
+    """Maximum contents of JSON.
+
+    structures: names, arrays and objects together, which are slow to parse
+    values: values of any kind
+    """
 
     structures: int
     values: int
@@ -26,9 +30,9 @@ class JsonBounds(NamedTuple):
 
 @cache
 def json_bounds(pairs: int) -> JsonBounds:
-    """Return the bounds for JSON of `pairs` pairs: far more than any client sends, far less than fits into its bytes.
+    """Return the bounds for JSON of `pairs` pairs: far more than any client sends, far less than its bytes could hold.
 
-    Documents may carry fields that nobody reads, and each token of a pair is a value.
+    They leave room for fields of documents that nobody reads, and for pairs as tokens, where each token is a value.
     """
     pairs = max(pairs, _LEAST_PAIRS)
     return JsonBounds(structures=256 * pairs, values=4096 * pairs)
@@ -36,7 +40,7 @@ def json_bounds(pairs: int) -> JsonBounds:
 
 @cache
 def text_bounds(pairs: int) -> JsonBounds:
-    """Return the bounds for JSON of `pairs` texts, none of them as tokens."""
+    """Return the bounds for JSON of `pairs` texts, which are not sent as tokens."""
     pairs = max(pairs, _LEAST_PAIRS)
     return JsonBounds(structures=64 * pairs, values=128 * pairs)
 
@@ -44,8 +48,8 @@ def text_bounds(pairs: int) -> JsonBounds:
 def check_json(data: bytes, bounds: JsonBounds) -> None:
     """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`; bytes that are not JSON may pass.
 
-    The unparsed bytes are counted, in linear time. Parsing 16 MiB of empty arrays would take seconds, in which no other
-    thread runs, and half a gigabyte.
+    This counts in the unparsed bytes, in linear time. To parse 16 MiB of empty arrays would take half a gigabyte, and
+    seconds in which no other thread runs.
     """
     if len(data) <= bounds.structures:
         return
@@ -74,7 +78,7 @@ def parse_json(data: bytes, bounds: Optional[JsonBounds] = None) -> Unchecked:
     The parser refuses numbers of more than 4300 digits and values that are nested more than 200 deep.
 
     Args:
-        bounds: JSON beyond these bounds is not parsed: `Fault(TOO_LARGE)` is raised.
+        bounds: checked before parsing, see `check_json`; None: no bounds.
     """
     from pydantic_core import from_json
 
@@ -95,7 +99,7 @@ def not_json(reason: str) -> Fault:
 def number_lists(vectors: NDArray[np.float32]) -> list[bytes]:
     """Return each row of `vectors`, `[n, size]` float32, as a JSON array.
 
-    A number has up to 9 digits, which make the same float32 again; as the double that it equals it would have 17.
+    A number has the at most 9 digits that determine its float32; as a double it would have 17.
     """
     from pydantic_core import to_json  # fifteen times as fast as the standard library
 

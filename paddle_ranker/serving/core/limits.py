@@ -25,13 +25,13 @@ API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
 
 
 def stated_milliseconds(seconds: float) -> int:
-    """Return the timeout in milliseconds that a request states if its caller waits `seconds`."""
+    """Convert the seconds that a caller waits to the timeout in milliseconds that its request states."""
     return max(1, int(min(seconds * 1000, LONGEST_TIMEOUT)))
 
 
 @dataclass(frozen=True)
 class Limits(Options):
-    """Limits of the server, which `/info` shows."""
+    """Limits of a server's requests; `/info` shows them."""
 
     request_bytes: int = option(
         16 * 1024 * 1024, help="most bytes of a request's body, decompressed", minimum=1, shared=True
@@ -67,7 +67,7 @@ class Limits(Options):
 
     @property
     def buffered(self) -> int:
-        """Most bytes of requests and answers that a worker holds at a time."""
+        """Maximum number of bytes of requests and answers that a worker holds at a time."""
         if self.buffered_bytes is None:
             return max(_LEAST_BUFFERED, 4 * self.request_bytes)
         return self.buffered_bytes
@@ -88,7 +88,7 @@ class Limits(Options):
         check_count(count, self.pairs, field)
 
     def check_most(self, count: int, field: str) -> None:
-        """Raise `Fault` if a request's `field` holds too many pairs; an empty one is refused later."""
+        """Raise `Fault` if a request's `field` holds too many pairs; an empty field passes, and is refused later."""
         if count:
             self.check_pairs(count, field)
 
@@ -108,7 +108,7 @@ class Limits(Options):
         return text
 
     def scored_texts(self, texts: Sequence[str], field: str) -> Sequence[str]:
-        """Return the texts to score, truncated to the limit with `auto_truncate`; raises what `check_texts` raises."""
+        """Return the texts to score, cut to `characters` with `auto_truncate`; raises what `check_texts` raises."""
         if self.auto_truncate and any(isinstance(text, str) and len(text) > self.characters for text in texts):
             texts = [text[: self.characters] if isinstance(text, str) else text for text in texts]
         self.check_texts(texts, field)
@@ -129,7 +129,7 @@ class Limits(Options):
 
 
 def require_words(texts: Union[str, Sequence[str]], field: str) -> None:
-    """Raise `Fault` for the first text that is empty or only spaces, as files with such texts are refused."""
+    """Raise `Fault` for the first text that is empty or only spaces, as commands refuse such texts in files."""
     for place, text in enumerate([texts] if isinstance(texts, str) else texts):
         if not text or text.isspace():
             where = field if isinstance(texts, str) else f"{field}[{place}]"
@@ -137,7 +137,10 @@ def require_words(texts: Union[str, Sequence[str]], field: str) -> None:
 
 
 def check_queue(name: str, waiting: int, pairs: int) -> None:
-    """Raise `UsageError` if a queue for `waiting` pairs is shorter than an allowed request of `pairs` pairs."""
+    """Raise `UsageError` if a queue of `waiting` pairs is too short for an allowed request of `pairs` pairs.
+
+    name: the option that sets the queue's length
+    """
     if waiting < pairs:
         raise UsageError(f"--{name} {waiting}: a request may have {pairs} pairs, and could never wait")
 
@@ -165,10 +168,11 @@ def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
 
 
 def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) -> bytes:
-    """Return `data`, which `method` (gzip or zlib) compressed, decompressed to at most `limit` bytes.
+    """Decompress `data`, compressed by `method` (gzip or zlib), to at most `limit` bytes.
 
     Args:
-        share: share of the worker's byte budget that counts `data`; decompressed bytes are added piece by piece.
+        share: the request's share of the byte budget, which counts `data` already; decompressed bytes are added in
+            pieces.
 
     Raises `Fault`: `TOO_LARGE` above the limit, `INVALID` for damaged data, `UNAVAILABLE` above the budget.
     """
@@ -204,5 +208,5 @@ def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) 
 
 
 def pack(data: bytes, method: str) -> bytes:
-    """Return `data` compressed with `method`: gzip (without a timestamp) or zlib."""
+    """Compress `data` by `method`: gzip (without a timestamp) or zlib."""
     return gzip.compress(data, compresslevel=1, mtime=0) if method == "gzip" else zlib.compress(data, 1)

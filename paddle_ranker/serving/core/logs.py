@@ -1,7 +1,7 @@
-"""Lines of JSON on standard error, written by a thread: one for each request, and what libraries log.
+"""Log lines of JSON on standard error, written by a thread: one for each request, and the log records of libraries.
 
-A line that cannot be written (a full disk, a closed pipe, a reader that has stopped) is lost and counted, and fails or
-delays no request.
+A line that cannot be written (full disk, closed pipe, a reader that has stopped) is lost and counted; it neither fails
+nor delays a request.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ LOGGERS = ("paddle_ranker", "asyncio", "grpc")
 
 
 def utc(seconds: float) -> str:
-    """Return seconds since 1970 as a time in UTC, 2026-11-22T09:03:13.123Z."""
+    """Format seconds since 1970 as a time in UTC, 2026-11-22T09:03:13.123Z."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
 
 
 class _Event(logging.LogRecord):
-    """An event of the server, without process, thread and file: looking these up would take three times as long."""
+    """Log record of an event of the server, without process, thread and file, whose look-up would triple its cost."""
 
     def __init__(self, event: str, fields: dict[str, object]):
         self.created = time.time()
@@ -39,7 +39,7 @@ class _Event(logging.LogRecord):
 
 
 def _characters(texts: object) -> int:
-    """Return how many characters the texts in lists and dicts have."""
+    """Return the number of characters in the texts of nested lists and dicts."""
     if isinstance(texts, str):
         return len(texts)
     parts = texts.values() if isinstance(texts, dict) else texts if isinstance(texts, (list, tuple)) else ()
@@ -77,14 +77,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def _visible(character: str) -> str:
-    """Return a character of JSON, escaped if it is a control, a mark of direction or width, or half a character."""
+    """Return a character for JSON, escaped if it is a control character, a mark of direction or width, or half a
+    surrogate pair.
+    """
     return character if character.isprintable() or character == _WIDE_SPACE else json.dumps(character)[1:-1]
 
 
 class JsonLog(QueueHandler):
     """Log of JSON lines on a file descriptor (2: standard error), and handler for the libraries' logging.
 
-    Attributes: `lost`, the number of lines that could not be written.
+    Attributes:
+        lost: number of lines that could not be written.
     """
 
     def __init__(self, descriptor: int = 2, *, with_texts: bool = False):
@@ -103,11 +106,11 @@ class JsonLog(QueueHandler):
         self.enqueue(_Event(event, fields))
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Return the record as it is: the thread formats it."""
+        """Return the record unchanged, since the thread formats it."""
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Queue a record, unless too many wait, or too much of users' texts."""
+        """Queue a record; it is lost if too many records wait, or records with too much text."""
         characters, waiting = getattr(record, "characters", 0), self.taken - self.written
         has_room = not (characters and waiting) or waiting + characters <= _MOST_CHARACTERS
         if has_room and self._lines.qsize() < _MOST_WAITING:
@@ -130,7 +133,10 @@ class _Listener(QueueListener):
     queue: queue.SimpleQueue[logging.LogRecord]
 
     def dequeue(self, block: bool) -> logging.LogRecord:
-        """Return the next record; polls an empty queue: waking up for each record would take the event loop's time."""
+        """Return the next record.
+
+        An empty queue is polled, since a wake-up for each record would cost the event loop time.
+        """
         if self.queue.empty():
             time.sleep(_WRITE_EVERY)
         return super().dequeue(block)
@@ -142,7 +148,7 @@ class _Writer(logging.Handler):
         self._log, self._descriptor = log, descriptor
 
     def createLock(self) -> None:
-        """Make no lock: a write that hangs would hold it, and the process's end would wait for it."""
+        """Create no lock: a write that hangs would hold it, and the process's exit would wait for it."""
         self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:

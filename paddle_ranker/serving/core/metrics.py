@@ -54,12 +54,12 @@ class BatchMetrics:
         self._padding.inc(padded_tokens - tokens)
 
     def queue(self, pairs: int) -> None:
-        """Note how many pairs wait in this process now."""
+        """Set the number of pairs that wait in this process now."""
         self._queue.set(pairs)
 
 
 class Metrics:
-    """Metrics of requests; `batches` returns those of a model's batches.
+    """Metrics of requests; the method `batches` returns those of a model's batches.
 
     If the environment sets PROMETHEUS_MULTIPROC_DIR, the metrics of all workers that share that folder are added up.
     """
@@ -99,7 +99,11 @@ class Metrics:
     def request(
         self, protocol: str, outcome: str, seconds: float, stages: Optional[Mapping[str, float]] = None
     ) -> None:
-        """Count a request: `outcome` is ok, or the name of a fault's kind; `stages`, milliseconds by name."""
+        """Count a request.
+
+        outcome: ok, or the name of a fault's kind
+        stages: milliseconds by stage
+        """
         found = self._children.get((protocol, outcome))
         if found is None:
             found = (self._requests.labels(protocol, outcome), self._latency.labels(protocol))
@@ -110,11 +114,11 @@ class Metrics:
             self._stages.labels(stage).observe(milliseconds / 1000)
 
     def empty_search(self) -> None:
-        """Count a search that found nothing."""
+        """Count a search without results."""
         self._empty.inc()
 
     def gauges(self, values: Mapping[str, float]) -> None:
-        """Set gauges by names of `GAUGES`."""
+        """Set gauges; `values` has them by their names in `GAUGES`."""
         from prometheus_client import Gauge
 
         for name, value in values.items():
@@ -134,17 +138,18 @@ class Metrics:
         self._reloads.labels("ok" if succeeded else "failed").inc()
 
     def connections(self, count: int) -> None:
-        """Note how many connections this process has now."""
+        """Set the number of open connections of this process."""
         self._connections.set(count)
 
     def shown(self, before: Callable[[], None], second: Optional[int] = None) -> tuple[bytes, str]:
-        """Render the metrics, at most ten times a second; further calls return the last result.
+        """Render the metrics, at most ten times a second; further calls return the previous result.
 
-        Anyone may ask for the metrics, without a key, and rendering takes milliseconds.
+        No key is needed to read the metrics, and rendering takes milliseconds; this bounds the load that callers can
+        cause.
 
         Args:
             before: called before the metrics are rendered.
-            second: the second in which this is; default: that of the clock.
+            second: the current second, a whole number (default: by the clock).
         """
         second = int(time.monotonic()) if second is None else second
         if second != self._second:

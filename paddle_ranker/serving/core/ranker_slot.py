@@ -39,6 +39,8 @@ TITLES = ("b", "how search engines rank documents", "深度学习在水稻病害
 class ServedRanker(ServedModel):
     """A loaded ranker.
 
+    model: the opened ranker
+    scorer: computes batches of its pairs
     tokens: checks requests that consist of token arrays
     """
 
@@ -48,9 +50,9 @@ class ServedRanker(ServedModel):
 
 
 class RankerRunner(Scorer):
-    """Scorer of pairs and of other rows, which share a queue.
+    """Scorer of a ranker's pairs; batches of further kinds of rows go through the same queue.
 
-    Attribute: `others`, a dict from the class of other rows' columns to the function that computes a batch of them.
+    others: by the class of such rows' columns, a function that computes a batch of them, called as `compute` is
     """
 
     others: Mapping[type[Columns], Callable[[Columns, NDArray[np.int64]], Arrays]] = {}
@@ -64,7 +66,7 @@ class RankerSlot(Slot[ServedRanker]):
     """The `ScoringService` of a ranker: checks limits and texts, then puts the pairs into the queue.
 
     Args:
-        config: its `model` is the ranker's folder; if that is None, requests are refused.
+        config: the server's options; `model` is the ranker's folder. If that is None, requests are refused.
     """
 
     def __init__(self, config: ServeConfig):
@@ -74,8 +76,8 @@ class RankerSlot(Slot[ServedRanker]):
     def load(self, observer: Optional[BatchObserver] = None) -> ServedRanker:
         """Load the ranker, warm it up and check its scores.
 
-        Raises `CheckpointError` if scores are not numbers, depend on a pair's neighbours in the batch or, in fp32,
-        differ from those that the export noted; and what `open_model` raises.
+        Raises `CheckpointError` if scores are not finite, depend on a pair's neighbours in the batch or, in fp32,
+        differ from those recorded by the export; and the errors of `open_model`.
         """
         config = self._config
         assert config.model is not None
@@ -115,7 +117,10 @@ class RankerSlot(Slot[ServedRanker]):
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        """The encoder that limits how much of a pair is read; None where windows read all of it. Raises `Fault`."""
+        """The encoder that limits how much of a pair is read; None if windows read all of it.
+
+        Raises `Fault` as `ready` does.
+        """
         served = self.ready()
         return shortest(served.model.row_encoder) if served.scorer.windows is None else None
 
@@ -152,8 +157,8 @@ class RankerSlot(Slot[ServedRanker]):
         """Score (queries[i], titles[i]); see `ScoringService`.
 
         Args:
-            check_lengths: called in the queue with the number of a pair, the token counts `[n]` of that pair and of
-                those after it, and the length to which pairs are truncated; may raise a `Fault`.
+            check_lengths: called in the queue with the index of a pair, the token counts `[n]` of this pair and the
+                next ones, and the length to which pairs are truncated; may raise a `Fault`.
         """
         served = self.ready()
         if len(queries) != len(titles):
@@ -185,7 +190,7 @@ def _scores(served: ServedRanker, job: Job) -> Scores:
 
 
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
-    """Score pairs of several lengths, each alone and all in a batch; raises `CheckpointError` if a score is wrong."""
+    """Score pairs of several lengths, each alone and all in one batch; raises `CheckpointError` if a score is wrong."""
 
     def probabilities(outputs: Arrays) -> Array:
         return sigmoid(scorer.logits_in(outputs))

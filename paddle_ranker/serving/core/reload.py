@@ -29,14 +29,14 @@ NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 @dataclass(frozen=True)
 class Reloadable:
-    """A slot, and the observer that records the batches of its model."""
+    """A slot, and the observer of its model's batches."""
 
     slot: Slot[Served]
     observer: Optional[BatchObserver]
 
 
 class Reloader:
-    """Loader of all models of a server, one after another in a thread; use it in one event loop only.
+    """Loads all models of a server, one after another in a thread; use it in one event loop only.
 
     Args:
         on_loaded: called in the event loop after every load, successful or not.
@@ -53,7 +53,7 @@ class Reloader:
 
     @property
     def is_busy(self) -> bool:
-        """True while the thread loads or unloads models. Nothing can stop it, and Python waits for it at exit."""
+        """Whether the thread loads or unloads models. It cannot be stopped, and Python waits for it at exit."""
         return not all(is_done() for is_done in self._running)
 
     async def load(self) -> None:
@@ -62,18 +62,20 @@ class Reloader:
         self._go_on()
 
     async def reload(self) -> dict[str, object]:
-        """Reload all models, switch to them and return the outcome. Requests already queued get the old models' scores.
+        """Reload all models, switch to them and return the outcome.
+
+        Requests that are queued already get the old models' scores.
 
         If cancelled, the reload still finishes; only its caller does not get the outcome.
 
-        Raises `Fault` if another load is under way or a new model cannot be served; the old models then stay.
+        Raises `Fault` if another load is in progress or a new model cannot be served; the old models then stay.
         """
         if self._loading:
             raise Fault(NOT_SWITCHED, "the model is being loaded already", retry_after=5.0)
         return await asyncio.shield(self._begin())
 
     def reload_soon(self) -> None:
-        """Reload all models, after the load under way if there is one: it may have read files that are replaced now."""
+        """Reload all models as soon as no load is in progress, which may have read files that are replaced by now."""
         self._is_wanted = True
         self._go_on()
 
@@ -141,7 +143,7 @@ class Reloader:
         return await asyncio.wrap_future(running)
 
     def _try_to_load(self) -> tuple[list[Served], Optional[str]]:
-        """Return the models and None, or an empty list and the error; a failed load's memory is freed."""
+        """Load the models; return them and None, or an empty list and the error. A failed load's memory is freed."""
         with memory_given_back():
             try:
                 return self._load_all(), None
@@ -166,7 +168,10 @@ class Reloader:
 
 
 def _unload(models: list[Served]) -> None:
-    """Empty `models`, the only list that holds them, answer the requests in their queues, and free their memory."""
+    """Answer the requests in the models' queues, then free their memory.
+
+    `models` must be the only reference to them.
+    """
     with memory_given_back():
         alive = [weakref.ref(model) for model in models]
         while models:

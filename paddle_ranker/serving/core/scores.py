@@ -1,4 +1,7 @@
-"""Services that give protocols scores and vectors; a wrapper counts and logs requests outside of HTTP."""
+"""Services that give protocols scores and vectors.
+
+A wrapper counts and logs the requests that do not come over HTTP.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ class Scores(NamedTuple):
 class ScoringService(Protocol):
     """Service that scores pairs. Await its methods in the server's event loop, any number of calls at once.
 
-    Attributes: `info`, the ranker's description; `limits`, the limits of requests.
+    Attributes:
+        info: the ranker's description.
+        limits: limits of requests.
     """
 
     @property
@@ -74,7 +79,12 @@ class TextVectors(NamedTuple):
 
 
 class VectorService(Protocol):
-    """Service that makes vectors of texts, used like a `ScoringService`. Attributes: `info` of the tower, `limits`."""
+    """Service that makes vectors of texts, used like a `ScoringService`.
+
+    Attributes:
+        info: the tower's description.
+        limits: limits of requests.
+    """
 
     @property
     def info(self) -> TowerInfo: ...
@@ -85,10 +95,10 @@ class VectorService(Protocol):
     async def vectors(
         self, texts: Sequence[str], *, is_query: bool = False, deadline: Optional[float] = None, field: str = "text"
     ) -> TextVectors:
-        """Return the vectors of texts of a collection, or of queries; raises what `score_pairs` raises.
+        """Return the vectors of queries, or of the texts that are searched; raises the faults of `score_pairs`.
 
         Args:
-            field: name of the texts in errors.
+            field: name of the request's field with the texts, for faults.
         """
         ...
 
@@ -102,7 +112,9 @@ class VectorService(Protocol):
 class ModelService(ScoringService, Protocol):
     """Service for Paddle Serving's protocols: scores of a ranker and, if the server has a tower, vectors.
 
-    Attributes: `tower`, None without one; `has_ranker`: False if there is only a tower.
+    Attributes:
+        tower: makes vectors; None without a tower.
+        has_ranker: False if there is only a tower.
     """
 
     @property
@@ -114,9 +126,11 @@ class ModelService(ScoringService, Protocol):
 
 @dataclass
 class Models:
-    """A `ModelService` of a server's slots.
+    """A `ModelService` made of a server's slots.
 
-    ranker: refuses requests if the server has none, for which `has_ranker` is False
+    ranker: if the server has no ranker, a service that refuses all requests
+    tower: makes vectors; None without a tower
+    has_ranker: whether the server has a ranker
     """
 
     ranker: ScoringService
@@ -152,11 +166,11 @@ Counting = Callable[[ModelService], AbstractContextManager[ModelService]]
 
 
 class CountedRequest(Models):
-    """The models of one request. On exit it counts the request under `protocol` and writes its log line.
+    """The models, as one request uses them. On exit, the request is counted under `protocol` and logged.
 
     Args:
         log: log for the line; None: no line is written.
-        log_texts: include the request's texts in the line.
+        log_texts: whether the line has the request's texts.
     """
 
     def __init__(
@@ -196,7 +210,7 @@ class CountedRequest(Models):
             )
 
     def note(self, rows: int, **texts: Sequence[str]) -> None:
-        """Note what the request asks for: its number of rows, and their texts."""
+        """Record the request's number of rows and their texts, for the metrics and the log."""
         self._pairs = rows
         if self._log_texts and texts:
             self._texts = {name: list(column) for name, column in texts.items()}
@@ -218,7 +232,7 @@ class CountedRequest(Models):
 
 @dataclass(frozen=True)
 class _CountedTower:
-    """The tower of a `CountedRequest`."""
+    """The tower, as a `CountedRequest` uses it."""
 
     request: CountedRequest
     service: VectorService

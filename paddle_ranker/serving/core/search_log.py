@@ -10,8 +10,8 @@
         ...
     print(lines.damaged)
 
-A line has what the classes here have, and nothing else: no address, no user agent, no cookie. Each process writes files
-of its own, so a line that a kill has cut off is always the last one of its file.
+A line has the fields of `SearchLine` or `FeedbackLine`, and nothing else: no address, no user agent, no cookie. Each
+process writes its own files, so a line that a kill has cut off is always the last of its file.
 """
 
 from __future__ import annotations
@@ -56,21 +56,22 @@ def _now() -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return the digest of a text, by which the log recognises a changed document.
+    """Return the digest of a text, which tells whether a document's text has changed since it was logged.
 
-    Composed characters (NFC) and runs of white space as one space make texts equal that look alike.
+    Texts that look alike have the same digest: it is that of composed characters (NFC), with runs of white space as one
+    space.
     """
     shown = " ".join(unicodedata.normalize("NFC", text.translate(_UNSEEN)).split())
     return blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def new_search_id(query: str) -> str:
-    """Return a new id that carries the query's digest, so that any server can tell which query it belongs to."""
+    """Return a new id that contains the query's digest, so that every server can check which query it belongs to."""
     return f"{secrets.token_hex(8)}q{digest_of(query)}"
 
 
 def is_of_query(search_id: str, query: str) -> bool:
-    """Return False if the id is that of a search for another query."""
+    """Return False if the id has the digest of another query."""
     found = _CHECKED_ID.fullmatch(search_id)
     return found is None or found[1] == digest_of(query)
 
@@ -81,11 +82,14 @@ class LogError(RankerError):
 
 @dataclass(frozen=True)
 class Shown:
-    """A document of an answer: its rank, from 1, in each stage that had it ("words", "vectors", "fused", "ranked").
+    """A document of an answer.
 
-    digest: of its text, see `digest_of`
-    read: start and end, in code points, of the part of its text that the ranker read, or that was found by its vector;
-        None: all of it
+    id: its id
+    ranks: its rank, from 1, by name of each stage whose list had it: "words", "vectors", "fused", "ranked"
+    probability: the ranker's; None if it was not ranked
+    digest: digest of its text, see `digest_of`
+    read: start and end, in code points, of the part of its text that the ranker read, or whose vector was found; None:
+        all
     """
 
     id: str
@@ -99,13 +103,13 @@ class Shown:
 class SearchLine:
     """A search that was answered.
 
-    search_id: names the search in what is said about it
-    query: as much of it as was used
-    versions: of the index and the models that answered, JSON-ready
+    search_id: id of the search, which feedback on it names
+    query: the query, as much of it as was used
+    versions: versions of the index and of the models, JSON-ready
     shown: the documents of the answer, in its order
-    parameters: of the request, JSON-ready; its `offset` counts the results before the first shown one
+    parameters: the request's parameters, JSON-ready; `offset` is the number of results before the first shown one
     time: in UTC, 2026-11-22T09:03:13.123Z
-    model_text: the query as towers and rankers read it, with corrections; None: as `query`
+    model_text: the query as towers and rankers read it, with corrections; None if it equals `query`
     nothing_close: True if no document was close, else None
     """
 
@@ -129,9 +133,9 @@ class SearchLine:
 class FeedbackLine:
     """A click on a search's result, or a judgment of it.
 
-    event: one of `EVENTS`; "judged" has a `label`, "unjudged" takes it back
-    position: of the result when it was shown, from 1
-    dwell_ms: milliseconds that the reader stayed with it
+    event: a name in `EVENTS`; "judged" has a `label`, "unjudged" takes a judgment back
+    position: rank of the result when it was shown, from 1
+    dwell_ms: milliseconds that the reader spent on the result
     time: as in `SearchLine`
     """
 
@@ -146,7 +150,7 @@ class FeedbackLine:
 
     @property
     def judgment(self) -> Optional[int]:
-        """The label that it gives: its own, 1 of "relevant", 0 of "irrelevant"; None of other events."""
+        """The label that the event stands for: `label`, 1 for "relevant", 0 for "irrelevant"; None for other events."""
         return self.label if self.event == "judged" else _JUDGMENTS.get(self.event)
 
 
@@ -168,7 +172,7 @@ def _as_json(line: LogLine) -> bytes:
 
 
 def parse_line(data: bytes) -> LogLine:
-    """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` if it is none."""
+    """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
     try:
         found: Unchecked = json.loads(data)
     except RecursionError as error:
@@ -195,7 +199,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def _checked(line: L) -> L:
-    """Return a line or a shown document; raises `TypeError` for a value of another type."""
+    """Return the line, or the shown document; raises `TypeError` if a field's value has another type."""
     for name, value in vars(line).items():
         if not isinstance(value, _TYPES[name]):
             raise TypeError(name)
@@ -209,16 +213,18 @@ def _checked(line: L) -> L:
 class SearchLog:
     """Writer of a log; thread-safe.
 
-    Searches are written and synced together, a moment later; they never wait for the disk, and where it takes no more
+    Searches are written and synced together, a moment later. They never wait for the disk; if it cannot be written to,
     they are lost and counted. Feedback is synced before it is confirmed.
 
     Args:
-        folder: is made if missing; several processes may log into one.
+        folder: folder of the log, created if missing; several processes may share it.
         rotate_mb: MiB after which a new file is begun. Closed files may be moved away at any time.
-        most_mb: MiB that the folder's files may have together; beyond it, lines are lost as on a full disk. Searches
-            may fill seven eighths of it, so that they never take the room of feedback.
+        most_mb: maximum MiB of all files in the folder; beyond it, lines are lost as on a full disk. Searches may fill
+            seven eighths of it, so that there is always room for feedback.
 
-    Attributes: `folder`; `lost`, the number of lines that could not be written.
+    Attributes:
+        folder: the folder.
+        lost: number of lines that could not be written.
 
     Raises `RankerError` if the folder cannot be written to.
     """
@@ -236,7 +242,7 @@ class SearchLog:
         self._thread.start()
 
     def search(self, line: SearchLine) -> None:
-        """Log a search. Returns at once, and raises nothing: a line that cannot be written is counted in `lost`."""
+        """Log a search. Returns at once and raises nothing; a line that cannot be written is counted in `lost`."""
         ids = sum(len(one.id) for one in line.shown)
         size = _FRAME + len(line.query) + ids + _PER_SHOWN * len(line.shown) + len(str(line.parameters))
         if not self._put(line, size, None):
@@ -244,7 +250,7 @@ class SearchLog:
         self._some.set()
 
     def feedback(self, line: FeedbackLine) -> Future[None]:
-        """Log feedback; the future resolves when the line is on the disk, and has a `LogError` if it cannot be."""
+        """Log feedback; the future resolves when the line is on the disk, or has a `LogError` if that fails."""
         future = Future[None]()
         future.set_running_or_notify_cancel()  # a caller that leaves does not take its line back
         if not self._put(line, _FRAME + len(line.query) + len(line.id), future):
@@ -311,7 +317,7 @@ class SearchLog:
                 self._size -= sum(size for _, size, _ in waiting)
 
     def _fitting(self, searches: list[bytes]) -> list[bytes]:
-        """Return the lines of searches, or none if they would fill the room that is kept for feedback."""
+        """Return the lines of searches, or no lines if they would fill the room that is reserved for feedback."""
         if not searches:
             return []
         try:
@@ -341,7 +347,7 @@ class SearchLog:
             raise
 
     def _check_room(self, size: int, reserved: float = 0) -> None:
-        """Raise `LogError` if the folder would have more bytes than it may, less those that are `reserved`."""
+        """Raise `LogError` if `size` more bytes would exceed the folder's maximum less the `reserved` bytes."""
         if size > min(self._fresh, self._left - reserved):
             self._left = self._most - self.size()
             self._fresh = _MEASURED_EVERY
@@ -359,7 +365,7 @@ class SearchLog:
 
 
 class _LogFile:
-    """A new file of a log, open for appending; `size` counts the bytes that are on the disk."""
+    """A new file of a log, open for appending; `size` is the number of bytes on the disk."""
 
     def __init__(self, folder: Path):
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -370,7 +376,7 @@ class _LogFile:
 
     @property
     def is_deleted(self) -> bool:
-        """True if the file was deleted: nobody would read lines that are appended."""
+        """Whether the file was deleted, so that nobody would read further lines."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def append(self, data: bytes) -> None:
@@ -382,7 +388,7 @@ class _LogFile:
         self.size += len(data)
 
     def cut(self) -> bool:
-        """Remove what the last `append` wrote in part; return whether that worked, so that more can be appended."""
+        """Remove a partly written `append`; return whether that worked, so that more lines can be appended."""
         try:
             os.ftruncate(self._descriptor, self.size)
         except OSError:
@@ -404,15 +410,17 @@ def _size_of(path: Path) -> int:
 class LogReader:
     """Iterator over the lines of a log, file by file, oldest file first.
 
-    A loop reads what was added since the last loop ended, so a log that is being written can be followed. Lines that
-    are no lines of a log are skipped and counted. If the clock was set back, a line gets the time of the line above it:
-    times never decrease within a file.
+    Each loop over the reader yields the lines added since the last loop ended, so a growing log can be followed. Lines
+    that cannot be parsed are skipped and counted. Times never decrease within a file: if the clock was set back, a line
+    gets the time of the line above it.
 
     Args:
-        folder: folder of the log; the files may also be moved to another one.
-        wanted: returns whether a line of a file is to be parsed (default: every line); others are skipped uncounted.
+        folder: folder of the log, or another one to which its files were moved.
+        wanted: called with a line's bytes; returns whether to parse it (default: always). Others are skipped, not
+            counted.
 
-    Attributes: `damaged`, the number of lines that were skipped, among them the last one of a file if it is not whole.
+    Attributes:
+        damaged: number of lines that could not be parsed, including the incomplete last line of a file.
 
     Raises `RankerError` if the folder is missing.
     """

@@ -45,13 +45,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Query:
-    """A search as it is asked for.
+    """A search as a request describes it.
 
-    text: the query; `is_cut`: it is only the beginning
-    settings: how it is searched; the rest of them are the server's
+    text: the parsed query
+    settings: how the index is searched
     listing: which documents are shown
-    fusion: a name of `FUSIONS`; None: the server's own
-    like: an example beside or in place of the text
+    fusion: a name in `FUSIONS`; None: the server's own fusion
+    is_cut: whether `text` is only the beginning of the query
+    like: an example, beside the text or in its place
     """
 
     text: ParsedQuery
@@ -66,8 +67,9 @@ class Query:
 class FoundSearch:
     """A finished search.
 
-    index: what was searched
-    query_read: of a query that is too long, how many code points were used, else None
+    search: the search
+    index: the index with the snapshot that was searched
+    query_read: how many code points of the query were used, if it was too long; else None
     """
 
     search: Search
@@ -76,12 +78,12 @@ class FoundSearch:
 
 
 class _Read:
-    """As much of a query as is used.
+    """The part of a query that is used.
 
     Args:
-        text: the query, without what is never read.
-        encoder: of the ranker, for a query of which it may read less beside long titles; None: it reads `text`.
-        is_cut: whether the query was longer.
+        text: the query, without the end that no encoder ever reads.
+        encoder: pair encoder of the ranker, if it may read less of the query beside long titles; None: `text` is read.
+        is_cut: whether the query was longer than `text`.
     """
 
     def __init__(self, text: str, encoder: Optional[PairEncoder] = None, is_cut: bool = False):
@@ -90,7 +92,7 @@ class _Read:
 
     @classmethod
     def of(cls, text: str, encoders: Sequence[PairEncoder]) -> _Read:
-        """Cut a query to the part that the encoders read; tokenizes it."""
+        """Cut a query to the part that the encoders read; this tokenizes the query."""
         # Of a pair's tokens, the special ones and one of the title are not the query's.
         rooms = [(one, one.max_seq_length - one.template.pair_tokens - 1) for one in encoders]
         end = min([len(text), *(one.characters_of(text, room) for one, room in rooms)])
@@ -98,7 +100,7 @@ class _Read:
 
     @property
     def check(self) -> Optional[Check]:
-        """Callback that records how much of the query is read beside titles; None if several encoders read it."""
+        """Callback that records how much of the query is read beside titles; None if there are several encoders."""
         return None if self._encoder is None else self._note
 
     def _note(self, first: int, lengths: Array, most: int) -> None:
@@ -110,28 +112,29 @@ class _Read:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the query was cut, for all titles or beside a long one."""
+        """Whether a part of the query was not read, beside any title or beside a long one."""
         return self._was_cut or self._kept < self._tokens
 
     def characters(self) -> int:
-        """Return how many code points were used beside the longest title; tokenizes."""
+        """Return how many code points of the query were read beside the longest title; this tokenizes the query."""
         if self._encoder is None or self._kept == self._tokens:  # a beginning may have more tokens than all of it
             return len(self.text)
         return self._encoder.characters_of(self.text, self._kept)
 
 
 class DriftCheck:
-    """Comparison of the first searches' scores with those that a ranker was calibrated with; thread-safe.
+    """Compares the scores of the first searches with those that the ranker was calibrated on; thread-safe.
 
-    It notices a ranker that is served over an index that it was not calibrated for.
+    It detects a ranker that is served with an index for which it was not calibrated.
 
-    Holds two numbers for each search until there are enough, then nothing.
+    It holds two numbers for each search until there are enough searches, then nothing.
 
     Args:
-        expected: scores of the calibration; None: nothing is compared.
+        expected: scores in the calibration; None: nothing is compared.
         ranker, index: their names, for the log.
 
-    Attribute: `unfamiliar`, as of `SearchScores.unlike` once the scores have turned out to differ, else None.
+    Attributes:
+        unfamiliar: the result of `SearchScores.unlike`, once the scores have turned out to differ; else None.
     """
 
     def __init__(self, expected: Optional[SearchScores], ranker: str, index: str):
@@ -141,11 +144,11 @@ class DriftCheck:
         self.unfamiliar: Optional[dict[str, object]] = None
 
     def wants(self, rank_top: int) -> bool:
-        """Return whether a search that ranks `rank_top` documents can be compared with the calibration."""
+        """Return whether a search that ranks `rank_top` documents is comparable with the calibration."""
         return self._expected is not None and rank_top == self._expected.top
 
     def note(self, query: str, logits: Floats) -> bool:
-        """Note a search by its calibrated logits, `[n]`; return True if `judge` should be called now."""
+        """Record a search's calibrated logits, `[n]`; return True if it is time to call `judge`."""
         with self._lock:
             if self._expected is not None and len(self._lists) < SEARCHES:
                 self._lists.setdefault(hash(query), ListScores.of(logits))
@@ -153,7 +156,7 @@ class DriftCheck:
         return False
 
     def judge(self) -> None:
-        """Compare the scores, and log it if they differ."""
+        """Compare the recorded scores with the calibration's, and log if they differ."""
         with self._lock:
             expected, self._expected = self._expected, None
             lists, self._lists = [*self._lists.values()], {}
@@ -168,12 +171,12 @@ class DriftCheck:
 
 
 class SearchPipeline:
-    """Searches with the slots of a server.
+    """Runs searches with the models in a server's slots.
 
     Args:
         index: the slot of the index.
-        tower: makes vectors of queries; None: vectors are not searched.
-        ranker: orders what was found; None: it stays in the fused order.
+        tower: makes vectors of queries; None: vectors of whole documents are not searched.
+        ranker: orders the first documents; None: they keep the fused order.
     """
 
     def __init__(self, index: IndexSlot, tower: Optional[TowerSlot], ranker: Optional[RankerSlot]):
@@ -190,18 +193,21 @@ class SearchPipeline:
         }
 
     def ranker_facts(self) -> dict[str, object]:
-        """Return whether the ranker's probabilities are calibrated; JSON-ready, nothing without a ranker."""
+        """Return whether the ranker's probabilities are calibrated; JSON-ready, empty without a ranker."""
         return {} if self.ranker is None else {"calibrated": self.ranker.info.calibration is not None}
 
     def states_facts(self, index: ServedIndex) -> dict[str, object]:
-        """Return whether the ranker uses the index's stored states; JSON-ready, nothing without states or ranker."""
+        """Return whether the ranker uses the index's stored states, and the reason if not.
+
+        Empty without states or ranker.
+        """
         if self.ranker is None or index.info.states is None:
             return {}
         reason = index.states.problem(index.info)
         return {"states": {"used": reason is None, **({} if reason is None else {"reason": reason})}}
 
     def drift_check(self, index: ServedIndex) -> DriftCheck:
-        """Return the check of the ranker over an index; a new one after either is reloaded."""
+        """Return the drift check of the ranker with an index; it starts again when either is reloaded."""
         served = None if self.ranker is None else self.ranker.ready()
         compared = (served and served.loaded_at, index.folder, index.loaded_at)  # holds no model that is unloaded
         if served is not None and compared != self._compared:
@@ -211,7 +217,7 @@ class SearchPipeline:
         return self._drift_check
 
     def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
-        """Note the scores of a search of all documents by all searchers, and compare enough of them."""
+        """Record the scores of a search over all documents by all searchers; compare them once there are enough."""
         drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
         is_part = query.like or listing.offset or listing.after or listing.where or settings.prefix or settings.by
         if is_part or not found.logits or not drift_check.wants(settings.rank_top):
@@ -220,15 +226,15 @@ class SearchPipeline:
             drift_check.judge()
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
-        """Return the names by which this server can search an index."""
+        """Return the names of the searchers with which this server can search an index."""
         return tuple(name for name in index.info.searchers if name != VECTORS or self.tower is not None)
 
     async def run(
         self, work: Callable[[asyncio.AbstractEventLoop, float], R], stated: Optional[float], reserve: Optional[Reserve]
     ) -> R:
-        """Return `work(loop, deadline)`, called in a thread that searches; `loop` is this one.
+        """Run `work(loop, deadline)` in a search thread and return its result; `loop` is the running event loop.
 
-        stated: the caller's deadline, see `Slot.deadline`
+        stated: the deadline that the request states, see `Slot.deadline`
         reserve: counts the memory that is held until the answer is written
         """
         deadline, loop = self.index.deadline(stated), asyncio.get_running_loop()
@@ -237,10 +243,10 @@ class SearchPipeline:
     def search(
         self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Snapshot] = None
     ) -> FoundSearch:
-        """Search, within `run`. Raises `Fault`.
+        """Search; called in a thread, within `run`. Raises `Fault`.
 
-        loop: of the models' queues
-        now: a snapshot to search (default: the latest)
+        loop: event loop of the models' queues
+        now: the snapshot to search (default: the latest)
         """
         began, read, index = time.monotonic(), self._read(query.text.text), self.index.latest()
         searchers, settings = self._chosen(index, query.settings), self._settings(index, query)
@@ -266,7 +272,7 @@ class SearchPipeline:
         return FoundSearch(found, replace(index, seen=found.collection), query_read)
 
     def _read(self, text: str) -> _Read:
-        """Return as much of a query as is used: what the ranker reads of it beside the shortest title."""
+        """Return the part of a query that is used: as much as the ranker reads beside the shortest title."""
         encoders = () if self.ranker is None else self.ranker.encoders
         least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=LONGEST_QUERY)
         return _Read(text) if len(text) <= least else _Read.of(text, encoders)
@@ -287,14 +293,14 @@ class SearchPipeline:
 
 
 class _QueuedModels:
-    """The models of a search on the server: the texts go through their queues, among those of all requests.
+    """Models of a search on the server: texts go through the models' queues, among those of all requests.
 
     Args:
         pipeline: has the models.
-        index: what is searched.
-        read: how much of the query is used.
-        loop: of the queues.
-        began, deadline: of the search.
+        index: the index with the snapshot that is searched.
+        read: the part of the query that is used.
+        loop: event loop of the queues.
+        began, deadline: start and deadline of the search.
     """
 
     def __init__(
@@ -341,7 +347,9 @@ class _QueuedModels:
             raise TooLate from fault.settled()
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Leave the fused order, unless the server refuses that; the next page of a ranked list must be ranked."""
+        """Keep the fused order, unless the server does not allow that, or this is a later page of a ranked list: then
+        raise.
+        """
         if not self._pipeline.index.options.degrade or search.after is not None:
             if isinstance(error.__cause__, Fault):
                 raise error.__cause__
@@ -349,7 +357,7 @@ class _QueuedModels:
         search.degraded.append(RANK)
 
     def _logits(self, search: Search, texts: Sequence[str]) -> Floats:
-        """Return the logits of texts, `[n]` float64, by stored states where the ranker made them."""
+        """Return the logits of texts, `[n]` float64, by stored states if the ranker made them."""
         ranker = self._pipeline.ranker
         assert ranker is not None
         served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
@@ -378,5 +386,5 @@ class _QueuedModels:
 
 
 def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
-    """Return a tower's vectors, `[n, size]`, as an index holds them: 1 long if they are compared by their cosine."""
+    """Scale a tower's vectors, `[n, size]`, as an index stores them: to length 1 if it compares by cosine."""
     return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors

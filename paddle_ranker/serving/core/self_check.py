@@ -1,4 +1,4 @@
-"""Checks and warm-up of a model that a slot has loaded, and rows that come as tokens."""
+"""Warm-up and checks of a model that a slot has loaded, and of rows that arrive as tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TF32 = 2e-3  # TF32 has as many bits as fp16
 
 
 def tolerance_of(precision: str) -> float:
-    """Return the difference that is allowed in a precision; TF32, where it is asked for, takes the place of fp32."""
+    """Return the allowed difference of two outputs in a precision; for fp32 that of TF32, if matrix products use it."""
     return _TF32 if precision == "fp32" and uses_tf32() else _TOLERANCES[precision]
 
 
@@ -35,12 +35,12 @@ def check_rows(
     value: str,
     tolerance: Optional[float] = None,
 ) -> None:
-    """Raise `CheckpointError` if outputs are not numbers, or a row's differ between the row alone and in a batch.
+    """Raise `CheckpointError` if outputs are not finite, or a row has other outputs alone than in a batch.
 
     Args:
-        read: returns the values to compare, `[n, ...]`, from the engine's outputs.
+        read: called with the engine's outputs; returns the values to compare, `[n, ...]`.
         value: name of a row's values in messages: "pair's probability".
-        tolerance: difference that is allowed; None: that of the engine's precision.
+        tolerance: the allowed difference; None: that of the engine's precision.
     """
     tolerance = tolerance_of(runner.engine.precision) if tolerance is None else tolerance
     found = [runner.run(rows), *(runner.run(rows.take([row])) for row in range(len(rows)))]
@@ -56,10 +56,11 @@ def check_rows(
 
 
 def warm_up(runner: BatchRunner, longest: Columns, short: Columns) -> None:
-    """Compute full batches of the longest rows and of short ones, to allocate memory and build kernels now.
+    """Compute full batches of the longest rows and of short ones, so that memory is allocated and kernels are built
+    now.
 
     Args:
-        longest, short: a row each.
+        longest, short: columns with one row each.
     """
     for row in (longest, short):
         rows = rows_within(int(row.lengths[0]), runner.max_tokens, runner.max_rows)
@@ -75,18 +76,18 @@ def check_matrices(input_ids: Array, token_type_ids: Array) -> None:
 
 
 class TokenInputs:
-    """Converter of token arrays to encoded rows, which checks them.
+    """Checks token arrays and converts them to encoded rows.
 
     Args:
         limits: limits of the engine's inputs.
-        given: makes columns of the checked arrays; raises `InputError` for rows that no text can give.
+        given: called with the checked arrays; returns columns; raises `InputError` for rows that no text encodes to.
     """
 
     def __init__(self, limits: InputLimits, given: Callable[[Array, Array], Columns]):
         self._limits, self._given = limits, given
 
     def rows(self, input_ids: Array, token_type_ids: Array) -> Columns:
-        """Return `[n, length]` arrays as encoded rows; raises `Fault(INVALID)` if they are not valid rows."""
+        """Convert `[n, length]` arrays to encoded rows; raises `Fault(INVALID)` if they are not valid rows."""
         try:
             arrays = self._limits.check({"input_ids": input_ids, "token_type_ids": token_type_ids})
             return self._given(arrays["input_ids"], arrays["token_type_ids"])

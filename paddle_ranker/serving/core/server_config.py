@@ -1,4 +1,4 @@
-"""Configuration of a server, for every command that starts one; read before Paddle is imported."""
+"""Configuration of a server, used by every command that starts one; importing this does not import Paddle."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def _key_of_environment() -> Optional[str]:
 
 @dataclass(frozen=True)
 class ServeConfig(Limits, HeadOptions, EngineOptions):
-    """Options of `paddle-ranker serve`; other commands that serve build them from their options.
+    """Options of `paddle-ranker serve`; other commands that start a server build this from their own options.
 
-    Further kinds of served models add the options of their `SlotKind`.
+    Each further kind of served model adds the options of its `SlotKind`.
 
     api_key: key that callers must send; None: no key. It comes from the environment, which process lists do not show
     """
@@ -104,7 +104,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
     def name_of(self, slot: str, folder: Path) -> str:
         """Return a model's name for answers; it stays the same if the link `best` points to another folder.
 
-        A folder that every training has is named with the one around it: `news/best`.
+        A folder name that every training has is preceded by the name of the folder around it: `news/best`.
         """
         given = dict(one.rpartition("=")[::2] for one in self.served_name)
         main = given.get("") if slot == RANKER_SLOT or self.model is None else None
@@ -113,11 +113,11 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         return given.get(slot) or main or f"{parent}{path.name}"
 
     def is_own_host(self, named: str) -> bool:
-        """Return whether this server answers requests for a host; `named` is their `Host` without its port.
+        """Return whether this server answers requests for a host; `named` is the request's `Host` without the port.
 
-        A page elsewhere can make its own name point here (DNS rebinding). So a server without a key answers names that
-        nobody elsewhere can own: those of loopback and those without a dot, and, if it does not listen on loopback
-        alone, addresses and this machine's name.
+        Another site can make its own host name point to this server (DNS rebinding). So a server without a key only
+        answers names that no other site can own: those of loopback, those without a dot and, unless it listens on
+        loopback alone, addresses and this machine's name.
         """
         named = named.lower().rstrip(".")
         if self.allowed_hosts or self.api_key is not None:

@@ -1,6 +1,6 @@
 """Registry of slots: which models and indexes a server may have, and the options of `serve` that name their folders.
 
-A module that `PADDLE_RANKER_PLUGINS` names can add one. This gives `serve` the option `--vector_model FOLDER`:
+A module that `PADDLE_RANKER_PLUGINS` names can add a slot. This one gives `serve` the option `--vector_model FOLDER`:
 
     SLOTS.add("vectors", SlotKind("model of vectors", "vector_model", VectorOptions, VectorSlot))
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 class SlotKind:
     """A slot that a server may have.
 
-    Modules that define slots are imported before the options are read, so `make` and the slot's methods must import
-    whatever takes long to import.
+    Modules that define slots are imported before the options are parsed. So modules that take long to import must be
+    imported in `make` and in the slot's methods.
 
     what: name of the model in error texts, "ranker"
-    option: the option of `serve` that names the folder, a field of `options`
+    option: name of the option of `serve` that names the folder, a field of `options`
     options: class of the options that `serve` accepts for the slot
-    make: makes the slot from a server's options; the model is loaded later
-    takes: the role of the models that the slot accepts, by which `serve FOLDER` finds the slot; None: no models
+    make: called with a server's options; returns the slot, without its model
+    takes: role of the models that the slot accepts, by which `serve FOLDER` chooses the slot; None: it takes no models
     limits: names of the options that `/info` shows as limits
-    needs_paddle: whether loading the model imports Paddle
-    takes_encoders: whether it takes any encoder, and so PaddleNLP's name of one in place of a folder
+    needs_paddle: called with a server's options; returns whether loading the model imports Paddle
+    takes_encoders: whether the slot accepts any encoder, and so an encoder's PaddleNLP name in place of a folder
     """
 
     what: str
@@ -59,7 +59,7 @@ class SlotKind:
     takes_encoders: bool = False
 
     def given(self, config: ServeConfig) -> Union[ServeConfig, Options]:
-        """Return the options of the slot: `config` if it has them, else their defaults."""
+        """Return the slot's options: `config` if it includes them, else their defaults."""
         return config if isinstance(config, self.options) else self.options()
 
     def folder(self, config: ServeConfig) -> Optional[Path]:
@@ -72,7 +72,7 @@ SLOTS: Registry[SlotKind] = Registry("served model", recipes="plugin")
 
 
 def serve_options() -> type[ServeConfig]:
-    """Return the class of `serve`'s options: `ServeConfig` plus the options of every registered slot."""
+    """Return the class of `serve`'s options: `ServeConfig` with the options of every registered slot."""
     # By name, so that the help does not depend on which recipe was imported first.
     others = sorted(
         {kind.options for kind in SLOTS.values() if not issubclass(ServeConfig, kind.options)}, key=lambda c: c.__name__
@@ -103,7 +103,7 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
 
 
 def with_tower_of_index(config: ServeConfig) -> ServeConfig:
-    """Return the configuration with the tower in the index's folder, if it has one: it makes the queries' vectors.
+    """Return the configuration with the index's own tower, if it has one, as the tower that makes queries' vectors.
 
     Raises `UsageError` if another tower is given, `CheckpointError` for a folder that is no index.
     """
@@ -124,9 +124,9 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
 
 
 def with_found_models(config: ServeConfig) -> ServeConfig:
-    """Return the configuration with each model's folder in its slot; models that are named are fetched.
+    """Return the configuration with each model's folder in place of its name; missing models are downloaded.
 
-    Raises `UsageError` for a folder that is not there.
+    Raises `UsageError` for a folder that does not exist.
     """
     from paddle_ranker.model.pretrained import find_model, resolve_model
 

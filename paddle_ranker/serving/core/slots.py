@@ -1,4 +1,4 @@
-"""Slots of a server: each holds one model or index, its folder and its queue, and can load a replacement meanwhile.
+"""Slots of a server: each has one model or index, its folder and its queue, and can load a replacement while it serves.
 
 `paddle_ranker.serving.core.slot_kinds` says which slots a server may have.
 """
@@ -41,8 +41,10 @@ class Served(Protocol):
 class ServedModel:
     """A loaded model and its queue; subclasses add fields.
 
-    name: in answers, whichever training it is of
-    folder: resolved, so that its name tells which training it is of
+    name: name in answers; the same for all trainings into one folder
+    folder: the resolved folder, which tells the training that the model is from
+    batcher: the queue
+    loaded_at: time at which it was loaded
     """
 
     name: str
@@ -71,7 +73,10 @@ class Slot(ABC, Generic[M]):
         what: name of the model in messages: "ranker".
         folder: folder of the model or index.
 
-    Attributes: `limits`, `folder`; `model`, None until `switch` sets it; `has_queue`, whether rows wait for an engine.
+    Attributes:
+        limits, folder: as in Args.
+        model: the model; None until `switch` sets it.
+        has_queue: whether rows wait for an engine.
     """
 
     has_queue = True
@@ -84,13 +89,13 @@ class Slot(ABC, Generic[M]):
     def load(self, observer: Optional[BatchObserver] = None) -> M:
         """Load the folder's model, warm it up and check it; called in a thread, at the start and at each reload.
 
-        Raises `CheckpointError` and the like if the model cannot be served.
+        Raises `CheckpointError` or another error if the model cannot be served.
         """
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
-        """Check that a model that `load` returned can be served together with those of the server's `others` slots.
+        """Check that a model that `load` returned can be served together with the models of the other slots.
 
-        Called before `switch`. Raises `CheckpointError` if it cannot; most slots' models stand alone.
+        Called before `switch`. Raises `CheckpointError` if it cannot. By default every model can.
         """
 
     @abstractmethod
@@ -122,7 +127,7 @@ class Slot(ABC, Generic[M]):
         return self.model
 
     def gauges(self) -> dict[str, float]:
-        """Return the current gauges of the model or index, by names of `metrics.GAUGES`."""
+        """Return the current gauges of the model or index, by their names in `metrics.GAUGES`."""
         return {}
 
     def deadline(self, stated: Optional[float]) -> float:
@@ -144,14 +149,20 @@ class Slots(dict[str, Slot[Served]]):
 
 
 class _AwaitedJob(Job):
-    """A job that a coroutine waits for. Attribute: `answered`, set when the job is done, or at its deadline."""
+    """A job that a coroutine waits for.
+
+    answered: set when the job is done, or at its deadline
+    """
 
     answered: asyncio.Future[None]
 
 
 @dataclass(frozen=True)
 class _Waker:
-    """A job's `done`: wakes its coroutine. Wakers of a loop are equal, so that a batch wakes the loop once."""
+    """A job's `done`, which wakes the job's coroutine.
+
+    Wakers of one loop are equal, so that a batch wakes it only once.
+    """
 
     loop: asyncio.AbstractEventLoop
 
@@ -176,10 +187,10 @@ async def computed(
     columns: Optional[Columns] = None,
     check: Optional[Check] = None,
 ) -> Job:
-    """Queue a request's `size` rows and return their job when the engine has computed them.
+    """Queue a request's `size` rows; wait for the engine, and return their job.
 
     Args:
-        deadline: time on `time.monotonic()`'s clock after which nobody waits for the rows.
+        deadline: time on `time.monotonic()`'s clock after which the caller no longer waits.
         texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
         check: see `Job`.

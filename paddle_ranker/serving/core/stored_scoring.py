@@ -1,4 +1,4 @@
-"""Scores of a search's candidates by the stored states of a server's index and by the parts of its ranker."""
+"""Score a search's candidates by the stored states of a server's index, with the parts of its ranker."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _LOG = logging.getLogger(__name__)
 
 
 class StoredScoring:
-    """Stored states of an index, and the parts of the ranker that made them; without states it does nothing."""
+    """Stored states of an index, and the parts of the ranker that made them; does nothing if there are no states."""
 
     def __init__(self) -> None:
         self._split: Optional[SplitRanker] = None
         self._problem = "the index had none when the models were loaded; reload the models"
 
     def open(self, now: Snapshot, ranker: ServedRanker, config: ServeConfig) -> None:
-        """Open and warm up the parts of a loaded ranker if it made the states of an index; else log why it did not.
+        """Open and warm up the parts of a loaded ranker if it made the index's states; else log why they are not used.
 
-        The parts get the ranker's queue, and make the states of new documents if they compute as the index's own copy
-        of the ranker does.
+        The parts share the ranker's queue. They also compute the states of new documents, if they give the same states
+        as the index's own copy of the ranker.
         """
         states, scorer = now.info.states, ranker.scorer
         if states is None:

@@ -1,11 +1,12 @@
-"""Work of requests in threads, so that the event loop never waits for it. There are three kinds:
+"""Work for requests in threads, so that the event loop never waits for it. There are three kinds:
 
-- `run_in_thread` reads and writes requests' bytes. Parsers written in C hold the interpreter and ask nobody whether
-  they should stop, so the order is by size. The event loop itself reads only small requests. Two threads read requests
-  of up to `_LARGE_BYTES`. A third one reads larger requests, one at a time, so a smaller request never waits for a
-  larger one; after each it rests for as long as it worked, so at least half of the time is left to everybody else.
-- `StoppableWork` runs searches and other long work, which takes turns as `retrieval.turns` says, and ends early if its
-  caller leaves.
+- `run_in_thread` parses and writes requests' bytes. Parsers written in C hold the interpreter's lock and cannot be
+    stopped, so the smallest work goes first. The event loop itself parses only small requests. Two threads parse
+    requests of up to `_LARGE_BYTES`. A third thread parses larger ones, one at a time, so a smaller request never waits
+    for a larger one; after each it sleeps for as long as it worked, so at least half of the time is left for other
+    work.
+- `StoppableWork` runs searches and other long work, which takes turns, see `retrieval.turns`, and ends early if its
+    caller leaves.
 - Rows of models wait in their `Batcher`.
 """
 
@@ -43,7 +44,7 @@ class SmallestFirst:
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []  # a heap
 
     def submit(self, size: int, work: Callable[[], R]) -> Future[R]:
-        """Call `work()` in a thread. A future that is cancelled before it begins frees its arguments at once."""
+        """Run `work()` in a thread; a future that is cancelled before it begins frees its arguments at once."""
         running, held = Future[R](), [work]
         running.add_done_callback(lambda _: held.clear())
         begins = [running]
@@ -78,13 +79,13 @@ _READERS, _LARGE_READERS = SmallestFirst(2, "reader"), SmallestFirst(1, "reader-
 async def run_in_thread(  # type: ignore[explicit-any]  # any function
     size: int, work: Callable[..., R], *arguments: object, deadline: Optional[float] = None
 ) -> R:
-    """Return `work(*arguments)`, called in a thread if `size` is above `MUCH_BYTES`.
+    """Run `work(*arguments)`, in a thread if `size` is above `MUCH_BYTES`, and return its result.
 
     Args:
-        size: bytes or characters that `work` goes through; its time must be proportional to them.
+        size: bytes or characters that `work` processes, in time proportional to them.
         deadline: time on `time.monotonic()`'s clock until which the caller waits for a thread; None: no deadline.
 
-    Raises what `work` raises, and `Fault(TIMED_OUT)` at the deadline.
+    Raises the errors of `work`, and `Fault(TIMED_OUT)` at the deadline.
     """
     if size <= MUCH_BYTES:
         return work(*arguments)
@@ -97,16 +98,16 @@ async def run_in_thread(  # type: ignore[explicit-any]  # any function
 
 
 class StoppableWork:
-    """A pool of threads for one kind of work, which share the processor as `retrieval.turns` says.
+    """A pool of threads for one kind of work; the work shares the processor as `retrieval.turns` describes.
 
-    A thread cannot be ended from outside, so the work asks between its steps whether someone still waits. It counts as
-    under way until it has ended, even if its caller left earlier.
+    A thread cannot be ended from outside, so the work checks between its steps whether its caller still waits. It
+    counts as in progress until it has ended, even if its caller left earlier.
 
     Args:
-        threads: number of threads. A large piece of work keeps its thread while small ones go first.
+        threads: number of threads. Large work keeps its thread while small work goes first.
         name: name of the threads.
         what: end of the message "the deadline passed before ...": "the images were decoded".
-        refuses: whether work is refused while all threads are busy; else it waits for one.
+        refuses: whether work is refused while all threads are busy; else it waits for a thread.
     """
 
     def __init__(self, threads: int, *, name: str, what: str, refuses: bool = False):
@@ -127,13 +128,15 @@ class StoppableWork:
         work: Callable[[], R],
         reserve: Optional[Reserve] = None,
     ) -> R:
-        """Return `work()`, called in a thread; `work` must call `turns.check` between its steps.
+        """Run `work()` in a thread and return its result; `work` must call `turns.check` between its steps.
 
         Args:
+            size: size of the work, of which only so much may be in progress.
+            deadline: time on `time.monotonic()`'s clock.
             reserve: counts the memory that the work holds until the caller has its answer.
 
-        Raises what the work raises, `Fault(TIMED_OUT)` at the deadline, and `Fault(OVERLOADED)` if too much work is
-        under way. If cancelled, the work ends at its next check, or never begins.
+        Raises the errors of `work`, `Fault(TIMED_OUT)` at the deadline, and `Fault(OVERLOADED)` if too much work is in
+        progress. If cancelled, the work ends at its next check, or never begins.
         """
         caller = Caller(deadline, reserve)
         with self._lock:

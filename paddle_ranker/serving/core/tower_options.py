@@ -17,7 +17,7 @@ LIMITS = ("texts", "queue_texts")
 
 @dataclass(frozen=True)
 class TowerSlotOptions(Limits):
-    """Options of `paddle-ranker serve` for a tower, and the limits of its requests beside those of all requests."""
+    """Options of `paddle-ranker serve` for a tower, with limits of its requests in addition to `Limits`."""
 
     tower: Optional[Path] = option(  # noqa: RUF009
         None,

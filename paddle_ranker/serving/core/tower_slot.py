@@ -107,8 +107,8 @@ class TowerSlot(Slot[ServedTower]):
     def load(self, observer: Optional[BatchObserver] = None) -> ServedTower:
         """Load the tower, warm it up and check its vectors.
 
-        Raises `CheckpointError` if the folder holds something else, or vectors are not numbers or depend on a text's
-        neighbours in the batch; and what `open_model` raises.
+        Raises `CheckpointError` if the folder has no tower, or if vectors are not finite or depend on a text's
+        neighbours in the batch; and the errors of `open_model`.
         """
         assert self.folder is not None
         tower = self._load(self.folder, observer)
@@ -137,7 +137,10 @@ class TowerSlot(Slot[ServedTower]):
         return ServedTower(name, folder.resolve(), batcher, time.time(), model, runner, tokens)
 
     def _load_options(self) -> LoadOptions:
-        """Return the options to open the tower with; a ranker beside it has those of pairs for itself."""
+        """Return the options with which the tower is opened.
+
+        Options about pairs are left to the ranker, if there is one.
+        """
         config, options = self._config, self._options
         of_ranker = {} if config.model is None else {"max_seq_length": None, "positive_label": None}
         return LoadOptions.of(
@@ -153,7 +156,7 @@ class TowerSlot(Slot[ServedTower]):
         return self.ready().model.info
 
     def encoders(self, is_query: bool) -> tuple[PairEncoder, ...]:
-        """Encoders of queries, or of the texts of a collection. Raises `Fault` as `ready` does."""
+        """Encoders of queries, or of the texts that are searched. Raises `Fault` as `ready` does."""
         rows = self.ready().of(is_query=is_query).model.row_encoder
         return (rows.tokens,) if isinstance(rows, TextEncoder) else ()
 
@@ -200,8 +203,8 @@ class TowerSlot(Slot[ServedTower]):
         """Return the vectors of texts; see `VectorService`.
 
         Args:
-            check_lengths: called in the queue with the number of a text, the token counts `[n]` of that text and of
-                those after it, prompts included, and the length to which texts are truncated; may raise a `Fault`.
+            check_lengths: called in the queue with the index of a text, the token counts `[n]` of this text and the
+                next ones, prompts included, and the length to which texts are truncated; may raise a `Fault`.
         """
         served = self.ready().of(TEXT, is_query, field)
         self.limits.check_pairs(len(texts), field)
@@ -250,10 +253,11 @@ class TowerSlot(Slot[ServedTower]):
 def _encoded(
     encoder: TextEncoder, texts: Sequence[str], are_queries: Sequence[str], check: Optional[LengthCheck] = None
 ) -> Columns:
-    """Encode texts of the queue, each as a query or as a text of a collection; columns in their order.
+    """Encode texts of the queue, each as a query or as a text that is searched; the columns keep the texts' order.
 
     Args:
-        check: may refuse the texts of one request, which are all queries or all of a collection.
+        are_queries: for each text, whether it is a query.
+        check: may refuse the texts of one request, which are all queries or all not.
     """
     is_query = np.array(are_queries) == _IS_QUERY[True]
     if is_query.all():

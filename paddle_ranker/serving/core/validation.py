@@ -1,4 +1,4 @@
-"""Validate JSON by pydantic; errors name the place. Unknown fields of a request are refused, see `Body`."""
+"""Validate JSON with pydantic; faults name the field. Unknown fields of a request are refused, see `Body`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paddle_ranker.storage.untrusted import Unchecked
 
 
 def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
-    """Describe in a request's JSON schema, in place, the names that are accepted without effect."""
+    """Add the fields that are accepted without effect to the description in a request's JSON schema, in place."""
     schema["additionalProperties"] = False
     if kind.without_effect:
         names = (f"{name} {listed(map(json.dumps, idle))}".rstrip() for name, idle in kind.without_effect.items())
@@ -25,16 +25,16 @@ def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
 class Body(BaseModel):
     """The JSON object of a request; no field of it is ignored silently.
 
-    A name that is no field of the class is refused, unless its value is null or asks for nothing here.
+    An unknown field is refused, unless its value is null or asks for nothing (see `without_effect`).
 
-    Attribute: `without_effect`, a dict from such names to the values that ask for nothing; none: whatever they say.
+    without_effect: dict from a field's name to the values that ask for nothing; if empty, any value does
     """
 
     model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=(), json_schema_extra=_describe_names)
     without_effect: ClassVar[Mapping[str, Collection[object]]] = {}
 
     def check(self, path: str = "") -> None:
-        """Raise `Fault`, which names the field, for an unknown name or a value that this server does not follow."""
+        """Raise `Fault`, which names the field, for an unknown field or a value that this server does not support."""
         for name, value in (self.model_extra or {}).items():
             idle = self.without_effect.get(name)
             if value is None or (idle is not None and (not idle or value in idle)):
@@ -49,7 +49,10 @@ class Body(BaseModel):
             raise Fault(UNPROCESSABLE, problem, field=path + brief(name))
 
     def said(self, *names: str) -> Unchecked:
-        """Return a field that has several names; raises `Fault` if the request gives them different values."""
+        """Return the value of a field that has several names.
+
+        Raises `Fault` if the request gives them different values.
+        """
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         for name, value in given.items():
             if value != next(iter(given.values())):
@@ -58,11 +61,11 @@ class Body(BaseModel):
 
 
 def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Optional[int] = None) -> Fault:
-    """Return the fault of a validation error; its field is a path, `documents[3].text`, or `body`.
+    """Return the fault for a validation error; its field is a path, `documents[3].text`, or `body`.
 
     Args:
-        number: of the errors that it consists of; default: the first, of a union's types the one that fits furthest.
-        union_tags: names of a union's types, which pydantic adds to locations and the field omits.
+        union_tags: names of a union's types, which pydantic adds to locations and the fault's field omits.
+        number: index of the error to report; default: the first. Of a union, the type that fits furthest is reported.
     """
     errors = error.errors(include_url=False, include_input=False)
     if number is None:
@@ -81,7 +84,10 @@ def validated(
     union_tags: Collection[str] = (),
     refuse: Callable[[ValidationError, Collection[str]], Fault] = refusal,
 ) -> Unchecked:
-    """Parse and validate a JSON body; raises `Fault` beyond the bounds, and the fault that `refuse` returns."""
+    """Parse and validate a JSON body.
+
+    Raises `Fault` if it exceeds `bounds`, and the fault that `refuse` returns if invalid.
+    """
     check_json(body, bounds)
     try:
         asked = adapter.validate_json(body)

@@ -94,7 +94,7 @@ class Share:
             raise self.refusal()
 
     def reserve_answer(self, size: int) -> None:
-        """Reserve `size` bytes more, of what takes much more than its request, before it is worked out.
+        """Reserve `size` bytes more, for an answer that is much larger than its request, before it is computed.
 
         Raises `Fault`: `TOO_LARGE` if the request would not fit even into an empty budget; otherwise as `reserve` does.
         """

@@ -47,8 +47,10 @@ _IS_QUERY = ("", "q")  # the second field of a text in the queue: whether it is 
 class ServedTower(ServedModel):
     """A loaded tower.
 
-    tokens: checks requests that consist of token arrays; None if it reads pictures
-    queries: the tower of queries, if they have their own
+    model: the opened tower
+    runner: computes batches of its texts or pictures
+    tokens: checks requests that consist of token arrays; None if the tower reads pictures
+    queries: a separate tower for queries, if there is one
     """
 
     model: ScoringModel[TowerInfo, RowsOfTower]
@@ -74,9 +76,9 @@ class ServedTower(ServedModel):
         return tuple(dict.fromkeys(one.model.info.reads for one in (self, self.queries) if one is not None))
 
     def of(self, kind: str = TEXT, is_query: bool = False, field: str = "input") -> ServedTower:
-        """Return the tower of texts or pictures that are queries, or of those of a collection.
+        """Return the tower of queries, or that of the texts or pictures that are searched.
 
-        Raises `Fault` if neither of its towers reads them.
+        Raises `Fault` if neither tower reads such an input.
         """
         towers = (self.queries, self) if is_query else (self, self.queries)
         reader = next((one for one in towers if one is not None and one.model.info.reads == kind), None)
@@ -280,7 +282,7 @@ def _pixels(encoder: PictureEncoder, pictures: Sequence[bytes], fields: Sequence
 
 
 def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], folder: Path) -> None:
-    """Compute texts or pictures, each alone and all in a batch; raises `CheckpointError` if a vector is wrong."""
+    """Compute vectors, each alone and all in one batch; raises `CheckpointError` if one is wrong."""
 
     def vectors(outputs: Arrays) -> Array:
         return outputs[VECTOR]

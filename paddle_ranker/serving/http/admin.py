@@ -32,7 +32,8 @@ Reload = Callable[[], Awaitable[dict[str, Any]]]
 class Controls:
     """Callbacks into the process for the admin routes.
 
-    reload: reloads the models and returns the outcome; raises `Fault` if the new models were not accepted
+    reload: called without arguments; reloads the models and returns the outcome; raises `Fault` if the new models were
+        not accepted. None: this process cannot reload
     stopping: returns whether the server is stopping and accepts no more requests
     connections: returns the number of open connections
     protocols: names of the protocols of the server's port
@@ -49,7 +50,7 @@ class AdminRoutes:
 
     Args:
         slots: slots of the server.
-        described: routes that the OpenAPI description shows beside these.
+        described: routes that the OpenAPI description shows in addition to the admin routes.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class AdminRoutes:
         return _json(describe(self._slots, self._config, self._controls.protocols))
 
     async def models(self, request: Request) -> Response:
-        """List the models as OpenAI does, whose clients ask for it before they ask for vectors."""
+        """List the models in OpenAI's format; OpenAI's clients ask for the list before they ask for vectors."""
         served = [slot.ready() for slot in self._slots.values()]
         data = [
             {"id": one.name, "object": "model", "created": int(one.loaded_at), "owned_by": "paddle_ranker"}
@@ -112,7 +113,7 @@ class AdminRoutes:
 
     @cached_property
     def _description(self) -> bytes:
-        """The OpenAPI description; made once, because it needs no key."""
+        """The OpenAPI description; built once, since it can be requested without a key."""
         endpoints = [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
         key = f'curl -H "X-API-Key: ${API_KEY_VARIABLE}" ' if self._config.api_key else "curl "
         examples = [endpoint.example.replace("curl ", key, 1) for endpoint in endpoints if endpoint.example]
@@ -136,7 +137,10 @@ def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
 
 
 def address_of(request: Request) -> str:
-    """Return this server's URL, `http://127.0.0.1:8600`, from the request's `Host`, or from the socket if it is odd."""
+    """Return this server's URL, `http://127.0.0.1:8600`, from the request's `Host`.
+
+    From the socket if that is malformed.
+    """
     named = request.headers.get("host", "")
     host, port = request.scope.get("server") or ("127.0.0.1", None)
     if not _HOST.fullmatch(named):
@@ -147,8 +151,8 @@ def address_of(request: Request) -> str:
 def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:
     """Return the answer of `/info`.
 
-    The ranker's values stand at the top level, as in Text Embeddings Inference. Those of another model stand under its
-    slot's name; if it is the only model, they stand at the top level, too.
+    The ranker's values are at the top level, as in Text Embeddings Inference. Those of another model are under the name
+    of its slot and, if it is the only model, also at the top level.
     """
     shown: dict[str, Any] = {"version": __version__}
     limits = config.limits.values()

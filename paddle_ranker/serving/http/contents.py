@@ -1,4 +1,4 @@
-"""`GET /v1/contents/NAME`: files that documents have in fields, such as pictures, and their addresses in answers."""
+"""`GET /v1/contents/NAME`: files in documents' fields, such as pictures; and their addresses in answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Content(TypedDict):
 
 
 def contents_of(document: Document, schema: Schema, names: Optional[Container[str]]) -> dict[str, list[Content]]:
-    """Return the files of a document by field; `names`: only of these fields."""
+    """Return the files of a document by field.
+
+    names: only of these fields; None: of all
+    """
     found = {}
     for field in schema.files:
         value = document.fields.get(field.name) if names is None or field.name in names else None
@@ -77,7 +80,7 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
 
 
 class _File(FileResponse):
-    """A file, or one range of it, in small parts."""
+    """Response with a file or one range of it, sent in small parts."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Several ranges, which need more work and bytes than the file, may be ignored (RFC 9110, 14.2).

@@ -58,7 +58,7 @@ class DocumentsRequest(Body):
 
 
 class ChangedDocument(BaseModel):
-    """New values of a document that is there; what is not named stays, and null takes a field away."""
+    """New values of a stored document: a field that is not named stays, null removes it."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -68,7 +68,7 @@ class ChangedDocument(BaseModel):
 
 
 class ChangesRequest(Body):
-    """Change documents that are there."""
+    """Change stored documents."""
 
     documents: Annotated[list[ChangedDocument], FailFast()]
 
@@ -80,7 +80,7 @@ class RemovalRequest(Body):
 
 
 class DocumentRoutes:
-    """The handlers of the routes.
+    """Handlers of the routes.
 
     Args:
         index: the slot of the index.
@@ -110,7 +110,10 @@ class DocumentRoutes:
         return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
 
     def _checked(self, asked: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
-        """Return the fields of each document; raises `Fault` for one that cannot be stored, and for bad ids."""
+        """Return the fields of each document.
+
+        Raises `Fault` for a document that cannot be stored, and for invalid ids.
+        """
         if isinstance(asked, RemovalRequest):
             check_count(len(asked.ids), self._index.options.documents, "ids")
             self._index.limits.check_texts(asked.ids, "ids")
@@ -176,7 +179,7 @@ class DocumentRoutes:
         return answer(request, await run_in_thread(much, to_json, _content(document)), "application/json")
 
     async def _read(self, request: Request, adapter: TypeAdapter[A]) -> tuple[A, Sequence[dict[str, Any]]]:
-        """Return a request, and the fields of its documents."""
+        """Read and check a request; return it, and the fields of its documents."""
         if not self._index.options.writable:
             raise Fault(READ_ONLY, "this server only reads its index: start it with --writable true")
         require_own_page(request)
@@ -202,7 +205,10 @@ def _content(document: Document) -> dict[str, Any]:
 
 
 def require_own_page(request: Request) -> None:
-    """Raise `Fault` for what the page of another site has a reader's browser send, whatever that browser says."""
+    """Raise `Fault` for a request that a page of another site made the reader's browser send.
+
+    The header `Origin` is checked, too, for browsers that do not send `Sec-Fetch-Site`.
+    """
     refuse_other_sites(request)
     origin = request.headers.get("origin")
     if origin is not None and origin.partition("://")[2] != request.headers.get("host"):

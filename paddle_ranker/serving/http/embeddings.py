@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings` in OpenAI's format, with Voyage's names beside; `/embed` in Text Embeddings Inference's.
+"""`POST /v1/embeddings` in OpenAI's format, also with Voyage's names; `/embed` in Text Embeddings Inference's format.
 
 `/v1/embeddings` takes pictures, too: as Jina's clients send them in `input`, and vLLM's in `messages`.
 """
@@ -127,7 +127,7 @@ class EmbeddingsRequest(ClientRequest):
 
     @property
     def is_query(self) -> bool:
-        """True if the texts are queries; raises `Fault` if two fields contradict."""
+        """Whether the texts are queries; raises `Fault` if two fields contradict each other."""
         kind = None if self.input_type is None else _IS_QUERY[self.input_type]
         task = None if self.task is None else self.task == "retrieval.query"
         if kind is not None and task is not None and kind != task:
@@ -203,11 +203,11 @@ Vectors = Annotated[list[list[float]], Field(description="in the order of the te
 
 
 class Embedder:
-    """The handlers of the routes.
+    """Handlers of the routes.
 
     Args:
         tower: makes the vectors.
-        keep_texts: put the texts into the request's state, for the log.
+        keep_texts: whether to put the texts into the request's state, for the log.
     """
 
     def __init__(self, tower: TowerSlot, *, keep_texts: bool = False):
@@ -215,7 +215,7 @@ class Embedder:
         self._openai, self._tei = TypeAdapter(EmbeddingsRequest), TypeAdapter(EmbedRequest)
 
     async def embeddings(self, request: Request) -> Response:
-        """Answer in OpenAI's format, whose clients know 400 and not 422."""
+        """Answer in OpenAI's format; faults have the status 400, since OpenAI's clients do not know 422."""
         try:
             return await self._embeddings(request)
         except Fault as fault:
@@ -374,7 +374,7 @@ def _answer(content: bytes) -> Response:
 
 
 def openai_refusal(fault: Fault, request_id: str) -> dict[str, object]:
-    """Return a fault's JSON as OpenAI has it."""
+    """Convert a fault to the JSON of OpenAI's errors."""
     is_callers = fault.kind.http < 500
     return {
         "error": {
@@ -388,7 +388,7 @@ def openai_refusal(fault: Fault, request_id: str) -> dict[str, object]:
 
 
 def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) -> list[BaseRoute]:
-    """Return the routes at those of `paths` that are known here; see `Embedder`."""
+    """Return the routes at `paths`, without paths that this module does not know; see `Embedder`."""
     embedder = Embedder(tower, keep_texts=keep_texts)
     made: list[BaseRoute] = []
     for path in paths:

@@ -1,6 +1,6 @@
 """Registry of endpoints: the HTTP routes of a server, and the slots (models and indexes) that they use.
 
-A module that `PADDLE_RANKER_PLUGINS` names can add one:
+A module that `PADDLE_RANKER_PLUGINS` names can add an endpoint:
 
     class Vectors(Endpoint):
         slots = ("vectors",)
@@ -9,7 +9,7 @@ A module that `PADDLE_RANKER_PLUGINS` names can add one:
 
     ENDPOINTS.add("vectors", Vectors())
 
-A server with the slot `vectors` then answers at this path; any other server says that it has no such model.
+A server with the slot `vectors` then answers at this path; other servers answer that they have no such model.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 class Endpoint(ABC):
     """HTTP routes that use one or several slots of the server; one request may use several, under one deadline.
 
-    Modules that define endpoints are imported before the options are read, so the methods must import whatever takes
-    long to import.
+    Modules that define endpoints are imported before the options are parsed. So modules that take long to import must
+    be imported in the methods.
 
     Attributes:
         slots: names in `SLOTS` of the slots that it uses; a server that lacks one of them refuses the requests.
         paths: dict from each route's path to the name of its requests in the log and the metrics.
-        methods: those of its routes, all together.
+        methods: HTTP methods of all its routes together.
         example: a command line for `/docs`, with `SERVER` in place of the server's address, http://127.0.0.1:8600.
     """
 
@@ -52,7 +52,7 @@ class Endpoint(ABC):
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         """Return the routes of `paths`; `slots` holds all slots of the server.
 
-        The OpenAPI description shows those that are a `DescribedRoute`.
+        The OpenAPI description shows each `DescribedRoute` among them.
         """
 
     def refusal(self, fault: Fault, request_id: str) -> dict[str, object]:
@@ -61,7 +61,7 @@ class Endpoint(ABC):
 
 
 def refusal(fault: Fault, request_id: str) -> dict[str, object]:
-    """Return a fault's JSON: `error` and `error_type` as in Text Embeddings Inference, `message` as in Cohere's API."""
+    """Convert a fault to JSON: `error` and `error_type` as Text Embeddings Inference has them, `message` as Cohere."""
     content: dict[str, object] = {
         "error": str(fault),
         "error_type": fault.kind.name,
@@ -95,7 +95,7 @@ class _Rerank(Endpoint):
 
 
 class _Search(Endpoint):
-    """`/v1/search`, and the routes of its index: documents, feedback, judgments, the page."""
+    """`/v1/search`, and the other routes of an index: documents, feedback, judgments, the search page."""
 
     slots = (INDEX,)
     paths: ClassVar[Mapping[str, str]] = {

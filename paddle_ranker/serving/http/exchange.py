@@ -23,13 +23,13 @@ SHARE = "share"  # in a request's state: what it has of the worker's budget of b
 
 
 def refuse_other_sites(request: Request) -> None:
-    """Raise `Fault` if the request comes from the page of another site: such pages may change nothing."""
+    """Raise `Fault` if the request comes from a page of another site: such pages must not change anything."""
     if request.headers.get("sec-fetch-site") == "cross-site":
         raise Fault(READ_ONLY, "pages of other sites may not change anything here", field="Sec-Fetch-Site")
 
 
 def refuse_parameters(request: Request, *known: str) -> None:
-    """Raise `Fault` for a parameter in the address other than those that are known."""
+    """Raise `Fault` for a parameter in the address that is not in `known`."""
     for name in request.query_params:
         if name not in known:
             choice = f"only {listed(known)}" if known else "which takes none there"
@@ -37,7 +37,10 @@ def refuse_parameters(request: Request, *known: str) -> None:
 
 
 def refuse_repeated(name: str, times: int) -> None:
-    """Raise `Fault` for a parameter that stands more than once in the address."""
+    """Raise `Fault` for a parameter that is in the address more than once.
+
+    times: how often it is there
+    """
     if times > 1:
         raise Fault(UNPROCESSABLE, f"stands {times} times in the address, expected once", field=name)
 
@@ -45,8 +48,8 @@ def refuse_repeated(name: str, times: int) -> None:
 async def read_body(request: Request, limit: int) -> bytes:
     """Read a request's body, decompressed, of at most `limit` bytes.
 
-    Raises `Fault` as soon as the body exceeds the limit, or it and its texts the worker's byte budget; and for damaged
-    gzip or another encoding. Raises `ClientDisconnect` if the client left.
+    Raises `Fault` as soon as the body exceeds the limit, or the body with its texts exceeds the worker's byte budget;
+    also for damaged gzip and for unknown encodings. Raises `ClientDisconnect` if the client left.
     """
     share: Optional[Share] = request.scope.get("state", {}).get(SHARE)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -81,10 +84,10 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def deadline_of(request: Request) -> Optional[float]:
-    """Return the deadline on `time.monotonic()`'s clock that the header `X-Request-Timeout-Ms` sets, None without it.
+    """Return the deadline, on `time.monotonic()`'s clock, that the header `X-Request-Timeout-Ms` sets; None without it.
 
-    It counts from the first call for a request. Raises `Fault` if the header is not a number of milliseconds, is 0 or
-    is above an hour.
+    The milliseconds count from the first call for this request. Raises `Fault` unless they are a number above 0, of at
+    most an hour.
     """
     state = request.scope.setdefault("state", {})
     if _DEADLINE not in state:
@@ -105,13 +108,13 @@ def _stated_deadline(request: Request) -> Optional[float]:
 
 
 def reserve_of(request: Request) -> Optional[Reserve]:
-    """Return the function that reserves memory for the answer in the worker's budget of bytes."""
+    """Return the function that reserves memory for the answer in the worker's byte budget; None without a budget."""
     share: Optional[Share] = request.scope["state"].get(SHARE)
     return None if share is None else share.reserve_answer
 
 
 def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:
-    """Return a response, compressed with gzip if the client accepts that and the content is large enough."""
+    """Return a response; it is compressed with gzip if the client accepts that and the content is large enough."""
     named = {"content-type": content_type, **{name.replace("_", "-"): value for name, value in headers.items()}}
     made = Response
     if len(content) >= _WORTH_PACKING and _takes_gzip(request.headers.get("accept-encoding", "")):
@@ -124,7 +127,7 @@ def answer(request: Request, content: bytes, content_type: str, status: int = 20
 
 
 class _PackedLater(Response):
-    """A response with large content, which is compressed in a thread when it is sent."""
+    """Response with large content, which a thread compresses when it is sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.body = await run_in_thread(len(self.body), pack, self.body, "gzip")

@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: clicks and judgments to the log; `GET /v1/judge`: its pairs that nobody has judged yet."""
+"""`POST /v1/feedback`: write clicks and judgments to the log; `GET /v1/judge`: pairs of the log without a judgment."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ToJudge(TypedDict):
 
 
 class JudgedIndex(Protocol):
-    """Interface of the index for these routes."""
+    """Interface of the index that these routes use."""
 
     @property
     def schema(self) -> Schema: ...
@@ -117,21 +117,27 @@ class JudgedIndex(Protocol):
     def limits(self) -> Limits: ...
 
     def deadline(self, stated: Optional[float]) -> float:
-        """Return a request's deadline: `stated`, or the default."""
+        """Return a request's deadline on `time.monotonic()`'s clock: `stated`, or the default."""
         ...
 
     def documents_of(self, ids: Sequence[str]) -> Mapping[str, Document]:
-        """Return the documents with these ids, by id; ids of no document are left out."""
+        """Return the documents with these ids, by id; an id without a document is left out."""
         ...
 
 
 @dataclass
 class _Pair:
-    """A query and a document that was shown for it: when it was last shown, and its label.
+    """A query and a document that was shown for it, and its label.
 
-    digest: of the document's text at that time
-    has_changed: whether searches showed several texts under this id
-    judged_in: id of the search that the label is about
+    search_id: id of the latest search that showed it
+    position: its rank in that search
+    digest: digest of the document's text at that time
+    has_changed: whether searches showed different texts under the document's id
+    judged_in: id of the search in which it was judged
+    ranks: the document's rank by stage
+    shown_at: time of that search
+    label: the latest judgment; None without one
+    judged_at: time of the judgment
     """
 
     search_id: str = ""  # until a search is read that showed it
@@ -145,12 +151,14 @@ class _Pair:
     judged_at: str = ""
 
     def is_of(self, document: Optional[Document]) -> bool:
-        """Return whether the document is there, with the text that was shown."""
+        """Return whether `document` exists and still has the text that was shown for this pair (any text, if none was
+        recorded).
+        """
         return document is not None and self.digest in (None, digest_of(document.text))
 
     @property
     def disagreement(self) -> int:
-        """Distance between the ranks of recall and of the ranker; 0 if one is missing."""
+        """Distance between the document's fused rank and its rank by the ranker; 0 if one of them is missing."""
         ranked = self.ranks.get("ranked")
         return 0 if ranked is None else abs(self.ranks.get("fused", ranked) - ranked)
 
@@ -159,7 +167,11 @@ _Key = tuple[str, str]  # a query and a document's id
 
 
 class _Room(dict[_Key, _Pair]):
-    """Dict of pairs, from the oldest to the latest. Attribute: `held`, the number of characters of all pairs."""
+    """Dict of pairs, from the oldest to the latest.
+
+    Attributes:
+        held: number of characters of all pairs.
+    """
 
     held = 0
 
@@ -178,13 +190,13 @@ def _size_of(key: _Key) -> int:
 
 
 class JudgeTable:
-    """The pairs of a log, as many as fit.
+    """The pairs of a log, as many as fit into memory.
 
-    Searches only add pairs while there is room, so a flood of them pushes out nothing. What somebody said something of
-    has room of its own, where the latest stay.
+    Searches add pairs only while there is room, so a flood of searches displaces nothing. Pairs with feedback have
+    separate room, where the latest stay.
 
     Args:
-        most: characters that all pairs may have.
+        most: maximum number of characters of all pairs.
     """
 
     def __init__(self, most: int = _MOST_HELD):
@@ -194,7 +206,7 @@ class JudgeTable:
         return len(self._shown) + len(self._said)
 
     def add(self, line: LogLine) -> None:
-        """Add a line of the log; lines may come in any order, the latest time counts."""
+        """Add a line of the log; lines may come in any order, since their times are compared."""
         if isinstance(line, FeedbackLine):
             self._judge(line)
             return
@@ -239,7 +251,7 @@ class JudgeTable:
         return judged, sum(pair.label is None and bool(pair.search_id) for pair in pairs)
 
     def unjudged(self, count: int) -> list[tuple[str, str, _Pair]]:
-        """Return up to `count` (query, id, pair) that are not judged, the worst disagreement first."""
+        """Return up to `count` unjudged (query, id, pair), those with the largest disagreement first."""
         open_ones = (
             (-pair.disagreement, pair.position, *key)
             for key, pair in chain(self._shown.items(), self._said.items())
@@ -250,12 +262,12 @@ class JudgeTable:
 
 
 class FeedbackRoutes:
-    """The handlers of the routes.
+    """Handlers of the routes.
 
     Args:
-        log: takes the lines; None: the routes say that there is none.
+        log: log to write to; None: the routes answer that there is none.
         index: has the documents' texts.
-        labels: that `/judge` offers.
+        labels: labels that the page `/judge` offers.
     """
 
     def __init__(self, log: Optional[SearchLog], index: JudgedIndex, labels: Sequence[int] = RELEVANT_OR_NOT):
@@ -297,7 +309,7 @@ class FeedbackRoutes:
         return answer(request, b'{"logged":true}', "application/json")
 
     async def judge(self, request: Request) -> Response:
-        """Answer `GET /v1/judge`: pairs to judge, the worst disagreement between recall and ranker first."""
+        """Answer `GET /v1/judge`: unjudged pairs, the largest disagreement of recall and ranker first."""
         self._logging()
         refuse_parameters(request, "offset")
         offset = _offset(request.query_params.get("offset", "0"))
@@ -306,7 +318,7 @@ class FeedbackRoutes:
         return answer(request, content, "application/json")
 
     def _pairs(self, offset: int) -> bytes:
-        """Read what was added to the log, by all workers, and return the answer; called in one thread at a time."""
+        """Read what all workers have added to the log, and return the answer; one thread at a time."""
         with self._reading:
             return self._pairs_of(offset)
 

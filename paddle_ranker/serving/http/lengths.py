@@ -1,4 +1,4 @@
-"""Texts that are too long for the model: a request lets them be cut, or wants to be refused."""
+"""Texts that are too long for the model: a request may allow to cut them, or demand a refusal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from paddle_ranker.serving.core.jobs import Check
 
 @dataclass(frozen=True)
 class TruncationRequest:
-    """What a request allows for long texts: to cut them, at which end and to how many tokens, or to refuse them.
+    """How a request wants long texts to be treated: cut, at which end and to how many tokens, or refused.
 
-    field: name of the texts
+    field: name of the request's field with the texts, for faults
     refuses: whether a text that would be cut is refused
-    sides: dict from the names of fields to the end at which texts are to be cut, "Left" or "right"
-    most: dict from the names of fields to the tokens to which texts are to be cut; -1: to as many as the model reads
+    sides: by name of a request's field, the end at which it wants texts to be cut, "Left" or "right"
+    most: by name of a request's field, the number of tokens to which it wants texts to be cut; -1: as many as the model
+        reads
     """
 
     field: str
@@ -31,7 +32,10 @@ class TruncationRequest:
     most: Mapping[str, Optional[int]] = dataclasses.field(default_factory=dict)
 
     def check(self, encoders: Sequence[PairEncoder]) -> Optional[Check]:
-        """Return a check for the queue that refuses what the encoders do not follow, or None if they follow all."""
+        """Return a check for the queue that refuses texts which the encoders would not treat so.
+
+        Returns None if none can occur.
+        """
         if not (self.refuses or any(self.sides.values()) or any(count is not None for count in self.most.values())):
             return None
         own = {"left" if one.template.keeps_end else "right" for one in encoders}

@@ -1,4 +1,4 @@
-"""Middleware around every HTTP request: request id, API key, errors as JSON, log line, metrics."""
+"""Middleware around every HTTP request: request id, API key, faults as JSON, log line, metrics."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Exchange:
-    """A request and its answer: the `receive` and `send` of the application, and what they have noted."""
+    """A request and its answer: wraps the application's `receive` and `send`, and records what passes."""
 
     def __init__(self, receive: Receive, send: Send, state: dict[str, Any], is_read: bool):
         self._receive, self._send, self.state, self.is_read = receive, send, state, is_read
@@ -86,7 +86,7 @@ class _Exchange:
         await self._send(message)
 
     def watch(self) -> None:
-        """Cancel the work on the request if its caller leaves before the answer is complete."""
+        """Begin to watch the caller: if it leaves before the answer is complete, cancel the work on the request."""
         if self._watching is None and self.is_read:
             self._watching = asyncio.ensure_future(self._end_with_caller())
 
@@ -104,15 +104,18 @@ class _Exchange:
 
 
 class Middleware:
-    """An ASGI application around the server's own.
+    """ASGI application around the server's own.
 
-    For the log, a handler can set in `scope["state"]`: `protocol`, `pairs`, `texts`; `stages`, milliseconds by stage,
-    which the metrics count, too; `is_empty`, whether a search found nothing; and `outcome`, the name of a fault's kind
-    that it answers itself.
+    For the log, a handler can set in `scope["state"]`:
+
+    protocol, pairs, texts: of the request
+    stages: milliseconds by stage, which the metrics count, too
+    is_empty: whether a search has no results
+    outcome: name of a fault's kind, if the handler answers with a fault itself
 
     Args:
-        config: has the key that callers must send, except to `OPEN_PATHS` and for the page's files, and the hosts by
-            which they may ask.
+        config: has the key that callers must send, except to `OPEN_PATHS` and for the page's files; and the host names
+            that requests may address.
         log: log of requests; None: requests are not logged.
         budget: budget of the bytes of all requests and answers; default: no limit.
     """
@@ -189,7 +192,7 @@ class Middleware:
         self._note(scope, exchange.status, time.perf_counter() - exchange.began, fault)
 
     def _look(self) -> None:
-        """Watch the callers who have waited for a while. A watch from the start would slow small requests."""
+        """Watch the callers who have waited for a while. To watch each from the start would slow small requests."""
         for exchange in self._exchanges:
             if time.perf_counter() - exchange.began > _LOOK_SECONDS:
                 exchange.watch()
@@ -202,7 +205,7 @@ class Middleware:
             raise Fault(MISDIRECTED, problem, field="Host")
 
     def _note(self, scope: Scope, status: int, seconds: float, fault: Optional[Fault]) -> None:
-        """Count an answered request, and log it."""
+        """Count a request in the metrics when it is answered, and log it."""
         state = scope["state"]
         protocol = state.get("protocol") or self._protocol(scope["path"])
         outcome = "ok" if status < 400 else "cancelled" if status == CLIENT_LEFT else "other"
@@ -226,7 +229,7 @@ class Middleware:
             )
 
     def _protocol(self, path: str) -> str:
-        """Return the protocol's name, for the log and the metrics, of a request whose handler has set none."""
+        """Return the name under which a path's requests are logged and counted, if the handler has set none."""
         if path in self._protocols:
             return self._protocols[path]
         for beginning, name in self._beginnings.items():
@@ -239,14 +242,14 @@ class Middleware:
 
 
 def _refuse_repeated(names: Sequence[bytes]) -> None:
-    """Raise `Fault` for a header field that stands twice, of which a proxy could take the other one."""
+    """Raise `Fault` for a header field that occurs twice: a proxy and this server could each use another one."""
     for name in _SINGLE:
         if names.count(name) > 1:
             raise Fault(INVALID, "stands more than once", field=name.decode().title())
 
 
 def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]]:
-    """Return the fault for an error that Starlette's router raised, and the headers of its answer."""
+    """Convert an error of Starlette's router to a fault; return it, and the headers of its answer."""
     if error.status_code != NOT_ALLOWED.http:
         return Fault(INVALID, error.detail), dict(error.headers or {})
     # Those of all routes of the path; the error has the methods of the first one.

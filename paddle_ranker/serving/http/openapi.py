@@ -1,4 +1,4 @@
-"""The server's OpenAPI description, made from pydantic models."""
+"""The server's OpenAPI description, built from pydantic models."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Error(TypedDict):
 
 
 class _Handler:
-    """A handler as an ASGI application, without Starlette's layers for errors, which the middleware answers."""
+    """A handler as an ASGI application, without Starlette's error layers: the middleware answers errors."""
 
     def __init__(self, handler: Callable[[Request], Awaitable[Response]]):
         self._handler = handler
@@ -89,7 +89,10 @@ class _Handler:
 
 
 def address_parameters(model: type[BaseModel], names: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
-    """Describe the fields of a model as parameters of an address; `names`: of fields with another name there."""
+    """Describe the fields of a model as query parameters.
+
+    names: parameter names, by field, where they differ
+    """
     found = model.model_json_schema()
     required = found.get("required", ())
     return [
@@ -102,11 +105,11 @@ class DescribedRoute(Route):
     """A route that the OpenAPI description shows.
 
     Args:
-        summary: what a request does.
-        takes: types of the body, of any kind that pydantic knows; without them a request has no body.
-        gives: types of the answer; without them it is a file.
-        what: the answer in a word.
-        also: refusals beside those of every route.
+        summary: says what a request does, as a verb and an object.
+        takes: types of the body, any that pydantic knows; if empty, a request has no body.
+        gives: types of the answer; if empty, the answer is a file.
+        what: describes the answer in a word.
+        also: kinds of faults in addition to those of every route.
         parameters: OpenAPI's parameters of the path or the query.
         forms: dict from other content types of the body to their types.
     """
@@ -131,16 +134,16 @@ class DescribedRoute(Route):
 
 
 def openapi(routes: Iterable[BaseRoute], examples: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the server's description, JSON-ready: the routes that describe themselves, and the admin routes.
+    """Return the server's description, JSON-ready: every `DescribedRoute`, and the admin routes.
 
-    `examples` are commands, which the description begins with: `curl SERVER/v1/search -d '{"query": "…"}'`.
+    examples: commands with which the description begins: `curl SERVER/v1/search -d '{"query": "…"}'`
     """
     bodies = {path: json.loads(body) for path, body in _COMMAND.findall("\n".join(examples))}
     schemas: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
 
     def refer(*kinds: object) -> dict[str, Any]:
-        """Return the schema of a value of one of these types; put the schemas that it names into `schemas`."""
+        """Return the schema of a value of one of these types; add the schemas that it refers to to `schemas`."""
         adapters: list[Any] = [(number, "validation", TypeAdapter(kind)) for number, kind in enumerate(kinds)]
         made, named = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")
         schemas.update(named.get("$defs", {}))

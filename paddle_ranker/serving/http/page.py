@@ -50,9 +50,9 @@ PAGE_PATHS: Mapping[str, str] = dict.fromkeys([*_FILES, *_DOCS], "page")
 
 
 def is_page(scope: Scope) -> bool:
-    """Return whether a request asks for a file of the page. Files hold no data, so they need no key.
+    """Return whether a request asks for a file of the page. These files hold no data, so they need no key.
 
-    The page asks for the key, and sends it with its own requests. `POST /`, for vectors, needs it.
+    The page asks its reader for the key and sends it with its own requests. `POST /`, for vectors, needs the key.
     """
     return scope["path"] in PAGE_PATHS and scope["method"] in ("GET", "HEAD")
 

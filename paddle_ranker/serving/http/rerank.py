@@ -1,4 +1,4 @@
-"""`POST /v1/rerank`, `/v2/rerank` in Cohere's and Jina's format; `/rerank` in Text Embeddings Inference's, too.
+"""`POST /v1/rerank`, `/v2/rerank` in Cohere's and Jina's format; `/rerank` also in Text Embeddings Inference's.
 
 Pairs without an order: `/score` and `/v1/score` in vLLM's format, `/predict` in Text Embeddings Inference's.
 """
@@ -49,11 +49,11 @@ _TOKENS = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query
 
 
 class Reranker:
-    """The handlers of the routes.
+    """Handlers of the routes.
 
     Args:
-        service: slot that gives the scores.
-        keep_texts: put the texts into the request's state, for the log.
+        service: slot of the ranker.
+        keep_texts: whether to put the texts into the request's state, for the log.
     """
 
     def __init__(self, service: RankerSlot, *, keep_texts: bool = False):
@@ -67,7 +67,7 @@ class Reranker:
         return await self._rank_documents(request, await self._read(request, self._documents), deadline_of(request))
 
     async def any_shape(self, request: Request) -> Response:
-        """Answer in the format of the request: Text Embeddings Inference's if it has `texts`, else Cohere's."""
+        """Answer in the request's format: Text Embeddings Inference's if the request has `texts`, else Cohere's."""
         deadline = deadline_of(request)
         body = await read_body(request, self._service.limits.request_bytes)
         asked = None
@@ -178,7 +178,7 @@ class Reranker:
         cuts: TruncationRequest,
         deadline: Optional[float],
     ) -> Scores:
-        """Score the titles for the only query, or each for its own; `fields` are the names of both."""
+        """Score the titles, for the only query or each for its own query; `fields` are the request's names for both."""
         state, limits, (query_field, field) = request.scope["state"], self._service.limits, fields
         state["pairs"] = len(titles)
         if self._keep_texts:
@@ -215,7 +215,10 @@ def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
 
 
 def _fields_of(asked: ScoreRequest) -> tuple[str, str]:
-    """Return the names of the two fields that hold the pairs; raises `Fault` unless there are two that go together."""
+    """Return the names of the two fields that have the pairs.
+
+    Raises `Fault` unless exactly two that belong together do.
+    """
     given = {name for names in PAIRS_OF_FIELDS for name in names if getattr(asked, name) is not None}
     for names in PAIRS_OF_FIELDS:
         if given == set(names):

@@ -1,4 +1,4 @@
-"""Rerank requests and answers over HTTP: the names that the server reads and writes, and that its clients do.
+"""Rerank requests and answers over HTTP, in the formats that the server reads and writes, and that clients use.
 
 `RERANK_PROTOCOLS` says what each service's clients ask and how its answers are read.
 """
@@ -52,7 +52,7 @@ class ClientRequest(Body):
 
 
 class DocumentObject(BaseModel):
-    """A title as an object; what it holds beside the text comes back with it."""
+    """A title as an object; its other fields come back in the answer."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -60,7 +60,9 @@ class DocumentObject(BaseModel):
 
 
 class Activation(ClientRequest):
-    """Names for `raw_scores` (Text Embeddings Inference), those of vLLM in its order."""
+    """Fields that ask for logits: `raw_scores` (Text Embeddings Inference), and vLLM's names in their order of
+    precedence.
+    """
 
     raw_scores: Optional[bool] = Field(None, description="logits instead of probabilities")
     use_activation: Optional[bool] = Field(None, description="vLLM's name: false for logits")
@@ -73,7 +75,7 @@ class Activation(ClientRequest):
 
     @property
     def wants_logits(self) -> bool:
-        """True if logits are asked for; raises `Fault` if the names contradict."""
+        """Whether logits are asked for; raises `Fault` if the fields contradict each other."""
         activated = self.said("use_activation", "softmax", "activation")
         if self.raw_scores is not None and self.raw_scores == activated:
             raise Fault(UNPROCESSABLE, "says otherwise than use_activation: leave one out", field="raw_scores")
@@ -168,7 +170,7 @@ class ScoredResult(TypedDict):
 
 
 class RankedAnswer(TypedDict):
-    """An answer to a `RerankRequest`: results, best first, and what they cost."""
+    """An answer to a `RerankRequest`: results, best first, and counts for billing."""
 
     results: list[RankedResult]
     usage: NotRequired[Any]
@@ -183,7 +185,7 @@ class VoyageAnswer(TypedDict):
 
 
 class Ranked(TypedDict):
-    """This server's answer to a `RerankRequest`, for the clients of all services."""
+    """This server's answer to a `RerankRequest`, which the clients of all services can read."""
 
     id: str
     model: str

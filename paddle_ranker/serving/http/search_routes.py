@@ -1,4 +1,4 @@
-"""`POST /v1/search`: documents of the index for a query, with what each stage made of them; `GET /v1/index`."""
+"""`POST /v1/search`: documents of the index for a query, with their score in each stage; `GET /v1/index`."""
 
 from __future__ import annotations
 
@@ -149,11 +149,11 @@ class SearchRequest(Body):
 
 
 class SearchRoutes:
-    """The handlers of the routes.
+    """Handlers of the routes.
 
     Args:
-        pipeline: searches.
-        keep_texts: put the query into the request's state, for the log.
+        pipeline: runs the searches.
+        keep_texts: whether to put the query into the request's state, for the log.
     """
 
     def __init__(self, pipeline: SearchPipeline, *, keep_texts: bool = False):
@@ -192,7 +192,7 @@ class SearchRoutes:
     def _answered(
         self, asked: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
-        """Search; return what was found, the answer, and the line for the log, if there is one."""
+        """Search; return the finished search, the answer, and the line for the log, or None if it is not logged."""
         self._pipeline.index.latest()  # others may have added documents with more fields
         now: Optional[Snapshot] = None
         try:
@@ -256,6 +256,11 @@ class SearchRoutes:
                 now = error.snapshot
 
     def _query(self, asked: SearchRequest) -> Query:
+        """Check a request and convert it to a search.
+
+        Raises `Fault` for values above the server's limits (`top_k`, `depth`, `rank_top`) and for names that the index
+        lacks.
+        """
         limits, options = self._pipeline.index.limits, self._pipeline.index.options
         text = asked.query[: limits.characters]  # much more than is read
         limits.check_text(text, "query")
@@ -303,7 +308,7 @@ class SearchRoutes:
         return Query(parsed, settings, listing, asked.fusion, is_cut, like)
 
     def _like(self, asked: SearchRequest) -> Like:
-        """Return the example that a request gives; raises `Fault` if it is none."""
+        """Return the request's `like`: an id or a file. Raises `Fault` if it is neither, or stands beside `sort`."""
         schema = self._pipeline.index.schema
         kinds, ((kind, value), *others) = {one.type for one in schema.files}, [*(asked.like or {"": ""}).items()]
         if others or kind not in ("id", *kinds):
@@ -321,7 +326,7 @@ class SearchRoutes:
         return Like(kind=kind, data=data)
 
     def _after(self, asked: SearchRequest) -> Union[Position, SortedPosition, None]:
-        """Return where the page of the request's cursor ends; raises `Fault` for a cursor of another search."""
+        """Return the position after which the cursor's page begins; raises `Fault` for a cursor of another search."""
         if not asked.cursor:
             return None
         if asked.offset:
@@ -343,7 +348,7 @@ class SearchRoutes:
         return base64.urlsafe_b64encode(self._digest(asked, written) + written).decode()
 
     def _digest(self, asked: SearchRequest, position: bytes) -> bytes:
-        """Return a digest of a position with the index and the parameters that its list depends on."""
+        """Return a digest of a position, the index, and the parameters that its list depends on."""
         given = asked.model_dump(exclude=_SHOWING, exclude_defaults=True)
         what = [self._pipeline.index.ready().name, json.dumps(given, sort_keys=True)]
         return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
@@ -394,7 +399,7 @@ class SearchRoutes:
 
 
 def _refuse_unsorted(asked: SearchRequest) -> None:
-    """Raise `Fault` for a parameter that a search sorted by fields has no use for."""
+    """Raise `Fault` for a parameter that has no effect in a search sorted by fields."""
     unused = [("fusion", asked.fusion), ("rank_top", asked.rank_top), ("min_probability", asked.min_probability)]
     unused += [] if asked.group_by is not None else [("depth", asked.depth)]
     for name, value in unused:
@@ -419,7 +424,7 @@ def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _read_as(asked: SearchRequest, found: Search) -> dict[str, Any]:
-    """Return how the query was read, where that is not as it is written."""
+    """Return the parts of an answer that say how the query was read, if not as written."""
     words, content = found.words, dict[str, Any]()
     if words.corrected:
         content["corrected"] = [{"from": one.given, "to": one.to, "by": one.by} for one in words.corrected]
@@ -442,7 +447,10 @@ def _shown(hit: dict[str, Any], found: Search, place: int) -> Shown:
 
 
 def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the hits of an answer, and those that ranking dropped, if the request asks for signals; JSON-ready."""
+    """Return the hits of an answer and, if the request asks for signals, the documents that ranking dropped.
+
+    Both are JSON-ready.
+    """
     dropped = found.dropped() if asked.explain else {}
     shown = {place: rank for rank, place in enumerate(found.shown, start=found.offset + 1)}
     hits = _hits(asked, found, {**shown, **dropped})
@@ -452,7 +460,7 @@ def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], 
 
 
 def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[dict[str, Any]]:
-    """Return documents as hits; `ranks`: by place."""
+    """Convert documents to hits; `ranks` has the documents' ranks by place."""
     analyser, shared = found.collection.info.schema.analyser, found.shared_words
     ids = [found.candidates.ids[place] for place in ranks]
     explains = asked.explain and WORDS in (found.searchers if found.sort else found.candidates.searchers)
@@ -509,7 +517,7 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
 
 
 def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, size: int) -> dict[str, Any]:
-    """Return the best passage of a text, at most `size` code points, with highlights in its own places."""
+    """Return the best passage of a text, at most `size` code points; its highlights count from the passage's start."""
     start, end = shared.passage(text, highlights, size)
     inside = [one for one in highlights if start <= one.start and one.end <= end]
     marked = [{"start": one.start - start, "end": one.end - start, "level": one.level} for one in inside]
@@ -529,7 +537,7 @@ def _stages(found: Search, place: int, rank: int) -> dict[str, Any]:
 
 
 def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, Any]:
-    """Return the contributions of each searcher to the fused score, and of all signals to the final score."""
+    """Return what each searcher adds to the fused score, and each signal to the final score."""
     said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
     signals: dict[str, Any] = {
         name: {"value": score, "added": added, "to": FUSED}
@@ -583,7 +591,10 @@ def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Fi
 
 
 def _of_address(given: QueryParams) -> SearchRequest:
-    """Return the search that an address asks for; lists have commas, or come item by item, and the filter is JSON."""
+    """Convert an address's parameters to a search request.
+
+    Lists are comma-separated or repeated, the filter is JSON.
+    """
     several: dict[str, list[str]] = {}
     for name, value in given.multi_items():  # once: an address may hold thousands of names
         several.setdefault("query" if name == "q" else name, []).append(value)
@@ -611,16 +622,16 @@ def _of_address(given: QueryParams) -> SearchRequest:
 
 
 def _likes(info: IndexInfo) -> list[str]:
-    """Return what a search's `like` may name: `id`, and the types of fields with files that have vectors."""
+    """Return the keys that a search's `like` may have: `id`, and the types of file fields that have vectors."""
     types = {one.name: one.type for one in info.schema.files}
     kinds = {types[name] for name in info.vector_fields if name in types}
     return ["id", *sorted(kinds)] if info.vector_fields else []
 
 
 def _fields(now: Snapshot) -> dict[str, Any]:
-    """Return `fields`, what filters can ask for, and `facets`, the names of those whose values are worth counting.
+    """Return `fields`, which filters can use, and `facets`, the names of the fields whose values are worth counting.
 
-    These have few values, or numbers or dates; texts and ids are left out.
+    These fields have few values, or numbers or dates; texts and ids are left out.
     """
     found, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
@@ -650,7 +661,9 @@ def _fields(now: Snapshot) -> dict[str, Any]:
 def _is_facet(values: Optional[int], scale: Optional[Scale], documents: int) -> bool:
     """Return whether the values of a field are worth counting.
 
-    values: how many there are; None: many
+    values: number of distinct values; None: many
+    scale: distribution of its numbers or dates, if it has any
+    documents: number of documents
     """
     if scale is not None and len(scale.positions) > FEW_VALUES:
         is_whole = scale.kind != DATES and bool((scale.positions % 1 == 0).all())

@@ -1,4 +1,4 @@
-"""`GET /v1/suggest`: queries that had clicks, and titles, which continue what somebody types."""
+"""`GET /v1/suggest`: queries with clicks, and titles, that continue a typed text."""
 
 from __future__ import annotations
 
@@ -107,12 +107,12 @@ class Clicks:
 
 
 class Suggester:
-    """The suggestions of a server; they follow the index and the log in a thread.
+    """Suggestions of a server; a thread updates them from the index and the log.
 
-    A request waits for changes of the index, at most a second; then it gets what is there.
+    A request waits at most a second for changes of the index, then gets the suggestions that are ready.
 
     Args:
-        index: slot of the index, and its log.
+        index: slot of the index, which also has the log.
     """
 
     def __init__(self, index: IndexSlot):
@@ -124,7 +124,7 @@ class Suggester:
         self._next_look, self._problem = 0.0, ""
 
     async def follow(self) -> None:
-        """Take up changes; wait for those of the index, but not for long."""
+        """Start an update; wait for it at most a second if the index has changed."""
         until = time.monotonic() + _WAIT_SECONDS
         while True:
             served = self._index.ready()
@@ -165,7 +165,7 @@ class Suggester:
         done.set_result(None)
 
     def find(self, typed: str, count: int) -> bytes:
-        """Return the answer as JSON."""
+        """Return the JSON body of `/v1/suggest`: up to `count` suggestions for `typed`, queries before titles."""
         queries = [] if self._queries is None else self._queries.find(typed, count)
         titles, known = self._titles.find(typed, count), {one.folded for one in queries}
         found = [{"text": one.text, "from": "query"} for one in queries]
@@ -178,13 +178,13 @@ def _version_of(served: ServedIndex) -> tuple[float, int]:
 
 
 def is_suggesting(now: Snapshot, options: IndexSlotOptions) -> bool:
-    """Return whether a server has titles to suggest, or may have queries."""
+    """Return whether a server can suggest titles, or queries of its log."""
     has_titles = isinstance(now, LocalSnapshot) and suggested_field(now) is not None
     return has_titles or bool(options.search_log and options.suggest_after)
 
 
 class SuggestRoutes:
-    """The handler of the route; the arguments are those of `routes`."""
+    """Handler of the route; the arguments are those of `routes`."""
 
     def __init__(self, index: IndexSlot, keep_texts: bool):
         self._index, self._keep_texts, self._suggester = index, keep_texts, Suggester(index)
@@ -219,7 +219,7 @@ class SuggestRoutes:
 def routes(index: IndexSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return the route.
 
-    keep_texts: put what was typed into the request's state, for the log of requests
+    keep_texts: whether to put the typed text into the request's state, for the log of requests
     """
     return [
         DescribedRoute(

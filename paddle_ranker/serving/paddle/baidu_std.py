@@ -29,7 +29,11 @@ _NAMES = {1: "snappy", 4: "lz4"}
 
 
 class Head(NamedTuple):
-    """Sizes in bytes: `body_size` of all that follows a frame's head, `meta_size` of the RpcMeta in it."""
+    """A frame's sizes in bytes.
+
+    body_size: of all that follows the head
+    meta_size: of the RpcMeta in it
+    """
 
     body_size: int
     meta_size: int
@@ -46,7 +50,7 @@ class Frame(NamedTuple):
 def read_head(data: bytes) -> Head:
     """Return the sizes that the first 12 bytes of `data` state.
 
-    Raises `Fault` if they are not a frame's head or the RpcMeta is too large: nothing after them can be trusted.
+    Raises `Fault` if they are no frame's head, or the RpcMeta is too large; the bytes after them are then useless.
     """
     magic, body_size, meta_size = _HEAD.unpack_from(data)
     if magic != MAGIC:
@@ -88,7 +92,7 @@ def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = N
 
 
 def write_frame(meta: Message, payload: bytes = b"", attachment: bytes = b"") -> bytes:
-    """Return the bytes of a frame; compresses the payload as `meta.compress_type` says, sets `meta.attachment_size`."""
+    """Return the bytes of a frame; compresses the payload by `meta.compress_type`, and sets `meta.attachment_size`."""
     if meta.compress_type in _METHODS:
         payload = pack(payload, _METHODS[meta.compress_type])
     if attachment:
@@ -100,7 +104,7 @@ def write_frame(meta: Message, payload: bytes = b"", attachment: bytes = b"") ->
 
 
 def reply(correlation_id: int, payload: bytes = b"", *, error: Optional[tuple[int, str]] = None) -> bytes:
-    """Return the frame that answers the request of that id: a payload, or an error's number and text."""
+    """Return the frame that answers the request with this id: with a payload, or an error's number and text."""
     meta = messages().RpcMeta(correlation_id=correlation_id)
     meta.response.SetInParent()
     if error is not None:

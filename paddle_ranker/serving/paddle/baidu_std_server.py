@@ -1,4 +1,4 @@
-"""Speak baidu_std on a connection: several requests in flight, each reply under its request's correlation id."""
+"""Serve baidu_std on a connection: several requests in flight, each reply with its request's correlation id."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _LOG = logging.getLogger(__name__)
 class BaiduStdProtocol(asyncio.Protocol):
     """One baidu_std connection.
 
-    It stops reading while many requests are in flight, or the client does not read its replies. A request that cannot
-    be scored is answered with an error. After bytes that are not a frame the connection is closed, because nobody knows
-    where the next frame begins. If the RpcMeta is enough to refuse a request (its key is wrong, the server has no room
-    for it), the request is refused at once, and its body is discarded as it arrives.
+    It stops reading while many requests are in flight, or while the client does not read its replies. A request that
+    cannot be scored is answered with an error. After bytes that are no frame the connection is closed, since the start
+    of the next frame cannot be found. If the RpcMeta is enough to refuse a request (its key is wrong, the server has no
+    room for it), the request is refused at once, and its body is discarded as it arrives.
 
     Args:
         api_key: key that a request must carry in its `authentication_data`; None: no key.
         connections: counts this connection and has the budget of bytes; default: no count and no limit.
         counting: counts requests, including frames that cannot be read.
-        in_flight: most requests of this connection that are worked on at a time.
+        in_flight: maximum number of requests of this connection that are in progress at a time.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def shutdown(self) -> None:
-        """Read no further request; close when those in flight are answered."""
+        """Read no further request; close the connection when those in flight are answered."""
         if self._ending:
             return
         self._ending = True
@@ -122,7 +122,10 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._close_if_done()
 
     def _read_frames(self, size: int = 0) -> None:
-        """Start work on every complete frame, as long as more requests may be in flight; `size` bytes came."""
+        """Start work on every complete frame, as long as more requests may be in flight.
+
+        `size` more bytes have come.
+        """
         while self._buffer and not self._ending and self._may_read() and self._read_frame():
             pass
         if not self._ending and not self._buffered.set(len(self._buffer)):
@@ -140,7 +143,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         return len(self._tasks) < self._most_in_flight and self._writable.is_set()
 
     def _read_frame(self) -> bool:
-        """Take one frame off the buffer and start work on it; return whether there was one."""
+        """Take a frame out of the buffer and start work on it; return False if no frame is complete."""
         buffer = self._buffer
         # What is not a frame's beginning is known before the head is complete.
         begins_well = buffer[: len(baidu_std.MAGIC)] == baidu_std.MAGIC[: len(buffer)]
@@ -207,7 +210,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         task.add_done_callback(self._answered)
 
     async def _answer(self, meta: Message, body: Union[bytes, Fault]) -> None:
-        """Work on one request, or refuse it, and write its reply."""
+        """Compute or refuse a request, and write its reply."""
         try:
             with self._budget.share() as share:
                 with self._counting(self._service) as service:
@@ -230,7 +233,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         await self._send(written)
 
     async def _send(self, reply: bytes, share: Optional[Share] = None) -> None:
-        """Send a reply; hold its bytes until a slow client has taken those before it."""
+        """Send a reply; its bytes count in `share` until a slow client has received the replies before it."""
         if share is not None and len(reply) > share.held:
             share.reserve(len(reply))
         while not self._writable.is_set():
@@ -239,7 +242,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.write(reply)
 
     def _check(self, meta: Message) -> None:
-        """Raise `Fault` for a request that is refused whatever its body holds."""
+        """Raise `Fault` for a request that is refused by its RpcMeta alone."""
         require_key(self._api_key, meta.authentication_data)
         if not meta.HasField("request"):
             raise Fault(INVALID, "is missing", field="request")
@@ -250,7 +253,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             raise Fault(NO_METHOD, f"{quoted(asked.method_name)} is no method; {', '.join(GENERAL_METHODS)} are")
 
     async def _request(self, meta: Message, body: bytes, service: ModelService, share: Share) -> tuple[Message, float]:
-        """Return the request in a frame's body, and its deadline."""
+        """Parse the request in a frame's body; return it, and its deadline."""
         arrived = time.monotonic()
         self._check(meta)
         asked = meta.request
@@ -277,7 +280,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._read_frames()
 
     def _end_with(self, fault: Fault, correlation_id: int) -> None:
-        """Answer with an error, then close, because nobody knows where the next frame begins."""
+        """Answer with an error, then close the connection, since the start of the next frame cannot be found."""
         with contextlib.suppress(Fault), self._counting(self._service):
             raise fault
         self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
@@ -294,7 +297,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.close()
 
     def _read_or_pause(self) -> None:
-        """Pause reading while no more is wanted, so that the kernel holds back the sender; else resume."""
+        """Pause reading while no more requests are wanted, so that the kernel slows the sender down; else resume."""
         wanted = self._ending or self._may_read()  # an ending one reads on, to see the client leave
         if wanted == self._reading or self._transport.is_closing():
             return

@@ -1,4 +1,4 @@
-"""GeneralModelService, for any protocol: a Request of tensors or texts to a Response of scores or vectors."""
+"""GeneralModelService, for any protocol: converts a Request of tensors or texts to a Response of scores or vectors."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ Feeds = dict[str, tuple[str, Message]]  # a tensor's name -> its name in errors,
 
 
 class ServedTensors(ABC):
-    """Inputs and outputs of a served model: tokens or texts by name, float32 columns by name.
+    """Tensors of a served model: inputs are tokens or texts, outputs float32 arrays, each by name.
 
     Attributes:
-        limits: limits of its requests.
-        texts: the sets of string tensors that it takes, each instead of tokens.
-        outputs: a dict from what clients fetch to (name, alias) of an output; the first is fetched by who names none.
-        inputs: a dict from the aliases that an export gave the token inputs to the inputs' names.
+        limits: limits of requests.
+        texts: the sets of string tensors that the model takes in place of tokens.
+        outputs: by name that clients fetch, the (name, alias) of an output; a Request that names none gets the first.
+        inputs: by alias that an export gave a token input, the input's name.
     """
 
     limits: Limits
@@ -66,26 +66,32 @@ class ServedTensors(ABC):
     inputs: dict[str, str]
 
     def rows(self, feeds: Feeds) -> tuple[list[str], ...]:
-        """Return the fed texts, a list for each tensor; raises `Fault` if their numbers differ or are too high."""
+        """Return the texts that a Request feeds, a list for each tensor.
+
+        Raises `Fault` if their numbers differ or are too high.
+        """
         for _, tensor in feeds.values():
             self.limits.check_most(len(tensor.data), next(reversed(feeds)))
         return tuple(text_column(tensor, field) for field, tensor in feeds.values())
 
     @abstractmethod
     def answer_bytes(self, rows: int) -> int:
-        """Return the memory in bytes that an answer for `rows` rows takes beyond its request."""
+        """Return the memory in bytes that an answer for `rows` rows takes in addition to its request."""
 
     @abstractmethod
     async def of_texts(self, names: tuple[str, ...], texts: Texts, deadline: Optional[float]) -> Arrays:
-        """Return the outputs by name, `[n, ...]`, of the texts of the tensors `names`; raises `Fault`."""
+        """Compute the outputs of texts, `[n, ...]` by name; `names` are the tensors of the `texts`. Raises `Fault`."""
 
     @abstractmethod
     async def of_tokens(self, input_ids: Array, token_type_ids: Array, deadline: Optional[float]) -> Arrays:
-        """Return the outputs by name of `[n, length]` int64 arrays; raises `Fault`."""
+        """Compute the outputs of `[n, length]` int64 arrays, `[n, ...]` by name. Raises `Fault`."""
 
 
 class RankerTensors(ServedTensors):
-    """Tokens, or a query and a title, to a probability and a logit; one query may stand for all titles."""
+    """Tensors of a ranker: tokens, or a query and a title, to a probability and a logit.
+
+    One query may serve all titles.
+    """
 
     texts = (("query", "title"),)
 
@@ -123,7 +129,7 @@ class RankerTensors(ServedTensors):
 
 
 class TowerTensors(ServedTensors):
-    """Tokens, a text or a query to a vector."""
+    """Tensors of a tower: tokens, a text or a query, to a vector."""
 
     texts = (("text",), ("query",))
 
@@ -151,7 +157,7 @@ def _aliases(export: Optional[ExportFacts]) -> dict[str, str]:
 
 
 def most_rows(service: ModelService) -> int:
-    """Return the maximum number of rows in a request: the limit of the model that allows more."""
+    """Return the maximum number of rows in a request: the higher of the models' limits."""
     return service.limits.pairs if service.tower is None else max(service.limits.pairs, service.tower.limits.pairs)
 
 
@@ -165,18 +171,21 @@ async def infer(
 ) -> Message:
     """Return the Response to a Request.
 
-    It feeds, by name or alias, either `input_ids` and `token_type_ids`, int64 or int32 `[n, length]`, or strings. A
-    ranker takes `query` and `title`, n strings each, or one query for all titles. It is asked for `predict` or
-    `sigmoid_2.tmp_0`, both the probability, or `logit`, float32 `[n, 1]` each. A tower takes `text`, or `query`, n
-    strings, and is asked for `output_embedding` or `vector`, float32 `[n, size]`. Who fetches nothing gets the
-    probability, or the vector from a server without a ranker or of the tensor `text`. An export for Paddle Serving may
-    have given the token inputs and the first output further aliases.
+    A Request feeds, by name or alias, either `input_ids` and `token_type_ids`, int64 or int32 `[n, length]`, or
+    strings:
+
+    - To a ranker `query` and `title`, n strings each, or one query for all titles. It fetches `predict` or
+        `sigmoid_2.tmp_0`, both the probability, or `logit`, float32 `[n, 1]` each.
+    - To a tower `text` or `query`, n strings. It fetches `output_embedding` or `vector`, float32 `[n, size]`.
+
+    If it fetches nothing, it gets the probability; if it feeds `text`, or the server has no ranker, the vector. An
+    export for Paddle Serving may have given the token inputs and the first output further aliases.
 
     Args:
         deadline: see `ScoringService`.
-        share: holds what the answer takes, if it is large.
+        share: the request's share of the byte budget, in which a large answer is reserved.
 
-    Raises `Fault`, which names the field, if the Request is malformed, and what the service raises.
+    Raises `Fault`, which names the field, if the Request is malformed, and the service's faults.
     """
     began = _microseconds()
     model = _asked_model(request, service)
@@ -243,7 +252,7 @@ def _fetched(request: Message, model: ServedTensors) -> list[tuple[str, str]]:
 
 
 def _feeds(request: Message, model: ServedTensors) -> Feeds:
-    """Return the fed tensors by name: all of tokens, or all of texts."""
+    """Return the tensors that a Request feeds, by name: all of tokens, or all of texts."""
     feeds: Feeds = {}
     text_names = tuple(dict.fromkeys(name for names in model.texts for name in names))
     for place, tensor in enumerate(request.tensor):
@@ -322,7 +331,7 @@ def integer_matrix(tensor: Message, field: str, limits: Limits) -> np.ndarray:
 
 
 def text_column(tensor: Message, field: str) -> list[str]:
-    """Return a tensor's strings; raises `Fault(INVALID)` unless its shape is `[n]`, `[n, 1]` or missing."""
+    """Return a tensor's strings; raises `Fault(INVALID)` unless its shape is `[n]`, `[n, 1]` or not set."""
     if tensor.elem_type != STRING:
         raise Fault(INVALID, f"is {tensor.elem_type}, expected 20 (string)", field=f"{field}.elem_type")
     _one_field(tensor, field, ("data",))
@@ -335,7 +344,7 @@ def text_column(tensor: Message, field: str) -> list[str]:
 
 
 def fill_matrix(tensor: Message, name: str, alias_name: str, values: Array) -> None:
-    """Make `tensor` an output of the response: float32 `[n, size]`, `[n, 1]` for `values` of `[n]`."""
+    """Fill `tensor` as an output of the response: float32 `[n, size]`; `values` of `[n]` become `[n, 1]`."""
     rows = np.asarray(values, "<f4").reshape(len(values), -1)
     tensor.name, tensor.alias_name, tensor.elem_type = name, alias_name, FLOAT32
     tensor.shape.extend(rows.shape)
@@ -353,7 +362,10 @@ def _varint(number: int) -> bytes:
 
 
 def _one_field(tensor: Message, field: str, allowed: Sequence[str]) -> str:
-    """Return which of the `allowed` fields holds the data; raises `Fault` if none does, or another field does too."""
+    """Return which of the `allowed` fields has the data.
+
+    Raises `Fault` if none has, or if another field has data, too.
+    """
     held = [name for name in _DATA_FIELDS if len(getattr(tensor, name))]
     if not held:
         raise Fault(INVALID, "holds no data", field=f"{field}.{allowed[0]}")

@@ -27,7 +27,12 @@ _FRAMING_BYTES = 64 * 1024  # slightly too large messages are then refused by th
 
 
 class Method(NamedTuple):
-    """A method: the class of its requests, their bounds, and the coroutine function that answers them."""
+    """A method of a service.
+
+    expected: class of its requests
+    bounds: called with the service; returns the bounds of a request
+    answer: coroutine function, called with request, service, deadline and share; returns the response
+    """
 
     expected: Message
     bounds: Callable[[ModelService], Bounds]
@@ -35,14 +40,17 @@ class Method(NamedTuple):
 
 
 class GrpcServer:
-    """A gRPC server that runs in this event loop; `port` is the port on which it listens, 0 for a Unix socket."""
+    """A gRPC server in this event loop.
+
+    port: port on which it listens; 0 for a Unix socket
+    """
 
     def __init__(self, server: Any, port: int) -> None:
         self._server = server
         self.port = port
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuse further calls, wait `grace_seconds` for those in flight, cancel the rest."""
+        """Refuse further calls, wait `grace_seconds` for those in flight, then cancel the rest."""
         await self._server.stop(grace_seconds)
 
 
@@ -103,12 +111,12 @@ async def start_grpc(
 
 
 def _unpacks_within_limits(version: str) -> bool:
-    """Return whether grpcio stops decompressing a message that gets too large; 1.33 checks the size only afterwards."""
+    """Return whether grpcio stops decompressing a message that gets too large; 1.33 checks the size afterwards."""
     return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # the oldest version in which that was measured
 
 
 class _PipelineFault(Fault):
-    """A fault that the pipeline answers with an err_no of its own; the gRPC call itself succeeds."""
+    """A fault that the pipeline answers with its own err_no, while the gRPC call itself succeeds."""
 
 
 class _Service(grpc.GenericRpcHandler):
@@ -134,7 +142,7 @@ class _Service(grpc.GenericRpcHandler):
 
 
 class _Calls:
-    """The methods, from bytes to bytes; a request that cannot be parsed gets an error that says so."""
+    """Handlers of the methods, from bytes to bytes; a request that cannot be parsed is answered with an error."""
 
     def __init__(
         self,
@@ -222,7 +230,10 @@ class _Calls:
             raise Fault(TOO_LARGE, problem, field="message")
 
     def _seconds(self, context: Any) -> float:
-        """Return the caller's timeout, else the default; grpcio 1.33 hides the timeout, but cancels the call then."""
+        """Return the caller's timeout in seconds, or the default.
+
+        grpcio 1.33 does not tell the timeout, but cancels the call in time.
+        """
         remaining = context.time_remaining() if hasattr(context, "time_remaining") else None
         if remaining is None or remaining > 1e6:  # no deadline is years
             return self._limits.deadline_seconds

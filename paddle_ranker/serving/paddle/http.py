@@ -34,7 +34,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def routes(service: ModelService, names: Optional[PipelineNames] = None) -> list[BaseRoute]:
-    """Return the routes; the last one takes `POST` at any path of two parts, so place them after all other routes."""
+    """Return the routes. The last one matches `POST` at any path of two parts, so place them after all other routes."""
     names = names or PipelineNames()
     made: list[BaseRoute] = []
     for called in (GENERAL_SERVICE.rpartition(".")[2], GENERAL_SERVICE):
@@ -148,7 +148,7 @@ _CODES = {"INVALID_ARGUMENT": 3, "DEADLINE_EXCEEDED": 4, "RESOURCE_EXHAUSTED": 8
 
 
 def _gateway_error(request: Request, fault: Fault) -> Response:
-    """Answer a request that is no pipeline request as grpc-gateway does."""
+    """Answer a request that is not valid for the pipeline as grpc-gateway does."""
     content: dict[str, Any] = {
         "error": str(fault),
         "code": _CODES.get(fault.kind.grpc, 2),

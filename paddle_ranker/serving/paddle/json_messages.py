@@ -1,6 +1,6 @@
-"""Messages as JSON, by the rules of brpc's json2pb.
+"""Convert protobuf messages from and to JSON, by the rules of brpc's json2pb.
 
-Field names are those of the .proto, 64-bit integers are numbers, float32 is printed as the double it widens to, unset
+Field names are those of the .proto, 64-bit integers are numbers, float32 is printed as the double of its value, unset
 fields are omitted, unknown keys are ignored, and bytes are base64. protobuf's own json_format always prints int64 as
 strings and shortens float32; it also converts arrays element by element, in Python.
 """
@@ -99,10 +99,10 @@ def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool
 
 
 def _all_at_once(items: list[Any], field: FieldDescriptor) -> Optional[list[Any]]:
-    """Return `items` converted for the field, in a few calls for all of them; None if that cannot be done.
+    """Return `items` converted for the field, with a few calls for all of them; None if that is not possible.
 
-    It can be done for all valid elements of an array but bytes. A Python function for each element would take many
-    times as long as parsing the element.
+    It is possible for all valid elements of an array, except of bytes. To call a Python function for each element would
+    take many times as long as parsing it.
     """
     types = set(map(type, items))
     if field.cpp_type in _INTEGERS:
@@ -159,7 +159,7 @@ def _one_by_one(items: list[Any], first: int, field: FieldDescriptor, path: str,
 
 
 def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
-    """Return a function that converts a scalar for the field; its `ValueError` says what the field takes."""
+    """Return a function that converts a scalar for the field; its `ValueError` says what the field accepts."""
     kind = field.cpp_type
     if kind in _INTEGERS:
         low, high = _bounds(kind)
@@ -214,7 +214,7 @@ def _bounds(kind: int) -> tuple[int, int]:
 
 
 def _kind(value: Any) -> str:
-    """Describe a JSON value for messages: its kind, or the value, shortened."""
+    """Describe a JSON value for messages: by its kind, or by the value, shortened."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The protobuf messages of Paddle Serving's servers: their classes, and parsing of received bytes."""
+"""Protobuf messages of Paddle Serving's servers: their classes, and the parser of received bytes."""
 
 from __future__ import annotations
 
@@ -47,9 +47,12 @@ def messages() -> Messages:
 
 
 class Bounds(NamedTuple):
-    """The most that a message may hold: fields of its own, fields of the messages in it, and packed numbers.
+    """Maximum contents of a message; parsed, an empty tensor of two bytes takes a hundred, a packed number of one byte
+    eight.
 
-    An empty tensor of two bytes becomes a hundred when parsed, a packed number of one byte eight.
+    fields: fields of the message itself
+    nested: fields of the messages in it
+    numbers: packed numbers
     """
 
     fields: int
@@ -58,7 +61,7 @@ class Bounds(NamedTuple):
 
 
 def bounds_of(fields: int, pairs: int) -> Bounds:
-    """Return the bounds of a message about `pairs` pairs: those of JSON."""
+    """Return the bounds of a message about `pairs` pairs: those of JSON, and `fields` fields of its own."""
     json = json_bounds(pairs)
     return Bounds(fields, json.structures, json.values)
 
@@ -67,8 +70,8 @@ def parse(expected: Message, data: bytes, bounds: Optional[Bounds] = None, share
     """Return the message of class `expected` that `data` holds; raises `Fault(INVALID)` if it holds none.
 
     Args:
-        bounds: beyond these bounds, data of over 64 KiB is not parsed: `Fault(TOO_LARGE)` is raised.
-        share: holds what numbers take when they are parsed, beside what it holds already; raises what `reserve` raises.
+        bounds: checked before data of over 64 KiB is parsed; raises `Fault(TOO_LARGE)` if it exceeds them.
+        share: the request's share of the byte budget; the memory of parsed numbers is added to it, see `Share.reserve`.
     """
     if bounds is not None and len(data) > _FEW_BYTES:
         counts = _Counts(bounds)
@@ -93,7 +96,7 @@ _GOES_ON = bytes(range(128, 256))  # bytes of a number that do not end it
 
 
 class _Counts:
-    """Counter of the fields in a message's bytes, in linear time; bytes that are no message may pass."""
+    """Counts the fields in a message's bytes, in linear time; bytes that are no message may pass."""
 
     def __init__(self, bounds: Bounds):
         self._bounds = bounds
@@ -125,7 +128,10 @@ class _Counts:
             # The others begin and end groups, and hold nothing themselves.
 
     def _add_long(self, field: Message, data: bytes, place: int, end: int) -> None:
-        """Count a message in a message, or packed numbers; `field` is None if it is unknown: its bytes stay bytes."""
+        """Count a message in a message, or packed numbers.
+
+        If `field` is None, it is unknown, and its bytes are not counted.
+        """
         if field is None or field.type in (field.TYPE_STRING, field.TYPE_BYTES):
             return
         if field.message_type is not None:
@@ -151,7 +157,7 @@ class _Counts:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """Return the varint at `place` and the place after it; for one that does not end, 0 and the end of the data."""
+    """Return the varint at `place` and the index after it; for an incomplete varint, 0 and the end of the data."""
     number = shift = 0
     for byte in data[place : place + 10]:
         place += 1

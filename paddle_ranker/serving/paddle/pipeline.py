@@ -1,4 +1,6 @@
-"""The pipeline's service, for gRPC and its HTTP gateway: texts under keys to a printed list of scores or vectors."""
+"""The pipeline's service, for gRPC and its HTTP gateway: a request has texts under keys, the answer a printed list of
+scores or vectors.
+"""
 
 from __future__ import annotations
 
@@ -64,17 +66,16 @@ async def infer(
 ) -> Message:
     """Return the answer to a pipeline Request.
 
-    For a ranker, each value is a JSON object `{"query": ..., "title": ...}`, a list of such objects, or such a dict
-    as Python prints it; the answer's key is `predict` or the export's alias of it, its value the probabilities as
-    the tutorial's server prints them: `[[0.85], [0.79]]`. For a tower, each value is a text; the key is
-    `output_embedding` or the export's alias of it, the value the vectors. If the keys are the numbers "0", "1",
-    ..., they give the order of the pairs or texts.
+    For a ranker, each value of the request is a JSON object `{"query": ..., "title": ...}`, a list of such objects, or
+    such a dict as Python prints it. The answer has the key `predict`, or the export's alias of it, with the
+    probabilities as the tutorial's server prints them: `[[0.85], [0.79]]`. For a tower, each value is a text; the
+    answer has the key `output_embedding`, or the export's alias of it, with the vectors. If the request's keys are the
+    numbers "0", "1", ..., they give the order of the pairs or texts.
 
-    The service's name `names.service` is the ranker's, or the tower's on a server without a ranker; `tower` is always
-    the tower's.
+    The service `names.service` is the ranker or, on a server without a ranker, the tower; `tower` is always the tower.
 
     Args:
-        share: holds what the answer takes, if it is large.
+        share: the request's share of the byte budget, in which a large answer is reserved.
 
     Raises `Fault`, which `refusal` turns into an answer.
     """
@@ -136,12 +137,12 @@ def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
 
 
 def read_texts(request: Message, limits: Limits) -> list[str]:
-    """Return the texts of a pipeline Request to a tower; raises what `read_pairs` raises."""
+    """Return the texts of a pipeline Request to a tower; raises the faults of `read_pairs`."""
     return _values(request, limits, lambda value, field: value, "text")
 
 
 def _values(request: Message, limits: Limits, read: Callable[[str, str], T], what: str) -> list[T]:
-    """Apply `read` to each value and its place; return the results in the order of the keys.
+    """Call `read` with each value and the name of its field; return the results in the order of the keys.
 
     Args:
         what: name of a value in messages.
@@ -201,9 +202,9 @@ def _pair(item: Any, field: str) -> tuple[str, str]:
 
 
 def read_printed_dict(text: str) -> dict[str, str]:
-    """Return the dict of strings that `str` printed as `text`; raises `ValueError` for any other text.
+    """Parse a dict of strings that `str` has printed; raises `ValueError` for any other text.
 
-    Takes time in proportion to the text's length: no regular expression backtracks.
+    This takes linear time: no regular expression backtracks.
     """
     text = text.strip()
     if not (text.startswith("{") and text.endswith("}")):

@@ -1,1 +1,1 @@
-"""Code that runs with Paddle Serving's own packages, or in place of its C++ server."""
+"""Programs that run with Paddle Serving's own packages, or in place of its C++ server."""

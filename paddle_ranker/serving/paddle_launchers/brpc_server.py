@@ -1,13 +1,13 @@
-"""The server in place of Paddle Serving's C++ server: takes its command line, and answers on its port.
+"""This project's server in place of Paddle Serving's C++ server, with the same command line, on the same port.
 
-`deploy/cpp/serving` runs it, and so does `python -m paddle_serving_server.serve`, the launcher, if SERVING_BIN names
-that file. It ends when the launcher ends, which passes no signal on. Like the vendor's server it listens on every
-address, unless PADDLE_RANKER_SERVING_HOST names one.
+`deploy/cpp/serving` runs it. So does the launcher, `python -m paddle_serving_server.serve`, if SERVING_BIN names that
+file. It ends when the launcher ends, since the launcher passes no signals on. Like the vendor's server it listens on
+all addresses, unless PADDLE_RANKER_SERVING_HOST names one.
 
-    serving -enable_model_toolkit -num_threads 5 -port 8600 -use_calib=False -resource_path workdir_8600 ...
-    python -m paddle_serving_server.serve --model serving_server --port 8600 --thread 5 --ir_optim True
+    serving -enable_model_toolkit -num_threads 5 -port 8600 -use_calib=False -resource_path workdir_8600 ... python -m
+    paddle_serving_server.serve --model serving_server --port 8600 --thread 5 --ir_optim True
 
-A flag has one dash or two; its value follows, or stands after `=`. Unknown flags are ignored, and noted.
+A flag has one dash or two; its value is the next argument, or follows `=`. Unknown flags are ignored, with a note.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ class Launch:
     model: folder of the model
     threads: number of batches that may be computed at once
     gpu: number of the requested GPU; None: the CPU
-    batch_size, request_bytes: pairs that are computed at once, and limit of a request's body; the launcher's defaults,
-        32 and 512 MiB, do not count
+    batch_size: pairs that are computed at once
+    request_bytes: limit of a request's body. For both, the launcher's own defaults, 32 and 512 MiB, are replaced by
+        this server's
     prometheus_port: a further port for metrics; None: none
     reload_file: the model is reloaded whenever this file's time changes, which is checked every `reload_seconds`
     notes: messages to the user about requests that this server cannot meet
@@ -133,7 +134,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
 
 
 def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return a dict from each known flag to its values, and notes about the unknown ones."""
+    """Return the values of each known flag, and notes about the unknown flags."""
     flags: dict[str, list[str]] = {}
     notes = []
     place = 0
@@ -180,7 +181,9 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _unless(launchers: int, given: int, default: int) -> int:
-    """Return the server's default for what the launcher passes by itself, and else the user's number."""
+    """Return `given`, unless it is the launcher's default, which the launcher passes by itself: then this server's
+    `default`.
+    """
     return default if given == launchers else given
 
 
@@ -282,9 +285,9 @@ def _end_with_the_launcher(started_by: tuple[int, ...]) -> None:
 
 
 def _ancestors() -> tuple[int, ...]:
-    """Return the id of this process's parent and, if the parent is a shell run with `-c`, the id of its parent.
+    """Return the id of this process's parent and, if the parent is a shell run with `-c`, of the parent's parent.
 
-    When a process ends, the kernel gives its children another parent, so these ids change when either ends.
+    When a process ends, the kernel gives its children another parent, so the ids change when either process ends.
     """
     parent = os.getppid()
     try:

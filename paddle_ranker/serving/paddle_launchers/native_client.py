@@ -3,7 +3,8 @@
 `paddle_serving_client.Client` is a compiled module of 2022. It needs OpenSSL 1.0, which `scripts/setup.sh complete`
 unpacks into the environment's folder `openssl10`; a symbol that glibc hid in 2.34; and a library with the name of
 Python's shared library, even if Python has none. This OpenSSL has had no security fixes since 2019: load it only in a
-process of its own, for servers on this machine and for tests. `paddle_ranker.serving.clients` needs none of these.
+separate process, for servers on this machine and for tests. The clients in `paddle_ranker.serving.clients` need none of
+these.
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ def _load_libraries() -> None:
 
 
 def _load_all(libraries: list[Path]) -> None:
-    """Load libraries that need each other, in any order that works; only OpenSSL's symbols become visible to others."""
+    """Load libraries that depend on each other, in an order that works.
+
+    Only OpenSSL's symbols become visible to others.
+    """
     while libraries:
         left, reason = [], None
         for library in libraries:
@@ -89,7 +93,10 @@ def _load_all(libraries: list[Path]) -> None:
 
 
 def _stand_ins() -> list[Path]:
-    """Compile, once, libraries with the names that the extension needs; if glibc hides its symbol, they define it."""
+    """Compile, once, empty libraries with the names that the extension needs.
+
+    They define the symbol if glibc hides it.
+    """
     names = [*_NAMES]
     python = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"
     if not _is_loaded(python):

@@ -1,4 +1,4 @@
-"""The configuration file of Paddle Serving's pipeline: the values that both this server and the vendor's follow."""
+"""The configuration file of Paddle Serving's pipeline: the values that this server and the vendor's both use."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class PipelineConfig:
         )
 
     def require_fetched(self) -> None:
-        """Raise `CheckpointError` if `fetch_list` names what the model does not return."""
+        """Raise `CheckpointError` if `fetch_list` names an output that the model does not have."""
         found = identify(self.model)
         if found.kind is None or found.info is None:
             return
@@ -102,7 +102,7 @@ class PipelineConfig:
             )
 
     def require_vendors_precision(self) -> None:
-        """Raise `CheckpointError` for a precision in which the vendor's server would not compute."""
+        """Raise `CheckpointError` for a precision that the vendor's server does not compute in."""
         local = self.op["local_service_conf"]
         offered = _VENDORS_PRECISIONS[local["device_type"]]
         if local["precision"] not in offered:
@@ -206,7 +206,7 @@ def _only_op(values: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: Any) -> None:
-    """Raise `CheckpointError` unless `values[name]` is a `kind` and in range; if it is missing, set it to `default`."""
+    """Raise `CheckpointError` unless `values[name]` is a `kind` in its range; if it is missing, set it to `default`."""
     value = values.get(name)
     if value is None:
         if default is not None:

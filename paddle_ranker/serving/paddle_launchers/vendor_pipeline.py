@@ -1,7 +1,7 @@
 """Paddle Serving's own pipeline server with a model in it: takes pairs or texts, returns probabilities or vectors.
 
-This module imports paddle_serving_server, which only the complete stack has. That package makes a folder
-`PipelineServingLogs` in the current folder, or where SERVING_LOG_PATH says.
+This module imports paddle_serving_server, which only the complete stack has. That package creates a folder
+`PipelineServingLogs` in the current folder, or in the one that SERVING_LOG_PATH names.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _PATIENCE, _PAUSE = 600.0, 0.2  # seconds: that a request waits while the model 
 
 
 class TextRequestOp(vendor.RequestOp):
-    """An op that unpacks requests and refuses tensors: the vendor's op unpickles tensors of type 13.
+    """An op that unpacks requests of texts and refuses tensors, since the vendor's op unpickles tensors of type 13.
 
     Args:
-        is_tower: whether values are texts for a tower, or pairs for a ranker.
+        is_tower: whether values are texts for a tower; otherwise they are pairs for a ranker.
     """
 
     def __init__(self, is_tower: bool):
@@ -55,7 +55,7 @@ class TextRequestOp(vendor.RequestOp):
         self._read = read_texts if is_tower else read_pairs
 
     def unpack_request_package(self, request: Any) -> tuple[dict[str, Any], int, Any, str]:
-        """Return a dict with the rows of a request, the request's id in logs, and an error's number and text."""
+        """Return the rows of a request as a dict, the request's id in logs, and an error's number and text."""
         own = messages().PipelineRequest(key=request.key, value=request.value)
         try:
             if len(request.tensors):
@@ -79,7 +79,7 @@ class ModelOp(Op):
         super().__init__(name=config.service, **arguments)
 
     def set_dynamic_shape_info(self) -> None:
-        """Name the shapes for which TensorRT compiles the graph, where it is asked for; the vendor calls this."""
+        """Set the shapes for which TensorRT compiles the graph, if it is used; called by the vendor's code."""
         if self._config.op["local_service_conf"]["device_type"] == TENSORRT:
             names = "min_input_shape", "max_input_shape", "opt_input_shape"
             self.dynamic_shape_info = dict(zip(names, tensorrt_shapes(open_exported(self._config.model, MODEL))))
@@ -117,7 +117,7 @@ class ModelOp(Op):
 
 
 def _encoder(folder: ExportedFolder) -> Callable[..., tuple[Columns, int, int]]:
-    """Return a function from texts to columns, their maximum length, and the id of padding."""
+    """Return a function from texts to (columns, their maximum length, the id of padding)."""
     encoder = folder.row_encoder()
     if isinstance(encoder, TextEncoder):
         tokens = encoder.tokens
@@ -151,7 +151,10 @@ class VendorModelService(WebService):
 
 
 def check_model(config: PipelineConfig) -> ExportedFolder:
-    """Return the model; raises `CheckpointError` if the local predictor would later fail on it, and be killed."""
+    """Return the model.
+
+    Raises `CheckpointError` if the vendor's local predictor would fail on it later, or be killed.
+    """
     folder = open_exported(config.model, MODEL)
     if folder.program.suffix != ".pdmodel" or not folder.is_for_serving:
         import paddle
@@ -178,7 +181,7 @@ def run(config: PipelineConfig) -> None:
     """Serve until SIGINT or SIGTERM comes; the processes that the vendor starts end with this one.
 
     This process does not import Paddle, which starts CUDA: the vendor's processes are forked, and CUDA does not survive
-    a fork. Raises `CheckpointError` for a precision or a model that the vendor's server does not compute.
+    a fork. Raises `CheckpointError` for a precision or a model that the vendor's server cannot compute.
     """
     config.require_vendors_precision()
     os.register_at_fork(after_in_child=_end_with_the_parent)
@@ -194,7 +197,7 @@ def run(config: PipelineConfig) -> None:
 
 
 def _announce(config: PipelineConfig, is_tower: bool) -> None:
-    """Ask every port until it answers, then print the model and the addresses."""
+    """Try every port until it answers, then print the model and the addresses."""
     from paddle_ranker.serving.clients import PipelineClient
     from paddle_ranker.serving.clients.client_errors import ServerError
 

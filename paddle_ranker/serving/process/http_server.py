@@ -24,11 +24,11 @@ _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, which mus
 class HttpConnection(HttpToolsProtocol):
     """A connection whose unfinished heads, trailers and pipelined requests are counted and limited.
 
-    httptools has no limits. It therefore gets a few bytes at a time, and none while requests wait for their turn.
+    httptools itself has no limits. So it gets a few bytes at a time, and none while pipelined requests wait.
 
     Args:
-        connections: has the budget of bytes.
-        uvicorn: arguments of uvicorn's own connection.
+        connections: has the byte budget.
+        uvicorn: arguments of uvicorn's own connection class.
     """
 
     def __init__(self, connections: Connections, **uvicorn: Any):
@@ -109,7 +109,7 @@ class HttpConnection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
 
     def _read(self, data: bytes) -> None:
-        """Give bytes to the parser until requests wait for their turn; hold the rest, and count what is held."""
+        """Give bytes to the parser until pipelined requests wait; keep the rest, and count it in the byte budget."""
         if data and self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -132,7 +132,7 @@ class HttpConnection(HttpToolsProtocol):
                 self._count(size)
 
     def _count(self, size: int) -> None:
-        """Count what is held and not finished, of which `size` bytes came now."""
+        """Count the bytes of the unfinished request, of which `size` have come now."""
         if self._held:
             self.flow.pause_reading()
         if self._is_open or self._unfinished:
@@ -143,9 +143,10 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse(503, "the server holds as many bytes of requests as it may; try again")
 
     def _decline(self, rest: bytes) -> None:
-        """Read a request that offers another protocol as if it did not (RFC 9110, 7.8); Java's client offers h2c.
+        """Read a request that offers to switch protocols as if it did not (RFC 9110, 7.8); Java's client offers h2c.
 
-        httptools takes the body behind such a head for the other protocol's. Another parser gets the head without it.
+        httptools takes the body after such a head for data of the other protocol. So a new parser gets the head without
+        the offer.
         """
         kept = [(name, value) for name, value in self.headers if name != b"upgrade"]
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
@@ -167,7 +168,7 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse(408, "the request did not come in time")
 
     def _refuse(self, status: int, problem: str) -> None:
-        """Answer that a request cannot be read, behind the answers to those before it, and end the connection."""
+        """Answer that a request cannot be read, after the answers to earlier requests, and end the connection."""
         if self._is_over:
             return
         self._is_over, self._held = True, b""
@@ -200,7 +201,7 @@ class HttpConnection(HttpToolsProtocol):
 
 
 class HttpServer(ProtocolHandler):
-    """HTTP/1.1 by uvicorn, which gets accepted sockets."""
+    """HTTP/1.1 by uvicorn, which receives accepted sockets."""
 
     def __init__(self, app: ASGIApp, connections: Connections, drain_seconds: float = 30.0):
         config = uvicorn.Config(
@@ -223,7 +224,7 @@ class HttpServer(ProtocolHandler):
         super().__init__(lambda: HttpConnection(connections, config=config, server_state=state, app_state={}))
 
     async def start(self) -> HttpServer:
-        """Start the server's clock, which it has beside its connections; it handles signals until others do."""
+        """Start uvicorn without sockets: its timer runs, and it handles signals until other handlers are set."""
         self._serving = asyncio.ensure_future(self._server.serve(sockets=[]))
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0)

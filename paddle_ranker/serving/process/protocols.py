@@ -1,6 +1,6 @@
-"""Protocols of the server's port: the first bytes of a connection say which handler gets it.
+"""Protocols of the server's port: a connection's first bytes decide which handler gets it.
 
-A module that `PADDLE_RANKER_PLUGINS` names can add one; `start_echo` returns its `ProtocolHandler`:
+A module that `PADDLE_RANKER_PLUGINS` names can add a protocol; `start_echo` returns its `ProtocolHandler`:
 
     PROTOCOLS.add("echo", PortProtocol("echo", b"ECHO", start_echo))
 """
@@ -42,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 class ServerContext:
     """Parts of a worker that its protocols use.
 
-    ranker: the ranker, with the tower beside it: answers Paddle Serving's protocols
+    ranker: the service for Paddle Serving's protocols: the ranker, and the tower
     slots: slots of the server
     app: the HTTP application
     log: log of requests; None: requests are not logged
@@ -72,8 +72,8 @@ class PortProtocol:
     """A protocol of the server's port.
 
     title: its name in the server's first line
-    begins: the first bytes of its connections; empty: it gets the connections of no other protocol
-    start: makes its handler, in every worker
+    begins: first bytes of its connections; empty: it gets the connections that no other protocol gets
+    start: coroutine function, called in every worker; returns the protocol's handler
     """
 
     title: str
@@ -82,15 +82,15 @@ class PortProtocol:
 
 
 class Acceptor:
-    """Acceptor of connections: hands each to its protocol when its first bytes say which one that is.
+    """Accepts connections, and hands each to its protocol as soon as its first bytes tell which one that is.
 
-    While as many connections are open as may be, further ones wait in the system's queue.
+    While the maximum number of connections is open, further ones wait in the system's queue.
 
     Args:
         listener: the socket; `close` closes it.
-        handlers: (first bytes, handler) of each protocol, sorted by falling length of the first bytes.
-        at_a_time: connections that are accepted in one go; 1 where several processes share a socket, else the first
-            process would take them all.
+        handlers: (first bytes, handler) of each protocol, the longest first bytes first.
+        at_a_time: maximum number of connections to accept in one go; 1 if several processes share the socket, since the
+            first process would otherwise take them all.
     """
 
     def __init__(self, listener: socket.socket, handlers: Handlers, connections: Connections, at_a_time: int = BACKLOG):
@@ -102,7 +102,7 @@ class Acceptor:
         self._start()
 
     def close(self) -> None:
-        """Accept nothing more."""
+        """Accept no more connections, and close the socket."""
         self._loop.remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()
@@ -195,7 +195,7 @@ async def _start_http(context: ServerContext) -> ProtocolHandler:
 
 
 class _Pipe(asyncio.Protocol):
-    """One end of a pipe of bytes: what comes goes to the other end, as fast as that one takes it."""
+    """One end of a pipe of bytes: forwards what it receives to the other end, as fast as that end accepts it."""
 
     other: Any = None  # the other end's transport
 
@@ -217,7 +217,10 @@ class _Pipe(asyncio.Protocol):
 
 
 class GrpcConnection(_Pipe):
-    """The client's end of a pipe to grpcio, which takes no accepted sockets: it listens on a private Unix socket."""
+    """The client's end of a pipe to grpcio.
+
+    grpcio takes no accepted sockets, so it listens on a private Unix socket.
+    """
 
     def __init__(self, path: str, connections: Connections):
         self._path, self._connections = path, connections
@@ -263,7 +266,7 @@ class GrpcConnection(_Pipe):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """See `Connection`: grpcio says goodbye itself."""
+        """Do nothing: grpcio ends its connections itself. See `Connection`."""
 
     def abort(self) -> None:
         """See `Connection`."""

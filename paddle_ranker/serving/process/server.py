@@ -1,4 +1,4 @@
-"""Start the server: ports, processes, and a line that says where it listens."""
+"""Start the server: ports, processes, and the line that prints its addresses."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client
 def run(config: ServeConfig) -> int:
     """Serve until a signal ends it; return the exit status.
 
-    SIGTERM and SIGINT stop accepting, answer requests in flight and return 0; a second one ends the process at once.
-    SIGHUP reloads the models, and switches to the new ones if all pass their checks.
+    At SIGTERM or SIGINT it stops accepting, answers requests in flight and returns 0; a second signal ends the process
+    at once. At SIGHUP it reloads the models, and switches to the new ones if all pass their checks.
 
     Raises `RankerError` if a port is taken, `DependencyError` if a package is missing, `CheckpointError` and the like
     if a model cannot be loaded.
@@ -125,7 +125,7 @@ _UNTAKEN_MS = 60_000  # after which the system closes a connection whose peer ta
 
 
 def _keep_alive(listener: socket.socket) -> None:
-    """Enable TCP keep-alive, which asks silent peers whether they are still there; accepted sockets inherit it."""
+    """Enable TCP keep-alive, which detects peers that are gone; accepted sockets inherit it."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in {**_SILENCE, "TCP_USER_TIMEOUT": _UNTAKEN_MS}.items():
         if hasattr(socket, name):

@@ -1,4 +1,4 @@
-"""Several processes on one port: each has its own model, and the system gives each connection to one process.
+"""Run several processes on one port: each has its own model, and the system gives each connection to one process.
 
 This process imports no engine, so that it can fork a new worker at any time: it waits, replaces workers that have died,
 and passes signals on.
@@ -34,7 +34,15 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass
 class _Slot:
-    """A worker: its number, from 0, and its process, or the time at which its next process starts."""
+    """A worker.
+
+    number: its number, from 0
+    pid: its process; 0 if it is not running
+    started: time at which its process was started
+    due: time at which its next process starts
+    failures: how often in a row it ended soon after its start
+    is_stale: whether a reload was requested before the process handled signals
+    """
 
     number: int
     pid: int = 0
@@ -156,7 +164,10 @@ class _Supervisor:
         slot.pid, slot.started, slot.is_stale = pid, time.monotonic(), False
 
     def _run_worker(self, first: bool, mask: set[Union[int, signal.Signals]]) -> NoReturn:
-        """Run a worker in this process, which was forked for it, and end the process; `mask`: signals that wait."""
+        """Run a worker in this process, which was forked for it, and end the process.
+
+        mask: signals that were blocked before the fork
+        """
         status = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -189,7 +200,7 @@ class _Supervisor:
             os._exit(status)
 
     def _receive(self) -> None:
-        """Note which workers are ready; announce the server when all are."""
+        """Read which workers are ready; announce the server when all are."""
         with suppress(BlockingIOError):
             for word in os.read(self._ready_pipe, 4096).split():
                 self._ready.add(int(word))
@@ -202,7 +213,7 @@ class _Supervisor:
             self._announce()
 
     def _reap(self) -> None:
-        """Note which workers have ended, and when each is started again."""
+        """Find workers that have ended, and set when each is started again."""
         for slot in self._slots:
             if not slot.pid:
                 continue

@@ -87,7 +87,7 @@ def reloadable(slots: Mapping[str, Slot[Served]], metrics: Metrics) -> list[Relo
 
 
 def models_of(slots: Slots, config: ServeConfig) -> Models:
-    """Return the service for Paddle Serving's protocols; a server without a ranker refuses their pairs."""
+    """Return the service for Paddle Serving's protocols; without a ranker it refuses pairs."""
     has_ranker = RANKER_SLOT in slots
     ranker = slots.of(RANKER_SLOT, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
     return Models(ranker, slots.of(TOWER_SLOT, TowerSlot) if TOWER_SLOT in slots else None, has_ranker)
@@ -105,10 +105,10 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def return_freed_memory() -> None:
-    """Return freed memory to the system regularly.
+    """Return freed memory to the system at regular intervals.
 
-    Large requests and images leave free gaps in the heap of each thread that worked on them. These would stay in the
-    process, in each thread as much as it ever needed at a time.
+    Large requests and images leave free gaps in the heap of each thread that worked on them. Without this, each thread
+    would keep as much memory as it ever needed at a time.
     """
     while True:
         await asyncio.sleep(_TRIM_SECONDS)
@@ -124,9 +124,9 @@ class Worker:
     """A server on listening sockets, in one process.
 
     Args:
-        early: accept connections before the models are loaded; until then requests are answered with 503.
-        on_ready: called once, when the models are loaded and the server accepts connections.
-        pass_on_reload: asks the supervisor to make all workers reload; None: this is the only worker.
+        early: whether to accept connections before the models are loaded; requests are answered with 503 until then.
+        on_ready: called once, as soon as the models are loaded and connections are accepted.
+        pass_on_reload: called to ask the supervisor to make all workers reload; None: this is the only worker.
         parent: a pipe from the supervisor; when it ends, the worker ends too.
     """
 
@@ -154,7 +154,7 @@ class Worker:
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
 
     def run(self) -> int:
-        """Serve until a signal; return the exit status. Raises what loading the models raises."""
+        """Serve until a signal; return the exit status. Raises the errors of loading the models."""
         try:
             with routed_logging(self._log):
                 if any(kind.needs_paddle(self._config) for kind in self._kinds.values()):
@@ -206,7 +206,7 @@ class Worker:
             os._exit(0)  # Python would wait at its exit for the thread that loads, which nothing can stop
 
     async def _keep_gauges(self) -> None:
-        """Set this worker's gauges regularly: another worker may be asked for the metrics."""
+        """Set this worker's gauges at regular intervals, since `/metrics` may be answered by another worker."""
         while True:
             note_gauges(self._slots, self._metrics, len(self._connections))
             await asyncio.sleep(_GAUGE_SECONDS)

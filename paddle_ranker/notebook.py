@@ -10,8 +10,11 @@ It says the same as the commands `index`, `search` and `evaluate-recall`, and ca
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +34,7 @@ from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSetti
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.typed_values import plain
+from paddle_ranker.storage.atomic import link_or_copy
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
@@ -138,7 +142,7 @@ class Index:
 
         Args:
             rows: a data frame (pandas, polars), an iterable of mappings, of texts, or of `Document`s; or the path of a
-                file that `index build` takes.
+                file or folder that `index build` takes. A field of files holds a `Path`, or bytes.
             folder: to make; one that is there gets what it lacks.
             id, title, text: names of columns (default: chosen by names and values, and printed).
             tower: a folder or a name, which makes vectors (default: words alone).
@@ -336,9 +340,21 @@ def _as_file(rows: Rows) -> Iterator[str]:
             rows = getattr(rows, method)(*(["records"] if method == "to_dict" else []))
     with tempfile.TemporaryDirectory(prefix="paddle_ranker_") as folder:
         path = Path(folder) / "rows.jsonl"
+
+        def plain_or_copied(value: Any) -> Any:
+            """Convert a value for JSON; a file of the caller's is copied into the folder, where rows may name files."""
+            if not isinstance(value, Path):
+                return _plain(value)
+            path_digest = hashlib.sha256(os.fsencode(value.resolve())).hexdigest()
+            copy = Path(folder, path_digest[:8], value.name)  # the document's id, unless it has one
+            if not copy.exists():
+                copy.parent.mkdir()
+                link_or_copy(value.resolve(), copy)
+            return copy.relative_to(folder).as_posix()
+
         with path.open("w", encoding="utf-8", errors="surrogatepass") as stream:
             for row in cast("Iterable[Any]", rows):
-                stream.write(json.dumps(_mapping(row), ensure_ascii=False, default=_plain) + "\n")
+                stream.write(json.dumps(_mapping(row), ensure_ascii=False, default=plain_or_copied) + "\n")
         yield ShownFile(str(path), "rows")
 
 
@@ -353,7 +369,9 @@ def _mapping(row: Any) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value for JSON: numbers of NumPy to numbers, dates to text."""
+    """Convert a value for JSON: numbers of NumPy to numbers, dates to text, bytes to a `data:` URL."""
+    if isinstance(value, bytes):
+        return f"data:;base64,{base64.b64encode(value).decode()}"
     found = plain(value)
     if found is not value:
         return found

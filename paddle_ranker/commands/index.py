@@ -674,7 +674,8 @@ def _add(
 
 def _counts(added: Added) -> str:
     repeated = f", {added.repeated:,} repeat a document" if added.repeated else ""
-    return f"{added.new:,} new, {added.replaced:,} replaced, {added.unchanged:,} as they were{repeated}"
+    gone = f", {added.gone:,} removed that their files have no more" if added.gone else ""
+    return f"{added.new:,} new, {added.replaced:,} replaced, {added.unchanged:,} as they were{repeated}{gone}"
 
 
 def _encoded(vectors_of: VectorsOf, progress: Any, texts: Sequence[str]) -> Vectors:

@@ -135,6 +135,12 @@ class DocumentFile:
         table, roles = self._named(paths_of(self.path)[0])
         return {*table.columns, *roles}
 
+    @property
+    def files_to_read(self) -> int:
+        """How many rows have a file that is to be read."""
+        tables = [self._named(path)[0] for path in paths_of(self.path)] if self._files.read else []
+        return sum(one.counts.get(name, 0) for one in tables for name in self._files.read)
+
     def report(self) -> str:
         """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report(), self._unread.report())))
@@ -282,6 +288,7 @@ class _Table:
                 columns.setdefault(name, _Column()).add(value)
         comma = any(one.spellings.has_decimal_comma for one in columns.values())
         self.columns = {name: one.facts(comma) for name, one in columns.items()}
+        self.counts = {name: one.count for name, one in self.columns.items()}
 
     def rows(
         self, roles: Mapping[str, str], files: FileFields = _NO_FILES
@@ -438,7 +445,7 @@ class _Table:
 class _Folder:
     """The files of a folder, and of those in it, as rows: paths are ids, suffixes choose fields.
 
-    Attributes: `columns`, names of the rows' values.
+    Attributes: `columns`, names of the rows' values; `counts` of the files, by their fields.
     """
 
     def __init__(self, path: str, files: FileFields) -> None:
@@ -455,8 +462,8 @@ class _Folder:
                 elif not full.is_dir():
                     self._names.append(self._named(full))
             folders[:] = [one for one in folders if not (one.startswith(".") or Path(parent, one).is_symlink())]
-        fields = {self._field_of(name) for name in self._names} - {None}
-        self.columns = dict.fromkeys([*ROLES, _FILE, *sorted(filter(None, fields))])
+        self.counts = Counter(filter(None, map(self._field_of, self._names)))
+        self.columns = dict.fromkeys([*ROLES, _FILE, *sorted(self.counts)])
 
     def _named(self, path: Path) -> str:
         return path.relative_to(self._path).as_posix()

@@ -26,6 +26,7 @@ from typing import IO, Optional, Union
 
 from paddle_ranker.data.readers import READERS, Part, Unread
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, brief, one_line
+from paddle_ranker.progress import Progress
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.storage.atomic import cache_folder, make_folder, new_file
 from paddle_ranker.storage.untrusted import Unchecked, open_file
@@ -45,8 +46,12 @@ class FileReading:
     Attributes: `window`, how many files should be begun before the first of them is waited for.
     """
 
-    def __init__(self, processes: Optional[int] = None) -> None:
-        """Start no process yet; by default there is one per core."""
+    def __init__(self, processes: Optional[int] = None, total: Optional[int] = None) -> None:
+        """Start no process yet; by default there is one per core.
+
+        total: how many files there are, for the progress
+        """
+        self._progress: Progress[None] = Progress(desc="read", unit="file", total=total)
         self._count = processes or usable_cores()
         self.window = 4 * self._count
         self._threads: Optional[ThreadPoolExecutor] = None
@@ -60,6 +65,7 @@ class FileReading:
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
+        self._progress.close()
         with self._starting:
             self._is_closed = True
             for process in self._started:
@@ -75,14 +81,16 @@ class FileReading:
         The function raises `DataError` if the file cannot be read, or its process has died.
         """
         kept = _kept_at(reader, digest)
-        if kept.exists():
-            return lambda: _parts_in(kept)
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="reading")
-        future: Future[None] = self._threads.submit(self._read, reader, path, kept)
+        future: Optional[Future[None]] = None
+        if not kept.exists():
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="reading")
+            future = self._threads.submit(self._read, reader, path, kept)
 
         def parts() -> Parts:
-            future.result()
+            if future is not None:
+                future.result()
+            self._progress.update()
             return _parts_in(kept)
 
         return parts

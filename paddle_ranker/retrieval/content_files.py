@@ -105,11 +105,12 @@ class StagedFiles(ContentFiles):
 
     Attributes:
         names: names of the files.
+        read_ids: ids of rows whose files were read.
     """
 
     def __init__(self, index: Path, *others: Path):
         super().__init__(index, *others)
-        self.names = set[str]()
+        self.names, self.read_ids = set[str](), set[str]()
         self._folder = index / f"{_STAGED}{secrets.token_hex(8)}"
         self._lock: Optional[IO[str]] = None
         self._is_closed, self._one_thread = False, threading.RLock()
@@ -295,6 +296,11 @@ class RowFile(Protocol):
         """Line of the row that was read last."""
         ...
 
+    @property
+    def files_to_read(self) -> Optional[int]:
+        """How many of the rows have a file that is read, for a progress bar; None: that is not known."""
+        ...
+
     def refuse(self, reason: str, line: Union[int, str]) -> None:
         """Count a row as a bad one; raises `DataError` if bad rows may not be skipped."""
         ...
@@ -375,11 +381,13 @@ def kept_rows(
             for row in [one.row] if one.parts is None else _parts_of(one, schema, source):
                 schema.check(row)
                 yield row
+            if one.parts is not None:
+                files.read_ids.add(str(one.row.id))
         except DataError as error:
             source.refuse(str(error).removesuffix("; correct it"), one.line)
 
     waiting = deque[_KeptRow]()
-    with FileReading(processes) as reading:
+    with FileReading(processes, source.files_to_read) as reading:
         for row in rows:
             try:
                 waiting.append(begun(row))

@@ -65,6 +65,7 @@ class Added(NamedTuple):
     unchanged: int
     repeated: int = 0  # rows without an id that are equal to one before
     absent: int = 0  # documents that were there before, and were not given
+    gone: int = 0  # parts of files that have them no more, which are removed
 
 
 class Written(Protocol):
@@ -151,6 +152,7 @@ class Addition:
     Attributes:
         segments: the segments that were written.
         replaced: places of the documents that are to be removed.
+        gone: places of parts that their files have no more, which are to be removed, too.
         next_id: see the property.
     """
 
@@ -175,6 +177,7 @@ class Addition:
         self._unfinished, self._prepared, self._write_states = unfinished, prepared, write_states
         self.segments: list[SegmentInfo] = []
         self.replaced: list[Place] = []
+        self.gone: list[Place] = []  # parts that their files have no more
         self._written: list[Segment] = []
         self._naming = Naming(now, self._written)
         self._unchanged = 0
@@ -207,8 +210,11 @@ class Addition:
         if are_many:
             self._written = [merged for folder in self._folders for merged in self._merged(folder)]
         self.segments = [SegmentInfo(one.name, len(one)) for one in self._written]
+        if self._files.read_ids:
+            self.gone = [*self._gone_parts()]
         absent = sum(int(np.count_nonzero(~given)) for given in self._given)
-        return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._naming.repeated, absent)
+        new, replaced = added - len(self.replaced), len(self.replaced)
+        return Added(new, replaced, self._unchanged, self._naming.repeated, absent, len(self.gone))
 
     def _merged(self, folder: Path) -> Iterator[Segment]:
         """Merge the new segments of a folder into one and yield it; yield nothing if there are none."""
@@ -232,6 +238,18 @@ class Addition:
             folder = smallest if place is None else self._now.parts[place.part].segment.folder.parent
             found.setdefault(folder, []).append(one)
         return found
+
+    def _gone_parts(self) -> Iterator[Place]:
+        """Yield the places of documents that were parts of the files that were read, and are none any more."""
+        for part, given in enumerate(self._given):
+            rows, segment = np.flatnonzero(~given), self._now.parts[part].segment
+            for row, id in zip(rows.tolist(), segment.ids(rows)):
+                file, mark, _ = id.rpartition("#")
+                if (file if mark else id) in self._files.read_ids:
+                    place = Place(part, row)
+                    if self._info.schema.reader_of(self._now.at(place)) is not None:
+                        given[row] = True
+                        yield place
 
     @property
     def absent(self) -> list[Place]:

@@ -148,7 +148,7 @@ class ShardWork:
 class _ShardRows:
     """Rows of a shard: bad ones end the build, unread parts of files are counted."""
 
-    line = 0
+    line, files_to_read = 0, None
 
     def __init__(self, shard: str):
         self._shard, self._unread = shard, LeftOut("not read:")

@@ -184,7 +184,7 @@ class CollectionWriter:
             added = addition.run(checked_items(rows, "documents", Document, DocumentRow))
             ends.callback(self._forget_files, staged.names)  # of those that are published, if documents lack them
             staged.publish()
-            removed = [*addition.replaced, *(addition.absent if sync else ())]
+            removed = [*addition.replaced, *addition.gone, *(addition.absent if sync else ())]
             if addition.segments or removed:
                 self._replace(removed, addition.segments, addition.next_id)
             unfinished.forget()

@@ -115,6 +115,69 @@ def test_a_manifest_reads_its_files_once(tmp_path: Path, capsys: pytest.CaptureF
     assert readings(tmp_path) == 2
 
 
+def test_a_damaged_file_or_a_dead_process_costs_its_own_row_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {"b.pages": pages("one", "!bad"), "d.pages": pages("one", "!die"), "w.pages": b"no pages"}
+    good = {f"g{n:02}.pages": pages(f"number{n} one", f"number{n} two") for n in range(40)}
+    corpus = folder_of(tmp_path, {**bad, **good})
+    for name, problem in (("b.pages", "page 2 is bad"), ("d.pages", "status -9"), ("w.pages", "begin with PAGES")):
+        alone = folder_of(tmp_path / name, {name: bad[name], "good.pages": pages("good")})
+        assert built(tmp_path, alone, out=name)[0] == 1
+        said = capsys.readouterr().err
+        assert f"document '{name}': pages" in said and problem in said and "skip_bad_rows" in said, said
+        assert not (tmp_path / name / "index.json").exists()
+    status, folder = built(tmp_path, corpus, "--skip_bad_rows")
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert "kept 40; skipped 3 (" in said.out and "80 new" in said.out, said.out
+    with Index(folder) as opened:
+        snapshot = opened._collection.snapshot()
+        assert [one.id for one in snapshot.documents()] == [f"{name}#{part}" for name in good for part in (1, 2)]
+    before = readings(tmp_path)
+    assert built(tmp_path, corpus, "--skip_bad_rows", out="second")[0] == 0
+    assert readings(tmp_path) == before + 2  # those two that cannot be read, again
+    kept = sorted((tmp_path / "cache" / "readings" / "pages").iterdir())
+    kept[0].write_bytes(kept[0].read_bytes()[:-9])
+    assert built(tmp_path, corpus, "--skip_bad_rows", out="third")[0] == 1
+    assert f"{kept[0]}: damaged" in capsys.readouterr().err
+
+
+def test_a_file_with_fewer_parts_loses_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = folder_of(tmp_path, {"a.pages": pages("one", "two", "three"), "b.pages": pages("four")})
+    assert built(tmp_path, corpus)[0] == 0
+    (corpus / "a.pages").write_bytes(pages("one", "zwei"))
+    capsys.readouterr()
+    assert index(["add", str(tmp_path / "index"), "--corpus", str(corpus)]) == 0
+    said = capsys.readouterr().out
+    assert "0 new, 3 replaced, 0 as they were, 1 removed" in said or "1 replaced" in said, said
+    assert built(tmp_path, corpus)[0] == 0 and "3 as they were" in capsys.readouterr().out
+    monkeypatch.setenv("MADE_VERSION", "2")
+    before = readings(tmp_path)
+    assert built(tmp_path, corpus)[0] == 0 and readings(tmp_path) == before + 2
+    with Index(tmp_path / "index") as opened:
+        assert [len(opened.search(one)) for one in ("one", "two", "three", "zwei", "four")] == [1, 0, 0, 1, 1]
+
+
+def test_shards_and_python_read_files_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {f"g{n:02}.pages": pages(f"number{n} one", "!unread", f"number{n} two") for n in range(6)}
+    status, folder = built(tmp_path, folder_of(tmp_path, files), "--shards", "2")
+    said = capsys.readouterr()
+    assert status == 0 and "12 documents in 2 shards" in said.out and said.err.count("not read: 3") == 2, said
+    with Index(folder) as opened:
+        (hit,) = opened.search("number3 two", where="page=3", top_k=1)
+        assert hit.id == "g03.pages#3" and hit.place is not None and hit.place["page"] == 3
+    rows = [{"id": "a", "pages": tmp_path / "corpus" / "g00.pages"}, {"pages": pages("bytes")}, {"text": "alone"}]
+    with Index.build(rows, tmp_path / "python", field="pages:pages") as opened:
+        assert len(opened) == 4 and opened.search("number0 two")[0].id == "a#3"
+        assert opened.search("bytes")[0].id.endswith(".pages#1")
+        assert opened.add([{"id": "a", "pages": tmp_path / "corpus" / "g01.pages"}]).replaced == 2
+    with Index.build(tmp_path / "corpus", tmp_path / "whole") as opened:
+        assert len(opened) == 12
+
+
 def test_the_server_serves_places_and_refuses_new_files_by_name(tmp_path: Path) -> None:
     status, folder = built(tmp_path, folder_of(tmp_path, MANUALS))
     assert status == 0

@@ -59,8 +59,9 @@ class ShownFile(str):
 
 def folder_of(path: Union[str, os.PathLike[str]]) -> Path:
     """Return the folder of a file, or of the first of several; a folder itself. Paths in its rows begin there."""
-    first = Path(paths_of(path)[0])
-    return first if first.is_dir() else first.parent
+    first = paths_of(path)[0]
+    # A `Path` of a `ShownFile` would be what messages call it.
+    return Path(first if os.path.isdir(first) else os.path.dirname(first))
 
 
 def paths_of(name: Union[str, os.PathLike[str]]) -> tuple[str, ...]:

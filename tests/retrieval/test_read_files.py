@@ -137,10 +137,10 @@ def test_a_damaged_file_or_a_dead_process_costs_its_own_row_alone(
     before = readings(tmp_path)
     assert built(tmp_path, corpus, "--skip_bad_rows", out="second")[0] == 0
     assert readings(tmp_path) == before + 2  # those two that cannot be read, again
-    kept = sorted((tmp_path / "cache" / "readings" / "pages").iterdir())
-    kept[0].write_bytes(kept[0].read_bytes()[:-9])
+    (kept,) = (tmp_path / "cache" / "readings" / "pages").glob(f"{sha256(good['g07.pages']).hexdigest()}-*")
+    kept.write_bytes(kept.read_bytes()[:-9])
     assert built(tmp_path, corpus, "--skip_bad_rows", out="third")[0] == 1
-    assert f"{kept[0]}: damaged" in capsys.readouterr().err
+    assert f"{kept}: damaged" in capsys.readouterr().err
 
 
 def test_a_file_with_fewer_parts_loses_the_others(
@@ -152,7 +152,7 @@ def test_a_file_with_fewer_parts_loses_the_others(
     capsys.readouterr()
     assert index(["add", str(tmp_path / "index"), "--corpus", str(corpus)]) == 0
     said = capsys.readouterr().out
-    assert "0 new, 3 replaced, 0 as they were, 1 removed" in said or "1 replaced" in said, said
+    assert "0 new, 2 replaced, 1 as they were, 1 removed" in said, said
     assert built(tmp_path, corpus)[0] == 0 and "3 as they were" in capsys.readouterr().out
     monkeypatch.setenv("MADE_VERSION", "2")
     before = readings(tmp_path)

@@ -2,7 +2,7 @@
 
 A file begins with PAGES and a line's end. A form feed ends a page; the word number n of a page has the box
 (n / 100, 0.5, (n + 1) / 100, 0.6). The words
-!unread, !bad and !die alone on a page are what they say. Each reading is counted in the folder `MADE_READINGS`.
+!unread, !bad, !die and !wait alone on a page are what they say, the last until there is a file `go`. Each reading is counted in the folder `MADE_READINGS`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Union
@@ -27,6 +28,8 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     for number, page in enumerate(path.read_bytes()[len(BEGINNING) :].decode().split("\f"), 1):
         if page == "!die":
             os.kill(os.getpid(), signal.SIGKILL)
+        while page == "!wait" and not Path(os.environ["MADE_READINGS"], "go").exists():
+            time.sleep(0.02)
         if page == "!bad":
             raise DataError(f"{path}: page {number} is bad")
         if page == "!unread":

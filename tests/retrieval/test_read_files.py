@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +147,27 @@ def test_a_damaged_file_or_a_dead_process_costs_its_own_row_alone(
     kept.write_bytes(kept.read_bytes()[:-9])
     assert built(tmp_path, corpus, "--skip_bad_rows", out="third")[0] == 1
     assert f"{kept}: damaged" in capsys.readouterr().err
+
+
+def test_an_interrupted_build_ends_its_processes_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    good = {f"g{n:02}.pages": pages(f"number{n} one") for n in range(5)}
+    corpus = folder_of(tmp_path, {**good, "z.pages": pages("!wait")})
+    command = [sys.executable, "-m", "paddle_ranker", "index", "build", "--corpus", str(corpus)]
+    process = subprocess.Popen([*command, "--output", str(tmp_path / "index")], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while readings(tmp_path) < 6 and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.3)  # the others are done
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in said, said
+    for one in (tmp_path / "readings").iterdir():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(one.name.rpartition("-")[2]), 0)
+    (tmp_path / "readings" / "go").touch()
+    before = readings(tmp_path)
+    assert built(tmp_path, corpus)[0] == 0
+    assert readings(tmp_path) == before + 1
 
 
 def test_a_file_with_fewer_parts_loses_the_others(

@@ -515,12 +515,13 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     runtime.prepare_command(options.cpu_threads)
                 for number in range(count):
                     work.build(number, progress.update)
+        unread = shard_builds.unread_in(folder).report()
         shard_builds.finish(folder, count)
     with open_index(folder, write=True, until=time.monotonic() + _PATIENCE) as collection:
         open_towers(collection, load, options.batch_size)
         collection.writer.measure_floors()
-    print(f"{options.corpus}: {cut.report}; {_counts(Added(cut.documents, 0, 0, cut.repeated))}")
-    info = open_index(folder).info
+    report, info = "; ".join(filter(None, (cut.report, unread))), open_index(folder).info
+    print(f"{options.corpus}: {report}; {_counts(Added(info.count, 0, 0, cut.repeated))}")
     print(f"{folder}: {info.count:,} documents in {count:,} shards, searched by {listed(info.searchers)}")
 
 

@@ -37,7 +37,7 @@ from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, na
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.readers import Unread, is_file_name
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
-from paddle_ranker.data.skips import LeftOut, Skips
+from paddle_ranker.data.skips import NOT_READ, LeftOut, Skips
 from paddle_ranker.data.spellings import Spellings, ValueSpelling, is_no_value
 from paddle_ranker.errors import DataError, UsageError, brief, did_you_mean, listed, quoted
 from paddle_ranker.options import TAB, DocumentOptions, note
@@ -117,7 +117,7 @@ class DocumentFile:
         self._files = files
         self.kept = 0
         self.line: Union[int, str] = 0  # of the last document; with several files `7 of b`
-        self._skips, self._unread = Skips(rules.skip_bad_rows), LeftOut("not read:")
+        self._skips, self._unread = Skips(rules.skip_bad_rows), LeftOut(NOT_READ)
 
     @property
     def skipped(self) -> int:
@@ -158,7 +158,7 @@ class DocumentFile:
     def __iter__(self) -> Iterator[DocumentRow]:
         paths = paths_of(self.path)
         self.kept, self._skips = 0, Skips(self._rules.skip_bad_rows, name_files=len(paths) > 1)
-        self._unread = LeftOut("not read:")
+        self._unread = LeftOut(NOT_READ)
         for path in paths:
             before = self.kept
             table, roles = self._named(path)

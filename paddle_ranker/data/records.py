@@ -244,7 +244,7 @@ class RecordFile(Generic[T]):
                 self.line, self.has_header = f"{one.line} of {path}", one.has_header
                 yield record
             self.columns |= one.columns
-            self._skips.include(path, one._skips)
+            self._skips.include(one._skips.count, [f"{path}, {reason}" for reason in one._skips.reasons])
 
     def _of_one(self) -> Iterator[T]:
         self.kept, self._skips, self.columns = 0, Skips(self.skip_bad_rows), set()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from paddle_ranker.errors import DataError
 
 REASONS_SHOWN = 3
+NOT_READ = "not read:"
 
 
 class LeftOut:
@@ -22,6 +25,11 @@ class LeftOut:
         self.count += 1
         if len(self.reasons) < REASONS_SHOWN:
             self.reasons.append(reason)
+
+    def include(self, count: int, reasons: Sequence[str]) -> None:
+        """Add others."""
+        self.count += count
+        self.reasons = [*self.reasons, *reasons][:REASONS_SHOWN]
 
     def report(self) -> str:
         """Return a summary: `skipped 2 (line 17: 2 columns, expected 3; …)`; "" if nothing is left out."""
@@ -47,8 +55,3 @@ class Skips(LeftOut):
                 f"{path}, line {line}: {reason}; correct the row, or leave bad rows out with --skip_bad_rows"
             )
         self.add_reason(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}")
-
-    def include(self, path: str, others: Skips) -> None:
-        """Add the bad rows of another file."""
-        self.count += others.count
-        self.reasons = [*self.reasons, *(f"{path}, {reason}" for reason in others.reasons)][:REASONS_SHOWN]

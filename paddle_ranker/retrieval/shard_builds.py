@@ -22,11 +22,10 @@ import numpy as np
 
 from paddle_ranker.array_types import Booleans, Vectors
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.data.skips import LeftOut
+from paddle_ranker.data.skips import NOT_READ, LeftOut
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import note
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.index_folder import take_lock
@@ -41,7 +40,7 @@ from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, ne
 from paddle_ranker.storage.untrusted import UncheckedObject, inside, open_file, own_folder, read_json
 
 BUILD_STATE = "unfinished"
-_CUT = "cut.json"
+_CUT, _UNREAD = "cut.json", ".unread"  # the latter is the suffix of what was not read for a shard
 _WAIT_SECONDS = 60.0  # for the end of a killed build's process that still writes to a shard
 _TOLD_SECONDS = 0.5  # between two counts of a shard's documents that are done
 
@@ -120,12 +119,13 @@ class ShardWork:
 
             part = inside(inside(self.folder, BUILD_STATE), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
-            source = _ShardRows(shard.name)
+            source = _ShardRows()
             with collection.snapshot().files.staged() as files:
                 kept = kept_rows(rows, collection.info.schema, files, self.contents, source, self.load.threads or None)
                 collection.writer.add_rows(kept, encoded if vectors_of is not None else None, files=files)
             collection.writer.merge(None)
-            source.say_unread()
+        with new_file(part.with_suffix(_UNREAD)) as stream:
+            json.dump([source.unread.count, source.unread.reasons], stream)
 
     def build_counted(self, number: int) -> None:
         """Build a shard; write how much of it is done to a file beside its part, for `count_done`."""
@@ -146,23 +146,26 @@ class ShardWork:
 
 
 class _ShardRows:
-    """Rows of a shard: bad ones end the build, unread parts of files are counted."""
+    """Rows of a shard: a bad one ends the build; `unread` counts parts of files that are not read."""
 
     line, files_to_read = 0, None
 
-    def __init__(self, shard: str):
-        self._shard, self._unread = shard, LeftOut("not read:")
+    def __init__(self) -> None:
+        self.unread = LeftOut(NOT_READ)
 
     def refuse(self, reason: str, line: int | str) -> None:
         raise DataError(f"{reason}; correct it")
 
     def leave_unread(self, what: str, reason: str) -> None:
-        self._unread.add_reason(f"{what}: {reason}")
+        self.unread.add_reason(f"{what}: {reason}")
 
-    def say_unread(self) -> None:
-        """Print what was not read."""
-        if self._unread.count:
-            note(f"{self._shard}: {self._unread.report()}")
+
+def unread_in(folder: Path) -> LeftOut:
+    """Return what was not read for the shards of a build."""
+    found = LeftOut(NOT_READ)
+    for path in sorted(inside(folder, BUILD_STATE).glob(f"*{_UNREAD}")):
+        found.include(*read_json(path))
+    return found
 
 
 def count_done(folder: Path) -> int:

@@ -133,11 +133,11 @@ def test_every_kind_adds_replaces_removes_filters_and_opens_again(
         assert collection.snapshot().search("vectors", vectors_of(queries), 5)[0].ids == []
         assert collection.snapshot().search("words", ["水"], 5)[0].ids == []
         first = documents_of(range(60))
-        assert collection.writer.add(first, vectors_of) == (60, 0, 0, 0, 0)
+        assert collection.writer.add(first, vectors_of) == (60, 0, 0, 0, 0, 0)
         check(collection, first, queries, nprobe)
         changed = documents_of(range(10, 30), "新的{} {}")
         odd = [Document(id, f"odd {number}") for number, id in enumerate(ODD_IDS)]
-        assert collection.writer.add([*changed, *odd, *first[:10]], vectors_of) == (len(odd), 20, 10, 0, 30)
+        assert collection.writer.add([*changed, *odd, *first[:10]], vectors_of) == (len(odd), 20, 10, 0, 30, 0)
         gone = [f"d{n}" for n in range(40, 60)]
         assert collection.writer.remove([*gone, "d40", "nobody"]) == 20
         kept = [*first[:10], *first[30:40], *changed, *odd]

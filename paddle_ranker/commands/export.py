@@ -13,7 +13,7 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.commands.command_registry import run_for_kind
 from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions, LoadOptions
-from paddle_ranker.model.model_kind import RANKER_SIGNATURE, ModelInfo, RowEncoder, TrainedModel
+from paddle_ranker.model.model_kind import ModelInfo, RowEncoder, TrainedModel
 from paddle_ranker.options import ThreadOptions, option, redeclare, run_command
 
 
@@ -49,7 +49,7 @@ def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, on
 
     exported, parities = export_model(model, output, onnx=onnx)
     for engine, parity in parities.items():
-        if model.signature == RANKER_SIGNATURE:
+        if model.signature.is_rankers:
             what, rows = "the ranker", "pairs"
             differences = [f"{parity.differences['predict']:.1e} of a probability"]
             differences.append(f"{parity.differences['logit']:.1e} of a logit")

@@ -16,7 +16,6 @@ from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.serving_files import EMBEDDING, fetched_alias, variables_of
 from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, open_exported
 from paddle_ranker.model.model_folder import MODEL, identify
-from paddle_ranker.model.model_kind import RANKER_SIGNATURE
 from paddle_ranker.options import Options, main_of, option
 
 
@@ -58,7 +57,7 @@ def export_serving(options: ExportServingOptions) -> None:
     server, client, difference = write_serving(
         exported, Path(options.server_path), Path(options.client_path), feeds, fetches
     )
-    value = "a probability" if exported.signature == RANKER_SIGNATURE else "a number of a vector"
+    value = "a probability" if exported.signature.is_rankers else "a number of a vector"
     print(f"parity with {exported.folder}: largest difference {difference:.1e} of {value}")
     named = ", ".join(f"{variable.alias} ({variable.name})" for variable in variables[1])
     print(f"exported for servers: {server.folder}: takes {', '.join(feeds)}, returns {named}")

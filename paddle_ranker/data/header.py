@@ -60,6 +60,8 @@ OWN: Mapping[str, Names] = {  # names of every column of this toolkit's roles
     "teacher_score": ("teacher_score", "pos_scores"),
     "neg_teacher_score": ("neg_teacher_score", "neg_scores"),
     "position": ("position",),
+    "places": ("places",),
+    "neg_places": ("neg_places",),
     "text": TEXT,
 }
 # One of these names makes the first row a header; of other names it takes two, or a row with nothing else.

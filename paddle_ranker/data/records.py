@@ -13,6 +13,7 @@ identify the columns; otherwise their positions do.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import re
@@ -45,10 +46,13 @@ from paddle_ranker.data.labels import (
     number_of,
 )
 from paddle_ranker.data.skips import Skips
+from paddle_ranker.encoding.placed_text import PlacedText
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.options import TAB, LabelOptions, RowOptions, note
 from paddle_ranker.options.input_files import paths_of
 
+# Columns of the places of a text's spans, `[[start, end, x0, y0, x1, y1], ...]`, as lists of JSON or as its text.
+PLACES = {"title": "places", "neg_title": "neg_places", "text": "places"}
 NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "position")
 
 
@@ -143,6 +147,7 @@ KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 def role_of(kind: type[Record], cells: int = 0) -> TableRole:
     """Return the columns of a kind of record; a table of a single text column may give it any known name."""
     names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
+    names.update({PLACES[name]: OWN[PLACES[name]] for name in [*names] if name in PLACES and kind is not Line})
     if kind is Line:
         names = {**names, "text": (*TEXT, *DESCRIPTION, *HEADING), "title": HEADING}
     elif issubclass(kind, Text):
@@ -394,6 +399,8 @@ class RecordFile(Generic[T]):
         if self.kind is Line and named.get("text") is None and named.get("title") is not None:
             named["text"] = named.pop("title")
         elif isinstance(named.get("title"), list) or isinstance(named.get("neg_title"), list):
+            if named.keys() & set(PLACES.values()):
+                raise _BadRowError("places beside a list of titles: write a row for each title")
             return [self._of_columns(row) for row in self._of_lists(named)]
         absent = [column for column in self.kind.layouts[0] if column not in named]
         if absent:
@@ -452,6 +459,7 @@ class RecordFile(Generic[T]):
     def _checked(self, cells: dict[str, Any]) -> T:
         if self.kind is Line and "title" in cells:
             cells = {"text": _titled(cells["title"], cells["text"])}
+        places = {column: cells.pop(name) for column, name in PLACES.items() if column in cells and name in cells}
         for column, value in cells.items():
             if column in NUMBERS:
                 cells[column] = self._number(column, value)
@@ -459,6 +467,8 @@ class RecordFile(Generic[T]):
                 raise _BadRowError(f"{column} is a {type(value).__name__}, expected text")
             elif not value or value.isspace():
                 raise _BadRowError(f"the {column} is empty")
+        for column, value in places.items():
+            cells[column] = _placed(cells[column], value)
         if self.kind is Triple and cells["title"] == cells["neg_title"]:
             raise _BadRowError("the title and the neg_title are the same text")
         return self.kind(**cells)
@@ -546,6 +556,7 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     )
     numbers = [one.name for one in fields(first) if one.name in NUMBERS] if header else []  # `position` is in no layout
     columns += tuple(name for name in numbers if name not in columns and getattr(first, name) is not None)
+    placed = [name for name in columns if isinstance(getattr(first, name), PlacedText)]
     optional = {*numbers, *(column for layout in first.layouts for column in layout)} - set(columns)
     count = 0
 
@@ -554,15 +565,23 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
         for record in chain([first], stream):
             row = tuple(getattr(record, column, None) for column in columns)
             extra = any(getattr(record, column, None) is not None for column in optional)
+            extra = extra or placed != [n for n in columns if isinstance(getattr(record, n), PlacedText)]
             if type(record) is not type(first) or None in row or extra:
                 raise DataError(
                     f"{os.fspath(path)}: record {count + 1} has other columns than the first: {quoted(record)}"
                 )
             count += 1
-            yield row
+            yield (*row, *(json.dumps(getattr(record, name).places) for name in placed))
 
-    write_rows(os.fspath(path), columns, rows(), header)
+    write_rows(os.fspath(path), columns + tuple(PLACES[name] for name in placed), rows(), header)
     return count
+
+
+def _placed(text: str, places: Any) -> PlacedText:
+    try:
+        return PlacedText(text, json.loads(places) if isinstance(places, str) else places)
+    except (ValueError, TypeError) as error:
+        raise _BadRowError(f"its places are {quoted(places)} ({error})") from None
 
 
 def _titled(title: Any, text: Any) -> Any:

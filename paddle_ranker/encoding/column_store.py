@@ -24,7 +24,8 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.arrays import map_file
 
 MAX_BYTES = 1 << 30  # default limit of encoded pairs in memory
-_IDS, _OFFSETS, _SECOND_STARTS = "pairs.ids", "pairs.offsets", "pairs.second_starts"  # differ from columns' names
+# Names of the pairs' arrays, which differ from those of columns.
+_IDS, _OFFSETS, _SECOND_STARTS, _PLACES = "pairs.ids", "pairs.offsets", "pairs.second_starts", "pairs.places"
 
 
 class PairCollector:
@@ -43,7 +44,7 @@ class PairCollector:
         self._folder = Path(tempfile.gettempdir()) if folder is None else folder
         self._max_bytes = max_bytes
         self._on_disk = False
-        self._tokens = self._pad_id = 0
+        self._tokens = self._pad_id = self._place_size = 0
         self._columns: dict[str, _Column] = {}
 
     def append(self, pairs: EncodedPairs, **columns: np.ndarray) -> None:
@@ -56,11 +57,13 @@ class PairCollector:
                 raise ValueError(f"{len(pairs)} pairs and {len(values)} {name}: give one value for each pair")
         offsets = pairs.offsets if not self._columns else pairs.offsets[1:]
         new = {_IDS: pairs.ids, _OFFSETS: offsets + self._tokens, _SECOND_STARTS: pairs.second_starts, **columns}
+        if pairs.places is not None:
+            new[_PLACES] = pairs.places
         self._columns = self._columns or {name: _Column(values.dtype) for name, values in new.items()}
         if {name: column.dtype for name, column in self._columns.items()} != {n: v.dtype for n, v in new.items()}:
             raise ValueError(f"columns {', '.join(columns) or '(none)'}: other names or types than with earlier pairs")
         self._tokens += len(pairs.ids)
-        self._pad_id = pairs.pad_id
+        self._pad_id, self._place_size = pairs.pad_id, pairs.place_size
         with _disk_errors(self._folder, self._nbytes):
             for name, values in new.items():
                 self._columns[name].append(values)
@@ -75,7 +78,9 @@ class PairCollector:
             return EncodedPairs.concat([]), {}
         with _disk_errors(self._folder, self._nbytes):
             arrays = {name: self._columns.pop(name).finish() for name in list(self._columns)}
-        return EncodedPairs(arrays.pop(_IDS), arrays.pop(_OFFSETS), arrays.pop(_SECOND_STARTS), self._pad_id), arrays
+        places = arrays.pop(_PLACES, None)
+        ids, offsets, second_starts = (arrays.pop(name) for name in (_IDS, _OFFSETS, _SECOND_STARTS))
+        return EncodedPairs(ids, offsets, second_starts, self._pad_id, places, self._place_size), arrays
 
     def _nbytes(self) -> int:
         return sum(column.nbytes for column in self._columns.values())

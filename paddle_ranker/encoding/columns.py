@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, Union
+from typing import Optional, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.array_types import Arrays
+from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.storage.arrays import gather
 
 Indices = Union[Sequence[int], NDArray[np.int64], NDArray[np.int32]]
@@ -76,11 +76,16 @@ def ragged_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> N
 
 
 class _Ragged(Columns):
-    """Rows of ids in one array: row i is `ids[offsets[i]:offsets[i + 1]]`; `pad_id` pads the rows of a batch."""
+    """Rows of ids in one array: row i is `ids[offsets[i]:offsets[i + 1]]`; `pad_id` pads the rows of a batch.
+
+    If the model reads places of tokens, `places` has `place_size` numbers for each token, flat.
+    """
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
     pad_id: int
+    places: Optional[NDArray[np.int16]]
+    place_size: int
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -110,6 +115,25 @@ class _Ragged(Columns):
         starts, lengths = self._spans(chosen)
         return gather(self.ids, ragged_positions(starts, lengths)), offsets_of(lengths)
 
+    def _places_of(self, chosen: NDArray[np.int64]) -> Optional[NDArray[np.int16]]:
+        """Return the places of the tokens of the rows `chosen` [m], flat."""
+        if self.places is None:
+            return None
+        tokens = ragged_positions(*self._spans(chosen))
+        return gather(self.places, self.place_size * tokens[:, None] + np.arange(self.place_size)).reshape(-1)
+
+    def _types_and_places(
+        self, types: NDArray[np.int64], is_token: NDArray[np.bool_], chosen: NDArray[np.int64]
+    ) -> Array:
+        """Return the token types, `[batch, length]`, or with places, `[batch, length, 1 + place_size]`."""
+        places = self._places_of(chosen)
+        if places is None:
+            return types
+        placed = np.zeros((*types.shape, 1 + self.place_size), np.int64)
+        placed[:, :, 0] = types
+        placed[is_token, 1:] = places.reshape(-1, self.place_size)
+        return placed
+
     def _padded(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return ids padded to the longest chosen row, and a mask of tokens, `[batch, length]` each."""
         starts, lengths = self._spans(chosen)
@@ -126,35 +150,51 @@ def _joined(parts: Sequence[_Ragged]) -> tuple[NDArray[np.int32], NDArray[np.int
     return ids, offsets_of(np.concatenate(lengths)), parts[0].pad_id if parts else 0
 
 
+def _joined_places(parts: Sequence[_Ragged]) -> tuple[Optional[NDArray[np.int16]], int]:
+    """Return the places of all tokens of `parts`, and their size."""
+    places = [part.places for part in parts if part.places is not None]
+    return (np.concatenate(places), parts[0].place_size) if places else (None, 0)
+
+
 def pair_keys(pairs: Columns) -> Iterator[int]:
     """Yield a hash of each pair's tokens."""
     assert isinstance(pairs, EncodedPairs)
     bounds = pairs.offsets.tolist()
     for row, (start, end) in enumerate(zip(bounds, bounds[1:])):
-        yield hash((int(pairs.second_starts[row]), pairs.ids[start:end].tobytes()))
+        size = pairs.place_size
+        places = b"" if pairs.places is None else pairs.places[size * start : size * end].tobytes()
+        yield hash((int(pairs.second_starts[row]), pairs.ids[start:end].tobytes(), places))
 
 
 @dataclass(frozen=True)
 class EncodedTexts(_Ragged):
-    """Texts `[CLS] text [SEP]`: `ids` [total] int32, `offsets` [n + 1] int64."""
+    """Texts `[CLS] text [SEP]`: `ids` [total] int32, `offsets` [n + 1] int64, `places` as in `EncodedPairs`."""
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
     pad_id: int = 0
+    places: Optional[NDArray[np.int16]] = None
+    place_size: int = 0
 
     def take(self, indices: Indices) -> EncodedTexts:
         """Return the texts at `indices` [m] (repeats allowed), in that order."""
-        return EncodedTexts(*self._taken(np.asarray(indices, dtype=np.int64)), self.pad_id)
+        chosen = np.asarray(indices, dtype=np.int64)
+        return EncodedTexts(*self._taken(chosen), self.pad_id, self._places_of(chosen), self.place_size)
 
     @classmethod
     def concat(cls, parts: Sequence[EncodedTexts]) -> EncodedTexts:
         """Join `parts`, in order."""
-        return cls(*_joined(parts))
+        return cls(*_joined(parts), *_joined_places(parts))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return `input_ids` and `token_type_ids` (all 0), `[batch, length]` int64, padded to the longest text."""
-        input_ids, _ = self._padded(np.asarray(indices, dtype=np.int64))
-        return {"input_ids": input_ids, "token_type_ids": np.zeros_like(input_ids)}
+        """Return `input_ids` and `token_type_ids` (all 0), `[batch, length]` int64, padded to the longest text.
+
+        Places are as in `EncodedPairs.pad`.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        input_ids, is_token = self._padded(chosen)
+        types = self._types_and_places(np.zeros_like(input_ids), is_token, chosen)
+        return {"input_ids": input_ids, "token_type_ids": types}
 
 
 @dataclass(frozen=True)
@@ -162,7 +202,8 @@ class EncodedPairs(_Ragged):
     """Pairs `[CLS] query [SEP] title [SEP]`.
 
     `ids` [total] int32; `offsets` [n + 1] int64: pair i is `ids[offsets[i]:offsets[i + 1]]`;
-    `second_starts` [n] int32: the index within the pair at which the title (token type 1) starts.
+    `second_starts` [n] int32: the index within the pair at which the title (token type 1) starts;
+    `places` [total * place_size] int16: the numbers of each token's place; None: the model reads no places.
 
     The arrays may be memory-mapped files (`column_store.py`). `take`, `pad` and `lengths_of` then read
     only the requested rows, and keep no pages of the files in memory, as other access does.
@@ -172,25 +213,33 @@ class EncodedPairs(_Ragged):
     offsets: NDArray[np.int64]
     second_starts: NDArray[np.int32]
     pad_id: int = 0
+    places: Optional[NDArray[np.int16]] = None
+    place_size: int = 0
 
     def take(self, indices: Indices) -> EncodedPairs:
         """Return the pairs at `indices` [m] (repeats allowed), in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return EncodedPairs(*self._taken(chosen), gather(self.second_starts, chosen), self.pad_id)
+        second_starts, places = gather(self.second_starts, chosen), self._places_of(chosen)
+        return EncodedPairs(*self._taken(chosen), second_starts, self.pad_id, places, self.place_size)
 
     @classmethod
     def concat(cls, parts: Sequence[EncodedPairs]) -> EncodedPairs:
         """Join `parts`, in order."""
         ids, offsets, pad_id = _joined(parts)
         second_starts = np.concatenate([np.empty(0, np.int32), *(part.second_starts for part in parts)])
-        return cls(ids, offsets, second_starts, pad_id)
+        return cls(ids, offsets, second_starts, pad_id, *_joined_places(parts))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return `input_ids` and `token_type_ids`, `[batch, length]` int64; padding has `pad_id` and token type 0."""
+        """Return `input_ids` and `token_type_ids`, `[batch, length]` int64; padding has `pad_id` and token type 0.
+
+        With places, `token_type_ids` is `[batch, length, 1 + place_size]`: a token's type, then the numbers of its
+        place, 0 for padding.
+        """
         chosen = np.asarray(indices, dtype=np.int64)
         input_ids, is_token = self._padded(chosen)
         is_second = np.arange(input_ids.shape[1]) >= gather(self.second_starts, chosen)[:, None]
-        return {"input_ids": input_ids, "token_type_ids": (is_token & is_second).astype(np.int64)}
+        types = (is_token & is_second).astype(np.int64)
+        return {"input_ids": input_ids, "token_type_ids": self._types_and_places(types, is_token, chosen)}
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ class PairEncoder:
     `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`, `mask_id`, `backend` ("builtin" or "tokenizers"), `truncated`.
     """
 
+    place_size = 0  # numbers of a token's place that the model reads, such as those of a box
+
     def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
         self.template = files.template()
         self.query_prompt = ""
@@ -198,7 +200,16 @@ class PairEncoder:
                                    (second_starts, second, second_lengths)):  # fmt: skip
             source = text_starts[text] + (text_lengths[text] - count if template.keeps_end else 0)
             ids[ragged_positions(place, count)] = flat[ragged_positions(source, count)]
-        return EncodedPairs(ids, offsets, (second_starts - starts).astype(np.int32), self.pad_id)
+        pairs = EncodedPairs(ids, offsets, (second_starts - starts).astype(np.int32), self.pad_id)
+        return self._with_places(pairs, queries, titles)
+
+    def _with_places(self, pairs: EncodedPairs, queries: Sequence[str], titles: Sequence[str]) -> EncodedPairs:
+        """Return the pairs with the places of their tokens, if the model reads places."""
+        return pairs
+
+    def sample(self, text: str, random: np.random.Generator) -> str:
+        """Return a made-up title; if the model reads places, with random places."""
+        return text
 
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str], most: Optional[int]
@@ -426,6 +437,8 @@ class BlendedPairEncoder:
 
     def __init__(self, members: Sequence[PairEncoder]):
         self.members = tuple(members)
+        if any(member.place_size for member in members):
+            raise UsageError("a ranker that reads boxes or cells cannot be blended: leave it out")
         self.max_seq_length = sum(member.max_seq_length for member in members)  # of all members together
         self.backend = ", ".join(member.backend for member in members)
         self.vocab_size = max(member.vocab_size for member in members)

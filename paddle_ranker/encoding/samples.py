@@ -28,7 +28,7 @@ def sample_batches(encoder: PairRowEncoder) -> Iterator[Arrays]:
         query = random.choice(words, 1 + min(length, 12) // 2)
         shared = query[: random.integers(0, len(query) + 1)]
         queries.append(" ".join(query))
-        titles.append(" ".join([*random.choice(words, length), *shared]))
+        titles.append(encoder.members[0].sample(" ".join([*random.choice(words, length), *shared]), random))
     truncated = encoder.truncated
     pairs = encoder.encode(queries, titles)
     encoder.truncated = truncated  # counts pairs of users only

@@ -112,7 +112,7 @@ class Windows:
         kept = kept[owner]
 
         starts, sources = offsets_of(kept + shown + template.pair_tokens), pairs.offsets[owner]
-        ids = np.empty(starts[-1], np.int32)
+        taken = np.empty(starts[-1], np.int64)  # place of each token of a window among those of all pairs
         query_ends, title_starts = starts[:-1] + before + kept, starts[:-1] + before + kept + between
         for count, target, source in (
             (before, starts[:-1], sources),
@@ -120,14 +120,17 @@ class Windows:
             (after, starts[1:] - after, pairs.offsets[owner + 1] - after),
         ):
             for number in range(count):
-                ids[target + number] = pairs.ids[source + number]
+                taken[target + number] = source + number
         left_out = queries[owner] - kept if template.keeps_end else 0
         query_places = ragged_positions(sources + before + left_out, kept)
         title_places = ragged_positions(sources + second_starts[owner] + first, shown)
-        ids[ragged_positions(starts[:-1] + before, kept)] = pairs.ids[query_places]
-        ids[ragged_positions(title_starts, shown)] = pairs.ids[title_places]
-        second = (before + kept + between).astype(np.int32)
-        return SplitPairs(EncodedPairs(ids, starts, second, pairs.pad_id), offsets)
+        taken[ragged_positions(starts[:-1] + before, kept)] = query_places
+        taken[ragged_positions(title_starts, shown)] = title_places
+        second, places = (before + kept + between).astype(np.int32), None
+        if pairs.places is not None:
+            places = pairs.places.reshape(-1, pairs.place_size)[taken].reshape(-1)
+        windows = EncodedPairs(pairs.ids[taken], starts, second, pairs.pad_id, places, pairs.place_size)
+        return SplitPairs(windows, offsets)
 
     def pool(self, logits: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return one logit per pair, `[n]` float64, pooled from the logits of all windows, `[offsets[-1]]`."""

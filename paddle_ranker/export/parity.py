@@ -85,7 +85,7 @@ def checks_of(batches: Sequence[Arrays], expected: Sequence[Arrays], pad_id: int
             checks.append(
                 {
                     "input_ids": ids[:length].tolist(),
-                    "token_type_ids": batch["token_type_ids"][row, :length].tolist(),
+                    "token_type_ids": batch["token_type_ids"][row, :length].reshape(-1).tolist(),
                     "probability": float(outputs["predict"][row, 0]),
                 }
             )

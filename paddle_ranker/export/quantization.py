@@ -44,7 +44,7 @@ from paddle_ranker.model.exported import Exported, ExportedFolder, ExportedRanke
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, identify
-from paddle_ranker.model.model_kind import RANKER_SIGNATURE, AnyKind, ExportFacts, Signature, with_export
+from paddle_ranker.model.model_kind import AnyKind, ExportFacts, Signature, with_export
 from paddle_ranker.model.tower import QUERY_FOLDER, RowsOfTower, TowerInfo
 from paddle_ranker.options import note
 from paddle_ranker.options.input_files import folder_of
@@ -180,7 +180,7 @@ def gate_of(kind: AnyKind, signature: Signature) -> Optional[Callable[[ExportedF
         return kind.gate
     if isinstance(kind, TowerKind):
         return TowerGate
-    return RankingGate if signature == RANKER_SIGNATURE else None
+    return RankingGate if signature.is_rankers else None
 
 
 @dataclass(frozen=True)
@@ -400,7 +400,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
     batches = list(folder.kind.sample_inputs(folder.row_encoder(), folder.info))
     model = StaticModel(folder.program, folder.parameters, folder.signature)
     parity = write_onnx(folder.program, target, folder.signature, batches, [model.run(batch) for batch in batches])
-    if folder.signature == RANKER_SIGNATURE:
+    if folder.signature.is_rankers:
         largest = f"{parity.differences['predict']:.1e} of a probability"
     else:
         largest = f"{max(parity.differences.values()):.1e}"

@@ -96,7 +96,7 @@ def export_model(
             if getattr(model.info, "stored_titles", 0):
                 facts["ranker"] = lower_digest(model.network, model.row_encoder)
                 facts["similarity"] = similarity_sizes(model.network)
-            if signature == RANKER_SIGNATURE:
+            if signature.is_rankers:
                 facts["checks"] = checks_of(batches, expected, model.network.configs[0].pad_token_id)
             kind.write_info(temporary, with_export(model.info, facts))
     finally:

@@ -74,6 +74,18 @@ def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
     return (states * mask).sum(axis=1) / mask.sum(axis=1)
 
 
+def types_of(token_type_ids: Tensor) -> Tensor:
+    """Return the types of tokens, `[batch, length]`, without the numbers of their places."""
+    return token_type_ids[:, :, 0] if token_type_ids.ndim == 3 else token_type_ids
+
+
+def places_of(token_type_ids: Tensor, size: int) -> Tensor:
+    """Return the places of tokens, `[batch, length, size]` int64; zeros if there are types alone, `[batch, length]`."""
+    if token_type_ids.ndim == 3:
+        return token_type_ids[:, :, 1:]
+    return paddle.zeros_like(token_type_ids).unsqueeze(-1).tile([1, 1, size])
+
+
 class Embeddings(nn.Layer):
     """Sum of word, position, type (and task) embeddings, then LayerNorm and dropout."""
 
@@ -299,7 +311,7 @@ class Encoder(nn.Layer):
             self.masks.restart()
         if self.config.type_vocab_size < 2:
             # Every ranker's graph has both inputs, and Paddle drops an input that nothing depends on when it exports.
-            input_ids = input_ids + 0 * token_type_ids
+            input_ids = input_ids + 0 * types_of(token_type_ids)
         return self.embeddings(input_ids, token_type_ids, extra), self._mask(input_ids)
 
     def _mask(self, input_ids: Tensor) -> Tensor:
@@ -331,7 +343,8 @@ class Encoder(nn.Layer):
         Raises `CheckpointError` if there are not more layers, or the family's attention depends on places in a pair.
         """
         own = ("_embed", "forward", "pooled")
-        if layers and any(getattr(type(self), name) is not getattr(Encoder, name) for name in own):
+        is_other = any(getattr(type(self), name) is not getattr(Encoder, name) for name in own)
+        if layers and (is_other or self.config.place_limits):
             raise CheckpointError(
                 f"--stored_titles is not done for encoders of the family {self.config.model_type}; choose one with "
                 "absolute positions, such as BERT or ERNIE"
@@ -379,7 +392,8 @@ class Encoder(nn.Layer):
         """Return the hidden states of all tokens, `[batch, length, hidden]`.
 
         Args:
-            input_ids, token_type_ids: `[batch, length]` int64; positions that hold `pad_token_id` are masked.
+            input_ids, token_type_ids: `[batch, length]` int64; positions that hold `pad_token_id` are masked. In
+                families that read places, `token_type_ids` may be `[batch, length, 1 + numbers of a place]`.
             extra: `[batch, length, hidden]`, added to the input embeddings; in a split encoder, after the lower layers.
         """
         if self.lower:

@@ -18,7 +18,14 @@ ACTIVATIONS = (
 Activation = Annotated[str, OneOf(*ACTIVATIONS)]
 Share = Annotated[float, Between(0, 1)]
 _Offset = Annotated[int, Between(-1, MOST)]  # -1: not stated
-_ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions start after the padding index
+_ROBERTAS = (
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "lilt",
+)  # positions start after the padding index
 ENCODER_PREFIX = "encoder."  # of the names of the encoder's parameters
 _LARGEST_EPSILON = 0.001
 _ALLOWANCE, _SMALL = 2, 1 << 20
@@ -101,6 +108,11 @@ class EncoderConfig:
     def longest_pair(self) -> int:
         """The maximum length of a pair in tokens: the number of positions."""
         return self.max_position_embeddings - self.first_position
+
+    @property
+    def place_limits(self) -> tuple[int, ...]:
+        """Limit of each number of a token's place, such as of a box, that follows the token's type; (): no places."""
+        return ()
 
     @property
     def first_position(self) -> int:
@@ -259,6 +271,42 @@ class LongformerConfig(EncoderConfig):
     """Configuration of Longformer, whose tokens attend to half of `attention_window` tokens on either side."""
 
     attention_window: Positive = 512
+
+
+@dataclass(frozen=True)
+class LayoutLMConfig(EncoderConfig):
+    """Configuration of LayoutLM, whose tokens have boxes with coordinates from 0 to 1,000."""
+
+    max_2d_position_embeddings: Annotated[int, Between(1001, MOST)] = 1024
+
+    @property
+    def place_limits(self) -> tuple[int, ...]:
+        """Limit of each coordinate of a box: left, top, right, bottom."""
+        return (self.max_2d_position_embeddings,) * 4
+
+
+@dataclass(frozen=True)
+class LiltConfig(LayoutLMConfig):
+    """Configuration of LiLT, which has a narrower second state for each token's box.
+
+    channel_shrink_ratio: width of a state divided by that of the second
+    """
+
+    channel_shrink_ratio: Positive = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size % 6 or (self.hidden_size // self.num_attention_heads) % self.channel_shrink_ratio:
+            raise CheckpointError(
+                f"hidden_size {self.hidden_size}, num_attention_heads {self.num_attention_heads}, "
+                f"channel_shrink_ratio {self.channel_shrink_ratio}: expected a multiple of 6, and heads whose width is "
+                "a multiple of channel_shrink_ratio"
+            )
+
+    @property
+    def layout_size(self) -> int:
+        """Width of the second state."""
+        return self.hidden_size // self.channel_shrink_ratio
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,9 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     if not (folder / f"{prefix}{STATIC_PARAMETERS}").is_file():
         raise CheckpointError(f"{folder}: there is no {prefix}{STATIC_PARAMETERS} in it{_remedy(found)}")
     known = cast(InfoT, info)
-    exported = Exported(folder, prefix, kind, known, kind.signature(known), kind.configs(folder, known))
+    configs = kind.configs(folder, known)
+    signature = kind.signature(known).with_places(len(configs[0].place_limits) if configs else 0)
+    exported = Exported(folder, prefix, kind, known, signature, configs)
     if not any((folder / f"{prefix}.{format}").is_file() for format in GRAPH_FORMATS):
         raise CheckpointError(f"{folder}: there is no {prefix}.json and no {prefix}.pdmodel in it; copy it again")
     for name, size in export["files"].items():

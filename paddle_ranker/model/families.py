@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.array_types import Array
+from paddle_ranker.encoding.boxed_pairs import SIDE, BoxedPairEncoder
 from paddle_ranker.encoding.pair_encoder import InstructedPairEncoder, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
@@ -25,6 +26,8 @@ from paddle_ranker.model.config import (
     DistilBertConfig,
     ElectraConfig,
     EncoderConfig,
+    LayoutLMConfig,
+    LiltConfig,
     LongformerConfig,
     ModernBertConfig,
     MPNetConfig,
@@ -218,6 +221,61 @@ def _check_big_bird(stated: ForeignConfig, values: Values) -> None:
     _absolute(stated, values)
     stated.require("use_bias", True, remedy=PLAIN)
     stated.require("rescale_embeddings", False, remedy=PLAIN)
+
+
+def _boxed(separator: int) -> Callable[[ModelTokenizer, int], PairEncoder]:
+    return lambda files, max_seq_length: BoxedPairEncoder(files, max_seq_length, separator)
+
+
+_BOX_TABLES = {
+    f"embeddings.{side}_position_embeddings": f"embeddings.{side}_position_embeddings" for side in ("x", "y", "h", "w")
+}
+_add(
+    "layoutlm",
+    "LayoutLM",
+    Architecture(
+        Names({**_BERT_PLAIN, **_BOX_TABLES}, {**_BERT_LINEAR, **_POOLER}, "layoutlm"),
+        {**_FIELDS, **_added(LayoutLMConfig)},
+        _absolute,
+    ),
+    _network("networks.layouts", "LayoutLMEncoder"),
+    LayoutLMConfig,
+    _boxed(SIDE),  # transformers' tokenizer of LayoutLMv2 and the models' authors give separators the last corner
+)
+_add(
+    "lilt",
+    "Lilt",
+    Architecture(
+        Names(
+            {
+                **_BERT_PLAIN,
+                **{f"layout_{name}": ours for name, ours in _BOX_TABLES.items()},
+                "layout_embeddings.box_position_embeddings": "embeddings.box_position_embeddings",
+                "layout_embeddings.LayerNorm": "embeddings.layout_norm",
+                "encoder.layer.{}.attention.layout_output.LayerNorm": "encoder.layers.{}.layout_norm1",
+                "encoder.layer.{}.layout_output.LayerNorm": "encoder.layers.{}.layout_norm2",
+            },
+            {
+                **_BERT_LINEAR,
+                **_POOLER,
+                "layout_embeddings.box_linear_embeddings": "embeddings.box_linear_embeddings",
+                "encoder.layer.{}.attention.self.layout_query": "encoder.layers.{}.self_attn.layout_q",
+                "encoder.layer.{}.attention.self.layout_key": "encoder.layers.{}.self_attn.layout_k",
+                "encoder.layer.{}.attention.self.layout_value": "encoder.layers.{}.self_attn.layout_v",
+                "encoder.layer.{}.attention.layout_output.dense": "encoder.layers.{}.self_attn.layout_out",
+                "encoder.layer.{}.layout_intermediate.dense": "encoder.layers.{}.layout_linear1",
+                "encoder.layer.{}.layout_output.dense": "encoder.layers.{}.layout_linear2",
+            },
+            "lilt",
+            _TWO_LAYERS,
+        ),
+        {**_FIELDS, **_added(LiltConfig)},
+        _absolute,
+    ),
+    _network("networks.layouts", "LiltEncoder"),
+    LiltConfig,
+    _boxed(0),
+)
 
 
 _add(

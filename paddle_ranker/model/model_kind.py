@@ -60,6 +60,16 @@ class Signature:
     read: tuple[str, ...]
 
     @property
+    def is_rankers(self) -> bool:
+        """Whether a ranker has it: one returns a probability and a logit."""
+        return self.outputs == RANKER_SIGNATURE.outputs
+
+    def with_places(self, size: int) -> Signature:
+        """Return the signature of a model whose token types are followed by the `size` numbers of a token's place."""
+        types = ArraySpec("token_type_ids", "int64", (None, None, 1 + size)) if size else TOKENS[1]
+        return dataclasses.replace(self, inputs=tuple(types if spec == TOKENS[1] else spec for spec in self.inputs))
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """Names of the inputs, in order."""
         return tuple(spec.name for spec in self.inputs)
@@ -114,7 +124,10 @@ class ModelPart(NamedTuple):
 
 
 class Check(TypedDict):
-    """Tokenized pair and its probability at the export, to check later that a folder's files belong together."""
+    """Tokenized pair and its probability at the export, to check later that a folder's files belong together.
+
+    `token_type_ids` is flat; with places, each token has its type and the numbers of its place.
+    """
 
     input_ids: list[Count]
     token_type_ids: list[Count]

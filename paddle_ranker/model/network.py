@@ -17,7 +17,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import FeatureHead, LexicalHead
 from paddle_ranker.lexical.token_comparison import Speller
 from paddle_ranker.metrics.calibration import Calibration
-from paddle_ranker.model.bert import Encoder, pool_states
+from paddle_ranker.model.bert import Encoder, pool_states, types_of
 from paddle_ranker.model.config import ENCODER_PREFIX, EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.lora import merged
@@ -133,12 +133,13 @@ class RankerNetwork(nn.Layer):
         return (self.config,)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the logits, `[batch]` float32; ids and token types are `[batch, length]` int64."""
+        """Return the logits, `[batch]` float32; ids and token types are as in `Encoder.forward`."""
         if self.narrow is not None:
             return self.above(self.apart(input_ids, token_type_ids), input_ids, token_type_ids)
-        extra = self._match_levels(input_ids, token_type_ids)
+        types = types_of(token_type_ids)
+        extra = self._match_levels(input_ids, types)
         encode = self.encoder if self.pooling else self.encoder.pooled
-        return self._logits(encode(input_ids, token_type_ids, extra), input_ids, token_type_ids)
+        return self._logits(encode(input_ids, token_type_ids, extra), input_ids, types)
 
     @property
     def states_width(self) -> int:

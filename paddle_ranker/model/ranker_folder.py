@@ -228,7 +228,8 @@ def _assembled(
         new_parts = sorted([*new_parts, *load_heads(network, checkpoint.arrays, allow_new=allow_new)])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
-    return RankerModel(info, pair_encoder, RANKER_SIGNATURE, network, new_parts, has_two_class_head(checkpoint.unnamed))
+    signature = RANKER_SIGNATURE.with_places(pair_encoder.place_size)
+    return RankerModel(info, pair_encoder, signature, network, new_parts, has_two_class_head(checkpoint.unnamed))
 
 
 def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:

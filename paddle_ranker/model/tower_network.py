@@ -27,7 +27,7 @@ from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, listed
 from paddle_ranker.lexical.vector import LexicalVector
-from paddle_ranker.model.bert import Encoder, pool_states
+from paddle_ranker.model.bert import Encoder, pool_states, types_of
 from paddle_ranker.model.config import ENCODER_PREFIX
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder_loading import Checkpoint, encoder_of, read_checkpoint
@@ -38,7 +38,7 @@ from paddle_ranker.model.info import PUBLISHED_HEADS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import merged
 from paddle_ranker.model.model_folder import ANY_TOWER
-from paddle_ranker.model.model_kind import TrainedModel
+from paddle_ranker.model.model_kind import Signature, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
@@ -114,7 +114,7 @@ class TowerNetwork(nn.Layer):
 
         Args:
             input_ids: `[batch, length]` int64; of a tower that reads pictures, pixels `[batch, 3, height, width]`.
-            token_type_ids: `[batch, length]` int64; None for pictures.
+            token_type_ids: as in `Encoder.forward`; None for pictures.
         """
         pooling = self.training_pooling if self.training_pooling and self.training else self.pooling
         if pooling == "pooler":
@@ -149,7 +149,7 @@ class TowerNetwork(nn.Layer):
         vectors = self.dropout(pooled).astype("float32")
         if self.lexical_part is not None and not self.training:
             vectors = F.normalize(vectors, axis=-1)
-            vectors = paddle.concat([vectors, self.lexical_part(input_ids, token_type_ids)], axis=-1)
+            vectors = paddle.concat([vectors, self.lexical_part(input_ids, types_of(token_type_ids))], axis=-1)
         if self.cut is not None:
             vectors = F.normalize(vectors, axis=-1)[:, : self.cut]
         return F.normalize(vectors, axis=-1) if self.normalize else vectors
@@ -178,7 +178,11 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo) -> tuple[TowerModel, li
     rows = _rows_of(checkpoint, info)
     network = TowerNetwork(encoder, info, rows)
     new_parts = [*new_parts, *_load_own_parts(network, checkpoint)]
-    return TowerModel(info, rows, signature_of(info), network), new_parts
+    return TowerModel(info, rows, _signature(info, encoder), network), new_parts
+
+
+def _signature(info: TowerInfo, encoder: Encoder) -> Signature:
+    return signature_of(info).with_places(len(encoder.config.place_limits))
 
 
 def _rows_of(checkpoint: Checkpoint, info: TowerInfo) -> RowsOfTower:
@@ -226,7 +230,7 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
     network = TowerNetwork(encoder, info, rows)
     _load_own_parts(network, checkpoint)  # `read_tower` has found all of them
     network.eval()
-    return TowerModel(info, rows, signature_of(info), network)
+    return TowerModel(info, rows, _signature(info, encoder), network)
 
 
 def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:

@@ -24,6 +24,7 @@ FILE, SIZES_FILE, CONFIGS_FILE = (
 )
 LENGTHS = (512, 3, 41, 131)  # ragged and odd; the longest is all that most of them take
 WORDS, SPECIAL = 90, 5
+BOXED = ("layoutlm", "lilt")
 ABSENT = "absent"  # the key is left out
 
 
@@ -87,6 +88,13 @@ def inputs(pad_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return ids, types, (np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]).astype(np.int64)
 
 
+def with_boxes(types: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return types of tokens with random boxes, `[rows, longest, 5]`; those of padding are 0."""
+    corners = np.sort(np.random.RandomState(1).randint(0, 1001, (*types.shape, 2, 2)), axis=2)
+    boxes = corners.reshape(*types.shape, 4) * mask[:, :, None]
+    return np.concatenate([types[:, :, None], boxes], axis=2)
+
+
 def short_inputs(pad_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return two short rows of `inputs`."""
     ids, types, mask = (array[1:3, :9] for array in inputs(pad_id))
@@ -136,6 +144,8 @@ def _logits(config: dict[str, Any], shapes: dict[str, list[int]], rows: Any) -> 
         if hasattr(model.base_model, "set_attention_type"):  # the last row may have changed it
             model.base_model.set_attention_type(model.config.attention_type)
         arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        if config["model_type"] in BOXED:
+            arrays["bbox"] = with_boxes(types, mask)[:, :, 1:]
         given = {name: torch.from_numpy(array[row : row + 1, :length]) for name, array in arrays.items()}
         if getattr(model.config, "type_vocab_size", 0) < 2:
             del given["token_type_ids"]

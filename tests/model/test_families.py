@@ -24,7 +24,7 @@ from paddle_ranker.export.parity import network_outputs
 from paddle_ranker.export.static_graph import export_model, program_file, write_static_model
 from paddle_ranker.export.static_model import StaticModel
 from paddle_ranker.model.builtin_kinds import KINDS
-from paddle_ranker.model.config import ModernBertConfig
+from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
 from paddle_ranker.model.encoder_loading import load_encoder
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.families import config_from
@@ -37,15 +37,26 @@ from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 from paddle_ranker.model.ranker_folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.scoring.engines.precisions import has_bf16
 from paddle_ranker.serving.clients.base import load_pair_encoder
-from tests.model.family_cases import CASES, SIZED_CASES, SIZES_FILE, SPECIAL, WORDS, expected, inputs, weights
+from tests.model.family_cases import (
+    BOXED,
+    CASES,
+    SIZED_CASES,
+    SIZES_FILE,
+    SPECIAL,
+    WORDS,
+    expected,
+    inputs,
+    weights,
+    with_boxes,
+)
 from tests.tiny import change_json
 
 pytestmark = pytest.mark.parity
 
 EXPECTED = expected()
-ROBERTAS = ("roberta", "xlm-roberta", "mpnet", "longformer")
+ROBERTAS = ("roberta", "xlm-roberta", "mpnet", "longformer", "lilt")
 LONG = ("modernbert", "longformer", "big_bird")
-EXPORTED = ("xlm-roberta", "modernbert", "deberta-v3", "mpnet", "longformer", "big_bird")
+EXPORTED = ("xlm-roberta", "modernbert", "deberta-v3", "mpnet", "longformer", "big_bird", "layoutlm", "lilt")
 PRODUCTS = {
     "xlm-roberta": 6,
     "mpnet": 6,
@@ -53,6 +64,8 @@ PRODUCTS = {
     "deberta-v3": 8,
     "longformer": 6,
     "big_bird": 6,
+    "layoutlm": 6,
+    "lilt": 12,
 }  # of weights, that all tokens go through
 BYTES = ["▁", "<0xE4>", "<0xBD>", "<0xA0>", "<0xA1>"]  # a space, and 你 and 佡 in bytes
 QUERIES = ["w1 w2", "w7", "w3 w4 w5 ▁", "▁ w1 <0xE4> <0xBD> <0xA0>"]
@@ -101,8 +114,15 @@ def write_said(folder: Path, said: dict[str, Any], is_roberta: bool) -> Path:
 
 def logits_of(network: paddle.nn.Layer) -> np.ndarray:
     network.eval()
-    ids, types, _ = inputs(network.config.pad_token_id)
-    return np.asarray(network(paddle.to_tensor(ids), paddle.to_tensor(types)).numpy())
+    return np.asarray(network(*tensors(network.config)).numpy())
+
+
+def tensors(config: EncoderConfig, rows: slice = slice(None)) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Return ids and types, with the boxes of families that read boxes."""
+    ids, types, mask = inputs(config.pad_token_id)
+    types = with_boxes(types, mask) if config.place_limits else types
+    longest = mask[rows].sum(axis=1).max()
+    return paddle.to_tensor(ids[rows, :longest]), paddle.to_tensor(types[rows, :longest])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -116,7 +136,7 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     network = load_model(tmp_path / "ours", RANKER).network
     np.testing.assert_array_equal(logits_of(network), logits_of(load_single(folder).network))
     convert(ConvertOptions(source=str(tmp_path / "ours"), target=str(tmp_path / "back"), to="hf"))
-    ids, types = (paddle.to_tensor(array) for array in inputs(network.config.pad_token_id)[:2])
+    ids, types = tensors(network.config)
     if case != "longformer":  # whose first token is global for `pooled` alone
         found = network.encoder.pool(network.encoder(ids, types), ids)  # by all states, as for a fusion with images
         np.testing.assert_allclose(found.numpy(), network.encoder.pooled(ids, types).numpy(), atol=1e-5)
@@ -134,15 +154,14 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     assert load_encoder(tmp_path / "back").config == load_encoder(folder).config
 
 
-@pytest.mark.parametrize("case", LONG)
+@pytest.mark.parametrize("case", [*LONG, *BOXED])
 def test_logits_depend_neither_on_the_batch_nor_on_the_way_of_its_attention(tmp_path: Path, case: str) -> None:
     network = load_single(write_folder(tmp_path / "hf", case)).network
     network.eval()
-    ids, types, mask = inputs(network.config.pad_token_id)
-    for rows in ([0], [1], [2], [3], [1, 2], [2, 3]):
-        longest = mask[rows].sum(axis=1).max()
-        found = network(*(paddle.to_tensor(array[rows, :longest]) for array in (ids, types)))
-        np.testing.assert_allclose(found.numpy(), np.array(EXPECTED[case]["logits"])[rows, 0], atol=1e-5)
+    said = np.array(EXPECTED[case]["logits"])
+    for rows in map(slice, (0, 1, 2, 3, 1, 2), (1, 2, 3, 4, 3, 4)):
+        found = network(*tensors(network.config, rows))
+        np.testing.assert_allclose(found.numpy(), (said[:, -1] - said[:, 0] * (said.shape[1] - 1))[rows], atol=1e-5)
 
 
 @pytest.mark.parametrize("case", LONG)
@@ -356,7 +375,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
         length = LoadOptions(max_seq_length=320 if case in LONG else 24)
         model = start_ranker(write_folder(folder / "hf", case), fresh, length)
         draw = np.random.RandomState(1)
-        model.network.match_embeddings.weight.set_value(draw.standard_normal((4, 16)).astype("float32"))
+        match = model.network.match_embeddings.weight
+        match.set_value(draw.standard_normal(match.shape).astype("float32"))
         if model.network.lexical is not None:
             model.network.lexical.learn(model.row_encoder.encode(QUERIES, TITLES))
             model.network.lexical.weight.set_value(draw.standard_normal(18).astype("float32") * 0.1)

@@ -52,7 +52,7 @@ _QWEN = "Qwen2Tokenizer"
 _OF_MODEL = {  # default classes by model_type; BERT's for others
     "mpnet": "MPNetTokenizer", "deberta-v2": "DebertaV2Tokenizer", "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer", "modernbert": "TokenizersBackend",
-    "longformer": "RobertaTokenizer", "big_bird": "BigBirdTokenizer",
+    "longformer": "RobertaTokenizer", "lilt": "RobertaTokenizer", "big_bird": "BigBirdTokenizer",
     "qwen3": _QWEN,
 }  # fmt: skip
 _BERTS = (
@@ -431,7 +431,7 @@ def _prefix(library: Tokenizer, found: Described) -> None:
     """Set the space before texts as RoBERTa's class does, which overrides `tokenizer.json`."""
     from tokenizers import pre_tokenizers
 
-    wanted = found.rule("add_prefix_space")
+    wanted = found.rule("add_prefix_space", found.name == "LayoutLMv3Tokenizer")
     is_robertas = found.name == "RobertaTokenizer" or not found.has_library
     if is_robertas and isinstance(library.pre_tokenizer, pre_tokenizers.ByteLevel):
         library.pre_tokenizer.add_prefix_space = bool(wanted)

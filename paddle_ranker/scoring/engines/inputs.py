@@ -28,6 +28,7 @@ class InputLimits:
     def __init__(self, signature: Signature, configs: Sequence[EncoderConfig]):
         self.signature = signature
         self.shares_queries = any(config.shares_queries for config in configs)
+        self._place_limits = configs[0].place_limits if len(configs) == 1 else ()
         self._vocabulary = np.array([config.vocab_size for config in configs], np.int64)
         # The upper layers of a split ranker read no positions: each text was as long as a pair may be.
         texts = 2 if STATES in signature.input_names else 1
@@ -41,7 +42,8 @@ class InputLimits:
             shape = [2, *(len(types) if size is None else size for size in spec.shape[1:])]
             arrays[spec.name] = np.ones(shape, spec.dtype)
         if _TYPE_IDS in arrays:
-            arrays[_TYPE_IDS] = np.array([types, types], np.int64)
+            placed = arrays[_TYPE_IDS].reshape(2, len(types), -1)
+            placed[:, :, 0] = types
         return arrays
 
     @staticmethod
@@ -69,11 +71,26 @@ class InputLimits:
             names = ", ".join(self.signature.input_names)
             raise DataError(f"there is no {error.args[0]}: the model takes {names}") from error
         if _IDS in checked:
-            self._check_tokens(checked[_IDS], checked.get(_TYPE_IDS))
+            types = checked.get(_TYPE_IDS)
+            if types is not None and self._place_limits:
+                spec = next(spec for spec in self.signature.inputs if spec.name == _TYPE_IDS)
+                _check_shape(spec, types, self.rows(checked))
+                self._check_places(types[:, :, 1:])
+                types = types[:, :, 0]
+            self._check_tokens(checked[_IDS], types)
         rows = self.rows(checked)
         for spec in self.signature.inputs:
             _check_shape(spec, checked[spec.name], rows)
         return checked
+
+    def _check_places(self, places: Array) -> None:
+        is_wrong = (places < 0) | (places >= np.array(self._place_limits))
+        if is_wrong.any():
+            row, token, number = np.argwhere(is_wrong)[0].tolist()
+            raise DataError(
+                f"token_type_ids[{row}, {token}, {1 + number}] is {places[row, token, number]}: that number of a place "
+                f"is 0 to {self._place_limits[number] - 1}"
+            )
 
     def _check_tokens(self, ids: Array, types: Optional[Array]) -> None:
         shapes = f"input_ids {list(ids.shape)}"

@@ -208,6 +208,8 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     for number, noted in enumerate(checks):
         try:
             ids, types = np.array([noted["input_ids"]], np.int64), np.array([noted["token_type_ids"]], np.int64)
+            if len(model.signature.inputs[1].shape) > 2:
+                types = types.reshape((*ids.shape, -1))
             expected = float(noted["probability"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder}: ranker.json is damaged (export.checks[{number}])") from error

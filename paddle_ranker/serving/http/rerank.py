@@ -6,7 +6,7 @@ Pairs without an order: `/score` and `/v1/score` in vLLM's format, `/predict` in
 from __future__ import annotations
 
 import time
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from paddle_ranker.encoding.placed_text import PlacedText
 from paddle_ranker.errors import listed
 from paddle_ranker.serving.core.faults import INVALID, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import text_bounds
@@ -85,7 +86,7 @@ class Reranker:
         return await rank(request, asked, deadline)
 
     async def _rank_documents(self, request: Request, asked: RerankRequest, deadline: Optional[float]) -> Response:
-        titles = [document if isinstance(document, str) else document.text for document in asked.documents]
+        titles = [_title(document, place) for place, document in enumerate(asked.documents)]
         wants_logits, top = asked.wants_logits, asked.said("top_n", "top_k")
         cuts = TruncationRequest(
             "documents",
@@ -99,7 +100,9 @@ class Reranker:
         scored: list[RankedResult] = [{"index": i, "relevance_score": shown[i]} for i in best]
         results = scored
         if asked.return_documents:
-            given = [{"text": one} if isinstance(one, str) else one.model_dump() for one in asked.documents]
+            given = [
+                {"text": one} if isinstance(one, str) else one.model_dump(exclude_unset=True) for one in asked.documents
+            ]
             results = [{**one, "document": given[one["index"]]} for one in scored]
         path = request.scope["path"]
         content = {
@@ -204,6 +207,15 @@ class Reranker:
 
     async def _parse(self, adapter: TypeAdapter[Any], body: bytes, deadline: Optional[float]) -> Any:
         return await run_in_thread(len(body), _validated, adapter, body, self._service.limits, deadline=deadline)
+
+
+def _title(document: Union[str, DocumentObject], number: int) -> str:
+    if isinstance(document, str) or document.places is None:
+        return document if isinstance(document, str) else document.text
+    try:
+        return PlacedText(document.text, document.places)
+    except ValueError as error:
+        raise Fault(UNPROCESSABLE, f"is no list of places ({error})", field=f"documents[{number}].places") from None
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:

@@ -57,6 +57,9 @@ class DocumentObject(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     text: str
+    places: Optional[list[list[Union[int, float]]]] = Field(
+        None, description="spans of the text with their boxes on a page, `[start, end, x0, y0, x1, y1]`, as fractions"
+    )
 
 
 class Activation(ClientRequest):

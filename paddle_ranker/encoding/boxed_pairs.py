@@ -1,0 +1,95 @@
+"""Encode pairs whose tokens have boxes on a page, for LayoutLM and LiLT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
+from paddle_ranker.encoding.placed_text import PlacedText
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+
+SIDE = 1000  # of a page; boxes of the networks are whole numbers up to it
+_Boxes = NDArray[np.int16]
+
+
+class BoxedPairEncoder(PairEncoder):
+    """Encoder of pairs whose texts may be `PlacedText`s with boxes, `(start, end, x0, y0, x1, y1)`.
+
+    Coordinates are fractions of the page, with the origin at its top left. A token has the box of the span that holds
+    its last character. All other tokens have the box (0, 0, 0, 0), as in transformers. Boxes that reach outside the
+    page are clipped and counted, and `clipped` is their number.
+
+    Args:
+        separator: each coordinate of the separators beside a text with boxes.
+    """
+
+    place_size = 4
+
+    def __init__(self, files: ModelTokenizer, max_seq_length: int, separator: int = 0) -> None:
+        super().__init__(files, max_seq_length)
+        self.clipped, self._separator = 0, separator
+
+    def counts(self) -> dict[str, int]:
+        """Return how many pairs or texts were cut, and how many boxes were clipped, by the words for it."""
+        return {**super().counts(), "boxes reached outside their pages and were clipped": self.clipped}
+
+    def sample(self, text: str, random: np.random.Generator) -> str:
+        """Return a made-up title whose characters have random boxes."""
+        corners = np.sort(random.random((len(text), 2, 2)), axis=1).reshape(-1, 4).tolist()
+        return PlacedText(text, ((place, place + 1, *box) for place, box in enumerate(corners)))
+
+    def _with_places(self, pairs: EncodedPairs, queries: Sequence[str], titles: Sequence[str]) -> EncodedPairs:
+        boxes = np.zeros((len(pairs.ids), self.place_size), np.int16)
+        before, between, after = map(len, (self.template.before, self.template.between, self.template.after))
+        for row, (query, title) in enumerate(zip(queries, titles)):
+            start, end, second = int(pairs.offsets[row]), int(pairs.offsets[row + 1]), int(pairs.second_starts[row])
+            if isinstance(query, PlacedText) or isinstance(title, PlacedText):
+                boxes[end - after : end] = boxes[start + second - between : start + second] = self._separator
+            self._put(boxes[start + before : start + second - between], query)
+            self._put(boxes[start + second : end - after], title)
+        return replace(pairs, places=boxes.reshape(-1), place_size=self.place_size)
+
+    def _alone(
+        self,
+        texts: Sequence[str],
+        before: tuple[int, ...],
+        after: tuple[int, ...],
+        most: int,
+        check: Optional[LengthCheck] = None,
+    ) -> EncodedTexts:
+        encoded = super()._alone(texts, before, after, most, check)
+        boxes = np.zeros((len(encoded.ids), self.place_size), np.int16)
+        for row, text in enumerate(texts):
+            start, end = int(encoded.offsets[row]), int(encoded.offsets[row + 1]) - len(after)
+            if isinstance(text, PlacedText):
+                boxes[end : end + len(after)] = self._separator
+            self._put(boxes[start + len(before) : end], text)
+        return replace(encoded, places=boxes.reshape(-1), place_size=self.place_size)
+
+    def _put(self, target: _Boxes, text: str) -> None:
+        """Write the boxes of a text's tokens, of which the pair may hold only the first or the last."""
+        if not isinstance(text, PlacedText) or not text.places or not len(target):
+            return
+        spans = np.array([place[:2] for place in text.places], np.int64)
+        last = self._tokenizer.ends([text])[0] - 1
+        last = last[-len(target) :] if self.template.keeps_end else last[: len(target)]
+        owner = np.searchsorted(spans[:, 0], last, side="right") - 1
+        is_placed = (owner >= 0) & (last < spans[np.maximum(owner, 0), 1])
+        target[is_placed] = self._boxes(text)[owner[is_placed]]
+
+    def _boxes(self, text: PlacedText) -> _Boxes:
+        """Return the boxes of a text's spans, `[spans, 4]`, as whole numbers from 0 to `SIDE`."""
+        given = np.array([place[2:6] for place in text.places], np.float64)
+        boxes = np.clip(np.rint(SIDE * given), 0, SIDE)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
+        outside = ((given < 0) | (given > 1)).any(axis=1) | (given[:, 2:] < given[:, :2]).any(axis=1)
+        if outside.any():
+            with self._truncated_lock:
+                self.clipped += int(outside.sum())
+        return boxes.astype(np.int16)

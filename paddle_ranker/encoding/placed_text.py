@@ -1,0 +1,77 @@
+"""Texts whose spans have places, such as the boxes of words on a page, or the cells of a table.
+
+A ranker that reads places takes such a text as a title; everywhere else it is a plain text.
+
+    PlacedText("Total 12", [(0, 5, 0.1, 0.8, 0.2, 0.82), (6, 8, 0.3, 0.8, 0.35, 0.82)])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import SupportsIndex, Union
+
+Place = tuple[Union[int, float], ...]  # start and end in code points, and the numbers of the place
+
+
+class PlacedText(str):
+    """Text with `places`, `(start, end, *numbers)` of spans in the order of the text.
+
+    Equal texts with other places are not equal. A slice keeps the places of its spans, as does a prompt before it.
+    """
+
+    places: tuple[Place, ...]
+
+    def __new__(cls, text: str, places: Iterable[Sequence[Union[int, float]]]) -> PlacedText:
+        """Raise `ValueError` for places that are no spans of the text, in its order, with finite numbers."""
+        created = super().__new__(cls, text)
+        created.places = tuple(tuple(place) for place in places)
+        before = 0
+        for place in created.places:
+            if len(place) < 3 or not all(type(number) in (int, float) and math.isfinite(number) for number in place):
+                raise ValueError(f"a place is {list(place)}, expected the numbers [start, end, ...]")
+            start, end = place[:2]
+            if type(start) is not int or type(end) is not int or not before <= start <= end <= len(text):
+                raise ValueError(
+                    f"a place is {list(place)}: expected start and end in a text of {len(text)} characters, in order"
+                )
+            before = start
+        return created
+
+    @classmethod
+    def of_words(cls, words: Sequence[str], boxes: Sequence[Sequence[float]]) -> PlacedText:
+        """Join words by spaces; each has a box [x0, y0, x1, y1] from 0 to 1,000, as transformers' processors take."""
+        if len(words) != len(boxes):
+            raise ValueError(f"{len(words)} words and {len(boxes)} boxes: give one box for each word")
+        places, start = [], 0
+        for word, box in zip(words, boxes):
+            places.append((start, start + len(word), *(number / 1000 for number in box)))
+            start += len(word) + 1
+        return cls(" ".join(words), places)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and str(self) == str(other) and self.places == getattr(other, "places", ())
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    def __getnewargs__(self) -> tuple[str, tuple[Place, ...]]:  # type: ignore[override]
+        return str(self), self.places  # for pickle
+
+    def __add__(self, other: str) -> PlacedText:
+        return PlacedText(str(self) + other, self.places)
+
+    def __radd__(self, other: str) -> PlacedText:
+        shifted = ((start + len(other), end + len(other), *rest) for start, end, *rest in self.places)
+        return PlacedText(other + str(self), shifted)
+
+    def __getitem__(self, key: Union[SupportsIndex, slice]) -> str:
+        """Return a part of the text, with the places of its spans."""
+        part = str(self)[key]
+        if not isinstance(key, slice) or key.step not in (None, 1):
+            return part
+        first, last, _ = key.indices(len(self))
+        spans = ((max(place[0], first), min(place[1], last), place[2:]) for place in self.places)
+        return PlacedText(part, ((start - first, end - first, *rest) for start, end, rest in spans if start < end))

@@ -1,0 +1,163 @@
+"""LayoutLM and LiLT: encoders of tokens that have boxes on a page (Xu et al., 2020; Wang et al., 2022)."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.model.attention import attend
+from paddle_ranker.model.bert import Attention, Embeddings, Encoder, EncoderLayer, _at, places_of, types_of
+from paddle_ranker.model.config import LayoutLMConfig, LiltConfig
+from paddle_ranker.model.dropout import Dropout, Masks
+
+
+class _BoxEmbeddings(Embeddings):
+    """Embeddings with a table each of horizontal and vertical coordinates, of heights and of widths of boxes."""
+
+    def __init__(self, config: LayoutLMConfig, masks: Masks, size: int):
+        super().__init__(config, masks, config.hidden_size)
+        for name in ("x", "y", "h", "w"):
+            table = nn.Embedding(config.max_2d_position_embeddings, size)
+            setattr(self, f"{name}_position_embeddings", table)
+
+    def of_boxes(self, token_type_ids: Tensor) -> list[Tensor]:
+        """Return embeddings of left, top, right, bottom, height and width, `[batch, length, size]` each."""
+        boxes = places_of(token_type_ids, 4)
+        left, top, right, bottom = (boxes[:, :, number] for number in range(4))
+        height, width = (paddle.maximum(size, paddle.zeros_like(size)) for size in (bottom - top, right - left))
+        x, y = self.x_position_embeddings, self.y_position_embeddings
+        sides = [x(left), y(top), x(right), y(bottom)]
+        return [*sides, self.h_position_embeddings(height), self.w_position_embeddings(width)]
+
+
+class LayoutLMEmbeddings(_BoxEmbeddings):
+    """BERT's embeddings, to which those of the boxes are added."""
+
+    def __init__(self, config: LayoutLMConfig, masks: Masks):
+        super().__init__(config, masks, config.hidden_size)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        boxes = paddle.add_n(self.of_boxes(token_type_ids))
+        # Not super(), which Paddle 2.6 does not find in a network that it makes static.
+        return Embeddings.forward(self, input_ids, types_of(token_type_ids), boxes if extra is None else boxes + extra)
+
+
+class LayoutLMEncoder(Encoder):
+    """Encoder of LayoutLM: a BERT whose tokens also have boxes."""
+
+    config: LayoutLMConfig
+
+    def _make_embeddings(self) -> nn.Layer:
+        return LayoutLMEmbeddings(self.config, self.masks)
+
+
+class LiltEmbeddings(_BoxEmbeddings):
+    """RoBERTa's embeddings, beside which stands a narrower state of the box, `[batch, length, hidden + layout]`."""
+
+    config: LiltConfig
+
+    def __init__(self, config: LiltConfig, masks: Masks):
+        super().__init__(config, masks, config.hidden_size // 6)
+        self.box_position_embeddings = nn.Embedding(config.max_position_embeddings, config.layout_size)
+        self.box_linear_embeddings = nn.Linear(config.hidden_size, config.layout_size)
+        self.layout_norm = nn.LayerNorm(config.layout_size, epsilon=config.layer_norm_eps)
+        self.layout_dropout = Dropout(config.hidden_dropout_prob, masks)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        types = types_of(token_type_ids)
+        layout = self.box_linear_embeddings(paddle.concat(self.of_boxes(token_type_ids), axis=-1))
+        layout = layout + self.box_position_embeddings(self._positions(input_ids, types))
+        layout = self.layout_dropout(self.layout_norm(layout))
+        return paddle.concat([Embeddings.forward(self, input_ids, types, extra), layout], axis=-1)
+
+
+class _Attention(Attention):
+    """Attention of two states: the products of both are added, so that both are attended to by the same weights.
+
+    A head's two queries, keys and values are joined, which adds the products in one multiplication.
+    """
+
+    def __init__(self, config: LiltConfig, masks: Masks):
+        super().__init__(config.hidden_size, config.num_attention_heads, config.attention_probs_dropout_prob, masks)
+        size = config.layout_size
+        self.layout_q, self.layout_k, self.layout_v = (nn.Linear(size, size) for _ in range(3))
+        self.layout_out = nn.Linear(size, size)
+        self.sizes = self.head_size, self.head_size // config.channel_shrink_ratio
+
+    def both(self, query: list[Tensor], hidden: list[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the attended values of the state and of the layout, `[batch, queries, size]` each."""
+        root = sum(self.sizes) ** 0.5  # `attend` divides the sum by it, and each product has a root of its own
+        q, layout_q = self.q_proj(query[0]) * (root / self.sizes[0] ** 0.5), self.layout_q(query[1])
+        q = self._joined(q, layout_q * (root / self.sizes[1] ** 0.5))
+        k = self._joined(self.k_proj(hidden[0]), self.layout_k(hidden[1]))
+        v = self._joined(self.v_proj(hidden[0]), self.layout_v(hidden[1]))
+        attended = attend(q, k, v, mask, self.heads, self.dropout).reshape([0, 0, self.heads, sum(self.sizes)])
+        state, layout = attended[:, :, :, : self.sizes[0]], attended[:, :, :, self.sizes[0] :]
+        return self.out_proj(state.flatten(2)), self.layout_out(layout.flatten(2))
+
+    def _joined(self, state: Tensor, layout: Tensor) -> Tensor:
+        """Return `[batch, length, heads * sum of sizes]`: each head's part of both."""
+        parts = (part.reshape([0, 0, self.heads, size]) for part, size in zip((state, layout), self.sizes))
+        return paddle.concat([*parts], axis=-1).flatten(2)
+
+
+class LiltLayer(EncoderLayer):
+    """Layer of two states, side by side as `[batch, length, hidden + layout]`."""
+
+    def __init__(self, config: LiltConfig, masks: Masks):
+        super().__init__(config, masks)
+        size, inner = config.layout_size, config.intermediate_size // config.channel_shrink_ratio
+        self.self_attn = _Attention(config, masks)
+        self.layout_linear1, self.layout_linear2 = nn.Linear(size, inner), nn.Linear(inner, size)
+        self.layout_norm1, self.layout_norm2 = (nn.LayerNorm(size, epsilon=config.layer_norm_eps) for _ in range(2))
+        self.size = config.hidden_size
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor, first_token_only: bool = False, places: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return the layer's output, see `EncoderLayer.forward`."""
+        query = hidden[:, :1] if first_token_only else hidden if places is None else _at(hidden, places)
+        query = self._apart(query)
+        state, layout = self.self_attn.both(query, self._apart(hidden), mask)
+        state, layout = self.norm1(query[0] + self.dropout1(state)), self.layout_norm1(query[1] + self.dropout1(layout))
+        of_state = self.linear2(self.activation(self.linear1(state)))
+        of_layout = self.layout_linear2(self.activation(self.layout_linear1(layout)))
+        state = self.norm2(state + self.dropout2(of_state))
+        return paddle.concat([state, self.layout_norm2(layout + self.dropout2(of_layout))], axis=-1)
+
+    def _apart(self, hidden: Tensor) -> list[Tensor]:
+        # Not paddle.split, which Paddle Inference cannot load in bf16.
+        return [hidden[:, :, : self.size], hidden[:, :, self.size :]]
+
+
+class LiltEncoder(Encoder):
+    """Encoder of LiLT: a RoBERTa, and a narrower transformer of the boxes whose attention is added to its own."""
+
+    config: LiltConfig
+
+    def _make_embeddings(self) -> nn.Layer:
+        return LiltEmbeddings(self.config, self.masks)
+
+    def _make_layers(self) -> nn.Layer:
+        layers = super()._make_layers()
+        layers.layers = nn.LayerList([LiltLayer(self.config, self.masks) for _ in layers.layers])
+        return layers
+
+    def _after(self, layers: nn.LayerList, hidden: Tensor, mask: Tensor) -> Tensor:
+        return self._through(layers, hidden, mask)[:, :, : self.config.hidden_size]
+
+    def _pooled_after(self, layers: nn.LayerList, hidden: Tensor, mask: Tensor) -> Tensor:
+        hidden = self._through(layers[:-1], hidden, mask)
+        return self.pooler(layers[-1](hidden, mask, first_token_only=True)[:, 0, : self.config.hidden_size])
+
+    def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
+        """Return the hidden states before the first layer and behind each, see `Encoder.states`."""
+        return [state[:, :, : self.config.hidden_size] for state in Encoder.states(self, input_ids, token_type_ids)]
+
+    def at(
+        self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor, documents: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return the hidden states of some tokens of each sequence, see `Encoder.at`."""
+        return Encoder.at(self, input_ids, token_type_ids, places, documents)[:, :, : self.config.hidden_size]

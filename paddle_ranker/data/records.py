@@ -45,8 +45,8 @@ from paddle_ranker.data.labels import (
     looks_numeric,
     number_of,
 )
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.data.skips import Skips
-from paddle_ranker.encoding.placed_text import PlacedText
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.options import TAB, LabelOptions, RowOptions, note
 from paddle_ranker.options.input_files import paths_of

@@ -9,10 +9,11 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
-from paddle_ranker.encoding.placed_text import PlacedText
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.errors import DataError, quoted
 
 SIDE = 1000  # of a page; boxes of the networks are whole numbers up to it
 _Boxes = NDArray[np.int16]
@@ -29,7 +30,7 @@ class BoxedPairEncoder(PairEncoder):
         separator: each coordinate of the separators beside a text with boxes.
     """
 
-    place_size = 4
+    places, place_size = "boxes", 4
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int, separator: int = 0) -> None:
         super().__init__(files, max_seq_length)
@@ -85,7 +86,9 @@ class BoxedPairEncoder(PairEncoder):
 
     def _boxes(self, text: PlacedText) -> _Boxes:
         """Return the boxes of a text's spans, `[spans, 4]`, as whole numbers from 0 to `SIDE`."""
-        given = np.array([place[2:6] for place in text.places], np.float64)
+        if any(len(place) != 2 + self.place_size for place in text.places):
+            raise DataError(f"the text {quoted(text)}: a place is not [start, end, x0, y0, x1, y1]; correct it")
+        given = np.array([place[2:] for place in text.places], np.float64)
         boxes = np.clip(np.rint(SIDE * given), 0, SIDE)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
         outside = ((given < 0) | (given > 1)).any(axis=1) | (given[:, 2:] < given[:, :2]).any(axis=1)

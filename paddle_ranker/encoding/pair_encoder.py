@@ -94,7 +94,8 @@ class PairEncoder:
     `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`, `mask_id`, `backend` ("builtin" or "tokenizers"), `truncated`.
     """
 
-    place_size = 0  # numbers of a token's place that the model reads, such as those of a box
+    places = ""  # places that the model reads beside the words: "boxes" or "cells"
+    place_size = 0  # numbers of a token's place, such as those of a box
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
         self.template = files.template()

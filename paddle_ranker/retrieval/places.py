@@ -15,6 +15,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Integers
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.data.readers import Place
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.passages import Span
@@ -70,10 +71,7 @@ def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optio
         if kind == "number" and name in document.fields
     }  # fmt: skip
     if PLACES in document.fields:
-        try:
-            ranges, places = unpacked(str(document.fields[PLACES]))
-        except (ValueError, IndexError) as error:
-            raise CheckpointError(f"document {document.id}: its places are damaged ({brief(str(error))})") from error
+        ranges, places = _places_of(document)
         rows = dict[int, None]()
         for start, end in spans:
             first, last = np.searchsorted(ranges[:, 1], start, "right"), np.searchsorted(ranges[:, 0], end, "left")
@@ -83,6 +81,22 @@ def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optio
             [int(one) if one == int(one) else one for one in own] for own in (shown / _SCALE).tolist()
         ]
     return found
+
+
+def placed_text(document: Document, schema: Schema, places: str) -> str:
+    """Return the text of a document; with its places if they are of the kind `places`, such as "boxes"."""
+    reader = schema.reader_of(document)
+    if reader is None or reader.places != places or PLACES not in document.fields:
+        return document.text
+    ranges, numbers = _places_of(document)
+    return PlacedText(document.text, ((*span, *one) for span, one in zip(ranges.tolist(), (numbers / _SCALE).tolist())))
+
+
+def _places_of(document: Document) -> tuple[Integers, Integers]:
+    try:
+        return unpacked(str(document.fields[PLACES]))
+    except (ValueError, IndexError) as error:
+        raise CheckpointError(f"document {document.id}: its places are damaged ({brief(str(error))})") from error
 
 
 def shown_place(place: PlaceInFile) -> str:

@@ -20,6 +20,7 @@ from typing import Annotated, NamedTuple, Optional, Protocol, Union
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.documents import TITLES, FileFields
 from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.data.readers import READERS, Reader, is_file_name
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
@@ -490,7 +491,10 @@ class Schema:
                 values[name] = "" if found == document.text else found  # a document that is a title alone
             return values[name]
 
-        return _SLOT.sub(value, self._template).strip()
+        if not isinstance(text, PlacedText):
+            return _SLOT.sub(value, self._template).strip()
+        before, _, after = (_SLOT.sub(value, part) for part in self._template.partition(f"{{{TEXT}}}"))
+        return before.lstrip() + text + after.rstrip()
 
     def name_of(self, document: Document) -> Optional[str]:
         """Return a document's title; None without a title field, or if it is empty."""

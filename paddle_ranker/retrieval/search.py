@@ -45,7 +45,7 @@ from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, 
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
-from paddle_ranker.retrieval.places import PlaceInFile, place_of
+from paddle_ranker.retrieval.places import PlaceInFile, place_of, placed_text
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
@@ -526,7 +526,9 @@ class Search:
                 parts.append(text[start : start + 3 * size // 2])  # of which the ranker's tokens tell how much it reads
             for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
                 spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
-        return [(span, schema.passage(one, one.text[slice(*span)])) for span, one in zip(spans, documents)]
+        kind = encoder.places if isinstance(encoder, PairEncoder) else ""
+        texts = [placed_text(one, schema, kind) if kind else one.text for one in documents]
+        return [(span, schema.passage(one, text[slice(*span)])) for span, one, text in zip(spans, documents, texts)]
 
     def rank(self, logits: Floats, probabilities: Floats, *, is_calibrated: bool = False) -> None:
         """Order the documents of `to_rank` by `logit + recall_weight * share` plus the signals, equal ones by id.

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.boxed_pairs import BoxedPairEncoder
 from paddle_ranker.encoding.column_store import PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs
-from paddle_ranker.encoding.placed_text import PlacedText
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.encoding.windows import Windows
 

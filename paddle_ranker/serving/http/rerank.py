@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from paddle_ranker.encoding.placed_text import PlacedText
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.errors import listed
 from paddle_ranker.serving.core.faults import INVALID, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import text_bounds

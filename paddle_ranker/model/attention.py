@@ -1,8 +1,8 @@
 """Scaled dot-product attention (Vaswani et al., 2017), by a fused kernel where a GPU has one.
 
-In half precision on NVIDIA GPUs since Ampere, FlashAttention (Dao, 2023) never writes the matrix of weights, which
-mixed precision otherwise writes in half precision, in fp32 for the softmax, and keeps for the backward pass. Paddle 2.6
-adds a projection's bias in fp32, so that it reaches the kernel in networks without biases alone.
+In half precision on NVIDIA GPUs since Ampere, FlashAttention (Dao, 2023) never writes the matrix of weights. Otherwise,
+mixed precision writes this matrix in half precision, in fp32 for the softmax, and keeps it for the backward pass. On
+Paddle 2.6, only networks without biases reach the kernel, since it adds a projection's bias in fp32.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def _capability() -> tuple[int, int]:
 
 @functools.cache
 def _is_right(dtype: paddle.dtype, size: int) -> bool:
-    """Return whether the kernel's values and gradients are the formula's on a small batch with padding.
+    """Return whether the kernel's values and gradients equal the formula's on a small batch with padding.
 
-    Builds of Paddle differ in their kernels. One that fails or computes something else is named once and not used.
+    Builds of Paddle have different kernels. A kernel that fails or is wrong is reported once and not used.
     """
     rng = np.random.default_rng(0)
 
@@ -109,7 +109,10 @@ def _is_right(dtype: paddle.dtype, size: int) -> bool:
 def _with_gradients(
     compute: Callable[[Tensor, Tensor, Tensor, Tensor, int, Dropout], Tensor], values: list[Tensor], mask: Tensor
 ) -> list[Array]:
-    """Return the output and the gradients of queries, keys and values, for `values`, which end with a gradient."""
+    """Return the output of `compute`, and the gradients of queries, keys and values.
+
+    values: queries, keys, values, and last the gradient of the output
+    """
     q, k, v, gradient = (states.detach() for states in values)
     for states in (q, k, v):
         states.stop_gradient = False

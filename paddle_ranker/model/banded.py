@@ -1,8 +1,8 @@
 """Attention to near tokens and to global tokens, at a cost that grows linearly with the length.
 
-Tokens attend in blocks: the queries of a block to the keys of its own block, of the blocks beside it, and of the global
-tokens (Longformer: Beltagy et al., 2020; BigBird: Zaheer et al., 2020). The formula over all pairs of tokens, with a
-mask, returns the same values.
+Tokens attend in blocks: the queries of a block attend to the keys of that block, of the blocks beside it, and of the
+global tokens (Longformer: Beltagy et al., 2020; BigBird: Zaheer et al., 2020). The values are those of the formula over
+all pairs of tokens with a mask.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Band:
     Args:
         mask: mask of padding, added to the products with each key, `[batch, 1, 1, length]`.
         window: number of tokens to either side that a token attends to; at most the number of positions.
-        longest: maximum length of the model's texts. A graph chooses by it, before it knows its batches.
+        longest: maximum length of the model's texts; an exported graph chooses by it, since it is made before any
+            batch.
         global_tokens: as in `attend_banded`.
     """
 

@@ -1,12 +1,12 @@
 """BERT-style encoder with PaddleNLP's parameter names, and its variants ELECTRA, DistilBERT and MPNet.
 
 `Encoder` computes what PaddleNLP's ErnieModel, ErnieGramModel and BertModel compute, so their checkpoints load
-unchanged. It adds an extra input embedding (match levels), pre-LayerNorm, and an exact shortcut. A ranker reads the
-first token's output only, so the last layer computes queries, projections and feed-forward for that token alone.
-Outside training it computes no keys and values either (`Attention.for_one`).
+unchanged. It adds an extra input embedding (match levels), pre-LayerNorm, and an exact shortcut: a ranker reads only
+the first token's output, so the last layer computes queries, projections and feed-forward for that token only. Outside
+training it computes no keys and values either (`Attention.for_one`).
 
-An encoder can be split (`Encoder.split`): its lower layers see each text of a pair alone, so that the titles' states
-can be stored (PreTTR: MacAvaney et al., 2020).
+An encoder can be split (`Encoder.split`): in its first layers, each text of a pair attends only to itself, so that
+titles' states can be stored (PreTTR: MacAvaney et al., 2020). These are its lower layers, the others its upper layers.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def attend_once(
 class EncoderLayer(nn.Layer):
     """Transformer layer with LayerNorm after each part (BERT) or before it (`normalize_before`).
 
-    It does not use Paddle's layer, whose methods PaddleNLP replaces when it is imported.
+    Paddle's own layer is not used, since PaddleNLP replaces its methods when it is imported.
     """
 
     def __init__(self, config: EncoderConfig, masks: Masks):
@@ -206,7 +206,7 @@ class EncoderLayer(nn.Layer):
         """Return the layer's output, `[batch, length, size]`.
 
         With `first_token_only`, compute only the first token's output, `[batch, 1, size]`; with `places`, only the
-        output of the tokens there, `[batch, chosen, size]` (see `Encoder.at`).
+        output of these tokens, `[batch, chosen, size]` (see `Encoder.at`).
         """
         inner = self.norm1(hidden) if self.normalize_before else hidden
         query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
@@ -338,9 +338,11 @@ class Encoder(nn.Layer):
         return hidden
 
     def split(self, layers: int) -> None:
-        """Let the lowest `layers` layers see each text of a pair alone, and the others both; 0: all see both.
+        """Let each text of a pair attend only to itself in the first `layers` layers; 0: both texts attend to each
+        other in all.
 
-        Raises `CheckpointError` if there are not more layers, or the family's attention depends on places in a pair.
+        Raises `CheckpointError` if there are not more layers, or if the family's attention depends on positions in a
+        pair.
         """
         own = ("_embed", "forward", "pooled")
         is_other = any(getattr(type(self), name) is not getattr(Encoder, name) for name in own)
@@ -361,8 +363,8 @@ class Encoder(nn.Layer):
     def apart(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the states after the lower layers of a split encoder, `[batch, length, hidden]`.
 
-        A token's state depends on the tokens of its own text alone, so a row may also hold one text: a query with type
-        0, or a title with type 1.
+        A token's state depends only on the tokens of its text, so a row may also be a single text: a query with type 0,
+        or a title with type 1.
         """
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         mask = mask + _apart(token_type_ids, token_type_ids).astype(mask.dtype)
@@ -371,9 +373,10 @@ class Encoder(nn.Layer):
     def above(
         self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor], *, pools: bool
     ) -> Tensor:
-        """Compute the output of `pooled`, or without `pools` that of `forward`, from the states of `apart`.
+        """Compute the upper layers' output from the states of `apart`: that of `pooled` or, without `pools`, that of
+        `forward`.
 
-        The other arguments are as in `forward`; a split encoder adds `extra` here.
+        The other arguments are as in `forward`; `extra` is added to the states.
         """
         hidden, mask = states if extra is None else states + extra, self._mask(input_ids + 0 * token_type_ids)
         layers = self.encoder.layers[self.lower :]
@@ -402,7 +405,7 @@ class Encoder(nn.Layer):
         return self._after(self.encoder.layers, *self._embed(input_ids, token_type_ids, extra))
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states before the first layer and behind each, `[batch, length, hidden]` each."""
+        """Return the hidden states before the first layer and after each layer, `[batch, length, hidden]` each."""
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         return self._states_of(self.encoder.layers, hidden, mask)
 
@@ -471,7 +474,7 @@ class NarrowEmbeddings(Embeddings):
 
 
 class ElectraEncoder(Encoder):
-    """ELECTRA's discriminator: a pooler with gelu, and perhaps narrow embeddings (Clark et al., 2020)."""
+    """ELECTRA's discriminator: a pooler with gelu, and narrow embeddings if configured (Clark et al., 2020)."""
 
     config: ElectraConfig
 
@@ -520,8 +523,8 @@ class MPNetEncoder(Encoder):
 def relative_buckets(positions: int) -> Array:
     """Return MPNet's bucket of each relative position, `[2 positions - 1]` int64, from the lowest to the highest.
 
-    Half of the buckets belong to keys behind the query. Near positions have a bucket each, farther positions share
-    buckets on a logarithmic scale.
+    Half of the buckets are for keys after the query. Near positions have a bucket each, farther positions share buckets
+    on a logarithmic scale.
     """
     apart = np.arange(1 - positions, positions)  # place of the query minus place of the key
     distance, half = np.abs(apart), BUCKETS // 2

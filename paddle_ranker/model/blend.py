@@ -1,9 +1,9 @@
 """Blends of rankers: logit = weights[0] * logit[0] + weights[1] * logit[1] + ... + bias.
 
 A blend's folder holds a folder for each member (`member_1`, `member_2`, ...), and a `ranker.json` of the kind `blend`
-with the weights. Each member has its own tokenizer. A member is a ranker, or a tower whose cosine of both texts is its
-logit. Code that scores treats a blend as a ranker. Its batches hold the
-members' ids side by side: token types 0 and 1 mark the first member's ids, 2 and 3 the second's, and so on.
+with the weights. Each member has its own tokenizer. A member is a ranker, or a tower, whose logit is the cosine of both
+texts. Code that scores treats a blend as a ranker. A batch has the members' ids side by side: token types 0 and 1 mark
+the first member's ids, 2 and 3 the second's, and so on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COSINE = "cosine"  # the kind of a member that is a tower, whose folder is a sub
 
 
 class CosineNetwork(RankerNetwork):
-    """Network whose logit is the cosine of a pair's two texts by a tower."""
+    """Network whose logit is the cosine of the vectors that a tower gives a pair's two texts."""
 
     similarity_head: SimilarityHead
 
@@ -87,7 +87,7 @@ class BlendedNetwork(RankerNetwork):
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:
-        """The shapes of the members' encoders."""
+        """The configurations of the members' encoders."""
         return tuple(member.config for member in self.members)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         self.name, self.prefix = name, prefix
 
     def describe(self, form: str) -> tuple[str, str]:
-        """Return `what` and `use` of a folder, which differ by the form of the ranker in it."""
+        """Return `what` and `use` of a folder; they depend on the form of the ranker in it."""
         return _RANKERS.get(form, (self.what, self.use))
 
     def read_info(self, folder: Path) -> Optional[RankerInfo]:
@@ -95,7 +95,7 @@ class RankerKind(_ScoresPairs[PairEncoder]):
     has_encoder = True
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> PairEncoder:
-        """Create the pair encoder; `max_seq_length` is that of the options, or else of the ranker."""
+        """Create the pair encoder; its maximum length is that of the options, else that of the ranker."""
         length = options.max_seq_length or info.max_seq_length
         return folder_pair_encoder(folder, length, info.query_prompt)
 
@@ -125,10 +125,10 @@ class RankerKind(_ScoresPairs[PairEncoder]):
 
 
 class CrossEncoderKind(RankerKind):
-    """Cross-encoders; transformers and sentence-transformers have such rankers, too."""
+    """Cross-encoders, including those of transformers and sentence-transformers."""
 
     def is_in_transformers(self, folder: Path) -> bool:
-        """Return whether a folder has a head of one or two classes, and is no tower of sentence-transformers."""
+        """Return whether a folder has a head of one or two classes, and is not a tower of sentence-transformers."""
         from paddle_ranker.model.hugging_face.sentences import is_sentences
 
         return states_head(folder) and not is_sentences(folder)
@@ -209,7 +209,10 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return (config,)
 
     def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> RowsOfTower:
-        """Return the encoder of pictures or texts; the options or else the tower state its maximum length."""
+        """Return the encoder of pictures or texts.
+
+        Its maximum length is that of the options, else that of the tower.
+        """
         if info.reads == PICTURE:
             return PictureEncoder.read(folder)
         length = options.max_seq_length or info.max_seq_length

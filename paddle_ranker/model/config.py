@@ -39,9 +39,11 @@ class EncoderConfig:
 
     Only this toolkit has `normalize_before` (pre-LayerNorm); without it, the encoder is plain ERNIE/BERT.
 
-    has_tanh_pooler: whether the encoder's pooler is a linear layer and tanh, and nothing else
+
     heads_share_width: whether the heads of the attention divide the width of a state
-    shares_queries: whether networks compute a query once for all pairs of a batch
+    has_tanh_pooler: whether the encoder's pooler consists of a linear layer and tanh
+    heads_share_width: whether the size of an attention head is the width of a state divided by the number of heads
+    shares_queries: whether the network computes a query only once for all pairs of a batch that begin with it
     """
 
     has_tanh_pooler: ClassVar[bool] = True
@@ -89,8 +91,8 @@ class EncoderConfig:
     def require_fits(self, numbers: int, tensors: Optional[int] = None) -> None:
         """Raise `CheckpointError` if a parameter file is far too small for this encoder.
 
-        A network is created before parameters are copied into it, and creating a thousand million layers would never
-        end. Copying the parameters reveals smaller differences.
+        A network is created before parameters are copied into it, and it would take forever to create a thousand
+        million layers. Smaller differences are found when the parameters are copied.
 
         Args:
             numbers: upper bound on the count of numbers in the file.
@@ -229,7 +231,9 @@ class ModernBertConfig(EncoderConfig):
 class Qwen3Config(EncoderConfig):
     """Configuration of Qwen3, a causal decoder: rotary positions, norms of queries and keys, gated feed-forward layers.
 
-    num_key_value_heads: heads of keys and values; each serves the same number of heads of queries
+
+    num_key_value_heads: number of heads of keys and values; each serves an equal number of query heads
+    head_dim: size of a head, independent of the width of the states
     head_dim: numbers of a head, whatever the width of the states
     attention_bias: whether the projections of the attention have a bias
     """
@@ -268,7 +272,7 @@ class Qwen3Config(EncoderConfig):
 
 @dataclass(frozen=True)
 class LongformerConfig(EncoderConfig):
-    """Configuration of Longformer, whose tokens attend to half of `attention_window` tokens on either side."""
+    """Configuration of Longformer, whose tokens attend to `attention_window` / 2 tokens on either side."""
 
     attention_window: Positive = 512
 
@@ -313,8 +317,8 @@ class LiltConfig(LayoutLMConfig):
 class BigBirdConfig(EncoderConfig):
     """Configuration of BigBird, whose tokens attend to blocks of `block_size` tokens.
 
-    These are the own block, both beside it, the first and the last. In evaluation, transformers takes the first one for
-    each of `num_random_blocks` blocks, and so do this toolkit's networks, in training as well.
+    These are a token's block, both blocks beside it, the first and the last. In evaluation, transformers uses the first
+    block in place of each of `num_random_blocks` blocks; so do this toolkit's networks, in training as well.
 
     attention_type: "block_sparse", or "original_full" for attention to all tokens
     """
@@ -424,8 +428,9 @@ def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, 
 class PictureTextConfig(EncoderConfig):
     """Configuration of CLIP's and SigLIP's encoders of texts.
 
-    causal: whether a token attends to those before it alone, and the vector is the state of the first `eos_token_id`;
-        otherwise all texts are padded to `max_position_embeddings`, and the vector comes from the last position
+    causal: whether a token attends only to itself and earlier tokens, and the vector is the state of the first
+        `eos_token_id`; otherwise all texts are padded to `max_position_embeddings`, and the vector is that of the last
+        position
     """
 
     type_vocab_size: Count = 0
@@ -444,7 +449,9 @@ class PictureConfig(EncoderConfig):
     """Configuration of a transformer over the patches of a picture: ViT, CLIP, SigLIP.
 
     image_size, patch_size: sides of pictures and of patches in pixels
-    class_token: whether a learned token precedes the patches, whose state is the vector
+
+    class_token: whether a learned token precedes the patches; its state is then the vector
+    patch_bias: whether the projection of the patches has a bias
     patch_bias: whether patches have a bias
     norm_before_layers: whether a norm precedes the first layer
     attention_head: whether a learned query pools the patches

@@ -51,7 +51,7 @@ class Masks:
 
 
 class _Masked(PyLayer):
-    """Product with a mask that keeps one byte per value for the backward pass, not both factors."""
+    """Product with a mask that, for the backward pass, keeps one byte per value instead of both factors."""
 
     @staticmethod
     def forward(ctx: PyLayerContext, hidden: Tensor, kept: Array, scale: float) -> Tensor:

@@ -55,9 +55,10 @@ class Checkpoint:
     """Contents of a model's files.
 
     file: the parameter file, for messages
-    arrays: all arrays, named as by `EncoderFamily.name_parameters`: names of the encoder begin with `encoder.`
+    arrays: all arrays, renamed by `EncoderFamily.name_parameters`: names of the encoder begin with `encoder.`
     unnamed: all arrays under their names in the file
-    tokenizer: reads the tokenizer's files; raises `CheckpointError` if they are missing or unusable
+    tokenizer: called without arguments; reads the tokenizer; raises `CheckpointError` if its files are missing or
+        unusable
     stated_length: the maximum length in tokens that a transformers folder states; None for other folders
     head: description of a classifier's head in a transformers folder; None for other folders
     ranker: info of a sentence-transformers reranker; None for other folders
@@ -90,7 +91,7 @@ class Checkpoint:
 
     @property
     def has_trained_pooler(self) -> bool:
-        """Whether the checkpoint has a trained pooler: the bias of a new pooler is zero."""
+        """Whether the checkpoint has a pooler that was trained, which a nonzero bias shows."""
         bias = self.arrays.get(f"{ENCODER_PREFIX}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
 
@@ -163,7 +164,10 @@ def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> 
 
 
 def _tokenizer_of(folder: Path, config: EncoderConfig) -> ModelTokenizer:
-    """Read the tokenizer of a folder of this toolkit or PaddleNLP; some of PaddleNLP have transformers' files."""
+    """Read the tokenizer of a folder of this toolkit or PaddleNLP.
+
+    Some folders of PaddleNLP have transformers' files.
+    """
     if not config.vocab_size:
         raise CheckpointError(f"{folder}: reads pictures; give an encoder of texts")
     family = family_of(config.model_type)
@@ -175,7 +179,9 @@ class LoadedEncoder:
     """Pretrained encoder.
 
     network: the network with loaded parameters
-    tokenizer: the tokenizer, to encode with and to save
+
+    tokenizer: the tokenizer, which encodes texts and is saved with the model
+    new_parts: names of randomly initialised parts, which the checkpoint lacks: the pooler, or empty
     new_parts: names of the parts that the checkpoint lacks, which are random: the pooler, or empty
     checkpoint: contents of all files, heads included
     """
@@ -213,9 +219,10 @@ def encoder_of(
     need_pooler: bool = False,
     share: bool = False,
 ) -> tuple[Encoder, list[str]]:
-    """Create a checkpoint's encoder; also return the names of parts that the checkpoint lacks, which are random.
+    """Create a checkpoint's encoder; return it, and the names of randomly initialised parts, which the checkpoint
+    lacks.
 
-    With `share`, parameters may share memory with the checkpoint's arrays; nothing else may then change the arrays.
+    share: whether parameters may share memory with the checkpoint's arrays; nothing else may then change the arrays
 
     Raises `CheckpointError` if a parameter is missing or does not fit the configuration. The pooler may be missing
     unless `need_pooler`.
@@ -229,10 +236,12 @@ def encoder_of(
 def ranker_of(
     config: EncoderConfig, named: Named, *, allow_new: bool, info: Optional[RankerInfo] = None
 ) -> tuple[RankerNetwork, list[str]]:
-    """Create a ranker from arrays, named as by `name_parameters`; also return the names of its new parts.
+    """Create a ranker from arrays, named as by `name_parameters`; return it, and the names of its new parts.
 
-    `info` states the pooling and the steps after it; None: the architecture's. Raises `CheckpointError` as
-    `load_parameters` does; without `allow_new`, also for a missing part.
+    allow_new: whether parts may be missing, which are then initialised
+    info: states the pooling and the layers after it; None: those of the architecture
+
+    Raises `CheckpointError` as `load_parameters` does.
     """
     pooling, steps = (info.pooling, info.steps) if info is not None else ("", ())
     encoder, new_parts = _filled(config, named, not allow_new and not pooling, share=True)
@@ -254,6 +263,6 @@ def _filled(config: EncoderConfig, named: Named, need_pooler: bool, share: bool)
 
 
 def unfilled(config: EncoderConfig) -> Encoder:
-    """Create an encoder whose parameters take no memory until they are set, or until `initialize` is called."""
+    """Create an encoder whose parameters take no memory until they are set or `initialize` is called."""
     with paddle.LazyGuard():
         return family_of(config.model_type).network(config)

@@ -62,7 +62,10 @@ class Exported(Generic[InfoT, EncoderT]):
     configs: tuple[EncoderConfig, ...]
 
     def part(self, name: str, signature: Signature) -> Exported[InfoT, EncoderT]:
-        """Return layers that were exported alone (`ModelKind.parts`); raises `CheckpointError` without them."""
+        """Return the layers `name` that were exported separately (`ModelKind.parts`).
+
+        Raises `CheckpointError` without them.
+        """
         prefix, export = f"{self.prefix}.{name}", self.info.export
         if export is None or f"{prefix}{STATIC_PARAMETERS}" not in export["files"]:
             raise CheckpointError(
@@ -85,7 +88,10 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def read(self) -> dict[str, int]:
-        """A dict from name to index of the outputs that engines return, or of the first output without these."""
+        """The outputs that engines return, as a dict from name to index.
+
+        If the graph has none of them, its first output.
+        """
         there = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
         return there or {self.outputs[0]: 0}
 
@@ -132,10 +138,10 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     """Open the static model in a folder, and check its files.
 
     Args:
-        prefix: of the files' names; None: the one that the info file states.
+        prefix: prefix of the files' names; None: the one in the info file.
 
-    Raises `CheckpointError` if there is no static model, if it cannot take the role, or if a file is missing or has
-    another size than exported.
+    Raises `CheckpointError` if there is no static model, if it cannot take the role, or if a file is missing or does
+    not have the size recorded by the export.
     """
     found = identify(Path(source))
     folder = found.folder
@@ -173,7 +179,7 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
 
 
 def _remedy(found: ModelType) -> str:
-    """Return the remedy for a folder without a static model, for messages."""
+    """Return advice on a folder without a static model, for messages."""
     if found.kind is None or not found.kind.is_ranker:
         return f": it is {found.what}; {found.use}"
     return f"; make it with: {EXPORT.replace('RANKER', str(found.folder))} FOLDER (it is {found.what})"
@@ -194,7 +200,7 @@ def require_readable(program: Path, paddle_version: str) -> None:
 def exporting_again(folder: Path, paddle_version: str) -> str:
     """Return the advice to export the model in `folder` again, into another folder, with this version of Paddle.
 
-    The other version of Paddle still needs the export in `folder`.
+    The export in `folder` stays, since the other version of Paddle needs it.
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
     found = identify(folder)

@@ -51,15 +51,17 @@ Named = dict[str, Array]  # arrays by parameter name
 class EncoderFamily:
     """Encoders of one architecture.
 
-    network: creates an encoder (such as a subclass of `Encoder`) with random parameters from a configuration. If files
-        hold the parameters, it is called in a `paddle.LazyGuard`, in which parameters have no values yet
-    name_parameters: renames a checkpoint's arrays to the network's names, after `encoder.`, and the heads beside it
-    bring_tokenizer: writes the tokenizer of a transformers folder (first path) into the second, for `read_tokenizer`
-    pair_encoder: creates the encoder of pairs and texts, with the family's template, from a tokenizer and a maximum
-        length in tokens
-    config: the class of its configurations
-    classes: the start of the names of its classes in PaddleNLP and transformers
-    architecture: how transformers names and configures it; None if transformers lacks the family
+    network: called with a configuration; returns an encoder (such as a subclass of `Encoder`) with random parameters.
+        If the parameters come from files, it is called in a `paddle.LazyGuard`, in which parameters have no values yet
+    name_parameters: called with a checkpoint's arrays; returns them under the network's names, after `encoder.`, and
+        those of heads
+    bring_tokenizer: called with a transformers folder and a new folder; writes the tokenizer into the new one, for
+        `read_tokenizer`
+    pair_encoder: called with a tokenizer and a maximum length in tokens; returns the encoder of pairs and texts, with
+        the family's template
+    config: class of its configurations
+    classes: beginning of the names of its classes in PaddleNLP and transformers
+    architecture: its names and configuration in transformers; None if transformers lacks the family
     """
 
     network: Callable[[EncoderConfig], Encoder]
@@ -72,7 +74,7 @@ class EncoderFamily:
 
     @property
     def is_causal(self) -> bool:
-        """Whether a token attends to those before it alone, so that the last token stands for the text."""
+        """Whether a token attends only to itself and earlier tokens, so that the last token stands for the text."""
         return self.architecture is not None and self.architecture.answers
 
 
@@ -647,7 +649,7 @@ def config_from(values: UncheckedObject) -> EncoderConfig:
 
 
 def read_config(folder: Path) -> Optional[EncoderConfig]:
-    """Read the configuration in a model folder (`config.json`, else `model_config.json`); None if it has neither.
+    """Read the configuration in a model folder (`config.json`, else `model_config.json`); None if there is neither.
 
     Raises `CheckpointError` if the file is unusable.
     """

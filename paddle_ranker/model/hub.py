@@ -70,7 +70,7 @@ class HubName:
 
     @classmethod
     def parse(cls, text: str) -> Optional[HubName]:
-        """Parse a name; None for a text that can only be a path, or a name without an owner."""
+        """Parse a name; return None for a path, and for a name without an owner."""
         found = _NAME.fullmatch(text)
         if found is None or ".." in text or "--" in found[1] or text.endswith(_FILES):
             return None
@@ -105,8 +105,8 @@ def find_cached(name: HubName) -> Optional[Path]:
 def fetch_model(name: HubName) -> Path:
     """Fetch a model's missing files into the cache, and return its folder.
 
-    Raises `CheckpointError`, which says where the model was searched and what to do; within some two seconds if the hub
-    cannot be reached.
+    Raises `CheckpointError`, which says where the model was looked for and what to do; if the hub cannot be reached,
+    after about two seconds.
     """
     _cache()  # first, since it checks that the library is installed
     from huggingface_hub import constants
@@ -199,7 +199,7 @@ def _download(name: HubName, commit: str, files: list[str]) -> None:
 
 
 def _is_cut(error: BaseException) -> bool:
-    """Return whether a transfer ended early."""
+    """Return whether an error means that a transfer ended early."""
     from requests.exceptions import ChunkedEncodingError
 
     is_short = type(error) is OSError and "Consistency check failed" in str(error)
@@ -208,7 +208,7 @@ def _is_cut(error: BaseException) -> bool:
 
 @contextmanager
 def _explained(name: HubName) -> Iterator[None]:
-    """Turn exceptions of huggingface_hub and requests into a `CheckpointError` that says what to do."""
+    """Convert exceptions of huggingface_hub and requests to a `CheckpointError` that says what to do."""
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError) as error:  # the last three come from an unexpected answer
@@ -254,7 +254,7 @@ def _explain(name: HubName, error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Describe the innermost error, since requests wraps the system's error several times."""
+    """Describe the innermost error, since requests wraps the system's error in several others."""
     while error.__context__ is not None:
         error = error.__context__
     return brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 160)

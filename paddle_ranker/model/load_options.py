@@ -18,7 +18,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 @dataclass(frozen=True)
 class HeadOptions(Options):
-    """Options of every command that opens rankers of transformers."""
+    """Option of every command that opens rankers of transformers."""
 
     positive_label: Optional[str] = option(
         None,
@@ -30,7 +30,7 @@ class HeadOptions(Options):
 
 @dataclass(frozen=True)
 class CheckpointOptions(Options):
-    """Options of every command that opens one model for its pairs or texts."""
+    """Options of every command that opens a model to encode its pairs or texts."""
 
     model_name_or_path: Optional[str] = option(
         None, help="model whose configuration a parameter file without a folder gets; a folder has its own"
@@ -54,7 +54,10 @@ class LoadOptions:
     threads: CPU threads of an exported model's engine; 0: one per core. `runtime.prepare` sets those of dygraph
     tensorrt: whether Paddle Inference compiles the graph with TensorRT, on a GPU
     model_name: name of the model whose configuration belongs to a bare parameter file
-    max_seq_length: maximum tokens of a row; None: as trained
+
+    max_seq_length: maximum length of a row in tokens; None: as trained
+    pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder that is opened as a tower, if its folder states
+        none; None: a default, which is logged
     pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder opened as a tower, if its folder states none;
         None: a default, which is logged
     normalize: whether a tower's vectors get length 1; None: as its folder states
@@ -81,7 +84,7 @@ class LoadOptions:
         return cls(**{**values, **changes})
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for a value of the wrong type, such as `threads="2"`, and name the field."""
+        """Raise `UsageError`, which names the field, for a value of the wrong type, such as `threads="2"`."""
         for field in dataclasses.fields(self):
             value, stated = getattr(self, field.name), str(field.type)
             kind = stated.removeprefix("Optional[").removesuffix("]")

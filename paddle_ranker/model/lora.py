@@ -1,7 +1,7 @@
-"""Training with LoRA: instead of a matrix, train an addition to it of low rank (Hu et al., 2022).
+"""LoRA (Hu et al., 2022): instead of a matrix, train a matrix of low rank that is added to it.
 
-The encoder's own parameters get no gradients and no moments of the optimizer, which otherwise take three times the
-memory of the weights. Saved models have the sums: no other program needs to know of adapters.
+The encoder's own parameters get no gradients and no optimizer moments, which otherwise take three times the memory of
+the weights. A saved model has the sums of both matrices, so that programs that load it need no support for adapters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ADAPTER = ".adapter."
 
 
 class Adapter(nn.Layer):
-    """Product of two narrow matrices, which begins as zeros."""
+    """Product of two narrow matrices, one of which starts as zeros."""
 
     def __init__(self, inputs: int, outputs: int, rank: int):
         super().__init__()
@@ -34,10 +34,7 @@ class Adapter(nn.Layer):
 
 
 def add_adapters(encoder: Encoder, rank: int) -> None:
-    """Freeze an encoder's parameters, and add an adapter of a rank to each matrix of its layers.
-
-    Raises `UsageError` if the encoder's family has no such layers.
-    """
+    """Freeze an encoder's parameters, and add an adapter of rank `rank` to each matrix of its layers."""
     from paddle_ranker.model.networks.qwen3 import Linear
 
     layers = [layer for layer in encoder.sublayers() if isinstance(layer, Linear)]
@@ -54,7 +51,7 @@ def add_adapters(encoder: Encoder, rank: int) -> None:
 
 
 def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return parameters by name with the adapters added to their matrices, `[outputs, inputs]`."""
+    """Return the parameters by name, with each adapter added to its matrix, `[outputs, inputs]`."""
     found = {name: value for name, value in state.items() if _ADAPTER not in name}
     for name, up in state.items():
         layer, _, part = name.rpartition(_ADAPTER)

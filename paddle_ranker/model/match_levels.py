@@ -7,10 +7,10 @@
 | 2 | is part of a bigram that is in the other text |
 | 3 | is part of a trigram that is in the other text |
 
-A cross-encoder trained on little data cannot see that two tokens are equal: comparing ids through learned embeddings
-takes many examples. As an input embedding, a match is visible from the first step. The levels depend only on the ids,
-so the model computes them, and an exported graph keeps its two inputs. `paddle_ranker.lexical.token_comparison` defines
-which tokens are equal.
+A cross-encoder that is trained on little data does not learn to see that two tokens are equal, since it compares them
+by learned embeddings. An input embedding of the level shows this from the first step. The levels depend only on the
+ids, so the model computes them, and an exported graph keeps its two inputs. `paddle_ranker.lexical.token_comparison`
+defines which tokens are equal.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ class ArraySpec:
 
     tolerance: maximum difference between an exported model's output and the network's: absolute for values up to 1,
         relative above (float32 has no more digits). An error of 4e-5 in a logit is at most 1e-5 in its probability.
-    may_round: whether an exported model may exceed the tolerance where the network's float32 result is inexact, too
+
+    may_round: whether an exported model may exceed the tolerance if the network's own float32 result is as inexact
+    length: name of a variable second dimension; arrays with the same name here have the same size
     length: name of a variable second dimension, which is equal in arrays of one name
     """
 
@@ -116,7 +118,12 @@ def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature,
 
 
 class ModelPart(NamedTuple):
-    """Layers of a model that are also exported alone, into files `PREFIX.NAME.*`; `make` creates them."""
+    """Layers of a model that are also exported separately.
+
+    name: they are exported into files `PREFIX.NAME.*`
+    signature: their inputs and outputs
+    make: called without arguments; returns the layer
+    """
 
     name: str
     signature: Signature
@@ -141,12 +148,16 @@ class ExportFacts(TypedDict, total=False):
     format: format of the graph's file: json (Paddle 3) or pdmodel (Paddle 2.6)
     paddle: the Paddle version that wrote it
     inputs, outputs: names, in order
-    parity: a dict from engine to what `export.parity.Parity.to_dict` returns
+    parity: by engine, the result of `export.parity.Parity.to_dict`
     files: a dict from file name to size in bytes
-    checks: some pairs and their probabilities
-    int8: measures of the int8 file; None without that file
+    checks: some pairs, with their probabilities
+
     ranker: of a split ranker, the digest of what titles' states depend on (`model.split.lower_digest`)
+
+    int8: measures of the int8 file; None without such a file
+    ranker: of a split ranker, the digest of all that its titles' states depend on (`model.split.lower_digest`)
     similarity: of a split ranker, the sizes of its similarity's arrays (`model.split.similarity_sizes`)
+    aliases: by name of an input or output, its name for clients of Paddle Serving
     aliases: a dict from the name of an input or output to its name for clients of Paddle Serving
     """
 
@@ -167,8 +178,11 @@ class ExportFacts(TypedDict, total=False):
 class ModelInfo(Protocol):
     """Contents of a model's info file: a frozen dataclass.
 
-    Attributes: `kind`, a name in `KINDS`; `max_seq_length`, None for models without text input; `calibration` of a
-    ranker's logits, or None; `export`, the facts of the static model, or None.
+    Attributes:
+        kind: a name in `KINDS`.
+        max_seq_length: maximum length in tokens; None for models without text input.
+        calibration: calibration of a ranker's logits, or None.
+        export: facts of the static model, or None.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[object]]]
@@ -300,7 +314,10 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
         return model.network
 
     def parts(self, model: TrainedModel[KindInfo, KindEncoder]) -> tuple[ModelPart, ...]:
-        """Return the layers to export alone as well; each takes the model's inputs and outputs of those before it."""
+        """Return the layers to export separately as well, in order.
+
+        Each takes the model's inputs and the outputs of the parts before it.
+        """
         return ()
 
     @abstractmethod
@@ -319,7 +336,7 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
 
     @abstractmethod
     def write_info(self, folder: Path, info: KindInfo) -> None:
-        """Write `info_file` and the model card made from it; `write_descriptions` comes first."""
+        """Write `info_file` and the model card; call `write_descriptions` before."""
 
 
 # The static type of kinds that are looked up by name; `add_kind` explains why it is safe.

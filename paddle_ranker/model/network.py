@@ -42,7 +42,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Narrow(nn.Layer):
-    """Linear layers that make a stored state of a split ranker narrow, and wide again (PreTTR's compression)."""
+    """Linear layers that make a stored state of a split ranker narrower, and widen it again (PreTTR's compression)."""
 
     def __init__(self, size: int, width: int):
         super().__init__()
@@ -51,7 +51,7 @@ class Narrow(nn.Layer):
 
     @paddle.no_grad()
     def fit(self, states: NDArray[np.float32]) -> None:
-        """Start as the projection on the principal components of states, `[n, size]`."""
+        """Initialise the layers as the projection on the principal components of states, `[n, size]`."""
         mean = states.mean(axis=0, dtype=np.float64)
         _, axes = np.linalg.eigh(np.cov(states, rowvar=False))
         kept = axes[:, -self.width :]
@@ -69,11 +69,11 @@ class RankerNetwork(nn.Layer):
             embeddings.
         lexical: head that adds lexical features to the logit; None: no lexical features.
         encoder: pretrained encoder; None: an encoder with random parameters.
-        spelling: spelling of tokens, by which match levels compare them; None: compare ids.
+        spelling: spelling of tokens, which match levels compare; None: they compare ids.
         pooling: "first", "mean", "max" or "last"; "": the encoder's own pooling.
         steps: layers from the pooled vector to the logit, as in `RankerInfo`; (): a linear layer.
         similarity: head that adds the cosine of both texts to the logit; None: no such head.
-        stored_width: numbers of a split encoder's state between the lower and the upper layers; 0: all.
+        stored_width: width of a split encoder's states between the lower and the upper layers; 0: the encoder's own.
 
     A training may set `position_tower`, whose output it adds to the logits. `loaded_before` has the prefixes of
     parameters that a resumed training need not load.
@@ -122,7 +122,7 @@ class RankerNetwork(nn.Layer):
         self.position_tower: Optional[nn.Layer] = None
 
     def own_state(self) -> dict[str, Tensor]:
-        """Return the parameters that a ranker's folder holds, by name: all but those of `APART`."""
+        """Return the parameters that a ranker's folder contains, by name: all but those of `APART`."""
         # With `pooling`, the encoder's pooler is unused and may be random; it must not look trained.
         apart = (*APART, SIMILARITY_TOWER, *((f"{ENCODER_PREFIX}pooler.",) if self.pooling else ()))
         return merged({name: value for name, value in self.state_dict().items() if not name.startswith(apart)})
@@ -143,7 +143,7 @@ class RankerNetwork(nn.Layer):
 
     @property
     def states_width(self) -> int:
-        """Numbers of a state that `apart` returns."""
+        """Width of the states that `apart` returns."""
         return self.config.hidden_size if self.narrow is None else self.narrow.width
 
     def apart(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class RankerNetwork(nn.Layer):
     ) -> Tensor:
         """Return the logits from the states that `apart` returns.
 
-        similarity: what the similarity adds to the logits, `[batch]`; None: it is computed
+        similarity: the summand of the similarity in the logits, `[batch]`; None: it is computed
         """
         extra = self._match_levels(input_ids, token_type_ids)
         states = states if self.narrow is None else self.narrow.up(states)
@@ -245,10 +245,10 @@ _MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "similarity_head.", "en
 
 
 def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Copy arrays, named as by `name_parameters`, into `network`; return the names of the parts that they lack.
+    """Copy arrays, named as by `name_parameters`, into `network`; return the names of the parts without arrays.
 
-    With `allow_new` (training), the head, the match embeddings, the lexical features, the similarity, the layers that
-    make states narrow and the pooler may be missing and keep their initial values. Otherwise no parameter may be
+    With `allow_new` (for training), some parts may be missing, and keep their initial values: the head, match
+    embeddings, lexical features, similarity, the layers of `Narrow`, and the pooler. Otherwise no parameter may be
     missing, since a random head gives random scores.
 
     Raises `CheckpointError`, naming the tensors, if one is missing, is not in the network, or has another shape.
@@ -258,7 +258,7 @@ def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_ne
 
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Load parameters as `load_parameters` does, except those of the encoder, into heads made in a `LazyGuard`."""
+    """Load parameters as `load_parameters` does, but not those of the encoder, into heads made in a `LazyGuard`."""
     heads = {name: array for name, array in named.items() if not name.startswith(ENCODER_PREFIX)}
     apart = (ENCODER_PREFIX, SIMILARITY_TOWER)  # loaded already
     missing = set_parameters(network, heads, may_lack=(*apart, *(_MAY_BE_NEW if allow_new else ())))

@@ -1,7 +1,7 @@
 """Read and write parameter files, and copy their arrays into networks.
 
-A `.pdparams` file is a pickle, and `paddle.load` executes whatever a pickle asks for. `SafeUnpickler` builds only the
-objects that its caller allows by name, for `load_arrays` NumPy arrays and plain containers.
+A `.pdparams` file is a pickle, and `paddle.load` executes any code that a pickle names. `SafeUnpickler` creates only
+objects of the names that its caller allows; for `load_arrays` these are NumPy arrays and plain containers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RefusedPickleError(Exception):
 
 
 class Sealed:
-    """Base of objects that a pickle may hold and call, but whose attributes it cannot set."""
+    """Base of classes whose objects a pickle may contain and call, without being able to set their attributes."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ class Sealed:
 class SafeUnpickler(pickle.Unpickler):
     """Unpickler that refuses all names but those in `allowed`.
 
-    `allowed` maps (module, name) to the object to use; stand-ins written in Python are `Sealed`.
+    `allowed` maps (module, name) to the object that takes its place; objects written in Python must be `Sealed`.
     """
 
     def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Unchecked], encoding: str = "ASCII"):
@@ -203,7 +203,7 @@ def set_parameters(
 
 
 def initialize(parameter: Tensor) -> None:
-    """Give a parameter that was made in a `LazyGuard` its initial values; buffers and others have theirs."""
+    """Initialise a parameter that was made in a `LazyGuard`; other parameters and buffers keep their values."""
     if not parameter._is_initialized():
         parameter.initialize()
 

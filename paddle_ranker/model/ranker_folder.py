@@ -89,12 +89,16 @@ class Fresh:
     """Parts that a training adds to a checkpoint without them.
 
     kind: the kind of ranker to train
-    match_embeddings: whether to add match embeddings; if False, the checkpoint must not have any
+
     lexical_features: whether to add lexical features; those of the checkpoint stay in any case
-    similarity: a tower's or encoder's folder, whose cosine of both texts is added; "start": the checkpoint's encoder;
-        None: nothing is added, and what the checkpoint has stays
+
     stored_titles: number of lower layers that see each text alone; 0: the checkpoint's number
-    stored_width: numbers of their states; 0: as the checkpoint, or else the encoder's width
+    match_embeddings: whether to add match embeddings; if False, the checkpoint must not have any
+    lexical_features: whether to add lexical features; those of the checkpoint are always kept
+    similarity: folder of a tower or encoder; its cosine of both texts is added to the logit; "start": the checkpoint's
+        encoder; None: none is added, and the checkpoint's is kept
+    stored_titles: number of lower layers, in which each text attends only to itself; 0: as in the checkpoint
+    stored_width: width of their states; 0: as in the checkpoint, or else the encoder's width
     """
 
     kind: str
@@ -108,8 +112,8 @@ class Fresh:
 def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULTS) -> RankerModel:
     """Load a ranker or a bare encoder to train it; missing heads and match embeddings are initialised.
 
-    A ranker of another kind gives its encoder and its head. A calibration is dropped, since training changes the logits
-    that it was fitted to.
+    From a ranker of another kind, the encoder and the head are taken. A calibration is dropped, since training changes
+    the logits that it was fitted to.
 
     Raises `CheckpointError` if the encoder is incomplete or does not fit its configuration, or `source` is a blend.
     """
@@ -135,7 +139,7 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
 
 
 def _states_width(source: Path, fresh: Fresh, info: RankerInfo, size: int) -> int:
-    """Return `stored_width` of what is trained; raises `CheckpointError` if the checkpoint cannot get the fresh one."""
+    """Return the ranker's `stored_width`; raises `CheckpointError` if the checkpoint cannot be given the wanted one."""
     width, stated = fresh.stored_width, info.stored_width
     if width and not (fresh.stored_titles or info.stored_titles):
         raise CheckpointError(f"--stored_width {width}: the encoder is not split; give --stored_titles, too")
@@ -193,8 +197,8 @@ def _assembled(
 ) -> RankerModel:
     """Create a ranker from a checkpoint, with the parts that `info` states.
 
-    allow_new: for training: initialise parts that the checkpoint lacks, and share no memory with it
-    tower: folder of the tower of a new similarity; None: that in the checkpoint's folder
+    allow_new: for training: initialise parts that the checkpoint lacks, and share no memory with its arrays
+    tower: folder of the tower for a new similarity; None: the tower in the checkpoint's folder
     """
     with_match, with_lexical = info.match_embeddings, info.lexical_features
     if info.stored_width >= checkpoint.config.hidden_size:

@@ -1,10 +1,10 @@
 """Similarity of a pair's two texts as features of a ranker's head: logit = head(pooled) + weights * cosines.
 
-A tower, frozen in the state in which the training found it, encodes each text alone. Fine-tuning a cross-encoder on
-little data forgets much of what the sentence encoder knew, and the cosines bring it back: of the two vectors, of the
-means of several layers' states, of the first tokens, and of each token with the nearest one of the other text.
-Everything is computed from a pair's ids, so that an exported graph keeps its two inputs. A ranker's folder holds the
-tower in the subfolder `similarity`, a whole tower that also makes vectors for an index.
+A tower encodes each text separately; its parameters do not change in training. Fine-tuning a cross-encoder on little
+data loses much of the sentence encoder's knowledge, which these cosines restore: of the two vectors, of the means of
+several layers' states, of the first tokens, and of each token with the nearest token of the other text. All are
+computed from a pair's ids, so that an exported graph keeps its two inputs. The subfolder `similarity` of a ranker's
+folder is a complete tower, which can also make vectors for an index.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ _PROBES = ("Ab c1.2 Ünï", "北京大学，2024年", "ＡＢ　ｃ\tx", "new Yo
 
 
 class _Alone(NamedTuple):
-    """How a text of a pair is encoded alone: ids before and behind it, and special tokens of the pair to leave out."""
+    """How to encode a text of a pair alone.
+
+    before, after: ids to add before and after it
+    skipped_before, skipped_after: number of the pair's special tokens to leave out
+    """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -41,16 +45,20 @@ class _Alone(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """One text of each pair, as it is encoded alone: ids, `[batch, length]` int64; 1 for its own tokens, float32."""
+    """One text of each pair, encoded alone.
+
+    ids: `[batch, length]` int64
+    own: float32, 1 for the text's own tokens, 0 for special tokens and padding
+    """
 
     ids: Tensor
     own: Tensor
 
 
 class Side(NamedTuple):
-    """One text of each pair, as the other is compared with it; all vectors have length 1.
+    """One text of each pair, prepared for comparison with the other; all vectors have length 1.
 
-    vectors: the tower's vector, the mean states of several layers and the first token's last state, one after another,
+    vectors: the tower's vector, the mean states of several layers and the first token's last state, concatenated,
         `[batch, size]` float32
     matches: the states of its own tokens after two layers, `[batch, tokens, 2 * hidden]` float32; 0 for other tokens
     """
@@ -63,10 +71,12 @@ class SimilarityHead(FeatureHead):
     """Layer that computes the contribution of query's and title's similarity to a pair's logit.
 
     Args:
-        tower: makes the vectors; its parameters do not change in training.
+
+    tower: computes the vectors; its parameters do not change in training.
+    pairs: encoder of the ranker's pairs; its tokenizer must be the tower's.
         pairs: the encoder of the ranker's pairs, which must have the tower's tokens.
 
-    Raises `CheckpointError` if the tower's tokenizer gives other ids, or the tower reads shorter texts only.
+    Raises `CheckpointError` if the tower's tokenizer gives other ids, or if the tower's maximum length is shorter.
     """
 
     def __init__(self, tower: TowerModel, pairs: PairEncoder):
@@ -91,7 +101,7 @@ class SimilarityHead(FeatureHead):
             return self.compare(*self.sides(input_ids, token_type_ids))
 
     def sides(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Side, Side]:
-        """Return the query and the title of each pair, each as it is compared; a row may also hold one text alone."""
+        """Return the query and the title of each pair, prepared for comparison; a row may also be a single text."""
         texts, before = self._texts(input_ids, token_type_ids), (len(self._query.before), len(self._title.before))
         query, title = (self._side(text, skipped) for text, skipped in zip(texts, before))
         return query, title
@@ -108,7 +118,7 @@ class SimilarityHead(FeatureHead):
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Sizes of a text's vectors, one after another, and of a token's matches."""
+        """Sizes of a text's concatenated vectors, and of a token's matches."""
         hidden = self.tower.config.hidden_size
         return self.model.info.size + (len(self._depths) + 1) * hidden, 2 * hidden
 
@@ -142,7 +152,7 @@ class SimilarityHead(FeatureHead):
         """Return one text of each pair as it is encoded alone, padded to the longest of the batch.
 
         Args:
-            inside: `[batch, length]` int64, 1 for the tokens of that text and its special tokens.
+            inside: `[batch, length]` int64, 1 for the tokens of this text and its special tokens.
         """
         # Whole numbers are added as tensors: with Python's, an ONNX file computes in floats, which bf16 rounds.
         one, pad = paddle.full([1], 1, "int64"), paddle.full([1], self._pad_id, "int64")
@@ -176,12 +186,12 @@ class SimilarityHead(FeatureHead):
 
 
 def depths_of(layers: int) -> list[int]:
-    """Return the numbers of the layers, from 0 before the first, whose mean states are compared: about each quarter."""
+    """Return the layers whose mean states are compared, about one per quarter; the first is 0, the layers' input."""
     return sorted({round(layers * quarter / 4) for quarter in range(4)})
 
 
 def feature_names(layers: int) -> list[str]:
-    """Return the names of the features of a tower with so many layers."""
+    """Return the names of the features of a tower with this number of layers."""
     depths = depths_of(layers)
     matches = ("query_mean", "query_least", "title_mean")  # of each token's best cosine with a token of the other text
     return [
@@ -193,7 +203,7 @@ def feature_names(layers: int) -> list[str]:
 
 
 def _columns(text: Tensor, ids: tuple[int, ...]) -> list[Tensor]:
-    """Return a column of each id, `[batch, 1]` int64."""
+    """Return a column for each id, `[batch, 1]` int64."""
     return [paddle.full_like(text[:, :1], one) for one in ids]
 
 
@@ -204,8 +214,8 @@ def _normalised(vectors: Tensor) -> Tensor:
 def _best_matches(query: Tensor, title: Tensor) -> list[Tensor]:
     """Return three features, `[batch]` each, of the cosines between the tokens of both texts (ColBERT's MaxSim).
 
-    They are the mean and the minimum over query tokens of the best cosine with a title token, and the mean over title
-    tokens of that with a query token; 0 if a text has no tokens.
+    The mean and the minimum, over query tokens, of the best cosine with a title token; and the mean, over title tokens,
+    of the best cosine with a query token. 0 if a text has no tokens.
 
     Args:
         query, title: states of length 1, or 0 for other tokens than the text's own, `[batch, length, size]` float32.

@@ -1,7 +1,7 @@
-"""Split rankers: the lower layers, which see each text alone, and the upper layers, as networks of their own.
+"""Split rankers as two networks: the lower layers, in which each text attends only to itself, and the upper layers.
 
-A ranker with a similarity also compares both texts by a tower. The lower layers then return each text as it is compared
-(`Side`), and the upper layers take both.
+A ranker with a similarity also compares both texts by a tower. The lower layers then also return each text as prepared
+for this comparison (`Side`), and the upper layers take both.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class LowerLayers(nn.Layer):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Union[Tensor, tuple[Tensor, ...]]:
         """Return the states, `[batch, length, width]` float32, of `[batch, length]` int64 inputs.
 
-        With a similarity, return the vectors and matches of the query and of the title, too, see `Side`; matches are as
-        long as the ids.
+        With a similarity, also return the vectors and matches of the query and of the title, see `Side`; matches are
+        padded to the length of the ids.
         """
         states, head = self.network.apart(input_ids, token_type_ids), _similarity(self.network)
         if head is None:
@@ -65,7 +65,10 @@ class UpperLayers(nn.Layer):
         title_vectors: Optional[Tensor] = None,
         title_matches: Optional[Tensor] = None,
     ) -> Tensor:
-        """Return the logits, `[batch, 1]` float32, before calibration; with a similarity, all arguments are needed."""
+        """Return the logits, `[batch, 1]` float32, before calibration.
+
+        With a similarity, all arguments are required.
+        """
         head, similarity = _similarity(self.network), None
         if head is not None:
             query, title = Side(query_vectors, query_matches), Side(title_vectors, title_matches)
@@ -74,7 +77,7 @@ class UpperLayers(nn.Layer):
 
 
 def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
-    """Return matches, `[batch, tokens, size]`, cut or filled up with zeros to the length of the ids."""
+    """Cut matches, `[batch, tokens, size]`, or pad them with zeros, to the length of the ids."""
     ones = paddle.ones_like(input_ids)
     zeros = (ones - ones).astype("float32").unsqueeze(2) * matches[:, :1]
     whole, length = paddle.concat([matches, zeros], axis=1), ones[:1].sum().reshape([1])
@@ -97,15 +100,18 @@ def lower_states(network: RankerNetwork, pairs: EncodedPairs, most: int) -> Arra
 
 
 def similarity_sizes(network: RankerNetwork) -> tuple[int, int]:
-    """Return the sizes of a text's vectors and of a token's matches, see `SimilarityHead.sizes`; 0 without one."""
+    """Return the sizes of a text's vectors and of a token's matches, see `SimilarityHead.sizes`.
+
+    Returns 0 without a similarity.
+    """
     head = _similarity(network)
     return (0, 0) if head is None else head.sizes
 
 
 def lower_digest(network: RankerNetwork, encoder: RowEncoder) -> str:
-    """Return a digest of what stored titles depend on, 16 hexadecimal digits.
+    """Return a digest of all that stored titles depend on, 16 hexadecimal digits.
 
-    That is: the tokenizer, the lower layers, the layer that makes their states narrow, and the tower of a similarity.
+    These are the tokenizer, the lower layers, the layer that makes states narrower, and the tower of a similarity.
     """
     found, below = hashlib.sha256(), ("embeddings.", *(f"encoder.layers.{n}." for n in range(network.encoder.lower)))
     with tempfile.TemporaryDirectory() as folder:

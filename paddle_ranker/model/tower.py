@@ -1,4 +1,4 @@
-"""Towers: models that turn a text or a picture into a vector, so that what is similar has similar vectors.
+"""Towers: models that turn a text or a picture into a vector, so that similar inputs have similar vectors.
 
 Needs no Paddle.
 
@@ -47,14 +47,17 @@ class TowerInfo:
     size: dimensions of a vector
     output_layer: whether a linear layer follows the pooling
     output_tanh: whether tanh follows that layer
-    normalize: whether vectors have length 1, so that their product is their cosine
-    similarity: comparison of vectors: cosine, or dot if their length matters
+    normalize: whether vectors have length 1, so that their inner product is their cosine
+    similarity: how vectors are compared: cosine, or dot if their lengths matter
     query_prompt, text_prompt: text that precedes every query, and every other text
-    lexical_size: number of the last dimensions that say which words a text has (`LexicalVector`)
+
     nested_sizes: smaller numbers of first dimensions that are good vectors after normalising, ascending (Kusupati et
         al., 2022, "Matryoshka Representation Learning")
-    cut_from: dimensions before the cut to `size`, if vectors are normalised before the cut, as by
-        sentence-transformers' `truncate_dim` after Normalize; otherwise 0
+    lexical_size: how many of a vector's last dimensions encode the text's words (`LexicalVector`)
+    nested_sizes: sizes below `size`, ascending: a vector's first so many dimensions, normalised, are a good vector, too
+        (Kusupati et al., 2022, "Matryoshka Representation Learning")
+    cut_from: size before the cut to `size`, if vectors are normalised before it, as by sentence-transformers'
+        `truncate_dim` after Normalize; otherwise 0
     towers: 2 if queries have a separate tower, in the folder `QUERY_FOLDER`
     """
 
@@ -134,7 +137,7 @@ class TextEncoder:
             self.tokens.require_room(getattr(self, name), name, most)
 
     def encode(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
-        """Encode texts of the collection; `check` may refuse them by their lengths with prompts."""
+        """Encode texts that are searched; `check` may refuse them by their lengths, prompts included."""
         refuse_text(texts, "texts")
         if self.text_prompt:
             texts = [self.text_prompt + text for text in texts]
@@ -154,12 +157,12 @@ class TextEncoder:
 
     @property
     def truncated(self) -> int:
-        """The number of texts that were cut to that length."""
+        """Number of texts that were cut to that length."""
         return self.tokens.truncated
 
     @property
     def room(self) -> int:
-        """The number of tokens of a text that the tower reads, without special tokens and the prompt."""
+        """Number of tokens that a text may have, without special tokens and the prompt."""
         taken = self.tokens.template.text_tokens + self.tokens.count_tokens(self.text_prompt)
         return self.tokens.max_seq_length - taken
 
@@ -172,7 +175,7 @@ RowsOfTower = Union[TextEncoder, PictureEncoder]
 
 
 def texts_of(rows: RowsOfTower) -> TextEncoder:
-    """Return a tower's encoder of texts; raises `CheckpointError` for that of a tower that reads pictures."""
+    """Return a tower's encoder of texts; raises `CheckpointError` if the tower reads pictures."""
     if isinstance(rows, TextEncoder):
         return rows
     raise CheckpointError("the tower reads pictures, and one that reads texts is needed here: give such a tower")

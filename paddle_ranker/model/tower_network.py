@@ -1,13 +1,13 @@
 """Networks of towers: load them from a tower's folder or from any encoder, and save them.
 
-The folders of towers and of sentence-transformers state how their vectors are made. For other folders, `_assumed`
-chooses and logs a default:
+The folders of towers and of sentence-transformers state the pooling and the normalisation. For other folders,
+`_assumed` chooses and logs a default:
 
 | folder | pooling | normalised |
 | --- | --- | --- |
-| of the published recall scripts (`ptm.*`, `emb_reduce_linear.*`) | the pooler, as in these scripts | yes |
-| `rocketqa-*-query-encoder`, `-para-encoder` | the first token, as in RocketQA; compared by products | no |
-| any other encoder | the mean of the tokens, as in sentence-transformers | no |
+| of the published recall scripts (`ptm.*`, `emb_reduce_linear.*`) | the pooler, as in these scripts | yes | |
+`rocketqa-*-query-encoder`, `-para-encoder` | the first token, as in RocketQA; compared by products | no | | any other
+encoder | the mean of the tokens, as in sentence-transformers | no |
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ LEXICAL = "lexical_part"  # of a tower; a ranker has a lexical head instead
 class TowerNetwork(nn.Layer):
     """Network that turns a text or a picture into a vector: pool the encoder's states, project them, and normalise.
 
-    A lexical part, if any, is appended to the vector, which is then normalised again. Training leaves it out: with it,
-    the encoder learned less, and recall was lower.
+    If the tower has a lexical part, this is appended to the vector, which is then normalised again. In training it is
+    left out, since the encoder would learn less, and recall would be lower.
 
     Args:
         encoder: a pretrained encoder.
         info: states pooling, output layer and normalisation.
-        rows: the row encoder, which has the tokens of the lexical part, and the means of pixels.
+        rows: the row encoder; the lexical part needs its tokens, a tower of pictures its means of pixels.
 
     A training may set `query_tower`, the network of queries (None: this network); `learned_scale`, a factor of cosines
     in the loss; and `training_pooling`, which replaces the pooling in training.
@@ -125,9 +125,9 @@ class TowerNetwork(nn.Layer):
         return self._projected(pooled, input_ids, token_type_ids)
 
     def _is_token(self, input_ids: Tensor) -> Tensor:
-        """Return whether a token is none of the padding, `[batch, length]`.
+        """Return which ids are tokens and not padding, `[batch, length]`.
 
-        Texts of Qwen3-Embedding end with the token that also pads: the first of these is the text's.
+        The end token of Qwen3-Embedding is also its padding: only the first of these in a row is a token.
         """
         is_token = input_ids != self.config.pad_token_id
         if not self.ends_with_padding:
@@ -205,7 +205,10 @@ def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
 
 
 def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None:
-    """Write the separate query tower into the folder of a tower, with the training and the results of its `info`."""
+    """Write the separate query tower into the folder of a tower.
+
+    Training facts and results are those of the tower's `info`.
+    """
     (folder / QUERY_FOLDER).mkdir()
     own = dataclasses.replace(
         queries.info, towers=1, training=info.training, results=info.results, versions=info.versions
@@ -222,7 +225,7 @@ def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:
 def load_tower(source: Path, options: LoadOptions) -> TowerModel:
     """Load a trained tower, or an encoder as a tower, see `read_tower`.
 
-    Raises `CheckpointError` if a part that vectors depend on is missing.
+    Raises `CheckpointError` if a part is missing that vectors depend on.
     """
     checkpoint, info = read_tower(source, options)
     encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler", share=True)
@@ -234,7 +237,10 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
 
 
 def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
-    """Load the output layer and the lexical part from a checkpoint; return the names of parts that it lacks."""
+    """Load the output layer and the lexical part from a checkpoint.
+
+    Return the names of the parts that are not in it.
+    """
     arrays, missing = checkpoint.unnamed, []
     for part, layer in ((OUTPUT_LAYERS[0], network.output_layer), (LEXICAL, network.lexical_part)):
         if layer is None:
@@ -259,13 +265,7 @@ _ROCKETQA = re.compile(r"rocketqa-.*-(query|para)-encoder")
 
 
 def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInfo]:
-    """Read the files of a tower or of an encoder; also return a tower's info.
-
-    Args:
-        source: a folder, its parameter file, or a PaddleNLP name.
-
-    Raises `CheckpointError` as `read_checkpoint` does, `UsageError` if `options` contradict the folder's pooling.
-    """
+    """Read the files of a tower or of an encoder; return them, and the tower's info."""
     source = resolve_model(str(source))
     folder = source.parent if source.is_file() else source
     info, sentences = TowerInfo.read(folder), None
@@ -289,7 +289,7 @@ def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInf
 
 
 def _require_sizes(checkpoint: Checkpoint, info: TowerInfo) -> None:
-    """Raise `CheckpointError` unless the parameters have the sizes of `info`; a network is created only then."""
+    """Raise `CheckpointError` unless the parameters have the sizes of `info`; called before a network is created."""
     width, arrays = info.cut_from or info.size - info.lexical_size, checkpoint.unnamed
     outputs = [arrays[f"{name}.weight"] for name in OUTPUT_LAYERS if f"{name}.weight" in arrays]
     signs = arrays.get(f"{LEXICAL}.first_signs") if f"{LEXICAL}.weight" in arrays else None
@@ -334,7 +334,7 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
 
 
 def _left_out(folder: Path) -> str:
-    """Return advice about files that another program did not fetch into the hub's cache, for messages."""
+    """Return advice, for messages, on files that another program did not download into the hub's cache."""
     name = HubName.of_snapshot(folder)
     if name is None:
         return ""

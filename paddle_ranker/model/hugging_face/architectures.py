@@ -90,10 +90,14 @@ class Architecture:
     """Names of an architecture's parameters in transformers, and its `config.json`, read and written.
 
     fields: keys of the configuration, with transformers' defaults
-    check: completes the values that were read, under the names of `EncoderConfig`; raises `CheckpointError` for
-        unsupported values
+
     ours: a dict from such a key to the field of `EncoderConfig`, if its name differs
-    without_effect: keys that never change results, beside those of `WITHOUT_EFFECT`
+
+    check: called with the configuration and the values read so far, under the names of `EncoderConfig`; completes the
+        values; raises `CheckpointError` for unsupported ones
+    ours: dict from a key to the field of `EncoderConfig`, if the names differ
+    without_effect: keys that never change results, in addition to `WITHOUT_EFFECT`
+    answers: whether its language models are rankers that answer "yes" or "no" to a pair
     answers: whether its language models are rankers, which answer "yes" or "no" to a pair
     """
 
@@ -125,7 +129,7 @@ class Architecture:
 
 
 def _activation(stated: ForeignConfig, name: str, default: object) -> str:
-    """Return our name of the activation at a key; raises `CheckpointError` if it is unsupported."""
+    """Return our name of the activation that a key states; raises `CheckpointError` if it is unsupported."""
     given = stated.get(name, default)
     if not isinstance(given, str) or given not in ACTIVATIONS:
         raise stated.error(f"{name} is {quoted(given)}, which is not done here; known: {', '.join(ACTIVATIONS)}")
@@ -164,7 +168,7 @@ _OUR_WORDS = "embeddings.word_embeddings.weight"
 class Names:
     """Parameter names of a family in transformers, without `.weight` and `.bias`.
 
-    plain: a dict from transformers' names to ours, of embeddings and norms; {} is a layer's number
+    plain: dict from transformers' names to ours, for embeddings and norms; {} stands for a layer's number
     linear: the same for linear layers, whose weights are transposed
     prefix: prefix of the encoder's names in models with a head
     head: a dict from complete names of a ranker's head to ours; its matrices are transposed
@@ -250,10 +254,7 @@ def _of_head(base: str, names: Names, prefix: str) -> Optional[str]:
 
 
 def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
-    """Rename a checkpoint of PaddleNLP's classes, which have some of transformers' names, but Paddle's layout.
-
-    The encoder keeps its prefix, and arrays under our names keep their names.
-    """
+    """Rename a checkpoint of PaddleNLP's classes, which use some of transformers' names, but Paddle's layout."""
     prefix = min((name[: -len(_OUR_WORDS)] for name in arrays if name.endswith(_OUR_WORDS)), key=len, default="")
     found = {}
     of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}

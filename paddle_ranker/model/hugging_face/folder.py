@@ -184,7 +184,7 @@ class ClassifierHead:
 
 
 def answers_pairs(stated: ForeignConfig) -> bool:
-    """Return whether a model is a language model that is a ranker by its answers "yes" and "no"."""
+    """Return whether a model is a language model that ranks by its answers "yes" and "no"."""
     architecture = family_of(stated.get("model_type")).architecture
     if architecture is None or not architecture.answers or not architecture_of(stated).endswith(GENERATES):
         return False
@@ -193,9 +193,9 @@ def answers_pairs(stated: ForeignConfig) -> bool:
 
 
 def _with_answers(folder: Path, arrays: dict[str, Array], names: Names) -> dict[str, Array]:
-    """Return a language model's parameters, as of a classifier of one class: logit of "yes" minus logit of "no".
+    """Return a language model's parameters as those of a classifier of one class: logit of "yes" minus logit of "no".
 
-    Raises `CheckpointError` if the vocabulary lacks an answer, or the model's chat is another than Qwen3-Reranker's.
+    Raises `CheckpointError` if the vocabulary lacks an answer, or if the chat template is not that of Qwen3-Reranker.
     """
     words = next(array for name, array in arrays.items() if name.endswith(names.words))
     head = arrays.get("lm_head.weight", words)
@@ -212,9 +212,9 @@ _CHAT_FILE, _SCORE = "chat_template.jinja", "score"
 
 
 def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
-    """Return the ids of the answers "yes" and "no": those of sentence-transformers' step, or else of the tokenizer.
+    """Return the ids of the answers "yes" and "no": from sentence-transformers' settings, or else from the tokenizer.
 
-    Raises `CheckpointError` if there is no such token, or pairs are put into another chat than Qwen3-Reranker's.
+    Raises `CheckpointError` if there is no such token, or if the chat template is not that of Qwen3-Reranker.
     """
     path = folder / MODULES_FILE
     steps = [step for step in (read_json(path) if path.is_file() else []) if isinstance(step, dict)]
@@ -296,7 +296,10 @@ class HuggingFaceModel:
 
 
 def find_encoder(folder: Path) -> Optional[Path]:
-    """Return the folder of a transformers model: `folder`, or its sentence-transformers module; None without."""
+    """Return the folder of a transformers model: `folder`, or its sentence-transformers module.
+
+    Returns None if there is none.
+    """
     if (folder / ADAPTER_FILE).is_file():
         return None
     candidates = [folder]
@@ -316,7 +319,7 @@ def find_transformers(folder: Path) -> Optional[Path]:
 
 
 def stated_head(folder: Path) -> Optional[ClassifierHead]:
-    """Read the description of a classifier's head from a transformers folder; None without."""
+    """Read the description of a classifier's head from a transformers folder; None without a head."""
     inner = find_encoder(folder)
     if inner is None or not (inner / "config.json").is_file():
         return None
@@ -404,7 +407,7 @@ def _is_of_other_classes(arrays: dict[str, Array]) -> bool:
 def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -> None:
     """Raise `CheckpointError` if a configuration is far too large for the weights, before allocating the network.
 
-    Copying the parameters reveals smaller differences.
+    Smaller differences are found when the parameters are copied.
     """
     try:
         config.require_fits(sum(array.size for array in arrays.values()), len(arrays))
@@ -432,7 +435,8 @@ def folder_tokenizer(folder: Path) -> ModelTokenizer:
 def folder_pair_encoder(folder: Path, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
     """Create the encoder of pairs and texts of a folder of this toolkit, of PaddleNLP or of transformers.
 
-    Reads no weights. Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files; it names the folder.
+    Reads no weights. Raises `CheckpointError`, which names the folder, as `pair_encoder_of` does, and for unusable
+    files.
     """
     try:
         return pair_encoder_of(folder_tokenizer(folder), encoder_config(folder), max_seq_length, query_prompt)

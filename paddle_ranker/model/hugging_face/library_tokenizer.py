@@ -95,7 +95,7 @@ _FALLBACK_LENGTH = 512
 
 @dataclass(frozen=True)
 class Described:
-    """Settings of a tokenizer in a transformers folder, beside `tokenizer.json`.
+    """Settings of a tokenizer in a transformers folder, apart from `tokenizer.json`.
 
     name: the class in transformers, without "Fast"
     settings: `tokenizer_config.json`
@@ -191,7 +191,7 @@ def bring_tokenizer(source: Path, target: Path) -> None:
 def gives_types(folder: Path) -> bool:
     """Return whether a transformers folder gives the second text of a pair another token type than the first.
 
-    Raises `CheckpointError` for other types.
+    Raises `CheckpointError` for types other than 0 and 1.
     """
     found = Described.read(folder)
     names = found.settings.get("model_input_names")
@@ -278,7 +278,7 @@ def is_reranker(folder: Path) -> bool:
 
 
 def has_no_library_file(folder: Path) -> bool:
-    """Return whether a folder has only tokenizer files that `read_tokenizer` does not read."""
+    """Return whether the only tokenizer files of a folder are some that `read_tokenizer` does not read."""
     others = any((folder / name).is_file() for name in (*SENTENCEPIECE_FILES, MERGES_FILE))
     return others and not any((folder / name).is_file() for name in (VOCABULARY_FILE, TOKENIZER_FILE))
 

@@ -1,11 +1,12 @@
-"""Read published models of pictures and texts (CLIP, Chinese CLIP, SigLIP, ViT) as towers, and write towers as such.
+"""Convert published models of pictures and texts (CLIP, Chinese CLIP, SigLIP, ViT) to towers, and towers to such
+models.
 
-A tower of pictures is written, with the tower of texts in `query/`: one file of theirs makes two folders of ours.
+A published model is a single file. It becomes a tower of pictures, with a tower of texts in its subfolder `query`.
 
 | ours | theirs |
 | --- | --- |
-| a picture's vector | `get_image_features`; of `vit` the first token's state after the last norm |
-| a text's vector | `get_text_features` |
+| a picture's vector | `get_image_features`; of `vit` the first token's state after the last norm | | a text's vector |
+`get_text_features` |
 """
 
 from __future__ import annotations
@@ -135,7 +136,10 @@ def _first_step(folder: Path) -> Iterator[Path]:
 
 
 def as_towers(folder: Path) -> Path:
-    """Return the folder of towers for a published model of pictures, made once in the user's cache; else `folder`."""
+    """Convert a published model of pictures to towers, once, in the user's cache; return their folder.
+
+    Returns any other folder unchanged.
+    """
     source = picture_folder(folder) if folder.is_dir() else None
     if source is None:
         return folder
@@ -153,7 +157,7 @@ def as_towers(folder: Path) -> Path:
 def bring_towers(folder: Path, target: Path) -> None:
     """Write the towers of a published model of pictures into a new folder.
 
-    Raises `CheckpointError` for settings that are not done here, by name, and for damaged files.
+    Raises `CheckpointError` for unsupported settings, which it names, and for damaged files.
     """
     source = picture_folder(folder)
     assert source is not None
@@ -186,7 +190,10 @@ def bring_towers(folder: Path, target: Path) -> None:
 
 
 def _is_normalised(folder: Path) -> bool:
-    """Return whether sentence-transformers' last step makes vectors 1 long; refuse other steps."""
+    """Return whether sentence-transformers' last step scales vectors to length 1.
+
+    Raises `CheckpointError` for other steps.
+    """
     if not (folder / MODULES_FILE).is_file():
         return False
     from paddle_ranker.model.hugging_face.sentences import list_modules
@@ -262,7 +269,7 @@ def _pictures_of(kind: str, arrays: Named) -> Named:
 
 
 def _renamed(arrays: Mapping[str, Array], names: Mapping[str, str], prefix: str) -> Named:
-    """Return one network's arrays under our names; raises `CheckpointError` for a parameter that is unknown."""
+    """Return one network's arrays under our names; raises `CheckpointError` for an unknown parameter."""
     ours: Named = {}
     for name, array in arrays.items():
         inner = name[len(prefix) :]
@@ -356,10 +363,11 @@ _LEAST_ERROR = 1e-6  # of a bias that the last norm takes over, as a share of th
 def write_published(source: Path, target: Path) -> str:
     """Write a tower of pictures, with its tower of texts, into a folder for transformers; return the class's name.
 
-    Vectors are those of `get_image_features` and `get_text_features`, which are not made 1 long. Their projections have
-    no bias: the last norm's bias takes it over.
+    The vectors of `get_image_features` and `get_text_features` are then the towers' vectors before they are scaled to
+    length 1. Published projections have no bias: the bias of a tower's output layer is folded into that of the last
+    norm.
 
-    Raises `CheckpointError` for towers that none of `MODEL_TYPES` can hold.
+    Raises `CheckpointError` for towers that fit none of `MODEL_TYPES`.
     """
     info, queries = _require_info(source), source / QUERY_FOLDER
     config = require_config(source)
@@ -406,7 +414,7 @@ def _require_info(folder: Path) -> TowerInfo:
 
 
 def _foldable(folder: Path, info: TowerInfo, norm: str) -> Named:
-    """Return a tower's arrays, with the bias of its output layer in the bias of the norm before that layer."""
+    """Return a tower's arrays, with the output layer's bias folded into the bias of the norm before that layer."""
     arrays = load_arrays(folder / PARAMETERS_FILE)
     if not info.output_layer:
         return arrays
@@ -439,7 +447,7 @@ def _written(config: EncoderConfig) -> dict[str, object]:
 
 
 def _texts_written(folder: Path, kind: str, config: EncoderConfig, values: dict[str, object]) -> Named:
-    """Return the arrays of a tower of texts under their names; add its configuration to `values`."""
+    """Return the arrays of a tower of texts under the published names; add its configuration to `values`."""
     info = _require_info(folder)
     if kind != _CHINESE:
         values["text_config"] = _written(config)
@@ -458,7 +466,7 @@ def _texts_written(folder: Path, kind: str, config: EncoderConfig, values: dict[
 
 
 def _theirs(arrays: Named, names: Mapping[str, str], prefix: str) -> Named:
-    """Return one network's arrays under their names: the inverse of `_renamed`."""
+    """Return one network's arrays under the published names: the inverse of `_renamed`."""
     by_ours = {ours: theirs for theirs, ours in names.items()}
     theirs: Named = {}
     for name, array in arrays.items():
@@ -480,7 +488,7 @@ def _theirs(arrays: Named, names: Mapping[str, str], prefix: str) -> Named:
 
 
 def _pack(theirs: Named) -> None:
-    """Join the projections of SigLIP's head, as its file has them."""
+    """Join the projections of SigLIP's head into one array, as in its file."""
     head = "vision_model.head.attention."
     for part in ("weight", "bias"):
         theirs[f"{head}in_proj_{part}"] = np.concatenate([theirs.pop(f"{head}{name}_proj.{part}") for name in "qkv"])

@@ -68,7 +68,12 @@ _ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Dense:
-    """Linear layer of a folder; `makes` is the name of its output."""
+    """Linear layer in a folder of sentence-transformers.
+
+    inputs, outputs: sizes of its input and output
+    activation: the activation after it
+    makes: name of its output
+    """
 
     folder: Path
     inputs: int
@@ -258,7 +263,7 @@ def stated_ranker(folder: Path) -> RankerInfo:
 
 
 def _require_of_vectors(stated: ForeignConfig) -> None:
-    """Raise `CheckpointError` unless a step reads and writes vectors."""
+    """Raise `CheckpointError` unless a step's input and output are texts' vectors."""
     for name in ("module_input_name", "module_output_name"):
         stated.require(name, "sentence_embedding", remedy="take a model whose steps make vectors of texts")
     stated.log_unknown()
@@ -341,7 +346,7 @@ def _write(path: Path, values: object) -> None:
 def list_modules(folder: Path) -> list[tuple[str, Path]]:
     """Return the class name and the folder of each step, in order; empty without `modules.json`.
 
-    Raises `CheckpointError` if the file is damaged, or names a path that is no folder beside it.
+    Raises `CheckpointError` if the file is damaged, or names a path that is not a folder in this folder.
     """
     path = folder / MODULES_FILE
     if not path.is_file():

@@ -231,7 +231,9 @@ def _our_rules(steps: list[UncheckedObject]) -> Optional[TextRules]:
 class _Patterns:
     """PaddleNLP's rules of splitting as character classes over all code points.
 
-    `dropped` are always removed, `accents` only if the rules strip accents; `isolated` become words by themselves.
+    dropped: characters that are always removed
+    accents: characters that are removed if the rules strip accents
+    isolated: characters that become words by themselves
     """
 
     dropped: str

@@ -3,8 +3,8 @@
 PyTorch's files (`pytorch_model.bin`) are read without PyTorch, and without executing their contents. `torch.save` has
 two formats: a zip archive (since PyTorch 1.6: `data.pkl` and one entry per storage), and an older stream (four pickles,
 the list of storages, then their bytes). In both, a pickle describes each tensor as a view (offset, size, stride) of a
-storage. It may name the function that makes a view, the types of storages and OrderedDict; other names are refused.
-Every view is checked against its storage.
+storage. Names in it are refused, except the function that makes a view, the types of storages, and OrderedDict. Every
+view is checked against its storage.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _unwrapped(arrays: dict[str, Array], path: Path) -> dict[str, Array]:
 
 
 def _require_plain(arrays: dict[str, Array], path: Path) -> None:
-    """Raise `CheckpointError` if arrays are codes of quantised weights, or belong to an adapter."""
+    """Raise `CheckpointError` if the arrays are quantised weights, or those of an adapter."""
     for name, array in arrays.items():
         if _CHANGES.search(name):
             raise CheckpointError(
@@ -250,7 +250,7 @@ def _named_arrays(content: Unchecked) -> dict[str, Array]:
 
 
 class _Storage(Sealed):
-    """Array of numbers; `fill` sets its values later, since bytes follow the pickle in the older format."""
+    """Array of numbers; `fill` sets its values later, since the older format has the bytes after the pickle."""
 
     __slots__ = ("count", "kind", "values")
 
@@ -303,7 +303,7 @@ class _Tensor(Sealed):
 
 
 class _RebuildTensor(Sealed):
-    """Stand-in for `torch._utils._rebuild_tensor_v2`."""
+    """Stand-in for `torch._utils._rebuild_tensor_v2`, which a pickle calls to make a view."""
 
     __slots__ = ()
 
@@ -314,7 +314,7 @@ class _RebuildTensor(Sealed):
 
 
 class _StorageType(Sealed):
-    """Stand-in for a class such as `torch.FloatStorage`; only a reference to a storage may use it."""
+    """Stand-in for a class such as `torch.FloatStorage`; a pickle may use it only in a reference to a storage."""
 
     __slots__ = ("name",)
 
@@ -323,7 +323,11 @@ class _StorageType(Sealed):
 
 
 class _TensorUnpickler(SafeUnpickler):
-    """Unpickler of a state dict's tensors; `find` returns the storage for a kind, a key and a count of numbers."""
+    """Unpickler of the tensors of a PyTorch state dict.
+
+    Args:
+        find: called with a storage's type name, key and count of numbers; returns that storage.
+    """
 
     def __init__(self, data: bytes, find: Callable[[str, str, int], _Storage]):
         allowed: dict[tuple[str, str], Unchecked] = {
@@ -355,7 +359,7 @@ def _short(value: Unchecked) -> str:
 
 
 def _one_of(storages: dict[str, _Storage], kind: str, key: str, count: int) -> _Storage:
-    """Return the storage `key`; its first mention creates it."""
+    """Return the storage with this key; create it at its first mention."""
     storage = storages.setdefault(key, _Storage(kind, count))
     if (storage.kind, storage.count) != (kind, count):
         raise RefusedPickleError(f"it describes the storage {quoted(key)} in two ways")

@@ -17,7 +17,10 @@ from paddle_ranker.model.dropout import Dropout, Masks
 
 
 class BigBirdEncoder(Encoder):
-    """Encoder of BigBird. Each text is computed as transformers computes it alone, whatever its batch."""
+    """Encoder of BigBird.
+
+    The result for a text does not depend on its batch: it is transformers' result for the text alone.
+    """
 
     config: BigBirdConfig
 
@@ -64,8 +67,8 @@ def _padding(mask: Mask) -> Tensor:
 class _Blocks:
     """Blocks of the tokens that each token of a batch attends to.
 
-    A text's last block ends with its last token, and a text of at most `longest_full` tokens has full attention, so
-    that a text's states do not depend on the others of its batch.
+    A text's last block ends with its last token, and a text of at most `longest_full` tokens has full attention. So a
+    text's states do not depend on the other texts of its batch.
     """
 
     def __init__(self, input_ids: Tensor, mask: Tensor, config: BigBirdConfig):

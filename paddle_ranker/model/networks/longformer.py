@@ -34,7 +34,7 @@ class LongformerEncoder(Encoder):
         return self._through(self.encoder.layers, hidden, self._band(mask, 0))
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states before the first layer and behind each, `[batch, length, hidden]` each."""
+        """Return the hidden states before the first layer and after each layer, `[batch, length, hidden]` each."""
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         return self._states_of(self.encoder.layers, hidden, self._band(mask, 0))
 
@@ -51,7 +51,7 @@ class LongformerEncoder(Encoder):
 
 
 class _Attention(Attention):
-    """Attention to a band of tokens; a global token's attention to all tokens has projections of its own."""
+    """Attention to a band of tokens; the attention of a global token has separate projections."""
 
     def __init__(self, config: LongformerConfig, masks: Masks):
         size = config.hidden_size

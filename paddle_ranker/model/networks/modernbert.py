@@ -43,7 +43,7 @@ class ModernBertEncoder(Encoder):
         return self.encoder.norm(self._through(self.encoder.layers, hidden, *context))
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states before the first layer and behind each, `[batch, length, hidden]` each."""
+        """Return the hidden states before the first layer and after each layer, `[batch, length, hidden]` each."""
         hidden, context = self._begin(input_ids, token_type_ids, None)
         found = self._states_of(self.encoder.layers, hidden, *context)
         return [*found[:-1], self.encoder.norm(found[-1])]
@@ -77,7 +77,7 @@ class ModernBertEncoder(Encoder):
 
 
 class _BiaslessNorm(nn.LayerNorm):
-    """LayerNorm without a trained bias. It adds zeros, since Paddle Inference is wrong if no bias is given."""
+    """LayerNorm without a trained bias. It adds zeros, since Paddle Inference computes wrong values without a bias."""
 
     def __init__(self, size: int, epsilon: float):
         super().__init__(size, epsilon=epsilon, bias_attr=False)
@@ -124,7 +124,8 @@ class _Attention(nn.Layer):
     ) -> Tensor:
         """Return the attended values, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`.
 
-        `mask` is added to the products of queries and keys; a band says which keys each query attends to.
+        mask: a tensor that is added to the products of queries and keys, or the `Band` of keys that each query attends
+            to
         """
         parts = self.qkv_proj(hidden).reshape([0, 0, 3 * self.heads, self.head_size])
         q, k, v = paddle.split(parts, 3, axis=2)
@@ -152,7 +153,7 @@ class _Layer(nn.Layer):
     def forward(self, hidden: Tensor, *context: object, first_token_only: bool = False) -> Tensor:
         """Return the layer's output, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`.
 
-        `context`: the mask of global attention and the band of local attention, then their angles.
+        context: the mask of global attention, the band of local attention, and the angles of each
         """
         mask, angles = context[self.is_local :: 2]
         attended = self.self_attn(self.norm1(hidden), mask, angles, first_token_only)

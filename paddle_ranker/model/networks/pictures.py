@@ -1,11 +1,11 @@
-"""Networks of towers that read pictures, and the texts that are compared with them: ViT, CLIP, SigLIP, convolutions.
+"""Networks of towers that read pictures, or texts to compare with pictures: ViT, CLIP, SigLIP, convolutions.
 
 | family | reads | vector |
 | --- | --- | --- |
 | clip_vision_model, vit | pictures | state of the first token, after the last norm |
-| siglip_vision_model | pictures | one learned query that attends to all patches, then a feed-forward layer |
-| convolutions | pictures | mean of the last layer's pixels: small, trained from nothing in minutes |
-| clip_text_model | texts | state of the first end token |
+| siglip_vision_model | pictures | one learned query that attends to all patches, then a feed-forward layer | |
+convolutions | pictures | mean of the last layer's pixels: small, trained from nothing in minutes | | clip_text_model |
+texts | state of the first end token |
 | siglip_text_model | texts, always padded to the same length | state of the last position, then a linear layer |
 """
 
@@ -29,7 +29,7 @@ _BLOCK = 3  # layers of a block of convolutions: convolution, norm, activation
 
 
 class _Pixels(nn.Layer):
-    """Pixels, `[batch, 3, height, width]` uint8, to numbers around 0 as the tower's folder says."""
+    """Normalise pixels, `[batch, 3, height, width]` uint8, by the means and deviations in the tower's folder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _PictureEncoder(Encoder):
 
 
 class _Patches(nn.Layer):
-    """Patches as tokens, perhaps behind a class token, with positions."""
+    """Embed patches as tokens with positions, after a class token if there is one."""
 
     def __init__(self, config: PictureConfig):
         super().__init__()
@@ -124,10 +124,10 @@ class PictureTransformer(_PictureEncoder):
 
 
 class _Halving(nn.Conv2D):
-    """Convolution of 3 x 3 pixels that halves the sides.
+    """Convolution of 3 x 3 pixels that halves height and width.
 
-    In training all pictures of a batch are one matrix product. Paddle's convolution multiplies picture by picture on a
-    CPU, which takes twice as long where few pixels are left.
+    In training, all pictures of a batch are one matrix product. Paddle's convolution multiplies picture by picture on a
+    CPU, which takes twice as long if few pixels are left.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -144,7 +144,10 @@ class _Halving(nn.Conv2D):
 
 
 class Convolutions(_PictureEncoder):
-    """Four convolutions with norms over channels, each halving the sides; a small network to train from nothing."""
+    """Four convolutions with norms over channels, each of which halves height and width.
+
+    Small enough to train from scratch.
+    """
 
     config: ConvolutionsConfig
 
@@ -186,7 +189,9 @@ class Convolutions(_PictureEncoder):
         return hidden.mean([2, 3])
 
     def _altered(self, pixels: Tensor) -> Tensor:
-        """Return pictures in other colours, turned, moved and scaled a little, so that their drawing is not learned."""
+        """Return pictures with random changes of colour, angle, position and scale, so that the network does not rely
+        on these.
+        """
         rng = np.random.default_rng(self.masks.draw())
         rows = len(pixels)
         angle, (width, height) = rng.uniform(-0.25, 0.25, rows), rng.uniform(0.85, 1.25, (2, rows))

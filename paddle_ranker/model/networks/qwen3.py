@@ -1,8 +1,8 @@
 """Qwen3: a causal decoder, whose last token's state stands for the text (Yang et al., 2025).
 
-A token attends to itself and to those before it. So padding behind a text changes nothing, and the tokens with which
-several texts begin are computed once: in a reranker's pairs, the instruction and the query (`Qwen3Encoder.pooled`).
-Exported graphs compute the tokens with which all pairs of a batch begin once.
+A token attends to itself and to earlier tokens. So padding after a text changes nothing, and a common beginning of
+several texts is computed once: in a reranker's pairs, the instruction and the query (`Qwen3Encoder.pooled`). An
+exported graph computes once only the beginning that all pairs of a batch share.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _LEAST_SHARED = 8  # tokens that all texts begin with, from which they are compu
 
 
 class Prefixes(NamedTuple):
-    """Keys and values of the first tokens of several texts, and the prefix of each row of a batch.
+    """Keys and values of the prefixes of a batch: the tokens with which several rows begin.
 
     layers: keys and values of each layer, `[prefixes, longest, width]` each
-    lengths: tokens of each prefix, `[prefixes]`
+    lengths: number of tokens of each prefix, `[prefixes]`
     of_row: the number of each row's prefix, `[rows]`
     """
 
@@ -46,9 +46,9 @@ class Prefixes(NamedTuple):
 
 
 class _Before(NamedTuple):
-    """Keys and values that the rows of a batch attend to before their own.
+    """Keys and values of the prefixes that the rows of a batch attend to.
 
-    layers: those of each layer, as in `Prefixes`
+    layers: of each layer, as in `Prefixes`
     of_row: the number of each row's prefix, `[rows]` int64
     mask: additive mask of the keys, `[rows, 1, 1, longest]`
     """
@@ -70,10 +70,10 @@ class _Block(NamedTuple):
 class _Context:
     """Further inputs of every layer.
 
-    angles: of each token's position, see `rotated`
-    blocks: of all queries
-    before: what the tokens attend to before their own row
-    kept: collects the keys and values of each layer; None: they are not kept
+    angles: angles of each token's position, see `rotated`
+    blocks: blocks of all queries
+    before: prefixes that the rows attend to; None without
+    kept: list that collects the keys and values of each layer; None: they are not kept
     """
 
     angles: Tensor
@@ -108,7 +108,7 @@ class Qwen3Encoder(Encoder):
         return self.encoder.norm(self._through(self.encoder.layers, hidden, context))
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states before the first layer and behind each, `[batch, length, hidden]` each."""
+        """Return the hidden states before the first layer and after each layer, `[batch, length, hidden]` each."""
         hidden, context = self._begin(input_ids, token_type_ids, None)
         found = self._states_of(self.encoder.layers, hidden, context)
         return [*found[:-1], self.encoder.norm(found[-1])]
@@ -116,7 +116,8 @@ class Qwen3Encoder(Encoder):
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the state of each text's last token, `[batch, hidden]`; arguments as in `forward`.
 
-        Outside training, tokens before the first of type 1 are computed once for all rows that begin with them.
+        Outside training, the tokens before the first token of type 1 are computed once for all rows that begin with
+        them.
         """
         if not paddle.in_dynamic_mode() and extra is None:
             return self._pooled_in_graph(input_ids, token_type_ids)
@@ -135,9 +136,12 @@ class Qwen3Encoder(Encoder):
         return _Last(input_ids, self.config.pad_token_id, states.dtype).of(states)[:, 0]
 
     def read_prefixes(self, ids: Array, lengths: Array) -> Prefixes:
-        """Compute the keys and values of texts with which others begin, `[prefixes, longest]` int64 and padded.
+        """Compute the keys and values of prefixes.
 
-        Tokens with which all of them begin are computed once.
+        ids: `[prefixes, longest]` int64, padded
+        lengths: number of tokens of each prefix, `[prefixes]`
+
+        A common beginning of all prefixes is computed once.
         """
         shared = min(_shared(ids), int(lengths.min()))
         before = None
@@ -161,10 +165,11 @@ class Qwen3Encoder(Encoder):
         return context.kept
 
     def _pooled_in_graph(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return what `pooled` does; the tokens before the first of type 1 that all rows share are computed once.
+        """Compute `pooled` in an exported graph: tokens before the first of type 1 that all rows share are computed
+        once.
 
-        Engines differ in what they do without any token, so the first token of the first row is always computed. If
-        other rows begin otherwise, they do not attend to it.
+        Engines differ for an empty prefix, so the first token of the first row is always a prefix. Rows that begin with
+        another token do not attend to it.
         """
         ones = paddle.ones_like(input_ids[0])
         places = paddle.cumsum(ones, axis=0) - ones
@@ -216,7 +221,10 @@ class Qwen3Encoder(Encoder):
         return _Context(angles, _blocks(length, before), earlier)
 
     def _last(self, hidden: Tensor, context: _Context, input_ids: Tensor) -> Tensor:
-        """Run the layers, the last one for each row's last token alone; return its state, `[batch, hidden]`."""
+        """Run the layers, the last layer only for each row's last token.
+
+        Return that token's state, `[batch, hidden]`.
+        """
         hidden = self._through(self.encoder.layers[:-1], hidden, context)
         last = _Last(input_ids, self.config.pad_token_id, hidden.dtype)
         return self.encoder.norm(self.encoder.layers[-1](hidden, context, last))[:, 0]
@@ -225,8 +233,9 @@ class Qwen3Encoder(Encoder):
 def divide(ids: Array, types: Array, pad_id: int) -> Optional[tuple[Array, Array, Array, Array]]:
     """Divide pairs, `[batch, length]` ids and types, before their first token of type 1.
 
-    Return the distinct beginnings, padded, `[prefixes, longest]`; their lengths, `[prefixes]`; the number of each
-    pair's beginning, `[batch]`; and the rest of each pair, padded, `[batch, longest rest]`. None if nothing is shared.
+    Returns the distinct beginnings, padded, `[prefixes, longest]`; their lengths, `[prefixes]`; the number of each
+    pair's beginning, `[batch]`; and the rest of each pair, padded, `[batch, longest rest]`. Returns None if no pairs
+    share one.
     """
     starts = types.argmax(axis=1)
     if len(ids) < 2 or not (types.any(axis=1) & (starts > 0)).all():
@@ -282,11 +291,11 @@ class _Last:
         self._is_later = (places > last).astype("float32").unsqueeze([1, 2])
 
     def of(self, states: Tensor) -> Tensor:
-        """Return the last tokens' states, `[batch, 1, width]`."""
+        """Return the state of each row's last token, `[batch, 1, width]`."""
         return paddle.matmul(self.chosen, states)
 
     def block(self, before: Optional[_Before]) -> _Block:
-        """Return the block of the last tokens alone, after prefixes."""
+        """Return the block with only the last tokens as queries, after prefixes."""
         mask = self._is_later * MASKED
         return _Block(0, None, mask if before is None else paddle.concat([before.mask, mask], axis=3))
 
@@ -308,7 +317,7 @@ class RMSNorm(nn.Layer):
 
 
 class Linear(nn.Layer):
-    """Linear layer whose weight is `[outputs, inputs]`, as in files of transformers, so that opening copies nothing."""
+    """Linear layer whose weight is `[outputs, inputs]`, as in transformers' files, so that loading needs no copy."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False):
         super().__init__()

@@ -16,6 +16,7 @@ from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Trip
 from paddle_ranker.encoding.column_store import within
 from paddle_ranker.encoding.columns import Columns, EncodedTexts
 from paddle_ranker.encoding.picture_encoder import PictureEncoder, PictureFiles
+from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import DataError, quoted
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.tower import RowsOfTower, TextEncoder
@@ -151,9 +152,11 @@ def _within(columns: Columns, folder: Path, memory: int) -> Columns:
 
 
 def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: str, *, queries: bool = False) -> Columns:
-    """Encode texts, or paths of pictures, which begin at the folder of `file`; those are decoded when needed."""
+    """Encode texts, or paths of files, which begin at the folder of `file`; pictures are decoded when needed."""
     if isinstance(encoder, PictureEncoder):
         return replace(encoder, folder=folder_of(file)).files(rows)
+    if isinstance(encoder, SoundEncoder):
+        return replace(encoder, folder=folder_of(file)).encode(rows)
     return encoder.encode_queries(rows) if queries else encoder.encode(rows)
 
 

@@ -24,7 +24,7 @@ from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, RowsOfTower, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, TEXT, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.model.tower_network import (
     APART,
     TowerModel,
@@ -110,7 +110,7 @@ def start_tower_training(
 
 
 def _refuse_unused(options: TowerTrainingOptions, titles: RowsOfTower, queries: RowsOfTower) -> None:
-    """Raise `UsageError` for options about texts where the tower reads pictures instead."""
+    """Raise `UsageError` for options about texts where the tower reads files instead."""
     reads_titles, reads_queries = isinstance(titles, TextEncoder), isinstance(queries, TextEncoder)
     reads_texts = reads_titles or reads_queries
     for name, is_used in (
@@ -122,7 +122,7 @@ def _refuse_unused(options: TowerTrainingOptions, titles: RowsOfTower, queries: 
         ("teacher_url", reads_titles and reads_queries),
     ):
         if not is_used and getattr(options, name, None) is not None:
-            raise UsageError(f"--{name} is about texts, where this tower reads pictures: leave it out")
+            raise UsageError(f"--{name} is about texts, where this tower reads {titles.reads}s: leave it out")
 
 
 def _texts_of(*towers: Optional[TowerModel]) -> list[TextEncoder]:
@@ -140,7 +140,7 @@ def tower_info(
         "query_prompt": options.query_prompt, "text_prompt": options.text_prompt, "towers": options.towers,
         "nested_sizes": options.nested and tuple(options.nested),
     }  # fmt: skip
-    if stated.reads == PICTURE:
+    if stated.reads != TEXT:
         given.update(dict.fromkeys(("max_seq_length", "pooling", "query_prompt", "text_prompt")))
     # Vectors that are compared by their cosine have length 1, so that a plain product compares them.
     is_scaled = stated.normalize or stated.similarity == "cosine"
@@ -174,7 +174,7 @@ def _info_of_queries(
 
     Raises `UsageError` if its vectors have another length.
     """
-    if PICTURE not in (info.reads, stated.reads):
+    if info.reads == stated.reads == TEXT:
         return replace(info, towers=1)
     own = tower_info(options, checkpoint, stated)
     if own.size != info.size:

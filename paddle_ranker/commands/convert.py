@@ -23,7 +23,7 @@ from paddle_ranker.model.config import ENCODER_PREFIX
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.model_folder import MEMBER, TRAINED_TOWER, identify
 from paddle_ranker.model.model_kind import TRAINED
-from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TowerInfo
+from paddle_ranker.model.tower import PICTURE, POOLINGS, QUERY_FOLDER, TEXT, TowerInfo
 from paddle_ranker.options import main_of, option
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def convert(options: ConvertOptions) -> list[str]:
 
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary, _source_named(temporary, source):
-        if model.reads_pictures:
-            lines = _pictures(source, temporary, options)
+        if model.reads != TEXT:
+            lines = _files(source, temporary, options, model.reads)
         elif options.to == "paddle":
             lines = _to_paddle(source, temporary, options)
         elif options.to == "tower":
@@ -121,21 +121,22 @@ def convert(options: ConvertOptions) -> list[str]:
             lines = _to_sentences(source, temporary, options)
         else:
             lines = _to_hf(source, temporary, options)
-        lines += [] if model.reads_pictures else _capitals(source, temporary, options)
+        lines += _capitals(source, temporary, options) if model.reads == TEXT else []
     return [line.replace("TARGET", str(target)) for line in lines]
 
 
-def _pictures(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    """Bring a model of pictures as a tower, or take it to transformers; a tower of texts in it goes along."""
-    from paddle_ranker.model.hugging_face.picture_models import write_published
+def _files(source: Path, temporary: Path, options: ConvertOptions, reads: str) -> list[str]:
+    """Bring a model of pictures or sounds as a tower, or take it to transformers; a tower of texts goes along."""
+    from paddle_ranker.model.hugging_face.published_towers import write_published
 
     for name in ("pooling", "query_prompt", "text_prompt", "positive_label", "lowercase"):
         if getattr(options, name):
-            raise UsageError(f"--{name}: {options.source} reads pictures; leave it out")
+            raise UsageError(f"--{name}: {options.source} reads {reads}s; leave it out")
     if options.to in ("paddle", "tower"):
         return _to_tower(source, temporary, options)
     if options.to != "hf":
-        raise CheckpointError(f"{source}: reads pictures; --to hf writes the folder that sentence-transformers reads")
+        remedy = "that sentence-transformers reads" if reads == PICTURE else "for transformers"
+        raise CheckpointError(f"{source}: reads {reads}s; --to hf writes the folder {remedy}")
     identify(source).require(TRAINED_TOWER)
     info = TowerInfo.read(source)
     scaled = "; vectors there are not 1 long: normalise them" if info and info.normalize else ""
@@ -396,9 +397,10 @@ def _vectors(info: TowerInfo) -> str:
     parts = [
         f"vectors of {info.size} numbers" + (f", {info.lexical_size} of them of words" if info.lexical_size else ""),
         f"pooling {info.pooling}",
-        "pictures of {} x {} pixels".format(*info.picture_size)
-        if info.picture_size
-        else f"texts of up to {info.max_seq_length} tokens",
+        {
+            TEXT: f"texts of up to {info.max_seq_length} tokens",
+            PICTURE: "pictures of {} x {} pixels".format(*info.picture_size or (0, 0)),
+        }.get(info.reads, f"{info.reads}s"),
     ]
     parts += ["length 1"] if info.normalize else [f"of any length, compared by {info.similarity}"]
     return ", ".join(parts)

@@ -26,6 +26,7 @@ from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import TOWER, identify
+from paddle_ranker.model.tower import TEXT
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.input_files import folder_of, join_files, paths_of
@@ -434,8 +435,9 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> CandidateIndex
 
         load = LoadOptions.of(options, positive_label=None)
         tower = open_to_compare(options.tower, load, options.batch_size, folder_of(options.queries))
-        if options.ranker is not None and tower.reads_pictures:
-            raise UsageError(f"--ranker scores texts, and --tower {options.tower} reads pictures: leave --ranker out")
+        if options.ranker is not None and tower.encoder.reads != TEXT:
+            reads = tower.encoder.reads
+            raise UsageError(f"--ranker scores texts, and --tower {options.tower} reads {reads}s: leave --ranker out")
     shown: Progress[str] = Progress(titles, desc="index", unit="title")
     documents = (Document(str(number), title) for number, title in enumerate(shown))
     assert options.method is not None

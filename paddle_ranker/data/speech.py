@@ -1,7 +1,8 @@
 """Transcribe recordings: their words, and the seconds in which each is said.
 
 Recordings are cut into pieces of some minutes at pauses. Whisper, run by faster-whisper, transcribes each; what
-Silero's detector of voices takes for silence, noise or music is skipped before.
+Silero's detector of voices takes for silence, noise or music is skipped before. A wav2vec 2.0 or HuBERT that was
+trained with CTC takes Whisper's place if `PADDLE_RANKER_SPEECH` names its folder.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Protocol, Union, cast
 
 import numpy as np
 
@@ -19,8 +21,11 @@ from paddle_ranker.data.readers import Part, Place, Unread
 from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, read_recording
 from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.storage.foreign_config import ForeignConfig
 
-MODEL_VARIABLE = "PADDLE_RANKER_WHISPER"
+MODEL_VARIABLE = "PADDLE_RANKER_SPEECH"
+# Types of models that other rooms open: each module's `open_model` returns a `SpeechModel`.
+_MODULES = dict.fromkeys(("wav2vec2", "hubert"), "paddle_ranker.model.transcriber")
 _VERSION = 1  # of what this module makes of a recording
 _SHORTEST, _LONGEST = 240, 300  # seconds of a piece, at the end of which another begins
 _LAST = 60  # seconds of the last piece, at least
@@ -36,6 +41,22 @@ class RecordingPiece(NamedTuple):
     is_last: bool
 
 
+class SpeechModel(Protocol):
+    """Model that transcribes speech."""
+
+    @property
+    def version(self) -> str:
+        """Name of the code that a transcript depends on, beside the model's folder."""
+        ...
+
+    def words(self, samples: Vectors) -> Iterator[tuple[str, float, float]]:
+        """Yield words, with a space before if one precedes, and the seconds in which each begins and ends.
+
+        samples: `[samples] float32`, `RATE` a second
+        """
+        ...
+
+
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield the transcript of a recording, as `Reader.read` says: in parts named by the second at which they start.
 
@@ -47,14 +68,14 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
         if isinstance(piece, Unread):
             yield piece
         else:
-            text, places = transcript(_words(model, piece.samples), piece.start)
+            text, places = transcript(model.words(piece.samples), piece.start)
             name = "" if piece.is_last and not piece.start else f"{piece.start:.0f}"
             yield Part(name, text, places=tuple(places))
 
 
 def version() -> str:
     """Return what a transcript depends on."""
-    return f"{_VERSION}, faster-whisper {_library().__version__}, {_digest(_model_folder())}"
+    return f"{_VERSION}, {_model().version}, {_digest(_model_folder())}"
 
 
 def cut_at_pauses(blocks: Iterable[Vectors]) -> Iterator[Union[RecordingPiece, Unread]]:
@@ -102,39 +123,51 @@ def transcript(words: Iterable[tuple[str, float, float]], start: float) -> tuple
     return text, places
 
 
-def _words(model: Any, samples: Vectors) -> Iterator[tuple[str, float, float]]:
-    """Yield the words of a piece, and the seconds in which each begins and ends."""
-    import ctranslate2
+class _Whisper:
+    """Whisper, run by faster-whisper."""
 
-    ctranslate2.set_random_seed(0)  # Whisper samples words where it is unsure
-    # Given the text so far, Whisper tends to repeat it in noise.
-    segments, _ = model.transcribe(samples, vad_filter=True, word_timestamps=True, condition_on_previous_text=False)
-    for segment in segments:
-        if segment.words:
-            yield from ((word.word, word.start, word.end) for word in segment.words)
-        else:
-            yield segment.text, segment.start, segment.end
+    def __init__(self, folder: Path):
+        library = _library()
+        self.version = f"faster-whisper {library.__version__}"
+        try:
+            for name in ("model.bin", "tokenizer.json"):  # else faster-whisper downloads others
+                if not (folder / name).is_file():
+                    raise RuntimeError(f"it has no {name}")
+            self._model = library.WhisperModel(str(folder), device="cpu", compute_type="int8")
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder}: is no Whisper model in CTranslate2's format ({error}); make such a folder, and set "
+                f"{MODEL_VARIABLE} to it: ct2-transformers-converter --model openai/whisper-small --output_dir FOLDER "
+                "--copy_files tokenizer.json preprocessor_config.json"
+            ) from None
+
+    def words(self, samples: Vectors) -> Iterator[tuple[str, float, float]]:
+        """Yield the words of a piece, as `SpeechModel.words` says."""
+        import ctranslate2
+
+        ctranslate2.set_random_seed(0)  # Whisper samples words where it is unsure
+        # Given the text so far, Whisper tends to repeat it in noise.
+        segments, _ = self._model.transcribe(
+            samples, vad_filter=True, word_timestamps=True, condition_on_previous_text=False
+        )
+        for segment in segments:
+            if segment.words:
+                yield from ((word.word, word.start, word.end) for word in segment.words)
+            else:
+                yield segment.text, segment.start, segment.end
 
 
-def _model() -> Any:
-    """Return the Whisper model, opened once a process."""
+def _model() -> SpeechModel:
+    """Return the model, opened once a process."""
     return _open_model(_model_folder())
 
 
 @lru_cache(maxsize=1)
-def _open_model(folder: Path) -> Any:
-    library = _library()
-    try:
-        for name in ("model.bin", "tokenizer.json"):  # else faster-whisper downloads others
-            if not (folder / name).is_file():
-                raise RuntimeError(f"it has no {name}")
-        return library.WhisperModel(str(folder), device="cpu", compute_type="int8")
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder}: is no Whisper model in CTranslate2's format ({error}); make such a folder, and set "
-            f"{MODEL_VARIABLE} to it: ct2-transformers-converter --model openai/whisper-small --output_dir FOLDER "
-            "--copy_files tokenizer.json preprocessor_config.json"
-        ) from None
+def _open_model(folder: Path) -> SpeechModel:
+    kind = ForeignConfig.read(folder / "config.json").get("model_type")
+    if isinstance(kind, str) and kind in _MODULES:
+        return cast(SpeechModel, import_module(_MODULES[kind]).open_model(folder))
+    return _Whisper(folder)
 
 
 def _library() -> Any:

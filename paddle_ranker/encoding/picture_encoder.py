@@ -244,7 +244,7 @@ class PictureEncoder:
         """Return pictures in files, which are decoded when they are needed."""
         return PictureFiles(paths, self, np.arange(len(paths)))
 
-    truncated = 0  # texts may be cut, pictures are not
+    reads, truncated = "picture", 0  # texts may be cut, pictures are not
 
     @property
     def max_length(self) -> int:

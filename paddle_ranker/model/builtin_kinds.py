@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Optional, TypeVar
 
 from paddle_ranker.array_types import Arrays
 from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder, PairEncoder, PairRowEncoder
-from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
@@ -33,9 +32,9 @@ from paddle_ranker.model.model_kind import (
     split_signatures,
 )
 from paddle_ranker.model.model_kind import KINDS as KINDS
+from paddle_ranker.model.tower import FILE_ENCODERS, TEXT, RowsOfTower, TextEncoder, TowerInfo, signature_of
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import KIND as TOWER
-from paddle_ranker.model.tower import PICTURE, RowsOfTower, TextEncoder, TowerInfo, signature_of
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -176,10 +175,10 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
 
 
 class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
-    """Models that turn a text or a picture into a vector."""
+    """Models that turn a text, a picture or a sound into a vector."""
 
     name, info_file, prefix, has_encoder = TOWER, TOWER_FILE, "inference.get_pooled_embedding", True
-    what = "a tower, which makes vectors of texts or pictures"
+    what = "a tower, which makes vectors of texts, pictures or sounds"
     use = "encode, predict and export take it as --model, index build and serve as --tower"
 
     def is_in_transformers(self, folder: Path) -> bool:
@@ -209,12 +208,12 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return (config,)
 
     def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> RowsOfTower:
-        """Return the encoder of pictures or texts.
+        """Return the encoder of what the tower reads.
 
-        Its maximum length is that of the options, else that of the tower.
+        The maximum length of texts is that of the options, else that of the tower.
         """
-        if info.reads == PICTURE:
-            return PictureEncoder.read(folder)
+        if info.reads != TEXT:
+            return FILE_ENCODERS[info.reads].read(folder)
         length = options.max_seq_length or info.max_seq_length
         tokens = folder_pair_encoder(folder, length)
         return TextEncoder(tokens, info.query_prompt, info.text_prompt)
@@ -226,8 +225,8 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return load_tower(source, options)
 
     def sample_inputs(self, encoder: RowsOfTower, info: TowerInfo) -> Iterator[Arrays]:
-        """Yield batches of made-up texts, short and truncated ones, or of noise as pictures."""
-        return encoder.samples() if isinstance(encoder, PictureEncoder) else sample_batches(encoder.tokens)
+        """Yield batches of made-up texts, short and truncated ones, or of noise."""
+        return sample_batches(encoder.tokens) if isinstance(encoder, TextEncoder) else encoder.samples()
 
     def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, RowsOfTower]) -> None:
         """Write the encoder's configuration and the tokenizer."""

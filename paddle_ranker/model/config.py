@@ -503,3 +503,66 @@ class ConvolutionsConfig(PictureConfig):
     def least_parameters(self) -> int:
         """A lower bound on the encoder's number of parameters."""
         return 5 * self.hidden_size**2
+
+
+_Sizes = Annotated[tuple[Positive, ...], Between(1, 64)]
+
+
+@dataclass(frozen=True)
+class SoundConfig(EncoderConfig):
+    """Configuration of wav2vec 2.0 and HuBERT: convolutions over samples, then a transformer over their frames.
+
+    conv_dim, conv_kernel, conv_stride: channels, samples and steps of each convolution
+    conv_bias: whether the convolutions have a bias
+    conv_act: the activation behind each convolution
+    feat_extract_norm: `group` normalises the first convolution over time, `layer` each one over channels
+    feat_proj_layer_norm: whether a norm precedes the layer that makes states of the frames
+    num_conv_pos_embeddings, num_conv_pos_embedding_groups: frames and groups of the convolution that adds positions
+    conv_pos_batch_norm: whether frames are scaled before that convolution
+    """
+
+    vocab_size: Count = 0
+    type_vocab_size: Count = 0
+    hidden_dropout_prob: Share = 0.1
+    layer_norm_eps: float = 1e-5
+    conv_dim: _Sizes = (512,) * 7
+    conv_kernel: _Sizes = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: _Sizes = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = False
+    conv_act: Activation = "gelu"
+    feat_extract_norm: Annotated[str, OneOf("group", "layer")] = "group"
+    feat_proj_layer_norm: bool = True
+    num_conv_pos_embeddings: Length = 128
+    num_conv_pos_embedding_groups: Length = 16
+    conv_pos_batch_norm: bool = False
+    has_tanh_pooler: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride):
+            raise CheckpointError(
+                f"conv_dim, conv_kernel and conv_stride are of {len(self.conv_dim)}, {len(self.conv_kernel)} and "
+                f"{len(self.conv_stride)} convolutions; they must be of as many"
+            )
+        if self.hidden_size % self.num_conv_pos_embedding_groups:
+            raise CheckpointError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_conv_pos_embedding_groups "
+                f"{self.num_conv_pos_embedding_groups}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
+        """Create a configuration from a parsed `config.json`; sounds have no vocabulary."""
+        sizes = {
+            name: tuple(value) for name, value in values.items() if name.startswith("conv_") and isinstance(value, list)
+        }
+        return super().from_dict({"vocab_size": 0, **values, **sizes})
+
+    @property
+    def least_parameters(self) -> int:
+        """A lower bound on the encoder's number of parameters."""
+        inputs = (1, *self.conv_dim)
+        convolutions = sum(a * b * size for a, b, size in zip(inputs, self.conv_dim, self.conv_kernel))
+        layer = 4 * self.hidden_size + 2 * self.intermediate_size
+        positions = self.hidden_size * self.num_conv_pos_embeddings // self.num_conv_pos_embedding_groups
+        return convolutions + self.hidden_size * (self.conv_dim[-1] + positions + self.num_hidden_layers * layer)

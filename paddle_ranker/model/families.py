@@ -34,6 +34,7 @@ from paddle_ranker.model.config import (
     PictureConfig,
     PictureTextConfig,
     Qwen3Config,
+    SoundConfig,
     require_tokenizer_fits,
 )
 from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Names, Values, of_paddlenlp
@@ -617,23 +618,26 @@ _add(
 )
 
 
-# Networks of pictures and of the texts compared with them; `hugging_face/picture_models.py` reads them from folders.
+# Networks of pictures, of the texts compared with them, and of sounds; `hugging_face/picture_models.py` and
+# `hugging_face/sound_models.py` read them from folders.
 def _named_already(arrays: Named) -> Named:
     return {name: array for name, array in arrays.items() if name.startswith("encoder.")}
 
 
-for _type, _class, _config in (
-    ("vit", "PictureTransformer", PictureConfig),
-    ("clip_vision_model", "PictureTransformer", PictureConfig),
-    ("siglip_vision_model", "PictureTransformer", PictureConfig),
-    ("convolutions", "Convolutions", ConvolutionsConfig),
-    ("clip_text_model", "PictureTextEncoder", PictureTextConfig),
-    ("siglip_text_model", "PictureTextEncoder", PictureTextConfig),
+for _type, _module, _class, _config in (
+    ("vit", "pictures", "PictureTransformer", PictureConfig),
+    ("clip_vision_model", "pictures", "PictureTransformer", PictureConfig),
+    ("siglip_vision_model", "pictures", "PictureTransformer", PictureConfig),
+    ("convolutions", "pictures", "Convolutions", ConvolutionsConfig),
+    ("clip_text_model", "pictures", "PictureTextEncoder", PictureTextConfig),
+    ("siglip_text_model", "pictures", "PictureTextEncoder", PictureTextConfig),
+    ("wav2vec2", "sounds", "SoundTransformer", SoundConfig),
+    ("hubert", "sounds", "SoundTransformer", SoundConfig),
 ):
     FAMILIES.add(
         _type,
         EncoderFamily(
-            _network("networks.pictures", _class), _named_already, _bring_tokenizer, config=_config, classes=_class
+            _network(f"networks.{_module}", _class), _named_already, _bring_tokenizer, config=_config, classes=_class
         ),
     )
 

@@ -40,7 +40,7 @@ from paddle_ranker.model.model_kind import (
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.tower import KIND as TOWER_KIND
-from paddle_ranker.model.tower import PICTURE, RowsOfTower, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import SOUND, TEXT, RowsOfTower, TextEncoder, TowerInfo
 
 STATIC_PARAMETERS = ".pdiparams"
 MASKED_LM_FILE = "pretraining.json"
@@ -109,10 +109,10 @@ class ModelType:
         return self.stated is not None and self.stated.name == TOWER_KIND
 
     @property
-    def reads_pictures(self) -> bool:
-        """Whether this is a tower of pictures, in any form."""
+    def reads(self) -> str:
+        """Input of a tower in any form, see `TowerInfo`; all else reads texts."""
         info = self.info
-        return isinstance(info, TowerInfo) and info.reads == PICTURE
+        return info.reads if isinstance(info, TowerInfo) else TEXT
 
     @property
     def what(self) -> str:
@@ -193,12 +193,12 @@ def _is_member(found: ModelType) -> bool:
 
 def _has_encoder(found: ModelType) -> bool:
     """Return whether a training can start from the text encoder in a model."""
-    return found.form in _STARTS and (found.stated is None or found.stated.has_encoder) and not found.reads_pictures
+    return found.form in _STARTS and (found.stated is None or found.stated.has_encoder) and found.reads == TEXT
 
 
 def _reads_texts(found: ModelType) -> bool:
     """Return whether this is a tower of texts, or an encoder, which makes vectors of texts."""
-    return found.is_encoder or (found.is_tower and not found.reads_pictures)
+    return found.is_encoder or (found.is_tower and found.reads == TEXT)
 
 
 def _reads_word_pieces(found: ModelType) -> bool:
@@ -226,7 +226,10 @@ TRAINED_RANKER: Role[RankerInfo, PairRowEncoder] = Role(
 MEMBER: Role[RankerInfo, PairRowEncoder] = Role("ranker of one network", "a trained ranker of one network", _is_member)
 TOWER: Role[TowerInfo, TextEncoder] = Role("tower of texts", "a tower of texts", _reads_texts, TOWER_KIND)
 SERVED_TOWER: Role[TowerInfo, RowsOfTower] = Role(
-    "served tower", "a tower or an encoder alone", lambda found: found.is_encoder or found.is_tower, TOWER_KIND
+    "served tower",
+    "a tower of texts or pictures, or an encoder alone",
+    lambda found: found.is_encoder or (found.is_tower and found.reads != SOUND),
+    TOWER_KIND,
 )
 # The encoder inside a ranker makes vectors, too; commands that look for any vectors take it.
 ANY_TOWER: Role[TowerInfo, RowsOfTower] = Role(
@@ -268,12 +271,12 @@ ROLES = {role.name: role for role in _ALL}
 def identify(path: Path) -> ModelType:
     """Identify the model in a folder or file; also describe a path that is empty, holds no model or does not exist.
 
-    A published model of pictures and texts is one file for two towers: its path becomes a folder of both in the cache.
+    A published model of pictures or sounds becomes a folder of its towers in the cache.
 
     Raises `CheckpointError` if a file that tells it is damaged.
     """
     if path.is_dir():
-        from paddle_ranker.model.hugging_face.picture_models import as_towers
+        from paddle_ranker.model.hugging_face.published_towers import as_towers
 
         path = as_towers(path)
     if path.is_file():

@@ -26,13 +26,13 @@ _PADDLENLP_OWNERS = ("uer/chinese-roberta-",)  # PaddleNLP's own names with a "/
 def resolve_model(name_or_path: str) -> Path:
     """Return the local path of a model: a folder, a parameter file, or the folder of a named model, fetched once.
 
-    A published model of pictures and texts is one file for two towers: its path is a folder of both in the cache.
+    The path of a published model of pictures or sounds is a folder of its towers in the cache.
 
     Raises `CheckpointError` for an unknown name, and if a model cannot be fetched (within seconds without a network).
     """
     path = find_model(name_or_path)
     if path.exists():
-        from paddle_ranker.model.hugging_face.picture_models import as_towers
+        from paddle_ranker.model.hugging_face.published_towers import as_towers
 
         return as_towers(path)
     if path.is_absolute() or name_or_path.startswith(".") or path.parent != Path():

@@ -1,10 +1,10 @@
-"""Towers: models that turn a text or a picture into a vector, so that similar inputs have similar vectors.
+"""Towers: models that turn a text, a picture or a sound into a vector, so that similar inputs have similar vectors.
 
 Needs no Paddle.
 
 A tower's folder holds `tower.json` beside the files of its encoder. One network serves queries and texts; if queries
 have a separate tower, it is in the subfolder `query`. Prompts may precede queries and other texts. Each tower says
-whether it reads texts or pictures: a CLIP is a tower that reads pictures, with a tower in `query` that reads texts.
+what it reads: a CLIP is a tower that reads pictures, with a tower in `query` that reads texts.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Optional, Union
+from typing import Annotated, ClassVar, Optional, Union
 
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.picture_encoder import PIXELS, PictureEncoder
+from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, listed, refuse_text
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
@@ -34,16 +35,16 @@ QUERY_FOLDER = "query"  # subfolder of the separate query tower
 # The pooler's output, the first token's state, the mean of all states, their maximum per dimension, the last token's.
 POOLINGS = ("pooler", "first", "mean", "max", "last")
 SIMILARITIES = ("cosine", "dot")
-TEXT, PICTURE = "text", "picture"  # inputs that towers read
+TEXT, PICTURE, SOUND = "text", PictureEncoder.reads, SoundEncoder.reads  # inputs that towers read
 
 
 @dataclass(frozen=True)
 class TowerInfo:
     """Contents of `tower.json`.
 
-    reads: input of the tower: text, or picture
+    reads: input of the tower: text, picture or sound
     picture_size: height and width of the pixels that a tower of pictures takes
-    max_seq_length: maximum length of a text in tokens; of a picture, its cost as a number of tokens
+    max_seq_length: maximum length of a text in tokens; of others, their cost as a number of tokens
     size: dimensions of a vector
     output_layer: whether a linear layer follows the pooling
     output_tanh: whether tanh follows that layer
@@ -74,7 +75,7 @@ class TowerInfo:
     nested_sizes: Annotated[tuple[Width, ...], Between(0, 100)] = ()
     cut_from: WidthOrNone = 0
     towers: Annotated[int, Between(1, 2)] = 1
-    reads: Annotated[str, OneOf(TEXT, PICTURE)] = TEXT
+    reads: Annotated[str, OneOf(TEXT, PICTURE, SOUND)] = TEXT
     picture_size: Annotated[tuple[Length, ...], Between(0, 2)] = ()
     training: dict[str, object] = field(default_factory=dict)
     results: dict[str, object] = field(default_factory=dict)
@@ -130,6 +131,7 @@ class TextEncoder:
     tokens: PairEncoder
     query_prompt: str = ""
     text_prompt: str = ""
+    reads: ClassVar[str] = TEXT
 
     def __post_init__(self) -> None:
         most = self.tokens.max_seq_length - self.tokens.template.text_tokens
@@ -171,18 +173,22 @@ class TextEncoder:
         self.tokens.save(folder)
 
 
-RowsOfTower = Union[TextEncoder, PictureEncoder]
+RowsOfTower = Union[TextEncoder, PictureEncoder, SoundEncoder]
+FILE_ENCODERS: dict[str, type[Union[PictureEncoder, SoundEncoder]]] = {PICTURE: PictureEncoder, SOUND: SoundEncoder}
 
 
 def texts_of(rows: RowsOfTower) -> TextEncoder:
-    """Return a tower's encoder of texts; raises `CheckpointError` if the tower reads pictures."""
+    """Return a tower's encoder of texts; raises `CheckpointError` if the tower reads anything else."""
     if isinstance(rows, TextEncoder):
         return rows
-    raise CheckpointError("the tower reads pictures, and one that reads texts is needed here: give such a tower")
+    raise CheckpointError(f"the tower reads {rows.reads}s, and one that reads texts is needed here: give such a tower")
 
 
 def signature_of(info: TowerInfo) -> Signature:
     """Return the inputs and outputs of a tower."""
-    pixels = (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),)
-    inputs = pixels if info.reads == PICTURE else TOKENS
+    inputs = {
+        TEXT: TOKENS,
+        PICTURE: (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),),
+        SOUND: (ArraySpec(SAMPLES, "float32", (None, None)), ArraySpec(LENGTHS, "int64", (None,))),
+    }[info.reads]
     return Signature(inputs, (ArraySpec(VECTOR, "float32", (None, info.size), tolerance=1e-5),), read=(VECTOR,))

@@ -41,17 +41,18 @@ from paddle_ranker.model.model_folder import ANY_TOWER
 from paddle_ranker.model.model_kind import Signature, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import (
-    PICTURE,
+    FILE_ENCODERS,
     POOLINGS,
     QUERY_FOLDER,
+    TEXT,
     RowsOfTower,
     TextEncoder,
     TowerInfo,
     signature_of,
     texts_of,
 )
+from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.options import note
 
 APART = ("query_tower.", "learned_scale.")  # prefixes of parameters that are not in a tower's parameter file
@@ -59,7 +60,7 @@ LEXICAL = "lexical_part"  # of a tower; a ranker has a lexical head instead
 
 
 class TowerNetwork(nn.Layer):
-    """Network that turns a text or a picture into a vector: pool the encoder's states, project them, and normalise.
+    """Network that makes the vector of a text, picture or sound: pool the encoder's states, project them, normalise.
 
     If the tower has a lexical part, this is appended to the vector, which is then normalised again. In training it is
     left out, since the encoder would learn less, and recall would be lower.
@@ -93,6 +94,7 @@ class TowerNetwork(nn.Layer):
         self.lexical_part: Optional[LexicalVector] = None
         if isinstance(rows, PictureEncoder):
             encoder.normalise_as(rows)
+        if not isinstance(rows, TextEncoder):
             return
         tokens = rows.tokens
         self.ends_with_padding = tokens.template.text_after[-1:] == (tokens.pad_id,)
@@ -110,11 +112,12 @@ class TowerNetwork(nn.Layer):
         return merged({name: value for name, value in self.state_dict().items() if not name.startswith(APART)})
 
     def forward(self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None) -> Tensor:
-        """Return the vectors of texts or pictures, `[batch, size]` float32.
+        """Return the vectors of texts, pictures or sounds, `[batch, size]` float32.
 
         Args:
-            input_ids: `[batch, length]` int64; of a tower that reads pictures, pixels `[batch, 3, height, width]`.
-            token_type_ids: as in `Encoder.forward`; None for pictures.
+            input_ids: `[batch, length]` int64; pixels `[batch, 3, height, width]`, or samples `[batch, samples]`, of a
+                tower that reads them.
+            token_type_ids: as in `Encoder.forward`; None for pictures; the numbers of samples, `[batch]`, for sounds.
         """
         pooling = self.training_pooling if self.training_pooling and self.training else self.pooling
         if pooling == "pooler":
@@ -186,9 +189,9 @@ def _signature(info: TowerInfo, encoder: Encoder) -> Signature:
 
 
 def _rows_of(checkpoint: Checkpoint, info: TowerInfo) -> RowsOfTower:
-    """Create the encoder of texts or pictures; raises `CheckpointError` if it does not fit the model."""
-    if info.reads == PICTURE:
-        return PictureEncoder.read(checkpoint.file.parent)
+    """Create the encoder of what a tower reads; raises `CheckpointError` if it does not fit the model."""
+    if info.reads != TEXT:
+        return FILE_ENCODERS[info.reads].read(checkpoint.file.parent)
     tokens = checkpoint.pair_encoder(info.max_seq_length)
     return TextEncoder(tokens, info.query_prompt, info.text_prompt)
 
@@ -282,7 +285,7 @@ def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInf
     elif options.pooling not in (None, info.pooling):
         raise UsageError(f"--pooling {options.pooling}: {folder} says {info.pooling}; leave the option out")
     _require_sizes(checkpoint, info)
-    longest = info.max_seq_length if info.reads == PICTURE else checkpoint.config.longest_pair
+    longest = checkpoint.config.longest_pair if info.reads == TEXT else info.max_seq_length
     length = options.max_seq_length or min(info.max_seq_length, longest)
     normalize = info.normalize if options.normalize is None else options.normalize
     return checkpoint, dataclasses.replace(info, max_seq_length=length, normalize=normalize)

@@ -8,6 +8,7 @@ from pathlib import Path
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.tower import PICTURE, TEXT
 from paddle_ranker.retrieval.text_vectors import Tower
 
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
@@ -41,7 +42,7 @@ class PictureTower:
     def open(cls, folder: Path, options: LoadOptions, batch_size: int) -> PictureTower:
         """Open a folder, as `Tower.open` does; raises `UsageError` for a tower that reads only texts."""
         tower = Tower.open(folder, options, batch_size, for_search=True)
-        if not tower.reads_pictures:
+        if PICTURE not in tower.reads:
             raise UsageError(f"{folder}: a tower of texts, and the field has pictures; take a CLIP, or train one")
         return cls(tower)
 
@@ -51,6 +52,6 @@ class PictureTower:
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
         """Return the vectors of texts, `[n, size]`; raises `UsageError` if the tower reads only pictures."""
-        if not self._tower.reads_texts:
+        if TEXT not in self._tower.reads:
             raise UsageError("the tower reads pictures, and texts were given: take a CLIP, or train one with texts")
         return self._tower.query_vectors(queries)

@@ -1,4 +1,4 @@
-"""Towers at work: vectors of texts and pictures, and exact search among them.
+"""Towers at work: vectors of texts, pictures and sounds, and exact search among them.
 
 tower = Tower.open("checkpoint/best")
 vectors = tower.vectors(titles)
@@ -15,15 +15,16 @@ from typing import Optional, Union
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.array_types import Array, Vectors
+from paddle_ranker.array_types import Array, Integers, Vectors
 from paddle_ranker.data.pictures import Source
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.picture_encoder import PictureEncoder
+from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import QUERY_FOLDER, VECTOR, RowsOfTower, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, SOUND, VECTOR, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.retrieval.exact_search import nearest as nearest
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.loading import open_model
@@ -36,11 +37,11 @@ _CHARACTERS = 1 << 22  # of the texts that are encoded at once
 
 
 class Tower:
-    """Computes vectors of queries and of texts or pictures that are searched; a picture is a path, or a file's bytes.
+    """Computes vectors of queries and of texts, pictures or sounds that are searched; a file is a path, or its bytes.
 
     Args:
         engine: computes the tower's network.
-        encoder: encodes its texts or pictures.
+        encoder: encodes its texts, pictures or sounds.
         batch_size: as for `BatchRunner`.
         queries: a separate tower for queries, if there is one.
         scaled: whether vectors are scaled to length 1 after the engine.
@@ -75,17 +76,18 @@ class Tower:
                 for queries computes in fp32.
             for_search: scale vectors to length 1 if the tower compares them by cosine, so that inner products are
                 cosines.
-            folder: folder to which relative paths of pictures are relative.
+            folder: folder to which relative paths of files are relative.
 
         Raises `CheckpointError` for the folder of another kind of model. Raises `UsageError` for a pooling or a vector
-        size that an exported tower does not have, and for a length in tokens if the tower reads only pictures.
+        size that an exported tower does not have, and for a length in tokens if the tower reads no texts.
         """
         runtime.prepare(threads=0)  # a command has done so, a program need not
         tower = cls._open(source, options, batch_size, for_search, folder)
         if options.max_seq_length is not None and not any(
             isinstance(part.encoder, TextEncoder) for part in (tower, tower._queries)
         ):
-            raise UsageError(f"--max_seq_length {options.max_seq_length}: {source} reads pictures alone; leave it out")
+            reads = tower.encoder.reads
+            raise UsageError(f"--max_seq_length {options.max_seq_length}: {source} reads {reads}s alone; leave it out")
         return tower
 
     @classmethod
@@ -105,7 +107,7 @@ class Tower:
             options = dataclasses.replace(options, precision=precision)
             queries = cls._open(inner, options, batch_size, for_search, folder)
         rows = opened.row_encoder
-        rows = dataclasses.replace(rows, folder=folder) if isinstance(rows, PictureEncoder) else rows
+        rows = rows if isinstance(rows, TextEncoder) else dataclasses.replace(rows, folder=folder)
         return cls(opened.engine, rows, batch_size, queries, is_scaled and not info.normalize)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
@@ -124,22 +126,39 @@ class Tower:
         Args:
             pictures: paths, files' bytes, or RGB pixels `[height, width, 3] uint8`.
 
-        Raises `ImageError` for data that is no picture, `UsageError` if the tower reads only texts.
+        Raises `ImageError` for data that is no picture, `UsageError` if the tower reads none.
         """
+        tower = self._reading(PICTURE)
+        assert isinstance(tower.encoder, PictureEncoder)
+        return tower.compute(tower.encoder.encode(pictures))
+
+    def encode_sounds(self, sounds: Sequence[Union[Source, Array]]) -> Vectors:
+        """Return the vectors of sounds, `[n, size]`, whether they are queries or what is searched.
+
+        Args:
+            sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. The vector of one above half a
+                minute has the direction of the mean of its pieces' vectors, and their mean length.
+
+        Raises `DataError` for what is no sound, `UsageError` if the tower reads none.
+        """
+        tower, vectors = self._reading(SOUND), list[Vectors]()
+        assert isinstance(tower.encoder, SoundEncoder)
+        for number, sound in enumerate(sounds):
+            name = str(sound) if isinstance(sound, (str, Path)) else f"sound {number}"
+            pieces = [(tower.compute(piece), piece.lengths) for piece in tower.encoder.pieces(sound, name)]
+            vectors.append(_mean(*(np.concatenate(each) for each in zip(*pieces))))
+        return np.concatenate(vectors) if vectors else tower.compute(tower.encoder.encode([]))
+
+    def _reading(self, what: str) -> Tower:
         for tower in (self, self._queries):
-            if isinstance(tower.encoder, PictureEncoder):
-                return tower.compute(tower.encoder.encode(pictures))
-        raise UsageError("the tower reads texts, and pictures were given: take a CLIP, or train a tower of pictures")
+            if tower.encoder.reads == what:
+                return tower
+        raise UsageError(f"the tower reads no {what}s, and {what}s were given: give a tower that reads {what}s")
 
     @property
-    def reads_pictures(self) -> bool:
-        """Whether the tower makes vectors of pictures."""
-        return any(isinstance(tower.encoder, PictureEncoder) for tower in (self, self._queries))
-
-    @property
-    def reads_texts(self) -> bool:
-        """Whether the tower makes vectors of texts, or at least of queries."""
-        return not isinstance(self._queries.encoder, PictureEncoder)
+    def reads(self) -> frozenset[str]:
+        """Inputs that the tower makes vectors of, such as picture and text: see `TowerInfo`."""
+        return frozenset((self.encoder.reads, self._queries.encoder.reads))
 
     def compute(self, columns: Columns) -> Vectors:
         """Return the vectors of encoded texts, `[n, size]`, in their order."""
@@ -175,6 +194,16 @@ class Tower:
                 yield tower.compute(columns)
         if is_empty:
             yield tower.compute(encode([]))
+
+
+def _mean(vectors: Vectors, sizes: Integers) -> Vectors:
+    """Return the mean of a sound's pieces, `[1, size]`, by their sizes; it is as long as they are in the mean."""
+    if len(vectors) == 1:
+        return vectors
+    shares = sizes / sizes.sum()
+    mean = (shares @ vectors)[None]
+    found: Vectors = normalised(mean) * (shares @ np.linalg.norm(vectors, axis=1))
+    return found.astype(np.float32)
 
 
 def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import identify
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower import SOUND, TEXT, TowerInfo
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.ingestion import VectorsOf
 from paddle_ranker.retrieval.manifest import VECTORS, TowerCopy
@@ -46,8 +46,9 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
     stated = _stated_by(folder)
     load = ON_CPU if stated is None else replace(ON_CPU, pooling=stated.pooling, normalize=stated.normalize)
     tower = Tower.open(folder, load)
-    if tower.reads_pictures:
-        raise UsageError(f"{source}: reads pictures: --field NAME:picture --field_tower NAME={source} gives it theirs")
+    if (reads := tower.encoder.reads) != TEXT:
+        kind = "recording" if reads == SOUND else reads
+        raise UsageError(f"{source}: reads {reads}s: --field NAME:{kind} --field_tower NAME={source} gives it theirs")
     size = tower.vectors(["."]).shape[1]
     make_folder(index)
     with new_folder(index / name, replace=True) as target:

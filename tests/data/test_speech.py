@@ -93,8 +93,11 @@ def write(path: Path, samples: Vectors) -> Path:
 
 
 def test_a_recording_has_a_part_a_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech, "_model", lambda: None)
-    monkeypatch.setattr(speech, "_words", lambda model, samples: [(" Hello.", 0.0, 0.5)] if samples.max() > 0.1 else [])
+    class Model:
+        def words(self, samples: Vectors) -> list[tuple[str, float, float]]:
+            return [(" Hello.", 0.0, 0.5)] if samples.max() > 0.1 else []
+
+    monkeypatch.setattr(speech, "_model", Model)
     long = noise(600)
     long[299 * RATE :] = 0
     short = write(tmp_path / "short.wav", noise(2))

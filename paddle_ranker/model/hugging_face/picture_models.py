@@ -12,11 +12,9 @@ A published model is a single file. It becomes a tower of pictures, with a tower
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
@@ -34,15 +32,12 @@ from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import INFO_FILE, PICTURE, QUERY_FOLDER, TowerInfo
-from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 from paddle_ranker.storage.foreign_config import ForeignConfig
-from paddle_ranker.storage.untrusted import read_json
 
 Named = dict[str, Array]
 CONFIG = "config.json"
 _CLIP, _CHINESE, _SIGLIP, _VIT = "clip", "chinese_clip", "siglip", "vit"
 MODEL_TYPES = (_CLIP, _CHINESE, _SIGLIP, _VIT)
-_FORMAT = 1  # of the folders in the cache
 _LINEAR = {
     "self_attn.q_proj": "self_attn.q_proj", "self_attn.k_proj": "self_attn.k_proj",
     "self_attn.v_proj": "self_attn.v_proj", "self_attn.out_proj": "self_attn.out_proj",
@@ -115,52 +110,13 @@ _KEYS = {
 }  # fmt: skip
 
 
-def picture_folder(folder: Path) -> Optional[Path]:
-    """Return the folder of a published model of pictures: `folder`, or sentence-transformers' first step in it."""
-    for path in (folder, *_first_step(folder)):
-        try:
-            is_one = (path / CONFIG).is_file() and read_json(path / CONFIG).get("model_type") in MODEL_TYPES
-        except (ValueError, AttributeError):
-            continue
-        if is_one and not (folder / INFO_FILE).is_file():
-            return path
-    return None
-
-
-def _first_step(folder: Path) -> Iterator[Path]:
-    if (folder / MODULES_FILE).is_file():
-        from paddle_ranker.model.hugging_face.sentences import list_modules
-
-        with suppress(CheckpointError):  # whoever reads the steps as texts' reports damage
-            yield from [path for _, path in list_modules(folder)][:1]
-
-
-def as_towers(folder: Path) -> Path:
-    """Convert a published model of pictures to towers, once, in the user's cache; return their folder.
-
-    Returns any other folder unchanged.
-    """
-    source = picture_folder(folder) if folder.is_dir() else None
-    if source is None:
-        return folder
-    files = sorted(path for path in {*folder.iterdir(), *source.iterdir()} if path.is_file())
-    facts = [_FORMAT, *((str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files)]
-    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    target = cache_folder("models", f"{source.resolve().name}-{name}")
-    with made_once(target) as missing:
-        if missing:
-            with new_folder(target) as temporary:
-                bring_towers(folder, temporary)
-    return target
-
-
-def bring_towers(folder: Path, target: Path) -> None:
+def bring_towers(folder: Path, source: Path, target: Path) -> None:
     """Write the towers of a published model of pictures into a new folder.
+
+    source: where its files are: `folder`, or sentence-transformers' first step in it
 
     Raises `CheckpointError` for unsupported settings, which it names, and for damaged files.
     """
-    source = picture_folder(folder)
-    assert source is not None
     normalize = _is_normalised(folder)
     stated = ForeignConfig.read(source / CONFIG, (*WITHOUT_EFFECT, *_IDLE, "architectures", "auto_map"))
     kind = stated.get("model_type")

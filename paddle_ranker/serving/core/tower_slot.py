@@ -294,6 +294,7 @@ def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], fold
         check_rows(runner, pictures, vectors, folder, "picture's vector")
         warm_up(runner, pictures.take([0]), pictures.take([0]))
         return
+    assert isinstance(encoder, TextEncoder)  # as the slot's role says
     truncated = encoder.tokens.truncated
     check_rows(runner, encoder.encode(_TEXTS), vectors, folder, "text's vector")
     warm_up(runner, encoder.encode([_TEXTS[-1] * 20]), encoder.encode(_TEXTS[:1]))

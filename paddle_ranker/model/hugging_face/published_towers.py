@@ -1,0 +1,75 @@
+"""Published models of pictures, of pictures and texts, and of sounds: opened as towers, and written from towers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.families import require_config
+from paddle_ranker.model.hugging_face import picture_models, sound_models
+from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
+from paddle_ranker.model.tower import INFO_FILE
+from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
+from paddle_ranker.storage.untrusted import read_json
+
+_CONFIG = "config.json"
+_FORMAT = 1  # of the folders in the cache
+
+
+def as_towers(folder: Path) -> Path:
+    """Convert a published model of pictures or sounds to towers, once, in the user's cache; return their folder.
+
+    Returns any other folder unchanged.
+    """
+    source = _published(folder) if folder.is_dir() else None
+    if source is None:
+        return folder
+    files = sorted(path for path in {*folder.iterdir(), *source.iterdir()} if path.is_file())
+    facts = [_FORMAT, *((str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files)]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    target = cache_folder("models", f"{source.resolve().name}-{name}")
+    with made_once(target) as missing:
+        if missing:
+            with new_folder(target) as temporary:
+                if _model_type(source) in sound_models.MODEL_TYPES:
+                    sound_models.bring_tower(source, temporary)
+                else:
+                    picture_models.bring_towers(folder, source, temporary)
+    return target
+
+
+def write_published(source: Path, target: Path) -> str:
+    """Write a tower, with its tower of texts, into a folder for transformers; return the name of the model's class.
+
+    Raises `CheckpointError` for towers that no model of transformers can hold.
+    """
+    of_sounds = require_config(source).model_type in sound_models.MODEL_TYPES
+    return sound_models.write_published(source, target) if of_sounds else picture_models.write_published(source, target)
+
+
+def _published(folder: Path) -> Optional[Path]:
+    """Return where a published model's files are: `folder`, or sentence-transformers' first step in it."""
+    if (folder / INFO_FILE).is_file():
+        return None
+    known = (*picture_models.MODEL_TYPES, *sound_models.MODEL_TYPES)
+    return next((path for path in (folder, *_first_step(folder)) if _model_type(path) in known), None)
+
+
+def _model_type(folder: Path) -> object:
+    try:
+        return read_json(folder / _CONFIG).get("model_type")
+    except (OSError, ValueError, AttributeError):  # whoever reads the file reports damage
+        return None
+
+
+def _first_step(folder: Path) -> Iterator[Path]:
+    if (folder / MODULES_FILE).is_file():
+        from paddle_ranker.model.hugging_face.sentences import list_modules
+
+        with suppress(CheckpointError):  # whoever reads the steps as texts' reports damage
+            yield from [path for _, path in list_modules(folder)][:1]

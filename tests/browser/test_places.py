@@ -58,7 +58,6 @@ def test_places_are_drawn(open_page: OpenPage, tmp_path: Path, monkeypatch: pyte
         page.wait_for_selector(f"{ROW} .page img")
         until(lambda: page.eval_on_selector(".page img", "one => one.naturalWidth") > 600)
         _check_box(page)
-        page.screenshot(path="/tmp/rc_shot.png")
         assert page.inner_text(f"{ROW} a[href^='/v1/contents/']") == "PDF, 第 2 页"
         page.goto(f"{site.address}/?q=tape")
         drawn(page)
@@ -69,7 +68,6 @@ def test_places_are_drawn(open_page: OpenPage, tmp_path: Path, monkeypatch: pyte
         page.goto(f"{site.address}/?q=Tromsø")
         drawn(page)
         page.wait_for_selector(".rows table")
-        page.screenshot(path="/tmp/rc_shot2.png")
         assert page.locator(".rows th").all_inner_texts() == ["city", "population"]
         assert page.locator(".rows td").all_inner_texts() == ["Tromsø", "77000"]
         assert page.locator(".rows mark").all_inner_texts() == ["Tromsø"]

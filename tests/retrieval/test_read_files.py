@@ -264,7 +264,7 @@ def test_a_pdf_is_found_by_page_and_its_page_is_drawn(tmp_path: Path) -> None:
             assert site.ask("GET", wrong).status_code == 404, wrong
         sound = site.search("hello", top_k=1)["hits"][0]["contents"]["tape"][0]["url"]
         assert site.ask("GET", f"{sound}/pages/1").status_code == 404
-        part = site.ask("GET", sound, headers={"range": "bytes=0-3"})
+        part = site.ask("GET", sound, range="bytes=0-3")
         assert part.status_code == 206 and part.content == b"RIFF"
     finally:
         site.close()

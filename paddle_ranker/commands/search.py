@@ -62,7 +62,7 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
     nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
     literal: bool = option(
-        False, help='search words as they are written: no corrections, synonyms, "phrases" and -exclusions'
+        False, help='search words as they are written: no corrections, synonyms, "phrases", +words and -words'
     )
     synonyms: Optional[str] = option(None, help=SYNONYMS)
     ranker: Optional[str] = option(None, help="order the first results with this ranker, a model folder")

@@ -27,7 +27,7 @@ from paddle_ranker.retrieval.exact_search import VectorPart
 from paddle_ranker.retrieval.facets import FieldScale, Scale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo, read_manifest
-from paddle_ranker.retrieval.query_parsing import ParsedQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery, required_word
 from paddle_ranker.retrieval.schema import TEXT
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.turns import check, checked
@@ -433,7 +433,8 @@ class _Phrases:
     name documents that may have it; their texts are read, in order, each once for all phrases that follow.
 
     Args:
-        exactly: a single word must occur as written; else a word with the same stem counts, too.
+        exactly: a single word must occur as written, unless it is a `required_word`; else a word with the same stem
+            counts, too.
     """
 
     def __init__(self, generation: Generation, phrases: Sequence[str], *, exactly: bool):
@@ -441,9 +442,12 @@ class _Phrases:
         tokenizers = schema.tokenizers(words.tokenizer if words is not None else STANDARD)
         self._parts, self._schema = generation.parts, schema
         self._folds = [one.fold if isinstance(one, Analyser) else fold for one in tokenizers]
-        self._phrases = [[Phrase(folded(phrase)) for folded in self._folds] for phrase in phrases]
+        words_of_phrases = [*map(required_word, phrases)]
+        written = [word or phrase for word, phrase in zip(words_of_phrases, phrases)]
+        self._phrases = [[Phrase(folded(phrase)) for folded in self._folds] for phrase in written]
         self._have, self._may_have = list[list[Booleans]](), list[list[Booleans]]()  # for each phrase and part
-        for alike in self._phrases:
+        for alike, required in zip(self._phrases, words_of_phrases):
+            by_stem = not exactly or required is not None
             have, may_have = ([np.zeros(len(part.segment), bool) for part in self._parts] for _ in range(2))
             by_tokenizer = dict(zip(tokenizers, alike))
             for tokenize, own in by_tokenizer.items():
@@ -455,9 +459,9 @@ class _Phrases:
                 may_have = [one | mask for one, mask in zip(may_have, masks)]
                 if generation.words is None or len(terms) != 1:
                     continue
-                if terms[0] == (own.text,) and (len(by_tokenizer) == 1 or not exactly):
+                if terms[0] == (own.text,) and (len(by_tokenizer) == 1 or by_stem):
                     have = [one | mask for one, mask in zip(have, masks)]
-                elif not exactly and PART + own.text in terms[0] and not own.text.isdecimal():
+                elif by_stem and PART + own.text in terms[0] and not own.text.isdecimal():
                     masks = generation.words.may_have([terms[0][:2]])
                     have = [one | mask for one, mask in zip(have, masks)]
             self._have.append(have)

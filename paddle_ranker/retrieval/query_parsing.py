@@ -44,8 +44,8 @@ _RARE, _TIMES = 5, 20  # documents of a word that may be mistyped; times as many
 _LONGEST, _MOST_SYNONYMS = 8, 1 << 20  # units of a synonym; bytes of their file
 _MOST_TERMS, _LOOK_SECONDS = 32, 1.0  # synonyms of a word, and words of a line; between two looks at the file
 _SPELLED = re.compile(r"[^\W\d_]+")
-_SIGN = re.compile(r'(?<![A-Za-z0-9])"|(?<!\S)-')  # which may begin a phrase or an exclusion
-_EXCLUDED = re.compile(r"(?![A-Za-z](?!\S))[^\W\d_]\S*")
+_SIGN = re.compile(r'(?<![A-Za-z0-9])"|(?<!\S)[-+]')  # which may begin a phrase, an exclusion, a required word
+_SIGNED_WORD = re.compile(r"(?![A-Za-z](?!\S))[^\W\d_]\S*")
 _AFTER_SUBTITLE = re.compile(r'"|(?<!\S)-|((?<=[^\s-])[-\u2010-\u2015\u2212\uff0d](?![-\w]))')
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ class ParsedQuery:
     """Query without its quotes and minus signs.
 
     text: its words, including those in quotes
-    phrases: texts in quotes. A result must have each of them, unless no document at all has it
+    phrases: texts in quotes, and words after plus signs, with these; see `required_word`. A result must have each of
+        them, unless no document at all has it
     excluded: phrases and words after minus signs. No result has any of them
     read: number of the query's code points that were read, if it was too long; None: all of them
     """
@@ -67,18 +68,18 @@ class ParsedQuery:
 
 
 def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
-    """Parse a query: `"a phrase"` must be in a document, a word after a minus sign must not.
+    """Parse a query: `"a phrase"` and a word after a plus sign must be in a document, one after a minus sign must not.
 
-    Other quotes, as in 学历“鄙视链”, are text. A minus sign within words, before a digit, another sign or a single
-    letter (`ls -l`) means nothing, nor do two of them around a subtitle (`鬼滅の刃 -無限列車編-`). Only the first 1,000
+    Other quotes, as in 学历“鄙视链”, are text. A sign within words, before a digit, another sign or a single letter
+    (`ls -l`) means nothing, nor do two minus signs around a subtitle (`鬼滅の刃 -無限列車編-`). Only the first 1,000
     code points are read. Raises `UsageError` for a query of exclusions alone, for too many phrases and exclusions, and
     for a phrase that the 1,000 code points cut off.
 
-    literal: quotes and minus signs are text, too
+    literal: quotes and signs are text, too
     """
     given, text = text, text[:LONGEST_QUERY]
     read = len(text) if len(text) < len(given) else None
-    if literal or ('"' not in text and "-" not in text):
+    if literal or not _SIGN.search(text):
         return ParsedQuery(text, read=read)
     words, phrases, excluded = _parts(text, given)
     if not phrases and not excluded:
@@ -91,6 +92,11 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
     return ParsedQuery(words, tuple(dict.fromkeys(phrases)), tuple(dict.fromkeys(excluded)), read)
 
 
+def required_word(phrase: str) -> Optional[str]:
+    """Return the word of a phrase that is one after a plus sign, and stands for all with its stem; None for another."""
+    return phrase[1:] if phrase.startswith("+") and _SIGNED_WORD.fullmatch(phrase, 1) else None
+
+
 def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
     """Return the words of a query, its phrases and its exclusions; `given` is the query before it was cut.
 
@@ -98,19 +104,20 @@ def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
     """
     words, phrases, excluded, start, place = list[str](), list[str](), list[str](), 0, 0
     while sign := _SIGN.search(text, place):
-        place, parts = sign.end(), excluded if sign[0] == "-" else phrases
-        if parts is phrases or text.startswith('"', place):
-            begin = place + (parts is excluded)
+        place, parts, is_signed = sign.end(), excluded if sign[0] == "-" else phrases, sign[0] != '"'
+        if not is_signed or text.startswith('"', place):
+            begin, is_word = place + is_signed, False
             end = text.find('"', begin)
             is_cut = end < 0 <= given.find('"', len(text))
             after = end + 1
         else:
-            if (word := _EXCLUDED.match(text, place)) is None:
+            if (word := _SIGNED_WORD.match(text, place)) is None:
                 continue
-            if (subtitle := _AFTER_SUBTITLE.search(text, place)) is not None and subtitle[1]:
+            subtitle = _AFTER_SUBTITLE.search(text, place) if parts is excluded else None
+            if subtitle is not None and subtitle[1]:
                 place = subtitle.end()
                 continue
-            begin, end = word.span()
+            (begin, end), is_word = word.span(), True
             is_cut = end == len(text) < len(given) and not given[end].isspace()
             after = end
         if is_cut:
@@ -121,6 +128,8 @@ def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
         if end < 0 or not (part := text[begin:end].strip()):
             continue
         words += [text[start : sign.start()], part if parts is phrases else ""]
+        if parts is phrases:  # a plus sign within quotes would read as one before a word
+            part = f"+{part}" if is_word else required_word(part) or part
         parts.append(part)
         start = place = after
         if len(phrases) + len(excluded) > _MOST_PARTS:
@@ -312,7 +321,7 @@ class QueryRewriter:
         prefix: the last word is unfinished: words that begin with it are searched, too
         """
         folded, runs = self._runs(query.text)
-        quotes = [self._analyser.fold(phrase) for phrase in query.phrases]
+        quotes = [self._analyser.fold(required_word(phrase) or phrase) for phrase in query.phrases]
         corrected, extras, text = list[Alternative](), list[AddedWord](), query.text
         last = runs[-1] if prefix and runs and runs[-1].is_word else None
         beginning = "" if last is None else folded[last.start :]

@@ -298,7 +298,7 @@ def test_documents_with_any_of_the_words_are_counted_and_all_words_are_offered(o
     with page.expect_response("**/v1/search"):
         page.click("#all-words")
     drawn(page)
-    assert site.asked[-1]["query"] == page.input_value("#query") == '"iPhone" "price"'
+    assert site.asked[-1]["query"] == page.input_value("#query") == "+iPhone +price"
     assert page.is_hidden("#all-words") and "任一词" not in page.inner_text("#status")
 
 

@@ -84,6 +84,10 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         ('jaguar -car "pre- and post"', "jaguar pre- and post", ("pre- and post",), ("car",)),
         ("a film ～無限列車編～ －無限列車編－", "a film ～無限列車編～ －無限列車編－", (), ()),
         ("手机 -苹果-三星", "手机", (), ("苹果-三星",)),
+        ("+rolling +update -car", "rolling update", ("+rolling", "+update"), ("car",)),
+        ('手机 +苹果 +"big cat"', "手机 苹果 big cat", ("+苹果", "big cat"), ()),
+        ('"+hot" +1', "+hot +1", ("hot",), ()),
+        ("c++ +1 + a +b ++x a+b", "c++ +1 + a +b ++x a+b", (), ()),
     ],
 )
 def test_a_query_has_phrases_and_exclusions(
@@ -119,7 +123,26 @@ def test_a_query_is_bounded_wherever_it_comes_in(collection: Collection) -> None
 
 @pytest.mark.parametrize(
     "unit",
-    ['"', '"x', ' "', ' -"', " -a", " -a-", "-", ' -"" ', '""', '"a" ', "a-b", " -", '-"a', "x", "水", "́", "1,000,"],
+    [
+        '"',
+        '"x',
+        ' "',
+        ' -"',
+        " -a",
+        " -a-",
+        "-",
+        ' -"" ',
+        " +a",
+        '""',
+        '"a" ',
+        "a-b",
+        " -",
+        '-"a',
+        "x",
+        "水",
+        "́",
+        "1,000,",
+    ],
 )
 def test_each_sign_of_a_query_is_looked_at_once(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
@@ -206,6 +229,12 @@ def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) 
         ('"Rolling   UPDATE"', {"kube"}),
         ('"rolling updat"', {"kube", "dock"}),  # which no document has
         ('"rolling update" "docker compose"', {"kube"}),
+        ("+rolling +update", {"kube", "dock"}),  # by their stems
+        ("rolling +updating", {"kube", "dock"}),
+        ('rolling "updated"', {"dock"}),  # as it is written
+        ("rolling +deployment", {"kube"}),
+        ("+苹果 +电脑", {"repair"}),
+        ("rolling +nowhere", {"kube", "dock"}),  # which no document has
         ("rolling -docker", {"kube"}),
         ("rolling -dock", {"kube", "dock"}),  # another word
         ("rolling -deployment", {"dock"}),  # of the same stem
@@ -425,7 +454,7 @@ def test_phrases_are_found_where_their_text_stands(tmp_path: Path) -> None:
         while phrases < 300:
             whole = draw.choice(list(texts.values()))
             start = draw.randrange(len(whole))
-            phrase = whole[start : start + draw.randint(1, 12)]
+            phrase = whole[start : start + draw.randint(1, 12)].lstrip("+")
             parts = own.fold(phrase).split()
             if not parts or unicodedata.combining(parts[0][0]) or unicodedata.category(parts[0][0]).startswith("M"):
                 continue

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Optional
@@ -336,6 +336,20 @@ def test_every_exception_of_the_walk_is_one() -> None:
     text = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in [FIRST, *all_pages()])
     for part in {**NOT_RUN, **MODELS}:
         assert part in text, f"{part}: no page has such a command"
+
+
+@unit
+def test_chinese_pages_show_commands_of_english_ones() -> None:
+    def shown(names: Iterable[str]) -> dict[str, str]:
+        """Return the commands of pages, without comments, with their places."""
+        parts = [part for name in names for part in blocks(REPOSITORY / name, name) if part.kind == "shell"]
+        found = ((f"{part.page}:{line}", text) for part in parts for line, text, _ in commands(part))
+        return {" ".join(text.split(" #")[0].split()): place for place, text in found}
+
+    chinese = shown(f"docs/zh/{path.name}" for path in sorted((REPOSITORY / "docs" / "zh").glob("*.md")))
+    walked = shown([FIRST, *all_pages()])
+    assert len(chinese) > 20
+    assert {text: place for text, place in chinese.items() if text not in walked} == {}
 
 
 @slow

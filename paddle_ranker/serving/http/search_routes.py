@@ -753,9 +753,11 @@ class SearchAnswer(TypedDict):
         Annotated[list[dict[str, Any]], Field(description="from, to, and by: typing, sound or prefix")]
     ]
     synonyms: NotRequired[Annotated[list[dict[str, Any]], Field(description="from, and what was searched, too, to")]]
-    phrases: NotRequired[Annotated[list[str], Field(description="documents have each, word for word")]]
+    phrases: NotRequired[
+        Annotated[list[str], Field(description="documents have each: +word by its stem, others word for word")]
+    ]
     unfound: NotRequired[
-        Annotated[list[str], Field(description="phrases that no document has: their words alone were searched")]
+        Annotated[list[str], Field(description="phrases that no document has: searched without this demand")]
     ]
     excluded: NotRequired[Annotated[list[str], Field(description="documents have none of these")]]
     did_you_mean: NotRequired[

@@ -575,7 +575,7 @@ function searchFor(query) {
 
 /** Return the words of a query as the browser knows them; none where somebody has put marks around them. */
 export function wordsIn(query) {
-  if (/["“”-]/.test(query) || !Intl.Segmenter) return [];
+  if (/["“”+-]/.test(query) || !Intl.Segmenter) return [];
   return [...new Intl.Segmenter(language, { granularity: "word" }).segment(query)].filter((one) => one.isWordLike).map((one) => one.segment);
 }
 
@@ -1220,7 +1220,7 @@ function listenToSettings() {
     state.sort = target.value;
     search("chosen");
   });
-  $("all-words").addEventListener("click", () => searchFor(wordsIn(shown.query).map((one) => `"${one}"`).join(" ")));
+  $("all-words").addEventListener("click", () => searchFor(wordsIn(shown.query).map((one) => (/^(\p{L}{2}|\p{Script=Han}$)/u.test(one) ? `+${one}` : `"${one}"`)).join(" ")));
   $("least").addEventListener("input", () => {
     state.min = $("least").valueAsNumber / 100;
     drawCut();

@@ -58,13 +58,13 @@ class RealSet:
     splits: dict[str, Qrels] = field(default_factory=dict)
 
 
-def qbqtc(folder: Optional[str]) -> RealSet:
-    """Return dev's queries over the titles of train and dev; a title that is judged twice has the higher label."""
+def qbqtc(folder: Optional[str], split: str = "dev") -> RealSet:
+    """Return a split's queries over the titles of train and dev; a title that is judged twice has the higher label."""
     rows = {name: read_records(real_data_file(folder, f"qbqtc/{name}.tsv"), LabeledPair) for name in ("train", "dev")}
     ids = {title: f"t{n}" for n, title in enumerate(dict.fromkeys(row.title for part in rows.values() for row in part))}
-    names = {query: f"q{n}" for n, query in enumerate(dict.fromkeys(row.query for row in rows["dev"]))}
+    names = {query: f"q{n}" for n, query in enumerate(dict.fromkeys(row.query for row in rows[split]))}
     qrels: Qrels = {}
-    for row in rows["dev"]:
+    for row in rows[split]:
         labels = qrels.setdefault(names[row.query], {})
         labels[ids[row.title]] = max(int(row.label), labels.get(ids[row.title], 0))
     return RealSet(_swapped(ids), _swapped(names), qrels)

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal, Optional, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_core import to_json
@@ -30,6 +30,7 @@ from paddle_ranker.serving.core.validation import Body, refusal
 from paddle_ranker.serving.http.exchange import answer, deadline_of, refuse_parameters, refuse_repeated
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 
+K, V = TypeVar("K"), TypeVar("V")
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 1.0  # that a request waits for titles that are not taken up yet
 _LOG_SECONDS = 5.0  # between two looks at the log, and after a failure
@@ -80,9 +81,9 @@ class Clicks:
                 self._opened[id, line.id] = None
                 if id not in self._typing and len(line.query) <= LONGEST:
                     self._clicked.setdefault(id, line.query)
-            for held in (self._clicked, self._typing, self._opened):
-                if len(held) > _MOST_SEARCHES:
-                    del held[next(iter(held))]  # type: ignore[attr-defined]
+            _forget_oldest(self._clicked)
+            _forget_oldest(self._typing)
+            _forget_oldest(self._opened)
         return has_changed
 
     def documents(self) -> dict[str, int]:
@@ -104,6 +105,11 @@ class Clicks:
         if self._seen % _AT_ONCE == 0:
             time.sleep(_REST)
         return b'"event":"click"' in line or b'"prefix":true' in line
+
+
+def _forget_oldest(held: dict[K, V]) -> None:
+    if len(held) > _MOST_SEARCHES:
+        del held[next(iter(held))]
 
 
 class Suggester:

@@ -30,7 +30,8 @@ from paddle_ranker.serving.core.validation import Body, refusal
 from paddle_ranker.serving.http.exchange import answer, deadline_of, refuse_parameters, refuse_repeated
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 1.0  # that a request waits for titles that are not taken up yet
 _LOG_SECONDS = 5.0  # between two looks at the log, and after a failure

@@ -55,6 +55,16 @@ class ManualsOptions(Options):
 
 def sources(packages: Sequence[str], folder: Path) -> Iterator[tuple[str, str, str]]:
     """Yield name, section and source of the pages of packages, which are downloaded into `folder`."""
+    for name, content in package_files(packages, folder):
+        place = _PATH.fullmatch(name)
+        if place is not None:
+            source = gzip.decompress(content).decode("utf-8", "replace")
+            if not source.startswith(".so "):
+                yield place[1], place[2], source
+
+
+def package_files(packages: Sequence[str], folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the names and contents of the files of Debian's packages, which are downloaded into `folder`."""
     done = subprocess.run(["apt-get", "download", *packages], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RankerError(f"apt-get download: {done.stderr.strip()[-200:]}; name others with --packages")
@@ -62,11 +72,9 @@ def sources(packages: Sequence[str], folder: Path) -> Iterator[tuple[str, str, s
         content = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(path)], check=True, capture_output=True).stdout
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             for entry in archive:
-                place, stream = _PATH.fullmatch(entry.name), archive.extractfile(entry) if entry.isfile() else None
-                if place is not None and stream is not None:
-                    source = gzip.decompress(stream.read()).decode("utf-8", "replace")
-                    if not source.startswith(".so "):
-                        yield place[1], place[2], source
+                stream = archive.extractfile(entry) if entry.isfile() else None
+                if stream is not None:
+                    yield entry.name, stream.read()
 
 
 def pages_of(given: Sequence[tuple[str, str, str]]) -> list[Page]:

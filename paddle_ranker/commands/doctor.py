@@ -76,14 +76,7 @@ print(json.dumps({"devices": devices, "onednn": bool(onednn()), "cuda": cuda}))
 
 
 class Package(NamedTuple):
-    """A package to look for.
-
-    name: its name on PyPI
-    code: code that runs if the package works
-    purpose: its purpose
-    pin: version to install; "": any
-    newest_python: newest Python that it supports
-    """
+    """A package to look for: its name on PyPI, code that runs if the package works, its purpose."""
 
     name: str
     code: str
@@ -118,7 +111,7 @@ OPTIONAL = (
 
 
 class Gpu(NamedTuple):
-    """A GPU as NVIDIA's driver reports it."""
+    """A GPU that NVIDIA's driver names."""
 
     name: str
     driver: str
@@ -267,7 +260,7 @@ def _gpus(gpus: Sequence[Gpu], problem: str, cuda: object) -> list[Finding]:
 
 
 def _one_build(probed: Finding, gpus: Sequence[Gpu]) -> Finding:
-    """Return the finding about a package, or that two of its builds are installed or a GPU needs another build."""
+    """Return the finding about a package, or that its builds are both installed, or that a GPU would need the other."""
     versions = _builds(probed.name) if probed.name in TWO_BUILDS else {}
     python = shlex.quote(sys.executable)
     remove = f"{python} -m pip uninstall -y {' '.join(versions)}, then install "
@@ -347,7 +340,7 @@ def examine(imports: bool = True) -> list[Finding]:
 class Examined:
     """The result of examining a model.
 
-    facts: its kind, its path, and the facts in its files
+    facts: its kind, its place, and the statements of its files
     counts_as: its roles for commands, as in `command_registry.Command.takes`
     works: names of commands, engines and slots of the server that accept it, with descriptions
     problem: the reason why it does not open, and what to do; "" if it opens

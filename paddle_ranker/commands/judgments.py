@@ -85,10 +85,9 @@ class JudgmentsOptions(Options):
 class _Search(NamedTuple):
     """A search of the log.
 
-    query: the query as the ranker read it
-    typed: the query as it was sent
-    shown: the documents, in order
-    first: position of the first of them
+    query: as the ranker read it
+    typed: as it was sent
+    shown: the documents, in order; `first`, the position of the first one
     """
 
     query: str
@@ -105,17 +104,12 @@ class JoinedLog:
     """The searches of a log, each with the clicks and judgments of its results.
 
     Args:
-        digests: called with ids; returns the digests of the documents' current texts, by id.
+        digests: returns the digests of the documents' current texts, by id.
 
-    Attributes:
-        searches: searches by id.
-        clicked: clicked documents by id of the search.
-        clicks: number of clicks.
-        judged: the last label of each pair; None if it was withdrawn.
-        judged_positions: positions at which the pairs were judged.
-        spans: by pair, the part of the text that the ranker read, if it did not read all.
-        unread: pairs that were shown without a ranker, and not as passages.
-        counts: numbers of skipped lines, searches and pairs.
+    Attributes: `searches`, by id; `clicked`, documents by the id of the search; `clicks`, their number; `judged`, the
+    last label of each pair, None if it was withdrawn, and `judged_positions`; `spans`, the part of the text that the
+    ranker read, of pairs of which it did not read all; `unread`, pairs
+    that were shown without a ranker, not as passages; `counts` of skipped lines, searches and pairs.
     """
 
     def __init__(self, folder: Path, digests: Callable[[Sequence[str]], Mapping[str, str]]):
@@ -151,7 +145,7 @@ class JoinedLog:
             self._join(line)
 
     def _note_spans(self, query: str, shown: Sequence[ShownDocument], *, has_ranker: bool) -> None:
-        """Record which parts of the texts the ranker read in a search."""
+        """Note what the ranker read in the latest search of the log."""
         for one in shown:
             (self.unread.discard if has_ranker or one.read is not None else self.unread.add)((query, one.id))
             if one.read is None:
@@ -160,7 +154,7 @@ class JoinedLog:
                 self.spans[query, one.id] = (one.read[0], one.read[1])
 
     def title_of(self, query: str, document: Document, now: LocalSnapshot) -> str:
-        """Return the passage of a document that the ranker read for a query, or that it would have read."""
+        """Return the passage of a document that the ranker read for a query, or would have read."""
         schema = now.info.schema
         if (query, document.id) in self.unread:
             from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
@@ -187,7 +181,7 @@ class JoinedLog:
             self.judged_positions[search.query, shown] = search.first + search.shown.index(shown)
 
     def sessions(self) -> Iterator[Session[Shown]]:
-        """Yield the searches that showed results."""
+        """Yield the searches that showed something."""
         for id, search in self.searches.items():
             if search.shown:
                 yield Session(search.query, search.shown, frozenset(self.clicked.get(id, ())), search.first)
@@ -197,14 +191,7 @@ class JoinedLog:
 
 @dataclass(frozen=True)
 class Judgment:
-    """Label of a pair, from clicks or from a person's judgment.
-
-    query, id: the pair
-    label: the label
-    is_often_clicked: whether it was clicked at least half as often as the query's most clicked document
-    is_judged: whether a person judged it
-    position: the position at which it was shown most often
-    """
+    """A pair's label, by clicks or by a person's judgment, and the position at which it was shown most often."""
 
     query: str
     id: str
@@ -258,13 +245,7 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
 
 
 class ReadLog(NamedTuple):
-    """Judgments of a log.
-
-    log: the log
-    judgments: the judgments
-    documents: their documents, by id
-    titles: by (query, id), the part of the document that a ranker reads
-    """
+    """Judgments of a log, with the log, their documents by id, and what a ranker reads of each pair."""
 
     log: JoinedLog
     judgments: list[Judgment]
@@ -273,9 +254,7 @@ class ReadLog(NamedTuple):
 
 
 def read_log(options: JudgmentsOptions, collection: Collection) -> ReadLog:
-    """Read the judgments of a log, without those whose document is not in the index or whose text a data file cannot
-    hold.
-    """
+    """Read the judgments of a log whose documents are in an index and which files of training data can hold."""
     log = JoinedLog(Path(options.log), partial(_digests, collection))
     found, now = judgments_of(log, options), collection.snapshot()
     documents = now.documents_of(sorted({one.id for one in found}))
@@ -364,13 +343,13 @@ def _name(query: str) -> str:
 
 
 def draw(query: str, seed: int) -> float:
-    """Return a number from 0 to 1 that depends only on the query and the seed."""
+    """Return a number from 0 to 1 that depends on the query and the seed alone."""
     digest = blake2b(query.encode("utf-8"), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "little") / _DRAWN
 
 
 def _is_text(text: str) -> bool:
-    """Return whether a training file can hold a text: it has no NUL, and is not only spaces."""
+    """Return True if files of training data can hold the text: it has no NUL, and not only spaces."""
     return bool(text.strip()) and "\0" not in text
 
 

@@ -1,4 +1,4 @@
-"""Count held-out rows that a training also learns from."""
+"""Count held-out rows that a training learns from, too."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 def version() -> str:
     """Return what a transcript depends on."""
-    return f"{_VERSION}, {_model().version}, {_digest(_model_folder())}"
+    return f"{_VERSION}, {_model().version}, {_digest(model_folder())}"
 
 
 def cut_at_pauses(blocks: Iterable[Vectors]) -> Iterator[Union[RecordingPiece, Unread]]:
@@ -159,7 +159,7 @@ class _Whisper:
 
 def _model() -> SpeechModel:
     """Return the model, opened once a process."""
-    return _open_model(_model_folder())
+    return _open_model(model_folder())
 
 
 @lru_cache(maxsize=1)
@@ -178,7 +178,7 @@ def _library() -> Any:
     return faster_whisper
 
 
-def _model_folder() -> Path:
+def model_folder() -> Path:
     """Return the folder that the environment names, else the model of English that the package holds."""
     if named := os.environ.get(MODEL_VARIABLE):
         return Path(named)

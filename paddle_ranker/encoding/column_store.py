@@ -5,7 +5,7 @@
         collector.append(pair_encoder.encode(queries, titles), labels=labels)
     pairs, columns = collector.finish()
 
-Pairs in memory and pairs in files give equal batches.
+Both give equal batches.
 """
 
 from __future__ import annotations

@@ -40,10 +40,8 @@ class Timing:
 class MeasuredCascade:
     """Measures and timings of the large ranker, the small ranker and the cascade of both, in this order.
 
-    comparison: their measures
-    timings: their speeds
-    titles, queries: number of titles and of queries that were scored
-    seen: number of these titles that the large ranker scores in the cascade
+    titles, queries: how many titles and queries were scored
+    seen: how many of these titles the large ranker scores in the cascade
     """
 
     comparison: Comparison

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.commands.index import main as index
 from paddle_ranker.data import speech
 from paddle_ranker.data.readers import READERS, Part, Unread
 from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, read_recording
 from paddle_ranker.data.speech import RecordingPiece, cut_at_pauses, transcript
 from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.notebook import Index
 
 pytestmark = pytest.mark.unit
 NO_SOUND = "pip install 'paddle-ranker[sound]'"
@@ -178,3 +180,25 @@ def test_nothing_is_invented_where_nobody_speaks(sound: str, tmp_path: Path) -> 
     sounds = {"silence": seconds * 0, "noise": noise(40), "hum": np.sin(2 * np.pi * 50 * seconds) / 2, "chords": chord}
     path = write(tmp_path / "sound.wav", sounds[sound].astype(np.float32))
     assert list(READERS["speech"].read(path)) == [Part("", "")]
+
+
+def test_a_folder_of_recordings_is_searched_by_what_is_said(
+    spoken: Vectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    write(corpus / "engine.flac", spoken)
+    write(corpus / "silent_night.wav", spoken * 0)
+    for suffix in ("ogg", "mp3"):
+        write(corpus / f"unlike.{suffix}", noise(3))
+    (corpus / "note.txt").write_text("The warranty of the lamp")
+    index_folder = tmp_path / "index"
+    assert index(["build", "--corpus", str(corpus), "--output", str(index_folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "not read: 3 (silent_night.wav: no words; unlike.mp3: no words; unlike.ogg: no words)" in printed, printed
+    with Index(index_folder) as opened:
+        (hit,) = opened.search("warranty engine", top_k=1)
+        assert hit.id == "engine.flac" and hit.place is not None
+        assert [[round(second) for second in span] for span in hit.place["seconds"]] == [[4, 5], [5, 5]]
+        assert [one.id for one in opened.search("silent night")] == ["silent_night.wav"]

@@ -58,13 +58,14 @@ NOT_RUN = {
 }
 MODELS = {
     "emoji": "needs packages of npm, of which datasets/make_emoji.py makes it",
+    "prompts": "needs packages of apt, of which datasets/make_prompts.py makes it",
+    "talks": "needs recordings and a model: tests/data/test_speech.py makes some",
+    "whisper": "needs a published model",
     "openai/clip": "needs a published model: tests/model/test_pictures.py makes one",
     "--picture_size": "needs pictures: tests/recall/test_picture_training.py makes some",
     "pictures.tsv": "lists such pictures",
     "convert CLIP": "needs a published model, too: tests/recall/test_picture_commands.py converts some",
     "tower CLIP": "is made of it",
-    "library": "needs files of many kinds: tests/retrieval/test_read_files.py makes some",
-    "manuals/w7.pdf": "is one of them",
     "Qwen/Qwen3": "needs a published model: tests/model/test_decoders.py makes one",
 }
 # What only the modern stack has: it writes ONNX files.

@@ -1,4 +1,4 @@
-"""Engine onnx: the exported graph in ONNX Runtime, without Paddle; it starts fastest of all engines."""
+"""The exported graph in ONNX Runtime, without Paddle: the engine that starts fastest."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    """Run the command named by the first argument; without one, or for `--help`, print the list of commands."""
     # Imported here, so that Ctrl-C during these imports is reported in a line.
     from paddle_ranker.commands.command_registry import COMMANDS, list_commands
     from paddle_ranker.errors import DependencyError, did_you_mean, quoted

@@ -145,7 +145,7 @@ class ProcessGroup:
     def together(self) -> Iterator[None]:
         """Run collective operations in the block; raise `RankerError` if another process has ended.
 
-        On a GPU a sum is only queued, so whatever waits for it first belongs in such a block.
+        On a GPU a sum is only queued, so the code that first waits for its result belongs in such a block.
         """
         if self.size == 1:
             yield
@@ -167,10 +167,11 @@ def _broken(cause: str) -> str:
 
 
 class _Peers:
-    """Connections between the first process and each of the others, by which they wait, and see at once who has ended.
+    """Connections between the first process and each of the others (its peers; they have the first process alone).
 
-    Paddle alone waits for a lost process for minutes while the processes find each other, and with NCCL for ever. The
-    connections are made on the port of Paddle's own store, which the first process opens afterwards.
+    The processes wait for each other by bytes over these connections, and see at once if a process has ended. Paddle
+    alone waits for a lost process for minutes while the processes find each other, and with NCCL for ever. The
+    connections use the port of Paddle's own store, which the first process opens afterwards.
     """
 
     def __init__(self, rank: int, size: int) -> None:
@@ -200,14 +201,17 @@ class _Peers:
                 raise ConnectionError(self._lost[0])
 
     def lost(self, within: float) -> str:
-        """Return which process is gone, "" if none is; wait for the news at most `within` seconds."""
+        """Wait at most `within` seconds until a process ends; return which one, or "" if all still run."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._lost), within)
             return self._lost[0] if self._lost else ""
 
     @contextmanager
     def needed(self) -> Iterator[None]:
-        """Mark the block as one that cannot end without the others: if it hangs after a loss, the process exits."""
+        """Mark the block as one that cannot end without the peers.
+
+        If it hangs after one has ended, the process exits.
+        """
         self._needed_since = time.monotonic()
         try:
             yield
@@ -215,6 +219,10 @@ class _Peers:
             self._needed_since = 0.0
 
     def _watch(self) -> None:
+        """Receive the peers' bytes in a thread, and notice when a peer ends.
+
+        Ends this process if it has been in a block `needed` for `_STUCK_SECONDS` after a peer has ended.
+        """
         selector, lost_at = selectors.DefaultSelector(), 0.0
         for peer, link in self._links.items():
             selector.register(link, selectors.EVENT_READ, peer)
@@ -268,7 +276,7 @@ def _accept(port: int, size: int) -> dict[int, socket.socket]:
 
 
 def _connect(host: str, port: int, rank: int) -> socket.socket:
-    """Return the connection to the first process once all are there."""
+    """Return the connection to the first process, once all processes have connected to it."""
     end = time.monotonic() + _PORT_SECONDS + _JOIN_SECONDS
     while True:
         try:
@@ -305,9 +313,9 @@ def _notice_silence(link: socket.socket) -> None:
 
 
 def _let_gloo_use(address: str) -> None:
-    """Name the network interface of an own address to gloo.
+    """Let gloo use the network interface that has `address`, an address of this machine.
 
-    By itself gloo takes the address of the host's name, which Debian maps to 127.0.1.1; no other machine reaches that.
+    By default gloo takes the address of the host's name, which Debian maps to 127.0.1.1; no other machine reaches that.
     """
     if "GLOO_SOCKET_IFNAME" in os.environ or not sys.platform.startswith("linux"):
         return
@@ -324,7 +332,7 @@ def _let_gloo_use(address: str) -> None:
 def _listen(port: int) -> socket.socket:
     """Listen on the port where the processes meet; wait if another program uses it.
 
-    The launcher found it free, but that was seconds ago, and the system may give this port to any program's connection.
+    The launcher found the port free, but that was seconds ago, and the system may give it to any program's connection.
     Raises `RankerError` if the port does not become free.
     """
     end, is_noted = time.monotonic() + _PORT_SECONDS, False

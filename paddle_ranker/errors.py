@@ -23,7 +23,7 @@ def quoted(given: object) -> str:
 
 
 def brief(text: str, most: int = _QUOTED) -> str:
-    """Return a name of the user's for a message, without quotes; of a long one the beginning, and how long it is."""
+    """Return a user's name or text for a message, without quotes; a long one is cut, and its length stated."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
@@ -60,14 +60,14 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether an error says that a disk, a quota or a file can take no more."""
+    """Return whether an error says that a disk or a quota is full, or a file has the most bytes that it may have."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RankerError(Exception):
-    """A failure whose message says what was found, where it was found, and what to do next.
+    """A failure whose message says what is wrong, in which file, option or argument, and what to do next.
 
-    Messages show input by `quoted`, `brief` and `listed`; `shortened` bounds what does not.
+    Messages show input by `quoted`, `brief` and `listed`; `shortened` bounds messages that do not.
     """
 
     exit_status = 1
@@ -89,7 +89,7 @@ class DataError(RankerError):
 def refuse_text(given: object, name: str, *kinds: type) -> None:
     """Raise `UsageError`, naming the argument, for a text or a mapping where several texts or ids are meant.
 
-    Python would take the letters of the one, and the keys of the other, for these.
+    Python would iterate over the text's characters, or over the mapping's keys.
 
     kinds: types that the items of a list or tuple must have (default: text)
     """

@@ -34,7 +34,8 @@ class Interrupts:
     Args:
         prog: the command's name in the report
 
-    Attribute: `received`, whether a signal has raised an exception.
+    Attributes:
+        received: whether a signal has raised an exception.
     """
 
     def __init__(self, prog: str = SCRIPT) -> None:
@@ -68,7 +69,8 @@ def interrupt_line(prog: str, where: str = "") -> str:
 class StopRequest:
     """A request to stop a training: within `awaited`, the first signal sets `asked`, a second one ends the process.
 
-    Attribute: `asked`, whether a signal has asked for the stop.
+    Attributes:
+        asked: whether a signal has asked for the stop.
     """
 
     def __init__(self) -> None:
@@ -153,7 +155,7 @@ def _is_launched() -> bool:
 def take_back_signals(handler: Any = None) -> None:
     """Restore Python's handler of SIGTERM, which importing Paddle or joining a Ray cluster replaces.
 
-    handler: the earlier one; default: the one that Python has now, where one in C++ has replaced it
+    handler: the handler to restore; default: the one that Python has set, which a handler in C++ may have replaced
     """
     handler = signal.getsignal(signal.SIGTERM) if handler is None else handler
     # Only the main thread may set a handler, so only its handler can have been replaced.
@@ -163,7 +165,10 @@ def take_back_signals(handler: Any = None) -> None:
 
 @contextmanager
 def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
-    """Install `handler` for the signals that are not ignored; yield a dict of the earlier handlers and restore them."""
+    """Install `handler` in the block, in the main thread, for SIGINT and SIGTERM unless they are ignored.
+
+    Yields the earlier handlers by the signal's number, and restores them afterwards.
+    """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in SIGNALS}

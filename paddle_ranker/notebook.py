@@ -49,9 +49,12 @@ _PATIENCE = 10.0  # seconds that another process may still write to an index
 class ResultList(list[Result]):
     """Results of a query, best first; `pandas.DataFrame(hits)` is a table of them.
 
-    Attributes: `query`; `total`, how many documents match by words, None without words; `facets`, by field how often
-    each value occurs; `corrected`, words that were searched in place of those that no document has; `nothing_close`,
-    whether no result is closer than what unrelated queries find.
+    Attributes:
+        query: the query, as it was given.
+        total: how many documents have a word of the query and meet the filter; None if words were not searched.
+        facets: dict from field to how often each of its values occurs.
+        corrected: dict from each word that no document has to the words that were searched in its place, a tuple.
+        nothing_close: whether no result is closer to the query than results of unrelated queries are to those.
     """
 
     def __init__(self, found: Search, results: Iterable[Result], facets: Mapping[str, Mapping[str, int]]) -> None:
@@ -87,7 +90,7 @@ class ResultList(list[Result]):
 
 
 class Evaluation:
-    """Measures of an index's searches, and of BM25 beside them; `comparison` has all figures."""
+    """Measures of an index's searches, and of BM25 for comparison; the attribute `comparison` has all figures."""
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
@@ -116,7 +119,8 @@ class Index:
     def __init__(self, folder: Union[str, Path], *, device: str = "auto", batch_size: int = 256) -> None:
         """Open an index folder; raises `CheckpointError` for one that is none or is damaged.
 
-        device, batch_size: of the index's towers
+        device: `cpu`, `gpu` or `auto`, on which towers and rankers compute
+        batch_size: texts in a batch of a tower
         """
         from paddle_ranker.model.load_options import LoadOptions
 
@@ -143,7 +147,7 @@ class Index:
         Args:
             rows: a data frame (pandas, polars), an iterable of mappings, of texts, or of `Document`s; or the path of a
                 file or folder that `index build` takes. A field of files holds a `Path`, or bytes.
-            folder: to make; one that is there gets what it lacks.
+            folder: the index folder to make; an index that exists gets the documents that it lacks.
             id, title, text: names of columns (default: chosen by names and values, and printed).
             tower: a folder or a name, which makes vectors (default: words alone).
             options: others of `index build`, such as `field="brand:text"`.
@@ -273,6 +277,10 @@ class Index:
             return int(collection.writer.remove(ids))
 
     def _write(self, rows: Rows, sync: bool) -> Added:
+        """Add documents to the index; with `sync`, remove those that are not among `rows`. Return what changed.
+
+        Segments are then merged as far as `merge` finds it worth while.
+        """
         from paddle_ranker.retrieval.collection import documents_for
         from paddle_ranker.retrieval.towers import open_towers
 
@@ -303,6 +311,7 @@ class Index:
         fusion: Union[str, Fusion, None],
         literal: bool,
     ) -> Searcher:
+        """Return the searcher for these arguments of `search`; rankers that were opened by name are kept open."""
         self._collection.refresh()
         settings = SearchSettings(
             (by,) if isinstance(by, str) else tuple(by), depth=depth, rank_top=rank_top, literal=literal

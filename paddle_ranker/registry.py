@@ -50,7 +50,7 @@ class Registry(Generic[T]):
         return item
 
     def remove(self, name: str) -> None:
-        """Remove an item, for tests."""
+        """Remove an item; only tests do."""
         del self._items[name]
 
     def load_plugins(self) -> None:

@@ -44,7 +44,11 @@ _SLOWED_VENDORS = frozenset({"AuthenticAMD", "HygonGenuine"})
 
 @dataclass(frozen=True)
 class MathPath:
-    """The math library's code path (`None`: the library chooses by itself), and why it was chosen."""
+    """The code path of the math library.
+
+    value: the name of the path; None: the library chooses by itself
+    reason: why it was chosen
+    """
 
     value: Optional[str]
     reason: str
@@ -193,7 +197,7 @@ def thread_count(threads: int) -> int:
 
 
 def cuda_devices() -> int:
-    """Return how many NVIDIA GPUs a process started here would see; no library is asked."""
+    """Return how many NVIDIA GPUs a process started here would see, by device files and variables, without CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([*takewhile(lambda one: one not in ("", "-1", "NoDevFiles"), visible.split(","))])
@@ -202,7 +206,7 @@ def cuda_devices() -> int:
 
 
 def own_gpu(device: str) -> str:
-    """Return `gpu` with a number, in turn for each of several processes that share a model's work; else `device`.
+    """Return `gpu:N`, in turn for each of several processes that share a model's work; for other devices `device`.
 
     Processes of `paddle.distributed.launch` have the GPUs that it names.
     """
@@ -254,7 +258,11 @@ def available_devices() -> list[str]:
 
 @dataclass(frozen=True)
 class FoundDevice:
-    """The device that `--device auto` chose, `cpu` or `gpu`, and the reason."""
+    """The device that `--device auto` chose.
+
+    name: `cpu` or `gpu`
+    reason: why it was chosen, for a note
+    """
 
     name: str
     reason: str

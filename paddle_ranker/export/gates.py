@@ -57,8 +57,12 @@ class QuantizeOptions(BatchOptions, LabelOptions, ThreadOptions):
 
 @dataclass(frozen=True)
 class Quality:
-    """Value of one measure before (fp32) and after (int8 on one engine), and the difference with its interval.
+    """Value of one measure of a model in fp32, and of the same model in int8 on one engine.
 
+    engine: name of the engine that computed in int8
+    measure: name of the measure
+    before, after: its value in fp32, and in int8
+    difference: `after` minus `before`, with its confidence interval
     moved: the root mean square of the outputs' changes, divided by the outputs' standard deviation
     """
 

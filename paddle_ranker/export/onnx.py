@@ -61,7 +61,7 @@ def write_onnx(
         program: the graph's file; the parameters are in the same folder.
         signature: the inputs and outputs of the model.
         batches, expected: input batches, and the network's outputs for them, which the file must reproduce.
-        rounding: as `compare` takes it.
+        rounding: called without arguments if a tolerance is exceeded; returns the result of `rounding_of`.
 
     Raises `DependencyError` if a package is missing, `RankerError` if the file is not valid or its outputs differ.
     """
@@ -150,7 +150,7 @@ def _mend_group_norms(model: Any, program: Path) -> None:
 
 
 def squeeze_scalars(model: Any) -> None:
-    """Replace Reshape to a scalar, as in a blend, by Squeeze: OpenVINO before 2026 cannot read such a Reshape."""
+    """Replace nodes that reshape to a scalar (a blend has them) by Squeeze: OpenVINO before 2026 cannot read them."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:

@@ -9,7 +9,7 @@ OUTPUT = "./output"
 
 
 def output_folder(named: str, project: Path) -> str:
-    """Return the folder `named`; if it is `OUTPUT` and does not exist here but in the project's folder, return that.
+    """Return the folder `named`, or `OUTPUT` in the project's folder if `named` is `OUTPUT` and exists only there.
 
     The scripts in `scripts/` write into the project's folder, wherever they are called from. A printed note says so.
 

@@ -24,7 +24,11 @@ _OF_FLOAT64 = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Conv1D)
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest absolute difference of each output from the network's, over `pairs` rows in `batches` batches."""
+    """Agreement of an exported model with the network.
+
+    pairs, batches: how many rows were compared, in how many batches
+    differences: dict from the name of an output to its largest absolute difference from the network's
+    """
 
     pairs: int
     batches: int
@@ -103,7 +107,9 @@ def compare(
     """Call `run` on each batch, and on its first row alone; return how far the outputs are from `expected`.
 
     Args:
-        rounding: returns the result of `rounding_of`; called only if a tolerance is exceeded.
+        run: called with the arrays of a batch; returns the exported model's outputs by name.
+        name: the word for the exported model in the error.
+        rounding: called without arguments if a tolerance is exceeded; returns the result of `rounding_of`.
 
     Raises `RankerError` if an output differs by more than its tolerance, has another shape or is not a number.
     """

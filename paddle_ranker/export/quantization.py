@@ -138,7 +138,10 @@ class TowerGate:
         self._before: dict[str, tuple[Floats, Vectors]] = {}
 
     def _located(self, file: str, query: str, title: str) -> tuple[str, str]:
-        """Return a pair of a file; paths of pictures begin at the file's folder."""
+        """Return a pair of a file.
+
+        Paths of pictures, which are relative to the file's folder, become paths from here.
+        """
         if isinstance(self._encoder, PictureEncoder):
             title = str(folder_of(file) / title)
             query = query if self._queries else str(folder_of(file) / query)
@@ -194,9 +197,14 @@ class Speed:
 
 @dataclass(frozen=True)
 class Quantized:
-    """The result of quantizing: the file, its number of products in integers, its quality and its speed.
+    """The result of quantizing.
 
-    `products` counts all products of weights; `left_out` are those that stay in fp32.
+    path: the ONNX file in int8
+    gate: the gate that judged it
+    products: number of all products of activations and weights in the graph
+    left_out: the products that stay in fp32
+    quality: the gate's measures, one for each engine that computes in int8 and each measure
+    speed: speeds of all engines, in fp32 and int8
     """
 
     path: Path
@@ -208,7 +216,7 @@ class Quantized:
 
     @property
     def share(self) -> str:
-        """Return the phrase with the number of products in integers."""
+        """Return the phrase for messages: "70 of 73 products of weights in integers"."""
         return f"{self.products - len(self.left_out)} of {self.products} products of weights in integers"
 
 
@@ -272,7 +280,12 @@ def _in_int8(folder: ExportedFolder, options: QuantizeOptions) -> list[Engine]:
 
 
 class _Upper(NamedTuple):
-    """Upper layers of a split ranker, with `products` matrix products in int8; `path` is missing if there are none."""
+    """Upper layers of a split ranker in int8.
+
+    path: the ONNX file, which does not exist if `products` is 0
+    products: number of matrix products in int8
+    quality: the gate's measures
+    """
 
     path: Path
     products: int
@@ -280,7 +293,7 @@ class _Upper(NamedTuple):
 
 
 class _Joined:
-    """Engine of a split ranker: the lower layers, then the upper ones, as for stored titles."""
+    """Engine that runs the lower layers of a split ranker, then the upper ones, as a search with stored states does."""
 
     def __init__(self, lower: Engine, upper: Engine, whole: Engine):
         self._lower, self._upper = lower, upper
@@ -340,7 +353,7 @@ def _quantize(
 
     Args:
         batches: the calibration rows.
-        judge: measures the quality of the written file.
+        judge: called without arguments when a file is written; returns the quality of that file.
 
     Raises `RankerError` if the loss exceeds the limit even with the fewest products in integers.
     """

@@ -22,12 +22,17 @@ _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
 
 
 class NothingToQuantizeError(CheckpointError):
-    """All products of a graph are of one token a pair."""
+    """All products of a graph are computed for one token of each pair alone, and stay in fp32."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product of activations and a weight matrix: the names of its node and operands, and the weight's shape."""
+    """A product of activations and a weight matrix in a graph.
+
+    node: name of its node
+    activation, weight: names of its operands
+    shape: the weight's shape, [in, out]
+    """
 
     node: str
     activation: str
@@ -37,7 +42,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Result of calibration: ranges and samples of the activations, in dicts keyed by the activation's name.
+    """Result of calibration; each dict is keyed by the activation's name.
 
     lowest, highest: the least and greatest value, with 0 always inside
     samples: some rows, `[rows, width] float32`, to estimate errors on
@@ -65,8 +70,9 @@ class Quantizer:
         source: the file that `export --onnx` wrote.
         work: folder for a temporary file.
 
-    Attribute: `products`, the products to quantize. `calibrate` removes products of one token per pair: they cost
-    next to nothing, and nothing averages out their errors.
+    Attributes:
+        products: the products to quantize. `calibrate` removes those that are computed for one token of each pair alone
+            (as the last layer's are): they cost next to nothing, and nothing averages out their errors.
 
     Raises `CheckpointError` if the file has no product to quantize.
     """

@@ -108,7 +108,10 @@ def export_model(
 def _write_graph(
     part: ModelPart, target: Path, batches: Sequence[Arrays], onnx: bool
 ) -> tuple[list[Arrays], dict[str, Parity]]:
-    """Write a model or a part as `<target>.*`; return the network's outputs, and what the graph's differ by."""
+    """Write a model or a part as `<target>.*`.
+
+    Return the network's outputs by batch, and how far the graph's are from them, by engine.
+    """
     signature = part.signature
     inputs = [{name: batch[name] for name in signature.input_names} for batch in batches]
     expected = network_outputs(part.make(), inputs, signature)

@@ -26,7 +26,7 @@ class StaticModel:
 
     It is for comparisons; the engines that score for users are in `paddle_ranker.scoring.engines`.
 
-    `signature` names the inputs and outputs of the model.
+    signature: the inputs and outputs of the model
 
     Raises `CheckpointError` if Paddle cannot read the files, or the graph has other inputs.
     """

@@ -13,10 +13,11 @@ _TINY = 1e-12
 def choose(losses: Floats, distance: Floats) -> int:
     """Return the number of the alternative to use: the first, unless others are better beyond chance (`beats_first`).
 
-    Otherwise it is the one with the least distance, `[n]`, of those whose loss is `about_least`.
+    If others are better, the chosen one has the least `distance` of those whose loss is `about_least`.
 
     Args:
-        losses: `[n, queries]`, of the preferred alternative first.
+        losses: `[n, queries]`, the loss of each alternative on each query; the preferred alternative first.
+        distance: `[n]`, how far each alternative is from the preferred one.
     """
     if not beats_first(losses):
         return 0

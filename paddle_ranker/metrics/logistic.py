@@ -97,7 +97,7 @@ def out_of_fold(
         labels: `[n]`.
         queries: `[n]` texts; all rows of a query are in one fold.
         folds: number of folds; if there are fewer queries, one fold per query.
-        fit: a function from the mask of rows to learn from, `[n] bool`, to a model; None: `fit_logistic`.
+        fit: called with the mask of the rows to learn from, `[n] bool`; returns a model. None: `fit_logistic`.
         standardise: whether each model's logits are `standardised` over all pairs.
 
     Raises `DataError` for a single query, and if the queries outside a fold have titles of one class only.

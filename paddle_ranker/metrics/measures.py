@@ -73,7 +73,10 @@ class Measure(ABC):
 
 
 class QueryMean(Measure):
-    """The mean over queries of `of_queries(ranking, *arguments)`, `[queries] float64`; `flags` are as in `Measure`."""
+    """The mean over queries of what `of_queries(ranking, *arguments)` returns, `[queries] float64`.
+
+    flags: further arguments of `Measure`
+    """
 
     def __init__(self, title: str, what: str, of_queries: Callable[..., Floats], *arguments: int, **flags: bool):
         super().__init__(title, what, **flags)

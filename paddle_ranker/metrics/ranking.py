@@ -135,9 +135,10 @@ def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Option
 
 
 class Standardised(NamedTuple):
-    """Columns of mean 0 and deviation 1, `[n, k]`, and each column's `mean` and `deviation` before, `[k]`.
+    """Columns of mean 0 and deviation 1.
 
-    A column of equal values becomes 0, and 1 is given as its deviation.
+    values: `[n, k]`; a column of equal values becomes 0
+    mean, deviation: `[k]`, of each column before; 1 is given as the deviation of equal values
     """
 
     values: Floats

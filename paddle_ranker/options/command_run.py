@@ -136,7 +136,7 @@ def reader_may_leave(*, out: bool = True) -> Iterator[None]:
 
 
 class _Output:
-    """A stream whose reader may leave (`| head`): later output is then lost, and the work continues."""
+    """A stream that ignores that its reader has left (`| head`): later output is lost, and the work continues."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -227,7 +227,7 @@ _UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
 
 @contextmanager
 def uncounted() -> Iterator[None]:
-    """Hold no objects of the block until the command ends: a server opens models again and again."""
+    """Ignore `note_at_end` in the block: a server opens models again and again, and all would be kept until its end."""
     before = _UNCOUNTED.set(True)
     try:
         yield
@@ -256,5 +256,5 @@ def note_at_end(one: Counted, instead_of: Sequence[Counted] = ()) -> None:
 
 @functools.cache
 def note_once(text: str) -> None:
-    """Print a note as `note` does, once in a process: what is said of a model that is opened again."""
+    """Print a note as `note` does, but the same text only once in a process, however often a model is opened."""
     note(text)

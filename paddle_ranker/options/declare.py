@@ -53,8 +53,8 @@ def option(
     joins: text between the values of an option that is given twice, as in `--where A --where B`. Without it, the last
         value counts, and giving an option of several values twice is an error
     files: the option takes names or patterns of files to read, see `files.py`. The field is a tuple, or one string
-    claims: for a positional argument, a function that takes a value which follows an option's files. It returns True if
-        the value is this argument, False if it is one more file
+    claims: for a positional argument: called with each value that follows an option's files; returns True if the value
+        is this argument, False if it is one more file
     shared: many commands have this option; the help shows it below a command's own options
     either: the command requires one of the options with this flag; the help shows them among the required ones, and the
         options class checks that one is given

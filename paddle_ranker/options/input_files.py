@@ -20,7 +20,10 @@ _SHOWN = 3
 
 
 class SeveralFiles(str):
-    """Several files as one string; `paths` are their names. Messages shorten more than three names."""
+    """The paths of several files as one string, joined by `os.pathsep`; `paths` has them one by one.
+
+    `str()` of more than three shows the first and the number of the others, for messages.
+    """
 
     paths: tuple[str, ...]
 
@@ -42,7 +45,7 @@ class SeveralFiles(str):
 
 
 class ShownFile(str):
-    """The path of a file that messages show under another name, such as a temporary file of a program's rows."""
+    """The path of a file that messages show under another name (`shown`), such as a temporary file of rows."""
 
     shown: str
 

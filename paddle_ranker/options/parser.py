@@ -108,6 +108,7 @@ class _OneValue(argparse.Action):
         values: object,
         option_string: Optional[str] = None,
     ) -> None:
+        """Store the value; raises the parser's error if the option has been given another one."""
         for other, value in self._given.items():
             first, second = (" ".join(text) if isinstance(text, list) else text for text in (value, values))
             if self._joins is not None:

@@ -695,9 +695,8 @@ class Search:
 
         The most frequent values come first. Many numbers or dates are counted by ranges in ascending order, each a
         condition for a filter: `{"gte": 2000, "lt": 2010}`. The filter's own conditions on a field are ignored when
-        that field is
-        counted: its other values would all have 0. Raises `UsageError` for a field with too many values, and if words
-            are not searched.
+        that field is counted, since its other values would all have 0. Raises `UsageError` for a field with too many
+        values, and if words are not searched.
         """
         refuse_text(names, "names")
         if WORDS not in self.searchers:

@@ -68,8 +68,7 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     The loss is the mean logarithm of relevant documents' ranks, which counts the first places as well as recall. A few
     dozen queries estimate it only roughly. So of all weights whose loss is within one standard error of the least loss
     (of the difference, over queries), those nearest to equal weights are taken. They stay equal unless others are
-    better beyond
-    chance: at most one in fifty sets of uninformative queries would make some weights look so much better.
+    better beyond chance, by a test that at most one in fifty sets of uninformative queries would pass.
 
     Raises `DataError` for a single query, and if all candidates are relevant or none is.
     """

@@ -28,7 +28,7 @@ _ANSWER_SECONDS = 5.0
 
 @contextmanager
 def connected(address: str, cores: int = 0) -> Iterator[None]:
-    """Use a cluster; leave it, and end it if it was started here.
+    """Use a cluster in the block; afterwards leave it, and end it if this call has started it.
 
     address: `local` starts a cluster of this machine alone; `auto` or `HOST:PORT` join one that runs. Ray lets in only
         who has its token (`RAY_AUTH_TOKEN`, or the file `.ray/auth_token` in HOME)
@@ -67,9 +67,9 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
 def gpus_for(load: LoadOptions) -> int:
     """Return how many GPUs a process with a model asks Ray for: 0 or 1.
 
-    With `auto`, it is 1 if the cluster has GPUs now, and the engine would compute on one. A task on a machine with a
-    GPU finds that out: the packages and the GPUs of this machine say nothing of the others. It asks for no GPU of its
-    own, since all may be in use, by an earlier version of a service, say.
+    For the device `auto`, it is 1 if the cluster has GPUs now, and the engine would compute on one. To find out, a Ray
+    task runs on a machine with a GPU, since the packages and the GPUs of this machine say nothing of the others. The
+    task asks for no GPU, since all may be in use, for example by an earlier version of a service.
 
     Raises `UsageError` for a device with a number, or of another kind.
     """
@@ -93,7 +93,10 @@ def gpus_for(load: LoadOptions) -> int:
 
 
 def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
-    """Return whether one of the engines would compute on a GPU of this machine."""
+    """Return whether one of the engines, in this precision, would compute on a GPU of this machine.
+
+    Makes GPUs visible to this process that Ray has hidden from it.
+    """
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "0"):  # older versions of Ray hide them from who asks for none
         del os.environ["CUDA_VISIBLE_DEVICES"]
     found = [kind.device_for(precision) for kind in kinds]
@@ -101,9 +104,9 @@ def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
 
 
 def hide_other_gpus() -> None:
-    """Hide GPUs from an actor that requested none; call it before Paddle is imported.
+    """Hide all GPUs from this actor if it has requested none; call it before Paddle is imported.
 
-    Ray leaves all of them visible, and each such process would take the first.
+    Ray leaves them visible to such actors, and each would take the first GPU.
     """
     if not require_ray().get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

@@ -53,9 +53,9 @@ class RowSource(Source):
     """Rows of files, in parts of the sizes that the commands compute at once on one machine.
 
     Args:
-        rows: of the files.
-        fields: of the records that are kept.
-        in_texts: whether a part ends where `text_parts` ends it, else where `chunks` does.
+        rows: the files' rows.
+        fields: names of the fields of the rows that go into parts.
+        in_texts: whether `text_parts` divides the rows into parts (by characters); else `chunks` does (by rows).
     """
 
     def __init__(self, rows: Union[RecordFile[Any], DocumentFile], fields: Sequence[str], in_texts: bool = False):
@@ -79,7 +79,10 @@ class RowSource(Source):
 
 
 class _ScoreParts(Work):
-    """The lines that `predict` prints for pairs; with `topk`, all that ranking by query needs, as JSON."""
+    """Work that writes the lines which `predict` prints for pairs.
+
+    With `topk` it writes the fields that ranking by query needs instead, as JSON.
+    """
 
     extension, unit = ".txt", "pair"
 
@@ -199,7 +202,7 @@ def total(done: Sequence[Done]) -> Counter[str]:
 
 
 class _EncodeParts(Work):
-    """Vectors of texts, as `.npy`."""
+    """Work that writes the vectors of texts, as `.npy` files."""
 
     extension, unit = ".npy", "text"
 
@@ -273,9 +276,9 @@ class EncodeTexts:
 
 
 def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int, progress: tqdm[None]) -> None:
-    """Build the shards that are not whole yet, each in a process; `progress` counts documents.
+    """Build the shards that are not whole yet, each in a process of its own; `progress` counts documents.
 
-    A shard whose process or machine dies is built by another one. Raises what a build raises.
+    If a process or its machine dies, another one builds its shard. Raises the errors of the builds.
     """
     assert options.ray is not None
     threads = threads or 1

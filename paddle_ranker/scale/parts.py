@@ -39,10 +39,11 @@ _END = -1  # number of the row that tells what the reader has seen
 
 @dataclass(frozen=True)
 class Done:
-    """A part that is written.
+    """Facts of a part whose file is written.
 
-    rows, bytes, sha256: of its file
-    counts: what is reported of all parts together, by name
+    number, name: the part's number from 0, and the name of its file
+    rows, bytes, sha256: the file's number of rows, its size, and its digest in hexadecimal digits
+    counts: numbers by name, which are summed over all parts and reported at the end
     """
 
     number: int
@@ -57,10 +58,8 @@ class Parts:
     """The parts of an output, one file each in a folder.
 
     Args:
-        folder: made if it is missing; holds the parts of one work alone.
-        identity: what the parts are made of, JSON-ready; the parts of another work are refused.
-
-    Attributes: `manifest`, of a finished work.
+        folder: the output folder, which is made if it is missing; it holds the parts of one work alone.
+        identity: what the parts are made of, JSON-ready; a folder with parts of another identity is refused.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, object]):
@@ -94,7 +93,7 @@ class Parts:
         return [Done(**one) for one in read_json(path)["parts"]]
 
     def require_shared(self) -> None:
-        """Raise `RankerError` on a machine that does not see the folder as the command has made it."""
+        """Raise `RankerError` if this machine does not see the folder that `begin` made on the command's machine."""
         if not (self.folder / _BEGUN).exists():
             raise RankerError(
                 f"{self.folder}: {socket.gethostname()} sees no such work there; name an --output on a file system "
@@ -102,7 +101,7 @@ class Parts:
             )
 
     def read(self, number: int) -> Optional[Done]:
-        """Return a part if it is there whole."""
+        """Return the facts of a part, or None if its file is missing or is not as the facts say."""
         path = self._facts(number)
         found = Done(**read_json(path)) if path.exists() else None
         return found if found is not None and self._is_whole(found) else None
@@ -167,8 +166,9 @@ class Source(ABC):
 class Work(ABC):
     """Computation that is pickled to each actor, which then calls `open`.
 
-    extension: of a part's file
-    unit: what its rows are called
+    Attributes:
+        extension: how the name of each part's file ends.
+        unit: the word for a row on the progress bar.
     """
 
     extension, unit = "", "row"
@@ -184,7 +184,11 @@ class Work(ABC):
 
 @dataclass(frozen=True)
 class _Place:
-    """Folder and plugins of the command, which its processes on all machines share."""
+    """Folder and plugins of the command, which its processes on all machines take over.
+
+    folder: the working folder, from which relative paths begin
+    plugins: value of the variable `PADDLE_RANKER_PLUGINS`
+    """
 
     folder: str
     plugins: str
@@ -201,7 +205,10 @@ class _Place:
 
 
 class _Actor:
-    """The callable of `map_batches`: computes the parts that are not there, and returns their facts."""
+    """Actor of `map_batches`: called with a table of one part from `_read`; computes and writes the part.
+
+    An error and the notes of the work go into the table that it returns, since `run` prints them.
+    """
 
     def __init__(self, work: Work, parts: Parts, threads: int, place: _Place):
         self._work, self._parts, self._threads, self._is_open = work, parts, threads, False
@@ -232,7 +239,11 @@ class _Actor:
 
 
 def _told(work: Any, *arguments: object) -> dict[str, Any]:
-    """Call a function of another process; return its dict with what it wrote to standard error, and its error."""
+    """Call `work`; return its dict, with what it wrote to standard error as `notes`.
+
+    If it raises `RankerError` or `OSError`, the dict has the error's text and the name of its class instead (`error`,
+    `kind`): the process that runs the command raises it.
+    """
     notes, found = io.StringIO(), dict[str, Any]()
     with redirect_stderr(notes), redirect_stdout(io.StringIO()):
         try:
@@ -327,6 +338,7 @@ def _dataset(
     threads: int,
     load: LoadOptions,
 ) -> Any:
+    """Return the dataset of Ray Data that computes the unfinished parts: one table row for each, and one at the end."""
     ray = require_ray()
     import ray.data as data
     from ray.data.block import BlockMetadata
@@ -334,7 +346,7 @@ def _dataset(
     place = _Place.here()
 
     class Files(data.Datasource):
-        """The files, read by one task, which no actor waits for: it takes no core."""
+        """Data source of one task, which reads the files and takes no core, so that no actor waits for one."""
 
         def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[Any]:
             unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)

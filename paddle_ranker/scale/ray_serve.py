@@ -217,7 +217,7 @@ class _Replica:
         return self._app
 
     def check_health(self) -> None:
-        """Raise `Fault` where a model is not loaded; Serve then replaces the replica."""
+        """Raise `Fault` if a model is not loaded; Serve then replaces the replica."""
         for slot in self._slots.values():
             slot.ready()
 
@@ -233,7 +233,7 @@ async def _refuse_reload() -> dict[str, object]:
 
 
 class _Shard:
-    """A shard's folder; see `ShardService`."""
+    """A deployment's replica that searches a shard's folder by `ShardService`, in threads."""
 
     def __init__(self, folder: str):
         from paddle_ranker.retrieval.shard_service import ShardService
@@ -254,7 +254,10 @@ class _Shard:
 
 
 class _Transport:
-    """Calls of a shard's deployment, see `retrieval.remote.Call`; Serve's own errors are the shard's."""
+    """Calls of a shard's deployment, as `retrieval.remote.Call` describes them.
+
+    Errors of Serve count as the shard's.
+    """
 
     def __init__(self, shard: Any):
         self._shard, self._threads = shard, ThreadPoolExecutor(_CALLS, thread_name_prefix="call")
@@ -272,6 +275,12 @@ class _Transport:
 
 
 def _sharded_slot(config: ServeConfig, shards: Sequence[Any], partial: bool) -> Any:
+    """Return the slot of an index whose shards are deployments.
+
+    config: the server's options, which are also those of the index's slot
+    shards: Serve's handles of the deployments, in the order of the shards
+    partial: whether a search goes on without shards that fail
+    """
     from paddle_ranker.retrieval.remote import RemoteCollection
     from paddle_ranker.retrieval.searchable import Searchable
     from paddle_ranker.serving.core.index_slot import IndexSlot

@@ -18,8 +18,8 @@ _GAP = 16  # maximum unneeded values to read along, which saves a system call
 def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
     """Map an open, non-empty file as a read-only array [n] of `dtype`.
 
-    Reading a value directly can map two megabytes around it into the process's memory (Linux maps large pages of its
-    cache), so use `gather`, which reads the file.
+    Indexing the array can map two megabytes around a value into the process's memory (Linux maps large pages of its
+    cache). Use `gather`, which reads the values from the file.
     """
     array = np.memmap(file, dtype=dtype, mode="r")
     descriptor = os.dup(file.fileno())
@@ -60,7 +60,7 @@ def npy_header(kind: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
 
 
 class ArrayFile:
-    """A `.npy` file that is written part by part.
+    """A `.npy` file that is written part by part, by `append`; `finish` writes its header and closes it.
 
     Args:
         path: the file.
@@ -74,7 +74,7 @@ class ArrayFile:
         self._stream.write(b"\0" * HEADER)
 
     def append(self, array: NDArray[np.generic]) -> None:
-        """Write rows `[n, *row]`."""
+        """Write `n` rows, an array `[n, *row]`; raises `ValueError` for another shape or dtype than the file's."""
         if array.shape[1:] != self.row or array.dtype != self.kind:
             raise ValueError(f"{self.path}: {array.dtype} {list(array.shape)} after rows of {self.kind} {self.row}")
         self._stream.write(np.ascontiguousarray(array).data)

@@ -84,7 +84,10 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def _full(folder: Path) -> Optional[int]:
-    """Return EFBIG if a file has reached the process's file size limit, ENOSPC if the disk is full, else None."""
+    """Return EFBIG if a file in the folder has reached the process's limit of file sizes, ENOSPC if its disk is full.
+
+    Returns None otherwise.
+    """
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     if most != resource.RLIM_INFINITY and max(sizes, default=0) >= most:
@@ -112,8 +115,8 @@ def made_once(target: Path) -> Iterator[bool]:
 def locked(path: Path, *, wait: bool) -> IO[str]:
     """Create the file `path` if missing, and return it open and locked; closing it releases the lock.
 
-    The holder may delete the file. Raises `BlockingIOError` if another process holds the lock and `wait` is False,
-    `RankerError` if the folder cannot be written to.
+    Whoever holds the lock may delete the file. Raises `BlockingIOError` if another process holds the lock and `wait` is
+    False, `RankerError` if the folder cannot be written to.
     """
     while True:
         make_folder(path.parent)
@@ -168,7 +171,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
 
 
 def link_or_copy(source: Union[str, Path], target: Union[str, Path]) -> None:
-    """Give a file another name, or copy it where the disk has no such names."""
+    """Make `target` a hard link to the file `source`, or a copy where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

@@ -26,21 +26,21 @@ from paddle_ranker.storage.untrusted import Unchecked
 
 
 class Between(NamedTuple):
-    """Range of a number, or of the length of a list; both ends included."""
+    """Range of a number, or of the length of a list; both bounds are allowed values."""
 
     least: float
     most: float
 
 
 class OneOf(tuple[str, ...]):
-    """Choices of a text."""
+    """Texts that a field may have."""
 
     def __new__(cls, *choices: str) -> OneOf:
         return super().__new__(cls, choices)
 
 
 class Pattern(NamedTuple):
-    """Regular expression that a whole text matches."""
+    """Regular expression that must match the whole of a text."""
 
     pattern: re.Pattern[str]
 
@@ -59,7 +59,10 @@ DeclaredT = TypeVar("DeclaredT")
 
 
 class _Misfit(Exception):
-    """Value that does not fit its declaration: the value's place, the value, and what was expected."""
+    """Value that does not fit its declaration.
+
+    Its arguments: the value's place in the file, the value, and what was expected, for the message.
+    """
 
     def __init__(self, place: str, value: object, expected: str):
         super().__init__(f"{place} is {brief(str(value))}, expected {expected}")
@@ -70,8 +73,14 @@ def read_declared(
 ) -> DeclaredT:
     """Return an instance of the dataclass `kind` from a JSON object.
 
+    Args:
+        path: the file, for messages.
+        values: the JSON object.
+        remedy: what the user can do, for the error.
+        exact: require fields with a default, too, and refuse unknown keys. Otherwise unknown keys are logged.
+
     Raises `CheckpointError`, naming the file and the key, if a value has another type or is out of its range, or if a
-    key is missing. Logs unknown keys. If `exact`, fields with a default are required, too, and unknown keys refused.
+    key is missing.
     """
     reader = _Reader(exact)
     try:
@@ -101,14 +110,29 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 class _Reader:
-    """Converter of JSON values to declared types; `unknown` collects keys that no declaration has."""
+    """Converter of JSON values to declared types.
+
+    exact: whether fields with a default are required, too
+
+    Attributes:
+        unknown: keys of objects that no declaration has, in order.
+    """
 
     def __init__(self, exact: bool = False) -> None:
         self.unknown: list[str] = []
         self._exact = exact
 
     def fitted(self, hint: Any, value: Unchecked, place: str, within: Union[Between, OneOf, Pattern] = _ANY) -> Any:
-        """Return a value as its declaration has it: a list becomes a tuple, an object a dataclass; raises `_Misfit`."""
+        """Convert a JSON value to its declared type: a list to a tuple, an object to a dataclass or `TypedDict`.
+
+        Args:
+            hint: the declared type.
+            value: as JSON gives it.
+            place: the value's place in the file, for the error: `layers[2].size`.
+            within: the declared range, choices or pattern.
+
+        Raises `_Misfit` if it does not fit.
+        """
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Annotated:
             return self.fitted(arguments[0], value, place, arguments[1])

@@ -63,7 +63,7 @@ def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
 
 @contextmanager
 def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
-    """Add the file's name to an `OSError` about a full disk, quota or file."""
+    """Add the file's name to an `OSError` of the block that says that a disk, a quota or a file is full."""
     try:
         yield
     except OSError as error:

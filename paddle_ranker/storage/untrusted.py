@@ -29,14 +29,14 @@ UncheckedObject = dict[str, Any]  # a JSON object from an untrusted file
 
 
 def memory_bytes() -> int:
-    """Return the machine's memory in bytes, the maximum size of a model's file."""
+    """Return the machine's memory in bytes; files of models may not be larger."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_file(path: Path, most: int) -> int:
     """Return a file's size in bytes.
 
-    Raises `CheckpointError` if it is no regular file or larger than `most`, `OSError` if it does not exist.
+    Raises `CheckpointError` if it is no regular file or larger than `most` bytes, `OSError` if it does not exist.
     """
     return _check(path, os.stat(path), most)
 
@@ -60,9 +60,9 @@ def open_file(path: Path, most: int) -> IO[bytes]:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of a file or folder in a folder, to read or to write.
+    """Return the path of the file or folder `name` in `folder`, to read or to write.
 
-    Raises `CheckpointError` for a path or a link to the outside.
+    Raises `CheckpointError` if the path or a link leads out of `folder`.
     """
     if os.path.basename(name) != name or name in ("", ".", "..") or "\0" in name:
         raise CheckpointError(f"{folder}: names {quoted(name)}, expected the name of a file in it; copy it again")
@@ -73,9 +73,9 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def own_folder(folder: Path, name: str) -> Path:
-    """Return the path of a folder in a folder that holds files and folders alone, as copies of models do.
+    """Return the path of the folder `name` in `folder`, which must hold files and folders alone, as copied models do.
 
-    Raises `CheckpointError` for a link, pipe or device at any depth: what reads the folder would follow it.
+    Raises `CheckpointError` for a link, pipe or device at any depth: code that reads the folder would follow it.
     """
     path = inside(folder, name)
     for parent, folders, files in os.walk(path):

@@ -11,7 +11,7 @@ from typing import Any, Generic, Optional, TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-_BAR_AFTER, _LINE_EVERY = 2.0, 10.0  # seconds
+BAR_AFTER, LINE_EVERY = 2.0, 10.0  # seconds
 
 
 class Progress(tqdm, Generic[T]):
@@ -25,17 +25,17 @@ class Progress(tqdm, Generic[T]):
     def __init__(self, *values: Any, **options: Any) -> None:
         """Show nothing yet."""
         self._has_lines = False
-        super().__init__(*values, **{"delay": _BAR_AFTER, "maxinterval": _LINE_EVERY, "leave": None, **options})
+        super().__init__(*values, **{"delay": BAR_AFTER, "maxinterval": LINE_EVERY, "leave": None, **options})
         self._is_terminal = not self.disable and self.fp.isatty()
         if not (self.disable or self._is_terminal):
-            self.mininterval = _LINE_EVERY
+            self.mininterval = LINE_EVERY
             self.last_print_t = self.start_t  # the first line comes when the first ten seconds are over
 
     def display(self, msg: Optional[str] = None, pos: Optional[int] = None) -> bool:
         """Show the state: redraw the bar, or write a line."""
         if getattr(self, "_is_terminal", True):
             return bool(super().display(msg, pos))
-        if self.format_dict["elapsed"] >= _LINE_EVERY:
+        if self.format_dict["elapsed"] >= LINE_EVERY:
             print(self if msg is None else msg, file=self.fp, flush=True)
             self._has_lines = True
         return True

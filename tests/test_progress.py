@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
 import pytest
 
 from paddle_ranker.progress import Progress
+from paddle_ranker.serving.process.worker import tell_loading
 
 pytestmark = pytest.mark.unit
 
@@ -41,3 +43,18 @@ def test_long_work_shows_how_far_it_is(
     assert all(share in text and f"/{seconds}" in text for share in shown) and bool(text) == bool(shown)
     if not stream.isatty():
         assert len(text.splitlines()) == len(shown)
+
+
+def test_a_server_says_that_it_still_loads(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        if len(waited) == 2:
+            raise asyncio.CancelledError
+        waited.append(seconds)
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(tell_loading("index"))
+    assert waited == [10.0, 10.0]
+    assert capsys.readouterr().err.splitlines() == ["loading index: 0 s so far"] * 2

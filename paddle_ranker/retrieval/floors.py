@@ -17,12 +17,14 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.analyser import pieces
 from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold
+from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import WORDS, Floors, IndexInfo
 from paddle_ranker.retrieval.word_search import Asked
 
 FEWEST = 100  # documents, below which chance cannot be told from an answer
 _QUERIES, _QUANTILE, _SEED = 200, 0.95, 1000
+_AT_ONCE = 20  # queries between two steps of the progress
 _PIECES = 3, 7  # least and most pieces of a query, of as many documents
 _UNSPACED_PIECE = 2  # characters of a piece in a script without spaces
 _GROWTH = 2  # times as many documents need other floors
@@ -57,11 +59,17 @@ def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], 
     asked: dict[str, Union[Sequence[Asked], Vectors]] = {} if index.info.words is None else {WORDS: queries}
     fields = index.info.vector_fields.items()
     asked.update({name: vectors_of(name, queries) for name, one in fields if one.tower is not None})
+    progress: Progress[None] = Progress(desc="floors", unit="query", total=len(queries) * len(asked))
     for name, own in asked.items():
-        best = [max(hits.scores, default=0.0) for hits in index.search(name, own, 1)]
+        best = list[float]()
+        for start in range(0, len(queries), _AT_ONCE):
+            hits = index.search(name, own[start : start + _AT_ONCE], 1)
+            best += [max(one.scores, default=0.0) for one in hits]
+            progress.update(len(hits))
         if name == WORDS:
             best = [share_of(score, index.query_weight(query)) for score, query in zip(best, queries)]
         floors[name] = float(np.quantile(best, _QUANTILE))
+    progress.close()
     return Floors(index.info.count, floors)
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,6 +21,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddle_ranker.errors import quoted
+from paddle_ranker.progress import BAR_AFTER, LINE_EVERY
 from paddle_ranker.runtime import trim_memory
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
@@ -113,6 +115,15 @@ async def return_freed_memory() -> None:
     while True:
         await asyncio.sleep(_TRIM_SECONDS)
         await asyncio.get_running_loop().run_in_executor(None, trim_memory)
+
+
+async def tell_loading(what: str) -> None:
+    """Say on stderr every ten seconds that models are still being loaded; on a terminal first after two seconds."""
+    began, wait = time.monotonic(), BAR_AFTER if sys.stderr.isatty() else LINE_EVERY
+    while True:
+        await asyncio.sleep(wait)
+        wait = LINE_EVERY
+        print(f"loading {what}: {time.monotonic() - began:.0f} s so far", file=sys.stderr, flush=True)
 
 
 SWITCH_SECONDS = (
@@ -215,8 +226,11 @@ class Worker:
         """Load the models; return False if the server is stopped meanwhile."""
         loading = asyncio.ensure_future(self._reloader.load())
         stopping = asyncio.ensure_future(self._stop.wait())
+        folders = " and ".join(str(slot.folder) for slot in self._slots.values())
+        telling = asyncio.ensure_future(tell_loading(folders))
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        telling.cancel()
         if not loading.done():
             loading.cancel()
             return False

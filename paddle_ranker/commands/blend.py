@@ -84,16 +84,20 @@ class BlendOptions(BatchOptions, LabelOptions, DeviceOptions):
 
 @dataclass(frozen=True)
 class Members:
-    """Members of a blend: models with folders, and linear models of the first one's lexical features, by name."""
+    """Members of a blend, by name.
+
+    models: models with folders
+    linear: linear models of the first model's lexical features
+    """
 
     models: list[RankerModel]
     linear: dict[str, LinearModel]
 
 
 def blend(options: BlendOptions) -> list[str]:
-    """Learn the weights, write the folder, and return lines: the measures, the weights, and what each member is worth.
+    """Learn the weights and write the folder; return lines with the measures, the weights, and each member's worth.
 
-    Raises `CheckpointError` for a model that cannot be read, `DataError` for files that are of no use for learning,
+    Raises `CheckpointError` for a model that cannot be read, `DataError` for files that weights cannot be learned from,
     and `RankerError` if the target exists already.
     """
     import numpy as np
@@ -159,7 +163,10 @@ def _member(source: str, options: BlendOptions) -> RankerModel:
 
 
 def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:
-    """Add the linear models, for which the first ranker gets lexical features; raises `DataError` as they do."""
+    """Add the linear models, and give the first ranker the lexical features that they need.
+
+    Raises `DataError` as they do.
+    """
     from paddle_ranker.data.overlap import warn_of_overlap
     from paddle_ranker.training.average import bm25, learn_linear, training_pairs, with_features
 
@@ -215,7 +222,7 @@ def _calibration(
 def _write(
     options: BlendOptions, members: Members, average: Average, names: Sequence[str], calibration: Optional[Calibration]
 ) -> None:
-    """Write the folder: one network if the first ranker is the only model beside linear ones, or all models."""
+    """Write the folder: a single network if linear models are the only other members, else all models."""
     from paddle_ranker.metrics.logistic import LinearModel
     from paddle_ranker.model.blend import save_blend
     from paddle_ranker.model.ranker_folder import save_ranker
@@ -280,7 +287,7 @@ def _table(names: Sequence[str], average: Average) -> list[str]:
 
 
 def _advice(options: BlendOptions, names: Sequence[str], average: Average) -> str:
-    """Return a line of advice: the blend, or what to leave out of it, a member whose worth is not established."""
+    """Return a line of advice: use the blend, or leave out a member whose worth is not established."""
     idle = average.idle()
     if not idle:
         return "advice: the blend: each member makes it better on these queries"

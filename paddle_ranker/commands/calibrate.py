@@ -118,7 +118,7 @@ def calibrate(options: CalibrateOptions) -> None:
 def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     """Score the dev file without calibration, fit a calibration, and print the measures before and after.
 
-    Raises `DataError` for a file with one class or too few queries or pairs, and where `fit_and_judge` does.
+    Raises `DataError` for a file with one class or too few queries or pairs, and as `fit_and_judge` does.
     """
     import numpy as np
 
@@ -190,11 +190,15 @@ def best_of_each(queries: Sequence[str], logits: Floats, count: int) -> Booleans
 
 
 class SearchedPairs:
-    """The pairs that a search with a ranker would rank: each query of labelled pairs with the documents found for it.
+    """Pairs that a search with a ranker would rank: each query of labelled pairs, with the documents that a search
+    returns.
 
-    A document has the label of the pair whose title is its text, or its title and text; 0 without such a pair.
+    A document's label is that of the pair whose title is its text, or its title and text; 0 without such a pair.
 
-    Attributes: `top`, how many documents of each query; `has_label`, for each pair; `report`, how many pairs there are.
+    Attributes:
+        top: number of documents of each query.
+        has_label: for each pair, whether the file has a label for it.
+        report: text on the number of pairs.
 
     Args:
         reader: encoder that limits how much of a document is read; None: all is read.
@@ -211,7 +215,7 @@ class SearchedPairs:
         self.has_label, self.report = list[bool](), ""
 
     def __call__(self, records: Sequence[LabeledPair]) -> list[LabeledPair]:
-        """Return the pairs of all queries."""
+        """Return the pairs of all queries in `records`."""
         judged, pairs = group_judgments(records), list[LabeledPair]()
         schema = self._searcher.collection.info.schema
         for start in range(0, len(judged), QUERIES_AT_ONCE):
@@ -261,7 +265,7 @@ def _print_judged(judged: JudgedCalibration, method: str, folds: int) -> None:
 
 
 def _advise(options: CalibrateOptions, queries: int) -> None:
-    """Advise against a calibration that is fitted to few queries."""
+    """Warn about a calibration that is fitted to few queries."""
     from paddle_ranker.metrics.calibration import FEW_QUERIES
 
     back = "" if options.output else f" (paddle-ranker calibrate {options.ranker} --remove)"

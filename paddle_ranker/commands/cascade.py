@@ -27,7 +27,7 @@ class CascadeOptions(MeasuringOptions):
 
 
 def cascade(options: CascadeOptions) -> None:
-    """Score with both rankers; print the cascade's cost in ranking quality and its gain in speed."""
+    """Score with both rankers; print how much ranking quality the cascade loses, and how much faster it is."""
     from paddle_ranker.scoring.cascade import parse_cascade
 
     small, depth = parse_cascade(options.cascade)

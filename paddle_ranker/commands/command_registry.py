@@ -33,9 +33,9 @@ GROUPS = (START, DATA, TRAIN, SCORE, FIND, IMPROVE, SERVE, ENCODERS)  # in the o
 class Command:
     """A command.
 
-    module: has `main(argv)`; imported when the command runs
+    module: name of the module with the function `main(argv)`; imported when the command runs
     help: one line of description
-    options: for a training command, the name of its options class in that module, which also has
+    options: for a training command, the name of its options class in that module; the module then has a function
         `train(options, on_evaluation)`
     takes: names of the roles of models that the command accepts: `RANKER`, `ENCODER` and the others above
     group: title under which `paddle-ranker help` lists it: one of `GROUPS`, or a new title, listed after them

@@ -29,7 +29,7 @@ _ONE = "one system only: name another to compare it with, or leave --baselines o
 
 
 def _is_system(argument: str) -> bool:
-    """Return True if an argument that follows an option's files is a system to compare, not another file."""
+    """Return whether an argument that follows an option's files is a system to compare, not another file."""
     if not os.path.isfile(argument):
         return os.path.exists(argument) or bool(_named(argument)[0])
     from paddle_ranker.evaluation.score_files import has_scores
@@ -160,7 +160,7 @@ def by_query_measure(comparison: Comparison, measure: str) -> str:
 
 
 def name_systems(arguments: Sequence[str]) -> dict[str, str]:
-    """Return a dict from system name to path.
+    """Return the path of each system by its name.
 
     The name is the text before `=`, else the part of the path that differs from the others.
     """

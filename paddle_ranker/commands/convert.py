@@ -146,7 +146,7 @@ def _files(source: Path, temporary: Path, options: ConvertOptions, reads: str) -
 
 @contextmanager
 def _source_named(temporary: Path, source: Path) -> Iterator[None]:
-    """Name the source folder in errors about copied files, since the user can correct the files there."""
+    """Replace the temporary folder's name in errors by the source's, where users can correct the files."""
     try:
         yield
     except CheckpointError as error:
@@ -306,7 +306,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
 
 
 def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str, Tensor]]:
-    """Return any encoder as a tower, and the parameters that its vectors depend on, by name."""
+    """Return any encoder as a tower, and the parameters that vectors depend on, by name."""
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.model.tower_network import load_tower
 

@@ -81,7 +81,7 @@ def deploy(options: Any) -> None:
 
 
 def _require_address(options: Any) -> None:
-    """Raise `UsageError` where Serve runs already, and listens elsewhere."""
+    """Raise `UsageError` if Ray Serve runs already and listens on another address."""
     from ray.serve.context import _get_global_client
 
     client = _get_global_client()
@@ -94,7 +94,7 @@ def _require_address(options: Any) -> None:
 
 
 def _cause(error: RuntimeError) -> str:
-    """Return the last line of an error that names one: replicas report theirs with a traceback."""
+    """Return the line of an error that names the cause: replicas report errors with a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if "Error: " in line]
     return lines[-1] if lines else str(error)
 

@@ -65,7 +65,7 @@ class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
 
 
 def _refuse_local(options: DistillOptions) -> None:
-    """Raise `UsageError` for an option that opens a model folder: with a URL, the server decides."""
+    """Raise `UsageError` for an option about a model folder, which has no effect with a teacher's URL."""
     of_rows = {field.name for field in fields_of(LabelOptions)}
     of_folders = (field.name for field in fields_of(ScoringOptions) if field.name not in of_rows)
     for field in given_of(options, of_folders):
@@ -124,12 +124,12 @@ def _run(options: DistillOptions) -> None:
 
 
 def _have_positions(sources: Sequence[RecordFile[Record]]) -> bool:
-    """Return True if all files, whose first rows were read, hold labelled pairs with positions."""
+    """Return whether all files, whose first rows were read, have labelled pairs with positions."""
     return all(source.kind is LabeledPair and "position" in source.columns for source in sources)
 
 
 def _score(scoring: Scoring, sources: Sequence[RecordFile[Record]], options: DistillOptions) -> int:
-    """Write the records with the teacher's logits; return how many there are."""
+    """Write the records with the teacher's logits; return their number."""
     from paddle_ranker.storage.prefetch import chunks
 
     has_positions = _have_positions(sources)

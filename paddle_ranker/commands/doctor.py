@@ -76,7 +76,14 @@ print(json.dumps({"devices": devices, "onednn": bool(onednn()), "cuda": cuda}))
 
 
 class Package(NamedTuple):
-    """A package to look for: its name on PyPI, code that runs if the package works, its purpose."""
+    """A package to look for.
+
+    name: its name on PyPI
+    code: code that runs if the package works
+    purpose: its purpose
+    pin: version to install; "": any
+    newest_python: newest Python that it supports
+    """
 
     name: str
     code: str
@@ -111,7 +118,7 @@ OPTIONAL = (
 
 
 class Gpu(NamedTuple):
-    """A GPU that NVIDIA's driver names."""
+    """A GPU as NVIDIA's driver reports it."""
 
     name: str
     driver: str
@@ -260,7 +267,7 @@ def _gpus(gpus: Sequence[Gpu], problem: str, cuda: object) -> list[Finding]:
 
 
 def _one_build(probed: Finding, gpus: Sequence[Gpu]) -> Finding:
-    """Return the finding about a package, or that its builds are both installed, or that a GPU would need the other."""
+    """Return the finding about a package, or that two of its builds are installed or a GPU needs another build."""
     versions = _builds(probed.name) if probed.name in TWO_BUILDS else {}
     python = shlex.quote(sys.executable)
     remove = f"{python} -m pip uninstall -y {' '.join(versions)}, then install "
@@ -340,7 +347,7 @@ def examine(imports: bool = True) -> list[Finding]:
 class Examined:
     """The result of examining a model.
 
-    facts: its kind, its place, and the statements of its files
+    facts: its kind, its path, and the facts in its files
     counts_as: its roles for commands, as in `command_registry.Command.takes`
     works: names of commands, engines and slots of the server that accept it, with descriptions
     problem: the reason why it does not open, and what to do; "" if it opens

@@ -95,7 +95,7 @@ class EvaluateRecallOptions(SearchingOptions):
 
 
 def evaluate(options: EvaluateRecallOptions) -> Comparison:
-    """Search for all queries by each system, print what was measured, and write the requested files."""
+    """Search for all queries by each system, print the measures, and write the requested files."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.beir import write_beir
     from paddle_ranker.data.trec import read_run
@@ -174,7 +174,7 @@ def _add_others(
     runs: dict[str, Scores],
     peers: Mapping[str, Scores],
 ) -> None:
-    """Add the runs of the baselines, of the untuned encoder, and of peers."""
+    """Add the runs of the baselines, of the encoder before its training, and of other systems (peers)."""
     from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
 
     schema = searcher.collection.info.schema
@@ -203,7 +203,7 @@ def _add_others(
 
 
 def can_learn(searcher: Searcher) -> bool:
-    """Return whether there are weights to learn: of several searchers or fields, or beside a ranker."""
+    """Return whether there are weights to learn: of searchers or fields, or of the fused score beside a ranker."""
     return len(searcher.searchers) > 1 or searcher.ranker is not None or _has_fields(searcher)
 
 
@@ -212,7 +212,10 @@ def _has_fields(searcher: Searcher) -> bool:
 
 
 def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Signal]:
-    """Return the signals of --signals without weights; raises `DataError` for a field that has not only numbers."""
+    """Return the signals of --signals, with weight 0.
+
+    Raises `DataError` for a field whose values are not all numbers.
+    """
     import numpy as np
 
     from paddle_ranker.retrieval.fusion import Signal, numbers_of
@@ -246,7 +249,10 @@ def learn(
     runs: dict[str, Scores],
     signals: dict[str, Signal],
 ) -> list[str]:
-    """Learn the weights, add the runs by weights of other queries, write the file; return lines that say so."""
+    """Learn the weights and write the file; add runs by weights that were learned from other queries.
+
+    Return lines about it.
+    """
     from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
     from paddle_ranker.retrieval.fusion import TITLE, Fusion
     from paddle_ranker.retrieval.weight_learning import learn_recall_weight, learn_title, learn_weights
@@ -286,7 +292,7 @@ def learn(
         # The weight is of the share by the fusion that is written beside it.
 
         def learned_without(left_out: str) -> tuple[Mapping[str, float], Scores]:
-            """Return the weights of logit, recall and signals but one, and the run by weights of other queries."""
+            """Return the weights without the signal `left_out`, and the run by such weights of other queries."""
             tried = {name: column for name, column in columns.items() if name != left_out}
             found = {
                 own: learn_recall_weight(
@@ -319,7 +325,10 @@ def learn(
 def _learn_fields(
     options: EvaluateRecallOptions, searcher: Searcher, judged: JudgedQueries, runs: dict[str, Scores], lines: list[str]
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
-    """Learn weights as `learn_fields` does; add to `runs` the run of words by those of other folds, and to `lines`."""
+    """Learn weights as `learn_fields` does.
+
+    Add to `runs` the run of words by weights of other folds, and to `lines` a report.
+    """
     from paddle_ranker.evaluation.retrieval import rank_losses, words_run
     from paddle_ranker.retrieval.weight_learning import learn_fields
 

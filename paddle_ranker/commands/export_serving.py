@@ -83,7 +83,7 @@ def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str,
 
 
 def find_exported(folder: Path, model: Optional[str], parameters: Optional[str]) -> ExportedFolder:
-    """Open the static model with the given file names; None means the names that the folder states.
+    """Open the static model with these file names; None stands for the names in the folder's info file.
 
     If the file `model` is missing but the graph exists in the other format (`.pdmodel` or `.json`), open that instead
     and print a line. Raises `CheckpointError` for a missing file, a model with other inputs than tokens, or a folder

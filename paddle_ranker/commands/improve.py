@@ -37,7 +37,7 @@ _MEASURE = "ndcg@10"
 
 @dataclass(frozen=True)
 class ImproveOptions(SearchingOptions):
-    """The options of `improve`: how is searched today, and what is known of it."""
+    """Options of `improve`: the searches of today, and the log or judgments to learn from."""
 
     log: Optional[str] = option(None, help="folder of the log, as in search-serve --search_log", either=True)
     beir: Optional[str] = option(
@@ -63,7 +63,13 @@ class ImproveOptions(SearchingOptions):
 
 
 class TrainingPair(NamedTuple):
-    """A judged pair with what a ranker reads of the document; `label` may be a rate of clicks, for trainings."""
+    """A judged pair.
+
+    query, id: the query and the document's id
+    label: the label, or for trainings a click rate
+    whole_label: the label as a whole number
+    title: the part of the document that a ranker reads
+    """
 
     query: str
     id: str
@@ -73,7 +79,10 @@ class TrainingPair(NamedTuple):
 
 
 def improve(options: ImproveOptions) -> Optional[str]:
-    """Learn, compare with what serves today, and print and write the report; return the name of what is recommended."""
+    """Learn, compare with today's search, and print and write the report.
+
+    Return the name of the recommendation, or None.
+    """
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.storage.atomic import make_folder, new_folder
 
@@ -162,7 +171,10 @@ def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries
 def _learned_weights(
     options: ImproveOptions, searcher: Searcher, learning: JudgedQueries, folder: Path
 ) -> dict[str, Searcher]:
-    """Learn weights of searchers and fields by the queries that are not held out; return how is searched by them."""
+    """Learn weights of searchers and fields from the queries that are not held out.
+
+    Return searchers that use them, by name.
+    """
     from paddle_ranker.commands.evaluate_recall import LEARNED, EvaluateRecallOptions, can_learn, learn
     from paddle_ranker.evaluation.retrieval import search_judged
     from paddle_ranker.retrieval.fusion import Fusion
@@ -183,7 +195,7 @@ def _learned_weights(
 
 
 def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[TrainingPair], folder: Path) -> Searcher:
-    """Train a ranker on the pairs that are not held out; return how is searched with it."""
+    """Train a ranker on the pairs that are not held out; return a searcher that uses it."""
     from paddle_ranker.commands.command_registry import COMMANDS
     from paddle_ranker.options import options_from
     from paddle_ranker.retrieval.search import Searcher
@@ -211,12 +223,12 @@ def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[Tra
 
 
 def _steps(pairs: int) -> int:
-    """Return the steps between two evaluations: about three an epoch."""
+    """Return the number of steps between two evaluations: about three evaluations per epoch."""
     return max(1, pairs // 100)
 
 
 def _compare(judged: JudgedQueries, systems: Mapping[str, Searcher]) -> Comparison:
-    """Measure each system's list of the held-out queries, and compare it with today's."""
+    """Measure each system's results for the held-out queries, and compare it with today's."""
     from paddle_ranker.evaluation.retrieval import RANKED, compare_runs, search_judged
 
     runs: dict[str, Scores] = {}
@@ -228,7 +240,10 @@ def _compare(judged: JudgedQueries, systems: Mapping[str, Searcher]) -> Comparis
 
 
 def _best(comparison: Comparison) -> Optional[str]:
-    """Return the system with the highest measure of those that are better than today's; None without any."""
+    """Return the system with the highest measure among those that are significantly better than today's.
+
+    Returns None if none is.
+    """
     measured = {system.name: comparison.measured[system.name][_MEASURE] for system in comparison.others}
     better = [name for name, one in measured.items() if one.verdict == "better"]
     return max(better, key=lambda name: measured[name].interval.estimate, default=None)
@@ -253,7 +268,10 @@ def _remove(path: Path) -> None:
 
 
 def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:
-    """Put what is recommended in the place of what serves today; raises `UsageError` without such a place."""
+    """Replace the file or folder that serves today by the recommended one.
+
+    Raises `UsageError` if no option names it.
+    """
     from paddle_ranker.storage.atomic import new_file, new_folder
 
     if recommended != NEW_RANKER:

@@ -124,7 +124,7 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
 
     @property
     def documents_file(self) -> str:
-        """File or files that hold the documents; for a BEIR folder, its corpus.jsonl."""
+        """The file or files with the documents; for a BEIR folder, its corpus.jsonl."""
         return beir_corpus(self.corpus)
 
     @property
@@ -238,7 +238,7 @@ class BuildOptions(CorpusOptions, RayOptions):
         return {name: value for name, value in names.items() if value is not None}
 
     def vectors(self, size: int) -> VectorsInfo:
-        """Return how vectors of so many components are searched."""
+        """Return how vectors with `size` components are searched."""
         info = replace(_VECTORS, size=size, **self.of_vectors)  # type: ignore[arg-type]
         if info.method != MILVUS:
             return info
@@ -249,7 +249,7 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def field_towers(self) -> dict[str, str]:
-        """The folders of `--field_tower` by field."""
+        """The tower's folder by field, from `--field_tower`."""
         found = dict[str, str]()
         for one in filter(None, self.field_tower.split(",")):
             name, _, folder = one.partition("=")
@@ -260,12 +260,12 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def declared(self) -> tuple[Field, ...]:
-        """The fields of `--field`."""
+        """The fields that `--field` declares."""
         return tuple(Field.parse(one) for one in self.field.split(",") if one)
 
     @property
     def identity(self) -> dict[str, object]:
-        """The options, files and towers on which the shards of a build depend."""
+        """The options, files and towers that the shards of a build depend on."""
         left_out = {*_WITHOUT_EFFECT, "tower", "field_tower", "store_states"}
         files = [os.stat(path) for path in self.corpus_files]
         towers = {"tower": self.tower, "store_states": self.store_states, **self.field_towers}
@@ -341,7 +341,7 @@ class RemoveOptions(MilvusOptions):
 
 @dataclass(frozen=True)
 class FolderOptions(Options):
-    """The index folder: all that `index info` takes, and what `index check` takes too."""
+    """The option of the index folder, which `index info` and `index check` share."""
 
     index: Path = option(help="the index folder", leads=True)  # noqa: RUF009
 
@@ -369,7 +369,7 @@ class CheckOptions(FolderOptions, DeviceOptions, MilvusOptions):
 
 
 def build(options: BuildOptions) -> None:
-    """Make an index folder of a corpus, or add to it what it lacks; print what it holds."""
+    """Build an index folder from a corpus, or add the documents that it lacks; print its contents."""
     from paddle_ranker.retrieval.towers import open_towers
 
     collection = _there(options)
@@ -392,7 +392,7 @@ def build(options: BuildOptions) -> None:
 
 
 def _begun(options: BuildOptions, info: IndexInfo) -> Collection:
-    """Open the new index that is in its folder already if it was to hold the same, else make it."""
+    """Open the unfinished new index in the folder if it has the same settings; else make a new one."""
     if _generation(Path(options.index)) is not None:
         collection = _open(options)
         if collection.info.same_kind(info):
@@ -404,13 +404,13 @@ def _begun(options: BuildOptions, info: IndexInfo) -> Collection:
 
 
 def _generation(folder: Path) -> Optional[int]:
-    """Return how often the index of a folder has changed, 0 if its first build is unfinished; None without an index."""
+    """Return the generation of the index in a folder, 0 if its first build is unfinished; None without an index."""
     return read_manifest(folder).generation if (folder / MANIFEST).exists() else None
 
 
 @contextmanager
 def _removed_if_empty(folder: Path) -> Iterator[None]:
-    """Remove a new index whose build fails, unless vectors were computed with which another build can go on."""
+    """Delete a new index if its build fails, unless vectors were computed that another build can use."""
     is_new = not folder.exists()
     before = {*folder.iterdir()} - {folder / MANIFEST} if folder.is_dir() else set[Path]()
     try:
@@ -426,7 +426,7 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
 
 
 def _forget(collection: Collection) -> None:
-    """Delete what a build has left that added nothing."""
+    """Delete the files of a build that added nothing."""
     Unfinished(collection.folders, collection.info.schema).forget()
     (collection.folder / MANIFEST).unlink()
 
@@ -445,7 +445,10 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
 
 
 def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
-    """Copy the towers into the folder of a new index; return what it is to say, and how many rows the corpus has."""
+    """Copy the towers into the folder of a new index.
+
+    Return the contents of its index.json, and the corpus's number of rows.
+    """
     from paddle_ranker.retrieval.document_states import copy_ranker
     from paddle_ranker.retrieval.towers import copy_field_tower, copy_tower
 
@@ -481,7 +484,7 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
 
 
 def _build_shards(options: BuildOptions, count: int) -> None:
-    """Make a folder of shards of a corpus, or go on with it; print what it holds."""
+    """Build a folder of shards from a corpus, or continue such a build; print its contents."""
     from paddle_ranker.retrieval.towers import open_towers
 
     folder, identity = Path(options.index), options.identity
@@ -526,7 +529,10 @@ def _build_shards(options: BuildOptions, count: int) -> None:
 
 
 def _schema(options: BuildOptions) -> tuple[Schema, int]:
-    """Return the fields of the corpus, declared or by all its values, and how many rows it has; print the fields."""
+    """Return the schema of the corpus, declared or inferred from all its values, and its number of rows.
+
+    Print the fields.
+    """
     is_folder = any(map(os.path.isdir, paths_of(options.documents_file)))
     declared = folder_fields(options.declared) if is_folder else options.declared
     rows = DocumentFile(options.documents_file, options, files=Schema(declared).file_fields)
@@ -557,9 +563,9 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
 
 
 def _there(options: BuildOptions) -> Optional[Collection]:
-    """Return the index that is there, open for writing, None if there is none.
+    """Return the index that exists already, open for writing.
 
-    An index whose first build is unfinished is none.
+    Returns None if there is none, or its first build is unfinished.
     """
     folder = Path(options.index)
     if not any((folder / name).exists() for name in (MANIFEST, SHARDS)):
@@ -580,7 +586,7 @@ def _there(options: BuildOptions) -> Optional[Collection]:
 
 
 def _require_same(collection: Collection, options: BuildOptions) -> None:
-    """Raise `RankerError` for an index that is there and was built otherwise than the options that are given say."""
+    """Raise `RankerError` if an existing index was built with other settings than the options that are set."""
     from paddle_ranker.retrieval.towers import require_tower
 
     info = collection.info
@@ -622,7 +628,7 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
 
 
 def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection:
-    """Open an index for writing; a server that writes to it, too, is done in a moment."""
+    """Open an index for writing; wait a little for a server that is writing to it."""
     uri = options.milvus_uri if is_address(options.milvus_uri) else None
     opened = open_index(options.index, write=True, until=time.monotonic() + _PATIENCE, milvus_uri=uri)
     opened.require_address()
@@ -630,7 +636,7 @@ def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection
 
 
 def add(options: AddOptions) -> None:
-    """Add the documents of a corpus that an index lacks; print what it holds."""
+    """Add the documents of a corpus that an index lacks; print its contents."""
     from paddle_ranker.retrieval.towers import open_towers, require_tower
 
     with _open(options) as collection:
@@ -647,8 +653,10 @@ def _add(
     sync: Optional[bool] = None,
     total: Optional[int] = None,
 ) -> None:
-    """Add a corpus of `total` documents, and report what was there beside it unless `sync` is None: with it, that is
-    removed."""
+    """Add a corpus of `total` documents.
+
+    sync: whether to remove the index's documents that are not in the corpus; None: do not report them either
+    """
     rows = documents_for(collection, options.documents_file, options)
     with ExitStack() as bars:
         progress = bars.enter_context(Progress(desc="index", unit="document", total=total))
@@ -692,7 +700,7 @@ def _counted(rows: Iterable[DocumentRow], progress: Any) -> Iterator[DocumentRow
 
 
 def shard(options: ShardOptions) -> None:
-    """Copy an index into a new folder of shards; no vector is computed again."""
+    """Copy an index into a new folder of shards, without computing vectors again."""
     output = Path(options.output_dir)
     if output.exists():
         raise RankerError(f"{output}: is there already; name another folder")
@@ -712,7 +720,7 @@ def remove(options: RemoveOptions) -> None:
 
 
 def info(options: FolderOptions) -> None:
-    """Print what an index folder holds."""
+    """Print the contents of an index folder."""
     collection = open_index(options.index)
     found = collection.info
     shards = "" if collection.folders == [collection.folder] else f" of {len(collection.folders):,} shards"
@@ -737,7 +745,7 @@ def info(options: FolderOptions) -> None:
 
 
 def check(options: CheckOptions) -> None:
-    """Verify an index's files; time its searches, and measure their recall against exact ones."""
+    """Verify an index's files; time its searches, and measure their recall against exact searches."""
     with open_index(options.index, milvus_uri=options.milvus_uri) as collection:
         collection.require_address()
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
@@ -767,7 +775,7 @@ def check(options: CheckOptions) -> None:
 
 
 def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) -> None:
-    """Print the recall for removed documents' vectors, and under filters, of which the worst is named."""
+    """Print the recall for the vectors of removed documents, and the recall under filters, with the worst filter."""
     removed = np.array([one for _, one in now.sample(options.sample, options.seed, removed=True)], np.float32)
     wheres = [
         (f"{name}={value.json()}", Filter.of({name: value.json()}))
@@ -789,7 +797,7 @@ def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) 
 
 
 def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vectors]:
-    """Return the texts and vectors to search for; without `--queries` those of documents."""
+    """Return the texts and vectors to search for: of `--queries`, else of documents."""
     if options.queries is None:
         drawn = now.sample(options.sample, options.seed)
         return [document.text for document, _ in drawn], np.array([vector for _, vector in drawn], np.float32)
@@ -808,10 +816,10 @@ def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vect
 
 
 def _recall(now: LocalSnapshot, vectors: Vectors, found: Sequence[Hits], k: int, where: Optional[Filter] = None) -> str:
-    """Return the recall against an exact search, as text.
+    """Return the recall of `found` against an exact search, as text.
 
-    A document as near as the last of these counts as one of them, but for rounding: which of several equal texts comes
-    first says nothing of a searcher.
+    A document that is as near as the exact search's last result, up to rounding, counts as found, since the order of
+    equal texts is arbitrary.
     """
     shares = []
     for hits, wanted in zip(found, now.search_exactly(vectors, k, where)):

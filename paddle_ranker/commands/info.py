@@ -42,9 +42,9 @@ def run(options: InfoOptions) -> None:
 
 
 def facts_of(found: ModelType) -> Iterator[Fact]:
-    """Yield the facts that the files of a model state; the model is not loaded.
+    """Yield the facts in a model's files, without loading the model.
 
-    Raises `CheckpointError` if one of them is damaged.
+    Raises `CheckpointError` if a file is damaged.
     """
     from paddle_ranker.model.families import read_config
     from paddle_ranker.model.hugging_face.folder import encoder_config, stated_head
@@ -108,7 +108,7 @@ def _shown(value: object) -> str:
 
 
 def _info_facts(info: ModelInfo) -> Iterator[Fact]:
-    """Yield each fact that the folder's info states beside its kind; how it came about is last."""
+    """Yield each fact in the folder's info file except its kind; training facts come last."""
     names = [one.name for one in dataclasses.fields(info) if one.name not in ("kind", "format_version", "export")]
     for name in sorted(names, key=lambda name: name in ("results", "training", "versions")):
         text = _shown(getattr(info, name))

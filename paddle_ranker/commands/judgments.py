@@ -85,9 +85,10 @@ class JudgmentsOptions(Options):
 class _Search(NamedTuple):
     """A search of the log.
 
-    query: as the ranker read it
-    typed: as it was sent
-    shown: the documents, in order; `first`, the position of the first one
+    query: the query as the ranker read it
+    typed: the query as it was sent
+    shown: the documents, in order
+    first: position of the first of them
     """
 
     query: str
@@ -104,12 +105,17 @@ class JoinedLog:
     """The searches of a log, each with the clicks and judgments of its results.
 
     Args:
-        digests: returns the digests of the documents' current texts, by id.
+        digests: called with ids; returns the digests of the documents' current texts, by id.
 
-    Attributes: `searches`, by id; `clicked`, documents by the id of the search; `clicks`, their number; `judged`, the
-    last label of each pair, None if it was withdrawn, and `judged_positions`; `spans`, the part of the text that the
-    ranker read, of pairs of which it did not read all; `unread`, pairs
-    that were shown without a ranker, not as passages; `counts` of skipped lines, searches and pairs.
+    Attributes:
+        searches: searches by id.
+        clicked: clicked documents by id of the search.
+        clicks: number of clicks.
+        judged: the last label of each pair; None if it was withdrawn.
+        judged_positions: positions at which the pairs were judged.
+        spans: by pair, the part of the text that the ranker read, if it did not read all.
+        unread: pairs that were shown without a ranker, and not as passages.
+        counts: numbers of skipped lines, searches and pairs.
     """
 
     def __init__(self, folder: Path, digests: Callable[[Sequence[str]], Mapping[str, str]]):
@@ -145,7 +151,7 @@ class JoinedLog:
             self._join(line)
 
     def _note_spans(self, query: str, shown: Sequence[ShownDocument], *, has_ranker: bool) -> None:
-        """Note what the ranker read in the latest search of the log."""
+        """Record which parts of the texts the ranker read in a search."""
         for one in shown:
             (self.unread.discard if has_ranker or one.read is not None else self.unread.add)((query, one.id))
             if one.read is None:
@@ -154,7 +160,7 @@ class JoinedLog:
                 self.spans[query, one.id] = (one.read[0], one.read[1])
 
     def title_of(self, query: str, document: Document, now: LocalSnapshot) -> str:
-        """Return the passage of a document that the ranker read for a query, or would have read."""
+        """Return the passage of a document that the ranker read for a query, or that it would have read."""
         schema = now.info.schema
         if (query, document.id) in self.unread:
             from paddle_ranker.retrieval.search import EstimatedTokens, Search, SearchSettings
@@ -181,7 +187,7 @@ class JoinedLog:
             self.judged_positions[search.query, shown] = search.first + search.shown.index(shown)
 
     def sessions(self) -> Iterator[Session[Shown]]:
-        """Yield the searches that showed something."""
+        """Yield the searches that showed results."""
         for id, search in self.searches.items():
             if search.shown:
                 yield Session(search.query, search.shown, frozenset(self.clicked.get(id, ())), search.first)
@@ -191,7 +197,14 @@ class JoinedLog:
 
 @dataclass(frozen=True)
 class Judgment:
-    """A pair's label, by clicks or by a person's judgment, and the position at which it was shown most often."""
+    """Label of a pair, from clicks or from a person's judgment.
+
+    query, id: the pair
+    label: the label
+    is_often_clicked: whether it was clicked at least half as often as the query's most clicked document
+    is_judged: whether a person judged it
+    position: the position at which it was shown most often
+    """
 
     query: str
     id: str
@@ -245,7 +258,13 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
 
 
 class ReadLog(NamedTuple):
-    """Judgments of a log, with the log, their documents by id, and what a ranker reads of each pair."""
+    """Judgments of a log.
+
+    log: the log
+    judgments: the judgments
+    documents: their documents, by id
+    titles: by (query, id), the part of the document that a ranker reads
+    """
 
     log: JoinedLog
     judgments: list[Judgment]
@@ -254,7 +273,9 @@ class ReadLog(NamedTuple):
 
 
 def read_log(options: JudgmentsOptions, collection: Collection) -> ReadLog:
-    """Read the judgments of a log whose documents are in an index and which files of training data can hold."""
+    """Read the judgments of a log, without those whose document is not in the index or whose text a data file cannot
+    hold.
+    """
     log = JoinedLog(Path(options.log), partial(_digests, collection))
     found, now = judgments_of(log, options), collection.snapshot()
     documents = now.documents_of(sorted({one.id for one in found}))
@@ -343,13 +364,13 @@ def _name(query: str) -> str:
 
 
 def draw(query: str, seed: int) -> float:
-    """Return a number from 0 to 1 that depends on the query and the seed alone."""
+    """Return a number from 0 to 1 that depends only on the query and the seed."""
     digest = blake2b(query.encode("utf-8"), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "little") / _DRAWN
 
 
 def _is_text(text: str) -> bool:
-    """Return True if files of training data can hold the text: it has no NUL, and not only spaces."""
+    """Return whether a training file can hold a text: it has no NUL, and is not only spaces."""
     return bool(text.strip()) and "\0" not in text
 
 

@@ -57,9 +57,9 @@ def group_by_query(pairs: Iterable[LabeledPair]) -> Groups:
 def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> Iterator[Triple]:
     """Yield up to `per_positive` triples for each title of a query, against titles with a lower label.
 
-    Lower titles are drawn without replacement. The draw depends on the seed and the query's own pairs, not on the other
-    queries in the file or their order. A title that occurs with two labels is never paired with itself. A teacher's
-    logits go along; of a title that occurs twice, those of its first row.
+    Lower titles are drawn without replacement. The draw depends on the seed and the query's pairs, not on other queries
+    in the file or their order. A title that occurs with two labels is never paired with itself. A teacher's logits are
+    kept; if a title occurs twice, those of its first row.
     """
     # A string seeds Python's generator through SHA-512: the same everywhere, which hash() is not.
     generator = random.Random(f"{seed}\t{pairs[0].query}") if pairs else random.Random(seed)
@@ -76,7 +76,7 @@ def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> 
 
 
 def without_gaps(groups: Groups) -> tuple[Groups, set[str]]:
-    """Drop the columns of numbers that only some of the pairs have; return the pairs and the dropped names."""
+    """Drop the columns of numbers that some pairs lack; return the pairs, and the names of the dropped columns."""
     pairs = [pair for group in groups.values() for pair in group]
     gaps = {name for name in _OPTIONAL if len({getattr(pair, name) is None for pair in pairs}) > 1}
     for name in gaps:

@@ -168,7 +168,7 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
 
     @property
     def choice(self) -> Choice:
-        """How negatives are chosen."""
+        """The settings for choosing negatives."""
         ratio = self.max_score_ratio
         if (self.ranker or self.tower) and ratio is None and self.margin is None:
             ratio = SCORE_RATIO
@@ -187,11 +187,12 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
 
 
 class SearchedIndex:
-    """The documents of an index folder, found as its `Searcher` finds them, and read as a ranker reads them there.
+    """Documents of an index folder, as its `Searcher` finds them, in the parts that a ranker reads.
 
     Args:
-        titles: those of `--queries`; a title that is a document's text, or its title and text, is that document.
-        encoder: of the ranker's pairs, see `Search.read`.
+        titles: titles of `--queries`. A title that is a document's text, or its title and text, stands for that
+            document.
+        encoder: encoder of the ranker's pairs, see `Search.read`.
     """
 
     def __init__(self, searcher: Searcher, titles: Iterable[str], encoder: Optional[PairEncoder]):
@@ -222,7 +223,7 @@ class SearchedIndex:
         return Document(id, text, document.fields)
 
     def reads(self, query: str, titles: Sequence[str]) -> list[str]:
-        """Cut titles for a ranker: replace the documents of the last `search` by their best passages for the query."""
+        """Cut titles for a ranker: replace each document of the last `search` by its best passage for the query."""
         there = [title for title in titles if title in self._documents]
         read = self._searches[query].read([self._documents[title] for title in there], self._encoder)
         passages = {title: text for title, (_, text) in zip(there, read)}
@@ -262,9 +263,11 @@ def _run(options: MineOptions) -> None:
 
 
 class _Mining:
-    """The judged queries of the files, and once it is open the miner of their negatives.
+    """The judged queries of the files and, after `open`, the miner of their negatives.
 
-    Attributes: `queries`; `read`, how much of the files that is.
+    Attributes:
+        queries: the judged queries.
+        read: report on the rows that were read.
     """
 
     miner: Miner
@@ -308,12 +311,12 @@ class _Mining:
         self.miner = Miner(index, options.choice, judge, options.queries, reads)
 
     def truncations(self) -> list[dict[str, int]]:
-        """Return for each ranker how many pairs were truncated so far, by what was done with them."""
+        """Return the numbers of truncated pairs so far: for each ranker, a dict by kind of truncation."""
         return self._teachers.truncations() if self._teachers is not None else []
 
 
 class _QueryNumbers(Source):
-    """Numbers of queries, in parts of whole blocks that are searched together."""
+    """Numbers of queries, in parts that consist of whole blocks of queries that are searched together."""
 
     def __init__(self, queries: int):
         self._queries = queries
@@ -327,7 +330,10 @@ class _QueryNumbers(Source):
 
 
 class _MineParts(Work):
-    """Negatives of queries, one JSON array for each record; each actor reads the files, and holds the index."""
+    """Work of an actor: negatives of queries, a JSON array for each record.
+
+    Each actor reads the files and opens the index.
+    """
 
     extension, unit = ".jsonl", "query"
 
@@ -350,7 +356,10 @@ class _MineParts(Work):
 
 
 def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[str], list[dict[str, int]]]:
-    """Mine by actors of a cluster, in parts beside the output; return rows, and counts as of one miner."""
+    """Mine by actors of a cluster, in parts beside the output.
+
+    Return the number of rows, and the counts of all miners.
+    """
     rankers = options.ranker.split(os.pathsep) if options.ranker else []
     contents = {"queries": options.queries, "corpus": options.corpus, "tower": options.tower}
     # These files, one for each shard, name segments that never change.
@@ -413,7 +422,7 @@ def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
 
 
 def _tower_reader(searcher: Searcher) -> Optional[PairEncoder]:
-    """Return the encoder of the index's tower where it reads passages: a ranker may be trained to read as much."""
+    """Return the encoder of the index's tower if the index has passages; a ranker may then read as much."""
     now = searcher.collection.snapshot()
     folder, has_passages = now.tower_folder, bool(now.info.schema.passage_tokens)
     return identify(folder).row_encoder(TOWER).tokens if folder is not None and has_passages else None

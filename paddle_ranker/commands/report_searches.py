@@ -62,12 +62,15 @@ class ReportSearchesOptions(Options):
 
 @dataclass
 class SearchCounts:
-    """Searches that are counted together.
+    """Counts of a group of searches.
 
-    clicked: searches with a click
-    clicks, ranks: documents that were clicked, each once a search, and the sum of their ranks
+    searches: number of searches
     found: searches with results
-    nothing_close: searches whose answer said that nothing is close
+    clicked: searches with a click
+    nothing_close: searches whose answer said that no document is close
+    clicks: number of clicked documents, each once per search
+    ranks: sum of the ranks of these documents
+    spellings: how often the query was typed in each spelling
     """
 
     searches: int = 0
@@ -91,8 +94,11 @@ class SearchCounts:
 
 
 class _Search(NamedTuple):
-    """A search of the log: its counters, the rank of the first shown document, and the shown ids.
+    """A search of the log.
 
+    counters: the counts to which it belongs
+    first: rank of the first shown document
+    ids: ids of the shown documents
     is_page: whether it is a further page of a search
     """
 
@@ -103,12 +109,17 @@ class _Search(NamedTuple):
 
 
 class CountedLog:
-    """The searches of a log by query and by day.
+    """Searches of a log, counted by query and by day.
 
-    Queries that differ only in case, width and spaces are one. Searches while typing are left out, unless one was
-    clicked: it was finished then. A further page counts no search; its clicks have ranks.
+    Queries that differ only in case, width and spaces count as one. Searches for unfinished words are left out, unless
+    a result was clicked, which shows that the query was finished. A further page does not count as a search; its clicks
+    count.
 
-    Attributes: `all`; `queries` and `days`, the counts by folded query and by day; `left_out`, counts of lines.
+    Attributes:
+        all: counts of all searches.
+        queries: counts by folded query.
+        days: counts by day.
+        left_out: numbers of lines that were left out.
     """
 
     def __init__(self, folder: Path, since: Optional[str] = None, until: Optional[str] = None):

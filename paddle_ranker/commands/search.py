@@ -141,7 +141,7 @@ class SearchOptions(SearchingOptions):
 
 
 def open_searcher(options: SearchingOptions) -> Searcher:
-    """Open the index and the ranker that the options name, and note how it is searched."""
+    """Open the index and the ranker that the options name; print a note on how the index is searched."""
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.retrieval.search import Searcher
 
@@ -176,7 +176,7 @@ def ranker_of(options: SearchingOptions) -> Ranker:
 
 
 def how_searched(searcher: Searcher) -> str:
-    """Return a line that says what is searched and how exactly."""
+    """Return a line that names the searchers and their methods."""
     collection, settings = searcher.collection, searcher.settings
     info, parts = collection.info, []
     for name in searcher.searchers:

@@ -153,7 +153,7 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
 
 
 def _add_pictures(folder: Path, side: int) -> None:
-    """Make a folder a tower of pictures, and the encoder in its folder for queries a tower of texts."""
+    """Turn a folder into a tower of pictures, with the encoder as its tower of texts in the query folder."""
     from paddle_ranker.encoding.picture_encoder import PictureEncoder
     from paddle_ranker.model.config import ConvolutionsConfig
     from paddle_ranker.model.encoder_loading import read_checkpoint
@@ -176,7 +176,7 @@ def _add_pictures(folder: Path, side: int) -> None:
 def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:
     """Yield every text of every column: a vocabulary can be learned from any data file.
 
-    Rows that cannot be read are counted in `skips`; raises `DataError` for a file that has more of them than others.
+    Unreadable rows are counted in `skips`; raises `DataError` for a file with more unreadable than readable rows.
     """
     from paddle_ranker.data.formats import EMPTY_LINE, BadRow, read_rows
 

@@ -48,7 +48,7 @@ class StoreOptions(ScoringOptions):
 
 
 def store(options: StoreOptions) -> None:
-    """Write the folder, and print its size by title."""
+    """Write the folder, and print its size per title."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.stored_ranker import SplitRanker
     from paddle_ranker.scoring.title_states import TitleStates, new_states
@@ -74,13 +74,13 @@ def store(options: StoreOptions) -> None:
 
 
 class _Ids:
-    """Check of a file's ids: either all rows have one, or none has, and no id occurs twice."""
+    """Checks a file's ids: all rows must have one or none, and no id may occur twice."""
 
     def __init__(self, file: str):
         self._file, self._seen, self._lacks = file, set[str](), False
 
     def of(self, rows: Sequence[TitleRow]) -> Optional[list[str]]:
-        """Return the ids of the next rows, None if no row has one; raises `DataError`."""
+        """Return the ids of the next rows; None if no row has one; raises `DataError` for invalid ids."""
         found = [row.id for row in rows if row.id is not None]
         self._lacks = self._lacks or len(found) < len(rows)
         for one in found:

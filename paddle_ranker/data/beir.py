@@ -31,7 +31,10 @@ class BeirJudgments(NamedTuple):
 
 
 def beir_corpus(path: str) -> str:
-    """Replace BEIR folders by their corpus files in one or several paths; other folders hold the documents' files."""
+    """Replace each BEIR folder in one or several paths by its corpus file.
+
+    Other folders are folders of files to index.
+    """
     files = [os.path.join(one, CORPUS) for one in paths_of(path)]
     return join_files([file if os.path.exists(file) else one for file, one in zip(files, paths_of(path))])
 

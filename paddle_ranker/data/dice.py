@@ -1,7 +1,7 @@
 """Random draws that give the same values on every Python version.
 
-`random.Random.random()` is stable by documented promise; `choice`, `shuffle` and `sample` are not, so they are
-written here on top of it.
+The documentation guarantees this for `random.Random.random()`, but not for `choice`, `shuffle` and `sample`, so this
+module implements these with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Dice:
-    """A stream of draws named by `seed` and `name`: streams of different names are independent."""
+    """A stream of random draws, determined by `seed` and `name`; streams with different names are independent."""
 
     def __init__(self, seed: int, name: str) -> None:
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()

@@ -3,8 +3,8 @@
     for document in DocumentFile("products.csv", rules):
         ...    # DocumentRow("Leise und günstig", "00017", {"name": "Maus", "price": 12.9})
 
-clevercsv finds separator and quotes, charset-normalizer the encoding of what is not UTF-8. The columns that are to be
-id, title and text are chosen by their names, else by all their values; other columns are fields.
+clevercsv detects separator and quotes, charset-normalizer the encoding of files that are not UTF-8. The columns that
+become id, title and text are chosen by their names, else by all their values; other columns become fields.
 """
 
 from __future__ import annotations
@@ -107,10 +107,11 @@ class DocumentFile:
         columns: Mapping[str, str] = _BY_VALUES,
         files: FileFields = _NO_FILES,
     ) -> None:
-        """Open no file yet.
+        """Create the object without opening a file.
 
-        joins_title: whether a title also stands before its text, for an index of texts alone
-        columns: those that are id, title and text, by these names, if a file has them and the rules name no others
+        joins_title: whether the title is also put before the text, for an index without fields
+        columns: names of the columns that are id, title and text, by these three; used for a file that has them, unless
+            the rules name others
         files: the fields whose values are files
         """
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
@@ -126,12 +127,12 @@ class DocumentFile:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The columns that are `id`, `title` and `text` of the first file's documents, as far as there are any."""
+        """The first file's columns that become `id`, `title` and `text`, by these three; missing ones are left out."""
         return self._named(paths_of(self.path)[0])[1]
 
     @property
     def names(self) -> set[str]:
-        """Names of the columns of the first file, and `id`, `title` and `text` for those that are these."""
+        """The names of the first file's columns, and those of `id`, `title` and `text` that columns become."""
         table, roles = self._named(paths_of(self.path)[0])
         return {*table.columns, *roles}
 
@@ -189,7 +190,7 @@ class DocumentFile:
         return _document({**named, "text": title or "file"}, title_name, False)
 
     def _named(self, path: str) -> tuple[Union[_Table, _Folder], dict[str, str]]:
-        """Return a file's table, and its columns that are id, title and text; print these the first time."""
+        """Return a file's table, and the columns that become id, title and text; print these the first time."""
         if os.path.isdir(path):
             _refuse_columns(path, self._rules)
             return _Folder(path, self._files), {role: role for role in ROLES}
@@ -204,7 +205,7 @@ class DocumentFile:
 
 
 def _document(row: Mapping[str, Any], title_name: Optional[str], joins_title: bool) -> Union[DocumentRow, BadRow]:
-    """Return the document of a row whose columns of id and text have these names, or why it is none."""
+    """Convert a row to a document; return a `BadRow` with the reason if it cannot be one."""
     fields = dict[str, Any]()
     for name, value in row.items():
         if name in INNER and isinstance(value, dict):
@@ -238,11 +239,13 @@ def _document(row: Mapping[str, Any], title_name: Optional[str], joins_title: bo
 
 
 class _Dialect(NamedTuple):
-    """How a text file holds a table.
+    """How a text file stores a table.
 
-    names: of the columns
-    has_header: whether the first row holds them
-    is_dump: whether backslashes stand before N, n and t, as in a dump of a database
+    encoding: encoding of the text
+    separator, quote: characters between and around cells
+    names: names of the columns
+    has_header: whether the first row has the names
+    is_dump: whether a backslash precedes N, n and t, as in a dump of a database
     """
 
     encoding: str
@@ -260,15 +263,15 @@ def _open_table(
     separator: str,
     header: Optional[bool],
 ) -> _Table:
-    """Return the table of a file; it is looked at once, as long as its `version` stays."""
+    """Return the table of a file; cached as long as the file's `version` stays the same."""
     return _Table(path, separator, header)
 
 
 class _Table:
-    """The rows of a file, and what its columns hold.
+    """The rows of a file, and facts about its columns.
 
-    separator: of text files; tab: it is found
-    header: whether the first row of a text file names the columns; None: that is found
+    separator: separator of a text file; tab: it is detected
+    header: whether the first row of a text file names the columns; None: that is detected
     """
 
     def __init__(self, path: str, separator: str, header: Optional[bool]) -> None:
@@ -293,9 +296,10 @@ class _Table:
     def rows(
         self, roles: Mapping[str, str], files: FileFields = _NO_FILES
     ) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
-        """Yield (number, row): a mapping, in which the columns of id and text have these names, or why it is none.
+        """Yield (number, row): a mapping in which the id and text columns have these names, or a `BadRow` with the
+        reason.
 
-        The number is that of its line in text files.
+        In text files, the number is that of the row's line.
         """
         id, title, text = map(roles.get, ROLES)
         is_table, spellings = self._dialect is not None, self._spellings(roles)
@@ -358,7 +362,7 @@ class _Table:
             yield number, [*map(_undumped, row)] if self._dialect.is_dump and not isinstance(row, BadRow) else row
 
     def _separated(self, encoding: str, separator: str, quote: str) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
-        """Yield the rows of a text file, without empty lines and a first line for spreadsheets."""
+        """Yield the rows of a text file, without empty lines, and without a first line meant for spreadsheets."""
         with open_text(self.path, encoding) as stream:
             if self._has_separator_line:
                 stream.readline()
@@ -406,12 +410,12 @@ class _Table:
         return _Dialect(encoding, separator, quote, names, header, is_dump)
 
     def _spellings(self, roles: Mapping[str, str]) -> dict[str, ValueSpelling]:
-        """Return how the columns of a text file are read, except those that are id, title and text."""
+        """Return the spelling of each column of a text file, except those that become id, title and text."""
         columns = self.columns.items() if self._dialect is not None else ()
         return {name: one.spelling for name, one in columns if one.spelling and name not in roles.values()}
 
     def describe(self, roles: Mapping[str, str]) -> None:
-        """Print what was found, as the options that say the same."""
+        """Print what was detected, in the form of the options that would set it."""
         found, columns, spellings = list[str](), self.columns, self._spellings(roles)
         if self._encoding not in (None, "utf-8"):
             found.append(f"text in {ENCODINGS.get(str(self._encoding), self._encoding)}")
@@ -535,8 +539,10 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
 
 
 def _rows_above_header(rows: Sequence[Sequence[str]]) -> int:
-    """Return how many rows of a sample stand above a header, such as a report's title: at most half of their cells are
-    filled, all of the header's are."""
+    """Return the number of rows above the header, such as a report's title.
+
+    At most half of the cells of such rows are filled, and all cells of the header.
+    """
     widths = Counter(map(len, rows))
     width, count = widths.most_common(1)[0] if widths else (1, 0)
     for place, row in enumerate(rows[:_MOST_ABOVE] if 2 * count > len(rows) else ()):
@@ -547,7 +553,7 @@ def _rows_above_header(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:
-    """Return how many columns have a first cell unlike the others; negative: more are alike."""
+    """Return the number of columns whose first cell is unlike the others, minus those whose first cell is like them."""
     names = [*map(plain_name, first)]
     if 2 * len({*names}) <= len(names):
         return -1
@@ -564,7 +570,7 @@ def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:
 
 
 def _column_names(cells: Sequence[str]) -> tuple[str, ...]:
-    """Return names for columns: as the cells have them, without spaces and quotes around them, each another one."""
+    """Return distinct names for columns: the cells without the spaces and quotes around them."""
     names = list[str]()
     for place, cell in enumerate(cells):
         name = unquoted(" ".join(cell.split())) or f"column_{place + 1}"
@@ -577,7 +583,7 @@ def _undumped(cell: str) -> str:
 
 
 def _unwrapped(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the documents in what Elasticsearch writes (hits, `_source`), else the row."""
+    """Yield the documents in a row of Elasticsearch's output (hits, `_source`), else the row itself."""
     hits = row.get("hits")
     if isinstance(hits, dict) and isinstance(hits.get("hits"), list):
         for hit in hits["hits"]:
@@ -589,25 +595,26 @@ def _unwrapped(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _action(row: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
-    """Return the action of a line of Elasticsearch's bulk format, which stands before its document; None for others."""
+    """Return the action in a line of Elasticsearch's bulk format, which precedes its document; None for other lines."""
     action = next(iter(row.values())) if len(row) == 1 else None
     return action if isinstance(action, dict) and "_index" in action else None
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """Kinds of a column's values, and how they are written.
+    """Facts about a column's values.
 
-    count, values: how many cells hold something, and how many of them a value, unlike `N/A`
-    mean: characters of a value on average
-    codes: how many could be ids
-    are_different: whether all differ
-    are_texts: whether most have several words and differ, and they are neither dates nor lists
-    example: the first
-    spelling: how they are written, if they are no plain numbers, dates and texts
-    is_doubtful: whether they are dates of which none tells whether days or months come first
-    numbers: how many are numbers
-    others: the first that are none
+    count: number of cells that are not empty
+    values: number of these that are values, unlike `N/A`
+    mean: mean length of a value in characters
+    codes: number of values that could be ids
+    are_different: whether all values differ
+    are_texts: whether most values have several words and differ, and they are neither dates nor lists
+    example: the first value
+    spelling: how they are written, if not as plain numbers, dates or texts
+    is_doubtful: whether they are dates and none shows whether days or months come first
+    numbers: number of values that are numbers
+    others: the first values that are not
     """
 
     count: int
@@ -624,7 +631,7 @@ class _Facts:
 
 
 class _Column:
-    """The values of a column, as they are counted."""
+    """Accumulates facts about the values of a column."""
 
     def __init__(self) -> None:
         self.spellings = Spellings()
@@ -669,7 +676,7 @@ class _Column:
 
 
 def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) -> dict[str, str]:
-    """Return the columns that are id, title and text: as they are chosen, else by their names, else by their values."""
+    """Return the columns that become id, title and text: as chosen, else by their names, else by their values."""
     roles = dict[str, str]()
     for role, name in chosen.items():
         named = name if name in columns else None

@@ -52,7 +52,10 @@ EMPTY_LINE = BadRow("an empty line")
 
 
 def refuse_binary(path: str, name: str, start: bytes) -> None:
-    """Raise `DataError` if `start`, a file's first bytes, is binary; the lower-case `name` may state a format."""
+    """Raise `DataError` if `start`, a file's first bytes, is binary.
+
+    name: the file's name in lower case, which may show its format
+    """
     if _is_utf8(start):
         return
     named = next((what for ending, what in _NAMED.items() if name.endswith(ending)), None)
@@ -191,9 +194,12 @@ Row = Union[list[str], dict[str, Any], BadRow]
 class FileFormat:
     """File format: functions that recognise, read and write it. Gzip is handled by the callers.
 
-    is_in: returns whether a file with this lower-case name (without `.gz`) and these first bytes is in this format
+
     read: yields (number from 1, row) from an open stream; the path is for messages
-    write: writes columns and rows, with a header if requested and supported
+    is_in: called with a file's name in lower case (without `.gz`) and its first bytes; returns whether it has this
+        format
+    read: called with the path, for messages, and the open stream; yields (number from 1, row)
+    write: called with an open stream, column names, rows, and whether a header is wanted; writes them
     extensions: file name extensions that select this format for writing
     is_text: whether `read_lines` can read it
     """
@@ -239,13 +245,13 @@ def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
 
 
 def is_table_or_lines(path: str) -> bool:
-    """Return whether a file is text that no other format explains."""
+    """Return whether a file is text of no other format."""
     with _open(path) as stream:
         return _recognise(path, stream, any_encoding=True) is FORMATS[_TABS]
 
 
 def found_encoding(path: str) -> str:
-    """Return the encoding of a text file: UTF-8 unless most lines beyond ASCII are in another one."""
+    """Detect the encoding of a text file: UTF-8, unless most lines with non-ASCII bytes are in another one."""
     import charset_normalizer
 
     odd, wrong, others = deque[bytes](maxlen=_ODD_LINES), 0, 0
@@ -268,9 +274,9 @@ def found_encoding(path: str) -> str:
 
 
 def line_count(path: str) -> Optional[int]:
-    """Return about how many rows a file has, without interpreting them; None for a packed file.
+    """Return about how many rows a file has, without interpreting them; None for a compressed file.
 
-    Text is read once; its header and rows of several lines count, too.
+    Text is read once; header lines and the further lines of multi-line rows count, too.
     """
     with _open(path) as stream:
         if not isinstance(stream.raw, io.FileIO):
@@ -313,7 +319,7 @@ def _recognise(path: str, stream: io.BufferedReader, *, any_encoding: bool = Fal
 
 
 class _Transcoded(io.RawIOBase):
-    """UTF-8 bytes of text in another encoding; what cannot be decoded becomes U+FFFD."""
+    """Stream of UTF-8 bytes from text in another encoding; bytes that cannot be decoded become U+FFFD."""
 
     def __init__(self, stream: IO[bytes], encoding: str) -> None:
         self._text, self._left = io.TextIOWrapper(stream, encoding, "replace", newline=""), b""
@@ -339,7 +345,7 @@ def open_text(path: str, encoding: str) -> Iterator[io.BufferedReader]:
 
 @contextmanager
 def _open(path: str) -> Iterator[io.BufferedReader]:
-    """Open a file for reading bytes; unpack gzip, and turn UTF-16 into UTF-8."""
+    """Open a file for reading bytes; decompress gzip, and convert UTF-16 to UTF-8."""
     if os.path.isdir(path):
         raise DataError(f"{path}: a folder, expected a file; name one of the files in it")
     require_file(path)
@@ -366,7 +372,7 @@ def _tab_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]
 
 
 def _json_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
-    """Yield the objects of JSON lines; of an array, or of objects that go over several lines, by their number."""
+    """Yield the objects of JSON lines, or of an array, or objects that span several lines; these by their number."""
     start = _peek(stream).removeprefix(BOM).lstrip()
     if start.startswith(b"[") or start.split(b"\n")[0].strip() in _SEVERAL_LINES:
         yield from _json_values(path, stream)

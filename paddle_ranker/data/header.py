@@ -90,7 +90,7 @@ _SHOWN = 4  # maximum names of a column in a message, the first excluded
 class TableRole:
     """Columns of a kind of table.
 
-    what: the word for its rows in messages
+    what: noun for its rows in messages
     columns: possible names of each column, by precedence
     needed: required columns
     """
@@ -133,7 +133,7 @@ class Header:
 
     @property
     def others(self) -> list[int]:
-        """Positions of other names."""
+        """Positions of the names that are no columns of the role."""
         return sorted({*range(len(self.names))} - {*self.places.values()})
 
     def report(self) -> str:
@@ -224,7 +224,7 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 
 def key_of(name: str) -> str:
-    """Return a name by which equal columns are found: with underscores for spaces and hyphens."""
+    """Return a column's name in the form in which names are compared: with underscores for spaces and hyphens."""
     return re.sub("[ -]", "_", name)
 
 

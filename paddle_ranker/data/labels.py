@@ -17,7 +17,7 @@ class LabelError(Exception):
 
 
 class FractionError(Exception):
-    """Fraction in place of a label: the file may have another role, so the row must not just be skipped."""
+    """A fraction in place of a label: the file may have another role, so the row is not just skipped."""
 
 
 def number_of(value: Any) -> Optional[float]:

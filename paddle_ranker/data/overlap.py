@@ -1,4 +1,4 @@
-"""Count held-out rows that a training learns from, too."""
+"""Count held-out rows that a training also learns from."""
 
 from __future__ import annotations
 

@@ -64,10 +64,18 @@ def version() -> str:
     return f"{_VERSION}, {_library().PDFIUM_INFO}, {READERS['ocr'].version()}"
 
 
-def page_picture(path: Path, page: int, dpi: int = SCAN_DPI) -> Image.Image:
-    """Return a page, the first is 1, as a picture; with fewer dots an inch if it is larger than pictures may be."""
+def page_picture(path: Path, page: int, dpi: int = SCAN_DPI, most: int = ImageLimits().max_pixels) -> Image.Image:
+    """Return a page, the first is 1, as a picture of at most so many pixels: with fewer dots an inch if it has more.
+
+    Raises `DataError` if there is no such page, or it is damaged.
+    """
     with _opened(path) as document:
-        return _picture(document, page, dpi)
+        if not 1 <= page <= len(document):
+            raise DataError(f"{path}: has {len(document):,} pages, and no page {page:,}")
+        try:
+            return _picture(document, page, dpi, most)
+        except _library().PdfiumError as error:
+            raise DataError(f"{path}: page {page:,} is damaged ({error})") from error
 
 
 def _library() -> Any:
@@ -162,15 +170,15 @@ def _scanned(document: Any, number: int) -> Optional[tuple[str, Any]]:
     """Return text and places of a page by OCR, if there are words."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "page.png"
-        _picture(document, number, SCAN_DPI).save(picture, compress_level=1)
+        _picture(document, number, SCAN_DPI, ImageLimits().max_pixels).save(picture, compress_level=1)
         parts = [part for part in READERS["ocr"].read(picture) if isinstance(part, Part)]
     return (parts[0].text, parts[0].places) if parts else None
 
 
-def _picture(document: Any, number: int, dpi: int) -> Image.Image:
+def _picture(document: Any, number: int, dpi: int, most: int) -> Image.Image:
     with _page(document, number) as page:
         width, height = page.get_size()
-        scale = min(dpi / _POINTS, (ImageLimits().max_pixels / (width * height)) ** 0.5 * 0.99)
+        scale = min(dpi / _POINTS, (most / (width * height)) ** 0.5 * 0.99)
         picture: Image.Image = page.render(scale=scale).to_pil().convert("RGB")
     return picture
 

@@ -50,7 +50,9 @@ _TURNS = {
 class ImageError(RankerError):
     """An image is missing, damaged, of an unknown kind, or larger than the limits.
 
-    Attributes: `message`, the problem; `place`, the name of the image in messages (`line 17, image_1`), or None.
+    Attributes:
+        message: the problem.
+        place: name of the image in messages (`line 17, image_1`), or None.
     """
 
     def __init__(self, message: str, place: Optional[str] = None):
@@ -67,10 +69,10 @@ class ImageTooLargeError(ImageError):
 
 
 class DecodedBytes:
-    """A limit on the bytes that images hold while they are decoded, over all threads.
+    """A limit on the memory of images that are being decoded, over all threads.
 
     Args:
-        most: the limit.
+        most: the limit in bytes.
     """
 
     def __init__(self, most: int = 512 * 1024 * 1024):
@@ -80,7 +82,7 @@ class DecodedBytes:
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Hold `size` bytes, at most `most`, during the block; first wait for them, in the order of calls."""
+        """Reserve `size` bytes, at most `most`, during the block; wait until there is room, in the order of calls."""
         # One thread waits for bytes, the others for their turn, so that small images do not overtake a large one.
         with self._turn, self._freed:
             self._freed.wait_for(lambda: self._held + size <= self.most)
@@ -98,9 +100,11 @@ class DecodedBytes:
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Limits of a single image: bytes of the file, and pixels as its header states them.
+    """Limits of images.
 
-    decoded: limits the memory of all images that are decoded at the same time with these limits.
+    max_bytes: maximum bytes of a file
+    max_pixels: maximum pixels, as a file's header states them
+    decoded: limit on the memory of all images that are decoded at the same time with these limits
     """
 
     max_bytes: int = 20_000_000
@@ -132,9 +136,9 @@ def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array
 
 
 def require_picture(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> None:
-    """Raise `ImageError` if a file is missing, too large, of an unknown kind or damaged; decode it only if need be.
+    """Raise `ImageError` if a file is missing, too large, of an unknown kind or damaged; decodes only if necessary.
 
-    A whole JPEG is told by its last bytes, a PNG by its checksums; other formats are decoded.
+    A complete JPEG is recognised by its last bytes, a PNG by its checksums; other formats are decoded.
     """
     size = _file_size(Path(path), limits)
     if not size:
@@ -162,13 +166,13 @@ def decoded(
 ) -> Iterator[tuple[Image.Image, str]]:
     """Yield a decoded picture, and its name for messages.
 
-    If other pictures with these limits hold all the memory that they may share, wait.
+    Waits while other pictures with these limits use all the memory that they share.
 
     Args:
         size: the longer side that the picture will be scaled to: JPEG is decoded to no less than twice as much.
 
-    Raises `ImageError` for any other data; an image beyond the limits is not decoded at all. A truncated file lacks
-    pixels or its end; other damage is detected only by checksums, which only PNG has.
+    Raises `ImageError` for other data, and for a picture beyond the limits, which is not decoded. Truncated files are
+    detected; other damage only in PNG, which has checksums.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else read_image(source, limits)
@@ -183,7 +187,7 @@ def decoded(
 
 @contextmanager
 def _parsing(name: str, limits: ImageLimits, data: bytes = b"") -> Iterator[None]:
-    """Report what Pillow raises in the block as damage; only its parsers run in such a block."""
+    """Convert the exceptions of Pillow in the block to errors about damage; only its parsers run in such a block."""
     try:
         yield
     except Image.UnidentifiedImageError:
@@ -246,7 +250,7 @@ def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> ImageError:
 
 
 def _checked(name: str, data: bytes, size: Optional[int], limits: ImageLimits) -> int:
-    """Return the bytes of memory that decoding an image takes, by its header; raises as `decoded` does."""
+    """Return the memory in bytes that decoding an image takes, by its header; raises as `decoded` does."""
     with _opened(name, data, limits) as image:
         (width, height), most = image.size, limits.decoded.most
         if width * height > limits.max_pixels:
@@ -277,7 +281,7 @@ def _held_bytes(image: Image.Image, size: Optional[int]) -> int:
 
 
 def _draft(image: Image.Image, size: Optional[int]) -> None:
-    """Make JPEG decode straight to a half, a quarter or an eighth, but to no less than twice the wanted size."""
+    """Let JPEG be decoded at a half, a quarter or an eighth of its size, but at no less than twice the wanted size."""
     if size is None:
         return
     longest = max(image.size)
@@ -290,7 +294,7 @@ def rgb(image: Image.Image, name: str, *, min_is_white: Optional[bool] = None) -
     Args:
         min_is_white: whether 0 is white in pixels of 16 bits (default: as the picture's tags say).
 
-    Raises `ImageError` for pixels of 32 bits, whose white is unknown.
+    Raises `ImageError` for 32-bit pixels, whose value for white is unknown.
     """
     if min_is_white is None:
         min_is_white = min_is_white_in(image)
@@ -326,6 +330,6 @@ def _orientation(image: Image.Image) -> int:
 
 
 def upright(image: Image.Image, source: Image.Image) -> Image.Image:
-    """Return an image turned as the EXIF data of `source`, the image as it was read, say."""
+    """Return an image turned upright by the EXIF orientation of `source`, the image before it was converted."""
     turn = _TURNS.get(_orientation(source))
     return image if turn is None else image.transpose(turn)

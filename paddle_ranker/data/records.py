@@ -58,7 +58,11 @@ NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "posit
 
 @dataclass(frozen=True)
 class Record:
-    """Row of a file. `layouts` are the columns of a file without a header, for each possible number of columns."""
+    """Row of a file.
+
+    role: name of its role
+    layouts: the columns of a file without a header, for each possible number of columns
+    """
 
     role: ClassVar[str]
     layouts: ClassVar[tuple[tuple[str, ...], ...]]
@@ -66,7 +70,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Triple(Record):
-    """Query, a title that answers it, and a title that answers it less; optionally a teacher's logits for both."""
+    """Query, a title that answers it, and a title that answers it less well; optionally a teacher's logits for both."""
 
     role = "training triples"
     layouts = (
@@ -84,7 +88,7 @@ class Triple(Record):
 class LabeledPair(Record):
     """Query, a title and its relevance (0: not relevant, higher: more relevant); optionally a teacher's logit.
 
-    `position`, from 1, is the title's place in a shown list; only files that name their columns have it.
+    position: the title's rank in a list that was shown, from 1; only read if the file names its columns
     """
 
     role = "labelled pairs"
@@ -118,7 +122,7 @@ class Text(Record):
 
 @dataclass(frozen=True)
 class Line(Text):
-    """Text of a corpus: a whole line, tabs included. In files with a header, and JSON lines: title and text."""
+    """Text of a corpus: a whole line, including tabs. In files with a header, and in JSON lines: title and text."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,10 @@ KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 
 
 def role_of(kind: type[Record], cells: int = 0) -> TableRole:
-    """Return the columns of a kind of record; a table of a single text column may give it any known name."""
+    """Return the columns of a kind of record.
+
+    In a table with a single text column, this column may have any known name.
+    """
     names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
     names.update({PLACES[name]: OWN[PLACES[name]] for name in [*names] if name in PLACES and kind is not Line})
     if kind is Line:
@@ -162,7 +169,7 @@ def expected_columns(kind: type[Record]) -> str:
 
 
 def looks_like(names: Sequence[str], expected: type[Record]) -> str:
-    """Describe another role that a table or an object with these names may have, for a message."""
+    """Describe another role that a table or an object with these column names may have, for a message."""
     for kind in KINDS:
         if kind is not expected and not (role := role_of(kind)).lacks(role.find(names)):
             hint = "; make triples of it with make-triples" if (kind, expected) == (LabeledPair, Triple) else ""
@@ -189,9 +196,9 @@ class RecordFile(Generic[T]):
 
     Raises `DataError`, which names file, line and contents, if a file is missing, empty or damaged, if a column is
     missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not a whole
-    number from 0 to 1,000. With `skip_bad_rows` bad rows are skipped and counted (`kept`, `skipped` and `report()`
-    describe the last loop). A file without a good row is still an error, and so is a file with fractional labels, which
-    may be scores, unless the rules allow them.
+    number from 0 to 1,000. With `skip_bad_rows`, bad rows are skipped and counted: `kept`, `skipped` and `report()` are
+    about the last loop. A file without a good row is still an error, and so is a file with fractional labels, which may
+    be scores, unless the rules allow them.
     """
 
     def __init__(
@@ -202,9 +209,10 @@ class RecordFile(Generic[T]):
         *,
         skip_bad_rows: bool = False,
     ) -> None:
-        """Open no file yet.
+        """Create the object without opening a file.
 
-        rules: a command's options; `skip_bad_rows` is for callers without such options
+        rules: a command's options
+        skip_bad_rows: for callers without such options
         """
         self.path = os.fspath(path)
         self.kind = kind
@@ -232,7 +240,7 @@ class RecordFile(Generic[T]):
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
     def beside(self, *columns: str) -> str:
-        """List the known columns that occurred, except `columns`; "" for none."""
+        """List the known columns that occurred, without `columns`; "" for none."""
         return listed(name for name in OWN if name in self.columns and name not in columns)
 
     def __iter__(self) -> Iterator[T]:
@@ -332,7 +340,7 @@ class RecordFile(Generic[T]):
         return found
 
     def _refuse_doubtful_header(self, row: Row, others: Sequence[Sequence[str]]) -> None:
-        """Raise `DataError` if a first row may name the columns by other names, or be data."""
+        """Raise `DataError` if a first row may be a header with unknown names, or data."""
         if isinstance(row, list) and self._given_header is None and is_doubtful(row, others):
             data = "type --header false" if self._has_option else "put a line of the columns' names above it"
             raise DataError(
@@ -381,7 +389,7 @@ class RecordFile(Generic[T]):
         return f"{reason} ({', '.join(self.kind.layouts[0])}){looks_like(columns[-1], self.kind) if columns else ''}"
 
     def _records(self, row: Row, layout: Optional[_Layout]) -> Sequence[T]:
-        """Return the records of a row; lists in JSON give several."""
+        """Return the records in a row; a row of JSON with lists has several."""
         if isinstance(row, BadRow):
             raise _BadRowError(row.reason)
         if isinstance(row, dict):
@@ -413,7 +421,7 @@ class RecordFile(Generic[T]):
         return (self._of_columns(named),)
 
     def _find(self, keys: tuple[str, ...], cells: Mapping[str, Any]) -> Header:
-        """Map the keys of an object to columns, and log renamed columns."""
+        """Map the keys of an object to columns; print a note on columns with other names."""
         header = role_of(self.kind).find(keys)
         if self.kind is LabeledPair and "label" not in header.places:
             triple = role_of(Triple).find(keys)
@@ -525,7 +533,7 @@ class RecordFile(Generic[T]):
 
 
 class _BadRowError(Exception):
-    """Row that is no record; the message is the reason."""
+    """A row is not a record; the message is the reason."""
 
 
 def read_records(
@@ -543,8 +551,8 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     """Write a stream of records of one kind to a file atomically, and return their number.
 
     The extension selects the format: `.jsonl` or `.parquet`, else tab-separated text; a final `.gz` adds gzip. Raises
-    `DataError` without records, if their kinds or columns differ, and for a tab or a line end in a text of
-    tab-separated text.
+    `DataError` if there are no records, if their kinds or columns differ, and in tab-separated text for a text with a
+    tab or a line end.
     """
     stream = iter(records)
     first = next(stream, None)
@@ -585,7 +593,7 @@ def _placed(text: str, places: Any) -> PlacedText:
 
 
 def _titled(title: Any, text: Any) -> Any:
-    """Return a text behind its title."""
+    """Return a text with its title before it."""
     if isinstance(title, str) and title.strip() and isinstance(text, str):
         return f"{title} {text}" if text.strip() else title
     return text
@@ -605,7 +613,7 @@ def _side(named: Mapping[str, Any], column: str, scores: str) -> list[dict[str, 
 
 
 def without_nan(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values of a document with null in place of NaN, by which data frames mark a missing value."""
+    """Replace NaN, which marks missing values in data frames, by None in a document's values."""
     return {name: _nan_to_null(value) for name, value in fields.items()}
 
 
@@ -627,7 +635,7 @@ def _is_quoted(cell: Any) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Return whether a text has neither NULs nor halves of surrogate pairs, which JSON can escape."""
+    """Return whether a text has neither NULs nor unpaired surrogates, which JSON can escape."""
     try:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:

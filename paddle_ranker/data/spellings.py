@@ -58,8 +58,8 @@ _MOST_ITEMS = 1 << 16  # distinct items of a list that are counted
 class ValueSpelling(NamedTuple):
     """A way to write values.
 
-    name: in words, for people
-    read: returns a cell's number, truth value, ISO 8601 date or list
+    name: description for people
+    read: called with a cell; returns its number, truth value, ISO 8601 date or list
     """
 
     name: str
@@ -78,7 +78,7 @@ class Spellings:
         self._items = {separator: Counter[str]() for separator in _SEPARATORS}
 
     def add(self, cell: str) -> None:
-        """Take a value of the column into account."""
+        """Drop the spellings that do not fit a further value of the column."""
         cell = cell.strip()
         if is_no_value(cell):
             return
@@ -107,16 +107,16 @@ class Spellings:
 
     @property
     def has_decimal_comma(self) -> bool:
-        """Whether the values are numbers that only decimal commas explain, or dates with points."""
+        """Whether the values must be numbers with decimal commas, or are dates with points."""
         if not self.count:
             return False
         are_dates = any(f"dates as %d.%m.%Y{time}" in self._left for time in _TIMES)
         return are_dates or ("numbers as 1.234,5" in self._left and "numbers as 1,234.5" not in self._left)
 
     def chosen(self, decimal_comma: bool = False) -> Optional[ValueSpelling]:
-        """Return the spelling to read the column by; None: the values stay as they are.
+        """Return the spelling by which the column is read; None: its values stay as they are.
 
-        decimal_comma: whether another column of the table has decimal commas, and so days before months
+        decimal_comma: whether another column of the table has decimal commas; days then come before months
         """
         if not self.count or (self._needs_none and not (decimal_comma and self._has_point)):
             return None
@@ -135,7 +135,7 @@ class Spellings:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the values are dates, and none of them tells whether days or months come first."""
+        """Whether the values are dates and none of them shows whether days or months come first."""
         return self.count > 0 and any(f"dates as {one}{time}" in self._left and f"dates as {other}{time}" in self._left
                    for one, other in _AMBIGUOUS for time in _TIMES)  # fmt: skip
 
@@ -166,7 +166,7 @@ def _read_date(style: str, cell: str) -> str:
 
 
 def _read_written_list(cell: str) -> list[str]:
-    """Read a list as Python and JSON write it: `['a', 'b']`."""
+    """Parse a list as Python and JSON write it: `['a', 'b']`."""
     text = cell.strip()
     if not (text.startswith("[") and text.endswith("]")):
         raise ValueError("no list")
@@ -186,7 +186,7 @@ def _read_written_list(cell: str) -> list[str]:
 
 
 def _read_array(cell: str) -> list[str]:
-    """Read a list as Postgres writes an array of one dimension: `{a,"b, c"}`."""
+    """Parse a list as Postgres writes an array of one dimension: `{a,"b, c"}`."""
     text = cell.strip()
     inner = text[1:-1]
     if not (text.startswith("{") and text.endswith("}")) or "{" in inner or re.search(r"[\"']?: |'", inner):

@@ -59,7 +59,12 @@ Labels = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class Run:
-    """Run: scores as `run[query][document]`, the system's tag, and `notes` about skipped lines."""
+    """A run.
+
+    run: scores as `run[query][document]`
+    tag: the system's tag
+    notes: notes about skipped lines
+    """
 
     run: Scores
     tag: str
@@ -68,7 +73,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Qrels:
-    """Judgments: labels as `qrels[query][document]`, and `notes` about skipped lines."""
+    """Judgments.
+
+    qrels: labels as `qrels[query][document]`
+    notes: notes about skipped lines
+    """
 
     qrels: Labels
     notes: list[str]
@@ -186,7 +195,7 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def in_order(documents: Iterable[str]) -> dict[str, float]:
-    """Return scores -1, -2, ... for documents in order, which also differ in single precision."""
+    """Return scores -1, -2, ... for documents in order; these also differ in single precision."""
     return {document: -float(place) for place, document in enumerate(documents, start=1)}
 
 
@@ -204,10 +213,7 @@ def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
 def read_texts(
     path: str, wanted: Collection[str], rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False
 ) -> dict[str, str]:
-    """Read the texts of the `wanted` ids by id; the file may be far larger than memory.
-
-    Raises `DataError` for a line without id and text, and for a wanted id with no text or several.
-    """
+    """Read the texts of the `wanted` ids, by id; the file may be much larger than memory."""
     wanted = set(wanted)
     texts = _texts(path, wanted, rules or RowOptions(skip_bad_rows=skip_bad_rows))
     missing = sorted(wanted - texts.keys())

@@ -1,11 +1,11 @@
-"""Form batches of examples of similar length, which need little padding.
+"""Form batches of examples of similar length, so that they need little padding.
 
 All pairs of a batch are padded to its longest pair. Scoring sorts all pairs by length. Training shuffles, then sorts
 only within windows of many batches, so that batches still differ from epoch to epoch.
 
-The order of an epoch is a function of (seed, epoch) and never in memory as a whole, so ten million examples take no
-more memory than a thousand. A resumed training starts at the window where it stopped; with `max_tokens` or groups, it
-must form the earlier windows again.
+The order of an epoch is a function of (seed, epoch) and is never in memory as a whole, so ten million examples take no
+more memory than a thousand. A resumed training begins with the window in which it stopped; with `max_tokens` or groups,
+it must form the earlier windows again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class BatchPlan:
 class Groups:
     """Groups of examples that must share a micro-batch: group g is `members[offsets[g]:offsets[g + 1]]`, not empty.
 
-    `offsets` [groups + 1] int64; `members` [n] int64, each example's index once.
+    offsets: [groups + 1] int64
+    members: [n] int64, each example's index once
     """
 
     offsets: np.ndarray
@@ -86,7 +87,7 @@ class Batchable(Protocol):
 
     @property
     def groups(self) -> Optional[Groups]:
-        """Groups that must share a micro-batch, or None."""
+        """Groups of examples that must share a micro-batch, or None."""
         ...
 
     def __len__(self) -> int: ...
@@ -100,8 +101,8 @@ def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int
     """Yield the batches of an epoch: shuffled examples, sorted by length within windows of shuffled batches.
 
     A batch is a list of exactly `plan.parts` index arrays. Without groups, their sizes differ by at most one, and the
-    last arrays may be empty. Without `max_tokens` and groups, a batch's examples depend on the product
-    `batch_size * parts` only. A group is never split; a group larger than a micro-batch gets one alone.
+    last arrays may be empty. Without `max_tokens` and groups, a batch's examples depend on the product `batch_size *
+    parts` only. A group is never split; a group larger than a micro-batch is a micro-batch by itself.
 
     Args:
         epoch: with the seed, it determines the order.
@@ -176,7 +177,7 @@ def _windows(examples: Batchable, plan: BatchPlan, epoch: int, first: int = 0) -
 
 
 def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Divide examples into batches, longest first, so that a batch's first example has its padded length."""
+    """Divide examples into batches, longest first, so that a batch's padded length is that of its first example."""
     lengths = examples.lengths(chosen)
     order = np.argsort(-lengths, kind="stable")
     batches: list[Batch] = []
@@ -206,11 +207,13 @@ def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPl
 
 
 def _fill(sizes: Sequence[int], room: Sequence[int]) -> list[list[int]]:
-    """Return the groups of each micro-batch, by best fit: a group goes into the micro-batch that it fills most.
+    """Distribute groups over micro-batches by best fit: a group goes into the micro-batch that it fills most.
 
     Args:
         sizes: number of examples in each group, the group with the longest pair first.
-        room: maximum examples in a micro-batch that begins with this group.
+        room: maximum examples in a micro-batch whose first group is this one.
+
+    Returns the indices of the groups in each micro-batch.
     """
     held: list[list[int]] = []
     left: list[int] = []
@@ -232,7 +235,7 @@ def permuted(positions: np.ndarray, n: int, key: Sequence[int]) -> np.ndarray:
 
     The permutation is a generalised Feistel network over a x b >= n cells, each round adding a hash of one coordinate
     to the other, with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2
-    and 3). It is not cryptographically secure. Trainings resume by it, so its order must not change.
+    and 3). It is not cryptographically secure. A resumed training relies on it, so its order must not change.
 
     Args:
         key: non-negative numbers that determine the order.
@@ -283,9 +286,11 @@ def batches_of_columns(
 
 
 def batches_by_query(pairs: EncodedPairs, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
-    """Yield batches of pairs as `scoring_batches` does, but query by query, for networks that compute a query once.
+    """Yield batches of pairs within the limits of `scoring_batches`, but query by query, for networks that compute it
+    once.
 
-    A pair costs the tokens of its title, but at least a quarter of all, since the title attends to them.
+    A pair costs the tokens of its title, but at least a quarter of all its tokens, since the title attends to the
+    query.
     """
     lengths, starts = pairs.lengths, pairs.second_starts
     costs = np.maximum(lengths - starts, -(-lengths // 4))
@@ -317,7 +322,7 @@ def rows_within(length: int, max_tokens: int, max_rows: int) -> int:
 def scoring_batches(lengths: np.ndarray, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
     """Yield batches of indices of `lengths` (`[n]`), longest rows first, of the sizes of `rows_within`.
 
-    A row longer than `max_tokens` gets a batch alone. Each index occurs once.
+    A row longer than `max_tokens` is a batch by itself. Each index occurs once.
     """
     order = np.argsort(-lengths, kind="stable")  # longest first, so that too little memory shows at once
     start = 0

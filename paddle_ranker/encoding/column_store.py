@@ -5,7 +5,7 @@
         collector.append(pair_encoder.encode(queries, titles), labels=labels)
     pairs, columns = collector.finish()
 
-Both give equal batches.
+Pairs in memory and pairs in files give equal batches.
 """
 
 from __future__ import annotations

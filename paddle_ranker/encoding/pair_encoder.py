@@ -44,10 +44,14 @@ _LEAST_ROOM = 8  # a prompt leaves at least this part of what is read to the tex
 
 
 class PairRowEncoder(Protocol):
-    """Encoder of pairs as columns: a `PairEncoder` with a tokenizer, or a blend's encoder with several.
+    """Encoder of pairs as columns: a `PairEncoder` with one tokenizer, or the encoder of a blend with several.
 
-    Attributes: `max_seq_length`; `vocab_size`; `backend`; `truncated`, the number of truncated pairs; `members`, the
-    encoders of a blend's members (for a `PairEncoder`, itself).
+    Attributes:
+        max_seq_length: maximum length of a pair in tokens.
+        vocab_size: largest id + 1.
+        backend: code that turns texts into ids: "builtin" or "tokenizers".
+        truncated: number of truncated pairs.
+        members: encoders of a blend's members; for a `PairEncoder`, itself.
     """
 
     max_seq_length: int
@@ -71,7 +75,8 @@ class PairRowEncoder(Protocol):
         """Encode the pairs (queries[i], titles[i]); without `truncate` they keep their full length.
 
         Args:
-            check: called before pairs are built, since a long query with many titles takes memory for each of them.
+            check: called with the lengths before pairs are built, see `LengthCheck`; a long query with many titles
+                would take memory for each of them.
         """
         ...
 
@@ -87,11 +92,18 @@ class PairRowEncoder(Protocol):
 class PairEncoder:
     """Encoder of pairs by a model's tokenizer and its template, such as `[CLS] query [SEP] title [SEP]`.
 
-    Special tokens in a text are plain text. A pair longer than `max_seq_length` loses tokens from the end of its longer
-    side, and no side becomes empty; `truncated` counts such pairs, and a command notes them at its end. Thread-safe.
+    Special tokens in a text are plain text. A pair longer than `max_seq_length` is truncated: its longer side loses
+    tokens at the end, and no side becomes empty. `truncated` counts such pairs; a command reports the number at its
+    end. Thread-safe.
 
-    Attributes: `query_prompt`, which precedes every query of a pair; `max_seq_length`, `vocab_size` (largest id + 1),
-    `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`, `mask_id`, `backend` ("builtin" or "tokenizers"), `truncated`.
+    Attributes:
+        query_prompt: text before every query of a pair.
+        max_seq_length: maximum length of a pair in tokens.
+        vocab_size: largest id + 1.
+        template: special tokens around the texts.
+        pad_id, cls_id, sep_id, unk_id, mask_id: ids of special tokens.
+        backend: "builtin" or "tokenizers".
+        truncated: number of truncated pairs and texts.
     """
 
     places = ""  # places that the model reads beside the words: "boxes" or "cells"
@@ -112,7 +124,7 @@ class PairEncoder:
         note_at_end(self)
 
     def _require_room_for_pairs(self) -> None:
-        """Raise `UsageError` if a pair cannot have a token of either side."""
+        """Raise `UsageError` if a pair has no room for a token of each side."""
         shortest = self.template.pair_tokens + 2
         if self.max_seq_length < shortest:
             special = {3: "three", 4: "four"}.get(self.template.pair_tokens, str(self.template.pair_tokens))
@@ -238,14 +250,14 @@ class PairEncoder:
         return self._alone(texts, template.text_before, template.text_after, self.max_seq_length, check)
 
     def encode_queries(self, queries: Sequence[str]) -> EncodedTexts:
-        """Encode queries as they begin pairs, `[CLS] query [SEP]`, each cut to what the longest in a pair may have."""
+        """Encode queries as they begin pairs, `[CLS] query [SEP]`, truncated to the longest that a pair can have."""
         refuse_text(queries, "queries")
         template, most = self.template, self.max_seq_length - len(self.template.after) - 1
         texts = [self.query_prompt + query for query in queries] if self.query_prompt else queries
         return self._alone(texts, template.before, template.between, most)
 
     def encode_titles(self, titles: Sequence[str]) -> EncodedTexts:
-        """Encode titles as they end pairs, `title [SEP]`, each cut to what the longest in a pair may have."""
+        """Encode titles as they end pairs, `title [SEP]`, each truncated to the longest that a pair can have."""
         refuse_text(titles, "titles")
         template = self.template
         most = self.max_seq_length - len(template.before) - len(template.between) - 1
@@ -259,7 +271,7 @@ class PairEncoder:
         most: int,
         check: Optional[LengthCheck] = None,
     ) -> EncodedTexts:
-        """Encode texts between special tokens, truncated to `most` tokens with these."""
+        """Encode texts between special tokens, truncated to `most` tokens including these."""
         special, keeps_end = len(before) + len(after), self.template.keeps_end
         flat, text_lengths = self._tokenizer.encode(texts, None if keeps_end else most - special + 1)
         if check is not None:
@@ -289,7 +301,7 @@ class PairEncoder:
         return self._files.words()
 
     def spelling(self) -> Optional[Spelling]:
-        """Return which tokens count as equal, see `ModelTokenizer.spelling`."""
+        """Return the spelling of tokens, which decides which tokens are equal, see `ModelTokenizer.spelling`."""
         return self._files.spelling()
 
     @property
@@ -309,7 +321,10 @@ class PairEncoder:
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
 
     def require_room(self, prompt: str, name: str, most: int) -> None:
-        """Raise `CheckpointError` if a prompt leaves too few of the `most` tokens that are read of a text."""
+        """Raise `CheckpointError` if a prompt takes too many of the `most` tokens that a text may have.
+
+        name: name of the prompt for the message
+        """
         taken = self.count_tokens(prompt) if prompt else 0
         least = max(1, most // _LEAST_ROOM)
         if taken and most - taken < least:
@@ -319,13 +334,16 @@ class PairEncoder:
             )
 
     def with_query_prompt(self, prompt: str) -> PairEncoder:
-        """Set the text before every query; raises `CheckpointError` if it leaves no room beside a long title."""
+        """Set the text before every query.
+
+        Raises `CheckpointError` if it leaves queries no room beside a long title.
+        """
         self.require_room(prompt, "query_prompt", (self.max_seq_length - self.template.pair_tokens) // 2)
         self.query_prompt = prompt
         return self
 
     def characters_of(self, text: str, tokens: int) -> int:
-        """Return the number of leading characters of a text that give at most `tokens` tokens."""
+        """Return the number of leading characters of a text that encode to at most `tokens` tokens."""
         end = 4 * tokens
         while end < len(text) and self.count_tokens(text[:end]) <= tokens:
             end *= 2
@@ -366,7 +384,7 @@ class PairEncoder:
         return found
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs or texts were cut, by the words for it."""
+        """Return how many pairs or texts were truncated, by message."""
         return {f"{self._cut} were cut to {self.max_seq_length} tokens": self.truncated}
 
     def _count_truncated(self, is_truncated: NDArray[np.bool_], what: str = "pairs") -> None:
@@ -389,9 +407,9 @@ CHAT_PARTS = ("Judge whether the Document meets the requirements", "<Instruct>:"
 class InstructedPairEncoder(PairEncoder):
     """Encoder of pairs in the chat of Qwen3-Reranker, which asks whether a document meets an instruction.
 
-    The prompt of queries is the instruction. All of the chat but the query and the title is the template, so that
-    truncation removes none of it. The parts meet where Qwen's tokenizer separates words in any case: before a space,
-    and behind a line's end. Single texts have the template of the tokenizer.
+    The instruction takes the place of the query prompt. The chat without query and title is the template, so truncation
+    removes nothing of it. Its parts begin and end where Qwen's tokenizer separates words anyway: before a space, and
+    after a line's end. Single texts have the tokenizer's own template.
     """
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
@@ -400,7 +418,7 @@ class InstructedPairEncoder(PairEncoder):
         self.with_query_prompt(_INSTRUCTION)
 
     def with_query_prompt(self, prompt: str) -> PairEncoder:
-        """Set the instruction; "" keeps the instruction."""
+        """Set the instruction; "" keeps the present one."""
         if prompt:
             before, between, after = map(self._chat_ids, (f"{_JUDGE}{prompt}\n<Query>:", "<Document>:", _ANSWER))
             self.template = replace(self._alone_template, before=before, between=between, after=after)
@@ -421,7 +439,10 @@ class InstructedPairEncoder(PairEncoder):
         truncate: bool = True,
         check: Optional[LengthCheck] = None,
     ) -> EncodedPairs:
-        """Encode the pairs as `PairEncoder.encode` does, in the chat; raises `UsageError` if it leaves no room."""
+        """Encode the pairs in the chat, otherwise as `PairEncoder.encode`.
+
+        Raises `UsageError` if it leaves no room for texts.
+        """
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
         self._require_room_for_pairs()
@@ -446,7 +467,7 @@ class BlendedPairEncoder:
         note_at_end(self, instead_of=self.members)
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs were cut, by the words for it; members may differ in length."""
+        """Return how many pairs were truncated, by message; members may have different maximum lengths."""
         found: dict[str, int] = {}
         for member in self.members:
             for what, count in member.counts().items():

@@ -1,4 +1,5 @@
-"""Pictures as columns of pixels, scaled and cropped as `preprocessor_config.json` says: equal to transformers' pixels.
+"""Encode pictures as columns of pixels, scaled and cropped by `preprocessor_config.json`; they equal transformers'
+pixels.
 
 encoder = PictureEncoder.read("clip-vit-base-patch32")
 columns = encoder.encode(["photo.jpg", png_bytes])
@@ -78,7 +79,7 @@ class EncodedPictures(Columns):
 
 
 class PixelCache:
-    """Pixels of pictures that were decoded, in memory or in a temporary file that vanishes with the process.
+    """Cache of decoded pictures' pixels, in memory or in a temporary file that vanishes with the process.
 
     Args:
         count, shape: number of pictures, and the shape of each one's pixels.
@@ -105,9 +106,12 @@ class PixelCache:
 
 @dataclass(frozen=True)
 class PictureFiles(Columns):
-    """Pictures in files, which are decoded when they are needed, once if there is a cache.
+    """Pictures in files, decoded when needed; with a cache, each only once.
 
-    rows: numbers of the pictures in `paths` and in the cache
+    paths: paths of the files
+    encoder: decodes them
+    rows: indices of these pictures in `paths` and in the cache
+    cache: pixels of the pictures that were decoded; None: nothing is cached
     """
 
     paths: Sequence[str]
@@ -146,7 +150,7 @@ class PictureFiles(Columns):
         return replace(parts[0], rows=np.concatenate([part.rows for part in parts]))
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether both are of the same files."""
+        """Return whether both have the same list of files."""
         return isinstance(other, PictureFiles) and self.paths is other.paths
 
     def cached(self, folder: Path, max_bytes: int) -> PictureFiles:
@@ -160,12 +164,17 @@ class PictureFiles(Columns):
 class PictureEncoder:
     """Encoder of pictures as pixels for a tower; the network normalises them.
 
-    height, width: of the pixels
+
+    height, width: height and width of the pixels
+    size: (height, width) to scale to, or the length of the shorter side, or None: pictures are only cropped
     size: (height, width) to scale to, one number for the shorter side, or None to crop alone
     resample: Pillow's filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming
-    crops: whether the centre of the scaled picture is taken
+
     factor: of pixels, before `mean` is subtracted and `std` divides, by channel
-    folder: folder that relative paths begin at
+    crops: whether the centre of the scaled picture is cut out
+    factor: factor of pixel values, applied before normalisation
+    mean, std: means and deviations by channel, by which the values are normalised then
+    folder: folder to which relative paths are relative
     """
 
     height: int
@@ -181,14 +190,14 @@ class PictureEncoder:
 
     @classmethod
     def own(cls, side: int) -> PictureEncoder:
-        """Create the encoder of a new tower: squares of `side`, of which no edge is cropped."""
+        """Create the encoder of a new tower: pixels are squares of `side`, and nothing is cropped."""
         return cls(side, side, (side, side))
 
     @classmethod
     def read(cls, folder: Path) -> PictureEncoder:
         """Read a folder's `preprocessor_config.json`, or the part of `processor_config.json` about pictures.
 
-        Raises `CheckpointError` for settings that are not supported, by name.
+        Raises `CheckpointError`, which names the setting, if one is not supported.
         """
         stated = ForeignConfig.read(folder / PICTURE_FILE, _WITHOUT_EFFECT)
         if not (folder / PICTURE_FILE).is_file():
@@ -230,7 +239,8 @@ class PictureEncoder:
     def encode(self, pictures: Sequence[Union[Source, Array]]) -> EncodedPictures:
         """Decode pictures: paths, files' bytes, or RGB pixels [height, width, 3] uint8.
 
-        Raises `ImageError` for the first that is damaged, too large or no picture; bytes are named by their number.
+        Raises `ImageError` for the first one that is damaged, too large or no picture; the message has its path or
+        index.
         """
         pixels = np.empty((len(pictures), 3, self.height, self.width), np.uint8)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -285,7 +295,7 @@ class PictureEncoder:
         return np.asarray(image).transpose(2, 0, 1)
 
     def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise, to compare networks with."""
+        """Yield batches of noise, on which networks are compared."""
         rng = np.random.default_rng(0)
         for rows in (1, 2, 5):
             yield {PIXELS: rng.integers(0, 256, (rows, 3, self.height, self.width), np.uint8)}

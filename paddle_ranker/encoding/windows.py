@@ -49,11 +49,14 @@ class Windows:
         top_k: defaults to 2.
         template: template of the pair encoder; defaults to BERT's three special tokens.
 
-    Attributes: `windowed`, the number of pairs with several windows, and `cut`, the number of truncated queries.
+    Attributes:
+        windowed: number of pairs with several windows.
+        cut: number of truncated queries.
+
     Thread-safe.
 
-    Raises `UsageError` for an unknown pooling, for a `top_k` with max, and for an overlap with which a window beside a
-    long query has no new title tokens.
+    Raises `UsageError` for an unknown pooling, for a `top_k` with max, and for an overlap so large that a window beside
+    a long query would have no new title tokens.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Windows:
         note_at_end(self)
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs were windowed and how many queries were cut, by the words for it."""
+        """Return how many pairs were windowed, and how many queries were truncated, by message."""
         return {
             f"pairs were scored in windows of {self.max_seq_length} tokens that share {self.overlap}": self.windowed,
             "queries were cut to leave room for titles": self.cut,

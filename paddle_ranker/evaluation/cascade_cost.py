@@ -40,8 +40,10 @@ class Timing:
 class MeasuredCascade:
     """Measures and timings of the large ranker, the small ranker and the cascade of both, in this order.
 
-    titles, queries: how many titles and queries were scored
-    seen: how many of these titles the large ranker scores in the cascade
+    comparison: their measures
+    timings: their speeds
+    titles, queries: number of titles and of queries that were scored
+    seen: number of these titles that the large ranker scores in the cascade
     """
 
     comparison: Comparison

@@ -1,4 +1,5 @@
-"""Measure systems on the same pairs: values with intervals, paired differences, and which differences are established.
+"""Measure systems on the same pairs: values with intervals, paired differences, and which differences are significant
+("established").
 
 comparison = compare_systems(pairs, [System("mine", scores), System("bm25", others)])
 comparison.measured["bm25"]["ndcg@10"].difference       # Interval(-0.031 [-0.044, -0.017])
@@ -43,12 +44,13 @@ class System:
 
 @dataclass(frozen=True)
 class Measured:
-    """Value of a measure for a system, with its interval and its difference to the reference.
+    """Value of a measure for a system, with its interval and its difference from the reference.
 
     Attributes:
         interval: the value, with bounds.
         difference: this system's value minus the reference's, paired over queries; None for the reference. Its interval
-            allows for the number of systems (Bonferroni's correction): it is established if this excludes zero.
+            is corrected for the number of systems (Bonferroni). The difference is established if the interval excludes
+            zero.
         p_value: p-value of the difference; None for the reference, or if the measure has no test.
         corrected: `p_value` after Holm's correction for the number of systems compared with the reference.
         wins, losses: number of queries on which this system is better, or worse, than the reference; None for the
@@ -90,7 +92,7 @@ class Comparison:
 
     @property
     def others(self) -> list[System]:
-        """All systems but the reference."""
+        """All systems except the reference."""
         return [system for system in self.systems if system.name != self.reference]
 
     @property
@@ -167,7 +169,7 @@ def compare_systems(
 
 
 class _Values:
-    """Statistic of each measure for a system, and the values per query of measures that have them."""
+    """Statistic of each measure for a system, and values per query for measures that have these."""
 
     def __init__(self, pairs: MeasuredPairs, scores: Floats, names: Sequence[str], ties: str) -> None:
         ids = pairs.document_ids if ties == "trec_eval" else None
@@ -217,7 +219,7 @@ def _intervals(
 
 
 def _correct(measured: dict[str, dict[str, Measured]], others: Sequence[str], names: Sequence[str]) -> None:
-    """Correct each measure's p-values by Holm's method, over all systems but the reference, and set the verdicts."""
+    """Correct each measure's p-values by Holm's method over all systems except the reference; set the verdicts."""
     for name in names:
         found = [measured[other][name] for other in others]
         p_values = [one.p_value for one in found if one.p_value is not None]  # of all systems, or of none

@@ -26,7 +26,10 @@ _BLOCK = 256
 class EvaluationSet:
     """A labelled file that is read and encoded once, so that models can be measured on it repeatedly.
 
-    Attributes: `queries` and `labels` of its rows; `report`, a text on the rows read; `skipped`, the count of others.
+    Attributes:
+        queries, labels: of its rows.
+        report: text on the rows that were read.
+        skipped: number of rows that were skipped.
     """
 
     def __init__(
@@ -40,12 +43,11 @@ class EvaluationSet:
         one_label: bool = False,
         found: Optional[Callable[[Sequence[LabeledPair]], Sequence[LabeledPair]]] = None,
     ):
-        """Read and encode the file; with `one_label`, ignore pairs with several labels, and count them in `report`.
+        """Read and encode the file.
 
-        found: returns the pairs to measure on, in place of those of the file
-
-        The evaluate commands raise an error for such pairs. A training does not: its evaluations should not refuse a
-        file that was accepted before.
+        one_label: whether to ignore pairs with several labels, and count them in `report`. The evaluate commands raise
+            an error for such pairs; a training should not, since the file was accepted when it began
+        found: called with the file's pairs; returns the pairs to measure on in their place
         """
         source = RecordFile(path, LabeledPair, rules)
         records, lines = [], []
@@ -104,7 +106,7 @@ def mean_margin_loss(
 ) -> float:
     """Return the mean of max(0, margin - (s+ - s-)) over all pairs of titles of one query with different labels.
 
-    s+ is the score of the title with the higher label, s- that of the other.
+    s+ is the score of the title with the higher label, s- the score of the other title.
 
     Args:
         queries, labels, logits: `[n]` each.

@@ -31,9 +31,11 @@ class MeasuredPairs:
         judged: `[n] bool`, whether the pair was judged.
         candidates: `[n] bool`, whether a ranker is to score the pair.
         queries, titles: `[n]` texts, or None if only ids are known; qrels pairs that are no candidates may have "".
-        has_ids: whether the ids are from the data, as in qrels; a labelled file has none.
+
         searched: whether they are what searches found: a single right title of a query is then a measured success.
-        notes: which rows were ignored or repeated, one line each.
+        has_ids: whether the ids are from the data, as in qrels; a labelled file has no ids.
+    searched: whether the pairs are results of searches; a query with a single, relevant title then counts, too.
+    notes: one line for each group of rows that were ignored or repeated.
     """
 
     source: str
@@ -129,7 +131,10 @@ def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_row
 
 
 def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str) -> None:
-    """Raise `DataError` if all pairs of a file are relevant or none is; `needed_by` is for the message."""
+    """Raise `DataError` if all pairs of a file are relevant or none is.
+
+    needed_by: name of what needs both classes, for the message
+    """
     relevant = int((labels >= RELEVANT).sum())
     if relevant in (0, len(labels)):
         raise DataError(
@@ -141,9 +146,9 @@ def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str)
 def without_contradictions(
     path: Union[str, Path], records: Sequence[LabeledPair], lines: Sequence[Union[int, str]], *, skip_bad_rows: bool
 ) -> tuple[list[LabeledPair], str]:
-    """Return the records whose query and title have one label, and a note on the removed records ("" for none).
+    """Return the records without pairs that have several labels, and a note on the removed records ("" for none).
 
-    Raises `DataError`, naming lines, if records would be removed but `skip_bad_rows` is false, or if none remains.
+    Raises `DataError`, which names lines, if records would be removed but `skip_bad_rows` is false, or if none remains.
     """
     first: dict[tuple[str, str], int] = {}
     labels: dict[tuple[str, str], set[float]] = {}
@@ -187,7 +192,7 @@ def judged_runs(
         runs: dict keyed by name, of all runs that will be measured.
         candidates: the run whose documents a ranker is to score; None for the judged documents.
         queries_file, documents_file: files of the texts by id, see `paddle_ranker.data.trec`.
-        rules: how these are read.
+        rules: options for reading these files.
 
     Raises `DataError` if a run (or the candidates) shares no query with the qrels, or if a text is missing.
     """

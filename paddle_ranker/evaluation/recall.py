@@ -23,7 +23,7 @@ def open_pairs(path: str, rules: Optional[RowOptions] = None) -> RecordFile[Judg
 
 
 def is_answer(pair: JudgedPair) -> bool:
-    """Return True if the title answers the query: it has no label, or one of at least 1."""
+    """Return whether the title answers the query: it has no label, or a label of at least 1."""
     return getattr(pair, "label", RELEVANT) >= RELEVANT
 
 
@@ -48,8 +48,9 @@ class RecallSet:
         pairs: (query, title) that belong together.
         corpus: texts to search; titles of `pairs` that are not among them are added.
 
-    Attributes: `queries` and `corpus`, the distinct texts; `answers`, the indices in the corpus of each query's right
-    documents.
+    Attributes:
+        queries, corpus: the distinct texts.
+        answers: for each query, the indices in the corpus of the documents that answer it.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], corpus: Iterable[str] = ()):

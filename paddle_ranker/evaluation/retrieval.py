@@ -1,4 +1,4 @@
-"""Measure searches of a collection: the runs of several systems on the same queries, baselines, and a picture.
+"""Measure searches of a collection: runs of several systems on the same queries, with baselines, and a picture.
 
 judged = read_pairs("dev.tsv", ids_of_texts)
 runs = {"hybrid": found, **lexical_runs(texts, judged.queries, 100)}
@@ -48,14 +48,14 @@ _COLORS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
 
 @dataclass(frozen=True)
 class JudgedQueries:
-    """Queries of which it is known which documents answer them.
+    """Queries with judgments of which documents answer them.
 
-    source: the file of the judgments, for messages
+    source: file of the judgments, for messages
     queries: texts by id
     qrels: labels as `qrels[query][document]`
-    notes: what was left out, one line each
-    documents: queries that are documents themselves, of the same id: these are no results of theirs
-    copies: ids of answers whose text another document has too, and the first such id: both are one answer
+    notes: one line for each reason that rows were skipped
+    documents: queries that are documents with the same id; such a document is no result of its query
+    copies: by id of an answer whose text several documents have, the first such id; all of them count as one answer
     """
 
     source: str
@@ -66,20 +66,20 @@ class JudgedQueries:
     copies: Mapping[str, str] = field(default_factory=dict)
 
     def label(self, query: str, id: str) -> int:
-        """Return a document's label, 0 where nobody judged."""
+        """Return a document's label; 0 if nobody judged it."""
         return self.qrels[query].get(self.copies.get(id, id), 0)
 
     def is_result(self, query: str, id: str) -> bool:
-        """Return False for a query that was found by itself."""
+        """Return whether a document is a valid result: a document that is the query itself is not."""
         return id != query or query not in self.documents
 
     def depth(self, top_k: int) -> int:
-        """Return how many documents to search for, so that `top_k` results are left."""
+        """Return how many documents to search for, so that at least `top_k` valid, distinct results are left."""
         copies = Counter(self.copies.values())
         return top_k + bool(self.documents) + max(copies.values(), default=1) - 1
 
     def results(self, run: Scores, top_k: int) -> Scores:
-        """Return a run's first `top_k` results of each query: without the query itself, each answer once."""
+        """Return the first `top_k` results of each query in a run, without the query itself, and each answer once."""
         cleaned: Scores = {}
         for query, scores in run.items():
             results = cleaned[query] = {}
@@ -123,15 +123,17 @@ def read_judged(
 
 
 def _reads_as(document: str, query: str) -> bool:
-    """Return whether a document is the query, perhaps with a title before it."""
+    """Return whether a document's text is the query, possibly after a title."""
     return letters(document).endswith(letters(query)) if letters(query) else document.endswith(query)
 
 
 def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[RowOptions] = None) -> JudgedQueries:
-    """Read pairs (query, title): a query is answered by the document, (id, text) each, whose text is the title.
+    """Read pairs (query, title): the document whose text is the title answers the query.
 
-    Documents of the same text are one answer, the first of them.
-    Of labelled pairs, titles with a label of 1 or more are answers; queries without one are left out, as in a training.
+    documents: (id, text) of each document of the collection
+
+    Documents with the same text count as one answer, the first of them. In labelled pairs, titles with a label of at
+    least 1 are answers; queries without an answer are left out, as in a training.
     Raises `DataError`, naming the row, for an answer that no document has, and for a file without answers.
     """
     ids: dict[str, list[str]] = {}
@@ -162,11 +164,11 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
 
 
 def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> dict[str, Scores]:
-    """Return the runs of BM25 on words and on bigrams, and on stems of texts with spaces, by system name.
+    """Return the runs of BM25 on words, on bigrams and, for texts with spaces, on stems, by system name.
 
     Args:
         documents, queries: texts by id.
-        top_k: documents of each query.
+        top_k: number of documents per query.
     """
     tokenizers = {BM25_WORDS: "jieba", BM25_BIGRAMS: "bigram"}
     if have_spaces(documents.values()):
@@ -185,9 +187,9 @@ def vector_run(tower: Tower, passages: Sequence[tuple[str, str]], queries: Mappi
     """Return the run of an exact search by a tower's vectors; a document counts by its best passage.
 
     Args:
-        passages: a document's id, and the text of its passage.
+        passages: (id of the document, text of the passage) for each passage.
         queries: texts by id.
-        top_k: documents of each query.
+        top_k: number of documents per query.
     """
     ids = [id for id, _ in passages]
     most = min(len(ids), top_k * max(Counter(ids).values(), default=1))  # with them, `top_k` documents are found
@@ -206,10 +208,11 @@ def vector_run(tower: Tower, passages: Sequence[tuple[str, str]], queries: Mappi
 class Searched:
     """Results of a searcher for judged queries.
 
-    runs: by system name: the fusion, each searcher alone, the other fusions, and what the ranker makes of the first
-    lists: each query's fused candidates and the searchers' normalised scores of them
-    ranked: each query's candidates that the ranker scored: its logit, the share of the fused score, the searchers'
-        normalised scores, and the standardised numbers of fields
+    runs: by system name: the fusion, each searcher alone, the other fusions, and the first documents ordered by the
+        ranker
+    lists: each query's fused candidates, with the searchers' normalised scores
+    ranked: each query's candidates that the ranker scored: logit, share of the fused score, the searchers' normalised
+        scores, and the standardised numbers of fields
     """
 
     runs: dict[str, Scores]
@@ -218,7 +221,7 @@ class Searched:
 
 
 def words_run(searcher: Searcher, judged: JudgedQueries, top_k: int, fields: Mapping[str, float]) -> Scores:
-    """Return the run of words by some weights of the fields, up to `top_k` documents of a query, best first."""
+    """Return the run of words with these weights of fields, up to `top_k` documents of a query, best first."""
     depth = max(searcher.settings.depth, judged.depth(top_k))
     asking = LookupRequest(WORDS, list(judged.queries.values()), depth, fields=fields, titles=True)
     run: Scores = {}
@@ -231,7 +234,10 @@ def words_run(searcher: Searcher, judged: JudgedQueries, top_k: int, fields: Map
 
 
 def rank_losses(run: Scores, judged: JudgedQueries, top_k: int) -> Floats:
-    """Return `rank_loss` of each query's relevant documents in a run, `[queries]`; those not found are `top_k` + 1."""
+    """Return `rank_loss` of each query's relevant documents in a run, `[queries]`.
+
+    A missing document has rank `top_k` + 1.
+    """
     losses = []
     for query in judged.queries:
         ranks = {id: rank for rank, id in enumerate(run[query], start=1)}
@@ -249,9 +255,12 @@ def search_judged(
 ) -> Searched:
     """Search for all judged queries; each run has up to `top_k` documents of a query.
 
-    Beside a fusion by equal weights stand the other ones of `FUSIONS`: which is best depends on the collection.
+    With a fusion by equal weights, the runs include the other fusions of `FUSIONS`, since the best one depends on the
+    collection.
 
-    fusion: in place of the searcher's
+
+    fusion: replaces the searcher's fusion
+    fields: signals of fields, by the field's name; `ranked` then has their numbers
     fields: signals whose numbers `ranked` has, by the field's name
     """
     fusion, names = fusion or searcher.settings.fusion, searcher.searchers
@@ -297,7 +306,7 @@ def search_judged(
 
 
 def _judged_list(query: str, candidates: Candidates, judged: JudgedQueries, top_k: int) -> JudgedList:
-    """Return the candidates that some searcher has among its first `top_k`."""
+    """Return the candidates that are among the first `top_k` of some searcher."""
     ranks = candidates.ranks
     rows = np.flatnonzero(((ranks > 0) & (ranks <= top_k)).any(axis=1))
     rows = np.array([row for row in rows.tolist() if judged.is_result(query, candidates.ids[row])], np.int64)
@@ -319,7 +328,9 @@ def first_of(run: Scores, top_k: int) -> Scores:
 
 
 def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores, top_k: int) -> Scores:
-    """Return the run of each query's `top_k` documents by their `held_out` scores, and then the others as `fused`."""
+    """Return the run of each query's first `top_k` documents by `held_out` scores, followed by the others as in
+    `fused`.
+    """
     run = {}
     for query, scores in held_out.items():
         others = (id for id in fused[query] if id not in scores)
@@ -332,9 +343,9 @@ def compare_runs(
 ) -> Comparison:
     """Measure runs, by system name, over all judged queries, and compare each with the first.
 
-    Runs have up to `top_k` documents of a query, and measures of more are left out: R@100 of 50 would be R@50.
-    A query that a run has not counts 0; documents that nobody judged count as not relevant. Raises `DataError` as
-    `compare_systems` does.
+    Runs have up to `top_k` documents of a query. Measures at a greater depth are left out: R@100 of 50 documents would
+    be R@50. A query that a run lacks counts 0; documents that nobody judged count as not relevant. Raises `DataError`
+    as `compare_systems` does.
     """
     pairs = judged_runs(judged.source, judged.qrels, runs)
     # Titles that somebody judged not relevant count like others: only then are all measures those of a search.

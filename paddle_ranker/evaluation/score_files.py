@@ -41,7 +41,7 @@ def read_scores(path: str, pairs: MeasuredPairs, *, skip_bad_rows: bool = False)
 
 
 def has_scores(path: str) -> bool:
-    """Return True if a file has scores: it is a TREC run, or its first row has a score, not only a label."""
+    """Return whether a file has scores: it is a TREC run, or its first row has a score, not only a label."""
     try:
         first = next((row for _, row in read_rows(path)), None)
         if is_run(path):

@@ -1,4 +1,4 @@
-"""The systems that are compared: models, score files, and the baselines measured beside them.
+"""The systems that are compared: models, score files, and baselines.
 
 The baselines are BM25 of words and of bigrams, and a linear model on lexical features.
 """
@@ -147,7 +147,7 @@ def linear(
     """Return scores by a logistic regression on lexical features, `[n] float64`.
 
     The model learns from `train`. Without `train`, each fifth of the queries is scored by a model fitted to the labels
-    of the other four fifths, so no query's own labels affect its scores. Raises `DataError` if there is too little to
+    of the other four fifths, so a query's labels do not affect its scores. Raises `DataError` if there is too little to
     learn from: one query, or one class outside a fifth.
     """
     if train is not None:
@@ -166,7 +166,7 @@ def linear(
 
 
 def is_model(path: str) -> bool:
-    """Return whether a path is that of a folder or a parameter file, and no file of scores."""
+    """Return whether a path is a model's folder or parameter file, not a file of scores."""
     from paddle_ranker.model.model_folder import identify
 
     return os.path.isdir(path) or (os.path.isfile(path) and identify(Path(path)).form != "")

@@ -95,7 +95,7 @@ _IS_HAN = re.compile("[\u4e00-\u9fd5]*").fullmatch  # what jieba knows words of
 
 
 class Token(NamedTuple):
-    """A word, and where it stands."""
+    """A token and its position: the code points from `start` to `end`."""
 
     text: str
     start: int
@@ -103,10 +103,13 @@ class Token(NamedTuple):
 
 
 class Word(NamedTuple):
-    """The tokens of a word, and what of it stands beside an ideograph before and after it.
+    """A word's tokens.
 
-    parts: terms for its letters and numbers that are no tokens, see `Analyser.phrase_terms`; and `written`
-    written: a term for the word with its signs, as I/O, e-mail and don't have it; "" if a token is that
+    tokens: the tokens with their positions
+    texts: the tokens' texts
+    first, last: the parts of the word that form pairs with an ideograph before and after it
+    parts: terms for the letters and numbers of the word that are no tokens, see `Analyser.phrase_terms`; and `written`
+    written: a term for the whole word with its signs, as in I/O, e-mail and don't; "" if it is a token already
     """
 
     tokens: tuple[Token, ...]
@@ -118,13 +121,14 @@ class Word(NamedTuple):
 
 
 class CharacterRun(NamedTuple):
-    """Characters of a folded text that stand together.
+    """Run of characters of a folded text that belong together.
 
-    kind: i, t, or that of a word
-    text, start: the characters, and where they begin
+    kind: i (ideographs), t (a script without spaces), or the class of a word
+    text: the characters
+    start: position of the first one
     shape: their classes
-    language: of the stems
-    pair: the token of its beginning and the end of the run before, "" if there is none
+    language: language of the stems
+    pair: token made of the end of the run before and the beginning of this one; "" if there is none
     """
 
     kind: str
@@ -140,15 +144,15 @@ class CharacterRun(NamedTuple):
 
     @property
     def word(self) -> Word:
-        """The tokens of a run that is a word."""
+        """The tokens of this run, which must be a word."""
         return word_of(self.text, self.shape, self.language)
 
     def units(self) -> Union[str, list[str]]:
-        """Return the ideographs, or letters with their marks, of a run that is no word."""
+        """Return the ideographs, or letters with their marks, of a run that is not a word."""
         return _units(self.text, self.shape)
 
     def words(self) -> list[Token]:
-        """Return the units, or the tokens of a word, in places of the folded text."""
+        """Return the units, or the tokens of a word, with positions in the folded text."""
         if self.is_word:
             found: Sequence[Token] = self.word.tokens
         else:
@@ -157,7 +161,7 @@ class CharacterRun(NamedTuple):
 
 
 def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
-    """Yield where each run of a folded text begins, its characters, and their classes."""
+    """Yield (position, characters, classes) of each run of a folded text."""
     shape = shape_of(folded)
     for match in _RUNS.finditer(shape):
         start, end = match.span()
@@ -165,9 +169,14 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
 
 
 class Phrase:
-    """A folded phrase, found where its text stands with whole words at its ends, whatever spaces are between its words.
+    """A folded phrase.
 
-    See `is_whole`. Attributes: `text`.
+    A text has it if its characters occur there, spaces between words aside, with whole words at both ends.
+
+    See `is_whole`.
+
+    Attributes:
+        text: the phrase.
     """
 
     def __init__(self, folded: str):
@@ -177,7 +186,9 @@ class Phrase:
         self.text, self._is_single = text, " " not in text
 
     def places(self, folded: str) -> Iterator[bool]:
-        """Yield, for each place of the characters in a folded text, whether the phrase stands there."""
+        """Yield, for each occurrence of the phrase's characters in a folded text, whether the phrase is there as whole
+        words.
+        """
         text = folded if self._is_single else " ".join(folded.split())
         place = text.find(self.text) if self.text else -1
         while place >= 0:
@@ -189,10 +200,10 @@ class Phrase:
 class Analyser:
     """Tokenizer of texts in any script; called with a text, it returns the tokens.
 
-    accents: é is e, in Latin and Greek letters, and ё is е
-    simplified: traditional Chinese characters are the simplified ones, by OpenCC
-    jieba: Chinese characters count singly and by jieba's words, not by pairs
-    language: of the stems; if it is not given, texts are of any language, and the stems are English
+    accents: whether accents are ignored: é is e, in Latin and Greek letters, and ё is е
+    simplified: whether traditional Chinese characters count as the simplified ones, by OpenCC
+    jieba: whether Chinese is split into characters and jieba's words, instead of characters and pairs
+    language: language of stems and stop words; "": texts are of any language, and stems are English
     """
 
     accents: bool = False
@@ -201,17 +212,20 @@ class Analyser:
     language: str = ""
 
     def __call__(self, text: str) -> list[str]:
-        """Return the tokens of a text: ideographs, each and each pair; other words' stems, as they are written, parts.
+        """Return the tokens of a text: each ideograph and each pair of ideographs; other words as stems, as written,
+        and in parts.
 
-        In English texts, or those of the language, stop words are left out, but not beside ideographs or where there is
-        nothing else; in English not in capitals.
+        Stop words of the language (by default English) are left out, except beside ideographs, if there are no other
+        words, and in English if they are in capitals.
         """
         return self.tokens(text)
 
     def tokens(self, text: str, seen: Optional[set[str]] = None, parts: Optional[list[str]] = None) -> list[str]:
         """Return the tokens of a text.
 
-        seen: words and short names are added to it, as they stand in the folded text
+
+        seen: set to which words and short names are added, as they are in the folded text
+        parts: list to which the terms of parts of words are added; see `phrase_terms`
         parts: terms of parts of words that are no tokens are added to it; see `phrase_terms`
         """
         found, jieba = list[str](), self.jieba
@@ -241,11 +255,12 @@ class Analyser:
         return found or [run.text for run in there]
 
     def phrase_terms(self, folded: str) -> list[tuple[str, ...]]:
-        """Return terms of which each text that has a folded phrase has one of each, whatever stands beside the phrase.
+        """Return groups of terms: every text that has a folded phrase has a term of each group, whatever is beside the
+        phrase.
 
-        What stands beside it can change the tokens of a word: `covid-19` has the token covid19, but post-covid-19 has
-        not. The letters and the numbers of a word are the same anywhere. Where they are no tokens, as in don't, 1,000
-        or a word of very many parts, the text has a term of its own for each.
+        The characters beside a phrase can change the tokens of its words: `covid-19` has the token covid19, but
+        post-covid-19 does not. The letters and the numbers of a word are the same anywhere. If they are no tokens, as
+        in don't, 1,000 or a word of very many parts, texts have separate terms for them.
         """
         found = dict[tuple[str, ...], None]()
         for run in self.runs(folded):
@@ -263,7 +278,7 @@ class Analyser:
 
     @cached_property
     def table(self) -> dict[int, str]:
-        """Characters of a folded text that are folded further, for `str.translate`; marks alone become nothing."""
+        """Replacements of a folded text's characters by the options, for `str.translate`; single marks are removed."""
         return {**(accents() if self.accents else {}), **(_simplified() if self.simplified else {})}
 
     @cached_property
@@ -271,12 +286,12 @@ class Analyser:
         return frozenset(self.fold(_STOP_WORDS.get(self.language or ENGLISH, "")).split())
 
     def fold(self, text: str) -> str:
-        """Fold a text: widths, cases, invisible characters and what the options name make no difference."""
+        """Fold a text: widths, cases, invisible characters and the differences that the options name are removed."""
         folded = fold(text)
         return folded.translate(self.table) if self.table and not folded.isascii() else folded
 
     def has_word(self, text: str, word: str) -> bool:
-        """Return whether a text has a folded word as it is written, not only another word of its stem."""
+        """Return whether a text has a folded word as written; another word with the same stem does not count."""
         folded = self.fold(text)
         return word in folded and any(run.text == word for run in self.runs(folded))
 
@@ -299,7 +314,7 @@ class Analyser:
             before, beside, end = kind, last, start + len(text)
 
     def groups(self, run: CharacterRun) -> list[Token]:
-        """Return the pairs of units, or jieba's words, of a run that is no word, in places of the folded text."""
+        """Return the pairs of units, or jieba's words, of a run that is not a word, located in the folded text."""
         units = run.words()
         pairs = [Token(one.text + other.text, one.start, other.end) for one, other in zip(units, units[1:])]
         if not self.jieba or run.kind != "i":
@@ -313,14 +328,15 @@ class Analyser:
         return [one.text for one in self.groups(run)] if self.jieba else map(add, units, units[1:])
 
     def groups_of(self, text: str) -> frozenset[str]:
-        """Return all pairs of units, or jieba's words, of a text."""
+        """Return all pairs of units, or jieba's words, in a text."""
         return frozenset(one.text for run in self.runs(self.fold(text)) if not run.is_word for one in self.groups(run))
 
     def weighed(self, query: str) -> Iterator[tuple[str, float]]:
-        """Yield the tokens of a query with their weights: 1, less for tokens that say little, more for a name's.
+        """Yield the tokens of a query with their weights: 1; less for uninformative tokens, more for that of a name.
 
-        Ideographs with others beside them say little, and stop words among others, in English those in small letters.
-        A query that is a name, such as 维生素A or PM2.5, asks for it as it is written before its parts.
+        Uninformative are ideographs beside other ideographs, and stop words among other words (in English only in small
+        letters). A query that is a name, such as 维生素A or PM2.5, gives its token as written more weight than its
+        parts.
         """
         there = list(self.runs(self.fold(query)))
         asks = (bool(self.language) or query.isascii()) and any(token not in self.stop_words for token in self(query))
@@ -344,9 +360,9 @@ class Analyser:
 
 @lru_cache(maxsize=64)
 def analyser(options: str) -> Analyser:
-    """Return the analyser of options that are joined by "+", as in "accents+french"; "" is `standard`.
+    """Return the analyser with options joined by "+", as in "accents+french"; "" is `standard`.
 
-    Raises `UsageError` for an option that there is not.
+    Raises `UsageError` for an unknown option.
     """
     found: dict[str, Any] = {}
     for name in filter(None, options.split("+")):
@@ -373,7 +389,7 @@ def _among_words(there: Sequence[CharacterRun], place: int) -> bool:
 
 
 def _written(there: Sequence[CharacterRun]) -> str:
-    """Return the token that a query which is a name has as it is written; "" if it is none, or has no parts."""
+    """Return the token for a whole query that is a name, as written; "" if it is no name, or has no parts."""
     if len(there) == 1 and there[0].is_word and "'" not in there[0].text and len(there[0].word.texts) > 1:
         return max(there[0].word.texts, key=len)
     if len(there) == 2 and all(len(run.units()) <= _NAME_UNITS for run in there if not run.is_word):
@@ -383,7 +399,7 @@ def _written(there: Sequence[CharacterRun]) -> str:
 
 @lru_cache(maxsize=1)
 def _simplified() -> dict[int, str]:
-    """Return the simplified characters of traditional ones, each by itself: a query has no phrase to go by."""
+    """Return the simplified character of each traditional one, without regard to neighbouring characters."""
     try:
         from opencc import OpenCC
     except ImportError as error:
@@ -414,7 +430,7 @@ def _units(text: str, shape: str) -> Union[str, list[str]]:
 
 
 def word_of(text: str, shape: str, language: str = ENGLISH) -> Word:
-    """Tokenize a word of a folded text; `shape` has the class of each of its characters."""
+    """Tokenize a word of a folded text; `shape` has the class of each character."""
     # A long word is hardly seen again, and the cache would hold it.
     return _word(text, shape, language) if len(text) <= LONGEST else _word.__wrapped__(text, shape, language)
 
@@ -437,7 +453,7 @@ def _word(text: str, shape: str, language: str) -> Word:
 
 
 def _atoms(text: str, shape: str) -> Iterator[str]:
-    """Yield the letters and the numbers of a word, each as far as they stand together."""
+    """Yield the runs of letters and the runs of digits of a word."""
     return (text[slice(*match.span())] for match in _ATOMS.finditer(shape))
 
 
@@ -480,9 +496,9 @@ def _tokens_of(text: str, parts: Sequence[re.Match[str]], language: str) -> Iter
 
 
 def stem(word: str, language: str = ENGLISH) -> str:
-    """Return the stem of a word, which may be longer or shorter than the word; long words are their own stems.
+    """Return the stem of a word, which may be longer or shorter than the word; a long word is its own stem.
 
-    Snowball's stemmers take time that grows with the square of the length.
+    Snowball's stemmers take time proportional to the square of the length.
     """
     letters = word.isascii() and word.isalpha() if language == ENGLISH else not any(map(str.isdecimal, word))
     return stem_of(word, language) if letters and 3 < len(word) <= LONGEST else word

@@ -1,7 +1,7 @@
-"""BM25: its formula, the statistics that it needs, and the scores of given pairs.
+"""BM25: its formula, the statistics that it needs, and a scorer of pairs.
 
-All that scores by BM25 uses `idf`, `length_norm` and `saturated`: `BM25` here, `WordSearcher`, which searches a
-collection, and `lexical.graph.lexical_features`, which rankers compute from token ids.
+All code that scores by BM25 uses `idf`, `length_norm` and `saturated`: the class `BM25`, `WordSearcher`, which searches
+a collection, and `lexical.graph.lexical_features`, which rankers compute from token ids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ K1, B = 1.2, 0.75  # Lucene's: saturation of repeated tokens, and weight of a te
 
 
 def idf(frequency: ArrayLike, size: int) -> NDArray[np.float64]:
-    """Return the inverse document frequency of tokens that occur in so many of `size` texts, in `frequency`'s shape.
+    """Return the inverse document frequency of tokens that occur in `frequency` of `size` texts, in the same shape.
 
     The formula is that of Lucene's BM25, log(1 + (size - frequency + 0.5) / (frequency + 0.5)).
     """
@@ -32,13 +32,14 @@ def idf(frequency: ArrayLike, size: int) -> NDArray[np.float64]:
 
 # No defaults: Paddle's conversion to a static graph evaluates them without this module's names.
 def length_norm(length: Any, average: Any, b: float) -> Any:
-    """Return the normalised length of texts, 1 for the average; numbers, arrays and tensors are taken."""
+    """Return the normalised length of texts, 1 for the average length; takes numbers, arrays or tensors."""
     return 1.0 - b + b * length / average
 
 
 def saturated(frequency: Any, norm: Any, k1: float) -> Any:
-    """Return the part of a score that a token of idf 1 adds; numbers, arrays and tensors are taken.
+    """Return the score that a token with idf 1 adds; takes numbers, arrays or tensors.
 
+    frequency: frequency of the token in the text
     norm: the text's normalised length, see `length_norm`
     """
     return frequency * (k1 + 1.0) / (frequency + k1 * norm)
@@ -47,8 +48,10 @@ def saturated(frequency: Any, norm: Any, k1: float) -> Any:
 class WordStatistics:
     """Statistics of a collection for BM25 and the features.
 
-    Attributes: `frequency`, the number of titles that hold each token; `size`, the number of titles; `average_length`,
-    in tokens.
+    Attributes:
+        frequency: number of titles with each token.
+        size: number of titles.
+        average_length: mean length of a title in tokens.
     """
 
     def __init__(self, titles: Iterable[Sequence[str]]) -> None:
@@ -64,7 +67,7 @@ class WordStatistics:
         self._unseen = float(idf(0, self.size))
 
     def idf(self, token: str) -> float:
-        """Return the inverse document frequency of a token; an unknown token counts as in no title."""
+        """Return the inverse document frequency of a token; an unknown token counts as occurring in no title."""
         return self._idf.get(token, self._unseen)
 
 
@@ -124,7 +127,8 @@ def count_texts(
 
     Args:
         texts: ids of each text, `[tokens]`.
-        text_ids: `[vocab_size]`, the ids by which tokens are compared; None: their own.
+        text_ids: `[vocab_size]`, the id that stands for each token, equal for tokens that count as the same; None: its
+            own.
     """
     frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
     excluded = np.zeros(vocab_size, dtype=bool)

@@ -64,7 +64,7 @@ _IS_FOLDED = re.compile(
 
 
 class _Folded(dict[int, str]):
-    """A dict from a code point of a normalised text to what it is compared by; filled on first use."""
+    """Dict from a code point of a normalised text to its folded form; filled on first use."""
 
     def __missing__(self, code_point: int) -> str:
         char = chr(code_point)
@@ -78,7 +78,7 @@ _FOLDED = _Folded()
 
 
 def fold(text: str) -> str:
-    """Fold a text: widths, cases and invisible characters make no difference."""
+    """Fold a text: differences of width, case and invisible characters are removed."""
     if text.isascii():
         return text.lower()
     text = normalise(_IS_NOTHING.sub("", text))
@@ -86,13 +86,13 @@ def fold(text: str) -> str:
 
 
 def without_accents(folded: str) -> str:
-    """Return a folded text as those write it who leave accents out: é is e, ё is е, أ is ا."""
+    """Return a folded text without accents: é becomes e, ё becomes е, أ becomes ا."""
     return folded if folded.isascii() else folded.translate(_unaccented())
 
 
 @lru_cache(maxsize=1)
 def accents() -> dict[int, str]:
-    """Return the letters without accents of Latin and Greek letters with them; marks become nothing."""
+    """Return the replacements of Latin and Greek letters with accents; marks are removed."""
     table = {ord("ё"): "е", **dict.fromkeys(range(0x300, 0x370), ""), **{ord(a): b for a, b in zip("đħłøŧ", "dhlot")}}
     for code in chain(range(0xC0, 0x250), range(0x370, 0x400), range(0x1E00, 0x2000)):
         base = normalize("NFD", chr(code))[0]
@@ -149,16 +149,16 @@ def _class_names() -> str:
 
 
 def base_class(text: str, place: int) -> str:
-    """Return the class of the character that the marks in a place belong to, or of the one there; " " for none."""
+    """Return the class of the character at `place`; for a mark, that of the character before it; " " for none."""
     while place >= 0 and class_of(text[place]) == MARK_CLASS:
         place -= 1
     return class_of(text[place]) if place >= 0 else " "
 
 
 def is_whole(text: str, start: int, end: int) -> bool:
-    """Return whether a part of a folded text, not an empty one, has whole words at its ends.
+    """Return whether a part of a folded text (not an empty one) begins and ends with whole words.
 
-    Scripts without spaces between words have ends of characters with their marks only.
+    In scripts without spaces between words, any character with its marks counts as whole.
     """
     first, after = class_of(text[start]), class_of(text[end]) if end < len(text) else " "
     return not (
@@ -171,7 +171,7 @@ def is_whole(text: str, start: int, end: int) -> bool:
 def word_starts(folded: str) -> Booleans:
     """Return which characters of a folded text begin a word, or a part of one, `[characters] bool`.
 
-    Of a script without spaces between words, every character with its marks does.
+    In scripts without spaces between words, every character (with its marks) does.
     """
     is_unit, is_letter, goes_on = _begins().take(code_points(folded), axis=1)
     is_letter[1:] &= ~goes_on[:-1]
@@ -187,7 +187,7 @@ def _begins() -> Booleans:
 
 
 def is_name(codes: NDArray[np.uint32]) -> Booleans:
-    """Return which code points of folded words are digits or signs, `[n] bool`."""
+    """Return which code points of folded words are digits or signs, as in names such as c++, `[n] bool`."""
     found: Booleans = _name_codes().take(codes)
     return found
 

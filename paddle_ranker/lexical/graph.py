@@ -5,9 +5,9 @@ length. So an exported graph keeps its two inputs, and no client has to tokenize
 operation of fixed depth, so the graph exports with dynamic batch size and length.
 
 Tokens are the model's own (mostly characters in Chinese), so bigrams of tokens stand for words. Frequencies are stored
-for tokens only. The idf of a bigram is the sum of its tokens', idf(ab) = idf(a) + idf(b), which would be right if
-tokens occurred independently. Special tokens, padding and [UNK] belong to neither text: they match nothing, do not
-count, and interrupt bigrams and runs.
+for tokens only. The idf of a bigram is the sum of its tokens' idf, idf(ab) = idf(a) + idf(b), which is exact if tokens
+occur independently. Special tokens, padding and [UNK] belong to neither text: they match nothing, do not count, and
+interrupt bigrams and runs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GRAPH_FEATURES = (
 def lexical_features(pair: Compared, idf: Tensor, average_length: Tensor, never_match: Sequence[int]) -> Tensor:
     """Return the features of every pair.
 
-    A query of one token has no bigram, so the token's features stand in for those of bigrams.
+    A query of one token has no bigram; the token's features then take the place of those of bigrams.
 
     Args:
         pair: tokens of queries and titles, `[batch, length]` each.
@@ -102,7 +102,9 @@ def lexical_features(pair: Compared, idf: Tensor, average_length: Tensor, never_
 
 
 def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[_Grams, _Grams, Tensor]:
-    """Return the tokens, the bigrams, and a mask, `[batch, length, length]` float32: query token i is title token j."""
+    """Return the tokens, the bigrams, and a mask, `[batch, length, length]` float32, 1 if query token i equals title
+    token j.
+    """
     input_ids, token_type_ids = pair.ids, pair.types
     special = paddle.zeros_like(input_ids).astype("bool")
     for token in never_match:
@@ -132,11 +134,14 @@ def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[
 
 
 class _Grams:
-    """The n-grams of both texts, indexed by the position of their first token, and sums over them, `[batch]` each.
+    """The n-grams of both texts, indexed by the position of their first token; methods return sums over them,
+    `[batch]`.
 
-    query, title: `[batch, length]` float32, 1 where an n-gram of that text starts
+    query, title: `[batch, length]` float32, 1 at positions where an n-gram of this text starts
     weight: `[batch, length]`, the n-gram's idf
-    shared: `[batch, length, length]`, 1 if n-gram i is in the query, j in the title, and both are the same
+
+    shared: `[batch, length, length]`, 1 if n-gram i of the query equals n-gram j of the title
+    within: `[batch, length, length]`, 1 if n-grams i and j are in the same text and equal
     within: `[batch, length, length]`, 1 if n-grams i and j are in the same text and are the same
     """
 
@@ -172,7 +177,8 @@ class _Grams:
         return common / (_sum(self.distinct_query) + _sum(self.distinct_title) - common).clip(min=1.0)
 
     def matches(self, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return whether any title n-gram is in the query, and the first and last such n-gram's places, `[batch]` each.
+        """Return whether any n-gram of the title is in the query, and the places of the first and the last one,
+        `[batch]` each.
 
         Places number the title's n-grams from 0; without a match both are `count`, the number of the title's n-grams.
         """

@@ -38,7 +38,7 @@ class FeatureHead(nn.Layer):
 
     Args:
         count: number of features.
-        squares: `of_pairs` computes batches of at most so many values of a `[batch, length, length]` matrix.
+        squares: maximum number of values of a `[batch, length, length]` matrix in the batches of `of_pairs`.
     """
 
     def __init__(self, count: int, squares: int):
@@ -53,7 +53,7 @@ class FeatureHead(nn.Layer):
         raise NotImplementedError
 
     def learn_tables(self, pairs: EncodedPairs) -> None:
-        """Learn what features are computed from, if anything, from the training pairs."""
+        """Learn the tables that features are computed from, if there are any, from the training pairs."""
 
     @property
     def has_learned(self) -> bool:
@@ -61,7 +61,9 @@ class FeatureHead(nn.Layer):
         return bool((self.mean != 0).any())
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the features' part of the logits, `[batch]` float32, for ids and types `[batch, length]` int64."""
+        """Return the contribution of the features to the logits, `[batch]` float32, for ids and types `[batch, length]`
+        int64.
+        """
         return self.of_features(self.features(input_ids, token_type_ids))
 
     def of_features(self, features: Tensor) -> Tensor:
@@ -107,9 +109,10 @@ def learn_heads(
 ) -> None:
     """Learn the tables of new heads from the training pairs, and their features' means and deviations.
 
-    With `labels_of`, which returns the labels `[n]` of the pairs at indices `[n]`, the weights become those of one
-    logistic regression on all features; they stay zero if all labels are of one class. Raises `DataError` without
-    pairs.
+    labels_of: called with indices of pairs, `[n]`; returns their labels, `[n]`. With it, the weights become those of
+        one logistic regression on all features; they stay zero if all labels are of one class
+
+    Raises `DataError` without pairs.
     """
     for head in heads:
         head.learn_tables(pairs)
@@ -146,14 +149,14 @@ class LexicalHead(FeatureHead):
         return lexical_features(tokens, self.idf, self.average_length, self.never_match)
 
     def learn_tables(self, pairs: EncodedPairs) -> None:
-        """Learn frequencies from the distinct titles of the pairs, as they are in the pairs, truncated."""
+        """Learn frequencies from the distinct titles of the pairs, as truncated in the pairs."""
         text_ids = None if self.speller is None else self.speller.ids
         idf, average_length = count_titles(pairs, self.idf.shape[0], self.never_match, text_ids)
         self.idf.set_value(idf)
         self.average_length.set_value(np.array([average_length], dtype=np.float32))
 
     def learn(self, pairs: EncodedPairs, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> None:
-        """Learn this head alone, see `learn_heads`."""
+        """Learn only this head, see `learn_heads`."""
         learn_heads([self], pairs, labels_of)
 
     @property

@@ -1,4 +1,4 @@
-"""Show a search result: the words that it shares with the query, and the passage with most of them.
+"""Highlight a search result: find the words that it shares with the query, and the passage with most of them.
 
 shared = SharedWords("苹果手机价格")
 shared.highlights("二手苹果手机")    # [Highlight(start=2, end=6, level=3)]
@@ -27,9 +27,10 @@ _BETWEEN = " \t\n\r-._'/&@+"  # what may stand between the words of one n-gram
 
 
 class _Joined(dict[int, str]):
-    """A dict from a code point to m for what may become one with the character before, x for what is not one character.
+    """Dict from a code point to m if it may join the character before it to one, to x if it is no single character.
 
-    Marks are m, what is nothing, the voice marks of half-width kana, the vowels and finals of hangul; all else is c.
+    m are marks, ignored characters, the voice marks of half-width kana, and vowels and finals of hangul; all others are
+    c.
     """
 
     def __missing__(self, code_point: int) -> str:
@@ -50,7 +51,10 @@ _CLUSTERS = re.compile("[cx]m+|x|m+")
 
 
 class Highlight(NamedTuple):
-    """A part of a text, in code points, whose words stand in the query in this order, too, `level` of them or more."""
+    """A part of a text, in code points, with words of the query.
+
+    level: length in words of the n-grams that text and query share here, 1 to 3
+    """
 
     start: int
     end: int
@@ -58,9 +62,12 @@ class Highlight(NamedTuple):
 
 
 class FoldedText:
-    """A text as its words are compared, and where each of its characters was in the text that was given.
+    """A folded text, and the position of each of its characters in the original text.
 
-    Of a very long text it is the first 20,000 code points. Attributes: `text`.
+    Only the first 20,000 code points of a text are folded.
+
+    Attributes:
+        text: the folded text.
     """
 
     def __init__(self, text: str, analyser: Analyser = standard):
@@ -83,7 +90,7 @@ class FoldedText:
 
     @cached_property
     def tokens(self) -> dict[str, list[tuple[int, int]]]:
-        """Where each token of the analyser that is not of ideographs alone begins and ends in `text`."""
+        """Start and end in `text` of each token of the analyser, except tokens of ideographs only."""
         found: dict[str, list[tuple[int, int]]] = {}
         before: Optional[Token] = None
         for run in self._analyser.runs(self.text):
@@ -102,17 +109,19 @@ class FoldedText:
         return found
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Return where a part of `text`, not an empty one, begins and ends in the text that was given."""
+        """Return the start and end, in the original text, of a part of `text` (not an empty one)."""
         return (start, end) if self._spans is None else (self._spans[start][0], self._spans[end - 1][1])
 
 
 class SharedWords:
-    """The words of a query, to find in texts. Chinese words are single characters; their level tells how many follow.
+    """The words of a query, to find in texts. In Chinese, words are single characters, and `level` counts them.
 
     Args:
-        query: its first 128 words count, of its first 1,000 code points.
+
         analyser: of the texts.
-        phrases: texts that count where they stand as a whole.
+        query: the query; only the first 128 words of its first 1,000 code points count.
+    analyser: analyser of the texts.
+    phrases: texts that are highlighted wherever they occur as a whole.
     """
 
     def __init__(self, query: str, analyser: Analyser = standard, phrases: Sequence[str] = ()):
@@ -151,7 +160,7 @@ class SharedWords:
         return [Highlight(*given.span(one.start, one.end), one.level) for one in found]
 
     def _with_phrases(self, text: str, found: Sequence[Highlight]) -> list[Highlight]:
-        """Add the phrases in a folded text to its highlights, in place of those that they overlap."""
+        """Add the phrases of a folded text to its highlights; they replace highlights that they overlap."""
         assert self._phrases is not None
         whole = list[Highlight]()
         for match in islice(self._phrases.finditer(text), _MOST_HIGHLIGHTS):
@@ -167,7 +176,7 @@ class SharedWords:
         return sorted([*kept, *whole])[:_MOST_HIGHLIGHTS]
 
     def _words(self, text: str) -> Iterator[Token]:
-        """Yield the words of a folded text that the query has, too."""
+        """Yield the words of a folded text that the query also has."""
         known, read = self._known, self._seen
         for start, piece, shape in pieces(text):
             if shape[0] in "it" and "m" not in shape:
@@ -215,7 +224,10 @@ class SharedWords:
 
 
 def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
-    """Return where a token of a tokenizer's begins and ends in a text, at most 20 times; a stem is found in words."""
+    """Return the start and end of a tokenizer's token in a text, at most 20 times.
+
+    A stem is looked up in the text's words.
+    """
     if all(shape == "i" * len(piece) for _, piece, shape in pieces(term)):
         found = [*islice(_occurrences(text.text, term), _MOST_PLACES)]
     elif (tokens := text.tokens.get(term)) is not None:
@@ -235,7 +247,7 @@ def _occurrences(text: str, part: str) -> Iterator[tuple[int, int]]:
 
 
 def level_of(term: str) -> int:
-    """Return the match level that a token of a query stands for by itself: characters of Chinese, else a word."""
+    """Return the match level of a single token of a query: its number of Chinese characters, else 1."""
     return min(LEVELS, max(1, sum(1 if run.is_word else len(run.units()) for run in standard.runs(term))))
 
 

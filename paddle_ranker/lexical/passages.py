@@ -1,4 +1,4 @@
-"""Passages of long texts: cut at ends of sentences, or where words of a query stand close together.
+"""Passages of long texts: cut at ends of sentences, or around the words of a query.
 
 cut(text, encoder.token_ends([text])[0], tokens=128)  # [(0, 505), (505, 1012), ...]
 start, end = best_span(text, {"稻瘟": 7.1, "防治": 4.0}, size=120)
@@ -29,14 +29,14 @@ _LETTERS_A_TOKEN = 4  # of scripts with spaces; others have about a token a char
 
 
 def characters_for(text: str, tokens: int) -> int:
-    """Return about how many code points of a text make so many tokens, judged by its beginning."""
+    """Return about how many code points of a text make `tokens` tokens, judged by the script of its beginning."""
     shape = shape_of(fold(text[:500]))
     dense = (shape.count(UNIT) + shape.count(UNSPACED)) / max(1, len(shape))
     return round(tokens * (_LETTERS_A_TOKEN - (_LETTERS_A_TOKEN - 1) * dense))
 
 
 def estimated_ends(texts: Sequence[str]) -> list[Integers]:
-    """Estimate the end of each token of each text, as `PairEncoder.token_ends` returns them, by the text's script."""
+    """Estimate the end of each token of each text by its script, in the form of `PairEncoder.token_ends`."""
     sizes = [max(1, characters_for(text, 1)) for text in texts]
     return [np.minimum(np.arange(size, len(text) + size, size), len(text)) for size, text in zip(sizes, texts)]
 
@@ -51,7 +51,10 @@ def cut(
 
     Args:
         ends: the end of each token of the text, `[tokens]`.
-        overlap: tokens, at most, of a passage that the next one repeats, in whole sentences or words.
+
+    overlap: number of tokens at the end of a passage, at most, that the next one repeats, in whole sentences or words.
+    count: called with a part of the text; returns its number of tokens, which may differ from that inside the text;
+        None: the tokens that end in the part are counted.
         count: returns the number of tokens of a part of the text, which may have others alone than inside the text;
             None: those that end in it.
     """
@@ -96,13 +99,16 @@ def cut(
 
 
 def _last(breaks: Sequence[Sequence[int]], least: int, most: int) -> int:
-    """Return the last place between `least` and `most` of the first list that has any, 0 if none has."""
+    """Return the last position above `least` and up to `most` in the first list that has one; 0 if none has."""
     places = (found[bisect_right(found, most) - 1] for found in breaks if bisect_right(found, most))
     return next((place for place in places if place > least), 0)
 
 
 def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
-    """Return the first place from `least` on and before `before` of the first list that has any, 0 if none has."""
+    """Return the first position from `least` up to, but not including, `before` in the first list that has one.
+
+    Returns 0 if none has.
+    """
     places = (found[bisect_left(found, least)] for found in breaks if bisect_left(found, least) < len(found))
     return next((place for place in places if place < before), 0)
 
@@ -110,11 +116,12 @@ def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
 def best_span(
     text: str, weights: Mapping[str, float], size: int, table: Mapping[int, str] = MappingProxyType({})
 ) -> Span:
-    """Return the start and end, in code points, of about `size` of a text with the most of some words.
+    """Return the start and end, in code points, of the span of about `size` with the heaviest words.
 
-    weights: of words in lower case, stems as well; a span counts each once. It begins with a sentence, if one begins
-    near; without any of the words it is the beginning of the text. table: characters that the words have in place of
-    others, as of `Analyser`.
+    It begins with a sentence if one begins nearby. If the text has none of the words, it is the beginning of the text.
+
+    weights: weights of words in lower case, which may be stems; a span counts each word once
+    table: replacements of characters in the words, as of `Analyser.table`
     """
     if len(text) <= size:
         return 0, len(text)
@@ -138,10 +145,9 @@ def best_span(
 def _heaviest(
     terms: Sequence[str], places: Sequence[Integers], weights: Mapping[str, float], length: int, size: float
 ) -> int:
-    """Return the first place of a term from which `size` code points of a text hold the heaviest terms.
+    """Return the first position of a term from which `size` code points of a text have the heaviest terms.
 
-    `places` of each term, `[n]`, ascending. A term counts once, from all starts after its place before that from which
-    it ends within `size`.
+    places: positions of each term, `[n]`, ascending. A term counts once per span
     """
     candidates, sizes = np.concatenate(places), [*map(len, places)]
     gains = np.repeat([weights[term] for term in terms], sizes)
@@ -154,11 +160,11 @@ def _heaviest(
 
 
 def _places(text: str, codes: NDArray[np.uint32], term: str, most: int) -> Integers:
-    """Return where a term begins in a text in lower case, ascending, but not inside a word of ASCII letters and digits.
+    """Return the positions of a term in a text in lower case, ascending, but not inside a word of ASCII letters and
+    digits.
 
     codes: code points of the text
-
-    Of a term with more places than `most`, such as "the", there are none: it does not tell parts of the text apart.
+    most: a term with more positions, such as "the", gets none, since it does not distinguish parts of the text
     """
     if not 0 < text.count(term) <= most:
         return np.zeros(0, np.int64)

@@ -1,7 +1,7 @@
-"""An inverted index of a part of a collection: which documents hold a token, how often, and how long they are.
+"""An inverted index of a part of a collection: which documents have a token, how often, and how long they are.
 
-The arrays hold counts alone, no weight that depends on the rest of the collection: BM25's scores are worked out when a
-query comes, with the statistics of all parts. So they do not depend on how a collection was split over parts.
+The arrays have only counts, no weights that depend on the rest of the collection. BM25's scores are computed for each
+query with the statistics of all parts, so they do not depend on how a collection is divided into parts.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ _AT_ONCE = 1 << 22  # postings that are merged at a time
 
 
 def text_hashes(texts: Iterable[str]) -> Hashes:
-    """Return 64 bits for each text, `[n] uint64`."""
+    """Return the 64-bit hash of each text, `[n] uint64`."""
     return np.frombuffer(b"".join(blake2b(t.encode("utf-8"), digest_size=8).digest() for t in texts), "<u8")
 
 
 class TermPostings(NamedTuple):
-    """The documents that hold a token, `[found] int32`, ascending, and for each the row of `pairs`, `[found]`."""
+    """Postings of a token.
+
+    documents: the documents that have it, `[found] int32`, ascending
+    codes: for each of them, the row of `Postings.pairs`, `[found]`
+    """
 
     documents: NDArray[np.int32]
     codes: NDArray[np.unsignedinteger]
@@ -42,13 +46,13 @@ class Postings:
     """The tokens of some documents.
 
     terms: `[terms] uint64`, hashes of the distinct tokens, ascending
-    starts: `[terms + 1] int64`, where the postings of each begin
-    documents: `[postings] int32`, the documents that hold it, ascending
-    codes: `[postings]`, for each the row of `pairs`
-    pairs: `[pairs, 2 * fields] int32`: for each field, how often a token occurs there, and how many tokens the field
-        has, 0 where the token does not occur
-    lengths: `[documents] int32`, how many tokens each document has; of several fields `[documents, fields]`
-    spellings: `[bytes] uint8`, words as they are written, see `WordVocabulary`
+    starts: `[terms + 1] int64`, start of each token's postings
+    documents: `[postings] int32`, the documents that have the token, ascending
+    codes: `[postings]`, for each of them the row of `pairs`
+    pairs: `[pairs, 2 * fields] int32`: for each field, the token's frequency, and the number of tokens in the field (0
+        if the token does not occur in it)
+    lengths: `[documents] int32`, number of tokens of each document; with several fields `[documents, fields]`
+    spellings: `[bytes] uint8`, words as written, see `WordVocabulary`
     """
 
     terms: Hashes
@@ -70,7 +74,7 @@ class Postings:
     def of_fields(
         cls, fields: Sequence[Iterable[str]], tokenizers: Sequence[Tokenizer], literal: Sequence[bool] = ()
     ) -> Postings:
-        """Count the tokens of documents; `fields` has the texts of each field, as many in each.
+        """Count the tokens of documents; `fields` has, for each field, the text of each document.
 
         literal: for each field, whether words of queries are never corrected to words of this field
         """
@@ -104,7 +108,7 @@ class Postings:
 
     @classmethod
     def read(cls, arrays: dict[str, NDArray[np.generic]]) -> Postings:
-        """Return postings of arrays that `arrays` named."""
+        """Return postings from the arrays that `arrays` returned."""
         return cls(**{name: arrays[name] for name in cls.NAMES if name in arrays})  # type: ignore[arg-type]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -113,22 +117,22 @@ class Postings:
 
     @cached_property
     def vocabulary(self) -> WordVocabulary:
-        """The words as they are written, to look for those of mistyped ones."""
+        """The words as written, in which mistyped words are looked up."""
         return WordVocabulary(self.spellings)
 
     def counts(self, terms: Hashes) -> NDArray[np.int64]:
-        """Return how many documents hold each of the terms with the given hashes, `[n]`."""
+        """Return the number of documents with each of these terms, given by hash, `[n]`."""
         starts, ends = self._ranges(terms)
         return ends - starts
 
     def of_terms(self, terms: Hashes) -> list[TermPostings]:
-        """Return the postings of the tokens with the given hashes; empty for a token that no document holds."""
+        """Return the postings of these terms, given by hash; empty for a term that no document has."""
         starts, ends = self._ranges(terms)
         parts = map(slice, starts.tolist(), ends.tolist())
         return [TermPostings(self.documents[part], self.codes[part]) for part in parts]
 
     def _ranges(self, terms: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where the postings of each token begin and end, `[n]` each; the same place for an unknown token."""
+        """Return the start and end of each term's postings, `[n]` each; both are equal for an unknown term."""
         if not len(self.terms):
             return np.zeros(len(terms), np.int64), np.zeros(len(terms), np.int64)
         at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
@@ -138,9 +142,10 @@ class Postings:
 def _tokens_of(
     texts: Iterable[str], tokenize: Tokenizer, numbers: dict[str, int], seen: Optional[set[str]]
 ) -> tuple[Integers, NDArray[np.int32], NDArray[np.int32]]:
-    """Return the numbers of all terms, `[terms]`, how many each text has, and how many of these are tokens, `[texts]`.
+    """Return the numbers of all terms, `[terms]`; and for each text its number of terms and of tokens, `[texts]` each.
 
-    The others are for phrases, and no part of a text's length; see `Analyser.phrase_terms`. New terms get a number.
+    Terms that are no tokens serve phrases, and do not count in a text's length; see `Analyser.phrase_terms`. New terms
+    get the next number in `numbers`.
     """
     terms, sizes, lengths = array("q"), array("i"), array("i")
     for text in texts:
@@ -154,7 +159,7 @@ def _tokens_of(
 
 
 def small(codes: NDArray[np.int64], size: int) -> NDArray[np.unsignedinteger]:
-    """Return codes below `size` in as few bytes as hold them."""
+    """Convert codes below `size` to the smallest unsigned type that holds them."""
     return codes.astype(np.uint8 if size <= 1 << 8 else np.uint16 if size <= 1 << 16 else np.uint32)
 
 
@@ -164,10 +169,10 @@ def unpacked(pairs: NDArray[np.int64]) -> NDArray[np.int32]:
 
 
 class Merging:
-    """Several inverted indexes as one, written part by part.
+    """Merges several inverted indexes into one, part by part.
 
     Args:
-        parts: the indexes, each with which of its documents are kept, `[documents] bool`, or None for all.
+        parts: the indexes, each with a mask of the documents to keep, `[documents] bool`, or None for all.
     """
 
     def __init__(self, parts: Sequence[tuple[Postings, Optional[Booleans]]]):
@@ -190,7 +195,7 @@ class Merging:
         self.code_type = small(np.zeros(1, np.int64), len(self.pairs)).dtype
 
     def fill(self, documents: NDArray[np.int32], codes: NDArray[np.unsignedinteger]) -> None:
-        """Write the postings into arrays of `starts[-1]` values; codes are of `code_type`."""
+        """Write the postings into arrays of length `starts[-1]`; `codes` must have the type `code_type`."""
         next_place = np.zeros(len(self._terms), np.int64)
         next_place[np.searchsorted(self._terms, self.terms)] = self.starts[:-1]
         for number, places, found, old in self._blocks(self._terms):
@@ -202,7 +207,7 @@ class Merging:
             next_place[places[first]] += count
 
     def _blocks(self, terms: Hashes) -> Iterator[tuple[int, Integers, Integers, NDArray[np.unsignedinteger]]]:
-        """Yield, of some postings at a time, the part, the places of their terms, the new documents and the codes."""
+        """Yield blocks of postings: the part, the places of their terms, the new documents, and the codes."""
         for number, (postings, mask) in enumerate(self._parts):
             place = np.searchsorted(terms, postings.terms)
             first = 0
@@ -223,7 +228,7 @@ class Merging:
 def _united_pairs(
     parts: Sequence[NDArray[np.int32]], used: Sequence[Booleans]
 ) -> tuple[NDArray[np.int32], list[Integers]]:
-    """Return the pairs that are used, each once, ascending; and, for each part, the new row of those of its pairs."""
+    """Return the distinct pairs that are used, ascending; and for each part, the new row of each of its used pairs."""
     some = np.ascontiguousarray(np.concatenate([pairs[own] for pairs, own in zip(parts, used)]))
     known, rows = np.unique(some, axis=0, return_inverse=True)
     codes, first = [], 0

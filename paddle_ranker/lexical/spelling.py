@@ -35,10 +35,10 @@ _ONCE = np.uint64(0xFFFFFFFF00000000)  # bits of letters that a word has; below 
 
 
 class WordVocabulary(Sequence[str]):
-    """Distinct words, in the order of their UTF-8 bytes; safe for threads.
+    """Distinct words, in the order of their UTF-8 bytes; thread-safe.
 
     Args:
-        lines: the words in UTF-8, one a line, `[bytes] uint8`.
+        lines: the words in UTF-8, one per line, `[bytes] uint8`.
     """
 
     def __init__(self, lines: NDArray[np.uint8]):
@@ -59,7 +59,7 @@ class WordVocabulary(Sequence[str]):
 
     @classmethod
     def of(cls, words: Iterable[str]) -> WordVocabulary:
-        """Return the vocabulary of some words."""
+        """Make a vocabulary of these words."""
         return cls(lines_of(words))
 
     def __len__(self) -> int:
@@ -69,12 +69,13 @@ class WordVocabulary(Sequence[str]):
         return self._lines[self._starts[place] : self._ends[place]].tobytes().decode("utf-8", "replace")
 
     def near(self, word: str, errors: int, *, unfinished: bool = False) -> list[str]:
-        """Return the words of letters that differ from a word by so many errors.
+        """Return the words, of letters only, with exactly `errors` errors against a word.
 
-        These are insertions, deletions, substitutions, and transpositions of neighbours (optimal string alignment).
-        Accents are none: é is e. The word itself is left out.
+        Errors are insertions, deletions, substitutions, and transpositions of neighbours (optimal string alignment).
+        Accents are
+        ignored: é is e. The word itself is left out.
 
-        unfinished: the beginnings of longer words are compared with it
+        unfinished: compare with the beginnings of longer words, too
         """
         if len(word) > _LONGEST:
             return []
@@ -105,7 +106,7 @@ class WordVocabulary(Sequence[str]):
         return found
 
     def __contains__(self, word: object) -> bool:
-        """Return whether a word is among the words."""
+        """Return whether the vocabulary has a word."""
         place = bisect_left(self, word) if isinstance(word, str) else len(self)  # UTF-8 is in the order of code points
         return place < len(self) and self[place] == word
 
@@ -116,17 +117,17 @@ class WordVocabulary(Sequence[str]):
         return [self[place] for place in (found.start + order).tolist()]
 
     def _beginning(self, prefix: str) -> slice:
-        """Return the places of the words that begin with a prefix: UTF-8 is in the order of code points."""
+        """Return the range of the words that begin with a prefix."""
         return slice(bisect_left(self, prefix), bisect_left(self, prefix + chr(sys.maxunicode)))
 
 
 def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
-    """Return distinct words as a `WordVocabulary` takes them."""
+    """Return distinct words in the form that `WordVocabulary` takes."""
     return np.frombuffer("\n".join(sorted({*words}, key=str.encode)).encode("utf-8"), np.uint8)
 
 
 def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Return the words of several vocabularies, `[bytes] uint8`, as one."""
+    """Unite several vocabularies, each `[bytes] uint8`."""
     own = [part for part in parts if len(part)]
     if len(own) < 2:
         return own[0] if own else np.empty(0, np.uint8)
@@ -134,12 +135,12 @@ def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def most_errors(word: str) -> int:
-    """Return how many errors a mistyped word may have."""
+    """Return the maximum number of errors for which a mistyped word is corrected."""
     return 0 if not LEAST_LETTERS <= len(word) <= _LONGEST else 1 if len(word) < TWO_ERRORS else 2
 
 
 def _begins(codes: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """Return where the lines of a text begin, of which there are `count`."""
+    """Return the start of each of the `count` lines of a text."""
     return np.concatenate([[0], np.flatnonzero(codes == _NEWLINE) + 1])[:count].astype(np.int64)
 
 
@@ -159,9 +160,9 @@ def _plain_codes() -> NDArray[np.uint32]:
 
 
 def _signs(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return 64 bits for each word: a bit for each letter in it, hashed but for a to z, and one for the letter again.
+    """Return a 64-bit signature of each word: one bit for each distinct letter, another if the letter occurs twice.
 
-    An error changes at most two of the bits.
+    Letters other than a to z are hashed. An error changes at most two bits.
     """
     if not len(begins):
         return np.empty(0, np.uint64)
@@ -174,7 +175,7 @@ def _signs(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.u
 
 
 def _few(bits: NDArray[np.uint64], most: int) -> Booleans:
-    """Return which numbers have at most so many bits."""
+    """Return which numbers have at most `most` bits set."""
     for _ in range(most):
         bits = bits & (bits - (bits > 0))  # without its last bit
     return bits == 0
@@ -199,6 +200,6 @@ def _by_sound() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def homophones(character: str) -> str:
-    """Return the characters that sound as a Chinese character does, whatever their tones, without itself."""
+    """Return the other characters that sound like a Chinese character, tones aside."""
     sounds, characters = _by_sound()
     return characters.get(sounds.get(character, ""), "").replace(character, "")

@@ -1,9 +1,10 @@
-"""Compare the tokens of two texts by the characters that they stand for, whatever their tokenizer.
+"""Compare the tokens of two texts by the characters that they stand for, for any tokenizer.
 
-Match levels and lexical features ask which tokens of the query are in the title. WordPiece's are compared by their ids.
-Other vocabularies have several tokens for the same characters, tokens of spaces alone, and tokens that are parts of a
-character; what is known of these is a `Spelling`, and all of it is computed from ids, inside the model. Whole numbers
-are added to tensors as tensors: with Python's, an ONNX file computes in floats, which OpenVINO rounds in bf16.
+Match levels and lexical features need to know which tokens of the query are in the title. WordPiece's tokens are
+compared by their ids. Other vocabularies have several tokens for the same characters, tokens of spaces, and tokens that
+are parts of a character; a `Spelling` describes these. All is computed from ids, inside the model. Integers are added
+to tensors as
+tensors: with Python's integers, an ONNX file would compute in floats, which OpenVINO rounds in bf16.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _MORE_PARTS = 3  # of a character beside one; UTF-8 has up to four bytes
 
 @dataclass(frozen=True)
 class Compared:
-    """Tokens as they are compared: those of spaces are removed, the others move up; each tensor is `[batch, length]`.
+    """Tokens in the form in which they are compared: without tokens of spaces, the others moved up; each `[batch,
+    length]`.
 
     ids: int64, equal for tokens that spell the same characters
     types: int64, 0 in the query and 1 in the title
@@ -36,7 +38,10 @@ class Compared:
     places: Optional[Tensor] = None
 
     def at_inputs(self, values: Tensor) -> Tensor:
-        """Return values of the tokens as compared, `[batch, length]` int64, in the input's order; 0 for spaces."""
+        """Return values of the compared tokens, `[batch, length]` int64, in the input's order.
+
+        Returns 0 for tokens of spaces.
+        """
         if self.places is None:
             return values
         places = paddle.maximum(self.places, paddle.zeros_like(self.places))
@@ -44,10 +49,14 @@ class Compared:
 
 
 class Speller(nn.Layer):
-    """The tables of a spelling as a part of a network. They follow from the tokenizer, so no checkpoint has them.
+    """The tables of a spelling as a layer of a network.
+
+    They depend only on the tokenizer, so checkpoints do not have them.
 
     Args:
-        vocab_size: rows of the model's embeddings, of which the tokenizer may know fewer.
+
+    vocab_size: number of the model's embeddings; the tokenizer may have fewer tokens.
+    spelling: spelling of the tokenizer.
         spelling: of the tokenizer.
     """
 
@@ -89,15 +98,15 @@ class Speller(nn.Layer):
 
 
 def compared(speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tensor) -> Compared:
-    """Return tokens as they are compared; without a speller, by their ids."""
+    """Return tokens in the form in which they are compared; without a speller, by their ids."""
     return Compared(input_ids, token_type_ids) if speller is None else speller(input_ids, token_type_ids)
 
 
 def whole_characters(same: Tensor, inside: Tensor) -> Tensor:
-    """Return which tokens are the same and, if they are parts of a character, all of whose parts are the same.
+    """Return which tokens are equal; parts of a character are equal only if all parts of the character are.
 
     Args:
-        same: `[batch, length, length]` float32, 1 where token i is token j.
+        same: `[batch, length, length]` float32, 1 if token i equals token j.
         inside: `[batch, length]` float32, 1 for tokens that begin inside a character.
     """
     begins = inside.unsqueeze(2)

@@ -1,4 +1,4 @@
-"""Tokenizers by name: the analyser `standard`, and those of baselines, jieba's words and character bigrams."""
+"""Tokenizers by name: the analyser `standard`, and those of baselines: jieba's words and character bigrams."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bigrams(text: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """Return jieba's words of a text that hold a letter, digit or ideograph."""
+    """Return jieba's words of a text that have a letter, digit or ideograph."""
     return [word for word in jieba_segmenter().lcut(normalise(text)) if _only_letters(word)]
 
 
@@ -51,7 +51,7 @@ TOKENIZERS: dict[str, Tokenizer] = {STANDARD: standard, "jieba": words, "bigram"
 
 
 def have_spaces(texts: Iterable[str]) -> bool:
-    """Return whether 5% of texts, at least, have more words in spaced scripts than characters in others."""
+    """Return whether at least 5% of texts have more words in scripts with spaces than characters in scripts without."""
     refuse_text(texts, "texts")
     spaced = total = 0
     for text in texts:

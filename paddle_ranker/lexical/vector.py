@@ -1,16 +1,18 @@
-"""The words of a text as a vector: the product of two such vectors says which tokens and bigrams the texts share.
+"""The words of a text as a vector: the inner product of two such vectors is about the weight of the tokens and bigrams
+that both texts have.
 
-A tower trained on little data sees what texts mean and overlooks that a rare word of the query stands in a title. So a
-part of its vectors can be lexical. It is a random projection of the text's tokens and bigrams (Achlioptas, 2003,
+A tower trained on little data learns what texts mean, but does not notice that a title has a rare word of the query. So
+a part of its vectors can be lexical: a random projection of the text's tokens and bigrams (Achlioptas, 2003,
 "Database-friendly random projections"; in retrieval, Luan et al., 2021, "Sparse, Dense, and Attentional
-Representations"): every token has a row of signs, +1 and -1, a bigram has the product of its first token's signs with
-its second token's, rotated by one place; a text has their sum, each by the root of its weight. The product of two
-texts' sums is then about `size` times the sum of the weights of what both have, and independent signs cancel. A token's
-weight is its inverse document frequency, a bigram's the sum of its tokens'.
+Representations"): every token has a vector of signs, +1 and -1; a bigram has the product of its first token's signs and
+its second token's signs, rotated by one place. A text's vector is the sum of these, each times the root of its weight.
+The inner product of two texts' sums is then about `size` times the summed weights of their common tokens and bigrams,
+since independent signs cancel. A token's weight is its inverse document frequency, a bigram's weight the sum of its
+tokens' weights.
 
-The vector depends on the ids alone, so it is computed inside the model, and an exported graph keeps its inputs. Token
-t of n is in row t // r of one table of signs and in row t % r of another, r the root of n: its signs are the products
-of both, so the tables are small for any vocabulary.
+The vector depends only on the ids, so it is computed inside the model, and an exported graph keeps its inputs. The
+signs of token t of n are the products of row t // r of one table and row t % r of another, r the root of n, so the
+tables are small for any vocabulary.
 """
 
 from __future__ import annotations
@@ -34,12 +36,16 @@ _SHARE = 0.3  # of the lexical product beside the other one: 0.2 to 0.5 were bes
 
 
 class LexicalVector(nn.Layer):
-    """Turn the ids of a text into the lexical part of its vector. Nothing of it is trained; `learn` sets the weights.
+    """Computes the lexical part of a text's vector from its ids.
+
+    It has no trained parameters; `learn` sets the weights.
 
     Args:
         vocab_size: number of tokens in the model's vocabulary.
         size: length of the vectors; the noise of their product falls with its root.
-        never_match: ids of the special tokens, padding and [UNK]: they count for nothing, and interrupt bigrams.
+
+    never_match: ids of the special tokens, padding and [UNK], which have weight 0 and interrupt bigrams.
+    spelling: spelling of the tokens, which is compared; None: ids are compared.
         spelling: of tokens, by which they are compared; None: by their ids.
     """
 
@@ -59,7 +65,7 @@ class LexicalVector(nn.Layer):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return `[batch, size]` float32 for ids and types `[batch, length]` int64.
 
-        A vector is as long as the root of the lexical share, or 0 long for a text without a token that counts.
+        A vector's length is the root of the lexical share; it is 0 for a text without weighted tokens.
         """
         ids = compared(self.speller, input_ids, token_type_ids).ids
         weights = paddle.gather(self.weight, ids.reshape([-1])).reshape(paddle.shape(ids))
@@ -74,10 +80,7 @@ class LexicalVector(nn.Layer):
         return F.normalize(tokens.sum(axis=1) + bigrams.sum(axis=1), axis=-1) * math.sqrt(_SHARE)
 
     def learn(self, texts: Iterable[NDArray[np.int32]]) -> None:
-        """Let each token's weight be its inverse document frequency in texts, as they are encoded, `[tokens]` each.
-
-        Raises `DataError` without texts.
-        """
+        """Set each token's weight to its inverse document frequency in encoded texts, `[tokens]` each."""
         text_ids = None if self.speller is None else self.speller.ids
         idf, _ = count_texts(texts, self.weight.shape[0], self.never_match, text_ids)
         self.weight.set_value(idf)

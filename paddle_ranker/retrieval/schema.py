@@ -583,7 +583,7 @@ def with_parts(schema: Schema) -> Schema:
         more["title"] = Field("title", TEXT, TITLE_WEIGHT, title=True)
     for one in schema.read_files:
         for name, kind in READERS[FIELD_TYPES[one.type].reader].fields.items():
-            more[name] = Field(name, kind)
+            more.setdefault(name, Field(name, kind))
     fields = (*schema.fields, *(one for name, one in more.items() if name not in names))
     return replace(schema, fields=tuple(sorted(fields, key=_schema_order)))
 

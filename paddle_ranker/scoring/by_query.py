@@ -27,9 +27,9 @@ def rank_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, li
     """Yield every query of the input file with its best `top_k` titles, best first; ties keep the file's order.
 
     Titles below `options.min_probability` are omitted, so a query may have no titles. The rows of a query need not be
-    adjacent, so all queries are held in memory until the file is read, with at most 2 * `top_k` + 64 titles each.
-    With `options.store`, the states of stored titles are read. With `options.cascade` a small ranker scores all titles,
-    and this ranker only the best titles of each query.
+    adjacent, so all queries are in memory until the file is read, with at most 2 * `top_k` + 64 titles each. With
+    `options.store`, titles with stored states are scored from these. With `options.cascade`, a small ranker scores all
+    titles, and this ranker only the best titles of each query.
     """
     if options.cascade is not None:
         yield from _cascade_by_query(options, top_k)
@@ -95,7 +95,10 @@ def _cascade_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str
 
 
 def options_of_small(options: OptionsT, source: str) -> OptionsT:
-    """Return the options to load the small ranker at `source` with; a trained ranker has no engine to choose."""
+    """Return the options to load the small ranker at `source` with.
+
+    For a trained ranker, without engine and precision.
+    """
     options = dataclasses.replace(options, model_name_or_path=None)
     if identify(Path(source)).is_exported:
         return options

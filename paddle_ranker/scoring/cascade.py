@@ -23,10 +23,7 @@ Precision = Union[type[np.float32], type[np.float64]]
 
 
 def parse_cascade(text: str) -> tuple[str, int]:
-    """Return the small ranker's path and the depth from `PATH:DEPTH`, or from `PATH` with the default depth 20.
-
-    Raises `UsageError` for anything else.
-    """
+    """Parse `PATH:DEPTH`, or `PATH` with the default depth 20, to the small ranker's path and the depth."""
     found = re.fullmatch(r"([^:].*?)(?::(-?\d+))?", text)
     depth = DEPTH if found is None or found[2] is None else int(found[2])
     if found is None or depth < 1:
@@ -44,9 +41,9 @@ def chosen(small: Array, depth: int) -> Array:
 def rerank(small: Array, best: Array, large: Array, precision: Precision = np.float64) -> tuple[Array, Array]:
     """Return the indices of one query's titles, best first, `[n]`, and their scores in that order, `[n]`.
 
-    The titles in `best` come first, by descending `large` score. The others follow by descending `small` score; a
-    `small` score that is not below the score ranked above it is replaced by the next lower number, so that sorting by
-    the returned scores gives this order. Titles with equal scores keep the given order.
+    The titles in `best` come first, by descending `large` score; the others follow by descending `small` score. If a
+    `small` score is not below the score before it, it is replaced by the next lower number, so that the returned scores
+    descend. Titles with equal scores keep the given order.
 
     Args:
         small: the small ranker's scores of all titles, `[n] float64`.
@@ -68,7 +65,7 @@ def rerank(small: Array, best: Array, large: Array, precision: Precision = np.fl
 def rerank_probabilities(small: Array, best: Array, large: Array) -> tuple[Array, Array]:
     """Rerank as `rerank` does, but return probabilities in single precision, as they are printed.
 
-    Probabilities cannot fall below 0, so titles may tie at 0; these are in the small ranker's order.
+    Probabilities are at least 0, so several titles may have 0; these are in the small ranker's order.
     """
     order, probabilities = rerank(small, best, large, np.float32)
     return order, np.maximum(probabilities, np.float32(0))
@@ -85,8 +82,8 @@ class Cascade:
         small: scores all titles.
         depth: titles of a query that the large ranker scores.
 
-    A title that the large ranker scored has the large ranker's probability, which depends on its pair alone. Any other
-    title has the small ranker's probability, lowered if necessary to stay below the probabilities ranked above it.
+    A title that the large ranker scored has its probability, which depends only on the pair. Any other title has the
+    small ranker's probability, lowered if necessary to stay below the probabilities of the titles before it.
     """
 
     def __init__(self, large: Ranker, small: Ranker, depth: int = DEPTH):
@@ -97,7 +94,7 @@ class Cascade:
     def load(  # type: ignore[explicit-any]  # each argument of `Ranker.load` has its own type
         cls, large: Union[str, Path], small: Union[str, Path], depth: int = DEPTH, **arguments: Any
     ) -> Cascade:
-        """Load both rankers; `arguments` are those of `Ranker.load`, the same for both."""
+        """Load both rankers; `arguments` are those of `Ranker.load`, used for both."""
         return cls(Ranker.load(large, **arguments), Ranker.load(small, **arguments), depth)
 
     def rank(

@@ -28,7 +28,7 @@ STANDARD_INPUT = "/dev/stdin"  # sys.stdin would block the end of the process if
 
 
 def scorer_for(parts: ScoringRanker, options: ScoringOptions) -> Scorer:
-    """Return a scorer with the ranker's calibration and with the windows that the options ask for."""
+    """Return a scorer with the ranker's calibration, and with the windows of the options."""
     return Scorer(
         parts.engine,
         parts.row_encoder,
@@ -39,7 +39,7 @@ def scorer_for(parts: ScoringRanker, options: ScoringOptions) -> Scorer:
 
 
 def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windows]:
-    """Return the windows that the options ask for; note if the calibration was fitted with other settings."""
+    """Return the windows of the options; note if the calibration was fitted with other settings."""
     encoder = parts.row_encoder
     shape = encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
     windows = make_windows(*shape, encoder.members[0].template)
@@ -54,7 +54,7 @@ def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windo
 
 
 def scored_with(pair_encoder: PairRowEncoder, windows: Optional[Windows]) -> dict[str, object]:
-    """Return the settings other than the ranker that a pair's logit depends on, as a JSON-ready dict."""
+    """Return the settings, apart from the ranker, that a pair's logit depends on, JSON-ready."""
     return {"max_seq_length": pair_encoder.max_seq_length, "windows": windows.facts() if windows else None}
 
 
@@ -78,7 +78,7 @@ def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[P
 
 
 def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Iterator[tuple[Pair, float]]:
-    """Yield the scored pairs that have at least the probability `minimum`; note the number of the others at the end."""
+    """Yield the scored pairs with a probability of at least `minimum`; note the number of the others at the end."""
     cut = CutOff(minimum)
     for pair, probability in scored:
         if cut.keeps(probability):
@@ -99,7 +99,11 @@ def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pa
 def score_file(
     options: FileOptions, encode: Callable[[list[Pair]], T], logits: Callable[[T], Floats], size: int = CHUNK
 ) -> Iterator[tuple[Pair, float]]:
-    """Yield each pair of the input file with its probability, from the logits of `size` pairs at a time.
+    """Yield each pair of the input file with its probability, `size` pairs at a time.
+
+    encode: called with pairs; returns them encoded, for `logits`
+    logits: called with encoded pairs; returns their logits, `[n]`
+
 
     A second thread reads and encodes the next pairs meanwhile. Skipped rows are noted at the end.
     """
@@ -121,7 +125,7 @@ def score_file(
 
 
 class CutOff:
-    """Filter of probabilities below `minimum` (None: it keeps all); counts those that it drops."""
+    """Drops probabilities below `minimum` (None: none), and counts them."""
 
     SEEN, LEFT_OUT = "seen", "left out"  # names of the counts, where several filters are added up
 
@@ -146,7 +150,7 @@ class CutOff:
 
 
 def truncations(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> dict[str, int]:
-    """Return how many pairs were longer than the ranker's maximum length so far, by what was done with them."""
+    """Return how many pairs so far were longer than the ranker's maximum length, by message: truncated or windowed."""
     return {**pair_encoder.counts(), **({} if windows is None else windows.counts())}
 
 

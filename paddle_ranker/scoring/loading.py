@@ -25,8 +25,8 @@ _DEFAULTS = LoadOptions()
 class ScoringModel(Model[InfoT, EncoderT]):
     """A model with the engine that computes its outputs.
 
-    exported: an exported model's folder, and the options it was opened with, by which the lower and upper layers of a
-        ranker of stored titles are opened; None: a trained model
+    exported: of an exported model, its folder and the options with which it was opened, to open the parts of a split
+        ranker; None for a trained model
     """
 
     engine: Engine
@@ -44,12 +44,12 @@ def open_model(
     Args:
         source: a model folder, its `model_state.pdparams`, the folder of an exported model, or a file in that folder;
             or the name of a model on the Hugging Face hub.
-        role: what the model is wanted as: `RANKER`, `TOWER`, `MODEL` for any kind.
+        role: the role that the model must take: `RANKER`, `TOWER`, or `MODEL` for any kind.
 
     Paddle and PaddleNLP are imported only if the engine needs them. Raises `CheckpointError` for a model that cannot
-    take the role, saying what it is instead, for a damaged one, and if the engine needs an exported model and `source`
-    is a trained one; `UsageError` for TensorRT or a precision other than fp32 with a trained model; and what
-    `open_engine` raises.
+    take the role (the message says what it is), that is damaged, or that is not exported though the engine needs that.
+    Raises `UsageError` for TensorRT, or a precision other than fp32, with a trained model; and the errors of
+    `open_engine`.
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown name raises its error here
@@ -89,7 +89,7 @@ def _open_trained(found: ModelType, role: Role[InfoT, EncoderT], options: LoadOp
 
 
 def _require_of_network(options: LoadOptions, device: str) -> None:
-    """Raise `UsageError` for settings that a network on a device does not have."""
+    """Raise `UsageError` for settings that the engine dygraph does not support on a device."""
     option = "--tensorrt" if options.tensorrt else f"--precision {options.precision}"
     is_half, on_gpu = options.precision in ("bf16", "fp16"), device.startswith("gpu")
     if options.tensorrt or (options.precision != "fp32" and not (is_half and on_gpu)):

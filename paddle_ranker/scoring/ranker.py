@@ -24,9 +24,13 @@ from paddle_ranker.scoring.texts import is_number, list_searches, list_texts, re
 
 @dataclass(frozen=True)
 class RankedTitle:
-    """A title in a ranked list: its index in the input, its text and its probability.
+    """A title in a ranked list.
 
-    `recall_score` is set if the input file has first-stage retrieval scores, `logit` if logits were requested.
+    index: its index in the input
+    title: its text
+    probability: its probability
+    recall_score: its score in first-stage retrieval, if the input file has these
+    logit: its logit, if logits were requested
     """
 
     index: int
@@ -43,8 +47,8 @@ class Ranker:
         ranker.rank("query", titles, top_k=10)
         ranker.rank_many([("query", titles), ("another", others)], top_k=10)
 
-    A pair's probability depends on that pair alone. It is calibrated if the ranker is (`info.calibration`); otherwise
-    it orders titles, but need not match the share of relevant titles.
+    A pair's probability depends only on that pair. It is calibrated if the ranker is (`info.calibration`); otherwise it
+    orders titles, but may differ from the share of relevant titles.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Ranker:
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        """The encoder that limits how much of a pair is read; None where windows read all of it."""
+        """The encoder that limits how much of a pair is read; None if windows read all of it."""
         return shortest(self.row_encoder) if self.windows is None else None
 
     @classmethod
@@ -92,19 +96,18 @@ class Ranker:
     ) -> Ranker:
         """Load a model folder (or the parameter file in it), the folder of an exported ranker, or a model by its name.
 
-        A name, `owner/model`, is found in the Hugging Face cache, or fetched into it (`model.hub`).
+        A name, `owner/model`, is looked up in the Hugging Face cache, and downloaded into it if missing (`model.hub`).
 
         Args:
             batch_size: pairs of maximum length that are scored at once.
-            windows: how pairs longer than `max_seq_length` are scored: none truncates them; max and mean_top_k pool
-                the logits of overlapping windows, see `paddle_ranker.encoding.windows`, which also explains
+            windows: how pairs longer than `max_seq_length` are scored: none truncates them; max and mean_top_k pool the
+                logits of overlapping windows, see `paddle_ranker.encoding.windows`, which also explains
                 `window_overlap` and `window_top_k`.
-            how: fields of `LoadOptions`, such as engine (onnx and openvino do without Paddle and start faster),
-                precision, threads, device (default auto: a GPU if there is one, else the CPU), model_name,
-                max_seq_length, tokenizer.
+            how: fields of `LoadOptions`, such as engine (onnx and openvino need no Paddle and start faster), precision,
+                threads, device (default auto: a GPU if there is one, else the CPU), model_name and max_seq_length.
 
         Raises `CheckpointError` if anything that the scores depend on is missing, `UsageError` for an unknown argument,
-        impossible windows or an unavailable precision, `DependencyError` if the engine's package is missing.
+        invalid windows or an unavailable precision, `DependencyError` if the engine's package is missing.
         """
         known = [field.name for field in fields(LoadOptions)]
         for name in how:

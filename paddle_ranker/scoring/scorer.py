@@ -30,11 +30,12 @@ class BatchRunner:
         engine: computes the outputs.
         max_seq_length: token count of the longest row.
         batch_size: rows in a batch if each has `max_seq_length` tokens (at most 512 count). A batch of shorter rows has
-            more of them, up to the same number of padded tokens, or to the engine's `batch_tokens`, at which it is
-            fastest, if that is lower.
+            more rows, up to the same number of padded tokens, or up to the engine's `batch_tokens` if that is lower.
 
-    Attributes: `max_tokens` and `max_rows`, the size of the largest batch in padded tokens and in rows; `by_query`,
-    whether a batch has pairs of few queries, which the engine computes once.
+    Attributes:
+        max_tokens: maximum number of padded tokens in a batch.
+        max_rows: maximum number of rows in a batch.
+        by_query: whether batches are formed query by query, since the engine computes a query only once per batch.
     """
 
     def __init__(self, engine: Engine, max_seq_length: int, batch_size: int = 256):
@@ -47,7 +48,8 @@ class BatchRunner:
     def run(self, columns: Columns, share: int = 0, shares: int = 1) -> Arrays:
         """Return a dict from output name to the engine's outputs for all rows, `[n, ...]`, in the rows' order.
 
-        With several `shares` only the batches `share`, `share + shares`, ... are computed; the other rows are 0.
+        With several `shares`, only the batches number `share`, `share + shares`, ... are computed; the other rows are
+        0.
         """
         found: Arrays = {}
         batches = batches_of_columns(columns, self.max_tokens, self.max_rows, self.by_query)

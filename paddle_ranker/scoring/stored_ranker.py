@@ -1,4 +1,4 @@
-"""Rank stored titles: the titles' states are known, so a query costs its own lower layers and the upper ones."""
+"""Rank stored titles: a query costs the lower layers for the query alone, and the upper layers for its pairs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,13 @@ _Encoded = tuple[EncodedTexts, NDArray[np.int64], EncodedTexts]  # queries, the 
 
 @dataclasses.dataclass(frozen=True)
 class OpenedParts:
-    """Opened parts of a split ranker: the engines of the lower and of the upper layers, and what belongs to them."""
+    """Opened parts of a split ranker.
+
+    info: the ranker's info
+    encoder: encoder of its pairs
+    states_info: description of the states that it makes
+    lower, upper: engines of the lower and of the upper layers
+    """
 
     info: RankerInfo
     encoder: PairEncoder
@@ -61,10 +67,13 @@ class SplitRanker:
         titles = ranker.title_states(["a title", "another"])
         ranker.logits(ranker.query_states(["a query"]), titles)
 
-    The logits are those of the whole ranker, except for pairs above its maximum length: here each text is cut alone, to
-    what it may have beside the shortest other text.
+    The logits are those of the whole ranker, except for pairs above its maximum length: here each text is truncated by
+    itself, to the longest that a pair can have.
 
-    Attributes: `info`; `encoder`, of pairs; `states_info`, what stored states say of the ranker.
+    Attributes:
+        info: the ranker's info.
+        encoder: encoder of its pairs.
+        states_info: description of the ranker, which stored states record.
     """
 
     def __init__(self, parts: OpenedParts, batch_size: int = 256):
@@ -93,7 +102,8 @@ class SplitRanker:
 
     @classmethod
     def of(cls, opened: ScoringRanker, batch_size: int = 256) -> SplitRanker:
-        """Return the parts of an open ranker, in its engine; those of an exported one are opened.
+        """Split an open ranker into its parts, in its engine; the parts of an exported ranker are opened from its
+        folder.
 
         Raises `CheckpointError` if its encoder is not split, or it was exported without parts.
         """
@@ -104,12 +114,12 @@ class SplitRanker:
         return cls(_of_export(*opened.exported, cast(PairEncoder, opened.row_encoder)), batch_size)
 
     def query_states(self, queries: Sequence[str]) -> TextStates:
-        """Return the states of queries, each alone."""
+        """Return the lower layers' states of queries."""
         refuse_text(queries, "queries")
         return self.states_of(self.encoder.encode_queries(queries), is_title=False)
 
     def title_states(self, titles: Sequence[str]) -> TextStates:
-        """Return the states of titles, each alone."""
+        """Return the lower layers' states of titles."""
         refuse_text(titles, "titles")
         return self.states_of(self.encoder.encode_titles(titles), is_title=True)
 
@@ -127,11 +137,13 @@ class SplitRanker:
         return StoredPairs(query, titles, np.zeros(len(titles), np.int64), self.encoder.pad_id)
 
     def logits_of(self, pairs: StoredPairs) -> Floats:
-        """Return the logits of pairs whose queries are encoded, as `logits` does."""
+        """Return the logits of pairs whose queries are encoded and have no states yet, as `logits` does."""
         return self._upper.logits(self._with_states(pairs))
 
     def compute(self, pairs: StoredPairs, rows: NDArray[np.int64]) -> Arrays:
-        """Return the outputs for the pairs at `rows` `[batch]`, whose queries are encoded, computed as one batch."""
+        """Return the outputs for the pairs at `rows` `[batch]`, whose queries have no states yet, computed as one
+        batch.
+        """
         return self._upper.compute(self._with_states(pairs.take(rows)), np.arange(len(rows)))
 
     def _with_states(self, pairs: StoredPairs) -> StoredPairs:
@@ -140,7 +152,7 @@ class SplitRanker:
         return dataclasses.replace(pairs, queries=self.states_of(pairs.queries.take(used), is_title=False), query_of=of)
 
     def states_of(self, texts: EncodedTexts, *, is_title: bool) -> TextStates:
-        """Return the states of encoded titles or queries, each alone."""
+        """Return the lower layers' states of encoded titles or queries."""
         info, template = self.states_info, self.encoder.template
         states = np.empty((len(texts.ids), info.width), np.float32)
         vectors = np.empty((len(texts), info.vectors), np.float32)
@@ -215,7 +227,9 @@ class StoredRanker:
         ranker = StoredRanker.open("checkpoint/best", "states")
         ranker.rank("query", ["id 7", "id 9"], top_k=10)
 
-    Attributes: `ranker`, a `SplitRanker`; `titles`, the `TitleStates`.
+    Attributes:
+        ranker: the `SplitRanker`.
+        titles: the stored `TitleStates`.
     """
 
     def __init__(self, ranker: SplitRanker, titles: TitleStates):
@@ -251,7 +265,8 @@ class StoredRanker:
         min_probability: Optional[float] = None,
         logits: bool = False,
     ) -> list[RankedTitle]:
-        """Return stored titles by descending probability, as `Ranker.rank` does; `title` is a title's id.
+        """Return stored titles by descending probability, as `Ranker.rank` does; in the results, `title` is a title's
+        id.
 
         Args:
             ids: the titles to rank; None: all.
@@ -270,7 +285,7 @@ class StoredRanker:
 def score_stored_pairs(options: PredictOptions, store: str) -> Iterator[tuple[Pair, float]]:
     """Yield each pair of the input file with its probability, from the states of the folder `store`.
 
-    A title is found by its tokens. The states of titles that are not there are computed; their number is noted.
+    Titles are looked up by their tokens. States that the folder lacks are computed; a note says for how many titles.
     """
     ranker = SplitRanker.open(options.params_path, LoadOptions.of(options), options.batch_size)
     titles, encoder = StoredRanker(ranker, TitleStates.open(store)).titles, ranker.encoder

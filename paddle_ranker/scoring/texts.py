@@ -1,4 +1,6 @@
-"""Check the texts and counts that a Python caller gives: accept any iterable of texts, and name the wrong item."""
+"""Check the texts and counts that a Python caller gives: any iterable of texts is valid, and errors name the wrong
+item.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ def require_text(given: object, name: str) -> str:
 
 
 def is_number(given: object) -> bool:
-    """Return whether `given` is a number, and neither true nor false."""
+    """Return whether `given` is a number; True and False are not."""
     return not isinstance(given, bool) and isinstance(given, Real)
 
 

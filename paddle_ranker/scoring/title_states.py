@@ -1,11 +1,11 @@
-"""Stored states of titles: what the lower layers of a split ranker compute for each title alone, in a folder.
+"""Stored states of titles in a folder: the output of a split ranker's lower layers, which read each title by itself.
 
 | file | holds |
 | --- | --- |
-| `states.json` | the ranker that made them, counts, and each file's size and digest |
-| `states.npy` | states, `[tokens, width]` float32, float16 or int8, memory-mapped |
-| `vectors.npy`, `matches.npy` | of a ranker with a similarity: as of `TextStates`, of the states' type |
-| `NAME_scales.npy` | of int8: a factor per row of `NAME.npy`, float32 |
+| `states.json` | the ranker that made them, counts, and each file's size and digest | | `states.npy` | states,
+`[tokens, width]` float32, float16 or int8, memory-mapped |
+| `vectors.npy`, `matches.npy` | of a ranker with a similarity: as of `TextStates`, of the states' type | |
+`NAME_scales.npy` | of int8: a factor per row of `NAME.npy`, float32 |
 | `tokens.npy` | token ids, `[tokens]` int32 |
 | `offsets.npy` | each title's first token, and the end, `[titles + 1]` int64 |
 | `ids.npy`, `id_ends.npy` | the titles' ids, one after another in UTF-8, and their ends in bytes, if they have ids |
@@ -46,11 +46,18 @@ _MAPPED_FROM = 1 << 20  # bytes; smaller files are read at once
 class StatesInfo:
     """Contents of `states.json`.
 
+
+    layers: number of lower layers
+
+    vectors, matches: of a ranker with a similarity, numbers per title and per token
+
     ranker: digest of the parameters that the states depend on
     layers: number of lower layers
-    width: numbers per state
-    vectors, matches: of a ranker with a similarity, numbers per title and per token
+    width: width of a state
+    vectors, matches: of a ranker with a similarity, sizes of a title's vectors and of a token's matches, see
+        `TextStates`
     dtype: float16, int8 or float32
+    titles, tokens: number of titles and of tokens
     titles, tokens: their counts
     files: a dict from file name to its size in bytes and its digest
     """
@@ -68,7 +75,7 @@ class StatesInfo:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """A dict from the name of each array of numbers to the numbers in a row."""
+        """The row size of each array, by name."""
         sizes = {"states": self.width, "vectors": self.vectors, "matches": self.matches}
         return {name: size for name, size in sizes.items() if size}
 
@@ -80,7 +87,7 @@ class StatesInfo:
 
 @dataclass(frozen=True)
 class TextStates:
-    """States of some texts, each alone; text i has the tokens from `offsets[i]` to `offsets[i + 1]`.
+    """States of texts, each computed by itself; text i has the tokens from `offsets[i]` to `offsets[i + 1]`.
 
     states: `[tokens, width]` float32
     tokens: token ids, `[tokens]` int32
@@ -101,10 +108,10 @@ class TextStates:
 
 @dataclass(frozen=True)
 class StoredPairs(Columns):
-    """Pairs of queries and titles whose states are known: the input of a split ranker's upper layers.
+    """Pairs of queries and titles with known states: the input of a split ranker's upper layers.
 
-    Row i is the pair of query `query_of[i]` and title `i`. Queries may come encoded: `SplitRanker.compute` then runs
-    the lower layers on those of a batch.
+    Row i is the pair of query `query_of[i]` and title `i`. Queries may be encoded texts without states;
+    `SplitRanker.compute` then runs the lower layers on the queries of a batch.
     """
 
     queries: Union[TextStates, EncodedTexts]
@@ -129,7 +136,7 @@ class StoredPairs(Columns):
 
     @classmethod
     def concat(cls, parts: Sequence[StoredPairs]) -> StoredPairs:
-        """Join pairs, in order; raises `ValueError` for queries that are not encoded texts."""
+        """Join pairs, in order; raises `ValueError` if their queries have states."""
         queries = [part.queries for part in parts if isinstance(part.queries, EncodedTexts)]
         if len(queries) < len(parts):
             raise ValueError("pairs whose queries have states are not joined")
@@ -192,7 +199,7 @@ class StatesWriter:
 
     Args:
         folder: an empty folder, or one whose other files have other names.
-        ranker: what `SplitRanker.states_info` states; its `dtype` is that of the file.
+        ranker: the ranker's `SplitRanker.states_info`; its `dtype` is that of the files.
     """
 
     def __init__(self, folder: Path, ranker: StatesInfo):
@@ -233,7 +240,7 @@ class StatesWriter:
             self._id_bytes = int(ends[-1]) if len(ends) else self._id_bytes
 
     def finish(self) -> StatesInfo:
-        """Write `states.json`; return what it says."""
+        """Write `states.json`; return its contents."""
         for file in self._files.values():
             file.finish()
         titles = self._files["offsets"].rows - 1
@@ -261,7 +268,10 @@ def quantized(states: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
 
 @contextmanager
 def new_states(folder: Path, ranker: StatesInfo) -> Iterator[StatesWriter]:
-    """Yield a writer of a new folder, which appears when the block succeeds; raises `RankerError` if it is there."""
+    """Yield a writer of a new folder, which appears when the block succeeds.
+
+    Raises `RankerError` if it exists already.
+    """
     with new_folder(folder) as temporary:
         writer = StatesWriter(temporary, ranker)
         yield writer
@@ -274,7 +284,9 @@ class TitleStates:
         titles = TitleStates.open("states")
         titles.take(titles.rows_of(["id 7", "id 9"]))
 
-    Attributes: `folder`, `info`.
+    Attributes:
+        folder: the folder.
+        info: contents of its `states.json`.
     """
 
     def __init__(self, folder: Path, info: StatesInfo):
@@ -294,7 +306,7 @@ class TitleStates:
 
     @classmethod
     def open(cls, folder: Union[str, Path]) -> TitleStates:
-        """Open a folder that `paddle-ranker store` wrote; checks the files' sizes, but not what they hold.
+        """Open a folder that `paddle-ranker store` wrote; checks the files' sizes, but not their contents.
 
         Raises `CheckpointError` if it is no such folder, a file is missing or has another size, or a newer version of
         the toolkit wrote it.
@@ -320,7 +332,7 @@ class TitleStates:
                 raise CheckpointError(f"{self.folder / name}: damaged; copy the folder again, or store again")
 
     def require_ranker(self, ranker: StatesInfo) -> None:
-        """Raise `CheckpointError` unless the same lower layers made these states."""
+        """Raise `CheckpointError` unless the lower layers of this ranker made the states."""
         if (self.info.ranker, self.info.layers, self.info.width) != (ranker.ranker, ranker.layers, ranker.width):
             raise CheckpointError(
                 f"{self.folder}: another ranker made these states ({self.info.ranker}, {self.info.layers} layers; "
@@ -363,7 +375,7 @@ class TitleStates:
             raise DataError(f"{self.folder}: holds no title {quoted(error.args[0])}") from error
 
     def rows_with(self, titles: EncodedTexts) -> NDArray[np.int64]:
-        """Return the rows of titles with the same tokens, `[n]` int64; -1 where there is none."""
+        """Return the rows of titles with equal tokens, `[n]` int64; -1 for a title that is not stored."""
         keys, order = self._by_tokens
         wanted = np.array([hash(titles[number].tobytes()) for number in range(len(titles))], np.int64)
         places = np.minimum(np.searchsorted(keys, wanted), max(0, len(keys) - 1))

@@ -1,4 +1,6 @@
-"""Learn a blend: a weighted average of the logits of rankers, towers' cosines and linear models of lexical features."""
+"""Learn a blend: a weighted average of the logits of rankers, of cosines by towers, and of linear models of lexical
+features.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +40,18 @@ Measured = dict[str, Interval]  # measures by name, with intervals over draws of
 
 @dataclass(frozen=True)
 class Average:
-    """The weights of members, and the measures of the members, of equal weights and of learned weights.
+    """Weights of a blend's members, and the measures of the members, of equal weights and of learned weights.
 
-    pull: the strength of the regularisation towards equal weights; EQUAL: the weights are equal
-    alone: the measures of each member
-    equal: the measures of the mean of the members' standardised logits
-    blend: the measures of learned weights, each query scored with weights that never saw it
-    ahead: for each member, by how much `blend` is ahead of it
-    better: by how much `blend` is ahead of `equal`
-    without: for each member, the measures of the blend of the others, cross-validated too
-    worth: for each member, by how much `blend` is ahead of that
-    logits: `[n] float64`, by weights of other folds of queries, not yet calibrated
+    weights: the learned weights
+    pull: strength of the regularisation towards equal weights; EQUAL: the weights are equal
+    alone: measures of each member
+    equal: measures of the mean of the members' standardised logits
+    blend: measures of learned weights, where each query is scored by weights learned from other queries
+    ahead: for each member, `blend` minus the member's measures
+    better: `blend` minus `equal`
+    without: for each member, measures of the blend of the other members, also by weights from other queries
+    worth: for each member, `blend` minus `without`
+    logits: `[n] float64`, by weights learned from other folds of queries, not yet calibrated
     """
 
     weights: LinearModel
@@ -73,9 +76,10 @@ class Average:
         return f"note: that learned weights are better than equal ones is not established: {difference}"
 
     def idle(self) -> list[int]:
-        """Return the numbers of the members whose worth is not established, the least by the first measure first.
+        """Return the numbers of the members whose worth is not established, the lowest by the first measure first.
 
-        A member's worth is established if one of the differences is above 0, and none below, beyond chance.
+        A member's worth is established if one of its differences is significantly above 0, and none significantly
+        below.
         """
         first = next(iter(self.blend))
         found = [number for number, differences in enumerate(self.worth) if not _is_ahead(differences)]
@@ -90,8 +94,8 @@ def _is_ahead(differences: Measured) -> bool:
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
     """Learn the weights that average the members' logits, `[n, k]`, from labels `[n]`.
 
-    The weights are equal ones of standardised logits, unless others are established to be better; raises `DataError`
-    as `paddle_ranker.metrics.logistic` does.
+    The weights of the standardised logits are equal, unless others are significantly better. Raises `DataError` as
+    `paddle_ranker.metrics.logistic` does.
     """
     equal = equal_average(members)
     blend, logits = average_out_of_fold(members, labels, queries, folds)
@@ -117,7 +121,7 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
 
 
 def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: int) -> JudgedCalibration:
-    """Return the calibration of the blend's logits, fitted to logits by weights of other queries.
+    """Fit the calibration of the blend's logits, on logits by weights learned from other queries.
 
     Raises `DataError` if none can be fitted.
     """
@@ -151,9 +155,10 @@ def lexical_logits(parts: RankerModel, linear: LinearModel, pairs: Sequence[Labe
 
 
 def with_features(parts: RankerModel, train: Sequence[LabeledPair]) -> RankerModel:
-    """Return the ranker with lexical features that have learned; raises `DataError` if `train` must tell and is empty.
+    """Return the ranker with a lexical head whose tables are learned; a ranker that has lexical features keeps its
+    tables.
 
-    A ranker that has lexical features keeps its tables.
+    Raises `DataError` if tables must be learned and `train` is empty.
     """
     network = with_lexical_features(parts)
     assert network.lexical is not None
@@ -174,7 +179,7 @@ def learn_linear(parts: RankerModel, train: Sequence[LabeledPair]) -> LinearMode
 
 
 def bm25() -> LinearModel:
-    """Return the linear model that is BM25 alone, standardised."""
+    """Return the linear model whose only feature is BM25, standardised."""
     return LinearModel(np.array([float(name == "bm25_tokens") for name in GRAPH_FEATURES]), 0.0)
 
 

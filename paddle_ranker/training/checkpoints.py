@@ -1,7 +1,7 @@
 """Write a training's `save_dir`: `model_<step>`, `state_<step>` to resume from, the links `best` and `last`, the log.
 
-A checkpoint gets its name only when it is complete and on the disk; its state follows, and the links move last. A kill
-at any moment leaves checkpoints that load, links to a checkpoint that exists, and a state to resume from.
+A checkpoint gets its name only when it is complete and on the disk. Its state is written next, and the links move last.
+So a kill at any moment leaves checkpoints that load, links to an existing checkpoint, and a state to resume from.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ class CheckpointKeeper:
         self.set_aside = aside
 
     def resume(self, step: int, best_step: Optional[int], scheduled: list[int]) -> None:
-        """Resume the run from its state of `step`: remove all checkpoints but the best, this one and `scheduled`."""
+        """Resume the run from its state of `step`: remove all checkpoints except the best, that of `step` and
+        `scheduled`.
+        """
         self.scheduled = list(scheduled)
         self._move_pointers(step, best_step)
         self._drop_superseded()
@@ -122,10 +124,10 @@ class CheckpointKeeper:
         """Write checkpoint `model_<step>` and its state, move the links, and remove the other checkpoints.
 
         Args:
-            write, write_state: write the files of the model and of the state into a given folder.
+            write, write_state: called with a folder; write the files of the model, and of the state, into it.
             scheduled: the steps whose checkpoints are kept even if they are neither the best nor the last.
-            best_step: the step of the best checkpoint so far, which may be `step`; None: none was evaluated, and `best`
-                is the last one.
+            best_step: the step of the best checkpoint so far, which may be `step`; None: no checkpoint was evaluated,
+                and `best` points to the last one.
         """
         self.scheduled = list(scheduled)
         target = self.folder / f"model_{step}"
@@ -138,7 +140,7 @@ class CheckpointKeeper:
         return target
 
     def _move_pointers(self, step: int, best_step: Optional[int]) -> None:
-        """Point `last` to the checkpoint of `step`, and `best` to that of `best_step`; None: also to that of `step`."""
+        """Point `last` to the checkpoint of `step`, and `best` to that of `best_step`, or of `step` if that is None."""
         self.last = self.folder / f"model_{step}"
         self.best = self.last if best_step is None else self.folder / f"model_{best_step}"
         point(self.folder / "last", self.last)

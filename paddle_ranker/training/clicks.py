@@ -33,7 +33,13 @@ _MOST_WEIGHT = 10.0
 
 @dataclass(frozen=True)
 class Session(Generic[D]):
-    """A search: its query, the ids of the documents that were shown from position `first` on, and the clicked ones."""
+    """A search.
+
+    query: the query
+    ids: ids of the documents that were shown, from position `first` on
+    clicked: ids of the clicked documents
+    first: position of the first of `ids`, from 1
+    """
 
     query: str
     ids: Sequence[D]
@@ -86,7 +92,7 @@ def count_clicks(sessions: Iterable[Session[D]]) -> ClickCounts[D]:
 
 @dataclass(frozen=True)
 class Exponent:
-    """An estimate with its 95% interval; `pairs` is the number of pairs that it comes from."""
+    """An estimate with its 95% interval, `low` to `high`; `pairs` is the number of pairs that it is based on."""
 
     value: float
     low: float
@@ -100,9 +106,10 @@ class Exponent:
 def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
     """Estimate e where people examine position k in k^-e of all searches.
 
-    Pairs that were shown at several positions determine it, independent of their attractiveness: given a pair's clicks,
-    their positions follow views(k) k^-e. This is Poisson regression with a fixed effect for each pair (Hausman, Hall
-    and Griliches, Econometrica 1984), which only needs the right mean (Wooldridge, Journal of Econometrics 1999).
+    The estimate is based on pairs that were shown at several positions: the clicks on a pair are distributed over
+    positions k as views(k) k^-e, whatever its attraction. This is Poisson regression with a fixed effect for each pair
+    (Hausman, Hall and Griliches, Econometrica 1984), which only requires that the mean is correct (Wooldridge, Journal
+    of Econometrics 1999).
 
     Raises `DataError` if no clicked pair was shown at two positions.
     """
@@ -132,14 +139,7 @@ def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
 
 
 def click_rates(counts: ClickCounts[D], debias: str, exponent: float = 0.0) -> Floats:
-    """Return each pair's attractiveness by its clicks, `[pairs]`, from 0 to 1.
-
-    Args:
-        debias: one of `DEBIAS`. "ipw" divides each click by its position's examination, relative to position 1, and the
-            sum by the views; a weight is at most 10 (Joachims, Swaminathan and Schnabel, WSDM 2017). "coec" divides the
-            clicks by the sum of the examinations (Zhang and Jones, WWW 2007).
-        exponent: see `estimate_exponent`; one below 0 counts as 0.
-    """
+    """Return each pair's attraction, estimated from its clicks, `[pairs]`, from 0 to 1."""
     examined = counts.position.astype(np.float64) ** -max(exponent, 0.0)
     clicks, views = counts.clicks, counts.views
     if debias == "ipw":

@@ -27,9 +27,9 @@ class EncodedExamples:
     """Encoded pairs, n of them; every `rows_each` adjacent pairs make one example.
 
     labels: `[n]` float32, 1 and above is relevant; None: only the first pair of each example is relevant
-    queries: `[n]` int64, the same number for all pairs of a query, wherever they stand; None: not distinguished
+    queries: `[n]` int64, the query's number, equal for all pairs of a query; None: queries are not distinguished
     teacher: `[n]` float32, a teacher's logits; None: no loss needs them
-    positions: `[n]` int64, where titles were shown, from 1; None: no position tower learns from them
+    positions: `[n]` int64, positions at which titles were shown, from 1; None: there is no position tower
     highest_label: the highest label of all pairs
     """
 
@@ -52,7 +52,10 @@ class EncodedExamples:
 
 
 class RankingExamples(ABC):
-    """Encoded examples for the trainer; subclasses define `loss`. Attribute: `pairs`, all encoded pairs.
+    """Encoded examples for the trainer; subclasses define `loss`.
+
+    Attributes:
+        pairs: all encoded pairs.
 
     Args:
         data: if it has `queries`, the pairs of a query share a batch.
@@ -79,7 +82,7 @@ class RankingExamples(ABC):
         return self._data.lengths(indices)
 
     def weight(self, indices: Integers) -> float:
-        """Return the number of examples, over which the loss of `indices` is a mean."""
+        """Return the number of examples in `indices`, whose mean loss `loss` returns."""
         return float(len(indices))
 
     def pair_labels(self, rows: Integers) -> Numbers:
@@ -101,7 +104,10 @@ class RankingExamples(ABC):
         return network(*map(paddle.to_tensor, self.pairs.pad(rows).values())).astype("float32")
 
     def loss_of(self, logits: Tensor, rows: Integers, queries: Optional[Integers] = None) -> Tensor:
-        """Return the mean loss of the pairs `rows` with `logits`, `[m]` each; `queries` serve if the data have none."""
+        """Return the mean loss of the pairs `rows` with `logits`, `[m]` each.
+
+        `queries` are used if the data have none.
+        """
         data = self._data
         queries = gather(data.queries, rows) if data.queries is not None else queries
         teacher = None if data.teacher is None else gather(data.teacher, rows)

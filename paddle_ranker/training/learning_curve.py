@@ -27,7 +27,10 @@ _MOST_POINTS = 5000
 
 
 class MetricsLine(TypedDict, total=False):
-    """A line of `metrics.jsonl`. Evaluations have the last three fields; progress lines also hold the task's means."""
+    """A line of `metrics.jsonl`.
+
+    A progress line also has the task's means; an evaluation has the last three fields.
+    """
 
     step: int
     time: float
@@ -203,7 +206,7 @@ def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
 
 
 def _is_share(values: Floats) -> bool:
-    """Return whether a metric lies between 0 and 1, as AUC and nDCG do; counts would need an axis of their own."""
+    """Return whether a metric lies between 0 and 1, as AUC and nDCG do; a count would need an axis of its own."""
     known = values[np.isfinite(values)]
     return bool(len(known)) and bool(((known >= 0) & (known <= 1)).all())
 

@@ -214,7 +214,7 @@ def _tagged(record: MetricsLine) -> Iterator[tuple[str, float]]:
 
 
 class Clock:
-    """Clock of a run: its seconds, and its steps per second between progress lines without evaluation and saving."""
+    """Clock of a run: its seconds, and its steps per second between progress lines, without evaluation and saving."""
 
     def __init__(self, step: int, seconds_before: float) -> None:
         self._start = self._mark = time.perf_counter()

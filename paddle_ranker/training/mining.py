@@ -1,7 +1,7 @@
 """Mine hard negatives: read judged queries from a data file, and choose candidates as negatives of each positive.
 
-Labelled pairs, triples or pairs say which titles answer a query and which do not. Negatives come from a window of ranks
-among the retrieved candidates, without those that probably answer the query after all.
+Labelled pairs, triples or pairs say which titles answer a query and which do not. Negatives are retrieved candidates in
+a range of ranks, without those that probably answer the query.
 """
 
 from __future__ import annotations
@@ -33,13 +33,18 @@ TITLE_KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, TitleRow, Text)
 
 @lru_cache(maxsize=1024)  # long documents are candidates of many queries
 def text_key(text: str) -> str:
-    """Return a key that is equal for texts that read the same: letters and digits, with width and case folded."""
+    """Return a key that is equal for texts with the same letters and digits, with width and case folded."""
     return letters(text) or normalise(text).strip()
 
 
 @dataclass
 class JudgedQuery:
-    """A query, its judged titles as in the file, and the `text_key`s of all titles and of those that answer it."""
+    """A query and its judged titles.
+
+    pairs: the judged pairs as in the file
+    keys: `text_key`s of all judged titles
+    answers: `text_key`s of the titles that answer the query
+    """
 
     query: str
     pairs: list[LabeledPair] = field(default_factory=list)
@@ -54,7 +59,10 @@ class JudgedQuery:
             self.answers.add(text_key(pair.title))
 
     def positives(self, least: float) -> list[LabeledPair]:
-        """Return the pairs graded `least` or above, in order; of titles with the same `text_key`, only the first."""
+        """Return the pairs with a label of at least `least`, in order.
+
+        Of titles with the same `text_key`, only the first.
+        """
         found: dict[str, LabeledPair] = {}
         for pair in self.pairs:
             if pair.label >= least:
@@ -93,7 +101,11 @@ def titles_of(records: Iterable[Record]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A title that may become a negative, its probability if a ranker has scored it, and what a ranker reads of it."""
+    """A title that may become a negative.
+
+    probability: by the ranker; None if no ranker has scored it
+    read: the part of it that a ranker reads
+    """
 
     title: str
     probability: Optional[float] = None
@@ -104,12 +116,19 @@ class Candidate:
 class Choice:
     """Settings for choosing negatives among a query's ranked candidates.
 
-    negatives: the maximum number for one positive
+
     rank_from, rank_to: only candidates of these ranks are used; 1 is the best
-    sample: `top` takes the best candidates in the window, `random` draws from the window
+
     max_score_ratio, margin: drop candidates whose probability is above this ratio of the positive's, or less than this
         margin below it: NV-Retriever's TopK-PercPos and TopK-MarginPos (de Souza P. Moreira et al., 2024)
-    candidates: how many candidates of a query are ranked
+    negatives: maximum number of negatives of one positive
+    rank_from, rank_to: the window: only candidates of these ranks are used; 1 is the best
+    sample: `top` takes the best candidates in the window, `random` draws from the window
+    seed: seed of the draws
+    max_score_ratio: drop candidates whose probability is above this ratio of the positive's; NV-Retriever's
+        TopK-PercPos (de Souza P. Moreira et al., 2024)
+    margin: drop candidates whose probability is not at least this much below the positive's: TopK-MarginPos
+    candidates: number of candidates of a query that are ranked
     min_label: titles with this label or a higher one get negatives
     as_pairs: yield the judged pairs and the negatives with label 0, instead of triples
     """
@@ -126,9 +145,10 @@ class Choice:
     as_pairs: bool = False
 
     def unknown(self, judged: JudgedQuery, titles: Sequence[str], counts: Counter[str]) -> list[str]:
-        """Return the titles, in order, that are neither known answers nor the query itself; count the others.
+        """Return the titles, in order, that are neither known answers nor the query itself; count the others in
+        `counts`.
 
-        Titles that read the same, which an index may have under several ids, are one.
+        Titles with the same `text_key`, which an index may have under several ids, count as one.
         """
         kept, query = dict[str, str](), text_key(judged.query)
         for title in titles:
@@ -182,14 +202,17 @@ Reads = Callable[[str, Sequence[str]], Sequence[str]]
 
 
 def whole(query: str, titles: Sequence[str]) -> Sequence[str]:
-    """Return titles: a ranker reads all of each."""
+    """Return titles unchanged, for a ranker that reads all of each."""
     return titles
 
 
 class Miner:
-    """Miner of negatives for the judged queries of the file `source`; `counts` holds statistics for `report_of`.
+    """Miner of negatives for the judged queries of the file `source`.
 
-    reads: returns what a ranker reads of each title for a query
+    reads: called with a query and titles; returns the part of each title that a ranker reads
+
+    Attributes:
+        counts: statistics for `report_of`.
     """
 
     def __init__(
@@ -207,7 +230,7 @@ class Miner:
     def mine(self, queries: Sequence[JudgedQuery], progress: Optional[tqdm[None]] = None) -> Iterator[Record]:
         """Yield triples, or the judged pairs and the negatives (`as_pairs`), of all queries in order.
 
-        Raises `DataError` at the end if not a single negative was found.
+        Raises `DataError` at the end if there was no negative at all.
         """
         yield from self.mine_part(queries, progress)
         require_negatives(self._source, self.counts)
@@ -278,7 +301,7 @@ class Miner:
 
 
 def report_of(counts: Counter[str]) -> str:
-    """Return how many candidates were dropped for which reason, and how many queries lack something."""
+    """Return how many candidates were dropped, by reason, and how many queries lack something."""
     shown = [f"{name}: {count:,}" for name, count in counts.items() if count and name not in _REPORTED_APART]
     return "; ".join(shown) or "nothing left out"
 
@@ -293,7 +316,7 @@ _REPORTED_APART = {"queries", "negatives"}
 
 
 def distinct_titles(source: Iterable[Record]) -> tuple[list[str], int]:
-    """Return the titles of records, distinct by `text_key` in their first spelling, and the number of repeats."""
+    """Return the distinct titles of records, by `text_key`, in their first spelling; and the number of repeats."""
     distinct: dict[str, str] = {}
     count = 0
     for title in titles_of(source):

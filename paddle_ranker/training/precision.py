@@ -1,7 +1,7 @@
 """Mixed precision: matrix products in half precision, all other operations in single, and a dynamic loss scale.
 
-Paddle has no half-precision kernels on a CPU. There, mixed precision is emulated: the products' inputs and outputs, and
-so their gradients, are rounded to half precision but computed in single. That has a GPU's arithmetic, not its speed.
+Paddle has no half-precision kernels on a CPU. On a CPU, mixed precision is emulated: the products' inputs and outputs,
+and so their gradients, are rounded to half precision but computed in single. That gives a GPU's values, not its speed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Precision:
         dtype: `float16`, `bfloat16`, or `auto`: bfloat16 on a CPU and on a device that has it, else float16.
         scale_loss: the first loss scale; halved at every overflow, doubled after `GOOD_STEPS` steps without one.
 
-    Attributes: `scale`, the loss scale; `skipped`, the number of steps skipped because their gradients overflowed.
+    Attributes:
+        scale: the loss scale.
+        skipped: number of steps that were skipped because their gradients overflowed.
     """
 
     def __init__(self, network: nn.Layer, *, use_amp: bool, dtype: str = "auto", scale_loss: float = 32768.0):
@@ -69,7 +71,10 @@ class Precision:
         return context
 
     def update(self, norm: float) -> bool:
-        """Adapt the loss scale to the gradients' norm; return whether the gradients are finite, to make a step."""
+        """Adapt the loss scale to the gradients' norm.
+
+        Return whether the gradients are finite, so that the step can be made.
+        """
         if math.isfinite(norm):
             self._good_steps += 1
             if self.use_amp and self._good_steps % GOOD_STEPS == 0:
@@ -83,7 +88,7 @@ class Precision:
 
     @property
     def diverged(self) -> bool:
-        """Return True if the training has diverged: its loss scale no longer explains gradients that are not finite."""
+        """Return whether the training has diverged: the loss scale cannot explain gradients that are not finite."""
         return not self.use_amp or self.scale < SMALLEST_SCALE
 
     def state(self) -> dict[str, float]:
@@ -92,7 +97,7 @@ class Precision:
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped, "float16": is_float16}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Restore the result of `state`; the loss scale of another half-precision type begins anew."""
+        """Restore the result of `state`; for another half-precision type, the loss scale starts again."""
         self.skipped = int(state["skipped"])
         was_float16 = bool(state["float16"])
         if self.use_amp and was_float16 != (self.dtype == "float16"):

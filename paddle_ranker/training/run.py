@@ -40,7 +40,13 @@ class Description(TypedDict):
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training that has begun; `resumed` is the state of the interrupted training that it continues, if any."""
+    """A training that has begun.
+
+    options: its options
+    processes: the processes that train together
+    resumed: state of the interrupted training that it continues; None: it is new
+    device: the device
+    """
 
     options: TrainingOptions
     processes: ProcessGroup
@@ -53,7 +59,7 @@ class TrainingRun:
             print(line, flush=True)
 
     def report_start(self, source: Union[str, Path], new_parts: Sequence[str], *tokens: PairEncoder) -> None:
-        """Report which parts the source lacks, and warn if a tokenizer maps words with capitals to [UNK]."""
+        """Report which parts the source lacks, and warn if a tokenizer maps words with capital letters to [UNK]."""
         if new_parts:
             self.report(f"start from {source}; new: {', '.join(new_parts)}")
         if not self.resumed and any(each.loses_capitals for each in tokens):
@@ -92,9 +98,11 @@ ModelT = TypeVar("ModelT")
 
 @dataclass(frozen=True)
 class Start(Generic[ModelT]):
-    """Start of a training: the run, the model, and the factors of its parts' learning rates.
+    """Start of a training.
 
-    part_factors: as `Task` takes them
+    run: the run
+    model: the model to train
+    part_factors: factors of the learning rates of its parts, see `Task`
     """
 
     run: TrainingRun
@@ -105,8 +113,8 @@ class Start(Generic[ModelT]):
 def start_run(options: TrainingOptions) -> TrainingRun:
     """Select the device, join the other processes, seed everything, and with `options.resume` find the run to resume.
 
-    Raises `RankerError` if `save_dir` cannot be written to, or another training writes into it, and `UsageError` for
-    the number of a device if there are several processes.
+    Raises `RankerError` if `save_dir` cannot be written to, or another training writes into it, and `UsageError` if the
+    device has a number and there are several processes.
     """
     if ":" in options.device and launched() > 1:
         raise UsageError(
@@ -125,7 +133,7 @@ def start_run(options: TrainingOptions) -> TrainingRun:
 
 
 def versions() -> dict[str, str]:
-    """Return a dict from package to version, for those that a model depends on."""
+    """Return the versions of the packages that a model depends on, by package."""
     return {
         "paddle_ranker": __version__,
         "paddlepaddle": paddle.__version__,

@@ -1,13 +1,13 @@
-"""Save and restore the state, other than parameters, with which an interrupted training continues unchanged.
+"""Save and restore a training's state, other than parameters, so that it continues as if it had not been interrupted.
 
 `<save_dir>/state_<step>/` belongs to the checkpoint `<save_dir>/model_<step>/`. It is written after the checkpoint,
 atomically; a run can be resumed from a step that has both folders.
 
 | file | holds |
 | --- | --- |
-| `state.json` | the progress of the run, and its options, data and number of processes |
-| `optimizer.npz` | the optimizer's moments of each parameter; missing once the run is finished |
-| `parameters.npz` | parameters that the checkpoint's own file lacks, if there are any |
+| `state.json` | the progress of the run, and its options, data and number of processes | | `optimizer.npz` | the
+optimizer's moments of each parameter; missing once the run is finished | | `parameters.npz` | parameters that the
+checkpoint's own file lacks, if there are any |
 """
 
 from __future__ import annotations

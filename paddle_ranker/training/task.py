@@ -20,10 +20,11 @@ Means = Mapping[str, Union[float, "Tensor"]]  # further means beside a loss, by 
 
 
 class Examples(Protocol):
-    """The encoded training examples.
+    """Encoded training examples.
 
-    Attributes: `rows_each`, how many pairs one example adds to a batch; `groups`, which examples must share a batch;
-    None: no examples must.
+    Attributes:
+        rows_each: number of pairs that one example adds to a batch.
+        groups: examples that must share a batch; None: any examples may.
     """
 
     rows_each: int
@@ -48,18 +49,24 @@ class Examples(Protocol):
 class Task:
     """Definition of a training: a network, its examples, and how the network is evaluated and saved.
 
-    network: trained in place
+
     evaluate: returns the metrics of the evaluation file, the same in every process; None: there is no evaluation
-    save: writes a checkpoint's files into a folder; its second argument is the last evaluation's results
+    network: the network, trained in place
+    examples: the training examples
+    evaluate: called without arguments; returns the metrics of the evaluation file, equal in every process; None: there
+        is no evaluation
+    save: called with a folder and the last evaluation's results; writes a checkpoint's files into the folder
     metric: the metric that decides which checkpoint is best, by its highest value, or its lowest if `lower_is_better`
     part_factors: a dict from a prefix of parameter names to the factor of their learning rate; a resumed run keeps the
         factors that it began with
     identity: values that must be equal in a run and the run that resumes it, JSON-ready
     begin_epoch: called with an epoch's number, from 1, before its first batch, and when a run is resumed in it
-    describe: returns the means of a batch to show in a progress line, the loss first
+
+    describe: called with the means of a batch; returns those to show in a progress line, the loss first
+    on_evaluation: called after each evaluation; its result may end the training, see `OnEvaluation`
     on_evaluation: called after each evaluation, and may end the training
-    apart: prefixes of the names of parameters that `save` does not write into the checkpoint's own file;
-        the state keeps them
+    apart: prefixes of the names of parameters that `save` does not write into the checkpoint's own file; the state
+        keeps them
     """
 
     network: nn.Layer
@@ -78,11 +85,15 @@ class Task:
 
 @dataclass(frozen=True)
 class FitResult:
-    """The result of a training: its steps, the best and the last evaluation (`step` and measures), and its checkpoints.
+    """The result of a training.
 
-    `best_checkpoint`: the last one, if the training stopped before its first evaluation.
-    `finished`: the training is complete; False: it stopped after `max_minutes`, and `resume` continues it.
-    `skipped`: the number of steps that changed nothing because their gradients overflowed in mixed precision.
+    steps: number of steps
+    finished: whether the training is complete; False: it stopped after `max_minutes`, and `resume` continues it
+    best, last: the best and the last evaluation: `step` and measures
+    best_checkpoint: the best checkpoint; the last one, if the training stopped before its first evaluation
+    last_checkpoint: the last checkpoint
+    seconds, examples_per_second: time and speed of the training
+    skipped: number of steps that changed nothing because their gradients overflowed in mixed precision
     """
 
     steps: int

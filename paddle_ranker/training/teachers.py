@@ -1,4 +1,4 @@
-"""Teachers: trained rankers, the mean of their logits; and the logits of any teacher, added to training data."""
+"""Teachers: the mean logits of trained rankers; and training data with the logits of any teacher."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from paddle_ranker.scoring.scoring_options import ScoringOptions
 
 
 class Teacher(Protocol):
-    """Source of logits to learn from: `Teachers`, or `HttpTeacher` of `serving/clients/teacher.py`."""
+    """Source of logits to learn from: `Teachers`, or the `HttpTeacher` of `serving/clients/teacher.py`."""
 
     def __len__(self) -> int:
         """Return the number of rankers whose logits are averaged."""
@@ -39,7 +39,7 @@ class Teacher(Protocol):
 class Teachers:
     """Rankers that score pairs, each with its own tokenizer, length and calibration.
 
-    Rankers whose logits differ in scale have different weights in the mean: calibrate the rankers first.
+    A ranker whose logits have a larger scale has more weight in the mean: calibrate the rankers first.
 
     sources: model folders (or parameter files), separated by `os.pathsep`
     options: device, batch size and the like; the constructor prepares the process for Paddle
@@ -63,7 +63,7 @@ class Teachers:
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        """The encoder that limits how much the first ranker reads of a pair; None where windows read all of it."""
+        """The encoder that limits how much the first ranker reads of a pair; None if windows read all of it."""
         first = self._rankers[0]
         return shortest(first.row_encoder) if first.windows is None else None
 
@@ -79,17 +79,17 @@ class Teachers:
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
     def report(self) -> None:
-        """Do nothing: a command notes at its end what encoders have cut."""
+        """Do nothing: a command notes at its end how many texts were cut."""
 
     def truncations(self) -> list[dict[str, int]]:
-        """Return the numbers of truncated pairs so far, one dict per ranker, by kind of truncation."""
+        """Return the numbers of truncated pairs so far: for each ranker, a dict by kind of truncation."""
         from paddle_ranker.scoring.files import truncations
 
         return [truncations(scorer.row_encoder, scorer.windows) for scorer in self._rankers]
 
 
 class Scoring:
-    """Scoring of records by a teacher, with counts of how the teacher agrees with them."""
+    """Scores records by a teacher, and counts how often the teacher agrees with their labels."""
 
     def __init__(self, teachers: Teacher, relevant_from: float) -> None:
         self._teachers, self._relevant_from = teachers, relevant_from
@@ -119,7 +119,7 @@ class Scoring:
                 yield LabeledPair(record.query, record.title, float(is_relevant), logit)
 
     def report(self) -> str:
-        """Return lines that say how the teacher agrees with the triples, and how many labels it made."""
+        """Return lines on how often the teacher agrees with the triples, and how many labels it made."""
         lines = []
         if self.triples:
             lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")

@@ -1,6 +1,7 @@
 """The training loop. It reads top to bottom: batch, loss, gradients, step, progress, evaluation, checkpoint.
 
-The optimizer stands at the end: AdamW, the learning rate of each part, its schedule, and the gradient's norm.
+The last part of the file is the optimizer: AdamW, the learning rate of each part, its schedule, and the gradient's
+norm.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def fit(
     Raises:
         RankerError: the loss or gradient is NaN or infinite (the message has the step, the rows and the last good
             checkpoint); every step was skipped; or the run to resume was started with other options or data.
-        KeyboardInterrupt: at the first Ctrl-C or SIGTERM, as `Interrupted`, after the step has ended and is saved; at
-            the second, at once. The message has the last checkpoint.
+        KeyboardInterrupt: at the first Ctrl-C or SIGTERM, as `Interrupted`, when the step is done and saved; at the
+        second, at once. The message has the last checkpoint.
     """
     with StopRequest().awaited() as stop:
         trainer = _Trainer(task, options, processes, resumed, stop)
@@ -88,7 +89,12 @@ class _Stop(Enum):
 
 
 class _AfterStep(NamedTuple):
-    """Actions after a step."""
+    """What to do after a step.
+
+    save: whether to write a checkpoint
+    scheduled: whether it is a scheduled one
+    stop: reason to stop, or None
+    """
 
     save: bool
     scheduled: bool  # the checkpoint to save is a scheduled one
@@ -96,7 +102,11 @@ class _AfterStep(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """Gradients of a step, and the square of their norm, which may still be computed."""
+    """Gradients of a step.
+
+    all: the gradients
+    square: the square of their norm; a GPU may still be computing it
+    """
 
     all: list[Tensor]
     square: Optional[Tensor]  # None: there are no gradients
@@ -108,12 +118,16 @@ class _Gradients(NamedTuple):
         return cls(found, squared_norm(found) if found else None)
 
     def norm(self) -> float:
-        """Return the Euclidean norm of all gradients as one vector; wait for it."""
+        """Return the Euclidean norm of all gradients as one vector; waits until it is computed."""
         return 0.0 if self.square is None else math.sqrt(float(self.square))
 
 
 class _Trainer:
-    """The training in one process; the arguments are those of `fit`, and `stop`. Attribute: `done`, its progress."""
+    """The training in one process; the arguments are those of `fit`.
+
+    Attributes:
+        done: the progress.
+    """
 
     def __init__(
         self,
@@ -223,11 +237,11 @@ class _Trainer:
     def _backward(self, batch: list[Integers]) -> tuple[dict[str, float], _Gradients]:
         """Compute the gradients of the batch's mean loss, times the loss scale.
 
-        Return the loss and further means by name, and the gradients. The values are read when everything has been
-        computed: a GPU would wait for the host after each part otherwise.
+        Returns the loss and further means by name, and the gradients. The values are read at the end, since a GPU would
+        otherwise wait for the host after each part.
 
-        Each process computes its parts of the batch one after another. The gradients of all parts are summed, and so
-        are the means; the same sum tells whether any process got a signal, so that all stop after the same step.
+        Each process computes its parts of the batch one after another. The gradients and the means of all parts are
+        summed. The sum also includes whether a process has received a signal, so that all stop after the same step.
         """
         examples, network = self.task.examples, self.task.network
         names, losses = ["loss"], list[tuple[float, Tensor, Means]]()
@@ -264,7 +278,7 @@ class _Trainer:
         return dict(zip(names, sums[1:].tolist())), gradients
 
     def _seed(self, place: int) -> None:
-        """Seed dropout for a part of the next step, independent of earlier draws and of the process."""
+        """Seed dropout for part number `place` of the next step, independent of earlier draws and of the process."""
         sequence = np.random.SeedSequence([self.options.seed, self.done.step + 1, place])
         paddle.seed(int(sequence.generate_state(1)[0]))
 
@@ -289,7 +303,7 @@ class _Trainer:
         return {"learning_rate": learning_rate, "gradient_norm": norm, "loss_scale": scale}
 
     def _after_step(self) -> _AfterStep:
-        """Evaluate if it is due; return the next action, which is equal in every process."""
+        """Evaluate if it is due; return what to do next, which is equal in every process."""
         step = self.done.step
         is_due = step >= self.total_steps or step % self.options.eval_step == 0
         evaluate = self.task.evaluate
@@ -351,7 +365,7 @@ class _Trainer:
             )
 
     def _await_the_save(self) -> None:
-        """Wait until the first process has saved, since the launcher ends all processes when one has ended."""
+        """Wait until the first process has saved, since the launcher ends all processes when one ends."""
         with nullcontext() if self.processes.is_first else suppress(RankerError):  # the first may be gone already
             self.processes.wait()
 
@@ -493,9 +507,9 @@ def gradients_of(network: nn.Layer) -> list[Tensor]:
 def squared_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Return the square of the Euclidean norm of all gradients as one vector, `[1]`.
 
-    Paddle's optimizer would clip each parameter group by its own norm. The product of a row and a column is some forty
-    times as fast as `paddle.linalg.norm` on a CPU. On a GPU each operation has a cost of its own, so that many
-    gradients are joined.
+    It is computed here since Paddle's optimizer would clip each parameter group by its own norm. On a CPU, the product
+    of a row and a column is some forty times as fast as `paddle.linalg.norm`. On a GPU each operation has a fixed cost,
+    so gradients are concatenated first.
     """
     vectors = [gradient.reshape([-1]) for gradient in gradients]
     if paddle.device.get_device() != "cpu":

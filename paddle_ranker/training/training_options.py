@@ -100,11 +100,11 @@ class TrainingOptions(DeviceOptions):
         return self.batch_size
 
     def recorded(self) -> dict[str, object]:
-        """Return the options to save with the model: all but those that concern only the process and its folders."""
+        """Return the options to save with the model: all except those that concern only the process and its folders."""
         return {name: value for name, value in asdict(self).items() if name not in self._NOT_RECORDED}
 
     def identity(self) -> dict[str, object]:
-        """Return the options that a run must be resumed with."""
+        """Return the options that must not change when a run is resumed."""
         return {name: value for name, value in asdict(self).items() if name not in self.MAY_CHANGE}
 
 

@@ -1,8 +1,8 @@
 """Losses that compare all rows of a batch: across its parts (accumulation) and across processes.
 
-With in-batch negatives every text of a batch takes part in every other text's loss, so the loss of a part is not a
-function of that part. The gradient is computed in three passes (Gao et al., 2021, "Scaling Deep Contrastive Learning
-Batch Size under Memory Limited Setup", https://arxiv.org/abs/2101.06983):
+With in-batch negatives, every text of a batch is part of every other text's loss, so the loss cannot be computed part
+by part. The gradient is computed in three passes (Gao et al., 2021, "Scaling Deep Contrastive Learning Batch Size under
+Memory Limited Setup", https://arxiv.org/abs/2101.06983):
 
 1. each process computes the outputs of its parts, one after another, without keeping activations;
 2. all outputs are gathered, and the loss and its gradient with respect to every output are computed;
@@ -39,7 +39,7 @@ class WholeBatchExamples(Examples, Protocol):
     ) -> Iterator[tuple[Tensor, Means]]:
         """Yield summands of the mean loss of a batch, and of a dict of further means for the progress line.
 
-        Each summand's gradient is taken before the next one is computed, so that the memory of one suffices.
+        The caller computes each summand's gradient before it asks for the next one, so only one is in memory at a time.
 
         Args:
             outputs: the outputs of all parts' examples, one part after another, `[rows, size]` float32.
@@ -62,7 +62,7 @@ def backward(
 
     Args:
         batch: the examples' indices of each part; this process computes the parts `rank`, `rank + size`, ...
-        seed: seeds dropout for the part at a place in the batch.
+        seed: called with a part's place in the batch; seeds dropout for that part.
 
     Returns the loss and a dict of further means, the same in every process.
     """

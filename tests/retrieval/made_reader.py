@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Union
 
-from paddle_ranker.data.readers import READERS, Part, Reader, Unread
+from paddle_ranker.data.readers import READERS, Part, Place, Reader, Unread
 from paddle_ranker.errors import DataError
 from paddle_ranker.retrieval.schema import FIELD_TYPES, file_type
 
@@ -47,5 +47,28 @@ def suffix_of(data: bytes) -> str:
     return "pages"
 
 
+def read_tape(path: Path) -> Iterator[Union[Part, Unread]]:
+    """Yield words, one a second; the recording may hold anything."""
+    text = "Hello from the tape"
+    yield Part("", text, {}, [(*one.span(), n, n + 1) for n, one in enumerate(re.finditer(r"\S+", text))])
+
+
+def read_sheet(path: Path) -> Iterator[Union[Part, Unread]]:
+    """Yield the lines of a file of cells between tabs, two rows a part, the header first in each."""
+    header, *rows = path.read_text().splitlines()[1:]
+    for first in range(0, len(rows), 2):
+        text, places, own = "\n".join([header, *rows[first : first + 2]]), list[Place](), rows[first : first + 2]
+        for number, line in enumerate([header, *own]):
+            start = sum(len(one) + 1 for one in [header, *own][:number])
+            for column, cell in enumerate(line.split("\t")):
+                places.append((start, start + len(cell), number + first - 1, column))
+                start += len(cell) + 1
+        yield Part(f"{first // 2 + 1}", text, {"first_row": first, "last_row": first + len(own) - 1}, places)
+
+
+READERS.add("tape", Reader(read_tape, lambda: "1", "seconds"))
+FIELD_TYPES.add("tape", file_type("a tape", {"wav": "audio/wav"}, lambda data: "wav", reader="tape"))
+READERS.add("sheet", Reader(read_sheet, lambda: "1", "cells", {"first_row": "number", "last_row": "number"}))
+FIELD_TYPES.add("sheet", file_type("a sheet", {"csv": "text/csv"}, lambda data: "csv", reader="sheet"))
 READERS.add("pages", Reader(read, lambda: os.environ.get("MADE_VERSION", "1"), "boxes", {"page": "number"}))
 FIELD_TYPES.add("pages", file_type("pages", {"pages": "application/pages"}, suffix_of, reader="pages"))

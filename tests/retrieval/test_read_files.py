@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import signal
@@ -225,6 +226,46 @@ def test_the_server_serves_places_and_refuses_new_files_by_name(tmp_path: Path) 
         assert site.ask("PATCH", "/v1/documents", changed).status_code == 200
         (again,) = site.search("warranty years", top_k=1)["hits"]
         assert again["place"] == hit["place"] and again["fields"]["lang"] == "en"
+    finally:
+        site.close()
+
+
+def test_a_pdf_is_found_by_page_and_its_page_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
+    from PIL import Image
+
+    from tests.data.test_pdf import pdf_of, shown
+
+    corpus = folder_of(tmp_path, {"tape.wav": b"RIFF" + bytes(60)})
+    pdf_of(corpus / "manual.pdf", shown((60, 700, "Safety first")), shown((60, 60, "Two years of warranty")))
+    (corpus / "rows.jsonl").write_text('{"id": "m", "pdf": "manual.pdf"}\n{"id": "t", "tape": "tape.wav"}\n')
+    status, folder = built(tmp_path, corpus / "rows.jsonl", "--field", "pdf:pdf,tape:tape")
+    assert status == 0
+    site = Site(index=folder)
+    try:
+        (hit,) = site.search("warranty", top_k=1)["hits"]
+        assert (hit["id"], hit["title"], hit["place"]["page"]) == ("m#2", "manual", 2)
+        ((left, top, right, bottom),) = hit["place"]["boxes"]
+        assert 0.1 < left < right < 0.4 and 0.9 < top < bottom < 0.95
+        address = hit["contents"]["pdf"][0]["url"]
+        drawn = site.ask("GET", f"{address}/pages/2")
+        assert drawn.headers["content-type"] == "image/jpeg" and "immutable" in drawn.headers["cache-control"]
+        with Image.open(io.BytesIO(drawn.content)) as picture:
+            width, height = picture.size
+            assert width * height <= 1 << 22 and width / height == pytest.approx(600 / 800, abs=0.01)
+            box = picture.convert("L").crop((*map(int, (left * width, top * height, right * width, bottom * height)),))
+            assert min(box.tobytes()) < 64  # ink is in the box
+        for wrong in (
+            f"{address}/pages/3",
+            f"{address}/pages/0",
+            f"{address}/pages/x",
+            "/v1/contents/none.pdf/pages/1",
+        ):
+            assert site.ask("GET", wrong).status_code == 404, wrong
+        sound = site.search("hello", top_k=1)["hits"][0]["contents"]["tape"][0]["url"]
+        assert site.ask("GET", f"{sound}/pages/1").status_code == 404
+        part = site.ask("GET", sound, range="bytes=0-3")
+        assert part.status_code == 206 and part.content == b"RIFF"
     finally:
         site.close()
 

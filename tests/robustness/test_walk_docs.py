@@ -66,6 +66,8 @@ MODELS = {
     "pictures.tsv": "lists such pictures",
     "convert CLIP": "needs a published model, too: tests/recall/test_picture_commands.py converts some",
     "tower CLIP": "is made of it",
+    "library": "needs files of many kinds: tests/retrieval/test_read_files.py makes some",
+    "manuals/w7.pdf": "is one of them",
     "Qwen/Qwen3": "needs a published model: tests/model/test_decoders.py makes one",
 }
 # What only the modern stack has: it writes ONNX files.

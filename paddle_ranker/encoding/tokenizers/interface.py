@@ -33,12 +33,12 @@ class Tokenizes(Protocol):
 
 @dataclass(frozen=True)
 class Spelling:
-    """Classes of tokens that spell the same characters, arrays of `[vocab_size]`.
+    """Classes of tokens that spell the same characters; each array is `[vocab_size]`.
 
-    ids: int64, the smallest id of a token's class, for example of a word at the start of a text, inside it and in
-        capitals; the padding's id for special tokens and spaces
-    inside: bool, tokens that begin inside a character, with one of its later bytes
-    blank: bool, tokens of spaces alone
+    ids: int64, the smallest id in a token's class, which may have, for example, a word at the start of a text, inside
+        it and in capitals; the padding's id for special tokens and spaces
+    inside: bool, True for tokens that begin inside a character, with one of its later bytes
+    blank: bool, True for tokens that consist of spaces
     """
 
     ids: NDArray[np.int64]
@@ -135,8 +135,8 @@ class PairTemplate:
     def truncated(self, first: Lengths, second: Lengths, budget: int) -> tuple[Lengths, Lengths]:
         """Return the numbers of tokens [n] that each side keeps, so that both fit into `budget` >= 2 tokens.
 
-        The closed form of removing one token at a time from the longer side: a truncated side keeps half of the budget,
-        or all that the other side leaves.
+        The result is that of removing one token at a time from the longer side: a truncated side keeps half of the
+        budget, or all that the other side leaves.
         """
         larger = budget - budget // 2
         of_first = np.where(first > second, larger, budget // 2) if self.longer_keeps_more else larger

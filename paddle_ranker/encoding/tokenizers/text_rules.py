@@ -55,7 +55,7 @@ class TextRules:
         return self.do_lower_case if self.strip_accents is None else self.strip_accents
 
     def split_like(self, other: TextRules) -> bool:
-        """Return whether texts have the same words by both rules."""
+        """Return whether both rules give the same words for every text."""
         return replace(self, strip_accents=self.strips_accents) == replace(other, strip_accents=other.strips_accents)
 
 
@@ -85,7 +85,7 @@ class WordSplitter:
         return self._settled(text, normalized) if _OPEN in normalized else normalized
 
     def _settled(self, text: str, normalized: str) -> str:
-        """Complete `normalized` where `_OPEN` marks a character that is new to the table, or marks to be sorted."""
+        """Complete `normalized` where `_OPEN` marks a character that the table lacks, or marks to be sorted."""
         table = self._table
         if _UNSEEN in normalized:
             for char in set(text):
@@ -139,7 +139,7 @@ class WordSplitter:
         return self._unicode.kind(char) == SYMBOL or char in SYMBOLS_BY_NAME
 
     def replacement(self, char: str) -> str:
-        """Return the replacement of `char`; `_OPEN` precedes parts that depend on other characters."""
+        """Return the replacement of `char`; `_OPEN` precedes parts that depend on neighbouring characters."""
         if self._bert is not None:
             return "".join(_OPEN + part if self._unicode.combining(part) else part for part in self._bert.alone(char))
         return "".join(" " if cleaned == " " else self._alone(cleaned) for cleaned in self._clean(char))
@@ -196,8 +196,9 @@ class _BertRules:
 class _Characters:
     """Replacements of characters, filled on first use.
 
-    Attributes: `replacements` of code points, `_UNSEEN` before the first use; `classes`, the combining classes of marks
-    that are kept.
+    Attributes:
+        replacements: by code point; `_UNSEEN` before the first use.
+        classes: combining classes of the marks that are kept.
     """
 
     def __init__(self, of_bert: bool) -> None:

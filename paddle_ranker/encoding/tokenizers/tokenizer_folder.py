@@ -1,6 +1,6 @@
 """Tokenizer files of a model folder: `vocab.txt` of WordPiece, or `tokenizer.json` of Hugging Face's `tokenizers`.
 
-PaddleNLP reads the files that are written here as the same tokenizer.
+PaddleNLP reads the files that this module writes as the same tokenizer.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class TokenizerFiles:
         return self.token_to_id.get(token)
 
     def template(self) -> PairTemplate:
-        """Return `[CLS] query [SEP] title [SEP]`, with the truncation of the library whose word rules apply."""
+        """Return `[CLS] query [SEP] title [SEP]`, truncated as PaddleNLP or `tokenizers` does, depending on the word
+        rules.
+        """
         cls, sep = (self.token_to_id[self.special_tokens[role]] for role in ("cls_token", "sep_token"))
         keeps_end = self.config.get("truncation_side") == "left"
         return replace(bert_template(cls, sep), longer_keeps_more=self.rules.of_bert, keeps_end=keeps_end)
@@ -250,7 +252,7 @@ _PART = re.compile("[\udc80-\udcff]")  # an escaped byte of a partial character
 
 @dataclass(frozen=True)
 class LibraryFiles:
-    """Files of a tokenizer of the library `tokenizers`; a `ModelTokenizer`.
+    """Files of a tokenizer of Hugging Face's `tokenizers` (below: the library); a `ModelTokenizer`.
 
     files: a dict from file name to content, so that copies are byte-identical
     special_tokens: a dict from role to token
@@ -338,7 +340,7 @@ class LibraryFiles:
 
     @property
     def gives_types(self) -> bool:
-        """Whether the second text of a pair and all after it have the token type 1, and all before it 0.
+        """Whether the tokens of a pair from the second text on have the token type 1, and all before have 0.
 
         Raises `CheckpointError` for other types.
         """
@@ -420,8 +422,8 @@ class LibraryTokenizer:
     """Encoder of texts with `tokenizers`, which releases the GIL.
 
     Args:
-        special: ids that texts must not get. Unigram gives a special token in a text its id in spite of the library's
-            settings; it is replaced by `unknown`.
+        special: ids that must not occur in texts. Unigram ignores the library's setting and gives special tokens in
+            texts their ids; these are replaced by `unknown`.
     """
 
     def __init__(self, library: Library, special: Sequence[int] = (), unknown: Optional[int] = None):

@@ -1,9 +1,10 @@
 """Kinds of characters by a fixed version of Unicode, so that every Python gives the same tokens.
 
 `unicodedata` and `str` follow the Unicode version of their Python: 13.0 in Python 3.9, 15.0 in 3.12. A character that
-is an emoji in one version may be unassigned in another. `table.json`, which `build.py` writes, has the kind of every
-code point. Unicode never changes the decomposition, the combining class and the lower case of an assigned character,
-so Python provides these. The table adds them for young characters, which the oldest supported Python does not know.
+is an emoji in one version may be unassigned in another. `table.json`, which `build_table.py` writes, has the kind of
+every code point. Unicode never changes the decomposition, the combining class and the lower case of an assigned
+character, so Python provides these. The table adds them for young characters, which the oldest supported Python does
+not know.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ def kind_of_category(category: str) -> str:
 class UnicodeTable:
     """Table of kinds, lower case and decompositions of characters.
 
-    Attributes: `version` of Unicode; `oldest`, the Unicode version of the oldest supported Python.
+    Attributes:
+        version: Unicode version of the table.
+        oldest: Unicode version of the oldest supported Python.
     """
 
     def __init__(self, content: dict[str, object]) -> None:
-        """Take the content of `table.json`; `make_table` in `build.py` describes it."""
+        """Take the content of `table.json`, as `make_table` in `build_table.py` describes it."""
         self.version, self.oldest = str(content["unicode"]), str(content["oldest"])
         runs = str(content["kinds"]).split()
         self._kinds = [run[0] for run in runs]
@@ -69,7 +72,7 @@ class UnicodeTable:
         return char if self.kind(char) == UNASSIGNED else self._lower.get(char) or char.lower()
 
     def combining(self, char: str) -> int:
-        """Return the combining class of an assigned character; canonical order moves no mark across class 0."""
+        """Return the combining class of an assigned character; in canonical order, no mark moves across class 0."""
         return self._combining.get(char) or unicodedata.combining(char)
 
     def decompose(self, text: str) -> str:

@@ -111,7 +111,7 @@ def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Figure:
 
 
 def _widen(panel: Axes) -> None:
-    """Show at least a hundredth: rounding must not fill a panel, with its power of ten below the axis."""
+    """Widen the axis to at least a hundredth, so that rounding differences do not fill a panel."""
     low, high = panel.get_xlim()
     if high - low < _LEAST_WIDTH:
         panel.set_xlim((low + high - _LEAST_WIDTH) / 2, (low + high + _LEAST_WIDTH) / 2)

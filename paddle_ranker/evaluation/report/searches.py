@@ -40,7 +40,7 @@ def write_searches(path: str, report: Mapping[str, Any], lists: Mapping[str, str
 
 
 def _searches_svg(days: Sequence[_DAY]) -> str:
-    """Draw the searches of each day, those without results apart."""
+    """Draw the number of searches per day, with those without results in another colour."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(10.0, 2.6), layout="constrained")
@@ -72,7 +72,7 @@ def _clicks_svg(days: Sequence[_DAY]) -> str:
 
 
 def _prepare(panel: Axes, days: Sequence[_DAY]) -> list[float]:
-    """Prepare a panel over the days, and return their places."""
+    """Prepare a panel with an axis of days, and return the days' positions."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
     dates = [float(date2num(datetime.date.fromisoformat(day["day"]))) for day in days]

@@ -1,4 +1,4 @@
-"""The network itself, which Paddle runs operation by operation: in training, and for models that are not exported."""
+"""Engine dygraph: Paddle runs the network itself, operation by operation, for models that are not exported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DygraphEngine:
             configurations of its encoders.
         signature: names the network's inputs.
         outputs: names of the tensors that the network returns, in their order; default: `signature.read`.
-        precision: of matrix products: fp32, and on GPUs bf16 or fp16.
+        precision: precision of matrix products: fp32, and on GPUs bf16 or fp16.
     """
 
     name = "dygraph"
@@ -69,7 +69,7 @@ class DygraphEngine:
 
 
 def _device_of(network: nn.Layer) -> str:
-    """Return the device of a network's parameters: another model's may be Paddle's current one by now."""
+    """Return the device of a network's parameters; Paddle's current device may by now be that of another model."""
     place = next((parameter.place for parameter in network.parameters()), None)
     if place is None or not (place.is_gpu_place() or place.is_cpu_place()):
         return str(paddle.device.get_device())

@@ -22,15 +22,21 @@ GPU_BATCH_TOKENS = 32_768
 
 
 def fastest_tokens(kind: str, threads: int) -> int:
-    """Return the padded tokens of a batch at which a device is fastest; `threads` of a CPU, 0: one per core."""
+    """Return the number of padded tokens in a batch at which a kind of device is fastest.
+
+    threads: threads of a CPU; 0: one per core
+    """
     return CPU_BATCH_TOKENS * thread_count(threads) if kind == "cpu" else GPU_BATCH_TOKENS
 
 
 class Engine(Protocol):
     """Runtime that computes a model's outputs; thread-safe.
 
-    Attributes: `name`, as in `--engine`; `precision` of the matrix products; `limits`, the inputs that it takes;
-    optional: `batch_tokens`, the number of padded tokens in a batch at which it is fastest.
+    Attributes:
+        name: name of the engine, as in `--engine`.
+        precision: precision of matrix products.
+        limits: inputs that it accepts.
+        batch_tokens (optional): number of padded tokens in a batch at which it is fastest.
     """
 
     name: str
@@ -52,7 +58,7 @@ class Pool(Generic[T]):
     """Pool of objects that are expensive to create; each is used by one thread at a time.
 
     Args:
-        make: creates another object; never called by two threads at once.
+        make: called without arguments; returns another object; never called by two threads at once.
         first: objects that exist already.
     """
 
@@ -63,7 +69,7 @@ class Pool(Generic[T]):
 
     @contextmanager
     def lend(self) -> Iterator[T]:
-        """Yield an object that no other thread uses: the most recently returned, since its memory is warm."""
+        """Yield an object that no other thread uses: the one that was returned last, since its memory is warm."""
         try:
             item = self._idle.pop()
         except IndexError:

@@ -23,14 +23,15 @@ Open = Callable[["ExportedFolder", "LoadOptions"], "Engine"]
 class EngineKind:
     """Description of an engine, known before it is opened.
 
-    open: opens the engine for an exported model, on a device and in a precision that `precisions` lists; raises
-        `CheckpointError` if the folder lacks its file, `DependencyError` if its package is missing
-    runs: the runtime or the model that it runs, for help texts
+    open: called with an exported model's folder and options whose device and precision are in `precisions`; returns the
+        engine; raises `CheckpointError` if the folder lacks its file, `DependencyError` if its package is missing
+    runs: the runtime, for help texts
     package: import name of the package that it needs; None: none
     needs_paddle: whether it imports Paddle
-    precisions: a dict from each kind of device that it runs on to the precisions of matrix products that it offers
-        there. `open_engine` refuses everything else. Empty: the engine opens another engine, or none.
-    find_device: finds the device for `--device auto`; None: `auto` is passed on
+    precisions: by kind of device that it runs on, the precisions of matrix products that it offers there; `open_engine`
+        refuses all others. Empty for auto, which opens another engine, and for dygraph: nothing is refused
+    find_device: called without arguments; returns the device for `--device auto`; None: the engine resolves `auto`
+        itself
     """
 
     open: Open
@@ -41,7 +42,7 @@ class EngineKind:
     find_device: Optional[Callable[[], FoundDevice]] = lambda: FoundDevice("cpu", "the engine runs there")
 
     def device_for(self, precision: str) -> Optional[FoundDevice]:
-        """Resolve `--device auto`: the CPU if the GPU lacks the precision; None if the engine takes `auto` itself."""
+        """Resolve `--device auto`: to the CPU if the GPU lacks the precision; None if the engine resolves it itself."""
         found = None if self.find_device is None else self.find_device()
         offered = [device for device, precisions in self.precisions.items() if precision in precisions]
         if found is None or found.name in offered or "cpu" not in offered:

@@ -22,7 +22,8 @@ class InputLimits:
     Args:
         configs: the configuration of the encoder, or of each member of a blend; empty for a model without texts.
 
-    Attributes: `shares_queries`, whether the model computes a query once for all pairs of a batch.
+    Attributes:
+        shares_queries: whether the model computes a query once for all pairs of a batch.
     """
 
     def __init__(self, signature: Signature, configs: Sequence[EncoderConfig]):
@@ -35,7 +36,10 @@ class InputLimits:
         self._longest = texts * sum(config.longest_pair for config in configs)
 
     def smallest(self) -> Arrays:
-        """Return a small batch that any graph with these inputs takes; for a blend it holds tokens for each member."""
+        """Return a small batch that is valid for any graph with these inputs.
+
+        For a blend, it has tokens for each member.
+        """
         types = [_TYPES * member + side for member in range(len(self._vocabulary)) for side in (0, 0, 0, 1, 1)]
         arrays: Arrays = {}
         for spec in self.signature.inputs:
@@ -52,7 +56,7 @@ class InputLimits:
         return len(next(iter(arrays.values())))
 
     def empty(self) -> Arrays:
-        """Return the outputs for a batch without rows, since runtimes do not take such a batch."""
+        """Return the outputs for a batch without rows, which runtimes do not accept."""
         return {
             spec.name: np.zeros((0, *(size or 0 for size in spec.shape[1:])), spec.dtype)
             for spec in self.signature.outputs
@@ -64,7 +68,10 @@ class InputLimits:
         return {name: np.asarray(array, types[name]) for name, array in outputs.items()}
 
     def check(self, arrays: Arrays) -> Arrays:
-        """Return the inputs, C-contiguous and of the signature's types; raise `DataError` if the graph refuses them."""
+        """Return the inputs, C-contiguous and of the signature's types.
+
+        Raises `DataError` if the graph cannot take them.
+        """
         try:
             checked = {spec.name: np.ascontiguousarray(arrays[spec.name], spec.dtype) for spec in self.signature.inputs}
         except KeyError as error:
@@ -127,7 +134,7 @@ def _check_shape(spec: ArraySpec, array: Array, rows: int) -> None:
 
 
 def check_names(source: object, inputs: Sequence[str], outputs: int, signature: Signature, expected: int) -> None:
-    """Raise `CheckpointError` if a graph's inputs are not the model's, or it does not have `expected` outputs."""
+    """Raise `CheckpointError` if a graph's inputs are not the signature's, or it lacks `expected` outputs."""
     if tuple(inputs) != signature.input_names:
         raise CheckpointError(
             f"{source}: takes {', '.join(inputs)}, expected {', '.join(signature.input_names)}: it is not a graph of "

@@ -1,4 +1,4 @@
-"""The exported graph in ONNX Runtime, without Paddle: the engine that starts fastest."""
+"""Engine onnx: the exported graph in ONNX Runtime, without Paddle; it starts fastest of all engines."""
 
 from __future__ import annotations
 

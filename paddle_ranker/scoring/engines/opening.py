@@ -1,4 +1,4 @@
-"""Open an engine for an exported model, by name or the fastest on this machine."""
+"""Open an engine for an exported model: by name, or the fastest on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each
 def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
     """Open the engine that the options name, or the default, for a static model.
 
-    Raises `UsageError` for a device or precision that the engine does not offer, and every error of `EngineKind.open`.
+    Raises `UsageError` for a device or precision that the engine does not offer, and the errors of `EngineKind.open`.
     """
     switch_off_telemetry()
     name = options.engine or DEFAULT
@@ -56,9 +56,9 @@ def refuse_dygraph(folder: ExportedFolder, options: LoadOptions) -> Engine:
 
 
 def open_fastest(folder: ExportedFolder, options: LoadOptions) -> Engine:
-    """Open the fastest installed engine that the folder has a file for and that offers the precision.
+    """Open the fastest installed engine that offers the precision and has its file in the folder.
 
-    The engines are timed for about a second; the choice is noted on standard error.
+    The engines are timed for about a second; a note on standard error says which one was chosen.
     """
     opened: list[Engine] = []
     reasons: list[str] = []
@@ -96,7 +96,10 @@ def time_engines(
     seconds: float = _SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Return each engine's best time for all batches, in seconds; rounds alternate engines until `seconds` pass."""
+    """Return each engine's best time for all batches, in seconds.
+
+    Rounds over all engines are repeated until `seconds` have passed.
+    """
     for engine in engines:  # In the first run memory is allocated, and kernels are chosen.
         for batch in batches:
             engine.run(batch)
@@ -122,7 +125,7 @@ _LEAST, _MOST = float(np.finfo(np.float32).tiny), 1.0 - 2.0**-24
 
 
 class LogitOfProbability:
-    """An engine that adds the uncalibrated output `logit` to an engine that returns only `predict`."""
+    """Engine for a graph that returns only `predict`: adds the uncalibrated output `logit`."""
 
     def __init__(self, engine: Engine, calibration: Optional[Calibration]):
         self._engine, self._calibration = engine, calibration
@@ -131,7 +134,7 @@ class LogitOfProbability:
             self.batch_tokens = engine.batch_tokens
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return `predict`, and `logit` computed from it."""
+        """Return the output `predict`, and the `logit` computed from it."""
         outputs = self._engine.run(arrays)
         return {**outputs, "logit": logit_of(outputs["predict"], self._calibration)}
 

@@ -1,4 +1,4 @@
-"""The exported graph in OpenVINO, without Paddle."""
+"""Engine openvino: the exported graph in OpenVINO, without Paddle."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ class OpenVinoEngine:
 
 @cache
 def _core() -> Core:
-    """Return the process's only core.
+    """Return the process's only OpenVINO core.
 
-    A core of OpenVINO 2026 has a stack for signal handlers that it unmaps when it is freed. If two cores are freed in
-    the order they were made, the thread keeps one of the unmapped stacks, and its next signal ends the process.
+    A core of OpenVINO 2026 allocates a stack for signal handlers and unmaps it when it is freed. If two cores are freed
+    in the order in which they were made, the thread keeps an unmapped stack, and its next signal ends the process.
     """
     import openvino
 

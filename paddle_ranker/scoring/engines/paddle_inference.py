@@ -1,4 +1,4 @@
-"""The exported graph in Paddle Inference: oneDNN on a CPU, cuDNN or TensorRT on a GPU."""
+"""Engine inference: the exported graph in Paddle Inference: oneDNN on a CPU, cuDNN or TensorRT on a GPU."""
 
 from __future__ import annotations
 
@@ -83,7 +83,10 @@ class PaddleInferenceEngine:
         return self.limits.typed({name: np.concatenate([part[name] for part in found]) for name in found[0]})
 
     def _parts(self, arrays: Arrays, rows: int) -> list[Arrays]:
-        """Return a batch in parts of as many rows as the engine takes."""
+        """Split a batch into parts with the number of rows that TensorRT takes at a time.
+
+        Without TensorRT, into one part.
+        """
         step = TENSORRT_ROWS if self._tensorrt else rows
         return [{name: array[at : at + step] for name, array in arrays.items()} for at in range(0, rows, step)]
 
@@ -144,7 +147,7 @@ class PaddleInferenceEngine:
 
 
 def tensorrt_shapes(folder: ExportedFolder) -> list[dict[str, list[int]]]:
-    """Return the smallest, the largest and the usual shapes for which TensorRT compiles a graph, by input."""
+    """Return the smallest, the largest and the usual shapes for which TensorRT compiles a graph, each by input."""
     longest = folder.config.longest_pair if folder.configs else 1
     return [
         {spec.name: [rows, *(length if size is None else size for size in spec.shape[1:])] for spec in inputs}

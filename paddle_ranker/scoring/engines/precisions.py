@@ -1,4 +1,4 @@
-"""The precisions of matrix products: which of them this processor supports, and the ONNX file of each."""
+"""Precisions of matrix products: which of them this processor supports, and which ONNX file each uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def require_offered(engine: str, device: str, precision: str, *, cpuinfo: Option
     """Raise `UsageError` for a device or a precision that the engine does not offer, or that this processor lacks.
 
     Args:
-        engine: a name in `ENGINES`. Nothing is refused if its `precisions` are empty: it opens another engine, or none.
+        engine: a name in `ENGINES`. For an engine without `precisions` (auto, dygraph) nothing is checked but the
+            names.
         device: cpu, gpu and so on, with or without a number.
         cpuinfo: text in the form of `/proc/cpuinfo`; read from the system by default.
     """
@@ -53,9 +54,10 @@ def has_bf16(cpuinfo: Optional[str] = None) -> bool:
 
 
 def has_int8(cpuinfo: Optional[str] = None) -> bool:
-    """Return whether the processor sums products of bytes in 32 bits, so that weights may use all 8 bits.
+    """Return whether the processor sums products of bytes in 32 bits, so that int8 weights may use all 8 bits.
 
-    x86 processors without such instructions sum two products in 16 bits, which saturates unless weights use 7 bits.
+    x86 processors without such instructions sum two products in 16 bits, which overflows unless weights use only 7
+    bits.
     """
     fields = processor_fields(read_cpuinfo() if cpuinfo is None else cpuinfo)
     return not fields or any(flag in fields.get("flags", "").split() for flag in _INT8)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
 from collections.abc import Container
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
@@ -12,16 +16,19 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from paddle_ranker.errors import quoted
+from paddle_ranker.errors import DataError, DependencyError, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import FIELD_TYPES, Schema
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.serving.core.faults import NO_DOCUMENT, Fault
+from paddle_ranker.retrieval.turns import idle, reserve
+from paddle_ranker.serving.core.faults import NO_DOCUMENT, OVERLOADED, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
-from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters
+from paddle_ranker.serving.core.threads import StoppableWork
+from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters, reserve_of
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
-_PATH = "/v1/contents/"
+_PATH, _PDF = "/v1/contents/", "application/pdf"
+_PAGE_DPI, _PAGE_PIXELS, _MOST_DRAWN = 110, 1 << 22, 64  # of pictures of pages; that wait at once
 _HEADERS = {
     # A file is shown, never run, whatever its type; its name states its bytes, so they never change.
     "content-security-policy": "default-src 'none'; sandbox",
@@ -54,18 +61,35 @@ def contents_of(document: Document, schema: Schema, names: Optional[Container[st
 
 
 def routes(index: IndexSlot) -> list[BaseRoute]:
-    """Return the route."""
+    """Return the routes."""
+    drawing = StoppableWork(1, name="pages", what="the page was drawn")
 
-    async def content(request: Request) -> Response:
+    async def file_of(request: Request, deadline: float) -> tuple[Path, str]:
         refuse_parameters(request)
-        deadline, name = index.deadline(deadline_of(request)), request.path_params["name"]
+        name = request.path_params["name"]
         request.scope["state"]["protocol"] = "contents"
         await index.current(deadline)
         found = await index.run(_file_of, index.own.snapshot(), name, deadline=deadline)
         if found is None:
             raise _no_content(name)
-        return _File(found[0], media_type=found[1], headers=_HEADERS)
+        return found
 
+    async def content(request: Request) -> Response:
+        path, media_type = await file_of(request, index.deadline(deadline_of(request)))
+        return _File(path, media_type=media_type, headers=_HEADERS)
+
+    async def page(request: Request) -> Response:
+        deadline, number = index.deadline(deadline_of(request)), request.path_params["page"]
+        path, media_type = await file_of(request, deadline)
+        if media_type != _PDF or not re.fullmatch("[1-9][0-9]{0,8}", number):
+            raise Fault(NO_DOCUMENT, f"{quoted(path.name)} has no page {quoted(number)}", field="page")
+        if drawing.under_way >= _MOST_DRAWN:
+            raise Fault(OVERLOADED, f"{_MOST_DRAWN} pages wait to be drawn, no more may", retry_after=1.0)
+        picture = await drawing.run(1, deadline, partial(_drawn, path, int(number)), reserve_of(request))
+        return Response(picture, media_type="image/jpeg", headers=_HEADERS)
+
+    name: dict[str, object] = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    number: dict[str, object] = {"name": "page", "in": "path", "required": True, "schema": {"type": "integer"}}
     return [
         DescribedRoute(
             "GET",
@@ -74,9 +98,34 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
             "A file of a document",
             what="The bytes of a file that a document's field names",
             also=[NO_DOCUMENT],
-            parameters=[{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
-        )
+            parameters=[name],
+        ),
+        DescribedRoute(
+            "GET",
+            f"{_PATH}{{name}}/pages/{{page}}",
+            page,
+            "A page of a PDF",
+            what="A picture (JPEG) of a page, the first is 1, on which a hit's boxes can be drawn",
+            also=[NO_DOCUMENT],
+            parameters=[name, number],
+        ),
     ]
+
+
+def _drawn(path: Path, page: int) -> bytes:
+    """Return a page of a PDF as JPEG; raises `Fault` if it cannot be drawn."""
+    from paddle_ranker.data.pdf import page_picture
+
+    reserve(8 * _PAGE_PIXELS)  # of the picture, while it is drawn and converted
+    try:
+        with idle():  # PDFium ends when it ends; searches go on meanwhile
+            picture, stream = page_picture(path, page, _PAGE_DPI, _PAGE_PIXELS), io.BytesIO()
+            picture.save(stream, "JPEG", quality=80)
+    except DataError as error:
+        raise Fault(NO_DOCUMENT, str(error).replace(str(path.parent) + os.sep, ""), field="page") from error
+    except DependencyError as error:
+        raise Fault(UNAVAILABLE, str(error), retry_after=60.0) from error
+    return stream.getvalue()
 
 
 class _File(FileResponse):

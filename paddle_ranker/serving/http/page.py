@@ -24,6 +24,8 @@ _FILES = {
     "/page/suggest.js": "suggest.js",
     "/page/filters.js": "filters.js",
     "/page/stages.js": "stages.js",
+    "/page/places.js": "places.js",
+    "/page/places.css": "places.css",
     "/page/pictures.js": "pictures.js",
     "/page/pictures.css": "pictures.css",
     "/page/icon.svg": "icon.svg",

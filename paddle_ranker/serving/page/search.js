@@ -803,12 +803,13 @@ function fillRow(id) {
     make("span", { class: "acts" }, why, drawMoreLike(hit, name), ...drawVerdicts(hit, name)),
     make("span", { class: "unseen" }, tellWay(hit)),
   ].filter(Boolean));
+  if (hit.place) import("./places.js").then(({ drawPlace }) => drawPlace(hit, row)).catch(() => {});
   return row;
 }
 
 const SHORT = 90; // code points of a text without a title that is shown as one
 
-const hasPicture = (hit) => Object.values(hit.contents ?? {}).flat().some(({ media_type }) => String(media_type).startsWith("image/"));
+const hasPicture = (hit) => !hit.place && Object.values(hit.contents ?? {}).flat().some(({ media_type }) => String(media_type).startsWith("image/"));
 
 function drawMoreLike(hit, name) {
   if (!index.like?.includes("id") || !hasPicture(hit)) return "";
@@ -822,10 +823,12 @@ function drawContent({ url, media_type }, told) {
   if (tag === "a") node.textContent = media_type;
   const show = (address) => node.setAttribute(tag === "a" ? "href" : "src", address);
   if (!/^\/v1\/contents\/[\w.]+$/.test(url)) return null;
-  if (keptKey()) fetch(url, { headers: { "X-API-Key": keptKey() } }).then((found) => found.blob()).then((blob) => show(URL.createObjectURL(blob))).catch(() => {});
-  else show(url);
+  load(url).then(show).catch(() => {});
   return node;
 }
+
+/** Return an address that shows a file of the server; where a key is needed, one of what was asked for with it. */
+export const load = async (url) => (keptKey() ? URL.createObjectURL(await (await fetch(url, { headers: { "X-API-Key": keptKey() } })).blob()) : url);
 
 /** Draw a hit's score as a bar: its calibrated probability with the number, else its share of the best. */
 function drawProbability(hit) {

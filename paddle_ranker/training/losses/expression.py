@@ -56,7 +56,7 @@ class LossExpression:
 
     @property
     def compares_titles(self) -> bool:
-        """Return True if some loss needs all titles of a query in one batch."""
+        """Return whether a loss needs all titles of a query in one batch."""
         return any(term.loss.compares for term in self.terms)
 
     @property
@@ -80,7 +80,8 @@ class LossExpression:
     def margins(self, given: Optional[float]) -> dict[str, float]:
         """Return a dict from each loss with a margin to its margin: `given`, or the loss's default if that is None.
 
-        Raises `UsageError` if a margin is given but no loss has one, or the losses' margins are of two quantities.
+        Raises `UsageError` if a margin is given but no loss has one, or if some losses' margins are on logits and
+        others' on probabilities.
         """
         with_margin = [term for term in self.terms if term.loss.margin is not None]
         if given is not None and not with_margin:
@@ -141,7 +142,7 @@ def factor_of(text: str, factor: str) -> float:
 
 
 def margin_of(loss: str, given: Optional[float] = None) -> tuple[float, bool]:
-    """Return the margin by which a ranker of this loss is judged, and whether it is a margin on probabilities.
+    """Return the margin with which a ranker of this loss is judged, and whether it is a margin on probabilities.
 
     The margin is `given`, else the largest default of the losses in the sum, else 0 on logits.
     """
@@ -179,10 +180,10 @@ class RankingLoss:
         queries: Optional[Numbers] = None,
         teacher: Optional[Numbers] = None,
     ) -> Tensor:
-        """Return the weighted sum of the losses, a scalar; the n titles are all those of some queries.
+        """Return the weighted sum of the losses, a scalar; the batch has all titles of each of its queries.
 
-        If a logit is NaN or infinite, the result is NaN. Some losses alone would hide it: relu, for example, turns NaN
-        into 0, and a failed training would look finished.
+        If a logit is NaN or infinite, the result is NaN. Some losses would hide this: relu, for example, turns NaN into
+        0, and a diverged training would look finished.
 
         Args:
             logits: `[n]` float32.

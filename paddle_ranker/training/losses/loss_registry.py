@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QueryRequirement:
-    """Requirement on a query by a loss that compares its titles; queries that do not meet it teach nothing.
+    """Requirement of a loss that compares the titles of a query; a query that does not meet it adds nothing to the
+    loss.
 
-    lacking: phrase for messages that describes a query that does not meet the requirement.
-    lacks: takes each query's lowest label, highest label and number of titles, `[queries]` each, and returns which
-        queries do not meet the requirement, `[queries] bool`.
+    lacking: phrase for messages that describes a query that does not meet the requirement
+    lacks: called with each query's lowest label, highest label and number of titles, `[queries]` each; returns which
+        queries do not meet the requirement, `[queries] bool`
     """
 
     lacking: str
@@ -45,14 +46,15 @@ TITLES = QueryRequirement("one title only", lambda lowest, highest, titles: titl
 class Loss:  # type: ignore[explicit-any]  # the function's parameters name its arguments
     """A ranking loss.
 
-    function: returns the mean over n titles, a scalar. Its parameters name the arguments that it gets: `logits`,
-        `labels`, `relevant`, `queries`, `teacher` (`[n]` each; see `ranking_losses.py`), `highest`,
-        the highest label of the training data, and `margin`.
-    formula, suits: one line each with the loss's formula and its purpose.
-    compares: the required titles of a query; None: the loss judges each title alone.
-    listwise: whether it uses all titles of a query at once.
-    margin: the default of how far the better title must be ahead; None: the loss has no margin.
-    on_probabilities: whether it compares probabilities instead of logits.
+    function: returns the mean over n titles, a scalar. The names of its parameters decide its arguments: `logits`,
+        `labels`, `relevant`, `queries`, `teacher` (`[n]` each; see `ranking_losses.py`), `highest`, the highest label
+        of the training data, and `margin`
+    formula: its formula, in one line
+    suits: its purpose, in one line
+    compares: requirement on the titles of a query; None: the loss judges each title by itself
+    listwise: whether it uses all titles of a query at once
+    margin: default of how far the better title's score must be above the other's; None: the loss has no margin
+    on_probabilities: whether it compares probabilities instead of logits
     """
 
     function: Callable[..., Tensor]  # type: ignore[explicit-any]
@@ -75,7 +77,7 @@ class Loss:  # type: ignore[explicit-any]  # the function's parameters name its 
 
     @property
     def shift_invariant(self) -> bool:
-        """Return True if it stays the same when a number is added to all logits."""
+        """Return whether the loss stays the same if a number is added to all logits."""
         return self.compares is not None and not self.on_probabilities
 
 

@@ -1,12 +1,12 @@
 """Ranking losses: plain functions of logits (`[n]`, one a title) that return a scalar, a mean over the titles.
 
-Losses that judge each title alone are means over titles. Losses that compare the titles of one query have one value a
-query, 0 if it has nothing to compare, and the mean counts this value once for each of the query's titles. So the loss
-of several complete queries is the mean of theirs, weighted by their numbers of titles, however they are split into
-batches. A triple is a query of two titles, labelled 1 and 0.
+A loss that judges each title by itself is a mean over titles. A loss that compares the titles of a query has one value
+per query, 0 if there is nothing to compare; the mean counts this value once for each of the query's titles. So the loss
+of several complete queries is the mean of their losses, weighted by their numbers of titles, and does not depend on how
+queries are distributed over batches. A triple is a query of two titles, labelled 1 and 0.
 
-Arguments that several functions have, `[n]` each: `labels`, graded, 0 is not relevant; `relevant`, 0 or 1; `queries`,
-a number that the titles of one query share; `teacher`, a teacher's logits.
+Arguments that several functions have, `[n]` each: `labels`, graded, 0 is not relevant; `relevant`, 0 or 1; `queries`, a
+number that the titles of one query share; `teacher`, a teacher's logits.
 
 `Queries` and `Grid` group the titles of a batch by query, as pairs, rows or a ranking. Every loss over groups ends in
 `Queries.mean_over_titles`, so that the losses of a batch's parts add up to the loss of the batch if no query is split.
@@ -51,7 +51,9 @@ def zero(logits: Tensor) -> Tensor:
 class Queries:
     """Assignment of n titles to queries.
 
-    Attributes: `codes` [n] int64, the query of each title, from 0; `titles` [queries], how many each query has.
+    Attributes:
+        codes: [n] int64, the query of each title, from 0.
+        titles: [queries], number of titles of each query.
     """
 
     def __init__(self, queries: Numbers):
@@ -79,11 +81,13 @@ class Queries:
         return share
 
     def mean_over_titles(self, values: Tensor, codes: Integers, share: Floats) -> Tensor:
-        """Return the mean over all titles of their query's loss, the sum of share * value over the query's values.
+        """Return the mean over all titles of the loss of the title's query: the sum of share * value over the query's
+        values.
 
         Args:
             values: `[m]`.
-            codes, share: the query of each value, and its factor, `[m]` each.
+            codes: the query of each value, `[m]`.
+            share: the factor of each value, `[m]`.
         """
         weights = share * self.titles[codes] / len(self.codes)
         return (values * constant(weights, values)).sum()
@@ -109,9 +113,11 @@ class Queries:
 
 @dataclass(frozen=True)
 class Grid:
-    """The titles of queries in rows: `places` `[queries, longest]` are the titles' indices in the batch.
+    """The titles of queries in rows.
 
-    `there` `[queries, longest]` is False for padding; `codes` `[queries]` are the queries of the rows.
+    places: `[queries, longest]`, the titles' indices in the batch
+    there: `[queries, longest]`, False for padding
+    codes: `[queries]`, the query of each row
     """
 
     places: Integers
@@ -135,12 +141,15 @@ class Grid:
         return replace(self, places=self.places[chosen], there=self.there[chosen], codes=self.codes[chosen])
 
     def values(self, values: Numbers, padding: float) -> Floats:
-        """Arrange values `[n]` in rows, `[queries, longest]`, with `padding` in the empty places."""
+        """Arrange values `[n]` in rows, `[queries, longest]`, filled up with `padding`."""
         rows: Floats = np.where(self.there, values[self.places], padding)
         return rows
 
     def logits(self, logits: Tensor, kept: Booleans) -> Tensor:
-        """Arrange logits `[n]` in rows, `[queries, longest]`; where `kept` of that shape is False, exp(logit) is 0."""
+        """Arrange logits `[n]` in rows, `[queries, longest]`.
+
+        If `kept`, of the same shape, is False, exp(logit) is 0.
+        """
         import paddle
 
         rows = paddle.gather(logits, paddle.to_tensor(self.places.ravel())).reshape(self.places.shape)

@@ -1,0 +1,99 @@
+// Where a hit stands in its file: boxes on a page, a player that starts there, a table with its cells marked.
+// The search page loads this when a hit has a place.
+
+import { addWords, count, load, make, say } from "./search.js";
+
+addWords({
+  zh: { page: "第 {n} 页", play_from: "从 {time} 播放" },
+  en: { page: "page {n}", play_from: "Play from {time}" },
+});
+
+const MOST_SPANS = 5; // buttons of a player, rows of a table
+const ABOVE = 0.35; // share of the visible part of a page above its first box
+
+const waiting = new Map(); // by row, what to draw once it is in sight
+const sight = new IntersectionObserver((rows) => {
+  for (const { isIntersecting, target } of rows) {
+    if (!isIntersecting) continue;
+    sight.unobserve(target);
+    waiting.get(target)();
+    waiting.delete(target);
+  }
+});
+
+document.head.append(make("link", { rel: "stylesheet", href: "page/places.css" }));
+
+/** Draw a hit's place into its row. */
+export function drawPlace(hit, row) {
+  const { page, boxes, seconds, cells } = hit.place;
+  const content = Object.values(hit.contents ?? {}).flat()[0];
+  const node = row.querySelector(".content");
+  if (boxes && content?.media_type === "application/pdf") {
+    waiting.set(row, () => drawPage(`${content.url}/pages/${page}`, page, boxes, node).catch(() => {}));
+    sight.observe(row);
+  } else if (boxes && node?.tagName === "IMG") drawBoxes(boxes, node);
+  if (seconds?.length && node?.tagName === "AUDIO") drawSeconds(seconds, node);
+  if (cells) drawTable(hit, cells, row);
+}
+
+/** Show a page of a PDF beside the link to it; where it cannot be drawn, the link stays alone. */
+async function drawPage(url, page, boxes, link) {
+  const picture = make("img", { class: "content", alt: say("page", { n: count(page) }) });
+  link.before(picture);
+  const frame = drawBoxes(boxes, picture);
+  picture.addEventListener("error", () => frame.remove());
+  link.textContent = `PDF, ${say("page", { n: count(page) })}`;
+  link.removeAttribute("download");
+  link.addEventListener("click", () => link.href.includes("#") || (link.href += `#page=${page}`));
+  link.classList.remove("content");
+  picture.src = await load(url);
+}
+
+/** Put a picture into a frame that scrolls, with boxes on it, the first in sight. */
+function drawBoxes(boxes, picture) {
+  const sheet = make("div", { class: "sheet" });
+  const frame = make("div", { class: "page", tabIndex: 0, role: "group", "aria-label": picture.alt }, sheet);
+  picture.replaceWith(frame);
+  sheet.append(picture, ...boxes.map(([left, top, right, bottom]) => {
+    const box = make("span", { class: "box" });
+    Object.assign(box.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%` });
+    return box;
+  }));
+  const scroll = () => boxes.length && (frame.scrollTop = sheet.clientHeight * boxes[0][1] - ABOVE * frame.clientHeight);
+  if (picture.complete && picture.src) scroll();
+  else picture.addEventListener("load", scroll);
+  return frame;
+}
+
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+
+/** Have a player start at the first span, and offer the others. */
+function drawSeconds(seconds, audio) {
+  const starts = [...new Set(seconds.map(([from]) => from))];
+  const start = () => (audio.currentTime = starts[0]);
+  if (audio.readyState) start();
+  else audio.addEventListener("loadedmetadata", start, { once: true });
+  const play = (from) => {
+    audio.currentTime = from;
+    audio.play().catch(() => {});
+  };
+  audio.after(make("p", { class: "moments" }, ...starts.slice(0, MOST_SPANS).map((from) =>
+    make("button", { type: "button", "aria-label": say("play_from", { time: clock(from) }), onclick: () => play(from) }, `▶ ${clock(from)}`))));
+}
+
+/** Show the header and the rows of a table that have marked cells; the text has a row a line, the first is the header. */
+function drawTable(hit, cells, row) {
+  const lines = hit.text.split("\n").map((line) => line.split("\t"));
+  const first = hit.fields?.first_row ?? 0;
+  const marks = new Set(cells.map(([line, column]) => `${line - first + 1} ${column}`));
+  const chosen = [...new Set(cells.map(([line]) => line - first + 1))].filter((line) => line > 0 && line < lines.length).slice(0, MOST_SPANS);
+  const rows = chosen.length ? chosen : lines.slice(1, 1 + MOST_SPANS).map((_, place) => place + 1);
+  const cellsOf = (line, tag) => lines[line].map((text, column) => make(tag, {}, ...(marks.has(`${line} ${column}`) ? [make("mark", { class: "level-3" }, text)] : [text])));
+  const table = make("table", {}, make("thead", {}, make("tr", {}, ...cellsOf(0, "th"))), make("tbody", {}, ...rows.map((line) => make("tr", {}, ...cellsOf(line, "td")))));
+  const text = row.querySelector("p.text");
+  const frame = make("div", { class: "rows", tabIndex: 0, role: "group", "aria-label": hit.title ?? hit.id }, table);
+  if (text) {
+    text.hidden = true;
+    text.after(frame);
+  } else row.querySelector(".body").append(frame);
+}

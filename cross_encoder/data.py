@@ -18,6 +18,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluation_set import require_both_classes
 from paddle_ranker.metrics.ranking import RELEVANT
+from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.training.examples import EncodedExamples, teacher_column
@@ -44,6 +45,8 @@ def encode_labels(
     name = source.path if isinstance(source, RecordFile) else "the training pairs"
     by_teacher = loss.of_teacher if loss else ()
     highest = 0.0
+    if isinstance(source, RecordFile):
+        pair_encoder.read_files(folder_of(source.path))
     collector, rows = PairCollector(folder, max_bytes), 0
     for part in chunks(source):
         queries = [pair.query for pair in part]

@@ -12,6 +12,7 @@ from paddle_ranker.data.records import RecordFile, Triple
 from paddle_ranker.encoding.column_store import MAX_BYTES, PairCollector
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.training.examples import EncodedExamples, teacher_column
 from paddle_ranker.training.losses.expression import LossExpression
@@ -40,6 +41,8 @@ def encode_triples(
     """
     name = source.path if isinstance(source, RecordFile) else "the triples"
     by_teacher = loss.of_teacher if loss else ()
+    if isinstance(source, RecordFile):
+        pair_encoder.read_files(folder_of(source.path))
     collector, rows = PairCollector(folder, max_bytes), 0
     for part in chunks(source):
         queries = [triple.query for triple in part for _ in range(2)]

@@ -16,13 +16,13 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.data.skips import Skips
-from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.options.input_files import paths_of
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
 
 _VERSION = 1  # of the recipe; part of the name in the cache
+_TEXT_LENGTH = 40  # positions of a text beside a picture, as in ViLT
 _NAME_LENGTH = 64  # maximum length of a picture's name in tokens
 
 # From (texts, the encoder's shape, its tokenizer's folder, steps, seed) to parameters; recipes add theirs.
@@ -71,7 +72,21 @@ class StarterOptions(Options):
         minimum=0,
         maximum=512,
     )
+    patch_size: int = option(
+        0,
+        help="read texts and the patches of pictures, of this side, in one network: a ViLT, which rankers of pictures "
+        "start from; divides --picture_size",
+        minimum=0,
+        maximum=64,
+    )
     seed: int = option(1000, help="random seed of the parameters", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patch_size and (not self.picture_size or self.picture_size % self.patch_size):
+            raise UsageError(
+                f"--patch_size {self.patch_size}: it must divide --picture_size, which is {self.picture_size}"
+            )
 
 
 def make_starter(options: StarterOptions) -> Path:
@@ -113,9 +128,8 @@ def _read(path: Path) -> bytes:
 def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None:
     runtime.prepare()
     from paddle_ranker.encoding.vocabulary import common_characters, train_wordpiece_vocabulary, write_vocabulary
-    from paddle_ranker.model.bert import Encoder
     from paddle_ranker.model.config import EncoderConfig
-    from paddle_ranker.model.families import write_config
+    from paddle_ranker.model.families import family_of, write_config
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
     from paddle_ranker.storage.atomic import new_folder
 
@@ -133,10 +147,13 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
         positions=options.max_position_embeddings,
         normalize_before=options.normalize_before,
     )
+    if options.patch_size:
+        config = vilt_of(config, options.picture_size, options.patch_size)
+    has_tower = options.picture_size > 0 and not options.patch_size
     runtime.select_device("cpu")  # the same parameters whatever device they are trained on later
     runtime.set_seed(options.seed)
     with new_folder(folder) as whole:
-        temporary = whole / QUERY_FOLDER if options.picture_size else whole
+        temporary = whole / QUERY_FOLDER if has_tower else whole
         make_folder(temporary)
         write_vocabulary(temporary, vocabulary)
         write_config(temporary, config)
@@ -146,10 +163,19 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
                     _texts(files, Skips(True)), config, temporary, options.pretrain_steps, options.seed
                 )
         else:
-            arrays = Encoder(config).state_dict()
+            arrays = family_of(config.model_type).network(config).state_dict()
         save_arrays(arrays, temporary / PARAMETERS_FILE)
-        if options.picture_size:
+        if has_tower:
             _add_pictures(whole, options.picture_size)
+
+
+def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
+    """Return the configuration of a ViLT of the size of another encoder."""
+    from paddle_ranker.model.config import ViltConfig
+
+    shared = {field.name: getattr(config, field.name) for field in fields(config)}
+    sizes = {"image_size": side, "shortest_edge": side, "patch_size": patch, "max_position_embeddings": _TEXT_LENGTH}
+    return ViltConfig(**{**shared, **sizes, "model_type": "vilt", "normalize_before": True})
 
 
 def _add_pictures(folder: Path, side: int) -> None:

@@ -88,6 +88,10 @@ class PairRowEncoder(Protocol):
         """Write the tokenizer files into `folder`."""
         ...
 
+    def read_files(self, folder: Path) -> None:
+        """Note that pairs are read from a file in a folder, in which pictures may be that titles name."""
+        ...
+
 
 class PairEncoder:
     """Encoder of pairs by a model's tokenizer and its template, such as `[CLS] query [SEP] title [SEP]`.
@@ -106,7 +110,7 @@ class PairEncoder:
         truncated: number of truncated pairs and texts.
     """
 
-    places = ""  # places that the model reads beside the words: "boxes" or "cells"
+    places = ""  # places that the model reads beside the words: "boxes", "cells", or "pictures", which are titles
     place_size = 0  # numbers of a token's place, such as those of a box
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
@@ -219,6 +223,9 @@ class PairEncoder:
     def _with_places(self, pairs: EncodedPairs, queries: Sequence[str], titles: Sequence[str]) -> EncodedPairs:
         """Return the pairs with the places of their tokens, if the model reads places."""
         return pairs
+
+    def read_files(self, folder: Path) -> None:
+        """Note that pairs are read from a file in a folder, in which pictures may be that titles name."""
 
     def sample(self, text: str, random: np.random.Generator) -> str:
         """Return a made-up title; if the model reads places, with random places."""
@@ -512,6 +519,9 @@ class BlendedPairEncoder:
                 f"own: all {len(self.members)} must be there, in this order, alike in every row",
             )
         return GivenArrays({"input_ids": input_ids, "token_type_ids": token_type_ids})
+
+    def read_files(self, folder: Path) -> None:
+        """See `PairEncoder.read_files`."""
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Do nothing: the tokenizer files are in the members' folders."""

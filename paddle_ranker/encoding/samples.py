@@ -47,6 +47,7 @@ def timing_batches(encoder: PairRowEncoder, shapes: Sequence[tuple[int, int]]) -
         words = random.integers(0, 20_000, (rows, min(length, encoder.max_seq_length) - 3)) + 0x4E00  # Han characters
         texts = ["".join(map(chr, row)) for row in words.tolist()]
         truncated = encoder.truncated
-        pairs = encoder.encode([text[:5] for text in texts], [text[5:] for text in texts])
+        sample = encoder.members[0].sample
+        pairs = encoder.encode([text[:5] for text in texts], [sample(text[5:], random) for text in texts])
         encoder.truncated = truncated
         yield pairs.pad(np.arange(rows))

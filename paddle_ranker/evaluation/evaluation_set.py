@@ -17,6 +17,7 @@ from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.metrics.ranking import RELEVANT, number_queries
 from paddle_ranker.options import RowOptions
+from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.scoring.scorer import Scorer
 
@@ -65,6 +66,7 @@ class EvaluationSet:
         require_both_classes(path, self.labels, "AUC")
         self._windows = windows
         titles = [record.title for record in records]
+        pair_encoder.read_files(folder_of(path))
         self.pairs = pair_encoder.encode(self.queries, titles, truncate=windows is None)
         self._pair_encoder = pair_encoder
         self._batch_size = batch_size

@@ -116,6 +116,10 @@ class EncoderConfig:
         """Limit of each number of a token's place, such as of a box, that follows the token's type; (): no places."""
         return ()
 
+    def files(self) -> dict[str, UncheckedObject]:
+        """Return contents of the files that transformers reads beside the configuration, by name."""
+        return {}
+
     @property
     def first_position(self) -> int:
         """The position of the first token: RoBERTa's start after the padding index."""
@@ -422,6 +426,50 @@ def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, 
         )
     if pad_id != config.pad_token_id:
         raise CheckpointError(f"the vocabulary's [PAD] is id {pad_id}, the model's {config.pad_token_id}")
+
+
+@dataclass(frozen=True)
+class ViltConfig(EncoderConfig):
+    """Configuration of ViLT, which reads a text and the patches of a picture.
+
+    image_size, patch_size: sides of the grid of positions and of patches, in pixels
+    shortest_edge, resample: shorter side that pictures are scaled to, and Pillow's filter
+    """
+
+    max_position_embeddings: Positive = 40
+    normalize_before: bool = True
+    image_size: Length = 384
+    patch_size: Annotated[int, Between(1, 64)] = 32
+    modality_type_vocab_size: Annotated[int, Between(2, 16)] = 2
+    shortest_edge: Length = 384
+    resample: Annotated[int, Between(0, 5)] = 3
+
+    @property
+    def place_limits(self) -> tuple[int, ...]:
+        """Limits of a patch's row and column, of the numbers of rows and columns, and of its pixels."""
+        most = 2 * self.shortest_edge // self.patch_size + 1
+        return (most,) * 4 + (256,) * (3 * self.patch_size**2)
+
+    @property
+    def longest_pair(self) -> int:
+        """The maximum length of a pair in tokens: positions of the text, and patches."""
+        shorter, longer = self.shortest_edge, int(1333 / 800 * self.shortest_edge)
+        return self.max_position_embeddings + 1 + (shorter // self.patch_size) * (longer // self.patch_size)
+
+    @property
+    def least_parameters(self) -> int:
+        """A lower bound on the encoder's number of parameters."""
+        patches = 3 * self.patch_size**2 + (self.image_size // self.patch_size) ** 2
+        return super().least_parameters + self.hidden_size * patches
+
+    def files(self) -> dict[str, UncheckedObject]:
+        """Return the files that transformers reads beside the configuration: how pictures are scaled."""
+        moments = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
+        return {"preprocessor_config.json": {
+            "image_processor_type": "ViltImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True,
+            "do_pad": True, "size": {"shortest_edge": self.shortest_edge}, "size_divisor": self.patch_size,
+            "resample": self.resample, **moments,
+        }}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.boxed_pairs import SIDE, BoxedPairEncoder
 from paddle_ranker.encoding.pair_encoder import InstructedPairEncoder, PairEncoder
+from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, quoted
@@ -35,6 +36,7 @@ from paddle_ranker.model.config import (
     PictureTextConfig,
     Qwen3Config,
     SoundConfig,
+    ViltConfig,
     require_tokenizer_fits,
 )
 from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Names, Values, of_paddlenlp
@@ -46,6 +48,11 @@ if TYPE_CHECKING:
     from paddle_ranker.model.bert import Encoder
 
 Named = dict[str, Array]  # arrays by parameter name
+Encodes = Callable[[ModelTokenizer, int, EncoderConfig], PairEncoder]
+
+
+def _of_texts(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
+    return PairEncoder(files, max_seq_length)
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,8 @@ class EncoderFamily:
         those of heads
     bring_tokenizer: called with a transformers folder and a new folder; writes the tokenizer into the new one, for
         `read_tokenizer`
-    pair_encoder: called with a tokenizer and a maximum length in tokens; returns the encoder of pairs and texts, with
-        the family's template
+    pair_encoder: called with a tokenizer, a maximum length in tokens and a configuration; returns the encoder of pairs
+        and texts, with the family's template
     config: class of its configurations
     classes: beginning of the names of its classes in PaddleNLP and transformers
     architecture: its names and configuration in transformers; None if transformers lacks the family
@@ -68,7 +75,7 @@ class EncoderFamily:
     network: Callable[[EncoderConfig], Encoder]
     name_parameters: Callable[[Named], Named]
     bring_tokenizer: Callable[[Path, Path], object]
-    pair_encoder: Callable[[ModelTokenizer, int], PairEncoder] = PairEncoder
+    pair_encoder: Encodes = _of_texts
     config: type[EncoderConfig] = EncoderConfig
     classes: str = "Bert"
     architecture: Optional[Architecture] = None
@@ -111,7 +118,7 @@ def _add(
     architecture: Architecture,
     network: Callable[[EncoderConfig], Encoder] = BERT.network,
     config: type[EncoderConfig] = EncoderConfig,
-    pair_encoder: Callable[[ModelTokenizer, int], PairEncoder] = PairEncoder,
+    pair_encoder: Encodes = _of_texts,
 ) -> None:
     """Add a family whose PaddleNLP classes have transformers' parameter names."""
 
@@ -226,8 +233,8 @@ def _check_big_bird(stated: ForeignConfig, values: Values) -> None:
     stated.require("rescale_embeddings", False, remedy=PLAIN)
 
 
-def _boxed(separator: int) -> Callable[[ModelTokenizer, int], PairEncoder]:
-    return lambda files, max_seq_length: BoxedPairEncoder(files, max_seq_length, separator)
+def _boxed(separator: int) -> Encodes:
+    return lambda files, max_seq_length, config: BoxedPairEncoder(files, max_seq_length, separator)
 
 
 _BOX_TABLES = {
@@ -614,7 +621,90 @@ _add(
     ),
     _network("networks.qwen3", "Qwen3Encoder"),
     Qwen3Config,
-    InstructedPairEncoder,
+    lambda files, max_seq_length, config: InstructedPairEncoder(files, max_seq_length),
+)
+
+
+def _check_vilt(stated: ForeignConfig, values: Values) -> None:
+    stated.require("num_channels", 3, remedy="take a model of pictures in RGB")
+    stated.require("qkv_bias", True, remedy="take a model whose attention has biases")
+    stated.require("max_image_length", -1, remedy="take a model that reads all patches")
+    remedy = "take a model whose pictures are scaled as ViLT's are"
+    scaling = ForeignConfig.read(stated.path.with_name("preprocessor_config.json"))
+    if "size" not in scaling:
+        raise scaling.error("is missing, or says no size; it says how pictures are scaled: copy it again")
+    for name, done in (
+        ("do_resize", (True,)), ("do_rescale", (True,)), ("do_normalize", (True,)), ("do_pad", (True,)),
+        ("size_divisor", (values["patch_size"],)), ("rescale_factor", (1 / 255,)),
+        ("image_mean", ([0.5] * 3, 0.5)), ("image_std", ([0.5] * 3, 0.5)),
+    ):  # fmt: skip
+        scaling.require(name, *done, remedy=remedy)
+    values["resample"] = scaling.get("resample", 3)
+    size = scaling.get("size")
+    values["shortest_edge"] = size.get("shortest_edge") if isinstance(size, dict) else size
+    if values["shortest_edge"] is None:
+        raise scaling.error(f"size is {quoted(size)}, expected its shortest_edge: {remedy}")
+
+
+def _of_pictures(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
+    assert isinstance(config, ViltConfig)
+    longest = min(max_seq_length, config.max_position_embeddings)
+    return PicturePairEncoder(files, longest, config.shortest_edge, config.patch_size, config.resample)
+
+
+_VILT_LAYER, _VILT_TEXT = "encoder.layer.{}", "embeddings.text_embeddings"
+_VILT = Architecture(
+    Names(
+        {
+            f"{_VILT_TEXT}.word_embeddings": "embeddings.word_embeddings",
+            f"{_VILT_TEXT}.position_embeddings": "embeddings.position_embeddings",
+            f"{_VILT_TEXT}.token_type_embeddings": "embeddings.token_type_embeddings",
+            f"{_VILT_TEXT}.LayerNorm": "embeddings.layer_norm",
+            "embeddings.cls_token": "embeddings.class_embedding",
+            "embeddings.position_embeddings": "embeddings.patch_positions",
+            "embeddings.token_type_embeddings": "embeddings.modality_embeddings",
+            "embeddings.patch_embeddings.projection": "embeddings.patch_embeddings",
+            f"{_VILT_LAYER}.layernorm_before": "encoder.layers.{}.norm1",
+            f"{_VILT_LAYER}.layernorm_after": "encoder.layers.{}.norm2",
+            "layernorm": "encoder.norm",
+        },
+        {
+            f"{_VILT_LAYER}.attention.attention.query": "encoder.layers.{}.self_attn.q_proj",
+            f"{_VILT_LAYER}.attention.attention.key": "encoder.layers.{}.self_attn.k_proj",
+            f"{_VILT_LAYER}.attention.attention.value": "encoder.layers.{}.self_attn.v_proj",
+            f"{_VILT_LAYER}.attention.output.dense": "encoder.layers.{}.self_attn.out_proj",
+            f"{_VILT_LAYER}.intermediate.dense": "encoder.layers.{}.linear1",
+            f"{_VILT_LAYER}.output.dense": "encoder.layers.{}.linear2",
+            **_POOLER,
+        },
+        "vilt",
+        {"rank_output": "classifier"},
+        bare=("embeddings.cls_token", "embeddings.position_embeddings"),
+        task="ForImageAndTextRetrieval",
+    ),
+    {
+        **_FIELDS,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "max_position_embeddings": 40,
+        "image_size": 384,
+        "patch_size": 32,
+        "modality_type_vocab_size": 2,
+    },
+    _check_vilt,
+    without_effect=frozenset({"num_images"}),
+)
+# Not by `_add`: PaddleNLP has no such class, and transformers' position embeddings are the patches', not the text's.
+FAMILIES.add(
+    "vilt",
+    replace(
+        BERT,
+        network=_network("networks.vilt", "ViltEncoder"),
+        pair_encoder=_of_pictures,
+        config=ViltConfig,
+        classes="Vilt",
+        architecture=_VILT,
+    ),
 )
 
 
@@ -723,7 +813,7 @@ def pair_encoder_of(
         raise CheckpointError(
             f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
         )
-    encoder = family_of(config.model_type).pair_encoder(files, max_seq_length)
+    encoder = family_of(config.model_type).pair_encoder(files, max_seq_length, config)
     require_tokenizer_fits(encoder.vocab_size, encoder.pad_id, config, files.may_fall_short)
     return encoder.with_query_prompt(query_prompt)
 

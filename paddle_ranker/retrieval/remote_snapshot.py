@@ -17,6 +17,7 @@ import numpy as np
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import DataError, UsageError, refuse_text
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
+from paddle_ranker.retrieval.content_files import ContentFiles
 from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
@@ -49,6 +50,8 @@ class RemoteSnapshot:
         lost: numbers of shards that are not called.
         restarts: how often the search has begun again.
     """
+
+    files: Optional[ContentFiles] = None
 
     def __init__(self, calls: ShardCalls, lost: Iterable[int] = (), restarts: int = 0):
         self._calls, self._lost, self._restarts = calls, calls.resting() | {*lost}, restarts

@@ -30,6 +30,7 @@ from typing_extensions import TypeVar
 
 from paddle_ranker.array_types import Floats, Integers, Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.picture_pairs import PICTURES, PictureTitle
 from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted, refuse_text
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
@@ -527,8 +528,24 @@ class Search:
             for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
                 spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
         kind = encoder.places if isinstance(encoder, PairEncoder) else ""
+        if kind == PICTURES:
+            return [(span, self._picture(one)) for span, one in zip(spans, documents)]
         texts = [placed_text(one, schema, kind) if kind else one.text for one in documents]
         return [(span, schema.passage(one, text[slice(*span)])) for span, one, text in zip(spans, documents, texts)]
+
+    def _picture(self, document: Document) -> str:
+        """Return the first picture of a document, which a ranker reads; white if the document has none.
+
+        Raises `UsageError` for documents of shards elsewhere, whose files are not here.
+        """
+        files = self.collection.files
+        if files is None:
+            raise UsageError("a ranker that reads pictures needs their files, and these are elsewhere: rank there")
+        for one in self.collection.info.schema.files:
+            value = document.fields.get(one.name) if one.type == "picture" else None
+            if value:
+                return PictureTitle(files.read(str(value[0] if isinstance(value, list) else value)))
+        return PictureTitle(np.full((1, 1, 3), 255, np.uint8))
 
     def rank(self, logits: Floats, probabilities: Floats, *, is_calibrated: bool = False) -> None:
         """Order the documents of `to_rank` by `logit + recall_weight * share` plus the signals, equal ones by id.

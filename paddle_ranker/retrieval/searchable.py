@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional, Protocol, Union
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import RankerError, refuse_text
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
+from paddle_ranker.retrieval.content_files import ContentFiles
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.ingestion import Added
@@ -72,6 +73,7 @@ class Snapshot(Protocol):
     See `LocalSnapshot` for the methods.
 
     shards: number of shards elsewhere, as `total`, and of those that failed, as `failed`; None if there are none
+    files: the files in documents' fields; None if they are elsewhere
     """
 
     @property
@@ -82,6 +84,9 @@ class Snapshot(Protocol):
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]: ...
+
+    @property
+    def files(self) -> Optional[ContentFiles]: ...
 
     def __len__(self) -> int: ...
 

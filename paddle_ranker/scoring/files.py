@@ -17,6 +17,7 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.options import json_text, note
+from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.scorer import Scorer
@@ -89,6 +90,7 @@ def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Ite
 def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Yield each pair of the input file with its probability; note skipped rows at the end."""
     scorer = scorer_for(parts, options)
+    scorer.row_encoder.read_files(folder_of(options.input_file))
 
     def encode(part: list[Pair]) -> Columns:
         return scorer.encode([pair.query for pair in part], [pair.title for pair in part])

@@ -35,4 +35,7 @@ def mean_encoder(config: EncoderConfig) -> Encoder:
     return MeanEncoder(config)
 
 
-FAMILIES.add("mean", dataclasses.replace(BERT, network=mean_encoder, pair_encoder=TitleFirst))
+FAMILIES.add(
+    "mean",
+    dataclasses.replace(BERT, network=mean_encoder, pair_encoder=lambda files, length, _: TitleFirst(files, length)),
+)

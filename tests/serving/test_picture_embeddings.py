@@ -12,7 +12,7 @@ import pytest
 
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.turns import check
-from paddle_ranker.serving.core import tower_slot
+from paddle_ranker.serving.core.picture_work import PictureWork
 from tests.model.test_pictures import published
 from tests.retrieval.test_picture_fields import BAD, data_url, picture
 from tests.serving.test_embeddings import Site, vectors_in
@@ -136,7 +136,7 @@ def test_pictures_are_decoded_apart_and_bounded_before(
     asked = {"input": [{"image": data_url(RED)}] * 3}
     assert clip.post("/v1/embeddings", asked).status_code == 200
     assert len(calls) >= 3
-    monkeypatch.setattr(tower_slot, "_pixels", None)
+    monkeypatch.setattr(PictureWork, "read", None)
     monkeypatch.setattr(clip.budget, "most", 20_000)  # room for the files of 8 pictures, not for their pixels
     answer = clip.post("/v1/embeddings", {"input": [{"image": data_url(RED)}] * 8})
     assert answer.status_code == 413 and "until it is answered" in answer.text

@@ -34,6 +34,7 @@ ACTIVATIONS = {
     "swish": "silu",
     "tanh": "tanh",
 }
+CLASSIFIES = "ForSequenceClassification"
 PLAIN = "take the model that it was made of, or one without this"
 # Keys of any configuration that change results: the values that change nothing, and advice about other values.
 _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
@@ -173,6 +174,8 @@ class Names:
     prefix: prefix of the encoder's names in models with a head
     head: a dict from complete names of a ranker's head to ours; its matrices are transposed
     head_has_bias: whether that head has a bias
+    bare: complete names of parameters without `.weight`, whose first dimension is 1: rows of a table
+    task: end of the name of a ranker's class
     """
 
     plain: Mapping[str, str]
@@ -180,6 +183,8 @@ class Names:
     prefix: str
     head: Mapping[str, str] = field(default_factory=lambda: {"classifier": "classifier"})
     head_has_bias: bool = True
+    bare: tuple[str, ...] = ()
+    task: str = CLASSIFIES
 
     @cached_property
     def ours(self) -> dict[str, str]:
@@ -218,8 +223,10 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
     of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}
     for name, array in arrays.items():
         inner = name[len(prefix) :] if name.startswith(prefix) else name
-        if inner in BUFFERS:
+        if inner.endswith(BUFFERS):
             continue
+        if inner in names.bare:
+            inner, name, array = f"{inner}.weight", f"{name}.weight", array[0]
         if name in _MASKED_LM:
             ours[_MASKED_LM[name]] = array.T if name == _TRANSPOSED_IN_HEAD else array
             continue
@@ -302,6 +309,9 @@ def to_theirs(named: dict[str, Array], names: Names) -> dict[str, Array]:
             transpose = pattern in names.linear
         if base == "head" and kind == "bias" and not names.head_has_bias:
             continue  # zeros, see `parameters_to_write`
+        if renamed[len(prefix) :] in names.bare:
+            theirs[renamed] = np.ascontiguousarray(array[None])
+            continue
         # safetensors writes raw memory, so a transposed view must be copied.
         theirs[f"{renamed}.{kind}"] = np.ascontiguousarray(array.T if transpose and kind == "weight" else array)
     return theirs

@@ -27,6 +27,7 @@ from paddle_ranker.model.families import (
 )
 from paddle_ranker.model.hugging_face.architectures import (
     ACTIVATIONS,
+    CLASSIFIES,
     INSTEAD,
     WITHOUT_EFFECT,
     Architecture,
@@ -50,7 +51,7 @@ from paddle_ranker.options import note_once
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
 
-CLASSIFIES, GENERATES = "ForSequenceClassification", "ForCausalLM"
+GENERATES, _RETRIEVES = "ForCausalLM", "ForImageAndTextRetrieval"
 _MOST_CLASSES = 1000  # maximum number of classes that get made-up names if a configuration only counts them
 _UNNAMED = (("label_0", "label_1"), ("0", "1"))  # the second means yes, since training labels are 0 and 1
 _YES_NAMES = """
@@ -102,6 +103,8 @@ class ClassifierHead:
         activation = str(library.get("activation_fn", old)).rpartition(".")[2]
         if answers_pairs(stated):
             return cls(stated.path, ("yes",))
+        if architecture_of(stated).endswith(_RETRIEVES):
+            return cls(stated.path, ("relevance",))
         if not architecture_of(stated).endswith(CLASSIFIES):
             return None
         try:
@@ -373,7 +376,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
         left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
     architecture = architecture_of(stated)
-    is_ranker = architecture.endswith(CLASSIFIES) or answers_pairs(stated)
+    is_ranker = architecture.endswith((CLASSIFIES, _RETRIEVES)) or answers_pairs(stated)
     if architecture and not is_ranker:  # taggers also have a `classifier`
         left_over += [name for name in arrays if name.startswith("classifier.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
@@ -509,7 +512,10 @@ def parameters_to_write(
     architecture = family_of(model_type).architecture
     needs_types = architecture is not None and bool(architecture.fields.get("type_vocab_size"))
     for problem, is_so in (
-        ("LayerNorm before each part of a layer (normalize_before)", config.normalize_before),
+        (
+            "LayerNorm before each part of a layer (normalize_before)",
+            config.normalize_before != type(config).normalize_before,
+        ),
         ("no token types (type_vocab_size 0)", config.type_vocab_size < 1 and needs_types),
         (f"the task id {config.task_id} (task_id)", config.use_task_id and config.task_id != 0),
         (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATIONS.values()),
@@ -545,7 +551,7 @@ def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig)
     assert family.architecture is not None  # `parameters_to_write` has refused others
     is_ranker = "head.weight" in named
     is_masked_lm = any(name.startswith(f"{HEAD}.") for name in named)
-    task = "ForSequenceClassification" if is_ranker else "ForMaskedLM" if is_masked_lm else "Model"
+    task = family.architecture.names.task if is_ranker else "ForMaskedLM" if is_masked_lm else "Model"
     architecture = family.classes + task
     values: UncheckedObject = {
         "architectures": [architecture],
@@ -556,5 +562,7 @@ def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig)
     if is_ranker:
         values.update(num_labels=1, id2label={"0": "relevance"}, label2id={"relevance": 0})
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    for name, content in config.files().items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     write_weights(folder, to_theirs(dict(named), family.architecture.names))
     return architecture

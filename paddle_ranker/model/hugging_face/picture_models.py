@@ -287,7 +287,7 @@ def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named
         named = _renamed(arrays, _TEXTS, "text_model.")
     family = family_of(config.model_type)
     family.bring_tokenizer(source, target)
-    tokens = family.pair_encoder(read_tokenizer(target), config.longest_pair)
+    tokens = family.pair_encoder(read_tokenizer(target), config.longest_pair, config)
     config = dataclasses.replace(config, pad_token_id=tokens.pad_id)
     if (
         isinstance(config, PictureTextConfig)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
+from paddle_ranker.encoding.picture_pairs import PicturePairEncoder, PictureTitle
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
@@ -23,8 +24,9 @@ from paddle_ranker.model.model_kind import LOGIT, ExportFacts
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
-from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
+from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, Job
+from paddle_ranker.serving.core.picture_work import PictureWork
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, tolerance_of, warm_up
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
@@ -72,6 +74,7 @@ class RankerSlot(Slot[ServedRanker]):
     def __init__(self, config: ServeConfig):
         super().__init__(config.limits, RANKER_SLOT, config.model)
         self._config = config
+        self._pictures = PictureWork()
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedRanker:
         """Load the ranker, warm it up and check its scores.
@@ -164,9 +167,44 @@ class RankerSlot(Slot[ServedRanker]):
         if len(queries) != len(titles):
             raise Fault(INVALID, f"{len(queries)} queries and {len(titles)} titles: there must be one for each")
         self.limits.check_pairs(len(titles), "title")
+        self._check_kinds(titles)
         texts = self.limits.scored_texts(queries, "query"), self.limits.scored_texts(titles, "title")
         end = self.deadline(deadline)
         return _scores(served, await computed(served.batcher, len(titles), end, texts=texts, check=check_lengths))
+
+    def _check_kinds(self, titles: Sequence[str]) -> None:
+        """Raise `Fault` for a text if the ranker reads pictures, and for a picture if it reads texts."""
+        reads_pictures = self.reads_pictures
+        for number, title in enumerate(titles):
+            if isinstance(title, PictureTitle) != reads_pictures:
+                kinds = "text, and this ranker reads pictures", "picture, and this ranker reads texts"
+                remedy = 'POST /v1/rerank {"image": "data:..."}' if reads_pictures else "serve a ViLT"
+                problem = f"is a {kinds[not reads_pictures]}: {remedy}"
+                raise Fault(UNPROCESSABLE, problem, field=f"title[{number}]")
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether titles are pictures. Raises `Fault` as `ready` does."""
+        return isinstance(self.ready().model.row_encoder, PicturePairEncoder)
+
+    def picture_bytes(self) -> int:
+        """Return the most bytes of an encoded picture."""
+        encoder = self.ready().model.row_encoder.members[0]
+        return 2 * encoder.max_seq_length * encoder.place_size
+
+    async def picture_titles(
+        self, pictures: Sequence[bytes], fields: Sequence[str], *, deadline: Optional[float] = None
+    ) -> list[PictureTitle]:
+        """Return titles of pictures, given as the bytes of their files.
+
+        Args:
+            fields: names of the pictures in errors.
+
+        Raises `Fault` for the first that is damaged, too large or no picture.
+        """
+        encoder = self.ready().model.row_encoder
+        assert isinstance(encoder, PicturePairEncoder)
+        return await self._pictures.read(pictures, fields, self.deadline(deadline), encoder.title)
 
     async def score_encoded(self, pairs: Columns, *, deadline: Optional[float] = None) -> Scores:
         """Score encoded pairs. Raises `Fault` as `score_pairs` does."""
@@ -200,9 +238,11 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     # Another device rounds as differently as the exported graph did: 4 times the logit's difference, at a slope of 1/4.
     rounding = max((float(found.get(LOGIT, 0.0)) for found in export.get("parity", {}).values()), default=0.0)
     tolerance = max(tolerance_of(model.engine.precision), rounding)
-    check_rows(scorer, scorer.encode(QUERIES, TITLES), probabilities, folder, "pair's probability", tolerance)
-    longest = scorer.encode([TITLES[-1] * 12], [TITLES[-1] * 12])
-    warm_up(scorer, longest, scorer.encode(QUERIES[:1], TITLES[:1]))
+    sample, random = scorer.row_encoder.members[0].sample, np.random.default_rng(0)
+    titles = [sample(title, random) for title in (*TITLES, TITLES[-1] * 12)]
+    check_rows(scorer, scorer.encode(QUERIES, titles[:-1]), probabilities, folder, "pair's probability", tolerance)
+    longest = scorer.encode([TITLES[-1] * 12], titles[-1:])
+    warm_up(scorer, longest, scorer.encode(QUERIES[:1], titles[:1]))
     scorer.row_encoder.truncated = truncated  # no pair of a user's was cut
     checks = export.get("checks", []) if model.engine.precision == "fp32" else []
     for number, noted in enumerate(checks):

@@ -16,7 +16,6 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays
-from paddle_ranker.data.pictures import ImageError
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.picture_encoder import PIXELS, EncodedPictures, PictureEncoder
@@ -24,22 +23,20 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import SERVED_TOWER
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import PICTURE, QUERY_FOLDER, TEXT, VECTOR, RowsOfTower, TextEncoder, TowerInfo
-from paddle_ranker.retrieval import turns
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, no_texts
+from paddle_ranker.serving.core.picture_work import PictureWork
 from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
-from paddle_ranker.serving.core.threads import StoppableWork
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT, TowerSlotOptions
 from paddle_ranker.version import __version__
 
 _TEXTS = ("a", "search engine", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
-_DECODERS = 2  # threads that decode pictures
 _IS_QUERY = ("", "q")  # the second field of a text in the queue: whether it is a query
 
 
@@ -104,7 +101,7 @@ class TowerSlot(Slot[ServedTower]):
         limits = dataclasses.replace(options, pairs=options.texts, queue_pairs=options.queue_texts)
         super().__init__(limits, TOWER_SLOT, options.tower)
         self._config, self._options = config, options
-        self._decoding = StoppableWork(_DECODERS, name="pictures", what="the pictures were decoded")
+        self._pictures = PictureWork()
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedTower:
         """Load the tower, warm it up and check its vectors.
@@ -234,8 +231,8 @@ class TowerSlot(Slot[ServedTower]):
         served = self.ready().of(PICTURE, field=fields[0])
         encoder, end = served.model.row_encoder, self.deadline(deadline)
         assert isinstance(encoder, PictureEncoder)
-        pixels = partial(_pixels, encoder, pictures, fields)
-        columns = await self._decoding.run(sum(map(len, pictures)), end, pixels)
+        parts = await self._pictures.read(pictures, fields, end, lambda one: encoder.encode([one]))
+        columns = EncodedPictures.concat(parts)
         job = await computed(served.batcher, len(columns), end, columns=columns)
         return TextVectors(job.outputs[VECTOR], job.tokens)
 
@@ -269,16 +266,6 @@ def _encoded(
     queries, others = np.flatnonzero(is_query), np.flatnonzero(~is_query)
     parts = [encoder.encode_queries([texts[i] for i in queries]), encoder.encode([texts[i] for i in others])]
     return type(parts[0]).concat(parts).take(np.argsort(np.concatenate([queries, others])))
-
-
-def _pixels(encoder: PictureEncoder, pictures: Sequence[bytes], fields: Sequence[str]) -> EncodedPictures:
-    parts = []
-    for picture, field in turns.checked(zip(pictures, fields)):
-        try:
-            parts.append(encoder.encode([picture]))
-        except ImageError as error:
-            raise Fault(UNPROCESSABLE, error.message.removeprefix("the image: "), field=field) from error
-    return EncodedPictures.concat(parts)
 
 
 def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], folder: Path) -> None:

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Collection, Iterable, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Optional, Union
+from typing import Annotated, Any, Literal, Optional, Union
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
@@ -20,7 +19,6 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from paddle_ranker.array_types import Array
 from paddle_ranker.errors import quoted
-from paddle_ranker.retrieval.content_files import bytes_of
 from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import number_lists, text_bounds
@@ -33,6 +31,7 @@ from paddle_ranker.serving.http.exchange import SHARE, deadline_of, read_body
 from paddle_ranker.serving.http.lengths import TruncationRequest
 from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import ClientRequest, Side, Texts, Usage
+from paddle_ranker.serving.http.sent_pictures import Picture
 
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
@@ -74,13 +73,6 @@ class Message(_Strict):
 
     role: str = "user"
     content: Union[str, list[MessagePart]]
-
-
-class Picture(NamedTuple):
-    """A picture of a request: its place there, and a `data:` URL or the base64 of its file."""
-
-    field: str
-    data: str
 
 
 class EmbeddingsRequest(ClientRequest):
@@ -157,16 +149,6 @@ def _content(content: Union[str, list[MessagePart]]) -> Union[str, Picture]:
         problem = f"has {len(found)} texts and pictures; a vector is made of one: send each in a request, or as input"
         raise Fault(UNPROCESSABLE, problem, field=field)
     return found[0]
-
-
-def _file_of(picture: Picture) -> bytes:
-    """Return the bytes of a picture's file; raises `Fault` for what is neither a `data:` URL nor base64."""
-    is_url = ":" in picture.data[:16]
-    try:
-        return bytes_of(picture.data) if is_url else base64.b64decode(picture.data, validate=True)
-    except (ValueError, binascii.Error) as error:
-        problem = "is no data: URL in base64; addresses are not fetched: send the file" if is_url else f"({error})"
-        raise Fault(UNPROCESSABLE, problem if is_url else f"is damaged base64 {problem}", field=picture.field) from None
 
 
 class EmbedRequest(ClientRequest):
@@ -311,7 +293,7 @@ class Embedder:
                 await self._tower.vectors(texts, is_query=is_query, deadline=deadline, field=field, check_lengths=check)
             )
         if pictures:
-            files = await run_in_thread(held, lambda: [*map(_file_of, pictures)], deadline=deadline)
+            files = await run_in_thread(held, lambda: [one.file() for one in pictures], deadline=deadline)
             fields = [one.field for one in pictures]
             parts.append(await self._tower.picture_vectors(files, fields, deadline=deadline))
         order = np.argsort([isinstance(one, Picture) for one in items], kind="stable")

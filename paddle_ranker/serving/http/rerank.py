@@ -6,6 +6,7 @@ Pairs without an order: `/score` and `/v1/score` in vLLM's format, `/predict` in
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -24,7 +25,7 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
+from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body
 from paddle_ranker.serving.http.lengths import TruncationRequest
 from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import (
@@ -43,6 +44,7 @@ from paddle_ranker.serving.http.rerank_formats import (
     TeiRequest,
     TextsRequest,
 )
+from paddle_ranker.serving.http.sent_pictures import Picture
 
 _UNION_TAGS = ("str", "DocumentObject", "list[str]")
 _OF_COHERE_ALONE = "/v2/rerank"
@@ -86,7 +88,7 @@ class Reranker:
         return await rank(request, asked, deadline)
 
     async def _rank_documents(self, request: Request, asked: RerankRequest, deadline: Optional[float]) -> Response:
-        titles = [_title(document, place) for place, document in enumerate(asked.documents)]
+        titles = await self._titles(request, asked.documents, deadline)
         wants_logits, top = asked.wants_logits, asked.said("top_n", "top_k")
         cuts = TruncationRequest(
             "documents",
@@ -118,6 +120,30 @@ class Reranker:
         returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if asked.return_documents else 0
         encoded = await run_in_thread(returned, to_json, content)
         return answer(request, encoded, "application/json")
+
+    async def _titles(
+        self, request: Request, documents: Sequence[Union[str, DocumentObject]], deadline: Optional[float]
+    ) -> list[str]:
+        """Return the titles; pictures are decoded."""
+        titles = [_title(document, place) for place, document in enumerate(documents)]
+        pictures = {
+            place: Picture(f"documents[{place}].image", document.image)
+            for place, document in enumerate(documents)
+            if isinstance(document, DocumentObject) and document.image is not None
+        }
+        if not pictures:
+            return titles
+        fields = [one.field for one in pictures.values()]
+        if not self._service.reads_pictures:
+            raise Fault(UNPROCESSABLE, "is a picture, and this ranker reads texts: serve a ViLT", field=fields[0])
+        size = sum(len(one.data) for one in pictures.values())
+        if SHARE in request.scope["state"]:
+            request.scope["state"][SHARE].reserve_answer(size + len(pictures) * self._service.picture_bytes())
+        files = await run_in_thread(size, lambda: [one.file() for one in pictures.values()], deadline=deadline)
+        read = await self._service.picture_titles(files, fields, deadline=deadline)
+        for place, title in zip(pictures, read):
+            titles[place] = title
+        return titles
 
     async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
         request.scope["state"]["protocol"] = "tei"
@@ -210,6 +236,8 @@ class Reranker:
 
 
 def _title(document: Union[str, DocumentObject], number: int) -> str:
+    if isinstance(document, DocumentObject) and not {"text", "image"} & document.model_fields_set:
+        raise Fault(UNPROCESSABLE, "has no text and no image", field=f"documents[{number}].text")
     if isinstance(document, str) or document.places is None:
         return document if isinstance(document, str) else document.text
     try:

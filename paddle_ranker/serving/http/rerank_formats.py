@@ -56,7 +56,10 @@ class DocumentObject(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    text: str
+    text: str = ""
+    image: Optional[str] = Field(
+        None, description="a picture in place of the text, as a data: URL or in base64, for a ranker that reads them"
+    )
     places: Optional[list[list[Union[int, float]]]] = Field(
         None, description="spans of the text with their boxes on a page, `[start, end, x0, y0, x1, y1]`, as fractions"
     )

@@ -1,0 +1,150 @@
+"""Encode pairs of a text and a picture, for ViLT: the patches of the picture are the title's tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional, SupportsIndex, Union
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from paddle_ranker.array_types import Array
+from paddle_ranker.data.pictures import ImageError, read_picture
+from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.errors import DataError, quoted
+
+_LONGER = 1333 / 800  # the longer side may be so many times the wanted shorter side, as in transformers
+PICTURES = "pictures"  # `places` of encoders whose titles are pictures
+_GRID = 4  # numbers before the pixels of a patch: its row and column, and how many of them the picture has
+
+
+class PictureTitle(str):
+    """A picture as a title: the bytes of its file, or RGB pixels `[height, width, 3] uint8`.
+
+    As a text it is a short name, which depends on the picture alone.
+    """
+
+    picture: Union[bytes, Array]
+
+    def __new__(cls, picture: Union[bytes, Array]) -> PictureTitle:
+        data = picture if isinstance(picture, bytes) else repr(picture.shape).encode() + picture.tobytes()
+        created = super().__new__(cls, f"picture {hashlib.sha256(data).hexdigest()[:32]}")
+        created.picture = picture
+        return created
+
+    def __getitem__(self, key: Union[SupportsIndex, slice]) -> str:
+        """Return a part of the name; all of it is the picture."""
+        part = str(self)[key]
+        return self if part == str(self) else part
+
+    def __getnewargs__(self) -> tuple[Union[bytes, Array]]:  # type: ignore[override]
+        return (self.picture,)  # for pickle
+
+
+class PicturePairEncoder(PairEncoder):
+    """Encoder of pairs whose titles are pictures: `PictureTitle`s, or paths of files within a folder.
+
+    A pair is `[CLS] query [SEP]`, a token that stands for the picture, and a token of each patch. The place of a patch
+    is its row and column, the number of rows and columns, and its pixels. `max_seq_length` counts patches, too.
+
+    Args:
+        max_seq_length: maximum length of a query, with its special tokens.
+        shortest: shorter side that pictures are scaled to.
+        patch: side of a patch.
+        resample: Pillow's filter.
+
+    Attribute: `folder`, which paths of titles begin at; None: paths are refused.
+    """
+
+    places = PICTURES
+
+    def __init__(self, files: ModelTokenizer, max_seq_length: int, shortest: int, patch: int, resample: int) -> None:
+        self._longest_query, self._shortest, self._patch, self._resample = max_seq_length, shortest, patch, resample
+        self.place_size = _GRID + 3 * patch * patch
+        most_patches = (shortest // patch) * (int(_LONGER * shortest) // patch)
+        super().__init__(files, max_seq_length + 1 + most_patches)
+        template = self.template
+        self._query_template = template.text_before, template.text_after
+        self.folder: Optional[Path] = None
+
+    def read_files(self, folder: Path) -> None:
+        """Take titles as paths of files in a folder from now on."""
+        self.folder = folder.resolve()
+
+    def title(self, data: bytes) -> PictureTitle:
+        """Decode and scale the bytes of a file; raises `ImageError` for what is no picture."""
+        return PictureTitle(self._scaled(read_picture(data)))
+
+    def sample(self, text: str, random: np.random.Generator) -> str:
+        """Return a made-up title: a picture of noise."""
+        height, width = random.integers(self._shortest, 2 * self._shortest, 2)
+        return PictureTitle(random.integers(0, 256, (height, width, 3), np.uint8))
+
+    def encode(
+        self,
+        queries: Sequence[str],
+        titles: Sequence[str],
+        *,
+        truncate: bool = True,
+        check: Optional[LengthCheck] = None,
+    ) -> EncodedPairs:
+        """Encode pairs; a query is always truncated. Raises `DataError` for a title that is no picture."""
+        if len(queries) != len(titles):
+            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
+        prompted = [self.query_prompt + query for query in queries] if self.query_prompt else queries
+        texts = self._alone(prompted, *self._query_template, self._longest_query, check)
+        patches = {title: self._patches(title) for title in dict.fromkeys(titles)}
+        of_pairs = [patches[title] for title in titles]
+        counts = np.array([1 + len(one) for one in of_pairs], np.int64)
+        lengths = texts.lengths_of(np.arange(len(texts)))
+        offsets = offsets_of(lengths + counts)
+        # Any id but that of padding stands for patches; the network does not look at it.
+        ids = np.full(offsets[-1], self.cls_id, np.int32)
+        ids[ragged_positions(offsets[:-1], lengths)] = texts.ids
+        places = np.zeros((len(ids), self.place_size), np.int16)
+        for end, one in zip(offsets[1:].tolist(), of_pairs):
+            places[end - len(one) : end] = one
+        return EncodedPairs(ids, offsets, lengths.astype(np.int32), self.pad_id, places.reshape(-1), self.place_size)
+
+    def _patches(self, title: str) -> NDArray[np.int16]:
+        """Return the places of a picture's patches, `[patches, place_size]`."""
+        try:
+            if isinstance(title, PictureTitle):
+                source = title.picture
+                pixels = source if isinstance(source, np.ndarray) else read_picture(source)
+            elif self.folder is not None:
+                pixels = read_picture(self._path(title, self.folder))
+            else:
+                raise DataError(f"{quoted(title)} is a text, and this ranker reads pictures: give the bytes of a file")
+        except ImageError as error:
+            raise DataError(error.message) from error
+        pixels = self._scaled(pixels)
+        side = self._patch
+        rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
+        blocks = pixels.reshape(rows, side, columns, side, 3).transpose(0, 2, 4, 1, 3).reshape(rows * columns, -1)
+        number = np.arange(rows * columns)
+        grid = np.stack(
+            [number // columns, number % columns, np.full(len(number), rows), np.full(len(number), columns)]
+        )
+        return np.concatenate([grid.T, blocks], axis=1).astype(np.int16)
+
+    def _path(self, title: str, folder: Path) -> Path:
+        path = (folder / title).resolve()
+        if folder not in path.parents:
+            raise DataError(f"{quoted(title)} lies outside {folder}: copy the file there")
+        return path
+
+    def _scaled(self, pixels: Array) -> Array:
+        """Return a picture scaled as transformers' processor of ViLT does, to whole patches."""
+        height, width = pixels.shape[:2]
+        scale = self._shortest / min(height, width)
+        sides = [self._shortest, scale * width] if height < width else [scale * height, self._shortest]
+        if max(sides) > int(_LONGER * self._shortest):
+            sides = [int(_LONGER * self._shortest) / max(sides) * side for side in sides]
+        height, width = (max(1, int(side + 0.5) // self._patch) * self._patch for side in sides)
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling(self._resample)))

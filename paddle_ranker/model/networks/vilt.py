@@ -1,0 +1,75 @@
+"""ViLT: one encoder reads a text and the patches of a picture (Kim et al., 2021, "Vision-and-Language Transformer")."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.model.bert import Embeddings, Encoder, places_of, types_of
+from paddle_ranker.model.config import ViltConfig
+from paddle_ranker.model.dropout import Masks
+
+_GRID = 4  # numbers before a patch's pixels, see `PicturePairEncoder`
+
+
+class ViltEmbeddings(Embeddings):
+    """Embeddings of a text as BERT's, of a token that stands for the picture, and of patches."""
+
+    config: ViltConfig
+
+    def __init__(self, config: ViltConfig, masks: Masks):
+        super().__init__(config, masks, config.hidden_size)
+        size, self.side = config.hidden_size, config.image_size // config.patch_size
+        self.patch_embeddings = nn.Conv2D(3, size, config.patch_size, config.patch_size)
+        self.class_embedding = nn.Embedding(1, size)
+        self.patch_positions = nn.Embedding(self.side * self.side + 1, size)
+        self.modality_embeddings = nn.Embedding(config.modality_type_vocab_size, size)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        types, places = types_of(token_type_ids), places_of(token_type_ids, len(self.config.place_limits))
+        is_picture = types.unsqueeze(-1).astype("float32")
+        is_patch = (places[:, :, 2:3] > 0).astype("float32")
+        pixels = (places[:, :, _GRID:].astype("float32") / 255 - 0.5) / 0.5
+        weight = self.patch_embeddings.weight.reshape([self.config.hidden_size, -1])
+        patches = paddle.matmul(pixels, weight, transpose_y=True) + self.patch_embeddings.bias
+        patches = patches + self._interpolated(places)
+        whole = self.class_embedding.weight[0] + self.patch_positions.weight[0]
+        picture = is_patch * patches + (1 - is_patch) * whole + self.modality_embeddings.weight[1]
+        # Not super(), which Paddle 2.6 does not find in a network that it makes static.
+        text = Embeddings.forward(self, input_ids, paddle.zeros_like(types), None) + self.modality_embeddings.weight[0]
+        hidden = is_picture * picture + (1 - is_picture) * text
+        return hidden if extra is None else hidden + extra
+
+    def _positions(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        positions = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - paddle.full([1], 1, "int64")
+        # Patches, which stand behind all positions of a text, have those of their grid.
+        return paddle.minimum(positions, paddle.full([1], self.config.max_position_embeddings - 1, "int64"))
+
+    def _interpolated(self, places: Tensor) -> Tensor:
+        """Return positions of patches, `[batch, length, size]`: between those of the grid that the model has."""
+        weights, cells = [], []
+        for number in (0, 1):
+            place, count = (places[:, :, one].astype("float32") for one in (number, number + 2))
+            steps = paddle.maximum(count - 1, paddle.ones_like(count))
+            place = place * (self.side - 1) / steps
+            low = paddle.minimum(paddle.floor(place), paddle.full_like(place, max(0, self.side - 2)))
+            high = paddle.minimum(low + 1, paddle.full_like(place, self.side - 1))
+            weights.append((1 - (place - low), place - low))
+            cells.append((low.astype("int64"), high.astype("int64")))
+        found = 0
+        for row_weight, row in zip(weights[0], cells[0]):
+            for column_weight, column in zip(weights[1], cells[1]):
+                position = self.patch_positions(row * self.side + column + 1)
+                found = found + (row_weight * column_weight).unsqueeze(-1) * position
+        return found
+
+
+class ViltEncoder(Encoder):
+    """Encoder of ViLT."""
+
+    config: ViltConfig
+
+    def _make_embeddings(self) -> nn.Layer:
+        return ViltEmbeddings(self.config, self.masks)

@@ -1,0 +1,44 @@
+"""Decode the pictures of requests, in threads of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable, TypeVar
+
+from paddle_ranker.data.pictures import ImageError
+from paddle_ranker.retrieval import turns
+from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.threads import StoppableWork
+
+R = TypeVar("R")
+_THREADS = 2
+
+
+class PictureWork:
+    """Threads that decode pictures; work ends early if its caller leaves."""
+
+    def __init__(self) -> None:
+        self._work = StoppableWork(_THREADS, name="pictures", what="the pictures were decoded")
+
+    async def read(
+        self, pictures: Sequence[bytes], fields: Sequence[str], deadline: float, read: Callable[[bytes], R]
+    ) -> list[R]:
+        """Return `read(picture)` of each picture, the bytes of a file.
+
+        Args:
+            fields: names of the pictures in errors.
+
+        Raises `Fault` for the first that is damaged, too large or no picture, and as `StoppableWork.run` does.
+        """
+
+        def read_all() -> list[R]:
+            found = []
+            for picture, field in turns.checked(zip(pictures, fields)):
+                try:
+                    found.append(read(picture))
+                except ImageError as error:
+                    problem = error.message.removeprefix("the image: ")
+                    raise Fault(UNPROCESSABLE, problem, field=field) from error
+            return found
+
+        return await self._work.run(sum(map(len, pictures)), deadline, read_all)

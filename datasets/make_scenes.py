@@ -4,8 +4,8 @@ python datasets/make_scenes.py --output datasets/scenes
 paddle-ranker starter --corpus datasets/scenes/texts.txt --picture_size 48 --patch_size 8 ...
 paddle-ranker train-ce --train datasets/scenes/train.tsv --test datasets/scenes/dev.tsv --model START ...
 
-A line of `train.tsv`, `dev.tsv` and `test.tsv` has a text, "two red circles left", the path of a picture, and 1 or 0. In
-`dev.tsv` and `test.tsv` a wrong text differs from the right one in one word. No picture is in two files.
+A line of `train.tsv`, `dev.tsv` and `test.tsv` has a text, "two red circles left", the path of a picture, and 1 or 0.
+In `dev.tsv` and `test.tsv` a wrong text differs from the right one in one word. No picture is in two files.
 """
 
 from __future__ import annotations

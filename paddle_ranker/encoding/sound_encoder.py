@@ -19,7 +19,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Array, Arrays, Integers
 from paddle_ranker.data.pictures import Source
-from paddle_ranker.data.recordings import read_recording
+from paddle_ranker.data.recordings import IncompleteRecordingError, read_recording
 from paddle_ranker.encoding.columns import Columns, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, quoted
 from paddle_ranker.storage.foreign_config import ForeignConfig
@@ -133,20 +133,23 @@ class SoundEncoder:
 
     encode_queries = encode
 
-    def pieces(self, sound: Union[Source, Array], name: str = "the sound") -> Iterator[EncodedSounds]:
+    def pieces(
+        self, sound: Union[Source, Array], name: str = "the sound", *, takes_incomplete: bool = False
+    ) -> Iterator[EncodedSounds]:
         """Yield a sound in pieces of half a minute, the last of which may be shorter; raises as `encode` does.
 
         name: of the sound in errors
+        takes_incomplete: whether a file whose end is missing stands for what precedes it
         """
         size, held = _LONGEST * self.rate, np.empty(0, np.float32)
-        for block in self._blocks(sound, name):
+        for block in self._blocks(sound, name, takes_incomplete):
             held = np.concatenate([held, block])
             while len(held) > size:
                 yield self._encoded(held[:size])
                 held = held[size:]
         yield self._encoded(held)
 
-    def _blocks(self, sound: Union[Source, Array], name: str) -> Iterator[Array]:
+    def _blocks(self, sound: Union[Source, Array], name: str, takes_incomplete: bool) -> Iterator[Array]:
         if isinstance(sound, np.ndarray):
             yield sound.astype(np.float32, copy=False)
             return
@@ -154,7 +157,8 @@ class SoundEncoder:
         try:
             yield from read_recording(source, self.rate)
         except DataError as error:
-            raise DataError(f"{name}: {error}") from error
+            if not (takes_incomplete and isinstance(error, IncompleteRecordingError)):
+                raise DataError(f"{name}: {error}") from error
 
     def _encoded(self, samples: Array) -> EncodedSounds:
         scaled = self.scaled(samples)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
 from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.tower import PICTURE, SOUND
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.typed_values import STORED, TYPES, CommonTypes
@@ -61,6 +63,13 @@ _A_PIXEL = base64.b64decode(
 )
 
 
+# A WAV of 50 ms.
+_SILENCE = struct.pack(
+    "<4sI4s4sIHHIIHH4sI", b"RIFF", 1636, b"WAVE", b"fmt ", 16, 1, 1, 16000, 32000, 2, 16, b"data", 1600
+)
+_SILENCE += bytes(1600)
+
+
 class FieldTower(Protocol):
     """Model that makes the vectors of a vector field, `[n, size]`."""
 
@@ -83,13 +92,19 @@ def _open_text_tower(folder: Path, options: LoadOptions, batch_size: int) -> Fie
 
 
 def _open_picture_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
-    from paddle_ranker.retrieval.picture_fields import PictureTower
+    from paddle_ranker.retrieval.file_fields import FileTower
 
-    return PictureTower.open(folder, options, batch_size)
+    return FileTower.open(folder, options, batch_size, PICTURE)
+
+
+def _open_sound_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
+    from paddle_ranker.retrieval.file_fields import FileTower
+
+    return FileTower.open(folder, options, batch_size, SOUND)
 
 
 def _picture_suffix(data: bytes) -> str:
-    from paddle_ranker.retrieval.picture_fields import suffix_of
+    from paddle_ranker.retrieval.file_fields import suffix_of
 
     return suffix_of(data)
 
@@ -219,7 +234,9 @@ FIELD_TYPES.add(
             (rb"OggS", "ogg"),
             (rb"ID3|\xff[\xe2-\xff]", "mp3"),
         ),
-        reader="speech",
+        _open_sound_tower,
+        _SILENCE,
+        "speech",
     ),
 )
 FIELD_TYPES.add(

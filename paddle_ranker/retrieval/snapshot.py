@@ -14,9 +14,10 @@ from typing import Optional, Union
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
+from paddle_ranker.data.pictures import ImageError
+from paddle_ranker.errors import DataError, UsageError, listed, quoted, refuse_text
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, LikeError
 from paddle_ranker.retrieval.content_files import ContentFiles
 from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
@@ -99,7 +100,10 @@ class LocalSnapshot:
         none = np.empty((0, self.info.vector_fields[field].info.size), np.float32)
         if like.kind:
             is_taken = field != VECTORS and self.info.schema.field(field).type == like.kind
-            return self.tower(field).vectors([like.data]) if is_taken else none
+            try:
+                return self.tower(field).vectors([like.data]) if is_taken else none
+            except (DataError, ImageError) as error:
+                raise LikeError(f"like: {error}") from error
         now = self.generation
         place = now.find([like.id]).get(like.id)
         own = None if place is None else now.parts[place.part].segment.vectors.get(field)

@@ -132,12 +132,14 @@ class Tower:
         assert isinstance(tower.encoder, PictureEncoder)
         return tower.compute(tower.encoder.encode(pictures))
 
-    def encode_sounds(self, sounds: Sequence[Union[Source, Array]]) -> Vectors:
+    def encode_sounds(self, sounds: Sequence[Union[Source, Array]], takes_incomplete: bool = False) -> Vectors:
         """Return the vectors of sounds, `[n, size]`, whether they are queries or what is searched.
 
         Args:
             sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. The vector of one above half a
                 minute has the direction of the mean of its pieces' vectors, and their mean length.
+
+            takes_incomplete: whether a file whose end is missing stands for what precedes it.
 
         Raises `DataError` for what is no sound, `UsageError` if the tower reads none.
         """
@@ -145,7 +147,10 @@ class Tower:
         assert isinstance(tower.encoder, SoundEncoder)
         for number, sound in enumerate(sounds):
             name = str(sound) if isinstance(sound, (str, Path)) else f"sound {number}"
-            pieces = [(tower.compute(piece), piece.lengths) for piece in tower.encoder.pieces(sound, name)]
+            pieces = [
+                (tower.compute(piece), piece.lengths)
+                for piece in tower.encoder.pieces(sound, name, takes_incomplete=takes_incomplete)
+            ]
             vectors.append(_mean(*(np.concatenate(each) for each in zip(*pieces))))
         return np.concatenate(vectors) if vectors else tower.compute(tower.encoder.encode([]))
 

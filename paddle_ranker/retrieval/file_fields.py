@@ -1,0 +1,75 @@
+"""Fields of files: the checks of files, and the towers that make the vectors of files and of texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.errors import UsageError
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.tower import PICTURE, TEXT
+from paddle_ranker.retrieval.text_vectors import Tower
+
+_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
+
+
+def suffix_of(data: bytes) -> str:
+    """Decode a picture and return its format's suffix.
+
+    Raises `ValueError` if it is no picture, damaged or too large.
+    """
+    from paddle_ranker.data.pictures import ImageError, decoded
+
+    try:
+        with decoded(data) as (image, _):
+            return _SUFFIXES[str(image.format)]
+    except ImageError as error:
+        raise ValueError(error.message.removeprefix("the image: ")) from error
+
+
+class FileTower:
+    """Tower of a field of pictures or recordings. Thread-safe.
+
+    Args:
+        tower: computes vectors of files, and of queries if it has a network for texts.
+        reads: input that the files are, see `TowerInfo`.
+    """
+
+    def __init__(self, tower: Tower, reads: str):
+        self._tower, self._reads = tower, reads
+        self._last: Optional[tuple[bytes, Vectors]] = None
+
+    @classmethod
+    def open(cls, folder: Path, options: LoadOptions, batch_size: int, reads: str) -> FileTower:
+        """Open a folder, as `Tower.open` does; raises `UsageError` for a tower that does not read the files."""
+        tower = Tower.open(folder, options, batch_size, for_search=True)
+        if reads not in tower.reads:
+            what = " and ".join(f"{one}s" for one in sorted(tower.reads))
+            remedy = "a CLIP, or train one" if reads == PICTURE else "a wav2vec2 or a hubert"
+            raise UsageError(f"{folder}: a tower of {what}, and the field has {reads}s; take {remedy}")
+        return cls(tower, reads)
+
+    def vectors(self, files: Sequence[bytes]) -> Vectors:
+        """Return the vectors of files, `[n, size]`."""
+        if self._reads == PICTURE:
+            return self._tower.encode_pictures(files)
+        return np.concatenate([*map(self._of_sound, files)])
+
+    def _of_sound(self, data: bytes) -> Vectors:
+        """Return a recording's vector, `[1, size]`; its parts, which are documents, ask for it one after another."""
+        digest, last = hashlib.sha256(data).digest(), self._last
+        if last is None or last[0] != digest:
+            # The reader counts the end that is missing.
+            last = self._last = digest, self._tower.encode_sounds([data], takes_incomplete=True)
+        return last[1]
+
+    def query_vectors(self, queries: Sequence[str]) -> Vectors:
+        """Return the vectors of texts, `[n, size]`; raises `UsageError` if the tower reads no texts."""
+        if TEXT not in self._tower.reads:
+            raise UsageError(f"the tower reads {self._reads}s, and texts were given: take one that reads texts, too")
+        return self._tower.query_vectors(queries)

@@ -1,0 +1,133 @@
+"""Recordings in documents: their words and vectors, found by sounds; bad sounds are refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.array_types import Vectors
+from paddle_ranker.commands.index import main as index
+from paddle_ranker.commands.search import main as search
+from paddle_ranker.data.speech import MODEL_VARIABLE
+from paddle_ranker.model.load_options import ON_CPU
+from paddle_ranker.model.tower import SOUND
+from paddle_ranker.retrieval.file_fields import FileTower
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.text_vectors import Tower
+from tests.model.test_pictures import published as published_pictures
+from tests.model.test_sounds import published, wav
+from tests.serving.test_search import Site
+
+pytestmark = pytest.mark.parity
+pytest.importorskip("soundfile", reason="needs: pip install 'paddle-ranker[sound]'")
+pytest.importorskip("soxr", reason="needs: pip install 'paddle-ranker[sound]'")
+SECONDS = {"low": 2.0, "middle": 1.0, "high": 3.0, "long": 35.0}
+HERTZ = {"low": 200, "middle": 900, "high": 3000, "long": 1500}
+
+
+def sound(name: str, rate: int = 16_000, channels: int = 1) -> bytes:
+    """Return a file of a tone, with a little noise."""
+    places = np.arange(int(SECONDS[name] * rate)) / rate
+    tone = 0.3 * np.sin(2 * np.pi * HERTZ[name] * places) + 0.001 * np.random.default_rng(0).standard_normal(
+        len(places)
+    )
+    return wav(np.stack([tone] * channels, 1) if channels > 1 else tone, rate)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build an index of a folder of sounds with a random wav2vec2, which also spells what is said."""
+    folder = tmp_path_factory.mktemp("sounds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv(MODEL_VARIABLE, str(published("wav2vec2", folder / "model")))
+        (folder / "files").mkdir()
+        for name in SECONDS:
+            (folder / "files" / f"{name}.wav").write_bytes(sound(name))
+        (folder / "files" / "cut.wav").write_bytes(sound("high")[:-40_000])
+        build = ["build", "--corpus", str(folder / "files"), "--output", str(folder / "index")]
+        tower = published("hubert", folder / "tower")
+        assert index([*build, "--field", "sound:recording", "--field_tower", f"sound={tower}"]) == 0
+    return folder / "index"
+
+
+def test_sounds_are_found_by_sounds(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Searcher.open(built, SearchSettings()) as searcher:
+        for name in SECONDS:
+            found = searcher.search("", 2, like=sound(name, 48_000, 2))
+            assert found[0].id == f"{name}.wav" and {*found[0].searchers} == {"sound"}
+            assert found[0].searchers["sound"].score == pytest.approx(1.0, abs=0.01)
+        assert {one.id for one in searcher.search("", 9, like="low.wav")} == {
+            f"{name}.wav" for name in (*SECONDS, "cut") if name != "low"
+        }
+    assert search(["--index", str(built), "--like", str(built.parent / "files" / "low.wav"), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["id"] == "low.wav"
+
+
+def test_a_server_finds_by_sounds_and_refuses_others(built: Path) -> None:
+    def like(data: bytes) -> dict[str, str]:
+        return {"recording": "data:audio/wav;base64," + base64.b64encode(data).decode()}
+
+    site = Site(index=built)
+    try:
+        hits = site.search("", like=like(sound("middle", 8_000)), top_k=1)["hits"]
+        assert hits[0]["id"] == "middle.wav" and hits[0]["contents"]["sound"][0]["media_type"] == "audio/wav"
+        for data, problem in (
+            (b"", "it is empty"),
+            (b"no sound at all", "expected a recording"),
+            (wav(np.zeros(0)), "has no samples"),
+            (sound("low")[:40], "no recording, or is damaged"),
+        ):
+            refused = site.ask("POST", "/v1/search", {"like": like(data)})
+            assert refused.status_code == 422 and problem in refused.text, refused.text
+    finally:
+        site.close()
+
+
+def test_the_vector_of_a_long_sound_is_the_mean_of_its_pieces(built: Path) -> None:
+    tower = Tower.open(built.parent / "tower")
+    rng = np.random.default_rng(0)
+    samples = (0.1 * rng.standard_normal(70 * 16_000)).astype(np.float32)
+    pieces = tower.encode_sounds(np.split(samples, [30 * 16_000, 60 * 16_000]))
+    mean = (pieces * np.array([[3], [3], [1]])).sum(0) / 7
+    whole = tower.encode_sounds([samples])[0]
+    assert whole @ mean / np.linalg.norm(whole) / np.linalg.norm(mean) == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(tower.encode_sounds([wav(samples)])[0], whole, atol=1e-3)
+
+
+def test_parts_of_a_recording_share_its_vector(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower, counted = FileTower.open(built.parent / "tower", ON_CPU, 1, SOUND), list[bytes]()
+    encode = Tower.encode_sounds
+
+    def counting(self: Tower, files: list[bytes], **how: bool) -> Vectors:
+        counted.extend(files)
+        return encode(self, files, **how)
+
+    monkeypatch.setattr(Tower, "encode_sounds", counting)
+    vectors = tower.vectors([sound("low"), sound("low"), sound("high")])
+    assert len(counted) == 2 and np.array_equal(vectors[0], vectors[1]) and not np.array_equal(vectors[0], vectors[2])
+
+
+@pytest.mark.parametrize(
+    ("field", "tower", "problem"),
+    [
+        ("sound:recording", "vit", "a tower of pictures, and the field has sounds"),
+        ("sound:picture", "tower", "a tower of sounds, and the field has pictures"),
+        ("sound:table", "tower", "no tower reads fields of the type table"),
+    ],
+)
+def test_a_tower_of_other_files_is_refused(
+    field: str, tower: str, problem: str, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = published_pictures("vit", tmp_path / "vit") if tower == "vit" else built.parent / "tower"
+    build = ["build", "--corpus", str(built.parent / "files"), "--output", str(tmp_path / "index")]
+    assert index([*build, "--field", field, "--field_tower", f"sound={folder}"]) == 2
+    assert problem in capsys.readouterr().err
+    assert index([*build, "--tower", str(built.parent / "tower")]) == 2
+    assert "reads sounds: --field NAME:recording" in capsys.readouterr().err

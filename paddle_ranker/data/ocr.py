@@ -51,7 +51,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def version() -> str:
-    """Return what the words of a picture depend on; the same as long as there is no OCR."""
+    """Return a text that changes whenever the words of a picture may change, see `Reader`; also without OCR."""
     try:
         return f"{_VERSION}, rapidocr {metadata.version('rapidocr')}"
     except metadata.PackageNotFoundError:
@@ -93,7 +93,7 @@ def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[U
 
 
 def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> PageLine:
-    """Return a line; the characters of a word have its box, those of which the word is not known have the line's."""
+    """Return a line; each character has the box of its word, or the line's box if OCR gives no word for it."""
     boxes = [own for word, own in words for character in word if not character.isspace()]
     words_of_text = text.split()
     if len(boxes) != sum(map(len, words_of_text)):

@@ -25,7 +25,8 @@ _NEAR = 3  # lines before and after one, which tell how far its column reaches
 class PageLine(NamedTuple):
     """Words in a row, with spaces between them.
 
-    places: where each word stands, `(start, end, *box)`
+    places: the place of each word, `(start, end, *box)`: code points of `text`, and the word's box on the page
+    box: the box around the line
     """
 
     text: str
@@ -75,7 +76,7 @@ def page_text(lines: Sequence[PageLine]) -> tuple[str, list[Place]]:
 
 
 def _between(before: PageLine, line: PageLine, near: Sequence[PageLine]) -> Optional[str]:
-    """Return what stands between two lines: a line end, a space or nothing; None if a hyphen before it goes, too."""
+    """Return the text between two lines: a line end, a space or nothing; None: nothing, and the hyphen is removed."""
     if not _are_beside(before, line):
         (left, _, right, bottom), (height, own) = before.box, (one.box[3] - one.box[1] for one in (before, line))
         space = line.box[1] - bottom

@@ -38,7 +38,7 @@ _BY_PROGRAM = re.compile("^Microsoft (Word|PowerPoint|Excel) - ")
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield the pages of a PDF, as `Reader.read` says.
 
-    Each has its number as `page`, the document's `title`, and as `heading` what the outline says of it.
+    The fields of a page: its number from 1 (`page`), the document's `title`, and the outline's `heading` for it.
     """
     reasons, is_read = list[str](), False
     with _opened(path) as document:
@@ -60,12 +60,15 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def version() -> str:
-    """Return what the parts of a PDF depend on."""
+    """Return a text that changes whenever the parts of a PDF may change, see `Reader`."""
     return f"{_VERSION}, {_library().PDFIUM_INFO}, {READERS['ocr'].version()}"
 
 
 def page_picture(path: Path, page: int, dpi: int = SCAN_DPI, most: int = ImageLimits().max_pixels) -> Image.Image:
-    """Return a page, the first is 1, as a picture of at most so many pixels: with fewer dots an inch if it has more.
+    """Return a page as a picture.
+
+    page: the page's number, from 1
+    dpi: dots an inch; fewer, if the picture would have more than `most` pixels
 
     Raises `DataError` if there is no such page, or it is damaged.
     """
@@ -114,7 +117,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _page(document: Any, number: int) -> Iterator[Any]:
-    """Open a page, with what is filled into its forms as text."""
+    """Open a page; texts that are filled into its forms become words of the page."""
     raw = _library().raw
     with _PDFIUM:
         page = document.get_page(number - 1)
@@ -128,7 +131,7 @@ def _page(document: Any, number: int) -> Iterator[Any]:
 
 
 def _headings(document: Any) -> Mapping[int, str]:
-    """Return what the outline has for pages: the headings that begin there, the first with those above it."""
+    """Return by page the headings of the outline that begin on it; before the first one stand the headings above it."""
     headings, above = dict[int, str](), list[str]()
     for entry in document.get_toc():
         above[entry.level :] = [" ".join(entry.get_title().split())]
@@ -141,7 +144,7 @@ def _headings(document: Any) -> Mapping[int, str]:
 
 
 def _read_page(document: Any, number: int) -> Iterator[Union[Part, Unread]]:
-    """Yield what a page says, and what of it was not read."""
+    """Yield the part of a page, and what could not be read of it."""
     pdfium, name = _library(), str(number)
     try:
         with _page(document, number) as page:
@@ -194,7 +197,7 @@ def _pictured(page: Any) -> float:
 
 
 def _lines(page: Any) -> tuple[list[PageLine], list[str]]:
-    """Return the lines of a page, and what is not in them."""
+    """Return the lines of a page, and reasons why some of its words are not in them."""
     raw, text_page = _library().raw, page.get_textpage()
     try:
         count = text_page.count_chars()

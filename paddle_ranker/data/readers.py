@@ -20,11 +20,11 @@ Place = tuple[Union[int, float], ...]
 class Part(NamedTuple):
     """Part of a file, which becomes a document: a page, some minutes of a recording, rows of a table.
 
-    name: tells it from the file's other parts, such as "3"; "" if the file is one part
-    text: its words
+    name: differs from the names of the file's other parts, such as "3"; "" if the file is one part
+    text: the words of the part
     fields: further fields of the document, such as `{"page": 3}`
-    places: where spans of the text stand in the file, `(start, end, *place)` in the order of the text; start and end
-        in code points, and the place as the reader says
+    places: where spans of the text stand in the file, `(start, end, *place)` in the order of the text; start and end in
+        code points, and the place as the reader says
     """
 
     name: str
@@ -34,7 +34,11 @@ class Part(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """Part of a file that was not read, and why."""
+    """Part of a file that could not be read.
+
+    name: of the part, as in `Part`
+    reason: why, for a message
+    """
 
     name: str
     reason: str

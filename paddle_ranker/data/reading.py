@@ -43,7 +43,8 @@ Parts = Iterator[Union[Part, Unread]]
 class FileReading:
     """Reads files in some processes at once; each starts when it is needed.
 
-    Attributes: `window`, how many files should be begun before the first of them is waited for.
+    Attributes:
+        window: how many files the caller should begin before it waits for the first of them.
     """
 
     def __init__(self, processes: Optional[int] = None, total: Optional[int] = None) -> None:
@@ -76,9 +77,9 @@ class FileReading:
             process.communicate()
 
     def begin(self, reader: str, path: Path, digest: str) -> Callable[[], Parts]:
-        """Begin to read a file, unless it was read before; return a function that waits, and yields its parts.
+        """Begin to read a file, unless the cache has its parts; return a function that waits for them and yields them.
 
-        The function raises `DataError` if the file cannot be read, or its process has died.
+        The function raises `DataError` if the file cannot be read, or the process that read it has died.
         """
         kept = _kept_at(reader, digest)
         future: Optional[Future[None]] = None
@@ -96,7 +97,7 @@ class FileReading:
         return parts
 
     def _read(self, reader: str, path: Path, kept: Path) -> None:
-        """Have the process of this thread read a file into the cache."""
+        """Let this thread's process read a file, and write its parts into the cache's file `kept`."""
         process = getattr(self._own, "process", None)
         if process is None:
             with self._starting:
@@ -155,7 +156,10 @@ def _start() -> subprocess.Popen[str]:
 
 
 def answer_requests() -> None:
-    """Read files as lines of stdin say, into the cache; answer each by a line, until stdin ends."""
+    """Read the files that lines of stdin name, and write their parts into the cache.
+
+    Answer each line, until stdin ends.
+    """
     answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     for line in sys.stdin:

@@ -72,8 +72,7 @@ class WordVocabulary(Sequence[str]):
         """Return the words, of letters only, with exactly `errors` errors against a word.
 
         Errors are insertions, deletions, substitutions, and transpositions of neighbours (optimal string alignment).
-        Accents are
-        ignored: é is e. The word itself is left out.
+        Accents do not count. The word itself is left out.
 
         unfinished: compare with the beginnings of longer words, too
         """

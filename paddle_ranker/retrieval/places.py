@@ -1,6 +1,6 @@
 """Places of a document's words in the file that it was read from: boxes on a page, seconds, cells of a table.
 
-A document has them packed, in the field `places`. `place_of` finds those of some spans of its text.
+The field `places` of a document has them as a packed text. `place_of` returns the places of spans of its text.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def packed(places: Sequence[Place]) -> str:
 def unpacked(text: str) -> tuple[Integers, Integers]:
     """Return the starts and ends of spans, `[n, 2]`, and their places, in 1/10,000, `[n, numbers]`.
 
-    Raises `ValueError` for another text.
+    Raises `ValueError` for a text that `packed` does not make.
     """
     width, _, data = text.partition(":")
     inflate = zlib.decompressobj()
@@ -59,9 +59,11 @@ def unpacked(text: str) -> tuple[Integers, Integers]:
 
 
 def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optional[PlaceInFile]:
-    """Return the place of a document in its file, and the places there of spans of its text, which do not overlap.
+    """Return the place of a document in the file that it was read from, with the places of spans of its text.
 
-    None for a document that was read from no file. Raises `CheckpointError` if its places are damaged.
+    spans: of the text, without overlaps
+
+    Returns None for a document that was read from no file. Raises `CheckpointError` if its places are damaged.
     """
     reader = schema.reader_of(document)
     if reader is None:
@@ -84,7 +86,7 @@ def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optio
 
 
 def placed_text(document: Document, schema: Schema, places: str) -> str:
-    """Return the text of a document; with its places if they are of the kind `places`, such as "boxes"."""
+    """Return a document's text, as `PlacedText` if its places are of the kind `places`, such as "boxes"."""
     reader = schema.reader_of(document)
     if reader is None or reader.places != places or PLACES not in document.fields:
         return document.text
@@ -100,7 +102,7 @@ def _places_of(document: Document) -> tuple[Integers, Integers]:
 
 
 def shown_place(place: PlaceInFile) -> str:
-    """Return a place for people: `page 3`, `0:12:34`, `row 7, column 2`; "" for one that says nothing."""
+    """Return a place for people: `page 3`, `0:12:34`, `row 7, column 2`; "" if it has no such numbers."""
     if seconds := place.get("seconds"):
         return str(timedelta(seconds=int(seconds[0][0])))
     if cells := place.get("cells"):

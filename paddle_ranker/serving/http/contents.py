@@ -47,7 +47,7 @@ class Content(TypedDict):
 def contents_of(document: Document, schema: Schema, names: Optional[Container[str]]) -> dict[str, list[Content]]:
     """Return the files of a document by field.
 
-    names: only of these fields; None: of all
+    names: the fields whose files are returned; None: all
     """
     found = {}
     for field in schema.files:

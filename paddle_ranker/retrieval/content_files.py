@@ -28,7 +28,7 @@ from paddle_ranker.data.reading import FileReading, Parts
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, listed, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document, Like, LikeError
-from paddle_ranker.retrieval.places import packed
+from paddle_ranker.retrieval.places import packed, unpacked
 from paddle_ranker.retrieval.schema import FIELD_TYPES, FIRST_BYTES, PLACES, Field, Schema
 from paddle_ranker.retrieval.segments import storable
 from paddle_ranker.storage.atomic import link_or_copy, locked, sync
@@ -135,6 +135,12 @@ class StagedFiles(ContentFiles):
         index has no file of.
         """
         kept = {}
+        if schema.read_files and PLACES in row.fields:
+            try:
+                unpacked(str(row.fields[PLACES]))
+            except (ValueError, IndexError) as error:
+                problem = f"{PLACES} is {quoted(row.fields[PLACES])}, expected what an index has written"
+                raise DataError(f"document {quoted(row.id or row.text)}: {problem} ({brief(str(error))})") from error
         for field in schema.files:
             if (value := row.fields.get(field.name)) is not None:
                 try:

@@ -226,6 +226,12 @@ def test_the_server_serves_places_and_refuses_new_files_by_name(tmp_path: Path) 
         assert site.ask("PATCH", "/v1/documents", changed).status_code == 200
         (again,) = site.search("warranty years", top_k=1)["hits"]
         assert again["place"] == hit["place"] and again["fields"]["lang"] == "en"
+        refused = site.ask("PATCH", "/v1/documents", {"documents": [{"id": hit["id"], "places": "6:abc"}]})
+        assert refused.status_code == 422 and "places is '6:abc'" in refused.text, refused.text
+        changed = {"documents": [{"id": hit["id"], "text": "Of another warranty"}]}
+        assert site.ask("PATCH", "/v1/documents", changed).status_code == 200
+        (other,) = site.search("another", top_k=1)["hits"]
+        assert other["id"] == hit["id"] and other["place"] == {"page": 3}
     finally:
         site.close()
 

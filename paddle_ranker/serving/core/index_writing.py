@@ -20,6 +20,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
+from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.segments import SegmentData, alike
 from paddle_ranker.retrieval.turns import Abandoned, Caller, Reserve, Turns, wait_for
 from paddle_ranker.serving.core.faults import (
@@ -100,6 +101,8 @@ class IndexWriter:
             for id, text, fields in changes:
                 merged = {**there[id].fields, **fields}
                 kept = {name: value for name, value in merged.items() if value is not None or name not in fields}
+                if collection.info.schema.read_files and text not in (None, there[id].text) and PLACES not in fields:
+                    kept.pop(PLACES, None)  # they are those of another text
                 documents.append(Document(id, there[id].text if text is None else text, kept))
             return documents
 

@@ -36,7 +36,7 @@ def packed(places: Sequence[Place]) -> str:
     values[0] = np.diff(values[0], prepend=0)
     values[2:] *= _SCALE
     data = np.rint(values).astype("<i8")
-    return f"{len(data)}:{base64.b85encode(zlib.compress(data.tobytes())).decode()}"
+    return f"{len(data)}:{base64.b64encode(zlib.compress(data.tobytes())).decode()}"
 
 
 def unpacked(text: str) -> tuple[Integers, Integers]:
@@ -47,7 +47,7 @@ def unpacked(text: str) -> tuple[Integers, Integers]:
     width, _, data = text.partition(":")
     inflate = zlib.decompressobj()
     try:
-        found = np.frombuffer(inflate.decompress(base64.b85decode(data), _MOST_BYTES), "<i8")
+        found = np.frombuffer(inflate.decompress(base64.b64decode(data, validate=True), _MOST_BYTES), "<i8")
     except (zlib.error, binascii.Error) as error:
         raise ValueError(str(error)) from error
     if not inflate.eof:

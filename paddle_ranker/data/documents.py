@@ -64,6 +64,7 @@ _SAMPLED = 1 << 16  # different values by which a column's share of them is know
 _NO_VALUE = "\\N"  # as Postgres and MySQL write it
 _ESCAPE = re.compile(r"\\([ntr\\])")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+_OF_INDEXES = ("index.json", "shards.json")  # files that the folder of an index has
 _FILE = "file"  # field of a folder's files, with their paths
 _PLAIN, _MOST_TEXT = (".txt", ".md"), 1 << 24  # files of a folder that are texts; bytes of one
 INNER = ("fields", "metadata")  # objects whose members are fields
@@ -457,15 +458,16 @@ class _Folder:
         self._path, self._files, self._names = Path(path), files, list[str]()
         self._left_out = list[Unread]()
         for parent, folders, names in os.walk(path):
-            folders.sort()
-            for name in [*folders, *sorted(names)]:
+            kept = list[str]()
+            for name in sorted([*folders, *names]):
                 full = Path(parent, name)
-                is_hidden, is_link = name.startswith("."), full.is_symlink()
-                if is_hidden or is_link:
-                    self._left_out.append(Unread(self._named(full), "a link" if is_link else "hidden"))
-                elif not full.is_dir():
+                if reason := _reason_to_leave_out(full):
+                    self._left_out.append(Unread(self._named(full), reason))
+                elif full.is_dir():
+                    kept.append(name)
+                else:
                     self._names.append(self._named(full))
-            folders[:] = [one for one in folders if not (one.startswith(".") or Path(parent, one).is_symlink())]
+            folders[:] = kept
         self.counts = Counter(filter(None, map(self._field_of, self._names)))
         self.columns = dict.fromkeys([*ROLES, _FILE, *sorted(self.counts)])
 
@@ -502,6 +504,13 @@ class _Folder:
                     yield number, Unread(name, f"it has more than {_MOST_TEXT:,} bytes")
                 else:
                     yield number, {**row, "text": text}
+
+
+def _reason_to_leave_out(path: Path) -> str:
+    """Return why a file or folder is no document of a folder; "" if it may be one."""
+    if path.is_symlink() or path.name.startswith("."):
+        return "a link" if path.is_symlink() else "hidden"
+    return "an index" if any((path / name).is_file() for name in _OF_INDEXES) else ""
 
 
 def _title_of(path: str) -> str:

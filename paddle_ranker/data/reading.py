@@ -56,7 +56,7 @@ class FileReading:
         self._count = processes or usable_cores()
         self.window = 4 * self._count
         self._threads: Optional[ThreadPoolExecutor] = None
-        self._own = threading.local()
+        self._own, self._versions = threading.local(), dict[str, str]()
         self._started = list[subprocess.Popen[str]]()
         self._starting, self._is_closed = threading.Lock(), False
 
@@ -81,7 +81,9 @@ class FileReading:
 
         The function raises `DataError` if the file cannot be read, or the process that read it has died.
         """
-        kept = _kept_at(reader, digest)
+        if reader not in self._versions:
+            self._versions[reader] = READERS[reader].version()
+        kept = _kept_at(reader, digest, self._versions[reader])
         future: Optional[Future[None]] = None
         if not kept.exists():
             if self._threads is None:
@@ -121,10 +123,10 @@ class FileReading:
             raise _ERRORS.get(kind, RankerError)(message.replace(f"{path}: ", "").replace(str(path), "the file"))
 
 
-def _kept_at(reader: str, digest: str) -> Path:
+def _kept_at(reader: str, digest: str, version: str) -> Path:
     """Return the file of the cache that holds the parts of a file, if it was read."""
-    version = hashlib.sha256(f"{_FORMAT} {READERS[reader].version()}".encode()).hexdigest()[:12]
-    return cache_folder("readings", reader, f"{digest}-{version}.jsonl.gz")
+    own = hashlib.sha256(f"{_FORMAT} {version}".encode()).hexdigest()[:12]
+    return cache_folder("readings", reader, f"{digest}-{own}.jsonl.gz")
 
 
 def _parts_in(path: Path) -> Parts:

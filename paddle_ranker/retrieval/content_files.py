@@ -37,6 +37,7 @@ from paddle_ranker.storage.untrusted import inside, open_file, read_file
 Row = TypeVar("Row", bound=Union[Document, DocumentRow])
 _CONTENTS, _STAGED, _LOCK = "contents", "contents.added-", "lock"
 _MOST_BYTES, _MOST_READ = 1 << 28, 1 << 36  # of a file; of one that is read, which is never held whole
+_BLOCK = 1 << 20  # bytes of a file that are read at once
 _TITLE = "title"  # of a file's parts
 
 
@@ -57,15 +58,26 @@ class ContentFiles:
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file; raises `CheckpointError` if it is missing, or its SHA-256 is not its name."""
+        return b"".join(self._blocks(name, _MOST_BYTES))
+
+    def verify(self, name: str) -> int:
+        """Return the size of a file, of which little is held at once; raises as `read` does."""
+        return sum(map(len, self._blocks(name, _MOST_READ)))
+
+    def _blocks(self, name: str, most: int) -> Iterator[bytes]:
+        """Yield the bytes of a file of at most so many; raises at the end if they are not as they were written."""
         if not is_file_name(name):
             raise CheckpointError(f"{self._index}: names {quoted(name)}, which is no content; copy the index again")
-        path = self.find(name)
-        data = b"" if path is None else read_file(path, _MOST_BYTES)
-        if hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
+        path, digest = self.find(name), hashlib.sha256()
+        if path is not None:
+            with open_file(path, most) as stream:
+                while block := stream.read(_BLOCK):
+                    digest.update(block)
+                    yield block
+        if digest.hexdigest() != name.partition(".")[0]:
             problem = "missing" if path is None else "not as it was written"
             place = f"{self._index / _CONTENTS}: {quoted(name)} is {problem}"
             raise CheckpointError(f"{place}; copy the index again, or add its document again")
-        return data
 
     def staged(self) -> StagedFiles:
         """Return a `StagedFiles` for an addition; close it when the addition is over."""
@@ -184,7 +196,7 @@ class StagedFiles(ContentFiles):
                 self._open_folder()
             copy = self._folder / f"copy-{secrets.token_hex(8)}"
             with open(copy, "xb") as target:
-                while block := stream.read(1 << 20):
+                while block := stream.read(_BLOCK):
                     digest.update(block)
                     target.write(block)
                 target.flush()

@@ -382,7 +382,7 @@ class LocalSnapshot:
         Raises `CheckpointError` for a file that is missing or has changed.
         """
         found = [part.segment.verify() for part in self.generation.parts]
-        found += [(1, len(self.files.read(name))) for name in sorted(self.file_names())]
+        found += [(1, self.files.verify(name)) for name in sorted(self.file_names())]
         return sum(files for files, _ in found), sum(size for _, size in found)
 
     def file_names(self) -> set[str]:

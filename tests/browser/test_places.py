@@ -57,6 +57,7 @@ def test_places_are_drawn(open_page: OpenPage, tmp_path: Path, monkeypatch: pyte
         drawn(page)
         page.wait_for_selector(f"{ROW} .page img")
         until(lambda: page.eval_on_selector(".page img", "one => one.naturalWidth") > 600)
+        until(lambda: page.eval_on_selector(".page", "one => one.scrollTop") > 0)
         _check_box(page)
         assert page.inner_text(f"{ROW} a[href^='/v1/contents/']") == "PDF, 第 2 页"
         page.goto(f"{site.address}/?q=tape")

@@ -91,6 +91,13 @@ def test_a_folder_becomes_parts_and_texts_and_says_what_is_left_out(
     assert "washing machine | page 3 | The warranty" in capsys.readouterr().out
     assert search(["--index", str(folder), "warranty years", "--format", "json", "--top_k", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["place"] == hit.place
+    assert index(["check", str(folder)]) == 0 and "whole; 4 documents" in capsys.readouterr().out
+    (content,) = (folder / "contents").iterdir()
+    content.write_bytes(b"other")
+    assert index(["check", str(folder)]) == 1 and "is not as it was written" in capsys.readouterr().err
+    folder.rename(tmp_path / "corpus" / "inside")
+    assert built(tmp_path, tmp_path / "corpus", out="again")[0] == 0
+    assert "not read: 6 (.hidden: hidden; inside: an index; letter.docx" in capsys.readouterr().out
     status, _ = built(tmp_path, tmp_path / "corpus", "--id_column", "x", out="other")
     assert status == 2 and "is a folder" in capsys.readouterr().err
 

@@ -103,8 +103,8 @@ def improve(options: ImproveOptions) -> Optional[str]:
         systems, said = _learned_weights(options, searcher, learning, folder), list[str]()
         said.append(f"{len(others):,} labels of {len(learning.queries):,} queries, {len(judged.queries):,} held out")
         if options.model is None or len(others) < _FOR_RANKER:
-            why = "without --model" if options.model is None else f"below {_FOR_RANKER} labels"
-            said.append(f"no ranker was trained, {why}")
+            why = "name an encoder by --model" if options.model is None else f"{_FOR_RANKER} labels are needed"
+            said.append(f"no ranker was trained: {why}")
         else:
             systems[NEW_RANKER] = _trained_ranker(options, searcher, others, folder)
         recommended = None

@@ -68,7 +68,7 @@ def test_weights_that_are_better_are_recommended_and_accepted(folder: Path, tmp_
     status, printed, errors = call(improve.main, *given, "--output", tmp_path / "out")
     assert status == 0, errors
     assert "is ahead of today: nDCG@10 +" in printed and "recommended: learned weights" in printed
-    assert "no ranker was trained, without --model" in printed and f"{today}: replaced" in printed
+    assert "no ranker was trained: name an encoder by --model" in printed and f"{today}: replaced" in printed
     assert (tmp_path / "out" / "report.txt").read_text("utf-8").splitlines()[-1].startswith("recommended: learned")
     learned = Fusion.read(today)  # what a server reads when it reloads
     assert (
@@ -85,7 +85,7 @@ def test_nothing_is_recommended_where_no_difference_is_established(folder: Path,
     given = ("--index", folder / "index", "--log", log, "--model", write_encoder(tmp_path / "encoder"))
     status, printed, errors = call(improve.main, *given, "--output", tmp_path / "out")
     assert status == 0, errors
-    assert "recommended: nothing; what serves today stays" in printed and "below 500 labels" in printed
+    assert "recommended: nothing; what serves today stays" in printed and "500 labels are needed" in printed
     assert "No difference between learned weights and today is established" in printed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.txt"]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,38 @@ def test_shards_here_and_elsewhere_say_what_one_folder_says(tmp_path: Path) -> N
         each = [searcher.run([*CLOSE, *NONSENSE]) for searcher in (local, sharded, remote)]
         said = [[found.nothing_close for found in searches] for searches in each]
     assert said[0] == said[1] == said[2] and any(said[0]) and not all(said[0])
+
+
+class SureRanker:
+    """A ranker to which every document has the same probability."""
+
+    pair_encoder = None
+
+    def __init__(self, probability: float, calibration: object):
+        self._logit = np.log(probability / (1 - probability))
+        self.info = SimpleNamespace(calibration=calibration)
+
+    def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
+        return np.full(len(titles), self._logit)
+
+
+@pytest.mark.parametrize(
+    ("query", "probability", "calibration", "is_close"),
+    [
+        (FIRST, 0.09, "calibrated", False),
+        (FIRST, 0.11, "calibrated", True),
+        (NONSENSE[2], 0.11, "calibrated", True),
+        (FIRST, 0.09, None, True),  # its floors decide
+        (NONSENSE[2], 0.11, None, False),
+    ],
+)
+def test_a_calibrated_rankers_probability_decides(
+    query: str, probability: float, calibration: object, is_close: bool, tmp_path: Path
+) -> None:
+    with Searcher.open(build(tmp_path / "index", 300)) as opened:
+        ranker: Any = SureRanker(probability, calibration)
+        (found,) = Searcher(opened.collection, SearchSettings(), None, ranker).run([query])
+        assert found.nothing_close is not is_close
 
 
 def test_floors_are_measured_anew_when_documents_have_doubled(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class ArraySpec:
 
     may_round: whether an exported model may exceed the tolerance if the network's own float32 result is as inexact
     length: name of a variable second dimension; arrays with the same name here have the same size
-    length: name of a variable second dimension, which is equal in arrays of one name
+    least: of an input: a size of the second dimension that every network computes, and a value of lengths
     """
 
     name: str
@@ -48,6 +48,7 @@ class ArraySpec:
     tolerance: float = 4e-5
     may_round: bool = False
     length: str = "length"
+    least: int = 1
 
 
 @dataclass(frozen=True)

@@ -186,9 +186,13 @@ def texts_of(rows: RowsOfTower) -> TextEncoder:
 
 def signature_of(info: TowerInfo) -> Signature:
     """Return the inputs and outputs of a tower."""
+    enough = max(1, info.max_seq_length // 10)  # samples: more than a frame's
     inputs = {
         TEXT: TOKENS,
         PICTURE: (ArraySpec(PIXELS, "uint8", (None, 3, *info.picture_size)),),
-        SOUND: (ArraySpec(SAMPLES, "float32", (None, None)), ArraySpec(LENGTHS, "int64", (None,))),
+        SOUND: (
+            ArraySpec(SAMPLES, "float32", (None, None), least=enough),
+            ArraySpec(LENGTHS, "int64", (None,), least=enough),
+        ),
     }[info.reads]
     return Signature(inputs, (ArraySpec(VECTOR, "float32", (None, info.size), tolerance=1e-5),), read=(VECTOR,))

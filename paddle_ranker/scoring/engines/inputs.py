@@ -43,8 +43,8 @@ class InputLimits:
         types = [_TYPES * member + side for member in range(len(self._vocabulary)) for side in (0, 0, 0, 1, 1)]
         arrays: Arrays = {}
         for spec in self.signature.inputs:
-            shape = [2, *(len(types) if size is None else size for size in spec.shape[1:])]
-            arrays[spec.name] = np.ones(shape, spec.dtype)
+            shape = [2, *(max(len(types), spec.least) if size is None else size for size in spec.shape[1:])]
+            arrays[spec.name] = np.full(shape, spec.least, spec.dtype)
         if _TYPE_IDS in arrays:
             placed = arrays[_TYPE_IDS].reshape(2, len(types), -1)
             placed[:, :, 0] = types

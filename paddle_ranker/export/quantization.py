@@ -29,7 +29,6 @@ from paddle_ranker.data.records import LabeledPair, Pair, RecordFile
 from paddle_ranker.encoding.batching import most_tokens, scoring_batches
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluation_set import EvaluationSet
 from paddle_ranker.evaluation.recall import RecallSet
@@ -45,7 +44,7 @@ from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import MODEL, identify
 from paddle_ranker.model.model_kind import AnyKind, ExportFacts, Signature, with_export
-from paddle_ranker.model.tower import QUERY_FOLDER, RowsOfTower, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.options import note
 from paddle_ranker.options.input_files import folder_of
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
@@ -140,9 +139,9 @@ class TowerGate:
     def _located(self, file: str, query: str, title: str) -> tuple[str, str]:
         """Return a pair of a file.
 
-        Paths of pictures, which are relative to the file's folder, become paths from here.
+        Paths of pictures or sounds, which are relative to the file's folder, become paths from here.
         """
-        if isinstance(self._encoder, PictureEncoder):
+        if not isinstance(self._encoder, TextEncoder):
             title = str(folder_of(file) / title)
             query = query if self._queries else str(folder_of(file) / query)
         return query, title

@@ -7,17 +7,20 @@ import json
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 
+from paddle_ranker.__main__ import main
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
 from paddle_ranker.data.speech import MODEL_VARIABLE
-from paddle_ranker.model.load_options import ON_CPU
+from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.tower import SOUND
 from paddle_ranker.retrieval.file_fields import FileTower
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.scoring.engines.engine_registry import is_installed
 from tests.model.test_pictures import published as published_pictures
 from tests.model.test_sounds import published, wav
 from tests.serving.test_search import Site
@@ -25,6 +28,7 @@ from tests.serving.test_search import Site
 pytestmark = pytest.mark.parity
 pytest.importorskip("soundfile", reason="needs: pip install 'paddle-ranker[sound]'")
 pytest.importorskip("soxr", reason="needs: pip install 'paddle-ranker[sound]'")
+HAS_ONNX = not paddle.__version__.startswith("2.") and is_installed("onnx")
 SECONDS = {"low": 2.0, "middle": 1.0, "high": 3.0, "long": 35.0}
 HERTZ = {"low": 200, "middle": 900, "high": 3000, "long": 1500}
 
@@ -131,3 +135,27 @@ def test_a_tower_of_other_files_is_refused(
     assert problem in capsys.readouterr().err
     assert index([*build, "--tower", str(built.parent / "tower")]) == 2
     assert "reads sounds: --field NAME:recording" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2_large"])
+def test_exported_towers_of_sounds_have_equal_vectors(
+    name: str, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder, files = published(name, tmp_path / name), built.parent / "files"
+    export = ["export", "--model", str(folder), "--output", str(tmp_path / "out")]
+    assert main([*export, *(["--onnx"] if HAS_ONNX else [])]) == 0, capsys.readouterr().err
+    paths = [str(files / f"{one}.wav") for one in ("low", "middle", "high")]
+    expected = Tower.open(folder).vectors(paths)
+    for engine in ("inference", *(("onnx", "openvino") if HAS_ONNX else ())):
+        if engine != "openvino" or is_installed("openvino"):
+            exported = Tower.open(tmp_path / "out", LoadOptions(engine=engine))
+            np.testing.assert_allclose(exported.vectors(paths), expected, atol=1e-5)
+    rows = files.parent / "pairs.tsv"
+    rows.write_text("".join(f"files/{one}.wav\tfiles/{one}.wav\n" for one in ("low", "middle", "high")))
+    if HAS_ONNX:
+        gate = ["--calibration_file", str(rows), "--test", str(rows), "--max_loss", "1"]
+        assert main(["quantize", "--model", str(tmp_path / "out"), *gate]) == 0, capsys.readouterr().err
+    train = ["train-batch-neg", "--epochs", "1", "--batch_size", "3", "--device", "cpu", "--cpu_threads", "1"]
+    assert main([*train, "--train", str(rows), "--model", str(folder), "--output", str(tmp_path / "run")]) == 0
+    assert not np.allclose(Tower.open(tmp_path / "run" / "last").vectors(paths), expected, atol=1e-3)

@@ -20,7 +20,7 @@ from tests.data.test_pdf import pdf_of, shown
 from tests.started import until
 
 pytestmark = pytest.mark.browser
-SHEET = "SHEET\ncity\tpopulation\nOslo\t700000\nBergen\t290000\nTromsø\t77000\n"
+SHEET = "SHEET\ncity | population\nOslo | 700000\nBergen | 290000\nTromsø | 77000\n"
 
 
 def made(base: Path) -> RealSite:

@@ -54,15 +54,15 @@ def read_tape(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def read_sheet(path: Path) -> Iterator[Union[Part, Unread]]:
-    """Yield the lines of a file of cells between tabs, two rows a part, the header first in each."""
+    """Yield the lines of a file of cells, two rows a part, the header first in each."""
     header, *rows = path.read_text().splitlines()[1:]
     for first in range(0, len(rows), 2):
         text, places, own = "\n".join([header, *rows[first : first + 2]]), list[Place](), rows[first : first + 2]
         for number, line in enumerate([header, *own]):
             start = sum(len(one) + 1 for one in [header, *own][:number])
-            for column, cell in enumerate(line.split("\t")):
+            for column, cell in enumerate(line.split(" | ")):
                 places.append((start, start + len(cell), number + first - 1, column))
-                start += len(cell) + 1
+                start += len(cell) + 3
         yield Part(f"{first // 2 + 1}", text, {"first_row": first, "last_row": first + len(own) - 1}, places)
 
 

@@ -1,7 +1,7 @@
 // Where a hit stands in its file: boxes on a page, a player that starts there, a table with its cells marked.
 // The search page loads this when a hit has a place.
 
-import { addWords, count, load, make, say } from "./search.js";
+import { addWords, codePoints, count, load, make, marked, say } from "./search.js";
 
 addWords({
   zh: { page: "第 {n} 页", play_from: "从 {time} 播放" },
@@ -9,6 +9,7 @@ addWords({
 });
 
 const MOST_SPANS = 5; // buttons of a player, rows of a table
+const BETWEEN = " | "; // two cells of a row
 const ABOVE = 0.35; // share of the visible part of a page above its first box
 
 const waiting = new Map(); // by row, what to draw once it is in sight
@@ -33,7 +34,7 @@ export function drawPlace(hit, row) {
     sight.observe(row);
   } else if (boxes && node?.tagName === "IMG") drawBoxes(boxes, node);
   if (seconds?.length && node?.tagName === "AUDIO") drawSeconds(seconds, node);
-  if (cells) drawTable(hit, cells, row);
+  if (cells) drawTable(hit, row);
 }
 
 /** Show a page of a PDF beside the link to it; where it cannot be drawn, the link stays alone. */
@@ -81,15 +82,24 @@ function drawSeconds(seconds, audio) {
     make("button", { type: "button", "aria-label": say("play_from", { time: clock(from) }), onclick: () => play(from) }, `▶ ${clock(from)}`))));
 }
 
-/** Show the header and the rows of a table that have marked cells; the text has a row a line, the first is the header. */
-function drawTable(hit, cells, row) {
-  const lines = hit.text.split("\n").map((line) => line.split("\t"));
-  const first = hit.fields?.first_row ?? 0;
-  const marks = new Set(cells.map(([line, column]) => `${line - first + 1} ${column}`));
-  const chosen = [...new Set(cells.map(([line]) => line - first + 1))].filter((line) => line > 0 && line < lines.length).slice(0, MOST_SPANS);
-  const rows = chosen.length ? chosen : lines.slice(1, 1 + MOST_SPANS).map((_, place) => place + 1);
-  const cellsOf = (line, tag) => lines[line].map((text, column) => make(tag, {}, ...(marks.has(`${line} ${column}`) ? [make("mark", { class: "level-3" }, text)] : [text])));
-  const table = make("table", {}, make("thead", {}, make("tr", {}, ...cellsOf(0, "th"))), make("tbody", {}, ...rows.map((line) => make("tr", {}, ...cellsOf(line, "td")))));
+/** Show a table's header and the rows that have the query's words; a summary, and one column, stay texts. */
+function drawTable(hit, row) {
+  let place = 0;
+  const lines = hit.text.split("\n").map((line) => {
+    const cells = line.split(BETWEEN).map((text) => {
+      const start = place;
+      place += codePoints(text).length + BETWEEN.length;
+      return { text, highlights: (hit.highlights ?? []).filter((one) => one.start < place - BETWEEN.length && one.end > start).map((one) => ({ ...one, start: one.start - start, end: one.end - start })) };
+    });
+    place += 1 - BETWEEN.length;
+    return cells;
+  });
+  const head = lines.findIndex((cells) => cells.length > 1);
+  const rows = lines.slice(head + 1).filter((cells) => head >= 0 && cells.length === lines[head].length);
+  if (!rows.length) return;
+  const found = rows.filter((cells) => cells.some(({ highlights }) => highlights.length));
+  const draw = (cells, tag) => make("tr", {}, ...cells.map(({ text, highlights }) => make(tag, {}, ...marked(text, highlights))));
+  const table = make("table", {}, make("thead", {}, draw(lines[head], "th")), make("tbody", {}, ...(found.length ? found : rows).slice(0, MOST_SPANS).map((cells) => draw(cells, "td"))));
   const text = row.querySelector("p.text");
   const frame = make("div", { class: "rows", tabIndex: 0, role: "group", "aria-label": hit.title ?? hit.id }, table);
   if (text) {

@@ -14,9 +14,9 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -268,6 +268,20 @@ def _open_table(
     return _Table(path, separator, header)
 
 
+def named_rows(path: str) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
+    """Yield (number, row) of a file that holds a table: a mapping from the names of columns, or why it is none.
+
+    If nothing tells whether the first row names the columns, it does. If rows differ in length, the separator is the
+    one that the first row has most often; what a row lacks is left out.
+    """
+    try:
+        table = _Table(path, TAB, None)
+    except DataError:
+        table = _Table(path, TAB, True)
+    if not table.holds_lines or not (yield from table.ragged_rows()):
+        yield from table.named_rows()
+
+
 class _Table:
     """The rows of a file, and facts about its columns.
 
@@ -276,7 +290,7 @@ class _Table:
     """
 
     def __init__(self, path: str, separator: str, header: Optional[bool]) -> None:
-        """Read the whole file; raises `DataError`."""
+        """Find out how the file holds a table; raises `DataError`."""
         self.path = path
         self._encoding = found_encoding(path) if is_table_or_lines(path) else None
         self._preamble = 0  # rows above the header
@@ -285,14 +299,44 @@ class _Table:
         else:
             self._dialect = None
             sampled = [row for _, row in islice(read_rows(path), _SAMPLE_ROWS)]
-            self._preamble = _rows_above_header([row for row in sampled if isinstance(row, list)])
+            self._preamble = rows_above_header([row for row in sampled if isinstance(row, list)])
+
+    @property
+    def holds_lines(self) -> bool:
+        """Whether the file holds lines of text, no table."""
+        return self._encoding is not None and self._dialect is None
+
+    def ragged_rows(self) -> Generator[tuple[int, Union[dict[str, Any], BadRow]], None, bool]:
+        """Yield rows as `named_rows` does, which may be shorter than the first; return whether this has columns."""
+        with open_text(self.path, str(self._encoding)) as stream:
+            line = stream.readline().decode("utf-8", "replace")
+        separator = max(",;|\t", key=line.count)
+        names = tuple[str, ...]()
+        for number, row in self._separated(str(self._encoding), separator, '"') if separator in line else ():
+            if isinstance(row, BadRow):
+                yield number, row
+            elif not names:
+                names = _column_names(row)
+            elif any(row[len(names) :]):
+                yield number, BadRow(f"{len(row)} columns, expected {len(names)}")
+            else:
+                yield number, dict(zip(names, row))
+        return bool(names)
+
+    @cached_property
+    def columns(self) -> dict[str, _Facts]:
+        """The columns; the whole file is read for them."""
         columns = dict[str, _Column]()
-        for _, row in self._named_rows():
+        for _, row in self.named_rows():
             for name, value in row.items() if isinstance(row, dict) else ():
                 columns.setdefault(name, _Column()).add(value)
         comma = any(one.spellings.has_decimal_comma for one in columns.values())
-        self.columns = {name: one.facts(comma) for name, one in columns.items()}
-        self.counts = {name: one.count for name, one in self.columns.items()}
+        return {name: one.facts(comma) for name, one in columns.items()}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of the values of each column."""
+        return {name: one.count for name, one in self.columns.items()}
 
     def rows(
         self, roles: Mapping[str, str], files: FileFields = _NO_FILES
@@ -304,7 +348,7 @@ class _Table:
         """
         id, title, text = map(roles.get, ROLES)
         is_table, spellings = self._dialect is not None, self._spellings(roles)
-        for number, row in self._named_rows():
+        for number, row in self.named_rows():
             if isinstance(row, BadRow):
                 yield number, row
                 continue
@@ -325,8 +369,10 @@ class _Table:
                 named["text"] = " ".join(filter(None, row.values()))
             yield number, named
 
-    def _named_rows(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
-        if self._encoding is not None and self._dialect is None:
+    def named_rows(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
+        """Yield (number, row): a mapping from the names of columns, or why it is none."""
+        if self.holds_lines:
+            assert self._encoding is not None
             with open_text(self.path, self._encoding) as stream:
                 for number, line in lines_of(self.path, stream):
                     if line != EMPTY_LINE:
@@ -388,7 +434,7 @@ class _Table:
             separator, quote = dialect
         sampled = islice(self._separated(encoding, separator, quote), _SAMPLE_ROWS)
         rows = [row for _, row in sampled if not isinstance(row, BadRow)]
-        preamble = 0 if header is False else _rows_above_header(rows)
+        preamble = 0 if header is False else rows_above_header(rows)
         rows = rows[preamble:]
         widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if widths else (1, 0)
@@ -547,7 +593,7 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
     return dialect.delimiter, '"' if is_quoted else dialect.quotechar or ""
 
 
-def _rows_above_header(rows: Sequence[Sequence[str]]) -> int:
+def rows_above_header(rows: Sequence[Sequence[str]]) -> int:
     """Return the number of rows above the header, such as a report's title.
 
     At most half of the cells of such rows are filled, and all cells of the header.

@@ -447,8 +447,8 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
         raise DataError(f"{path}: damaged Parquet data ({summary}); make or download the file again") from error
 
 
-def _sheet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a spreadsheet's first sheet as text."""
+def sheets_of(path: str, stream: IO[bytes]) -> Iterator[tuple[str, Iterator[tuple[int, list[str]]]]]:
+    """Yield the names of a spreadsheet's sheets and their rows as text, (number, cells); a merged cell is repeated."""
     try:
         import python_calamine
     except ImportError as error:
@@ -457,22 +457,42 @@ def _sheet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row
         ) from error
     try:
         book = python_calamine.load_workbook(io.BytesIO(stream.read()))
-        rows = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
     except (python_calamine.CalamineError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: a damaged spreadsheet ({error}); save it again") from error
-    if others := book.sheet_names[1:]:
-        note(f"{path}: its first sheet is read, {quoted(book.sheet_names[0])}; not read: {listed(others)}")
-    for number, row in enumerate(rows, start=1):
-        cells = list(map(_sheet_cell, row))
-        if any(cells):
-            yield number, cells
+
+    def rows_of(name: str) -> Iterator[tuple[int, list[str]]]:
+        try:
+            sheet = book.get_sheet_by_name(name)
+            rows = [[*map(cell_text, row)] for row in sheet.to_python(skip_empty_area=False)]
+            merged = sheet.merged_cell_ranges or ()
+        except python_calamine.CalamineError as error:
+            raise DataError(f"{path}: a damaged sheet, {quoted(name)} ({error}); save it again") from error
+        for (top, left), (bottom, right) in merged:
+            for row in rows[top : bottom + 1]:
+                row[left : right + 1] = [rows[top][left]] * len(row[left : right + 1])
+        yield from ((number, cells) for number, cells in enumerate(rows, start=1) if any(cells))
+
+    yield from ((name, rows_of(name)) for name in book.sheet_names)
 
 
-def _sheet_cell(value: Any) -> str:
+def _sheet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a spreadsheet's first sheet as text."""
+    (name, rows), *others = sheets_of(path, stream)
+    if others:
+        note(f"{path}: its first sheet is read, {quoted(name)}; not read: {listed(other for other, _ in others)}")
+    yield from rows
+
+
+def cell_text(value: Any) -> str:
+    """Return the text of a cell's value: numbers as JSON has them, dates as in ISO 8601, nothing for None."""
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, datetime) and value.time() == time(0):
         value = value.date()
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
     return value.isoformat() if isinstance(value, (date, time)) else _cell(value)
 
 

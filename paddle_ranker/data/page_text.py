@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import compress
+from operator import not_
 from statistics import median
 from typing import NamedTuple, Optional
 
@@ -18,6 +20,7 @@ _NO_SPACE = re.compile(f"[{_WORD_LIKE}\u3001-\u301f\uff00-\uffef]")  # such char
 _HYPHEN = re.compile(f"[^\\W\\d{_WORD_LIKE}][-\u2010\u00ad]$")
 _FEWEST, _NARROWEST = 3, 0.15  # rows of two columns, at least, and how wide each is
 _SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: space, and how much their heights differ, at most
+_DOTS = 3  # of an ellipsis
 _DIGITS = 4  # of a fraction of the page
 _NEAR = 3  # lines before and after one, which tell how far its column reaches
 
@@ -37,10 +40,13 @@ class PageLine(NamedTuple):
     def of(cls, words: Iterable[tuple[str, Sequence[Box]]]) -> PageLine:
         """Return the line of some words, at least one, each with a box of each of its characters.
 
-        A word is a run of letters, or a single Chinese or Japanese character.
+        A word is a run of letters, or a single Chinese or Japanese character. Dots that lead to another word go.
         """
-        text, places = "", list[Word]()
-        for word, boxes in words:
+        text, places, words = "", list[Word](), [*words]
+        are_dots = [False, *(not word.strip(".") for word, _ in words), False]
+        leads = [dots and (len(word) > _DOTS or before or after)
+                 for (word, _), before, dots, after in zip(words, are_dots, are_dots[1:], are_dots[2:])]  # fmt: skip
+        for word, boxes in words if all(leads) else compress(words, map(not_, leads)):
             text += " " * bool(text)
             for piece in _PIECE.finditer(word):
                 left, top, right, bottom = (round(edge, _DIGITS) for edge in around(boxes[piece.start() : piece.end()]))

@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Optional
 from xml.sax.saxutils import escape
@@ -167,34 +167,42 @@ def test_every_row_of_a_table_is_a_document(writer: str, tmp_path: Path) -> None
 
 
 def write_sheets(path: Path, rows: list[list[object]], others: list[str]) -> None:
-    """Write a spreadsheet of one sheet with rows, and empty ones, as Excel does but for styles."""
-    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-    documents = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    package = "http://schemas.openxmlformats.org/package/2006"
-    names = ["first", *others]
+    """Write a spreadsheet of one sheet with rows, and empty ones."""
 
     def cell(value: object) -> str:
         return f"<c><v>{value}</v></c>" if isinstance(value, float) else f'<c t="str"><v>{escape(str(value))}</v></c>'
 
+    content = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
+    write_book(path, {"first": content, **dict.fromkeys(others, "")})
+
+
+def write_book(path: Path, sheets: Mapping[str, str], ends: str = "") -> None:
+    """Write a spreadsheet as Excel does but for styles.
+
+    sheets: rows by the names of sheets, in XML
+    ends: XML below the rows of the first sheet
+    """
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    documents = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006"
     contents = {
         "[Content_Types].xml": f'<Types xmlns="{package}/content-types"><Default Extension="xml" '
         'ContentType="application/xml"/></Types>',
         "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r" '
         f'Type="{documents}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
         "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{documents}"><sheets>'
-        + "".join(f'<sheet name="{name}" sheetId="{n}" r:id="r{n}"/>' for n, name in enumerate(names, start=1))
+        + "".join(f'<sheet name="{name}" sheetId="{n}" r:id="r{n}"/>' for n, name in enumerate(sheets, start=1))
         + "</sheets></workbook>",
         "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships">'
         + "".join(
             f'<Relationship Id="r{n}" Type="{documents}/worksheet" Target="worksheets/sheet{n}.xml"/>'
-            for n in range(1, len(names) + 1)
+            for n in range(1, len(sheets) + 1)
         )
         + "</Relationships>",
-        **{f"xl/worksheets/sheet{n}.xml": f'<worksheet xmlns="{main}"><sheetData/></worksheet>' for n in (2, 3)},
-        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>'
-        + "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
-        + "</sheetData></worksheet>",
     }
+    for number, rows in enumerate(sheets.values(), start=1):
+        data = f"<sheetData>{rows}</sheetData>{ends if number == 1 else ''}"
+        contents[f"xl/worksheets/sheet{number}.xml"] = f'<worksheet xmlns="{main}">{data}</worksheet>'
     with ZipFile(path, "w") as archive:
         for file, content in contents.items():
             archive.writestr(file, content)

@@ -122,6 +122,7 @@ RIGHT = ["place where you find it, for we", "ask you to show it to us before", "
     [
         ([(60, 700, "Hyphens are for inter-"), (60, 686, "national names")], "Hyphens are for international names"),
         ([(60, 700, "A book by Jean-"), (60, 686, "Paul is not here")], "A book by Jean-Paul is not here"),
+        ([(60, 700, "Contents . . . . ... 7 ... and so on")], "Contents 7 ... and so on"),
         ([(60, 700, "Heading"), (60, 660, "Its text follows")], "Heading\nIts text follows"),
         ([(60, 700, "Short end."), (60, 686, "The next paragraph is")], "Short end.\nThe next paragraph is"),
         (
@@ -137,7 +138,7 @@ RIGHT = ["place where you find it, for we", "ask you to show it to us before", "
             "\n".join(f"item {row} {row} lb" for row in range(4)),
         ),
     ],
-    ids=["hyphen", "a hyphen that stays", "heading", "paragraphs", "columns by rows", "columns", "a table"],
+    ids=["hyphen", "a hyphen that stays", "dots", "heading", "paragraphs", "columns by rows", "columns", "a table"],
 )  # fmt: skip
 def test_text_is_in_reading_order(tmp_path: Path, lines: list[tuple[float, float, str]], expected: str) -> None:
     (part,) = parts_of(pdf_of(tmp_path / "a.pdf", shown(*lines)))

@@ -1,0 +1,343 @@
+"""Read tables: a summary of the columns, and the rows, some at a time with the header repeated.
+
+CSV and other text, Parquet and JSON lines are streamed; spreadsheets and HTML are held in memory.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Union
+
+from paddle_ranker.data.documents import named_rows, rows_above_header
+from paddle_ranker.data.formats import BadRow, cell_text, found_encoding, open_text, sheets_of
+from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.readers import Part, Place, Unread
+from paddle_ranker.errors import DataError
+from paddle_ranker.options import note
+
+_VERSION = 1  # of what this module makes of a table
+# Characters of a part, of which the header has a third at most. Numbers have a token for two or three characters, so
+# that a part fits into the 512 tokens of a ranker.
+_MOST, _MOST_HEADER = 1200, 400
+_VALUES, _MOST_VALUES = 30, 4000  # different texts of a column in a summary, and characters of all of them
+_MANY = 1000  # parts
+_BETWEEN = " | "
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]")
+_MOST_UNPACKED = 1 << 30  # bytes of a spreadsheet
+_MOST_HTML = 1 << 26  # bytes
+_MOST_COLUMNS, _MOST_SPANNED = 1 << 14, 1000  # of a row of HTML, of a cell of it
+
+Row = Union[Sequence[str], BadRow]
+
+
+class _Table(NamedTuple):
+    """A table of a file.
+
+    name: tells it from the file's other tables; "" if there is one
+    title: words about it, such as a caption or the name of a sheet
+    rows: returns an iterator over the rows below the header
+    """
+
+    name: str
+    title: str
+    header: Sequence[str]
+    rows: Callable[[], Iterator[Row]]
+
+
+def read(path: Path) -> Iterator[Union[Part, Unread]]:
+    """Yield a part for each table as a whole, and its rows if they do not fit into that part, as `Reader.read` says."""
+    tables = [*_tables(path)]
+    if not tables:
+        raise DataError(f"{path}: no table in it")
+    for table in tables:
+        yield from _parts(table)
+
+
+def version() -> str:
+    """Return what the parts of a table depend on."""
+    return str(_VERSION)
+
+
+def _tables(path: Path) -> Iterator[_Table]:
+    with open(path, "rb") as stream:
+        start = stream.read(1024)
+    if start.startswith(b"PK\x03\x04"):
+        yield from _sheets(path)
+    elif re.match(rb"\s*(\xef\xbb\xbf)?<", start):
+        yield from _html_tables(path)
+    else:
+        columns = dict[str, None]()
+        for _, row in named_rows(str(path)):
+            columns.update(dict.fromkeys(row) if isinstance(row, dict) else {})
+        if not columns:
+            raise DataError(f"{path}: no rows")
+
+        def rows() -> Iterator[Row]:
+            for number, row in named_rows(str(path)):
+                if isinstance(row, BadRow):
+                    yield BadRow(f"line {number}: {row.reason}")
+                else:
+                    yield [cell_text(row.get(name)) for name in columns]
+
+        yield _Table("", "", [*columns], rows)
+
+
+def _sheets(path: Path) -> Iterator[_Table]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(one.file_size for one in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path}: a damaged spreadsheet ({error}); save it again") from error
+    if size > _MOST_UNPACKED:
+        raise DataError(f"{path}: {size:,} bytes unpacked, more than the limit of {_MOST_UNPACKED:,}; save it as CSV")
+    with open(path, "rb") as stream:
+        sheets = [(name, [cells for _, cells in rows]) for name, rows in sheets_of(str(path), stream)]
+    sheets = [(name, rows) for name, rows in sheets if rows]
+    for name, rows in sheets:
+        above = rows_above_header(rows)
+        title = " ".join([name, *(cell for row in rows[:above] for cell in row if cell)])
+        yield _Table(name if len(sheets) > 1 else "", title, rows[above], lambda own=rows[above + 1 :]: iter(own))
+
+
+def _html_tables(path: Path) -> Iterator[_Table]:
+    if path.stat().st_size > _MOST_HTML:
+        raise DataError(f"{path}: {path.stat().st_size:,} bytes of HTML, more than the limit of {_MOST_HTML:,}")
+    parser = _TablesOfHTML()
+    with open_text(str(path), found_encoding(str(path))) as stream:
+        parser.feed(stream.read().decode("utf-8", "replace"))
+    parser.close()
+    found = [one for one in parser.found if one.rows]
+    for number, one in enumerate(found, start=1):
+        title = " ".join(dict.fromkeys(filter(None, (parser.title, one.title))))
+        width = max(map(len, one.rows))
+        header, *rows = [[*row, *[""] * (width - len(row))] for row in one.rows]
+        yield _Table(str(number) if len(found) > 1 else "", title, header, lambda own=rows: iter(own))
+
+
+class _FoundTable:
+    """A table of HTML, as its rows are found."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.rows = title, list[list[str]]()
+        self.row: Optional[list[str]] = None
+        self.spanned = dict[int, tuple[int, str]]()  # by column: how many further rows a cell has, and its text
+
+    def fill(self) -> None:
+        """Add the cells that those of rows above reach into, up to the next free column."""
+        assert self.row is not None
+        while len(self.row) in self.spanned and len(self.row) < _MOST_COLUMNS:
+            left, text = self.spanned.pop(len(self.row))
+            if left > 1:
+                self.spanned[len(self.row)] = left - 1, text
+            self.row.append(text)
+
+
+class _TablesOfHTML(HTMLParser):
+    """Tables of HTML; a cell that spans several columns or rows is repeated in each. Attributes: `found`, `title`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found, self.title = list[_FoundTable](), ""
+        self._open = list[_FoundTable]()
+        self._texts = list[str]()  # of the cell, the heading, the caption or the title that is open
+        self._heading, self._spans = "", (1, 1)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
+        """Begin a table, a row, or a text that is kept."""
+        if tag == "table":
+            self._open.append(_FoundTable(self._heading))
+            self.found.append(self._open[-1])
+        elif tag == "tr" and self._open:
+            self._end_row()
+            self._open[-1].row = []
+        elif tag in ("td", "th") and self._open:
+            self._end_cell()
+            given = dict(attrs)
+            spans = (
+                int(value) if (value := given.get(name) or "").isdecimal() else 1 for name in ("colspan", "rowspan")
+            )
+            columns, rows = (max(1, min(_MOST_SPANNED, span)) for span in spans)
+            self._spans, self._texts, self._is_cell = (columns, rows), [], True
+        elif tag in ("caption", "title", "h1", "h2", "h3", "h4"):
+            self._texts = []
+
+    _is_cell = False
+
+    def handle_endtag(self, tag: str) -> None:
+        """End what `handle_starttag` began."""
+        text = " ".join("".join(self._texts).split())
+        if tag in ("td", "th") and self._open:
+            self._end_cell()
+        elif tag == "tr" and self._open:
+            self._end_row()
+        elif tag == "table" and self._open:
+            self._end_row()
+            self._open.pop()
+        elif tag == "caption" and self._open:
+            self._open[-1].title = text
+        elif tag == "title":
+            self.title = text
+        elif tag in ("h1", "h2", "h3", "h4") and not self._open:
+            self._heading = text
+
+    def handle_data(self, data: str) -> None:
+        """Add to the text that is open."""
+        self._texts.append(data)
+
+    def _end_cell(self) -> None:
+        if not self._is_cell:
+            return
+        table, text = self._open[-1], " ".join("".join(self._texts).split())
+        self._is_cell, self._texts = False, []
+        if table.row is None:
+            table.row = []
+        table.fill()
+        columns, rows = self._spans
+        for _ in range(min(columns, _MOST_COLUMNS - len(table.row))):
+            if rows > 1:
+                table.spanned[len(table.row)] = rows - 1, text
+            table.row.append(text)
+
+    def _end_row(self) -> None:
+        self._end_cell()
+        table = self._open[-1]
+        if table.row is not None:
+            table.fill()
+            if any(table.row):
+                table.rows.append(table.row)
+            table.row = None
+
+
+class _Column:
+    """What a summary says of a column."""
+
+    def __init__(self) -> None:
+        self.numbers, self.count, self.low, self.high = 0, 0, "", ""
+        self.values = dict[str, int]()  # the first different ones, and the rows in which they stand first
+
+    def add(self, cell: str, row: int) -> None:
+        """Count a cell."""
+        number = number_of(cell)
+        self.count += 1
+        if number is not None:
+            self.numbers += 1
+            self.low = min(self.low or cell, cell, key=lambda one: number_of(one) or 0.0)
+            self.high = max(self.high or cell, cell, key=lambda one: number_of(one) or 0.0)
+        elif len(self.values) < _VALUES:
+            self.values.setdefault(cell, row)
+
+
+def _parts(table: _Table) -> Iterator[Union[Part, Unread]]:
+    """Yield the parts of a table, in two passes over its rows."""
+    columns, bad, rows, size = [_Column() for _ in table.header], list[str](), 0, 0
+    for number, row in enumerate(table.rows()):
+        rows += 1
+        if isinstance(row, BadRow):
+            bad.append(row.reason) if len(bad) < 3 else bad.append("")
+            continue
+        for column, cell in zip(columns, row):
+            if cell:
+                column.add(cell, number)
+        size += sum(map(len, row)) + len(_BETWEEN) * len(row)
+    fields = {"title": table.title} if table.title else {}
+    whole = {**fields, "first_row": 0, "last_row": max(0, rows - 1)}
+    header = _header(table.header)
+    if len(header) + size <= _MOST:
+        writer = _Writer(table, header)
+        for number, row in enumerate(table.rows()):
+            if not isinstance(row, BadRow):
+                writer.add(number, row, range(len(table.header)))
+        yield Part(table.name, writer.text, whole, writer.places)
+    else:
+        yield _summary(table, header, columns, whole)
+        blocks = _blocks(table.header)
+        count = len(blocks) + size // (_MOST - len(header) // len(blocks))
+        if count > _MANY:
+            note(f"{rows:,} rows of {len(columns):,} columns, which are about {count:,} parts")
+        yield from _row_parts(table, blocks, fields)
+    if bad:
+        yield Unread(table.name, f"{len(bad):,} of {rows:,} rows, such as {bad[0]}")
+
+
+class _Writer:
+    """The text of a part, and the places of its cells."""
+
+    def __init__(self, table: _Table, header: str) -> None:
+        self.text = f"{table.title}\n{header}" if table.title else header
+        self.places = list[Place]()
+        self.first = self.last = -1
+
+    def add(self, number: int, row: Sequence[str], columns: range) -> None:
+        """Add a row's cells in these columns."""
+        self.first, self.last = number if self.first < 0 else self.first, number
+        self.text += "\n"
+        for column in columns:
+            self.text += _BETWEEN if column > columns.start else ""
+            if column < len(row) and row[column]:
+                self.cell(row[column], number, column)
+
+    def cell(self, text: str, row: int, column: int) -> None:
+        """Add a cell."""
+        self.places.append((len(self.text), len(self.text) + len(text), row, column))
+        self.text += text
+
+
+def _header(names: Sequence[str]) -> str:
+    """Return the names of columns, and the words in those that are several, such as `unitPrice`."""
+    return _BETWEEN.join(
+        name if (words := " ".join(_WORDS.findall(name))) == name else f"{name} ({words})" for name in names
+    )
+
+
+def _blocks(names: Sequence[str]) -> list[range]:
+    """Return columns whose header is short enough for a part."""
+    blocks, start = list[range](), 0
+    for column in range(1, len(names) + 1):
+        if column == len(names) or len(_BETWEEN.join(names[start : column + 1])) > _MOST_HEADER:
+            blocks.append(range(start, column))
+            start = column
+    return blocks
+
+
+def _summary(table: _Table, header: str, columns: Sequence[_Column], fields: dict[str, Any]) -> Part:
+    """Return the part that says what a table holds: its columns, and their first values or their range."""
+    writer, left = _Writer(table, header), _MOST_VALUES
+    for number, (name, column) in enumerate(zip(table.header, columns)):
+        if column.numbers * 2 > column.count:
+            writer.text += f"\n{name}: {column.low} to {column.high}"
+        elif column.values and left > 0:
+            writer.text += f"\n{name}: "
+            for place, (value, row) in enumerate(column.values.items()):
+                writer.text += "; " if place else ""
+                writer.cell(value, row, number)
+                left -= len(value)
+                if left <= 0:
+                    break
+    return Part(table.name, writer.text, fields, writer.places)
+
+
+def _row_parts(table: _Table, blocks: Sequence[range], fields: dict[str, Any]) -> Iterator[Part]:
+    """Yield the rows, some at a time; those of a wide table some columns at a time."""
+    headers = [_BETWEEN.join(table.header[block.start : block.stop]) for block in blocks]
+    writers = [_Writer(table, header) for header in headers]
+
+    def part(own: int) -> Part:
+        writer, writers[own] = writers[own], _Writer(table, headers[own])
+        rows = f"{writer.first}-{writer.last}"
+        name = rows if len(blocks) == 1 else f"{rows},{blocks[own].start}-{blocks[own].stop - 1}"
+        shown = {**fields, "first_row": writer.first, "last_row": writer.last}
+        return Part(f"{table.name}:{name}" if table.name else name, writer.text, shown, writer.places)
+
+    for number, row in enumerate(table.rows()):
+        for own, block in enumerate(blocks if not isinstance(row, BadRow) else ()):
+            size = sum(len(cell) + len(_BETWEEN) for cell in row[block.start : block.stop])
+            if writers[own].places and len(writers[own].text) + size > _MOST:
+                yield part(own)
+            writers[own].add(number, row, block)
+    for own in range(len(blocks)):
+        if writers[own].places:
+            yield part(own)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -100,7 +101,7 @@ def _sheets(path: Path) -> Iterator[_Table]:
     for name, rows in sheets:
         above = rows_above_header(rows)
         title = " ".join([name, *(cell for row in rows[:above] for cell in row if cell)])
-        yield _Table(name if len(sheets) > 1 else "", title, rows[above], lambda own=rows[above + 1 :]: iter(own))
+        yield _Table(name if len(sheets) > 1 else "", title, rows[above], partial(iter, rows[above + 1 :]))
 
 
 def _html_tables(path: Path) -> Iterator[_Table]:
@@ -115,7 +116,7 @@ def _html_tables(path: Path) -> Iterator[_Table]:
         title = " ".join(dict.fromkeys(filter(None, (parser.title, one.title))))
         width = max(map(len, one.rows))
         header, *rows = [[*row, *[""] * (width - len(row))] for row in one.rows]
-        yield _Table(str(number) if len(found) > 1 else "", title, header, lambda own=rows: iter(own))
+        yield _Table(str(number) if len(found) > 1 else "", title, header, partial(iter, rows))
 
 
 class _FoundTable:
@@ -333,7 +334,9 @@ def _row_parts(table: _Table, blocks: Sequence[range], fields: dict[str, Any]) -
         return Part(f"{table.name}:{name}" if table.name else name, writer.text, shown, writer.places)
 
     for number, row in enumerate(table.rows()):
-        for own, block in enumerate(blocks if not isinstance(row, BadRow) else ()):
+        if isinstance(row, BadRow):
+            continue
+        for own, block in enumerate(blocks):
             size = sum(len(cell) + len(_BETWEEN) for cell in row[block.start : block.stop])
             if writers[own].places and len(writers[own].text) + size > _MOST:
                 yield part(own)

@@ -246,17 +246,18 @@ def _parts(table: _Table) -> Iterator[Union[Part, Unread]]:
         size += sum(map(len, row)) + len(_BETWEEN) * len(row)
     fields = {"title": table.title} if table.title else {}
     whole = {**fields, "first_row": 0, "last_row": max(0, rows - 1)}
-    header = _header(table.header)
-    if len(header) + size <= _MOST:
-        writer = _Writer(table, header)
+    width = range(len(table.header))
+    shown = sum(map(len, map(_with_words, table.header))) + len(_BETWEEN) * len(width)
+    if shown + size <= _MOST:
+        writer = _Writer(table, width, _with_words)
         for number, row in enumerate(table.rows()):
             if not isinstance(row, BadRow):
-                writer.add(number, row, range(len(table.header)))
+                writer.add(number, row, width)
         yield Part(table.name, writer.text, whole, writer.places)
     else:
-        yield _summary(table, header, columns, whole)
+        yield _summary(table, columns, whole)
         blocks = _blocks(table.header)
-        count = len(blocks) + size // (_MOST - len(header) // len(blocks))
+        count = len(blocks) + size // (_MOST - min(_MOST_HEADER, shown))
         if count > _MANY:
             note(f"{rows:,} rows of {len(columns):,} columns, which are about {count:,} parts")
         yield from _row_parts(table, blocks, fields)
@@ -267,10 +268,14 @@ def _parts(table: _Table) -> Iterator[Union[Part, Unread]]:
 class _Writer:
     """The text of a part, and the places of its cells."""
 
-    def __init__(self, table: _Table, header: str) -> None:
-        self.text = f"{table.title}\n{header}" if table.title else header
+    def __init__(self, table: _Table, columns: range, shown: Callable[[str], str] = str) -> None:
+        """Begin with the title and the header, which is row -1; `shown` says what stands for the name of a column."""
+        self.text = f"{table.title}\n" if table.title else ""
         self.places = list[Place]()
         self.first = self.last = -1
+        for column in columns:
+            self.text += _BETWEEN if column > columns.start else ""
+            self.cell(shown(table.header[column]), -1, column)
 
     def add(self, number: int, row: Sequence[str], columns: range) -> None:
         """Add a row's cells in these columns."""
@@ -278,20 +283,19 @@ class _Writer:
         self.text += "\n"
         for column in columns:
             self.text += _BETWEEN if column > columns.start else ""
-            if column < len(row) and row[column]:
-                self.cell(row[column], number, column)
+            self.cell(row[column] if column < len(row) else "", number, column)
 
     def cell(self, text: str, row: int, column: int) -> None:
         """Add a cell."""
-        self.places.append((len(self.text), len(self.text) + len(text), row, column))
+        if text:
+            self.places.append((len(self.text), len(self.text) + len(text), row, column))
         self.text += text
 
 
-def _header(names: Sequence[str]) -> str:
-    """Return the names of columns, and the words in those that are several, such as `unitPrice`."""
-    return _BETWEEN.join(
-        name if (words := " ".join(_WORDS.findall(name))) == name else f"{name} ({words})" for name in names
-    )
+def _with_words(name: str) -> str:
+    """Return the name of a column, and the words in it if it is several, such as `unitPrice`."""
+    words = " ".join(_WORDS.findall(name))
+    return name if words == name or not words else f"{name} ({words})"
 
 
 def _blocks(names: Sequence[str]) -> list[range]:
@@ -304,9 +308,9 @@ def _blocks(names: Sequence[str]) -> list[range]:
     return blocks
 
 
-def _summary(table: _Table, header: str, columns: Sequence[_Column], fields: dict[str, Any]) -> Part:
+def _summary(table: _Table, columns: Sequence[_Column], fields: dict[str, Any]) -> Part:
     """Return the part that says what a table holds: its columns, and their first values or their range."""
-    writer, left = _Writer(table, header), _MOST_VALUES
+    writer, left = _Writer(table, range(len(columns)), _with_words), _MOST_VALUES
     for number, (name, column) in enumerate(zip(table.header, columns)):
         if column.numbers * 2 > column.count:
             writer.text += f"\n{name}: {column.low} to {column.high}"
@@ -323,11 +327,10 @@ def _summary(table: _Table, header: str, columns: Sequence[_Column], fields: dic
 
 def _row_parts(table: _Table, blocks: Sequence[range], fields: dict[str, Any]) -> Iterator[Part]:
     """Yield the rows, some at a time; those of a wide table some columns at a time."""
-    headers = [_BETWEEN.join(table.header[block.start : block.stop]) for block in blocks]
-    writers = [_Writer(table, header) for header in headers]
+    writers = [_Writer(table, block) for block in blocks]
 
     def part(own: int) -> Part:
-        writer, writers[own] = writers[own], _Writer(table, headers[own])
+        writer, writers[own] = writers[own], _Writer(table, blocks[own])
         rows = f"{writer.first}-{writer.last}"
         name = rows if len(blocks) == 1 else f"{rows},{blocks[own].start}-{blocks[own].stop - 1}"
         shown = {**fields, "first_row": writer.first, "last_row": writer.last}
@@ -338,9 +341,9 @@ def _row_parts(table: _Table, blocks: Sequence[range], fields: dict[str, Any]) -
             continue
         for own, block in enumerate(blocks):
             size = sum(len(cell) + len(_BETWEEN) for cell in row[block.start : block.stop])
-            if writers[own].places and len(writers[own].text) + size > _MOST:
+            if writers[own].first >= 0 and len(writers[own].text) + size > _MOST:
                 yield part(own)
             writers[own].add(number, row, block)
     for own in range(len(blocks)):
-        if writers[own].places:
+        if writers[own].first >= 0:
             yield part(own)

@@ -283,6 +283,14 @@ def test_a_pdf_is_found_by_page_and_its_page_is_drawn(tmp_path: Path) -> None:
         site.close()
 
 
+def test_a_folder_of_tables_and_texts_names_rows_and_cells(tmp_path: Path) -> None:
+    corpus = folder_of(tmp_path, {"cities.tsv": b"city\tpeople\nOslo\t7\nBergen\t3\n", "a.txt": b"Bergen by sea"})
+    assert built(tmp_path, corpus)[0] == 0
+    with Index(tmp_path / "index") as opened:
+        places = {hit.id: hit.place for hit in opened.search("bergen")}
+        assert places == {"cities.tsv": {"first_row": 0, "last_row": 1, "cells": [[1, 0]]}, "a.txt": None}
+
+
 def test_places_are_packed_and_found_within_bounds() -> None:
     random = np.random.default_rng(0)
     starts = np.sort(random.choice(100_000, 5000, replace=False))

@@ -573,7 +573,7 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
         for record in chain([first], stream):
             row = tuple(getattr(record, column, None) for column in columns)
             extra = any(getattr(record, column, None) is not None for column in optional)
-            extra = extra or placed != [n for n in columns if isinstance(getattr(record, n), PlacedText)]
+            extra = extra or placed != [n for n in columns if isinstance(getattr(record, n, None), PlacedText)]
             if type(record) is not type(first) or None in row or extra:
                 raise DataError(
                     f"{os.fspath(path)}: record {count + 1} has other columns than the first: {quoted(record)}"

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Optional
 
-from paddle_ranker.errors import CheckpointError, quoted
+from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.storage.declared import MOST, Between, Count, Length, OneOf, Positive, require_declared
 from paddle_ranker.storage.untrusted import UncheckedObject
 
@@ -315,6 +315,30 @@ class LiltConfig(LayoutLMConfig):
     def layout_size(self) -> int:
         """Width of the second state."""
         return self.hidden_size // self.channel_shrink_ratio
+
+
+@dataclass(frozen=True)
+class TapasConfig(EncoderConfig):
+    """Configuration of TAPAS, whose tokens have a column, a row and more, see `TablePairEncoder`.
+
+    type_vocab_sizes: number of embeddings of the type and of each number of a place but the position
+    """
+
+    max_position_embeddings: Positive = 1024
+    type_vocab_size: Count = 3
+    type_vocab_sizes: Annotated[tuple[Positive, ...], Between(7, 7)] = (3, 256, 256, 2, 256, 256, 10)
+
+    @property
+    def place_limits(self) -> tuple[int, ...]:
+        """Limit of each number of a token's place."""
+        return (*self.type_vocab_sizes[1:], self.max_position_embeddings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = (2, 256, 256, 1, 256, 256, 8)
+        if any(size < needed for size, needed in zip(self.type_vocab_sizes, least)):
+            sizes = listed(self.type_vocab_sizes)
+            raise CheckpointError(f"type_vocab_sizes are {sizes}, expected at least {listed(least)}")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from paddle_ranker.array_types import Array
 from paddle_ranker.encoding.boxed_pairs import SIDE, BoxedPairEncoder
 from paddle_ranker.encoding.pair_encoder import InstructedPairEncoder, PairEncoder
 from paddle_ranker.encoding.picture_pairs import PicturePairEncoder
+from paddle_ranker.encoding.table_pairs import TablePairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, quoted
@@ -36,6 +37,7 @@ from paddle_ranker.model.config import (
     PictureTextConfig,
     Qwen3Config,
     SoundConfig,
+    TapasConfig,
     ViltConfig,
     require_tokenizer_fits,
 )
@@ -285,6 +287,51 @@ _add(
     _network("networks.layouts", "LiltEncoder"),
     LiltConfig,
     _boxed(0),
+)
+
+
+def _check_tapas(stated: ForeignConfig, values: Values) -> None:
+    stated.require("reset_position_index_per_cell", True, remedy=PLAIN)
+    sizes = values["type_vocab_sizes"]
+    if isinstance(sizes, list):
+        values["type_vocab_sizes"] = tuple(sizes)
+        values["type_vocab_size"] = sizes[0] if sizes else 0
+
+
+_OF_ANSWERS = """
+positive_label_weight num_aggregation_labels aggregation_loss_weight use_answer_as_supervision answer_loss_importance
+use_normalized_answer_loss huber_loss_delta temperature aggregation_temperature use_gumbel_for_cells
+use_gumbel_for_aggregation average_approximation_function cell_selection_preference answer_loss_cutoff max_num_rows
+max_num_columns average_logits_per_cell select_one_column allow_empty_column_selection softmax_temperature
+init_cell_selection_weights_to_zero disable_per_token_loss aggregation_labels no_aggregation_label_index
+"""
+_PLACES_OF_CELLS = {
+    f"embeddings.token_type_embeddings_{number}": f"embeddings.token_type_embeddings_{number}" for number in range(1, 7)
+}
+_add(
+    "tapas",
+    "Tapas",
+    Architecture(
+        Names(
+            {
+                **{name: ours for name, ours in _BERT_PLAIN.items() if "type_embeddings" not in name},
+                "embeddings.token_type_embeddings_0": "embeddings.token_type_embeddings",
+                **_PLACES_OF_CELLS,
+            },
+            {**_BERT_LINEAR, **_POOLER},
+            "tapas",
+        ),
+        {
+            **{name: default for name, default in _FIELDS.items() if name != "type_vocab_size"},
+            "max_position_embeddings": 1024,
+            **_added(TapasConfig),
+        },
+        _check_tapas,
+        without_effect=frozenset(_OF_ANSWERS.split()),
+    ),
+    _network("networks.layouts", "TapasEncoder"),
+    TapasConfig,
+    TablePairEncoder,
 )
 
 

@@ -52,14 +52,14 @@ _QWEN = "Qwen2Tokenizer"
 _OF_MODEL = {  # default classes by model_type; BERT's for others
     "mpnet": "MPNetTokenizer", "deberta-v2": "DebertaV2Tokenizer", "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer", "modernbert": "TokenizersBackend",
-    "longformer": "RobertaTokenizer", "lilt": "RobertaTokenizer", "big_bird": "BigBirdTokenizer",
-    "qwen3": _QWEN,
+    "longformer": "RobertaTokenizer", "lilt": "RobertaTokenizer",
+    "big_bird": "BigBirdTokenizer", "tapas": "TapasTokenizer", "qwen3": _QWEN,
 }  # fmt: skip
 _BERTS = (
     "BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer",
-    "DistilBertTokenizer", "MPNetTokenizer",
+    "TapasTokenizer", "DistilBertTokenizer", "MPNetTokenizer",
 )  # fmt: skip
-_TYPED = (*_BERTS[:5], "DebertaV2Tokenizer")  # these return token types unless model_input_names omits them
+_TYPED = (*_BERTS[:6], "DebertaV2Tokenizer")  # these return token types unless model_input_names omits them
 _MPNET_ROLES = dict(zip(ROLES, ("[UNK]", "</s>", "<pad>", "<s>", "<mask>")))
 _GENERIC = ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")  # these use tokenizer.json unchanged
 _PADDLE = "Ernie"  # prefix of the names of PaddleNLP's classes
@@ -68,12 +68,13 @@ _PADDLE = "Ernie"  # prefix of the names of PaddleNLP's classes
 # inside texts here.
 _WITHOUT_EFFECT = (
     "add_bos_token", "add_eos_token", "additional_special_tokens", "auto_map", "backend", "bos_token",
-    "chat_template", "clean_up_tokenization_spaces", "do_lowercase", "eos_token", "errors", "extra_special_tokens",
-    "from_slow", "full_tokenizer_file", "init_inputs", "is_local", "keep_accents", "legacy", "local_files_only",
-    "max_length", "merges_file", "model_specific_special_tokens", "name_or_path", "never_split",
-    "pad_to_multiple_of", "pad_token_type_id", "padding_side", "processor_class", "sp_model_kwargs",
-    "special_tokens_map_file", "split_special_tokens", "stride", "tokenizer_file", "trim_offsets",
-    "truncation_strategy", "unk_id", "use_fast", "verbose", "vocab_file", "vocab_type", "vocab_lines",
+    "chat_template", "clean_up_tokenization_spaces", "do_lowercase", "empty_token", "eos_token", "errors",
+    "extra_special_tokens", "from_slow", "full_tokenizer_file", "init_inputs", "is_local", "keep_accents", "legacy",
+    "local_files_only", "max_column_id", "max_length", "max_row_id", "merges_file", "min_question_length",
+    "model_specific_special_tokens", "name_or_path", "never_split", "pad_to_multiple_of", "pad_token_type_id",
+    "padding_side", "processor_class", "sp_model_kwargs", "special_tokens_map_file", "split_special_tokens", "stride",
+    "tokenizer_file", "trim_offsets", "truncation_strategy", "unk_id", "update_answer_coordinates", "use_fast",
+    "verbose", "vocab_file", "vocab_type", "vocab_lines",
 )  # fmt: skip
 # Keys that `gives_types`, `stated_length` and `LibraryFiles` use, and rules that tokenizer.json contains.
 _ELSEWHERE = (
@@ -84,6 +85,7 @@ _JAPANESE = {
     "word_tokenizer_type": "basic",
     "subword_tokenizer_type": "wordpiece",
 }  # others, such as MeCab, are unsupported
+_OF_TABLES: dict[str, Optional[int]] = {"cell_trim_length": -1, "strip_column_names": False, "max_question_length": None}
 # Keys of tokenizer.json that the library reads, or that never change ids.
 _JSON_KEYS = ("version", "padding", "pre_tokenizer", "post_processor", "decoder", "model", "normalizer", "added_tokens")
 # Options of sentence-transformers for loading weights; results are computed in float32 here.
@@ -125,6 +127,8 @@ class Described:
             settings.require(key, done, remedy="take a model whose texts are split without a dictionary")
         for key in ("do_basic_tokenize", "do_subword_tokenize"):
             settings.require(key, True, remedy="take a model whose texts are split into words and their pieces")
+        for key, usual in _OF_TABLES.items():
+            settings.require(key, usual, remedy=f"set it to {usual}, as published tokenizers of tables have it")
         special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)
         special = dict(ROLES if name != _BERTS[-1] else _MPNET_ROLES)
         for stated in (special_map, settings):

@@ -1,4 +1,7 @@
-"""LayoutLM and LiLT: encoders of tokens that have boxes on a page (Xu et al., 2020; Wang et al., 2022)."""
+"""Encoders of tokens with places: boxes on a page in LayoutLM and LiLT, cells of a table in TAPAS.
+
+Xu et al., 2020; Wang et al., 2022; Herzig et al., 2020.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from paddle import Tensor, nn
 
 from paddle_ranker.model.attention import attend
 from paddle_ranker.model.bert import Attention, Embeddings, Encoder, EncoderLayer, _at, places_of, types_of
-from paddle_ranker.model.config import LayoutLMConfig, LiltConfig
+from paddle_ranker.model.config import LayoutLMConfig, LiltConfig, TapasConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 
 
@@ -161,3 +164,35 @@ class LiltEncoder(Encoder):
     ) -> Tensor:
         """Return the hidden states of some tokens of each sequence, see `Encoder.at`."""
         return Encoder.at(self, input_ids, token_type_ids, places, documents)[:, :, : self.config.hidden_size]
+
+
+class TapasEmbeddings(Embeddings):
+    """BERT's embeddings, to which those of a token's column, row, ranks and relation are added.
+
+    Positions restart in each cell, and are the last number of a place.
+    """
+
+    config: TapasConfig
+
+    def __init__(self, config: TapasConfig, masks: Masks):
+        super().__init__(config, masks, config.hidden_size)
+        for number, size in enumerate(config.type_vocab_sizes[1:], 1):
+            setattr(self, f"token_type_embeddings_{number}", nn.Embedding(size, config.hidden_size))
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        types, places = types_of(token_type_ids), places_of(token_type_ids, len(self.config.place_limits))
+        positions = places[:, :, -1] if token_type_ids.ndim == 3 else self._positions(input_ids, types)
+        hidden = self.word_embeddings(input_ids) + self.position_embeddings(positions)
+        hidden = hidden + self.token_type_embeddings(types)
+        for number in range(1, len(self.config.place_limits)):
+            hidden = hidden + getattr(self, f"token_type_embeddings_{number}")(places[:, :, number - 1])
+        return self.dropout(self.layer_norm(hidden if extra is None else hidden + extra))
+
+
+class TapasEncoder(Encoder):
+    """Encoder of TAPAS: a BERT whose tokens also have cells."""
+
+    config: TapasConfig
+
+    def _make_embeddings(self) -> nn.Layer:
+        return TapasEmbeddings(self.config, self.masks)

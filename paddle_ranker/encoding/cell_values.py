@@ -1,0 +1,159 @@
+"""Numbers and dates in texts of cells and of questions, as TAPAS reads them (Herzig et al., 2020).
+
+values_in("from May 5, 2010")    # [(2010.0, 5.0, 5.0)]
+values_in("1,200 or more")    # [1200.0]
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Optional, Union
+
+Date = tuple[Optional[float], Optional[float], Optional[float]]  # year, month, day
+Value = Union[float, Date]
+
+# Formats of dates, each with the parts that it states; the first that fits counts.
+_FORMATS = [
+    ("%B", "m"), ("%Y", "y"), ("%Ys", "y"), ("%b %Y", "ym"), ("%B %Y", "ym"), ("%B %d", "md"), ("%b %d", "md"),
+    ("%d %b", "md"), ("%d %B", "md"), ("%B %d, %Y", "ymd"), ("%d %B %Y", "ymd"), ("%m-%d-%Y", "ymd"),
+    ("%Y-%m-%d", "ymd"), ("%Y-%m", "ym"), ("%d %b %Y", "ymd"), ("%b %d, %Y", "ymd"), ("%d.%m.%Y", "ymd"),
+    ("%A, %b %d", "md"), ("%A, %B %d", "md"),
+]  # fmt: skip
+_SHAPES = {"%A": r"\w+", "%B": r"\w+", "%Y": r"\d{4}", "%b": r"\w{3}", "%d": r"\d{1,2}", "%m": r"\d{1,2}"}
+_FIRST_YEAR, _LAST_YEAR = 1700, 2016
+_MOST_WORDS = 5  # of a date
+_NUMBER = re.compile(r"((^|\s)[+-])?((\.\d+)|(\d+(,\d\d\d)*(\.\d*)?))")
+_ORDINAL = re.compile(r"(st|nd|rd|th)$")
+_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve",
+    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth",
+)
+_NAMED = {word: float(number) for words in _WORDS for number, word in enumerate(words.split())}
+_LEAST_SHARE = 0.7  # of a column's cells that have values of one type, if the column is to have values
+
+
+def _pattern(form: str) -> re.Pattern[str]:
+    shape = form.replace(".", r"\.").replace(" ", r"\s+")
+    for field, pattern in _SHAPES.items():
+        shape = shape.replace(field, pattern)
+    return re.compile(f"^{shape}$")
+
+
+_DATES = [(form, parts, _pattern(form)) for form, parts in _FORMATS]
+
+
+def _date(text: str) -> Optional[Date]:
+    text = re.sub(r"Sept\b", "Sep", text)
+    for form, parts, pattern in _DATES:
+        if not pattern.match(text):
+            continue
+        try:
+            found = datetime.strptime(text, form)
+        except ValueError:
+            continue
+        if _FIRST_YEAR <= found.year <= _LAST_YEAR:
+            year, month, day = (
+                float(number) if part in parts else None
+                for part, number in zip("ymd", (found.year, found.month, found.day))
+            )
+            return year, month, day
+    return None
+
+
+def _number(text: str) -> Optional[float]:
+    try:
+        value = float(_ORDINAL.sub("", text).replace(",", ""))
+    except ValueError:
+        return None
+    return None if math.isnan(value) or value == math.inf else value
+
+
+def _spans(text: str, words: int) -> Iterator[tuple[int, int]]:
+    """Yield the spans of up to so many words of letters and digits."""
+    starts: list[int] = []
+    for place, char in enumerate(text):
+        if not char.isalnum():
+            continue
+        if place == 0 or not text[place - 1].isalnum():
+            starts.append(place)
+        if place + 1 == len(text) or not text[place + 1].isalnum():
+            for start in starts[-words:]:
+                yield start, place + 1
+
+
+@lru_cache(maxsize=1 << 16)
+def values_in(text: str) -> tuple[Value, ...]:
+    """Return the numbers and dates in a text, in order; of overlapping ones the longest."""
+    text = " ".join(text.lower().split())
+    found: dict[tuple[int, int], list[Value]] = {}
+    for match in _NUMBER.finditer(text):
+        number = _number(match.group())
+        if number is not None:
+            found.setdefault(match.span(), []).append(number)
+    for span in _spans(text, 1):
+        if span in found:
+            continue
+        word = text[slice(*span)]
+        for number in (_number(word), _NAMED.get(word)):
+            if number is not None:
+                found.setdefault(span, []).append(number)
+    for span in _spans(text, _MOST_WORDS):
+        date = _date(text[slice(*span)])
+        if date is not None:
+            found.setdefault(span, []).append(date)
+    kept: list[tuple[int, int]] = []
+    for start, end in sorted(found, key=lambda span: (span[0] - span[1], span[0])):
+        if not any(first <= start and end <= last for first, last in kept):
+            kept.append((start, end))
+    return tuple(value for span in sorted(kept) for value in found[span])
+
+
+def column_values(cells: Sequence[str]) -> dict[int, Value]:
+    """Return the value of each cell of a column that has one, by row; {} unless most cells have values of one type."""
+    found = [values_in(cell) for cell in cells]
+    counts = Counter(kind for values in found for kind in {isinstance(value, tuple) for value in values})
+    if not counts or max(counts.values()) < len(cells) * _LEAST_SHARE:
+        return {}
+    is_date = counts[True] == max(counts.values())
+    firsts = (next((one for one in values if isinstance(one, tuple) == is_date), None) for values in found)
+    return {row: value for row, value in enumerate(firsts) if value is not None}
+
+
+def _key_of(values: Sequence[Value]) -> Optional[Callable[[Value], Any]]:
+    """Return the key by which values compare: numbers, or the parts that all dates have; None if they do not."""
+    dates = [value for value in values if isinstance(value, tuple)]
+    if not dates:
+        return lambda value: value
+    parts = [part for part in range(3) if all(date[part] is not None for date in dates)]
+    if len(dates) < len(values) or not parts:
+        return None
+    return lambda date: tuple(date[part] for part in parts)  # type: ignore[index]
+
+
+def ranks(values: dict[int, Value]) -> dict[int, tuple[int, int]]:
+    """Return each row's rank in its column from the smallest value and from the largest, from 1; equal values share."""
+    key = _key_of([*values.values()])
+    if key is None:
+        return {}
+    keys = {row: key(value) for row, value in values.items()}
+    order = {value: number for number, value in enumerate(sorted({*keys.values()}), 1)}
+    return {row: (order[value], len(order) + 1 - order[value]) for row, value in keys.items()}
+
+
+def relations(question: Sequence[Value], values: dict[int, Value]) -> dict[int, int]:
+    """Return how a question's values compare with each row's: the sum of 1 (equal), 2 (less) and 4 (greater)."""
+    found: dict[int, int] = {}
+    for value in question:
+        key = _key_of([*values.values(), value]) if values else None
+        if key is None:
+            continue
+        asked = key(value)
+        for row, other in values.items():
+            own = key(other)
+            found[row] = found.get(row, 0) | (1 if asked == own else 2 if asked < own else 4)
+    return found

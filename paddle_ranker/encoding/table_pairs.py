@@ -1,0 +1,223 @@
+"""Encode pairs of a question and a table, for TAPAS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.encoding.cell_values import column_values, ranks, relations, values_in
+from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_of
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
+from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
+from paddle_ranker.errors import DataError, UsageError, brief, quoted, refuse_text
+from paddle_ranker.options import note_once
+
+_EMPTY = "[EMPTY]"  # token of a cell without letters and digits
+_NO_WORDS = ("n/a", "?", "nan")
+_MOST = 255  # rows, columns and ranks that have embeddings
+_NAMED = 3  # tables that a note names, of those of which rows are left out
+
+
+class _Table(NamedTuple):
+    """Table of a title, as tokens.
+
+    rows: cells of each row without the header, all of equal length
+    ids: `[tokens]` of all cells, row by row, the header first
+    cells: `[tokens, 2]`, column from 1, row from 1, 0 of the header
+    begins: `[tokens]`, positions in their cells of the first tokens of their words
+    """
+
+    rows: list[list[str]]
+    ids: NDArray[np.int32]
+    cells: NDArray[np.int64]
+    begins: NDArray[np.int64]
+
+
+class TablePairEncoder(PairEncoder):
+    """Encoder of questions and tables, `[CLS] question [SEP] header and cells`, as transformers' TapasTokenizer.
+
+    A title is a `PlacedText` with the places `(start, end, row, column)` of its cells; row -1 is the header. Any other
+    title is a table of one column with this header and no rows. If a table is too long, its cells are cut to a number
+    of tokens, and if one is too many, its last rows are left out: both are counted, and the first tables are named.
+    A token's place has: column and row from 1, a label of earlier answers (0), rank and inverse rank of the cell's
+    number or date in its column, how the question's numbers compare, and its position in the cell.
+    """
+
+    places, place_size = "cells", 7
+
+    def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
+        super().__init__(files, max_seq_length)
+        self.template = replace(self.template, after=())
+        self.cut_tables = self.left_out = self._named = 0
+        vocabulary = files.token_to_id
+        self._is_inner = np.zeros(self.vocab_size + 1, bool)
+        self._is_inner[[number for token, number in vocabulary.items() if token.startswith("##")]] = True
+        self._empty = vocabulary.get(_EMPTY, self.unk_id)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many questions and tables were cut and how many rows were left out, by the words for it."""
+        return {
+            **super().counts(),
+            "tables had cells cut to fit": self.cut_tables,
+            "rows of tables did not fit and were left out": self.left_out,
+        }
+
+    def sample(self, text: str, random: np.random.Generator) -> str:
+        """Return a made-up table of the words of a text, some of which are replaced by numbers."""
+        words = [word if random.random() < 0.5 else str(random.integers(0, 99)) for word in text.split()]
+        width = int(random.integers(1, 5))
+        return table_text([words[start : start + width] for start in range(0, len(words), width)])
+
+    def encode(
+        self,
+        queries: Sequence[str],
+        titles: Sequence[str],
+        *,
+        truncate: bool = True,
+        check: Optional[LengthCheck] = None,
+    ) -> EncodedPairs:
+        """Encode questions and tables; raises `UsageError` without `truncate`, since windows are unsupported."""
+        if not truncate:
+            raise UsageError("tables are not cut into windows: use --windows none")
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
+        if len(queries) != len(titles):
+            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
+        tables = {title: self._table(title) for title in dict.fromkeys(titles)}
+        asked = {query: self._ids([self.query_prompt + query])[0] for query in dict.fromkeys(queries)}
+        room = self.max_seq_length - self.template.pair_tokens
+        lengths = np.array([len(asked[q]) + len(tables[t].ids) for q, t in zip(queries, titles)], np.int64)
+        if check is not None:
+            check(lengths + self.template.pair_tokens, self.max_seq_length)
+        ids, places, starts = [], [], []
+        for query, title in zip(queries, titles):
+            question, table = asked[query][: max(room // 2, room - len(tables[title].ids))], tables[title]
+            self._count_truncated(np.array([len(question) < len(asked[query])]), "questions")
+            kept = self._fitting(table, room - len(question), title)
+            before = np.concatenate([self.template.before, question, self.template.between])
+            ids.append(np.concatenate([before, table.ids[kept]]))
+            starts.append(len(before))
+            own = np.zeros((len(ids[-1]), self.place_size), np.int16)
+            own[: len(before), 6] = np.arange(len(before))
+            own[len(before) :] = self._places(query, table)[kept]
+            places.append(own.reshape(-1))
+        offsets = offsets_of(np.array([len(one) for one in ids], np.int64))
+        joined = np.concatenate([np.empty(0, np.int32), *ids]).astype(np.int32)
+        flat = np.concatenate([np.empty(0, np.int16), *places])
+        return EncodedPairs(joined, offsets, np.array(starts, np.int32), self.pad_id, flat, self.place_size)
+
+    def _alone(
+        self,
+        texts: Sequence[str],
+        before: tuple[int, ...],
+        after: tuple[int, ...],
+        most: int,
+        check: Optional[LengthCheck] = None,
+    ) -> EncodedTexts:
+        encoded = super()._alone(texts, before, after, most, check)
+        places = np.zeros((len(encoded.ids), self.place_size), np.int16)
+        places[:, 6] = np.arange(len(encoded.ids)) - np.repeat(encoded.offsets[:-1], encoded.lengths)
+        return replace(encoded, places=places.reshape(-1), place_size=self.place_size)
+
+    def _ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        flat, lengths = self._tokenizer.encode(texts)
+        ends = offsets_of(lengths)
+        empty = np.array([self._empty], np.int32)
+        spans = zip(texts, ends, ends[1:])
+        return [empty if text and _has_no_words(text) else flat[start:end] for text, start, end in spans]
+
+    def _table(self, title: str) -> _Table:
+        header, rows = _read(title)
+        ids = self._ids([cell for row in (header, *rows[:_MOST]) for cell in row])
+        lengths = np.array([len(one) for one in ids], np.int64)
+        width, flat = len(header), np.concatenate([np.empty(0, np.int32), *ids])
+        number = np.repeat(np.arange(len(ids)), lengths)
+        inside = np.arange(len(flat)) - np.repeat(offsets_of(lengths)[:-1], lengths)
+        words = np.maximum.accumulate(np.where(self._is_inner[flat], -1, np.arange(len(flat)))) if len(flat) else inside
+        begins = inside - (np.arange(len(flat)) - words)
+        cells = np.stack([number % width + 1, number // width], axis=1)
+        return _Table(rows, flat, cells, np.maximum(begins, -1))
+
+    def _fitting(self, table: _Table, room: int, title: str) -> NDArray[np.bool_]:
+        """Return which tokens fit, and count what does not."""
+        rows, longest = min(len(table.rows), _MOST), int(table.begins.max(initial=-1)) + 1
+        while True:
+            within = table.cells[:, 1] <= rows
+            costs = np.cumsum(np.bincount(table.begins[within] + 1, minlength=longest + 1)[: longest + 1])
+            fitting = np.flatnonzero(costs <= room)
+            most = int(fitting[-1]) if len(fitting) else 0
+            if most > 0 or rows == 0 or longest == 0:
+                break
+            rows -= 1
+        most = most if rows or not table.rows else 1  # without rows, transformers cuts the header's cells to a word
+        kept: NDArray[np.bool_] = within & (table.begins < max(most, 1))
+        kept &= np.cumsum(kept) <= room  # a header that is too long
+        left_out = len(table.rows) - rows
+        with self._truncated_lock:
+            self.cut_tables += bool((within & ~kept).any())
+            self.left_out += left_out
+            self._named += left_out > 0
+            is_named = left_out > 0 and self._named <= _NAMED
+        if is_named:
+            table_name = quoted(brief(str(title)))
+            note_once(f"note: rows {rows + 1:,} to {len(table.rows):,} of the table {table_name} do not fit")
+        return kept
+
+    def _places(self, query: str, table: _Table) -> NDArray[np.int16]:
+        """Return the places of all tokens of a table beside a question."""
+        columns, rows = int(table.cells[:, 0].max(initial=0)), len(table.rows)
+        numbers, asked = np.zeros((columns + 1, rows + 1, 3), np.int64), values_in(query)
+        for column in range(columns):
+            values = column_values([row[column] for row in table.rows])
+            for row, (rank, inverse) in ranks(values).items():
+                numbers[column + 1, row + 1, :2] = rank, inverse
+            for row, relation in relations(asked, values).items():
+                numbers[column + 1, row + 1, 2] = relation
+        places = np.zeros((len(table.ids), self.place_size), np.int16)
+        places[:, :2] = table.cells
+        places[:, 3:6] = np.minimum(numbers[table.cells[:, 0], table.cells[:, 1]], _MOST)
+        changes = np.flatnonzero((np.diff(table.cells, axis=0) != 0).any(axis=1)) + 1
+        first = np.zeros(len(table.ids), np.int64)
+        first[changes] = changes
+        places[:, 6] = np.arange(len(table.ids)) - np.maximum.accumulate(first)
+        return places
+
+
+def _has_no_words(text: str) -> bool:
+    text = text.lower().strip()
+    return text in _NO_WORDS or not re.sub(r"[^\w\d]+", " ", text).replace("_", " ").strip()
+
+
+def table_text(rows: Sequence[Sequence[str]]) -> PlacedText:
+    """Return a table as a text with the places of its cells; the first row is the header, others may be shorter."""
+    text, places, width = "", [], max(map(len, rows), default=0)
+    for row, cells in enumerate(rows):
+        for column in range(width):
+            cell = cells[column] if column < len(cells) else ""
+            places.append((len(text), len(text) + len(cell), row - 1, column))
+            text += cell + (" | " if column + 1 < width else "\n")
+    return PlacedText(text, places)
+
+
+def _read(title: str) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of a title; missing cells are empty. Raises `DataError` for places that are no cells."""
+    if not isinstance(title, PlacedText) or not title.places:
+        return [str(title)], []
+    if any(len(place) != 4 or any(type(number) is float and not number.is_integer() for number in place) or
+           place[2] < -1 or place[3] < 0 for place in title.places):  # fmt: skip
+        raise DataError(f"the text {quoted(str(title))}: a place is not [start, end, row, column]; correct it")
+    text, cells = str(title), [tuple(map(int, place)) for place in title.places]
+    width = max(column for *_, column in cells) + 1
+    numbers = {row: number for number, row in enumerate(sorted({-1, *(row for _, _, row, _ in cells)}))}
+    if width > _MOST:
+        raise DataError(f"the text {quoted(brief(text))}: a cell is in column {width - 1}; at most {_MOST} are read")
+    rows = [[""] * width for _ in numbers]
+    for start, end, row, column in cells:
+        rows[numbers[row]][column] = text[start:end]
+    return rows[0], rows[1:]

@@ -85,7 +85,7 @@ _JAPANESE = {
     "word_tokenizer_type": "basic",
     "subword_tokenizer_type": "wordpiece",
 }  # others, such as MeCab, are unsupported
-_OF_TABLES: dict[str, Optional[int]] = {"cell_trim_length": -1, "strip_column_names": False, "max_question_length": None}
+_OF_TABLES = {"cell_trim_length": -1, "strip_column_names": False}
 # Keys of tokenizer.json that the library reads, or that never change ids.
 _JSON_KEYS = ("version", "padding", "pre_tokenizer", "post_processor", "decoder", "model", "normalizer", "added_tokens")
 # Options of sentence-transformers for loading weights; results are computed in float32 here.
@@ -127,6 +127,7 @@ class Described:
             settings.require(key, done, remedy="take a model whose texts are split without a dictionary")
         for key in ("do_basic_tokenize", "do_subword_tokenize"):
             settings.require(key, True, remedy="take a model whose texts are split into words and their pieces")
+        settings.require("max_question_length", remedy="remove it: long questions are cut to the pair's length")
         for key, usual in _OF_TABLES.items():
             settings.require(key, usual, remedy=f"set it to {usual}, as published tokenizers of tables have it")
         special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)

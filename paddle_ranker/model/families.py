@@ -331,7 +331,7 @@ _add(
     ),
     _network("networks.layouts", "TapasEncoder"),
     TapasConfig,
-    TablePairEncoder,
+    lambda files, max_seq_length, config: TablePairEncoder(files, max_seq_length),
 )
 
 

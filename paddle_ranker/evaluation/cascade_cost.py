@@ -69,7 +69,7 @@ def measure_cascade(
     scorers, logits = [], []
     for path, given in ((large, options), (small, options_of_small(options, small))):
         parts = open_model(path, RANKER, LoadOptions.of(given))
-        scorers.append(scorer_for(parts, given))
+        scorers.append(scorer_for(parts, given, options.test_file))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
     rows_of: dict[str, list[int]] = {}
     for row, query in enumerate(query for query, is_one in zip(pairs.query_ids, pairs.candidates) if is_one):

@@ -77,7 +77,7 @@ def score_with_model(source: str, options: MeasuringOptions, pairs: MeasuredPair
 
     queries, titles = pairs.texts(source)
     parts = open_model(source, RANKER, LoadOptions.of(options))
-    scorer = scorer_for(parts, options)
+    scorer = scorer_for(parts, options, options.test_file)
     logits = scorer.logits(scorer.encode(queries, titles))
     return parts, logits
 

@@ -28,8 +28,14 @@ T = TypeVar("T")
 STANDARD_INPUT = "/dev/stdin"  # sys.stdin would block the end of the process if a thread still reads it
 
 
-def scorer_for(parts: ScoringRanker, options: ScoringOptions) -> Scorer:
-    """Return a scorer with the ranker's calibration, and with the windows of the options."""
+def scorer_for(parts: ScoringRanker, options: ScoringOptions, pairs_file: Optional[str] = None) -> Scorer:
+    """Return a scorer with the ranker's calibration and the windows of the options.
+
+    Args:
+        pairs_file: file of the pairs, whose titles may be paths of pictures.
+    """
+    if pairs_file is not None:
+        parts.row_encoder.read_files(folder_of(pairs_file))
     return Scorer(
         parts.engine,
         parts.row_encoder,
@@ -89,8 +95,7 @@ def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Ite
 
 def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Yield each pair of the input file with its probability; note skipped rows at the end."""
-    scorer = scorer_for(parts, options)
-    scorer.row_encoder.read_files(folder_of(options.input_file))
+    scorer = scorer_for(parts, options, options.input_file)
 
     def encode(part: list[Pair]) -> Columns:
         return scorer.encode([pair.query for pair in part], [pair.title for pair in part])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paddle_ranker.__main__ import main
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
 from paddle_ranker.encoding.picture_pairs import PictureTitle
@@ -60,11 +62,11 @@ def site(vilt: Path) -> Iterator[RankerSite]:
     assert model is not None and model.close(SECONDS)
 
 
-def logits(vilt: Path) -> dict[str, float]:
-    """Return the logits of the query and each picture, by the picture's name."""
+def logits(vilt: Path, query: str = QUERY) -> dict[str, float]:
+    """Return the logits of a query and each picture, by the picture's name."""
     model = open_model(vilt, RANKER)
     scorer = Scorer(model.engine, model.row_encoder)
-    pairs = scorer.encode([QUERY] * len(FILES), [PictureTitle(data) for data in FILES.values()])
+    pairs = scorer.encode([query] * len(FILES), [PictureTitle(data) for data in FILES.values()])
     return dict(zip(FILES, scorer.logits(pairs).tolist()))
 
 
@@ -100,6 +102,32 @@ def test_rankers_of_one_kind_refuse_the_other_by_name(site: RankerSite, tmp_path
     ):
         answer = at.post(path, asked)
         assert answer.status_code == 422 and words in answer.text, answer.text
+
+
+@pytest.mark.parametrize("command", ["predict", "rank", "evaluate", "calibrate", "cascade", "compare"])
+def test_commands_read_pictures_beside_the_file(
+    vilt: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, lines = tmp_path / "pairs.tsv", []
+    scored = {query: logits(vilt, query) for query in (f"a {'c' * number}" for number in range(1, 21))}
+    rng, middle = np.random.default_rng(3), np.median([list(own.values()) for own in scored.values()])
+    for query, own in scored.items():
+        for name in FILES:
+            label = f"\t{(own[name] > middle) != (rng.random() < 0.25):d}" if command not in ("predict", "rank") else ""
+            lines.append(f"{query}\t{name}{label}\n")
+    file.write_text("".join(lines))
+    for name, data in FILES.items():
+        (tmp_path / name).write_bytes(data)
+    ranker = shutil.copytree(vilt, tmp_path / "ranker")
+    given = {
+        "predict": ["--model", str(ranker), "--input", str(file)],
+        "rank": ["--model", str(ranker), "--input", str(file)],
+        "evaluate": ["--model", str(ranker), "--test", str(file)],
+        "calibrate": [str(ranker), str(file), "--output", str(tmp_path / "calibrated")],
+        "cascade": [str(ranker), f"{ranker}:2", "--test", str(file)],
+        "compare": [str(ranker), str(vilt), "--test", str(file)],
+    }[command]
+    assert main([command, *given]) == 0, capsys.readouterr().err
 
 
 def test_a_search_is_ranked_by_its_pictures(

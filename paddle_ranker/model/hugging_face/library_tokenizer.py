@@ -128,8 +128,8 @@ class Described:
         for key in ("do_basic_tokenize", "do_subword_tokenize"):
             settings.require(key, True, remedy="take a model whose texts are split into words and their pieces")
         settings.require("max_question_length", remedy="remove it: long questions are cut to the pair's length")
-        for key, usual in _OF_TABLES.items():
-            settings.require(key, usual, remedy=f"set it to {usual}, as published tokenizers of tables have it")
+        for key, value in _OF_TABLES.items():
+            settings.require(key, value, remedy=f"set it to {value}, as published tokenizers of tables have it")
         special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)
         special = dict(ROLES if name != _BERTS[-1] else _MPNET_ROLES)
         for stated in (special_map, settings):

@@ -31,9 +31,9 @@ class BeirJudgments(NamedTuple):
 
 
 def beir_corpus(path: str) -> str:
-    """Replace each BEIR folder in one or several paths by its corpus file.
+    """Return `path`, one path or several joined by `os.pathsep`, with each BEIR folder replaced by its `corpus.jsonl`.
 
-    Other folders are folders of files to index.
+    Other folders and files stay as they are.
     """
     files = [os.path.join(one, CORPUS) for one in paths_of(path)]
     return join_files([file if os.path.exists(file) else one for file, one in zip(files, paths_of(path))])

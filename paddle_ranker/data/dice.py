@@ -22,15 +22,15 @@ class Dice:
         self.random = random.Random(int.from_bytes(digest[:16], "big")).random
 
     def below(self, bound: int) -> int:
-        """Return an integer in [0, bound)."""
+        """Return a random integer in [0, bound)."""
         return int(self.random() * bound)
 
     def chance(self, probability: float) -> bool:
-        """Return True with `probability`."""
+        """Return True with the probability `probability`."""
         return self.random() < probability
 
     def pick(self, items: Sequence[T]) -> T:
-        """Return one item."""
+        """Return a random item."""
         return items[int(self.random() * len(items))]
 
     def some(self, items: Sequence[T], count: int) -> list[T]:

@@ -74,17 +74,17 @@ ROLES = ("id", "title", "text")
 
 
 class FileFields(NamedTuple):
-    """Fields whose values are files.
+    """Fields of an index whose values are files.
 
-    by_suffix: their names by the suffixes of the files that they take, for a folder of files
-    read: names of those whose files are read for their words, in place of a text
+    by_suffix: for files of a folder: the field's name, by the suffix of the files that it takes
+    read: names of the fields whose files are read for their words; the words become the document's text
     """
 
     by_suffix: Mapping[str, str] = {}
     read: frozenset[str] = frozenset()
 
     def has_file(self, row: Mapping[str, Any]) -> bool:
-        """Return whether a row has a file that is to be read."""
+        """Return whether a row has, in a field of `read`, a file that is not yet in the index folder."""
         values = (row.get(name) for name in self.read)
         return any(value and not (isinstance(value, str) and is_file_name(value)) for value in values)
 
@@ -96,7 +96,10 @@ class DocumentFile:
     """Documents of one or several files, or the files of a folder; every `for` loop streams them again.
 
     Raises `DataError`, which names file, line and contents, for a file that is missing, damaged or without documents,
-    and for a bad row, which `skip_bad_rows` counts instead; `kept` and `report()` describe the last loop.
+    and
+    for a bad row. If the rules have `skip_bad_rows`, bad rows are counted instead. `kept` and `report()` describe the
+    last
+    loop.
     """
 
     def __init__(
@@ -111,8 +114,9 @@ class DocumentFile:
         """Create the object without opening a file.
 
         joins_title: whether the title is also put before the text, for an index without fields
-        columns: names of the columns that are id, title and text, by these three; used for a file that has them, unless
-            the rules name others
+        columns: names of columns by `id`, `title` and `text`, which the columns become. Used for a file that has
+            columns of
+            these names, unless the rules name others
         files: the fields whose values are files
         """
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
@@ -128,12 +132,12 @@ class DocumentFile:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The first file's columns that become `id`, `title` and `text`, by these three; missing ones are left out."""
+        """Names of the first file's columns that become id, title and text, by these three; a missing one is absent."""
         return self._named(paths_of(self.path)[0])[1]
 
     @property
     def names(self) -> set[str]:
-        """The names of the first file's columns, and those of `id`, `title` and `text` that columns become."""
+        """Names of the first file's columns, and those of `id`, `title` and `text` that its columns become."""
         table, roles = self._named(paths_of(self.path)[0])
         return {*table.columns, *roles}
 
@@ -144,15 +148,20 @@ class DocumentFile:
         return sum(one.counts.get(name, 0) for one in tables for name in self._files.read)
 
     def report(self) -> str:
-        """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
+        """Return a summary of the last loop: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report(), self._unread.report())))
 
     def leave_unread(self, what: str, reason: str) -> None:
-        """Count a file, or a part of one, that is not read."""
+        """Count `what`, a file or a part of one, as not read for `reason`."""
         self._unread.add_reason(f"{what}: {reason}")
 
     def refuse(self, reason: str, line: Union[int, str]) -> None:
-        """Count a document as a bad row; raises `DataError`, naming the row, if bad rows may not be skipped."""
+        """Count a document that the last loop yielded as a bad row, for `reason`.
+
+        line: the row's `line`, as it was when the loop yielded the document
+
+        Raises `DataError`, naming the row, if bad rows may not be skipped.
+        """
         number, _, path = str(line).partition(" of ")
         self._skips.add(path or str(self.path), int(number), reason)
         self.kept -= 1
@@ -180,7 +189,12 @@ class DocumentFile:
                 raise DataError(f"{'; '.join((f'{path}: no documents', *reasons))}; expected texts")
 
     def _document(self, row: Mapping[str, Any], title_name: Optional[str]) -> Union[DocumentRow, BadRow]:
-        """Return the document of a row; one whose file is read has a text that stands for that of each part."""
+        """Convert a row to a document. If its file is still to be read, the document's text is its title (or "file"),
+        in place
+        of the texts of the file's parts.
+
+        title_name: name of the column that becomes the title, or None
+        """
         if not self._files.has_file(row):
             return _document(row, title_name, self._joins_title)
         named = {f"{name}_" if name == "text" else name: value for name, value in row.items()}
@@ -191,7 +205,10 @@ class DocumentFile:
         return _document({**named, "text": title or "file"}, title_name, False)
 
     def _named(self, path: str) -> tuple[Union[_Table, _Folder], dict[str, str]]:
-        """Return a file's table, and the columns that become id, title and text; print these the first time."""
+        """Return a file's table or folder, and the names of the columns that become id, title and text, by these three.
+
+        Prints the columns when the file is opened for the first time.
+        """
         if os.path.isdir(path):
             _refuse_columns(path, self._rules)
             return _Folder(path, self._files), {role: role for role in ROLES}
@@ -206,7 +223,11 @@ class DocumentFile:
 
 
 def _document(row: Mapping[str, Any], title_name: Optional[str], joins_title: bool) -> Union[DocumentRow, BadRow]:
-    """Convert a row to a document; return a `BadRow` with the reason if it cannot be one."""
+    """Convert a row to a document; return a `BadRow` with the reason if it cannot be a document.
+
+    title_name: name of the column that becomes the title, or None
+    joins_title: whether the title is put before the text
+    """
     fields = dict[str, Any]()
     for name, value in row.items():
         if name in INNER and isinstance(value, dict):
@@ -240,13 +261,14 @@ def _document(row: Mapping[str, Any], title_name: Optional[str], joins_title: bo
 
 
 class _Dialect(NamedTuple):
-    """How a text file stores a table.
+    r"""How a text file stores a table.
 
     encoding: encoding of the text
-    separator, quote: characters between and around cells
+    separator: character between cells
+    quote: character around cells; "" for none
     names: names of the columns
     has_header: whether the first row has the names
-    is_dump: whether a backslash precedes N, n and t, as in a dump of a database
+    is_dump: whether the file is a database dump, with `\N` for a missing value and a backslash before n, t and r
     """
 
     encoding: str
@@ -264,15 +286,19 @@ def _open_table(
     separator: str,
     header: Optional[bool],
 ) -> _Table:
-    """Return the table of a file; cached as long as the file's `version` stays the same."""
+    """Return the table of a file; cached as long as the file's `version` (size and time of change) stays the same.
+
+    separator, header: as in `_Table`
+    """
     return _Table(path, separator, header)
 
 
 def named_rows(path: str) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
-    """Yield (number, row) of a file that holds a table: a mapping from the names of columns, or why it is none.
+    """Yield (number, row) for each row of a file that holds a table: a dict from column names to cells, or a `BadRow`.
 
-    If nothing tells whether the first row names the columns, it does. If rows differ in length, the separator is the
-    one that the first row has most often; what a row lacks is left out.
+    The first row names the columns unless it is clearly a row of data. If rows differ in length, the separator is the
+    character that the first row has most often of comma, semicolon, bar and tab; cells that a short row lacks are
+    absent.
     """
     try:
         table = _Table(path, TAB, None)
@@ -285,8 +311,8 @@ def named_rows(path: str) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]
 class _Table:
     """The rows of a file, and facts about its columns.
 
-    separator: separator of a text file; tab: it is detected
-    header: whether the first row of a text file names the columns; None: that is detected
+    separator: separator of a text file; a tab means that it is detected
+    header: whether the first row of a text file names the columns; None means that this is detected
     """
 
     def __init__(self, path: str, separator: str, header: Optional[bool]) -> None:
@@ -303,11 +329,14 @@ class _Table:
 
     @property
     def holds_lines(self) -> bool:
-        """Whether the file holds lines of text, no table."""
+        """Whether the file holds lines of text in place of a table."""
         return self._encoding is not None and self._dialect is None
 
     def ragged_rows(self) -> Generator[tuple[int, Union[dict[str, Any], BadRow]], None, bool]:
-        """Yield rows as `named_rows` does, which may be shorter than the first; return whether this has columns."""
+        """Yield (number, row) of a text file; its first row names the columns, others may be shorter.
+
+        Returns whether any column was found; if not, nothing was yielded.
+        """
         with open_text(self.path, str(self._encoding)) as stream:
             line = stream.readline().decode("utf-8", "replace")
         separator = max(",;|\t", key=line.count)
@@ -325,7 +354,7 @@ class _Table:
 
     @cached_property
     def columns(self) -> dict[str, _Facts]:
-        """The columns; the whole file is read for them."""
+        """Facts about each column by its name; the first access reads the whole file."""
         columns = dict[str, _Column]()
         for _, row in self.named_rows():
             for name, value in row.items() if isinstance(row, dict) else ():
@@ -335,16 +364,21 @@ class _Table:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of the values of each column."""
+        """How many cells of each column are not empty, by the column's name."""
         return {name: one.count for name, one in self.columns.items()}
 
     def rows(
         self, roles: Mapping[str, str], files: FileFields = _NO_FILES
     ) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
-        """Yield (number, row): a mapping in which the id and text columns have these names, or a `BadRow` with the
-        reason.
+        """Yield (number, row) for each row: a dict from column names to values, or a `BadRow` with the reason.
 
-        In text files, the number is that of the row's line.
+        In text files the number is the line's. Values are converted as their column's spelling says; missing ones are
+        absent.
+
+        roles: names of the columns that become id, title and text, by these three; in the rows the id and text columns
+            are
+            called `id` and `text`
+        files: fields whose values are files; a row with a file to read needs no text
         """
         id, title, text = map(roles.get, ROLES)
         is_table, spellings = self._dialect is not None, self._spellings(roles)
@@ -370,7 +404,7 @@ class _Table:
             yield number, named
 
     def named_rows(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
-        """Yield (number, row): a mapping from the names of columns, or why it is none."""
+        """Yield (number, row) for each row: a dict from the file's column names to cells, or a `BadRow`."""
         if self.holds_lines:
             assert self._encoding is not None
             with open_text(self.path, self._encoding) as stream:
@@ -409,7 +443,10 @@ class _Table:
             yield number, [*map(_undumped, row)] if self._dialect.is_dump and not isinstance(row, BadRow) else row
 
     def _separated(self, encoding: str, separator: str, quote: str) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
-        """Yield the rows of a text file, without empty lines, and without a first line meant for spreadsheets."""
+        """Yield (number, cells) for each row of a text file, or (number, `BadRow`).
+
+        Skips empty lines, and a first line such as `sep=;` that tells spreadsheets the separator.
+        """
         with open_text(self.path, encoding) as stream:
             if self._has_separator_line:
                 stream.readline()
@@ -418,7 +455,12 @@ class _Table:
                     yield number, row
 
     def _found(self, encoding: str, separator: str, header: Optional[bool]) -> Optional[_Dialect]:
-        """Detect the separator and quotes of a table in a text file; None if it holds lines of text."""
+        """Detect how a text file stores a table; None if it holds lines of text.
+
+        separator, header: as in `_Table`
+
+        Raises `DataError` for SQL, and if the first row may be a header or a document.
+        """
         with open_text(self.path, encoding) as stream:
             sample = stream.read(_SAMPLE_BYTES).decode("utf-8", "ignore").removeprefix("\ufeff")
         if _SQL.search(sample):
@@ -457,12 +499,12 @@ class _Table:
         return _Dialect(encoding, separator, quote, names, header, is_dump)
 
     def _spellings(self, roles: Mapping[str, str]) -> dict[str, ValueSpelling]:
-        """Return the spelling of each column of a text file, except those that become id, title and text."""
+        """Return the spellings of a text file's columns by name, without those of id, title and text."""
         columns = self.columns.items() if self._dialect is not None else ()
         return {name: one.spelling for name, one in columns if one.spelling and name not in roles.values()}
 
     def describe(self, roles: Mapping[str, str]) -> None:
-        """Print what was detected, in the form of the options that would set it."""
+        """Print what was detected, in the form of the options that would set it; `roles` as in `rows`."""
         found, columns, spellings = list[str](), self.columns, self._spellings(roles)
         if self._encoding not in (None, "utf-8"):
             found.append(f"text in {ENCODINGS.get(str(self._encoding), self._encoding)}")
@@ -494,13 +536,15 @@ class _Table:
 
 
 class _Folder:
-    """The files of a folder, and of those in it, as rows: paths are ids, suffixes choose fields.
+    """The files of a folder and its subfolders as rows: a file's path is its id, its suffix chooses its field.
 
-    Attributes: `columns`, names of the rows' values; `counts` of the files, by their fields.
+    Attributes:
+        columns: names of the rows' values.
+        counts: how many files each field has.
     """
 
     def __init__(self, path: str, files: FileFields) -> None:
-        """List the files."""
+        """List the files of `path`; `files` are the fields that take them."""
         self._path, self._files, self._names = Path(path), files, list[str]()
         self._left_out = list[Unread]()
         for parent, folders, names in os.walk(path):
@@ -526,7 +570,10 @@ class _Folder:
     def rows(
         self, roles: Mapping[str, str], files: FileFields = _NO_FILES
     ) -> Iterator[tuple[int, Union[dict[str, Any], Unread]]]:
-        """Yield (number, row): a mapping, or what is not read."""
+        """Yield (number, row) for each file: a dict, or an `Unread` with the reason why the file is left out.
+
+        The parameters are not used: they make the signature that of `_Table.rows`.
+        """
         for left_out in self._left_out:
             yield 0, left_out
         for number, name in enumerate(self._names, 1):
@@ -553,7 +600,7 @@ class _Folder:
 
 
 def _reason_to_leave_out(path: Path) -> str:
-    """Return why a file or folder is no document of a folder; "" if it may be one."""
+    """Return why `path`, a file or folder in a folder of documents, is left out; "" if it is not."""
     if path.is_symlink() or path.name.startswith("."):
         return "a link" if path.is_symlink() else "hidden"
     return "an index" if any((path / name).is_file() for name in _OF_INDEXES) else ""
@@ -564,7 +611,7 @@ def _title_of(path: str) -> str:
 
 
 def _refuse_columns(path: str, rules: DocumentOptions) -> None:
-    """Raise `UsageError` for options of tables, given for a folder."""
+    """Raise `UsageError` if the rules set options of tables, since `path` is a folder."""
     for name, value in (
         ("header", rules.header),
         *((f"{role}_column", getattr(rules, f"{role}_column")) for role in ROLES),
@@ -580,7 +627,7 @@ def _note(text: str) -> None:
 
 
 def _sniffed(sample: str) -> Optional[tuple[str, str]]:
-    """Return separator and quote of a table's text, or None."""
+    """Return the separator and the quote ("" for none) of a table's text; None if it is no table."""
     import clevercsv
 
     is_quoted = _QUOTED.search(sample) is not None
@@ -594,7 +641,7 @@ def _sniffed(sample: str) -> Optional[tuple[str, str]]:
 
 
 def rows_above_header(rows: Sequence[Sequence[str]]) -> int:
-    """Return the number of rows above the header, such as a report's title.
+    """Return how many rows stand above the header, such as a report's title.
 
     At most half of the cells of such rows are filled, and all cells of the header.
     """
@@ -608,7 +655,11 @@ def rows_above_header(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:
-    """Return the number of columns whose first cell is unlike the others, minus those whose first cell is like them."""
+    """Count the columns whose first cell is unlike the cells below it, minus those whose first cell is like them.
+
+    first: cells of the first row
+    others: the rows below it
+    """
     names = [*map(plain_name, first)]
     if 2 * len({*names}) <= len(names):
         return -1
@@ -638,7 +689,7 @@ def _undumped(cell: str) -> str:
 
 
 def _unwrapped(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the documents in a row of Elasticsearch's output (hits, `_source`), else the row itself."""
+    """Yield the documents in a row: those of Elasticsearch's output (hits, `_source`), else the row itself."""
     hits = row.get("hits")
     if isinstance(hits, dict) and isinstance(hits.get("hits"), list):
         for hit in hits["hits"]:
@@ -650,26 +701,26 @@ def _unwrapped(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _action(row: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
-    """Return the action in a line of Elasticsearch's bulk format, which precedes its document; None for other lines."""
+    """Return the action in a line of Elasticsearch's bulk format, which precedes its document; else None."""
     action = next(iter(row.values())) if len(row) == 1 else None
     return action if isinstance(action, dict) and "_index" in action else None
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """Facts about a column's values.
+    """Facts about a column's cells.
 
-    count: number of cells that are not empty
-    values: number of these that are values, unlike `N/A`
+    count: cells that are not empty
+    values: those of them that are values; `N/A` is not
     mean: mean length of a value in characters
-    codes: number of values that could be ids
+    codes: values that could be ids
     are_different: whether all values differ
     are_texts: whether most values have several words and differ, and they are neither dates nor lists
     example: the first value
-    spelling: how they are written, if not as plain numbers, dates or texts
-    is_doubtful: whether they are dates and none shows whether days or months come first
-    numbers: number of values that are numbers
-    others: the first values that are not
+    spelling: how the values are written; None if as plain numbers, ISO dates or texts
+    is_doubtful: whether the values are dates of which none shows whether days or months come first
+    numbers: values that are numbers
+    others: the first values that are not numbers
     """
 
     count: int
@@ -696,7 +747,7 @@ class _Column:
         self._values = set[int]()  # hashes, of all as long as all differ
 
     def add(self, value: object) -> None:
-        """Count a value."""
+        """Count a cell."""
         if value is None or (isinstance(value, str) and not value.strip()):
             return
         self.count += 1
@@ -712,7 +763,7 @@ class _Column:
             self.are_different &= len(self._values) == self.count
 
     def facts(self, decimal_comma: bool) -> _Facts:
-        """Summarise all values; `decimal_comma` as in `Spellings.chosen`."""
+        """Summarise all cells added; `decimal_comma` as in `Spellings.chosen`."""
         differ, values = 2 * len(self._values) > min(self.count, _SAMPLED), self.spellings
         is_text = self.are_strings and differ and 2 * self.words > self.count and values.chosen() is None
         return _Facts(
@@ -731,7 +782,14 @@ class _Column:
 
 
 def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) -> dict[str, str]:
-    """Return the columns that become id, title and text: as chosen, else by their names, else by their values."""
+    """Return the names of the columns that become id, title and text, by these three.
+
+    columns: facts about all columns that may be chosen
+    chosen: columns that options or the index name, by role
+    path: the file, for messages
+
+    Roles without a chosen column get one by the columns' names, else by their values.
+    """
     roles = dict[str, str]()
     for role, name in chosen.items():
         named = name if name in columns else None

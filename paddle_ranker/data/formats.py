@@ -52,9 +52,10 @@ EMPTY_LINE = BadRow("an empty line")
 
 
 def refuse_binary(path: str, name: str, start: bytes) -> None:
-    """Raise `DataError` if `start`, a file's first bytes, is binary.
+    """Raise `DataError` if a file's first bytes show that it is binary.
 
     name: the file's name in lower case, which may show its format
+    start: the file's first bytes
     """
     if _is_utf8(start):
         return
@@ -74,10 +75,13 @@ def _is_utf8(start: bytes) -> bool:
 
 
 def lines_of(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, BadRow]]]:
-    """Yield (number from 1, line without its line end), with a `BadRow` for a line that is not UTF-8 text.
+    r"""Yield (number from 1, line without its line end); a line that is not UTF-8 becomes a `BadRow`.
 
-    Only `\\n` ends a line: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur in
-    titles. Empty lines are bad rows, except at the end of the file. Raises `DataError` if the lines end in `\\r` alone.
+    path: the file's path, for messages
+
+    Only `\n` ends a line: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur in
+    titles.
+    Empty lines are bad rows, except at the end of the file. Raises `DataError` if the lines end in `\r` alone.
     """
     number, empty = 0, []
     try:
@@ -151,7 +155,10 @@ class _BadLineError(Exception):
 
 
 class _CsvLines:
-    """Lines for the csv module. An undecodable line ends the row, since a quote in it may begin or end a cell."""
+    """Iterator over lines for Python's csv module.
+
+    A line that is not UTF-8 ends the row that it belongs to, since its quotes may begin or end a cell.
+    """
 
     def __init__(self, lines: Iterator[tuple[int, Union[str, BadRow]]]):
         self._lines = lines
@@ -192,16 +199,15 @@ Row = Union[list[str], dict[str, Any], BadRow]
 
 @dataclass(frozen=True)
 class FileFormat:
-    """File format: functions that recognise, read and write it. Gzip is handled by the callers.
+    """File format: functions that recognise, read and write it. The callers open and gunzip files.
 
-
-    read: yields (number from 1, row) from an open stream; the path is for messages
-    is_in: called with a file's name in lower case (without `.gz`) and its first bytes; returns whether it has this
+    is_in: called with a file's name in lower case (without `.gz`) and its first bytes; returns whether the file has
+        this
         format
     read: called with the path, for messages, and the open stream; yields (number from 1, row)
-    write: called with an open stream, column names, rows, and whether a header is wanted; writes them
+    write: called with an open stream, column names, rows, and whether to write a header; writes them
     extensions: file name extensions that select this format for writing
-    is_text: whether `read_lines` can read it
+    is_text: whether `read_lines` can read files of this format
     """
 
     is_in: Callable[[str, bytes], bool]
@@ -221,7 +227,10 @@ def _format_of(path: str, start: bytes) -> FileFormat:
 
 
 def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
-    """Return the first format that fits a file with this name; defaults to tab-separated text."""
+    """Return the first format that `fits`; defaults to tab-separated text.
+
+    name: a file's name in lower case, which may show that the file is binary
+    """
     found = next(filter(fits, FORMATS.values()), None)
     if found is None and not name.endswith(FORMATS[_TABS].extensions):
         FORMATS.load_plugins()  # an installed package may know it
@@ -245,13 +254,13 @@ def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
 
 
 def is_table_or_lines(path: str) -> bool:
-    """Return whether a file is text of no other format."""
+    """Return whether a file is text that is not in another format, such as JSON lines."""
     with _open(path) as stream:
         return _recognise(path, stream, any_encoding=True) is FORMATS[_TABS]
 
 
 def found_encoding(path: str) -> str:
-    """Detect the encoding of a text file: UTF-8, unless most lines with non-ASCII bytes are in another one."""
+    """Detect the encoding of a text file: UTF-8, unless most lines with non-ASCII bytes are in another encoding."""
     import charset_normalizer
 
     odd, wrong, others = deque[bytes](maxlen=_ODD_LINES), 0, 0
@@ -276,7 +285,7 @@ def found_encoding(path: str) -> str:
 def line_count(path: str) -> Optional[int]:
     """Return about how many rows a file has, without interpreting them; None for a compressed file.
 
-    Text is read once; header lines and the further lines of multi-line rows count, too.
+    Counts the lines of text, so header lines and every line of a multi-line row count, too.
     """
     with _open(path) as stream:
         if not isinstance(stream.raw, io.FileIO):
@@ -305,7 +314,7 @@ def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
 def _recognise(path: str, stream: io.BufferedReader, *, any_encoding: bool = False) -> FileFormat:
     """Return the format of an open file; raises `DataError` for archives and other binary data.
 
-    any_encoding: whether text may be in another encoding than UTF-8
+    any_encoding: whether a text in another encoding than UTF-8 is accepted
     """
     start = _peek(stream)
     found = _format_of(path, start)
@@ -319,7 +328,7 @@ def _recognise(path: str, stream: io.BufferedReader, *, any_encoding: bool = Fal
 
 
 class _Transcoded(io.RawIOBase):
-    """Stream of UTF-8 bytes from text in another encoding; bytes that cannot be decoded become U+FFFD."""
+    """Stream of UTF-8 bytes, converted from a text file in another encoding; undecodable bytes become U+FFFD."""
 
     def __init__(self, stream: IO[bytes], encoding: str) -> None:
         self._text, self._left = io.TextIOWrapper(stream, encoding, "replace", newline=""), b""
@@ -329,7 +338,7 @@ class _Transcoded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer; returns the number of bytes, 0 at the end."""
+        """Fill `buffer`; return how many bytes it got, 0 at the end of the file."""
         self._left = self._left or self._text.read(1 << 14).encode("utf-8")
         part, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
         buffer[: len(part)] = part
@@ -338,14 +347,14 @@ class _Transcoded(io.RawIOBase):
 
 @contextmanager
 def open_text(path: str, encoding: str) -> Iterator[io.BufferedReader]:
-    """Open a file for reading UTF-8 bytes, from text in any encoding."""
+    """Open a text file in `encoding`; the stream yields its text as UTF-8 bytes."""
     with _open(path) as stream:
         yield stream if encoding in ("utf-8", UTF_16) else io.BufferedReader(_Transcoded(stream, encoding), 1 << 16)
 
 
 @contextmanager
 def _open(path: str) -> Iterator[io.BufferedReader]:
-    """Open a file for reading bytes; decompress gzip, and convert UTF-16 to UTF-8."""
+    """Open a file for reading bytes, with gzip decompressed and UTF-16 converted to UTF-8."""
     if os.path.isdir(path):
         raise DataError(f"{path}: a folder, expected a file; name one of the files in it")
     require_file(path)
@@ -372,7 +381,10 @@ def _tab_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]
 
 
 def _json_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
-    """Yield the objects of JSON lines, or of an array, or objects that span several lines; these by their number."""
+    """Yield (number, object) for each object of a JSON file: lines, an array, or objects that span several lines.
+
+    In JSON lines the number is the line's, else the object's, from 1.
+    """
     start = _peek(stream).removeprefix(BOM).lstrip()
     if start.startswith(b"[") or start.split(b"\n")[0].strip() in _SEVERAL_LINES:
         yield from _json_values(path, stream)
@@ -448,7 +460,7 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
 
 
 def sheets_of(path: str, stream: IO[bytes]) -> Iterator[tuple[str, Iterator[tuple[int, list[str]]]]]:
-    """Yield the names of a spreadsheet's sheets and their rows as text, (number, cells); a merged cell is repeated."""
+    """Yield (name, rows) for each sheet of a spreadsheet; rows are (number, texts). A merged cell is repeated."""
     try:
         import python_calamine
     except ImportError as error:
@@ -476,7 +488,7 @@ def sheets_of(path: str, stream: IO[bytes]) -> Iterator[tuple[str, Iterator[tupl
 
 
 def _sheet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a spreadsheet's first sheet as text."""
+    """Yield (number, cells as text) for each row of a spreadsheet's first sheet."""
     (name, rows), *others = sheets_of(path, stream)
     if others:
         note(f"{path}: its first sheet is read, {quoted(name)}; not read: {listed(other for other, _ in others)}")
@@ -484,7 +496,7 @@ def _sheet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row
 
 
 def cell_text(value: Any) -> str:
-    """Return the text of a cell's value: numbers as JSON has them, dates as in ISO 8601, nothing for None."""
+    """Return the text of a cell's value: numbers as in JSON, dates as in ISO 8601, "" for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -514,7 +526,7 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
 
 @contextmanager
 def new_data_file(path: str) -> Iterator[IO[bytes]]:
-    """Yield a file that is written atomically, as by `new_file`; packs it with gzip if its name ends in `.gz`."""
+    """Yield a stream to write a data file atomically, as by `new_file`; if the name ends in `.gz`, it compresses."""
     with new_file(path, "wb") as raw:
         if path.lower().endswith(".gz"):
             # Without name and time in the header, equal records give equal bytes.

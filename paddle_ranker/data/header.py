@@ -88,10 +88,10 @@ _SHOWN = 4  # maximum names of a column in a message, the first excluded
 
 @dataclass(frozen=True)
 class TableRole:
-    """Columns of a kind of table.
+    """Columns of a kind of table, such as pairs or qrels.
 
     what: noun for its rows in messages
-    columns: possible names of each column, by precedence
+    columns: for each column, the names that it may have in a file, by precedence
     needed: required columns
     """
 
@@ -100,7 +100,7 @@ class TableRole:
     needed: Names
 
     def find(self, cells: Sequence[str]) -> Header:
-        """Map names to the role's columns; some or all columns may be missing."""
+        """Map the names in `cells` to the role's columns; the header may lack columns."""
         names = tuple(map(plain_name, cells))
         keys = list(map(key_of, names))
         places: dict[str, int] = {}
@@ -111,21 +111,23 @@ class TableRole:
         return Header(names, places)
 
     def reads(self, cells: Sequence[str]) -> bool:
-        """Return whether a first row is a header with all required columns."""
+        """Return whether `cells`, a first row, name all required columns."""
         return _is_header(cells) and not self.lacks(self.find(cells))
 
     def lacks(self, header: Header) -> str:
-        """List the required columns that a header lacks, with their possible names; "" for none."""
+        """Return the required columns that a header lacks, with their possible names, for a message; "" if it lacks
+        none.
+        """
         missing = [column for column in self.needed if column not in header.places]
         return ", ".join(f"{column} (or {', '.join(self.columns[column][1:_SHOWN])}, …)" for column in missing)
 
 
 @dataclass(frozen=True)
 class Header:
-    """Columns named by the first row of a table, or by the keys of an object.
+    """Column names in the first row of a table, or keys of an object.
 
     names: the names, in lower case
-    places: positions of the role's columns
+    places: position in `names` of each of the role's columns that was found
     """
 
     names: Names
@@ -133,11 +135,11 @@ class Header:
 
     @property
     def others(self) -> list[int]:
-        """Positions of the names that are no columns of the role."""
+        """Positions in `names` that are not columns of the role."""
         return sorted({*range(len(self.names))} - {*self.places.values()})
 
     def report(self) -> str:
-        """Describe the columns, their names, and unused columns, for messages."""
+        """Describe the columns, the names they have in the file, and unused columns, for messages."""
         shown = [
             column if self.names[place] == column else f"{column} ({self.names[place]})"
             for column, place in sorted(self.places.items(), key=lambda item: item[1])
@@ -161,9 +163,10 @@ def read_header(
     known names or identifiers with an underscore. A header that does not fit the role is refused, never read as data.
 
     Args:
-        given: True or False if the user states whether the row is a header.
+        cells: the first row.
+        given: True or False if the user says whether the row is a header; None if not.
         hint: end of the message about a missing column.
-        has_option: whether the caller's user can state `given`, for messages.
+        has_option: whether the user has an option that sets `given`, for messages.
 
     Raises `DataError` for a header that lacks a required column, repeats a column, or has a cell that is no name.
     """
@@ -190,10 +193,10 @@ def read_header(
 
 
 def is_doubtful(cells: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
-    """Return whether a first row without known column names may still be a header.
+    """Return whether a first row, `cells`, without known column names may still be a header.
 
-    This is so if all its cells look like names (q, s1, src) or end in a column's name (用户问题, user question), and
-    each of `others`, the next rows, has a text and does not look like this.
+    True if all its cells look like names (q, s1, src) or end in a column's name (用户问题, user question), and each of
+    `others`, the next rows, has a text and does not look like this.
     """
     are_texts = all(any(map(_is_text, row)) and not _may_name(row) for row in others)
     return len(cells) > 1 and bool(others) and are_texts and _may_name(cells)

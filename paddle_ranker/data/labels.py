@@ -17,11 +17,11 @@ class LabelError(Exception):
 
 
 class FractionError(Exception):
-    """A fraction in place of a label: the file may have another role, so the row is not just skipped."""
+    """A fraction in place of a label. The file may be of another kind, so the caller must not just skip the row."""
 
 
 def number_of(value: Any) -> Optional[float]:
-    """Parse a cell as a finite number; None for other cells."""
+    """Parse a cell as a finite number; return None for any other cell."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         return None
     if isinstance(value, str) and "_" in value:  # Python reads "1_0" as 10
@@ -43,7 +43,12 @@ def looks_numeric(value: Any) -> bool:
 
 
 def checked_label(number: float, *, fractions: bool = False) -> float:
-    """Return `number`; raises `FractionError` for a fraction that is not allowed, `LabelError` outside 0 to 1,000."""
+    """Return `number`.
+
+    fractions: whether fractions are allowed
+
+    Raises `FractionError` for a fraction that is not, and `LabelError` for a number outside 0 to 1,000.
+    """
     if not fractions and not number.is_integer():
         raise FractionError(f"{number:g}")
     if not 0 <= number <= LARGEST:
@@ -52,11 +57,12 @@ def checked_label(number: float, *, fractions: bool = False) -> float:
 
 
 def fraction_refusal(path: str, line: int, label: str, following: Sequence[Any], *, named: bool) -> DataError:
-    """Return the error about a fractional label, with the probable role of the file and advice.
+    """Return the error about a fractional label, which says what the file probably is and what to do.
 
     Args:
+        label: the cell with the fraction.
         following: the label cells of the following rows.
-        named: whether the file names the column `label`.
+        named: whether the file's header names the column `label`.
     """
     numbers = [number for number in map(number_of, following) if number is not None]
     fractions = 1 + sum(not number.is_integer() for number in numbers)

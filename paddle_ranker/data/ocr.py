@@ -23,7 +23,10 @@ _LONGEST = 100  # of a picture: its longer side in shorter ones; nothing longer 
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
-    """Yield the words of a picture, as `Reader.read` says; those of a TIFF page by page, each with its number."""
+    """Yield the words of a picture as one part, and as `Unread` what was not read; see `Reader.read`.
+
+    A TIFF of several pages is one part for each page, with its number from 1 as name and as the field `page`.
+    """
     _engine()  # its absence is said before the picture is decoded
     number, count = 0, 1
     while number < count:
@@ -51,7 +54,9 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def version() -> str:
-    """Return a text that changes whenever the words of a picture may change, see `Reader`; also without OCR."""
+    """Return a text that changes whenever the words of a picture may change (`Reader.version`); "no OCR" if not
+    installed.
+    """
     try:
         return f"{_VERSION}, rapidocr {metadata.version('rapidocr')}"
     except metadata.PackageNotFoundError:
@@ -75,7 +80,10 @@ def _engine() -> Any:
 
 
 def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[Union[Part, Unread]]:
-    """Yield the words in pixels, `[height, width, 3] uint8`, and what was not read."""
+    """Yield the words in `pixels`, `[height, width, 3] uint8`, as a part; `Unread` if some were not read.
+
+    name, fields: of the part
+    """
     lines, unsure, size = list[PageLine](), 0, pixels.shape[1::-1]
     output = None
     if max(size) <= _LONGEST * min(size):
@@ -93,7 +101,10 @@ def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[U
 
 
 def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> PageLine:
-    """Return a line; each character has the box of its word, or the line's box if OCR gives no word for it."""
+    """Return a line whose characters have their words' boxes, or all `box` if the words do not fit `text`.
+
+    words: (word, box) as OCR gives them
+    """
     boxes = [own for word, own in words for character in word if not character.isspace()]
     words_of_text = text.split()
     if len(boxes) != sum(map(len, words_of_text)):
@@ -103,7 +114,11 @@ def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> PageLine:
 
 
 def _box(corners: Sequence[Sequence[float]], size: tuple[int, ...]) -> Box:
-    """Return the upright box around four corners in pixels, as fractions of a picture of a width and height."""
+    """Return the upright box (left, top, right, bottom) around four corners, as fractions of the picture's size.
+
+    corners: (x, y) in pixels
+    size: (width, height) of the picture
+    """
     fractions = np.clip(np.asarray(corners, dtype=float) / size, 0, 1)
     (left, top), (right, bottom) = fractions.min(0).tolist(), fractions.max(0).tolist()
     return left, top, right, bottom

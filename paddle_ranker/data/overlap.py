@@ -8,11 +8,12 @@ from paddle_ranker.options import note
 
 
 def warn_of_overlap(what: str, learned: Iterable[Hashable], held_out: Iterable[Hashable]) -> int:
-    """Warn of held-out rows that are equal to rows to learn from; return their number.
+    """Warn of held-out rows that equal a row of the training data; return how many there are.
 
     Args:
         what: name of the rows in the message, such as "pairs".
-        learned, held_out: a key for each row; rows with equal keys are the same.
+        learned: a key for each row of the training data.
+        held_out: a key for each held-out row; rows with equal keys are equal.
     """
     keys = list(held_out)
     wanted = set(keys)
@@ -24,7 +25,7 @@ def warn_of_overlap(what: str, learned: Iterable[Hashable], held_out: Iterable[H
 
 
 def overlap_warning(what: str, count: int, total: int) -> str:
-    """Return the warning of `count` repeated rows of `total` held-out rows."""
+    """Return the warning that `count` of `total` held-out rows are in the training data, too."""
     return (
         f"warning: {count:,} of the {total:,} held-out {what} are trained on as well, word for word: measures on new "
         f"{what} will be worse; leave the repeated {what} out"

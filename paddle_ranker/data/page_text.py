@@ -26,10 +26,10 @@ _NEAR = 3  # lines before and after one, which tell how far its column reaches
 
 
 class PageLine(NamedTuple):
-    """Words in a row, with spaces between them.
+    """A line of a page: its words, with spaces between them.
 
-    places: the place of each word, `(start, end, *box)`: code points of `text`, and the word's box on the page
-    box: the box around the line
+    places: `(start, end, left, top, right, bottom)` of each word: code points of `text`, and the word's box on the page
+    box: (left, top, right, bottom) around the line
     """
 
     text: str
@@ -38,9 +38,11 @@ class PageLine(NamedTuple):
 
     @classmethod
     def of(cls, words: Iterable[tuple[str, Sequence[Box]]]) -> PageLine:
-        """Return the line of some words, at least one, each with a box of each of its characters.
+        """Return the line of `words`, which are at least one: (text, box of each character).
 
-        A word is a run of letters, or a single Chinese or Japanese character. Dots that lead to another word go.
+        A place of the line is a run of letters, or a single Chinese or Japanese character. Leader dots, which lead to
+        another
+        word as in a table of contents, are removed.
         """
         text, places, words = "", list[Word](), [*words]
         are_dots = [False, *(not word.strip(".") for word, _ in words), False]
@@ -62,9 +64,9 @@ def around(boxes: Sequence[Box]) -> Box:
 
 
 def page_text(lines: Sequence[PageLine]) -> tuple[str, list[Place]]:
-    """Return the text of a page, with a line for each paragraph, and the places of its words.
+    """Return the text of a page, one line for each paragraph, and the places of its words.
 
-    lines: as the file has them; columns are read one after the other even if their lines alternate
+    lines: in the order of the file; columns are read one after the other even if their lines alternate
     """
     lines = _in_reading_order(lines)
     text, places = "", list[Place]()
@@ -82,7 +84,12 @@ def page_text(lines: Sequence[PageLine]) -> tuple[str, list[Place]]:
 
 
 def _between(before: PageLine, line: PageLine, near: Sequence[PageLine]) -> Optional[str]:
-    """Return the text between two lines: a line end, a space or nothing; None: nothing, and the hyphen is removed."""
+    """Return the text to put between two lines: a line end, a space or "". None: join them without the first one's
+    hyphen.
+
+    before, line: the two lines
+    near: these and lines around them, which tell how far the column reaches
+    """
     if not _are_beside(before, line):
         (left, _, right, bottom), (height, own) = before.box, (one.box[3] - one.box[1] for one in (before, line))
         space = line.box[1] - bottom
@@ -100,14 +107,17 @@ def _between(before: PageLine, line: PageLine, near: Sequence[PageLine]) -> Opti
 
 
 def _are_beside(one: PageLine, other: PageLine) -> bool:
-    """Return whether a line stands to the right of another one, in the same row."""
+    """Return whether `other` stands to the right of `one`, in the same row."""
     (_, top, right, bottom), (left, other_top, _, other_bottom) = one.box, other.box
     shared = min(bottom, other_bottom) - max(top, other_top)
     return left >= right and 2 * shared > min(bottom - top, other_bottom - other_top)
 
 
 def _in_reading_order(lines: Sequence[PageLine]) -> Sequence[PageLine]:
-    """Return lines with those of a left column before those of a right one, if they alternate; tables stay rows."""
+    """Return the lines in reading order: if lines of two columns alternate, those of the left column come first.
+
+    The rows of a table, whose columns are narrow, stay as they are.
+    """
     pairs = [(one, other) for one, other in zip(lines, lines[1:]) if _are_beside(one, other)]
     widths = [min(line.box[2] - line.box[0] for line in pair) for pair in pairs]
     if len(pairs) < _FEWEST or median(widths) < _NARROWEST:

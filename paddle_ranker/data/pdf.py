@@ -36,9 +36,9 @@ _BY_PROGRAM = re.compile("^Microsoft (Word|PowerPoint|Excel) - ")
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
-    """Yield the pages of a PDF, as `Reader.read` says.
+    """Yield the pages of a PDF as parts, and as `Unread` what was not read; see `Reader.read`.
 
-    The fields of a page: its number from 1 (`page`), the document's `title`, and the outline's `heading` for it.
+    Fields of a page: `page`, its number from 1; the document's `title`; `heading`, the outline's heading for it.
     """
     reasons, is_read = list[str](), False
     with _opened(path) as document:
@@ -60,15 +60,15 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def version() -> str:
-    """Return a text that changes whenever the parts of a PDF may change, see `Reader`."""
+    """Return a text that changes whenever the parts of a PDF may change (`Reader.version`)."""
     return f"{_VERSION}, {_library().PDFIUM_INFO}, {READERS['ocr'].version()}"
 
 
 def page_picture(path: Path, page: int, dpi: int = SCAN_DPI, most: int = ImageLimits().max_pixels) -> Image.Image:
-    """Return a page as a picture.
+    """Return a page, rendered as an RGB picture.
 
     page: the page's number, from 1
-    dpi: dots an inch; fewer, if the picture would have more than `most` pixels
+    dpi: dots per inch; reduced if the picture would have more than `most` pixels
 
     Raises `DataError` if there is no such page, or it is damaged.
     """
@@ -93,7 +93,7 @@ def _library() -> Any:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a PDF; raises `DataError` for one that is encrypted or damaged, and for other files."""
+    """Yield an open document of pypdfium2; raises `DataError` if the file is encrypted, damaged or no PDF."""
     pdfium = _library()
     with open(path, "rb") as stream:
         if b"%PDF-" not in stream.read(_START):
@@ -117,7 +117,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _page(document: Any, number: int) -> Iterator[Any]:
-    """Open a page; texts that are filled into its forms become words of the page."""
+    """Yield an open page, `number` from 1. Texts that were filled into its form fields are part of its text."""
     raw = _library().raw
     with _PDFIUM:
         page = document.get_page(number - 1)
@@ -131,7 +131,10 @@ def _page(document: Any, number: int) -> Iterator[Any]:
 
 
 def _headings(document: Any) -> Mapping[int, str]:
-    """Return by page the headings of the outline that begin on it; before the first one stand the headings above it."""
+    """Return the outline's headings that begin on each page, by its number from 1, joined by "; ".
+
+    The first heading of a page comes with those above it: `Chapter › Section`.
+    """
     headings, above = dict[int, str](), list[str]()
     for entry in document.get_toc():
         above[entry.level :] = [" ".join(entry.get_title().split())]
@@ -144,7 +147,10 @@ def _headings(document: Any) -> Mapping[int, str]:
 
 
 def _read_page(document: Any, number: int) -> Iterator[Union[Part, Unread]]:
-    """Yield the part of a page, and what could not be read of it."""
+    """Yield the text of a page as a part, if it has any, and an `Unread` for each thing that could not be read.
+
+    number: the page's number, from 1
+    """
     pdfium, name = _library(), str(number)
     try:
         with _page(document, number) as page:
@@ -170,7 +176,7 @@ def _read_page(document: Any, number: int) -> Iterator[Union[Part, Unread]]:
 
 
 def _scanned(document: Any, number: int) -> Optional[tuple[str, Any]]:
-    """Return text and places of a page by OCR, if there are words."""
+    """Read a page by OCR; return its text and the places of its words, or None if OCR finds no words."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "page.png"
         _picture(document, number, SCAN_DPI, ImageLimits().max_pixels).save(picture, compress_level=1)
@@ -187,7 +193,7 @@ def _picture(document: Any, number: int, dpi: int, most: int) -> Image.Image:
 
 
 def _pictured(page: Any) -> float:
-    """Return the share of a page that its largest picture covers."""
+    """Return the share of a page's area that its largest picture covers."""
     raw, (width, height) = _library().raw, page.get_size()
     areas = [0.0]
     for picture in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=3):
@@ -197,7 +203,7 @@ def _pictured(page: Any) -> float:
 
 
 def _lines(page: Any) -> tuple[list[PageLine], list[str]]:
-    """Return the lines of a page, and reasons why some of its words are not in them."""
+    """Return the lines of a page, and the reasons why some or all of its words are missing from them."""
     raw, text_page = _library().raw, page.get_textpage()
     try:
         count = text_page.count_chars()
@@ -216,7 +222,10 @@ def _lines(page: Any) -> tuple[list[PageLine], list[str]]:
 
 
 def _characters(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[tuple[str, Box]]:
-    """Yield the characters of a page, and their boxes; "" if a font does not say which they are, "\\n" at line ends."""
+    r"""Yield (character, box) for each of the `count` characters of a page; "\n" ends a line.
+
+    The character is "" if its font does not say which one it is. `raw` is pypdfium2's C interface.
+    """
     x, y = ctypes.c_int(), ctypes.c_int()
 
     def shown(left: float, top: float) -> tuple[float, float]:
@@ -245,7 +254,7 @@ def _characters(raw: Any, page: Any, text_page: Any, count: int) -> Iterator[tup
 
 
 def _joined(characters: list[tuple[str, Box]]) -> Iterator[PageLine]:
-    """Yield the lines of some characters, without those beyond the edges; a wide space ends a line, too."""
+    r"""Join characters to lines; skip those beyond the page's edges. A line ends at "\n", and at a wide space."""
     words = list[tuple[str, list[Box]]]()
     is_new = True  # whether the next character begins a word
     for character, (left, top, right, bottom) in [*characters, ("\n", (0.0, 0.0, 0.0, 0.0))]:

@@ -60,7 +60,7 @@ class ImageError(RankerError):
         self.message, self.place = message, place
 
     def at(self, place: str) -> ImageError:
-        """Return a copy of the error with this place."""
+        """Return a copy of the error whose place is `place`."""
         return type(self)(self.message, place)
 
 
@@ -69,7 +69,7 @@ class ImageTooLargeError(ImageError):
 
 
 class DecodedBytes:
-    """A limit on the memory of images that are being decoded, over all threads.
+    """A limit on the memory of images that are being decoded, shared by all threads.
 
     Args:
         most: the limit in bytes.
@@ -82,7 +82,10 @@ class DecodedBytes:
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Reserve `size` bytes, at most `most`, during the block; wait until there is room, in the order of calls."""
+        """Reserve `size` bytes during the block; wait until there is room, in the order of calls.
+
+        size: at most `most`; more would never have room
+        """
         # One thread waits for bytes, the others for their turn, so that small images do not overtake a large one.
         with self._turn, self._freed:
             self._freed.wait_for(lambda: self._held + size <= self.most)
@@ -102,9 +105,9 @@ class DecodedBytes:
 class ImageLimits:
     """Limits of images.
 
-    max_bytes: maximum bytes of a file
+    max_bytes: maximum size of a file in bytes
     max_pixels: maximum pixels, as a file's header states them
-    decoded: limit on the memory of all images that are decoded at the same time with these limits
+    decoded: limit on the memory of the images that are decoded at the same time; objects may share it
     """
 
     max_bytes: int = 20_000_000
@@ -124,10 +127,10 @@ Source = Union[str, Path, bytes]
 
 
 def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array:
-    """Return a picture, a file or its bytes, as RGB pixels `[height, width, 3] uint8`.
+    """Read a picture, a path or the bytes of a file, as RGB pixels `[height, width, 3] uint8`.
 
-    EXIF's orientation is applied, and transparency becomes white. Only an animation's first frame is read, and only the
-    upper 8 bits of 16-bit pixels, which Pillow's own conversion to RGB would make all white.
+    EXIF's orientation is applied, and transparency becomes white. Of an animation only the first frame is read. 16-bit
+    pixels keep their upper 8 bits; Pillow's own conversion to RGB would make them white.
 
     Raises as `decoded` does.
     """
@@ -136,9 +139,9 @@ def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array
 
 
 def require_picture(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> None:
-    """Raise `ImageError` if a file is missing, too large, of an unknown kind or damaged; decodes only if necessary.
+    """Raise `ImageError` if a file is missing, too large, of an unknown kind or damaged.
 
-    A complete JPEG is recognised by its last bytes, a PNG by its checksums; other formats are decoded.
+    A complete JPEG is recognised by its last bytes, a PNG by its checksums; only other formats are decoded.
     """
     size = _file_size(Path(path), limits)
     if not size:
@@ -164,14 +167,15 @@ def _last_bytes(path: Path) -> bytes:
 def decoded(
     source: Source, limits: ImageLimits = _DEFAULT_LIMITS, size: Optional[int] = None
 ) -> Iterator[tuple[Image.Image, str]]:
-    """Yield a decoded picture, and its name for messages.
+    """Yield (picture, name): a decoded picture as a Pillow image, and its name for messages.
 
-    Waits while other pictures with these limits use all the memory that they share.
+    Waits while other pictures that are being decoded use all the memory of `limits.decoded`.
 
     Args:
-        size: the longer side that the picture will be scaled to: JPEG is decoded to no less than twice as much.
+        size: the longer side, in pixels, that the caller will scale the picture to. JPEG is decoded at a smaller size,
+            but not below twice this. None: at full size.
 
-    Raises `ImageError` for other data, and for a picture beyond the limits, which is not decoded. Truncated files are
+    Raises `ImageError` for other data, and for a picture beyond the limits, without decoding it. Truncated files are
     detected; other damage only in PNG, which has checksums.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
@@ -187,7 +191,11 @@ def decoded(
 
 @contextmanager
 def _parsing(name: str, limits: ImageLimits, data: bytes = b"") -> Iterator[None]:
-    """Convert the exceptions of Pillow in the block to errors about damage; only its parsers run in such a block."""
+    """Convert exceptions of Pillow in the block, which may only parse a picture, to `ImageError`s about damage.
+
+    name: the picture's name for messages
+    data: its bytes, which tell whether it is a picture at all
+    """
     try:
         yield
     except Image.UnidentifiedImageError:
@@ -202,7 +210,7 @@ def _parsing(name: str, limits: ImageLimits, data: bytes = b"") -> Iterator[None
 
 
 def _unknown(data: bytes) -> str:
-    """Return the problem of data that are no image of a known kind."""
+    """Return the message for bytes that are not an image of a known kind."""
     if _HEIC.match(data):
         return "HEIC or AVIF, which is not read here: heif-convert IN.heic OUT.png converts it"
     if _SVG.match(data) and b"<svg" in data:
@@ -250,7 +258,12 @@ def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> ImageError:
 
 
 def _checked(name: str, data: bytes, size: Optional[int], limits: ImageLimits) -> int:
-    """Return the memory in bytes that decoding an image takes, by its header; raises as `decoded` does."""
+    """Check an image's header against the limits; return how many bytes of memory decoding takes.
+
+    size: as in `decoded`
+
+    Raises as `decoded` does.
+    """
     with _opened(name, data, limits) as image:
         (width, height), most = image.size, limits.decoded.most
         if width * height > limits.max_pixels:
@@ -281,7 +294,7 @@ def _held_bytes(image: Image.Image, size: Optional[int]) -> int:
 
 
 def _draft(image: Image.Image, size: Optional[int]) -> None:
-    """Let JPEG be decoded at a half, a quarter or an eighth of its size, but at no less than twice the wanted size."""
+    """Let Pillow decode a JPEG at a half, a quarter or an eighth of its size, but at no less than twice `size`."""
     if size is None:
         return
     longest = max(image.size)
@@ -289,10 +302,10 @@ def _draft(image: Image.Image, size: Optional[int]) -> None:
 
 
 def rgb(image: Image.Image, name: str, *, min_is_white: Optional[bool] = None) -> Image.Image:
-    """Return a picture in RGB, with white for transparency.
+    """Convert a picture to RGB, with white for transparency; `name` is its name for messages.
 
     Args:
-        min_is_white: whether 0 is white in pixels of 16 bits (default: as the picture's tags say).
+        min_is_white: whether 0 is white in 16-bit pixels; None: as the picture's tags say.
 
     Raises `ImageError` for 32-bit pixels, whose value for white is unknown.
     """
@@ -318,7 +331,7 @@ def rgb(image: Image.Image, name: str, *, min_is_white: Optional[bool] = None) -
 
 
 def min_is_white_in(image: Image.Image) -> bool:
-    """Return whether a TIFF says that 0 is white; Pillow inverts up to 8 bits itself."""
+    """Return whether a TIFF's tags say that 0 is white. Pillow itself inverts such pictures of up to 8 bits."""
     return bool(getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0)
 
 
@@ -330,6 +343,6 @@ def _orientation(image: Image.Image) -> int:
 
 
 def upright(image: Image.Image, source: Image.Image) -> Image.Image:
-    """Return an image turned upright by the EXIF orientation of `source`, the image before it was converted."""
+    """Turn `image` upright by the EXIF orientation of `source`, the image from which it was converted."""
     turn = _TURNS.get(_orientation(source))
     return image if turn is None else image.transpose(turn)

@@ -15,15 +15,17 @@ Place = tuple[Union[int, float], ...]  # start and end in code points, and the n
 
 
 class PlacedText(str):
-    """Text with `places`, `(start, end, *numbers)` of spans in the order of the text.
+    """Text with `places`: `(start, end, *numbers)` for each of its spans, in the order of the text.
 
-    Equal texts with other places are not equal. A slice keeps the places of its spans, as does a prompt before it.
+    start and end are code points. Equal texts with different places are not equal. A slice keeps the places of its
+    spans;
+    so does a text that puts a prompt before it.
     """
 
     places: tuple[Place, ...]
 
     def __new__(cls, text: str, places: Iterable[Sequence[Union[int, float]]]) -> PlacedText:
-        """Raise `ValueError` for places that are no spans of the text, in its order, with finite numbers."""
+        """Create the text; raises `ValueError` if the places are not its spans in order, with finite numbers."""
         created = super().__new__(cls, text)
         created.places = tuple(tuple(place) for place in places)
         before = 0
@@ -40,7 +42,7 @@ class PlacedText(str):
 
     @classmethod
     def of_words(cls, words: Sequence[str], boxes: Sequence[Sequence[float]]) -> PlacedText:
-        """Join words by spaces; each has a box [x0, y0, x1, y1] from 0 to 1,000, as transformers' processors take."""
+        """Join words by spaces; each has a box [x0, y0, x1, y1] from 0 to 1,000, as in transformers."""
         if len(words) != len(boxes):
             raise ValueError(f"{len(words)} words and {len(boxes)} boxes: give one box for each word")
         places, start = [], 0
@@ -68,7 +70,7 @@ class PlacedText(str):
         return PlacedText(other + str(self), shifted)
 
     def __getitem__(self, key: Union[SupportsIndex, slice]) -> str:
-        """Return a part of the text, with the places of its spans."""
+        """Return a part of the text; for a slice, with the places of its spans."""
         part = str(self)[key]
         if not isinstance(key, slice) or key.step not in (None, 1):
             return part

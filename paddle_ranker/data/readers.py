@@ -1,4 +1,4 @@
-"""Readers: the words of files that are no texts, such as PDFs and recordings, and where in the file each stands.
+r"""Readers: the words of files that are no texts, such as PDFs and recordings, and where in the file each word stands.
 
 for part in READERS["pdf"].read(Path("manual.pdf")):
     part.text, part.places    # "Warranty\nTwo years ...", [(0, 8, 0.1, 0.08, 0.31, 0.1), ...]
@@ -20,11 +20,11 @@ Place = tuple[Union[int, float], ...]
 class Part(NamedTuple):
     """Part of a file, which becomes a document: a page, some minutes of a recording, rows of a table.
 
-    name: differs from the names of the file's other parts, such as "3"; "" if the file is one part
+    name: name that no other part of the file has, such as "3"; "" if the file is one part
     text: the words of the part
     fields: further fields of the document, such as `{"page": 3}`
-    places: where spans of the text stand in the file, `(start, end, *place)` in the order of the text; start and end in
-        code points, and the place as the reader says
+    places: `(start, end, *place)` for spans of the text, in its order: code points of the text, then numbers that say
+        where in the file the span stands, in the form of `Reader.places`
     """
 
     name: str
@@ -34,10 +34,10 @@ class Part(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """Part of a file that could not be read.
+    """Report of a part of a file that could not be read.
 
-    name: of the part, as in `Part`
-    reason: why, for a message
+    name: the part's name, as in `Part`
+    reason: why it could not be read, for a message
     """
 
     name: str
@@ -47,12 +47,15 @@ class Unread(NamedTuple):
 class Reader(NamedTuple):
     """A way to read files.
 
-    read: yields the parts of a file, and those that it cannot read; raises `DataError` if the whole file cannot be
-        read, and `DependencyError` with the line that installs what is missing. It runs in a process of its own; the
-        file's suffix is that of its format, its name is not the user's
-    version: changes whenever the parts of a file may change: of the code, the library and the model
-    places: name of a hit's places: `boxes`, `seconds` or `cells`
-    fields: types of the parts' fields, as `--field` takes them, by their names; a hit's place shows the numbers, too
+    read: called with a file, in a process of its own; yields its parts, and `Unread` for those that it cannot read. The
+        file's suffix is that of its format; its name is not the user's. Raises `DataError` if the whole file cannot be
+        read, and `DependencyError` if a package is missing
+    version: returns a text that changes whenever `read` may yield other parts: after a change of code, library or model
+    places: form of the parts' places: `boxes` (left, top, right and bottom as fractions of the page), `seconds` (begin
+        and
+        end) or `cells` (row and column)
+    fields: types of the parts' fields, as `--field` takes them, by the fields' names; the number fields are also shown
+        with a hit's place
     """
 
     read: Callable[[Path], Iterator[Union[Part, Unread]]]
@@ -65,7 +68,7 @@ _FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 
 
 def is_file_name(value: str) -> bool:
-    """Return whether a text is a name that files have in an index folder."""
+    """Return whether `value` is a name of a file that is stored in an index folder: its digest and suffix."""
     return _FILE_NAME.fullmatch(value) is not None
 
 
@@ -73,7 +76,7 @@ READERS: Registry[Reader] = Registry("reader")
 
 
 def _add(name: str, module: str, places: str, **fields: str) -> None:
-    """Add the reader of a module with functions `read` and `version`, which is imported when a file is read."""
+    """Add a reader whose functions `read` and `version` are in a module, which is imported when one is first called."""
 
     def read(path: Path) -> Iterator[Union[Part, Unread]]:
         return cast("Iterator[Union[Part, Unread]]", import_module(module).read(path))

@@ -1,11 +1,11 @@
-"""Read files by readers, in processes, and keep what was read by the files' digests: no file is read twice.
+"""Read files by readers, in child processes, and cache the parts by the file's digest: no file is read twice.
 
     with FileReading(processes=4) as reading:
-        read = reading.begin("pdf", Path("manual.pdf"), digest)
-        for part in read():    # waits until the file is read
+        parts = reading.begin("pdf", Path("manual.pdf"), digest)
+        for part in parts():    # waits until the file is read
             ...
 
-A process that dies loses the file that it was reading, no other one.
+If a process dies, only the file that it was reading is lost.
 """
 
 from __future__ import annotations
@@ -41,16 +41,17 @@ Parts = Iterator[Union[Part, Unread]]
 
 
 class FileReading:
-    """Reads files in some processes at once; each starts when it is needed.
+    """Reads files in several processes at once; starts each process when it is first needed.
 
     Attributes:
         window: how many files the caller should begin before it waits for the first of them.
     """
 
     def __init__(self, processes: Optional[int] = None, total: Optional[int] = None) -> None:
-        """Start no process yet; by default there is one per core.
+        """Create the object without starting a process.
 
-        total: how many files there are, for the progress
+        processes: how many processes read; default: one per core
+        total: how many files there are, for the progress bar
         """
         self._progress: Progress[None] = Progress(desc="read", unit="file", total=total)
         self._count = processes or usable_cores()
@@ -77,9 +78,13 @@ class FileReading:
             process.communicate()
 
     def begin(self, reader: str, path: Path, digest: str) -> Callable[[], Parts]:
-        """Begin to read a file, unless the cache has its parts; return a function that waits for them and yields them.
+        """Begin to read a file, unless the cache has its parts; return a function that waits for them.
 
-        The function raises `DataError` if the file cannot be read, or the process that read it has died.
+        reader: name in `READERS`
+        digest: digest of the file's bytes
+
+        That function takes no arguments and yields the parts. It raises `DataError` if the file cannot be read, or if
+        the process that read it has died.
         """
         if reader not in self._versions:
             self._versions[reader] = READERS[reader].version()
@@ -99,7 +104,10 @@ class FileReading:
         return parts
 
     def _read(self, reader: str, path: Path, kept: Path) -> None:
-        """Let this thread's process read a file, and write its parts into the cache's file `kept`."""
+        """Let this thread's child process read a file and write its parts to `kept`, a file of the cache.
+
+        Starts the process if the thread has none. Raises the error that the process reports, or `DataError` if it died.
+        """
         process = getattr(self._own, "process", None)
         if process is None:
             with self._starting:
@@ -124,13 +132,16 @@ class FileReading:
 
 
 def _kept_at(reader: str, digest: str, version: str) -> Path:
-    """Return the file of the cache that holds the parts of a file, if it was read."""
+    """Return the cache's file for the parts of a file that has this digest, whether it exists or not.
+
+    version: the reader's version
+    """
     own = hashlib.sha256(f"{_FORMAT} {version}".encode()).hexdigest()[:12]
     return cache_folder("readings", reader, f"{digest}-{own}.jsonl.gz")
 
 
 def _parts_in(path: Path) -> Parts:
-    """Yield the parts in a file of the cache; raises `CheckpointError` if it is damaged."""
+    """Yield the parts in `path`, a file of the cache; raises `CheckpointError` if it is damaged."""
     try:
         with open_file(path, sys.maxsize) as raw, gzip.open(raw) as stream:
             while line := stream.readline(_MOST_LINE):
@@ -158,9 +169,9 @@ def _start() -> subprocess.Popen[str]:
 
 
 def answer_requests() -> None:
-    """Read the files that lines of stdin name, and write their parts into the cache.
+    """Run a child process: read the files that stdin names, one a line, and write their parts to the cache.
 
-    Answer each line, until stdin ends.
+    For each line, write a line to stdout: `null`, or the kind and the message of an error. Ends when stdin ends.
     """
     answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
@@ -180,7 +191,7 @@ def answer_requests() -> None:
 
 
 def _keep(reader: str, path: Path, kept: Path) -> None:
-    """Read a file into the cache, part by part, whole or not at all."""
+    """Read a file with a reader and write its parts to `kept`, a file of the cache, atomically."""
     make_folder(kept.parent)
     with new_file(kept, "wb") as raw, gzip.open(raw, "wt", 1, encoding="utf-8", errors="surrogatepass") as stream:
         for part in READERS[reader].read(path):

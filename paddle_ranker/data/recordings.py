@@ -1,4 +1,4 @@
-"""Read recordings (WAV, FLAC, OGG, MP3) as one channel at one rate, some seconds at a time; refuse damaged files.
+"""Read recordings (WAV, FLAC, OGG, MP3), mixed down to one channel, in blocks of samples; refuse damaged files.
 
 for samples in read_recording(Path("talk.mp3")):  # [samples] float32
     ...
@@ -29,15 +29,16 @@ _PAGE, _LAST_PAGE, _LONGEST_PAGE = b"OggS", 4, 65_307  # an OGG page's beginning
 
 
 class IncompleteRecordingError(DataError):
-    """A recording is damaged from some second on; what precedes is sound."""
+    """A recording is damaged or cut short from some second on; what was read before is sound."""
 
 
 def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator[Vectors]:
-    """Yield a recording's samples, the mean of its channels at `rate` a second: `[samples] float32`.
+    """Yield blocks of a recording's samples, `[samples] float32`: mean of the channels, `rate` per second.
 
-    Memory is bounded, however long the recording is. Raises `DataError` for a file that is no recording, has no
-    samples, states no rate, or has samples that are no numbers; `IncompleteRecordingError` after the last sample of a
-    recording whose end is missing or damaged; `DependencyError` if soundfile or soxr is missing.
+    Memory is bounded, however long the recording is. Raises:
+        DataError: the file is not a recording, has no samples, states no rate, or has samples that are no numbers.
+        IncompleteRecordingError: the end is missing or damaged; raised after the last sample was yielded.
+        DependencyError: soundfile or soxr is missing.
     """
     soundfile, soxr = _libraries()
     try:
@@ -76,7 +77,10 @@ def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator
 
 
 def _missing_end(sound: Any, source: Union[Path, IO[bytes]]) -> str:
-    """Describe the end that a WAV or OGG file lacks, else return "": libsndfile reads both as if they were whole."""
+    """Describe how the end of a WAV or OGG file is missing; "" if it is there. libsndfile reports no error for these.
+
+    sound: the open `SoundFile` of `source`
+    """
     sizes = _SIZES.search(sound.extra_info)
     if sizes is not None and int(sizes[2]) < int(sizes[1]) < _UNKNOWN_SIZE:
         return f"missing: {int(sizes[2]):,} of {int(sizes[1]):,} bytes are there"

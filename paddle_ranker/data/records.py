@@ -58,10 +58,10 @@ NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "posit
 
 @dataclass(frozen=True)
 class Record:
-    """Row of a file.
+    """Row of a file; its subclasses are the kinds of rows.
 
-    role: name of its role
-    layouts: the columns of a file without a header, for each possible number of columns
+    role: name of the kind, for messages
+    layouts: columns of a file without a header, by the number of its columns
     """
 
     role: ClassVar[str]
@@ -102,7 +102,7 @@ class LabeledPair(Record):
 
 @dataclass(frozen=True)
 class Pair(Record):
-    """Query and title to score; `recall_score`, the first-stage retrieval score, is passed through unchanged."""
+    """Query and title to score. `recall_score`, the score of a first-stage retrieval, is written back unchanged."""
 
     role = "pairs to score"
     layouts = (("query", "title"), ("query", "title", "recall_score"))
@@ -122,7 +122,7 @@ class Text(Record):
 
 @dataclass(frozen=True)
 class Line(Text):
-    """Text of a corpus: a whole line, including tabs. In files with a header, and in JSON lines: title and text."""
+    """Text of a corpus: a whole line with its tabs; in a file with a header or JSON lines, title and text."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 def role_of(kind: type[Record], cells: int = 0) -> TableRole:
     """Return the columns of a kind of record.
 
-    In a table with a single text column, this column may have any known name.
+    cells: how many columns the file has. In a table with a single column, the text column may have any known name
     """
     names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
     names.update({PLACES[name]: OWN[PLACES[name]] for name in [*names] if name in PLACES and kind is not Line})
@@ -169,7 +169,10 @@ def expected_columns(kind: type[Record]) -> str:
 
 
 def looks_like(names: Sequence[str], expected: type[Record]) -> str:
-    """Describe another role that a table or an object with these column names may have, for a message."""
+    """Return what else a table or an object with these column names may be, for a message; "" if unknown.
+
+    expected: the kind of record that its names do not fit
+    """
     for kind in KINDS:
         if kind is not expected and not (role := role_of(kind)).lacks(role.find(names)):
             hint = "; make triples of it with make-triples" if (kind, expected) == (LabeledPair, Triple) else ""
@@ -185,7 +188,7 @@ T = TypeVar("T", bound=Record)
 
 @dataclass(frozen=True)
 class _Layout:
-    """Number of columns of a text file, and the positions of the needed columns."""
+    """Layout of a text file: how many columns it has, and the positions of those that are needed."""
 
     width: int
     positions: Mapping[str, int]
@@ -211,8 +214,9 @@ class RecordFile(Generic[T]):
     ) -> None:
         """Create the object without opening a file.
 
-        rules: a command's options
-        skip_bad_rows: for callers without such options
+        kind: the class of the records
+        rules: a command's options for rows
+        skip_bad_rows: whether bad rows are counted in place of an error, for callers without `rules`
         """
         self.path = os.fspath(path)
         self.kind = kind
@@ -236,11 +240,11 @@ class RecordFile(Generic[T]):
         return self._skips.count
 
     def report(self) -> str:
-        """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
+        """Return a summary of the last loop: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
     def beside(self, *columns: str) -> str:
-        """List the known columns that occurred, without `columns`; "" for none."""
+        """Return the known columns that the file has, except `columns`, for a message; "" if there are none."""
         return listed(name for name in OWN if name in self.columns and name not in columns)
 
     def __iter__(self) -> Iterator[T]:
@@ -331,7 +335,7 @@ class RecordFile(Generic[T]):
             )
 
     def _header(self, row: Row) -> Optional[Header]:
-        """Return a table's header, or None; raises `DataError` as `read_header` does."""
+        """Return the header if a first row is one, else None; raises `DataError` as `read_header` does."""
         if not isinstance(row, list):
             return None
         role, hint = role_of(self.kind, len(row)), looks_like(row, self.kind)
@@ -340,7 +344,7 @@ class RecordFile(Generic[T]):
         return found
 
     def _refuse_doubtful_header(self, row: Row, others: Sequence[Sequence[str]]) -> None:
-        """Raise `DataError` if a first row may be a header with unknown names, or data."""
+        """Raise `DataError` if a first row may be a header with unknown names, or data; `others` are the next rows."""
         if isinstance(row, list) and self._given_header is None and is_doubtful(row, others):
             data = "type --header false" if self._has_option else "put a line of the columns' names above it"
             raise DataError(
@@ -356,7 +360,7 @@ class RecordFile(Generic[T]):
         self.columns.update((*header.places, *(name for name in header.names if name in OWN)))
 
     def _say(self, text: str) -> None:
-        """Log a note about the file once; for several files, only for the first."""
+        """Print a note about the file, once; of several files, only about the first."""
         if text not in self._said:
             self._said.add(text)
             note(f"{self.path}: {text}")
@@ -389,7 +393,10 @@ class RecordFile(Generic[T]):
         return f"{reason} ({', '.join(self.kind.layouts[0])}){looks_like(columns[-1], self.kind) if columns else ''}"
 
     def _records(self, row: Row, layout: Optional[_Layout]) -> Sequence[T]:
-        """Return the records in a row; a row of JSON with lists has several."""
+        """Return the records in a row; a row of JSON with lists has several.
+
+        layout: positions of the columns; None for rows of JSON
+        """
         if isinstance(row, BadRow):
             raise _BadRowError(row.reason)
         if isinstance(row, dict):
@@ -421,7 +428,11 @@ class RecordFile(Generic[T]):
         return (self._of_columns(named),)
 
     def _find(self, keys: tuple[str, ...], cells: Mapping[str, Any]) -> Header:
-        """Map the keys of an object to columns; print a note on columns with other names."""
+        """Map the keys of a JSON object to columns; print a note on columns with other names.
+
+        keys: the object's keys
+        cells: the object itself
+        """
         header = role_of(self.kind).find(keys)
         if self.kind is LabeledPair and "label" not in header.places:
             triple = role_of(Triple).find(keys)
@@ -443,7 +454,9 @@ class RecordFile(Generic[T]):
         return self._checked({column: value for column, value in named.items() if value is not None})
 
     def _of_lists(self, named: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Expand a row of JSON with lists, as FlagEmbedding and sentence-transformers write them.
+        """Expand a row of JSON whose columns hold lists, as FlagEmbedding and sentence-transformers write them.
+
+        named: the row's values by column
 
         Triples combine each text of `pos` with each of `neg`; labelled pairs get the labels 1 and 0.
         """
@@ -533,7 +546,7 @@ class RecordFile(Generic[T]):
 
 
 class _BadRowError(Exception):
-    """A row is not a record; the message is the reason."""
+    """Reason why a row is not a record."""
 
 
 def read_records(
@@ -548,11 +561,12 @@ def read_records(
 
 
 def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record], header: bool = True) -> int:
-    """Write a stream of records of one kind to a file atomically, and return their number.
+    """Write a stream of records of one kind to a file atomically; return how many records there were.
 
     The extension selects the format: `.jsonl` or `.parquet`, else tab-separated text; a final `.gz` adds gzip. Raises
     `DataError` if there are no records, if their kinds or columns differ, and in tab-separated text for a text with a
-    tab or a line end.
+    tab
+    or a line end.
     """
     stream = iter(records)
     first = next(stream, None)
@@ -593,7 +607,7 @@ def _placed(text: str, places: Any) -> PlacedText:
 
 
 def _titled(title: Any, text: Any) -> Any:
-    """Return a text with its title before it."""
+    """Join a title and a text with a space; each may be missing."""
     if isinstance(title, str) and title.strip() and isinstance(text, str):
         return f"{title} {text}" if text.strip() else title
     return text
@@ -604,7 +618,7 @@ def _several(value: Any) -> list[Any]:
 
 
 def _side(named: Mapping[str, Any], column: str, scores: str) -> list[dict[str, Any]]:
-    """Return the texts of a column of lists, each with its teacher's score or None."""
+    """Return (text, score) of a column that holds a list, as dicts: the score is the teacher's, or None."""
     texts = _several(named.get(column))
     given = _several(named.get(scores)) or [None] * len(texts)
     if len(given) != len(texts):
@@ -613,7 +627,7 @@ def _side(named: Mapping[str, Any], column: str, scores: str) -> list[dict[str, 
 
 
 def without_nan(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN, which marks missing values in data frames, by None in a document's values."""
+    """Return a document's fields with None in place of NaN, which marks missing values in data frames."""
     return {name: _nan_to_null(value) for name, value in fields.items()}
 
 
@@ -624,7 +638,7 @@ def _nan_to_null(value: Any) -> Any:
 
 
 def is_finite(value: Any) -> bool:
-    """Return whether all numbers in a value are finite."""
+    """Return whether all numbers in a value, also those in its lists and dicts, are finite."""
     if isinstance(value, (list, dict)):
         return all(map(is_finite, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, float) or math.isfinite(value)
@@ -635,7 +649,7 @@ def _is_quoted(cell: Any) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Return whether a text has neither NULs nor unpaired surrogates, which JSON can escape."""
+    """Return whether a text has neither NULs nor unpaired surrogates, both of which JSON's escapes can make."""
     try:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:
@@ -645,7 +659,7 @@ def is_storable(text: str) -> bool:
 def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[RowOptions] = None) -> RecordFile[Record]:
     """Open a file as the first of `kinds` that its first row fits; raises `DataError` if it fits none.
 
-    If bad rows are skipped, at least half of the first rows must fit, so that one bad row does not decide.
+    With `skip_bad_rows` in the rules, at least half of the first rows must fit, so that one bad row does not decide.
     """
     problem: Optional[DataError] = None
     some_fit: Optional[RecordFile[Record]] = None

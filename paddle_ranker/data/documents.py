@@ -155,15 +155,16 @@ class DocumentFile:
         """Count `what`, a file or a part of one, as not read for `reason`."""
         self._unread.add_reason(f"{what}: {reason}")
 
-    def refuse(self, reason: str, line: Union[int, str]) -> None:
+    def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
         """Count a document that the last loop yielded as a bad row, for `reason`.
 
         line: the row's `line`, as it was when the loop yielded the document
+        cause: see `LeftOut.add_reason`
 
         Raises `DataError`, naming the row, if bad rows may not be skipped.
         """
         number, _, path = str(line).partition(" of ")
-        self._skips.add(path or str(self.path), int(number), reason)
+        self._skips.add(path or str(self.path), int(number), reason, cause)
         self.kept -= 1
 
     def __iter__(self) -> Iterator[DocumentRow]:

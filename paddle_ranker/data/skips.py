@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from paddle_ranker.errors import DataError
@@ -18,22 +19,34 @@ class LeftOut:
 
     def __init__(self, what: str) -> None:
         self.what, self.count = what, 0
-        self.reasons: list[str] = []
+        self._first, self._counts = dict[str, str](), Counter[str]()  # by cause: the first reason, and their number
 
-    def add_reason(self, reason: str) -> None:
-        """Count one thing that is left out, for `reason`."""
+    @property
+    def reasons(self) -> list[str]:
+        """The first reasons; those of one cause are one, with their number."""
+        counts = self._counts
+        return [f"{one} ({counts[cause]:,} such)" if counts[cause] > 1 else one for cause, one in self._first.items()]
+
+    def add_reason(self, reason: str, cause: str = "") -> None:
+        """Count one thing that is left out, for `reason`.
+
+        cause: what other reasons may share with it, such as a missing package; "": it stands alone
+        """
         self.count += 1
-        if len(self.reasons) < REASONS_SHOWN:
-            self.reasons.append(reason)
+        cause = cause or reason
+        if cause in self._first or len(self._first) < REASONS_SHOWN:
+            self._first.setdefault(cause, reason)
+            self._counts[cause] += 1
 
     def include(self, count: int, reasons: Sequence[str]) -> None:
         """Add `count` things that were counted elsewhere, with the first `reasons` of these."""
-        self.count += count
-        self.reasons = [*self.reasons, *reasons][:REASONS_SHOWN]
+        for reason in reasons:
+            self.add_reason(reason)
+        self.count += count - len(reasons)
 
     def report(self) -> str:
         """Return a summary: `skipped 2 (line 17: 2 columns, expected 3; …)`; "" if nothing is left out."""
-        more = "; …" if self.count > len(self.reasons) else ""
+        more = "; …" if self.count > sum(self._counts.values()) else ""
         return f"{self.what} {self.count:,} ({'; '.join(self.reasons)}{more})" if self.count else ""
 
 
@@ -48,10 +61,9 @@ class Skips(LeftOut):
         super().__init__("skipped")
         self.allowed, self._name_files = allowed, name_files
 
-    def add(self, path: str, line: int, reason: str) -> None:
-        """Count a bad row; raises `DataError`, naming the row, if bad rows may not be skipped."""
+    def add(self, path: str, line: int, reason: str, cause: str = "") -> None:
+        """Count a bad row, as `add_reason` does; raises `DataError`, naming the row, if none may be skipped."""
         if not self.allowed:
-            raise DataError(
-                f"{path}, line {line}: {reason}; correct the row, or leave bad rows out with --skip_bad_rows"
-            )
-        self.add_reason(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}")
+            remedy = "" if cause else "correct the row, "
+            raise DataError(f"{path}, line {line}: {reason}; {remedy}or leave bad rows out with --skip_bad_rows")
+        self.add_reason(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}", cause)

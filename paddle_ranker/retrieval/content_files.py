@@ -26,7 +26,7 @@ from typing import IO, NamedTuple, Optional, Protocol, TypeVar, Union
 from paddle_ranker.data.readers import Unread, is_file_name
 from paddle_ranker.data.reading import FileReading, Parts
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import CheckpointError, DataError, brief, listed, quoted
+from paddle_ranker.errors import CheckpointError, DataError, DependencyError, brief, listed, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document, Like, LikeError
 from paddle_ranker.retrieval.places import packed, unpacked
 from paddle_ranker.retrieval.schema import FIELD_TYPES, FIRST_BYTES, PLACES, Field, Schema
@@ -319,13 +319,24 @@ class RowFile(Protocol):
         """How many of the rows have a file that is read, for a progress bar; None: that is not known."""
         ...
 
-    def refuse(self, reason: str, line: Union[int, str]) -> None:
-        """Count a row as a bad one; raises `DataError` if bad rows may not be skipped."""
+    def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
+        """Count a row as a bad one; raises `DataError` if bad rows may not be skipped.
+
+        cause: what other rows' reasons share with this one, such as a missing package; they are reported as one
+        """
         ...
 
     def leave_unread(self, what: str, reason: str) -> None:
         """Count a file, or a part of one, whose words are not read."""
         ...
+
+
+class _Unreadable(DataError):
+    """A row whose file needs a package that is missing; `cause` names it, and the line that installs it."""
+
+    def __init__(self, message: str, cause: str):
+        super().__init__(message)
+        self.cause = cause
 
 
 class _KeptRow(NamedTuple):
@@ -391,7 +402,10 @@ def kept_rows(
         path = files.find(name)
         assert path is not None
         id = row.id or (str(row.fields[own[0].name]) if isinstance(paths[own[0].name], Path) else name)
-        reading_of = reading.begin(FIELD_TYPES[own[0].type].reader, path, name.partition(".")[0])
+        try:
+            reading_of = reading.begin(FIELD_TYPES[own[0].type].reader, path, name.partition(".")[0])
+        except DependencyError as error:
+            raise _Unreadable(f"document {quoted(id)}: {own[0].name}: {error}", str(error)) from error
         return _KeptRow(replace(kept, id=id), source.line, own[0].name, reading_of)
 
     def finished(one: _KeptRow) -> Iterator[DocumentRow]:
@@ -402,7 +416,11 @@ def kept_rows(
             if one.parts is not None:
                 files.read_ids.add(str(one.row.id))
         except DataError as error:
-            source.refuse(str(error).removesuffix("; correct it"), one.line)
+            refuse(error, one.line)
+
+    def refuse(error: DataError, line: Union[int, str]) -> None:
+        cause = error.cause if isinstance(error, _Unreadable) else ""
+        source.refuse(str(error).removesuffix("; correct it"), line, cause)
 
     waiting = deque[_KeptRow]()
     with FileReading(processes, source.files_to_read) as reading:
@@ -410,7 +428,7 @@ def kept_rows(
             try:
                 waiting.append(begun(row))
             except DataError as error:
-                source.refuse(str(error).removesuffix("; correct it"), source.line)
+                refuse(error, source.line)
             while waiting and (waiting[0].parts is None or len(waiting) > reading.window):
                 yield from finished(waiting.popleft())
         for one in waiting:
@@ -439,3 +457,5 @@ def _parts_of(one: _KeptRow, schema: Schema, source: RowFile) -> Iterator[Docume
             yield DocumentRow(part.text if part.text.strip() else row.text, id, fields)
     except DataError as error:
         raise DataError(f"document {quoted(row.id)}: {one.field}: {error}") from error
+    except DependencyError as error:
+        raise _Unreadable(f"document {quoted(row.id)}: {one.field}: {error}", str(error)) from error

@@ -153,8 +153,8 @@ class _ShardRows:
     def __init__(self) -> None:
         self.unread = LeftOut(NOT_READ)
 
-    def refuse(self, reason: str, line: int | str) -> None:
-        raise DataError(f"{reason}; correct it")
+    def refuse(self, reason: str, line: int | str, cause: str = "") -> None:
+        raise DataError(reason if cause else f"{reason}; correct it")
 
     def leave_unread(self, what: str, reason: str) -> None:
         self.unread.add_reason(f"{what}: {reason}")

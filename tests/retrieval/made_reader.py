@@ -2,8 +2,8 @@
 
 A file begins with PAGES and a line's end. A form feed ends a page; the word number n of a page has the box
 (n / 100, 0.5, (n + 1) / 100, 0.6). The words
-!unread, !bad, !die and !wait alone on a page are what they say, the last until there is a file `go`. Each reading is
-counted in the folder `MADE_READINGS`.
+!unread, !bad, !lacks, !die and !wait alone on a page are what they say, the last until there is a file `go`. Each
+reading is counted in the folder `MADE_READINGS`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Union
 
 from paddle_ranker.data.readers import READERS, Part, Place, Reader, Unread
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.retrieval.schema import FIELD_TYPES, file_type
 
 BEGINNING = b"PAGES\n"
@@ -33,6 +33,8 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
             time.sleep(0.02)
         if page == "!bad":
             raise DataError(f"{path}: page {number} is bad")
+        if page == "!lacks":
+            raise DependencyError("needs magic: pip install magic")
         if page == "!unread":
             yield Unread(str(number), "it says so")
             continue
@@ -66,7 +68,11 @@ def read_sheet(path: Path) -> Iterator[Union[Part, Unread]]:
         yield Part(f"{first // 2 + 1}", text, {"first_row": first, "last_row": first + len(own) - 1}, places)
 
 
-READERS.add("tape", Reader(read_tape, lambda: "1", "seconds"))
+def lacking() -> str:
+    raise DependencyError("needs tape: pip install tape")
+
+
+READERS.add("tape", Reader(read_tape, lambda: lacking() if "MADE_LACKS" in os.environ else "1", "seconds"))
 FIELD_TYPES.add("tape", file_type("a tape", {"wav": "audio/wav"}, lambda data: "wav", reader="tape"))
 READERS.add("sheet", Reader(read_sheet, lambda: "1", "cells", {"first_row": "number", "last_row": "number"}))
 FIELD_TYPES.add("sheet", file_type("a sheet", {"csv": "text/csv"}, lambda data: "csv", reader="sheet"))

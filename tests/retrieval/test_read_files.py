@@ -157,6 +157,29 @@ def test_a_damaged_file_or_a_dead_process_costs_its_own_row_alone(
     assert f"{kept}: damaged" in capsys.readouterr().err
 
 
+def test_a_missing_package_costs_the_files_that_need_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MADE_LACKS", "tape")
+    corpus = folder_of(
+        tmp_path,
+        {"a.txt": b"a text", **{f"t{n}.tape": b"tape" for n in range(4)}, "m.pages": pages("!lacks"), "n.pages": b"no"},
+    )
+    rows = [{"id": "a", "text": "a text"}, *({"id": f"t{n}", "tape": f"t{n}.tape"} for n in range(4))]
+    rows += [{"id": name, "pages": f"{name}.pages"} for name in "mn"]
+    (corpus / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    more = ("--field", "tape:tape,pages:pages")
+    assert built(tmp_path, corpus / "rows.jsonl", *more)[0] == 1
+    said = capsys.readouterr().err
+    assert "line 2: document 't0': tape: needs tape: pip install tape; or leave bad rows out with --skip_bad" in said
+    status, _ = built(tmp_path, corpus / "rows.jsonl", *more, "--skip_bad_rows")
+    said = capsys.readouterr()
+    assert status == 0 and "kept 1; skipped 6 (line 2: document 't0': tape: needs tape: pip install tape (4 such)" in (
+        said.out
+    ), said
+    assert "document 'm': pages: needs magic: pip install magic" in said.out and "; …" not in said.out, said.out
+
+
 def test_an_interrupted_build_ends_its_processes_and_the_next_one_goes_on(tmp_path: Path) -> None:
     good = {f"g{n:02}.pages": pages(f"number{n} one") for n in range(5)}
     corpus = folder_of(tmp_path, {**good, "z.pages": pages("!wait")})

@@ -397,6 +397,11 @@ class Schema:
         """The fields of files whose words are read when a document is added."""
         return tuple(one for one in self.files if FIELD_TYPES[one.type].reader)
 
+    @property
+    def part_fields(self) -> set[str]:
+        """Names of the fields that readers of files give their parts, such as `page`."""
+        return {name for one in self.read_files for name in READERS[FIELD_TYPES[one.type].reader].fields}
+
     @cached_property
     def file_fields(self) -> FileFields:
         """The fields of files, by the suffixes of the files that they take."""

@@ -36,8 +36,8 @@ def made(base: Path) -> RealSite:
     (folder / "tape.wav").write_bytes(stream.getvalue())
     (folder / "cities.csv").write_text(SHEET, encoding="utf-8")
     rows = [
-        {"id": "m", "title": "Manual", "pdf": "manual.pdf"},
-        {"id": "t", "title": "Tape", "tape": "tape.wav"},
+        {"id": "m", "title": "Manual", "lang": "en", "pdf": "manual.pdf"},
+        {"id": "t", "title": "Tape", "lang": "de", "tape": "tape.wav"},
         {"id": "c", "title": "Cities", "sheet": "cities.csv"},
     ]
     (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -72,6 +72,10 @@ def test_places_are_drawn(open_page: OpenPage, tmp_path: Path, monkeypatch: pyte
         assert page.locator(".rows th").all_inner_texts() == ["city", "population"]
         assert page.locator(".rows td").all_inner_texts() == ["Tromsø", "77000"]
         assert page.locator(".rows mark").all_inner_texts() == ["Tromsø"]
+        assert "row" not in page.inner_text(f"{ROW} .fields")  # its rows are in sight
+        assert page.inner_text("#status").startswith("1 篇文档，")
+        facets = page.evaluate("fetch('/v1/index').then(one => one.json()).then(one => one.facets)")
+        assert facets == ["lang"]  # and not the number of the page
 
 
 def _check_box(page: Any) -> None:

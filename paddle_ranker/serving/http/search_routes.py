@@ -631,7 +631,8 @@ def _likes(info: IndexInfo) -> list[str]:
 def _fields(now: Snapshot) -> dict[str, Any]:
     """Return `fields`, which filters can use, and `facets`, the names of the fields whose values are worth counting.
 
-    These fields have few values, or numbers or dates; texts and ids are left out.
+    These fields have few values, or numbers or dates; texts and ids are left out, and numbers of parts of files, such
+    as a page's.
     """
     found, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
@@ -653,7 +654,8 @@ def _fields(now: Snapshot) -> dict[str, Any]:
             are_whole = sample.are_all and all(isinstance(one.json(), int) for one in sample.values)
             are_whole = are_whole if scale is None else bool((scale.positions % 1 == 0).all())
             found[name]["type"] = "integer" if are_whole else "number"
-        if name not in texts and _is_facet(len(sample.values) if sample.are_all else None, scale, len(now)):
+        values = len(sample.values) if sample.are_all else None
+        if name not in texts | schema.part_fields and _is_facet(values, scale, len(now)):
             facets.append(name)
     return {"fields": found, "facets": facets}
 

@@ -13,7 +13,7 @@ const WORDS = {
     placeholder: "输入查询，例如：{example}", documents: "{n} 篇文档", tries: "试试：", example: "搜索“{query}”的经过",
     welcome: "输入一个查询。", how: "这些结果是怎么找到的？", example_plain: "例如“{query}”的搜索结果",
     sort: "排序方式", all_words: "只看含有全部词语的", key_for: "这里的搜索需要密钥", key_from: "请向管理员索取。密钥只保存到这个标签页关闭为止。", key_wrong: "密钥不对，请再试一次。", key_send: "进入",
-    found: "{total} 篇文档中的前 {n} 条结果，用时 {time}。", matched: "{total} 篇文档含有任一词，用时 {time}。", matched_one: "{total} 篇文档，用时 {time}。", milliseconds: "{n} 毫秒", working: "正在搜索……",
+    found: "{total} 篇文档中的前 {n} 条结果，用时 {time}。", matched: "{total} 篇文档含有任一词，用时 {time}。", matched_one: "{total} 篇文档，用时 {time}。", single: "1 篇文档，用时 {time}。", milliseconds: "{n} 毫秒", working: "正在搜索……",
     cut: "概率至少", passed: "{percent}：{n} / {total} 条", all: "不限", more_results: "显示更多",
     moved: "从 {from} 到 {to}", stays: "{to} 不变", ends: "最终第 {to} 位", place: "{stage}第 {rank} 位", missing: "{stage}不在前列",
     probability: "概率", relative: "横条：相关程度，相对于第一条", why: "为什么", open: "打开原文", relevant: "相关", irrelevant: "不相关",
@@ -37,7 +37,7 @@ const WORDS = {
     placeholder: "Type a query, such as: {example}", documents: "{n} documents", tries: "Try: ", example: "What a search for “{query}” goes through",
     welcome: "Type a query.", how: "How was this found?", example_plain: "Results for “{query}”, as an example",
     sort: "Sort by", all_words: "Only with all words", key_for: "This search needs a key", key_from: "Ask whoever runs it. The key is kept until this tab is closed.", key_wrong: "That key does not fit. Please try again.", key_send: "Continue",
-    found: "First {n} results among {total} documents, in {time}.", matched: "{total} documents have any of these words, in {time}.", matched_one: "{total} documents, in {time}.", milliseconds: "{n} ms", working: "Searching…",
+    found: "First {n} results among {total} documents, in {time}.", matched: "{total} documents have any of these words, in {time}.", matched_one: "{total} documents, in {time}.", single: "1 document, in {time}.", milliseconds: "{n} ms", working: "Searching…",
     cut: "At least", passed: "{percent}: {n} of {total}", all: "no limit", more_results: "Show more",
     moved: "from {from} to {to}", stays: "stays at {to}", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not among the first",
     probability: "Probability", relative: "Bar: relevance, relative to the first", why: "Why", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
@@ -580,7 +580,7 @@ export function wordsIn(query) {
 }
 
 const tellFound = (answer) =>
-  say(!Number.isFinite(answer.total) ? "found" : wordsIn(shown.query).length > 1 ? "matched" : "matched_one", { n: count(answer.hits.length), total: count(answer.total ?? answer.index?.documents), time: time(answer.took_ms?.total ?? 0) });
+  say(!Number.isFinite(answer.total) ? "found" : answer.total === 1 ? "single" : wordsIn(shown.query).length > 1 ? "matched" : "matched_one", { n: count(answer.hits.length), total: count(answer.total ?? answer.index?.documents), time: time(answer.took_ms?.total ?? 0) });
 
 /** Draw an answer in place of the one before; what is in both moves to its new place. */
 function drawAnswer(answer, query, isFirst) {
@@ -845,7 +845,7 @@ function drawProbability(hit) {
 /** Return what is told below a hit: what differs from another that looks the same, a few short fields, similar ones. */
 function drawFields(hit, address) {
   const differs = shown.names.get(hit.id).row;
-  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && isBrief(value) && ![hit.title, hit.text, differs].includes(String(value))).slice(0, 3);
+  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && !(name in (hit.place ?? {})) && isBrief(value) && ![hit.title, hit.text, differs].includes(String(value))).slice(0, 3);
   const similar = Array.isArray(hit.similar) && hit.similar.length > 0 && say("similar", { n: count(hit.similar.length), ids: hit.similar.slice(0, 3).join(", ") });
   const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", onclick: () => sendClick(hit) }, say("open"));
   return [differs && make("b", {}, differs), ...brief.map(([name, value]) => (typeof value === "string" ? value : `${labelOf(name)} ${tellOf(name, value)}`)), similar, open].filter(Boolean).flatMap((part, place) => (place ? [" · ", part] : [part]));

@@ -60,8 +60,8 @@ def decide_math_path(cpuinfo: str, choice: str = "auto") -> MathPath:
     Args:
         cpuinfo: text in the form of Linux's `/proc/cpuinfo`; empty if the system has no such file.
         choice: `auto`, `off`, `avx2` or `avx512` (the values of PADDLE_RANKER_MATH).
-    Raises:
-        UsageError: the choice is unknown, or the processor does not report the instructions it needs.
+
+    Raises `UsageError` if the choice is unknown, or the processor does not report the instructions that it needs.
     """
     if choice == "off":
         return MathPath(None, f"switched off by {MATH_CHOICE}=off")
@@ -120,8 +120,8 @@ def choose_math_path(
         environment: variables to read and set; the process's own by default.
         cpuinfo: the processor's report; read from the system by default.
         loaded: dict keyed by the names of loaded modules; `sys.modules` by default.
-    Raises:
-        UsageError: PADDLE_RANKER_MATH is unknown, or names instructions that the processor does not report.
+
+    Raises `UsageError` if PADDLE_RANKER_MATH is unknown, or names instructions that the processor does not report.
     """
     environment = os.environ if environment is None else environment
     if environment.get(MATH_VARIABLE):
@@ -141,10 +141,10 @@ def prepare(threads: Optional[int] = None) -> MathPath:
 
     Args:
         threads: how many threads a matrix product may use. 0: MKL_NUM_THREADS if it is set, else the cores that this
-            process may use, divided by the number of processes that the launcher started. `None`: Paddle's own
-            choice, which is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS is set.
-    Raises:
-        UsageError: a negative number, or as `choose_math_path`.
+            process may use, divided by the number of processes that the launcher started. None: Paddle's own choice,
+            which is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS is set.
+
+    Raises `UsageError` for a negative number, and as `choose_math_path` does.
     """
     switch_off_telemetry()
     path = choose_math_path()
@@ -292,11 +292,11 @@ def select_device(name: str) -> str:
     """Set Paddle's current device, and return its name in Paddle's form (`cpu`, `gpu:0`, ...).
 
     Args:
-        name: `cpu`, or `gpu`, `xpu` or `npu` with or without a number (`gpu:1`); or `auto`, for which the chosen
-            device is printed.
-    Raises:
-        UsageError: `name` is not the name of a device.
-        RankerError: the device is not available or Paddle cannot use it; the message lists the available devices.
+        name: `cpu`, or `gpu`, `xpu` or `npu` with or without a number (`gpu:1`); or `auto`, for which the chosen device
+            is printed.
+
+    Raises `UsageError` if `name` is not the name of a device, `RankerError` if the device is not available or Paddle
+    cannot use it; the message lists the available devices.
     """
     import paddle
 
@@ -334,8 +334,7 @@ def select_device(name: str) -> str:
 def set_seed(seed: int) -> None:
     """Seed the random generators of Python, NumPy and Paddle.
 
-    Raises:
-        UsageError: the seed is not between 0 and 2**32 - 1, the range that all three accept.
+    Raises `UsageError` for a seed outside of 0 to 2**32 - 1, the range that all three accept.
     """
     if not 0 <= seed < 2**32:
         raise UsageError(f"--seed {seed}: give a number from 0 to {2**32 - 1}")

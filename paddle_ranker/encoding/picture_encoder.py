@@ -164,16 +164,12 @@ class PictureFiles(Columns):
 class PictureEncoder:
     """Encoder of pictures as pixels for a tower; the network normalises them.
 
-
     height, width: height and width of the pixels
-    size: (height, width) to scale to, or the length of the shorter side, or None: pictures are only cropped
-    size: (height, width) to scale to, one number for the shorter side, or None to crop alone
+    size: (height, width) to scale to, or the length of the shorter side; None: pictures are only cropped
     resample: Pillow's filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming
-
-    factor: of pixels, before `mean` is subtracted and `std` divides, by channel
     crops: whether the centre of the scaled picture is cut out
-    factor: factor of pixel values, applied before normalisation
-    mean, std: means and deviations by channel, by which the values are normalised then
+    factor: factor of pixel values, applied by the network before normalisation
+    mean, std: means and deviations by channel, by which the network normalises the values then
     folder: folder to which relative paths are relative
     """
 

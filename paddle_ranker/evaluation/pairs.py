@@ -24,18 +24,15 @@ _SHOWN = 3
 class MeasuredPairs:
     """Query-title pairs, one per row, with their judgments.
 
-    Attributes:
-        source: the file of the pairs, for messages.
-        query_ids, document_ids: `[n]`; for a labelled file "q" with the query's number and "d" with the row's number.
-        labels: `[n] float64`; 0 for pairs that are not judged.
-        judged: `[n] bool`, whether the pair was judged.
-        candidates: `[n] bool`, whether a ranker is to score the pair.
-        queries, titles: `[n]` texts, or None if only ids are known; qrels pairs that are no candidates may have "".
-
-        searched: whether they are what searches found: a single right title of a query is then a measured success.
-        has_ids: whether the ids are from the data, as in qrels; a labelled file has no ids.
-    searched: whether the pairs are results of searches; a query with a single, relevant title then counts, too.
-    notes: one line for each group of rows that were ignored or repeated.
+    source: the file of the pairs, for messages
+    query_ids, document_ids: `[n]`; for a labelled file "q" with the query's number and "d" with the row's number
+    labels: `[n] float64`; 0 for pairs that are not judged
+    judged: `[n] bool`, whether the pair was judged
+    candidates: `[n] bool`, whether a ranker is to score the pair
+    queries, titles: `[n]` texts, or None if only ids are known; "" is possible in pairs of qrels that are no candidates
+    has_ids: whether the ids are from the data, as in qrels; a labelled file has no ids
+    searched: whether the pairs are results of searches; a query with a single, relevant title then counts, too
+    notes: one line for each group of rows that were ignored or repeated
     """
 
     source: str

@@ -255,13 +255,11 @@ def search_judged(
 ) -> Searched:
     """Search for all judged queries; each run has up to `top_k` documents of a query.
 
-    With a fusion by equal weights, the runs include the other fusions of `FUSIONS`, since the best one depends on the
+    If the fusion has equal weights, the runs include the other fusions of `FUSIONS`, since the best one depends on the
     collection.
-
 
     fusion: replaces the searcher's fusion
     fields: signals of fields, by the field's name; `ranked` then has their numbers
-    fields: signals whose numbers `ranked` has, by the field's name
     """
     fusion, names = fusion or searcher.settings.fusion, searcher.searchers
     first, others, measured = names[0], dict[str, Fusion](), top_k

@@ -223,10 +223,8 @@ class Analyser:
     def tokens(self, text: str, seen: Optional[set[str]] = None, parts: Optional[list[str]] = None) -> list[str]:
         """Return the tokens of a text.
 
-
         seen: set to which words and short names are added, as they are in the folded text
         parts: list to which the terms of parts of words are added; see `phrase_terms`
-        parts: terms of parts of words that are no tokens are added to it; see `phrase_terms`
         """
         found, jieba = list[str](), self.jieba
         there = list(self.runs(self.fold(text)))

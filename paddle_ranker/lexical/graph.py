@@ -134,15 +134,13 @@ def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[
 
 
 class _Grams:
-    """The n-grams of both texts, indexed by the position of their first token; methods return sums over them,
+    """The n-grams of both texts, indexed by the position of their first token; methods return one value per pair,
     `[batch]`.
 
     query, title: `[batch, length]` float32, 1 at positions where an n-gram of this text starts
     weight: `[batch, length]`, the n-gram's idf
-
     shared: `[batch, length, length]`, 1 if n-gram i of the query equals n-gram j of the title
     within: `[batch, length, length]`, 1 if n-grams i and j are in the same text and equal
-    within: `[batch, length, length]`, 1 if n-grams i and j are in the same text and are the same
     """
 
     def __init__(self, query: Tensor, title: Tensor, weight: Tensor, shared: Tensor, within: Tensor):

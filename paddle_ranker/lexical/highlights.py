@@ -114,14 +114,12 @@ class FoldedText:
 
 
 class SharedWords:
-    """The words of a query, to find in texts. In Chinese, words are single characters, and `level` counts them.
+    """The words of a query, to find in texts. In Chinese, words are single characters.
 
     Args:
-
-        analyser: of the texts.
         query: the query; only the first 128 words of its first 1,000 code points count.
-    analyser: analyser of the texts.
-    phrases: texts that are highlighted wherever they occur as a whole.
+        analyser: analyser of the texts.
+        phrases: texts that are highlighted wherever they occur as a whole.
     """
 
     def __init__(self, query: str, analyser: Analyser = standard, phrases: Sequence[str] = ()):

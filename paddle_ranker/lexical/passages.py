@@ -51,12 +51,10 @@ def cut(
 
     Args:
         ends: the end of each token of the text, `[tokens]`.
-
-    overlap: number of tokens at the end of a passage, at most, that the next one repeats, in whole sentences or words.
-    count: called with a part of the text; returns its number of tokens, which may differ from that inside the text;
-        None: the tokens that end in the part are counted.
-        count: returns the number of tokens of a part of the text, which may have others alone than inside the text;
-            None: those that end in it.
+        overlap: number of tokens at the end of a passage, at most, that the next one repeats, in whole sentences or
+            words.
+        count: called with a part of the text; returns how many tokens it has when it is tokenized alone. None: the
+            tokens of the whole text that end in the part are counted.
     """
 
     def counted(start: int, end: int) -> int:

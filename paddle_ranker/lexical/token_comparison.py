@@ -54,10 +54,8 @@ class Speller(nn.Layer):
     They depend only on the tokenizer, so checkpoints do not have them.
 
     Args:
-
-    vocab_size: number of the model's embeddings; the tokenizer may have fewer tokens.
-    spelling: spelling of the tokenizer.
-        spelling: of the tokenizer.
+        vocab_size: number of the model's embeddings; the tokenizer may have fewer tokens.
+        spelling: spelling of the tokenizer.
     """
 
     def __init__(self, vocab_size: int, spelling: Spelling):

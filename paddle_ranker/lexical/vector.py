@@ -36,17 +36,15 @@ _SHARE = 0.3  # of the lexical product beside the other one: 0.2 to 0.5 were bes
 
 
 class LexicalVector(nn.Layer):
-    """Computes the lexical part of a text's vector from its ids.
+    """Layer that computes the lexical part of a text's vector from its ids.
 
     It has no trained parameters; `learn` sets the weights.
 
     Args:
         vocab_size: number of tokens in the model's vocabulary.
         size: length of the vectors; the noise of their product falls with its root.
-
-    never_match: ids of the special tokens, padding and [UNK], which have weight 0 and interrupt bigrams.
-    spelling: spelling of the tokens, which is compared; None: ids are compared.
-        spelling: of tokens, by which they are compared; None: by their ids.
+        never_match: ids of the special tokens, padding and [UNK], which have weight 0 and interrupt bigrams.
+        spelling: the spelling of each token, used to compare tokens; None compares them by id.
     """
 
     def __init__(self, vocab_size: int, size: int, never_match: Sequence[int], spelling: Optional[Spelling] = None):

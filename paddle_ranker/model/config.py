@@ -39,8 +39,6 @@ class EncoderConfig:
 
     Only this toolkit has `normalize_before` (pre-LayerNorm); without it, the encoder is plain ERNIE/BERT.
 
-
-    heads_share_width: whether the heads of the attention divide the width of a state
     has_tanh_pooler: whether the encoder's pooler consists of a linear layer and tanh
     heads_share_width: whether the size of an attention head is the width of a state divided by the number of heads
     shares_queries: whether the network computes a query only once for all pairs of a batch that begin with it
@@ -235,10 +233,8 @@ class ModernBertConfig(EncoderConfig):
 class Qwen3Config(EncoderConfig):
     """Configuration of Qwen3, a causal decoder: rotary positions, norms of queries and keys, gated feed-forward layers.
 
-
     num_key_value_heads: number of heads of keys and values; each serves an equal number of query heads
     head_dim: size of a head, independent of the width of the states
-    head_dim: numbers of a head, whatever the width of the states
     attention_bias: whether the projections of the attention have a bias
     """
 
@@ -521,10 +517,8 @@ class PictureConfig(EncoderConfig):
     """Configuration of a transformer over the patches of a picture: ViT, CLIP, SigLIP.
 
     image_size, patch_size: sides of pictures and of patches in pixels
-
     class_token: whether a learned token precedes the patches; its state is then the vector
     patch_bias: whether the projection of the patches has a bias
-    patch_bias: whether patches have a bias
     norm_before_layers: whether a norm precedes the first layer
     attention_head: whether a learned query pools the patches
     """

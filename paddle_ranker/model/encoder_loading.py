@@ -179,10 +179,8 @@ class LoadedEncoder:
     """Pretrained encoder.
 
     network: the network with loaded parameters
-
     tokenizer: the tokenizer, which encodes texts and is saved with the model
     new_parts: names of randomly initialised parts, which the checkpoint lacks: the pooler, or empty
-    new_parts: names of the parts that the checkpoint lacks, which are random: the pooler, or empty
     checkpoint: contents of all files, heads included
     """
 

@@ -54,12 +54,9 @@ class LoadOptions:
     threads: CPU threads of an exported model's engine; 0: one per core. `runtime.prepare` sets those of dygraph
     tensorrt: whether Paddle Inference compiles the graph with TensorRT, on a GPU
     model_name: name of the model whose configuration belongs to a bare parameter file
-
     max_seq_length: maximum length of a row in tokens; None: as trained
     pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder that is opened as a tower, if its folder states
         none; None: a default, which is logged
-    pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder opened as a tower, if its folder states none;
-        None: a default, which is logged
     normalize: whether a tower's vectors get length 1; None: as its folder states
     positive_label: name or number of the class whose probability is the score, for transformers classifiers of two
         classes; None: chosen by the classes' names

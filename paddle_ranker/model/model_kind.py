@@ -152,13 +152,9 @@ class ExportFacts(TypedDict, total=False):
     parity: by engine, the result of `export.parity.Parity.to_dict`
     files: a dict from file name to size in bytes
     checks: some pairs, with their probabilities
-
-    ranker: of a split ranker, the digest of what titles' states depend on (`model.split.lower_digest`)
-
     int8: measures of the int8 file; None without such a file
     ranker: of a split ranker, the digest of all that its titles' states depend on (`model.split.lower_digest`)
     similarity: of a split ranker, the sizes of its similarity's arrays (`model.split.similarity_sizes`)
-    aliases: by name of an input or output, its name for clients of Paddle Serving
     aliases: a dict from the name of an input or output to its name for clients of Paddle Serving
     """
 

@@ -89,10 +89,6 @@ class Fresh:
     """Parts that a training adds to a checkpoint without them.
 
     kind: the kind of ranker to train
-
-    lexical_features: whether to add lexical features; those of the checkpoint stay in any case
-
-    stored_titles: number of lower layers that see each text alone; 0: the checkpoint's number
     match_embeddings: whether to add match embeddings; if False, the checkpoint must not have any
     lexical_features: whether to add lexical features; those of the checkpoint are always kept
     similarity: folder of a tower or encoder; its cosine of both texts is added to the logit; "start": the checkpoint's

@@ -71,10 +71,8 @@ class SimilarityHead(FeatureHead):
     """Layer that computes the contribution of query's and title's similarity to a pair's logit.
 
     Args:
-
-    tower: computes the vectors; its parameters do not change in training.
-    pairs: encoder of the ranker's pairs; its tokenizer must be the tower's.
-        pairs: the encoder of the ranker's pairs, which must have the tower's tokens.
+        tower: computes the vectors; its parameters do not change in training.
+        pairs: encoder of the ranker's pairs; its tokenizer must be the tower's.
 
     Raises `CheckpointError` if the tower's tokenizer gives other ids, or if the tower's maximum length is shorter.
     """

@@ -51,9 +51,6 @@ class TowerInfo:
     normalize: whether vectors have length 1, so that their inner product is their cosine
     similarity: how vectors are compared: cosine, or dot if their lengths matter
     query_prompt, text_prompt: text that precedes every query, and every other text
-
-    nested_sizes: smaller numbers of first dimensions that are good vectors after normalising, ascending (Kusupati et
-        al., 2022, "Matryoshka Representation Learning")
     lexical_size: how many of a vector's last dimensions encode the text's words (`LexicalVector`)
     nested_sizes: sizes below `size`, ascending: a vector's first so many dimensions, normalised, are a good vector, too
         (Kusupati et al., 2022, "Matryoshka Representation Learning")

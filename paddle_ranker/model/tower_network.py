@@ -5,9 +5,9 @@ The folders of towers and of sentence-transformers state the pooling and the nor
 
 | folder | pooling | normalised |
 | --- | --- | --- |
-| of the published recall scripts (`ptm.*`, `emb_reduce_linear.*`) | the pooler, as in these scripts | yes | |
-`rocketqa-*-query-encoder`, `-para-encoder` | the first token, as in RocketQA; compared by products | no | | any other
-encoder | the mean of the tokens, as in sentence-transformers | no |
+| of the published recall scripts (`ptm.*`, `emb_reduce_linear.*`) | the pooler, as in these scripts | yes |
+| `rocketqa-*-query-encoder`, `-para-encoder` | the first token, as in RocketQA; compared by products | no |
+| any other encoder | the mean of the tokens, as in sentence-transformers | no |
 """
 
 from __future__ import annotations

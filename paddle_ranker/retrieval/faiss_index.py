@@ -1,8 +1,8 @@
 """faiss indexes of a segment's vectors, in a file beside these: they find candidates, which are then scored exactly.
 
-hnsw, hnsw_sq8     a graph (Malkov and Yashunin 2016) over the vectors, or over 8 bits a component ivf_sq8, ivf_pq
-lists of vectors around centres, in 8 bits a component, or in a byte for every 4 components sq8                all
-vectors in 8 bits a component
+hnsw, hnsw_sq8: a graph (Malkov and Yashunin 2016) over the vectors, or over 8 bits a component
+ivf_sq8, ivf_pq: lists of vectors around centres, in 8 bits a component, or in a byte for every 4 components
+sq8: all vectors in 8 bits a component
 """
 
 from __future__ import annotations

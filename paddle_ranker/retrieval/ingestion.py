@@ -77,9 +77,11 @@ class Written(Protocol):
 
 
 class Naming:
-    """Gives ids to rows that have none.
+    """Source of ids for the rows of an addition that have none.
 
-    written: documents of this addition that were named before; the caller appends to it
+    Args:
+        now: the documents of the index before the addition.
+        written: documents of this addition that were named before; the caller appends to it.
 
     Attributes:
         next_id: number that the next row without an id gets.
@@ -136,24 +138,27 @@ class Naming:
 
 
 class Addition:
-    """Writes documents into new segments of index folders; they can be searched once a new index.json names them.
+    """Writer of documents into new segments of index folders; they can be searched once a new index.json names them.
 
-    folders: of the index. A document replaces that of its id in the same folder; new ones go to the smallest folder
-    new_segment: called with a folder; returns the path of a new segment in it
-    vectors_of: called with texts; returns their vectors, `[n, size]`
-    cutter: divides texts into passages
-    files: keeps the files in documents' fields
-    tower: called with the name of a further vector field; returns its tower
-    unfinished: segments of additions that were interrupted, whose vectors are used again. None: nothing is written,
-        only `prepare` is called
-    prepared: what `prepare` returned for the documents
-    write_states: writes the stored states of documents, if the index has them
+    A document that replaces another goes to that one's folder; new ones go to the smallest folder.
+
+    Args:
+        folders: the index folders.
+        new_segment: called with a folder; returns the path of a new segment in it.
+        now: the documents of the index before the addition.
+        vectors_of: called with texts; returns their vectors, `[n, size]`.
+        cutter: divides texts into passages.
+        files: keeps the files in documents' fields.
+        tower: called with the name of a further vector field; returns its tower.
+        unfinished: segments of additions that were interrupted, whose vectors are used again. None: nothing is written,
+            only `prepare` is called.
+        prepared: what `prepare` returned for the documents.
+        write_states: writes the stored states of documents, if the index has them.
 
     Attributes:
         segments: the segments that were written.
         replaced: places of the documents that are to be removed.
-        gone: places of parts that their files have no more, which are to be removed, too.
-        next_id: see the property.
+        gone: places of parts that their files no longer have; they are to be removed, too.
     """
 
     def __init__(
@@ -240,7 +245,7 @@ class Addition:
         return found
 
     def _gone_parts(self) -> Iterator[Place]:
-        """Yield the places of documents that were parts of the files that were read, and are none any more."""
+        """Yield the places of documents that were parts of a file, and that the file, read again, no longer has."""
         for part, given in enumerate(self._given):
             rows, segment = np.flatnonzero(~given), self._now.parts[part].segment
             for row, id in zip(rows.tolist(), segment.ids(rows)):

@@ -149,7 +149,7 @@ class IndexInfo:
 
     words: how words are searched; None if they are not
     vectors: how vectors of whole documents are searched; None if there are none
-    tower: makes these vectors; None if they are made elsewhere
+    tower: tower that makes these vectors; None if they are made elsewhere
     others: names in `INDEXES` of further searchers, which are built in memory when first needed
     segments: the segments that are searched
     generation: grows by 1 with each change
@@ -159,7 +159,7 @@ class IndexInfo:
     states: stored states of the documents, for one ranker; None if there are none
     columns: names of the corpus columns that are `id`, `title` and `text`, by these three
     floors: floors of the searchers; None: too few documents to measure them
-    count (property): number of documents that are not removed
+    count: number of documents that are not removed
     """
 
     words: Optional[WordsInfo]

@@ -74,7 +74,9 @@ class FieldVectors:
         passages: `[vectors, 3] int32`, document, start and end of each vector's passage; None if each document has one
             vector.
 
-    Attributes: the arguments, and `index`, the approximate index of the vectors, set when a generation opens it.
+    Attributes:
+        count, stored, passages: the arguments.
+        index: approximate index of the vectors, set when a generation opens it; None: every vector is compared.
     """
 
     def __init__(self, count: int, stored: StoredVectors, passages: Optional[Passages] = None):
@@ -113,7 +115,7 @@ class SegmentData(NamedTuple):
 
 
 class Segment:
-    """A segment that is open for reading; safe for threads.
+    """A segment that is open for reading; thread-safe.
 
     Attributes:
         count: number of documents.
@@ -122,9 +124,9 @@ class Segment:
         vectors: vectors by field.
         postings: inverted index, None without words.
         states: stored states of the documents; None without any.
-        matching(where): which documents meet a typed filter, `[n] bool`; cached.
-        typed_values(field, type): the values of a field; cached.
-        common_types(field): the types that all values of a field fit; cached.
+        matching: method, cached: called with a typed filter; returns which documents meet it, `[n] bool`.
+        typed_values: method, cached: called with a field and its type; returns the field's values as `FieldValues`.
+        common_types: method, cached: called with a field; returns the types that all its values fit.
     """
 
     def __init__(self, folder: Path, schema: Schema = _ONE_TEXT):

@@ -108,11 +108,10 @@ def score_file(
 ) -> Iterator[tuple[Pair, float]]:
     """Yield each pair of the input file with its probability, `size` pairs at a time.
 
+    A second thread reads and encodes the next pairs meanwhile. Skipped rows are noted at the end.
+
     encode: called with pairs; returns them encoded, for `logits`
     logits: called with encoded pairs; returns their logits, `[n]`
-
-
-    A second thread reads and encodes the next pairs meanwhile. Skipped rows are noted at the end.
     """
     path = STANDARD_INPUT if options.input_file == "-" else options.input_file
     source = RecordFile(path, Pair, options)

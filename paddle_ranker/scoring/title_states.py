@@ -2,10 +2,10 @@
 
 | file | holds |
 | --- | --- |
-| `states.json` | the ranker that made them, counts, and each file's size and digest | | `states.npy` | states,
-`[tokens, width]` float32, float16 or int8, memory-mapped |
-| `vectors.npy`, `matches.npy` | of a ranker with a similarity: as of `TextStates`, of the states' type | |
-`NAME_scales.npy` | of int8: a factor per row of `NAME.npy`, float32 |
+| `states.json` | the ranker that made them, counts, and each file's size and digest |
+| `states.npy` | states, `[tokens, width]` float32, float16 or int8, memory-mapped |
+| `vectors.npy`, `matches.npy` | of a ranker with a similarity: as of `TextStates`, of the states' type |
+| `NAME_scales.npy` | of int8: a factor per row of `NAME.npy`, float32 |
 | `tokens.npy` | token ids, `[tokens]` int32 |
 | `offsets.npy` | each title's first token, and the end, `[titles + 1]` int64 |
 | `ids.npy`, `id_ends.npy` | the titles' ids, one after another in UTF-8, and their ends in bytes, if they have ids |
@@ -46,11 +46,6 @@ _MAPPED_FROM = 1 << 20  # bytes; smaller files are read at once
 class StatesInfo:
     """Contents of `states.json`.
 
-
-    layers: number of lower layers
-
-    vectors, matches: of a ranker with a similarity, numbers per title and per token
-
     ranker: digest of the parameters that the states depend on
     layers: number of lower layers
     width: width of a state
@@ -58,7 +53,6 @@ class StatesInfo:
         `TextStates`
     dtype: float16, int8 or float32
     titles, tokens: number of titles and of tokens
-    titles, tokens: their counts
     files: a dict from file name to its size in bytes and its digest
     """
 

@@ -112,7 +112,8 @@ def _hints(kind: Any) -> dict[str, Any]:
 class _Reader:
     """Converter of JSON values to declared types.
 
-    exact: whether fields with a default are required, too
+    Args:
+        exact: whether fields with a default are required, too.
 
     Attributes:
         unknown: keys of objects that no declaration has, in order.

@@ -116,11 +116,6 @@ class Candidate:
 class Choice:
     """Settings for choosing negatives among a query's ranked candidates.
 
-
-    rank_from, rank_to: only candidates of these ranks are used; 1 is the best
-
-    max_score_ratio, margin: drop candidates whose probability is above this ratio of the positive's, or less than this
-        margin below it: NV-Retriever's TopK-PercPos and TopK-MarginPos (de Souza P. Moreira et al., 2024)
     negatives: maximum number of negatives of one positive
     rank_from, rank_to: the window: only candidates of these ranks are used; 1 is the best
     sample: `top` takes the best candidates in the window, `random` draws from the window
@@ -207,9 +202,14 @@ def whole(query: str, titles: Sequence[str]) -> Sequence[str]:
 
 
 class Miner:
-    """Miner of negatives for the judged queries of the file `source`.
+    """Miner of negatives for the judged queries of a file.
 
-    reads: called with a query and titles; returns the part of each title that a ranker reads
+    Args:
+        index: index that finds candidates.
+        choice: settings for choosing negatives among them.
+        ranker: gives the candidates their probabilities; None: they keep the index's order.
+        source: path of the file, for messages.
+        reads: called with a query and titles; returns the part of each title that a ranker reads.
 
     Attributes:
         counts: statistics for `report_of`.

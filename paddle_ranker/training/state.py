@@ -5,9 +5,9 @@ atomically; a run can be resumed from a step that has both folders.
 
 | file | holds |
 | --- | --- |
-| `state.json` | the progress of the run, and its options, data and number of processes | | `optimizer.npz` | the
-optimizer's moments of each parameter; missing once the run is finished | | `parameters.npz` | parameters that the
-checkpoint's own file lacks, if there are any |
+| `state.json` | the progress of the run, and its options, data and number of processes |
+| `optimizer.npz` | the optimizer's moments of each parameter; missing once the run is finished |
+| `parameters.npz` | parameters that the checkpoint's own file lacks, if there are any |
 """
 
 from __future__ import annotations

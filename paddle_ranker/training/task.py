@@ -49,8 +49,6 @@ class Examples(Protocol):
 class Task:
     """Definition of a training: a network, its examples, and how the network is evaluated and saved.
 
-
-    evaluate: returns the metrics of the evaluation file, the same in every process; None: there is no evaluation
     network: the network, trained in place
     examples: the training examples
     evaluate: called without arguments; returns the metrics of the evaluation file, equal in every process; None: there
@@ -61,10 +59,8 @@ class Task:
         factors that it began with
     identity: values that must be equal in a run and the run that resumes it, JSON-ready
     begin_epoch: called with an epoch's number, from 1, before its first batch, and when a run is resumed in it
-
     describe: called with the means of a batch; returns those to show in a progress line, the loss first
     on_evaluation: called after each evaluation; its result may end the training, see `OnEvaluation`
-    on_evaluation: called after each evaluation, and may end the training
     apart: prefixes of the names of parameters that `save` does not write into the checkpoint's own file; the state
         keeps them
     """

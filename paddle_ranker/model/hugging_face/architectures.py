@@ -91,14 +91,10 @@ class Architecture:
     """Names of an architecture's parameters in transformers, and its `config.json`, read and written.
 
     fields: keys of the configuration, with transformers' defaults
-
-    ours: a dict from such a key to the field of `EncoderConfig`, if its name differs
-
     check: called with the configuration and the values read so far, under the names of `EncoderConfig`; completes the
         values; raises `CheckpointError` for unsupported ones
     ours: dict from a key to the field of `EncoderConfig`, if the names differ
     without_effect: keys that never change results, in addition to `WITHOUT_EFFECT`
-    answers: whether its language models are rankers that answer "yes" or "no" to a pair
     answers: whether its language models are rankers, which answer "yes" or "no" to a pair
     """
 

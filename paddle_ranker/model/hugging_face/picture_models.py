@@ -5,8 +5,8 @@ A published model is a single file. It becomes a tower of pictures, with a tower
 
 | ours | theirs |
 | --- | --- |
-| a picture's vector | `get_image_features`; of `vit` the first token's state after the last norm | | a text's vector |
-`get_text_features` |
+| a picture's vector | `get_image_features`; of `vit` the first token's state after the last norm |
+| a text's vector | `get_text_features` |
 """
 
 from __future__ import annotations

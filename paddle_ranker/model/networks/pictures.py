@@ -3,9 +3,9 @@
 | family | reads | vector |
 | --- | --- | --- |
 | clip_vision_model, vit | pictures | state of the first token, after the last norm |
-| siglip_vision_model | pictures | one learned query that attends to all patches, then a feed-forward layer | |
-convolutions | pictures | mean of the last layer's pixels: small, trained from nothing in minutes | | clip_text_model |
-texts | state of the first end token |
+| siglip_vision_model | pictures | one learned query that attends to all patches, then a feed-forward layer |
+| convolutions | pictures | mean of the last layer's pixels: small, trained from nothing in minutes |
+| clip_text_model | texts | state of the first end token |
 | siglip_text_model | texts, always padded to the same length | state of the last position, then a linear layer |
 """
 

@@ -32,11 +32,12 @@ def fastest_tokens(kind: str, threads: int) -> int:
 class Engine(Protocol):
     """Runtime that computes a model's outputs; thread-safe.
 
+    An engine may also have `batch_tokens`, the number of padded tokens in a batch at which it is fastest.
+
     Attributes:
         name: name of the engine, as in `--engine`.
         precision: precision of matrix products.
         limits: inputs that it accepts.
-        batch_tokens (optional): number of padded tokens in a batch at which it is fastest.
     """
 
     name: str

@@ -45,12 +45,11 @@ class BatchObserver(Protocol):
 
 
 class RowRunner(Protocol):
-    """Interface that computes a batch; `BatchRunner` implements it.
+    """Interface that computes a batch; `BatchRunner` implements it. It may also have `by_query`, as `BatchRunner` has.
 
     Attributes:
         max_tokens: maximum number of padded tokens in a batch.
         max_rows: maximum number of rows in a batch.
-        by_query (optional): as in `BatchRunner`.
     """
 
     max_tokens: int

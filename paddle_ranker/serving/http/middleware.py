@@ -106,12 +106,9 @@ class _Exchange:
 class Middleware:
     """ASGI application around the server's own.
 
-    For the log, a handler can set in `scope["state"]`:
-
-    protocol, pairs, texts: of the request
-    stages: milliseconds by stage, which the metrics count, too
-    is_empty: whether a search has no results
-    outcome: name of a fault's kind, if the handler answers with a fault itself
+    A handler can set entries of `scope["state"]` for the log: `protocol`, `pairs` and `texts` of the request; `stages`,
+    milliseconds by stage, which the metrics count, too; `is_empty`, whether a search has no results; `outcome`, the
+    name of a fault's kind, if the handler answers with a fault itself.
 
     Args:
         config: has the key that callers must send, except to `OPEN_PATHS` and for the page's files; and the host names

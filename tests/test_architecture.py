@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -151,3 +152,42 @@ def test_paddle_is_imported_after_the_process_is_prepared_for_it() -> None:
             before = [node for node in ast.walk(function) if getattr(node, "lineno", first) < first]
             found += [f"{name} {function.name} imports {one}" for one in with_paddle.intersection(imported(before))]
     assert sorted(found) == []
+
+
+ARGUMENT = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): ")
+CLASSES = {node.name: node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def described_in(docstring: str) -> Iterator[str]:
+    """Yield the names that begin the lines of a docstring's lists of arguments; " " for a line without one."""
+    for block in re.split(r"\n\n+", docstring)[1:]:
+        lines = textwrap.dedent(re.sub(r"^(Args|Attributes):\n", "", block)).split("\n")
+        if block.startswith(("Args:", "Attributes:")) or ARGUMENT.match(lines[0]):
+            for line in lines:
+                match = ARGUMENT.match(line)
+                yield from match[1].split(", ") if match else [" "] * (not line.startswith(" "))
+
+
+def names_of(node: ast.AST) -> set[str]:
+    """Return a function's parameters; or the fields, attributes, methods and parameters of a class and its bases."""
+    if not isinstance(node, ast.ClassDef):
+        return {one.arg for one in ast.walk(getattr(node, "args", node)) if isinstance(one, ast.arg)}
+    names = {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute) and ast.unparse(one.value) == "self"}
+    for one in node.body:
+        names |= {getattr(one, "name", "")} | (names_of(one) if getattr(one, "name", "") == "__init__" else set())
+        names |= {name.id for name in ast.walk(one) if isinstance(name, ast.Name) and not isinstance(one, DOCUMENTED)}
+    return names.union(*(names_of(CLASSES[base.id]) for base in node.bases if getattr(base, "id", "") in CLASSES))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstrings_describe_only_names_that_there_are_and_each_once(module: str) -> None:
+    wrong = []
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, DOCUMENTED) and (docstring := ast.get_docstring(node)):
+            names, described = names_of(node), list(described_in(docstring))
+            if not getattr(getattr(node, "args", None), "kwarg", None):  # which takes any name
+                wrong += [(node.name, name) for name in described if name not in names]
+            if not {"Args:", "Attributes:"} <= set(docstring.split("\n")):  # an attribute may be an argument
+                wrong += [(node.name, name) for name in Counter(described) - Counter(set(described))]
+    assert wrong == []

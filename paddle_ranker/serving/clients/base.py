@@ -27,7 +27,8 @@ LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; more than any request can ask for, 
 
 
 def load_pair_encoder(folder: Folder) -> PairRowEncoder:
-    """Return the pair encoder of a ranker's folder: trained, exported, of transformers, or made for a client.
+    """Return the pair encoder of a ranker's folder: of a trained or exported model, one of transformers, or a client's
+    copy.
 
     Raises `CheckpointError` for the folder of another kind of model.
     """
@@ -35,7 +36,7 @@ def load_pair_encoder(folder: Folder) -> PairRowEncoder:
 
 
 def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
-    """Return the encoder of a tower's folder: trained, exported, or made for clients.
+    """Return the text encoder of a tower's folder: of a trained or exported model, or a client's copy.
 
     Returns None for another kind of model.
     """
@@ -90,7 +91,7 @@ class BatchClient(Client):
 
     Args:
         batch_size: pairs or texts per request.
-        options: see `Client`.
+        options: keyword arguments of `Client`.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8600, *, batch_size: int = 32, **options: Any) -> None:
@@ -98,7 +99,7 @@ class BatchClient(Client):
         self.batch_size = batch_size
 
     def parts(self, count: int) -> Iterator[slice]:
-        """Return an iterator over slices of `count` pairs or texts, one for each request."""
+        """Return an iterator over slices that divide `count` pairs or texts, one slice for each request."""
         return (slice(start, start + self.batch_size) for start in range(0, count, self.batch_size))
 
 

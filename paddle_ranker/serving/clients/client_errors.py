@@ -17,7 +17,7 @@ _backoff = wait_random_exponential(multiplier=0.1, max=5.0)
 class ServerError(RankerError):
     """A server did not answer with scores.
 
-    code: the protocol's error number or name, or None
+    code: error number or name in the server's protocol, or None
     """
 
     def __init__(self, message: str, code: Optional[object] = None) -> None:
@@ -52,10 +52,11 @@ class RefusedError(ServerError):
 
 
 def asking_again(ask: Callable[[], T], retries: int) -> T:
-    """Call `ask`, up to `retries` more times after errors that may pass, and return its result.
+    """Call `ask` and return its result; after an error that may pass, call it again, at most `retries` times.
 
-    These are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`. The
-    wait is the one that the server asks for, plus a random backoff. Raises the last call's error.
+    Such errors are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`.
+    The
+    wait between calls is the one that the server asks for, plus a random backoff. Raises the last call's error.
     """
     retrying = Retrying(
         stop=stop_after_attempt(retries + 1), wait=_seconds, retry=retry_if_exception(_is_worth_it), reraise=True

@@ -89,8 +89,9 @@ def print_scores(client: ScoringClient, options: ClientOptions) -> None:
 
 @contextmanager
 def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
-    """Add advice to an `UnreachableError` or a `LateError` that the block raises: how to start a server, or to wait
-    longer.
+    """Add advice to an `UnreachableError` or a `LateError` of the block: how to start a server, or to wait longer.
+
+    port: the server's port, for the advice
     """
     try:
         yield
@@ -105,7 +106,7 @@ def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
 
 
 def print_timed(ask: Callable[[], np.ndarray]) -> None:
-    """Print how long `ask` takes, then the probabilities `[n]` or vectors `[n, size]` that it returns, one per line."""
+    """Print how long `ask()` takes, then its result, a line for each probability (`[n]`) or vector (`[n, size]`)."""
     began = time.perf_counter()
     found = ask()
     print(f"time to cost :{time.perf_counter() - began:.4f} seconds")
@@ -113,7 +114,5 @@ def print_timed(ask: Callable[[], np.ndarray]) -> None:
 
 
 def lines_of(found: np.ndarray) -> list[str]:
-    """Return each probability as a line, `[0.96249247]`, each vector as `[0.1, -0.2]`, with as many digits as float32
-    needs.
-    """
+    """Return a line for each probability, `[0.96249247]`, or vector, `[0.1, -0.2]`, with float32's digits."""
     return [f"[{', '.join(str(np.float32(number)) for number in np.atleast_1d(row))}]" for row in found]

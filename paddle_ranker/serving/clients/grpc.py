@@ -17,7 +17,7 @@ from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, mess
 
 
 class GrpcCalls:
-    """A channel to one server; ignores the environment's proxy settings."""
+    """Calls over one gRPC channel to a server; ignores the environment's proxy settings."""
 
     def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
         try:

@@ -35,7 +35,7 @@ _PATH = f"/{GENERAL_SERVICE.rpartition('.')[2]}/inference"
 
 
 class HttpCalls:
-    """A connection to one server, kept open; ignores the environment's proxy settings."""
+    """Requests over one HTTP connection to a server, kept open; ignores the environment's proxy settings."""
 
     def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
         self.address = f"{host}:{port}"
@@ -51,11 +51,18 @@ class HttpCalls:
         self._session.close()
 
     def post(self, path: str, body: bytes, **headers: str) -> bytes:
-        """Return the body of a response with status 200; raises `ServerError` for any other outcome."""
+        """Send a POST request and return the body of the response; raises `ServerError` unless its status is 200.
+
+        headers: header fields by name
+        """
         return self.ask("POST", path, body, **headers)
 
     def ask(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> bytes:
-        """Return the body of a response with status 200; raises `ServerError` for any other outcome."""
+        """Send a request and return the body of the response; raises `ServerError` unless its status is 200.
+
+        method: HTTP method
+        headers: header fields by name
+        """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             asked = requests.Request(method, self._url + "/", data=body, headers={**self._headers, **named})
@@ -95,7 +102,7 @@ class HttpCalls:
 
 
 def _reason(error: Exception) -> str:
-    """Return in one line the error that `urllib3` and `requests` have wrapped."""
+    """Describe in one line the error that an exception of `urllib3` or `requests` wraps."""
     inner: object = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
     text = " ".join(str(inner).split())
@@ -126,11 +133,11 @@ class HttpClient(GeneralModelClient):
 
 
 class RerankClient(BatchClient):
-    """A client of `/v1/rerank`, which this project's server and many others provide.
+    """A client of `/v1/rerank`, a path that this project's server and many others have.
 
     Args:
         model: name of the model; servers of several models need it.
-        options: see `BatchClient`.
+        options: keyword arguments of `BatchClient`.
     """
 
     def __init__(

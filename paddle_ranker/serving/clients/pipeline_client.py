@@ -81,7 +81,11 @@ class PipelineClient(ScoringClient):
         return self._printed(response.key[0], response.value[0]).astype(np.float32)
 
     def _printed(self, name: str, value: str) -> np.ndarray:
-        """Parse a printed list as JSON, which evaluates nothing; return it as an array."""
+        """Parse a list that the server printed as JSON, without evaluating it as Python; return it as an array.
+
+        name: key of the value in the answer, for errors
+        value: the printed list
+        """
         try:
             return np.asarray(parse_json(value.encode("utf-8")), np.float64)
         except (Fault, ValueError, TypeError) as error:

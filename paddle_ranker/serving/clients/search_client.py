@@ -27,11 +27,17 @@ class SearchClient(Client):
         self._calls = HttpCalls(host, port, self.timeout, self.api_key)
 
     def search(self, query: str, **asked: Any) -> dict[str, Any]:
-        """Search; keyword arguments become request fields: `top_k=20, rank_top=50, where={...}`."""
+        """Search; return the server's answer.
+
+        asked: fields of the request: `top_k=20, rank_top=50, where={...}`
+        """
         return self._ask("POST", "/v1/search", {"query": query, **asked})
 
     def search_all(self, query: str, **asked: Any) -> Iterator[dict[str, Any]]:
-        """Yield the hits of all pages of a search, fetched `top_k` at a time; `depth` limits their number."""
+        """Yield the hits of all pages of a search, fetched `top_k` at a time; `depth` limits how many there are.
+
+        asked: fields of the request, as in `search`
+        """
         cursor: Optional[str] = ""
         while cursor is not None:
             answer = self.search(query, **asked, cursor=cursor)
@@ -39,24 +45,30 @@ class SearchClient(Client):
             cursor = answer["cursor"]
 
     def suggest(self, typed: str, top_k: int = 8) -> list[str]:
-        """Return texts that continue a typed one: first queries whose results others have clicked, then titles."""
+        """Return texts that continue `typed`: first queries whose results users have clicked, then titles."""
         found = self._ask("GET", f"/v1/suggest?{urlencode({'q': typed, 'top_k': top_k}, errors='surrogatepass')}")
         return [one["text"] for one in found["suggestions"]]
 
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
-        """Add documents; one with the id of a stored document replaces it, or is refused with mode "add"."""
+        """Add documents; return the server's answer, which counts the added, replaced and unchanged ones.
+
+        mode: "replace": a document with the id of a stored one replaces it; "add": it is refused
+        """
         refuse_text(documents, "documents", Document)
         given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
         return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
 
     def change(self, id: str, **values: Any) -> dict[str, Any]:
-        """Change a document's text or fields: those that are named; None removes a field."""
+        """Change a document's text or fields; return the server's answer.
+
+        values: new values by field; None removes a field, and fields that are not named stay
+        """
         return self._ask("PATCH", "/v1/documents", {"documents": [{"id": id, **values}]})
 
     def documents(self, after: Optional[str] = None, limit: int = 100) -> Iterator[Document]:
-        """Yield all documents in the order of the listing.
+        """Yield all documents in the order of the server's listing.
 
-        after: id; only documents after it are yielded
+        after: an id; only documents after that one are yielded
         limit: documents per request
         """
         while True:
@@ -68,7 +80,7 @@ class SearchClient(Client):
             after = found[-1]["id"]
 
     def remove(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Remove the documents with these ids."""
+        """Remove the documents with these ids; return the server's answer, with counts of removed and missing."""
         refuse_text(ids, "ids")
         return self._ask("DELETE", "/v1/documents", {"ids": list(ids)})
 
@@ -89,10 +101,12 @@ class SearchClient(Client):
         return self._ask("GET", "/v1/index")
 
     def feedback(self, search: Mapping[str, Any], id: str, event: str, **more: Any) -> None:
-        """Log a click on a hit of a search, or a judgment of it; returns when the line is on the server's disk.
+        """Log a click on a hit of a search, or a judgment of the hit; returns when the line is on the server's disk.
 
-        search: the search's answer
+        search: the server's answer to the search
         id: the hit's document
+        event: "click", or the name of a judgment
+        more: further fields of the request, such as `label`
 
         Raises `UsageError` if no hit has this id.
         """

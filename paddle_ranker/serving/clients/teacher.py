@@ -59,12 +59,15 @@ class HttpTeacher:
         report: called with lines about the requests and their costs.
 
     Attributes:
-        costs: counts by name: requests, retries, pairs, and the tokens or search units that answers state.
+        costs: counts by name: requests, retries, pairs answered, pairs kept from earlier runs, and the tokens or search
+            units that answers state.
 
     Proxies and certificates are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`). Redirects are
-    not followed, since the key is for this host alone.
+    not
+    followed, since the API key is for this host alone.
 
-    Raises `UsageError` if no protocol is named and the URL does not show it, `RankerError` if the file of answers
+    Raises `UsageError` if the options name no protocol and the URL does not show one, `RankerError` if the file of
+    answers
     cannot be written to.
     """
 
@@ -110,11 +113,11 @@ class HttpTeacher:
         self._kept.close()
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
-        """Return the logit of every (queries[i], titles[i]), `[n] float64`; only pairs without a kept answer are
-        requested.
+        """Return the logit of every (queries[i], titles[i]), `[n] float64`; request only pairs that have no kept
+        answer.
 
-        Raises `ServerError` if the server does not answer with scores, `DataError` if scores were taken for
-        probabilities, and a later one is not within 0 to 1. Answers so far are kept.
+        Raises `ServerError` if the server does not answer with scores, `DataError` if earlier scores were taken for
+        probabilities and a later one is not within 0 to 1. Answers that came before the error are kept.
         """
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
@@ -136,13 +139,13 @@ class HttpTeacher:
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
     def report(self) -> None:
-        """Report the number of clipped probabilities, and the costs."""
+        """Pass two lines to the callback `report`: how many probabilities were clipped, and the costs."""
         if self._clipped:
             self._report(f"{self._clipped:,} probabilities next to 0 or 1 became logits of -16.6 or 16.6")
         self._report(self.cost())
 
     def cost(self) -> str:
-        """Return a line with the numbers of requests, pairs, and the tokens or search units that they cost."""
+        """Return a line with the counts of requests and pairs, and of the tokens or search units that they cost."""
         known = ("requests", "retries", "pairs", "kept")
         requests, retries, pairs, kept = (self.costs[name] for name in known)
         again = f", {retries:,} of them again" if retries else ""
@@ -151,7 +154,7 @@ class HttpTeacher:
         return f"{requests:,} requests{again}, {pairs:,} pairs answered{said}; {self._kept.path} keeps answers{before}"
 
     async def _ask_all(self, missing: Sequence[Pair], known: dict[Pair, float]) -> None:
-        """Request the scores of pairs, several requests at a time; keep them and add them to `known`."""
+        """Request the scores of `missing` pairs, several requests at a time; keep them, and add them to `known`."""
         options = self._options
         questions = _questions(missing, options.teacher_batch or self._protocol.batch)
         failed, errors = asyncio.Event(), []  # type: asyncio.Event, list[Exception]
@@ -203,7 +206,10 @@ class HttpTeacher:
             raise UsageError(f"{problem}: correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE") from error
 
     async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[bytes, httpx.Headers]:
-        """Send a request and return its answer; raises `OverloadedError` if another attempt may help."""
+        """Send a request; return the body and the headers of the answer.
+
+        Raises `OverloadedError` if another try may help.
+        """
         self.costs["requests"] += 1
         timeout = self._options.teacher_timeout
         try:
@@ -249,14 +255,14 @@ class HttpTeacher:
         return RefusedError(f"{message}{smaller}", status)
 
     def _shown(self, text: str) -> str:
-        """Return a server's message for an error: one line, without control characters and without the key."""
+        """Prepare a server's message for an error: one line, without control characters and without the API key."""
         text = " ".join(text.split())
         if self._key is not None:
             text = text.replace(self._key, "[key]")
         return brief("".join(sign if sign.isprintable() else "?" for sign in text), _SAID)
 
     def _scores(self, content: bytes, headers: httpx.Headers, titles: Sequence[str]) -> list[float]:
-        """Return the score of each title; raises `RefusedError` if the answer does not have one score for each."""
+        """Read the score of each title in an answer; raises `RefusedError` unless there is one for each."""
         protocol = self._protocol
         try:
             found = validated(self._adapter, content, json_bounds(len(titles)))
@@ -309,8 +315,8 @@ class HttpTeacher:
 class KeptAnswers:
     """SQLite file with the scores that a teacher has given; several processes may share it.
 
-    When `add` returns, the scores are with the operating system: a killed process loses none, a power failure at most
-    the latest. Scores are added, never changed. The file holds digests, not texts.
+    When `add` returns, the operating system has the scores: a killed process loses none, a power failure at most the
+    latest. Scores are added, never changed. The file holds digests of the texts in place of the texts.
 
     Args:
         path: the file; it and its folder are created if missing.
@@ -344,13 +350,13 @@ class KeptAnswers:
             return {pair: float(row[0]) for pair, rows in asked for row in rows}
 
     def add(self, scores: dict[Pair, float]) -> None:
-        """Keep the scores, all or none of them."""
+        """Store `scores`, by pair, in one transaction: all or none of them."""
         with self._named(), self._file:
             rows = ((self._key(pair), score) for pair, score in scores.items())
             self._file.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
 
     def close(self) -> None:
-        """Close the file, after its write-ahead log is merged into it."""
+        """Close the file, after merging its write-ahead log into it."""
         self._file.close()
 
     def _key(self, pair: Pair) -> bytes:
@@ -376,7 +382,7 @@ def digest_of(parts: Sequence[str]) -> bytes:
 
 
 async def rest(failed: asyncio.Event, seconds: float) -> None:
-    """Wait for `seconds`; raises `CancelledError` as soon as `failed` is set."""
+    """Wait for `seconds`; raise `CancelledError` as soon as `failed` is set, even by another task."""
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(failed.wait(), seconds)
         raise asyncio.CancelledError
@@ -398,7 +404,7 @@ def _retry_after(value: str) -> Optional[float]:
 
 
 def _questions(pairs: Sequence[Pair], most: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield (query, titles), with up to `most` titles each; queries are in the order of their first pair."""
+    """Group pairs by query: yield (query, at most `most` titles), in the order of each query's first pair."""
     titles: dict[str, list[str]] = {}
     for query, title in pairs:
         titles.setdefault(query, []).append(title)

@@ -56,9 +56,9 @@ class RowRunner(Protocol):
     max_rows: int
 
     def compute(self, columns: Columns, rows: NDArray[np.int64], /) -> Arrays:
-        """Return a dict of outputs keyed by name, `[batch, ...]` each, for the rows with the indices `rows`, `[batch]`.
+        """Compute the rows of `columns` with the indices `rows`, `[batch]`; return outputs `[batch, ...]` by name.
 
-        Raises `DataError` if a row may be the cause: each row is then computed alone. Other errors fail the whole
+        Raises `DataError` if a row may be the cause: each row is then computed alone. Another error fails the whole
         batch.
         """
         ...
@@ -69,9 +69,9 @@ class Batcher:
 
     Args:
         runner: computes batches; its attributes limit their size.
-        encode: called with one list of texts for each field, of many jobs at once; returns columns.
+        encode: called with the texts of many jobs, one list for each field; returns encoded columns.
         queue_rows: maximum number of rows that wait; further jobs are refused.
-        streams: number of batches that are computed at once.
+        streams: how many batches are computed at once.
         max_wait_us: microseconds that a job may wait for others while the engine is idle.
         observer: records every batch.
         what: name of the model in messages.
@@ -153,7 +153,7 @@ class Batcher:
 
         seconds: maximum time to wait; None: no limit
 
-        Returns whether all was finished in time.
+        Returns whether all jobs were finished and all threads ended in time.
         """
         with self._lock:
             self._stopping = True
@@ -178,7 +178,10 @@ class Batcher:
         job.done([job])
 
     def _is_wanted(self, job: Job, now: float) -> bool:
-        """Return whether a caller waits for a job; if the deadline has passed, the job fails."""
+        """Return whether a job is still to be done: it is not dropped, and its deadline is after `now`.
+
+        If the deadline has passed, the job fails here.
+        """
         if job.deadline is not None and job.deadline <= now:
             self._fail(job, Fault(TIMED_OUT, "the deadline passed before the pairs were scored"))
         return not job.dropped
@@ -242,7 +245,7 @@ class Batcher:
         return taken
 
     def _encode(self, spans: Sequence[Span]) -> None:
-        """Encode spans into pieces, all texts in one call; a job that cannot be encoded fails, the others go on."""
+        """Encode spans into pieces, and add these to the waiting ones; a job that cannot be encoded fails alone."""
         pieces: list[Piece] = []
         try:
             now = time.monotonic()
@@ -299,7 +302,7 @@ class Batcher:
             self._encode(spans)
 
     def _smaller(self) -> int:
-        """Return the number of rows of the next batch's smallest job, if a smaller job has pieces; else 0.
+        """Return the size in rows of the next batch's smallest job, if a piece of a still smaller job waits; else 0.
 
         The caller holds the lock.
         """
@@ -309,7 +312,8 @@ class Batcher:
         return least if any(piece.job.size < least for piece in self._pieces) else 0
 
     def _form_round(self, smaller: int) -> list[Batch]:
-        """Form the next batches from the waiting pieces, alternately oldest first and smallest first.
+        """Form the next batches from the waiting pieces: in one call oldest jobs first, in the next smallest jobs
+        first.
 
         smaller: if not 0, form one batch, only of jobs with fewer rows than this
 
@@ -337,9 +341,9 @@ class Batcher:
         return batches_of(taken, self.runner.max_tokens, self.runner.max_rows, by_query) if taken else []
 
     def _begin(self, batch: Batch) -> bool:
-        """Remove dropped jobs' rows from a batch, and the batch's rows from the queue; return whether it has rows left.
+        """Remove the rows of dropped jobs from a batch, and count its other rows as no longer queued.
 
-        The caller holds the lock.
+        Returns whether any rows are left. The caller holds the lock.
         """
         now = time.monotonic()
         wanted = batch.keep([self._is_wanted(piece.job, now) for piece in batch.pieces])
@@ -380,7 +384,10 @@ class Batcher:
             self._fail(job, Fault(INTERNAL, f"the engine failed ({type(error).__name__})"))
 
     def _observe(self, batch: Batch, seconds: float) -> None:
-        """Report a batch to the observer; an error of the observer is logged and fails no request."""
+        """Report a batch to the observer; an observer's error is logged and does not fail the batch's requests.
+
+        seconds: how long the engine took
+        """
         if self._observer is None:
             return
         try:

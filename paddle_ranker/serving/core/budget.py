@@ -39,7 +39,7 @@ class ByteBudget:
         self._lock = threading.Lock()
 
     def room(self, size: int) -> float:
-        """Return the limit on all held bytes that applies when a request of `size` bytes asks for room.
+        """Return the limit on all held bytes together that a request of `size` bytes must respect.
 
         It is lower for large requests, so that small ones find room.
         """
@@ -53,10 +53,10 @@ class ByteBudget:
 
 
 class Share:
-    """Bytes of a budget that a request or connection holds; as a context manager it ends with the block.
+    """Bytes of a budget that a request or connection holds. As a context manager, it releases them when the block ends.
 
     Attributes:
-        held: number of bytes that it holds now.
+        held: how many bytes it holds now.
     """
 
     def __init__(self, budget: ByteBudget, lock: threading.Lock):
@@ -73,7 +73,7 @@ class Share:
         self.end()
 
     def end(self) -> None:
-        """Release all bytes for good, even if a thread still reads the request and would reserve more."""
+        """Release all bytes for good; later reservations, of a thread that still reads the request, fail."""
         if not self._is_over:
             with self._lock:
                 self._budget.held -= self.held
@@ -94,9 +94,10 @@ class Share:
             raise self.refusal()
 
     def reserve_answer(self, size: int) -> None:
-        """Reserve `size` bytes more, for an answer that is much larger than its request, before it is computed.
+        """Reserve `size` bytes more, for an answer that is much larger than its request; call it before computing the
+        answer.
 
-        Raises `Fault`: `TOO_LARGE` if the request would not fit even into an empty budget; otherwise as `reserve` does.
+        Raises `Fault`: `TOO_LARGE` if the answer would not fit even into an empty budget; otherwise as `reserve` does.
         """
         room = self._budget.room(size)
         if size > room:

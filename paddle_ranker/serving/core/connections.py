@@ -1,4 +1,4 @@
-"""Open connections of all protocols: their number, the budget of bytes that they share, and how they end."""
+"""Open connections of all protocols: their count, the budget of bytes that they share, and how they end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINGER_SECONDS = 1.0
 
 
 class Connection(Protocol):
-    """An open connection that can be ended: by `shutdown` after its requests, by `abort` at once."""
+    """An open connection that the server can end: with `shutdown` after its requests, with `abort` at once."""
 
     def shutdown(self) -> None:
         """Begin no new request; close when those in flight are answered."""
@@ -33,7 +33,7 @@ class Connections:
         budget: budget of the bytes that all connections hold; default: no limit.
 
     Attributes:
-        http: connections of the HTTP server, which ends them itself.
+        http: connections of the HTTP server, which are counted here, too, but ended by that server.
     """
 
     def __init__(self, most: int, budget: Optional[ByteBudget] = None):
@@ -57,7 +57,7 @@ class Connections:
         self._open.discard(connection)
 
     async def drain(self, seconds: float) -> int:
-        """Let requests in flight finish for at most `seconds`; abort the connections left and return their number."""
+        """Let requests in flight finish for at most `seconds`; abort the other connections, and count them."""
         self.stopping = True
         for connection in list(self._open):
             connection.shutdown()
@@ -104,7 +104,7 @@ class Patience:
         self._is_waiting, self._size = False, 0
 
     def wait(self, size: int = 0) -> None:
-        """Start the clock, or keep it running; `size` more bytes have come."""
+        """Start the clock if it does not run; allow more time for `size` more bytes that have come."""
         if not self._is_waiting:
             self._is_waiting, self._size, self._began = True, 0, self._loop.time()
             if self._timer is None:
@@ -112,9 +112,9 @@ class Patience:
         self._size += size
 
     def stop(self) -> None:
-        """Stop the clock: the peer has delivered.
+        """Stop the clock: the peer has sent the request, or received the part of the answer.
 
-        The timer itself stays, since to cancel it costs more than to let it run.
+        The timer itself goes on, since to cancel it costs more than to let it run.
         """
         self._is_waiting = False
 

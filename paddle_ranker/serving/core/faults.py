@@ -63,9 +63,10 @@ class Fault(RankerError):
         self.retry_after = retry_after
 
     def settled(self) -> Fault:
-        """Drop the fault's traceback, and return the fault; call it where a fault becomes an answer.
+        """Remove the fault's traceback, and return the fault; call it where a fault becomes an answer.
 
-        The traceback refers to the frames that were left, and so to all that was read of the request. These often refer
+        The traceback refers to the frames of the functions that raised it, and so to the data of the request. These
+        often refer
         to the fault (futures do), and such a cycle would stay in memory until the next garbage collection.
         """
         return self.with_traceback(None)

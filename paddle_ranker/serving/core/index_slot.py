@@ -43,10 +43,13 @@ _UNKNOWN = "qzxwvkj 靁鱻"  # mistyped words, so that vocabularies and sounds a
 class ServedIndex:
     """Open index of the server.
 
-    seen: the snapshot that a search sees; None until a search takes one
+    name: name in answers
+    collection: the open index
+    loaded_at: time at which it was opened, in seconds since 1970
     synonyms: synonyms of words in queries
     fusion: fuses the searchers' lists, unless a request names another fusion
     states: scores by the index's stored states, if the server's ranker made them
+    seen: the snapshot that one search sees; None if the object is for no search in particular
     """
 
     name: str
@@ -70,7 +73,7 @@ class ServedIndex:
 
     @property
     def stated(self) -> dict[str, object]:
-        """Name, version and number of documents, for answers."""
+        """Name, version and document count of the index, for answers."""
         return {"name": self.name, "version": self.info.generation, "documents": self.info.count}
 
     @property
@@ -85,7 +88,7 @@ class ServedIndex:
 
 
 class IndexSlot(Slot[ServedIndex]):
-    """Slot of an index that is searched, while others may add documents to it.
+    """Slot of an index that is searched, while this server or other processes may change its documents.
 
     Args:
         config: the server's options.
@@ -124,10 +127,11 @@ class IndexSlot(Slot[ServedIndex]):
         return collection
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedIndex:
-        """Open the index and search it once.
+        """Open the index, and search it once so that tokenizers and indexes are in memory; `observer` is not used.
 
         Raises `CheckpointError` for a folder that is no index or is damaged, `UsageError` for options that do not fit
-        the index.
+        the
+        index.
         """
         assert self.folder is not None
         options, collection = self.options, self.open()
@@ -202,7 +206,7 @@ class IndexSlot(Slot[ServedIndex]):
 
     @property
     def own(self) -> Collection:
-        """The index as a folder that can be changed.
+        """The index in its local folder, whose documents can be changed.
 
         Raises `Fault(UNAVAILABLE)` if its documents are in shards elsewhere.
         """
@@ -212,20 +216,20 @@ class IndexSlot(Slot[ServedIndex]):
         return collection
 
     def latest(self) -> ServedIndex:
-        """Return the index with a snapshot that has all changes confirmed before this call. Call it in a thread."""
+        """Return the index with a snapshot of all changes confirmed before this call. Call it in a thread."""
         served = self.ready()
         if not served.collection.is_current:
             self._refresh(served.collection)
         return replace(served, seen=served.collection.snapshot())
 
     async def current(self, deadline: float) -> ServedIndex:
-        """Return the index with a snapshot that has all changes confirmed before this call."""
+        """Return what `latest` returns, computed in a thread; await it in the event loop."""
         if self.ready().collection.is_current:
             return self.latest()
         return await self.run(self.latest, deadline=deadline)
 
     def _refresh(self, collection: Searchable) -> None:
-        """Open the newest generation; if it cannot be read, log that, and keep the one that is open."""
+        """Open the newest generation of the index; if it cannot be read, log why, and keep the open one."""
         had_states = collection.info.states is not None
         try:
             collection.refresh()
@@ -248,7 +252,7 @@ class IndexSlot(Slot[ServedIndex]):
         """Run `work(*arguments)` in a thread and return its result; if cancelled before it begins, it never runs.
 
         deadline: time on `time.monotonic()`'s clock
-        reserve: see `StoppableWork.run`
+        reserve: called with the bytes that `work` is about to hold, see `StoppableWork.run`
 
         Raises the errors of `work`, `Fault(UNAVAILABLE)` for a shard that fails, and `Fault(TIMED_OUT)` at the
         deadline.

@@ -62,11 +62,13 @@ class IndexWriter:
     async def add(
         self, documents: Sequence[Document], deadline: float, reserve: Optional[Reserve] = None, *, replace: bool
     ) -> Added:
-        """Add documents; return the counts.
+        """Add documents; return the counts of new, replaced and unchanged ones.
 
-        replace: whether a document may replace one of the same id; otherwise such a request is refused
+        deadline: time on `time.monotonic()`'s clock
+        reserve: see `StoppableWork.run`
+        replace: whether a document may replace one of the same id; if not, a request with such a document is refused
 
-        Raises `Fault`.
+        Raises `Fault`; then nothing was added.
         """
 
         files = self._index.own.snapshot().files.staged()
@@ -86,11 +88,12 @@ class IndexWriter:
         deadline: float,
         reserve: Optional[Reserve] = None,
     ) -> Added:
-        """Change stored documents; return the counts.
+        """Change stored documents; return the counts of replaced and unchanged ones.
 
         changes: for each document its id, its new text (None: unchanged) and its new fields (None removes a field)
+        deadline, reserve: as in `add`
 
-        Raises `Fault`, also for an id that no document has; nothing is changed then.
+        Raises `Fault`, also for an id that no document has; then nothing was changed.
         """
 
         def made(collection: Collection) -> Sequence[Document]:
@@ -109,7 +112,7 @@ class IndexWriter:
         return await self._add(made, self._index.own.snapshot().files.staged(), deadline, reserve)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
-        """Remove the documents with these ids; return how many there were. Raises `Fault`."""
+        """Remove the documents with these ids; return how many existed. Raises `Fault`."""
         return await self._write(lambda collection: collection.writer.remove(ids), deadline)
 
     async def _add(
@@ -119,9 +122,11 @@ class IndexWriter:
         deadline: float,
         reserve: Optional[Reserve],
     ) -> Added:
-        """Add documents. Their words and vectors, which take long, are computed first, while other requests may write.
+        """Add documents. Their words and vectors, which take long, are computed before the lock on writing is taken.
 
-        made: called with the index; returns the documents
+        made: called with the index, possibly twice; returns the documents to add
+        files: files of the documents that are not in the index folder yet
+        deadline, reserve: as in `add`
         """
         loop = asyncio.get_running_loop()
         vectors_of = partial(self._vectors, loop, deadline)

@@ -34,7 +34,7 @@ LOG = logging.getLogger("paddle_ranker.serving")
 
 
 def no_texts() -> Columns:
-    """Placeholder encoder for a queue of encoded jobs; always raises `ValueError`."""
+    """Placeholder for the encoder of a queue whose jobs are already encoded; always raises `ValueError`."""
     raise ValueError("the rows of this queue come encoded")
 
 
@@ -43,8 +43,9 @@ class Job:
 
     Args:
         size: number of rows.
-        done: called from any thread with a list of jobs that have all their outputs or a fault: with each job once,
-            never with a dropped one. Jobs with an equal `done` that finish together are in one list.
+        done: called from any thread with a list of finished jobs, those that have all their outputs or a fault. Each
+            job
+            is passed once, a dropped job never. Jobs with an equal `done` that finish together are in one list.
         texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
         deadline: time on `time.monotonic()`'s clock; None: no deadline.
@@ -52,7 +53,7 @@ class Job:
             `[n]`, see `LengthCheck`, and the length to which they are truncated; may raise a `Fault` to refuse the job.
 
     Attributes:
-        outputs: dict of the model's outputs keyed by name, `[size, ...]` each, complete when `left` is 0.
+        outputs: the model's outputs by name, `[size, ...]` each, complete when `left` is 0.
         left: number of rows without outputs.
     """
 
@@ -79,20 +80,19 @@ class Job:
         self.dropped = False  # nobody waits for it any more
 
     def next_span(self, characters: int, rows: int) -> Span:
-        """Return the next rows to encode, at most `rows` with about `characters` characters.
-
-        All rows of an encoded job.
-        """
+        """Return the next rows to encode: at most `rows`, of about `characters` characters; all if encoded."""
         start = self.taken
         fitting = self.size if self.characters <= characters else self._fitting(characters)
         self.taken = self.size if self.columns is not None else min(self.size, start + min(fitting, rows))
         return Span(self, start, self.taken - start)
 
     def _fitting(self, most: int) -> int:
-        """Return how many of the next rows to encode at once: the first, and as many as add at most `most` characters.
+        """Return how many of the next rows to encode at once: the first, and further ones of at most `most` characters
+        together.
 
         A repeated text counts once, since the encoder tokenizes it once. `most` is raised to the length of the first
-        row: its query is tokenized again in each span, which at most doubles the work then.
+        row, since
+        the query in it is tokenized again in each span; this at most doubles the work.
         """
         assert self.texts is not None
         seen: set[str] = set()
@@ -109,7 +109,7 @@ class Job:
         return self.size - self.taken
 
     def store(self, outputs: Arrays, places: NDArray[np.int64]) -> None:
-        """Store the outputs of some rows, `[m, ...]` each; `places`, `[m]`, are the rows' indices, ascending.
+        """Store the outputs, `[m, ...]` each by name, of the rows with the indices `places`, `[m]`, ascending.
 
         If they are all rows of the job, the arrays are not copied.
         """
@@ -125,7 +125,7 @@ class Job:
 
 @dataclass
 class Span:
-    """The rows `start` to `start + count` of a job, whose texts are encoded at once."""
+    """The rows `start` to `start + count` (exclusive) of a job, whose texts are encoded at once."""
 
     job: Job
     start: int
@@ -141,10 +141,9 @@ class Span:
 
 @dataclass
 class Piece:
-    """Encoded rows of one job.
+    """Encoded rows of one job: `start` to `start + count` (exclusive).
 
-    start, count: the job's rows `start` to `start + count`
-    columns, offset: these are the rows `offset` to `offset + count` of `columns`
+    columns, offset: the encoded rows are those of `columns` from `offset` on
     lengths: token counts of all rows of `columns`, `[n]`
     tokens: token count of the piece's rows together
     """
@@ -158,10 +157,7 @@ class Piece:
     tokens: int
 
     def split(self, tokens: int) -> Piece:
-        """Remove leading rows until they have `tokens` tokens together (all rows if they have fewer).
-
-        Return them as a piece.
-        """
+        """Remove the first rows, of at least `tokens` tokens together or all, and return them as a piece."""
         count, total = self.count, self.tokens
         if total > tokens:
             most = min(count, max(1, tokens))  # a row has a token at the least
@@ -197,11 +193,11 @@ class Batch:
             yield self._some(np.array([number]))
 
     def keep(self, is_wanted: Sequence[bool]) -> Batch:
-        """Return a batch of the rows whose piece is wanted; `is_wanted` has one value for each of `pieces`."""
+        """Return a batch of the rows whose piece is wanted; `is_wanted` has a value for each item of `pieces`."""
         return self if all(is_wanted) else self._some(np.flatnonzero(np.asarray(is_wanted)[self.owners]))
 
     def jobs(self) -> Iterator[tuple[Job, int]]:
-        """Yield each job that has rows in the batch, and their number."""
+        """Yield (job, row count) for each job that has rows in the batch."""
         counts = np.bincount(self.owners, minlength=len(self.pieces))
         return ((piece.job, count) for piece, count in zip(self.pieces, counts.tolist()) if count)
 
@@ -214,12 +210,13 @@ class Batch:
 
 
 def encoded_pieces(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault], None]) -> list[Piece]:
-    """Encode the texts of spans; return a piece for each.
+    """Encode the texts of spans; return the pieces, one for each span that could be encoded.
 
-    A job that is refused or cannot be encoded fails, others go on.
+    A job that is refused or cannot be encoded fails; the others go on.
 
     Args:
-        encode: called once with the texts of all spans without a check, and once for each span whose job has a check,
+        encode: called once with the texts of all spans whose jobs have no check, and once for each span whose job has
+            one,
             with the keyword `check`.
         fail: called with a failed job and its fault.
     """
@@ -264,7 +261,7 @@ def _pieces_of(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault
 
 
 def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int, by_query: bool = False) -> list[Batch]:
-    """Return batches of the rows of `pieces`, see `batches_of_columns`; the columns of all pieces must be joinable."""
+    """Divide the rows of `pieces` into batches, see `batches_of_columns`; all columns must be joinable."""
     parts: list[Columns] = []
     for _, together in groupby(pieces, key=lambda piece: id(piece.columns)):  # pieces that were encoded together
         group = list(together)

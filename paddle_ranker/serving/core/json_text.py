@@ -18,10 +18,10 @@ _POWERS = np.array([float(10**power) for power in range(23)])  # larger ones are
 
 
 class JsonBounds(NamedTuple):
-    """Maximum contents of JSON.
+    """Maximum contents of JSON that a caller sends.
 
-    structures: names, arrays and objects together, which are slow to parse
-    values: values of any kind
+    structures: count of names, arrays and objects together, which are slow to parse
+    values: count of values of any kind
     """
 
     structures: int
@@ -30,9 +30,11 @@ class JsonBounds(NamedTuple):
 
 @cache
 def json_bounds(pairs: int) -> JsonBounds:
-    """Return the bounds for JSON of `pairs` pairs: far more than any client sends, far less than its bytes could hold.
+    """Return the bounds for the JSON of a request with `pairs` pairs.
 
-    They leave room for fields of documents that nobody reads, and for pairs as tokens, where each token is a value.
+    They are far above what any client sends, far below what its bytes could hold. They leave room for fields of
+    documents
+    that nobody reads, and for pairs as tokens, where each token is a value.
     """
     pairs = max(pairs, _LEAST_PAIRS)
     return JsonBounds(structures=256 * pairs, values=4096 * pairs)
@@ -40,7 +42,7 @@ def json_bounds(pairs: int) -> JsonBounds:
 
 @cache
 def text_bounds(pairs: int) -> JsonBounds:
-    """Return the bounds for JSON of `pairs` texts, which are not sent as tokens."""
+    """Return the bounds for the JSON of a request with `pairs` texts, which are not sent as tokens."""
     pairs = max(pairs, _LEAST_PAIRS)
     return JsonBounds(structures=64 * pairs, values=128 * pairs)
 
@@ -48,8 +50,9 @@ def text_bounds(pairs: int) -> JsonBounds:
 def check_json(data: bytes, bounds: JsonBounds) -> None:
     """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`; bytes that are not JSON may pass.
 
-    This counts in the unparsed bytes, in linear time. To parse 16 MiB of empty arrays would take half a gigabyte, and
-    seconds in which no other thread runs.
+    The unparsed bytes are counted, in linear time: to parse 16 MiB of empty arrays would take half a gigabyte, and
+    seconds
+    in which no other thread runs.
     """
     if len(data) <= bounds.structures:
         return
@@ -99,7 +102,7 @@ def not_json(reason: str) -> Fault:
 def number_lists(vectors: NDArray[np.float32]) -> list[bytes]:
     """Return each row of `vectors`, `[n, size]` float32, as a JSON array.
 
-    A number has the at most 9 digits that determine its float32; as a double it would have 17.
+    A number has at most 9 digits, which determine a float32; written as a double it would have 17.
     """
     from pydantic_core import to_json  # fifteen times as fast as the standard library
 

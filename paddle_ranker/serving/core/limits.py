@@ -25,7 +25,7 @@ API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
 
 
 def stated_milliseconds(seconds: float) -> int:
-    """Convert the seconds that a caller waits to the timeout in milliseconds that its request states."""
+    """Return the timeout in milliseconds that a client's request states if the caller waits for `seconds`."""
     return max(1, int(min(seconds * 1000, LONGEST_TIMEOUT)))
 
 
@@ -78,7 +78,7 @@ class Limits(Options):
         return json_bounds(self.pairs)
 
     def values(self) -> dict[str, float]:
-        """Return a dict of the limits keyed by name, for `/info`."""
+        """Return the limits by name, for `/info`."""
         others = ("debug", "auto_truncate")
         names = [field.name for field in dataclasses.fields(Limits) if field.name not in others]
         return {**{name: getattr(self, name) for name in names}, "buffered_bytes": self.buffered}
@@ -93,7 +93,7 @@ class Limits(Options):
             self.check_pairs(count, field)
 
     def check_texts(self, texts: Sequence[object], field: str) -> None:
-        """Raise `Fault`, which names the place, `field[3]`, for the first item that `check_text` refuses."""
+        """Raise `Fault` for the first text that `check_text` refuses; it names the place, `field[3]`."""
         previous = object()  # none of them
         for place, text in enumerate(texts):
             if text is not previous:  # one query stands beside all of its titles
@@ -101,7 +101,7 @@ class Limits(Options):
                 previous = text
 
     def scored_text(self, text: str, field: str) -> str:
-        """Return the text to score; see `scored_texts`."""
+        """Return the text to score, cut to `characters` with `auto_truncate`; raises as `check_text` does."""
         if self.auto_truncate and isinstance(text, str):
             text = text[: self.characters]
         self.check_text(text, field)
@@ -137,7 +137,7 @@ def require_words(texts: Union[str, Sequence[str]], field: str) -> None:
 
 
 def check_queue(name: str, waiting: int, pairs: int) -> None:
-    """Raise `UsageError` if a queue of `waiting` pairs is too short for an allowed request of `pairs` pairs.
+    """Raise `UsageError` if a queue for `waiting` pairs is too short for the largest allowed request, of `pairs` pairs.
 
     name: the option that sets the queue's length
     """
@@ -154,9 +154,12 @@ def check_count(count: int, most: int, field: str) -> None:
 
 
 def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
-    """Raise `Fault(UNAUTHORIZED)` if there is an API key and the key that the caller sent, `shown`, differs from it.
+    """Raise `Fault(UNAUTHORIZED)` if the server has an API key and the caller's differs.
 
-    The comparison takes the same time wherever the two keys differ. `shown` may begin with `Bearer `.
+    api_key: the server's key, or None
+    shown: the key that the caller sent, perhaps after `Bearer `, or None
+
+    The comparison takes the same time wherever the two keys differ.
     """
     if api_key is None:
         return

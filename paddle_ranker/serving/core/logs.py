@@ -30,7 +30,7 @@ def utc(seconds: float) -> str:
 
 
 class _Event(logging.LogRecord):
-    """Log record of an event of the server, without process, thread and file, whose look-up would triple its cost."""
+    """Log record of an event of the server, without process, thread and file; finding these takes long."""
 
     def __init__(self, event: str, fields: dict[str, object]):
         self.created = time.time()
@@ -77,8 +77,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def _visible(character: str) -> str:
-    """Return a character for JSON, escaped if it is a control character, a mark of direction or width, or half a
-    surrogate pair.
+    """Return a character for JSON: escaped if it is a control character, a mark of direction or width, or half a
+    surrogate
+    pair, else as it is.
     """
     return character if character.isprintable() or character == _WIDE_SPACE else json.dumps(character)[1:-1]
 
@@ -106,11 +107,11 @@ class JsonLog(QueueHandler):
         self.enqueue(_Event(event, fields))
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Return the record unchanged, since the thread formats it."""
+        """Return the record unchanged; the log's thread formats it."""
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Queue a record; it is lost if too many records wait, or records with too much text."""
+        """Queue a record for the thread; drop it if too many records wait, or records with too much text."""
         characters, waiting = getattr(record, "characters", 0), self.taken - self.written
         has_room = not (characters and waiting) or waiting + characters <= _MOST_CHARACTERS
         if has_room and self._lines.qsize() < _MOST_WAITING:

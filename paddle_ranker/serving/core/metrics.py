@@ -54,12 +54,12 @@ class BatchMetrics:
         self._padding.inc(padded_tokens - tokens)
 
     def queue(self, pairs: int) -> None:
-        """Set the number of pairs that wait in this process now."""
+        """Set the gauge of waiting pairs of this process."""
         self._queue.set(pairs)
 
 
 class Metrics:
-    """Metrics of requests; the method `batches` returns those of a model's batches.
+    """Metrics of requests; `batches(model)` returns the metrics of a model's batches.
 
     If the environment sets PROMETHEUS_MULTIPROC_DIR, the metrics of all workers that share that folder are added up.
     """
@@ -118,7 +118,7 @@ class Metrics:
         self._empty.inc()
 
     def gauges(self, values: Mapping[str, float]) -> None:
-        """Set gauges; `values` has them by their names in `GAUGES`."""
+        """Set the gauges of the names in `values`, which are in `GAUGES`, to these values."""
         from prometheus_client import Gauge
 
         for name, value in values.items():
@@ -142,7 +142,7 @@ class Metrics:
         self._connections.set(count)
 
     def shown(self, before: Callable[[], None], second: Optional[int] = None) -> tuple[bytes, str]:
-        """Render the metrics, at most ten times a second; further calls return the previous result.
+        """Return `render()`, computed at most ten times a second; calls in between get the previous result.
 
         No key is needed to read the metrics, and rendering takes milliseconds; this bounds the load that callers can
         cause.
@@ -161,7 +161,7 @@ class Metrics:
         return self._rendered
 
     def render(self) -> tuple[bytes, str]:
-        """Return all metrics as text, and its content type."""
+        """Return all metrics as text, and the content type of that text."""
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
         registry = self._registry
@@ -174,8 +174,9 @@ class Metrics:
 
     @staticmethod
     def _is_in_folder() -> bool:
-        """Return whether this process's file is in the shared folder; programs that tidy /tmp may have deleted it.
+        """Return whether this process's file is still in the shared folder; programs that tidy /tmp may have deleted
+        it.
 
-        If it is not, this process shows its own counts.
+        If it is gone, this process shows its own counts alone.
         """
         return any(Path(os.environ[MULTIPROCESS_VARIABLE]).glob(f"*_{os.getpid()}.db"))

@@ -23,12 +23,15 @@ class PictureWork:
     async def read(
         self, pictures: Sequence[bytes], fields: Sequence[str], deadline: float, read: Callable[[bytes], R]
     ) -> list[R]:
-        """Return `read(picture)` of each picture, the bytes of a file.
+        """Decode pictures; return `read(picture)` for each of them.
 
         Args:
+            pictures: bytes of the pictures' files.
             fields: names of the pictures in errors.
+            deadline: time on `time.monotonic()`'s clock.
+            read: called with a file's bytes; its `ImageError` becomes a `Fault`.
 
-        Raises `Fault` for the first that is damaged, too large or no picture, and as `StoppableWork.run` does.
+        Raises `Fault` for the first picture that is damaged, too large or no picture, and as `StoppableWork.run` does.
         """
 
         def read_all() -> list[R]:

@@ -52,9 +52,10 @@ class ServedRanker(ServedModel):
 
 
 class RankerRunner(Scorer):
-    """Scorer of a ranker's pairs; batches of further kinds of rows go through the same queue.
+    """Scorer of a ranker's pairs, and of other kinds of rows that go through the same queue.
 
-    others: by the class of such rows' columns, a function that computes a batch of them, called as `compute` is
+    others: by the class of such rows' columns, the function that computes a batch of them; its arguments and result are
+        those of `compute`
     """
 
     others: Mapping[type[Columns], Callable[[Columns, NDArray[np.int64]], Arrays]] = {}
@@ -103,7 +104,7 @@ class RankerSlot(Slot[ServedRanker]):
         return ServedRanker(name, folder, batcher, time.time(), model, scorer, tokens)
 
     def ready(self) -> ServedRanker:
-        """Return the ranker. Raises `Fault` if this server has none or has not loaded it yet."""
+        """Return the loaded ranker. Raises `Fault` if this server has none or has not loaded it yet."""
         if self.folder is None:
             raise Fault(NOT_FOUND, "this server has no ranker: start it with --model")
         return super().ready()
@@ -157,11 +158,12 @@ class RankerSlot(Slot[ServedRanker]):
         deadline: Optional[float] = None,
         check_lengths: Optional[Check] = None,
     ) -> Scores:
-        """Score (queries[i], titles[i]); see `ScoringService`.
+        """Score the pairs (queries[i], titles[i]); see `ScoringService`.
 
         Args:
-            check_lengths: called in the queue with the index of a pair, the token counts `[n]` of this pair and the
-                next ones, and the length to which pairs are truncated; may raise a `Fault`.
+            check_lengths: called while the pairs are encoded: with the index of a pair, the token counts `[n]` of this
+                pair and
+                the next ones, and the length to which pairs are truncated; may raise a `Fault`.
         """
         served = self.ready()
         if len(queries) != len(titles):
@@ -173,7 +175,7 @@ class RankerSlot(Slot[ServedRanker]):
         return _scores(served, await computed(served.batcher, len(titles), end, texts=texts, check=check_lengths))
 
     def _check_kinds(self, titles: Sequence[str]) -> None:
-        """Raise `Fault` for a text if the ranker reads pictures, and for a picture if it reads texts."""
+        """Raise `Fault` for the first title that is not of the kind that the ranker reads: texts or pictures."""
         reads_pictures = self.reads_pictures
         for number, title in enumerate(titles):
             if isinstance(title, PictureTitle) != reads_pictures:
@@ -188,16 +190,17 @@ class RankerSlot(Slot[ServedRanker]):
         return isinstance(self.ready().model.row_encoder, PicturePairEncoder)
 
     def picture_bytes(self) -> int:
-        """Return the most bytes of an encoded picture."""
+        """Return the maximum size in bytes of one encoded picture, for a reservation."""
         encoder = self.ready().model.row_encoder.members[0]
         return 2 * encoder.max_seq_length * encoder.place_size
 
     async def picture_titles(
         self, pictures: Sequence[bytes], fields: Sequence[str], *, deadline: Optional[float] = None
     ) -> list[PictureTitle]:
-        """Return titles of pictures, given as the bytes of their files.
+        """Decode pictures to titles that `score_pairs` takes.
 
         Args:
+            pictures: bytes of the pictures' files.
             fields: names of the pictures in errors.
 
         Raises `Fault` for the first that is damaged, too large or no picture.
@@ -228,7 +231,10 @@ def _scores(served: ServedRanker, job: Job) -> Scores:
 
 
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
-    """Score pairs of several lengths, each alone and all in one batch; raises `CheckpointError` if a score is wrong."""
+    """Score pairs of several lengths, each alone and all in one batch.
+
+    Raises `CheckpointError` if a score is not finite, depends on the batch, or differs from the one noted at export.
+    """
 
     def probabilities(outputs: Arrays) -> Array:
         return sigmoid(scorer.logits_in(outputs))

@@ -29,7 +29,7 @@ NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 @dataclass(frozen=True)
 class Reloadable:
-    """A slot, and the observer of its model's batches."""
+    """A slot to reload, and the observer of its model's batches."""
 
     slot: Slot[Served]
     observer: Optional[BatchObserver]
@@ -39,7 +39,7 @@ class Reloader:
     """Loads all models of a server, one after another in a thread; use it in one event loop only.
 
     Args:
-        on_loaded: called in the event loop after every load, successful or not.
+        on_loaded: called without arguments in the event loop after every load, successful or not.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Reloader:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the thread loads or unloads models. It cannot be stopped, and Python waits for it at exit."""
+        """Whether the thread loads or unloads models now. It cannot be stopped, and Python waits for it at exit."""
         return not all(is_done() for is_done in self._running)
 
     async def load(self) -> None:
@@ -62,20 +62,23 @@ class Reloader:
         self._go_on()
 
     async def reload(self) -> dict[str, object]:
-        """Reload all models, switch to them and return the outcome.
+        """Reload all models, switch to them and return the outcome, JSON-ready.
 
-        Requests that are queued already get the old models' scores.
+        Requests that are queued already get the old models' scores. If cancelled, the reload still finishes; only its
+        caller
+        does not get the outcome.
 
-        If cancelled, the reload still finishes; only its caller does not get the outcome.
-
-        Raises `Fault` if another load is in progress or a new model cannot be served; the old models then stay.
+        Raises `Fault` if another load is in progress, or if a new model cannot be served; the old models then stay.
         """
         if self._loading:
             raise Fault(NOT_SWITCHED, "the model is being loaded already", retry_after=5.0)
         return await asyncio.shield(self._begin())
 
     def reload_soon(self) -> None:
-        """Reload all models as soon as no load is in progress, which may have read files that are replaced by now."""
+        """Reload all models once no load is in progress.
+
+        A load in progress may have read files that are replaced by now.
+        """
         self._is_wanted = True
         self._go_on()
 
@@ -143,7 +146,7 @@ class Reloader:
         return await asyncio.wrap_future(running)
 
     def _try_to_load(self) -> tuple[list[Served], Optional[str]]:
-        """Load the models; return them and None, or an empty list and the error. A failed load's memory is freed."""
+        """Load the models; return (models, None), or ([], message) if one fails, whose memory is then freed."""
         with memory_given_back():
             try:
                 return self._load_all(), None

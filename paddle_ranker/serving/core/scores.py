@@ -1,6 +1,6 @@
-"""Services that give protocols scores and vectors.
+"""Interfaces by which protocols get scores and vectors from models, and their wrapper that counts and logs requests.
 
-A wrapper counts and logs the requests that do not come over HTTP.
+The wrapper is for requests that do not come over HTTP, where the middleware counts and logs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from paddle_ranker.serving.core.metrics import Metrics
 
 
 class Scores(NamedTuple):
-    """Each pair's probability and logit, `[n]` float64 each; both are calibrated if the ranker is.
+    """Scores of pairs.
 
+    probabilities, logits: of each pair, `[n]` float64; both are calibrated if the ranker is
     tokens: token count of all pairs together, including special tokens
     """
 
@@ -72,7 +73,11 @@ class ScoringService(Protocol):
 
 
 class TextVectors(NamedTuple):
-    """Each text's vector, `[n, size]` float32, and the token count of all texts together, including special tokens."""
+    """Vectors of texts.
+
+    vectors: of each text, `[n, size]` float32
+    tokens: token count of all texts together, including special tokens
+    """
 
     vectors: Array
     tokens: int = 0
@@ -128,8 +133,8 @@ class ModelService(ScoringService, Protocol):
 class Models:
     """A `ModelService` made of a server's slots.
 
-    ranker: if the server has no ranker, a service that refuses all requests
-    tower: makes vectors; None without a tower
+    ranker: slot of the ranker; on a server without one, a service that refuses all requests
+    tower: slot of the tower; None without a tower
     has_ranker: whether the server has a ranker
     """
 
@@ -166,7 +171,7 @@ Counting = Callable[[ModelService], AbstractContextManager[ModelService]]
 
 
 class CountedRequest(Models):
-    """The models, as one request uses them. On exit, the request is counted under `protocol` and logged.
+    """The models, as one request uses them. When its block ends, the request is counted under `protocol` and logged.
 
     Args:
         log: log for the line; None: no line is written.
@@ -210,7 +215,7 @@ class CountedRequest(Models):
             )
 
     def note(self, rows: int, **texts: Sequence[str]) -> None:
-        """Record the request's number of rows and their texts, for the metrics and the log."""
+        """Record the request's row count and its texts by name, for the metrics and the log."""
         self._pairs = rows
         if self._log_texts and texts:
             self._texts = {name: list(column) for name, column in texts.items()}

@@ -56,22 +56,22 @@ def _now() -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return the digest of a text, which tells whether a document's text has changed since it was logged.
+    """Return the digest of a text, by which to tell whether a document's text has changed since it was logged.
 
-    Texts that look alike have the same digest: it is that of composed characters (NFC), with runs of white space as one
-    space.
+    Texts that look alike have equal digests: characters are composed (NFC), and runs of white space become one space
+        first.
     """
     shown = " ".join(unicodedata.normalize("NFC", text.translate(_UNSEEN)).split())
     return blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def new_search_id(query: str) -> str:
-    """Return a new id that contains the query's digest, so that every server can check which query it belongs to."""
+    """Return a new id of a search; it contains the query's digest, so that any server can check whose query it is."""
     return f"{secrets.token_hex(8)}q{digest_of(query)}"
 
 
 def is_of_query(search_id: str, query: str) -> bool:
-    """Return False if the id has the digest of another query."""
+    """Return whether a search's id has the digest of `query`; True, too, for an id without a digest."""
     found = _CHECKED_ID.fullmatch(search_id)
     return found is None or found[1] == digest_of(query)
 
@@ -82,14 +82,14 @@ class LogError(RankerError):
 
 @dataclass(frozen=True)
 class Shown:
-    """A document of an answer.
+    """A document of an answer, for the log.
 
-    id: its id
+    id: the document's id
     ranks: its rank, from 1, by name of each stage whose list had it: "words", "vectors", "fused", "ranked"
-    probability: the ranker's; None if it was not ranked
+    probability: the ranker's; None if the document was not ranked
     digest: digest of its text, see `digest_of`
-    read: start and end, in code points, of the part of its text that the ranker read, or whose vector was found; None:
-        all
+    read: (start, end) in code points of the part of its text that the ranker read, or whose vector matched; None: all
+        of it
     """
 
     id: str
@@ -107,7 +107,7 @@ class SearchLine:
     query: the query, as much of it as was used
     versions: versions of the index and of the models, JSON-ready
     shown: the documents of the answer, in its order
-    parameters: the request's parameters, JSON-ready; `offset` is the number of results before the first shown one
+    parameters: the request's parameters, JSON-ready; `offset` is how many results precede the first shown one
     time: in UTC, 2026-11-22T09:03:13.123Z
     model_text: the query as towers and rankers read it, with corrections; None if it equals `query`
     nothing_close: True if no document was close, else None
@@ -199,7 +199,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def _checked(line: L) -> L:
-    """Return the line, or the shown document; raises `TypeError` if a field's value has another type."""
+    """Return `line` (or a shown document); raises `TypeError` if a field's value is not of its type."""
     for name, value in vars(line).items():
         if not isinstance(value, _TYPES[name]):
             raise TypeError(name)
@@ -317,7 +317,7 @@ class SearchLog:
                 self._size -= sum(size for _, size, _ in waiting)
 
     def _fitting(self, searches: list[bytes]) -> list[bytes]:
-        """Return the lines of searches, or no lines if they would fill the room that is reserved for feedback."""
+        """Return `searches`, lines to write, or [] if they would fill the room that is reserved for feedback."""
         if not searches:
             return []
         try:
@@ -347,7 +347,7 @@ class SearchLog:
             raise
 
     def _check_room(self, size: int, reserved: float = 0) -> None:
-        """Raise `LogError` if `size` more bytes would exceed the folder's maximum less the `reserved` bytes."""
+        """Raise `LogError` if `size` more bytes would exceed the folder's maximum less `reserved` bytes."""
         if size > min(self._fresh, self._left - reserved):
             self._left = self._most - self.size()
             self._fresh = _MEASURED_EVERY
@@ -365,7 +365,7 @@ class SearchLog:
 
 
 class _LogFile:
-    """A new file of a log, open for appending; `size` is the number of bytes on the disk."""
+    """A new file of a log, open for appending; `size` is how many bytes of it are on the disk."""
 
     def __init__(self, folder: Path):
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -376,11 +376,11 @@ class _LogFile:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the file was deleted, so that nobody would read further lines."""
+        """Whether the file was deleted by another program, so that nobody would read further lines."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def append(self, data: bytes) -> None:
-        """Write and sync lines; after an `OSError`, call `cut`."""
+        """Write and sync lines. After an `OSError`, the caller must call `cut`."""
         left = memoryview(data)
         while left:
             left = left[os.write(self._descriptor, left) :]
@@ -388,7 +388,7 @@ class _LogFile:
         self.size += len(data)
 
     def cut(self) -> bool:
-        """Remove a partly written `append`; return whether that worked, so that more lines can be appended."""
+        """Remove what a failed `append` wrote; return whether that worked, so that more lines can be appended."""
         try:
             os.ftruncate(self._descriptor, self.size)
         except OSError:
@@ -411,13 +411,15 @@ class LogReader:
     """Iterator over the lines of a log, file by file, oldest file first.
 
     Each loop over the reader yields the lines added since the last loop ended, so a growing log can be followed. Lines
-    that cannot be parsed are skipped and counted. Times never decrease within a file: if the clock was set back, a line
-    gets the time of the line above it.
+    that
+    cannot be parsed are skipped and counted. Times never decrease within a file: if the clock was set back, a line gets
+    the
+    time of the line above it.
 
     Args:
-        folder: folder of the log, or another one to which its files were moved.
-        wanted: called with a line's bytes; returns whether to parse it (default: always). Others are skipped, not
-            counted.
+        folder: folder of the log, or a folder to which its files were moved.
+        wanted: called with a line's bytes; returns whether to parse it (default: always). Lines that it rejects are
+            skipped and not counted.
 
     Attributes:
         damaged: number of lines that could not be parsed, including the incomplete last line of a file.

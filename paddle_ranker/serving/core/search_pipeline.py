@@ -51,8 +51,8 @@ class Query:
     settings: how the index is searched
     listing: which documents are shown
     fusion: a name in `FUSIONS`; None: the server's own fusion
-    is_cut: whether `text` is only the beginning of the query
-    like: an example, beside the text or in its place
+    is_cut: whether `text` is only the beginning of the request's query
+    like: an example document or file to search by, beside `text` or in its place
     """
 
     text: ParsedQuery
@@ -67,7 +67,7 @@ class Query:
 class FoundSearch:
     """A finished search.
 
-    search: the search
+    search: the search, with its candidates and scores
     index: the index with the snapshot that was searched
     query_read: how many code points of the query were used, if it was too long; else None
     """
@@ -78,11 +78,11 @@ class FoundSearch:
 
 
 class _Read:
-    """The part of a query that is used.
+    """The part of a query that the models read.
 
     Args:
         text: the query, without the end that no encoder ever reads.
-        encoder: pair encoder of the ranker, if it may read less of the query beside long titles; None: `text` is read.
+        encoder: the ranker's pair encoder, if it may read less than `text` beside long titles; None: all of it is read.
         is_cut: whether the query was longer than `text`.
     """
 
@@ -92,7 +92,7 @@ class _Read:
 
     @classmethod
     def of(cls, text: str, encoders: Sequence[PairEncoder]) -> _Read:
-        """Cut a query to the part that the encoders read; this tokenizes the query."""
+        """Cut the query to the part that all `encoders` read beside the shortest title; this tokenizes it."""
         # Of a pair's tokens, the special ones and one of the title are not the query's.
         rooms = [(one, one.max_seq_length - one.template.pair_tokens - 1) for one in encoders]
         end = min([len(text), *(one.characters_of(text, room) for one, room in rooms)])
@@ -100,7 +100,7 @@ class _Read:
 
     @property
     def check(self) -> Optional[Check]:
-        """Callback that records how much of the query is read beside titles; None if there are several encoders."""
+        """Check for the queue (`Job.check`) that records how much of the query is read; None if all of it is."""
         return None if self._encoder is None else self._note
 
     def _note(self, first: int, lengths: Array, most: int) -> None:
@@ -125,13 +125,13 @@ class _Read:
 class DriftCheck:
     """Compares the scores of the first searches with those that the ranker was calibrated on; thread-safe.
 
-    It detects a ranker that is served with an index for which it was not calibrated.
-
-    It holds two numbers for each search until there are enough searches, then nothing.
+    It detects a ranker that is served with an index for which it was not calibrated. It stores two numbers for each
+    search
+    until there are enough searches, then nothing.
 
     Args:
         expected: scores in the calibration; None: nothing is compared.
-        ranker, index: their names, for the log.
+        ranker, index: names of both, for the log.
 
     Attributes:
         unfamiliar: the result of `SearchScores.unlike`, once the scores have turned out to differ; else None.
@@ -185,7 +185,7 @@ class SearchPipeline:
         self._compared: tuple[object, ...] = ()  # the ranker and the index that it is about
 
     def versions(self, index: ServedIndex) -> dict[str, object]:
-        """Return the index with its version, and the models' folders; JSON-ready."""
+        """Return the name and version of the index, and the folder names of the tower and the ranker; JSON-ready."""
         return {
             "index": {"name": index.name, "version": index.info.generation},
             "tower": None if self.tower is None else self.tower.ready().folder.name,
@@ -217,7 +217,7 @@ class SearchPipeline:
         return self._drift_check
 
     def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
-        """Record the scores of a search over all documents by all searchers; compare them once there are enough."""
+        """Record the scores of a search if it was over all documents by all searchers; judge enough of them."""
         drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
         is_part = query.like or listing.offset or listing.after or listing.where or settings.prefix or settings.by
         if is_part or not found.logits or not drift_check.wants(settings.rank_top):
@@ -226,7 +226,7 @@ class SearchPipeline:
             drift_check.judge()
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
-        """Return the names of the searchers with which this server can search an index."""
+        """Return the names of the searchers by which this server can search the index; vectors need its tower."""
         return tuple(name for name in index.info.searchers if name != VECTORS or self.tower is not None)
 
     async def run(
@@ -234,8 +234,8 @@ class SearchPipeline:
     ) -> R:
         """Run `work(loop, deadline)` in a search thread and return its result; `loop` is the running event loop.
 
-        stated: the deadline that the request states, see `Slot.deadline`
-        reserve: counts the memory that is held until the answer is written
+        stated: the deadline that the request states, or None, see `Slot.deadline`
+        reserve: see `StoppableWork.run`
         """
         deadline, loop = self.index.deadline(stated), asyncio.get_running_loop()
         return await self.index.run(work, loop, deadline, deadline=deadline, reserve=reserve)
@@ -272,7 +272,7 @@ class SearchPipeline:
         return FoundSearch(found, replace(index, seen=found.collection), query_read)
 
     def _read(self, text: str) -> _Read:
-        """Return the part of a query that is used: as much as the ranker reads beside the shortest title."""
+        """Return the part of a query that is used: as much as the ranker can read beside the shortest title."""
         encoders = () if self.ranker is None else self.ranker.encoders
         least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=LONGEST_QUERY)
         return _Read(text) if len(text) <= least else _Read.of(text, encoders)
@@ -347,9 +347,7 @@ class _QueuedModels:
             raise TooLate from fault.settled()
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Keep the fused order, unless the server does not allow that, or this is a later page of a ranked list: then
-        raise.
-        """
+        """Keep the fused order, since the ranker is too late; on later pages, or without `degrade`, raise."""
         if not self._pipeline.index.options.degrade or search.after is not None:
             if isinstance(error.__cause__, Fault):
                 raise error.__cause__
@@ -357,7 +355,7 @@ class _QueuedModels:
         search.degraded.append(RANK)
 
     def _logits(self, search: Search, texts: Sequence[str]) -> Floats:
-        """Return the logits of texts, `[n]` float64, by stored states if the ranker made them."""
+        """Return the logits of a search's candidates, whose texts are `texts`, `[n]` float64."""
         ranker = self._pipeline.ranker
         assert ranker is not None
         served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less

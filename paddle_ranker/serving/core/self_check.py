@@ -35,10 +35,13 @@ def check_rows(
     value: str,
     tolerance: Optional[float] = None,
 ) -> None:
-    """Raise `CheckpointError` if outputs are not finite, or a row has other outputs alone than in a batch.
+    """Check the outputs of rows, computed alone and together.
+
+    Raises `CheckpointError` if one is not finite, or if a row's outputs alone differ from those in a batch.
 
     Args:
         read: called with the engine's outputs; returns the values to compare, `[n, ...]`.
+        folder: the model's folder, for messages.
         value: name of a row's values in messages: "pair's probability".
         tolerance: the allowed difference; None: that of the engine's precision.
     """
@@ -56,11 +59,10 @@ def check_rows(
 
 
 def warm_up(runner: BatchRunner, longest: Columns, short: Columns) -> None:
-    """Compute full batches of the longest rows and of short ones, so that memory is allocated and kernels are built
-    now.
+    """Compute full batches of long rows and of short rows, so that memory is allocated and kernels are built now.
 
     Args:
-        longest, short: columns with one row each.
+        longest, short: columns with one row each, which fills a batch by repetition.
     """
     for row in (longest, short):
         rows = rows_within(int(row.lengths[0]), runner.max_tokens, runner.max_rows)
@@ -80,7 +82,7 @@ class TokenInputs:
 
     Args:
         limits: limits of the engine's inputs.
-        given: called with the checked arrays; returns columns; raises `InputError` for rows that no text encodes to.
+        given: called with the checked arrays; returns columns. Raises `InputError` for rows that no text can produce.
     """
 
     def __init__(self, limits: InputLimits, given: Callable[[Array, Array], Columns]):

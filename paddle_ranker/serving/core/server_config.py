@@ -33,7 +33,9 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
 
     Each further kind of served model adds the options of its `SlotKind`.
 
-    api_key: key that callers must send; None: no key. It comes from the environment, which process lists do not show
+    api_key: key that callers must send; None: no key. It is read from the environment, since process lists would show
+        an
+        option
     """
 
     folder: Optional[Path] = option(  # noqa: RUF009

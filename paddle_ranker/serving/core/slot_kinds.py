@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SlotKind:
-    """A slot that a server may have.
+    """A kind of slot that a server may have.
 
     Modules that define slots are imported before the options are parsed. So modules that take long to import must be
     imported in `make` and in the slot's methods.
@@ -46,7 +46,7 @@ class SlotKind:
     takes: role of the models that the slot accepts, by which `serve FOLDER` chooses the slot; None: it takes no models
     limits: names of the options that `/info` shows as limits
     needs_paddle: called with a server's options; returns whether loading the model imports Paddle
-    takes_encoders: whether the slot accepts any encoder, and so an encoder's PaddleNLP name in place of a folder
+    takes_encoders: whether the slot accepts any encoder, and so a PaddleNLP name of an encoder in place of a folder
     """
 
     what: str
@@ -59,7 +59,7 @@ class SlotKind:
     takes_encoders: bool = False
 
     def given(self, config: ServeConfig) -> Union[ServeConfig, Options]:
-        """Return the slot's options: `config` if it includes them, else their defaults."""
+        """Return the slot's options: `config` if it is of their class, else their defaults."""
         return config if isinstance(config, self.options) else self.options()
 
     def folder(self, config: ServeConfig) -> Optional[Path]:
@@ -83,7 +83,7 @@ def serve_options() -> type[ServeConfig]:
 def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     """Return the configuration with its `folder` moved to the option of the slot that accepts the folder's model.
 
-    Raises `UsageError` if that option is given too, `CheckpointError` for a damaged folder.
+    Raises `UsageError` if that option is set, too, and `CheckpointError` for a damaged folder.
     """
     if config.folder is None:
         return config
@@ -103,9 +103,9 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
 
 
 def with_tower_of_index(config: ServeConfig) -> ServeConfig:
-    """Return the configuration with the index's own tower, if it has one, as the tower that makes queries' vectors.
+    """Return the configuration with the index's own tower, if it has one, as the server's tower.
 
-    Raises `UsageError` if another tower is given, `CheckpointError` for a folder that is no index.
+    Raises `UsageError` if the configuration names a tower as well, `CheckpointError` for a folder that is no index.
     """
     from paddle_ranker.retrieval.manifest import read_manifest
     from paddle_ranker.retrieval.shards import shard_folders

@@ -42,7 +42,7 @@ class ServedModel:
     """A loaded model and its queue; subclasses add fields.
 
     name: name in answers; the same for all trainings into one folder
-    folder: the resolved folder, which tells the training that the model is from
+    folder: the folder with links resolved, which shows from which training the model is
     batcher: the queue
     loaded_at: time at which it was loaded
     """
@@ -89,11 +89,14 @@ class Slot(ABC, Generic[M]):
     def load(self, observer: Optional[BatchObserver] = None) -> M:
         """Load the folder's model, warm it up and check it; called in a thread, at the start and at each reload.
 
+        observer: records the batches of the model's queue
+
         Raises `CheckpointError` or another error if the model cannot be served.
         """
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
-        """Check that a model that `load` returned can be served together with the models of the other slots.
+        """Check that `model`, which `load` returned, can be served together with `others`, the new models of other
+        slots.
 
         Called before `switch`. Raises `CheckpointError` if it cannot. By default every model can.
         """
@@ -113,7 +116,8 @@ class Slot(ABC, Generic[M]):
         return 0 if self.model is None else self.model.queued_rows
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
-        """Send all further requests to `model`, which `load` returned, and return the previous model.
+        """Send all further requests to `model`, which `load` returned, or refuse them if it is None; return the
+        previous model.
 
         The previous model may still have requests in its queue: close it outside the event loop.
         """
@@ -127,7 +131,7 @@ class Slot(ABC, Generic[M]):
         return self.model
 
     def gauges(self) -> dict[str, float]:
-        """Return the current gauges of the model or index, by their names in `metrics.GAUGES`."""
+        """Return current gauges of the model or index, by their names in `metrics.GAUGES`; by default none."""
         return {}
 
     def deadline(self, stated: Optional[float]) -> float:
@@ -139,7 +143,7 @@ SlotT = TypeVar("SlotT")
 
 
 class Slots(dict[str, Slot[Served]]):
-    """A dict of a server's slots keyed by name."""
+    """A server's slots by name."""
 
     def of(self, name: str, kind: type[SlotT]) -> SlotT:
         """Return the slot of that name, which must be of the class `kind`."""
@@ -159,9 +163,9 @@ class _AwaitedJob(Job):
 
 @dataclass(frozen=True)
 class _Waker:
-    """A job's `done`, which wakes the job's coroutine.
+    """Callback for `Job.done` that wakes the coroutine that waits for the job.
 
-    Wakers of one loop are equal, so that a batch wakes it only once.
+    Wakers of one loop are equal, so that a batch wakes the loop only once.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -187,7 +191,7 @@ async def computed(
     columns: Optional[Columns] = None,
     check: Optional[Check] = None,
 ) -> Job:
-    """Queue a request's `size` rows; wait for the engine, and return their job.
+    """Queue a request's `size` rows, wait for the engine, and return their finished job.
 
     Args:
         deadline: time on `time.monotonic()`'s clock after which the caller no longer waits.

@@ -23,17 +23,21 @@ _LOG = logging.getLogger(__name__)
 
 
 class StoredScoring:
-    """Stored states of an index, and the parts of the ranker that made them; does nothing if there are no states."""
+    """Scoring by an index's stored states, with the parts of the ranker that made them; does nothing without states."""
 
     def __init__(self) -> None:
         self._split: Optional[SplitRanker] = None
         self._problem = "the index had none when the models were loaded; reload the models"
 
     def open(self, now: Snapshot, ranker: ServedRanker, config: ServeConfig) -> None:
-        """Open and warm up the parts of a loaded ranker if it made the index's states; else log why they are not used.
+        """If the ranker made the index's states, open and warm up its parts; else log why the states are not used.
 
-        The parts share the ranker's queue. They also compute the states of new documents, if they give the same states
-        as the index's own copy of the ranker.
+        now: a snapshot of the index
+        ranker: the server's loaded ranker, whose queue the parts share
+        config: the server's options
+
+        The parts also compute the states of new documents, if they give the same states as the index's own copy of the
+        ranker.
         """
         states, scorer = now.info.states, ranker.scorer
         if states is None:
@@ -65,7 +69,7 @@ class StoredScoring:
         return None if made(states, self._split.states_info) else "another ranker made them; reload the models"
 
     def candidates(self, now: Snapshot, query: str, whole: Mapping[int, str]) -> Optional[StoredCandidates]:
-        """Read the stored states of a search's candidates, see `stored_candidates`; None if none are used."""
+        """Read the stored states of a search's candidates, see `stored_candidates`; None if states are not used."""
         if self._split is None or now.info.states is None or self.problem(now.info) is not None:
             return None
         return stored_candidates(self._split, now, query, whole)

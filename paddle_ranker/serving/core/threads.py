@@ -35,7 +35,7 @@ class SmallestFirst:
     Args:
         threads: number of threads.
         name: name of the threads.
-        rests: whether a thread rests after each piece of work for as long as that took.
+        rests: whether a thread, after each piece of work, rests for as long as the work took.
     """
 
     def __init__(self, threads: int, name: str, *, rests: bool = False):
@@ -44,7 +44,10 @@ class SmallestFirst:
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []  # a heap
 
     def submit(self, size: int, work: Callable[[], R]) -> Future[R]:
-        """Run `work()` in a thread; a future that is cancelled before it begins frees its arguments at once."""
+        """Queue `work`, of `size` bytes, for a thread; return its future.
+
+        If cancelled before it begins, `work` is freed at once.
+        """
         running, held = Future[R](), [work]
         running.add_done_callback(lambda _: held.clear())
         begins = [running]
@@ -100,14 +103,15 @@ async def run_in_thread(  # type: ignore[explicit-any]  # any function
 class StoppableWork:
     """A pool of threads for one kind of work; the work shares the processor as `retrieval.turns` describes.
 
-    A thread cannot be ended from outside, so the work checks between its steps whether its caller still waits. It
-    counts as in progress until it has ended, even if its caller left earlier.
+    A thread cannot be ended from outside, so the work checks between its steps whether its caller still waits. Work
+    counts
+    as in progress until it has ended, even if its caller left earlier.
 
     Args:
         threads: number of threads. Large work keeps its thread while small work goes first.
         name: name of the threads.
         what: end of the message "the deadline passed before ...": "the images were decoded".
-        refuses: whether work is refused while all threads are busy; else it waits for a thread.
+        refuses: whether work is refused while all threads are busy; if not, it waits for a thread.
     """
 
     def __init__(self, threads: int, *, name: str, what: str, refuses: bool = False):
@@ -131,12 +135,14 @@ class StoppableWork:
         """Run `work()` in a thread and return its result; `work` must call `turns.check` between its steps.
 
         Args:
-            size: size of the work, of which only so much may be in progress.
+            size: size of the work, counted in `under_way`.
             deadline: time on `time.monotonic()`'s clock.
-            reserve: counts the memory that the work holds until the caller has its answer.
+            reserve: called, in the thread, with the bytes that the work is about to hold until the caller has its
+                answer.
 
-        Raises the errors of `work`, `Fault(TIMED_OUT)` at the deadline, and `Fault(OVERLOADED)` if too much work is in
-        progress. If cancelled, the work ends at its next check, or never begins.
+        Raises the errors of `work`, `Fault(TIMED_OUT)` at the deadline, and `Fault(OVERLOADED)` if all threads are busy
+        and the
+        pool `refuses`. If cancelled, the work ends at its next check, or never begins.
         """
         caller = Caller(deadline, reserve)
         with self._lock:

@@ -47,7 +47,7 @@ class ServedTower(ServedModel):
     model: the opened tower
     runner: computes batches of its texts or pictures
     tokens: checks requests that consist of token arrays; None if the tower reads pictures
-    queries: a separate tower for queries, if there is one
+    queries: the loaded separate tower for queries, or None
     """
 
     model: ScoringModel[TowerInfo, RowsOfTower]
@@ -57,11 +57,11 @@ class ServedTower(ServedModel):
 
     @property
     def queued_rows(self) -> int:
-        """Rows that wait for the engines."""
+        """Number of rows that wait for both engines."""
         return self.batcher.queued_rows + (0 if self.queries is None else self.queries.queued_rows)
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Close the queues; see `Batcher.close`."""
+        """Close both queues; see `Batcher.close`."""
         began = time.monotonic()
         closed = True if self.queries is None else self.queries.close(seconds)
         left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
@@ -69,13 +69,15 @@ class ServedTower(ServedModel):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs that it makes vectors of: text, picture or both."""
+        """The kinds of inputs from which the tower makes vectors: "text", "picture" or both."""
         return tuple(dict.fromkeys(one.model.info.reads for one in (self, self.queries) if one is not None))
 
     def of(self, kind: str = TEXT, is_query: bool = False, field: str = "input") -> ServedTower:
-        """Return the tower of queries, or that of the texts or pictures that are searched.
+        """Return the tower that reads inputs of `kind`: for a query preferably `queries`, else preferably this one.
 
-        Raises `Fault` if neither tower reads such an input.
+        field: name of the request's field, for the fault
+
+        Raises `Fault` if neither tower reads such inputs.
         """
         towers = (self.queries, self) if is_query else (self, self.queries)
         reader = next((one for one in towers if one is not None and one.model.info.reads == kind), None)
@@ -86,7 +88,7 @@ class ServedTower(ServedModel):
 
     @property
     def texts(self) -> Optional[TextEncoder]:
-        """The encoder of texts; None if it reads pictures alone."""
+        """The encoder of texts; None if the tower reads pictures alone."""
         rows = [one.model.row_encoder for one in (self, self.queries) if one is not None]
         return next((one for one in rows if isinstance(one, TextEncoder)), None)
 
@@ -138,7 +140,7 @@ class TowerSlot(Slot[ServedTower]):
     def _load_options(self) -> LoadOptions:
         """Return the options with which the tower is opened.
 
-        Options about pairs are left to the ranker, if there is one.
+        If the server has a ranker, options about pairs apply to it alone.
         """
         config, options = self._config, self._options
         of_ranker = {} if config.model is None else {"max_seq_length": None, "positive_label": None}
@@ -155,7 +157,10 @@ class TowerSlot(Slot[ServedTower]):
         return self.ready().model.info
 
     def encoders(self, is_query: bool) -> tuple[PairEncoder, ...]:
-        """Encoders of queries, or of the texts that are searched. Raises `Fault` as `ready` does."""
+        """Encoders of queries, or of the texts that are searched; empty if the tower reads pictures alone.
+
+        Raises `Fault` as `ready` does.
+        """
         rows = self.ready().of(is_query=is_query).model.row_encoder
         return (rows.tokens,) if isinstance(rows, TextEncoder) else ()
 
@@ -199,11 +204,12 @@ class TowerSlot(Slot[ServedTower]):
         field: str = "text",
         check_lengths: Optional[Check] = None,
     ) -> TextVectors:
-        """Return the vectors of texts; see `VectorService`.
+        """Compute the vectors of texts; see `VectorService`.
 
         Args:
-            check_lengths: called in the queue with the index of a text, the token counts `[n]` of this text and the
-                next ones, prompts included, and the length to which texts are truncated; may raise a `Fault`.
+            check_lengths: called while the texts are encoded: with the index of a text, the token counts `[n]` of this
+                text and
+                the next ones, prompts included, and the length to which texts are truncated; may raise a `Fault`.
         """
         served = self.ready().of(TEXT, is_query, field)
         self.limits.check_pairs(len(texts), field)
@@ -214,16 +220,20 @@ class TowerSlot(Slot[ServedTower]):
         return TextVectors(job.outputs[VECTOR], job.tokens)
 
     def picture_bytes(self, field: str) -> int:
-        """Return the bytes of a picture's pixels; raises `Fault` if the tower reads texts alone."""
+        """Return the bytes of the pixels that the tower reads of one picture; raises `Fault` if it reads texts alone.
+
+        field: name of the request's field, for the fault
+        """
         height, width = self.ready().of(PICTURE, field=field).model.info.picture_size
         return 3 * height * width
 
     async def picture_vectors(
         self, pictures: Sequence[bytes], fields: Sequence[str], *, deadline: Optional[float] = None
     ) -> TextVectors:
-        """Return the vectors of pictures, given as the bytes of their files.
+        """Compute the vectors of pictures.
 
         Args:
+            pictures: bytes of the pictures' files.
             fields: names of the pictures in errors.
 
         Raises `Fault` as `vectors` does, and for the first that is damaged, too large or no picture.
@@ -239,7 +249,7 @@ class TowerSlot(Slot[ServedTower]):
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> TextVectors:
-        """Return the vectors of `[n, length]` arrays; see `VectorService`."""
+        """Compute the vectors of encoded texts, `[n, length]` arrays; see `VectorService`."""
         served = self.ready().of(field="input_ids")
         assert served.tokens is not None
         check_matrices(input_ids, token_type_ids)
@@ -252,10 +262,10 @@ class TowerSlot(Slot[ServedTower]):
 def _encoded(
     encoder: TextEncoder, texts: Sequence[str], are_queries: Sequence[str], check: Optional[LengthCheck] = None
 ) -> Columns:
-    """Encode texts of the queue, each as a query or as a text that is searched; the columns keep the texts' order.
+    """Encode texts of the queue, each as a query or as a text that is searched; keep their order.
 
     Args:
-        are_queries: for each text, whether it is a query.
+        are_queries: for each text, "q" for a query, "" for another text.
         check: may refuse the texts of one request, which are all queries or all not.
     """
     is_query = np.array(are_queries) == _IS_QUERY[True]
@@ -269,7 +279,7 @@ def _encoded(
 
 
 def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], folder: Path) -> None:
-    """Compute vectors, each alone and all in one batch; raises `CheckpointError` if one is wrong."""
+    """Compute vectors, each alone and all in one batch; raises `CheckpointError` if these differ."""
 
     def vectors(outputs: Arrays) -> Array:
         return outputs[VECTOR]

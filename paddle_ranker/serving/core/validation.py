@@ -15,7 +15,7 @@ from paddle_ranker.storage.untrusted import Unchecked
 
 
 def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
-    """Add the fields that are accepted without effect to the description in a request's JSON schema, in place."""
+    """Add the fields of `Body.without_effect` to the description in a request's JSON schema, in place."""
     schema["additionalProperties"] = False
     if kind.without_effect:
         names = (f"{name} {listed(map(json.dumps, idle))}".rstrip() for name, idle in kind.without_effect.items())
@@ -49,9 +49,9 @@ class Body(BaseModel):
             raise Fault(UNPROCESSABLE, problem, field=path + brief(name))
 
     def said(self, *names: str) -> Unchecked:
-        """Return the value of a field that has several names.
+        """Return the value of a field that has several names; None if the request has it under none of them.
 
-        Raises `Fault` if the request gives them different values.
+        Raises `Fault` if the request gives different values under two names.
         """
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         for name, value in given.items():
@@ -64,8 +64,8 @@ def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Op
     """Return the fault for a validation error; its field is a path, `documents[3].text`, or `body`.
 
     Args:
-        union_tags: names of a union's types, which pydantic adds to locations and the fault's field omits.
-        number: index of the error to report; default: the first. Of a union, the type that fits furthest is reported.
+        union_tags: names of a union's types, which pydantic puts into locations and the fault's field omits.
+        number: index of the error to report; default: the first; of a union, the error deepest in the request.
     """
     errors = error.errors(include_url=False, include_input=False)
     if number is None:
@@ -84,9 +84,9 @@ def validated(
     union_tags: Collection[str] = (),
     refuse: Callable[[ValidationError, Collection[str]], Fault] = refusal,
 ) -> Unchecked:
-    """Parse and validate a JSON body.
+    """Parse and validate a JSON body; return the object.
 
-    Raises `Fault` if it exceeds `bounds`, and the fault that `refuse` returns if invalid.
+    Raises `Fault` if it exceeds `bounds`; if it is invalid, the fault that `refuse(error, union_tags)` returns.
     """
     check_json(body, bounds)
     try:

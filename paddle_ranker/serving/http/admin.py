@@ -46,10 +46,13 @@ class Controls:
 
 
 class AdminRoutes:
-    """The handlers of the routes.
+    """Handlers of the admin routes.
 
     Args:
         slots: slots of the server.
+        metrics: the server's metrics.
+        config: the server's options.
+        controls: callbacks into the process.
         described: routes that the OpenAPI description shows in addition to the admin routes.
     """
 
@@ -66,7 +69,7 @@ class AdminRoutes:
         self._config, self._controls = config, controls
 
     def routes(self) -> list[BaseRoute]:
-        """Return the routes."""
+        """Return the admin routes, and those of `/docs`."""
         return [
             Route("/live", self.live),
             Route("/ready", self.ready),
@@ -98,7 +101,7 @@ class AdminRoutes:
         return _json(describe(self._slots, self._config, self._controls.protocols))
 
     async def models(self, request: Request) -> Response:
-        """List the models in OpenAI's format; OpenAI's clients ask for the list before they ask for vectors."""
+        """List the models in OpenAI's format. OpenAI's clients request this list before they request vectors."""
         served = [slot.ready() for slot in self._slots.values()]
         data = [
             {"id": one.name, "object": "model", "created": int(one.loaded_at), "owned_by": "paddle_ranker"}
@@ -120,7 +123,7 @@ class AdminRoutes:
         return _encoded(openapi(self._described, examples))
 
     async def reload(self, request: Request) -> Response:
-        """Reload the models; refused on a server without an API key."""
+        """Reload the models; a server without an API key refuses, since any caller could make it do work."""
         if self._config.api_key is None or self._controls.reload is None:
             raise Fault(NOT_FOUND, f"needs an API key: start the server with {API_KEY_VARIABLE} set, or send it SIGHUP")
         outcome = await self._controls.reload()
@@ -128,7 +131,7 @@ class AdminRoutes:
 
 
 def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
-    """Set the gauges of this process's queues and connections, and of the index."""
+    """Set the gauges of this process's queues and its `connections`, and of the index."""
     for name, slot in slots.items():
         if slot.has_queue:
             metrics.batches(name).queue(slot.queued_rows)
@@ -137,10 +140,7 @@ def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
 
 
 def address_of(request: Request) -> str:
-    """Return this server's URL, `http://127.0.0.1:8600`, from the request's `Host`.
-
-    From the socket if that is malformed.
-    """
+    """Return this server's URL, `http://127.0.0.1:8600`, by the request's `Host`, or else by the socket."""
     named = request.headers.get("host", "")
     host, port = request.scope.get("server") or ("127.0.0.1", None)
     if not _HOST.fullmatch(named):

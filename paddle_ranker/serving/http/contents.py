@@ -1,4 +1,4 @@
-"""`GET /v1/contents/NAME`: files in documents' fields, such as pictures; and their addresses in answers."""
+"""`GET /v1/contents/NAME`: files in documents' fields, such as pictures; and their URLs in answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Content(TypedDict):
 
 
 def contents_of(document: Document, schema: Schema, names: Optional[Container[str]]) -> dict[str, list[Content]]:
-    """Return the files of a document by field.
+    """Return the URL and the media type of each file of a document, by field.
 
     names: the fields whose files are returned; None: all
     """
@@ -61,7 +61,7 @@ def contents_of(document: Document, schema: Schema, names: Optional[Container[st
 
 
 def routes(index: IndexSlot) -> list[BaseRoute]:
-    """Return the routes."""
+    """Return the routes of files, and of pages of PDFs as pictures."""
     drawing = StoppableWork(1, name="pages", what="the page was drawn")
 
     async def file_of(request: Request, deadline: float) -> tuple[Path, str]:
@@ -147,7 +147,7 @@ def _no_content(name: str) -> Fault:
 
 
 def _file_of(now: LocalSnapshot, name: str) -> Optional[tuple[Path, str]]:
-    """Return the path and the media type of a file, or None if no document has one of this name."""
+    """Return the path and the media type of a file in the index, or None if no document has a file of this name."""
     types = {
         suffix: kind for one in now.info.schema.files for suffix, kind in FIELD_TYPES[one.type].media_types.items()
     }

@@ -80,7 +80,7 @@ class RemovalRequest(Body):
 
 
 class DocumentRoutes:
-    """Handlers of the routes.
+    """Handlers of the routes of documents.
 
     Args:
         index: the slot of the index.
@@ -110,7 +110,9 @@ class DocumentRoutes:
         return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
 
     def _checked(self, asked: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
-        """Return the fields of each document.
+        """Check a request's documents, and return the fields of each; [] for a removal.
+
+        asked: the parsed request
 
         Raises `Fault` for a document that cannot be stored, and for invalid ids.
         """
@@ -179,7 +181,13 @@ class DocumentRoutes:
         return answer(request, await run_in_thread(much, to_json, _content(document)), "application/json")
 
     async def _read(self, request: Request, adapter: TypeAdapter[A]) -> tuple[A, Sequence[dict[str, Any]]]:
-        """Read and check a request; return it, and the fields of its documents."""
+        """Read and check a request that changes documents; return the parsed request, and the fields of each of its
+        documents.
+
+        adapter: parses the body
+
+        Raises `Fault` if it is invalid, if the server only reads its index, or if a page of another site sent it.
+        """
         if not self._index.options.writable:
             raise Fault(READ_ONLY, "this server only reads its index: start it with --writable true")
         require_own_page(request)
@@ -205,7 +213,7 @@ def _content(document: Document) -> dict[str, Any]:
 
 
 def require_own_page(request: Request) -> None:
-    """Raise `Fault` for a request that a page of another site made the reader's browser send.
+    """Raise `Fault` if a page of another site made the user's browser send the request.
 
     The header `Origin` is checked, too, for browsers that do not send `Sec-Fetch-Site`.
     """

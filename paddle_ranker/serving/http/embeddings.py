@@ -105,7 +105,11 @@ class EmbeddingsRequest(ClientRequest):
 
     @property
     def items(self) -> list[Union[str, Picture]]:
-        """The texts and pictures; raises `Fault` for an item that has not one of either."""
+        """The texts and pictures to make vectors of.
+
+        Raises `Fault` if the request has both `input` and `messages` or neither, or an item has not exactly one text or
+        picture.
+        """
         if (self.input is None) == (self.messages is None):
             problem = "is required" if self.input is None else "stands beside messages: leave one out"
             raise Fault(UNPROCESSABLE, problem, field="input")
@@ -185,7 +189,7 @@ Vectors = Annotated[list[list[float]], Field(description="in the order of the te
 
 
 class Embedder:
-    """Handlers of the routes.
+    """Handlers of the routes that return vectors.
 
     Args:
         tower: makes the vectors.
@@ -248,7 +252,7 @@ class Embedder:
         return _answer(await run_in_thread(found.vectors.nbytes, _tei_answer, found.vectors))
 
     async def not_made(self, request: Request) -> Response:
-        """Refuse requests for kinds of vectors that towers do not make."""
+        """Refuse requests for the kinds of vectors of Text Embeddings Inference that towers do not make."""
         raise Fault(NOT_FOUND, "a tower makes one vector of numbers for a text: ask POST /embed or /v1/embeddings")
 
     def _normalize(self, asked: Body, *names: str) -> Optional[bool]:
@@ -370,7 +374,12 @@ def openai_refusal(fault: Fault, request_id: str) -> dict[str, object]:
 
 
 def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) -> list[BaseRoute]:
-    """Return the routes at `paths`, without paths that this module does not know; see `Embedder`."""
+    """Return a route for each of `paths`; see `Embedder` for the formats.
+
+    `OPENAI` paths take OpenAI's format, `OTHER_TEI` paths refuse all requests, and all other paths take the format of
+    Text
+    Embeddings Inference's `/embed`.
+    """
     embedder = Embedder(tower, keep_texts=keep_texts)
     made: list[BaseRoute] = []
     for path in paths:

@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 
 
 class Endpoint(ABC):
-    """HTTP routes that use one or several slots of the server; one request may use several, under one deadline.
+    """HTTP routes that use one or several slots of the server. A request may use several slots under one deadline.
 
     Modules that define endpoints are imported before the options are parsed. So modules that take long to import must
-    be imported in the methods.
+    be
+    imported in the methods.
 
     Attributes:
         slots: names in `SLOTS` of the slots that it uses; a server that lacks one of them refuses the requests.
-        paths: dict from each route's path to the name of its requests in the log and the metrics.
+        paths: name of a route's requests in the log and the metrics, by the route's path.
         methods: HTTP methods of all its routes together.
         example: a command line for `/docs`, with `SERVER` in place of the server's address, http://127.0.0.1:8600.
     """

@@ -1,4 +1,4 @@
-"""Read a request's body within limits, and its deadline; compress answers on request."""
+"""Read a request's body within limits, and the deadline that it states; compress answers on request."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SHARE = "share"  # in a request's state: what it has of the worker's budget of b
 
 
 def refuse_other_sites(request: Request) -> None:
-    """Raise `Fault` if the request comes from a page of another site: such pages must not change anything."""
+    """Raise `Fault` if a page of another site sent the request: such pages must not change anything."""
     if request.headers.get("sec-fetch-site") == "cross-site":
         raise Fault(READ_ONLY, "pages of other sites may not change anything here", field="Sec-Fetch-Site")
 
 
 def refuse_parameters(request: Request, *known: str) -> None:
-    """Raise `Fault` for a parameter in the address that is not in `known`."""
+    """Raise `Fault` for a query parameter of the URL that is not in `known`."""
     for name in request.query_params:
         if name not in known:
             choice = f"only {listed(known)}" if known else "which takes none there"
@@ -37,19 +37,17 @@ def refuse_parameters(request: Request, *known: str) -> None:
 
 
 def refuse_repeated(name: str, times: int) -> None:
-    """Raise `Fault` for a parameter that is in the address more than once.
-
-    times: how often it is there
-    """
+    """Raise `Fault` if `times`, how often the query parameter `name` is in the URL, is more than 1."""
     if times > 1:
         raise Fault(UNPROCESSABLE, f"stands {times} times in the address, expected once", field=name)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read a request's body, decompressed, of at most `limit` bytes.
+    """Read a request's body, at most `limit` bytes, and decompress it.
 
-    Raises `Fault` as soon as the body exceeds the limit, or the body with its texts exceeds the worker's byte budget;
-    also for damaged gzip and for unknown encodings. Raises `ClientDisconnect` if the client left.
+    Raises `Fault` as soon as the body is above the limit, or if the worker's byte budget has no room for the body with
+    its
+    texts; also for damaged gzip and for unknown encodings. Raises `ClientDisconnect` if the client left.
     """
     share: Optional[Share] = request.scope.get("state", {}).get(SHARE)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -108,13 +106,17 @@ def _stated_deadline(request: Request) -> Optional[float]:
 
 
 def reserve_of(request: Request) -> Optional[Reserve]:
-    """Return the function that reserves memory for the answer in the worker's byte budget; None without a budget."""
+    """Return the function that reserves the answer's memory in the byte budget; None without a budget."""
     share: Optional[Share] = request.scope["state"].get(SHARE)
     return None if share is None else share.reserve_answer
 
 
 def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:
-    """Return a response; it is compressed with gzip if the client accepts that and the content is large enough."""
+    """Return a response with `content`, compressed with gzip if the client accepts that and the content is large
+    enough.
+
+    headers: further header fields by name
+    """
     named = {"content-type": content_type, **{name.replace("_", "-"): value for name, value in headers.items()}}
     made = Response
     if len(content) >= _WORTH_PACKING and _takes_gzip(request.headers.get("accept-encoding", "")):

@@ -121,21 +121,21 @@ class JudgedIndex(Protocol):
         ...
 
     def documents_of(self, ids: Sequence[str]) -> Mapping[str, Document]:
-        """Return the documents with these ids, by id; an id without a document is left out."""
+        """Return documents by id; an id that no document has is absent."""
         ...
 
 
 @dataclass
 class _Pair:
-    """A query and a document that was shown for it, and its label.
+    """State of a query and a document that was shown for it; its key has the query and the document's id.
 
-    search_id: id of the latest search that showed it
-    position: its rank in that search
+    search_id: id of the latest search that showed the document for the query; "" until one is read
+    position: the document's rank in that search
     digest: digest of the document's text at that time
     has_changed: whether searches showed different texts under the document's id
-    judged_in: id of the search in which it was judged
-    ranks: the document's rank by stage
-    shown_at: time of that search
+    judged_in: id of the search in which the pair was judged
+    ranks: the document's rank in the latest search by stage
+    shown_at: time of the latest search
     label: the latest judgment; None without one
     judged_at: time of the judgment
     """
@@ -151,9 +151,7 @@ class _Pair:
     judged_at: str = ""
 
     def is_of(self, document: Optional[Document]) -> bool:
-        """Return whether `document` exists and still has the text that was shown for this pair (any text, if none was
-        recorded).
-        """
+        """Return whether `document` exists and has the text of `digest`; any text if that is None."""
         return document is not None and self.digest in (None, digest_of(document.text))
 
     @property
@@ -167,7 +165,7 @@ _Key = tuple[str, str]  # a query and a document's id
 
 
 class _Room(dict[_Key, _Pair]):
-    """Dict of pairs, from the oldest to the latest.
+    """Pairs by query and document id, from the oldest to the latest.
 
     Attributes:
         held: number of characters of all pairs.
@@ -239,19 +237,19 @@ class JudgeTable:
             pair.label, pair.judged_at, pair.judged_in = label, line.time, line.search_id
 
     def forget(self, keys: Iterable[_Key]) -> None:
-        """Remove pairs."""
+        """Remove the pairs of these keys."""
         for key in keys:
             self._shown.take(key)
             self._said.take(key)
 
     def counts(self) -> tuple[int, int]:
-        """Return how many pairs are judged, and how many are not."""
+        """Return (judged, unjudged): how many pairs have a judgment, and how many have none."""
         pairs = [*self._shown.values(), *self._said.values()]
         judged = sum(pair.label is not None for pair in pairs)
         return judged, sum(pair.label is None and bool(pair.search_id) for pair in pairs)
 
     def unjudged(self, count: int) -> list[tuple[str, str, _Pair]]:
-        """Return up to `count` unjudged (query, id, pair), those with the largest disagreement first."""
+        """Return (query, document id, pair) for `count` unjudged pairs, the largest disagreement first."""
         open_ones = (
             (-pair.disagreement, pair.position, *key)
             for key, pair in chain(self._shown.items(), self._said.items())
@@ -262,7 +260,7 @@ class JudgeTable:
 
 
 class FeedbackRoutes:
-    """Handlers of the routes.
+    """Handlers of the routes of feedback and judging.
 
     Args:
         log: log to write to; None: the routes answer that there is none.
@@ -318,7 +316,10 @@ class FeedbackRoutes:
         return answer(request, content, "application/json")
 
     def _pairs(self, offset: int) -> bytes:
-        """Read what all workers have added to the log, and return the answer; one thread at a time."""
+        """Return the JSON of unjudged pairs, without the first `offset` of them; one thread at a time.
+
+        Reads first what all workers have added to the log.
+        """
         with self._reading:
             return self._pairs_of(offset)
 

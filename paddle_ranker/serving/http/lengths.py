@@ -21,9 +21,8 @@ class TruncationRequest:
 
     field: name of the request's field with the texts, for faults
     refuses: whether a text that would be cut is refused
-    sides: by name of a request's field, the end at which it wants texts to be cut, "Left" or "right"
-    most: by name of a request's field, the number of tokens to which it wants texts to be cut; -1: as many as the model
-        reads
+    sides: the end at which texts are to be cut, "left" or "right" in any case, by the request's field that says so
+    most: how many tokens are to be left, by the request's field that says so; -1: as many as the model reads
     """
 
     field: str
@@ -32,9 +31,9 @@ class TruncationRequest:
     most: Mapping[str, Optional[int]] = dataclasses.field(default_factory=dict)
 
     def check(self, encoders: Sequence[PairEncoder]) -> Optional[Check]:
-        """Return a check for the queue that refuses texts which the encoders would not treat so.
+        """Return a check for the queue (`Job.check`) that refuses texts if the encoders would cut them in another way.
 
-        Returns None if none can occur.
+        Returns None if the encoders cut every text as the request wants.
         """
         if not (self.refuses or any(self.sides.values()) or any(count is not None for count in self.most.values())):
             return None

@@ -43,7 +43,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Exchange:
-    """A request and its answer: wraps the application's `receive` and `send`, and records what passes."""
+    """A request and its answer: wraps the application's `receive` and `send`, and records how far both are."""
 
     def __init__(self, receive: Receive, send: Send, state: dict[str, Any], is_read: bool):
         self._receive, self._send, self.state, self.is_read = receive, send, state, is_read
@@ -86,7 +86,7 @@ class _Exchange:
         await self._send(message)
 
     def watch(self) -> None:
-        """Begin to watch the caller: if it leaves before the answer is complete, cancel the work on the request."""
+        """Begin to watch the caller: if it leaves before the answer is complete, cancel the handler of the request."""
         if self._watching is None and self.is_read:
             self._watching = asyncio.ensure_future(self._end_with_caller())
 
@@ -104,7 +104,7 @@ class _Exchange:
 
 
 class Middleware:
-    """ASGI application around the server's own.
+    """ASGI application around the server's own: request ids, API key, faults as JSON, log and metrics.
 
     A handler can set entries of `scope["state"]` for the log: `protocol`, `pairs` and `texts` of the request; `stages`,
     milliseconds by stage, which the metrics count, too; `is_empty`, whether a search has no results; `outcome`, the
@@ -112,7 +112,8 @@ class Middleware:
 
     Args:
         config: has the key that callers must send, except to `OPEN_PATHS` and for the page's files; and the host names
-            that requests may address.
+            that
+            requests may address.
         log: log of requests; None: requests are not logged.
         budget: budget of the bytes of all requests and answers; default: no limit.
     """
@@ -189,7 +190,7 @@ class Middleware:
         self._note(scope, exchange.status, time.perf_counter() - exchange.began, fault)
 
     def _look(self) -> None:
-        """Watch the callers who have waited for a while. To watch each from the start would slow small requests."""
+        """Watch the callers that have waited for a while; watching each from the start would slow small requests."""
         for exchange in self._exchanges:
             if time.perf_counter() - exchange.began > _LOOK_SECONDS:
                 exchange.watch()
@@ -202,7 +203,11 @@ class Middleware:
             raise Fault(MISDIRECTED, problem, field="Host")
 
     def _note(self, scope: Scope, status: int, seconds: float, fault: Optional[Fault]) -> None:
-        """Count a request in the metrics when it is answered, and log it."""
+        """Count an answered request in the metrics, and log it.
+
+        seconds: from the request's begin to its answer
+        fault: why it was refused, or None
+        """
         state = scope["state"]
         protocol = state.get("protocol") or self._protocol(scope["path"])
         outcome = "ok" if status < 400 else "cancelled" if status == CLIENT_LEFT else "other"
@@ -226,7 +231,7 @@ class Middleware:
             )
 
     def _protocol(self, path: str) -> str:
-        """Return the name under which a path's requests are logged and counted, if the handler has set none."""
+        """Return the name under which requests at a path are logged and counted unless the handler sets another."""
         if path in self._protocols:
             return self._protocols[path]
         for beginning, name in self._beginnings.items():
@@ -239,14 +244,17 @@ class Middleware:
 
 
 def _refuse_repeated(names: Sequence[bytes]) -> None:
-    """Raise `Fault` for a header field that occurs twice: a proxy and this server could each use another one."""
+    """Raise `Fault` if one of certain header fields occurs twice: a proxy and this server could each use another value.
+
+    names: names of the request's header fields
+    """
     for name in _SINGLE:
         if names.count(name) > 1:
             raise Fault(INVALID, "stands more than once", field=name.decode().title())
 
 
 def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]]:
-    """Convert an error of Starlette's router to a fault; return it, and the headers of its answer."""
+    """Convert an error of Starlette's router to a fault; return the fault, and header fields for its answer."""
     if error.status_code != NOT_ALLOWED.http:
         return Fault(INVALID, error.detail), dict(error.headers or {})
     # Those of all routes of the path; the error has the methods of the first one.
@@ -257,7 +265,7 @@ def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]
 
 
 async def _send_fault(fault: Fault, content: dict[str, object], send: Send, more_headers: Mapping[str, str]) -> None:
-    """Answer with a fault, whose JSON is `content`."""
+    """Answer with a fault; `content` is the JSON of the answer."""
     body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in more_headers.items()]

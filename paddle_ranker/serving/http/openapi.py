@@ -78,7 +78,7 @@ class Error(TypedDict):
 
 
 class _Handler:
-    """A handler as an ASGI application, without Starlette's error layers: the middleware answers errors."""
+    """ASGI application that calls one handler, without Starlette's error layers: the middleware answers errors."""
 
     def __init__(self, handler: Callable[[Request], Awaitable[Response]]):
         self._handler = handler
@@ -89,9 +89,9 @@ class _Handler:
 
 
 def address_parameters(model: type[BaseModel], names: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
-    """Describe the fields of a model as query parameters.
+    """Describe the fields of a model as query parameters, in OpenAPI's form.
 
-    names: parameter names, by field, where they differ
+    names: by field, names of parameters that differ from the field's name
     """
     found = model.model_json_schema()
     required = found.get("required", ())
@@ -143,7 +143,7 @@ def openapi(routes: Iterable[BaseRoute], examples: Sequence[str] = ()) -> dict[s
     paths: dict[str, dict[str, Any]] = {}
 
     def refer(*kinds: object) -> dict[str, Any]:
-        """Return the schema of a value of one of these types; add the schemas that it refers to to `schemas`."""
+        """Return the schema of a value of any of these types, and add the schemas that it refers to to `schemas`."""
         adapters: list[Any] = [(number, "validation", TypeAdapter(kind)) for number, kind in enumerate(kinds)]
         made, named = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")
         schemas.update(named.get("$defs", {}))

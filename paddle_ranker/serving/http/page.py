@@ -52,15 +52,15 @@ PAGE_PATHS: Mapping[str, str] = dict.fromkeys([*_FILES, *_DOCS], "page")
 
 
 def is_page(scope: Scope) -> bool:
-    """Return whether a request asks for a file of the page. These files hold no data, so they need no key.
+    """Return whether a request is for a file of the page. These files hold no data, so they need no key.
 
-    The page asks its reader for the key and sends it with its own requests. `POST /`, for vectors, needs the key.
+    The page asks its user for the key and sends it with its own requests. `POST /`, for vectors, needs the key.
     """
     return scope["path"] in PAGE_PATHS and scope["method"] in ("GET", "HEAD")
 
 
 def routes() -> list[BaseRoute]:
-    """Return the routes of the search page and of `/judge`; the files are read now, once."""
+    """Return the routes of the search page and of `/judge`; reads their files once, now."""
     return _routes_of(_FILES, HEADERS)
 
 
@@ -77,7 +77,12 @@ def _routes_of(names: Mapping[str, str], headers: Mapping[str, str]) -> list[Bas
 
 
 def _file_handler(name: str, content: bytes, policy: Mapping[str, str]) -> Callable[[Request], Awaitable[Response]]:
-    """Return a handler that answers with this file, or with 304 if the caller has it."""
+    """Return a handler that answers with a file, or with 304 if the caller has it already.
+
+    name: the file's name, which gives its media type
+    content: the file's bytes
+    policy: header fields of the response, such as the content security policy
+    """
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     suffix = name[name.rindex(".") :]
     headers = {**policy, "etag": etag}

@@ -52,7 +52,7 @@ _TOKENS = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query
 
 
 class Reranker:
-    """Handlers of the routes.
+    """Handlers of the routes that rank or score.
 
     Args:
         service: slot of the ranker.
@@ -124,7 +124,7 @@ class Reranker:
     async def _titles(
         self, request: Request, documents: Sequence[Union[str, DocumentObject]], deadline: Optional[float]
     ) -> list[str]:
-        """Return the titles; pictures are decoded."""
+        """Return the texts of a request's documents; decode those that are pictures to `PictureTitle`s."""
         titles = [_title(document, place) for place, document in enumerate(documents)]
         pictures = {
             place: Picture(f"documents[{place}].image", document.image)
@@ -207,7 +207,11 @@ class Reranker:
         cuts: TruncationRequest,
         deadline: Optional[float],
     ) -> Scores:
-        """Score the titles, for the only query or each for its own query; `fields` are the request's names for both."""
+        """Score each title, for its own query or for the only query.
+
+        fields: the names that the request has for queries and titles, for faults
+        cuts: how the request wants long texts to be treated
+        """
         state, limits, (query_field, field) = request.scope["state"], self._service.limits, fields
         state["pairs"] = len(titles)
         if self._keep_texts:
@@ -255,9 +259,9 @@ def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
 
 
 def _fields_of(asked: ScoreRequest) -> tuple[str, str]:
-    """Return the names of the two fields that have the pairs.
+    """Return the names of the request's two fields that hold the queries and the titles.
 
-    Raises `Fault` unless exactly two that belong together do.
+    Raises `Fault` unless the request has exactly two fields that belong together.
     """
     given = {name for names in PAIRS_OF_FIELDS for name in names if getattr(asked, name) is not None}
     for names in PAIRS_OF_FIELDS:

@@ -1,6 +1,6 @@
 """Rerank requests and answers over HTTP, in the formats that the server reads and writes, and that clients use.
 
-`RERANK_PROTOCOLS` says what each service's clients ask and how its answers are read.
+`RERANK_PROTOCOLS` describes the requests and answers of each service for a client.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Activation(ClientRequest):
 
     @property
     def wants_logits(self) -> bool:
-        """Whether logits are asked for; raises `Fault` if the fields contradict each other."""
+        """Whether the request asks for logits; raises `Fault` if its fields contradict each other."""
         activated = self.said("use_activation", "softmax", "activation")
         if self.raw_scores is not None and self.raw_scores == activated:
             raise Fault(UNPROCESSABLE, "says otherwise than use_activation: leave one out", field="raw_scores")
@@ -244,20 +244,20 @@ Predicted = Union[
 
 @dataclass(frozen=True)
 class RerankProtocol:
-    """The requests and answers of a service that ranks.
+    """The requests and answers of a service that ranks, for a client.
 
-    what: the services that speak it
+    what: names of the services
     request: the request's class, whose `titles_field` names the titles
-    says: fields that a request has beside the query, the titles and the model
+    says: fields that a request has beside the query, the titles and the model, with their values
     answer: the answer's type, for pydantic
-    results: name of the results in the answer; None: the answer is the results
+    results: name of the list of results in the answer; None: the answer is this list
     score: name of the score in a result
-    paths: ends of the paths at which services are asked so
-    hosts: ends of the names of hosts that are asked so whatever the path
+    paths: ends of the URL paths that show this service
+    hosts: ends of the host names that show this service, whatever the path
     has_model: whether a request may name a model
-    has_logits: whether the scores are logits, since the request asks for them; else the scores themselves show it
-    batch: titles of a request, unless its sender says otherwise; Cohere bills a hundred as one
-    tokens_header: header of the answer with the number of tokens that were computed
+    has_logits: whether the scores are logits, since the request asks for them; if not, the client tells by the scores
+    batch: titles per request, by default; Cohere bills a hundred as one
+    tokens_header: header field of the answer with the number of tokens that were computed
     """
 
     what: str
@@ -274,7 +274,10 @@ class RerankProtocol:
     tokens_header: Optional[str] = None
 
     def body(self, query: str, titles: Sequence[str], model: Optional[str]) -> dict[str, Any]:
-        """Return a request, JSON-ready, without optional fields."""
+        """Return the body of a request, JSON-ready, without optional fields.
+
+        model: the model to name, or None
+        """
         named = {} if model is None else {"model": model}
         titles_named = {self.request.titles_field: list(titles)}
         # Not checked: that is the server's.
@@ -313,7 +316,7 @@ COSTS = (
 
 
 def protocol_of(host: str, path: str) -> Optional[str]:
-    """Return the name of the protocol that a URL's host, or else its path, stands for; None if neither is known."""
+    """Return the key in `RERANK_PROTOCOLS` that a URL's host, or else its path, shows; None if neither shows one."""
     for name, protocol in RERANK_PROTOCOLS.items():
         if any(host == end or host.endswith(f".{end}") for end in protocol.hosts):
             return name

@@ -149,7 +149,7 @@ class SearchRequest(Body):
 
 
 class SearchRoutes:
-    """Handlers of the routes.
+    """Handlers of the routes of search.
 
     Args:
         pipeline: runs the searches.
@@ -192,7 +192,7 @@ class SearchRoutes:
     def _answered(
         self, asked: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
-        """Search; return the finished search, the answer, and the line for the log, or None if it is not logged."""
+        """Search; return the finished search, the answer's body, and the log's line (None if it is not logged)."""
         self._pipeline.index.latest()  # others may have added documents with more fields
         now: Optional[Snapshot] = None
         try:
@@ -308,7 +308,10 @@ class SearchRoutes:
         return Query(parsed, settings, listing, asked.fusion, is_cut, like)
 
     def _like(self, asked: SearchRequest) -> Like:
-        """Return the request's `like`: an id or a file. Raises `Fault` if it is neither, or stands beside `sort`."""
+        """Return the example to search by: `like`, an id or a file, of the request.
+
+        Raises `Fault` if it is neither, or if the request sorts.
+        """
         schema = self._pipeline.index.schema
         kinds, ((kind, value), *others) = {one.type for one in schema.files}, [*(asked.like or {"": ""}).items()]
         if others or kind not in ("id", *kinds):
@@ -326,7 +329,10 @@ class SearchRoutes:
         return Like(kind=kind, data=data)
 
     def _after(self, asked: SearchRequest) -> Union[Position, SortedPosition, None]:
-        """Return the position after which the cursor's page begins; raises `Fault` for a cursor of another search."""
+        """Return the position after which the request's page begins, from its cursor; None without a cursor.
+
+        Raises `Fault` for a cursor that another search returned.
+        """
         if not asked.cursor:
             return None
         if asked.offset:
@@ -348,7 +354,7 @@ class SearchRoutes:
         return base64.urlsafe_b64encode(self._digest(asked, written) + written).decode()
 
     def _digest(self, asked: SearchRequest, position: bytes) -> bytes:
-        """Return a digest of a position, the index, and the parameters that its list depends on."""
+        """Return a digest of the index's name, the parameters that determine the list, and a packed position."""
         given = asked.model_dump(exclude=_SHOWING, exclude_defaults=True)
         what = [self._pipeline.index.ready().name, json.dumps(given, sort_keys=True)]
         return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
@@ -399,7 +405,7 @@ class SearchRoutes:
 
 
 def _refuse_unsorted(asked: SearchRequest) -> None:
-    """Raise `Fault` for a parameter that has no effect in a search sorted by fields."""
+    """Raise `Fault` if a request that sorts by fields has a parameter that has no effect then."""
     unused = [("fusion", asked.fusion), ("rank_top", asked.rank_top), ("min_probability", asked.min_probability)]
     unused += [] if asked.group_by is not None else [("depth", asked.depth)]
     for name, value in unused:
@@ -408,7 +414,11 @@ def _refuse_unsorted(asked: SearchRequest) -> None:
 
 
 def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return the most frequent values of each field, or ranges of values, with their counts."""
+    """Count the values of each of these fields among the found documents; return the most frequent ones with their
+    counts.
+
+    For numbers and dates, a value is a range.
+    """
     try:
         counted = found.facets(names)
     except FilterError as error:
@@ -424,7 +434,10 @@ def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _read_as(asked: SearchRequest, found: Search) -> dict[str, Any]:
-    """Return the parts of an answer that say how the query was read, if not as written."""
+    """Return the parts of an answer that say how the query was read, as far as it was not read as written.
+
+    Such as corrections, synonyms, phrases, excluded words and `did_you_mean`.
+    """
     words, content = found.words, dict[str, Any]()
     if words.corrected:
         content["corrected"] = [{"from": one.given, "to": one.to, "by": one.by} for one in words.corrected]
@@ -447,7 +460,8 @@ def _shown(hit: dict[str, Any], found: Search, place: int) -> Shown:
 
 
 def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the hits of an answer and, if the request asks for signals, the documents that ranking dropped.
+    """Return (hits, dropped): the hits of an answer, and the documents that ranking dropped if the request has
+    `explain`.
 
     Both are JSON-ready.
     """
@@ -460,7 +474,10 @@ def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], 
 
 
 def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[dict[str, Any]]:
-    """Convert documents to hits; `ranks` has the documents' ranks by place."""
+    """Convert documents to hits, JSON-ready.
+
+    ranks: rank of each document to convert, by its index among the search's candidates
+    """
     analyser, shared = found.collection.info.schema.analyser, found.shared_words
     ids = [found.candidates.ids[place] for place in ranks]
     explains = asked.explain and WORDS in (found.searchers if found.sort else found.candidates.searchers)
@@ -517,7 +534,11 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
 
 
 def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, size: int) -> dict[str, Any]:
-    """Return the best passage of a text, at most `size` code points; its highlights count from the passage's start."""
+    """Return the best passage of a text, JSON-ready, with its highlights, which count from the passage's start.
+
+    shared: finds the passage with most words of the query
+    size: maximum code points of the passage
+    """
     start, end = shared.passage(text, highlights, size)
     inside = [one for one in highlights if start <= one.start and one.end <= end]
     marked = [{"start": one.start - start, "end": one.end - start, "level": one.level} for one in inside]
@@ -537,7 +558,12 @@ def _stages(found: Search, place: int, rank: int) -> dict[str, Any]:
 
 
 def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, Any]:
-    """Return what each searcher adds to the fused score, and each signal to the final score."""
+    """Return, by searcher or signal, its value for a candidate and how much it adds to the fused or the final score.
+
+    place: the candidate's index
+    parts: what each searcher adds to the fused score, `[searchers]`
+    share: the candidate's share of the recall score
+    """
     said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
     signals: dict[str, Any] = {
         name: {"value": score, "added": added, "to": FUSED}
@@ -591,9 +617,9 @@ def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Fi
 
 
 def _of_address(given: QueryParams) -> SearchRequest:
-    """Convert an address's parameters to a search request.
+    """Convert the query parameters of a URL to a search request.
 
-    Lists are comma-separated or repeated, the filter is JSON.
+    Lists are comma-separated or repeated; the filter and `like` are JSON.
     """
     several: dict[str, list[str]] = {}
     for name, value in given.multi_items():  # once: an address may hold thousands of names
@@ -622,17 +648,18 @@ def _of_address(given: QueryParams) -> SearchRequest:
 
 
 def _likes(info: IndexInfo) -> list[str]:
-    """Return the keys that a search's `like` may have: `id`, and the types of file fields that have vectors."""
+    """Return the keys that `like` may have: `id`, and the types of file fields with vectors; [] if none have."""
     types = {one.name: one.type for one in info.schema.files}
     kinds = {types[name] for name in info.vector_fields if name in types}
     return ["id", *sorted(kinds)] if info.vector_fields else []
 
 
 def _fields(now: Snapshot) -> dict[str, Any]:
-    """Return `fields`, which filters can use, and `facets`, the names of the fields whose values are worth counting.
+    """Describe the fields of an index, JSON-ready, as `fields` and `facets`.
 
-    These fields have few values, or numbers or dates; texts and ids are left out, and numbers of parts of files, such
-    as a page's.
+    `fields` are those that filters can use, by name, with their types and values. `facets` are the names of those whose
+    values are worth counting: few values, or numbers or dates; not texts, ids and numbers of parts of files, such as a
+    page's.
     """
     found, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
@@ -663,7 +690,7 @@ def _fields(now: Snapshot) -> dict[str, Any]:
 def _is_facet(values: Optional[int], scale: Optional[Scale], documents: int) -> bool:
     """Return whether the values of a field are worth counting.
 
-    values: number of distinct values; None: many
+    values: number of distinct values; None: more than were counted
     scale: distribution of its numbers or dates, if it has any
     documents: number of documents
     """

@@ -10,13 +10,17 @@ from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 
 
 class Picture(NamedTuple):
-    """A picture of a request: its place there, and a `data:` URL or the base64 of its file."""
+    """A picture of a request.
+
+    field: its place in the request, for faults
+    data: a `data:` URL, or the base64 of its file
+    """
 
     field: str
     data: str
 
     def file(self) -> bytes:
-        """Return the bytes of the file; raises `Fault` for what is neither a `data:` URL nor base64."""
+        """Return the bytes of the picture's file; raises `Fault` if `data` is neither a `data:` URL nor base64."""
         is_url = ":" in self.data[:16]
         try:
             return bytes_of(self.data) if is_url else base64.b64decode(self.data, validate=True)

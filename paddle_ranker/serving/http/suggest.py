@@ -1,4 +1,4 @@
-"""`GET /v1/suggest`: queries with clicks, and titles, that continue a typed text."""
+"""`GET /v1/suggest`: queries with clicks, and titles, that continue the text that a user has typed."""
 
 from __future__ import annotations
 
@@ -57,9 +57,11 @@ class Suggestions(TypedDict):
 
 
 class Clicks:
-    """The latest clicks of a log: queries by the number of their searches with a click, and documents by their clicks.
+    """The latest clicks of a log: the queries of the searches that led to a click, and the documents that were clicked.
 
-    Searches while typing do not count for queries.
+    Searches that were sent while the user typed do not count for queries.
+
+    folder: the log's folder
     """
 
     def __init__(self, folder: Path):
@@ -69,7 +71,7 @@ class Clicks:
         self._opened: dict[tuple[str, str], None] = {}  # search and document of each click, the oldest first
 
     def read(self) -> bool:
-        """Read what was added to the log; return whether there are other clicks."""
+        """Read the lines added to the log; return whether they change the clicks."""
         has_changed = False
         for line in self._reader:
             id = line.search_id
@@ -88,11 +90,11 @@ class Clicks:
         return has_changed
 
     def documents(self) -> dict[str, int]:
-        """Return the ids of the documents with the most clicks, with their number."""
+        """Return how often the most clicked documents were clicked, by id."""
         return dict(Counter(document for _, document in self._opened).most_common(_MOST_PREFERRED))
 
     def queries(self, analyser: Analyser, least: int) -> Completions:
-        """Return the queries of at least so many searches, most searches first."""
+        """Return the queries of at least `least` searches with a click, for completion; more searches come first."""
         spellings: dict[str, Counter[str]] = {}
         for query, count in Counter(self._clicked.values()).items():
             shown = " ".join(query.split())
@@ -116,7 +118,7 @@ def _forget_oldest(held: dict[K, V]) -> None:
 class Suggester:
     """Suggestions of a server; a thread updates them from the index and the log.
 
-    A request waits at most a second for changes of the index, then gets the suggestions that are ready.
+    A request waits at most a second if the index has changed, then gets the suggestions that are ready.
 
     Args:
         index: slot of the index, which also has the log.
@@ -131,7 +133,7 @@ class Suggester:
         self._next_look, self._problem = 0.0, ""
 
     async def follow(self) -> None:
-        """Start an update; wait for it at most a second if the index has changed."""
+        """Update the suggestions in a thread if necessary; wait for it, at most a second, if the index has changed."""
         until = time.monotonic() + _WAIT_SECONDS
         while True:
             served = self._index.ready()
@@ -185,13 +187,13 @@ def _version_of(served: ServedIndex) -> tuple[float, int]:
 
 
 def is_suggesting(now: Snapshot, options: IndexSlotOptions) -> bool:
-    """Return whether a server can suggest titles, or queries of its log."""
+    """Return whether a server can suggest anything: titles of the index, or queries of its log."""
     has_titles = isinstance(now, LocalSnapshot) and suggested_field(now) is not None
     return has_titles or bool(options.search_log and options.suggest_after)
 
 
 class SuggestRoutes:
-    """Handler of the route; the arguments are those of `routes`."""
+    """Handler of the route of suggestions; its arguments are those of `routes`."""
 
     def __init__(self, index: IndexSlot, keep_texts: bool):
         self._index, self._keep_texts, self._suggester = index, keep_texts, Suggester(index)
@@ -224,7 +226,7 @@ class SuggestRoutes:
 
 
 def routes(index: IndexSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
-    """Return the route.
+    """Return the route of suggestions.
 
     keep_texts: whether to put the typed text into the request's state, for the log of requests
     """

@@ -29,7 +29,7 @@ _NAMES = {1: "snappy", 4: "lz4"}
 
 
 class Head(NamedTuple):
-    """A frame's sizes in bytes.
+    """Sizes that a frame's head states, in bytes.
 
     body_size: of all that follows the head
     meta_size: of the RpcMeta in it
@@ -50,7 +50,8 @@ class Frame(NamedTuple):
 def read_head(data: bytes) -> Head:
     """Return the sizes that the first 12 bytes of `data` state.
 
-    Raises `Fault` if they are no frame's head, or the RpcMeta is too large; the bytes after them are then useless.
+    Raises `Fault` if these are not a frame's head, or the RpcMeta is too large. The bytes after them cannot be read
+    then.
     """
     magic, body_size, meta_size = _HEAD.unpack_from(data)
     if magic != MAGIC:
@@ -63,14 +64,15 @@ def read_head(data: bytes) -> Head:
 
 
 def read_meta(data: bytes) -> Message:
-    """Return the RpcMeta that `data` holds; raises `Fault(INVALID)` if it holds none."""
+    """Parse an RpcMeta; raises `Fault(INVALID)` for other bytes."""
     return parse(messages().RpcMeta, data)
 
 
 def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = None) -> Frame:
-    """Split `body`, which follows the RpcMeta, into the payload, decompressed, and the attachment.
+    """Split `body`, the bytes of a frame after its RpcMeta, into the payload, decompressed, and the attachment.
 
     Args:
+        meta: the frame's RpcMeta.
         limit: bytes that the decompressed payload may have.
         share: the request's share of the worker's byte budget.
 
@@ -92,7 +94,7 @@ def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = N
 
 
 def write_frame(meta: Message, payload: bytes = b"", attachment: bytes = b"") -> bytes:
-    """Return the bytes of a frame; compresses the payload by `meta.compress_type`, and sets `meta.attachment_size`."""
+    """Return the bytes of a frame, its payload compressed by `meta.compress_type`; set `meta.attachment_size`."""
     if meta.compress_type in _METHODS:
         payload = pack(payload, _METHODS[meta.compress_type])
     if attachment:
@@ -104,7 +106,11 @@ def write_frame(meta: Message, payload: bytes = b"", attachment: bytes = b"") ->
 
 
 def reply(correlation_id: int, payload: bytes = b"", *, error: Optional[tuple[int, str]] = None) -> bytes:
-    """Return the frame that answers the request with this id: with a payload, or an error's number and text."""
+    """Return the frame that answers a request, with its `payload` or an error.
+
+    correlation_id: the request's id
+    error: (error number of brpc, text), or None
+    """
     meta = messages().RpcMeta(correlation_id=correlation_id)
     meta.response.SetInParent()
     if error is not None:

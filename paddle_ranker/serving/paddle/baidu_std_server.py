@@ -107,7 +107,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._read_frames()
 
     def abort(self) -> None:
-        """See `Connection`."""
+        """Close the connection at once, see `Connection`."""
         self._transport.abort()
 
     def shutdown(self) -> None:
@@ -122,9 +122,9 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._close_if_done()
 
     def _read_frames(self, size: int = 0) -> None:
-        """Start work on every complete frame, as long as more requests may be in flight.
+        """Start work on every complete frame in the buffer, as long as more requests may be in flight.
 
-        `size` more bytes have come.
+        size: number of bytes that have come since the last call
         """
         while self._buffer and not self._ending and self._may_read() and self._read_frame():
             pass
@@ -143,7 +143,10 @@ class BaiduStdProtocol(asyncio.Protocol):
         return len(self._tasks) < self._most_in_flight and self._writable.is_set()
 
     def _read_frame(self) -> bool:
-        """Take a frame out of the buffer and start work on it; return False if no frame is complete."""
+        """Take a frame from the buffer and start work on it; return False if there is no complete frame.
+
+        A frame that is too large, or no frame, ends the connection.
+        """
         buffer = self._buffer
         # What is not a frame's beginning is known before the head is complete.
         begins_well = buffer[: len(baidu_std.MAGIC)] == baidu_std.MAGIC[: len(buffer)]
@@ -175,7 +178,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         return True
 
     def _is_unwanted(self, meta: Message) -> bool:
-        """Refuse a frame whose body has not arrived yet if its RpcMeta is wrong; return whether it was refused."""
+        """Refuse a frame by its RpcMeta, before its body has arrived; return whether it was refused."""
         try:
             self._check(meta)
         except Fault as fault:
@@ -210,7 +213,10 @@ class BaiduStdProtocol(asyncio.Protocol):
         task.add_done_callback(self._answered)
 
     async def _answer(self, meta: Message, body: Union[bytes, Fault]) -> None:
-        """Compute or refuse a request, and write its reply."""
+        """Compute a request's answer, or refuse it, and write the reply.
+
+        body: the frame's body, or the reason to refuse
+        """
         try:
             with self._budget.share() as share:
                 with self._counting(self._service) as service:
@@ -233,7 +239,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         await self._send(written)
 
     async def _send(self, reply: bytes, share: Optional[Share] = None) -> None:
-        """Send a reply; its bytes count in `share` until a slow client has received the replies before it."""
+        """Send a reply once the client has read enough of earlier replies; until then, its bytes count in `share`."""
         if share is not None and len(reply) > share.held:
             share.reserve(len(reply))
         while not self._writable.is_set():
@@ -242,7 +248,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.write(reply)
 
     def _check(self, meta: Message) -> None:
-        """Raise `Fault` for a request that is refused by its RpcMeta alone."""
+        """Raise `Fault` if the RpcMeta alone shows that a request must be refused: its key, service or method."""
         require_key(self._api_key, meta.authentication_data)
         if not meta.HasField("request"):
             raise Fault(INVALID, "is missing", field="request")
@@ -253,7 +259,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             raise Fault(NO_METHOD, f"{quoted(asked.method_name)} is no method; {', '.join(GENERAL_METHODS)} are")
 
     async def _request(self, meta: Message, body: bytes, service: ModelService, share: Share) -> tuple[Message, float]:
-        """Parse the request in a frame's body; return it, and its deadline."""
+        """Parse the request in a frame's body; return (request, deadline on `time.monotonic()`'s clock)."""
         arrived = time.monotonic()
         self._check(meta)
         asked = meta.request
@@ -297,7 +303,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.close()
 
     def _read_or_pause(self) -> None:
-        """Pause reading while no more requests are wanted, so that the kernel slows the sender down; else resume."""
+        """Pause reading while no more requests may begin, so that the kernel slows the sender; else resume."""
         wanted = self._ending or self._may_read()  # an ending one reads on, to see the client leave
         if wanted == self._reading or self._transport.is_closing():
             return

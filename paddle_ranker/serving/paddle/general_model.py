@@ -51,13 +51,14 @@ Feeds = dict[str, tuple[str, Message]]  # a tensor's name -> its name in errors,
 
 
 class ServedTensors(ABC):
-    """Tensors of a served model: inputs are tokens or texts, outputs float32 arrays, each by name.
+    """Tensors of a served model: inputs are tokens or texts, outputs float32 arrays, each with a name.
 
     Attributes:
         limits: limits of requests.
-        texts: the sets of string tensors that the model takes in place of tokens.
-        outputs: by name that clients fetch, the (name, alias) of an output; a Request that names none gets the first.
-        inputs: by alias that an export gave a token input, the input's name.
+        texts: the sets of string tensors, each a tuple of names, that the model takes in place of tokens.
+        outputs: (name, alias) of an output, by each name that clients may fetch; a Request that names none gets the
+            first.
+        inputs: name of a token input, by the alias that an export gave it.
     """
 
     limits: Limits
@@ -66,9 +67,11 @@ class ServedTensors(ABC):
     inputs: dict[str, str]
 
     def rows(self, feeds: Feeds) -> tuple[list[str], ...]:
-        """Return the texts that a Request feeds, a list for each tensor.
+        """Return the texts that a Request feeds, a list for each tensor, all of the same length.
 
-        Raises `Fault` if their numbers differ or are too high.
+        feeds: the string tensors by name, see `Feeds`
+
+        Raises `Fault` if the lengths differ or are above the limit.
         """
         for _, tensor in feeds.values():
             self.limits.check_most(len(tensor.data), next(reversed(feeds)))
@@ -76,19 +79,23 @@ class ServedTensors(ABC):
 
     @abstractmethod
     def answer_bytes(self, rows: int) -> int:
-        """Return the memory in bytes that an answer for `rows` rows takes in addition to its request."""
+        """Return how many bytes of memory the answer for `rows` rows takes in addition to its request."""
 
     @abstractmethod
     async def of_texts(self, names: tuple[str, ...], texts: Texts, deadline: Optional[float]) -> Arrays:
-        """Compute the outputs of texts, `[n, ...]` by name; `names` are the tensors of the `texts`. Raises `Fault`."""
+        """Compute the outputs of texts: `[n, ...]` by name. Raises `Fault`.
+
+        names: names of the string tensors
+        texts: their texts, a sequence for each tensor
+        """
 
     @abstractmethod
     async def of_tokens(self, input_ids: Array, token_type_ids: Array, deadline: Optional[float]) -> Arrays:
-        """Compute the outputs of `[n, length]` int64 arrays, `[n, ...]` by name. Raises `Fault`."""
+        """Compute the outputs of encoded rows, `[n, length]` int64 arrays: `[n, ...]` by name. Raises `Fault`."""
 
 
 class RankerTensors(ServedTensors):
-    """Tensors of a ranker: tokens, or a query and a title, to a probability and a logit.
+    """Tensors of a ranker: takes tokens, or queries and titles; returns probabilities and logits.
 
     One query may serve all titles.
     """
@@ -129,7 +136,7 @@ class RankerTensors(ServedTensors):
 
 
 class TowerTensors(ServedTensors):
-    """Tensors of a tower: tokens, a text or a query, to a vector."""
+    """Tensors of a tower: takes tokens, texts or queries; returns vectors."""
 
     texts = (("text",), ("query",))
 
@@ -162,7 +169,7 @@ def most_rows(service: ModelService) -> int:
 
 
 def bounds(service: ModelService) -> Bounds:
-    """Return the bounds of a Request."""
+    """Return the bounds of a Request's protobuf message."""
     return bounds_of(_MOST_FIELDS, most_rows(service))
 
 
@@ -238,7 +245,7 @@ def _response(request: Message, fetched: list[tuple[str, str]], outputs: Arrays)
 
 
 def _fetched(request: Message, model: ServedTensors) -> list[tuple[str, str]]:
-    """Return (name, alias) of every output that the Request fetches, in its order."""
+    """Return (name, alias) of each output that a Request fetches, in its order; by default the model's first output."""
     outputs = model.outputs
     found: list[tuple[str, str]] = []
     for place, name in enumerate(request.fetch_var_names):
@@ -252,7 +259,7 @@ def _fetched(request: Message, model: ServedTensors) -> list[tuple[str, str]]:
 
 
 def _feeds(request: Message, model: ServedTensors) -> Feeds:
-    """Return the tensors that a Request feeds, by name: all of tokens, or all of texts."""
+    """Return the tensors that a Request feeds, by name, see `Feeds`: either token tensors or string tensors."""
     feeds: Feeds = {}
     text_names = tuple(dict.fromkeys(name for names in model.texts for name in names))
     for place, tensor in enumerate(request.tensor):
@@ -331,7 +338,7 @@ def integer_matrix(tensor: Message, field: str, limits: Limits) -> np.ndarray:
 
 
 def text_column(tensor: Message, field: str) -> list[str]:
-    """Return a tensor's strings; raises `Fault(INVALID)` unless its shape is `[n]`, `[n, 1]` or not set."""
+    """Return the strings of a tensor; raises `Fault(INVALID)` if its shape is set and is not `[n]` or `[n, 1]`."""
     if tensor.elem_type != STRING:
         raise Fault(INVALID, f"is {tensor.elem_type}, expected 20 (string)", field=f"{field}.elem_type")
     _one_field(tensor, field, ("data",))
@@ -344,7 +351,7 @@ def text_column(tensor: Message, field: str) -> list[str]:
 
 
 def fill_matrix(tensor: Message, name: str, alias_name: str, values: Array) -> None:
-    """Fill `tensor` as an output of the response: float32 `[n, size]`; `values` of `[n]` become `[n, 1]`."""
+    """Fill `tensor`, an output of a Response, with float32 `[n, size]`; `values` of the shape `[n]` become `[n, 1]`."""
     rows = np.asarray(values, "<f4").reshape(len(values), -1)
     tensor.name, tensor.alias_name, tensor.elem_type = name, alias_name, FLOAT32
     tensor.shape.extend(rows.shape)
@@ -362,9 +369,9 @@ def _varint(number: int) -> bytes:
 
 
 def _one_field(tensor: Message, field: str, allowed: Sequence[str]) -> str:
-    """Return which of the `allowed` fields has the data.
+    """Return the name of the `allowed` field of a tensor that has data; `field` is the tensor's name in errors.
 
-    Raises `Fault` if none has, or if another field has data, too.
+    Raises `Fault` if no allowed field has data, or if another field has data, too.
     """
     held = [name for name in _DATA_FIELDS if len(getattr(tensor, name))]
     if not held:

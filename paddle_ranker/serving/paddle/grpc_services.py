@@ -30,7 +30,7 @@ class Method(NamedTuple):
     """A method of a service.
 
     expected: class of its requests
-    bounds: called with the service; returns the bounds of a request
+    bounds: called with the `ModelService`; returns the bounds of a request's message
     answer: coroutine function, called with request, service, deadline and share; returns the response
     """
 
@@ -40,7 +40,7 @@ class Method(NamedTuple):
 
 
 class GrpcServer:
-    """A gRPC server in this event loop.
+    """A gRPC server that runs in this event loop.
 
     port: port on which it listens; 0 for a Unix socket
     """
@@ -111,7 +111,7 @@ async def start_grpc(
 
 
 def _unpacks_within_limits(version: str) -> bool:
-    """Return whether grpcio stops decompressing a message that gets too large; 1.33 checks the size afterwards."""
+    """Return whether this grpcio stops decompressing a message that gets too large; 1.33 does not."""
     return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # the oldest version in which that was measured
 
 
@@ -130,7 +130,7 @@ class _Service(grpc.GenericRpcHandler):
         }
 
     def service(self, handler_call_details: Any) -> Any:
-        """Return the handler of a call; None if the call is not for this service."""
+        """Return the handler of a call; None if the call is for another service."""
         handler = self._handlers.get(handler_call_details.method)
         if handler is None:
             return None
@@ -142,7 +142,10 @@ class _Service(grpc.GenericRpcHandler):
 
 
 class _Calls:
-    """Handlers of the methods, from bytes to bytes; a request that cannot be parsed is answered with an error."""
+    """Handlers of the methods, which take and return bytes.
+
+    A request that cannot be parsed is answered with an error.
+    """
 
     def __init__(
         self,
@@ -174,7 +177,7 @@ class _Calls:
             raise _PipelineFault(fault.kind, str(fault)) from fault.settled()
 
     def handler(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """Return a coroutine function that answers the calls of a method; grpcio 1.33 accepts no `partial` instead."""
+        """Return a coroutine function that answers the calls of a method; grpcio 1.33 accepts no `partial`."""
 
         async def answer(data: bytes, context: Any) -> bytes:
             return await self._answer(method, data, context)
@@ -182,11 +185,11 @@ class _Calls:
         return answer
 
     def check_key(self, metadata: Any) -> None:
-        """Raise `Fault` if the key in a call's metadata is missing or wrong."""
+        """Raise `Fault` if the API key in a call's metadata is missing or wrong."""
         require_key(self._api_key, _shown_key(metadata))
 
     def refuser(self, fault: Fault) -> Callable[[Any, Any], Awaitable[None]]:
-        """Return a coroutine function that refuses a call without reading its message."""
+        """Return a coroutine function that refuses a call with `fault`, without reading its message."""
 
         async def refuse(messages: Any, context: Any) -> None:
             with suppress(Fault), self._counting(self._service):
@@ -196,7 +199,11 @@ class _Calls:
         return refuse
 
     async def _answer(self, method: Method, data: bytes, context: Any) -> bytes:
-        """Return a method's answer in bytes; abort the call if the request is refused."""
+        """Answer a call of a method; return the response in bytes. Aborts the call if the request is refused.
+
+        data: the request in bytes
+        context: grpcio's context of the call
+        """
         self._active += 1
         try:
             with self._counting(self._service) as service, self._budget.share() as share:
@@ -230,9 +237,9 @@ class _Calls:
             raise Fault(TOO_LARGE, problem, field="message")
 
     def _seconds(self, context: Any) -> float:
-        """Return the caller's timeout in seconds, or the default.
+        """Return the caller's timeout in seconds, or the default if grpcio does not tell it.
 
-        grpcio 1.33 does not tell the timeout, but cancels the call in time.
+        grpcio 1.33 does not, but cancels the call in time.
         """
         remaining = context.time_remaining() if hasattr(context, "time_remaining") else None
         if remaining is None or remaining > 1e6:  # no deadline is years

@@ -46,7 +46,7 @@ def routes(service: ModelService, names: Optional[PipelineNames] = None) -> list
 
 
 class _AnyPipeline(Route):
-    """The gateway's route: every path of two parts, except those under a version, `/v1/...`."""
+    """Route of the pipeline's gateway: every path of two parts, except those under a version, `/v1/...`."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)
@@ -108,7 +108,7 @@ async def _no_method(request: Request) -> Response:
 
 
 def _noted(request: Request, fault: Fault) -> Fault:
-    """Note a fault for the log and the metrics; return it, settled."""
+    """Record a fault's kind for the log and the metrics; return the fault without its traceback."""
     request.scope["state"]["outcome"] = fault.kind.name
     return fault.settled()
 

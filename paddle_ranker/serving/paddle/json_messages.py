@@ -42,9 +42,10 @@ _LARGEST_DOUBLE = sys.float_info.max
 
 
 def read_message(data: bytes, message_class: Message, bounds: Optional[JsonBounds] = None) -> Message:
-    """Return the message that a JSON object in `data` describes; raises `Fault(INVALID)`, which names the field.
+    """Convert a JSON object to a message of the class `message_class`; raises `Fault(INVALID)`, which names the field.
 
     Args:
+        data: the JSON in bytes.
         bounds: see `parse_json`.
     """
     message = message_class()
@@ -90,7 +91,11 @@ def _fill_array(target: Any, field: FieldDescriptor, items: list[Any], path: str
 
 
 def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool = False) -> list[Any]:
-    """Return `items` converted for the field; raises `Fault`, which names the first item that does not fit."""
+    """Return `items` converted for `field`; raises `Fault`, which names the first item that does not fit.
+
+    path: place of the field in the JSON, for the fault
+    numbered: whether the fault also names the item's index
+    """
     converted: list[Any] = []
     for first in range(0, len(items), _AT_ONCE):
         part = items[first : first + _AT_ONCE]
@@ -99,10 +104,11 @@ def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool
 
 
 def _all_at_once(items: list[Any], field: FieldDescriptor) -> Optional[list[Any]]:
-    """Return `items` converted for the field, with a few calls for all of them; None if that is not possible.
+    """Return `items` converted for `field`, by few calls for all of them together; None if that is not possible.
 
-    It is possible for all valid elements of an array, except of bytes. To call a Python function for each element would
-    take many times as long as parsing it.
+    It is possible for all valid items of an array, except of bytes. To call a Python function for each item would take
+    many
+    times as long as parsing it.
     """
     types = set(map(type, items))
     if field.cpp_type in _INTEGERS:
@@ -146,7 +152,10 @@ def _floats_at_once(items: list[Any], types: set[type], kind: int) -> Optional[l
 
 
 def _one_by_one(items: list[Any], first: int, field: FieldDescriptor, path: str, numbered: bool) -> list[Any]:
-    """Return `items`, the array's elements from `first` on, as `_checked` does."""
+    """Convert `items` as `_checked` does, with a call for each.
+
+    first: index in the array of the first of `items`
+    """
     converted = []
     convert = _converter(field)
     for place, item in enumerate(items, first):
@@ -159,7 +168,7 @@ def _one_by_one(items: list[Any], first: int, field: FieldDescriptor, path: str,
 
 
 def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
-    """Return a function that converts a scalar for the field; its `ValueError` says what the field accepts."""
+    """Return a function that converts a scalar for `field`; its `ValueError` says what the field accepts."""
     kind = field.cpp_type
     if kind in _INTEGERS:
         low, high = _bounds(kind)

@@ -23,7 +23,7 @@ _FEW_BYTES = 64 * 1024  # data of at most this size is parsed without counting
 
 
 class Messages(NamedTuple):
-    """Message classes of the C++ server, the pipeline, baidu_std's frames and the C++ server's launch files."""
+    """Message classes: of the C++ server and its launch files, the pipeline, and baidu_std's frames."""
 
     Tensor: Message
     Request: Message
@@ -38,7 +38,7 @@ class Messages(NamedTuple):
 
 @cache
 def messages() -> Messages:
-    """Return the classes, made at the first call."""
+    """Return the message classes; they are made at the first call."""
     names = [f"{GENERAL_MODEL}.{name}" for name in ("Tensor", "Request", "Response")]
     names += [f"{PIPELINE}.{name}" for name in ("Tensor", "Request", "Response")]
     names.append("brpc.policy.RpcMeta")
@@ -47,12 +47,15 @@ def messages() -> Messages:
 
 
 class Bounds(NamedTuple):
-    """Maximum contents of a message; parsed, an empty tensor of two bytes takes a hundred, a packed number of one byte
-    eight.
+    """Maximum contents of a message.
 
-    fields: fields of the message itself
-    nested: fields of the messages in it
-    numbers: packed numbers
+    A parsed message may be far larger than its bytes: an empty tensor of two bytes takes a hundred, a packed number of
+    one
+    byte eight.
+
+    fields: count of fields of the message itself
+    nested: count of fields of the messages in it
+    numbers: count of packed numbers
     """
 
     fields: int
@@ -61,16 +64,16 @@ class Bounds(NamedTuple):
 
 
 def bounds_of(fields: int, pairs: int) -> Bounds:
-    """Return the bounds of a message about `pairs` pairs: those of JSON, and `fields` fields of its own."""
+    """Return the bounds of a message about `pairs` pairs that itself has at most `fields` fields."""
     json = json_bounds(pairs)
     return Bounds(fields, json.structures, json.values)
 
 
 def parse(expected: Message, data: bytes, bounds: Optional[Bounds] = None, share: Optional[Share] = None) -> Message:
-    """Return the message of class `expected` that `data` holds; raises `Fault(INVALID)` if it holds none.
+    """Parse `data` as a message of the class `expected`; raises `Fault(INVALID)` for other bytes.
 
     Args:
-        bounds: checked before data of over 64 KiB is parsed; raises `Fault(TOO_LARGE)` if it exceeds them.
+        bounds: checked before data of over 64 KiB is parsed; raises `Fault(TOO_LARGE)` if the message exceeds them.
         share: the request's share of the byte budget; the memory of parsed numbers is added to it, see `Share.reserve`.
     """
     if bounds is not None and len(data) > _FEW_BYTES:
@@ -96,7 +99,7 @@ _GOES_ON = bytes(range(128, 256))  # bytes of a number that do not end it
 
 
 class _Counts:
-    """Counts the fields in a message's bytes, in linear time; bytes that are no message may pass."""
+    """Counter of the fields in a message's bytes, in linear time; bytes that are no message may pass."""
 
     def __init__(self, bounds: Bounds):
         self._bounds = bounds
@@ -104,6 +107,8 @@ class _Counts:
 
     def add(self, kind: Message, data: bytes, place: int, end: int, *, is_outer: bool = False) -> None:
         """Count the fields of a message of the type `kind` in `data[place:end]`.
+
+        is_outer: whether this is the message itself, not one in it
 
         Raises `Fault(TOO_LARGE)` if there are too many.
         """
@@ -128,10 +133,7 @@ class _Counts:
             # The others begin and end groups, and hold nothing themselves.
 
     def _add_long(self, field: Message, data: bytes, place: int, end: int) -> None:
-        """Count a message in a message, or packed numbers.
-
-        If `field` is None, it is unknown, and its bytes are not counted.
-        """
+        """Count `data[place:end]`, a message or packed numbers; of an unknown field (None) nothing."""
         if field is None or field.type in (field.TYPE_STRING, field.TYPE_BYTES):
             return
         if field.message_type is not None:

@@ -1,5 +1,6 @@
-"""The pipeline's service, for gRPC and its HTTP gateway: a request has texts under keys, the answer a printed list of
-scores or vectors.
+"""The pipeline's service, for gRPC and its HTTP gateway.
+
+A request has texts under keys; the answer has scores or vectors as a printed list.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class PipelineNames(NamedTuple):
 
 
 def error_number(kind: FaultKind) -> int:
-    """Return the err_no of a kind of fault."""
+    """Return the pipeline's number for a kind of fault, its `err_no`."""
     return _NUMBERS.get(kind, UNKNOWN)
 
 
@@ -111,7 +112,7 @@ def refusal(fault: Fault) -> Message:
 
 
 def bounds(service: ModelService) -> Bounds:
-    """Return the bounds of a Request: a key and a value for each row, and what a client may add."""
+    """Return the bounds of a pipeline Request's message: a key and a value for each row, and what a client may add."""
     rows = most_rows(service)
     return bounds_of(2 * rows + 1000, rows)
 
@@ -137,14 +138,15 @@ def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
 
 
 def read_texts(request: Message, limits: Limits) -> list[str]:
-    """Return the texts of a pipeline Request to a tower; raises the faults of `read_pairs`."""
+    """Return the texts of a pipeline Request to a tower; raises `Fault` as `read_pairs` does."""
     return _values(request, limits, lambda value, field: value, "text")
 
 
 def _values(request: Message, limits: Limits, read: Callable[[str, str], T], what: str) -> list[T]:
-    """Call `read` with each value and the name of its field; return the results in the order of the keys.
+    """Call `read(value, field)` for each value of a Request; return the results in the order of the keys.
 
     Args:
+        read: gets the value, and the name of its field for faults.
         what: name of a value in messages.
     """
     if len(request.tensors):
@@ -202,9 +204,9 @@ def _pair(item: Any, field: str) -> tuple[str, str]:
 
 
 def read_printed_dict(text: str) -> dict[str, str]:
-    """Parse a dict of strings that `str` has printed; raises `ValueError` for any other text.
+    """Parse a dict of strings that Python's `str` has printed; raises `ValueError` for any other text.
 
-    This takes linear time: no regular expression backtracks.
+    This takes linear time, since no regular expression backtracks.
     """
     text = text.strip()
     if not (text.startswith("{") and text.endswith("}")):
@@ -226,7 +228,7 @@ def read_printed_dict(text: str) -> dict[str, str]:
 
 
 def _string(text: str, quotes: str, place: int, ends: str) -> tuple[str, int]:
-    """Return the value of the string literal at `place`, and the place after the character of `ends` that follows it.
+    """Return (value of the string literal at `place`, index after the character of `ends` that follows the literal).
 
     Args:
         quotes: `text` with its escaped quotes replaced by other characters.

@@ -74,13 +74,12 @@ class Launch:
 
     model: folder of the model
     threads: number of batches that may be computed at once
-    gpu: number of the requested GPU; None: the CPU
-    batch_size: pairs that are computed at once
-    request_bytes: limit of a request's body. For both, the launcher's own defaults, 32 and 512 MiB, are replaced by
-        this server's
-    prometheus_port: a further port for metrics; None: none
+    gpu: index of the requested GPU; None: the CPU
+    batch_size: pairs that are computed at once; in place of the launcher's default, 32, this server's
+    request_bytes: limit of a request's body; in place of the launcher's default, 512 MiB, this server's
+    prometheus_port: a further port for metrics; None: no such port
     reload_file: the model is reloaded whenever this file's time changes, which is checked every `reload_seconds`
-    notes: messages to the user about requests that this server cannot meet
+    notes: messages to the user about options that this server cannot follow
     """
 
     model: Path
@@ -97,10 +96,11 @@ class Launch:
 
 
 def read_launch(arguments: Sequence[str]) -> Launch:
-    """Read a command line, and the files that it names.
+    """Parse a command line, and read the files that it names.
 
     Raises `UsageError` for an invalid value or if no model is named, `CheckpointError` if the launcher's files are
-    missing or damaged, or do not name exactly one model.
+    missing
+    or damaged, or do not name exactly one model.
     """
     flags, notes = _read_flags(arguments)
     for name, harmless in _WITHOUT.items():
@@ -134,7 +134,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
 
 
 def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the values of each known flag, and notes about the unknown flags."""
+    """Return (values of each known flag by its name, notes about the words that are ignored)."""
     flags: dict[str, list[str]] = {}
     notes = []
     place = 0
@@ -181,8 +181,9 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _unless(launchers: int, given: int, default: int) -> int:
-    """Return `given`, unless it is the launcher's default, which the launcher passes by itself: then this server's
-    `default`.
+    """Return `default`, this server's default, if `given` is `launchers`, the launcher's default; else `given`.
+
+    The launcher passes its own default even if the user gives no value.
     """
     return default if given == launchers else given
 
@@ -285,7 +286,7 @@ def _end_with_the_launcher(started_by: tuple[int, ...]) -> None:
 
 
 def _ancestors() -> tuple[int, ...]:
-    """Return the id of this process's parent and, if the parent is a shell run with `-c`, of the parent's parent.
+    """Return the process id of the parent and, if the parent is a shell run with `-c`, of the parent's parent.
 
     When a process ends, the kernel gives its children another parent, so the ids change when either process ends.
     """

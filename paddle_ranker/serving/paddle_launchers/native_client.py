@@ -35,7 +35,7 @@ void *_dl_sym(void *handle, const char *name, void *caller) { (void)caller; retu
 
 
 def native_client() -> Any:
-    """Return the class `paddle_serving_client.Client`, loading the libraries it needs into this process.
+    """Load the libraries that `paddle_serving_client.Client` needs into this process, and return that class.
 
     Raises `DependencyError`, which says what to install, if the package, its OpenSSL or a C compiler is missing.
     """
@@ -74,10 +74,7 @@ def _load_libraries() -> None:
 
 
 def _load_all(libraries: list[Path]) -> None:
-    """Load libraries that depend on each other, in an order that works.
-
-    Only OpenSSL's symbols become visible to others.
-    """
+    """Load libraries in an order in which they find each other; only OpenSSL's symbols become global."""
     while libraries:
         left, reason = [], None
         for library in libraries:
@@ -93,7 +90,7 @@ def _load_all(libraries: list[Path]) -> None:
 
 
 def _stand_ins() -> list[Path]:
-    """Compile, once, empty libraries with the names that the extension needs.
+    """Return libraries without contents under the names that the extension needs; compile them at the first call.
 
     They define the symbol if glibc hides it.
     """

@@ -36,10 +36,10 @@ _ALWAYS = ("op.*.local_service_conf.ir_optim", "op.*.local_service_conf.mem_opti
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """A pipeline with one op, the ranker.
+    """The configuration of a pipeline with one op, the ranker.
 
-    values: the file's values for the vendor's server, with the model's folder as an absolute path, the requested ports,
-        the CPU if there is no GPU, and the device's number if there is none
+    values: the file's values as the vendor's server needs them: the model's folder as an absolute path, the requested
+        ports, the CPU if there is no GPU, and a device number
     service: name of the op and of the service
     model: folder of the model
     device: cpu, gpu:0, ...
@@ -59,11 +59,11 @@ class PipelineConfig:
 
     @property
     def ports(self) -> dict[str, int]:
-        """The ports to listen on: a dict from protocol to port number, with the key `grpc`, `http` or both."""
+        """The ports to listen on by protocol: `grpc`, `http` or both."""
         return {name: int(self.values[port]) for name, port in zip(("grpc", "http"), _PORTS) if self.values.get(port)}
 
     def serve_config(self, host: str, api_key: Optional[str]) -> ServeConfig:
-        """Return the configuration of this project's server."""
+        """Return the configuration for this project's server."""
         local = self.op["local_service_conf"]
         ports = list(self.ports.values())
         timeout = self.op.get("timeout", -1)
@@ -102,7 +102,7 @@ class PipelineConfig:
             )
 
     def require_vendors_precision(self) -> None:
-        """Raise `CheckpointError` for a precision that the vendor's server does not compute in."""
+        """Raise `CheckpointError` if the vendor's server cannot compute in the configured precision."""
         local = self.op["local_service_conf"]
         offered = _VENDORS_PRECISIONS[local["device_type"]]
         if local["precision"] not in offered:
@@ -112,7 +112,7 @@ class PipelineConfig:
             )
 
     def of_no_meaning(self) -> list[str]:
-        """Return the values that this project's server does not follow, by name, such as `dag.tracer.interval_s`."""
+        """Return the names of values that this project's server does not follow, such as `dag.tracer.interval_s`."""
         followed = set(_FOLLOWED) | {name for name in _ALWAYS if _at(self.values, name, self.service)}
         if self.values.get("build_dag_each_worker"):
             followed |= {"worker_num", "build_dag_each_worker"}
@@ -135,9 +135,10 @@ def read_pipeline_config(
     http_port: Optional[int] = None,
     finds_gpu: Callable[[], bool] = runtime.finds_gpu,
 ) -> PipelineConfig:
-    """Read a configuration file; `model`, `rpc_port` and `http_port`, if given, replace the file's values.
+    """Read a configuration file.
 
     Args:
+        model, rpc_port, http_port: if given, they replace the file's values.
         finds_gpu: returns whether Paddle finds a GPU; called if the configuration asks for one.
 
     Raises `UsageError` if there is no such file, `CheckpointError`, which names the value, if it is no configuration.
@@ -206,7 +207,10 @@ def _only_op(values: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: Any) -> None:
-    """Raise `CheckpointError` unless `values[name]` is a `kind` in its range; if it is missing, set it to `default`."""
+    """Raise `CheckpointError` unless `values[name]` is a `kind` in its range; set a missing value to `default`.
+
+    path: the file, for messages
+    """
     value = values.get(name)
     if value is None:
         if default is not None:
@@ -221,7 +225,12 @@ def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: An
 
 
 def _model_folder(path: Path, local: dict[str, Any], given: Optional[Path]) -> Path:
-    """Return the model's folder: `given`, else the file's, relative to the file or, if only there, to this folder."""
+    """Return the model's folder: `given`, or else the one that the configuration file `path` names.
+
+    local: the file's `local_service_conf`; a relative path in it is relative to the file or, if it exists only there,
+        to
+        the current folder
+    """
     if given is not None:
         return given.resolve()
     named = local.get("model_config")

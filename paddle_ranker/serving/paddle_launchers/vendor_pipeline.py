@@ -55,7 +55,7 @@ class TextRequestOp(vendor.RequestOp):
         self._read = read_texts if is_tower else read_pairs
 
     def unpack_request_package(self, request: Any) -> tuple[dict[str, Any], int, Any, str]:
-        """Return the rows of a request as a dict, the request's id in logs, and an error's number and text."""
+        """Return (rows of a request in a dict, the request's id in logs, error number or None, error text)."""
         own = messages().PipelineRequest(key=request.key, value=request.value)
         try:
             if len(request.tensors):
@@ -90,7 +90,7 @@ class ModelOp(Op):
         self._encode = _encoder(open_exported(self._config.model, MODEL))
 
     def preprocess(self, input_dicts: dict[str, Any], data_id: int, log_id: int) -> tuple[Any, bool, Any, str]:
-        """Return the model's inputs, whether to skip the model, and an error's number and text."""
+        """Return (the model's inputs, False since the model is not skipped, error number or None, error text)."""
         ((_, given),) = input_dicts.items()
         rows = given[_REQUEST]
         fields = {"text": rows} if isinstance(rows[0], str) else dict(zip(("query", "title"), map(list, zip(*rows))))
@@ -112,12 +112,15 @@ class ModelOp(Op):
     def postprocess(
         self, input_dicts: dict[str, Any], fetch_dict: dict[str, Any], data_id: int, log_id: int
     ) -> tuple[dict[str, str], None, str]:
-        """Return the values for the client, `{"predict": "[[0.85], [0.79]]"}`, and no error."""
+        """Return (values for the client, `{"predict": "[[0.85], [0.79]]"}`; None, "": no error)."""
         return {name: str(values.tolist()) for name, values in fetch_dict.items()}, None, ""
 
 
 def _encoder(folder: ExportedFolder) -> Callable[..., tuple[Columns, int, int]]:
-    """Return a function from texts to (columns, their maximum length, the id of padding)."""
+    """Return a function that encodes texts, one list for each field.
+
+    It returns (columns, the length that rows can have at most, the pad token's id).
+    """
     encoder = folder.row_encoder()
     if isinstance(encoder, TextEncoder):
         tokens = encoder.tokens
@@ -128,7 +131,7 @@ def _encoder(folder: ExportedFolder) -> Callable[..., tuple[Columns, int, int]]:
 
 
 class VendorModelService(WebService):
-    """The pipeline's server: a request, the model, a response."""
+    """The vendor's pipeline server with three ops: request, model, response."""
 
     def __init__(self, config: PipelineConfig):
         super().__init__(name=config.service)
@@ -151,9 +154,9 @@ class VendorModelService(WebService):
 
 
 def check_model(config: PipelineConfig) -> ExportedFolder:
-    """Return the model.
+    """Open the exported model that a configuration names.
 
-    Raises `CheckpointError` if the vendor's local predictor would fail on it later, or be killed.
+    Raises `CheckpointError` if the vendor's local predictor would later fail on it, or be killed.
     """
     folder = open_exported(config.model, MODEL)
     if folder.program.suffix != ".pdmodel" or not folder.is_for_serving:

@@ -28,7 +28,7 @@ class HttpConnection(HttpToolsProtocol):
 
     Args:
         connections: has the byte budget.
-        uvicorn: arguments of uvicorn's own connection class.
+        uvicorn: keyword arguments of uvicorn's own connection class.
     """
 
     def __init__(self, connections: Connections, **uvicorn: Any):
@@ -109,7 +109,7 @@ class HttpConnection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
 
     def _read(self, data: bytes) -> None:
-        """Give bytes to the parser until pipelined requests wait; keep the rest, and count it in the byte budget."""
+        """Pass bytes to the parser until pipelined requests wait; keep and count the bytes that are left."""
         if data and self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -132,7 +132,10 @@ class HttpConnection(HttpToolsProtocol):
                 self._count(size)
 
     def _count(self, size: int) -> None:
-        """Count the bytes of the unfinished request, of which `size` have come now."""
+        """Count the bytes of the unfinished request in the byte budget, and give the client time for it.
+
+        size: number of bytes that have come since the last call
+        """
         if self._held:
             self.flow.pause_reading()
         if self._is_open or self._unfinished:
@@ -146,7 +149,10 @@ class HttpConnection(HttpToolsProtocol):
         """Read a request that offers to switch protocols as if it did not (RFC 9110, 7.8); Java's client offers h2c.
 
         httptools takes the body after such a head for data of the other protocol. So a new parser gets the head without
-        the offer.
+        the
+        offer.
+
+        rest: the bytes after the head
         """
         kept = [(name, value) for name, value in self.headers if name != b"upgrade"]
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
@@ -201,7 +207,7 @@ class HttpConnection(HttpToolsProtocol):
 
 
 class HttpServer(ProtocolHandler):
-    """HTTP/1.1 by uvicorn, which receives accepted sockets."""
+    """Handler for HTTP/1.1, by uvicorn, which gets accepted sockets."""
 
     def __init__(self, app: ASGIApp, connections: Connections, drain_seconds: float = 30.0):
         config = uvicorn.Config(
@@ -224,7 +230,7 @@ class HttpServer(ProtocolHandler):
         super().__init__(lambda: HttpConnection(connections, config=config, server_state=state, app_state={}))
 
     async def start(self) -> HttpServer:
-        """Start uvicorn without sockets: its timer runs, and it handles signals until other handlers are set."""
+        """Start uvicorn without sockets, and return this handler; uvicorn handles signals until others do."""
         self._serving = asyncio.ensure_future(self._server.serve(sockets=[]))
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0)

@@ -42,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 class ServerContext:
     """Parts of a worker that its protocols use.
 
-    ranker: the service for Paddle Serving's protocols: the ranker, and the tower
+    ranker: the `ModelService` for Paddle Serving's protocols
     slots: slots of the server
     app: the HTTP application
     log: log of requests; None: requests are not logged
@@ -57,7 +57,7 @@ class ServerContext:
     log: Optional[JsonLog] = None
 
     def counting(self, protocol: str) -> Counting:
-        """Return a function that makes `CountedRequest`s, which count and log requests of `protocol`."""
+        """Return a function that wraps a `ModelService` as a `CountedRequest` of `protocol`."""
         from paddle_ranker.serving.core.scores import CountedRequest
 
         log_texts = self.config.log_texts
@@ -71,7 +71,7 @@ Handlers = Sequence[tuple[bytes, ProtocolHandler]]
 class PortProtocol:
     """A protocol of the server's port.
 
-    title: its name in the server's first line
+    title: its name in the line that the server prints at its start
     begins: first bytes of its connections; empty: it gets the connections that no other protocol gets
     start: coroutine function, called in every worker; returns the protocol's handler
     """
@@ -142,7 +142,7 @@ class Acceptor:
 
 
 class _Unknown(asyncio.Protocol):
-    """A connection whose protocol is not known yet."""
+    """A connection whose protocol is unknown until its first bytes come; then its handler gets it."""
 
     def __init__(self, handlers: Handlers, connections: Connections):
         self._handlers, self._connections, self._begin = handlers, connections, b""
@@ -266,7 +266,7 @@ class GrpcConnection(_Pipe):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Do nothing: grpcio ends its connections itself. See `Connection`."""
+        """Do nothing, since grpcio ends its connections itself. See `Connection`."""
 
     def abort(self) -> None:
         """See `Connection`."""

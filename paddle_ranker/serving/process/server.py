@@ -65,7 +65,7 @@ def require_packages() -> None:
 
 
 def listen(config: ServeConfig) -> list[socket.socket]:
-    """Return a listening socket for each port; that of `http_port`, if given, comes last.
+    """Return listening sockets, one for each of the configuration's ports; that of `http_port`, if set, comes last.
 
     Raises `RankerError` if it cannot listen on a port.
     """
@@ -110,7 +110,7 @@ def _url(address: tuple[str, int]) -> str:
 
 
 def allow_open_files(wanted: int) -> None:
-    """Raise the limit of open files of this process to `wanted`, as far as the system allows."""
+    """Raise this process's limit of open files to `wanted`, as far as the system allows."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -125,7 +125,7 @@ _UNTAKEN_MS = 60_000  # after which the system closes a connection whose peer ta
 
 
 def _keep_alive(listener: socket.socket) -> None:
-    """Enable TCP keep-alive, which detects peers that are gone; accepted sockets inherit it."""
+    """Enable TCP keep-alive for the sockets that `listener` accepts; it detects peers that are gone."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in {**_SILENCE, "TCP_USER_TIMEOUT": _UNTAKEN_MS}.items():
         if hasattr(socket, name):

@@ -34,13 +34,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass
 class _Slot:
-    """A worker.
+    """State of a worker.
 
-    number: its number, from 0
-    pid: its process; 0 if it is not running
+    number: index of the worker, from 0
+    pid: id of its process; 0 if it is not running
     started: time at which its process was started
-    due: time at which its next process starts
-    failures: how often in a row it ended soon after its start
+    due: time at which its next process is to start
+    failures: how often in a row its process ended soon after its start
     is_stale: whether a reload was requested before the process handled signals
     """
 
@@ -56,6 +56,7 @@ def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: C
     """Keep `config.workers` workers running until SIGTERM or SIGINT; return the exit status.
 
     Args:
+        sockets: the listening sockets.
         announce: called once, when all workers are ready.
 
     Raises `RankerError` if a worker fails at the first start, before it is ready; the reason is on standard error.
@@ -164,8 +165,9 @@ class _Supervisor:
         slot.pid, slot.started, slot.is_stale = pid, time.monotonic(), False
 
     def _run_worker(self, first: bool, mask: set[Union[int, signal.Signals]]) -> NoReturn:
-        """Run a worker in this process, which was forked for it, and end the process.
+        """Run a worker in this process, which was forked for it; end the process afterwards.
 
+        first: whether this is the server's start, at which a failure ends the server
         mask: signals that were blocked before the fork
         """
         status = 1
@@ -200,7 +202,7 @@ class _Supervisor:
             os._exit(status)
 
     def _receive(self) -> None:
-        """Read which workers are ready; announce the server when all are."""
+        """Read from the pipe which workers are ready; announce the server when all are."""
         with suppress(BlockingIOError):
             for word in os.read(self._ready_pipe, 4096).split():
                 self._ready.add(int(word))
@@ -213,7 +215,7 @@ class _Supervisor:
             self._announce()
 
     def _reap(self) -> None:
-        """Find workers that have ended, and set when each is started again."""
+        """Find workers whose processes have ended, and set when each is started again."""
         for slot in self._slots:
             if not slot.pid:
                 continue

@@ -66,6 +66,8 @@ def make_app(
 
     Args:
         slots: slots of the server; endpoints that need other slots answer that there is no such model.
+        log: log of requests; None: requests are not logged.
+        controls: callbacks into the process for the admin routes.
         budget: budget of the bytes of all requests; default: no limit.
     """
     routes: list[BaseRoute] = []
@@ -84,7 +86,7 @@ def make_app(
 
 
 def reloadable(slots: Mapping[str, Slot[Served]], metrics: Metrics) -> list[Reloadable]:
-    """Return the slots by name as a `Reloader` takes them, with the metrics of their batches."""
+    """Return the slots in the form that a `Reloader` takes, with the metrics of their batches."""
     return [Reloadable(slot, metrics.batches(name) if slot.has_queue else None) for name, slot in slots.items()]
 
 
@@ -118,7 +120,7 @@ async def return_freed_memory() -> None:
 
 
 async def tell_loading(what: str) -> None:
-    """Say on stderr every ten seconds that models are still being loaded; on a terminal first after two seconds."""
+    """Print on stderr every ten seconds that `what` is still being loaded; on a terminal first after two seconds."""
     began, wait = time.monotonic(), BAR_AFTER if sys.stderr.isatty() else LINE_EVERY
     while True:
         await asyncio.sleep(wait)
@@ -137,7 +139,7 @@ class Worker:
     Args:
         early: whether to accept connections before the models are loaded; requests are answered with 503 until then.
         on_ready: called once, as soon as the models are loaded and connections are accepted.
-        pass_on_reload: called to ask the supervisor to make all workers reload; None: this is the only worker.
+        pass_on_reload: called to make the supervisor reload all workers; None: this is the only worker.
         parent: a pipe from the supervisor; when it ends, the worker ends too.
     """
 

@@ -66,9 +66,10 @@ MODELS = {
     "pictures.tsv": "lists such pictures",
     "convert CLIP": "needs a published model, too: tests/recall/test_picture_commands.py converts some",
     "tower CLIP": "is made of it",
-    "library": "needs files of many kinds: tests/retrieval/test_read_files.py makes some",
+    "library/rows.jsonl": "needs files of its own: tests/retrieval/test_read_files.py makes some",
     "manuals/w7.pdf": "is one of them",
     "Qwen/Qwen3": "needs a published model: tests/model/test_decoders.py makes one",
+    "google/tapas": "needs a published model: tests/model/test_tables.py makes one",
 }
 # What only the modern stack has: it writes ONNX files.
 MODERN = dict.fromkeys(("openvino", "quantize", '"onnx"'), "needs an ONNX file, which the modern stack writes")
@@ -144,9 +145,12 @@ class Walk:
         """Start a server; it goes on until the page ends, or another one is started."""
         self._stop()
         began, log = time.monotonic(), self.folder / "server.log"
+        words = command.replace("8600", self._port).split("#")[0].split()
+        if "--port" not in words:
+            words += ["--port", self._port]  # another page's server may have the default one
         with log.open("wb") as output:
             self._server = subprocess.Popen(
-                command.replace("8600", self._port).split("#")[0].split(), cwd=self.folder, env=self.environment,
+                words, cwd=self.folder, env=self.environment,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         while "serving " not in (printed := log.read_text(encoding="utf-8")):

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from paddle_ranker.data.beir import write_beir
+from tests.data.test_pdf import pdf_of, shown
 from tests.export_cases import write_case
 from tests.tiny import change_json, write_encoder, write_ranker
 
@@ -26,6 +27,14 @@ def titles_of(query: str) -> tuple[str, str, str]:
 
 def _write(path: Path, rows: Iterable[Iterable[object]]) -> None:
     path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_library(folder: Path) -> None:
+    """Write a folder with files of three kinds."""
+    folder.mkdir()
+    (folder / "questions.txt").write_text("How long is the warranty of lamps? Two years.\n", encoding="utf-8")
+    (folder / "prices.csv").write_text("name;price\nlamp;12,90\nmouse;25,00\n", encoding="utf-8")
+    pdf_of(folder / "manual.pdf", shown((60, 700, "Safety of lamps")), shown((60, 700, "Warranty")))
 
 
 def write_texts(folder: Path) -> None:
@@ -55,6 +64,7 @@ def write_texts(folder: Path) -> None:
     (folder / "bm25.run").write_text(run, encoding="utf-8")
 
     write_collection(folder, documents, queries, judged)
+    write_library(folder / "library")
     packages = [{"id": name, "name": name, "description": f"{name} reads files", "size": 7} for name in ("git", "vim")]
     (folder / "packages.jsonl").write_text("".join(json.dumps(one) + "\n" for one in packages), encoding="utf-8")
     products = [

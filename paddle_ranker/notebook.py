@@ -289,7 +289,8 @@ class Index:
             documents = documents_for(collection, corpus, DocumentOptions())
             vectors_of = open_towers(collection, self._options, self._batch_size)
             with collection.snapshot().files.staged() as files:
-                kept = kept_rows(documents, schema, files, folder_of(corpus), documents)
+                fields = collection.info.vector_fields
+                kept = kept_rows(documents, schema, files, folder_of(corpus), documents, embedded=fields)
                 added = collection.writer.add_rows(kept, vectors_of, sync=sync, files=files)
             collection.writer.merge()
             collection.writer.measure_floors()

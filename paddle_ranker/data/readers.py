@@ -15,6 +15,7 @@ from typing import NamedTuple, Union, cast
 from paddle_ranker.registry import Registry
 
 Place = tuple[Union[int, float], ...]
+FIRST_SECOND, LAST_SECOND = "first_second", "last_second"  # fields of parts whose places are seconds
 
 
 class Part(NamedTuple):
@@ -42,6 +43,14 @@ class Unread(NamedTuple):
 
     name: str
     reason: str
+
+
+class FilePiece(NamedTuple):
+    """Piece of a recording that gets a vector of its own, from second `start` to `end`."""
+
+    path: Path
+    start: float
+    end: float
 
 
 class Reader(NamedTuple):
@@ -86,5 +95,5 @@ def _add(name: str, module: str, places: str, **fields: str) -> None:
 
 _add("pdf", "paddle_ranker.data.pdf", "boxes", page="number", title="text", heading="text")
 _add("ocr", "paddle_ranker.data.ocr", "boxes", page="number")
-_add("speech", "paddle_ranker.data.speech", "seconds")
+_add("speech", "paddle_ranker.data.speech", "seconds", **{FIRST_SECOND: "number", LAST_SECOND: "number"})
 _add("table", "paddle_ranker.data.table", "cells", first_row="number", last_row="number")

@@ -7,9 +7,11 @@ for samples in read_recording(Path("talk.mp3")):  # [samples] float32
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Union
+from typing import IO, TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
 
@@ -74,6 +76,31 @@ def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator
                 problem or f"missing, or damaged: its header states {sound.frames / sound.samplerate:,.2f} seconds"
             )
             raise IncompleteRecordingError(f"from second {count / sound.samplerate:,.2f} on it is {problem}")
+
+
+class StretchReader:
+    """Reads stretches of recordings; fast if those of one recording are read in the order of time. Thread-safe.
+
+    rate: samples a second of what is returned
+    """
+
+    def __init__(self, rate: int):
+        self._rate, self._lock = rate, threading.Lock()
+        self._path, self._blocks = Path(), cast("Iterator[Vectors]", iter(()))
+        self._first, self._samples = 0, np.empty(0, np.float32)  # those that are held begin with sample `_first`
+
+    def read(self, path: Path, start: float, end: float) -> Vectors:
+        """Return the samples from second `start` to `end`, or to where the recording ends: `[samples] float32`."""
+        first, last = round(start * self._rate), round(end * self._rate)
+        with self._lock:
+            if path != self._path or first < self._first:
+                self._path, self._blocks = path, read_recording(path, self._rate)
+                self._first, self._samples = 0, np.empty(0, np.float32)
+            with suppress(StopIteration, IncompleteRecordingError):
+                while self._first + len(self._samples) < last:
+                    block, passed = next(self._blocks), min(first - self._first, len(self._samples))
+                    self._first, self._samples = self._first + passed, np.concatenate([self._samples[passed:], block])
+            return self._samples[max(0, first - self._first) : max(0, last - self._first)]
 
 
 def _missing_end(sound: Any, source: Union[Path, IO[bytes]]) -> str:

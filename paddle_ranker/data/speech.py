@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, Union, cast
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.readers import Part, Place, Unread
+from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, Part, Place, Unread
 from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, read_recording
 from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.storage.digest import content_digest
@@ -26,7 +26,7 @@ from paddle_ranker.storage.foreign_config import ForeignConfig
 MODEL_VARIABLE = "PADDLE_RANKER_SPEECH"
 # Types of models that other rooms open: each module's `open_model` returns a `SpeechModel`.
 _MODULES = dict.fromkeys(("wav2vec2", "hubert"), "paddle_ranker.model.transcriber")
-_VERSION = 1  # of what this module makes of a recording
+_VERSION = 2  # of what this module makes of a recording
 _SHORTEST, _LONGEST = 240, 300  # seconds of a piece, at the end of which another begins
 _LAST = 60  # seconds of the last piece, at least
 _WINDOW, _PAUSE = RATE // 20, 6  # samples of 1/20 second; windows whose mean energy is that of a pause
@@ -78,7 +78,8 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
         else:
             text, places = transcript(model.words(piece.samples), piece.start)
             name = "" if piece.is_last and not piece.start else f"{piece.start:.0f}"
-            yield Part(name, text, places=tuple(places))
+            end = piece.start + len(piece.samples) / RATE
+            yield Part(name, text, {FIRST_SECOND: round(piece.start, 2), LAST_SECOND: round(end, 2)}, tuple(places))
 
 
 def version() -> str:

@@ -361,6 +361,7 @@ def kept_rows(
     folder: Path,
     source: RowFile,
     processes: Optional[int] = None,
+    embedded: Container[str] = (),
 ) -> Iterator[DocumentRow]:
     """Stage the files that rows of a corpus name; yield the rows with the staged files' names in place of their paths.
 
@@ -369,6 +370,7 @@ def kept_rows(
     folder: paths in the rows are relative to it; those of files outside it are refused
     source: its `refuse` is called for each row whose values do not fit the schema; if that returns, the row is left out
     processes: number of processes that read files (default: one per core)
+    embedded: fields whose files have vectors, so that a part without words is a document, too
     """
     root = folder.resolve()
 
@@ -410,7 +412,7 @@ def kept_rows(
 
     def finished(one: _KeptRow) -> Iterator[DocumentRow]:
         try:
-            for row in [one.row] if one.parts is None else _parts_of(one, schema, source):
+            for row in [one.row] if one.parts is None else _parts_of(one, schema, source, one.field in embedded):
                 schema.check(row)
                 yield row
             if one.parts is not None:
@@ -435,7 +437,7 @@ def kept_rows(
             yield from finished(one)
 
 
-def _parts_of(one: _KeptRow, schema: Schema, source: RowFile) -> Iterator[DocumentRow]:
+def _parts_of(one: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bool) -> Iterator[DocumentRow]:
     """Yield the documents of a file's parts; report parts that are not read to `source`."""
     row, title = one.row, schema.title
     assert one.parts is not None
@@ -447,7 +449,7 @@ def _parts_of(one: _KeptRow, schema: Schema, source: RowFile) -> Iterator[Docume
                 continue
             if not part.text.strip():
                 source.leave_unread(id, "no words")
-                if part.name:
+                if part.name and not keeps_wordless:
                     continue
             fields = {**part.fields, **row.fields}
             if title is not None:  # the row's own, else the file's, else by its name

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
-
-import numpy as np
+from typing import Union
 
 from paddle_ranker.array_types import Vectors
+from paddle_ranker.data.readers import FilePiece
+from paddle_ranker.data.recordings import StretchReader
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.tower import PICTURE, TEXT
+from paddle_ranker.model.tower import PICTURE, SOUND, TEXT
 from paddle_ranker.retrieval.text_vectors import Tower
 
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
@@ -42,7 +41,7 @@ class FileTower:
 
     def __init__(self, tower: Tower, reads: str):
         self._tower, self._reads = tower, reads
-        self._last: Optional[tuple[bytes, Vectors]] = None
+        self._stretches = StretchReader(tower.sound_rate) if reads == SOUND else None
 
     @classmethod
     def open(cls, folder: Path, options: LoadOptions, batch_size: int, reads: str) -> FileTower:
@@ -54,19 +53,12 @@ class FileTower:
             raise UsageError(f"{folder}: a tower of {what}, and the field has {reads}s; take {remedy}")
         return cls(tower, reads)
 
-    def vectors(self, files: Sequence[bytes]) -> Vectors:
-        """Return the vectors of files, `[n, size]`."""
-        if self._reads == PICTURE:
-            return self._tower.encode_pictures(files)
-        return np.concatenate([*map(self._of_sound, files)])
-
-    def _of_sound(self, data: bytes) -> Vectors:
-        """Return a recording's vector, `[1, size]`; its parts, which are documents, ask for it one after another."""
-        digest, last = hashlib.sha256(data).digest(), self._last
-        if last is None or last[0] != digest:
-            # The reader counts the end that is missing.
-            last = self._last = digest, self._tower.encode_sounds([data], takes_incomplete=True)
-        return last[1]
+    def vectors(self, files: Sequence[Union[bytes, FilePiece]]) -> Vectors:
+        """Return the vectors of files, or of pieces of recordings, `[n, size]`."""
+        if self._stretches is None:
+            return self._tower.encode_pictures([one for one in files if isinstance(one, bytes)])
+        sounds = [self._stretches.read(*one) if isinstance(one, FilePiece) else one for one in files]
+        return self._tower.encode_sounds(sounds, takes_incomplete=True)  # the reader counts the end that is missing
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
         """Return the vectors of texts, `[n, size]`; raises `UsageError` if the tower reads no texts."""

@@ -26,6 +26,7 @@ from paddle_ranker.retrieval.exact_search import StoredVectors, refuse_unstorabl
 from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, VectorsInfo, is_segment
 from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
 from paddle_ranker.retrieval.open_segments import Generation, Place
+from paddle_ranker.retrieval.places import pieces_in, pieces_of
 from paddle_ranker.retrieval.schema import MOST_FIELDS, TEXT, FieldTower, Schema
 from paddle_ranker.retrieval.segments import (
     FieldVectors,
@@ -310,19 +311,34 @@ class Addition:
                     raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
 
     def _vectors_of_field(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
-        """Return the vectors of a field's values; those of a document whose values stay the same are copied."""
+        """Return the vectors of a field's values; those of a document whose values stay the same are copied.
+
+        A recording has a vector for each of its pieces.
+        """
+        schema_field = self._info.schema.field(field.name)
+
+        def values_of(document: Document) -> tuple[list[Unchecked], Spans]:
+            values = _values_of(document, field.name)
+            return values, pieces_of(document, schema_field) or [(0, 0)] * len(values)
+
         there = self._now.find([document.id for document in chunk])
-        values, lenders = [_values_of(document, field.name) for document in chunk], dict[int, Place]()
+        values, lenders = [*map(values_of, chunk)], dict[int, Place]()
         for number, document in enumerate(chunk):
             place = there.get(document.id)
-            if place is not None and _values_of(self._now.at(place), field.name) == values[number]:
+            if place is not None and values_of(self._now.at(place)) == values[number]:
                 lenders[number] = place
-        are_files = any(one.name == field.name for one in self._info.schema.files)
+        are_files = schema_field in self._info.schema.files
 
         def inputs(number: int) -> list[Unchecked]:
-            return [self._files.read(one) for one in values[number]] if are_files else values[number]
+            given, pieces = values[number]
+            if not are_files:
+                return given
+            if any(end for _, end in pieces):
+                self._files.verify(given[0])  # raises if there is no such file
+                return pieces_in(self._files.find(given[0]), pieces)
+            return [self._files.read(one) for one in given]
 
-        spans = [[(0, 0)] * len(own) for own in values]
+        spans = [pieces for _, pieces in values]
         tower = self._tower
         most = _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
         return self._made(field, chunk, spans, lenders, inputs, lambda given: tower(field.name).vectors(given), most)

@@ -7,26 +7,54 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from paddle_ranker.array_types import Integers
+from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import PlacedText
-from paddle_ranker.data.readers import Place
+from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, READERS, FilePiece, Place
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.passages import Span
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.schema import PLACES, Schema
+from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, Field, Schema
 from paddle_ranker.storage.untrusted import Unchecked
 
 PlaceInFile = Mapping[str, Unchecked]
 _SCALE = 10_000  # of the numbers of a place, which are stored as integers
 _MOST_BYTES = 1 << 26  # of a document's places, unpacked
 _MOST_SHOWN = 100  # places of a hit
+# Seconds of a piece of a recording that gets a vector, pieces of a document, seconds of a recording, at most
+_PIECE, _MOST_PIECES, _MOST_SECONDS = 10, 256, 1e7
+_SECOND = 100  # a piece's start and end are stored in 1/100 seconds
+
+
+def pieces_of(document: Document, field: Field) -> list[Span]:
+    """Return the pieces of a document's recording that get a vector each: starts and ends in 1/100 seconds.
+
+    They are equally long. [] for a field of other values, and for a recording that states no seconds.
+    """
+    reader = FIELD_TYPES[field.type].reader
+    if not reader or READERS[reader].places != "seconds" or not isinstance(document.fields.get(field.name), str):
+        return []
+    first, last = (number_of(document.fields.get(name)) for name in (FIRST_SECOND, LAST_SECOND))
+    if first is None or last is None or not 0 <= first < last < _MOST_SECONDS:
+        return []
+    count = min(math.ceil((last - first) / _PIECE), _MOST_PIECES)
+    edges = np.rint(np.linspace(first, last, count + 1) * _SECOND).astype(int).tolist()
+    return [*zip(edges, edges[1:])]
+
+
+def pieces_in(path: Optional[Path], spans: Iterable[Span]) -> list[FilePiece]:
+    """Return the pieces of a file at such spans."""
+    assert path is not None
+    return [FilePiece(path, start / _SECOND, end / _SECOND) for start, end in spans]
 
 
 def packed(places: Sequence[Place]) -> str:
@@ -58,10 +86,13 @@ def unpacked(text: str) -> tuple[Integers, Integers]:
     return values[:2].T, values[2:].T
 
 
-def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optional[PlaceInFile]:
+def place_of(
+    document: Document, schema: Schema, spans: Iterable[Span], piece: Optional[Span] = None
+) -> Optional[PlaceInFile]:
     """Return the place of a document in the file that it was read from, with the places of spans of its text.
 
     spans: of the text, without overlaps
+    piece: of its recording, which a search for vectors found; shown if the spans have no place
 
     Returns None for a document that was read from no file. Raises `CheckpointError` if its places are damaged.
     """
@@ -82,6 +113,8 @@ def place_of(document: Document, schema: Schema, spans: Iterable[Span]) -> Optio
         found[reader.places] = [
             [int(one) if one == int(one) else one for one in own] for own in (shown / _SCALE).tolist()
         ]
+    if piece is not None and not found.get(reader.places):
+        found[reader.places] = [[one / _SECOND for one in piece]]
     return found
 
 

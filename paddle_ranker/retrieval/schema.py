@@ -74,7 +74,7 @@ class FieldTower(Protocol):
     """Model that makes the vectors of a vector field, `[n, size]`."""
 
     def vectors(self, values: Sequence[Unchecked]) -> Vectors:
-        """Return the vectors of values of the field; the value of a field of files is the file's bytes."""
+        """Return the vectors of values of the field; a file is its bytes, or a `FilePiece`."""
         ...
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:

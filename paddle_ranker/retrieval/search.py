@@ -335,7 +335,8 @@ class Search:
         self.passages: dict[int, tuple[int, int]] = {}
         self.whole: dict[int, str] = {}
         self._scored_as: list[int] = []  # of a document that is ranked: which of the texts is its own
-        self._found: dict[str, Span] = {}  # passages that were found by their vectors, by document
+        # By document, what was found by its vector: a passage, and the piece of a recording, see `pieces_of`
+        self._found, self._pieces = dict[str, Span](), dict[str, Span]()
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
         self.took: dict[str, float] = {}
@@ -465,9 +466,11 @@ class Search:
             hits = {name: one.without(self.like.id) for name, one in hits.items()}
         self.best = {name: max(hits[name].scores, default=0.0) for name in self.searchers}
         self.candidates = Candidates.of({name: hits[name] for name in self.searchers}, self.fusion.title)
-        self._found = {
-            id: span for one in hits.values() for id, span in zip(one.ids, one.passages or ()) if span is not None
-        }
+        files = {field.name for field in self.collection.info.schema.files}
+        self._found, self._pieces = {}, {}
+        for name, one in hits.items():
+            spans = self._pieces if name in files else self._found
+            spans.update((id, span) for id, span in zip(one.ids, one.passages or ()) if span is not None)
         self.fused: Floats = self.fusion.scores(self.candidates)
         self.order = by_score(self.fused, self.candidates.ids)
         self.fused_rank = {place: rank for rank, place in enumerate(self.order, start=1)}
@@ -755,11 +758,11 @@ class Search:
             return None
         if highlights is None:
             highlights = self.shared_words.highlights(document.text)
-        spans = [(one.start, one.end) for one in highlights]
-        if not spans:
+        spans, piece = [(one.start, one.end) for one in highlights], self._pieces.get(document.id)
+        if not spans and piece is None:
             span = self.span_of(place)
             spans = [span if span != (0, len(document.text)) else self.shared_words.passage(document.text, [])]
-        return place_of(document, schema, spans)
+        return place_of(document, schema, spans, piece)
 
     def result(self, place: int) -> Result:
         """Convert a candidate that is shown to a result."""

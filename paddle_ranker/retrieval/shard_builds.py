@@ -121,7 +121,8 @@ class ShardWork:
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
             source = _ShardRows()
             with collection.snapshot().files.staged() as files:
-                kept = kept_rows(rows, collection.info.schema, files, self.contents, source, self.load.threads or None)
+                info, processes = collection.info, self.load.threads or None
+                kept = kept_rows(rows, info.schema, files, self.contents, source, processes, info.vector_fields)
                 collection.writer.add_rows(kept, encoded if vectors_of is not None else None, files=files)
             collection.writer.merge(None)
         with new_file(part.with_suffix(_UNREAD)) as stream:

@@ -154,6 +154,13 @@ class Tower:
             vectors.append(_mean(*(np.concatenate(each) for each in zip(*pieces))))
         return np.concatenate(vectors) if vectors else tower.compute(tower.encoder.encode([]))
 
+    @property
+    def sound_rate(self) -> int:
+        """Samples a second of the sounds that the tower reads; raises `UsageError` if it reads none."""
+        encoder = self._reading(SOUND).encoder
+        assert isinstance(encoder, SoundEncoder)
+        return encoder.rate
+
     def _reading(self, what: str) -> Tower:
         for tower in (self, self._queries):
             if tower.encoder.reads == what:

@@ -13,7 +13,7 @@ import pytest
 
 from paddle_ranker.array_types import Array, Vectors
 from paddle_ranker.data import recordings
-from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, read_recording
+from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, StretchReader, read_recording
 from paddle_ranker.errors import DataError
 
 soundfile = pytest.importorskip("soundfile", reason="pip install 'paddle-ranker[sound]'")
@@ -144,3 +144,25 @@ def test_a_path_is_read_like_a_stream(tmp_path: Path) -> None:
     (tmp_path / "a.ogg").write_bytes(encode(tone(RATE), format="OGG"))
     blocks: Iterator[Vectors] = read_recording(tmp_path / "a.ogg")
     np.testing.assert_array_equal(np.concatenate(list(blocks)), read_all((tmp_path / "a.ogg").read_bytes()))
+
+
+def test_stretches_are_those_of_the_whole_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings, "_BLOCK", 5_000)
+    opened = list[Path]()
+    read = recordings.read_recording
+
+    def counting(path: Path, rate: int) -> Iterator[Vectors]:
+        opened.append(path)
+        return read(path, rate)
+
+    monkeypatch.setattr(recordings, "read_recording", counting)
+    whole = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * RATE).astype(np.float32)
+    path, cut = tmp_path / "whole.wav", tmp_path / "cut.wav"
+    path.write_bytes(encode(whole, subtype="FLOAT"))
+    cut.write_bytes(path.read_bytes()[: -4 * RATE])
+    reader = StretchReader(RATE)
+    for start, end, openings in ((0, 1.5, 1), (1.5, 2, 1), (1.7, 3.2, 1), (3.9, 9, 1), (5, 6, 1), (0.5, 1, 2)):
+        np.testing.assert_array_equal(reader.read(path, start, end), whole[int(start * RATE) : int(end * RATE)])
+        assert len(opened) == openings
+    np.testing.assert_array_equal(reader.read(cut, 2.5, 4), whole[int(2.5 * RATE) : 3 * RATE])
+    assert len(reader.read(cut, 3.5, 4)) == 0

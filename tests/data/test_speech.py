@@ -104,16 +104,22 @@ def test_a_recording_has_a_part_a_piece(tmp_path: Path, monkeypatch: pytest.Monk
     long[299 * RATE :] = 0
     short = write(tmp_path / "short.wav", noise(2))
     (tmp_path / "cut.wav").write_bytes(short.read_bytes()[:-RATE])
-    hello = Part("", "Hello.", places=((0, 6, 0.0, 0.5),))
+
+    def part(name: str, text: str, first: float, last: float) -> Part:
+        fields = {"first_second": first, "last_second": last}
+        return Part(name, text, fields, ((0, 6, 0.0, 0.5),) if text else ())
 
     def read(path: Path) -> list[Union[Part, Unread]]:
         return list(READERS["speech"].read(path))
 
-    assert read(write(tmp_path / "long.flac", long)) == [hello._replace(name="0"), Part("299", "")]
-    assert read(short) == [hello]
-    assert read(write(tmp_path / "silence.wav", noise(2) * 0)) == [Part("", "")]
+    assert read(write(tmp_path / "long.flac", long)) == [
+        part("0", "Hello.", 0.0, 299.15),
+        part("299", "", 299.15, 600.0),
+    ]
+    assert read(short) == [part("", "Hello.", 0.0, 2.0)]
+    assert read(write(tmp_path / "silence.wav", noise(2) * 0)) == [part("", "", 0.0, 2.0)]
     assert read(tmp_path / "cut.wav") == [
-        hello,
+        part("", "Hello.", 0.0, 1.5),
         Unread("2", "from second 1.50 on it is missing: 48,000 of 64,000 bytes are there"),
     ]
 
@@ -179,7 +185,7 @@ def test_nothing_is_invented_where_nobody_speaks(sound: str, tmp_path: Path) -> 
     chord = sum(np.sin(2 * np.pi * hertz * seconds) for hertz in (220, 277, 330, 440)) / 8 * np.exp(-3 * (seconds % 1))
     sounds = {"silence": seconds * 0, "noise": noise(40), "hum": np.sin(2 * np.pi * 50 * seconds) / 2, "chords": chord}
     path = write(tmp_path / "sound.wav", sounds[sound].astype(np.float32))
-    assert list(READERS["speech"].read(path)) == [Part("", "")]
+    assert list(READERS["speech"].read(path)) == [Part("", "", {"first_second": 0.0, "last_second": 40.0})]
 
 
 def test_a_folder_of_recordings_is_searched_by_what_is_said(

@@ -12,12 +12,15 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
+import numpy as np
+
+from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.readers import READERS, Part, Place, Reader, Unread
-from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.errors import DataError, DependencyError, UsageError
 from paddle_ranker.retrieval.schema import FIELD_TYPES, file_type
 
 BEGINNING = b"PAGES\n"
@@ -72,9 +75,24 @@ def lacking() -> str:
     raise DependencyError("needs tape: pip install tape")
 
 
+class PageTower:
+    """A tower of the made format: a vector says how many bytes a file has."""
+
+    def vectors(self, files: Sequence[Any]) -> Vectors:
+        return np.array([[1, len(one)] for one in files], np.float32)
+
+    def query_vectors(self, queries: Sequence[str]) -> Vectors:
+        raise UsageError("no texts")
+
+
 READERS.add("tape", Reader(read_tape, lambda: lacking() if "MADE_LACKS" in os.environ else "1", "seconds"))
 FIELD_TYPES.add("tape", file_type("a tape", {"wav": "audio/wav"}, lambda data: "wav", reader="tape"))
 READERS.add("sheet", Reader(read_sheet, lambda: "1", "cells", {"first_row": "number", "last_row": "number"}))
 FIELD_TYPES.add("sheet", file_type("a sheet", {"csv": "text/csv"}, lambda data: "csv", reader="sheet"))
 READERS.add("pages", Reader(read, lambda: os.environ.get("MADE_VERSION", "1"), "boxes", {"page": "number"}))
-FIELD_TYPES.add("pages", file_type("pages", {"pages": "application/pages"}, suffix_of, reader="pages"))
+FIELD_TYPES.add(
+    "pages",
+    file_type(
+        "pages", {"pages": "application/pages"}, suffix_of, lambda *_: PageTower(), sample=b"PAGES", reader="pages"
+    ),
+)

@@ -201,6 +201,22 @@ def test_an_interrupted_build_ends_its_processes_and_the_next_one_goes_on(tmp_pa
     assert readings(tmp_path) == before + 1
 
 
+def test_a_part_without_words_is_a_document_if_it_has_a_vector(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = folder_of(tmp_path, {"a.pages": pages("one", "", "three")})
+    (tmp_path / "tower").mkdir()
+    (tmp_path / "tower" / "weights").write_bytes(b"weights")
+    status, folder = built(
+        tmp_path, corpus, "--field", "pages:pages", "--field_tower", f"pages={tmp_path / 'tower'}", "--shards", "2"
+    )
+    said = capsys.readouterr()
+    assert status == 0 and "not read: 1 (a.pages#2: no words)" in said.out and "3 documents" in said.out, said
+    with Index(folder) as opened:
+        (hit,) = [one for one in opened.search(like="a.pages#1") if one.id == "a.pages#2"]
+        assert (hit.text, hit.place) == ("a", {"page": 2})
+
+
 def test_a_file_with_fewer_parts_loses_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

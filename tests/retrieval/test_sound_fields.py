@@ -5,19 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
 import pytest
 
 from paddle_ranker.__main__ import main
-from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
 from paddle_ranker.data.speech import MODEL_VARIABLE
-from paddle_ranker.model.load_options import ON_CPU, LoadOptions
-from paddle_ranker.model.tower import SOUND
-from paddle_ranker.retrieval.file_fields import FileTower
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
@@ -33,13 +31,17 @@ SECONDS = {"low": 2.0, "middle": 1.0, "high": 3.0, "long": 35.0}
 HERTZ = {"low": 200, "middle": 900, "high": 3000, "long": 1500}
 
 
+def tone(name: str, seconds: float, rate: int = 16_000) -> Any:
+    """Return the samples of a tone, with a little noise."""
+    places = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(0).standard_normal(len(places))
+    return 0.3 * np.sin(2 * np.pi * HERTZ[name] * places) + 0.001 * noise
+
+
 def sound(name: str, rate: int = 16_000, channels: int = 1) -> bytes:
-    """Return a file of a tone, with a little noise."""
-    places = np.arange(int(SECONDS[name] * rate)) / rate
-    tone = 0.3 * np.sin(2 * np.pi * HERTZ[name] * places) + 0.001 * np.random.default_rng(0).standard_normal(
-        len(places)
-    )
-    return wav(np.stack([tone] * channels, 1) if channels > 1 else tone, rate)
+    """Return a file of a tone."""
+    samples = tone(name, SECONDS[name], rate)
+    return wav(np.stack([samples] * channels, 1) if channels > 1 else samples, rate)
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +105,40 @@ def test_the_vector_of_a_long_sound_is_the_mean_of_its_pieces(built: Path) -> No
     np.testing.assert_allclose(tower.encode_sounds([wav(samples)])[0], whole, atol=1e-3)
 
 
-def test_parts_of_a_recording_share_its_vector(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tower, counted = FileTower.open(built.parent / "tower", ON_CPU, 1, SOUND), list[bytes]()
-    encode = Tower.encode_sounds
-
-    def counting(self: Tower, files: list[bytes], **how: bool) -> Vectors:
-        counted.extend(files)
-        return encode(self, files, **how)
-
-    monkeypatch.setattr(Tower, "encode_sounds", counting)
-    vectors = tower.vectors([sound("low"), sound("low"), sound("high")])
-    assert len(counted) == 2 and np.array_equal(vectors[0], vectors[1]) and not np.array_equal(vectors[0], vectors[2])
+def test_a_hit_by_a_sound_names_its_seconds(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv(MODEL_VARIABLE, str(built.parent / "model"))
+    names, rate = ("low", "high", "middle", "long"), 16_000
+    samples = np.concatenate([np.tile(tone(name, 1), 10) for name in names])  # ten seconds of each
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "song.wav").write_bytes(wav(samples, rate))
+    (tmp_path / "files" / "day.wav").write_bytes(wav(np.tile(samples, 10), rate))  # 400 seconds, in two parts
+    build = ["build", "--corpus", str(tmp_path / "files"), "--output", str(tmp_path / "index")]
+    assert index([*build, "--field", "sound:recording", "--field_tower", f"sound={built.parent / 'tower'}"]) == 0
+    like = tmp_path / "like.wav"
+    for number, name in enumerate(names):
+        like.write_bytes(wav(tone(name, 3, 48_000), 48_000))
+        capsys.readouterr()
+        assert search(["--index", str(tmp_path / "index"), "--like", str(like), "--format", "json"]) == 0
+        found = {one["id"]: one["place"] for one in json.loads(capsys.readouterr().out)["results"]}
+        assert found["song.wav"]["seconds"] == [[10 * number, 10 * number + 10]]
+        assert len(found) == 3
+        for id, place in found.items():
+            ((start, end),) = place["seconds"]
+            assert place["first_second"] <= start < end <= place["last_second"] and end - start <= 10.01
+            # Pieces of the long recording begin where they may; the middle of the best one lies in the tone.
+            assert 10 * number <= (start + end) / 2 % 40 <= 10 * number + 10, id
+    tower = Tower.open(built.parent / "tower")
+    with Searcher.open(tmp_path / "index", SearchSettings()) as searcher:
+        segment = searcher.collection.snapshot().generation.parts[0].segment
+        vectors = segment.vectors["sound"]
+        assert vectors.passages is not None and len(vectors) == 4 + 27 + 14
+        song = [one.id for one in searcher.collection.snapshot().documents()].index("song.wav")
+        pieces = tower.encode_sounds([*samples.astype(np.float32).reshape(4, -1)])
+        pieces /= np.linalg.norm(pieces, axis=1, keepdims=True)
+        np.testing.assert_allclose(vectors.stored.rows(vectors.rows(song)), pieces, atol=2e-3)
 
 
 @pytest.mark.parametrize(

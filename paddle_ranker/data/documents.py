@@ -96,10 +96,8 @@ class DocumentFile:
     """Documents of one or several files, or the files of a folder; every `for` loop streams them again.
 
     Raises `DataError`, which names file, line and contents, for a file that is missing, damaged or without documents,
-    and
-    for a bad row. If the rules have `skip_bad_rows`, bad rows are counted instead. `kept` and `report()` describe the
-    last
-    loop.
+    and for a bad row. If the rules have `skip_bad_rows`, bad rows are counted instead. `kept` and `report()` describe
+    the last loop.
     """
 
     def __init__(
@@ -115,8 +113,7 @@ class DocumentFile:
 
         joins_title: whether the title is also put before the text, for an index without fields
         columns: names of columns by `id`, `title` and `text`, which the columns become. Used for a file that has
-            columns of
-            these names, unless the rules name others
+            columns of these names, unless the rules name others
         files: the fields whose values are files
         """
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
@@ -191,8 +188,7 @@ class DocumentFile:
 
     def _document(self, row: Mapping[str, Any], title_name: Optional[str]) -> Union[DocumentRow, BadRow]:
         """Convert a row to a document. If its file is still to be read, the document's text is its title (or "file"),
-        in place
-        of the texts of the file's parts.
+        in place of the texts of the file's parts.
 
         title_name: name of the column that becomes the title, or None
         """
@@ -377,8 +373,7 @@ class _Table:
         absent.
 
         roles: names of the columns that become id, title and text, by these three; in the rows the id and text columns
-            are
-            called `id` and `text`
+            are called `id` and `text`
         files: fields whose values are files; a row with a file to read needs no text
         """
         id, title, text = map(roles.get, ROLES)

@@ -80,8 +80,7 @@ def lines_of(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, Bad
     path: the file's path, for messages
 
     Only `\n` ends a line: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur in
-    titles.
-    Empty lines are bad rows, except at the end of the file. Raises `DataError` if the lines end in `\r` alone.
+    titles. Empty lines are bad rows, except at the end of the file. Raises `DataError` if the lines end in `\r` alone.
     """
     number, empty = 0, []
     try:
@@ -202,8 +201,7 @@ class FileFormat:
     """File format: functions that recognise, read and write it. The callers open and gunzip files.
 
     is_in: called with a file's name in lower case (without `.gz`) and its first bytes; returns whether the file has
-        this
-        format
+        this format
     read: called with the path, for messages, and the open stream; yields (number from 1, row)
     write: called with an open stream, column names, rows, and whether to write a header; writes them
     extensions: file name extensions that select this format for writing

@@ -41,8 +41,7 @@ class PageLine(NamedTuple):
         """Return the line of `words`, which are at least one: (text, box of each character).
 
         A place of the line is a run of letters, or a single Chinese or Japanese character. Leader dots, which lead to
-        another
-        word as in a table of contents, are removed.
+        another word as in a table of contents, are removed.
         """
         text, places, words = "", list[Word](), [*words]
         are_dots = [False, *(not word.strip(".") for word, _ in words), False]

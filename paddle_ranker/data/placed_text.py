@@ -18,8 +18,7 @@ class PlacedText(str):
     """Text with `places`: `(start, end, *numbers)` for each of its spans, in the order of the text.
 
     start and end are code points. Equal texts with different places are not equal. A slice keeps the places of its
-    spans;
-    so does a text that puts a prompt before it.
+    spans; so does a text that puts a prompt before it.
     """
 
     places: tuple[Place, ...]

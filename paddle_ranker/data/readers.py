@@ -61,8 +61,7 @@ class Reader(NamedTuple):
         read, and `DependencyError` if a package is missing
     version: returns a text that changes whenever `read` may yield other parts: after a change of code, library or model
     places: form of the parts' places: `boxes` (left, top, right and bottom as fractions of the page), `seconds` (begin
-        and
-        end) or `cells` (row and column)
+        and end) or `cells` (row and column)
     fields: types of the parts' fields, as `--field` takes them, by the fields' names; the number fields are also shown
         with a hit's place
     """

@@ -565,8 +565,7 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
 
     The extension selects the format: `.jsonl` or `.parquet`, else tab-separated text; a final `.gz` adds gzip. Raises
     `DataError` if there are no records, if their kinds or columns differ, and in tab-separated text for a text with a
-    tab
-    or a line end.
+    tab or a line end.
     """
     stream = iter(records)
     first = next(stream, None)

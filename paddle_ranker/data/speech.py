@@ -68,8 +68,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield the transcript of a recording in parts, and an `Unread` if its end is missing; see `Reader.read`.
 
     A recording of up to six minutes is one part. Parts of a longer one are named by the second at which they start.
-    Places
-    are (begin, end) of a word in seconds of the recording. If nothing is said, the text is empty.
+    Places are (begin, end) of a word in seconds of the recording. If nothing is said, the text is empty.
     """
     model = _model()
     for piece in cut_at_pauses(read_recording(path)):

@@ -26,7 +26,7 @@ _TOLERANCE = 0.03  # above the error of bfloat16, below that of padding attended
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: Dropout) -> Tensor:
-    """Return the attended values, `[batch, queries, width]`.
+    """Compute attention; return the attended values, `[batch, queries, width]`.
 
     Args:
         q: queries, `[batch, queries, width]`; their products with keys are divided by the root of a head's size.
@@ -77,7 +77,10 @@ def _capability() -> tuple[int, int]:
 
 @functools.cache
 def _is_right(dtype: paddle.dtype, size: int) -> bool:
-    """Return whether the kernel's values and gradients equal the formula's on a small batch with padding.
+    """Return whether the fused kernel's values and gradients equal the formula's on a small batch with padding.
+
+    dtype: type of the values
+    size: width of a head
 
     Builds of Paddle have different kernels. A kernel that fails or is wrong is reported once and not used.
     """
@@ -109,9 +112,11 @@ def _is_right(dtype: paddle.dtype, size: int) -> bool:
 def _with_gradients(
     compute: Callable[[Tensor, Tensor, Tensor, Tensor, int, Dropout], Tensor], values: list[Tensor], mask: Tensor
 ) -> list[Array]:
-    """Return the output of `compute`, and the gradients of queries, keys and values.
+    """Return the output of `compute`, and the gradients of queries, keys and values, as arrays.
 
+    compute: `attend`, or a function with its parameters
     values: queries, keys, values, and last the gradient of the output
+    mask: as in `attend`
     """
     q, k, v, gradient = (states.detach() for states in values)
     for states in (q, k, v):

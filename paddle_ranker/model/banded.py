@@ -28,8 +28,8 @@ class Band:
     Args:
         mask: mask of padding, added to the products with each key, `[batch, 1, 1, length]`.
         window: number of tokens to either side that a token attends to; at most the number of positions.
-        longest: maximum length of the model's texts; an exported graph chooses by it, since it is made before any
-            batch.
+        longest: maximum length of the model's texts. An exported graph chooses by it, since it is made before any
+            batch; a network outside a graph chooses by the batch's length.
         global_tokens: as in `attend_banded`.
     """
 
@@ -41,14 +41,21 @@ class Band:
 
 
 def attend_locally(band: Band, q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: Dropout) -> Tensor:
-    """Return the attended values, `[batch, length, width]`; arguments as in `attend_banded`."""
+    """Compute local attention as `band` says; return the attended values, `[batch, length, width]`.
+
+    q, k, v, heads, dropout: as in `attend_banded`
+    """
     if band.is_long:
         return attend_banded(q, k, v, band.padding, heads, dropout, band.window, band.global_tokens)
     return attend(q, k, v, band.mask, heads, dropout)
 
 
 def attend_first(band: Band, q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: Dropout) -> Tensor:
-    """Return the attended values of the first token, `[batch, 1, width]`, from its query, `[batch, 1, width]`."""
+    """Compute the first token's attention; return its attended values, `[batch, 1, width]`.
+
+    q: its query, `[batch, 1, width]`
+    k, v, heads, dropout: as in `attend_banded`
+    """
     if band.is_long and not band.global_tokens:
         near = band.window + 1
         return attend(q, k[:, :near], v[:, :near], band.padding[:, :, :, :near], heads, dropout)
@@ -56,7 +63,10 @@ def attend_first(band: Band, q: Tensor, k: Tensor, v: Tensor, heads: int, dropou
 
 
 def mask_of_far(mask: Tensor, window: int, global_tokens: int) -> Tensor:
-    """Return the mask, `[1, 1, length, length]`, of tokens that are far apart; `mask` is as in `Band`."""
+    """Return a mask, `[1, 1, length, length]`, of the pairs of tokens that do not attend to each other.
+
+    mask, window, global_tokens: as in `attend_banded`
+    """
     places = paddle.cumsum(paddle.ones_like(mask[:1], "int64"), axis=3)  # exports with a dynamic length
     apart = places.transpose([0, 1, 3, 2]) - places
     # Squares, since absolute values give another mask in Paddle Inference; integers, since bf16 rounds floats.
@@ -78,13 +88,13 @@ def attend_banded(
     global_tokens: int = 0,
     block: int = 0,
 ) -> Tensor:
-    """Return the attended values, `[batch, length, width]`.
+    """Compute attention in a window; return the attended values, `[batch, length, width]`.
 
     Args:
         q, k, v, heads, dropout: as in `attend`, with as many queries as keys.
         mask: added to the products with each key, `[batch, 1, 1, length]`.
         window: number of tokens to either side that a token attends to.
-        global_tokens: number of first tokens that attend to all tokens, and that all tokens attend to.
+        global_tokens: number of tokens at the beginning that attend to all tokens, and to which all tokens attend.
         block: number of tokens whose queries are computed together; 0: `BLOCK`.
     """
     block = block or BLOCK
@@ -119,14 +129,15 @@ def attend_in_blocks(
     block: int,
     seen: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Return the attended values, `[batch, length, width]`, of queries that attend to near blocks of keys.
+    """Compute attention of each block's queries to the keys of near blocks; return the values, `[batch, length,
+    width]`.
 
     Args:
         q, k, v, heads, dropout: as in `attend_banded`.
         mask: added to the products, `[batch, blocks, 1, 1 or block, seen + keys]`, in the order of `near_keys`.
         reach: number of blocks to either side whose keys the queries of a block attend to.
         block: tokens of a block; the last block may have fewer.
-        seen: keys and values, `[batch, seen, width]` each, that all queries attend to as well.
+        seen: keys and values, `[batch, seen, width]` each, that all queries attend to as well; empty for none.
     """
     width = q.shape[2]
     keys, values = _keys(k, seen[:1], heads, reach, block), _keys(v, seen[1:], heads, reach, block)
@@ -143,12 +154,12 @@ def attend_in_blocks(
 
 
 def _reach(window: int, block: int) -> int:
-    """Return how many blocks to either side hold the tokens of a window."""
+    """Return how many blocks to either side are needed to hold the `window` tokens there."""
     return -(-window // block)
 
 
 def sizes_of(states: Tensor) -> list[int]:
-    """Return the sizes of the dimensions: integers, and in a graph a tensor for each that varies."""
+    """Return the sizes of a tensor's dimensions: integers; in a graph, a tensor for each size that varies."""
     if paddle.in_dynamic_mode():
         return list(states.shape)
     sizes = paddle.shape(states)
@@ -156,7 +167,7 @@ def sizes_of(states: Tensor) -> list[int]:
 
 
 def near_keys(mask: Tensor, reach: int, block: int) -> Tensor:
-    """Return the masks of the keys that each block attends to, `[batch, blocks, 1, 1, (2 reach + 1) block]`.
+    """Return the mask of the keys near each block, `[batch, blocks, 1, 1, (2 reach + 1) block]`.
 
     Args:
         mask: added to the products with each key, `[batch, 1, 1, length]`.
@@ -166,7 +177,11 @@ def near_keys(mask: Tensor, reach: int, block: int) -> Tensor:
 
 
 def _keys(states: Tensor, seen: Sequence[Tensor], heads: int, reach: int, block: int) -> Tensor:
-    """Return the states that each block attends to, `[batch, blocks, heads, seen + keys, size]`."""
+    """Return the keys (or values) that each block attends to, `[batch, blocks, heads, seen + keys, size]`.
+
+    states: keys (or values) of all tokens, `[batch, length, width]`
+    seen: those that all queries attend to, `[batch, seen, width]`, in a sequence; empty for none
+    """
     near = _near(states, heads, reach, block)
     if not seen:
         return near
@@ -175,9 +190,10 @@ def _keys(states: Tensor, seen: Sequence[Tensor], heads: int, reach: int, block:
 
 
 def _near(states: Tensor, heads: int, reach: int, block: int, beyond: float = 0.0) -> Tensor:
-    """Return the states near each block, `[batch, blocks, heads, (2 reach + 1) block, size]`.
+    """Return the states of each block and the blocks near it, `[batch, blocks, heads, (2 reach + 1) block, size]`.
 
-    `states`, `[batch, length, width]`, are continued by `beyond` on both sides.
+    states: `[batch, length, width]`
+    beyond: value of the states before the first token and after the last one
     """
     batch, length, width = sizes_of(states)
     blocks = (length + block - 1) // block

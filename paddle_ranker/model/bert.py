@@ -60,7 +60,7 @@ def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
     Args:
         states: `[batch, length, hidden]`.
         is_token: `[batch, length]` bool, False at padding.
-        pooling: "first" or "last" (that token's state), "mean" or "max" (per dimension).
+        pooling: "first" or "last" (the state of that token), "mean" or "max" (per dimension, over the tokens).
     """
     if pooling == "first":
         return states[:, 0]
@@ -75,19 +75,19 @@ def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
 
 
 def types_of(token_type_ids: Tensor) -> Tensor:
-    """Return the types of tokens, `[batch, length]`, without the numbers of their places."""
+    """Return the tokens' types, `[batch, length]`, of `token_type_ids`, which may also hold the tokens' places."""
     return token_type_ids[:, :, 0] if token_type_ids.ndim == 3 else token_type_ids
 
 
 def places_of(token_type_ids: Tensor, size: int) -> Tensor:
-    """Return the places of tokens, `[batch, length, size]` int64; zeros if there are types alone, `[batch, length]`."""
+    """Return the tokens' places, `[batch, length, size]` int64; zeros if `token_type_ids` holds types alone."""
     if token_type_ids.ndim == 3:
         return token_type_ids[:, :, 1:]
     return paddle.zeros_like(token_type_ids).unsqueeze(-1).tile([1, 1, size])
 
 
 class Embeddings(nn.Layer):
-    """Sum of word, position, type (and task) embeddings, then LayerNorm and dropout."""
+    """Embeddings of tokens: sum of word, position, type (and task) embeddings, then LayerNorm and dropout."""
 
     def __init__(self, config: EncoderConfig, masks: Masks, size: int):
         super().__init__()
@@ -163,7 +163,12 @@ class Attention(nn.Layer):
 def attend_once(
     query: Tensor, hidden: Tensor, mask: Tensor, heads: int, q_proj: nn.Linear, k_proj: nn.Linear, v_proj: nn.Linear
 ) -> Tensor:
-    """Return the attended values of one query per sequence, `[batch, 1, size]`, at a fraction of the cost.
+    """Compute the attention of one query per sequence, at a fraction of the cost; return the values, `[batch, 1,
+    size]`.
+
+    query: `[batch, 1, size]`
+    hidden, mask: as in `Attention.forward`
+    q_proj, k_proj, v_proj: projections of queries, keys and values
 
     No key or value is computed. q . (K h + b) = (q K) . h + q . b, and softmax cancels the last term, which is equal
     for all tokens. The sum of a_i (V h_i + c) is V (sum of a_i h_i) + c, since the weights sum to 1. DeepSeek-V2 (2024,
@@ -206,7 +211,7 @@ class EncoderLayer(nn.Layer):
         """Return the layer's output, `[batch, length, size]`.
 
         With `first_token_only`, compute only the first token's output, `[batch, 1, size]`; with `places`, only the
-        output of these tokens, `[batch, chosen, size]` (see `Encoder.at`).
+        output of the tokens there, `[batch, chosen, size]` (see `Encoder.at`).
         """
         inner = self.norm1(hidden) if self.normalize_before else hidden
         query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
@@ -223,15 +228,19 @@ class EncoderLayer(nn.Layer):
 
 
 def _at(hidden: Tensor, places: Tensor) -> Tensor:
-    """Return `[batch, chosen, size]`: the states at `places`, `[batch, chosen]` indices of the flattened tokens."""
+    """Return the states of the chosen tokens, `[batch, chosen, size]`.
+
+    hidden: `[batch, length, size]`
+    places: `[batch, chosen]` indices into the batch's tokens, flattened
+    """
     size = hidden.shape[-1]
     return paddle.gather(hidden.reshape([-1, size]), places.reshape([-1])).reshape([*places.shape, size])
 
 
 def _apart(queries: Tensor, keys: Tensor) -> Tensor:
-    """Return the additive mask, `[batch, 1, m, n]`, between queries and keys of different documents.
+    """Return the additive mask, `[batch, 1, m, n]`, of queries and keys that belong to different documents.
 
-    `queries` `[batch, m]` and `keys` `[batch, n]` hold document numbers.
+    queries, keys: `[batch, m]` and `[batch, n]` indices of their documents
     """
     return (queries.unsqueeze(2) != keys.unsqueeze(1)).astype("float32").unsqueeze(1) * MASKED
 
@@ -259,7 +268,7 @@ class Pooler(nn.Layer):
 
 
 class _Seeded:
-    """Wrapper of a layer that seeds the random generator before each call."""
+    """Wrapper of a layer that sets the random generator to the same seed before each call."""
 
     def __init__(self, layer: nn.Layer, seed: int, masks: Masks):
         self.layer, self.seed, self.masks = layer, seed, masks
@@ -315,7 +324,7 @@ class Encoder(nn.Layer):
         return self.embeddings(input_ids, token_type_ids, extra), self._mask(input_ids)
 
     def _mask(self, input_ids: Tensor) -> Tensor:
-        """Return the additive attention mask, `[batch, 1, 1, length]`."""
+        """Return the additive attention mask of padding, `[batch, 1, 1, length]`."""
         mask = (input_ids == self.config.pad_token_id).astype(self.pooler.dense.weight.dtype) * MASKED
         return mask.unsqueeze([1, 2])
 
@@ -338,11 +347,10 @@ class Encoder(nn.Layer):
         return hidden
 
     def split(self, layers: int) -> None:
-        """Let each text of a pair attend only to itself in the first `layers` layers; 0: both texts attend to each
-        other in all.
+        """Let each text of a pair attend only to itself in the first `layers` layers, the lower layers; 0: in none.
 
-        Raises `CheckpointError` if there are not more layers, or if the family's attention depends on positions in a
-        pair.
+        Raises `CheckpointError` if the encoder has no more layers than these, or if its family's attention depends on
+        positions in a pair.
         """
         own = ("_embed", "forward", "pooled")
         is_other = any(getattr(type(self), name) is not getattr(Encoder, name) for name in own)
@@ -373,10 +381,12 @@ class Encoder(nn.Layer):
     def above(
         self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor], *, pools: bool
     ) -> Tensor:
-        """Compute the upper layers' output from the states of `apart`: that of `pooled` or, without `pools`, that of
-        `forward`.
+        """Compute the upper layers from the states that `apart` returns; return the result of `pooled` or `forward`.
 
-        The other arguments are as in `forward`; `extra` is added to the states.
+        states: `[batch, length, hidden]`
+        input_ids, token_type_ids: as in `forward`
+        extra: `[batch, length, hidden]`, added to the states, or None
+        pools: True for the result of `pooled`, False for that of `forward`
         """
         hidden, mask = states if extra is None else states + extra, self._mask(input_ids + 0 * token_type_ids)
         layers = self.encoder.layers[self.lower :]
@@ -421,7 +431,7 @@ class Encoder(nn.Layer):
     def at(
         self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor, documents: Optional[Tensor] = None
     ) -> Tensor:
-        """Return the hidden states of some tokens of each sequence, `[batch, chosen, hidden]`.
+        """Return the hidden states of the chosen tokens of each sequence, `[batch, chosen, hidden]`.
 
         The states equal those of `forward`. The last layer computes keys and values for all tokens, and everything else
         for the chosen tokens only.
@@ -429,8 +439,9 @@ class Encoder(nn.Layer):
         Args:
             input_ids, token_type_ids: as in `forward`.
             places: `[batch, chosen]` int64 indices into the flattened `input_ids`; row i chooses tokens of sequence i.
-            documents: `[batch, length]` int64, each token's document number; a token attends to tokens of the same
-                document only. None: to all tokens.
+            documents: `[batch, length]` int64, index of each token's document; a token attends to tokens of its
+                document only.
+                None: to all tokens.
         """
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         last_mask = mask
@@ -446,7 +457,10 @@ class Encoder(nn.Layer):
         return self.pooler(states[:, 0])
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
+        """Return the pooled output, `[batch, hidden]`; arguments as in `forward`.
+
+        BERT pools the first token's state.
+        """
         if self.lower:
             states = self.apart(input_ids, token_type_ids)
             return self.above(states, input_ids, token_type_ids, extra, pools=True)
@@ -454,7 +468,7 @@ class Encoder(nn.Layer):
 
 
 class DistilBertEncoder(Encoder):
-    """DistilBERT: BERT without token types, and a pooler with relu (Sanh et al., 2019)."""
+    """DistilBERT: BERT without token types, with a pooler with relu (Sanh et al., 2019)."""
 
     def _make_pooler(self) -> nn.Layer:
         return Pooler(self.config.hidden_size, "relu")

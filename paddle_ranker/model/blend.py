@@ -37,7 +37,7 @@ COSINE = "cosine"  # the kind of a member that is a tower, whose folder is a sub
 
 
 class CosineNetwork(RankerNetwork):
-    """Network whose logit is the cosine of the vectors that a tower gives a pair's two texts."""
+    """Network whose logit is the cosine of a tower's vectors of a pair's two texts."""
 
     similarity_head: SimilarityHead
 
@@ -51,7 +51,9 @@ class CosineNetwork(RankerNetwork):
 
 
 def member_of_tower(tower: TowerModel, source: Path) -> RankerModel:
-    """Return a tower as a member: a ranker by the cosine of both texts, each encoded with its prompt.
+    """Return a tower as a member of a blend: a ranker by the cosine of both texts, each encoded with its prompt.
+
+    source: the tower's folder, for messages
 
     Raises `CheckpointError` if queries have a separate tower.
     """
@@ -105,7 +107,7 @@ class BlendedNetwork(RankerNetwork):
 
 @dataclass(frozen=True)
 class BlendModel(TrainedModel[RankerInfo, BlendedPairEncoder]):
-    """Blend in memory, with its members."""
+    """Blend with its members, opened in memory."""
 
     network: BlendedNetwork
     members: tuple[RankerModel, ...]
@@ -119,7 +121,12 @@ def save_blend(
     results: dict[str, object],
     calibration: Optional[Calibration] = None,
 ) -> None:
-    """Write a blend and its members into an existing folder; call it inside `atomic.new_folder`."""
+    """Write a blend and its members into an existing folder; call it inside `atomic.new_folder`.
+
+    weights: the members' weights, and the bias
+    facts: facts about the training for the info file
+    results: measures of the blend by name
+    """
     names = [f"member_{number}" for number in range(1, len(members) + 1)]
     for name, member in zip(names, members):
         (folder / name).mkdir()
@@ -151,7 +158,7 @@ def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
 
 
 def write_members(folder: Path, blend: BlendModel) -> None:
-    """Write each member's tokenizer, encoder shape and info, as an exported blend needs, into the member's folder."""
+    """Write each member's tokenizer, configuration and info, for an exported blend, into a subfolder."""
     for name, member in zip(blend_of(folder, blend.info).members, blend.members):
         (folder / name).mkdir()
         write_encoder(folder / name, member.network, member.row_encoder)

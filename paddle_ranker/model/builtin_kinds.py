@@ -1,4 +1,4 @@
-"""Kinds of rankers and towers.
+"""Kinds of rankers and towers that this package has.
 
 Recipes and plugins register further kinds with `add_kind`.
 """
@@ -56,7 +56,7 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         self.name, self.prefix = name, prefix
 
     def describe(self, form: str) -> tuple[str, str]:
-        """Return `what` and `use` of a folder; they depend on the form of the ranker in it."""
+        """Return the `what` and the `use` of a folder, which depend on the form of the ranker in it."""
         return _RANKERS.get(form, (self.what, self.use))
 
     def read_info(self, folder: Path) -> Optional[RankerInfo]:
@@ -127,7 +127,7 @@ class CrossEncoderKind(RankerKind):
     """Cross-encoders, including those of transformers and sentence-transformers."""
 
     def is_in_transformers(self, folder: Path) -> bool:
-        """Return whether a folder has a head of one or two classes, and is not a tower of sentence-transformers."""
+        """Return whether a transformers folder has a head of one or two classes, and is no tower."""
         from paddle_ranker.model.hugging_face.sentences import is_sentences
 
         return states_head(folder) and not is_sentences(folder)
@@ -208,9 +208,9 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return (config,)
 
     def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> RowsOfTower:
-        """Return the encoder of what the tower reads.
+        """Create the encoder of a tower's inputs: texts, pictures or sounds.
 
-        The maximum length of texts is that of the options, else that of the tower.
+        The maximum length of texts is that of `options`, else that of the tower.
         """
         if info.reads != TEXT:
             return FILE_ENCODERS[info.reads].read(folder)
@@ -225,7 +225,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return load_tower(source, options)
 
     def sample_inputs(self, encoder: RowsOfTower, info: TowerInfo) -> Iterator[Arrays]:
-        """Yield batches of made-up texts, short and truncated ones, or of noise."""
+        """Yield batches of made-up inputs: texts, both short and truncated ones; or noise for pictures and sounds."""
         return sample_batches(encoder.tokens) if isinstance(encoder, TextEncoder) else encoder.samples()
 
     def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, RowsOfTower]) -> None:

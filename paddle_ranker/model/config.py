@@ -39,9 +39,9 @@ class EncoderConfig:
 
     Only this toolkit has `normalize_before` (pre-LayerNorm); without it, the encoder is plain ERNIE/BERT.
 
-    has_tanh_pooler: whether the encoder's pooler consists of a linear layer and tanh
-    heads_share_width: whether the size of an attention head is the width of a state divided by the number of heads
-    shares_queries: whether the network computes a query only once for all pairs of a batch that begin with it
+    has_tanh_pooler: whether the encoder's pooler is a linear layer and tanh
+    heads_share_width: whether a head's size is the width of a state divided by the number of heads
+    shares_queries: whether the network computes the query once for all pairs of a batch that begin with it
     """
 
     has_tanh_pooler: ClassVar[bool] = True
@@ -93,8 +93,8 @@ class EncoderConfig:
         million layers. Smaller differences are found when the parameters are copied.
 
         Args:
-            numbers: upper bound on the count of numbers in the file.
-            tensors: count of tensors in the file; None if unknown.
+            numbers: how many numbers the file holds, at most.
+            tensors: how many tensors the file holds; None if unknown.
         """
         few_layers = tensors is None or self.num_hidden_layers <= tensors
         if self.least_parameters > _ALLOWANCE * numbers + _SMALL or not few_layers:
@@ -111,11 +111,11 @@ class EncoderConfig:
 
     @property
     def place_limits(self) -> tuple[int, ...]:
-        """Limit of each number of a token's place, such as of a box, that follows the token's type; (): no places."""
+        """Exclusive upper limit of each number in a token's place; empty if tokens have no places."""
         return ()
 
     def files(self) -> dict[str, UncheckedObject]:
-        """Return contents of the files that transformers reads beside the configuration, by name."""
+        """Return the files that transformers reads beside `config.json`, as JSON contents by file name."""
         return {}
 
     @property
@@ -285,15 +285,15 @@ class LayoutLMConfig(EncoderConfig):
 
     @property
     def place_limits(self) -> tuple[int, ...]:
-        """Limit of each coordinate of a box: left, top, right, bottom."""
+        """Exclusive upper limits of a box's left, top, right and bottom."""
         return (self.max_2d_position_embeddings,) * 4
 
 
 @dataclass(frozen=True)
 class LiltConfig(LayoutLMConfig):
-    """Configuration of LiLT, which has a narrower second state for each token's box.
+    """Configuration of LiLT, whose tokens have a second, narrower state, the layout, for their boxes.
 
-    channel_shrink_ratio: width of a state divided by that of the second
+    channel_shrink_ratio: width of a token's state divided by that of its layout
     """
 
     channel_shrink_ratio: Positive = 4
@@ -309,7 +309,7 @@ class LiltConfig(LayoutLMConfig):
 
     @property
     def layout_size(self) -> int:
-        """Width of the second state."""
+        """Width of a token's layout."""
         return self.hidden_size // self.channel_shrink_ratio
 
 
@@ -317,7 +317,8 @@ class LiltConfig(LayoutLMConfig):
 class TapasConfig(EncoderConfig):
     """Configuration of TAPAS, whose tokens have a column, a row and more, see `TablePairEncoder`.
 
-    type_vocab_sizes: number of embeddings of the type and of each number of a place but the position
+    type_vocab_sizes: how many embeddings there are of the token type, then of each number of a place except the
+        position
     """
 
     max_position_embeddings: Positive = 1024
@@ -326,7 +327,7 @@ class TapasConfig(EncoderConfig):
 
     @property
     def place_limits(self) -> tuple[int, ...]:
-        """Limit of each number of a token's place."""
+        """Exclusive upper limit of each number in a token's place; the last is the position."""
         return (*self.type_vocab_sizes[1:], self.max_position_embeddings)
 
     def __post_init__(self) -> None:
@@ -341,8 +342,9 @@ class TapasConfig(EncoderConfig):
 class BigBirdConfig(EncoderConfig):
     """Configuration of BigBird, whose tokens attend to blocks of `block_size` tokens.
 
-    These are a token's block, both blocks beside it, the first and the last. In evaluation, transformers uses the first
-    block in place of each of `num_random_blocks` blocks; so do this toolkit's networks, in training as well.
+    These blocks are the token's own, both blocks beside it, the first and the last. In evaluation, transformers uses
+    the first block in place of each of `num_random_blocks` random blocks; this toolkit's networks do so in training as
+    well.
 
     attention_type: "block_sparse", or "original_full" for attention to all tokens
     """
@@ -356,7 +358,7 @@ class BigBirdConfig(EncoderConfig):
 
     @property
     def longest_full(self) -> int:
-        """Maximum length in tokens of a text whose tokens attend to all tokens."""
+        """Maximum length, in tokens, of a text in which each token attends to all tokens."""
         is_sparse = self.attention_type == "block_sparse"
         return (5 + 2 * self.num_random_blocks) * self.block_size if is_sparse else self.max_position_embeddings
 
@@ -402,7 +404,7 @@ class DebertaConfig(EncoderConfig):
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Endings of the names of layers that transformers' files may hold but this network lacks."""
+        """Endings of parameter names that transformers' files may have, and this network does not use."""
         there = {
             "embeddings.position_embeddings": self.position_biased_input,
             "encoder.rel_embeddings": self.relative_attention,
@@ -412,7 +414,7 @@ class DebertaConfig(EncoderConfig):
 
     @property
     def span(self) -> int:
-        """Maximum relative position, to the left and to the right."""
+        """Maximum distance of relative positions, to the left and to the right."""
         if self.position_buckets > 0:
             return self.position_buckets
         return self.max_relative_positions if self.max_relative_positions > 0 else self.max_position_embeddings
@@ -429,7 +431,7 @@ class DebertaConfig(EncoderConfig):
 def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, may_fall_short: bool = False) -> None:
     """Raise `CheckpointError` if a tokenizer's vocabulary size or padding id does not fit the model of `config`.
 
-    With `may_fall_short`, the model may have many more embeddings than the vocabulary has tokens.
+    may_fall_short: whether the model may have many more embeddings than the vocabulary has tokens
     """
     if vocab_size > config.vocab_size:
         file = "tokenizer.json" if may_fall_short else "vocab.txt"
@@ -452,8 +454,10 @@ def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, 
 class ViltConfig(EncoderConfig):
     """Configuration of ViLT, which reads a text and the patches of a picture.
 
-    image_size, patch_size: sides of the grid of positions and of patches, in pixels
-    shortest_edge, resample: shorter side that pictures are scaled to, and Pillow's filter
+    image_size: side in pixels of the square picture whose patches have learned positions
+    patch_size: side of a patch in pixels
+    shortest_edge: shorter side in pixels to which pictures are scaled
+    resample: Pillow's number of the filter that scales them
     """
 
     max_position_embeddings: Positive = 40
@@ -466,13 +470,13 @@ class ViltConfig(EncoderConfig):
 
     @property
     def place_limits(self) -> tuple[int, ...]:
-        """Limits of a patch's row and column, of the numbers of rows and columns, and of its pixels."""
+        """Exclusive upper limits of a patch's row and column, of the rows and columns in all, and of its pixels."""
         most = 2 * self.shortest_edge // self.patch_size + 1
         return (most,) * 4 + (256,) * (3 * self.patch_size**2)
 
     @property
     def longest_pair(self) -> int:
-        """The maximum length of a pair in tokens: positions of the text, and patches."""
+        """The maximum length of a pair in tokens: those of the text, one for the picture, and its patches."""
         shorter, longer = self.shortest_edge, int(1333 / 800 * self.shortest_edge)
         return self.max_position_embeddings + 1 + (shorter // self.patch_size) * (longer // self.patch_size)
 
@@ -496,9 +500,9 @@ class ViltConfig(EncoderConfig):
 class PictureTextConfig(EncoderConfig):
     """Configuration of CLIP's and SigLIP's encoders of texts.
 
-    causal: whether a token attends only to itself and earlier tokens, and the vector is the state of the first
-        `eos_token_id`; otherwise all texts are padded to `max_position_embeddings`, and the vector is that of the last
-        position
+    causal: True in CLIP: a token attends to itself and earlier tokens, and the vector is the state of the first
+        `eos_token_id`. False in SigLIP: texts are padded to `max_position_embeddings`, and the vector is the state of
+        the last position
     """
 
     type_vocab_size: Count = 0
@@ -520,7 +524,7 @@ class PictureConfig(EncoderConfig):
     class_token: whether a learned token precedes the patches; its state is then the vector
     patch_bias: whether the projection of the patches has a bias
     norm_before_layers: whether a norm precedes the first layer
-    attention_head: whether a learned query pools the patches
+    attention_head: whether a learned query that attends to the patches makes the vector
     """
 
     vocab_size: Count = 0
@@ -539,7 +543,7 @@ class PictureConfig(EncoderConfig):
 
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
-        """Create a configuration from a parsed `config.json`; pictures have no vocabulary."""
+        """Create a configuration from a parsed `config.json`, which states no vocabulary."""
         return super().from_dict({"vocab_size": 0, **values})
 
     @property
@@ -557,7 +561,7 @@ class PictureConfig(EncoderConfig):
 
 @dataclass(frozen=True)
 class ConvolutionsConfig(PictureConfig):
-    """Configuration of four convolutions, the last of which makes `hidden_size` channels."""
+    """Configuration of a network of four convolutions; the last has `hidden_size` channels."""
 
     model_type: str = "convolutions"
     hidden_size: Positive = 384
@@ -578,13 +582,16 @@ _Sizes = Annotated[tuple[Positive, ...], Between(1, 64)]
 class SoundConfig(EncoderConfig):
     """Configuration of wav2vec 2.0 and HuBERT: convolutions over samples, then a transformer over their frames.
 
-    conv_dim, conv_kernel, conv_stride: channels, samples and steps of each convolution
+    conv_dim: output channels of each convolution
+    conv_kernel: width of each convolution, in samples or in frames of the one before
+    conv_stride: step of each convolution
     conv_bias: whether the convolutions have a bias
-    conv_act: the activation behind each convolution
-    feat_extract_norm: `group` normalises the first convolution over time, `layer` each one over channels
-    feat_proj_layer_norm: whether a norm precedes the layer that makes states of the frames
-    num_conv_pos_embeddings, num_conv_pos_embedding_groups: frames and groups of the convolution that adds positions
-    conv_pos_batch_norm: whether frames are scaled before that convolution
+    conv_act: the activation after each convolution
+    feat_extract_norm: "group": the first convolution's channels are normalised over time; "layer": each convolution's
+        frames are normalised over channels
+    feat_proj_layer_norm: whether a norm precedes the linear layer between convolutions and transformer
+    num_conv_pos_embeddings, num_conv_pos_embedding_groups: width and groups of the convolution that adds positions
+    conv_pos_batch_norm: whether frames are scaled and shifted before that convolution
     """
 
     vocab_size: Count = 0
@@ -618,7 +625,7 @@ class SoundConfig(EncoderConfig):
 
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
-        """Create a configuration from a parsed `config.json`; sounds have no vocabulary."""
+        """Create a configuration from a parsed `config.json`; sounds have no vocabulary, whatever it states."""
         sizes = {
             name: tuple(value) for name, value in values.items() if name.startswith("conv_") and isinstance(value, list)
         }

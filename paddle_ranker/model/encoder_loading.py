@@ -57,7 +57,7 @@ class Checkpoint:
     file: the parameter file, for messages
     arrays: all arrays, renamed by `EncoderFamily.name_parameters`: names of the encoder begin with `encoder.`
     unnamed: all arrays under their names in the file
-    tokenizer: called without arguments; reads the tokenizer; raises `CheckpointError` if its files are missing or
+    tokenizer: called without arguments, returns the tokenizer; raises `CheckpointError` if its files are missing or
         unusable
     stated_length: the maximum length in tokens that a transformers folder states; None for other folders
     head: description of a classifier's head in a transformers folder; None for other folders
@@ -74,10 +74,10 @@ class Checkpoint:
     ranker: Optional[RankerInfo] = None
 
     def for_label(self, positive_label: Optional[str]) -> Checkpoint:
-        """Return the checkpoint with a head that scores the class of relevant texts.
+        """Return a copy of the checkpoint whose head has one logit: that of the class of relevant texts.
 
         Args:
-            positive_label: name or number of that class in a transformers folder; None: chosen by the classes' names.
+            positive_label: name or index of that class in a transformers folder; None: chosen by the classes' names.
 
         Raises `CheckpointError` if the names do not decide, `UsageError` for an unknown class.
         """
@@ -91,7 +91,7 @@ class Checkpoint:
 
     @property
     def has_trained_pooler(self) -> bool:
-        """Whether the checkpoint has a pooler that was trained, which a nonzero bias shows."""
+        """Whether the checkpoint has a trained pooler; a bias that is not zero shows this."""
         bias = self.arrays.get(f"{ENCODER_PREFIX}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
 
@@ -164,10 +164,7 @@ def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> 
 
 
 def _tokenizer_of(folder: Path, config: EncoderConfig) -> ModelTokenizer:
-    """Read the tokenizer of a folder of this toolkit or PaddleNLP.
-
-    Some folders of PaddleNLP have transformers' files.
-    """
+    """Read the tokenizer of a folder of this toolkit or PaddleNLP; some of PaddleNLP's have transformers' files."""
     if not config.vocab_size:
         raise CheckpointError(f"{folder}: reads pictures; give an encoder of texts")
     family = family_of(config.model_type)
@@ -180,7 +177,7 @@ class LoadedEncoder:
 
     network: the network with loaded parameters
     tokenizer: the tokenizer, which encodes texts and is saved with the model
-    new_parts: names of randomly initialised parts, which the checkpoint lacks: the pooler, or empty
+    new_parts: names of the parts that the checkpoint lacks and that are randomly initialised: the pooler, or none
     checkpoint: contents of all files, heads included
     """
 
@@ -217,13 +214,15 @@ def encoder_of(
     need_pooler: bool = False,
     share: bool = False,
 ) -> tuple[Encoder, list[str]]:
-    """Create a checkpoint's encoder; return it, and the names of randomly initialised parts, which the checkpoint
-    lacks.
+    """Create a checkpoint's encoder; return it, and the names of the parts that the checkpoint lacks.
 
+    These are randomly initialised.
+
+    config: configuration to use; None: the checkpoint's
+    need_pooler: whether the checkpoint must have a pooler
     share: whether parameters may share memory with the checkpoint's arrays; nothing else may then change the arrays
 
-    Raises `CheckpointError` if a parameter is missing or does not fit the configuration. The pooler may be missing
-    unless `need_pooler`.
+    Raises `CheckpointError` if a parameter is missing or does not fit the configuration.
     """
     try:
         return _filled(config or checkpoint.config, checkpoint.arrays, need_pooler, share)
@@ -234,8 +233,9 @@ def encoder_of(
 def ranker_of(
     config: EncoderConfig, named: Named, *, allow_new: bool, info: Optional[RankerInfo] = None
 ) -> tuple[RankerNetwork, list[str]]:
-    """Create a ranker from arrays, named as by `name_parameters`; return it, and the names of its new parts.
+    """Create a ranker from arrays; return it, and the names of the parts that the arrays lack.
 
+    named: arrays, named as by `name_parameters`
     allow_new: whether parts may be missing, which are then initialised
     info: states the pooling and the layers after it; None: those of the architecture
 

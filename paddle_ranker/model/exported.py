@@ -62,9 +62,12 @@ class Exported(Generic[InfoT, EncoderT]):
     configs: tuple[EncoderConfig, ...]
 
     def part(self, name: str, signature: Signature) -> Exported[InfoT, EncoderT]:
-        """Return the layers `name` that were exported separately (`ModelKind.parts`).
+        """Return a part of the model, some of its layers, that was exported separately (`ModelKind.parts`).
 
-        Raises `CheckpointError` without them.
+        name: name of the part
+        signature: inputs and outputs of the part
+
+        Raises `CheckpointError` if the folder lacks it.
         """
         prefix, export = f"{self.prefix}.{name}", self.info.export
         if export is None or f"{prefix}{STATIC_PARAMETERS}" not in export["files"]:
@@ -88,10 +91,7 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def read(self) -> dict[str, int]:
-        """The outputs that engines return, as a dict from name to index.
-
-        If the graph has none of them, its first output.
-        """
+        """Indices, by name, of the graph's outputs that engines return; else of its first output."""
         there = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
         return there or {self.outputs[0]: 0}
 
@@ -179,7 +179,7 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
 
 
 def _remedy(found: ModelType) -> str:
-    """Return advice on a folder without a static model, for messages."""
+    """Return advice for a folder without a static model, for messages."""
     if found.kind is None or not found.kind.is_ranker:
         return f": it is {found.what}; {found.use}"
     return f"; make it with: {EXPORT.replace('RANKER', str(found.folder))} FOLDER (it is {found.what})"
@@ -198,9 +198,10 @@ def require_readable(program: Path, paddle_version: str) -> None:
 
 
 def exporting_again(folder: Path, paddle_version: str) -> str:
-    """Return the advice to export the model in `folder` again, into another folder, with this version of Paddle.
+    """Return advice to export a model again, into another folder, with this version of Paddle.
 
-    The export in `folder` stays, since the other version of Paddle needs it.
+    folder: the folder with the export, which stays, since the other version of Paddle needs it
+    paddle_version: the version that wrote it
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
     found = identify(folder)
@@ -211,12 +212,12 @@ def exporting_again(folder: Path, paddle_version: str) -> str:
 
 
 def is_for_serving(export: Optional[ExportFacts], signature: Signature) -> bool:
-    """Return whether the facts belong to a folder for Paddle Serving."""
+    """Return whether a static model is for Paddle Serving, by the facts of its export."""
     return export is not None and ("aliases" in export or len(export["outputs"]) < len(signature.outputs))
 
 
 def _checked_export(found: ModelType) -> ExportFacts:
-    """Return the facts of a static model; raises `CheckpointError` if there are none, or they are damaged."""
+    """Return the facts of a folder's static model; raises `CheckpointError` if there are none, or they are damaged."""
     info = found.info
     assert found.kind is not None and info is not None
     export, path = info.export, found.folder / found.kind.info_file

@@ -63,8 +63,8 @@ class EncoderFamily:
 
     network: called with a configuration; returns an encoder (such as a subclass of `Encoder`) with random parameters.
         If the parameters come from files, it is called in a `paddle.LazyGuard`, in which parameters have no values yet
-    name_parameters: called with a checkpoint's arrays; returns them under the network's names, after `encoder.`, and
-        those of heads
+    name_parameters: called with a checkpoint's arrays; returns them under the network's names: those of the encoder
+        after `encoder.`, and those of heads
     bring_tokenizer: called with a transformers folder and a new folder; writes the tokenizer into the new one, for
         `read_tokenizer`
     pair_encoder: called with a tokenizer, a maximum length in tokens and a configuration; returns the encoder of pairs
@@ -89,7 +89,7 @@ class EncoderFamily:
 
 
 def _network(module: str, name: str) -> Callable[[EncoderConfig], Encoder]:
-    """Return a function that creates the network of that name; only calling it imports Paddle."""
+    """Return a function that creates the network `name` of `module`, which it imports when it is called."""
 
     def create(config: EncoderConfig) -> Encoder:
         network: Encoder = getattr(import_module(f"paddle_ranker.model.{module}"), name)(config)
@@ -122,7 +122,11 @@ def _add(
     config: type[EncoderConfig] = EncoderConfig,
     pair_encoder: Encodes = _of_texts,
 ) -> None:
-    """Add a family whose PaddleNLP classes have transformers' parameter names."""
+    """Add a family whose PaddleNLP classes use transformers' parameter names.
+
+    model_type: its key in `FAMILIES`
+    classes, architecture, network, config, pair_encoder: as in `EncoderFamily`
+    """
 
     def name_parameters(arrays: Named) -> Named:
         return _name_parameters(of_paddlenlp(arrays, architecture.names))
@@ -176,7 +180,7 @@ def _added(config: type[EncoderConfig]) -> dict[str, object]:
 
 
 def _absolute(stated: ForeignConfig, values: Values) -> None:
-    """Check the configuration of a BERT."""
+    """Check that a BERT's configuration states absolute positions."""
     stated.require("position_embedding_type", "absolute", remedy=PLAIN)
     stated.require("embedding_size", values["hidden_size"], remedy=PLAIN)
 
@@ -780,12 +784,12 @@ for _type, _module, _class, _config in (
 
 
 def family_of(model_type: object) -> EncoderFamily:
-    """Return the family of a `model_type`; an unknown type is tried as BERT."""
+    """Return the family of a `model_type`; the BERT family for an unknown type."""
     return FAMILIES[model_type] if isinstance(model_type, str) and model_type in FAMILIES else BERT
 
 
 def config_from(values: UncheckedObject) -> EncoderConfig:
-    """Create the configuration of a parsed `config.json`, of the class of its family; see `EncoderConfig.from_dict`."""
+    """Create a configuration of its family's class from a parsed `config.json`; see `EncoderConfig.from_dict`."""
     return family_of(values.get("model_type")).config.from_dict(values)
 
 
@@ -814,7 +818,7 @@ def require_config(folder: Path) -> EncoderConfig:
 
 
 def _flatten(values: UncheckedObject) -> UncheckedObject:
-    """Merge the nested `init_args` of PaddleNLP 2's `model_config.json`, and derive `model_type` from the class."""
+    """Move the values of `init_args`, nested in PaddleNLP 2's `model_config.json`, to the top; derive `model_type`."""
     named, parts = values.get("architectures"), values.get("init_args") or []
     named = [] if named is None else named
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
@@ -835,14 +839,14 @@ def _flatten(values: UncheckedObject) -> UncheckedObject:
 def write_config(folder: Path, config: EncoderConfig) -> None:
     """Write `config.json` into an existing folder; call it inside `atomic.new_folder`.
 
-    PaddleNLP's `AutoModel` reads the file as the plain encoder.
+    PaddleNLP's `AutoModel` can read it as the configuration of the encoder alone.
     """
     values = {**asdict(config), "architectures": [f"{family_of(config.model_type).classes}Model"]}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def known_to_transformers() -> list[str]:
-    """Return the model types whose transformers folders are read here."""
+    """Return the model types whose transformers folders this toolkit reads."""
     return [name for name, family in FAMILIES.items() if family.architecture is not None]
 
 
@@ -866,12 +870,15 @@ def pair_encoder_of(
 
 
 def brought_tokenizer(folder: Path, family: EncoderFamily) -> ModelTokenizer:
-    """Read the tokenizer of a transformers folder; raises `CheckpointError` if it is unusable."""
+    """Read a transformers folder's tokenizer, converted by its family; raises `CheckpointError` if unusable."""
     with tempfile.TemporaryDirectory() as temporary:
         family.bring_tokenizer(folder, Path(temporary))
         return read_tokenizer(Path(temporary))
 
 
 def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, query_prompt: str = "") -> PairEncoder:
-    """Create the pair encoder of a folder's tokenizer; raises as `pair_encoder_of`, and for unusable files."""
+    """Create the pair encoder of a folder; raises `CheckpointError` as `pair_encoder_of` does, and for unusable files.
+
+    query_prompt: text before every query of a pair
+    """
     return pair_encoder_of(read_tokenizer(folder), config, max_seq_length, query_prompt)

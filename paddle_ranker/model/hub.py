@@ -63,7 +63,7 @@ _CONNECT_SECONDS = 1.5  # for looking up the host and connecting; HF_HUB_ETAG_TI
 
 @dataclass(frozen=True)
 class HubName:
-    """Name of a repository, `owner/model`, and its revision: a branch, a tag or a commit."""
+    """Name of a model on the hub: its repository, `owner/model`, and its revision, a branch, a tag or a commit."""
 
     repository: str
     revision: str = _MAIN
@@ -199,7 +199,7 @@ def _download(name: HubName, commit: str, files: list[str]) -> None:
 
 
 def _is_cut(error: BaseException) -> bool:
-    """Return whether an error means that a transfer ended early."""
+    """Return whether an error shows that a transfer ended early."""
     from requests.exceptions import ChunkedEncodingError
 
     is_short = type(error) is OSError and "Consistency check failed" in str(error)
@@ -208,7 +208,7 @@ def _is_cut(error: BaseException) -> bool:
 
 @contextmanager
 def _explained(name: HubName) -> Iterator[None]:
-    """Convert exceptions of huggingface_hub and requests to a `CheckpointError` that says what to do."""
+    """Convert exceptions of huggingface_hub and requests in the block to a `CheckpointError` that says what to do."""
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError) as error:  # the last three come from an unexpected answer
@@ -254,7 +254,7 @@ def _explain(name: HubName, error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Describe the innermost error, since requests wraps the system's error in several others."""
+    """Return the message of the innermost error, which requests has wrapped in several others."""
     while error.__context__ is not None:
         error = error.__context__
     return brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 160)
@@ -282,7 +282,10 @@ def _by_hand(name: HubName) -> str:
 def _require_reachable(name: HubName, endpoint: str) -> None:
     """Raise `CheckpointError` unless the hub's host, or its proxy, accepts a connection within a second or two.
 
-    It runs in a thread, since looking up a host cannot be interrupted, and takes long without a network.
+    endpoint: URL of the hub
+
+    The connection is tried in a thread, since looking up a host cannot be interrupted, and takes long without a
+    network.
     """
     from requests.utils import get_environ_proxies, select_proxy
 

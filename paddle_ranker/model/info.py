@@ -33,7 +33,7 @@ class BlendFacts(TypedDict):
 
 @dataclass(frozen=True)
 class RankerInfo:
-    """Contents of `ranker.json`."""
+    """Contents of `ranker.json`: facts about a ranker, and how it scores."""
 
     kind: str  # pairwise | cross_encoder | blend
     max_seq_length: Length
@@ -83,7 +83,7 @@ PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_
 
 
 class Blend(NamedTuple):
-    """Names of a blend's member folders, their weights, and the bias."""
+    """Members of a blend: the names of their folders, their weights, and the bias."""
 
     members: tuple[str, ...]
     weights: tuple[float, ...]
@@ -124,7 +124,7 @@ def model_card(info: RankerInfo, config: EncoderConfig) -> str:
 
 
 def card_tables(**sections: Mapping[str, object]) -> list[str]:
-    """Return the lines of a model card's sections, each a table of names and values; empty sections are left out."""
+    """Return the lines of a model card's sections, each a table of names and values; without empty ones."""
     lines = []
     for title, values in sections.items():
         if values:
@@ -134,7 +134,7 @@ def card_tables(**sections: Mapping[str, object]) -> list[str]:
 
 
 def _probability(calibration: Optional[Calibration]) -> str:
-    """Return the model card's text about the meaning of a score."""
+    """Return the sentence of a model card that says what a score means."""
     if calibration is None:
         return (
             "Not calibrated: a score orders titles, and need not be the share of relevant ones among titles that score "

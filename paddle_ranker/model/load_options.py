@@ -75,7 +75,11 @@ class LoadOptions:
 
     @classmethod
     def of(cls, options: Options, **changes: Any) -> LoadOptions:  # type: ignore[explicit-any]  # as of `Ranker.load`
-        """Take the settings from a command's options; `changes` replace fields of the result."""
+        """Create the options from those of a command.
+
+        options: the command's options; fields of the same names are taken
+        changes: fields that replace them
+        """
         fields = dataclasses.fields(cls)
         values = {one.name: getattr(options, _NAMES.get(one.name, one.name), one.default) for one in fields}
         return cls(**{**values, **changes})

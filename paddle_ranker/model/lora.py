@@ -21,7 +21,7 @@ _ADAPTER = ".adapter."
 
 
 class Adapter(nn.Layer):
-    """Product of two narrow matrices, one of which starts as zeros."""
+    """Product of two narrow matrices, added to a matrix that stays as it is; one of the two starts as zeros."""
 
     def __init__(self, inputs: int, outputs: int, rank: int):
         super().__init__()
@@ -51,7 +51,10 @@ def add_adapters(encoder: Encoder, rank: int) -> None:
 
 
 def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the parameters by name, with each adapter added to its matrix, `[outputs, inputs]`."""
+    """Return the parameters by name, with each adapter's product added to its matrix, `[outputs, inputs]`.
+
+    state: the parameters by name, with those of adapters
+    """
     found = {name: value for name, value in state.items() if _ADAPTER not in name}
     for name, up in state.items():
         layer, _, part = name.rpartition(_ADAPTER)

@@ -71,6 +71,6 @@ def match_levels(
 
 
 def _widened(values: Tensor, edge: float) -> Tensor:
-    """Return `values`, `[batch, length]`, with two columns of `edge` added on either side."""
+    """Return `values`, `[batch, length]`, with two columns of the value `edge` added on either side."""
     column = paddle.full_like(values[:, :1], edge)
     return paddle.concat([column, column, values, column, column], axis=1)

@@ -53,11 +53,11 @@ _TRAIN = "train a ranker from it: paddle-ranker train-pairwise or train-ce --mod
 
 @dataclass(frozen=True)
 class ModelType:
-    """Kind and form of the model that a path holds.
+    """Kind and form of the model at a path.
 
     path: the folder, or a parameter file
     name: key in `_OTHERS`, if the files state no kind
-    form: how a model is stored (`TRAINED`, `TRANSFORMERS`, `EXPORTED`, `SERVER`, `CLIENT`); "" if it is no model
+    form: how the model is stored (`TRAINED`, `TRANSFORMERS`, `EXPORTED`, `SERVER`, `CLIENT`); "" if there is no model
     stated: the kind that the folder's files state; None if they state none, as in encoders and published rankers
     """
 
@@ -68,15 +68,15 @@ class ModelType:
 
     @property
     def folder(self) -> Path:
-        """The folder, or that of the parameter file."""
+        """The folder, or the one that contains the parameter file."""
         return self.path.parent if self.path.is_file() else self.path
 
     @cached_property
     def kind(self) -> Optional[AnyKind]:
-        """Kind of the model; None for an encoder, and for what is no model.
+        """Kind of the model; None for an encoder, and if there is no model.
 
-        The head tells the kind of a published ranker, so this reads the parameters if no file states the kind. Raises
-        `CheckpointError` if they are damaged.
+        Only the head shows the kind of a published ranker, so this reads the parameters if no file states the kind.
+        Raises `CheckpointError` if they are damaged.
         """
         if self.stated is not None or self.name != "encoder":
             return self.stated
@@ -85,7 +85,7 @@ class ModelType:
 
     @cached_property
     def info(self) -> Optional[ModelInfo]:
-        """Contents of the info file, or of transformers' files in its place; None without a stated kind."""
+        """Contents of the info file, or of transformers' files in its place; None if the files state no kind."""
         return None if self.stated is None else self.stated.read_info(self.folder)
 
     @property
@@ -110,18 +110,18 @@ class ModelType:
 
     @property
     def reads(self) -> str:
-        """Input of a tower in any form, see `TowerInfo`; all else reads texts."""
+        """Kind of input of a tower in any form, see `TowerInfo`; "text" for all other models."""
         info = self.info
         return info.reads if isinstance(info, TowerInfo) else TEXT
 
     @property
     def what(self) -> str:
-        """The type in messages, after "is": "a trained ranker"."""
+        """The type as a noun for messages, after "is": "a trained ranker"."""
         return self._described[0]
 
     @property
     def use(self) -> str:
-        """Advice on the folder: the commands that take it, or the next step."""
+        """Advice about the folder: the commands that take it, or the next step."""
         if self.form == TRANSFORMERS:
             problem = _unsupported(self.path)
             if problem:
@@ -135,19 +135,23 @@ class ModelType:
         return _OTHERS[self.name] if self.kind is None else self.kind.describe(self.form)
 
     def refusal(self, wanted: str, why: str = "") -> CheckpointError:
-        """Return the error that this is not `wanted` ("a ranker"), which says what it is, why, and what to do."""
+        """Return the error that the path does not hold a model of the wanted type; it also says what to do.
+
+        wanted: the type in words, such as "a ranker"
+        why: the reason; "" if there is none to state
+        """
         if self.name == "absent":
             return CheckpointError(f"{self.path}: is {self.what}; {self.use}")
         why = why or (_why_no_ranker(self.path) if self.form == TRANSFORMERS else "")
         return CheckpointError(f"{self.path}: is {self.what}, not {wanted}{f' ({why})' if why else ''}; {self.use}")
 
     def require(self, role: Role[InfoT, EncoderT]) -> None:
-        """Raise `CheckpointError` unless this can take a role."""
+        """Raise `CheckpointError` unless the model can take a role."""
         if not role.fits(self):
             raise self.refusal(role.wanted)
 
     def kind_for(self, role: Role[InfoT, EncoderT]) -> ModelKind[InfoT, EncoderT]:
-        """Return the kind that opens this for a role; raises `CheckpointError` as `require` does."""
+        """Return the kind that opens the model for a role; raises `CheckpointError` as `require` does."""
         self.require(role)
         # A role fits kinds of its info and encoder alone.
         return cast("ModelKind[InfoT, EncoderT]", KINDS[role.opens_as] if role.opens_as else self.kind)
@@ -173,7 +177,7 @@ class Role(Generic[InfoT, EncoderT]):
 
     name: in the report of `doctor --model`: "ranker"
     wanted: in errors, after "not": "a ranker"
-    fits: returns whether a model can take the role
+    fits: called with a `ModelType`; returns whether the model can take the role
     opens_as: name of the kind that opens it; "": its own kind
     """
 
@@ -197,7 +201,7 @@ def _has_encoder(found: ModelType) -> bool:
 
 
 def _reads_texts(found: ModelType) -> bool:
-    """Return whether this is a tower of texts, or an encoder, which makes vectors of texts."""
+    """Return whether the model is a tower of texts, or an encoder, which also makes vectors of texts."""
     return found.is_encoder or (found.is_tower and found.reads == TEXT)
 
 
@@ -269,11 +273,11 @@ ROLES = {role.name: role for role in _ALL}
 
 
 def identify(path: Path) -> ModelType:
-    """Identify the model in a folder or file; also describe a path that is empty, holds no model or does not exist.
+    """Identify the model at a path; also describe a path that is empty, holds no model or does not exist.
 
-    A published model of pictures or sounds becomes a folder of its towers in the cache.
+    For a published model of pictures or sounds, the result's path is the folder of its towers in the cache.
 
-    Raises `CheckpointError` if a file that tells it is damaged.
+    Raises `CheckpointError` if a file that shows the type is damaged.
     """
     if path.is_dir():
         from paddle_ranker.model.hugging_face.published_towers import as_towers
@@ -306,7 +310,7 @@ def load_model(
 ) -> TrainedModel[InfoT, EncoderT]:
     """Load a trained model, with its network, from a folder, a parameter file, or by its name on the Hugging Face hub.
 
-    Raises `CheckpointError` for a model that cannot take the role, saying what it is instead, and for a damaged one.
+    Raises `CheckpointError` for a damaged model, and for one that cannot take the role; it then says what the model is.
     """
     return identify(find_model(source)).load(role, options)
 
@@ -317,7 +321,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def _stated_kind(folder: Path) -> Optional[AnyKind]:
-    """Return the kind that a folder's files state; plugins and recipes are loaded if no other kind knows them."""
+    """Return the kind that a folder's files state, or None; plugins and recipes are loaded if no known kind matches."""
     import_module("paddle_ranker.model.builtin_kinds")  # by its name: what it loads models with imports this module
     found = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
     if found is not None or not any(folder.glob("*.json")):
@@ -352,7 +356,7 @@ def _is_transformers(folder: Path) -> bool:
 
 
 def _unsupported(folder: Path) -> str:
-    """Return why a transformers model is not read here, such as one whose weights are quantised."""
+    """Return why this toolkit does not read a transformers model, such as one whose weights are quantised."""
     from paddle_ranker.model.hugging_face.folder import encoder_config
 
     try:
@@ -374,7 +378,7 @@ def _begins_as_parameters(path: Path) -> bool:
 
 
 def _inner_model(folder: Path) -> Optional[Path]:
-    """Return the subfolder with the best, or else the last model that a training saved in a folder; None without."""
+    """Return the subfolder of the best model of a training's folder, else of the last one, else None."""
     names = {PARAMETERS_FILE, *(kind.info_file for kind in KINDS.values())}
     inside = {path.parent.name for name in names for path in folder.glob(f"*/{name}")}
     if not inside:

@@ -38,8 +38,8 @@ class ArraySpec:
         relative above (float32 has no more digits). An error of 4e-5 in a logit is at most 1e-5 in its probability.
 
     may_round: whether an exported model may exceed the tolerance if the network's own float32 result is as inexact
-    length: name of a variable second dimension; arrays with the same name here have the same size
-    least: of an input: a size of the second dimension that every network computes, and a value of lengths
+    length: name of a variable second dimension; arrays whose second dimensions have one name have equal lengths
+    least: of an input: the smallest second dimension that every network computes, and for `lengths` its values
     """
 
     name: str
@@ -64,11 +64,11 @@ class Signature:
 
     @property
     def is_rankers(self) -> bool:
-        """Whether a ranker has it: one returns a probability and a logit."""
+        """Whether this is the signature of rankers, which return a probability and a logit."""
         return self.outputs == RANKER_SIGNATURE.outputs
 
     def with_places(self, size: int) -> Signature:
-        """Return the signature of a model whose token types are followed by the `size` numbers of a token's place."""
+        """Return the signature for token types with places: the last dimension is the type, then `size` numbers."""
         types = ArraySpec("token_type_ids", "int64", (None, None, 1 + size)) if size else TOKENS[1]
         return dataclasses.replace(self, inputs=tuple(types if spec == TOKENS[1] else spec for spec in self.inputs))
 
@@ -104,9 +104,11 @@ SIDES = ("query", "title")  # before the names of a similarity's arrays, which p
 
 
 def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature, Signature]:
-    """Return the signatures of the lower and of the upper layers of a split ranker `width` wide.
+    """Return the signatures of the lower and of the upper layers of a split ranker.
 
-    vectors, matches: sizes of a text's vectors and of a token's matches; 0 without a similarity
+    width: width of the states between them
+    vectors: size of a text's vectors; 0 without a similarity
+    matches: size of a token's matches; 0 without a similarity
     """
     states = ArraySpec(STATES, "float32", (None, None, width), may_round=True)
     outputs = [states]
@@ -119,11 +121,11 @@ def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature,
 
 
 class ModelPart(NamedTuple):
-    """Layers of a model that are also exported separately.
+    """Part of a model, some of its layers, that is also exported separately.
 
-    name: they are exported into files `PREFIX.NAME.*`
-    signature: their inputs and outputs
-    make: called without arguments; returns the layer
+    name: middle of the names of its files, `PREFIX.NAME.*`
+    signature: inputs and outputs of the part
+    make: called without arguments; returns the part as a layer
     """
 
     name: str
@@ -132,9 +134,9 @@ class ModelPart(NamedTuple):
 
 
 class Check(TypedDict):
-    """Tokenized pair and its probability at the export, to check later that a folder's files belong together.
+    """Tokenized pair and its probability at the export, by which to check later that a folder's files belong together.
 
-    `token_type_ids` is flat; with places, each token has its type and the numbers of its place.
+    `token_type_ids` is flat; if tokens have places, it has each token's type, then the numbers of its place.
     """
 
     input_ids: list[Count]
@@ -143,19 +145,19 @@ class Check(TypedDict):
 
 
 class ExportFacts(TypedDict, total=False):
-    """Entry of a static model in a folder's info file.
+    """Facts of a static model, the entry `export` of a folder's info file.
 
     prefix: prefix of the files' names
     format: format of the graph's file: json (Paddle 3) or pdmodel (Paddle 2.6)
     paddle: the Paddle version that wrote it
-    inputs, outputs: names, in order
+    inputs, outputs: their names, in order
     parity: by engine, the result of `export.parity.Parity.to_dict`
-    files: a dict from file name to size in bytes
+    files: size in bytes of each file, by its name
     checks: some pairs, with their probabilities
     int8: measures of the int8 file; None without such a file
     ranker: of a split ranker, the digest of all that its titles' states depend on (`model.split.lower_digest`)
     similarity: of a split ranker, the sizes of its similarity's arrays (`model.split.similarity_sizes`)
-    aliases: a dict from the name of an input or output to its name for clients of Paddle Serving
+    aliases: names for clients of Paddle Serving, by the name of an input or output
     """
 
     prefix: str
@@ -198,7 +200,7 @@ class ModelInfo(Protocol):
 
 
 class RowEncoder(Protocol):
-    """Encoder of a model's rows as columns, saved with the model.
+    """Encoder of a model's inputs (texts, pairs, pictures) as the rows of columns; saved with the model.
 
     The encoding method depends on the kind of model; rankers have a `PairRowEncoder`.
     """
@@ -311,7 +313,7 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
         return model.network
 
     def parts(self, model: TrainedModel[KindInfo, KindEncoder]) -> tuple[ModelPart, ...]:
-        """Return the layers to export separately as well, in order.
+        """Return the layers to export separately, in addition to `static_network`, in order; by default none.
 
         Each takes the model's inputs and the outputs of the parts before it.
         """
@@ -319,7 +321,7 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
 
     @abstractmethod
     def sample_inputs(self, encoder: KindEncoder, info: KindInfo) -> Iterator[Arrays]:
-        """Yield batches of many lengths, to compare an exported model with the network."""
+        """Yield batches of inputs of many lengths, to compare an exported model with the network."""
 
     def timing_inputs(
         self, encoder: KindEncoder, info: KindInfo, shapes: Sequence[tuple[int, int]]
@@ -333,7 +335,7 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
 
     @abstractmethod
     def write_info(self, folder: Path, info: KindInfo) -> None:
-        """Write `info_file` and the model card; call `write_descriptions` before."""
+        """Write `info_file` and the model card into a folder that has the files of `write_descriptions`."""
 
 
 # The static type of kinds that are looked up by name; `add_kind` explains why it is safe.

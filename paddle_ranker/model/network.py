@@ -42,7 +42,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Narrow(nn.Layer):
-    """Linear layers that make a stored state of a split ranker narrower, and widen it again (PreTTR's compression)."""
+    """Linear layers that make a split ranker's stored states narrower, and widen them again (PreTTR's compression)."""
 
     def __init__(self, size: int, width: int):
         super().__init__()
@@ -69,14 +69,14 @@ class RankerNetwork(nn.Layer):
             embeddings.
         lexical: head that adds lexical features to the logit; None: no lexical features.
         encoder: pretrained encoder; None: an encoder with random parameters.
-        spelling: spelling of tokens, which match levels compare; None: they compare ids.
+        spelling: spelling of tokens, by which match levels compare them; None: they are compared by their ids.
         pooling: "first", "mean", "max" or "last"; "": the encoder's own pooling.
         steps: layers from the pooled vector to the logit, as in `RankerInfo`; (): a linear layer.
         similarity: head that adds the cosine of both texts to the logit; None: no such head.
         stored_width: width of a split encoder's states between the lower and the upper layers; 0: the encoder's own.
 
-    A training may set `position_tower`, whose output it adds to the logits. `loaded_before` has the prefixes of
-    parameters that a resumed training need not load.
+    A training may set `position_tower`, a network whose output is added to the logits. `loaded_before` has the prefixes
+    of parameters that a resumed training need not load.
     """
 
     loaded_before = (SIMILARITY_TOWER,)
@@ -154,9 +154,10 @@ class RankerNetwork(nn.Layer):
     def above(
         self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor, similarity: Optional[Tensor] = None
     ) -> Tensor:
-        """Return the logits from the states that `apart` returns.
+        """Return the logits, `[batch]`, from the states that `apart` returns.
 
-        similarity: the summand of the similarity in the logits, `[batch]`; None: it is computed
+        input_ids, token_type_ids: as in `forward`
+        similarity: what the similarity adds to the logits, `[batch]`; None: it is computed here
         """
         extra = self._match_levels(input_ids, token_type_ids)
         states = states if self.narrow is None else self.narrow.up(states)
@@ -237,7 +238,7 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
 
 
 def has_two_class_head(arrays: dict[str, Array]) -> bool:
-    """Return whether a checkpoint's head has two classes, which `name_parameters` folds into one logit."""
+    """Return whether a checkpoint's head has two classes; `name_parameters` combines these into one logit."""
     return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
 
 
@@ -245,11 +246,12 @@ _MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "similarity_head.", "en
 
 
 def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Copy arrays, named as by `name_parameters`, into `network`; return the names of the parts without arrays.
+    """Copy arrays into `network`; return the names of the parts without arrays.
 
-    With `allow_new` (for training), some parts may be missing, and keep their initial values: the head, match
-    embeddings, lexical features, similarity, the layers of `Narrow`, and the pooler. Otherwise no parameter may be
-    missing, since a random head gives random scores.
+    named: arrays, named as by `name_parameters`
+    allow_new: for training: the head, match embeddings, lexical features, similarity, the layers of `Narrow` and the
+        pooler may be missing, and keep their initial values. If False, no parameter may be missing, since a random head
+        gives random scores
 
     Raises `CheckpointError`, naming the tensors, if one is missing, is not in the network, or has another shape.
     """
@@ -258,7 +260,7 @@ def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_ne
 
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Load parameters as `load_parameters` does, but not those of the encoder, into heads made in a `LazyGuard`."""
+    """Load parameters as `load_parameters` does, but only of heads, which were made in a `LazyGuard`."""
     heads = {name: array for name, array in named.items() if not name.startswith(ENCODER_PREFIX)}
     apart = (ENCODER_PREFIX, SIMILARITY_TOWER)  # loaded already
     missing = set_parameters(network, heads, may_lack=(*apart, *(_MAY_BE_NEW if allow_new else ())))
@@ -269,5 +271,5 @@ def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bo
 
 
 def parts_of(parameters: Iterable[str]) -> list[str]:
-    """Return the sorted names of the parts of parameters: `head` for `head.weight`."""
+    """Return the sorted names of the parts that these parameters belong to: `head` for `head.weight`."""
     return sorted({name.rpartition(".")[0] for name in parameters})

@@ -28,11 +28,11 @@ _MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 class RefusedPickleError(Exception):
-    """Refusal of a pickle; the message names the reason, as in "it asks for os.system"."""
+    """Refusal to unpickle; the message gives the reason, as in "it asks for os.system"."""
 
 
 class Sealed:
-    """Base of classes whose objects a pickle may contain and call, without being able to set their attributes."""
+    """Base of classes that pickles may create and call; a pickle cannot set attributes of their objects."""
 
     __slots__ = ()
 
@@ -60,7 +60,7 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 def end_of_pickle(data: bytes, start: int = 0) -> int:
-    """Return the end of the pickle that begins at `start`; reads its opcodes without executing them.
+    """Return the index after the pickle that begins at `start`; reads its opcodes without executing them.
 
     Raises `RefusedPickleError` if unpickling would take memory out of proportion to its size, `ValueError` if the
     pickle is incomplete.
@@ -145,7 +145,7 @@ def load_arrays(path: Union[str, Path]) -> dict[str, Array]:
 
 
 def count(arrays: dict[str, Array]) -> tuple[int, int]:
-    """Return the count of numbers and the count of arrays, for `EncoderConfig.require_fits`."""
+    """Return (count of numbers, count of arrays), the arguments of `EncoderConfig.require_fits`."""
     return sum(array.size for array in arrays.values()), len(arrays)
 
 
@@ -174,7 +174,7 @@ def set_parameters(
     """Copy arrays into the network's parameters of the same names; return the names of parameters without an array.
 
     Args:
-        may_lack: name prefixes of the parameters that may be missing; they keep their values.
+        may_lack: name prefixes of the parameters that may be missing, and then keep their values.
         prefix: added before the names in messages and in the result.
         share: whether parameters may share memory with the arrays; nothing else may then change the arrays.
 
@@ -226,7 +226,7 @@ _BLOCK = 64  # columns; transposing in blocks takes a quarter of the time
 
 
 def _in_order(array: Array) -> Array:
-    """Return a C-contiguous array; copies a transposed matrix in blocks."""
+    """Return the array in C order; a transposed matrix is copied in blocks, which is faster."""
     if array.ndim != 2 or not array.flags.f_contiguous:
         return np.ascontiguousarray(array)
     found = np.empty(array.shape, array.dtype)

@@ -24,9 +24,9 @@ _PADDLENLP_OWNERS = ("uer/chinese-roberta-",)  # PaddleNLP's own names with a "/
 
 
 def resolve_model(name_or_path: str) -> Path:
-    """Return the local path of a model: a folder, a parameter file, or the folder of a named model, fetched once.
+    """Return the local path of a model: a folder or a parameter file. A named model is fetched once.
 
-    The path of a published model of pictures or sounds is a folder of its towers in the cache.
+    For a published model of pictures or sounds, this is the folder of its towers in the cache.
 
     Raises `CheckpointError` for an unknown name, and if a model cannot be fetched (within seconds without a network).
     """
@@ -41,10 +41,11 @@ def resolve_model(name_or_path: str) -> Path:
 
 
 def find_model(name_or_path: Union[str, Path]) -> Path:
-    """Return the cache folder of a hub name, `owner/model`, fetched if missing; return any other path unchanged.
+    """Return the folder in the hub's cache of a hub name, `owner/model`, fetched if missing; return other paths
+    unchanged.
 
     Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network), `UsageError` if
-    this is neither a path nor a name.
+    `name_or_path` is neither a path nor a name.
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise UsageError(f"the model is {quoted(name_or_path)}: expected the path of its folder")
@@ -76,7 +77,7 @@ def _paddlenlp_folder(name: str) -> Path:
 
 
 def _addresses(name: str) -> dict[str, str]:
-    """Return a dict from file name to the URL where PaddleNLP publishes the model's parameters and vocabulary."""
+    """Return the URLs where PaddleNLP publishes the model's parameters and vocabulary, by file name."""
     published = published_model(name)
     if published.parameters is None or published.vocabulary is None:
         raise CheckpointError(
@@ -122,7 +123,10 @@ def _fetch_model(name: str, folder: Path) -> None:
 
 
 def _paddlenlp_copy(name: str, file: str, address: str) -> Optional[Path]:
-    """Return the file's path in PaddleNLP's cache, or None."""
+    """Return the path of a model's file in PaddleNLP's cache, or None.
+
+    address: URL of the file
+    """
     folder = Path(os.environ.get("PPNLP_HOME") or Path.home() / ".paddlenlp") / "models" / name
     for candidate in (folder / file, folder / address.rsplit("/", 1)[-1]):
         if candidate.is_file():
@@ -132,7 +136,7 @@ def _paddlenlp_copy(name: str, file: str, address: str) -> Optional[Path]:
 
 @dataclass(frozen=True)
 class Published:
-    """Model that PaddleNLP publishes under a name: configuration, URLs of files, and settings of the tokenizer."""
+    """Model that PaddleNLP publishes under a name: configuration, URLs of files, tokenizer's settings."""
 
     config: EncoderConfig
     parameters: Optional[str]  # URL; None if PaddleNLP has none

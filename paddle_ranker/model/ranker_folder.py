@@ -41,10 +41,10 @@ _MATCH, _LEXICAL, _SIMILARITY = "match_embeddings.weight", "lexical.idf", "simil
 
 @dataclass(frozen=True)
 class RankerModel(TrainedModel[RankerInfo, PairEncoder]):
-    """Ranker of one network in memory.
+    """Ranker of one network, opened in memory.
 
-    new_parts: names of the parts that the checkpoint lacks
-    folded_head: whether the checkpoint's head had two classes
+    new_parts: names of the parts that the checkpoint lacks and that are initialised
+    folded_head: whether the checkpoint's head had two classes, which became one logit
     dropped_calibration: whether the checkpoint was calibrated, and training drops the calibration
     """
 
@@ -86,7 +86,7 @@ def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> Ra
 
 @dataclass(frozen=True)
 class Fresh:
-    """Parts that a training adds to a checkpoint without them.
+    """Parts to add to a checkpoint, before a training, that lacks them.
 
     kind: the kind of ranker to train
     match_embeddings: whether to add match embeddings; if False, the checkpoint must not have any
@@ -94,7 +94,7 @@ class Fresh:
     similarity: folder of a tower or encoder; its cosine of both texts is added to the logit; "start": the checkpoint's
         encoder; None: none is added, and the checkpoint's is kept
     stored_titles: number of lower layers, in which each text attends only to itself; 0: as in the checkpoint
-    stored_width: width of their states; 0: as in the checkpoint, or else the encoder's width
+    stored_width: width of the states after the lower layers; 0: as in the checkpoint, or else the encoder's width
     """
 
     kind: str
@@ -135,7 +135,11 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
 
 
 def _states_width(source: Path, fresh: Fresh, info: RankerInfo, size: int) -> int:
-    """Return the ranker's `stored_width`; raises `CheckpointError` if the checkpoint cannot be given the wanted one."""
+    """Return the new ranker's `stored_width`; raises `CheckpointError` if the checkpoint cannot get the wanted width.
+
+    info: the checkpoint's info
+    size: width of the encoder's states
+    """
     width, stated = fresh.stored_width, info.stored_width
     if width and not (fresh.stored_titles or info.stored_titles):
         raise CheckpointError(f"--stored_width {width}: the encoder is not split; give --stored_titles, too")
@@ -147,7 +151,10 @@ def _states_width(source: Path, fresh: Fresh, info: RankerInfo, size: int) -> in
 def _similarity_tower(wanted: str, source: Path, checkpoint: Checkpoint) -> Path:
     """Return the folder of the tower for a new similarity.
 
-    Raises `CheckpointError` if the checkpoint has a similarity already, or `START` names a ranker.
+    wanted: `Fresh.similarity`
+    source: the checkpoint's path
+
+    Raises `CheckpointError` if the checkpoint has a similarity already, or if `wanted` is `START` and it is a ranker.
     """
     if _SIMILARITY in checkpoint.arrays:
         raise CheckpointError(f"{source}: has a similarity of both texts, which stays: leave out --similarity {wanted}")
@@ -162,7 +169,7 @@ def _similarity_tower(wanted: str, source: Path, checkpoint: Checkpoint) -> Path
 
 
 def _stated(source: Path) -> Optional[RankerInfo]:
-    """Read the info file of a folder, or beside a parameter file; None if there is none.
+    """Read the info file in a folder, or beside a parameter file; None if there is none.
 
     Raises `CheckpointError` for the folder of a blend.
     """
@@ -175,9 +182,10 @@ def _stated(source: Path) -> Optional[RankerInfo]:
 def _described(
     checkpoint: Checkpoint, stated: Optional[RankerInfo], options: LoadOptions, length: Optional[int] = None
 ) -> RankerInfo:
-    """Return the checkpoint's info; fall back to that of a published checkpoint.
+    """Return the checkpoint's info: `stated`, or else that of a published checkpoint.
 
-    length: tokens of a pair if no info file states them; None: that of published checkpoints
+    stated: contents of its info file, or None
+    length: maximum tokens of a pair if no info file states them; None: that of published checkpoints
     """
     published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in checkpoint.unnamed), None)
     longest = min(length or PUBLISHED_MAX_SEQ_LENGTH, checkpoint.config.longest_pair)
@@ -243,7 +251,7 @@ def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
 
 
 def with_lexical_features(model: RankerModel) -> RankerNetwork:
-    """Return a ranker's network with a lexical head; a new head has no tables yet and adds nothing to the logit."""
+    """Return a ranker's network with a lexical head; a new head has empty tables, and adds nothing to the logit yet."""
     old = model.network
     if old.lexical is not None:
         return old

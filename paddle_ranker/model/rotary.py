@@ -10,12 +10,12 @@ from paddle_ranker.array_types import Array
 
 
 def rotary_table(positions: int, size: int, theta: float) -> Array:
-    """Return a table of rotary positions, `[positions, size]` float32: cosines, then sines.
+    """Return a table of rotary positions, `[positions, size]` float32: in each row the cosines, then the sines.
 
     Networks look angles up, since OpenVINO in bf16 rounds floats computed from positions.
 
     Args:
-        size: numbers of a head's query or key, an even number.
+        size: how many numbers a head's query or key has; even.
         theta: base of the angles.
     """
     inverse = (1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size)).astype(np.float32)
@@ -24,7 +24,7 @@ def rotary_table(positions: int, size: int, theta: float) -> Array:
 
 
 def angles_of(table: Tensor, places: Tensor) -> Tensor:
-    """Look up the cosines and sines, `[2, 1, length, 1, size]`, of positions, `[length]`."""
+    """Look up the cosines and the sines of positions `places`, `[length]`: `[2, 1, length, 1, size]`."""
     parts = paddle.split(paddle.gather(table, places), 2, axis=-1)
     return paddle.stack([paddle.concat([part, part], axis=-1) for part in parts]).unsqueeze([1, 3])
 

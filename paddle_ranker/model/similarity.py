@@ -32,10 +32,10 @@ _PROBES = ("Ab c1.2 Ünï", "北京大学，2024年", "ＡＢ　ｃ\tx", "new Yo
 
 
 class _Alone(NamedTuple):
-    """How to encode a text of a pair alone.
+    """How to encode alone a text that is part of a pair.
 
-    before, after: ids to add before and after it
-    skipped_before, skipped_after: number of the pair's special tokens to leave out
+    before, after: ids to add before and after the text
+    skipped_before, skipped_after: how many of the pair's special tokens before and after the text to leave out
     """
 
     before: tuple[int, ...]
@@ -45,10 +45,10 @@ class _Alone(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """One text of each pair, encoded alone.
+    """One text of each pair of a batch, as it is encoded alone.
 
     ids: `[batch, length]` int64
-    own: float32, 1 for the text's own tokens, 0 for special tokens and padding
+    own: `[batch, length]` float32, 1 for the text's own tokens, 0 for special tokens and padding
     """
 
     ids: Tensor
@@ -56,11 +56,12 @@ class _Text(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One text of each pair, prepared for comparison with the other; all vectors have length 1.
+    """One text of each pair of a batch, prepared for comparison with the other; all vectors have length 1.
 
     vectors: the tower's vector, the mean states of several layers and the first token's last state, concatenated,
         `[batch, size]` float32
-    matches: the states of its own tokens after two layers, `[batch, tokens, 2 * hidden]` float32; 0 for other tokens
+    matches: the states of the text's own tokens after two layers, `[batch, tokens, 2 * hidden]` float32; 0 for other
+        tokens
     """
 
     vectors: Tensor
@@ -68,7 +69,7 @@ class Side(NamedTuple):
 
 
 class SimilarityHead(FeatureHead):
-    """Layer that computes the contribution of query's and title's similarity to a pair's logit.
+    """Layer that computes what the similarity of query and title adds to a pair's logit.
 
     Args:
         tower: computes the vectors; its parameters do not change in training.
@@ -99,13 +100,13 @@ class SimilarityHead(FeatureHead):
             return self.compare(*self.sides(input_ids, token_type_ids))
 
     def sides(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Side, Side]:
-        """Return the query and the title of each pair, prepared for comparison; a row may also be a single text."""
+        """Return the queries and the titles of pairs, prepared for comparison; a row may also be a single text."""
         texts, before = self._texts(input_ids, token_type_ids), (len(self._query.before), len(self._title.before))
         query, title = (self._side(text, skipped) for text, skipped in zip(texts, before))
         return query, title
 
     def compare(self, query: Side, title: Side) -> Tensor:
-        """Return the features of each pair, `[batch, count]` float32, in the order of `feature_names`."""
+        """Compare queries and titles; return each pair's features, `[batch, count]` float32, as `features` does."""
         products, hidden = query.vectors * title.vectors, self.tower.config.hidden_size
         places = range(self.sizes[0] - (len(self._depths) + 1) * hidden, self.sizes[0], hidden)
         found = [products[:, : places[0]].sum(axis=1)]
@@ -116,12 +117,12 @@ class SimilarityHead(FeatureHead):
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Sizes of a text's concatenated vectors, and of a token's matches."""
+        """(size of a text's concatenated vectors, size of a token's matches); see `Side`."""
         hidden = self.tower.config.hidden_size
         return self.model.info.size + (len(self._depths) + 1) * hidden, 2 * hidden
 
     def cosine(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the cosine of the two texts' vectors alone, the first feature, `[batch]` float32."""
+        """Return only the first feature of each pair, the cosine of the vectors of its two texts, `[batch]` float32."""
         query, title = (text.ids for text in self._texts(input_ids, token_type_ids))
         vectors = (_normalised(self.tower(ids, paddle.zeros_like(ids))) for ids in (query, title))
         return paddle.multiply(*vectors).sum(axis=1)
@@ -150,7 +151,8 @@ class SimilarityHead(FeatureHead):
         """Return one text of each pair as it is encoded alone, padded to the longest of the batch.
 
         Args:
-            inside: `[batch, length]` int64, 1 for the tokens of this text and its special tokens.
+            inside: `[batch, length]` int64, 1 for the tokens of this text and its special tokens in the pair.
+            alone: how the text is encoded alone.
         """
         # Whole numbers are added as tensors: with Python's, an ONNX file computes in floats, which bf16 rounds.
         one, pad = paddle.full([1], 1, "int64"), paddle.full([1], self._pad_id, "int64")
@@ -189,7 +191,7 @@ def depths_of(layers: int) -> list[int]:
 
 
 def feature_names(layers: int) -> list[str]:
-    """Return the names of the features of a tower with this number of layers."""
+    """Return the names of the features of a similarity whose tower has `layers` layers."""
     depths = depths_of(layers)
     matches = ("query_mean", "query_least", "title_mean")  # of each token's best cosine with a token of the other text
     return [
@@ -201,7 +203,7 @@ def feature_names(layers: int) -> list[str]:
 
 
 def _columns(text: Tensor, ids: tuple[int, ...]) -> list[Tensor]:
-    """Return a column for each id, `[batch, 1]` int64."""
+    """Return a column, `[batch, 1]` int64, for each of `ids`; `text` gives the batch's size."""
     return [paddle.full_like(text[:, :1], one) for one in ids]
 
 

@@ -67,7 +67,9 @@ class UpperLayers(nn.Layer):
     ) -> Tensor:
         """Return the logits, `[batch, 1]` float32, before calibration.
 
-        With a similarity, all arguments are required.
+        states: of both texts, as `LowerLayers` returns them, `[batch, length, width]`
+        query_vectors, query_matches, title_vectors, title_matches: of both texts, see `Side`; required with a
+        similarity
         """
         head, similarity = _similarity(self.network), None
         if head is not None:
@@ -77,7 +79,7 @@ class UpperLayers(nn.Layer):
 
 
 def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
-    """Cut matches, `[batch, tokens, size]`, or pad them with zeros, to the length of the ids."""
+    """Cut matches, `[batch, tokens, size]`, or pad them with zeros, to as many tokens as `input_ids` have."""
     ones = paddle.ones_like(input_ids)
     zeros = (ones - ones).astype("float32").unsqueeze(2) * matches[:, :1]
     whole, length = paddle.concat([matches, zeros], axis=1), ones[:1].sum().reshape([1])
@@ -86,7 +88,7 @@ def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
 
 @paddle.no_grad()
 def lower_states(network: RankerNetwork, pairs: EncodedPairs, most: int) -> Array:
-    """Return the states after the lower layers of all tokens of up to `most` pairs, `[tokens, hidden]` float32."""
+    """Return the states after the lower layers of all tokens of the first `most` pairs, `[tokens, hidden]` float32."""
     rows = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(np.int64))
     was_training, found = network.training, []
     network.eval()
@@ -100,10 +102,7 @@ def lower_states(network: RankerNetwork, pairs: EncodedPairs, most: int) -> Arra
 
 
 def similarity_sizes(network: RankerNetwork) -> tuple[int, int]:
-    """Return the sizes of a text's vectors and of a token's matches, see `SimilarityHead.sizes`.
-
-    Returns 0 without a similarity.
-    """
+    """Return the sizes of a text's vectors and of a token's matches (`Side`); zeros without a similarity."""
     head = _similarity(network)
     return (0, 0) if head is None else head.sizes
 
@@ -134,7 +133,7 @@ def lower_digest(network: RankerNetwork, encoder: RowEncoder) -> str:
 
 
 def _settings(config: EncoderConfig) -> str:
-    """Return the settings that differ from their defaults, so that a new setting changes no digest."""
+    """Return the settings that differ from their defaults, as text; so a new setting changes no digest."""
     values = ((field.name, getattr(config, field.name), field.default) for field in dataclasses.fields(config))
     return f"{type(config).__name__}{[(name, value) for name, value, default in values if value != default]}"
 

@@ -44,7 +44,7 @@ class TowerInfo:
 
     reads: input of the tower: text, picture or sound
     picture_size: height and width of the pixels that a tower of pictures takes
-    max_seq_length: maximum length of a text in tokens; of others, their cost as a number of tokens
+    max_seq_length: maximum length of a text in tokens; of a picture or sound, its cost as a number of tokens
     size: dimensions of a vector
     output_layer: whether a linear layer follows the pooling
     output_tanh: whether tanh follows that layer
@@ -52,11 +52,11 @@ class TowerInfo:
     similarity: how vectors are compared: cosine, or dot if their lengths matter
     query_prompt, text_prompt: text that precedes every query, and every other text
     lexical_size: how many of a vector's last dimensions encode the text's words (`LexicalVector`)
-    nested_sizes: sizes below `size`, ascending: a vector's first so many dimensions, normalised, are a good vector, too
-        (Kusupati et al., 2022, "Matryoshka Representation Learning")
+    nested_sizes: sizes below `size`, ascending: the first dimensions of a vector, as many as one of these, are a good
+        vector once normalised (Kusupati et al., 2022, "Matryoshka Representation Learning")
     cut_from: size before the cut to `size`, if vectors are normalised before it, as by sentence-transformers'
         `truncate_dim` after Normalize; otherwise 0
-    towers: 2 if queries have a separate tower, in the folder `QUERY_FOLDER`
+    towers: 2 if queries have a separate tower, in the folder `QUERY_FOLDER`; else 1
     """
 
     max_seq_length: Length
@@ -136,14 +136,14 @@ class TextEncoder:
             self.tokens.require_room(getattr(self, name), name, most)
 
     def encode(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
-        """Encode texts that are searched; `check` may refuse them by their lengths, prompts included."""
+        """Encode texts other than queries, after `text_prompt`; `check` may refuse them by their token counts."""
         refuse_text(texts, "texts")
         if self.text_prompt:
             texts = [self.text_prompt + text for text in texts]
         return self.tokens.encode_single(texts, check)
 
     def encode_queries(self, queries: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
-        """Encode queries; `check` as in `encode`."""
+        """Encode queries, after `query_prompt`; `check` as in `encode`."""
         refuse_text(queries, "queries")
         if self.query_prompt:
             queries = [self.query_prompt + query for query in queries]
@@ -156,12 +156,12 @@ class TextEncoder:
 
     @property
     def truncated(self) -> int:
-        """Number of texts that were cut to that length."""
+        """Number of texts that were cut to `max_length`."""
         return self.tokens.truncated
 
     @property
     def room(self) -> int:
-        """Number of tokens that a text may have, without special tokens and the prompt."""
+        """Maximum length of a text in tokens, without special tokens and `text_prompt`."""
         taken = self.tokens.template.text_tokens + self.tokens.count_tokens(self.text_prompt)
         return self.tokens.max_seq_length - taken
 
@@ -175,7 +175,7 @@ FILE_ENCODERS: dict[str, type[Union[PictureEncoder, SoundEncoder]]] = {PICTURE: 
 
 
 def texts_of(rows: RowsOfTower) -> TextEncoder:
-    """Return a tower's encoder of texts; raises `CheckpointError` if the tower reads anything else."""
+    """Return a tower's row encoder if it encodes texts; raises `CheckpointError` if the tower reads something else."""
     if isinstance(rows, TextEncoder):
         return rows
     raise CheckpointError(f"the tower reads {rows.reads}s, and one that reads texts is needed here: give such a tower")

@@ -62,8 +62,8 @@ LEXICAL = "lexical_part"  # of a tower; a ranker has a lexical head instead
 class TowerNetwork(nn.Layer):
     """Network that makes the vector of a text, picture or sound: pool the encoder's states, project them, normalise.
 
-    If the tower has a lexical part, this is appended to the vector, which is then normalised again. In training it is
-    left out, since the encoder would learn less, and recall would be lower.
+    If the tower has a lexical part, this is appended to the vector, and the whole is normalised again. In training the
+    lexical part is left out, since the encoder would learn less, and recall would be lower.
 
     Args:
         encoder: a pretrained encoder.
@@ -108,16 +108,16 @@ class TowerNetwork(nn.Layer):
         return vectors
 
     def own_state(self) -> dict[str, Tensor]:
-        """Return the parameters of the tower's own file, by name: without a query tower and a learned scale."""
+        """Return the parameters of the tower's file, by name: not those of a query tower or a learned scale."""
         return merged({name: value for name, value in self.state_dict().items() if not name.startswith(APART)})
 
     def forward(self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None) -> Tensor:
         """Return the vectors of texts, pictures or sounds, `[batch, size]` float32.
 
         Args:
-            input_ids: `[batch, length]` int64; pixels `[batch, 3, height, width]`, or samples `[batch, samples]`, of a
-                tower that reads them.
-            token_type_ids: as in `Encoder.forward`; None for pictures; the numbers of samples, `[batch]`, for sounds.
+            input_ids: ids `[batch, length]` int64; for other towers pixels `[batch, 3, height, width]`, or samples
+                `[batch, samples]`.
+            token_type_ids: as in `Encoder.forward`; None for pictures; for sounds their counts of samples, `[batch]`.
         """
         pooling = self.training_pooling if self.training_pooling and self.training else self.pooling
         if pooling == "pooler":
@@ -128,9 +128,9 @@ class TowerNetwork(nn.Layer):
         return self._projected(pooled, input_ids, token_type_ids)
 
     def _is_token(self, input_ids: Tensor) -> Tensor:
-        """Return which ids are tokens and not padding, `[batch, length]`.
+        """Return which ids are tokens and not padding, `[batch, length]` bool.
 
-        The end token of Qwen3-Embedding is also its padding: only the first of these in a row is a token.
+        Qwen3-Embedding pads with its end token: only the first of these in a row is a token.
         """
         is_token = input_ids != self.config.pad_token_id
         if not self.ends_with_padding:
@@ -160,7 +160,7 @@ class TowerNetwork(nn.Layer):
 
 @dataclass(frozen=True)
 class TowerModel(TrainedModel[TowerInfo, RowsOfTower]):
-    """Tower in memory."""
+    """Tower, opened in memory."""
 
     network: TowerNetwork
 
@@ -171,7 +171,10 @@ class TowerModel(TrainedModel[TowerInfo, RowsOfTower]):
 
 
 def start_tower(checkpoint: Checkpoint, info: TowerInfo) -> tuple[TowerModel, list[str]]:
-    """Create a tower to train from a checkpoint's encoder; also return the names of its new parts.
+    """Create a tower to train from a checkpoint's encoder; return it, and the names of the parts that the checkpoint
+    lacks.
+
+    info: how the tower pools, projects and normalises
 
     Raises `CheckpointError` if the checkpoint's parameters or tokenizer do not fit its configuration.
     """
@@ -189,7 +192,7 @@ def _signature(info: TowerInfo, encoder: Encoder) -> Signature:
 
 
 def _rows_of(checkpoint: Checkpoint, info: TowerInfo) -> RowsOfTower:
-    """Create the encoder of what a tower reads; raises `CheckpointError` if it does not fit the model."""
+    """Create the encoder of a tower's inputs; raises `CheckpointError` if it does not fit the model."""
     if info.reads != TEXT:
         return FILE_ENCODERS[info.reads].read(checkpoint.file.parent)
     tokens = checkpoint.pair_encoder(info.max_seq_length)
@@ -208,9 +211,9 @@ def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
 
 
 def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None:
-    """Write the separate query tower into the folder of a tower.
+    """Write a separate tower for queries into the folder of a tower.
 
-    Training facts and results are those of the tower's `info`.
+    info: info of the tower, whose facts about the training and results the query tower also gets
     """
     (folder / QUERY_FOLDER).mkdir()
     own = dataclasses.replace(
@@ -228,7 +231,7 @@ def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:
 def load_tower(source: Path, options: LoadOptions) -> TowerModel:
     """Load a trained tower, or an encoder as a tower, see `read_tower`.
 
-    Raises `CheckpointError` if a part is missing that vectors depend on.
+    Raises `CheckpointError` if a part that vectors depend on is missing.
     """
     checkpoint, info = read_tower(source, options)
     encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler", share=True)
@@ -240,10 +243,7 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
 
 
 def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
-    """Load the output layer and the lexical part from a checkpoint.
-
-    Return the names of the parts that are not in it.
-    """
+    """Load the output layer and the lexical part from a checkpoint; return the names of the parts that it lacks."""
     arrays, missing = checkpoint.unnamed, []
     for part, layer in ((OUTPUT_LAYERS[0], network.output_layer), (LEXICAL, network.lexical_part)):
         if layer is None:
@@ -268,7 +268,7 @@ _ROCKETQA = re.compile(r"rocketqa-.*-(query|para)-encoder")
 
 
 def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInfo]:
-    """Read the files of a tower or of an encoder; return them, and the tower's info."""
+    """Read the files of a tower or of an encoder; return them, and the info of the tower."""
     source = resolve_model(str(source))
     folder = source.parent if source.is_file() else source
     info, sentences = TowerInfo.read(folder), None
@@ -337,7 +337,7 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
 
 
 def _left_out(folder: Path) -> str:
-    """Return advice, for messages, on files that another program did not download into the hub's cache."""
+    """Return advice, for messages, about files that another program has not downloaded into the hub's cache."""
     name = HubName.of_snapshot(folder)
     if name is None:
         return ""
@@ -345,7 +345,7 @@ def _left_out(folder: Path) -> str:
 
 
 def _with_dense(checkpoint: Checkpoint, sentences: Sentences) -> Checkpoint:
-    """Return the checkpoint with the dense layers of a sentence-transformers folder under this toolkit's names."""
+    """Return the checkpoint with the dense layers of a sentence-transformers folder, under this toolkit's names."""
     arrays, unnamed = dict(checkpoint.arrays), dict(checkpoint.unnamed)
     if sentences.pooler is not None:
         name = f"{ENCODER_PREFIX}pooler.dense"

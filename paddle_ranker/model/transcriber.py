@@ -1,4 +1,4 @@
-"""Transcribe speech by wav2vec 2.0 and HuBERT, which spell what is said: a letter, or nothing, for each frame.
+"""Transcribe speech by wav2vec 2.0 and HuBERT, whose head finds a letter, or none, in each frame.
 
 transcriber = Transcriber.open(Path("wav2vec2-base-960h"))
 list(transcriber.words(samples))    # [(" HELLO", 0.74, 1.08), (" WORLD", 1.2, 1.64)]
@@ -40,11 +40,12 @@ _SILENT = 1e-4  # the loudest sample of silence, of 1
 
 @dataclass(frozen=True)
 class Letters:
-    """The letters of a model's frames: `tokens` by id, without those that stand for none.
+    """The letters that a model finds in frames.
 
-    blank: the id that stands for no letter, and parts double letters
+    tokens: letter by id; ids that stand for no letter are absent
+    blank: the id that stands for no letter, and separates double letters
     delimiter: the token between words
-    lowercases: whether words are written in small letters
+    lowercases: whether words are written in lower case
     """
 
     tokens: dict[int, str]
@@ -54,7 +55,7 @@ class Letters:
 
     @classmethod
     def read(cls, folder: Path) -> Letters:
-        """Read `vocab.json` and `tokenizer_config.json`; raises `CheckpointError` for unusable ones, by name."""
+        """Read `vocab.json` and `tokenizer_config.json`; raises `CheckpointError` if one is unusable."""
         stated = ForeignConfig.read(folder / _TOKENIZER, frozenset(_IDLE.split()))
         stated.require("target_lang", remedy="take a model of one language")
         stated.require("replace_word_delimiter_char", " ", remedy="take a model whose words are parted by spaces")
@@ -71,9 +72,11 @@ class Letters:
         return cls(tokens, vocabulary[roles["pad_token"]], delimiter, bool(lowercases))
 
     def words(self, frames: Iterable[int]) -> Iterator[tuple[str, int, int]]:
-        """Yield the words of frames' ids, and of each its first frame and the one behind its last.
+        """Yield (word, first frame, frame after the last) for the words that the frames spell.
 
-        A space before a word stands for the delimiter. Characters of scripts without spaces are words of their own.
+        frames: id of each frame's letter
+
+        A word begins with a space if a delimiter precedes it. In scripts without spaces each character is a word.
         """
         word, space, first, last, place = "", " ", 0, 0, 0
         for number, repeats in groupby(frames):
@@ -114,8 +117,8 @@ class Transcriber:
 
     Args:
         network: computes the logits of letters.
-        rows: samples as the network reads them.
-        letters: of the logits.
+        rows: encodes samples for the network.
+        letters: the letters that the logits are for.
     """
 
     def __init__(self, network: SpeechNetwork, rows: SoundEncoder, letters: Letters):
@@ -150,13 +153,13 @@ class Transcriber:
         return [logits[:count] for logits, count in zip(found, counts)]
 
     def words(self, samples: Array) -> Iterator[tuple[str, float, float]]:
-        """Yield the words of a recording's samples, and the seconds in which each begins and ends."""
+        """Yield (word, begin, end) for each word that is said, in seconds; see `SpeechModel.words`."""
         step = self._rows.step / RATE
         for word, first, last in self._letters.words(self._frames(samples)):
             yield word, first * step, last * step
 
     def _frames(self, samples: Array) -> Iterator[int]:
-        """Yield the id of each frame; a long recording is read in pieces, each with what is said around it."""
+        """Yield the id of each frame's letter; a long recording is read in pieces that overlap."""
         step = self._rows.step
         size, around = (seconds * RATE // step * step for seconds in (_SECONDS, _CONTEXT))
         for start in range(0, len(samples), size):

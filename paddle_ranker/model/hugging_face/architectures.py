@@ -90,10 +90,11 @@ Check = Callable[[ForeignConfig, Values], None]
 class Architecture:
     """Names of an architecture's parameters in transformers, and its `config.json`, read and written.
 
+    names: names of the parameters
     fields: keys of the configuration, with transformers' defaults
     check: called with the configuration and the values read so far, under the names of `EncoderConfig`; completes the
         values; raises `CheckpointError` for unsupported ones
-    ours: dict from a key to the field of `EncoderConfig`, if the names differ
+    ours: field of `EncoderConfig`, by a key of the configuration that has another name
     without_effect: keys that never change results, in addition to `WITHOUT_EFFECT`
     answers: whether its language models are rankers, which answer "yes" or "no" to a pair
     """
@@ -126,7 +127,10 @@ class Architecture:
 
 
 def _activation(stated: ForeignConfig, name: str, default: object) -> str:
-    """Return our name of the activation that a key states; raises `CheckpointError` if it is unsupported."""
+    """Return this toolkit's name of the activation that the key `name` states; raises `CheckpointError` if unsupported.
+
+    default: transformers' default
+    """
     given = stated.get(name, default)
     if not isinstance(given, str) or given not in ACTIVATIONS:
         raise stated.error(f"{name} is {quoted(given)}, which is not done here; known: {', '.join(ACTIVATIONS)}")
@@ -165,10 +169,10 @@ _OUR_WORDS = "embeddings.word_embeddings.weight"
 class Names:
     """Parameter names of a family in transformers, without `.weight` and `.bias`.
 
-    plain: dict from transformers' names to ours, for embeddings and norms; {} stands for a layer's number
+    plain: this toolkit's names by transformers' names, for embeddings and norms; {} stands for a layer's index
     linear: the same for linear layers, whose weights are transposed
     prefix: prefix of the encoder's names in models with a head
-    head: a dict from complete names of a ranker's head to ours; its matrices are transposed
+    head: this toolkit's names of a ranker's head by their complete names; its matrices are transposed
     head_has_bias: whether that head has a bias
     bare: complete names of parameters without `.weight`, whose first dimension is 1: rows of a table
     task: end of the name of a ranker's class
@@ -184,12 +188,12 @@ class Names:
 
     @cached_property
     def ours(self) -> dict[str, str]:
-        """A dict from transformers' names of the encoder's parameters to ours."""
+        """This toolkit's names of the encoder's parameters, by transformers' names."""
         return {**self.plain, **self.linear}
 
     @cached_property
     def theirs(self) -> dict[str, str]:
-        """A dict from our names to transformers'."""
+        """transformers' names of the encoder's parameters, by this toolkit's names."""
         return {ours: theirs for theirs, ours in self.ours.items()}
 
     @cached_property
@@ -246,18 +250,18 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
 
 
 def is_of_other_head(name: str) -> bool:
-    """Return whether a parameter is known to be a constant, or of a head that rankers do not use."""
+    """Return whether a parameter is a constant, or belongs to a head that rankers do not use, by its name."""
     return _OTHER_HEADS.search(name) is not None
 
 
 def _of_head(base: str, names: Names, prefix: str) -> Optional[str]:
-    """Return our name of a part of a ranker's head; None for other names."""
+    """Return this toolkit's name of a part of a ranker's head, by transformers' name; None for other parts."""
     renamed = names.head.get(base)
     return renamed if renamed in (None, "classifier") else f"{prefix}{renamed}"
 
 
 def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
-    """Rename a checkpoint of PaddleNLP's classes, which use some of transformers' names, but Paddle's layout."""
+    """Rename the arrays of a PaddleNLP checkpoint, which uses some of transformers' names, but Paddle's layout."""
     prefix = min((name[: -len(_OUR_WORDS)] for name in arrays if name.endswith(_OUR_WORDS)), key=len, default="")
     found = {}
     of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}

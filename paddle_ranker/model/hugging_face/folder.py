@@ -70,7 +70,7 @@ _NOT = re.compile(r"^(?:not?|non|un|ir)_?|^[不非无未没]有?")
 
 
 def _means_yes(label: str) -> Optional[bool]:
-    """Return whether a class means "relevant", by its name; None if the name does not tell."""
+    """Return True if a class's name says "relevant", False if it says "not relevant", None if it says neither."""
     name = re.sub(r"[\s\-]+", "_", label.strip().lower())
     if name in _YES or name in _NO:
         return name in _YES
@@ -86,7 +86,7 @@ class ClassifierHead:
 
     labels: names of the classes, in order
     problem: transformers' `problem_type`, or ""
-    activation: function that sentence-transformers' CrossEncoder applies to the logits, or "" if not stated
+    activation: function that sentence-transformers' CrossEncoder applies to the logits; "" if not stated
     """
 
     file: Path
@@ -96,7 +96,7 @@ class ClassifierHead:
 
     @classmethod
     def of(cls, stated: ForeignConfig) -> Optional[ClassifierHead]:
-        """Read the head from a configuration; None if the model is no classifier of texts."""
+        """Read the head from a configuration; return None if the model is no classifier of texts."""
         labels, count = stated.get("id2label"), stated.get("num_labels", stated.get("_num_labels", 2))
         problem, old = stated.get("problem_type", ""), stated.get("sbert_ce_default_activation_function", "")
         library = stated.inner("sentence_transformers", without_effect=("version",))
@@ -123,10 +123,10 @@ class ClassifierHead:
         return tuple(label.lower() for label in self.labels) in _UNNAMED
 
     def place(self, positive_label: Optional[str]) -> int:
-        """Return the index of the class that means "relevant", of two classes.
+        """Return the index, 0 or 1, of the class that means "relevant".
 
         Args:
-            positive_label: name or number of the class, from the user; None: chosen by the names.
+            positive_label: name or index of the class, from the user; None: chosen by the names.
 
         Raises `UsageError` if there is no such class, `CheckpointError` if the names do not decide.
         """
@@ -148,11 +148,14 @@ class ClassifierHead:
         return means_yes.index(True)
 
     def logit(self, weight: Array, bias: Array, positive_label: Optional[str]) -> tuple[Array, Array]:
-        """Fold the head into one logit, whose sigmoid is the probability of "relevant"; log the class.
+        """Combine the head's classes into one logit, whose sigmoid is the probability of "relevant"; log the class.
+
+        Returns the weight, `[inputs, 1]`, and the bias, `[1]`.
 
         Args:
             weight: `[inputs, classes]`, one or two classes.
             bias: `[classes]`.
+            positive_label: as in `place`.
 
         Raises as `place` does.
         """
@@ -187,7 +190,7 @@ class ClassifierHead:
 
 
 def answers_pairs(stated: ForeignConfig) -> bool:
-    """Return whether a model is a language model that ranks by its answers "yes" and "no"."""
+    """Return whether a model is a language model that ranks by its answers "yes" and "no", by its configuration."""
     architecture = family_of(stated.get("model_type")).architecture
     if architecture is None or not architecture.answers or not architecture_of(stated).endswith(GENERATES):
         return False
@@ -196,7 +199,10 @@ def answers_pairs(stated: ForeignConfig) -> bool:
 
 
 def _with_answers(folder: Path, arrays: dict[str, Array], names: Names) -> dict[str, Array]:
-    """Return a language model's parameters as those of a classifier of one class: logit of "yes" minus logit of "no".
+    """Return a language model's parameters as those of a classifier of one class, the logit of "yes" minus that of
+    "no".
+
+    arrays: the parameters under transformers' names
 
     Raises `CheckpointError` if the vocabulary lacks an answer, or if the chat template is not that of Qwen3-Reranker.
     """
@@ -215,9 +221,10 @@ _CHAT_FILE, _SCORE = "chat_template.jinja", "score"
 
 
 def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
-    """Return the ids of the answers "yes" and "no": from sentence-transformers' settings, or else from the tokenizer.
+    """Return the ids of the answers "yes" and "no" (None if only "yes" counts).
 
-    Raises `CheckpointError` if there is no such token, or if the chat template is not that of Qwen3-Reranker.
+    They come from sentence-transformers' settings, or else from the tokenizer. Raises `CheckpointError` if there is no
+    such token, or if the chat template is not that of Qwen3-Reranker.
     """
     path = folder / MODULES_FILE
     steps = [step for step in (read_json(path) if path.is_file() else []) if isinstance(step, dict)]
@@ -281,6 +288,7 @@ _WORD_PIECES = ("bert", "ernie")  # families with a WordPiece vocabulary
 class HuggingFaceModel:
     """Contents of a transformers folder.
 
+    config: the encoder's configuration
     arrays: the parameters, in Paddle's layout, named for `network.name_parameters`
     left_over: names of the ignored parameters
     file: name of the parameter file
@@ -299,10 +307,7 @@ class HuggingFaceModel:
 
 
 def find_encoder(folder: Path) -> Optional[Path]:
-    """Return the folder of a transformers model: `folder`, or its sentence-transformers module.
-
-    Returns None if there is none.
-    """
+    """Return the folder with transformers' weights: `folder`, or its first sentence-transformers step; or None."""
     if (folder / ADAPTER_FILE).is_file():
         return None
     candidates = [folder]
@@ -317,7 +322,7 @@ def find_encoder(folder: Path) -> Optional[Path]:
 
 
 def find_transformers(folder: Path) -> Optional[Path]:
-    """Return `find_encoder`'s folder; None if the folder has Paddle's parameters, which come first."""
+    """Return `find_encoder(folder)`, or None if the folder has Paddle's parameters, which are read in preference."""
     return None if (folder / PARAMETERS_FILE).is_file() else find_encoder(folder)
 
 
@@ -330,7 +335,7 @@ def stated_head(folder: Path) -> Optional[ClassifierHead]:
 
 
 def states_head(folder: Path) -> bool:
-    """Return whether a transformers folder states a head with which the model is a ranker."""
+    """Return whether a transformers folder states a head with which a model is a ranker."""
     head = stated_head(folder)
     return is_reranker(folder) or (head is not None and len(head.labels) in _CLASSES)
 
@@ -402,7 +407,7 @@ def architecture_of(stated: ForeignConfig) -> str:
 
 
 def _is_of_other_classes(arrays: dict[str, Array]) -> bool:
-    """Return whether the head has more classes than a ranker's."""
+    """Return whether the head's number of classes is not one that a ranker has."""
     shape = arrays["classifier.weight"].shape if "classifier.weight" in arrays else ()
     return len(shape) == 2 and shape[1] not in _CLASSES
 
@@ -428,7 +433,7 @@ def encoder_config(folder: Path) -> EncoderConfig:
 
 
 def folder_tokenizer(folder: Path) -> ModelTokenizer:
-    """Read the tokenizer of a folder, as `encoder_config` reads its configuration."""
+    """Read the tokenizer of a folder of this toolkit, of PaddleNLP or of transformers."""
     inner = find_transformers(folder)
     if inner is None:
         return read_tokenizer(folder)
@@ -473,7 +478,7 @@ def read_configuration(path: Path) -> UncheckedObject:
 
 
 def _described(stated: ForeignConfig) -> tuple[EncoderConfig, Names]:
-    """Return an encoder's configuration and transformers' names of its parameters."""
+    """Return an encoder's configuration, and the names of its parameters in transformers."""
     model_type = stated.get("model_type")
     architecture = family_of(model_type).architecture
     if architecture is None:
@@ -503,10 +508,11 @@ _MATCH = "match_embeddings.weight"
 def parameters_to_write(
     named: Mapping[str, Array], config: EncoderConfig, *, drop_match_embeddings: bool
 ) -> dict[str, Array]:
-    """Return the parameters, named as in `RankerNetwork`, that transformers supports.
+    """Return the parameters to write for transformers; raises `CheckpointError` if it does not support one.
 
-    Match embeddings of zeros change no score and are dropped; others only with `drop_match_embeddings`. Raises
-    `CheckpointError` for other parts that transformers does not support, such as lexical features.
+    named: parameters, named as in `RankerNetwork`
+    drop_match_embeddings: whether to drop trained match embeddings; match embeddings of zeros, which change no score,
+        are dropped in any case
     """
     model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
     architecture = family_of(model_type).architecture

@@ -101,7 +101,7 @@ class Described:
 
     name: the class in transformers, without "Fast"
     settings: `tokenizer_config.json`
-    special: tokens by role, from `special_tokens_map.json` and the settings; defaults to BERT's
+    special: tokens by role, from `special_tokens_map.json` and the settings; BERT's by default
     added: tokens added to the vocabulary, by id, in the format of `tokenizer.json`
     """
 
@@ -139,7 +139,7 @@ class Described:
 
     @property
     def is_paddles(self) -> bool:
-        """Whether the model was trained with PaddleNLP's rules."""
+        """Whether the model's texts are split by PaddleNLP's rules, as the name of the tokenizer's class says."""
         return self.name.startswith(_PADDLE)
 
     @property
@@ -149,7 +149,7 @@ class Described:
 
     @property
     def has_library(self) -> bool:
-        """Whether there is a `tokenizer.json`."""
+        """Whether the folder has a `tokenizer.json`."""
         return (self.folder / TOKENIZER_FILE).is_file()
 
     @property
@@ -165,14 +165,14 @@ class Described:
         return {token["id"]: str(token.get("content")) for token in entries if type(token.get("id")) is int}
 
     def rule(self, name: str, default: Optional[bool] = None) -> Optional[bool]:
-        """Return a boolean setting, or the default; raises `CheckpointError` for other values."""
+        """Return a boolean setting, or `default`; raises `CheckpointError` if its value is no boolean."""
         self.settings.require(name, True, False, remedy="set it to true or false")
         found: Optional[bool] = self.settings.get(name, default)
         return found
 
     @property
     def rules(self) -> TextRules:
-        """Rules of splitting, from the settings."""
+        """Rules of splitting texts, from the settings."""
         lower, chinese = self.rule("do_lower_case", True), self.rule("tokenize_chinese_chars", True)
         return TextRules(bool(lower), self.rule("strip_accents"), bool(chinese), of_bert=not self.is_paddles)
 
@@ -215,7 +215,7 @@ def gives_types(folder: Path) -> bool:
 
 
 def library_padding(folder: Path) -> Optional[int]:
-    """Return the padding's id, or None if the tokenizer is a WordPiece `vocab.txt`."""
+    """Return the id of the padding token; None if the tokenizer is a WordPiece `vocab.txt`."""
     if not any(
         (folder / name).is_file() for name in (TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE, *SENTENCEPIECE_FILES)
     ):
@@ -234,7 +234,7 @@ def library_padding(folder: Path) -> Optional[int]:
 
 
 def stated_length(folder: Path) -> int:
-    """Return the maximum tokens of a text that a transformers folder states; defaults to its positions."""
+    """Return the maximum length of a text, in tokens, that a transformers folder states; by default its positions."""
     settings = ForeignConfig.read(folder / CONFIG_FILE)
     positions = ForeignConfig.read(folder / "config.json").get("max_position_embeddings")
     for length in (text_settings(folder)[0], settings.get("model_max_length", settings.get("max_len")), positions):
@@ -244,9 +244,10 @@ def stated_length(folder: Path) -> int:
 
 
 def text_settings(folder: Path) -> tuple[Optional[int], bool]:
-    """Read the maximum tokens of a text (or None) and whether texts are lowercased, from sentence-transformers.
+    """Read sentence-transformers' settings of texts: return the maximum length in tokens (or None), and whether it
+    lowercases.
 
-    Raises `CheckpointError` if its settings of texts are unsupported.
+    Raises `CheckpointError` if other settings of texts are unsupported.
     """
     if not any((place / MODULES_FILE).is_file() for place in (folder, folder.parent)):
         return None, False  # sentence-transformers then ignores the file
@@ -272,18 +273,18 @@ def text_settings(folder: Path) -> tuple[Optional[int], bool]:
 
 
 def model_type_of(folder: Path) -> str:
-    """Return the model type that a folder of sentence-transformers states; defaults to `SENTENCE_TRANSFORMER`."""
+    """Return the model type that a sentence-transformers folder states; by default `SENTENCE_TRANSFORMER`."""
     return str(ForeignConfig.read(folder / MODEL_FILE).get("model_type", SENTENCE_TRANSFORMER))
 
 
 def is_reranker(folder: Path) -> bool:
-    """Return whether a sentence-transformers folder is a reranker whose head is among its steps."""
+    """Return whether a sentence-transformers folder is a reranker whose head is one of its steps."""
     path = folder / MODULES_FILE
     return path.is_file() and model_type_of(folder) == CROSS_ENCODER and len(read_json(path)) > 1
 
 
 def has_no_library_file(folder: Path) -> bool:
-    """Return whether the only tokenizer files of a folder are some that `read_tokenizer` does not read."""
+    """Return whether a folder has tokenizer files, but none that `read_tokenizer` reads."""
     others = any((folder / name).is_file() for name in (*SENTENCEPIECE_FILES, MERGES_FILE))
     return others and not any((folder / name).is_file() for name in (VOCABULARY_FILE, TOKENIZER_FILE))
 
@@ -299,7 +300,7 @@ def _is_word_pieces(described: UncheckedObject) -> bool:
 
 
 def _word_pieces(found: Described) -> Optional[tuple[bytes, TextRules]]:
-    """Return the vocabulary and the rules of a tokenizer with BERT's rules; None for others."""
+    """Return the bytes of `vocab.txt` and the rules for a tokenizer with BERT's rules; None for other tokenizers."""
     path = found.folder / TOKENIZER_FILE
     if not found.has_library:
         others = any((found.folder / name).is_file() for name in (*SENTENCEPIECE_FILES, MERGES_FILE))
@@ -418,7 +419,7 @@ def _added_tokens(folder: Path, settings: ForeignConfig, special: Iterable[str])
 
 
 def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]], folder: Path) -> None:
-    """Add tokens that are matched before texts are split; raises `CheckpointError` if their ids would change."""
+    """Add (id, entry) tokens, which texts are split at first; raises `CheckpointError` if an id would change."""
     from tokenizers import AddedToken
 
     for number, token in tokens:
@@ -433,7 +434,7 @@ def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]
 
 
 def _prefix(library: Tokenizer, found: Described) -> None:
-    """Set the space before texts as RoBERTa's class does, which overrides `tokenizer.json`."""
+    """Set whether a space is added before texts, as RoBERTa's class does whatever `tokenizer.json` says."""
     from tokenizers import pre_tokenizers
 
     wanted = found.rule("add_prefix_space", found.name == "LayoutLMv3Tokenizer")
@@ -443,7 +444,7 @@ def _prefix(library: Tokenizer, found: Described) -> None:
 
 
 def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
-    """Create RoBERTa's byte-level BPE, `<s> query </s></s> title </s>`, from `vocab.json` and `merges.txt`."""
+    """Create RoBERTa's byte-level BPE, `<s> query </s></s> title </s>`, of `vocab.json` and `merges.txt`."""
     try:
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     except ImportError as error:
@@ -589,7 +590,7 @@ def _number(value: _Field) -> int:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, _Field]]:
-    """Yield (number, value) for each field of a protobuf message."""
+    """Yield (field number, value) for each field of a protobuf message."""
     place = 0
     while place < len(data):
         key, place = _varint(data, place)

@@ -1,5 +1,4 @@
-"""Convert published models of pictures and texts (CLIP, Chinese CLIP, SigLIP, ViT) to towers, and towers to such
-models.
+"""Convert published models of pictures and texts (CLIP, Chinese CLIP, SigLIP, ViT) to towers, and towers to these.
 
 A published model is a single file. It becomes a tower of pictures, with a tower of texts in its subfolder `query`.
 
@@ -113,7 +112,9 @@ _KEYS = {
 def bring_towers(folder: Path, source: Path, target: Path) -> None:
     """Write the towers of a published model of pictures into a new folder.
 
-    source: where its files are: `folder`, or sentence-transformers' first step in it
+    folder: the model's folder
+    source: the folder of its files: `folder`, or sentence-transformers' first step in it
+    target: the new folder
 
     Raises `CheckpointError` for unsupported settings, which it names, and for damaged files.
     """
@@ -148,7 +149,7 @@ def bring_towers(folder: Path, source: Path, target: Path) -> None:
 def _is_normalised(folder: Path) -> bool:
     """Return whether sentence-transformers' last step scales vectors to length 1.
 
-    Raises `CheckpointError` for other steps.
+    Raises `CheckpointError` if there are steps of another kind.
     """
     if not (folder / MODULES_FILE).is_file():
         return False
@@ -225,7 +226,11 @@ def _pictures_of(kind: str, arrays: Named) -> Named:
 
 
 def _renamed(arrays: Mapping[str, Array], names: Mapping[str, str], prefix: str) -> Named:
-    """Return one network's arrays under our names; raises `CheckpointError` for an unknown parameter."""
+    """Return the arrays of one network under this toolkit's names; raises `CheckpointError` for an unknown parameter.
+
+    names: this toolkit's names by the published ones
+    prefix: beginning of that network's published names
+    """
     ours: Named = {}
     for name, array in arrays.items():
         inner = name[len(prefix) :]
@@ -317,13 +322,13 @@ _LEAST_ERROR = 1e-6  # of a bias that the last norm takes over, as a share of th
 
 
 def write_published(source: Path, target: Path) -> str:
-    """Write a tower of pictures, with its tower of texts, into a folder for transformers; return the class's name.
+    """Write a tower of pictures, with its tower of texts, into a folder for transformers; return the name of the class.
 
     The vectors of `get_image_features` and `get_text_features` are then the towers' vectors before they are scaled to
     length 1. Published projections have no bias: the bias of a tower's output layer is folded into that of the last
     norm.
 
-    Raises `CheckpointError` for towers that fit none of `MODEL_TYPES`.
+    Raises `CheckpointError` for towers that no model type in `MODEL_TYPES` can hold.
     """
     info, queries = _require_info(source), source / QUERY_FOLDER
     config = require_config(source)
@@ -370,7 +375,10 @@ def _require_info(folder: Path) -> TowerInfo:
 
 
 def _foldable(folder: Path, info: TowerInfo, norm: str) -> Named:
-    """Return a tower's arrays, with the output layer's bias folded into the bias of the norm before that layer."""
+    """Return a tower's arrays, with the output layer's bias folded into the bias of the norm before that layer.
+
+    norm: name of that norm
+    """
     arrays = load_arrays(folder / PARAMETERS_FILE)
     if not info.output_layer:
         return arrays
@@ -403,7 +411,11 @@ def _written(config: EncoderConfig) -> dict[str, object]:
 
 
 def _texts_written(folder: Path, kind: str, config: EncoderConfig, values: dict[str, object]) -> Named:
-    """Return the arrays of a tower of texts under the published names; add its configuration to `values`."""
+    """Return the arrays of a tower of texts under the published names, and add its configuration to `values`.
+
+    folder: the tower's folder
+    kind: model type of the published model
+    """
     info = _require_info(folder)
     if kind != _CHINESE:
         values["text_config"] = _written(config)
@@ -422,7 +434,7 @@ def _texts_written(folder: Path, kind: str, config: EncoderConfig, values: dict[
 
 
 def _theirs(arrays: Named, names: Mapping[str, str], prefix: str) -> Named:
-    """Return one network's arrays under the published names: the inverse of `_renamed`."""
+    """Return the arrays of one network under the published names: the inverse of `_renamed`."""
     by_ours = {ours: theirs for theirs, ours in names.items()}
     theirs: Named = {}
     for name, array in arrays.items():
@@ -444,7 +456,7 @@ def _theirs(arrays: Named, names: Mapping[str, str], prefix: str) -> Named:
 
 
 def _pack(theirs: Named) -> None:
-    """Join the projections of SigLIP's head into one array, as in its file."""
+    """Join the three projections of SigLIP's attention head into one array, as in its file, in place."""
     head = "vision_model.head.attention."
     for part in ("weight", "bias"):
         theirs[f"{head}in_proj_{part}"] = np.concatenate([theirs.pop(f"{head}{name}_proj.{part}") for name in "qkv"])

@@ -22,9 +22,9 @@ _FORMAT = 1  # of the folders in the cache
 
 
 def as_towers(folder: Path) -> Path:
-    """Convert a published model of pictures or sounds to towers, once, in the user's cache; return their folder.
+    """Return the folder of the towers of a published model of pictures or sounds, or any other folder unchanged.
 
-    Returns any other folder unchanged.
+    The model is converted once, into the user's cache.
     """
     source = _published(folder) if folder.is_dir() else None
     if source is None:
@@ -44,7 +44,8 @@ def as_towers(folder: Path) -> Path:
 
 
 def write_published(source: Path, target: Path) -> str:
-    """Write a tower, with its tower of texts, into a folder for transformers; return the name of the model's class.
+    """Write a tower, and its tower of texts if it has one, into a folder for transformers; return the name of the
+    class.
 
     Raises `CheckpointError` for towers that no model of transformers can hold.
     """
@@ -53,7 +54,10 @@ def write_published(source: Path, target: Path) -> str:
 
 
 def _published(folder: Path) -> Optional[Path]:
-    """Return where a published model's files are: `folder`, or sentence-transformers' first step in it."""
+    """Return the folder with a published model's files: `folder`, or its first sentence-transformers step.
+
+    Returns None if neither has a published model of pictures or sounds.
+    """
     if (folder / INFO_FILE).is_file():
         return None
     known = (*picture_models.MODEL_TYPES, *sound_models.MODEL_TYPES)

@@ -70,9 +70,10 @@ _ACTIVATIONS = {
 class Dense:
     """Linear layer in a folder of sentence-transformers.
 
+    folder: the layer's folder
     inputs, outputs: sizes of its input and output
     activation: the activation after it
-    makes: name of its output
+    makes: name of its output, such as `sentence_embedding` or `scores`
     """
 
     folder: Path
@@ -114,7 +115,7 @@ class Sentences:
 class CrossEncoderSettings:
     """Settings of a `CrossEncoder`: a ranker's info, and the arrays of its head by name.
 
-    has_head: whether the head consists of steps of the folder; otherwise the transformer has the head
+    has_head: whether steps of the folder are the head; if not, the transformer has it
     """
 
     info: RankerInfo
@@ -263,7 +264,7 @@ def stated_ranker(folder: Path) -> RankerInfo:
 
 
 def _require_of_vectors(stated: ForeignConfig) -> None:
-    """Raise `CheckpointError` unless a step's input and output are texts' vectors."""
+    """Raise `CheckpointError` unless the input and the output of a step are vectors of texts."""
     for name in ("module_input_name", "module_output_name"):
         stated.require(name, "sentence_embedding", remedy="take a model whose steps make vectors of texts")
     stated.log_unknown()
@@ -277,7 +278,7 @@ def _encoder(folder: Path) -> Path:
 
 
 def _settings(folder: Path, wanted: str) -> ForeignConfig:
-    """Read the settings of a folder; raises `CheckpointError` unless its model type is `wanted`."""
+    """Read the settings of a folder; raises `CheckpointError` unless they state the model type `wanted`."""
     settings = ForeignConfig.read(folder / MODEL_FILE, ("__version__", "requirements", "keep_in_fp32_modules"))
     found = settings.get("model_type", SENTENCE_TRANSFORMER)
     if found != wanted:
@@ -290,10 +291,11 @@ def _settings(folder: Path, wanted: str) -> ForeignConfig:
 def write_sentences(
     folder: Path, info: TowerInfo, config: EncoderConfig, dense: dict[str, tuple[Array, Array, bool]]
 ) -> None:
-    """Turn a transformers folder into a sentence-transformers folder.
+    """Write sentence-transformers' files into a transformers folder, so that it is a tower of that library.
 
     Args:
-        dense: a dict from folder name to the weight `[inputs, outputs]`, the bias, and whether tanh follows, in order.
+        dense: linear layers in order, by folder name: the weight `[inputs, outputs]`, the bias, and whether tanh
+            follows.
     """
     mode = {"pooler": "cls", **{ours: theirs for theirs, ours in _POOLING.items()}}[info.pooling]
     steps = [("", "Transformer"), ("1_Pooling", "Pooling"), *((name, "Dense") for name in dense)]
@@ -329,7 +331,7 @@ def write_sentences(
 
 
 def write_prompt(folder: Path, query_prompt: str, max_seq_length: int) -> None:
-    """Turn a transformers folder into a `CrossEncoder` with a prompt before queries."""
+    """Make a transformers folder a `CrossEncoder` with a prompt before queries; writes its settings."""
     step = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     task = {"transformer_task": "sequence-classification", "module_output_name": "scores"}
     text = {"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}
@@ -367,7 +369,7 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _pooling(folder: Path) -> tuple[str, bool]:
-    """Read the pooling, and whether it includes the prompt's states."""
+    """Return the pooling's name, and whether it includes the states of the prompt."""
     stated = ForeignConfig.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
     old = [mode for key, mode in _OLD_POOLING.items() if stated.get(key)]
     modes: Unchecked = stated.get("pooling_mode", old or "mean")
@@ -399,7 +401,7 @@ def _dense(folder: Path) -> Dense:
 
 
 def _prompts(settings: ForeignConfig) -> tuple[str, str]:
-    """Return the prompts of `encode_query` and `encode_document`; log prompts that neither uses."""
+    """Return the prompts of `encode_query` and of `encode_document`; log prompts that neither uses."""
     prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
     unused = [name for name, prompt in prompts.items() if prompt and name not in ("query", "document")]
     if unused or default not in (None, "query", "document"):

@@ -1,4 +1,4 @@
-"""Read published models of sounds (wav2vec 2.0, HuBERT) as towers, and write towers as such.
+"""Convert published models of sounds (wav2vec 2.0, HuBERT) to towers, and towers to these.
 
 A tower's vector is the mean of the states of a sound's frames, `last_hidden_state`.
 """
@@ -80,8 +80,9 @@ eos_token_id conv_pos_batch_norm finetuning_task
 class PublishedSounds(NamedTuple):
     """Contents of a published model of sounds.
 
-    encoder: the encoder's arrays under our names
-    head: weight, `[hidden, letters]`, and bias of the layer that spells speech; None without one
+    config: the encoder's configuration
+    encoder: the encoder's arrays under this toolkit's names
+    head: weight, `[hidden, letters]`, and bias of the layer that spells speech; None if the model has none
     """
 
     config: SoundConfig
@@ -92,7 +93,7 @@ class PublishedSounds(NamedTuple):
 def read_published(folder: Path) -> PublishedSounds:
     """Read a published model of sounds.
 
-    Raises `CheckpointError` for settings that are not done here, by name, and for damaged files.
+    Raises `CheckpointError` for unsupported settings, which it names, and for damaged files.
     """
     stated = ForeignConfig.read(folder / _CONFIG, (*WITHOUT_EFFECT, *_TRAINING.split()))
     config = _config(stated)
@@ -137,7 +138,10 @@ def _config(stated: ForeignConfig) -> SoundConfig:
 
 
 def _ours(config: SoundConfig, arrays: Named) -> Named:
-    """Return the encoder's arrays under our names; raises `CheckpointError` for a parameter that is unknown."""
+    """Return the encoder's arrays under this toolkit's names; raises `CheckpointError` for an unknown parameter.
+
+    arrays: the published arrays, heads included
+    """
     theirs = {}
     for name, array in arrays.items():
         inner = name.split(".", 1)[1] if name.startswith(_PREFIXES) else name
@@ -159,9 +163,10 @@ def _ours(config: SoundConfig, arrays: Named) -> Named:
 
 
 def _of_positions(theirs: Named) -> Named:
-    """Take the arrays of the convolution over frames that are not as ours; return ours.
+    """Remove the arrays of the positional convolution that are stored in another form from `theirs`; return them
+    converted.
 
-    Its weight is a direction and a length for each of its frames (weight norm), or a norm precedes it.
+    Its weight is stored as directions and lengths (weight norm), or a norm with running means precedes it.
     """
     ours: Named = {}
     for length, direction in _SPELLINGS:
@@ -178,9 +183,9 @@ def _of_positions(theirs: Named) -> Named:
 
 
 def write_published(source: Path, target: Path) -> str:
-    """Write a tower of sounds into a folder for transformers; return the class's name.
+    """Write a tower of sounds into a folder for transformers; return the name of the class.
 
-    Raises `CheckpointError` for a tower with an output layer, which transformers has no place for.
+    Raises `CheckpointError` if the tower has an output layer, since transformers' classes have none.
     """
     info, config = TowerInfo.read(source), require_config(source)
     assert info is not None and isinstance(config, SoundConfig)

@@ -108,14 +108,19 @@ def write_tokenizer(
 
 
 def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], fills_masks: bool) -> None:
-    """Write settings with which transformers uses `tokenizer.json` unchanged; other classes replace parts of it."""
+    """Write settings with which transformers uses `tokenizer.json` as it is; other tokenizer classes replace parts of
+    it.
+
+    inputs: names of the model's inputs
+    fills_masks: as in `write_tokenizer`
+    """
     as_it_is = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
     stated = {**settings, **as_it_is, **({} if fills_masks else {"split_special_tokens": True})}
     (target / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def library_tokenizer(files: TokenizerFiles) -> Unchecked:
-    """Create a tokenizer of `tokenizers` that gives the ids of a WordPiece tokenizer."""
+    """Create a tokenizer of `tokenizers` that gives texts the ids that a WordPiece tokenizer gives them."""
     try:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     except ImportError as error:
@@ -184,7 +189,7 @@ def vocabulary_of_json(described: UncheckedObject, path: Path) -> list[str]:
 
 
 def _filler(token_id: int) -> str:
-    """Return a placeholder for an id without a token. No text matches it, since the tokenizer splits at brackets."""
+    """Return a token for an id that has none. No text matches it, since the tokenizer splits at brackets."""
     return f"[id {token_id} has no token]"
 
 
@@ -267,5 +272,5 @@ def _without_spaces(ranges: Iterable[_Range]) -> list[_Range]:
 
 
 def _class(ranges: Iterable[_Range]) -> str:
-    """Return a character class in the syntax of Oniguruma, the library's regex engine."""
+    """Return a character class of these ranges in the syntax of Oniguruma, the regex engine of `tokenizers`."""
     return "[" + "".join(f"\\x{{{first:x}}}-\\x{{{last:x}}}" for first, last in sorted(ranges)) + "]"

@@ -159,7 +159,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
 
 
 def missing_shards(folder: Path) -> list[str]:
-    """Return the files that a split model's index names and the folder lacks; empty if it is not split."""
+    """Return the files that a split model's index names and the folder lacks; [] if it is not split."""
     first = next((name for name in WEIGHT_FILES if (folder / name).is_file()), "")
     if not first.endswith(_INDEX):
         return []
@@ -167,7 +167,7 @@ def missing_shards(folder: Path) -> list[str]:
 
 
 def _read_index(index: Path) -> UncheckedObject:
-    """Read a dict from parameter name to file name."""
+    """Read the index of a split model: the file name of each parameter, by the parameter's name."""
     try:
         return dict(read_json(index)["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
@@ -179,7 +179,7 @@ def _files_of(places: UncheckedObject) -> list[str]:
 
 
 def _read_shards(index: Path) -> dict[str, Array]:
-    """Read a model in several files by its index, `{"weight_map": {parameter: file}}`."""
+    """Read all files of a split model; its index is `{"weight_map": {parameter: file}}`."""
     places = _read_index(index)
     arrays: dict[str, Array] = {}
     suffix = Path(index.name[: -len(_INDEX)]).suffix
@@ -250,7 +250,7 @@ def _named_arrays(content: Unchecked) -> dict[str, Array]:
 
 
 class _Storage(Sealed):
-    """Array of numbers; `fill` sets its values later, since the older format has the bytes after the pickle."""
+    """Array in a PyTorch file; `fill` sets its values later, as the older format has them after the pickle."""
 
     __slots__ = ("count", "kind", "values")
 
@@ -351,7 +351,7 @@ class _TensorUnpickler(SafeUnpickler):
 
 
 def _short(value: Unchecked) -> str:
-    """Describe a value in one line, since a small file can hold a value whose text is endless."""
+    """Describe a value of a pickle in one line, since a small file can hold a value whose text is endless."""
     simple = isinstance(value, (str, int)) or (isinstance(value, list) and all(type(item) is int for item in value))
     if not simple or (isinstance(value, int) and value.bit_length() > 100) or (isinstance(value, str) and not value):
         return f"a {type(value).__name__.strip('_')}"
@@ -359,7 +359,11 @@ def _short(value: Unchecked) -> str:
 
 
 def _one_of(storages: dict[str, _Storage], kind: str, key: str, count: int) -> _Storage:
-    """Return the storage with this key; create it at its first mention."""
+    """Return the storage with this key; create it if the key is new.
+
+    kind: name of the storage's type
+    count: how many numbers it has
+    """
     storage = storages.setdefault(key, _Storage(kind, count))
     if (storage.kind, storage.count) != (kind, count):
         raise RefusedPickleError(f"it describes the storage {quoted(key)} in two ways")

@@ -19,7 +19,7 @@ from paddle_ranker.model.dropout import Dropout, Masks
 class BigBirdEncoder(Encoder):
     """Encoder of BigBird.
 
-    The result for a text does not depend on its batch: it is transformers' result for the text alone.
+    A text's result equals that of transformers for the text alone, whatever else is in its batch.
     """
 
     config: BigBirdConfig
@@ -43,7 +43,7 @@ class BigBirdEncoder(Encoder):
 
 
 class _Attention(Attention):
-    """Attention to all tokens if `mask` is a tensor, and else to blocks."""
+    """Attention to all tokens if the mask is a tensor, to blocks of tokens if it is `_Blocks`."""
 
     def __init__(self, config: BigBirdConfig, masks: Masks):
         super().__init__(config.hidden_size, config.num_attention_heads, config.attention_probs_dropout_prob, masks)
@@ -65,7 +65,7 @@ def _padding(mask: Mask) -> Tensor:
 
 
 class _Blocks:
-    """Blocks of the tokens that each token of a batch attends to.
+    """Blocks that the tokens of a batch attend to.
 
     A text's last block ends with its last token, and a text of at most `longest_full` tokens has full attention. So a
     text's states do not depend on the other texts of its batch.
@@ -97,7 +97,12 @@ class _Blocks:
         self.result = row * (length + dense + first + size) + result
 
     def _mask(self, is_first: Tensor, is_last: Tensor, is_beyond: Tensor, random_blocks: int) -> Tensor:
-        """Return the mask of `attend_in_blocks`."""
+        """Return the mask for `attend_in_blocks`.
+
+        is_first, is_last: which tokens are in the first block, and in their text's last block
+        is_beyond: which positions of a text's last block are beyond the batch's length
+        random_blocks: how many random blocks transformers would use, each as the first block
+        """
         padding, dtype = self.padding, self.padding.dtype
         is_global = paddle.logical_or(is_first, is_last).astype(dtype).unsqueeze([1, 2])
         near = near_keys(padding + is_global * MASKED, 1, self.block)
@@ -109,7 +114,10 @@ class _Blocks:
         return paddle.concat([first + blocks, last + blocks, near], axis=-1)
 
     def attend_sparsely(self, q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: Dropout) -> Tensor:
-        """Return the attended values, `[batch, length, width]`; arguments as in `attend_in_blocks`."""
+        """Compute the attention to blocks; return the attended values, `[batch, length, width]`.
+
+        q, k, v, heads, dropout: as in `attend_in_blocks`
+        """
         shape = [-1, self.block, q.shape[2]]
         queries, *seen = (
             paddle.concat([states[:, : self.block], _at(states, self.of_last).reshape(shape)], axis=1)
@@ -127,5 +135,9 @@ Mask = Union[Tensor, _Blocks]  # of all tokens, or the blocks of each
 
 
 def _at(states: Tensor, places: Tensor) -> Tensor:
-    """Return `[batch * chosen, width]`: the states at `places`, `[batch, chosen]` indices of the flattened tokens."""
+    """Return the states of the chosen tokens, `[batch * chosen, width]`.
+
+    states: `[batch, length, width]`
+    places: `[batch, chosen]` indices into the batch's tokens, flattened
+    """
     return paddle.gather(states.reshape([-1, states.shape[2]]), places.reshape([-1]))

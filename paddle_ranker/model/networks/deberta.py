@@ -47,7 +47,7 @@ class DebertaEncoder(Encoder):
     def _after_first(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the first layer's output, and the further inputs of every layer."""
+        """Return the first layer's output, and each layer's further inputs: mask, `_places`, `_Layers.relative`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         layers, context = self.encoder.layers, [mask]
         if self.config.relative_attention:
@@ -67,9 +67,10 @@ class DebertaEncoder(Encoder):
         return self.pooler(hidden[:, 0])
 
     def _places(self, input_ids: Tensor) -> Tensor:
-        """Return indices into flattened products of tokens and positions, `[length, 2 span]`, for both directions.
+        """Return the index, for each pair of tokens, of its relative position's bucket: `[2, length, length]` int64.
 
-        `[2, length, length]` int64: element i, j is the index of the bucket of i - j, in row i and in row j.
+        Indices are into the flattened products of tokens and positions, `[length, 2 span]`. Element (i, j) of the first
+        matrix is in row i, of the second in row j; both have the bucket of i - j.
         """
         # All constants are integer tensors, see `Embeddings.forward` in encoder.py.
         ones = paddle.ones_like(input_ids[0])
@@ -82,7 +83,7 @@ class DebertaEncoder(Encoder):
 
 
 def relative_buckets(config: DebertaConfig) -> Array:
-    """Return the bucket of each relative position, `[2 n + 1]` int64 for positions from -n to n.
+    """Return the buckets of relative positions from -n to n, `[2 n + 1]` int64; n: `max_position_embeddings`.
 
     Near positions have a bucket each, farther positions share buckets on a logarithmic scale.
     """
@@ -171,7 +172,7 @@ class _Attention(nn.Layer):
 
 
 def _gathered(products: Tensor, places: Tensor) -> Tensor:
-    """Gather from products, `[batch, heads, rows, 2 span]`, at the indices `places`, `[queries, length]`."""
+    """Return the products at the indices `places`, `[queries, length]`, of products, `[batch, heads, rows, 2 span]`."""
     batch, heads, length = paddle.shape(products)[0], products.shape[1], paddle.shape(places)[1]
     flat = products.reshape([0, 0, -1])
     return paddle.gather(flat, places.reshape([-1]), axis=2).reshape([batch, heads, -1, length])
@@ -233,7 +234,7 @@ class _Layers(nn.Layer):
         self.conv = _Convolution(config, masks) if config.conv_kernel_size else None
 
     def relative(self, input_ids: Tensor) -> Tensor:
-        """Return the embeddings of relative positions, `[2 span, size]`; the result does not depend on the ids."""
+        """Return the embeddings of relative positions, `[2 span, size]`; they do not depend on the ids."""
         assert self.rel_embeddings is not None
         table = self.rel_embeddings.weight
         if self.rel_norm is None:

@@ -17,7 +17,7 @@ from paddle_ranker.model.dropout import Dropout, Masks
 
 
 class _BoxEmbeddings(Embeddings):
-    """Embeddings with a table each of horizontal and vertical coordinates, of heights and of widths of boxes."""
+    """Embeddings with tables for the horizontal and the vertical coordinates, the heights and the widths of boxes."""
 
     def __init__(self, config: LayoutLMConfig, masks: Masks, size: int):
         super().__init__(config, masks, config.hidden_size)
@@ -26,7 +26,7 @@ class _BoxEmbeddings(Embeddings):
             setattr(self, f"{name}_position_embeddings", table)
 
     def of_boxes(self, token_type_ids: Tensor) -> list[Tensor]:
-        """Return embeddings of left, top, right, bottom, height and width, `[batch, length, size]` each."""
+        """Return the embeddings of boxes' left, top, right, bottom, height, width: `[batch, length, size]` each."""
         boxes = places_of(token_type_ids, 4)
         left, top, right, bottom = (boxes[:, :, number] for number in range(4))
         height, width = (paddle.maximum(size, paddle.zeros_like(size)) for size in (bottom - top, right - left))
@@ -36,7 +36,7 @@ class _BoxEmbeddings(Embeddings):
 
 
 class LayoutLMEmbeddings(_BoxEmbeddings):
-    """BERT's embeddings, to which those of the boxes are added."""
+    """BERT's embeddings plus those of the tokens' boxes."""
 
     def __init__(self, config: LayoutLMConfig, masks: Masks):
         super().__init__(config, masks, config.hidden_size)
@@ -57,7 +57,7 @@ class LayoutLMEncoder(Encoder):
 
 
 class LiltEmbeddings(_BoxEmbeddings):
-    """RoBERTa's embeddings, beside which stands a narrower state of the box, `[batch, length, hidden + layout]`."""
+    """RoBERTa's embeddings, and beside them a narrower embedding of the box: `[batch, length, hidden + layout]`."""
 
     config: LiltConfig
 
@@ -77,9 +77,9 @@ class LiltEmbeddings(_BoxEmbeddings):
 
 
 class _Attention(Attention):
-    """Attention of two states: the products of both are added, so that both are attended to by the same weights.
+    """Attention of a token's state and its layout with the same weights, softmax of the sum of both products.
 
-    A head's two queries, keys and values are joined, which adds the products in one multiplication.
+    A head's two queries, keys and values are concatenated, so that one multiplication gives that sum.
     """
 
     def __init__(self, config: LiltConfig, masks: Masks):
@@ -90,7 +90,10 @@ class _Attention(Attention):
         self.sizes = self.head_size, self.head_size // config.channel_shrink_ratio
 
     def both(self, query: list[Tensor], hidden: list[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the attended values of the state and of the layout, `[batch, queries, size]` each."""
+        """Return the attended values of states and of layouts, `[batch, queries, size]` each.
+
+        query, hidden: as in `Attention.forward`, for states and for layouts
+        """
         root = sum(self.sizes) ** 0.5  # `attend` divides the sum by it, and each product has a root of its own
         q, layout_q = self.q_proj(query[0]) * (root / self.sizes[0] ** 0.5), self.layout_q(query[1])
         q = self._joined(q, layout_q * (root / self.sizes[1] ** 0.5))
@@ -101,13 +104,13 @@ class _Attention(Attention):
         return self.out_proj(state.flatten(2)), self.layout_out(layout.flatten(2))
 
     def _joined(self, state: Tensor, layout: Tensor) -> Tensor:
-        """Return `[batch, length, heads * sum of sizes]`: each head's part of both."""
+        """Concatenate states and layouts head by head, `[batch, length, heads * (sum of both head sizes)]`."""
         parts = (part.reshape([0, 0, self.heads, size]) for part, size in zip((state, layout), self.sizes))
         return paddle.concat([*parts], axis=-1).flatten(2)
 
 
 class LiltLayer(EncoderLayer):
-    """Layer of two states, side by side as `[batch, length, hidden + layout]`."""
+    """Layer of LiLT, whose input and output are states and layouts side by side, `[batch, length, hidden + layout]`."""
 
     def __init__(self, config: LiltConfig, masks: Masks):
         super().__init__(config, masks)
@@ -136,7 +139,7 @@ class LiltLayer(EncoderLayer):
 
 
 class LiltEncoder(Encoder):
-    """Encoder of LiLT: a RoBERTa, and a narrower transformer of the boxes whose attention is added to its own."""
+    """Encoder of LiLT: a RoBERTa, beside a narrower transformer of the boxes that shares its attention weights."""
 
     config: LiltConfig
 
@@ -156,20 +159,20 @@ class LiltEncoder(Encoder):
         return self.pooler(layers[-1](hidden, mask, first_token_only=True)[:, 0, : self.config.hidden_size])
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states before the first layer and behind each, see `Encoder.states`."""
+        """Return the hidden states before the first layer and after each layer, see `Encoder.states`."""
         return [state[:, :, : self.config.hidden_size] for state in Encoder.states(self, input_ids, token_type_ids)]
 
     def at(
         self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor, documents: Optional[Tensor] = None
     ) -> Tensor:
-        """Return the hidden states of some tokens of each sequence, see `Encoder.at`."""
+        """Return the hidden states of the chosen tokens of each sequence, see `Encoder.at`."""
         return Encoder.at(self, input_ids, token_type_ids, places, documents)[:, :, : self.config.hidden_size]
 
 
 class TapasEmbeddings(Embeddings):
-    """BERT's embeddings, to which those of a token's column, row, ranks and relation are added.
+    """BERT's embeddings plus those of a token's column, row, ranks and relation.
 
-    Positions restart in each cell, and are the last number of a place.
+    Positions start anew in each cell; the last number of a token's place is its position.
     """
 
     config: TapasConfig
@@ -190,7 +193,7 @@ class TapasEmbeddings(Embeddings):
 
 
 class TapasEncoder(Encoder):
-    """Encoder of TAPAS: a BERT whose tokens also have cells."""
+    """Encoder of TAPAS: a BERT whose tokens also have the cells of a table as places."""
 
     config: TapasConfig
 

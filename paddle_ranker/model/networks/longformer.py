@@ -59,9 +59,10 @@ class _Attention(Attention):
         self.q_global, self.k_global, self.v_global = (nn.Linear(size, size) for _ in range(3))
 
     def forward(self, query: Tensor, hidden: Tensor, mask: Band) -> Tensor:
-        """Return the attended values, `[batch, queries, size]`; `mask` is a `Band`.
+        """Return the attended values, `[batch, queries, size]`.
 
-        `query` is `hidden`, or its first token's state, if that token is global.
+        query: `hidden`, or its first token's state if that token is global
+        mask: the band of tokens that each token attends to
         """
         if query is not hidden:
             return self.for_one(query, hidden, mask)

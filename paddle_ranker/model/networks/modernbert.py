@@ -51,7 +51,7 @@ class ModernBertEncoder(Encoder):
     def _begin(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, tuple[object, ...]]:
-        """Return the embedded tokens, and the further inputs of every layer, see `_Layer.forward`."""
+        """Return the embedded tokens, and the further inputs of every layer, `context` of `_Layer.forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         ones = paddle.ones_like(input_ids[:1])
         places = paddle.cumsum(ones, axis=1) - ones  # exports with a dynamic length
@@ -69,7 +69,7 @@ class ModernBertEncoder(Encoder):
         return self.pooler(self.encoder.norm(first)[:, 0])
 
     def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
-        """Return the pooled output, `[batch, hidden]`, of the first token or of all, as configured."""
+        """Return the pooled output, `[batch, hidden]`: the first token's state, or the mean of all, as configured."""
         if self.config.classifier_pooling == "cls":
             return self.pooler(states[:, 0])
         is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)

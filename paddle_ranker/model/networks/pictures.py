@@ -29,7 +29,7 @@ _BLOCK = 3  # layers of a block of convolutions: convolution, norm, activation
 
 
 class _Pixels(nn.Layer):
-    """Normalise pixels, `[batch, 3, height, width]` uint8, by the means and deviations in the tower's folder."""
+    """Normalisation of pixels, `[batch, 3, height, width]` uint8, by the means and deviations of the tower's folder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class _Pixels(nn.Layer):
 
 
 class _PictureEncoder(Encoder):
-    """Base of encoders of pictures; `pooled` takes pixels."""
+    """Base of encoders of pictures, whose `pooled` takes pixels."""
 
     def normalise_as(self, rows: PictureEncoder) -> None:
-        """Take the means and deviations of pixels from a row encoder."""
+        """Set the means and deviations by which pixels are normalised to those of a row encoder."""
         self.pixels.scale = [rows.factor / std for std in rows.std]
         self.pixels.shift = [mean / std for mean, std in zip(rows.mean, rows.std)]
 
@@ -54,7 +54,7 @@ class _PictureEncoder(Encoder):
 
 
 class _Patches(nn.Layer):
-    """Embed patches as tokens with positions, after a class token if there is one."""
+    """Embeddings of a picture's patches with positions, after a class token if there is one."""
 
     def __init__(self, config: PictureConfig):
         super().__init__()
@@ -77,7 +77,7 @@ class _Patches(nn.Layer):
 
 
 class _AttentionHead(nn.Layer):
-    """SigLIP's head: a learned query attends to all patches."""
+    """SigLIP's head: pools all patches by the attention of a learned query."""
 
     def __init__(self, config: PictureConfig):
         super().__init__()
@@ -96,7 +96,10 @@ class _AttentionHead(nn.Layer):
 
 
 class PictureTransformer(_PictureEncoder):
-    """Transformer over patches (Dosovitskiy et al., 2021, "An Image is Worth 16x16 Words"), as CLIP and SigLIP have."""
+    """Transformer over a picture's patches, as in ViT, CLIP and SigLIP.
+
+    Dosovitskiy et al., 2021, "An Image is Worth 16x16 Words".
+    """
 
     config: PictureConfig
 
@@ -110,7 +113,10 @@ class PictureTransformer(_PictureEncoder):
     def forward(
         self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None, extra: Optional[Tensor] = None
     ) -> Tensor:
-        """Return the states of the tokens, `[batch, tokens, hidden]`, of pixels `[batch, 3, height, width]` uint8."""
+        """Return the states of the tokens, `[batch, tokens, hidden]`.
+
+        input_ids: pixels, `[batch, 3, height, width]` uint8; the other parameters are not used
+        """
         if self.training:
             self.masks.restart()
         return self._after(self.encoder.layers, self.embeddings(self.pixels(input_ids)), paddle.zeros([1, 1, 1, 1]))
@@ -118,7 +124,7 @@ class PictureTransformer(_PictureEncoder):
     def pooled(
         self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None, extra: Optional[Tensor] = None
     ) -> Tensor:
-        """Return one vector of each picture, `[batch, hidden]`; arguments as in `PictureTransformer.forward`."""
+        """Return the vector of each picture, `[batch, hidden]`; arguments as in `PictureTransformer.forward`."""
         states = self(input_ids)
         return self.pooler(states) if self.config.attention_head else states[:, 0]
 
@@ -175,7 +181,7 @@ class Convolutions(_PictureEncoder):
     def pooled(
         self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None, extra: Optional[Tensor] = None
     ) -> Tensor:
-        """Return one vector of each picture, `[batch, hidden]`; arguments as in `PictureTransformer.forward`."""
+        """Return the vector of each picture, `[batch, hidden]`; arguments as in `PictureTransformer.forward`."""
         hidden = self.pixels(input_ids)
         if self.training:
             hidden = self._altered(hidden)
@@ -189,8 +195,10 @@ class Convolutions(_PictureEncoder):
         return hidden.mean([2, 3])
 
     def _altered(self, pixels: Tensor) -> Tensor:
-        """Return pictures with random changes of colour, angle, position and scale, so that the network does not rely
-        on these.
+        """Return pictures with random changes of colour, angle, position and scale, on which the network is not to
+        rely.
+
+        pixels: `[batch, 3, height, width]`
         """
         rng = np.random.default_rng(self.masks.draw())
         rows = len(pixels)
@@ -236,7 +244,7 @@ class PictureTextEncoder(Encoder):
         return (is_later.astype("float32") * MASKED).unsqueeze([0, 1])
 
     def _whole(self, input_ids: Tensor) -> Tensor:
-        """Return ids padded to all positions, if the encoder reads padding as well."""
+        """Return ids padded to all positions if the encoder's results depend on padding, else the ids unchanged."""
         if self.config.causal:
             return input_ids
         longest = self.config.max_position_embeddings
@@ -246,7 +254,7 @@ class PictureTextEncoder(Encoder):
         return paddle.concat([input_ids, padding], axis=1)[:, :longest]
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return one vector of each text, `[batch, hidden]`; arguments as in `Encoder.forward`."""
+        """Return the vector of each text, `[batch, hidden]`; arguments as in `Encoder.forward`."""
         input_ids = self._whole(input_ids + 0 * token_type_ids)
         states = self(input_ids, paddle.zeros_like(input_ids), extra)
         if not self.config.causal:

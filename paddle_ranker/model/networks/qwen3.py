@@ -26,11 +26,11 @@ _LEAST_SHARED = 8  # tokens that all texts begin with, from which they are compu
 
 
 class Prefixes(NamedTuple):
-    """Keys and values of the prefixes of a batch: the tokens with which several rows begin.
+    """Keys and values of the prefixes of a batch. A prefix is the tokens with which several rows begin.
 
     layers: keys and values of each layer, `[prefixes, longest, width]` each
     lengths: number of tokens of each prefix, `[prefixes]`
-    of_row: the number of each row's prefix, `[rows]`
+    of_row: index of each row's prefix, `[rows]`
     """
 
     layers: list[tuple[Tensor, Tensor]]
@@ -39,7 +39,7 @@ class Prefixes(NamedTuple):
 
     @property
     def is_beyond(self) -> Array:
-        """Whether a key is padding of a row's prefix, `[rows, 1, 1, longest]` bool."""
+        """Whether a key is padding after the row's prefix, `[rows, 1, 1, longest]` bool."""
         places = np.arange(self.layers[0][0].shape[1])
         is_beyond: Array = (places >= self.lengths[self.of_row][:, None])[:, None, None]
         return is_beyond
@@ -49,7 +49,7 @@ class _Before(NamedTuple):
     """Keys and values of the prefixes that the rows of a batch attend to.
 
     layers: of each layer, as in `Prefixes`
-    of_row: the number of each row's prefix, `[rows]` int64
+    of_row: index of each row's prefix, `[rows]` int64
     mask: additive mask of the keys, `[rows, 1, 1, longest]`
     """
 
@@ -59,7 +59,11 @@ class _Before(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Queries that are computed together: tokens `start` to `stop`, and the additive mask of the keys up to `stop`."""
+    """Queries that are computed together.
+
+    start, stop: they are those of the tokens `start` to `stop` (exclusive); None: the last
+    mask: additive mask of the keys up to `stop`
+    """
 
     start: int
     stop: Optional[int]
@@ -71,9 +75,9 @@ class _Context:
     """Further inputs of every layer.
 
     angles: angles of each token's position, see `rotated`
-    blocks: blocks of all queries
-    before: prefixes that the rows attend to; None without
-    kept: list that collects the keys and values of each layer; None: they are not kept
+    blocks: the blocks in which queries are computed
+    before: prefixes that the rows attend to, or None
+    kept: list to which each layer appends its keys and values; None: they are not kept
     """
 
     angles: Tensor
@@ -136,12 +140,10 @@ class Qwen3Encoder(Encoder):
         return _Last(input_ids, self.config.pad_token_id, states.dtype).of(states)[:, 0]
 
     def read_prefixes(self, ids: Array, lengths: Array) -> Prefixes:
-        """Compute the keys and values of prefixes.
+        """Compute the keys and values of prefixes; a common beginning of all of them is computed once.
 
         ids: `[prefixes, longest]` int64, padded
         lengths: number of tokens of each prefix, `[prefixes]`
-
-        A common beginning of all prefixes is computed once.
         """
         shared = min(_shared(ids), int(lengths.min()))
         before = None
@@ -165,7 +167,7 @@ class Qwen3Encoder(Encoder):
         return context.kept
 
     def _pooled_in_graph(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Compute `pooled` in an exported graph: tokens before the first of type 1 that all rows share are computed
+        """Compute `pooled` in an exported graph, where only tokens that all rows share, before type 1, are computed
         once.
 
         Engines differ for an empty prefix, so the first token of the first row is always a prefix. Rows that begin with
@@ -193,7 +195,7 @@ class Qwen3Encoder(Encoder):
         return self._last(self.embeddings(rest), context, rest)
 
     def _begin(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, _Context]:
-        """Return the embedded tokens, and the context of whole texts."""
+        """Return the embedded tokens, and the context for texts without prefixes."""
         if self.training:
             self.masks.restart()
         # Every ranker's graph has both inputs, see `Encoder._embed`.
@@ -212,7 +214,7 @@ class Qwen3Encoder(Encoder):
         return hidden if extra is None else hidden + extra, context
 
     def _context_after(self, before: Prefixes, length: int) -> _Context:
-        """Return the context of tokens, `[rows, length]`, that follow prefixes."""
+        """Return the context for tokens, `length` in each row, that follow the prefixes `before`."""
         lengths = before.lengths[before.of_row]
         places = np.minimum(lengths[:, None] + np.arange(length), self.config.max_position_embeddings - 1)
         angles = angles_of(self.angles, paddle.to_tensor(places.reshape(-1)))
@@ -221,9 +223,9 @@ class Qwen3Encoder(Encoder):
         return _Context(angles, _blocks(length, before), earlier)
 
     def _last(self, hidden: Tensor, context: _Context, input_ids: Tensor) -> Tensor:
-        """Run the layers, the last layer only for each row's last token.
+        """Run the layers; return the state of each row's last token, `[batch, hidden]`.
 
-        Return that token's state, `[batch, hidden]`.
+        The last layer computes only that token.
         """
         hidden = self._through(self.encoder.layers[:-1], hidden, context)
         last = _Last(input_ids, self.config.pad_token_id, hidden.dtype)
@@ -233,9 +235,9 @@ class Qwen3Encoder(Encoder):
 def divide(ids: Array, types: Array, pad_id: int) -> Optional[tuple[Array, Array, Array, Array]]:
     """Divide pairs, `[batch, length]` ids and types, before their first token of type 1.
 
-    Returns the distinct beginnings, padded, `[prefixes, longest]`; their lengths, `[prefixes]`; the number of each
-    pair's beginning, `[batch]`; and the rest of each pair, padded, `[batch, longest rest]`. Returns None if no pairs
-    share one.
+    Returns the distinct beginnings, padded, `[prefixes, longest]`; their lengths, `[prefixes]`; the index of each
+    pair's beginning, `[batch]`; and the rest of each pair, padded, `[batch, longest rest]`. Returns None if too little
+    is shared.
     """
     starts = types.argmax(axis=1)
     if len(ids) < 2 or not (types.any(axis=1) & (starts > 0)).all():
@@ -260,7 +262,10 @@ def _shared(ids: Array) -> int:
 
 
 def _blocks(length: int, before: Optional[Prefixes] = None) -> list[_Block]:
-    """Return the blocks of rows of `length` tokens, after prefixes."""
+    """Divide the queries of rows of `length` tokens into blocks; return these with their masks.
+
+    before: prefixes that the rows follow, or None
+    """
     found = []
     for start in range(0, length, BLOCK):
         stop = min(start + BLOCK, length)
@@ -278,9 +283,9 @@ def _additive(is_hidden: Array) -> Tensor:
 
 
 class _Last:
-    """Choice of each row's last token that is not padding.
+    """Last token of each row that is not padding.
 
-    chosen: 1 at that token, `[batch, 1, length]`
+    chosen: 1 at that token, 0 at others, `[batch, 1, length]`
     """
 
     def __init__(self, input_ids: Tensor, pad_id: int, dtype: paddle.dtype):
@@ -295,13 +300,13 @@ class _Last:
         return paddle.matmul(self.chosen, states)
 
     def block(self, before: Optional[_Before]) -> _Block:
-        """Return the block with only the last tokens as queries, after prefixes."""
+        """Return the block whose queries are the rows' last tokens; `before` has the rows' prefixes."""
         mask = self._is_later * MASKED
         return _Block(0, None, mask if before is None else paddle.concat([before.mask, mask], axis=3))
 
 
 class RMSNorm(nn.Layer):
-    """Division by the root of the mean square, and a factor per number (Zhang and Sennrich, 2019)."""
+    """Division by the root mean square, then multiplication by a factor per dimension (Zhang and Sennrich, 2019)."""
 
     def __init__(self, size: int, epsilon: float):
         super().__init__()
@@ -357,7 +362,7 @@ class _Attention(nn.Layer):
         self.dropout = Dropout(config.attention_probs_dropout_prob, masks)
 
     def keys_and_values(self, hidden: Tensor, context: _Context) -> tuple[Tensor, Tensor]:
-        """Return keys and values, `[batch, length, width]` each: those of the prefixes, then those of `hidden`."""
+        """Return keys and values, `[batch, length, width]` each: of the prefixes, then of `hidden`."""
         k = self.k_norm(self.k_proj(hidden).reshape([0, 0, self.shared, self.size]))
         k, v = rotated(k, context.angles).reshape([0, 0, self.shared * self.size]), self.v_proj(hidden)
         if context.before is not None:
@@ -369,7 +374,7 @@ class _Attention(nn.Layer):
         return k, v
 
     def forward(self, hidden: Tensor, context: _Context, last: Optional[_Last] = None) -> Tensor:
-        """Return the attended values, `[batch, length, width]`; with `last`, of last tokens, `[batch, 1, width]`."""
+        """Return the attended values, `[batch, length, width]`; with `last`, `[batch, 1, width]`."""
         k, v = self.keys_and_values(hidden, context)
         angles, blocks = context.angles, context.blocks
         if last is not None:
@@ -404,7 +409,7 @@ class _Layer(nn.Layer):
         self.activation = activation_named(config.hidden_act)
 
     def forward(self, hidden: Tensor, context: _Context, last: Optional[_Last] = None) -> Tensor:
-        """Return the layer's output, `[batch, length, width]`; with `last`, of last tokens, `[batch, 1, width]`."""
+        """Return the output, `[batch, length, width]`; with `last` that of last tokens, `[batch, 1, width]`."""
         attended = self.self_attn(self.norm1(hidden), context, last)
         hidden = (hidden if last is None else last.of(hidden)) + attended
         inner = self.norm2(hidden)

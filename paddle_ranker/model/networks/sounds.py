@@ -1,7 +1,7 @@
 """Networks that read sounds: wav2vec 2.0 (Baevski et al., 2020) and HuBERT (Hsu et al., 2021).
 
-Convolutions turn samples into frames, some 50 a second, and a transformer reads the frames. A sound's states are those
-that it has alone: the padding of a batch changes none, not even where a norm runs over time.
+Convolutions turn samples into frames, about 50 a second, and a transformer reads the frames. A sound's states do not
+depend on the other sounds of its batch: padding changes none, not even where a norm runs over time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EPSILON = 1e-5  # of the convolutions' norms
 
 
 class _NormOverTime(nn.Layer):
-    """Norm of each channel over the frames of a sound, as `GroupNorm` with a group a channel, without padding."""
+    """Norm of each channel over the frames of a sound, without padding; `GroupNorm` with a group per channel."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -38,7 +38,7 @@ class _NormOverTime(nn.Layer):
 
 
 class _Convolution(nn.Layer):
-    """One of the convolutions over samples, with its norm, if any, and its activation."""
+    """Convolution `number` of those over samples, with its norm, if any, and its activation."""
 
     def __init__(self, config: SoundConfig, number: int):
         super().__init__()
@@ -66,7 +66,7 @@ class _Convolution(nn.Layer):
 
 
 class _Positions(nn.Layer):
-    """Convolution over frames that adds where a frame stands."""
+    """Convolution over frames, whose output tells a frame's position; it is added to the frames."""
 
     def __init__(self, config: SoundConfig):
         super().__init__()
@@ -89,7 +89,7 @@ class _Positions(nn.Layer):
 
 
 class _Frames(nn.Layer):
-    """Samples to frames, which know where they stand."""
+    """Convolutions from samples to frames, a linear layer, and positions: the input of the transformer."""
 
     def __init__(self, config: SoundConfig, masks: Masks):
         super().__init__()
@@ -105,7 +105,11 @@ class _Frames(nn.Layer):
         self.config = config
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the frames, `[batch, frames, hidden]`, and 1 for each frame of the sound, 0 for padding."""
+        """Return the frames, `[batch, frames, hidden]`, and a mask, `[batch, frames]`: 1 for frames of the sound, 0 for
+        padding.
+
+        samples, lengths: as `input_ids` and `token_type_ids` in `SoundTransformer.forward`
+        """
         # cumsum, unlike arange(length), exports with a dynamic length
         places = paddle.cumsum(paddle.ones_like(samples).astype("int64"), axis=1)
         is_frame = (places <= lengths.reshape([-1, 1])).astype("float32")
@@ -140,8 +144,9 @@ class SoundTransformer(Encoder):
         """Return the states of the frames, `[batch, frames, hidden]`.
 
         Args:
-            input_ids: samples, `[batch, samples]` float32, padded behind the sounds.
+            input_ids: samples, `[batch, samples]` float32, with padding after each sound.
             token_type_ids: number of samples of each sound, `[batch]` int64.
+            extra: not used.
         """
         return self._states(input_ids, token_type_ids)[0]
 
@@ -153,7 +158,10 @@ class SoundTransformer(Encoder):
 
 
 class SpeechNetwork(nn.Layer):
-    """Encoder of sounds with the head that spells what is said, by connectionist temporal classification (CTC)."""
+    """Encoder of sounds with a head that spells speech, by connectionist temporal classification (CTC).
+
+    weight, bias: of the head, `[hidden, letters]` and `[letters]`
+    """
 
     def __init__(self, encoder: SoundTransformer, weight: Array, bias: Array):
         super().__init__()
@@ -163,5 +171,8 @@ class SpeechNetwork(nn.Layer):
         self.head.bias.set_value(bias)
 
     def forward(self, samples: Tensor, lengths: Tensor) -> Tensor:
-        """Return the logits of each frame's letters, `[batch, frames, letters]`; see `SoundTransformer.forward`."""
+        """Return the logits of the letters in each frame, `[batch, frames, letters]`.
+
+        samples, lengths: as `input_ids` and `token_type_ids` in `SoundTransformer.forward`
+        """
         return self.head(self.encoder(samples, lengths))

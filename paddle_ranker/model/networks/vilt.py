@@ -15,7 +15,7 @@ _GRID = 4  # numbers before a patch's pixels, see `PicturePairEncoder`
 
 
 class ViltEmbeddings(Embeddings):
-    """Embeddings of a text as BERT's, of a token that stands for the picture, and of patches."""
+    """Embeddings of a text, as BERT's, then of a token for the whole picture, then of the picture's patches."""
 
     config: ViltConfig
 
@@ -48,7 +48,11 @@ class ViltEmbeddings(Embeddings):
         return paddle.minimum(positions, paddle.full([1], self.config.max_position_embeddings - 1, "int64"))
 
     def _interpolated(self, places: Tensor) -> Tensor:
-        """Return positions of patches, `[batch, length, size]`: between those of the grid that the model has."""
+        """Return the position embeddings of patches, `[batch, length, size]`, interpolated from the learned grid.
+
+        places: `[batch, length, numbers]`, of which the first four are a patch's row and column, and the picture's
+            counts of rows and columns
+        """
         weights, cells = [], []
         for number in (0, 1):
             place, count = (places[:, :, one].astype("float32") for one in (number, number + 2))

@@ -55,8 +55,7 @@ def asking_again(ask: Callable[[], T], retries: int) -> T:
     """Call `ask` and return its result; after an error that may pass, call it again, at most `retries` times.
 
     Such errors are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`.
-    The
-    wait between calls is the one that the server asks for, plus a random backoff. Raises the last call's error.
+    The wait between calls is the one that the server asks for, plus a random backoff. Raises the last call's error.
     """
     retrying = Retrying(
         stop=stop_after_attempt(retries + 1), wait=_seconds, retry=retry_if_exception(_is_worth_it), reraise=True

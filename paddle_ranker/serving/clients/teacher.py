@@ -63,12 +63,10 @@ class HttpTeacher:
             units that answers state.
 
     Proxies and certificates are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`). Redirects are
-    not
-    followed, since the API key is for this host alone.
+    not followed, since the API key is for this host alone.
 
     Raises `UsageError` if the options name no protocol and the URL does not show one, `RankerError` if the file of
-    answers
-    cannot be written to.
+    answers cannot be written to.
     """
 
     def __init__(self, options: TeacherOptions, report: Callable[[str], None] = print) -> None:

@@ -66,7 +66,6 @@ class Fault(RankerError):
         """Remove the fault's traceback, and return the fault; call it where a fault becomes an answer.
 
         The traceback refers to the frames of the functions that raised it, and so to the data of the request. These
-        often refer
-        to the fault (futures do), and such a cycle would stay in memory until the next garbage collection.
+        often refer to the fault (futures do), and such a cycle would stay in memory until the next garbage collection.
         """
         return self.with_traceback(None)

@@ -130,8 +130,7 @@ class IndexSlot(Slot[ServedIndex]):
         """Open the index, and search it once so that tokenizers and indexes are in memory; `observer` is not used.
 
         Raises `CheckpointError` for a folder that is no index or is damaged, `UsageError` for options that do not fit
-        the
-        index.
+        the index.
         """
         assert self.folder is not None
         options, collection = self.options, self.open()

@@ -44,8 +44,7 @@ class Job:
     Args:
         size: number of rows.
         done: called from any thread with a list of finished jobs, those that have all their outputs or a fault. Each
-            job
-            is passed once, a dropped job never. Jobs with an equal `done` that finish together are in one list.
+            job is passed once, a dropped job never. Jobs with an equal `done` that finish together are in one list.
         texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
         deadline: time on `time.monotonic()`'s clock; None: no deadline.
@@ -91,8 +90,7 @@ class Job:
         together.
 
         A repeated text counts once, since the encoder tokenizes it once. `most` is raised to the length of the first
-        row, since
-        the query in it is tokenized again in each span; this at most doubles the work.
+        row, since the query in it is tokenized again in each span; this at most doubles the work.
         """
         assert self.texts is not None
         seen: set[str] = set()
@@ -216,8 +214,7 @@ def encoded_pieces(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, F
 
     Args:
         encode: called once with the texts of all spans whose jobs have no check, and once for each span whose job has
-            one,
-            with the keyword `check`.
+            one, with the keyword `check`.
         fail: called with a failed job and its fault.
     """
     pieces = _pieces_of(encode, [span for span in spans if span.job.check is None], fail)

@@ -33,8 +33,7 @@ def json_bounds(pairs: int) -> JsonBounds:
     """Return the bounds for the JSON of a request with `pairs` pairs.
 
     They are far above what any client sends, far below what its bytes could hold. They leave room for fields of
-    documents
-    that nobody reads, and for pairs as tokens, where each token is a value.
+    documents that nobody reads, and for pairs as tokens, where each token is a value.
     """
     pairs = max(pairs, _LEAST_PAIRS)
     return JsonBounds(structures=256 * pairs, values=4096 * pairs)
@@ -51,8 +50,7 @@ def check_json(data: bytes, bounds: JsonBounds) -> None:
     """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`; bytes that are not JSON may pass.
 
     The unparsed bytes are counted, in linear time: to parse 16 MiB of empty arrays would take half a gigabyte, and
-    seconds
-    in which no other thread runs.
+    seconds in which no other thread runs.
     """
     if len(data) <= bounds.structures:
         return

@@ -78,8 +78,7 @@ class JsonFormatter(logging.Formatter):
 
 def _visible(character: str) -> str:
     """Return a character for JSON: escaped if it is a control character, a mark of direction or width, or half a
-    surrogate
-    pair, else as it is.
+    surrogate pair, else as it is.
     """
     return character if character.isprintable() or character == _WIDE_SPACE else json.dumps(character)[1:-1]
 

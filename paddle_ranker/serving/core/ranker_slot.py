@@ -162,8 +162,7 @@ class RankerSlot(Slot[ServedRanker]):
 
         Args:
             check_lengths: called while the pairs are encoded: with the index of a pair, the token counts `[n]` of this
-                pair and
-                the next ones, and the length to which pairs are truncated; may raise a `Fault`.
+                pair and the next ones, and the length to which pairs are truncated; may raise a `Fault`.
         """
         served = self.ready()
         if len(queries) != len(titles):

@@ -65,8 +65,7 @@ class Reloader:
         """Reload all models, switch to them and return the outcome, JSON-ready.
 
         Requests that are queued already get the old models' scores. If cancelled, the reload still finishes; only its
-        caller
-        does not get the outcome.
+        caller does not get the outcome.
 
         Raises `Fault` if another load is in progress, or if a new model cannot be served; the old models then stay.
         """

@@ -411,10 +411,8 @@ class LogReader:
     """Iterator over the lines of a log, file by file, oldest file first.
 
     Each loop over the reader yields the lines added since the last loop ended, so a growing log can be followed. Lines
-    that
-    cannot be parsed are skipped and counted. Times never decrease within a file: if the clock was set back, a line gets
-    the
-    time of the line above it.
+    that cannot be parsed are skipped and counted. Times never decrease within a file: if the clock was set back, a line
+    gets the time of the line above it.
 
     Args:
         folder: folder of the log, or a folder to which its files were moved.

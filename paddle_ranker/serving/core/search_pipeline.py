@@ -126,8 +126,7 @@ class DriftCheck:
     """Compares the scores of the first searches with those that the ranker was calibrated on; thread-safe.
 
     It detects a ranker that is served with an index for which it was not calibrated. It stores two numbers for each
-    search
-    until there are enough searches, then nothing.
+    search until there are enough searches, then nothing.
 
     Args:
         expected: scores in the calibration; None: nothing is compared.

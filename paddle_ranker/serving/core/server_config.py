@@ -34,8 +34,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
     Each further kind of served model adds the options of its `SlotKind`.
 
     api_key: key that callers must send; None: no key. It is read from the environment, since process lists would show
-        an
-        option
+        an option
     """
 
     folder: Optional[Path] = option(  # noqa: RUF009

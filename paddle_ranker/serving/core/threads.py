@@ -104,8 +104,7 @@ class StoppableWork:
     """A pool of threads for one kind of work; the work shares the processor as `retrieval.turns` describes.
 
     A thread cannot be ended from outside, so the work checks between its steps whether its caller still waits. Work
-    counts
-    as in progress until it has ended, even if its caller left earlier.
+    counts as in progress until it has ended, even if its caller left earlier.
 
     Args:
         threads: number of threads. Large work keeps its thread while small work goes first.
@@ -141,8 +140,7 @@ class StoppableWork:
                 answer.
 
         Raises the errors of `work`, `Fault(TIMED_OUT)` at the deadline, and `Fault(OVERLOADED)` if all threads are busy
-        and the
-        pool `refuses`. If cancelled, the work ends at its next check, or never begins.
+        and the pool `refuses`. If cancelled, the work ends at its next check, or never begins.
         """
         caller = Caller(deadline, reserve)
         with self._lock:

@@ -208,8 +208,8 @@ class TowerSlot(Slot[ServedTower]):
 
         Args:
             check_lengths: called while the texts are encoded: with the index of a text, the token counts `[n]` of this
-                text and
-                the next ones, prompts included, and the length to which texts are truncated; may raise a `Fault`.
+                text and the next ones, prompts included, and the length to which texts are truncated; may raise a
+                `Fault`.
         """
         served = self.ready().of(TEXT, is_query, field)
         self.limits.check_pairs(len(texts), field)

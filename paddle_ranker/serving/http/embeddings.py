@@ -377,8 +377,7 @@ def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) 
     """Return a route for each of `paths`; see `Embedder` for the formats.
 
     `OPENAI` paths take OpenAI's format, `OTHER_TEI` paths refuse all requests, and all other paths take the format of
-    Text
-    Embeddings Inference's `/embed`.
+    Text Embeddings Inference's `/embed`.
     """
     embedder = Embedder(tower, keep_texts=keep_texts)
     made: list[BaseRoute] = []

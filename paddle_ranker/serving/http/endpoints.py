@@ -34,8 +34,7 @@ class Endpoint(ABC):
     """HTTP routes that use one or several slots of the server. A request may use several slots under one deadline.
 
     Modules that define endpoints are imported before the options are parsed. So modules that take long to import must
-    be
-    imported in the methods.
+    be imported in the methods.
 
     Attributes:
         slots: names in `SLOTS` of the slots that it uses; a server that lacks one of them refuses the requests.

@@ -46,8 +46,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     """Read a request's body, at most `limit` bytes, and decompress it.
 
     Raises `Fault` as soon as the body is above the limit, or if the worker's byte budget has no room for the body with
-    its
-    texts; also for damaged gzip and for unknown encodings. Raises `ClientDisconnect` if the client left.
+    its texts; also for damaged gzip and for unknown encodings. Raises `ClientDisconnect` if the client left.
     """
     share: Optional[Share] = request.scope.get("state", {}).get(SHARE)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()

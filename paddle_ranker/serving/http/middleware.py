@@ -112,8 +112,7 @@ class Middleware:
 
     Args:
         config: has the key that callers must send, except to `OPEN_PATHS` and for the page's files; and the host names
-            that
-            requests may address.
+            that requests may address.
         log: log of requests; None: requests are not logged.
         budget: budget of the bytes of all requests and answers; default: no limit.
     """

@@ -107,8 +107,7 @@ def _all_at_once(items: list[Any], field: FieldDescriptor) -> Optional[list[Any]
     """Return `items` converted for `field`, by few calls for all of them together; None if that is not possible.
 
     It is possible for all valid items of an array, except of bytes. To call a Python function for each item would take
-    many
-    times as long as parsing it.
+    many times as long as parsing it.
     """
     types = set(map(type, items))
     if field.cpp_type in _INTEGERS:

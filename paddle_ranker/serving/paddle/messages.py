@@ -50,8 +50,7 @@ class Bounds(NamedTuple):
     """Maximum contents of a message.
 
     A parsed message may be far larger than its bytes: an empty tensor of two bytes takes a hundred, a packed number of
-    one
-    byte eight.
+    one byte eight.
 
     fields: count of fields of the message itself
     nested: count of fields of the messages in it

@@ -99,8 +99,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
     """Parse a command line, and read the files that it names.
 
     Raises `UsageError` for an invalid value or if no model is named, `CheckpointError` if the launcher's files are
-    missing
-    or damaged, or do not name exactly one model.
+    missing or damaged, or do not name exactly one model.
     """
     flags, notes = _read_flags(arguments)
     for name, harmless in _WITHOUT.items():

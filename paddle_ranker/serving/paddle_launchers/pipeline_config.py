@@ -228,8 +228,7 @@ def _model_folder(path: Path, local: dict[str, Any], given: Optional[Path]) -> P
     """Return the model's folder: `given`, or else the one that the configuration file `path` names.
 
     local: the file's `local_service_conf`; a relative path in it is relative to the file or, if it exists only there,
-        to
-        the current folder
+        to the current folder
     """
     if given is not None:
         return given.resolve()

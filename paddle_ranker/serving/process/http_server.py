@@ -149,8 +149,7 @@ class HttpConnection(HttpToolsProtocol):
         """Read a request that offers to switch protocols as if it did not (RFC 9110, 7.8); Java's client offers h2c.
 
         httptools takes the body after such a head for data of the other protocol. So a new parser gets the head without
-        the
-        offer.
+        the offer.
 
         rest: the bytes after the head
         """

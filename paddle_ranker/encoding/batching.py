@@ -43,7 +43,10 @@ class BatchPlan:
     seed: int = 0
 
     def most_examples(self, longest: int, rows_each: int) -> int:
-        """Return the maximum examples in a micro-batch whose longest pair has `longest` tokens, at least 1."""
+        """Return how many examples a micro-batch may have if its longest pair has `longest` tokens; at least 1.
+
+        rows_each: pairs per example
+        """
         if not self.max_tokens:
             return self.batch_size
         return max(1, min(self.batch_size, self.max_tokens // (rows_each * max(1, longest))))
@@ -65,7 +68,7 @@ class Groups:
 
     @classmethod
     def of(cls, keys: Union[Sequence[str], np.ndarray]) -> Groups:
-        """Group the examples with equal `keys` [n], in order."""
+        """Group the examples with equal `keys` [n]: texts in order of first occurrence, numbers ascending."""
         if isinstance(keys, np.ndarray):
             codes = keys
         else:
@@ -82,7 +85,7 @@ class Batchable(Protocol):
 
     @property
     def rows_each(self) -> int:
-        """Number of pairs per example."""
+        """Number of pairs in an example."""
         ...
 
     @property
@@ -93,7 +96,7 @@ class Batchable(Protocol):
     def __len__(self) -> int: ...
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """Return the token count, `[m]`, of the longest pair of each example in `indices` [m]."""
+        """Return the token count of the longest pair of each example in `indices` [m], `[m]`."""
         ...
 
 
@@ -131,7 +134,7 @@ def count_batches(examples: Batchable, plan: BatchPlan, epoch: int) -> int:
 
 
 def mean_fill(examples: Batchable, plan: BatchPlan) -> tuple[float, float]:
-    """Return the mean numbers of examples and of groups in a micro-batch of the first epoch."""
+    """Return (mean number of examples, mean number of groups) of a micro-batch, over the first epoch."""
     windows = _windows(_HeldLengths(examples), plan, epoch=1)
     count = sum(1 for _, batches in windows for batch in batches for part in batch if len(part))
     groups = len(examples) if examples.groups is None else len(examples.groups)
@@ -139,7 +142,7 @@ def mean_fill(examples: Batchable, plan: BatchPlan) -> tuple[float, float]:
 
 
 class _HeldLengths:
-    """Examples with all lengths in memory, read in file order, which is much faster than random order."""
+    """Examples whose lengths are all in memory. Reading them in file order is much faster than in random order."""
 
     def __init__(self, examples: Batchable):
         self.rows_each, self.groups = examples.rows_each, examples.groups
@@ -157,12 +160,12 @@ class _HeldLengths:
 
 
 def _are_uniform(examples: Batchable, plan: BatchPlan) -> bool:
-    """Return whether all batches but the last have equal numbers of examples."""
+    """Return whether all batches but the last have equally many examples."""
     return not plan.max_tokens and examples.groups is None
 
 
 def _windows(examples: Batchable, plan: BatchPlan, epoch: int, first: int = 0) -> Iterator[tuple[int, list[Batch]]]:
-    """Yield each window's number and its batches, from the longest examples to the shortest."""
+    """Yield (index, batches) of each window from `first` on, a window's longest examples first."""
     groups = examples.groups
     units = len(examples) if groups is None else len(groups)
     examples_a_window = WINDOW * plan.batch_size * plan.parts
@@ -177,7 +180,7 @@ def _windows(examples: Batchable, plan: BatchPlan, epoch: int, first: int = 0) -
 
 
 def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Divide examples into batches, longest first, so that a batch's padded length is that of its first example."""
+    """Divide the examples `chosen` into batches, longest first, so that a batch's first example is its longest."""
     lengths = examples.lengths(chosen)
     order = np.argsort(-lengths, kind="stable")
     batches: list[Batch] = []
@@ -191,7 +194,7 @@ def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch
 
 
 def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Fill micro-batches with whole groups, beginning with the group with the longest pair."""
+    """Divide the examples `chosen` into batches of whole groups, beginning with the group with the longest pair."""
     sizes = groups.offsets[chosen + 1] - groups.offsets[chosen]
     members = groups.members[ragged_positions(groups.offsets[chosen], sizes)]
     offsets = offsets_of(sizes)
@@ -207,11 +210,11 @@ def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPl
 
 
 def _fill(sizes: Sequence[int], room: Sequence[int]) -> list[list[int]]:
-    """Distribute groups over micro-batches by best fit: a group goes into the micro-batch that it fills most.
+    """Distribute groups over micro-batches by best fit: a group goes where the least room is left after it.
 
     Args:
         sizes: number of examples in each group, the group with the longest pair first.
-        room: maximum examples in a micro-batch whose first group is this one.
+        room: for each group, how many examples a micro-batch may have that begins with it.
 
     Returns the indices of the groups in each micro-batch.
     """
@@ -269,7 +272,7 @@ def _hashed(values: np.ndarray, key: np.uint64) -> np.ndarray:
 
 
 def most_tokens(batch_size: int, max_seq_length: int) -> int:
-    """Return the maximum padded tokens of a batch for scoring: `batch_size` rows of at most 512 tokens.
+    """Return how many padded tokens a batch for scoring may have: those of `batch_size` rows of at most 512 tokens.
 
     The memory of attention grows with the square of the length: 32 rows of 8,192 tokens would take 100 GB.
     """
@@ -279,18 +282,25 @@ def most_tokens(batch_size: int, max_seq_length: int) -> int:
 def batches_of_columns(
     columns: Columns, max_tokens: int, max_rows: int, by_query: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield batches of rows to score: by length, or of pairs also by query (`by_query`), see `batches_by_query`."""
+    """Yield batches to score, each as indices of rows `[batch]`: by length, or of pairs by query, see
+    `batches_by_query`.
+
+    max_tokens, max_rows: limits of a batch, see `rows_within`
+    by_query: whether the columns are pairs, and the network computes each query of a batch once
+    """
     if by_query and isinstance(columns, EncodedPairs):
         return batches_by_query(columns, max_tokens, max_rows)
     return scoring_batches(columns.lengths, max_tokens, max_rows)
 
 
 def batches_by_query(pairs: EncodedPairs, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
-    """Yield batches of pairs within the limits of `scoring_batches`, but query by query, for networks that compute it
+    """Yield batches of pairs, each as indices `[batch]`, query by query, for networks that compute a batch's queries
     once.
 
     A pair costs the tokens of its title, but at least a quarter of all its tokens, since the title attends to the
     query.
+
+    max_tokens, max_rows: limits of a batch, as in `scoring_batches`
     """
     lengths, starts = pairs.lengths, pairs.second_starts
     costs = np.maximum(lengths - starts, -(-lengths // 4))
@@ -311,7 +321,7 @@ def batches_by_query(pairs: EncodedPairs, max_tokens: int, max_rows: int) -> Ite
 
 
 def rows_within(length: int, max_tokens: int, max_rows: int) -> int:
-    """Return the maximum rows of `length` tokens in a batch, at least 1.
+    """Return how many rows of `length` tokens a batch may have, at least 1.
 
     Up to 512 tokens, a batch has at most `max_tokens` padded tokens. Beyond, the limit is the attention's cost: 32 rows
     of 512 tokens cost as much as 8 of 1,024 or 2 of 2,048.
@@ -320,9 +330,9 @@ def rows_within(length: int, max_tokens: int, max_rows: int) -> int:
 
 
 def scoring_batches(lengths: np.ndarray, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
-    """Yield batches of indices of `lengths` (`[n]`), longest rows first, of the sizes of `rows_within`.
+    """Yield batches, each as indices of `lengths` (`[n]`), longest rows first, of at most `rows_within` rows.
 
-    A row longer than `max_tokens` is a batch by itself. Each index occurs once.
+    Each index occurs once. A row longer than `max_tokens` is a batch by itself.
     """
     order = np.argsort(-lengths, kind="stable")  # longest first, so that too little memory shows at once
     start = 0

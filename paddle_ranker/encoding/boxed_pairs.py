@@ -22,12 +22,12 @@ _Boxes = NDArray[np.int16]
 class BoxedPairEncoder(PairEncoder):
     """Encoder of pairs whose texts may be `PlacedText`s with boxes, `(start, end, x0, y0, x1, y1)`.
 
-    Coordinates are fractions of the page, with the origin at its top left. A token has the box of the span that holds
-    its last character. All other tokens have the box (0, 0, 0, 0), as in transformers. Boxes that reach outside the
-    page are clipped and counted, and `clipped` is their number.
+    Coordinates are fractions of the page, with the origin at its top left. A token has the box of the span that
+    contains its last character; all other tokens have the box (0, 0, 0, 0), as in transformers. Boxes that reach
+    outside the page are clipped; `clipped` counts them.
 
     Args:
-        separator: each coordinate of the separators beside a text with boxes.
+        separator: all four coordinates of the boxes of separators in a pair with a `PlacedText`.
     """
 
     places, place_size = "boxes", 4
@@ -37,7 +37,7 @@ class BoxedPairEncoder(PairEncoder):
         self.clipped, self._separator = 0, separator
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs or texts were cut, and how many boxes were clipped, by the words for it."""
+        """Return counts for a report, by phrase: pairs or texts that were cut, boxes that were clipped."""
         return {**super().counts(), "boxes reached outside their pages and were clipped": self.clipped}
 
     def sample(self, text: str, random: np.random.Generator) -> str:
@@ -74,7 +74,7 @@ class BoxedPairEncoder(PairEncoder):
         return replace(encoded, places=boxes.reshape(-1), place_size=self.place_size)
 
     def _put(self, target: _Boxes, text: str) -> None:
-        """Write the boxes of a text's tokens, of which the pair may hold only the first or the last."""
+        """Write the boxes of a text's tokens into `target`, which may have room only for the first, or last."""
         if not isinstance(text, PlacedText) or not text.places or not len(target):
             return
         spans = np.array([place[:2] for place in text.places], np.int64)
@@ -85,7 +85,7 @@ class BoxedPairEncoder(PairEncoder):
         target[is_placed] = self._boxes(text)[owner[is_placed]]
 
     def _boxes(self, text: PlacedText) -> _Boxes:
-        """Return the boxes of a text's spans, `[spans, 4]`, as whole numbers from 0 to `SIDE`."""
+        """Return the boxes of a text's spans, `[spans, 4]`, in whole numbers from 0 to `SIDE`; count clipped ones."""
         if any(len(place) != 2 + self.place_size for place in text.places):
             raise DataError(f"the text {quoted(text)}: a place is not [start, end, x0, y0, x1, y1]; correct it")
         given = np.array([place[2:] for place in text.places], np.float64)

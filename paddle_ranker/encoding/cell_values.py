@@ -1,4 +1,4 @@
-"""Numbers and dates in texts of cells and of questions, as TAPAS reads them (Herzig et al., 2020).
+"""Numbers and dates in the texts of cells and questions, as TAPAS reads them (Herzig et al., 2020).
 
 values_in("from May 5, 2010")    # [(2010.0, 5.0, 5.0)]
 values_in("1,200 or more")    # [1200.0]
@@ -74,7 +74,7 @@ def _number(text: str) -> Optional[float]:
 
 
 def _spans(text: str, words: int) -> Iterator[tuple[int, int]]:
-    """Yield the spans of up to so many words of letters and digits."""
+    """Yield (start, end) of each span of one to `words` words; a word is a run of letters and digits."""
     starts: list[int] = []
     for place, char in enumerate(text):
         if not char.isalnum():
@@ -88,7 +88,7 @@ def _spans(text: str, words: int) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=1 << 16)
 def values_in(text: str) -> tuple[Value, ...]:
-    """Return the numbers and dates in a text, in order; of overlapping ones the longest."""
+    """Return the numbers and dates in a text, in order; if several overlap, only the longest."""
     text = " ".join(text.lower().split())
     found: dict[tuple[int, int], list[Value]] = {}
     for match in _NUMBER.finditer(text):
@@ -114,7 +114,10 @@ def values_in(text: str) -> tuple[Value, ...]:
 
 
 def column_values(cells: Sequence[str]) -> dict[int, Value]:
-    """Return the value of each cell of a column that has one, by row; {} unless most cells have values of one type."""
+    """Return the values of a column's cells, by row; cells without one are absent.
+
+    {} if too few cells have values of one type, all numbers or all dates.
+    """
     found = [values_in(cell) for cell in cells]
     counts = Counter(kind for values in found for kind in {isinstance(value, tuple) for value in values})
     if not counts or max(counts.values()) < len(cells) * _LEAST_SHARE:
@@ -125,7 +128,10 @@ def column_values(cells: Sequence[str]) -> dict[int, Value]:
 
 
 def _key_of(values: Sequence[Value]) -> Optional[Callable[[Value], Any]]:
-    """Return the key by which values compare: numbers, or the parts that all dates have; None if they do not."""
+    """Return the key by which to compare values: a number itself, or the parts that all dates state.
+
+    Returns None if the values cannot be compared: numbers with dates, or dates without a common part.
+    """
     dates = [value for value in values if isinstance(value, tuple)]
     if not dates:
         return lambda value: value
@@ -136,7 +142,10 @@ def _key_of(values: Sequence[Value]) -> Optional[Callable[[Value], Any]]:
 
 
 def ranks(values: dict[int, Value]) -> dict[int, tuple[int, int]]:
-    """Return each row's rank in its column from the smallest value and from the largest, from 1; equal values share."""
+    """Return, by row, a value's rank from the smallest and its rank from the largest in its column.
+
+    Ranks begin at 1; equal values have equal ranks. {} if the values cannot be compared.
+    """
     key = _key_of([*values.values()])
     if key is None:
         return {}
@@ -146,7 +155,11 @@ def ranks(values: dict[int, Value]) -> dict[int, tuple[int, int]]:
 
 
 def relations(question: Sequence[Value], values: dict[int, Value]) -> dict[int, int]:
-    """Return how a question's values compare with each row's: the sum of 1 (equal), 2 (less) and 4 (greater)."""
+    """Return, by row, how the question's values compare with the row's: a sum of 1 (equal), 2 (less) and 4 (greater).
+
+    question: values in the question
+    values: values of a column, by row
+    """
     found: dict[int, int] = {}
     for value in question:
         key = _key_of([*values.values(), value]) if values else None

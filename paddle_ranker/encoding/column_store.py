@@ -48,7 +48,7 @@ class PairCollector:
         self._columns: dict[str, _Column] = {}
 
     def append(self, pairs: EncodedPairs, **columns: np.ndarray) -> None:
-        """Add pairs [m] and the values [m] of further `columns`; every call needs equal names and types.
+        """Add pairs [m], and the values [m] of further `columns`; all calls must have the same column names and types.
 
         Raises `RankerError` if the folder cannot hold them, `ValueError` for other columns than before.
         """

@@ -23,7 +23,7 @@ C = TypeVar("C", bound="Columns")
 
 
 class Columns(ABC):
-    """Rows of model inputs; a row's length is its cost in a batch."""
+    """Rows of model inputs. The length of a row is its cost in a batch."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -51,7 +51,7 @@ class Columns(ABC):
         return self.lengths_of(np.arange(len(self)))
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether rows of both can share a batch."""
+        """Return whether rows of this object and of `other` can share a batch."""
         return type(self) is type(other)
 
     def chunks(self: C, size: int) -> Iterator[tuple[NDArray[np.int64], C]]:
@@ -78,7 +78,7 @@ def ragged_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> N
 class _Ragged(Columns):
     """Rows of ids in one array: row i is `ids[offsets[i]:offsets[i + 1]]`; `pad_id` pads the rows of a batch.
 
-    If the model reads places of tokens, `places` has `place_size` numbers for each token, flat.
+    If the model reads places of tokens, `places` has `place_size` numbers for each token, flat; else it is None.
     """
 
     ids: NDArray[np.int32]
@@ -116,7 +116,7 @@ class _Ragged(Columns):
         return gather(self.ids, ragged_positions(starts, lengths)), offsets_of(lengths)
 
     def _places_of(self, chosen: NDArray[np.int64]) -> Optional[NDArray[np.int16]]:
-        """Return the places of the tokens of the rows `chosen` [m], flat."""
+        """Return the places of the tokens of the rows `chosen` [m], flat; None if the model reads no places."""
         if self.places is None:
             return None
         tokens = ragged_positions(*self._spans(chosen))
@@ -125,7 +125,12 @@ class _Ragged(Columns):
     def _types_and_places(
         self, types: NDArray[np.int64], is_token: NDArray[np.bool_], chosen: NDArray[np.int64]
     ) -> Array:
-        """Return the token types, `[batch, length]`, or with places, `[batch, length, 1 + place_size]`."""
+        """Return the token types, `[batch, length]`; with places, `[batch, length, 1 + place_size]`: type, then place.
+
+        types: `[batch, length]`
+        is_token: which positions are tokens, not padding, `[batch, length]`
+        chosen: indices of the rows
+        """
         places = self._places_of(chosen)
         if places is None:
             return types
@@ -151,7 +156,7 @@ def _joined(parts: Sequence[_Ragged]) -> tuple[NDArray[np.int32], NDArray[np.int
 
 
 def _joined_places(parts: Sequence[_Ragged]) -> tuple[Optional[NDArray[np.int16]], int]:
-    """Return the places of all tokens of `parts`, and their size."""
+    """Return (places of all tokens of `parts`, flat, or None; how many numbers a place has)."""
     places = [part.places for part in parts if part.places is not None]
     return (np.concatenate(places), parts[0].place_size) if places else (None, 0)
 
@@ -244,9 +249,9 @@ class EncodedPairs(_Ragged):
 
 @dataclass(frozen=True)
 class GivenArrays(Columns):
-    """Rows given as padded arrays, which share no batch with other rows.
+    """Rows of padded arrays that the caller has made; they share no batch with other rows.
 
-    `arrays`: a dict from input name to array, `[n, length]` each.
+    `arrays`: arrays by input name, `[n, length]` each.
     """
 
     arrays: Arrays
@@ -263,7 +268,7 @@ class GivenArrays(Columns):
         return GivenArrays(self.pad(indices))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the rows at `indices`, which are padded already."""
+        """Return the rows at `indices` by input name, as they are: padded already."""
         rows = np.asarray(indices, dtype=np.int64)
         return {name: array[rows] for name, array in self.arrays.items()}
 
@@ -275,7 +280,7 @@ class GivenArrays(Columns):
         return parts[0]
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether `other` is this object."""
+        """Return whether `other` is this object, the only one whose rows can share a batch with these."""
         return self is other
 
 

@@ -75,13 +75,13 @@ class PairRowEncoder(Protocol):
         """Encode the pairs (queries[i], titles[i]); without `truncate` they keep their full length.
 
         Args:
-            check: called with the lengths before pairs are built, see `LengthCheck`; a long query with many titles
-                would take memory for each of them.
+            check: called with the pairs' lengths before the pairs are built, see `LengthCheck`; may raise to refuse
+                them. A long query with many titles would take memory for each of them.
         """
         ...
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Convert pairs that the caller has encoded, `[n, length]`, to columns; raises `InputError` if invalid."""
+        """Convert encoded pairs of the caller's, `[n, length]` arrays, to columns; raises `InputError`."""
         ...
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
@@ -89,7 +89,7 @@ class PairRowEncoder(Protocol):
         ...
 
     def read_files(self, folder: Path) -> None:
-        """Note that pairs are read from a file in a folder, in which pictures may be that titles name."""
+        """Set the folder of the file that pairs are read from; titles may be paths of pictures in that folder."""
         ...
 
 
@@ -128,7 +128,7 @@ class PairEncoder:
         note_at_end(self)
 
     def _require_room_for_pairs(self) -> None:
-        """Raise `UsageError` if a pair has no room for a token of each side."""
+        """Raise `UsageError` if a pair has no room for one token of each side."""
         shortest = self.template.pair_tokens + 2
         if self.max_seq_length < shortest:
             special = {3: "three", 4: "four"}.get(self.template.pair_tokens, str(self.template.pair_tokens))
@@ -152,7 +152,7 @@ class PairEncoder:
 
     @property
     def token_to_id(self) -> dict[str, int]:
-        """A dict from token to id; a repeated token has its last id, as in PaddleNLP."""
+        """Ids by token; a token that the vocabulary repeats has its last id, as in PaddleNLP."""
         return self._files.token_to_id
 
     @property
@@ -221,23 +221,24 @@ class PairEncoder:
         return self._with_places(pairs, queries, titles)
 
     def _with_places(self, pairs: EncodedPairs, queries: Sequence[str], titles: Sequence[str]) -> EncodedPairs:
-        """Return the pairs with the places of their tokens, if the model reads places."""
+        """Return the pairs with the places of their tokens; unchanged if the model reads no places."""
         return pairs
 
     def read_files(self, folder: Path) -> None:
-        """Note that pairs are read from a file in a folder, in which pictures may be that titles name."""
+        """See `PairRowEncoder.read_files`."""
 
     def sample(self, text: str, random: np.random.Generator) -> str:
-        """Return a made-up title; if the model reads places, with random places."""
+        """Return a made-up title for comparisons of models: `text`, with random places if the model reads places."""
         return text
 
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str], most: Optional[int]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return the ids of all distinct texts, their lengths, and the indices of each pair's query and title.
+        """Return (ids of all distinct texts, flat; their lengths; index of each pair's query; index of each pair's
+        title).
 
         Args:
-            most: number of ids needed per text, see `Tokenizes.encode`.
+            most: how many ids are needed per text, see `Tokenizes.encode`.
         """
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
@@ -257,14 +258,14 @@ class PairEncoder:
         return self._alone(texts, template.text_before, template.text_after, self.max_seq_length, check)
 
     def encode_queries(self, queries: Sequence[str]) -> EncodedTexts:
-        """Encode queries as they begin pairs, `[CLS] query [SEP]`, truncated to the longest that a pair can have."""
+        """Encode queries as they begin pairs, `[CLS] query [SEP]`, each cut to the longest that a pair can have."""
         refuse_text(queries, "queries")
         template, most = self.template, self.max_seq_length - len(self.template.after) - 1
         texts = [self.query_prompt + query for query in queries] if self.query_prompt else queries
         return self._alone(texts, template.before, template.between, most)
 
     def encode_titles(self, titles: Sequence[str]) -> EncodedTexts:
-        """Encode titles as they end pairs, `title [SEP]`, each truncated to the longest that a pair can have."""
+        """Encode titles as they end pairs, `title [SEP]`, each cut to the longest title that a pair can have."""
         refuse_text(titles, "titles")
         template = self.template
         most = self.max_seq_length - len(template.before) - len(template.between) - 1
@@ -278,7 +279,11 @@ class PairEncoder:
         most: int,
         check: Optional[LengthCheck] = None,
     ) -> EncodedTexts:
-        """Encode texts between special tokens, truncated to `most` tokens including these."""
+        """Encode texts between special tokens, truncated to `most` tokens including these.
+
+        before, after: ids of the special tokens
+        check: may refuse the texts by their lengths, see `LengthCheck`
+        """
         special, keeps_end = len(before) + len(after), self.template.keeps_end
         flat, text_lengths = self._tokenizer.encode(texts, None if keeps_end else most - special + 1)
         if check is not None:
@@ -304,11 +309,11 @@ class PairEncoder:
         return given_pairs(input_ids, token_type_ids, self.pad_id)
 
     def words(self) -> Sequence[str]:
-        """Return texts of the vocabulary's ordinary tokens."""
+        """Return the texts of the vocabulary's ordinary tokens, for made-up samples."""
         return self._files.words()
 
     def spelling(self) -> Optional[Spelling]:
-        """Return the spelling of tokens, which decides which tokens are equal, see `ModelTokenizer.spelling`."""
+        """Return the spelling by which tokens are equal, see `ModelTokenizer.spelling`."""
         return self._files.spelling()
 
     @property
@@ -328,7 +333,7 @@ class PairEncoder:
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
 
     def require_room(self, prompt: str, name: str, most: int) -> None:
-        """Raise `CheckpointError` if a prompt takes too many of the `most` tokens that a text may have.
+        """Raise `CheckpointError` if a prompt leaves too few of the `most` tokens of a text.
 
         name: name of the prompt for the message
         """
@@ -341,7 +346,7 @@ class PairEncoder:
             )
 
     def with_query_prompt(self, prompt: str) -> PairEncoder:
-        """Set the text before every query.
+        """Set the text before every query, and return this encoder.
 
         Raises `CheckpointError` if it leaves queries no room beside a long title.
         """
@@ -350,7 +355,7 @@ class PairEncoder:
         return self
 
     def characters_of(self, text: str, tokens: int) -> int:
-        """Return the number of leading characters of a text that encode to at most `tokens` tokens."""
+        """Return how many characters of a text, from its start, encode to at most `tokens` tokens."""
         end = 4 * tokens
         while end < len(text) and self.count_tokens(text[:end]) <= tokens:
             end *= 2
@@ -372,7 +377,7 @@ class PairEncoder:
         return self._tokenizer.ends(texts)
 
     def room_beside(self, query: str) -> int:
-        """Return the number of a title's tokens that are kept beside a query."""
+        """Return how many tokens of a title are kept beside a query."""
         budget = self.max_seq_length - self.template.pair_tokens
         return max(budget - self.count_tokens(self.query_prompt + query), budget // 2)
 
@@ -391,7 +396,7 @@ class PairEncoder:
         return found
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs or texts were truncated, by message."""
+        """Return how many pairs or texts were truncated, by phrase for a report."""
         return {f"{self._cut} were cut to {self.max_seq_length} tokens": self.truncated}
 
     def _count_truncated(self, is_truncated: NDArray[np.bool_], what: str = "pairs") -> None:
@@ -425,7 +430,7 @@ class InstructedPairEncoder(PairEncoder):
         self.with_query_prompt(_INSTRUCTION)
 
     def with_query_prompt(self, prompt: str) -> PairEncoder:
-        """Set the instruction; "" keeps the present one."""
+        """Set the instruction, unless `prompt` is "", and return this encoder."""
         if prompt:
             before, between, after = map(self._chat_ids, (f"{_JUDGE}{prompt}\n<Query>:", "<Document>:", _ANSWER))
             self.template = replace(self._alone_template, before=before, between=between, after=after)
@@ -448,7 +453,7 @@ class InstructedPairEncoder(PairEncoder):
     ) -> EncodedPairs:
         """Encode the pairs in the chat, otherwise as `PairEncoder.encode`.
 
-        Raises `UsageError` if it leaves no room for texts.
+        Raises `UsageError` if the chat leaves no room for texts.
         """
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
@@ -457,7 +462,7 @@ class InstructedPairEncoder(PairEncoder):
         return super().encode(queries, titles, truncate=truncate, check=check)
 
     def room_beside(self, query: str) -> int:
-        """Return the number of a title's tokens that are kept beside a query."""
+        """Return how many tokens of a title are kept beside a query."""
         return super().room_beside(f" {query}\n")
 
 
@@ -474,7 +479,7 @@ class BlendedPairEncoder:
         note_at_end(self, instead_of=self.members)
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs were truncated, by message; members may have different maximum lengths."""
+        """Return how many pairs were truncated, by phrase for a report; members' maximum lengths may differ."""
         found: dict[str, int] = {}
         for member in self.members:
             for what, count in member.counts().items():
@@ -505,7 +510,7 @@ class BlendedPairEncoder:
         return BlendedPairs(tuple(member.encode(queries, titles, check=check) for member in self.members))
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Convert arrays with the members' tokens side by side, as from `BlendedPairs.pad`, to columns.
+        """Convert arrays with the members' tokens side by side, as `BlendedPairs.pad` returns them, to columns.
 
         Raises `InputError` unless all members are present, in order, at equal positions in every row.
         """
@@ -521,7 +526,7 @@ class BlendedPairEncoder:
         return GivenArrays({"input_ids": input_ids, "token_type_ids": token_type_ids})
 
     def read_files(self, folder: Path) -> None:
-        """See `PairEncoder.read_files`."""
+        """See `PairRowEncoder.read_files`."""
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Do nothing: the tokenizer files are in the members' folders."""
@@ -533,12 +538,12 @@ def _put(ids: NDArray[np.int32], places: NDArray[np.int64], special: Sequence[in
 
 
 def shortest(encoder: PairRowEncoder) -> PairEncoder:
-    """Return the member of a blend that reads the shortest pairs."""
+    """Return the encoder itself, or of a blend the member that reads the shortest pairs."""
     return min(encoder.members, key=lambda one: one.max_seq_length)
 
 
 def never_match_ids(pair_encoder: PairEncoder) -> list[int]:
-    """Return the ids that carry no text: special tokens, padding and [UNK]."""
+    """Return the ids that stand for no text: special tokens, padding and [UNK]."""
     template = pair_encoder.template
     ids = {pair_encoder.pad_id, *template.before, *template.between, *template.after}
     for role in ("unk_id", "mask_id"):  # a vocabulary made for ranking alone need not have [MASK]

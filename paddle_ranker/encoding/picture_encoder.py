@@ -1,4 +1,4 @@
-"""Encode pictures as columns of pixels, scaled and cropped by `preprocessor_config.json`; they equal transformers'
+"""Encode pictures as columns of pixels, scaled and cropped by `preprocessor_config.json`, equal to transformers'
 pixels.
 
 encoder = PictureEncoder.read("clip-vit-base-patch32")
@@ -69,7 +69,7 @@ class EncodedPictures(Columns):
         return EncodedPictures(self.pixels[np.asarray(indices, np.int64)])
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the pixels of the pictures at `indices`; there is nothing to pad."""
+        """Return the pixels of the pictures at `indices` by input name; they are of one size, so nothing is padded."""
         return {PIXELS: np.ascontiguousarray(self.pixels[np.asarray(indices, np.int64)])}
 
     @classmethod
@@ -82,7 +82,8 @@ class PixelCache:
     """Cache of decoded pictures' pixels, in memory or in a temporary file that vanishes with the process.
 
     Args:
-        count, shape: number of pictures, and the shape of each one's pixels.
+        count: number of pictures.
+        shape: shape of a picture's pixels.
         folder: folder of the file; None: in memory.
 
     Raises `RankerError` if the folder cannot hold the file.
@@ -106,7 +107,7 @@ class PixelCache:
 
 @dataclass(frozen=True)
 class PictureFiles(Columns):
-    """Pictures in files, decoded when needed; with a cache, each only once.
+    """Pictures in files, decoded when their pixels are requested; with a cache, each only once.
 
     paths: paths of the files
     encoder: decodes them
@@ -131,7 +132,7 @@ class PictureFiles(Columns):
         return replace(self, rows=self.rows[np.asarray(indices, np.int64)])
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the pixels of the pictures at `indices`; raises `ImageError` as `PictureEncoder.encode` does."""
+        """Return the pixels of the pictures at `indices` by input name; raises as `PictureEncoder.encode` does."""
         rows = self.rows[np.asarray(indices, np.int64)]
         if self.cache is None:
             return {PIXELS: self._decoded(rows)}
@@ -146,15 +147,15 @@ class PictureFiles(Columns):
 
     @classmethod
     def concat(cls, parts: Sequence[PictureFiles]) -> PictureFiles:
-        """Join `parts` of equal paths in order."""
+        """Join `parts`, whose paths must be the same list, in order."""
         return replace(parts[0], rows=np.concatenate([part.rows for part in parts]))
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether both have the same list of files."""
+        """Return whether `other` is of pictures in the same list of files."""
         return isinstance(other, PictureFiles) and self.paths is other.paths
 
     def cached(self, folder: Path, max_bytes: int) -> PictureFiles:
-        """Return these pictures with a cache of their pixels: in memory, or beyond `max_bytes` in a file."""
+        """Return these pictures with a cache of pixels: in memory or, beyond `max_bytes`, in a file in `folder`."""
         shape = (3, self.encoder.height, self.encoder.width)
         is_large = len(self.paths) * int(np.prod(shape)) > max_bytes
         return replace(self, cache=PixelCache(len(self.paths), shape, folder if is_large else None))
@@ -162,15 +163,16 @@ class PictureFiles(Columns):
 
 @dataclass(frozen=True)
 class PictureEncoder:
-    """Encoder of pictures as pixels for a tower; the network normalises them.
+    """Encoder of pictures as pixels for a tower; the network normalises the pixels.
 
     height, width: height and width of the pixels
-    size: (height, width) to scale to, or the length of the shorter side; None: pictures are only cropped
+    size: (height, width) to which pictures are scaled, or the length of the shorter side; None: they are only cropped
     resample: Pillow's filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming
     crops: whether the centre of the scaled picture is cut out
-    factor: factor of pixel values, applied by the network before normalisation
-    mean, std: means and deviations by channel, by which the network normalises the values then
-    folder: folder to which relative paths are relative
+    factor: factor by which the network multiplies pixel values before it normalises them
+    mean, std: mean and deviation of each channel, by which the network normalises the values
+    limits: limits of the pictures
+    folder: folder from which relative paths start
     """
 
     height: int
@@ -233,7 +235,7 @@ class PictureEncoder:
         return cls(*crop, size, resample, crops, factor, mean, std)
 
     def encode(self, pictures: Sequence[Union[Source, Array]]) -> EncodedPictures:
-        """Decode pictures: paths, files' bytes, or RGB pixels [height, width, 3] uint8.
+        """Decode and scale pictures: paths, bytes of files, or RGB pixels [height, width, 3] uint8.
 
         Raises `ImageError` for the first one that is damaged, too large or no picture; the message has its path or
         index.
@@ -247,7 +249,7 @@ class PictureEncoder:
     encode_queries = encode
 
     def files(self, paths: Sequence[str]) -> PictureFiles:
-        """Return pictures in files, which are decoded when they are needed."""
+        """Return the pictures in these files, to be decoded when their pixels are requested."""
         return PictureFiles(paths, self, np.arange(len(paths)))
 
     reads, truncated = "picture", 0  # texts may be cut, pictures are not
@@ -291,7 +293,7 @@ class PictureEncoder:
         return np.asarray(image).transpose(2, 0, 1)
 
     def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise, on which networks are compared."""
+        """Yield batches of noise by input name, with which networks are compared."""
         rng = np.random.default_rng(0)
         for rows in (1, 2, 5):
             yield {PIXELS: rng.integers(0, 256, (rows, 3, self.height, self.width), np.uint8)}
@@ -326,7 +328,11 @@ def _cost(height: int, width: int) -> int:
 
 
 def _cropped(image: Image.Image, height: int, width: int, top: int, left: int) -> Image.Image:
-    """Return the middle of a picture, with black around a smaller picture, as transformers' `center_crop` does."""
+    """Return the part of a picture from (`top`, `left`) on, of `height` and `width`, as transformers' `center_crop`
+    does.
+
+    Where the picture is smaller, it is black.
+    """
     over = max(0, -(-(height - image.height) // 2)), max(0, -(-(width - image.width) // 2))
     canvas = Image.new("RGB", (max(width, image.width), max(height, image.height)))
     canvas.paste(image, (over[1], over[0]))

@@ -24,9 +24,11 @@ _GRID = 4  # numbers before the pixels of a patch: its row and column, and how m
 
 
 class PictureTitle(str):
-    """A picture as a title: the bytes of its file, or RGB pixels `[height, width, 3] uint8`.
+    """A picture as a title.
 
-    As a text it is a short name, which depends on the picture alone.
+    picture: the bytes of its file, or RGB pixels `[height, width, 3] uint8`
+
+    As a string it is a short name, made of a digest of the picture.
     """
 
     picture: Union[bytes, Array]
@@ -38,7 +40,7 @@ class PictureTitle(str):
         return created
 
     def __getitem__(self, key: Union[SupportsIndex, slice]) -> str:
-        """Return a part of the name; all of it is the picture."""
+        """Return a part of the name, as a plain string; if it is the whole name, this picture."""
         part = str(self)[key]
         return self if part == str(self) else part
 
@@ -49,16 +51,18 @@ class PictureTitle(str):
 class PicturePairEncoder(PairEncoder):
     """Encoder of pairs whose titles are pictures: `PictureTitle`s, or paths of files within a folder.
 
-    A pair is `[CLS] query [SEP]`, a token that stands for the picture, and a token of each patch. The place of a patch
-    is its row and column, the number of rows and columns, and its pixels. `max_seq_length` counts patches, too.
+    A pair is `[CLS] query [SEP]`, a token for the whole picture, and a token for each patch. The place of a patch is
+    its row and column, the picture's counts of rows and columns, and the patch's pixels. The encoder's `max_seq_length`
+    counts patches, too.
 
     Args:
         max_seq_length: maximum length of a query, with its special tokens.
-        shortest: shorter side that pictures are scaled to.
-        patch: side of a patch.
-        resample: Pillow's filter.
+        shortest: shorter side in pixels to which pictures are scaled.
+        patch: side of a patch in pixels.
+        resample: Pillow's filter, as in `PictureEncoder`.
 
-    Attribute: `folder`, which paths of titles begin at; None: paths are refused.
+    Attributes:
+        folder: folder from which paths of titles start; None: paths are refused.
     """
 
     places = PICTURES
@@ -73,15 +77,15 @@ class PicturePairEncoder(PairEncoder):
         self.folder: Optional[Path] = None
 
     def read_files(self, folder: Path) -> None:
-        """Take titles as paths of files in a folder from now on."""
+        """Set the folder in which titles are paths of files."""
         self.folder = folder.resolve()
 
     def title(self, data: bytes) -> PictureTitle:
-        """Decode and scale the bytes of a file; raises `ImageError` for what is no picture."""
+        """Decode and scale the bytes of a picture's file; raises `ImageError` if they are not a picture."""
         return PictureTitle(self._scaled(read_picture(data)))
 
     def sample(self, text: str, random: np.random.Generator) -> str:
-        """Return a made-up title: a picture of noise."""
+        """Return a made-up title for comparisons of models: a picture of noise."""
         height, width = random.integers(self._shortest, 2 * self._shortest, 2)
         return PictureTitle(random.integers(0, 256, (height, width, 3), np.uint8))
 
@@ -93,7 +97,11 @@ class PicturePairEncoder(PairEncoder):
         truncate: bool = True,
         check: Optional[LengthCheck] = None,
     ) -> EncodedPairs:
-        """Encode pairs; a query is always truncated. Raises `DataError` for a title that is no picture."""
+        """Encode the pairs (queries[i], titles[i]), whatever `truncate` says; raises `DataError` for a title without a
+        picture.
+
+        check: may refuse the queries by their lengths, see `LengthCheck`
+        """
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
         prompted = [self.query_prompt + query for query in queries] if self.query_prompt else queries
@@ -112,7 +120,7 @@ class PicturePairEncoder(PairEncoder):
         return EncodedPairs(ids, offsets, lengths.astype(np.int32), self.pad_id, places.reshape(-1), self.place_size)
 
     def _patches(self, title: str) -> NDArray[np.int16]:
-        """Return the places of a picture's patches, `[patches, place_size]`."""
+        """Return the places of a picture's patches, with their pixels, `[patches, place_size]`."""
         try:
             if isinstance(title, PictureTitle):
                 source = title.picture
@@ -140,7 +148,7 @@ class PicturePairEncoder(PairEncoder):
         return path
 
     def _scaled(self, pixels: Array) -> Array:
-        """Return a picture scaled as transformers' processor of ViLT does, to whole patches."""
+        """Scale a picture to whole patches, as transformers' processor of ViLT does."""
         height, width = pixels.shape[:2]
         scale = self._shortest / min(height, width)
         sides = [self._shortest, scale * width] if height < width else [scale * height, self._shortest]

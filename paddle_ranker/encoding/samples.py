@@ -1,4 +1,4 @@
-"""Made-up pairs of a vocabulary's words, to compare two ways of computing a model."""
+"""Made-up pairs, of words of a ranker's vocabulary, with which to compare two ways of computing a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sounds as columns of samples, at the rate and scale that `preprocessor_config.json` says: equal to transformers'.
+"""Encode sounds as columns of samples, at the rate and scale of `preprocessor_config.json`, equal to transformers'.
 
 encoder = SoundEncoder.read("wav2vec2-base")
 columns = encoder.encode(["prompt.wav", wav_bytes])
@@ -60,7 +60,7 @@ class EncodedSounds(Columns):
         return EncodedSounds(self.samples[ragged_positions(self.offsets[:-1][rows], sizes)], offsets_of(sizes))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the samples, `[batch, samples]`, padded to the longest sound, and their numbers, `[batch]`."""
+        """Return by input name: samples, `[batch, samples]`, padded to the longest sound; counts, `[batch]`."""
         rows = np.asarray(indices, np.int64)
         sizes = self._sizes[rows]
         samples = np.zeros((len(rows), sizes.max(initial=0)), np.float32)
@@ -79,11 +79,11 @@ class EncodedSounds(Columns):
 class SoundEncoder:
     """Encoder of sounds as samples for a network.
 
-    rate: samples a second
-    normalises: whether a sound's samples get mean 0 and variance 1
+    rate: samples per second
+    normalises: whether a sound's samples are scaled to mean 0 and variance 1
     least: samples of one frame; shorter sounds are padded with silence
-    step: samples from a frame to the next
-    folder: folder that relative paths begin at
+    step: samples from the start of a frame to the start of the next
+    folder: folder from which relative paths start
     """
 
     rate: int = 16_000
@@ -96,7 +96,7 @@ class SoundEncoder:
     def read(cls, folder: Path) -> SoundEncoder:
         """Read a folder's `preprocessor_config.json`, or the part of `processor_config.json` about sounds.
 
-        Raises `CheckpointError` for settings that are not supported, by name.
+        Raises `CheckpointError`, which names the setting, if one is not supported.
         """
         stated = ForeignConfig.read(folder / SOUND_FILE, _WITHOUT_EFFECT)
         if not (folder / SOUND_FILE).is_file():
@@ -118,9 +118,9 @@ class SoundEncoder:
         return cls(rate, normalises, *_frame(ForeignConfig.read(folder / _CONFIG_FILE)))
 
     def encode(self, sounds: Sequence[Union[Source, Array]]) -> EncodedSounds:
-        """Encode sounds: paths, files' bytes, or samples at the encoder's rate, `[samples]` float32.
+        """Encode sounds: paths, bytes of files, or samples at the encoder's rate, `[samples]` float32.
 
-        Raises `DataError` for the first that is damaged, no sound, or longer than half a minute, see `pieces`.
+        Raises `DataError` for the first sound that is damaged, no sound, or longer than half a minute (see `pieces`).
         """
         encoded = list[EncodedSounds]()
         for number, sound in enumerate(sounds):
@@ -165,7 +165,7 @@ class SoundEncoder:
         return EncodedSounds(scaled, np.array([0, len(scaled)]))
 
     def scaled(self, samples: Array) -> Array:
-        """Return the samples as the network reads them: normalised, and at least those of one frame."""
+        """Return the samples as the network reads them: normalised, and padded to the length of a frame."""
         if self.normalises and len(samples):
             samples = (samples - samples.mean()) / np.sqrt(samples.var() + _LEAST_VARIANCE)
         return np.pad(samples, (0, max(0, self.least - len(samples)))).astype(np.float32, copy=False)
@@ -173,7 +173,7 @@ class SoundEncoder:
     reads, truncated = "sound", 0  # texts may be cut, sounds are not
 
     def frames(self, samples: int) -> int:
-        """Return the number of frames of a sound."""
+        """Return how many frames a sound of `samples` samples has."""
         return 1 + (max(samples, self.least) - self.least) // self.step
 
     @property
@@ -182,7 +182,7 @@ class SoundEncoder:
         return _LONGEST * self.rate // _SAMPLES_A_TOKEN
 
     def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise, to compare networks with."""
+        """Yield batches of noise by input name, with which networks are compared."""
         rng = np.random.default_rng(0)
         for sizes in ((self.rate,), (self.least, 2 * self.least + 7), (self.rate // 2, self.least + 1, self.rate // 3)):
             yield self.encode([rng.standard_normal(size) for size in sizes]).pad(range(len(sizes)))
@@ -198,7 +198,7 @@ class SoundEncoder:
 
 
 def _frame(config: ForeignConfig) -> tuple[int, int]:
-    """Return the samples of a frame, and from a frame to the next, of a network's `config.json`."""
+    """Return (samples of a frame, samples from a frame to the next) of the convolutions that a `config.json` states."""
     kernels = config.get("conv_kernel", (10, 3, 3, 3, 3, 2, 2))
     strides = config.get("conv_stride", (5, 2, 2, 2, 2, 2, 2))
     size, step = 1, 1

@@ -27,10 +27,10 @@ _NAMED = 3  # tables that a note names, of those of which rows are left out
 class _Table(NamedTuple):
     """Table of a title, as tokens.
 
-    rows: cells of each row without the header, all of equal length
-    ids: `[tokens]` of all cells, row by row, the header first
-    cells: `[tokens, 2]`, column from 1, row from 1, 0 of the header
-    begins: `[tokens]`, positions in their cells of the first tokens of their words
+    rows: cells of each row below the header, all rows of equal length
+    ids: ids of all cells, row by row, the header first, `[tokens]`
+    cells: column, from 1, and row (0 for the header) of each token's cell, `[tokens, 2]`
+    begins: for each token, the position in its cell of the first token of its word, `[tokens]`
     """
 
     rows: list[list[str]]
@@ -43,10 +43,13 @@ class TablePairEncoder(PairEncoder):
     """Encoder of questions and tables, `[CLS] question [SEP] header and cells`, as transformers' TapasTokenizer.
 
     A title is a `PlacedText` with the places `(start, end, row, column)` of its cells; row -1 is the header. Any other
-    title is a table of one column with this header and no rows. If a table is too long, its cells are cut to a number
-    of tokens, and if one is too many, its last rows are left out: both are counted, and the first tables are named.
-    A token's place has: column and row from 1, a label of earlier answers (0), rank and inverse rank of the cell's
-    number or date in its column, how the question's numbers compare, and its position in the cell.
+    title is the header of a table of one column without rows. If a table is too long, each cell is cut to so many
+    tokens that all fit, at least to one; if that is not enough, the last rows are left out. Both are counted, and a
+    note names the first tables whose rows were left out.
+
+    The numbers of a token's place: column and row from 1, 0 (a label of earlier answers in TAPAS), rank and inverse
+    rank of the cell's number or date in its column, how the question's values compare with it, and the position in the
+    cell.
     """
 
     places, place_size = "cells", 7
@@ -61,7 +64,7 @@ class TablePairEncoder(PairEncoder):
         self._empty = vocabulary.get(_EMPTY, self.unk_id)
 
     def counts(self) -> dict[str, int]:
-        """Return how many questions and tables were cut and how many rows were left out, by the words for it."""
+        """Return counts for a report, by phrase: questions and tables that were cut, rows that were left out."""
         return {
             **super().counts(),
             "tables had cells cut to fit": self.cut_tables,
@@ -69,7 +72,7 @@ class TablePairEncoder(PairEncoder):
         }
 
     def sample(self, text: str, random: np.random.Generator) -> str:
-        """Return a made-up table of the words of a text, some of which are replaced by numbers."""
+        """Return a made-up table of the words of `text`, about half of which are replaced by numbers."""
         words = [word if random.random() < 0.5 else str(random.integers(0, 99)) for word in text.split()]
         width = int(random.integers(1, 5))
         return table_text([words[start : start + width] for start in range(0, len(words), width)])
@@ -145,7 +148,10 @@ class TablePairEncoder(PairEncoder):
         return _Table(rows, flat, cells, np.maximum(begins, -1))
 
     def _fitting(self, table: _Table, room: int, title: str) -> NDArray[np.bool_]:
-        """Return which tokens fit, and count what does not."""
+        """Return which tokens of a table to keep, so that they fit into `room` tokens; count what is cut or left out.
+
+        title: the table as text, for the note that names it
+        """
         rows, longest = min(len(table.rows), _MOST), int(table.begins.max(initial=-1)) + 1
         while True:
             within = table.cells[:, 1] <= rows
@@ -170,7 +176,7 @@ class TablePairEncoder(PairEncoder):
         return kept
 
     def _places(self, query: str, table: _Table) -> NDArray[np.int16]:
-        """Return the places of all tokens of a table beside a question."""
+        """Return the places of all tokens of a table, `[tokens, place_size]`, for a question."""
         columns, rows = int(table.cells[:, 0].max(initial=0)), len(table.rows)
         numbers, asked = np.zeros((columns + 1, rows + 1, 3), np.int64), values_in(query)
         for column in range(columns):
@@ -195,7 +201,10 @@ def _has_no_words(text: str) -> bool:
 
 
 def table_text(rows: Sequence[Sequence[str]]) -> PlacedText:
-    """Return a table as a text with the places of its cells; the first row is the header, others may be shorter."""
+    """Return a table as a text with the places of its cells.
+
+    rows: cells of each row; the first row is the header, others may be shorter
+    """
     text, places, width = "", [], max(map(len, rows), default=0)
     for row, cells in enumerate(rows):
         for column in range(width):
@@ -206,7 +215,7 @@ def table_text(rows: Sequence[Sequence[str]]) -> PlacedText:
 
 
 def _read(title: str) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a title; missing cells are empty. Raises `DataError` for places that are no cells."""
+    """Return (header, rows) of a title's table; missing cells are "". Raises `DataError` for other places."""
     if not isinstance(title, PlacedText) or not title.places:
         return [str(title)], []
     if any(len(place) != 4 or any(type(number) is float and not number.is_integer() for number in place) or

@@ -29,7 +29,8 @@ def train_wordpiece_vocabulary(
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
     characters: str = "",
 ) -> list[str]:
-    """Return at most `vocab_size` tokens: special tokens, characters, `##` characters, then merged pieces by rank.
+    """Train a vocabulary; return at most `vocab_size` tokens: special ones, characters, `##` characters, then merged
+    pieces.
 
     The vocabulary includes `characters` even if no text does. `texts` is read once; memory holds only its distinct
     words, split as by `PairEncoder`. Frequent neighbours are merged first, as in byte-pair encoding, until the size is
@@ -102,7 +103,10 @@ def _count_words(texts: Iterable[str], splitter: WordSplitter) -> Counter[str]:
 
 
 def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: int) -> list[str]:
-    """Return the pieces that `tokenizers` merges from `alphabet`, best first."""
+    """Return the pieces that `tokenizers` merges from the characters of `alphabet`, best first.
+
+    counts: how often each word occurs
+    """
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     except ImportError as error:
@@ -125,7 +129,7 @@ def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: in
 
 
 def _lines_of(counts: Counter[str]) -> Iterator[str]:
-    """Yield lines that repeat each word of several characters as often as the corpus does."""
+    """Yield lines in which each word of several characters occurs as often as `counts` says."""
     for word, count in sorted(counts.items()):
         if len(word) > 1:
             for start in range(0, count, _WORDS_A_LINE):

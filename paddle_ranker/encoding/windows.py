@@ -25,7 +25,7 @@ from paddle_ranker.options import note_at_end
 
 @dataclass(frozen=True)
 class SplitPairs:
-    """Windows of n pairs, one at least for each.
+    """Windows of n pairs, at least one for each.
 
     pairs: the windows, each a pair of the query and a part of the title
     offsets: `[n + 1] int64`; the windows of pair i are `pairs[offsets[i]:offsets[i + 1]]`
@@ -36,7 +36,7 @@ class SplitPairs:
 
 
 class Windows:
-    """Splitter of long pairs into windows, and pooling of the windows' logits into one logit per pair.
+    """Splitter of long pairs into windows, and pooling of the windows' logits into one logit per pair. Thread-safe.
 
     A pair that fits is one window. The first window of a longer pair equals the truncated pair: the query, truncated if
     it is longer than half of a window's text tokens, and as much of the title as fits. The next windows continue to the
@@ -44,16 +44,14 @@ class Windows:
 
     Args:
         max_seq_length: tokens in a window, including the special tokens.
-        pooling: max; or mean_top_k, the mean of the best `top_k` logits, or of all if there are fewer.
+        pooling: "max", or "mean_top_k": the mean of the best `top_k` logits, or of all if there are fewer.
         overlap: tokens shared by two neighbouring windows; defaults to a quarter of `max_seq_length`.
-        top_k: defaults to 2.
+        top_k: number of logits in the mean; defaults to 2.
         template: template of the pair encoder; defaults to BERT's three special tokens.
 
     Attributes:
         windowed: number of pairs with several windows.
         cut: number of truncated queries.
-
-    Thread-safe.
 
     Raises `UsageError` for an unknown pooling, for a `top_k` with max, and for an overlap so large that a window beside
     a long query would have no new title tokens.
@@ -88,7 +86,7 @@ class Windows:
         note_at_end(self)
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs were windowed, and how many queries were truncated, by message."""
+        """Return counts for a report, by phrase: pairs with several windows, queries that were truncated."""
         return {
             f"pairs were scored in windows of {self.max_seq_length} tokens that share {self.overlap}": self.windowed,
             "queries were cut to leave room for titles": self.cut,

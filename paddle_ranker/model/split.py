@@ -68,7 +68,7 @@ class UpperLayers(nn.Layer):
         """Return the logits, `[batch, 1]` float32, before calibration.
 
         states: of both texts, as `LowerLayers` returns them, `[batch, length, width]`
-        query_vectors, query_matches, title_vectors, title_matches: of both texts, see `Side`; all or none are given
+        query_vectors, query_matches, title_vectors, title_matches: of both texts, see `Side`; only with a similarity
         """
         head, similarity = _similarity(self.network), None
         if head is not None:

@@ -1,4 +1,4 @@
-"""Learn a blend: a weighted average of the logits of rankers, of cosines by towers, and of linear models of lexical
+"""Learn a blend: a weighted average of the logits of rankers, cosines of towers, and linear models of lexical
 features.
 """
 
@@ -46,12 +46,12 @@ class Average:
     pull: strength of the regularisation towards equal weights; EQUAL: the weights are equal
     alone: measures of each member
     equal: measures of the mean of the members' standardised logits
-    blend: measures of learned weights, where each query is scored by weights learned from other queries
+    blend: measures of learned weights; each query is scored by weights learned from other queries
     ahead: for each member, `blend` minus the member's measures
     better: `blend` minus `equal`
-    without: for each member, measures of the blend of the other members, also by weights from other queries
+    without: for each member, measures of the blend of all other members, also by weights from other queries
     worth: for each member, `blend` minus `without`
-    logits: `[n] float64`, by weights learned from other folds of queries, not yet calibrated
+    logits: logits of the blend, by weights learned from other folds of queries, not yet calibrated, `[n] float64`
     """
 
     weights: LinearModel
@@ -66,7 +66,10 @@ class Average:
     logits: Floats
 
     def says(self, queries: int) -> str:
-        """Return one line that compares learned with equal weights."""
+        """Return one line that says whether learned weights are better than equal ones.
+
+        queries: number of judged queries
+        """
         name, found = next(iter(self.better.items()))
         difference = f"{name} {found:+.4f} against equal weights, over draws of {queries:,} queries"
         if self.pull == EQUAL:
@@ -76,7 +79,7 @@ class Average:
         return f"note: that learned weights are better than equal ones is not established: {difference}"
 
     def idle(self) -> list[int]:
-        """Return the numbers of the members whose worth is not established, the lowest by the first measure first.
+        """Return the indices of the members whose worth is not established, the lowest by the first measure first.
 
         A member's worth is established if one of its differences is significantly above 0, and none significantly
         below.
@@ -92,9 +95,14 @@ def _is_ahead(differences: Measured) -> bool:
 
 
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
-    """Learn the weights that average the members' logits, `[n, k]`, from labels `[n]`.
+    """Learn the weights of the members' logits in the blend.
 
-    The weights of the standardised logits are equal, unless others are significantly better. Raises `DataError` as
+    members: logits, `[n, k]`
+    labels: `[n]`
+    queries: query of each pair
+    folds: parts of the queries for cross-validation
+
+    The standardised logits have equal weights, unless others are significantly better. Raises `DataError` as
     `paddle_ranker.metrics.logistic` does.
     """
     equal = equal_average(members)
@@ -123,16 +131,19 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
 def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: int) -> JudgedCalibration:
     """Fit the calibration of the blend's logits, on logits by weights learned from other queries.
 
-    Raises `DataError` if none can be fitted.
+    Raises `DataError` if no calibration can be fitted.
     """
     return fit_and_judge("platt", queries, labels, average.logits, folds)
 
 
 def add_linear(parts: RankerModel, own: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:
-    """Change the network in place so that it returns own * logit + the sum of weight * linear logit + bias.
+    """Change a ranker's network in place so that its logit becomes own * logit + sum of weight * linear logit + bias.
 
-    The linear models are of the network's standardised lexical features. Raises `CheckpointError` unless the ranker's
-    own logit is linear in its head.
+    own: factor of the ranker's own logit
+    added: (weight, linear model) for each linear model of the network's standardised lexical features
+    bias: added to the logit
+
+    Raises `CheckpointError` unless the ranker's own logit is linear in its head.
     """
     network = parts.network
     if network.kinds[-1] != "linear":
@@ -150,13 +161,15 @@ def add_linear(parts: RankerModel, own: float, added: Sequence[tuple[float, Line
 
 
 def lexical_logits(parts: RankerModel, linear: LinearModel, pairs: Sequence[LabeledPair]) -> Floats:
-    """Return the logits of a linear model of a ranker's lexical features, `[n]` float64."""
+    """Return the logits of pairs by a linear model of a ranker's lexical features, `[n]` float64."""
     return linear.logits(_features(parts, pairs))
 
 
 def with_features(parts: RankerModel, train: Sequence[LabeledPair]) -> RankerModel:
-    """Return the ranker with a lexical head whose tables are learned; a ranker that has lexical features keeps its
+    """Return the ranker with a lexical head whose tables are filled; a ranker that has lexical features keeps its
     tables.
+
+    train: pairs from which the tables are learned
 
     Raises `DataError` if tables must be learned and `train` is empty.
     """
@@ -173,7 +186,7 @@ def with_features(parts: RankerModel, train: Sequence[LabeledPair]) -> RankerMod
 
 
 def learn_linear(parts: RankerModel, train: Sequence[LabeledPair]) -> LinearModel:
-    """Learn a linear model of a ranker's lexical features."""
+    """Fit a linear model of a ranker's lexical features to the labels of pairs."""
     labels = np.array([pair.label for pair in train], dtype=np.float64)
     return fit_logistic(_features(parts, train), labels)
 
@@ -193,7 +206,11 @@ def _features(parts: RankerModel, pairs: Sequence[LabeledPair]) -> Floats:
 
 
 def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
-    """Return a file's labelled pairs, or make them from its triples: title has label 1, neg_title 0, each pair once."""
+    """Read a file's labelled pairs; of a file of triples, each title becomes a pair with label 1, each neg_title one
+    with 0.
+
+    Each pair occurs once; if a text is both, its label is 1.
+    """
     try:
         return read_records(path, LabeledPair, rules)
     except DataError as not_labelled:
@@ -207,6 +224,6 @@ def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
 
 
 def logits_of(parts: RankerModel, pairs: list[LabeledPair], batch_size: int) -> Floats:
-    """Return the ranker's logits before any calibration, `[n]` float64."""
+    """Return the ranker's logits of pairs, before any calibration, `[n]` float64."""
     scorer = Scorer(DygraphEngine(parts.network), parts.row_encoder, batch_size)
     return scorer.logits(scorer.encode([pair.query for pair in pairs], [pair.title for pair in pairs]))

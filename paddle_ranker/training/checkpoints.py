@@ -61,7 +61,8 @@ class CheckpointKeeper:
     """Writer of a run's checkpoints in `save_dir`; keeps the best, the last and at most `keep` (0: all) scheduled ones.
 
     `start` begins a new run and moves an earlier run's files to `<save_dir>/previous_<n>`: nothing is overwritten, and
-    nothing else in the folder is touched. `resume` continues the earlier run instead.
+    nothing else in the folder is touched. `resume` continues the earlier run instead. A scheduled checkpoint is one
+    that the options ask for at regular steps.
 
     Raises `RankerError` if the folder cannot be written to, or another training is writing there.
     """
@@ -81,7 +82,7 @@ class CheckpointKeeper:
         _unlock(self.folder, self._lock)
 
     def scheduled_with(self, step: int) -> list[int]:
-        """Return the steps of the scheduled checkpoints to keep after `step` is added to them."""
+        """Return the steps of the scheduled checkpoints to keep once that of `step` is added to them."""
         return [*self.scheduled, step][-self.keep if self.keep else 0 :]
 
     def start(self) -> None:
@@ -105,8 +106,12 @@ class CheckpointKeeper:
         self.set_aside = aside
 
     def resume(self, step: int, best_step: Optional[int], scheduled: list[int]) -> None:
-        """Resume the run from its state of `step`: remove all checkpoints except the best, that of `step` and
-        `scheduled`.
+        """Continue the run from its state of `step`.
+
+        best_step: step of the best checkpoint; None without one
+        scheduled: steps of the scheduled checkpoints
+
+        All other checkpoints are removed, except that of `step`.
         """
         self.scheduled = list(scheduled)
         self._move_pointers(step, best_step)
@@ -121,13 +126,16 @@ class CheckpointKeeper:
         scheduled: list[int],
         best_step: Optional[int] = None,
     ) -> Path:
-        """Write checkpoint `model_<step>` and its state, move the links, and remove the other checkpoints.
+        """Write checkpoint `model_<step>` and its state, move the links, and remove the checkpoints that are not kept.
 
         Args:
-            write, write_state: called with a folder; write the files of the model, and of the state, into it.
+            write: called with a folder; writes the model's files into it.
+            write_state: called with a folder; writes the state's files into it.
             scheduled: the steps whose checkpoints are kept even if they are neither the best nor the last.
             best_step: the step of the best checkpoint so far, which may be `step`; None: no checkpoint was evaluated,
                 and `best` points to the last one.
+
+        Returns the checkpoint's path.
         """
         self.scheduled = list(scheduled)
         target = self.folder / f"model_{step}"
@@ -190,7 +198,12 @@ class RunFolder:
         *,
         scheduled: bool,
     ) -> None:
-        """Save the checkpoint of the step that is done; raises `RankerError` if it cannot be written."""
+        """Save the checkpoint of the last step; raises `RankerError` if it cannot be written.
+
+        done: the progress of the run
+        write, write_state: as in `CheckpointKeeper.save`
+        scheduled: whether it is a scheduled checkpoint
+        """
         best = int(done.best["step"]) if done.best else None
         done.scheduled = self.keeper.scheduled_with(done.step) if scheduled else self.keeper.scheduled
         try:

@@ -49,10 +49,10 @@ class Session(Generic[D]):
 
 @dataclass(frozen=True)
 class ClickCounts(Generic[D]):
-    """Numbers of times that each pair was shown and clicked at each position.
+    """How often each pair was shown and clicked at each position.
 
     pairs: query and document of each pair, in the order in which they were first shown
-    pair, position, views, clicks: `[cells]` each; a cell is a pair at a position
+    pair, position, views, clicks: `[cells]` each; a cell is a pair at a position, `pair` its index in `pairs`
     """
 
     pairs: list[tuple[str, D]]
@@ -62,13 +62,13 @@ class ClickCounts(Generic[D]):
     clicks: Floats
 
     def of_pairs(self, values: Floats) -> Floats:
-        """Return the sum of the cells' values for each pair, `[pairs]`."""
+        """Return the sum of `values`, one for each cell, over the cells of each pair, `[pairs]`."""
         sums = np.zeros(len(self.pairs))
         np.add.at(sums, self.pair, values)
         return sums
 
     def usual_positions(self) -> Integers:
-        """Return the position at which each pair was shown most often, `[pairs]`; the best one of several."""
+        """Return the position at which each pair was shown most often, `[pairs]`; of several, the best position."""
         order = np.lexsort((-self.position, self.views, self.pair))  # the last of a pair's cells wins below
         usual: Integers = np.zeros(len(self.pairs), np.int64)
         usual[self.pair[order]] = self.position[order]
@@ -92,7 +92,12 @@ def count_clicks(sessions: Iterable[Session[D]]) -> ClickCounts[D]:
 
 @dataclass(frozen=True)
 class Exponent:
-    """An estimate with its 95% interval, `low` to `high`; `pairs` is the number of pairs that it is based on."""
+    """An estimate of an exponent.
+
+    value: the estimate
+    low, high: its 95% interval
+    pairs: number of pairs that it is based on
+    """
 
     value: float
     low: float
@@ -104,12 +109,13 @@ class Exponent:
 
 
 def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
-    """Estimate e where people examine position k in k^-e of all searches.
+    """Estimate the exponent e if people examine position k in k^-e of all searches.
 
     The estimate is based on pairs that were shown at several positions: the clicks on a pair are distributed over
-    positions k as views(k) k^-e, whatever its attraction. This is Poisson regression with a fixed effect for each pair
-    (Hausman, Hall and Griliches, Econometrica 1984), which only requires that the mean is correct (Wooldridge, Journal
-    of Econometrics 1999).
+        positions
+    k as views(k) k^-e, whatever its attraction. This is Poisson regression with a fixed effect for each pair (Hausman,
+    Hall and Griliches, Econometrica 1984), which only requires that the mean is correct (Wooldridge, Journal of
+    Econometrics 1999).
 
     Raises `DataError` if no clicked pair was shown at two positions.
     """
@@ -139,7 +145,11 @@ def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
 
 
 def click_rates(counts: ClickCounts[D], debias: str, exponent: float = 0.0) -> Floats:
-    """Return each pair's attraction, estimated from its clicks, `[pairs]`, from 0 to 1."""
+    """Return each pair's attraction, estimated from its clicks, `[pairs]`, from 0 to 1.
+
+    debias: name of the correction for positions, such as "ipw"
+    exponent: positions are examined as in `estimate_exponent`
+    """
     examined = counts.position.astype(np.float64) ** -max(exponent, 0.0)
     clicks, views = counts.clicks, counts.views
     if debias == "ipw":

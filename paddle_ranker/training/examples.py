@@ -27,7 +27,7 @@ class EncodedExamples:
     """Encoded pairs, n of them; every `rows_each` adjacent pairs make one example.
 
     labels: `[n]` float32, 1 and above is relevant; None: only the first pair of each example is relevant
-    queries: `[n]` int64, the query's number, equal for all pairs of a query; None: queries are not distinguished
+    queries: `[n]` int64, index of the query, equal for all pairs of a query; None: queries are not distinguished
     teacher: `[n]` float32, a teacher's logits; None: no loss needs them
     positions: `[n]` int64, positions at which titles were shown, from 1; None: there is no position tower
     highest_label: the highest label of all pairs
@@ -58,7 +58,7 @@ class RankingExamples(ABC):
         pairs: all encoded pairs.
 
     Args:
-        data: if it has `queries`, the pairs of a query share a batch.
+        data: if it has `queries`, all pairs of a query are in the same batch.
         loss: by default the binary cross-entropy of one logit, which equals the published two-class head's loss.
 
     Raises `ValueError` if the loss needs queries or teacher's scores that the data lack.
@@ -82,11 +82,11 @@ class RankingExamples(ABC):
         return self._data.lengths(indices)
 
     def weight(self, indices: Integers) -> float:
-        """Return the number of examples in `indices`, whose mean loss `loss` returns."""
+        """Return the weight of the mean that `loss` returns for the examples `indices`: how many they are."""
         return float(len(indices))
 
     def pair_labels(self, rows: Integers) -> Numbers:
-        """Return the labels of the pairs `rows`, both `[m]`; without labels, 1 for an example's first pair, else 0."""
+        """Return the labels of the pairs `rows`, `[m]`; without labels, 1 for an example's first pair, else 0."""
         if self._data.labels is None:
             is_first: Numbers = rows % self.rows_each == 0
             return is_first.astype(np.float64)
@@ -95,7 +95,7 @@ class RankingExamples(ABC):
 
     @abstractmethod
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, Means]:
-        """Return the mean loss of the examples `indices`, and a dict of further means for the progress line."""
+        """Return the mean loss of the examples `indices`, and further means by name for the progress line."""
 
     def logits(self, network: nn.Layer, rows: Integers) -> Tensor:
         """Return the network's logits for the pairs `rows`, `[m]` float32."""
@@ -104,9 +104,9 @@ class RankingExamples(ABC):
         return network(*map(paddle.to_tensor, self.pairs.pad(rows).values())).astype("float32")
 
     def loss_of(self, logits: Tensor, rows: Integers, queries: Optional[Integers] = None) -> Tensor:
-        """Return the mean loss of the pairs `rows` with `logits`, `[m]` each.
+        """Return the mean loss of the pairs `rows`, `[m]`, from their `logits`, `[m]`.
 
-        `queries` are used if the data have none.
+        queries: index of each pair's query, `[m]`, used if the data have none
         """
         data = self._data
         queries = gather(data.queries, rows) if data.queries is not None else queries
@@ -117,10 +117,15 @@ class RankingExamples(ABC):
 def teacher_column(
     name: str, losses: Sequence[str], scores: Sequence[Optional[float]], first: int = 0, column: str = "teacher_score"
 ) -> NDArray[np.float32]:
-    """Return a teacher's logits, from a column of training data, as `[m]` float32.
+    """Return a teacher's logits, a column of training data, as `[m]` float32.
 
-    Raises `DataError` if a score is missing, naming the file, the record (`scores[0]` is of record `first`, counted
-    from 0) and the losses that need it.
+    name: name of the file, for errors
+    losses: names of the losses that need them, for errors
+    scores: the cells of the column; None where a score is missing
+    first: index of the record of `scores[0]` in the file
+    column: name of the column
+
+    Raises `DataError`, which names the file, the record and the losses, if a score is missing.
     """
     for number, score in enumerate(scores, first + 1):
         if score is None:

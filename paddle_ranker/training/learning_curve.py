@@ -71,9 +71,9 @@ class Curve:
     """The metrics of one training.
 
     Attributes:
-        steps, loss, learning_rate: `[n]` float64, one value a progress line; NaN if the line has none.
+        steps, loss, learning_rate: `[n]` float64, one value for each progress line; NaN if the line has none.
         evaluated: `[m]` float64, the steps of the evaluations.
-        metrics: a dict from name to `[m]` float64; NaN if an evaluation lacks the metric.
+        metrics: values of a metric, `[m]` float64, by its name; NaN if an evaluation lacks it.
         metric: the name of the metric that decides which checkpoint is best; None without an evaluation.
         lower_is_better: whether the lowest value of `metric` is the best, instead of the highest.
     """
@@ -97,7 +97,10 @@ class Curve:
 
 
 def read_curve(path: Path, name: str) -> Curve:
-    """Read a `metrics.jsonl`; `name` is the curve's. Raises `DataError` if the file cannot be read."""
+    """Read a `metrics.jsonl`; raises `DataError` if it cannot be read.
+
+    name: name of the curve in the picture
+    """
     lines = {column: array("d") for column in _LINE_COLUMNS}
     evaluations = []
     try:
@@ -155,7 +158,7 @@ def draw_learning_curve(metrics: Path, picture: Path) -> None:
 
 
 def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
-    """Plot several trainings in one picture, a colour each; a single one also with its other metrics between 0 and 1.
+    """Plot trainings in one picture, each in a colour; of a single one, plot all metrics from 0 to 1.
 
     Raises `DependencyError` if matplotlib is not installed.
     """
@@ -206,16 +209,16 @@ def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
 
 
 def _is_share(values: Floats) -> bool:
-    """Return whether a metric lies between 0 and 1, as AUC and nDCG do; a count would need an axis of its own."""
+    """Return whether values lie between 0 and 1, as AUC and nDCG do; a count would need another axis."""
     known = values[np.isfinite(values)]
     return bool(len(known)) and bool(((known >= 0) & (known <= 1)).all())
 
 
 def _printable(name: str) -> str:
-    """Return the name in ASCII, since matplotlib's own font lacks other characters."""
+    """Return the name in ASCII, since matplotlib's font lacks other characters."""
     return name.encode("ascii", "replace").decode()
 
 
 def _shown(name: str) -> str:
-    """Escape a name for a legend: dollar signs must not begin a formula, a leading underscore would hide it."""
+    """Escape a name for a legend, where dollar signs would begin a formula and a leading underscore would hide it."""
     return _printable(name).replace("$", r"\$").lstrip("_")

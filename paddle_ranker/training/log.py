@@ -79,9 +79,9 @@ class TrainingLog:
 
         Args:
             step, epoch, batch: counted from 1; the batch is counted within its epoch.
-            shown: a dict of the means to print, the loss first.
+            shown: means to print, by name, the loss first.
             more: further metrics that are recorded but not printed (`learning_rate`, `gradient_norm`, ...).
-            speed: steps a second since the previous line.
+            speed: steps per second since the previous line.
         """
         means = "".join(f", {name}: {value:.5f}" for name, value in shown.items())
         self.report(f"global step {step}, epoch: {epoch}, batch: {batch}{means}, speed: {speed:.2f} step/s")
@@ -93,7 +93,7 @@ class TrainingLog:
 
         Args:
             metric: the name of that metric; its highest value is the best, or its lowest if `lower_is_better`.
-            metrics: a dict from name to value of all metrics; the key `step` is ignored.
+            metrics: values of all metrics by name; the key `step` is ignored.
         """
         self.report(f"eval_dev {metric}:{metrics[metric]:.3f}")
         others = {name: value for name, value in metrics.items() if name != "step"}
@@ -139,7 +139,7 @@ class TrainingLog:
 
 
 def _keep_lines(path: Path, resumed_step: Optional[int]) -> None:
-    """Replace the file `path` atomically by its lines up to `resumed_step`, or by an empty file for a new run."""
+    """Rewrite the file `path` atomically with its lines up to `resumed_step`, or empty for a new run."""
     with new_file(path, "wb") as stream:
         if resumed_step is not None and path.exists():
             stream.writelines(line for line, record in metric_lines(path) if record["step"] <= resumed_step)
@@ -214,7 +214,10 @@ def _tagged(record: MetricsLine) -> Iterator[tuple[str, float]]:
 
 
 class Clock:
-    """Clock of a run: its seconds, and its steps per second between progress lines, without evaluation and saving."""
+    """Clock of a run: how long it lasts, and how many steps per second it makes, without pauses.
+
+    A pause is the time of evaluations and of saving.
+    """
 
     def __init__(self, step: int, seconds_before: float) -> None:
         self._start = self._mark = time.perf_counter()
@@ -222,7 +225,7 @@ class Clock:
         self._paused = self._paused_in_all = 0.0
 
     def rate(self, step: int) -> float:
-        """Return the steps a second since the last call."""
+        """Return the steps per second since the last call, without pauses; `step` is the step that is done."""
         now = time.perf_counter()
         rate = (step - self._mark_step) / max(now - self._mark - self._paused, 1e-9)
         self._mark, self._mark_step, self._paused = now, step, 0.0
@@ -233,7 +236,7 @@ class Clock:
         return time.perf_counter() - self._start
 
     def seconds(self) -> float:
-        """Return the seconds of the run, including those before it was resumed."""
+        """Return the seconds of the run, including those before it was interrupted and resumed."""
         return self._before + self.seconds_here()
 
     def training_seconds(self) -> float:

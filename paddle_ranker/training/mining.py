@@ -33,7 +33,10 @@ TITLE_KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, TitleRow, Text)
 
 @lru_cache(maxsize=1024)  # long documents are candidates of many queries
 def text_key(text: str) -> str:
-    """Return a key that is equal for texts with the same letters and digits, with width and case folded."""
+    """Return the key of a text: its letters and digits, with width and case folded.
+
+    Texts with equal keys count as one.
+    """
     return letters(text) or normalise(text).strip()
 
 
@@ -59,10 +62,7 @@ class JudgedQuery:
             self.answers.add(text_key(pair.title))
 
     def positives(self, least: float) -> list[LabeledPair]:
-        """Return the pairs with a label of at least `least`, in order.
-
-        Of titles with the same `text_key`, only the first.
-        """
+        """Return the pairs with labels of at least `least`, in order; of equal `text_key`s the first."""
         found: dict[str, LabeledPair] = {}
         for pair in self.pairs:
             if pair.label >= least:
@@ -103,8 +103,9 @@ def titles_of(records: Iterable[Record]) -> Iterator[str]:
 class Candidate:
     """A title that may become a negative.
 
-    probability: by the ranker; None if no ranker has scored it
-    read: the part of it that a ranker reads
+    title: the title
+    probability: by the ranker; None if no ranker has scored the title
+    read: the part of the title that a ranker reads
     """
 
     title: str
@@ -120,9 +121,9 @@ class Choice:
     rank_from, rank_to: the window: only candidates of these ranks are used; 1 is the best
     sample: `top` takes the best candidates in the window, `random` draws from the window
     seed: seed of the draws
-    max_score_ratio: drop candidates whose probability is above this ratio of the positive's; NV-Retriever's
+    max_score_ratio: drop candidates whose probability is above this ratio of the positive's probability; NV-Retriever's
         TopK-PercPos (de Souza P. Moreira et al., 2024)
-    margin: drop candidates whose probability is not at least this much below the positive's: TopK-MarginPos
+    margin: keep only candidates whose probability is at least this much below the positive's: TopK-MarginPos
     candidates: number of candidates of a query that are ranked
     min_label: titles with this label or a higher one get negatives
     as_pairs: yield the judged pairs and the negatives with label 0, instead of triples
@@ -140,8 +141,8 @@ class Choice:
     as_pairs: bool = False
 
     def unknown(self, judged: JudgedQuery, titles: Sequence[str], counts: Counter[str]) -> list[str]:
-        """Return the titles, in order, that are neither known answers nor the query itself; count the others in
-        `counts`.
+        """Return the titles, in order, that are neither known answers nor the query; count the others in `counts` by
+        reason.
 
         Titles with the same `text_key`, which an index may have under several ids, count as one.
         """
@@ -167,7 +168,11 @@ class Choice:
         window: Sequence[Candidate],
         counts: Counter[str],
     ) -> list[Candidate]:
-        """Return the negatives of one positive; a random draw depends only on seed, query, positive and window."""
+        """Return the negatives of one positive; a random draw depends only on seed, query, positive and window.
+
+        window: the candidates to choose from, best first
+        counts: dropped candidates are counted here, by reason
+        """
         allowed = [candidate for candidate in window if self._far_below(positive, candidate)]
         counts[NEAR] += len(window) - len(allowed)
         if self.sample == "top" or len(allowed) <= self.negatives:
@@ -186,7 +191,7 @@ class Choice:
 
 
 class Judge(Protocol):
-    """A ranker, or several, that scores candidates and positives."""
+    """Interface of one or several rankers that score candidates and positives."""
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the probability of every (queries[i], titles[i]), `[n] float64`."""
@@ -206,7 +211,7 @@ class Miner:
 
     Args:
         index: index that finds candidates.
-        choice: settings for choosing negatives among them.
+        choice: settings for choosing negatives among the candidates.
         ranker: gives the candidates their probabilities; None: they keep the index's order.
         source: path of the file, for messages.
         reads: called with a query and titles; returns the part of each title that a ranker reads.
@@ -255,9 +260,12 @@ class Miner:
     def _ranked(
         self, part: Sequence[JudgedQuery], positives: list[list[LabeledPair]], candidates: list[list[str]]
     ) -> Iterator[tuple[list[Candidate], list[Candidate]]]:
-        """Yield each query's positives and its candidates, best first, with probabilities if there is a ranker.
+        """Yield, for each query, its positives, and its candidates, best first; with probabilities if there is a
+        ranker.
 
-        Candidates of equal probability keep the index's order.
+        part: the queries
+        positives: positives of each query
+        candidates: titles of each query's candidates, in the index's order, which those of equal probability keep
         """
         texts = [[pair.title for pair in relevant] + found for relevant, found in zip(positives, candidates)]
         read = [self._reads(judged.query, titles) for judged, titles in zip(part, texts)]
@@ -301,7 +309,7 @@ class Miner:
 
 
 def report_of(counts: Counter[str]) -> str:
-    """Return how many candidates were dropped, by reason, and how many queries lack something."""
+    """Describe how many candidates were dropped, by reason, and how many queries lack positives or negatives."""
     shown = [f"{name}: {count:,}" for name, count in counts.items() if count and name not in _REPORTED_APART]
     return "; ".join(shown) or "nothing left out"
 
@@ -316,7 +324,7 @@ _REPORTED_APART = {"queries", "negatives"}
 
 
 def distinct_titles(source: Iterable[Record]) -> tuple[list[str], int]:
-    """Return the distinct titles of records, by `text_key`, in their first spelling; and the number of repeats."""
+    """Return (distinct titles of records, by `text_key`, each as first spelt; how many repeat one of these)."""
     distinct: dict[str, str] = {}
     count = 0
     for title in titles_of(source):

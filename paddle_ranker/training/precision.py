@@ -88,7 +88,7 @@ class Precision:
 
     @property
     def diverged(self) -> bool:
-        """Return whether the training has diverged: the loss scale cannot explain gradients that are not finite."""
+        """Return whether gradients that are not finite mean divergence, since no loss scale explains them."""
         return not self.use_amp or self.scale < SMALLEST_SCALE
 
     def state(self) -> dict[str, float]:
@@ -97,7 +97,7 @@ class Precision:
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped, "float16": is_float16}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Restore the result of `state`; for another half-precision type, the loss scale starts again."""
+        """Restore what `state` returned; if that was of another half-precision type, the loss scale starts again."""
         self.skipped = int(state["skipped"])
         was_float16 = bool(state["float16"])
         if self.use_amp and was_float16 != (self.dtype == "float16"):

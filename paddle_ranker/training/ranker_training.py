@@ -33,7 +33,11 @@ FOLDED_HEAD_FACTOR = 2.0  # the head's two opposite rows became one, which moves
 
 
 def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerModel]:
-    """Select the device, seed everything, and load the ranker, the encoder or the interrupted run to start from."""
+    """Select the device, seed everything, and load the model to start from: a ranker, an encoder, or an interrupted
+    run.
+
+    kind: the kind of ranker to train
+    """
     run = start_run(options)
     if run.resumed:
         source, name = run.resumed.model, None
@@ -81,7 +85,7 @@ def _part_factors(model: RankerModel, options: RankerTrainingOptions) -> dict[st
 
 
 def open_evaluation(start: Start[RankerModel], test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
-    """Return the encoded file to evaluate on during training; pairs with contradicting labels are ignored.
+    """Read and encode the file to evaluate on during training; pairs with contradictory labels are left out.
 
     Raises `DataError` for a file that `options.metric` cannot be measured on.
     """
@@ -106,7 +110,7 @@ def train_ranker(
     """Train, evaluate regularly, keep the best checkpoint by `options.metric`, and print the result.
 
     Args:
-        files: a dict from option name to the path of that file; a run is resumed only if their contents are the same.
+        files: paths of files by option name; a run is resumed only if their contents are the same.
         facts: further values to record in `ranker.json`, such as the loss's margin and the number of examples.
         on_evaluation: see `Task`.
     """

@@ -3,8 +3,8 @@
 run = start_run(options)                       # device, processes, seed, the interrupted run to resume
 model = ...                                    # from run.resumed.model where there is one, else from `load_encoder`
                                                # (a ranker, both by `paddle_ranker.model.ranker_folder.start_ranker`)
-start = Start(run, model, part_factors)
-start.run.train(Task(model.network, examples, evaluate, save, metric="auc", identity=...))
+start = Start(run, model, part_factors) start.run.train(Task(model.network, examples, evaluate, save, metric="auc",
+identity=...))
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TrainingRun:
     options: its options
     processes: the processes that train together
     resumed: state of the interrupted training that it continues; None: it is new
-    device: the device
+    device: name of the device
     """
 
     options: TrainingOptions
@@ -59,14 +59,19 @@ class TrainingRun:
             print(line, flush=True)
 
     def report_start(self, source: Union[str, Path], new_parts: Sequence[str], *tokens: PairEncoder) -> None:
-        """Report which parts the source lacks, and warn if a tokenizer maps words with capital letters to [UNK]."""
+        """Report which parts a model lacks, and warn if a tokenizer maps words with capital letters to [UNK].
+
+        source: folder or name of the model
+        new_parts: names of the parts that it lacks
+        tokens: encoders whose tokenizers are checked
+        """
         if new_parts:
             self.report(f"start from {source}; new: {', '.join(new_parts)}")
         if not self.resumed and any(each.loses_capitals for each in tokens):
             self.report(f"{source}: {LOST_CAPITALS.replace('MODEL', str(source))}")
 
     def describe(self, facts: Mapping[str, object], results: Mapping[str, object]) -> Description:
-        """Return the `training`, `results` and `versions` that a checkpoint's info file records.
+        """Return the record of the training (`training`, `results` and `versions`) for a checkpoint's info file.
 
         Args:
             facts: further entries of `training` after the options (the loss's margin, the number of examples).
@@ -98,11 +103,11 @@ ModelT = TypeVar("ModelT")
 
 @dataclass(frozen=True)
 class Start(Generic[ModelT]):
-    """Start of a training.
+    """A run that has begun, and its model.
 
     run: the run
     model: the model to train
-    part_factors: factors of the learning rates of its parts, see `Task`
+    part_factors: factors of the learning rates of the model's parts, see `Task`
     """
 
     run: TrainingRun
@@ -133,7 +138,7 @@ def start_run(options: TrainingOptions) -> TrainingRun:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that a model depends on, by package."""
+    """Return the versions of the packages that a model depends on, by the package's name."""
     return {
         "paddle_ranker": __version__,
         "paddlepaddle": paddle.__version__,

@@ -98,7 +98,7 @@ class SavedState:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays for `np.load`. Unlike `np.savez`, close the archive even if the disk is full."""
+    """Write arrays as `np.load` reads them. Unlike `np.savez`, this closes the archive even if the disk is full."""
     with path.open("wb") as stream, zipfile.ZipFile(stream, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -124,6 +124,9 @@ def write_state(
 ) -> None:
     """Write a state into an existing folder; call it inside `atomic.new_folder`.
 
+    progress: the progress of the run
+    identity: see `Task`
+    part_factors: see `Task`
     apart: prefixes of the names of parameters that the checkpoint's own file lacks
     """
     kept = {name: value.numpy() for name, value in network.state_dict().items() if name.startswith(tuple(apart))}
@@ -179,7 +182,7 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
 
 
 def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[str]:
-    """Return phrases that describe how the saved run's identity (options, data, ...) differs from `identity`."""
+    """Compare a saved run's identity (options, data, ...) with `identity`; return a phrase for each difference."""
     flat, saved = flatten(identity), flatten(state.identity)
     return [
         f"{name} was {brief(str(saved.get(name)))}, is {brief(str(flat.get(name)))}"
@@ -189,7 +192,7 @@ def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[st
 
 
 def refuse_differences(state: SavedState, differences: Sequence[str]) -> None:
-    """Raise `RankerError` if there are differences."""
+    """Raise `RankerError` if there are differences, which `check_identity` describes."""
     if differences:
         more = f"; and {len(differences) - _DIFFERENCES_SHOWN} more" if len(differences) > _DIFFERENCES_SHOWN else ""
         raise RankerError(
@@ -200,7 +203,10 @@ def refuse_differences(state: SavedState, differences: Sequence[str]) -> None:
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested values by the names of all levels."""
+    """Flatten nested dicts; a value's key is the names of all levels, joined by spaces.
+
+    prefix: text before all keys
+    """
     flat: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, dict):

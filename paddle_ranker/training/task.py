@@ -24,7 +24,7 @@ class Examples(Protocol):
 
     Attributes:
         rows_each: number of pairs that one example adds to a batch.
-        groups: examples that must share a batch; None: any examples may.
+        groups: groups of examples that must share a batch; None: there are no groups.
     """
 
     rows_each: int
@@ -37,11 +37,11 @@ class Examples(Protocol):
         ...
 
     def weight(self, indices: Integers) -> float:
-        """Return the weight of the mean loss of the examples `indices` in a batch: usually their number."""
+        """Return the weight of the mean loss of the examples `indices` in a batch: usually how many they are."""
         ...
 
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, Means]:
-        """Return the mean loss of the examples `indices`, and a dict of further means for the progress line."""
+        """Return the mean loss of the examples `indices`, and further means by name for the progress line."""
         ...
 
 
@@ -55,8 +55,8 @@ class Task:
         is no evaluation
     save: called with a folder and the last evaluation's results; writes a checkpoint's files into the folder
     metric: the metric that decides which checkpoint is best, by its highest value, or its lowest if `lower_is_better`
-    part_factors: a dict from a prefix of parameter names to the factor of their learning rate; a resumed run keeps the
-        factors that it began with
+    part_factors: factor of the learning rate, by a prefix of parameter names; a resumed run keeps the factors that it
+        began with
     identity: values that must be equal in a run and the run that resumes it, JSON-ready
     begin_epoch: called with an epoch's number, from 1, before its first batch, and when a run is resumed in it
     describe: called with the means of a batch; returns those to show in a progress line, the loss first

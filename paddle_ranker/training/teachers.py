@@ -82,7 +82,7 @@ class Teachers:
         """Do nothing: a command notes at its end how many texts were cut."""
 
     def truncations(self) -> list[dict[str, int]]:
-        """Return the numbers of truncated pairs so far: for each ranker, a dict by kind of truncation."""
+        """Return how many pairs were truncated so far: for each ranker, counts by kind of truncation."""
         from paddle_ranker.scoring.files import truncations
 
         return [truncations(scorer.row_encoder, scorer.windows) for scorer in self._rankers]
@@ -96,7 +96,10 @@ class Scoring:
         self.triples = self.ordered = self.unlabelled = self.relevant = 0
 
     def add(self, records: Sequence[Record]) -> Iterator[Record]:
-        """Yield the records as labelled pairs or triples with the teacher's logits, which replace earlier ones."""
+        """Score records; yield them as labelled pairs or triples with the teacher's logits, which replace earlier ones.
+
+        A pair without a label gets one by the teacher's probability.
+        """
         queries, titles = [], []
         for record in records:
             for title in _titles(record):
@@ -119,7 +122,7 @@ class Scoring:
                 yield LabeledPair(record.query, record.title, float(is_relevant), logit)
 
     def report(self) -> str:
-        """Return lines on how often the teacher agrees with the triples, and how many labels it made."""
+        """Return lines on how many triples the teacher orders as they are, and how many labels it gave."""
         lines = []
         if self.triples:
             lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")
@@ -138,7 +141,7 @@ def _titles(record: Record) -> tuple[str, ...]:
 
 
 def _single(logits: Iterable[float]) -> list[float]:
-    """Round the logits to the digits of single precision, in which a ranker computes: files become shorter."""
+    """Round the logits to single precision, in which a ranker computes, so that files become shorter."""
     return [float(str(np.float32(logit))) for logit in logits]
 
 

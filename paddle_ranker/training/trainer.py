@@ -73,7 +73,7 @@ def fit(
 class _Stop(Enum):
     """Reason to stop after a step. The first three finish the training; after the others, `--resume` continues it.
 
-    A training that has diverged raises an error instead.
+    If a training has diverged, an error is raised instead.
     """
 
     STEPS_DONE = auto()  # all steps of the epochs or of --max_steps
@@ -92,7 +92,7 @@ class _AfterStep(NamedTuple):
     """What to do after a step.
 
     save: whether to write a checkpoint
-    scheduled: whether it is a scheduled one
+    scheduled: whether this checkpoint is a scheduled one
     stop: reason to stop, or None
     """
 
@@ -224,7 +224,7 @@ class _Trainer:
         )
 
     def _batches(self) -> Iterator[tuple[int, int, list[Integers]]]:
-        """Yield (epoch, number of the batch in the epoch, the batch's parts) of the remaining batches, both from 1."""
+        """Yield (epoch, index in the epoch, parts) of the remaining batches; epoch and index count from 1."""
         if self.done.finished or self.done.step >= self.total_steps:
             return
         skip = self.done.batches
@@ -235,13 +235,13 @@ class _Trainer:
             skip = 0
 
     def _backward(self, batch: list[Integers]) -> tuple[dict[str, float], _Gradients]:
-        """Compute the gradients of the batch's mean loss, times the loss scale.
+        """Compute the gradients of the batch's mean loss, times the loss scale; return the means by name, and the
+        gradients.
 
-        Returns the loss and further means by name, and the gradients. The values are read at the end, since a GPU would
-        otherwise wait for the host after each part.
-
-        Each process computes its parts of the batch one after another. The gradients and the means of all parts are
-        summed. The sum also includes whether a process has received a signal, so that all stop after the same step.
+        Each process computes its parts of the batch one after another. The gradients and the means (the loss and
+        others) of all parts are summed. The sum also includes whether a process has received a signal, so that all stop
+        after the same step. The values are read at the end, since a GPU would otherwise wait for the host after each
+        part.
         """
         examples, network = self.task.examples, self.task.network
         names, losses = ["loss"], list[tuple[float, Tensor, Means]]()
@@ -278,12 +278,15 @@ class _Trainer:
         return dict(zip(names, sums[1:].tolist())), gradients
 
     def _seed(self, place: int) -> None:
-        """Seed dropout for part number `place` of the next step, independent of earlier draws and of the process."""
+        """Seed dropout for part `place` of the next step's batch, independent of earlier draws and of the process."""
         sequence = np.random.SeedSequence([self.options.seed, self.done.step + 1, place])
         paddle.seed(int(sequence.generate_state(1)[0]))
 
     def _update(self, batch: list[Integers], loss: float, gradients: _Gradients) -> dict[str, float]:
-        """Make the optimizer's step with the gradients; return its learning rate, gradient norm and loss scale.
+        """Make the optimizer's step with the gradients; return the learning rate, gradient norm and loss scale by name.
+
+        batch: indices of the examples of each part, for the error
+        loss: the batch's loss
 
         The step is skipped if gradients overflow in mixed precision. Raises `RankerError` if the loss is not finite, or
         the gradient is not finite at any loss scale.
@@ -303,7 +306,7 @@ class _Trainer:
         return {"learning_rate": learning_rate, "gradient_norm": norm, "loss_scale": scale}
 
     def _after_step(self) -> _AfterStep:
-        """Evaluate if it is due; return what to do next, which is equal in every process."""
+        """Evaluate if it is due; return what to do next, which is the same in every process."""
         step = self.done.step
         is_due = step >= self.total_steps or step % self.options.eval_step == 0
         evaluate = self.task.evaluate
@@ -377,7 +380,7 @@ class _Trainer:
         return (Interrupted if can_go_on else KeyboardInterrupt)(place + last_good)
 
     def close(self) -> None:
-        """Finish the log, and remove the training's hooks from the network."""
+        """Close the log, and remove the hooks that the training added to the network."""
         self.bar.close()
         self.precision.close()
         if self.folder:
@@ -436,7 +439,11 @@ SCHEDULES: dict[str, Callable[[float], float]] = {"linear": linear, "cosine": co
 
 
 def rate_factor(step: int, total_steps: int, warmup_proportion: float, decay: Callable[[float], float]) -> float:
-    """Return the factor of the learning rate: it rises from 0 to 1 over the warm-up, then follows `decay`."""
+    """Return the factor of the learning rate at a step: it rises from 0 to 1 over the warm-up, then follows `decay`.
+
+    warmup_proportion: share of `total_steps` that is warm-up
+    decay: called with the share of the later steps that is done; returns the factor
+    """
     warmup = int(warmup_proportion * total_steps)
     if step < warmup:
         return step / warmup
@@ -447,9 +454,13 @@ _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
 
 
 def layer_factor(name: str, layers: int, layer_decay: float) -> float:
-    """Return `layer_decay` to the power of a parameter's distance from the head (Clark et al., 2020, ELECTRA).
+    """Return the factor of a parameter's learning rate: `layer_decay` to the power of its distance from the head.
 
-    The top layer is at distance 1, the embeddings at `layers` + 1, parameters outside the encoder's stack at 0.
+    name: the parameter's name
+    layers: number of the encoder's layers
+
+    The last layer is at distance 1, the embeddings at `layers` + 1, parameters outside the encoder's stack at 0 (Clark
+    et al., 2020, ELECTRA).
     """
     match = _LAYER.search(name)
     if match:
@@ -472,10 +483,12 @@ def make_optimizer(
 
     Args:
         learning_rate: the maximum.
-        part_factors: a dict from a prefix of parameter names to the factor of their learning rate.
+        part_factors: factor of the learning rate, by a prefix of parameter names.
         layer_decay: see `layer_factor`; 1 is no decay. It does not apply to parameters of `part_factors`.
         weight_decay: applied to matrices only, not to biases and LayerNorm.
+        warmup_proportion: see `rate_factor`.
         schedule: a name in `SCHEDULES`.
+        total_steps: number of steps of the training.
     """
     decay = SCHEDULES[schedule]
     rates = paddle.optimizer.lr.LambdaDecay(

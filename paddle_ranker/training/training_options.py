@@ -100,7 +100,7 @@ class TrainingOptions(DeviceOptions):
         return self.batch_size
 
     def recorded(self) -> dict[str, object]:
-        """Return the options to save with the model: all except those that concern only the process and its folders."""
+        """Return the options to save with the model: all except those that concern only the process or its folders."""
         return {name: value for name, value in asdict(self).items() if name not in self._NOT_RECORDED}
 
     def identity(self) -> dict[str, object]:
@@ -127,7 +127,7 @@ class AdapterOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
-    """The options of both rankers' training commands; `LISTWISE` says whether listwise losses can be used."""
+    """Options of both commands that train rankers; the field `LISTWISE` says whether listwise losses can be used."""
 
     LISTWISE: ClassVar[bool] = True
 
@@ -182,7 +182,7 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
         self.expression.margins(self.margin)
 
     def look_up(self) -> None:
-        """Find the model to start from, unless the run is resumed."""
+        """Find the model to start from, and fetch it if it is missing; do nothing if the run is resumed."""
         if not self.resume:
             find_model(self.init_from_ckpt or self.model_name_or_path)
 

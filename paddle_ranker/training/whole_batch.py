@@ -5,8 +5,8 @@ by part. The gradient is computed in three passes (Gao et al., 2021, "Scaling De
 Memory Limited Setup", https://arxiv.org/abs/2101.06983):
 
 1. each process computes the outputs of its parts, one after another, without keeping activations;
-2. all outputs are gathered, and the loss and its gradient with respect to every output are computed;
-3. each process computes its parts again, with the same dropout, and passes the gradients back.
+2. all outputs are gathered, and the loss and its gradient with respect to every output are computed; 3. each process
+computes its parts again, with the same dropout, and passes the gradients back.
 
 So a batch of any size takes the memory of one part, and N processes compute what one process computes on the union.
 """
@@ -31,19 +31,19 @@ class WholeBatchExamples(Examples, Protocol):
     """Training examples whose loss needs the outputs of all examples of a batch."""
 
     def outputs(self, network: nn.Layer, indices: Integers) -> Tensor:
-        """Return the network's outputs for the rows of the examples `indices`, `[m * rows_each, size]` float32."""
+        """Return the network's outputs for all rows of the examples `indices`, `[m * rows_each, size]` float32."""
         ...
 
     def whole_losses(
         self, network: nn.Layer, outputs: Tensor, parts: Sequence[Integers]
     ) -> Iterator[tuple[Tensor, Means]]:
-        """Yield summands of the mean loss of a batch, and of a dict of further means for the progress line.
+        """Yield summands of a batch's mean loss, each with summands of further means by name.
 
         The caller computes each summand's gradient before it asks for the next one, so only one is in memory at a time.
 
         Args:
             outputs: the outputs of all parts' examples, one part after another, `[rows, size]` float32.
-            parts: the indices of each part's examples; none is empty.
+            parts: the indices of each part's examples; no part is empty.
         """
         ...
 
@@ -62,9 +62,9 @@ def backward(
 
     Args:
         batch: the examples' indices of each part; this process computes the parts `rank`, `rank + size`, ...
-        seed: called with a part's place in the batch; seeds dropout for that part.
+        seed: called with a part's index in the batch; seeds dropout for that part.
 
-    Returns the loss and a dict of further means, the same in every process.
+    Returns the loss and further means by name, the same in every process.
     """
     local = [place for place in range(processes.rank, len(batch), processes.size) if len(batch[place])]
     parts = [part for part in batch if len(part)]
@@ -116,9 +116,9 @@ def _loss_on(
     parts: Sequence[Integers],
     precision: Precision,
 ) -> tuple[Tensor, Means]:
-    """Compute a batch's loss from the outputs in `leaf`; add gradients to `leaf` and to the loss's parameters.
+    """Compute a batch's loss from all outputs, `leaf`; add gradients to `leaf` and to the loss's own parameters.
 
-    Returns the loss and a dict of further means.
+    Returns the loss and further means by name.
     """
     losses, all_means = list[Tensor](), list[Means]()
     for loss, means in examples.whole_losses(network, leaf, parts):

@@ -36,7 +36,7 @@ class _WordCache(dict[str, bytes]):
 
 
 class Vocabulary(Protocol):
-    """Input of the WordPiece tokenizer, such as `TokenizerFiles`."""
+    """Interface of the vocabulary that the WordPiece tokenizer takes, such as `TokenizerFiles`."""
 
     @property
     def rules(self) -> TextRules: ...
@@ -70,7 +70,10 @@ class Tokenizer:
         return np.frombuffer(b"".join(rows), dtype=np.int32), lengths
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        """Return the ends of tokens; see `Tokenizes.ends`. The tokens of a word share its characters evenly."""
+        """Return the end of each token; see `Tokenizes.ends`.
+
+        The characters of a word are shared out evenly among its tokens.
+        """
         words = [_WORD.findall(text) for text in texts]
         distinct = list(dict.fromkeys(word for found in words for word in found))
         tokens_of, ends = dict(zip(distinct, self.encode(distinct)[1].tolist())), []
@@ -84,7 +87,7 @@ class Tokenizer:
         return ends
 
     def _first_ids(self, words: Sequence[str], size: int) -> bytes:
-        """Return the ids of the first words, as at least `size` bytes if there are enough words."""
+        """Return the ids of the first words, int32 in bytes: at least `size` bytes, or all if the words have fewer."""
         ids = b""
         for start in range(0, len(words), _SOME_WORDS):
             ids += b"".join(map(self._ids_of_word, words[start : start + _SOME_WORDS]))
@@ -133,6 +136,6 @@ def _continues(token: str) -> bool:
 
 
 def _with_beginnings(token_to_id: Mapping[str, int]) -> dict[str, int]:
-    """Return a copy that also maps beginnings of tokens, if they are no tokens, to `_NO_TOKEN`."""
+    """Return a copy of `token_to_id` in which beginnings of tokens that are no tokens have the id `_NO_TOKEN`."""
     beginnings = (token[:end] for token in token_to_id for end in range(1, len(token)))
     return {**dict.fromkeys(beginnings, _NO_TOKEN), **token_to_id}

@@ -19,10 +19,10 @@ class Tokenizes(Protocol):
     """Encoder of texts as ids, without special tokens. Thread-safe."""
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
-        """Return the ids of `texts`.
+        """Return the ids of `texts`, flat, and the count of each text's ids.
 
         Args:
-            most: number of ids needed per text; further ids of a longer text may be missing. None: all ids.
+            most: how many ids of a text are needed; further ids may be missing. None: all ids.
         """
         ...
 
@@ -35,8 +35,8 @@ class Tokenizes(Protocol):
 class Spelling:
     """Classes of tokens that spell the same characters; each array is `[vocab_size]`.
 
-    ids: int64, the smallest id in a token's class, which may have, for example, a word at the start of a text, inside
-        it and in capitals; the padding's id for special tokens and spaces
+    ids: int64, the smallest id in the token's class; for special tokens and spaces the padding's id. A class may have,
+        for example, a word at the start of a text, inside it and in capitals
     inside: bool, True for tokens that begin inside a character, with one of its later bytes
     blank: bool, True for tokens that consist of spaces
     """
@@ -51,8 +51,8 @@ class ModelTokenizer(Protocol):
 
     Attributes:
         vocab_size: largest id + 1.
-        special_tokens: a dict from role ("unk_token", "pad_token", ...) to token; a role may be missing.
-        may_fall_short: whether the model may have many more embeddings than the vocabulary has tokens; otherwise such a
+        special_tokens: tokens by role ("unk_token", "pad_token", ...); a role may be missing.
+        may_fall_short: whether the vocabulary may have far fewer tokens than the model has embeddings; if not, such a
             vocabulary was cut short.
         backend: "builtin" or "tokenizers", the code that turns texts into ids.
     """
@@ -83,7 +83,7 @@ class ModelTokenizer(Protocol):
         ...
 
     def tokenizer(self) -> Tokenizes:
-        """Create the encoder of texts."""
+        """Create the encoder of texts with these files."""
         ...
 
     def words(self) -> Sequence[str]:
@@ -109,8 +109,8 @@ class PairTemplate:
 
     before, between, after: ids around the texts of a pair, such as `[CLS]` query `[SEP]` title `[SEP]`
     text_before, text_after: ids around a single text
-    longer_keeps_more: which side keeps one more token if an odd budget is halved. True: the longer side, or the title
-        if both are equally long, as in `tokenizers`; False: the query, as in PaddleNLP
+    longer_keeps_more: which side keeps one more token if half of an odd number of tokens is left to each. True: the
+        longer side, or the title if both are equally long, as in `tokenizers`; False: the query, as in PaddleNLP
     keeps_end: whether truncation removes the beginnings of texts instead of their ends
     """
 
@@ -133,10 +133,15 @@ class PairTemplate:
         return len(self.text_before) + len(self.text_after)
 
     def truncated(self, first: Lengths, second: Lengths, budget: int) -> tuple[Lengths, Lengths]:
-        """Return the numbers of tokens [n] that each side keeps, so that both fit into `budget` >= 2 tokens.
+        """Return how many tokens of each pair's first and second text to keep, `[n]` each, so that both fit into
+        `budget`.
 
-        The result is that of removing one token at a time from the longer side: a truncated side keeps half of the
-        budget, or all that the other side leaves.
+        first, second: token counts of the texts, `[n]` each
+        budget: number of tokens, at least 2
+
+        The result is that of removing one token at a time from the longer text: a truncated text keeps half of the
+            budget, or
+        all that the other text leaves.
         """
         larger = budget - budget // 2
         of_first = np.where(first > second, larger, budget // 2) if self.longer_keeps_more else larger

@@ -55,7 +55,7 @@ class TextRules:
         return self.do_lower_case if self.strip_accents is None else self.strip_accents
 
     def split_like(self, other: TextRules) -> bool:
-        """Return whether both rules give the same words for every text."""
+        """Return whether both rules split every text into the same words."""
         return replace(self, strip_accents=self.strips_accents) == replace(other, strip_accents=other.strips_accents)
 
 
@@ -79,13 +79,13 @@ class WordSplitter:
         return self.normalize(text).split()
 
     def normalize(self, text: str) -> str:
-        """Return the words of `text`, separated by whitespace."""
+        """Return the words of `text`, joined by whitespace."""
         # All rules but one look at single characters, so `str.translate` does the work in C.
         normalized = text.translate(self._table.replacements)
         return self._settled(text, normalized) if _OPEN in normalized else normalized
 
     def _settled(self, text: str, normalized: str) -> str:
-        """Complete `normalized` where `_OPEN` marks a character that the table lacks, or marks to be sorted."""
+        """Complete `normalized`, where `_OPEN` stands before characters that the table lacks or marks to sort."""
         table = self._table
         if _UNSEEN in normalized:
             for char in set(text):
@@ -139,13 +139,13 @@ class WordSplitter:
         return self._unicode.kind(char) == SYMBOL or char in SYMBOLS_BY_NAME
 
     def replacement(self, char: str) -> str:
-        """Return the replacement of `char`; `_OPEN` precedes parts that depend on neighbouring characters."""
+        """Return the table's replacement of `char`; `_OPEN` precedes parts that depend on neighbours."""
         if self._bert is not None:
             return "".join(_OPEN + part if self._unicode.combining(part) else part for part in self._bert.alone(char))
         return "".join(" " if cleaned == " " else self._alone(cleaned) for cleaned in self._clean(char))
 
     def _alone(self, char: str) -> str:
-        """Fold one character, with `_OPEN` before marks that are kept, and `_BREAK` where marks must stay apart."""
+        """Return a character's words; `_OPEN` precedes marks to sort, `_BREAK` stands between marks not to sort."""
         if not self.rules.strips_accents:
             return self._fold(char)
         parts: list[str] = []
@@ -184,7 +184,7 @@ class _BertRules:
         return [word for word, _ in self._splitter.pre_tokenize_str(normalized)]
 
     def alone(self, char: str) -> str:
-        """Return the replacement of an isolated character."""
+        """Return BERT's replacement of a character, whatever is beside it."""
         if "\ud800" <= char <= "\udfff":
             return ""
         return "".join(
@@ -194,10 +194,10 @@ class _BertRules:
 
 
 class _Characters:
-    """Replacements of characters, filled on first use.
+    """Table of the replacements of characters, filled when a character first occurs.
 
     Attributes:
-        replacements: by code point; `_UNSEEN` before the first use.
+        replacements: replacement by code point; `_UNSEEN` until the character occurs.
         classes: combining classes of the marks that are kept.
     """
 
@@ -215,7 +215,7 @@ class _Characters:
 
 @cache
 def _characters(rules: TextRules) -> _Characters:
-    """Return the table for `rules`, 9 MB, which is shared by all tokenizers."""
+    """Return the table of `rules`, 9 MB, which all tokenizers with these rules share."""
     return _Characters(rules.of_bert)
 
 

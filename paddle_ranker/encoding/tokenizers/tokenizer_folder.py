@@ -115,9 +115,7 @@ class TokenizerFiles:
         return self.token_to_id.get(token)
 
     def template(self) -> PairTemplate:
-        """Return `[CLS] query [SEP] title [SEP]`, truncated as PaddleNLP or `tokenizers` does, depending on the word
-        rules.
-        """
+        """Return `[CLS] query [SEP] title [SEP]`, truncated as `tokenizers` does with BERT rules, else as PaddleNLP."""
         cls, sep = (self.token_to_id[self.special_tokens[role]] for role in ("cls_token", "sep_token"))
         keeps_end = self.config.get("truncation_side") == "left"
         return replace(bert_template(cls, sep), longer_keeps_more=self.rules.of_bert, keeps_end=keeps_end)
@@ -132,7 +130,7 @@ class TokenizerFiles:
         return [token.removeprefix(CONTINUATION) for token in self.token_to_id if token not in special]
 
     def spelling(self) -> None:
-        """Return None: ids are compared, and a token inside a word (`##`) differs from one at its beginning."""
+        """Return None: tokens are compared by ids, so `##a`, inside a word, differs from `a` at its beginning."""
 
     def write(self, folder: Path) -> None:
         """Write the three files into `folder`, which must exist."""
@@ -165,7 +163,10 @@ def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
 
 
 def read_settings(path: Path, remedy: str = "restore it, or remove it to use the defaults") -> dict[str, Any]:
-    """Read the object in a JSON file, {} without a file; raises `CheckpointError` for other content."""
+    """Read the object in a JSON file; return {} if there is no file. Raises `CheckpointError` for other content.
+
+    remedy: end of the message: what to do
+    """
     try:
         values = read_json(path)
     except FileNotFoundError:
@@ -182,7 +183,11 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def token_text(value: Any, role: str, folder: Path) -> str:
-    """Return the token of a role from its entry in a settings file; raises `CheckpointError` if invalid."""
+    """Return the token that an entry of a settings file states; raises `CheckpointError` if the entry is invalid.
+
+    value: the entry, a text or an object
+    role: its name, for the message
+    """
     text = value.get("content") if isinstance(value, dict) else value  # an AddedToken is saved as an object
     if not isinstance(text, str):
         raise CheckpointError(f"{folder}: {role} is {quoted(value)}, expected a token such as [UNK]")
@@ -254,8 +259,8 @@ _PART = re.compile("[\udc80-\udcff]")  # an escaped byte of a partial character
 class LibraryFiles:
     """Files of a tokenizer of Hugging Face's `tokenizers` (below: the library); a `ModelTokenizer`.
 
-    files: a dict from file name to content, so that copies are byte-identical
-    special_tokens: a dict from role to token
+    files: content by file name, so that copies are byte-identical
+    special_tokens: tokens by role
     settings: content of tokenizer_config.json
     """
 
@@ -305,7 +310,7 @@ class LibraryFiles:
 
     @cached_property
     def _opened(self) -> tuple[Library, str]:
-        """Tokenizer of the library, and the side at which it truncates."""
+        """Tokenizer of the library, and the side at which it truncates, "left" or "right"."""
         try:
             from tokenizers import Tokenizer as Library
         except ImportError as error:
@@ -340,9 +345,9 @@ class LibraryFiles:
 
     @property
     def gives_types(self) -> bool:
-        """Whether the tokens of a pair from the second text on have the token type 1, and all before have 0.
+        """Whether the token types of a pair are 1 from the second text's first token on, and 0 before.
 
-        Raises `CheckpointError` for other types.
+        False if all are 0. Raises `CheckpointError` for any other types.
         """
         pair, alone = self.library.encode("a", "b"), self.library.encode("a")
         _around(pair, 2)
@@ -366,7 +371,7 @@ class LibraryFiles:
         return replace(self, files={**self.files, TOKENIZER_FILE: library.to_str().encode("utf-8")})
 
     def template(self) -> PairTemplate:
-        """Return the special tokens that the library's post-processor adds to two texts and to one."""
+        """Return the special tokens that the library's post-processor adds to a pair and to a single text."""
         before, between, after = _around(self.library.encode("a", "b"), 2)
         text_before, text_after = _around(self.library.encode("a"), 1)
         return PairTemplate(before, between, after, text_before, text_after, True, self._opened[1] == "left")
@@ -423,7 +428,8 @@ class LibraryTokenizer:
 
     Args:
         special: ids that must not occur in texts. Unigram ignores the library's setting and gives special tokens in
-            texts their ids; these are replaced by `unknown`.
+            texts their ids.
+        unknown: id that replaces these; None: nothing is replaced.
     """
 
     def __init__(self, library: Library, special: Sequence[int] = (), unknown: Optional[int] = None):
@@ -439,18 +445,18 @@ class LibraryTokenizer:
         return flat, lengths
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        """Return the ends of tokens; see `Tokenizes.ends`."""
+        """Return the end of each token; see `Tokenizes.ends`."""
         found = self._library.encode_batch([*map(_sound, texts)], add_special_tokens=False)
         return [np.maximum.accumulate([0, *(end for _, end in one.offsets)])[1:] for one in found]
 
 
 def _sound(text: str) -> str:
-    """Return a text without lone surrogates, which JSON can hold and `tokenizers` refuses."""
+    """Replace lone surrogates in a text, which JSON can contain and `tokenizers` refuses."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _of_bytes(token: str, text: str) -> str:
-    """Decode a token of bytes; return `text`, the library's decoding, for other tokens."""
+    """Return the text of a token: decode one that stands for bytes; else return `text`, the library's decoding."""
     byte = _BYTE.fullmatch(token)
     if byte is None and not all(char in _BYTES for char in token):
         return text
@@ -459,7 +465,9 @@ def _of_bytes(token: str, text: str) -> str:
 
 
 def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:
-    """Return the special tokens before, between and after the texts of an encoding.
+    """Return the special tokens before, between and after the texts of an encoding: `texts` + 1 tuples of ids.
+
+    texts: how many texts were encoded together
 
     Raises `CheckpointError` unless the texts occur once each, in order.
     """

@@ -30,7 +30,7 @@ OTHER = "o"  # Mc, Me
 
 
 def kind_of_category(category: str) -> str:
-    """Return the kind of the characters of a general category, such as `Lu`."""
+    """Return the kind of characters (`MARK`, `SYMBOL`, ...) that belong to a general category, such as `Lu`."""
     if category in ("Cn", "Mn"):
         return UNASSIGNED if category == "Cn" else MARK
     kinds = {"C": INVISIBLE, "Z": SPACE, "P": SYMBOL, "S": SYMBOL, "L": LETTER, "N": LETTER, "M": OTHER}
@@ -72,7 +72,7 @@ class UnicodeTable:
         return char if self.kind(char) == UNASSIGNED else self._lower.get(char) or char.lower()
 
     def combining(self, char: str) -> int:
-        """Return the combining class of an assigned character; in canonical order, no mark moves across class 0."""
+        """Return the combining class of an assigned character; sorting marks by it never moves one across class 0."""
         return self._combining.get(char) or unicodedata.combining(char)
 
     def decompose(self, text: str) -> str:
@@ -114,7 +114,7 @@ UNCOMMON = re.compile(f"[^{_COMMON}]")
 
 
 class _Settled(dict[int, str]):
-    """Dict from code point to `settle`d text, filled on first use."""
+    """Dict from code point to the text that `settle` returns for it, filled when a code point is first requested."""
 
     def __missing__(self, code_point: int) -> str:
         return self.setdefault(code_point, unicode_table().settle(chr(code_point)))
@@ -128,7 +128,7 @@ _LONG_RUN = re.compile(f"[^\x00-\u02ff\u0370-\u0482\u3400-\u9fff\uac00-\ud7a3]{{
 def normalise(text: str) -> str:
     """Normalise full-width forms and letter case (NFKC, then lower case), so that `Ｎote10` matches `note10`.
 
-    Keep the first 30 marks of a character, since Python sorts marks in quadratic time.
+    Only the first 30 marks of a character are kept, since Python sorts marks in quadratic time.
     """
     if UNCOMMON.search(text):
         text = text.translate(_SETTLED)

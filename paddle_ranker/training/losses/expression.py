@@ -31,7 +31,7 @@ class Term:
 
     @property
     def loss(self) -> Loss:
-        """Return the loss itself."""
+        """Return the loss of this name."""
         return LOSSES[self.name]
 
 
@@ -49,7 +49,7 @@ class LossExpression:
 
     @property
     def comparisons(self) -> dict[QueryRequirement, list[str]]:
-        """Return a dict from each comparison of a query's titles to the names of the losses that need it."""
+        """Return the names of the losses that compare titles of a query, by the requirement that they share."""
         needed = dict.fromkeys(loss.compares for loss in LOSSES.values() if loss.compares)
         names = {need: [term.name for term in self.terms if term.loss.compares == need] for need in needed}
         return {need: found for need, found in names.items() if found}
@@ -78,7 +78,7 @@ class LossExpression:
         return all(term.loss.shift_invariant for term in self.terms)
 
     def margins(self, given: Optional[float]) -> dict[str, float]:
-        """Return a dict from each loss with a margin to its margin: `given`, or the loss's default if that is None.
+        """Return the margin of each loss that has one: `given`, or the loss's default if that is None.
 
         Raises `UsageError` if a margin is given but no loss has one, or if some losses' margins are on logits and
         others' on probabilities.
@@ -129,7 +129,7 @@ def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
 
 
 def factor_of(text: str, factor: str) -> float:
-    """Return a factor in the expression `text` as a number; raises `UsageError` unless it is finite and above 0."""
+    """Parse `factor`, a factor in the expression `text`; raises `UsageError` unless it is finite and above 0."""
     try:
         number = float(factor)
     except ValueError:
@@ -142,7 +142,7 @@ def factor_of(text: str, factor: str) -> float:
 
 
 def margin_of(loss: str, given: Optional[float] = None) -> tuple[float, bool]:
-    """Return the margin with which a ranker of this loss is judged, and whether it is a margin on probabilities.
+    """Return (the margin by which a ranker trained with `loss` is judged, whether it is a margin on probabilities).
 
     The margin is `given`, else the largest default of the losses in the sum, else 0 on logits.
     """
@@ -158,7 +158,7 @@ class RankingLoss:
     Args:
         expression: the losses and their factors, parsed or as text.
         margin: for the losses that have a margin; None: each loss's default. Raises `UsageError` if none has one.
-        highest_label: the highest label of the training data, which `mse` takes for a probability of 1.
+        highest_label: the highest label of the training data, to which `mse` gives the probability 1.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class RankingLoss:
         queries: Optional[Numbers] = None,
         teacher: Optional[Numbers] = None,
     ) -> Tensor:
-        """Return the weighted sum of the losses, a scalar; the batch has all titles of each of its queries.
+        """Return the weighted sum of the losses, a scalar. The batch must have all titles of each of its queries.
 
         If a logit is NaN or infinite, the result is NaN. Some losses would hide this: relu, for example, turns NaN into
         0, and a diverged training would look finished.

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QueryRequirement:
-    """Requirement of a loss that compares the titles of a query; a query that does not meet it adds nothing to the
+    """Requirement of a loss that compares the titles of a query. A query that does not meet it adds nothing to the
     loss.
 
     lacking: phrase for messages that describes a query that does not meet the requirement
-    lacks: called with each query's lowest label, highest label and number of titles, `[queries]` each; returns which
-        queries do not meet the requirement, `[queries] bool`
+    lacks: called with the lowest label, the highest label and the number of titles of each query, `[queries]` each;
+        returns which queries do not meet the requirement, `[queries] bool`
     """
 
     lacking: str
@@ -53,7 +53,8 @@ class Loss:  # type: ignore[explicit-any]  # the function's parameters name its 
     suits: its purpose, in one line
     compares: requirement on the titles of a query; None: the loss judges each title by itself
     listwise: whether it uses all titles of a query at once
-    margin: default of how far the better title's score must be above the other's; None: the loss has no margin
+    margin: how far the score of the better title must be above that of the other, by default; None: the loss has no
+        margin
     on_probabilities: whether it compares probabilities instead of logits
     """
 
@@ -86,7 +87,7 @@ OTHER_NAMES = {"cross_entropy": "bce", "ranknet_bce": "bce+ranknet"}
 
 
 def loss_help(listwise: bool = True) -> str:
-    """Return the help text of `--loss`: every loss with what it suits; listwise losses only if `listwise`."""
+    """Return the help text of `--loss`: each loss with its purpose; listwise losses only if `listwise`."""
     names = [f"{name} ({loss.suits})" for name, loss in LOSSES.items() if listwise or not loss.listwise]
     teachers = " and ".join(name for name, loss in LOSSES.items() if loss.teacher)
     return (

@@ -44,7 +44,7 @@ def differences(values: Tensor, first: Integers, second: Integers) -> Tensor:
 
 
 def zero(logits: Tensor) -> Tensor:
-    """Return a 0 that is connected to `logits`, so that backward works; NaN if some logit is NaN or infinite."""
+    """Return a 0 through which gradients flow to `logits`; NaN if a logit is NaN or infinite."""
     return logits.sum() * 0.0
 
 
@@ -52,8 +52,8 @@ class Queries:
     """Assignment of n titles to queries.
 
     Attributes:
-        codes: [n] int64, the query of each title, from 0.
-        titles: [queries], number of titles of each query.
+        codes: index of each title's query, from 0, [n] int64.
+        titles: number of titles of each query, [queries].
     """
 
     def __init__(self, queries: Numbers):
@@ -61,12 +61,12 @@ class Queries:
         self.titles = np.bincount(self.codes)
 
     def pairs(self, labels: Numbers) -> tuple[Integers, Integers]:
-        """Return all pairs of titles of one query with different labels: the higher and the lower, `[pairs]` each."""
+        """Return (higher, lower), `[pairs]` each: all pairs of titles of one query with different labels."""
         higher, lower = np.nonzero(self._together() & (labels[:, None] > labels[None, :]))
         return higher, lower
 
     def all_pairs(self) -> tuple[Integers, Integers]:
-        """Return all pairs of two titles of one query, each once: `[pairs]` each."""
+        """Return (first, second), `[pairs]` each: all pairs of titles of one query, each pair once."""
         first, second = np.nonzero(np.triu(self._together(), 1))
         return first, second
 
@@ -75,18 +75,17 @@ class Queries:
         return same
 
     def share_of_pairs(self, first: Integers) -> Floats:
-        """Return 1 / (number of pairs of the same query) for each pair; `first` are the pairs' first titles."""
+        """Return, for each pair, 1 / (number of pairs of its query); `first` has the pairs' first titles, `[pairs]`."""
         of_query = self.codes[first]
         share: Floats = 1.0 / np.bincount(of_query)[of_query]
         return share
 
     def mean_over_titles(self, values: Tensor, codes: Integers, share: Floats) -> Tensor:
-        """Return the mean over all titles of the loss of the title's query: the sum of share * value over the query's
-        values.
+        """Return the mean over all titles of their queries' losses; a query's loss is the sum of its share * value.
 
         Args:
             values: `[m]`.
-            codes: the query of each value, `[m]`.
+            codes: index of each value's query, `[m]`.
             share: the factor of each value, `[m]`.
         """
         weights = share * self.titles[codes] / len(self.codes)
@@ -113,11 +112,11 @@ class Queries:
 
 @dataclass(frozen=True)
 class Grid:
-    """The titles of queries in rows.
+    """The titles of queries in rows, one row for each query, with padding.
 
     places: `[queries, longest]`, the titles' indices in the batch
-    there: `[queries, longest]`, False for padding
-    codes: `[queries]`, the query of each row
+    there: `[queries, longest]`, True for titles, False for padding
+    codes: `[queries]`, index of each row's query
     """
 
     places: Integers
@@ -137,7 +136,7 @@ class Grid:
         return len(self.places)
 
     def rows(self, chosen: Booleans) -> Grid:
-        """Return the rows for which `chosen` [queries] is true."""
+        """Return the grid of the rows for which `chosen` [queries] is true."""
         return replace(self, places=self.places[chosen], there=self.there[chosen], codes=self.codes[chosen])
 
     def values(self, values: Numbers, padding: float) -> Floats:
@@ -146,10 +145,7 @@ class Grid:
         return rows
 
     def logits(self, logits: Tensor, kept: Booleans) -> Tensor:
-        """Arrange logits `[n]` in rows, `[queries, longest]`.
-
-        If `kept`, of the same shape, is False, exp(logit) is 0.
-        """
+        """Arrange logits `[n]` in rows, `[queries, longest]`; where `kept` is False, exp(logit) is 0."""
         import paddle
 
         rows = paddle.gather(logits, paddle.to_tensor(self.places.ravel())).reshape(self.places.shape)
@@ -208,7 +204,7 @@ def rank_net(logits: Tensor, labels: Numbers, queries: Numbers, margin: float = 
 
 
 def _over_pairs(scores: Tensor, labels: Numbers, queries: Numbers, loss_of_lead: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the mean over a query's pairs with different labels of `loss_of_lead`(score+ - score-)."""
+    """Return the mean of `loss_of_lead`(score+ - score-) over the pairs of titles of a query with different labels."""
     found = Queries(queries)
     higher, lower = found.pairs(labels)
     if not len(higher):
@@ -250,7 +246,10 @@ def click_softmax(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
 def _list_cross_entropy(
     logits: Tensor, labels: Numbers, queries: Numbers, target_of: Callable[[Grid], Floats]
 ) -> Tensor:
-    """Return a query's cross-entropy of softmax(l) and a row of `target_of`, `[queries, longest]`, made to sum to 1."""
+    """Return the mean cross-entropy of queries between softmax(l) and a target row, scaled to sum to 1.
+
+    target_of: called with the grid of the titles; returns target rows, `[queries, longest]`
+    """
     import paddle
 
     found = Queries(queries)

@@ -94,7 +94,7 @@ def open_folder(folder: Path) -> object:
 def computed_with(stated: Any) -> Any:
     """Return a file's settings, for a foreign configuration those that its family computes with."""
     architecture = family_of(stated.get("model_type")).architecture if isinstance(stated, dict) else None
-    if architecture is None or "tie_word_embeddings" not in stated:
+    if architecture is None or not {"tie_word_embeddings", "transformers_version"} & {*stated}:
         return stated
     known = {*architecture.fields, "architectures", "model_type", "num_labels", "layer_types", "sliding_window"}
     return {name: value for name, value in stated.items() if name in known - {"initializer_range"}}

@@ -41,11 +41,11 @@ class Document:
 class Hits(NamedTuple):
     """Documents found for a query, best first.
 
-    ids, scores: of each document, `[found]`
-    passages: start and end, in code points, of the passage of each text that matched, or None for the whole text; None
-        for all if no text has passages
+    ids, scores: ids and scores of the documents, `[found]`
+    passages: for each document, (start, end) in code points of the passage that matched, or None if its whole text
+        counts. None in place of the list: no text has passages
     titles: `[found] float64`, how well each title matches the query, see `Generation.with_titles`; None if no title
-        does
+        matches
     """
 
     ids: list[str]
@@ -54,7 +54,7 @@ class Hits(NamedTuple):
     titles: Optional[Floats] = None
 
     def without(self, id: str) -> Hits:
-        """Return the hits without the document of this id."""
+        """Return the hits without the document that has this id."""
         if id not in self.ids:
             return self
         kept = [place for place, one in enumerate(self.ids) if one != id]
@@ -64,15 +64,15 @@ class Hits(NamedTuple):
 
 
 class LikeError(UsageError):
-    """A search for documents like an example is not possible; the message says why."""
+    """Error: documents like an example cannot be searched for; the message says why."""
 
 
 class Like(NamedTuple):
-    """An example in place of words: a document of the index, or a file, that documents should be like.
+    """Example that the results of a search should resemble: a document of the index, or a file.
 
-    id: of the document; "" for a file
-    kind: the type of the fields that have such files, a name in `FIELD_TYPES`
-    data: the bytes of the file
+    id: id of the document; "" for a file
+    kind: type of the fields that have such files, a name in `FIELD_TYPES`; "" for a document
+    data: bytes of the file
     """
 
     id: str = ""
@@ -96,11 +96,11 @@ class CandidateIndex(Protocol):
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """Options for building an index.
+    """Options for building an index; each kind of index reads some of them.
 
     words: tokenizer of indexes that compare words: "jieba" for words, or "bigram" for pairs of characters
     seed: random seed of indexes that draw at random
-    tower: makes the vectors of indexes that compare vectors
+    tower: tower that makes the vectors, of indexes that compare vectors
     """
 
     words: str = "jieba"
@@ -205,7 +205,7 @@ class TowerIndex(Documents):
         return [Hits([self.ids[place] for place in row], scores) for row, scores in rows]
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
-        """Return the product of the vectors of every (queries[i], titles[i]), `[n] float64`."""
+        """Return the inner product of the vectors of queries[i] and titles[i], for each i, `[n] float64`."""
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
         asked = {query: number for number, query in enumerate(dict.fromkeys(queries))}

@@ -31,18 +31,18 @@ from paddle_ranker.retrieval.writer import CollectionWriter
 class Collection:
     """Open index folder: its newest snapshot, which searches read, and its writer.
 
+    Searches may run in any number of threads, also while another thread adds, removes or refreshes.
+
     Args:
         index: the folder.
-        generation: its documents, open.
+        generation: the folder's documents, opened.
         lock: lock of the folder, if it is open for writing; `close` releases it.
         milvus_uri: address of the Milvus server with the vectors, as the caller gave it.
 
     Attributes:
         index: the folder.
-        folder, folders: as of `IndexFolder`.
+        folder, folders: those of `index`, see `IndexFolder`.
         writer: changes the documents.
-
-    Searches may run in any number of threads, also while another thread adds, removes or refreshes.
     """
 
     def __init__(
@@ -79,7 +79,8 @@ class Collection:
         """Open an index folder; raises `CheckpointError` if it is no index, or a damaged one.
 
         write: whether documents may be added and removed. If another process has the folder open for writing, wait for
-            it, and raise `RankerError` at the time `until` (of `time.monotonic()`; 0: at once)
+            it until the time `until`, then raise `RankerError`
+        until: time on `time.monotonic()`'s clock; 0: do not wait
         milvus_uri: address of the Milvus server with the index's vectors. Without it, no server is connected to, even
             if the folder names one. Raises `UsageError` if the folder names another address
         """
@@ -97,7 +98,7 @@ class Collection:
 
     @property
     def info(self) -> IndexInfo:
-        """The content of index.json when it was read last."""
+        """The contents of index.json as last read."""
         return self._latest.info
 
     @property
@@ -128,11 +129,11 @@ class Collection:
 
     @property
     def is_current(self) -> bool:
-        """Whether `snapshot` is that of the present index.json, or index.json is gone; looks at its time and size."""
+        """Whether index.json has the time and size that it had when `snapshot` was opened; True if it is gone."""
         return self._latest.is_current
 
     def refresh(self) -> bool:
-        """Open the newest generation that others have written; return whether there was one.
+        """Open the newest generation that others have written; return whether there was a new one.
 
         Does nothing if the folder has been replaced by another index.
         """
@@ -145,9 +146,9 @@ class Collection:
 
 
 def documents_for(collection: Collection, corpus: str, options: DocumentOptions) -> DocumentFile:
-    """Return the documents of a corpus, read by the column names of an index; note columns that only one of both has.
+    """Return the documents of a corpus, read by the column names of an index.
 
-    Raises `UsageError` if corpus and index have no column in common.
+    Log the columns that only the corpus or only the index has. Raises `UsageError` if they have no column in common.
     """
     info = collection.info
     joins = not info.schema.fields  # an older index, or one of texts alone

@@ -61,11 +61,14 @@ class ContentFiles:
         return b"".join(self._blocks(name, _MOST_BYTES))
 
     def verify(self, name: str) -> int:
-        """Return the size of a file, of which little is held at once; raises as `read` does."""
+        """Check the SHA-256 of a file block by block, and return the file's size; raises as `read` does."""
         return sum(map(len, self._blocks(name, _MOST_READ)))
 
     def _blocks(self, name: str, most: int) -> Iterator[bytes]:
-        """Yield the bytes of a file of at most so many; raises at the end if they are not as they were written."""
+        """Yield the bytes of a file in blocks; at the end raise `CheckpointError` if their SHA-256 is not its name.
+
+        most: maximum size of the file; a larger one raises `CheckpointError`, too
+        """
         if not is_file_name(name):
             raise CheckpointError(f"{self._index}: names {quoted(name)}, which is no content; copy the index again")
         path, digest = self.find(name), hashlib.sha256()
@@ -84,9 +87,9 @@ class ContentFiles:
         return StagedFiles(self._index, *self._others)
 
     def forget_staged(self) -> set[str]:
-        """Delete the folders that killed additions have left.
+        """Delete the folders that killed additions left, and return the names of the files in them.
 
-        Return the names of their files, which may be published.
+        Some of these files may also have been published.
         """
         names = set[str]()
         for folder in self._index.glob(f"{_STAGED}*"):
@@ -111,9 +114,10 @@ class ContentFiles:
 
 
 class StagedFiles(ContentFiles):
-    """Files of documents that are being added; they stay in a folder of their own until `publish`.
+    """Files of documents that are being added; they stay in a temporary folder until `publish`.
 
-    The folder is locked until `close`. A killed addition leaves it unlocked, with all files that it may have published.
+    The folder is locked until `close`. If the process is killed, the folder stays, unlocked, with every file that was
+    staged or published.
 
     Attributes:
         names: names of the files.
@@ -188,7 +192,10 @@ class StagedFiles(ContentFiles):
         return name
 
     def _stage_copy(self, path: Path, suffix_of: Callable[[bytes], str]) -> str:
-        """Stage a copy of a file, part by part, so that it may have any size; return its name."""
+        """Stage a copy of a file, block by block, so that it may have any size; return its name.
+
+        suffix_of: called with the first `FIRST_BYTES` of the file; returns the suffix of its name
+        """
         with open_file(path, _MOST_READ) as stream:
             suffix, digest = suffix_of(stream.read(FIRST_BYTES)), hashlib.sha256()
             stream.seek(0)
@@ -215,8 +222,10 @@ class StagedFiles(ContentFiles):
     def _stage(self, name: str, data: Union[bytes, Path, None] = None) -> None:
         """Stage a file under its name.
 
-        The file is written from `data`, or is a link to the index's file, so that nobody can delete that meanwhile.
-        Raises `ValueError` if there is neither, or if the addition is over.
+        Raises `ValueError` without `data` if the index has no such file, and if the addition is over.
+
+        data: the file's bytes, or the path of a copy. None: stage a link to the index's file, so that it is not lost if
+            others delete it
         """
         with self._one_thread:
             if name in self.names:
@@ -238,7 +247,7 @@ class StagedFiles(ContentFiles):
             self.names.add(name)
 
     def publish(self) -> None:
-        """Copy the staged files to where documents' files are; raises `DataError` if the addition is over."""
+        """Copy the staged files into the index folder; raises `DataError` if the addition is over."""
         with self._one_thread:
             if self._is_closed:
                 raise DataError("the addition is over")
@@ -285,9 +294,9 @@ def bytes_of(url: str) -> bytes:
 
 
 def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
-    """Return the example that documents should be like: the id of a document, or a file, as its path or its bytes.
+    """Return an example for a search as `Like`; raises `LikeError` for a file that no field of the schema takes.
 
-    Raises `LikeError` for a file that no field of the schema takes.
+    example: the id of a document, the path of a file, or the bytes of a file
     """
     if isinstance(example, str):
         return Like(example)
@@ -327,7 +336,10 @@ class RowFile(Protocol):
         ...
 
     def leave_unread(self, what: str, reason: str) -> None:
-        """Count a file, or a part of one, whose words are not read."""
+        """Count a file, or a part of it, whose words are not read.
+
+        what: name of the file or part, for the report
+        """
         ...
 
 
@@ -438,7 +450,7 @@ def kept_rows(
 
 
 def _parts_of(one: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bool) -> Iterator[DocumentRow]:
-    """Yield the documents of a file's parts; report parts that are not read to `source`."""
+    """Yield the documents of the parts of a row's file; report parts that are not read to `source`."""
     row, title = one.row, schema.title
     assert one.parts is not None
     try:

@@ -43,8 +43,8 @@ def copy_ranker(source: Union[str, Path], index: Path, dtype: str) -> RankerStat
 def write_states(target: Path, documents: Iterable[Document], schema: Schema, ranker: SplitRanker, dtype: str) -> None:
     """Write the states of documents into an empty folder.
 
-    A document that alone is as long as the ranker's pairs gets no states: beside a query, the ranker reads only a part
-    of it.
+    A document gets no states if it leaves no room for a query in a pair of the ranker's maximum length: the ranker
+    would read only a part of it.
     """
     writer, template = (
         StatesWriter(target, dataclasses.replace(ranker.states_info, dtype=dtype)),

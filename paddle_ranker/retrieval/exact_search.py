@@ -67,7 +67,7 @@ class StoredVectors:
 def refuse_unstorable(vectors: Vectors, dtype: str, whose: Callable[[int], str]) -> None:
     """Raise `DataError` for a vector of `[n, size]` with a component that is not finite, or too large for `dtype`.
 
-    whose: called with a row; returns a name of that vector for the message
+    whose: called with the index of a vector; returns its name for the message
     """
     most = float(np.finfo(np.float16 if dtype == "float16" else np.float32).max)
     largest = np.abs(vectors).max(axis=1, initial=0.0)
@@ -86,7 +86,12 @@ def _as_floats(values: NDArray[np.generic], scales: Optional[NDArray[np.float32]
 
 @dataclass(frozen=True)
 class VectorPart:
-    """The vectors of a part of a collection; `live` and `first` as in `WordPart`."""
+    """The vectors of a part of a collection.
+
+    vectors: the vectors
+    live: `[vectors] bool`, which vectors are of documents that are not removed; None: all
+    first: number of the part's first vector in the collection
+    """
 
     vectors: StoredVectors
     live: Optional[Booleans]
@@ -98,13 +103,13 @@ class VectorPart:
 
 
 def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vectors:
-    """Return the inner products of each query with its own rows, `[q, n] float32`; -inf for `NOT_FOUND` and for NaN.
+    """Return the inner products of each query with rows chosen for it, `[q, n] float32`; -inf for `NOT_FOUND` and NaN.
 
     Each product is summed in the same order, whatever is computed beside it. A matrix product sums the rows at the end
     of a block, or of few queries, in another order: copies of a text would get different scores.
 
     Args:
-        rows: `[q, n]`, row numbers, or `NOT_FOUND` for none.
+        rows: `[q, n]`, for each query row numbers of `stored`, or `NOT_FOUND`.
         queries: `[q, size]`.
     """
     found = np.empty(rows.shape, np.float32)
@@ -120,17 +125,15 @@ def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vect
 def nearest(
     vectors: Union[Array, StoredVectors], queries: Vectors, k: int, mask: Optional[Booleans] = None
 ) -> tuple[Integers, Vectors]:
-    """Return the `k` vectors (all if there are fewer) of the largest product with each query, best first.
+    """Find the `k` vectors (all if there are fewer) of the largest product with each query.
 
-    It takes little longer than the matrix product itself, and little memory.
+    Returns their row numbers, `[q, k]` int64, and their products (see `products_of`), `[q, k]`, best first; equal
+    products keep the order of the vectors. It takes little longer than the matrix product itself, and little memory.
 
     Args:
         vectors: `[n, size]`, may be a memory-mapped file, of float32, float16 or, as `StoredVectors`, int8.
         queries: `[q, size]`.
         mask: `[n] bool`, which vectors may be found; None: all.
-
-    Returns the vectors' row numbers, `[q, k]` int64, and their products (as of `products_of`), `[q, k]`; equal products
-    keep the order of the vectors.
     """
     stored = vectors if isinstance(vectors, StoredVectors) else StoredVectors(vectors)
     most = len(stored) if mask is None else int(np.count_nonzero(mask))
@@ -154,7 +157,10 @@ def nearest(
 
 
 def _blocks(stored: StoredVectors, mask: Optional[Booleans], queries: int) -> Iterator[tuple[Integers, Vectors]]:
-    """Yield the rows, `[n]`, that a mask allows, with their vectors, `[n, size]`, in blocks that take little memory."""
+    """Yield the rows, `[n]`, that a mask allows, with their vectors, `[n, size]`, in blocks that take little memory.
+
+    queries: number of queries that each block will be multiplied with
+    """
     wanted = None if mask is None or bool(mask.all()) else np.flatnonzero(mask)
     copies = wanted is not None or stored.values.dtype != np.float32
     at_once = max(1, _CELLS // max(1, queries, stored.values.shape[1] if copies else 1))

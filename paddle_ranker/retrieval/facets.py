@@ -33,7 +33,7 @@ Positions = Union[Floats, Integers]
 
 
 class Wanted(NamedTuple):
-    """Field whose values are counted.
+    """A field whose values are to be counted.
 
     type: type of the field, a name in `typed_values.TYPES`
     where: only documents that meet this filter are counted; None: all
@@ -79,7 +79,7 @@ class Scale(NamedTuple):
 
     @property
     def ends(self) -> tuple[Bound, Bound]:
-        """The least and the greatest number, or the days of the dates."""
+        """The least and the greatest value: numbers, or for dates their days as texts."""
         low, high = self.positions[[0, -1]].tolist()
         return (_number(low), _number(high)) if self.kind == NUMBERS else (moment_text(low, 2), moment_text(high, 2))
 
@@ -112,7 +112,7 @@ class FieldScale(NamedTuple):
 
     @property
     def ranges(self) -> Optional[dict[str, int]]:
-        """Counts by range, as a condition in JSON; None if there are so few values that each is counted."""
+        """Number of documents by range, each a condition in JSON; None: few values, each of which is counted alone."""
         if self.scale is None or not (self.is_large or len(self.scale.positions) > FEW_VALUES):
             return None
         return {json.dumps(one.condition): one.count for one in ranges_of(*self.scale)}
@@ -153,9 +153,10 @@ def facets_of(
 ) -> dict[str, dict[str, int]]:
     """Return, by field, counts of its ranges or of its values, the most frequent values first; see `Matches.facets`.
 
-    wanted: the fields, and how they are counted
+    wanted: the fields to count
     scales: called without arguments; returns, for each segment or shard, the distributions by field
-    values: called with fields whose values are counted one by one; returns, for each segment or shard, counts by field
+    values: called with the fields whose values are counted one by one; returns, for each segment or shard, counts by
+        field
     """
     each, found = scales(), dict[str, dict[str, int]]()
     of_fields = {name: FieldScale.united([one[name] for one in each]) for name in wanted}
@@ -171,9 +172,10 @@ def facets_of(
 
 
 def _spelled(counts: Counts) -> dict[str, int]:
-    """Return counts by value as JSON, the most frequent first.
+    """Return the counts with values in JSON in place of typed ones, the most frequent first.
 
-    Dates are all written as finely as the finest of them, and counted in that form.
+    All dates are written as finely as the finest of them (as days, say), and those that then look alike are counted
+    together.
     """
     unit, found = max((one.unit for one in counts), default=0), dict[str, int]()
     for value in sorted(counts, key=lambda one: one.order):
@@ -183,10 +185,10 @@ def _spelled(counts: Counts) -> dict[str, int]:
 
 
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
-    """Return the ranges that have values, in order; the arguments are those of `Scale`.
+    """Return the ranges that have values, in order; the arguments are the fields of `Scale`.
 
-    The last range of numbers ends above the greatest number, or at it and includes it; a date is never at a range's
-    end.
+    The last range of numbers ends above the greatest number, or at it and includes it; no date is at the end of its
+    range.
     """
     low, high = positions.min(), positions.max()
     if kind == DATES:

@@ -54,7 +54,7 @@ def load_faiss() -> ModuleType:
 
 
 def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: Optional[Path] = None) -> None:
-    """Write the faiss index of vectors into a new file; write none if they are few, see `least_of`.
+    """Write the faiss index of vectors into a new file; do nothing for fewer vectors than `least_of`.
 
     begin: file of an index of the first of these vectors, whose graph is extended; None: begin with an empty index
     """
@@ -86,6 +86,8 @@ def _measured_nprobe(faiss: ModuleType, index, stored: StoredVectors, factor: in
 
     The sample queries are some vectors of the index, and sums of two. The index's file keeps the number, and searches
     use it.
+
+    factor: how many candidates faiss returns for each vector that is wanted
     """
     rows = np.linspace(0, len(stored) - 1, min(_MEASURED_BY, len(stored))).astype(np.int64)
     own = stored.rows(rows)
@@ -152,8 +154,10 @@ class FaissSegment:
     ) -> Optional[NDArray[np.int64]]:
         """Return rows that are likely the `k` best of each query, `[queries, at least k]`, filled up with `NOT_FOUND`.
 
-        mask: which rows may be found, `[rows] bool`; None for all. If it leaves few, None is returned: search exactly
-        breadth: ef of a graph, or nprobe of lists; None for the index's own
+        Returns None if the mask allows so few rows that an exact search is faster.
+
+        mask: which rows may be found, `[rows] bool`; None: all
+        breadth: ef of a graph, or nprobe of lists; None: the index's default
         """
         count = int(self._index.ntotal)
         allowed = count if mask is None else int(np.count_nonzero(mask))
@@ -233,9 +237,12 @@ class FaissSegment:
     def _look(
         self, queries: Vectors, ef: int, wanted: int, mask: Optional[Booleans], supported: int
     ) -> tuple[Integers, Integers, Floats]:
-        """Search the graph for `ef` rows; return the best `wanted` allowed ones, their number, and the support.
+        """Search the graph for `ef` rows.
 
-        supported: number of the best rows whose support is computed; 0: none is
+        Returns the best `wanted` allowed rows, `[queries, wanted]`; for each query, how many of the `ef` rows are
+        allowed; and the support of its best rows, see `_support`.
+
+        supported: number of the best rows whose support is computed; 0: none
         """
         near: Integers = self._index.search(queries, ef, params=self._faiss.SearchParametersHNSW(efSearch=ef))[1]
         if mask is None:
@@ -284,10 +291,7 @@ def described(info: VectorsInfo, breadth: Optional[int]) -> str:
 
 
 def breadth_of(info: VectorsInfo, ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
-    """Return `--ef` or `--nprobe`, whichever the index's structure has.
-
-    Raises `UsageError` if the other one is given.
-    """
+    """Return `ef` if the index is a graph, `nprobe` if it has lists; raises `UsageError` if the other one is given."""
     name = "ef" if info.structure.startswith("hnsw") else "nprobe" if info.structure.startswith("ivf") else None
     for other, value in (("ef", ef), ("nprobe", nprobe)):
         if value is not None and other != name:

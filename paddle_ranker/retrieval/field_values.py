@@ -124,14 +124,14 @@ class FieldValues:
         return self._ranked[0]
 
     def place_of(self, value: Value) -> int:
-        """Return twice the rank of a value; for a value that the field lacks, the odd number in between."""
+        """Return twice the rank of a value; if the field lacks it, the odd number between its neighbours'."""
         firsts = _Sorted(lambda code: self._order_of(code), self._ranked[1])
         rank = bisect_left(firsts, value.order)
         return 2 * rank - (rank == len(firsts) or firsts[rank] != value.order)
 
     @once
     def _ranked(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The rank of each value, `[values]`, and for each rank the number of the first value that has it."""
+        """The rank of each value, `[values]`, and for each rank the code of the first value that has it."""
         ranks = np.full(self._count, -1, np.int32)
         if self._owners is None:
             codes = places = np.flatnonzero(self._kinds != MISSING)
@@ -211,7 +211,7 @@ class FieldValues:
         return int(bound) if self._positions.dtype == np.int64 else float(bound)
 
     def _alike(self, intervals: Sequence[ValueRange]) -> list[int]:
-        """Return the values that equal one of the intervals' large numbers as float64; they may be other numbers."""
+        """Return the codes of values that may equal a large number of the intervals: they are equal as float64."""
         large = [float(one.low) for one in intervals if one.kind == NUMBER and abs(float(one.low)) >= LARGE]
         if not large:
             return []
@@ -232,7 +232,7 @@ class FieldValues:
         return found
 
     def _item(self, place: int) -> Value:
-        """Return a value by its place, where the items of lists count one by one."""
+        """Return a value by its position among all values, where the items of lists count one by one."""
         if self._owners is None:
             return self.values(place)[0]
         owner = int(self._owners[place])
@@ -243,7 +243,7 @@ class FieldValues:
 
 
 def _in_order(keys: Iterable[tuple[K, int]]) -> Iterator[tuple[K, int]]:
-    """Yield (key, number) pairs sorted by key; other searches may take their turn meanwhile."""
+    """Yield (key, number) pairs sorted by key; other searches may compute between them."""
     rest, runs = iter(checked(keys)), list[list[tuple[K, int]]]()
     while run := sorted(islice(rest, _SORTED_AT_ONCE)):
         runs.append(run)

@@ -32,7 +32,10 @@ class FilterError(UsageError):
 
 
 def no_field(name: str, there: Iterable[str]) -> str:
-    """Return the message for a `name` that is none of the documents' fields, `there`."""
+    """Return the error message for a name that none of the documents' fields has.
+
+    there: names of the documents' fields
+    """
     known = [*there]
     has = listed(known) if known else "none at all"
     return f"{quoted(name)} is no field of these documents, which have {has}{did_you_mean(name, known)}"
@@ -76,7 +79,7 @@ class Condition:
 
     @property
     def meets_missing(self) -> bool:
-        """Whether a document without a value meets the condition."""
+        """Whether a document that lacks the field, or has null in it, meets the condition."""
         return any(one.kind == MISSING for one in self.intervals) != (self.operator == "!=")
 
     def typed(self, there: Sequence[str], type_of: Callable[[str], str]) -> Condition:
@@ -106,7 +109,7 @@ class Condition:
         return found
 
     def _advice(self, value: Value) -> str:
-        """Return how to write a value of the condition that the type refuses, if another spelling is meant; else ""."""
+        """Return advice about a value that the type refuses: to write it otherwise, or to correct the filter."""
         spellings = Spellings()
         spellings.add(str(value))
         spelling = spellings.chosen()

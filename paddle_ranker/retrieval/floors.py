@@ -1,9 +1,9 @@
-"""Floors of searchers: scores that queries without an answer reach.
+"""Floors of searchers: a searcher's floor is the score that even queries without an answer reach.
 
 If no searcher is above its floor, a search says that no document is close to the query.
 
-They are measured with made-up queries of pieces of unrelated documents. A searcher's floor is the 95th percentile of
-the scores that its best document has for these queries.
+Floors are measured with made-up queries, of pieces of unrelated documents. A searcher's floor is the 95th percentile of
+the scores that its best documents have for these queries.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class _Measured(Protocol):
 
 
 def need_measuring(info: IndexInfo) -> bool:
-    """Return whether the searchers' floors must be measured (again): there are none, or the index has grown much."""
+    """Return whether the searchers' floors must be measured: there are none, or the index has grown much since."""
     return info.count >= FEWEST and (info.floors is None or info.count >= _GROWTH * info.floors.documents)
 
 
 def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], Vectors]) -> Floors:
-    """Search for made-up queries; return the floors of `words` and of the vector fields that have a tower.
+    """Search for made-up queries, and return the floors of `words` and of the vector fields that have a tower.
 
     vectors_of: called with a vector field and queries; returns the queries' vectors by the field's tower
     """
@@ -100,7 +100,7 @@ def _piece(text: str, drawn: np.random.Generator) -> str:
 
 
 def together(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
-    """Return the floors of shards that are searched as one index: each searcher's highest; None if a shard has none."""
+    """Return the floors of shards searched as one index: each searcher's highest; None if a shard has no floors."""
     measured = [one for one in several if one is not None]
     if not measured or len(measured) < len(several):
         return None
@@ -115,8 +115,10 @@ def share_of(score: float, weight: float) -> float:
 
 
 def is_nothing_close(best: Mapping[str, float], floors: Floors) -> bool:
-    """Return whether no searcher's best document scores above the searcher's floor.
+    """Return whether the best document of every searcher is at or below the searcher's floor.
 
-    best: each searcher's best score. A searcher without a floor counts as above it
+    Returns False if a searcher has no floor.
+
+    best: each searcher's best score, by its name
     """
     return all(name in floors.scores and score <= floors.scores[name] for name, score in best.items())

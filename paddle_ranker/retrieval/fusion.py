@@ -58,7 +58,7 @@ class Candidates:
     def of(cls, found: Mapping[str, Hits], title: float = 1.0) -> Candidates:
         """Join the hits of each searcher, by the documents' ids.
 
-        title: as `Fusion.title`. Each score by words gains `title * Hits.titles` times the best score by words
+        title: see `Fusion.title`; each score by words gains `title * Hits.titles` times the best score by words
         """
         numbers: dict[str, int] = {}
         rows = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in found.values()]
@@ -85,7 +85,7 @@ class Candidates:
 
     @property
     def titled(self) -> Booleans:
-        """Which documents' whole title is the query, `[candidates] bool`."""
+        """Which candidates have the query as their whole title, `[candidates] bool`."""
         found: Booleans = self.titles == 1
         return found
 
@@ -122,7 +122,7 @@ def weighted_scores(candidates: Candidates, weights: Floats) -> Floats:
 
 
 def by_score(scores: Floats, ids: Sequence[str]) -> list[int]:
-    """Return the indices that sort scores: highest first, equal ones by id, which does not depend on their order."""
+    """Return the indices that sort scores, highest first; equal scores are sorted by id."""
     values = (-scores).tolist()
     return sorted(range(len(values)), key=lambda place: (values[place], ids[place]))
 
@@ -148,12 +148,12 @@ FUSIONS.add("weighted", FusionKind(weighted_scores, 1.0, "sum of the scores, eac
 
 @dataclass(frozen=True)
 class Signal:
-    """Signal of the last stage, which adds weight * (value - mean) / deviation to a logit, or 0 without a value.
+    """Signal of the last stage: it adds weight * (value - mean) / deviation to a logit, or 0 if there is no value.
 
     weight: its weight
-    is_field: whether the values are numbers of a field; else they are a searcher's normalised scores
+    is_field: True: the values are numbers of a field; False: they are a searcher's normalised scores
     log: whether values are replaced by log(1 + value) first
-    mean, deviation: of the values, after `log`
+    mean, deviation: mean and deviation of the values, after `log`
     """
 
     weight: float
@@ -164,7 +164,10 @@ class Signal:
 
     @classmethod
     def of_values(cls, values: Floats, log: bool) -> Signal:
-        """Return a field's signal of weight 0; mean and deviation are those of `values`, as of `numbers_of`."""
+        """Return the signal of a field, with weight 0 and the mean and deviation of `values`.
+
+        values: the field's numbers in many documents, as `numbers_of` returns them
+        """
         found = values[np.isfinite(values)]
         scaled = np.log1p(found) if log else found
         _, mean, deviation = standardise(scaled, np.float64)
@@ -226,9 +229,9 @@ class Fusion:
         return fused + self.of_titles(candidates.titled, fused)
 
     def of_titles(self, titled: Booleans, scores: Floats) -> Floats:
-        """Return the bonus, `[n]`, of documents whose whole title is the query; 0 for others.
+        """Return the bonus, `[n]`, of documents whose whole title is the query; 0 for other documents.
 
-        titled: which documents these are, `[n] bool`
+        titled: which documents have such a title, `[n] bool`
         scores: scores to which the bonus will be added, `[n]`
         """
         highest, lowest = scores.max(initial=0.0), scores.min(initial=0.0)
@@ -268,9 +271,9 @@ class Fusion:
         return self.fused(candidates) / highest
 
     def added(self, candidates: Candidates, places: Sequence[int], values: ValuesOf) -> dict[str, Floats]:
-        """Return what each signal adds to the logits of the candidates at `places`, by its name, `[places]` each.
+        """Return what each signal adds to the logits of the candidates at `places`: `[places]` by the signal's name.
 
-        values: called with a field and ids; returns these documents' values of the field
+        values: called with a field and ids of documents; returns the documents' values of the field
         """
         found, normalised = {}, candidates.normalised
         for name, signal in self.signals.items():

@@ -47,7 +47,7 @@ class IndexFolder:
     def open_generation(self, opened: dict[str, Segment]) -> Generation:
         """Open the segments that index.json names now.
 
-        opened: segments that are open already, by name; they are used again
+        opened: segments that are open already, by name; they are not opened again
         """
         return open_generation(self.folder, opened)
 

@@ -40,7 +40,7 @@ class IndexModels:
     def tower(self, info: IndexInfo, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> FieldTower:
         """Return the tower of a vector field; raises `UsageError` if the field has no tower.
 
-        options, batch_size: how to open the tower, if it is not open yet
+        options, batch_size: how to open the tower; without effect if it is open already
         """
         with self._opening:
             if field not in self._towers:
@@ -60,7 +60,7 @@ class IndexModels:
     ) -> SplitRanker:
         """Return the ranker that computes the stored states of new documents.
 
-        `options` and `batch_size` as of `tower`.
+        options, batch_size: how to open the ranker; without effect if it is open already
         """
         from paddle_ranker.scoring.stored_ranker import SplitRanker
 
@@ -72,7 +72,7 @@ class IndexModels:
     def lend_states_ranker(self, ranker: SplitRanker) -> None:
         """Let `ranker`, which is open already, compute the stored states of new documents.
 
-        The index's own copy of that ranker then need not be opened.
+        The index then does not open its own copy of the ranker.
         """
         self._ranker = ranker
 

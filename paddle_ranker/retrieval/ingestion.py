@@ -56,9 +56,12 @@ AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters 
 class Added(NamedTuple):
     """Counts of an addition.
 
-    new, replaced, unchanged: documents that were added, that replaced one of their id, and that were stored already
+    new: documents that were added
+    replaced: documents that replaced one with their id
+    unchanged: documents that the index had already
     repeated: rows without an id that were left out, since they equal an earlier row
-    absent: documents of the index that were not given
+    absent: documents of the index that were not among the rows
+    gone: documents that were parts of a file, and that the file no longer has
     """
 
     new: int
@@ -125,7 +128,7 @@ class Naming:
         return documents
 
     def _free_numbers(self, count: int, others: Container[str]) -> list[str]:
-        """Return the next `count` numbers, as texts, that are the id of no document and not in `others`."""
+        """Return the next `count` free numbers as texts: neither a document nor `others` has them as an id."""
         found: list[str] = []
         while len(found) < count:
             tried = [str(number) for number in range(self.next_id, self.next_id + count)]
@@ -193,7 +196,7 @@ class Addition:
 
     @property
     def next_id(self) -> int:
-        """The number that the next document without an id gets."""
+        """The number that is the id of the next document without one."""
         return self._naming.next_id
 
     def prepare(self, documents: Sequence[Document]) -> list[SegmentData]:
@@ -223,7 +226,7 @@ class Addition:
         return Added(new, replaced, self._unchanged, self._naming.repeated, absent, len(self.gone))
 
     def _merged(self, folder: Path) -> Iterator[Segment]:
-        """Merge the new segments of a folder into one and yield it; yield nothing if there are none."""
+        """Merge the new segments of a folder into one; yield it, or nothing if there are none."""
         own = [segment for segment in self._written if segment.folder.parent == folder]
         if own:
             target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in own)
@@ -259,7 +262,7 @@ class Addition:
 
     @property
     def absent(self) -> list[Place]:
-        """The places of the index's documents that were not given."""
+        """The places of the index's documents that were not among the rows."""
         return [Place(part, row) for part, given in enumerate(self._given) for row in np.flatnonzero(~given).tolist()]
 
     def _changed(self, chunk: Sequence[Document]) -> list[Document]:
@@ -311,7 +314,7 @@ class Addition:
                     raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
 
     def _vectors_of_field(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
-        """Return the vectors of a field's values; those of a document whose values stay the same are copied.
+        """Return the vectors of documents' values in a field; copy those of a document whose values stay the same.
 
         A recording has a vector for each of its pieces.
         """
@@ -346,8 +349,8 @@ class Addition:
     def _vectors_of_texts(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
         """Return the vectors of documents' passages.
 
-        Those of an indexed document with the same text, or of the document that is replaced, are copied if it reads the
-        same.
+        They are copied from an indexed document of the same text, or of the same id, if the tower reads the same of
+        both.
         """
         schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Place]()
         texts = [schema.identity(document) for document in chunk]
@@ -373,11 +376,11 @@ class Addition:
         vectors_of: Callable[[list[Unchecked]], Vectors],
         most: int,
     ) -> FieldVectors:
-        """Return the vectors of documents in a field; copy those that exist, compute the others.
+        """Return the vectors of documents in a field: copied from the index or an interrupted addition, else computed.
 
         spans: for each document, the part of its text that each of its vectors is of
-        lenders: by number of a document, the indexed document whose vectors it may take
-        inputs: called with a document's number; returns the tower's inputs for it, one per vector
+        lenders: place of the indexed document to copy vectors from, by index in `chunk`
+        inputs: called with an index in `chunk`; returns the tower's inputs for that document, one per vector
         vectors_of: called with such inputs; returns their vectors
         most: maximum number of inputs in one call of `vectors_of`
         """
@@ -420,9 +423,9 @@ class Addition:
 
 
 class Cutter:
-    """Divides the texts of documents into the passages that get vectors, as a schema says.
+    """Divider of documents' texts into the passages that get vectors, as a schema says.
 
-    encoder: text encoder of the tower that reads the passages; None if vectors are made elsewhere: tokens are estimated
+    encoder: text encoder of the tower that reads the passages, which counts their tokens; None: tokens are estimated
     """
 
     def __init__(self, schema: Schema, encoder: Optional[TextEncoder] = None):
@@ -445,7 +448,7 @@ class Cutter:
         most = min(tokens, max(encoder.room + count(prompt) - beside, encoder.room // 4, 1))
 
         def counted(part: str) -> int:
-            """Count a passage's tokens: alone, or between prompt and title if they take more there."""
+            """Return the number of tokens of a passage, alone or between prompt and title, whichever is greater."""
             read = prompt + schema.passage(document, part)
             return count(part) if read == part else max(count(part), count(read) - beside)
 
@@ -454,7 +457,10 @@ class Cutter:
 
 
 def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) -> FieldVectors:
-    """Return the vectors of documents in the form of a segment; `spans` has, for each, the parts of its text."""
+    """Return the vectors of documents in the form of a segment.
+
+    spans: for each document, the part of its text that each of its vectors is of
+    """
     passages: Optional[Passages] = None
     if any(len(own) != 1 for own in spans):
         rows = [(row, *span) for row, own in enumerate(spans) for span in _stored(own)]
@@ -463,7 +469,7 @@ def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) 
 
 
 def _stored(spans: Spans) -> Spans:
-    """Return a text's passages as a segment stores them: (0, 0) for a single one, which is the whole text."""
+    """Return the spans of a text's passages as a segment stores them: a single one, the whole text, as (0, 0)."""
     return spans if len(spans) != 1 else [(0, 0)]
 
 
@@ -474,9 +480,9 @@ def _values_of(document: Document, field: str) -> list[Unchecked]:
 
 
 def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str) -> bool:
-    """Copy the vectors that a segment has for the document in `row` to `vectors`.
+    """Copy the vectors that a segment has for the document in `row` into `vectors`; return whether it has them.
 
-    Return False if its passages differ.
+    A segment with other passages of the document than `spans` does not have them.
     """
     own = segment.vectors.get(field)
     if own is None:
@@ -490,7 +496,7 @@ def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: s
 
 
 class Unfinished:
-    """Segments of additions that were interrupted; their vectors need not be computed again.
+    """Segments of additions that were interrupted, whose vectors need not be computed again.
 
     `unfinished.json` in each index folder has their names.
     """
@@ -511,7 +517,7 @@ class Unfinished:
                 ]
 
     def keep(self, segment: Segment) -> None:
-        """Keep a segment until `forget`, though no manifest names it."""
+        """Keep a segment until `forget`, although no index.json names it."""
         self.segments.append(segment)
         index = segment.folder.parent
         with new_file(inside(index, JOURNAL)) as stream:
@@ -520,12 +526,12 @@ class Unfinished:
     def fill(
         self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int], field: str
     ) -> list[int]:
-        """Copy vectors of a field from these segments; return the texts that are still missing.
+        """Copy vectors of a field from these segments; return the indices of the texts that still lack vectors.
 
         vectors: `[n, size]`, those of all texts one after the other, changed in place
         spans: for each text, its passages
-        texts: as of `Schema.identity`
-        missing: numbers of the texts without vectors
+        texts: texts of documents as `Schema.identity` returns them
+        missing: indices of the texts without vectors
         """
         own, wanted = np.split(vectors, np.cumsum([*map(len, spans)])[:-1]), dict[str, list[int]]()
         for number in missing:

@@ -42,16 +42,17 @@ class LatestSnapshot:
 
     @property
     def is_current(self) -> bool:
-        """Whether `snapshot` is that of the present index.json, or index.json is gone; looks at its time and size."""
+        """Whether index.json has the time and size that it had when `snapshot` was opened; True if it is gone."""
         try:
             return self.index.stamp() == self._stamp
         except FileNotFoundError:
             return True
 
     def refresh(self) -> bool:
-        """Open the newest generation that others have written; return whether there was one.
+        """Open the newest generation that others have written; return whether there was a new one.
 
-        A generation that first has stored states counts. Does nothing if the folder has been replaced by another index.
+        A generation also counts as new if it is the first with stored states. Does nothing if the folder has been
+        replaced by another index.
         """
         with locking(self.changing):
             stamp, info = self.index.stamp(), self.index.read_info()  # what is written later is a change

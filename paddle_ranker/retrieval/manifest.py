@@ -82,12 +82,12 @@ class TowerCopy:
 
 @dataclass(frozen=True)
 class VectorField:
-    """Vectors of the values of a field.
+    """Description of the vectors of a field's values.
 
     name: name of the field
     info: how the vectors are searched
-    tower: makes the vectors
-    reads_texts: whether the tower also makes vectors of texts, so that queries can be searched for
+    tower: copy of the tower that makes the vectors; None if they are made elsewhere
+    reads_texts: whether the tower also makes vectors of texts, so that words can be searched for
     """
 
     name: str
@@ -98,10 +98,10 @@ class VectorField:
 
 @dataclass(frozen=True)
 class RankerStates:
-    """Stored states of documents.
+    """Description of the stored states of documents.
 
     folder: folder in the index with the copy of the ranker that computed them
-    ranker, layers, width, dtype: as of `scoring.title_states.StatesInfo`
+    ranker, layers, width, dtype: see `scoring.title_states.StatesInfo`
     """
 
     folder: Name
@@ -113,11 +113,11 @@ class RankerStates:
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """A segment as index.json lists it.
+    """Entry of a segment in index.json.
 
-    name: its folder
+    name: name of its folder
     count: number of its documents, removed ones included
-    deleted: the file with the removed rows; None if there are none
+    deleted: name of the file with the removed rows; None if there are none
     removed: number of removed rows
     """
 
@@ -198,7 +198,7 @@ class IndexInfo:
         return sum(one.live for one in self.segments)
 
     def same_kind(self, other: IndexInfo) -> bool:
-        """Return whether another index makes the same words and vectors of a document, by the same tower."""
+        """Return whether another index would store the same words and vectors for a document, by the same tower."""
         # These differ among equal kinds.
         own = {"segments": (), "generation": 0, "next_id": 1, "columns": {}, "floors": None}
         return dataclasses.replace(other, **own) == dataclasses.replace(self, **own)  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ class IndexInfo:
         return {name for one in self.segments for name in (one.name, one.deleted) if name is not None}
 
     def next(self, segments: Sequence[SegmentInfo], next_id: int) -> IndexInfo:
-        """Return the contents of the next generation."""
+        """Return the contents of index.json for the next generation, which has these segments."""
         next_id = max(self.next_id, next_id)
         return dataclasses.replace(self, segments=tuple(segments), generation=self.generation + 1, next_id=next_id)
 
@@ -257,6 +257,8 @@ def info_of(found: Unchecked, path: Path) -> IndexInfo:
     """Convert JSON to the contents of index.json.
 
     Raises `CheckpointError`, `ValueError` or `UsageError` for bad JSON.
+
+    path: path of index.json, for messages
     """
     values = dict(found) if isinstance(found, dict) else {}
     count = values.pop("count", None)

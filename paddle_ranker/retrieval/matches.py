@@ -30,17 +30,17 @@ class Matches:
         self._now, self._masks = now, masks
 
     def count(self, where: Optional[Filter]) -> int:
-        """Return how many of the documents meet a filter; None: all do."""
+        """Return how many of the documents meet a filter; all of them if it is None."""
         return sum(int(np.count_nonzero(mask)) for mask in self._meeting(where))
 
     def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]:
-        """Count the values of fields among the documents; of lists each item.
+        """Count the documents by the values of fields; a list counts for each of its items.
 
-        wanted: the fields, each with a filter that counted documents must meet, or None
+        Returns, by field, counts by value in JSON, the most frequent first. If a field has many numbers or dates, they
+        are counted by ranges, ascending, each written as a condition that `Filter.of` takes. Raises `UsageError` for a
+        field with too many other values.
 
-        Returns, by field, counts by value as JSON, the most frequent first. Many numbers or dates are counted by ranges
-        in ascending order, each a condition that `Filter.of` takes. Raises `UsageError` for a field with too many other
-        values.
+        wanted: the fields; each has a filter that documents must meet to be counted, or None
         """
         typed = {name: Wanted(self._now.type_of(name), where) for name, where in wanted.items()}
         return facets_of(typed, lambda: [self.scales(typed)], lambda others: [self.values(others)])
@@ -75,8 +75,8 @@ class Matches:
         """Return the first `count` documents that meet a filter, in the order of fields.
 
         sort: the fields, `-year` for the highest first
-        after: only documents behind this one
-        types: types of the fields over all shards, if this is one of several; empty: its own
+        after: only documents that follow this one; None: from the first
+        types: types of the fields, if this is one of several shards, which may have other types; empty: the types here
         """
         keys = sort_keys(sort, types or self._now.type_of)
         each = zip(self._now.parts, self._meeting(where))

@@ -37,7 +37,7 @@ Source = tuple[Segment, Optional[Booleans]]  # which of a segment's documents ar
 
 
 def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
-    """Return the index of the first of the last segments that should be merged; None if there are few segments."""
+    """Return the index of the first segment to merge; all after it are merged with it. None: there are few segments."""
     if len(sizes) <= MOST_SEGMENTS:
         return None
     first = len(sizes) - 2
@@ -54,7 +54,7 @@ def merge_segments(
 ) -> None:
     """Write a new segment of the documents of several, in their order.
 
-    write_index: as for `write_segment`
+    write_index: see `write_segment`
     write_states: computes the states of the documents again; None: stored states are copied
     """
     with new_folder(folder) as target:
@@ -122,7 +122,7 @@ def _rows(sources: Sequence[Source]) -> Iterator[tuple[Segment, Integers]]:
 
 
 def _merge_passages(file: Path, field: str, sources: Sequence[Source]) -> int:
-    """Write the passages, if a segment has any; return the number of vectors."""
+    """Write the passages of a vector field, if a segment has any; return the number of vectors."""
     if all(segment.vectors[field].passages is None for segment, _ in sources):
         return sum(_kept(*source) for source in sources)
     merged, first = [], 0

@@ -73,7 +73,7 @@ class MilvusHits(NamedTuple):
 
 
 class MilvusRows:
-    """Collection in Milvus: vectors under whole numbers as keys, with texts if wanted; created if it does not exist.
+    """Collection in Milvus: vectors with integers as keys, and with texts if wanted; created if it does not exist.
 
     Raises `RankerError`, which names the address, if Milvus cannot be reached or refuses, or if a collection of this
     name has other vectors.
@@ -126,12 +126,12 @@ class MilvusRows:
         self._call(lambda: self._client.delete(self._name, filter=f"key >= {key}"))
 
     def finish(self) -> None:
-        """Flush what was put and dropped, which makes it durable; Milvus Lite searches unflushed rows one by one."""
+        """Make all changes durable. Until then, Milvus Lite searches the changed rows one by one."""
         self._call(lambda: self._client.flush(self._name))
         self._call(lambda: self._client.load_collection(self._name))
 
     def nearest(self, queries: Vectors, k: int) -> list[MilvusHits]:
-        """Return, for each query of `[q, size]`, the `k` rows of the largest inner product."""
+        """Return, for each query of `[q, size]`, the `k` rows with the largest inner product, best first."""
         fields = ["key", "text"] if self._texts else ["key"]  # Milvus 2.3 gives the key where it is asked for
         found = self._call(
             lambda: self._client.search(
@@ -250,7 +250,7 @@ class MilvusSearch:
         self._pending.unlink()
 
     def repair(self, now: Generation) -> None:
-        """Finish a change in which a process was killed, or in which Milvus failed."""
+        """Finish a change that a killed process, or a failure of Milvus, left unfinished."""
         self.require_address()
         if not os.path.lexists(self._pending):
             return
@@ -272,7 +272,11 @@ class MilvusSearch:
     def search(
         self, now: Generation, queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]]
     ) -> list[tuple[Integers, Floats]]:
-        """Search by vectors; arguments and result are those of `Generation.search_vectors` in numbers of documents."""
+        """Return, for each query, the numbers and scores of its best `k` documents, best first.
+
+        queries: vectors, `[q, size]`
+        allowed: for each part, which documents may be found; None: all
+        """
         count = now.info.count
         left = count if allowed is None else sum(int(np.count_nonzero(mask)) for mask in allowed)
         wanted = min(2 * k * max(1, count) // max(1, left), max(1, count))

@@ -50,9 +50,9 @@ def sketches_of(texts: Sequence[str]) -> Sketches:
 
 
 def leaders(sketches: Sketches) -> list[int]:
-    """Return, for each text, the number of the first text that it nearly equals; its own number if there is none.
+    """Return, for each text, the index of the first text that it nearly equals, or its own index if there is none.
 
-    A text is compared only with texts that are first themselves, so a chain of small differences is not one group. The
+    A text is compared only with texts that equal no earlier one, so a chain of small differences is not one group. The
     resemblance of two texts, the share of their shingles that both have, is estimated by the share of equal bins among
     those that are not empty in both. Its standard error is 0.03 for long texts, and less for short ones.
     """

@@ -1,4 +1,4 @@
-"""Open segments of an index folder at one time, without removed documents."""
+"""Open segments of an index folder, as `index.json` listed them at one time, with masks of the removed documents."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _PASSAGES = 4  # times as many are looked for as documents are wanted, at first
 class OpenSegment:
     """A segment of a generation.
 
-    live: `[documents] bool`, which of them are not removed; None if none is removed
+    live: `[documents] bool`, which of its documents are not removed; None if none is removed
     first: number of its first document; a generation numbers all documents of its segments in order
     """
 
@@ -127,7 +127,7 @@ class Generation:
         return self._weighted.setdefault(key, found)
 
     def _has_word(self, part: OpenSegment, row: int, word: str) -> bool:
-        """Return whether a document has this word, as written, in a field whose words may correct those of queries."""
+        """Return whether a document has this word as written, in a field whose words may correct mistyped queries."""
         schema = self.info.schema
         texts = schema.searched(part.segment.document(row))
         return any(
@@ -173,7 +173,7 @@ class Generation:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
     def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
-        """Return the phrases that some document has together with all phrases returned before.
+        """Return the phrases that documents must have: some document has each of them and all returned before it.
 
         required: stop at the first phrase that no such document has
         """
@@ -188,7 +188,7 @@ class Generation:
         return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
 
     def _find_phrases(self, phrases: tuple[str, ...]) -> tuple[list[str], list[Booleans]]:
-        """Return the phrases that some document has together with all earlier ones, and the documents with all."""
+        """Return what `found_phrases` does and, for each part, which documents have all of these phrases."""
         found, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
         for number, phrase in enumerate(phrases):
             have = reader.having(number, masks)
@@ -263,7 +263,7 @@ class Generation:
         """Return the distribution of the numbers or dates that documents have in a field of this type.
 
         masks: for each part, which documents count
-        most: a segment with more bytes of the field's values is not read; the result is then `is_large`
+        most: the result is `is_large` if a segment has more bytes of the field's values than this
         """
         found = list[FieldScale]()
         for part, mask in zip(self.parts, masks):
@@ -317,9 +317,9 @@ class Generation:
     def _first_of_each(
         self, name: str, numbers: Integers, scores: Floats, k: int
     ) -> tuple[Integers, Floats, list[Optional[tuple[int, int]]]]:
-        """Return the documents that vectors belong to, each once, at most `k`, best first; their scores and passages.
+        """Return the documents that vectors belong to, best first, each once, at most `k`; their scores; passages.
 
-        numbers, scores: of the vectors, best first
+        numbers, scores: numbers and scores of the vectors, best first
         """
         firsts = np.array([one.part.first for one in self.vectors[name]], np.int64)
         places: dict[int, tuple[int, Optional[tuple[int, int]]]] = {}
@@ -361,13 +361,13 @@ class Generation:
         numbers: Integers,
         scores: Floats,
     ) -> Hits:
-        """Return hits of the given documents and of the best `k` whose whole title is the query, with `Hits.titles`.
+        """Return hits of documents found by words, and of the best `k` documents whose whole title is the query.
 
         `Hits.titles` is 1 for a title that is the whole query, as typed or as corrected; cases, widths, spaces and
         punctuation do not matter. For another title that has all words of the query it is half of
         `WordSearcher.title_shares`.
 
-        numbers, scores: documents found by words so far, best first
+        numbers, scores: numbers and scores of the documents found by words so far, best first
         """
         keys = [key for text in texts_of(query) if (key := self.info.schema.title_key(text))]
         each = [np.empty(0, np.int64)]
@@ -405,9 +405,9 @@ class Generation:
         return found
 
     def find_texts(self, texts: Sequence[str]) -> dict[str, Place]:
-        """Return, by text (as of `Schema.identity`), the place of the first document with it.
+        """Return the place of the first document with each text, by text; texts that no document has are left out.
 
-        Other texts are left out.
+        texts: texts of documents as `Schema.identity` returns them
         """
         wanted, found = list(dict.fromkeys(texts)), dict[str, Place]()
         for number, part in enumerate(self.parts):

@@ -27,12 +27,11 @@ _ENDED = "a process that makes vectors has ended; there may be too little memory
 
 @dataclass(frozen=True)
 class EncodePlan:
-    """How texts become vectors.
+    """Settings for computing vectors of texts.
 
-    source, options, batch_size: as for `Tower.open`
+    source, options, batch_size, folder: as for `Tower.open`
     queries: whether the texts are queries
-    processes: number of processes that share the work, and the threads
-    folder: as for `Tower.open`
+    processes: number of processes, which share the texts and the threads
     """
 
     source: str
@@ -55,7 +54,7 @@ class Encoding:
         note_at_end(self)
 
     def counts(self) -> dict[str, int]:
-        """Return how many texts the other processes have cut, by message; the tower of this process counts its own."""
+        """Return how many texts the other processes have cut, by message; this process's tower counts its own."""
         return {f"texts were cut to {self._length} tokens": self._cut}
 
     def run(self, texts: Iterable[str]) -> Iterator[Vectors]:
@@ -99,10 +98,7 @@ class Encoding:
 
 
 def _start(plan: EncodePlan, number: int) -> Connection:
-    """Start a process that makes vectors; return the connection to it.
-
-    The process ends when the connection is closed.
-    """
+    """Start a process that computes vectors; return the connection to it. The process ends when that is closed."""
     threads = plan.options.threads or max(1, usable_cores() // plan.processes)
     plan = replace(plan, options=replace(plan.options, threads=threads))
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of threads that it does not have

@@ -89,12 +89,13 @@ def unpacked(text: str) -> tuple[Integers, Integers]:
 def place_of(
     document: Document, schema: Schema, spans: Iterable[Span], piece: Optional[Span] = None
 ) -> Optional[PlaceInFile]:
-    """Return the place of a document in the file that it was read from, with the places of spans of its text.
+    """Return where a document is in the file that it was read from; None for a document that was read from no file.
 
-    spans: of the text, without overlaps
-    piece: of its recording, which a search for vectors found; shown if the spans have no place
+    The result has the document's own numbers, such as `page`, and the places of the spans, such as `boxes`. Raises
+    `CheckpointError` if the stored places are damaged.
 
-    Returns None for a document that was read from no file. Raises `CheckpointError` if its places are damaged.
+    spans: parts of the document's text, without overlaps
+    piece: piece of the document's recording that a search by vectors found; its place is shown if the spans have none
     """
     reader = schema.reader_of(document)
     if reader is None:
@@ -135,7 +136,7 @@ def _places_of(document: Document) -> tuple[Integers, Integers]:
 
 
 def shown_place(place: PlaceInFile) -> str:
-    """Return a place for people: `page 3`, `0:12:34`, `row 7, column 2`; "" if it has no such numbers."""
+    """Return a place for people: `page 3`, `0:12:34`, `row 7, column 2`; "" if the place has no such number."""
     if seconds := place.get("seconds"):
         return str(timedelta(seconds=int(seconds[0][0])))
     if cells := place.get("cells"):

@@ -93,14 +93,16 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
 
 
 def required_word(phrase: str) -> Optional[str]:
-    """Return the word of a phrase that is one after a plus sign, and stands for all with its stem; None for another."""
+    """Return the word of a phrase that was a word after a plus sign; None for a phrase in quotes."""
     return phrase[1:] if phrase.startswith("+") and _SIGNED_WORD.fullmatch(phrase, 1) else None
 
 
 def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
-    """Return the words of a query, its phrases and its exclusions; `given` is the query before it was cut.
+    """Return the words of a query as one text, its phrases, and its exclusions.
 
     Each sign is looked at once, with the text between it and the next one.
+
+    given: the query before it was cut to the first 1,000 code points
     """
     words, phrases, excluded, start, place = list[str](), list[str](), list[str](), 0, 0
     while sign := _SIGN.search(text, place):
@@ -138,7 +140,7 @@ def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
 
 
 class Alternative(NamedTuple):
-    """Words that are searched beside a part of a query.
+    """Words that are searched in addition to a part of a query.
 
     given: that part of the query, folded
     to: the words, the most frequent first
@@ -153,7 +155,7 @@ class Alternative(NamedTuple):
 
 
 class AddedWord(NamedTuple):
-    """Text that is searched beside the query, with its score multiplied by a factor.
+    """Text that is searched in addition to the query.
 
     text: its words
     factor: factor of their scores
@@ -173,7 +175,7 @@ class WordQuery:
 
     given: its text as typed
     text: the text that towers and rankers read: `given` with the clear corrections
-    extras: what is searched beside the words of `given`
+    extras: texts that are searched in addition to the words of `given`
     corrected, synonyms: the alternatives that `extras` are made of
     """
 
@@ -280,12 +282,14 @@ def _folded_rules(rules: Sequence[tuple[str, list[str]]], analyser: Analyser) ->
 
 
 class KnownWords(Protocol):
-    """Words of a collection that live documents have; the documents may be in a folder or in shards elsewhere."""
+    """Words that the live documents of a collection have, in a folder or in shards elsewhere."""
 
     def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
         """Return known words that a mistyped word may stand for, each with its edit distance.
 
         All words at the least distance are among them.
+
+        unfinished: compare with the beginnings of longer words, too
         """
         ...
 
@@ -294,7 +298,7 @@ class KnownWords(Protocol):
         ...
 
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the tokens under which the index has a folded word."""
+        """Return the tokens that stand for a folded word in the index."""
         ...
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
@@ -370,7 +374,7 @@ class QueryRewriter:
         return folded, list(self._analyser.runs(folded))
 
     def _counted(self, runs: Sequence[CharacterRun]) -> tuple[dict[str, int], list[tuple[Token, int]]]:
-        """Count the documents that have each word, and each pair of Chinese characters, that may be mistyped."""
+        """Return how many documents have each word that may be mistyped, and each pair of Chinese characters."""
         spelled = list(dict.fromkeys(run.text for run in runs if self._may_be_mistyped(run)))
         pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
         counts = self._words.counts([pair.text for pair in pairs])
@@ -390,7 +394,12 @@ class QueryRewriter:
         return sorted(zip(self._counts(words), words), key=_most_first)
 
     def _frequent(self, words: Sequence[str], least: int = 1) -> tuple[tuple[str, ...], bool]:
-        """Return the most frequent of some words, and whether the first is far more frequent than the others."""
+        """Return the most frequent of some words, and whether the first is far more frequent than the second.
+
+        They are at most `_MOST`, and none is much rarer than the first.
+
+        least: leave out words that fewer documents have
+        """
         counts = self._by_count(words)
         most = counts[0][0] if counts else 0
         found = tuple(word for count, word in counts[:_MOST] if count >= max(least, _SHARE * most))
@@ -448,9 +457,10 @@ class QueryRewriter:
         """Yield corrections of Chinese characters by others of the same sound.
 
         A character is looked up if no document has any of the pairs (or words) that contain it. With the other
-        character, all of these must be pairs that documents have.
+        character in its place, documents must have all of these pairs.
 
-        pairs: pairs of characters of the query; `unknown`: which of them no document has
+        pairs: pairs of characters of the query
+        unknown: for each pair, whether no document has it
         """
         around: dict[int, list[int]] = {}
         for number, pair in enumerate(pairs):
@@ -495,7 +505,9 @@ class QueryRewriter:
     def _synonyms(self, runs: Sequence[CharacterRun], folded: str, rules: dict[str, list[str]]) -> list[Alternative]:
         """Return synonyms of parts of the query.
 
-        If parts overlap, of the first, and of the longest that begins there.
+        Of parts that overlap, the one that begins first counts; of those that begin together, the longest.
+
+        rules: synonyms of each word, see `Synonyms.of`
         """
         ends = [0] * (len(folded) + 1)
         units = [unit for run in runs for unit in ([run] if run.is_word else run.words())]
@@ -513,7 +525,7 @@ class QueryRewriter:
         return found
 
     def _replaced(self, text: str, given: str, to: str) -> str:
-        """Return a text with `to` in place of the folded word `given`, if that can be located in the text."""
+        """Return a text with `to` in place of the folded word `given`, or unchanged if that cannot be located."""
         if is_han(given):
             return text.replace(given, to)
         words, matches = given.split(), list(_SPELLED.finditer(text))

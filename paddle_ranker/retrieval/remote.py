@@ -66,7 +66,7 @@ class RemoteCollection:
 
     @property
     def is_current(self) -> bool:
-        """Whether the shards have answered within the last moments; a search always sees what was added before it."""
+        """Whether the shards answered within the last moments; if not, a search still sees all additions."""
         return time.monotonic() < self._calls.answered_at + _CURRENT_SECONDS
 
     def refresh(self) -> bool:
@@ -76,7 +76,7 @@ class RemoteCollection:
         return self.info.generation > before
 
     def snapshot(self) -> RemoteSnapshot:
-        """Return a snapshot for one search: all its calls see the generations that its first call was answered from."""
+        """Return a snapshot for one search; each shard answers all its calls from the same generation."""
         return RemoteSnapshot(self._calls)
 
     def require_address(self) -> None:

@@ -33,6 +33,10 @@ class Call(Protocol):
 class MergedFacts:
     """Facts of all shards together.
 
+    info: contents of index.json of the whole collection
+    fields: names of the documents' fields
+    totals: BM25's totals of all documents; None if words are not searched
+    words: searcher of words without documents, which splits and weights queries; None if words are not searched
     types: types of undeclared fields; added when they are first needed
     """
 
@@ -73,9 +77,9 @@ class MergedFacts:
 class Answers(NamedTuple):
     """Answers of shards to a call, each by number of the shard.
 
-    name: the call
+    name: name of the call
     results: results of the shards that answered
-    seen: version of these shards, with its facts
+    seen: version of the generation that answered, with its facts, for these shards
     failed: errors of shards that failed
     refused: errors of shards that refused the arguments
     """
@@ -92,7 +96,7 @@ class Answers(NamedTuple):
         return any(isinstance(error, Gone) for error in self.refused.values())
 
     def failures(self) -> dict[int, BaseException]:
-        """Return all errors by shard; raises the first refusal if the arguments are to blame and not the shard."""
+        """Return the errors of shards that failed or refused; raise the first refusal if the arguments are to blame."""
         name, refused = self.name, self.refused
         if refused and (name in WRITES or name not in READS or (name in MAY_REFUSE and not self.results)):
             raise next(iter(refused.values()))
@@ -140,13 +144,17 @@ class ShardCalls:
         return merged
 
     def resting(self) -> set[int]:
-        """Return the shards that did not answer in time, and are not called for a while, so that few searches wait."""
+        """Return the numbers of shards that did not answer in time, and are not called for a while."""
         now = time.monotonic()
         resting = {number for number, until in self._rest_until.items() if until > now}
         return resting if self._partial and len(resting) < len(self._calls) else set()
 
     def require(self, lost: Iterable[int], failed: Mapping[int, BaseException]) -> None:
-        """Raise `ShardError` for shards that failed, unless the search may go on without the `lost` ones."""
+        """Raise `ShardError` for the failed shards, unless partial answers are allowed and some shard is not `lost`.
+
+        lost: numbers of all shards without an answer
+        failed: errors of those that failed now, for the message
+        """
         if not self._partial or len({*lost}) == len(self._calls):
             self._refuse(failed)
 
@@ -186,8 +194,8 @@ class ShardCalls:
     ) -> Callable[[], Answers]:
         """Send a call to shards at the same time; return a function that waits for their answers.
 
-        args: arguments by shard
-        pinned: versions that the shards must answer from (default: the latest)
+        args: arguments by number of the shard
+        pinned: versions that the shards must answer from, by number of the shard; None: the latest, and `latest` is set
         """
         futures, failed = dict[int, Future[Unchecked]](), dict[int, BaseException]()
         known = {number: (pinned or self.latest).get(number) for number in args}
@@ -230,7 +238,7 @@ class ShardCalls:
         return receive
 
     def _require_alike(self, answer: Union[RankerError, tuple[tuple[int, Facts], Unchecked]]) -> None:
-        """Raise `ValueError` for the answer of a shard that was not built like the others."""
+        """Raise `ValueError` if an answer comes from a shard that was not built like the others."""
         if not isinstance(answer, RankerError):
             (_, facts), _ = answer
             for _, one in [*self.latest.values()][:1]:

@@ -63,7 +63,7 @@ class RemoteSnapshot:
 
     @property
     def _all(self) -> MergedFacts:
-        """Facts of all shards together; before the first answer, the latest known ones."""
+        """Facts of all shards together: as of this search's first answers, or before these the latest known ones."""
         return self._calls.merged(self._pinned)
 
     @property
@@ -88,9 +88,9 @@ class RemoteSnapshot:
         return _RemoteTower(self._calls, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example: any shard computes that of a file.
+        """Return the vector of an example in a field, `[1, size]`, or `[0, size]` if it has none.
 
-        The shard with the document returns its.
+        Any shard computes the vector of a file; the vector of a document comes from its shard.
         """
         if like.kind:
             found: Vectors = self._calls.any("like_vectors", field, tuple(like))
@@ -100,7 +100,10 @@ class RemoteSnapshot:
         return vectors
 
     def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]:
-        """Begin to search all shards; return a function that waits and merges: equal scores in the shards' order."""
+        """Begin to search all shards; return a function that waits for their hits and merges them.
+
+        Equal scores are in the shards' order.
+        """
         refuse_text(asked.queries, "queries", *ASKED)
         queries = asked.queries
         if asked.by == WORDS:
@@ -251,7 +254,9 @@ class RemoteSnapshot:
     ) -> list[tuple[Unchecked, list[str]]]:
         """Ask each shard about the ids that it is known to have, and all shards about unknown ids.
 
-        call: called with ids; returns the arguments of the shard's call
+        Returns, for each shard that was asked, its result and the ids that it was asked about.
+
+        call: called with ids; returns the name and the arguments of the call to a shard
         """
         shares: dict[int, list[str]] = {}
         for id in dict.fromkeys(ids):
@@ -306,9 +311,9 @@ class RemoteSnapshot:
         return receive
 
     def _fail(self, failed: Mapping[int, BaseException]) -> None:
-        """Go on without failed shards: raise `StaleSnapshot`, so that the search begins again.
+        """Raise `StaleSnapshot`, so that the search begins again without the failed shards.
 
-        Raises `ShardError` if others may not answer alone.
+        Raises `ShardError` instead if the other shards may not answer alone.
         """
         lost = self._lost | {*failed}
         self._calls.require(lost, failed)
@@ -405,7 +410,7 @@ class _KnownWords:
 
 
 def _plain(word: Word) -> Word:
-    """Return the form in which a word's documents are counted: if all fields have the same token, that token once."""
+    """Return a word in the form in which shards count it: if all fields have the same token, that token once."""
     return word[:1] if len({*word}) == 1 else word
 
 

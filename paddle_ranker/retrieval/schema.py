@@ -124,11 +124,11 @@ class FieldType(NamedTuple):
     A type whose values are files has these, too:
 
     media_types: media types by the suffix of the files' names
-    suffix_of: called with a file's bytes; checks them and returns the suffix; raises `ValueError`
+    suffix_of: called with a file's bytes, or with its first `FIRST_BYTES` if the type has a reader; returns the suffix;
+        raises `ValueError` for a file of another type
     open_tower: opens the tower of a vector field of this type; None if there are no towers
     sample: bytes of an example, to try a tower that reads no texts
-    reader: name in `READERS` if the words of a file are read when it is added, else ""; `suffix_of` is then called with
-        only the first `FIRST_BYTES` of the file
+    reader: name in `READERS` of the reader of a file's words when it is added; "" if words are not read
     """
 
     fits: Callable[[object], bool]
@@ -265,11 +265,11 @@ class Field:
     """A field of the documents.
 
     type: a name in `FIELD_TYPES`
-    weight: of a searched field: factor of a token's frequency, relative to a field of weight 1
+    weight: factor of the frequencies of a searched field's tokens, relative to a field of weight 1
     title: whether the field names the document in answers, and stands before each passage that towers and rankers read
     list: whether a document may have several values
-    analyser: of a searched field: options of its analyser, as `lexical.analyser.analyser` takes them
-    literal: of a searched field: mistyped words of a query are not corrected to this field's words
+    analyser: options of a searched field's analyser, as `lexical.analyser.analyser` takes them
+    literal: whether mistyped words of queries are never corrected to words of this searched field
     label: name that the search page shows in place of `name`
     unit: unit that the search page shows after numbers, such as €
     """
@@ -466,7 +466,7 @@ class Schema:
 
     @cached_property
     def title_place(self) -> int:
-        """The index of the title field in `words`; without a title field, that of `text`."""
+        """The index in `words` of the title field; without a title field, of `text`."""
         return [one.name for one in self.words].index(self.title or TEXT)
 
     @cached_property
@@ -481,7 +481,7 @@ class Schema:
         return [_texts_of(document, one.name) for one in self.words]
 
     def identity(self, document: Document) -> str:
-        """Return a text that stands for a document's text and fields: it differs if either does."""
+        """Return a text that is equal for two documents only if their texts and fields are equal."""
         fields = json.dumps(dict(document.fields), sort_keys=True, default=str)
         return f"{document.text}\0{fields}" if document.fields else document.text
 
@@ -575,7 +575,7 @@ class _Values:
     def field(self, name: str, is_title: bool, text_length: float) -> Field:
         """Return the field that fits the values.
 
-        `text_length` is the mean length of documents' texts, in characters.
+        text_length: mean length of the documents' texts, in characters
         """
         found, count = self.types.type, self.types.valued + self.types.missing
         if not count:
@@ -616,13 +616,13 @@ def infer(
     note: Callable[[str], None] = lambda text: None,
     title: Optional[str] = None,
 ) -> Schema:
-    """Return a schema for some documents: the declared fields, and one for each other name, by all of its values.
+    """Return a schema for some documents: the declared fields, and for each other name a field that fits its values.
 
     A field called `title` or `name` is the title, unless another one is declared as the title. A field of long texts is
     searched. If its texts are short beside those of `text`, it is a summary, whose words get a higher weight. `N/A`,
     `NaN` and their like count as no values if the others are numbers, dates or truth values.
 
-    note: called with a message on how many values of a field were taken for none
+    note: called with a message that says how many values of a field count as none
     title: name of the title field, unless one is declared; None: `title` or `name`
     """
     values: dict[str, _Values] = {}

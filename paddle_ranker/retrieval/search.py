@@ -77,11 +77,11 @@ _CLOSE = 0.1  # probability of the best document, below which nothing is close
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How an index is searched.
+    """Settings for searching an index.
 
     by: names of searchers; empty: all that the index has, or only `words` with `prefix`
     fusion: fuses the searchers' lists
-    depth: documents that each searcher returns, before fusion; more if more are shown or ranked
+    depth: number of documents that each searcher returns for fusion; raised to the number that is shown or ranked
     rank_top: number of first documents of the fused list that the ranker orders; 0: none
     ef, nprobe: breadth of the search in an approximate index; None: as it was built
     literal: queries are searched as written: without corrections, synonyms, phrases and exclusions
@@ -117,13 +117,13 @@ class Result:
     score: the fused score; with a single searcher, its score; 0 if the list is sorted by fields
     searchers: score and rank by name of each searcher that found the document
     title: the document's title, if the schema has a title field
-    passage: start and end, in code points, of the part of the text that the ranker read. Without a ranker, that of the
+    passage: start and end, in code points, of the part of the text that the ranker read. Without a ranker, those of the
         passage whose vector was found, or of the whole text
     logit, probability: the ranker's; None if it did not score the document
     similar: ids of candidates with nearly the same text, which are not shown
-    place: of a document that was read from a file, where it is there: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
-        `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`, of the words that the query has, too,
-        else of its passage
+    place: where a document that was read from a file is in the file: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
+        `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells are those of the
+        query's words in the text, or else of `passage`. None for other documents
     """
 
     id: str
@@ -169,7 +169,7 @@ class Position(NamedTuple):
         return np.frombuffer(self.shown, "<u8")
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether this is a position in the list of a search with these parameters."""
+        """Return whether this is a position in a list that is sorted and grouped by these parameters."""
         return not sort or group_by is not None
 
 
@@ -205,7 +205,7 @@ class SortedPosition(NamedTuple):
         return cls(count, SortedDocument(typed, id))
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether this is a position in the list of a search with these parameters."""
+        """Return whether this is a position in a list that is sorted and grouped by these parameters."""
         return len(sort) == len(self.last.values) and group_by is None
 
 
@@ -216,13 +216,13 @@ def unpack_position(packed: bytes) -> Union[Position, SortedPosition]:
 
 @dataclass(frozen=True)
 class Listing:
-    """Which part of a search's list is shown, and how the list is ordered.
+    """Part of a search's list to show, and the order of the list.
 
     top_k: number of documents that are shown
     offset: number of documents before them
     after: the `position` of the page before, in place of `offset`
     where: only documents whose fields meet this filter
-    min_probability: documents whose probability by the ranker is lower are left out
+    min_probability: documents to which the ranker gives a lower probability are left out
     sort: fields by which all matching documents are ordered, `-year` for the highest first; empty: by score. The
         matching documents are those that `Search.total` counts; without words, all that meet the filter. Nothing is
         scored or ranked
@@ -249,13 +249,20 @@ class Listing:
             raise ListingError("offset", problem)
 
     def require_fields(self, there: Sequence[str]) -> None:
-        """Raise `ListingError` if `sort` or `group_by` names a field that is not in `there`, the documents' fields."""
+        """Raise `ListingError` if `sort` or `group_by` names a field that the documents lack.
+
+        there: names of the documents' fields
+        """
         require_fields("sort", [name.removeprefix("-") for name in self.sort], there)
         require_fields("group_by", [] if self.group_by is None else [self.group_by], [*there, CONTENT])
 
 
 class ListingError(UsageError):
-    """A parameter of a listing is not valid; `parameter` is its name, `problem` says why."""
+    """A parameter of a listing is not valid.
+
+    parameter: name of the parameter
+    problem: the reason, which follows the name in the message
+    """
 
     def __init__(self, parameter: str, problem: str):
         super().__init__(f"{parameter}: {problem}")
@@ -263,7 +270,11 @@ class ListingError(UsageError):
 
 
 def require_fields(parameter: str, names: Iterable[str], there: Sequence[str]) -> None:
-    """Raise `ListingError` for a name that is not in `there`, the documents' fields; `parameter` has the names."""
+    """Raise `ListingError` for a name that is no field of the documents.
+
+    parameter: the parameter of the listing that has the names, for the message
+    there: names of the documents' fields
+    """
     known = {*there}
     for name in names:
         if name not in known:
@@ -283,27 +294,28 @@ class Search:
         collection: the snapshot that is searched.
         text: the query, as text or parsed.
         searchers: names of the searchers.
-        settings: how it is searched; if `rank_top` is 0, nothing is ranked.
+        settings: how the snapshot is searched; if `rank_top` is 0, nothing is ranked.
         listing: which documents are shown.
         like: an example. Its vectors are searched for in the vector fields that it has a vector for; without words in
             the query, only in these. If it is a document of the index, this document is no result.
 
     Attributes:
         query: the parsed query.
-        text: its words.
+        text: the query's words.
         candidates: the searchers' lists, joined; set by `fuse`.
         best: best score of each searcher.
         fused: fused scores, by place.
         fused_rank: rank after fusion, from 1, by place.
         order: places, best first; each stage may change it.
-        whole: ids of the documents that `to_rank` did not cut, by number of the text.
+        whole: ids of the documents that `to_rank` did not cut, by index of their text in its result.
         passages: spans of the texts that `to_rank` returned, by place.
         logits, probabilities: the ranker's, by place; set by `rank`.
         is_calibrated: whether `probabilities` are calibrated.
         cut: number of documents below `min_probability`; set by `finish`.
         shown: places of the documents that are shown.
-        documents: these documents, by id.
-        similar: by place of the first document of a group of nearly equal texts, ids of those that are not shown.
+        documents: the documents that are shown, by id.
+        similar: ids of the documents of a group of nearly equal texts that are not shown, by place of the group's
+            first.
         took: milliseconds by stage.
         degraded: stages that were left out, since they would miss the deadline.
     """
@@ -355,24 +367,24 @@ class Search:
     def wants_ranking(self) -> bool:
         """Whether the ranker orders the first documents.
 
-        It does not if the list is sorted, if there are no words, or if the page before was not ranked.
+        It does not in a sorted list, for a query without words, and on a page that follows one that was not ranked.
         """
         is_ranked = not isinstance(self.after, Position) or self.after.is_ranked
         return bool(self.settings.rank_top and self.order and is_ranked and not self.sort and self.has_words)
 
     @property
     def has_words(self) -> bool:
-        """Whether the query has words, phrases or exclusions, which it may lack beside `like`."""
+        """Whether the query has words, phrases or exclusions; it need not if there is a `like`."""
         return self.like is None or bool(self.query.text.strip() or self.query.phrases or self.query.excluded)
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]:
-        """Numbers of shards elsewhere that were searched and that failed; None if there are no shards elsewhere."""
+        """Counts of shards elsewhere: `total`, and `failed`, those left out of this search; None if all are local."""
         return self.collection.shards
 
     @property
     def is_exact(self) -> bool:
-        """Whether every vector was compared, if vectors were searched."""
+        """Whether no vector was searched, or every vector was compared."""
         fields = self.collection.info.vector_fields
         return bool(self.sort) or all(fields[name].info.method == EXACT for name in self.searchers if name in fields)
 
@@ -388,7 +400,7 @@ class Search:
 
     @once
     def phrase_filter(self) -> Optional[ParsedQuery]:
-        """The phrases that documents must have, and the query's exclusions; None if there is neither."""
+        """The phrases that documents must have and those that they must not have; None if there are none."""
         return self.collection.phrase_filter(self.query)
 
     @property
@@ -436,8 +448,8 @@ class Search:
     ) -> Callable[[], list[Hits]]:
         """Begin to search by one searcher; return a function that waits for the hits for each query.
 
-        asked: texts, or vectors `[n, size]`, also of other searches with the same settings (default: this search's
-            query). The index's own tower makes the vectors of texts
+        asked: texts, for which the index's own tower makes the vectors, or vectors `[n, size]`. They may be of other
+            searches with the same settings. None: this search's query
         """
         if asked is None:
             asked = [self.words if searcher == WORDS else self.model_text]
@@ -476,7 +488,7 @@ class Search:
         self.fused_rank = {place: rank for rank, place in enumerate(self.order, start=1)}
 
     def find_sorted(self) -> None:
-        """Find the first matching documents in the order of `sort`, or those after `after`.
+        """Set the candidates to the first matching documents in the order of `sort`, or to those after `after`.
 
         Takes the place of `fuse`.
         """
@@ -488,7 +500,7 @@ class Search:
         self._found, self.fused, self.order = {}, np.zeros(len(self._sorted)), [*range(len(self._sorted))]
 
     def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
-        """Return the texts that the ranker should score: those of the first documents, each once, as `read` cuts them.
+        """Return the texts that the ranker should score: of the first documents, as `read` cuts them, each text once.
 
         Only a few documents are in memory at a time.
         """
@@ -509,9 +521,9 @@ class Search:
     def read(self, documents: Sequence[Document], encoder: Optional[TokenCounter] = None) -> list[tuple[Span, str]]:
         """Cut documents for a ranker; return, for each, the span of its text that is read, and the text for the ranker.
 
-        The span is that of the passage whose vector was found, else of the whole text. If it is longer than the ranker
-        can read, it is cut to the part with most of the query's words. The schema's template makes the ranker's text of
-        it.
+        The span is that of the passage whose vector was found, else of the whole text. A span that is longer than the
+        ranker can read is cut to the part with most of the query's words. The schema's template makes the text for the
+        ranker from the span.
 
         encoder: encoder of the ranker's pairs; None if the ranker reads any length
         """
@@ -537,7 +549,7 @@ class Search:
         return [(span, schema.passage(one, text[slice(*span)])) for span, one, text in zip(spans, documents, texts)]
 
     def _picture(self, document: Document) -> str:
-        """Return the first picture of a document, which a ranker reads; white if the document has none.
+        """Return the first picture of a document, for a ranker that reads pictures; white if the document has none.
 
         Raises `UsageError` for documents of shards elsewhere, whose files are not here.
         """
@@ -554,6 +566,7 @@ class Search:
         """Order the documents of `to_rank` by `logit + recall_weight * share` plus the signals, equal ones by id.
 
         logits, probabilities: the ranker's for the texts that `to_rank` returned, `[texts]`
+        is_calibrated: whether the probabilities are calibrated
         """
         self.is_calibrated = is_calibrated
         logits, probabilities = logits[self._scored_as], probabilities[self._scored_as]
@@ -596,11 +609,12 @@ class Search:
 
     @once
     def nothing_close(self) -> bool:
-        """Whether no document is close to the query: no searcher's best score is above its floor, see `floors`.
+        """Whether no document is close to the query.
 
-        With a calibrated ranker: whether no document that it scored has a probability of 0.1. False for a search that
-        is sorted by fields, of an unfinished word, or with a phrase that documents have, if a shown document has all
-        words of the query, and if the index has no floors.
+        With a calibrated ranker: whether every document that it scored has a probability below 0.1. Otherwise: whether
+        no searcher's best score is above its floor (see `floors`), and no shown document has all words of the query;
+        False if the index has no floors. Always False for a search that is sorted by fields, of an unfinished word, or
+        with a phrase that documents have.
         """
         floors = self.collection.info.floors
         has_phrases = self.phrase_filter is not None and self.phrase_filter.phrases
@@ -629,7 +643,7 @@ class Search:
         return self.probabilities.get(place, 1.0) < self.min_probability
 
     def dropped(self) -> dict[int, int]:
-        """Return which of the first `top_k` fused documents ranking took from the page: their new ranks, by place.
+        """Return the documents among the first `top_k` fused ones that ranking took from the page: place and new rank.
 
         The ranker moved them behind the page, or they are below `min_probability`. They are added to `documents`.
         Documents that grouping hides are left out. Empty unless this is the first page of a ranked list that is not
@@ -664,9 +678,12 @@ class Search:
         return self.collection.values(field, [self.candidates.ids[place] for place in places])
 
     def _grouped(self, order: Sequence[int], field: str) -> list[int]:
-        """Return the first `group_size` documents of each group; note the others in `similar` if groups are by text.
+        """Return the places of the first `group_size` documents of each group.
 
-        A document without a value of the field is a group of its own.
+        A document without a value of the field is a group of its own. If groups are by text, `similar` gets the other
+        documents.
+
+        order: places of the documents
         """
         self.similar, are_texts = {}, field == CONTENT and CONTENT not in self.collection.fields
         keys: Sequence[object]
@@ -686,7 +703,10 @@ class Search:
         return kept
 
     def _leaders(self, order: Sequence[int]) -> list[int]:
-        """Return, for each document, the place of the first document with nearly the same text, which may be itself."""
+        """Return, for each document, the place of the first document with nearly the same text, which may be itself.
+
+        order: places of the documents
+        """
         check()
         rank, sketches, there = {self.candidates.ids[place]: rank for rank, place in enumerate(order)}, [], list[int]()
         documents = self.collection.each([*rank])
@@ -704,15 +724,12 @@ class Search:
 
     @once
     def _word_weights(self) -> dict[str, float]:
-        """Weight of each token of the query in BM25; needed only if a long text is cut for the ranker."""
+        """Weight of each token of the query in BM25, by token; needed only if a long text is cut for the ranker."""
         return self.collection.word_weights(self.words)
 
     @once
     def _matches(self) -> Matching:
-        """The documents that share a word with the query.
-
-        If words are not searched, all that meet the phrases' filter.
-        """
+        """The documents that share a word with the query; if words are not searched, all that pass `phrase_filter`."""
         return self.collection.matching(self.words if WORDS in self.searchers else None, self.phrase_filter)
 
     def total(self) -> Optional[int]:
@@ -723,9 +740,9 @@ class Search:
         """Return, by field, the number of documents with each value (as JSON), among those that `total` counts.
 
         The most frequent values come first. Many numbers or dates are counted by ranges in ascending order, each a
-        condition for a filter: `{"gte": 2000, "lt": 2010}`. The filter's own conditions on a field are ignored when
-        that field is counted, since its other values would all have 0. Raises `UsageError` for a field with too many
-        values, and if words are not searched.
+        condition for a filter: `{"gte": 2000, "lt": 2010}`. While a field is counted, the filter's conditions on this
+        field are ignored, or its other values would all have 0. Raises `UsageError` for a field with too many values,
+        and if words are not searched.
         """
         refuse_text(names, "names")
         if WORDS not in self.searchers:
@@ -738,20 +755,23 @@ class Search:
         return self._matches.facets(wanted)
 
     def span_of(self, place: int) -> Span:
-        """Return the span of a shown document's text that the ranker read; without a ranker, as of `Result.passage`."""
+        """Return the span of a shown document's text that the ranker read; without a ranker, see `Result.passage`."""
         document = self.documents[self.candidates.ids[place]]
         return self.passages.get(place) or self._found.get(document.id, (0, len(document.text)))
 
     @once
     def shared_words(self) -> SharedWords:
-        """The words of the query as it was searched, to find in texts."""
+        """Finder of the query's words in texts; the query is the one that was searched."""
         analyser = self.collection.info.schema.analyser
         phrases = [one.text for one in self.words.extras if one.is_whole and single_token(analyser, one.text) is None]
         words = [one.text for one in self.words.extras if one.text not in phrases]
         return SharedWords("\n".join([self.text, *words]), analyser, phrases)
 
     def place_in_file(self, place: int, highlights: Optional[Sequence[Highlight]] = None) -> Optional[PlaceInFile]:
-        """Return where a shown document is in the file that it was read from, see `Result.place`; None without one."""
+        """Return `Result.place` of a shown document.
+
+        highlights: parts of the document's text with words of the query; None: they are searched for
+        """
         document = self.documents[self.candidates.ids[place]]
         schema = self.collection.info.schema
         if schema.reader_of(document) is None:
@@ -794,7 +814,7 @@ class Searcher(Generic[C]):
 
     Args:
         collection: the open index, or a `RemoteCollection` of shards elsewhere.
-        settings: how it is searched.
+        settings: how the index is searched.
         query_vectors: called with queries; returns their vectors, `[n, size]`, for the searcher `vectors` (default: the
             index's own tower computes them).
         ranker: orders the first results; None: they stay in the fusion's order.
@@ -833,13 +853,13 @@ class Searcher(Generic[C]):
         batch_size: int = 256,
         write: bool = False,
     ) -> Searcher[Collection]:
-        """Open an index folder, with the tower that it holds.
+        """Open an index folder, and the tower in it.
 
         Args:
             folder: an index folder, or several, which are searched as one: see `open_shards`.
-            settings: how it is searched.
-            ranker: an open ranker, or the folder of one.
-            options: how the tower is opened; if `ranker` is a folder, it is opened on the same device.
+            settings: how the index is searched.
+            ranker: an open ranker, or the folder of one, which is opened on the device of `options`.
+            options: how the tower is opened.
             batch_size: texts of full length that are computed at once.
             write: whether documents may be added and removed.
 
@@ -956,7 +976,7 @@ class Searcher(Generic[C]):
 
 
 class TokenCounter(Protocol):
-    """Counts a ranker's tokens in texts, and the room that a query leaves in a pair; see `PairEncoder`."""
+    """Counter of a ranker's tokens in texts, and of the room that a query leaves in a pair; see `PairEncoder`."""
 
     def room_beside(self, query: str) -> int: ...
 
@@ -964,7 +984,7 @@ class TokenCounter(Protocol):
 
 
 class EstimatedTokens:
-    """Estimates the tokens of a ranker that is not trained yet from the texts' scripts, for pairs of 128 tokens."""
+    """Stand-in for the token counter of a ranker that is not trained yet: pairs of 128 tokens, estimated by script."""
 
     def room_beside(self, query: str) -> int:
         return max(_PAIR_TOKENS - _SPECIAL_TOKENS - len(estimated_ends([query])[0]), _PAIR_TOKENS // 2)
@@ -999,12 +1019,12 @@ class SearchModels(Protocol):
         ...
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Note that a search could not be ranked in time and keeps its fused order, or raise `error`."""
+        """Record that a search could not be ranked in time, so that it keeps its fused order; or raise `error`."""
         ...
 
 
 class _Models:
-    """Models of a `Searcher`: each call computes at once; while it does, other searches go on."""
+    """Models of a `Searcher`. Each call computes at once, in the calling thread; other searches go on meanwhile."""
 
     rank_until = math.inf
 
@@ -1053,8 +1073,8 @@ def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], model
     """Run the stages of searches in order; return the finished searches.
 
     now: a snapshot to search
-    begin: called with a snapshot; returns searches of it that differ only in their queries. Called again with another
-        snapshot if shards have changed meanwhile
+    begin: called with a snapshot; returns searches of it that differ only in their queries. It is called again, with
+        another snapshot, if shards changed meanwhile
     """
     while True:
         try:
@@ -1147,7 +1167,7 @@ def _begin_lookups(
 def _looked_up(
     searches: Sequence[Search], lookups: Mapping[str, Sequence[Callable[[], list[Hits]]]]
 ) -> dict[str, list[Hits]]:
-    """Wait for the lookups; return each searcher's hits, one `Hits` per search."""
+    """Wait for the lookups; return the hits of each searcher, by its name, one `Hits` per search."""
     found = dict[str, list[Hits]]()
     for name, each in lookups.items():
         with _timed(searches, name):
@@ -1178,7 +1198,7 @@ def open_query_towers(collection: Collection, settings: SearchSettings, options:
 def chosen(info: IndexInfo, settings: SearchSettings, there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
     """Return the searchers that the settings name, or the default; raises `UsageError` for an unknown name.
 
-    there: the names to choose from, in their order (default: all of the collection)
+    there: the names to choose from, in their order (default: all searchers of the index)
     """
     by, there = settings.by, info.searchers if there is None else there
     refuse_text(by, "by")
@@ -1193,7 +1213,7 @@ def chosen(info: IndexInfo, settings: SearchSettings, there: Optional[tuple[str,
 
 
 def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
-    """Return a fusion without the weights and signals of searchers that are not among these.
+    """Return a fusion for these searchers only: without the weights and signals of others.
 
     All weights are dropped if none of the rest is above 0.
     """

@@ -22,14 +22,14 @@ from paddle_ranker.retrieval.word_search import Asked
 
 
 class ShardError(RankerError):
-    """A shard failed, or did not answer in time."""
+    """Error: a shard failed, or did not answer in time."""
 
 
 class StaleSnapshot(RankerError):
-    """A shard no longer has the documents with which a search began, or does not answer; the search begins again.
+    """A shard no longer has the documents that a search began with, or does not answer; the search must begin again.
 
     Attributes:
-        snapshot: a new snapshot to search.
+        snapshot: the snapshot to search then.
     """
 
     def __init__(self, snapshot: Snapshot):
@@ -38,7 +38,7 @@ class StaleSnapshot(RankerError):
 
 
 class LookupRequest(NamedTuple):
-    """A search by one searcher; the fields are the parameters of `LocalSnapshot.search`."""
+    """Request to search by one searcher; its fields are the parameters of `LocalSnapshot.search`."""
 
     by: str
     queries: Union[Sequence[Asked], Vectors]
@@ -72,7 +72,7 @@ class Snapshot(Protocol):
 
     See `LocalSnapshot` for the methods.
 
-    shards: number of shards elsewhere, as `total`, and of those that failed, as `failed`; None if there are none
+    shards: counts of shards elsewhere: `total`, and `failed`, those left out of the search; None if all are local
     files: the files in documents' fields; None if they are elsewhere
     """
 

@@ -105,7 +105,7 @@ class SegmentData(NamedTuple):
     documents: its documents
     vectors: their vectors, by vector field
     postings: their words; None if words are not searched
-    write_states: writes their stored states; None without
+    write_states: writes their stored states; None if there are none
     """
 
     documents: Sequence[Document]
@@ -217,9 +217,9 @@ class Segment:
                 raise CheckpointError(f"{self.folder}: a file was cut short while it was open; copy the index again")
 
     def _held(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return a file's array as a plain one, since slices of a memmap cost some microseconds each.
+        """Return a memory-mapped array as a plain one, since slices of a memmap cost some microseconds each.
 
-        Record its size.
+        Record the size of its file, for `require_held`.
         """
         if isinstance(array, np.memmap):
             file: mmap = array._mmap  # type: ignore[attr-defined]  # of the file's size now, whoever changes it
@@ -233,7 +233,7 @@ class Segment:
             return np.frombuffer(stream.read(), np.uint8)
 
     def _vector_fields(self) -> list[str]:
-        """Return the names of the vector fields that this segment has files of."""
+        """Return the names of the vector fields that have files in this segment."""
         return [name.rpartition(".")[0] or VECTORS for name in self.arrays if name.rpartition(".")[2] == "vectors"]
 
     def _vectors_of(self, prefix: str) -> FieldVectors:
@@ -241,7 +241,7 @@ class Segment:
         return FieldVectors(self.count, stored, self.arrays.get(f"{prefix}passages"))  # type: ignore[arg-type]
 
     def open_index(self, name: str, info: VectorsInfo) -> Optional[FaissSegment]:
-        """Return the approximate index of a field's vectors; None if they have none."""
+        """Return the approximate index of a field's vectors; None if every vector is compared."""
         vectors, file = self.vectors[name], file_prefix(name) + FILE
         if vectors.index is None and file in self._sums:
             with open_file(inside(self.folder, file), sys.maxsize) as stream:
@@ -352,7 +352,10 @@ class Segment:
             yield from ((place, int(row)) for row in rows[starts[place] : ends[place]])
 
     def verify(self) -> tuple[int, int]:
-        """Read all files; return their number and bytes. Raises `CheckpointError` for a file that has changed."""
+        """Read all files; return how many they are, and their size in bytes.
+
+        Raises `CheckpointError` for a file that has changed.
+        """
         size = 0
         for name, sum in self._sums.items():
             path = self.folder / name
@@ -391,7 +394,7 @@ class Segment:
             return values
 
     def each_value(self, field: str, size: int = 1 << 16) -> Iterator[list[object]]:
-        """Yield the values of a field in lists, of about `size` bytes each: JSON is parsed while other threads wait."""
+        """Yield the values of a field in lists of about `size` bytes of JSON: parsing it all would block threads."""
         line, start = bytes(self._line_of(field)), 1
         while start < len(line) - 1:
             place = start
@@ -411,7 +414,7 @@ class Segment:
 
         If the field's values take more than `most` bytes, only one is returned, as an example.
 
-        live: `[n] bool`; None: all documents are
+        live: `[n] bool`, which documents are live; None: all
         """
         line = self._line_of(field)
         check()
@@ -452,12 +455,12 @@ class Segment:
         return common_types(self.values_of(field))
 
     def value_counts(self, field: str, mask: Booleans) -> Integers:
-        """Return how many documents of a mask have each value of a field, `[values]` without zeros at the end."""
+        """Return how many documents of a mask have each value of a field, `[values]`; zeros at the end are left out."""
         check()
         return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
 
     def scale(self, field: str, type: str) -> Optional[tuple[str, Integers, Positions]]:
-        """Return the distribution of a field of numbers or dates, as `FieldValues.scale` does.
+        """Return the distribution of a field of numbers or dates, see `FieldValues.scale`.
 
         Returns None for other types, and if the values take more than 8 MB.
         """
@@ -606,7 +609,10 @@ def _sorted_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _field_values(
     documents: Sequence[Document], left_out: set[str]
 ) -> tuple[list[str], NDArray[np.int32], list[list[object]]]:
-    """Return the fields' names, the number of each document's value, `[fields, n]`, and each field's values."""
+    """Return the fields' names; the number of each document's value in each field, `[fields, n]`; each field's values.
+
+    left_out: names of fields that are left out
+    """
     names = sorted({name for document in documents for name in document.fields} - left_out)
     numbers = {name: number for number, name in enumerate(names)}
     codes = np.full((len(names), len(documents)), -1, np.int32)

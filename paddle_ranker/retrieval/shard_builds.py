@@ -68,7 +68,7 @@ class _Hashes:
 
 
 class _Named:
-    """Documents that earlier parts have: the hashes of their texts and ids, 16 bytes a document.
+    """Documents of earlier parts: the hashes of their texts and ids, 16 bytes a document.
 
     Implements `Written`.
     """
@@ -100,7 +100,7 @@ class ShardWork:
     def build(self, number: int, progress: Callable[[int], object]) -> None:
         """Build a shard, unless it is finished.
 
-        progress: called with the number of documents, or of texts with vectors, that were done
+        progress: called with the number of further documents, or texts with vectors, that are done
         """
         from paddle_ranker.retrieval.towers import open_towers
 
@@ -162,7 +162,7 @@ class _ShardRows:
 
 
 def unread_in(folder: Path) -> LeftOut:
-    """Return what was not read for the shards of a build."""
+    """Return the counts of files and parts that were not read for the shards of a build."""
     found = LeftOut(NOT_READ)
     for path in sorted(inside(folder, BUILD_STATE).glob(f"*{_UNREAD}")):
         found.include(*read_json(path))
@@ -292,7 +292,7 @@ def begin_shards(folder: Path, count: int) -> IndexInfo:
 
 
 def finish(folder: Path, count: int) -> None:
-    """Make the shards an index by `shards.json`, and delete the parts."""
+    """Write `shards.json`, which makes the shards an index, and delete the parts."""
     write_shards(folder, [shard_name(number) for number in range(count)])
     forget(folder)
 

@@ -117,7 +117,10 @@ _REFUSALS: Mapping[str, type[RankerError]] = {
 
 
 class _Seen:
-    """Generation of a shard that searches may see; `used` is the time of the latest call."""
+    """Generation of a shard that searches may see.
+
+    used: time of the latest call
+    """
 
     def __init__(self, snapshot: LocalSnapshot):
         self.snapshot, self.used = snapshot, time.monotonic()
@@ -315,9 +318,12 @@ MAY_REFUSE = {"search", "query_vectors", "like_vectors", *WRITES}
 
 
 def _require(found: Unchecked, kind: Unchecked, depth: int = 0) -> None:
-    """Raise `ValueError` unless a value has a type, and all values in it: finite numbers, texts without surrogates.
+    """Raise `ValueError` unless a value, with all values inside it, is of a type; numbers must be finite.
+
+    Texts must be without surrogates.
 
     kind: a type as in annotations; `object` is any value of JSON
+    depth: how deeply the value is nested in the whole answer
     """
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
@@ -443,12 +449,12 @@ def _require_shard(info: IndexInfo, name: str) -> None:
 def read_answer(
     answer: Unchecked, name: str, args: Sequence[Unchecked], known: Optional[tuple[int, Facts]], is_pinned: bool
 ) -> Union[RankerError, tuple[tuple[int, Facts], Unchecked]]:
-    """Check an answer of a shard; return its version with the facts, and the result; or the error of a refused call.
-
-    known: version and facts of the shard that the caller has
-    is_pinned: whether the call was for just that version
+    """Check the answer of a shard; return ((version, facts), result), or the error of a refused call.
 
     Raises `ValueError` if the answer does not fit the call.
+
+    known: version and facts of the shard that the caller has
+    is_pinned: whether the call was for exactly the known version
     """
     if type(answer) is Refused:
         _require(answer, Refused)

@@ -49,7 +49,7 @@ def open_index(
 
 
 def shard_folders(folder: Union[str, Path]) -> list[Path]:
-    """Return the index folders in a folder of shards, in their documents' order; for another folder, the folder itself.
+    """Return the index folders in a folder of shards, in their documents' order; for an index folder, only that.
 
     Raises `CheckpointError` if `shards.json` is damaged or of another format.
     """
@@ -88,7 +88,7 @@ class ShardFolders(IndexFolder):
 
     Args:
         folders: the shards' index folders, in their documents' order.
-        root: the folder of shards, which allows to write to all of them; None: they are only read.
+        root: the folder of shards, in which changes of several shards are recorded; None: the shards are only read.
     """
 
     def __init__(self, folders: Sequence[Path], root: Optional[Path] = None):
@@ -176,7 +176,7 @@ def open_shards(folders: Sequence[Union[str, Path]]) -> Collection:
 def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[IndexInfo]:
     """Read the manifests of all folders as of one time; raises `UsageError` if they cannot be shards of one index.
 
-    root: the folder of shards, whose `pending` tells of a change of several manifests
+    root: the folder of shards; its file `pending` holds manifests that a change is writing
     """
     while True:
         pending = [folder if root is None else inside(root, _PENDING) / folder.name for folder in folders]

@@ -93,7 +93,7 @@ class LocalSnapshot:
         return self.models.tower(self.info, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if it has none in this field.
+        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if it has none in the field.
 
         A document with several vectors in the field, such as those of passages, gets their mean.
         """
@@ -118,12 +118,10 @@ class LocalSnapshot:
         return self.generation.type_of(field)
 
     def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
-        """Return a sample of the values of each field.
+        """Return a sample of the values of each field, by name.
 
-        A segment with more than `most` bytes of a field's values gives only one of them, which a removed document may
-        have.
-
-        types: types of fields over all shards, if this is one of several
+        types: types of fields, if this is one of several shards, which may have other types
+        most: if a segment has more bytes of a field's values, it gives only one value, maybe of a removed document
         """
         now, found = self.generation, dict[str, FieldSample]()
         for name in self.fields:
@@ -187,10 +185,7 @@ class LocalSnapshot:
         return partial(self.search, *asked)
 
     def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
-        """Return which documents have stored states of at most `most` tokens, as indices in `ids`, and the states.
-
-        The states are in the order of these indices.
-        """
+        """Return the documents with stored states of at most `most` tokens, as indices in `ids`, and the states."""
         refuse_text(ids, "ids")
         now, found, rows, tokens = self.generation, list[int](), list[tuple[TitleStates, list[int]]](), 0
         places = now.find(ids)
@@ -218,10 +213,7 @@ class LocalSnapshot:
         return words.rewriter.rewrite(query, prefix, synonyms)
 
     def did_you_mean(self, query: WordQuery) -> Optional[str]:
-        """Replace very rare words of a query by frequent ones that look or sound alike.
-
-        Return None if there are none.
-        """
+        """Return the query with rare words replaced by frequent ones that look or sound alike; None if none is."""
         words = self.generation.words
         return None if words is None or words.rewriter is None else words.rewriter.did_you_mean(query)
 
@@ -249,9 +241,9 @@ class LocalSnapshot:
         return 0.0 if words is None else words.total_weight(query)
 
     def values(self, field: str, ids: Sequence[str], type: str = "") -> list[tuple[Value, ...]]:
-        """Return a field's typed values for each of these ids: one, a list's items, or none.
+        """Return, for each id, the typed values of a document in a field: one, a list's items, or none.
 
-        type: type of the field over all shards, if this is one of several
+        type: type of the field, if this is one of several shards, which may have another type; "": the type here
         """
         refuse_text(ids, "ids")
         now = self.generation
@@ -262,9 +254,9 @@ class LocalSnapshot:
         ]
 
     def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> Matches:
-        """Return the documents that share a word with a query; if the query is None, all documents.
+        """Return the documents that share a word with a query; all documents if the query is None.
 
-        phrase_filter: as of `search`
+        phrase_filter: only documents with its phrases and without its exclusions
 
         Raises `UsageError` if there is a query and words are not searched.
         """
@@ -279,7 +271,7 @@ class LocalSnapshot:
         return Matches(now, masks if kept is None else [mask & own for mask, own in zip(masks, kept)])
 
     def scale(self, field: str, type: str = "") -> FieldScale:
-        """Return the distribution of a field of numbers or dates over live documents; `type` as in `values`.
+        """Return the distribution of a field's numbers or dates over live documents; `type` is as for `values`.
 
         Segments with more than a megabyte of the field's values are left out.
         """
@@ -293,11 +285,11 @@ class LocalSnapshot:
         )
 
     def after(self, id: Optional[str], count: int) -> list[Document]:
-        """Return the next `count` documents after an id, ordered by hash of the id, then id; None: from the first.
+        """Return the first `count` documents that follow an id; None: from the first.
 
-        Additions, removals and merges of segments do not change this order. A caller that asks for each page after the
-        last id of the page before sees every document that stays exactly once, even if the document of that id was
-        removed.
+        Documents are ordered by the hash of the id, then by id. Additions, removals and merges of segments do not
+        change this order. A caller that asks for each page after the last id of the page before sees every document
+        that stays exactly once, even if the document with that id was removed.
         """
         now, key = self.generation, None if id is None else (int(text_hashes([id])[0]), id)
         each = [part.segment.by_hash(key, part.live, count) for part in now.parts]
@@ -355,9 +347,9 @@ class LocalSnapshot:
         return [id for id in asked if id not in found]
 
     def sample(self, count: int, seed: int, *, removed: bool = False) -> list[tuple[Document, Vectors]]:
-        """Return `count` documents, drawn without replacement, and the vector of each, `[size]`.
+        """Return `count` documents, drawn without replacement, each with its vector, `[size]`.
 
-        removed: draw from the removed documents, as far as segments still have them
+        removed: draw from the removed documents that segments still have
         """
         now, drawn = self.generation, []
         live = np.concatenate(
@@ -377,7 +369,7 @@ class LocalSnapshot:
         return now.search_vectors(VECTORS, vectors, top_k, now.allowed(where), exactly=True)
 
     def verify(self) -> tuple[int, int]:
-        """Read all files that index.json names; return their number and their bytes.
+        """Read all files that index.json names; return how many they are, and their size in bytes.
 
         Raises `CheckpointError` for a file that is missing or has changed.
         """

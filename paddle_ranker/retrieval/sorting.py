@@ -39,8 +39,8 @@ class SortKey(NamedTuple):
 class SortedDocument(NamedTuple):
     """Key by which a document is sorted.
 
-    values: its value of each sort key: of a list the first item, None if it has none
-    id: its id
+    values: the document's value of each sort key: of a list the first item; None if it has none
+    id: the document's id
     """
 
     values: tuple[Optional[Value], ...]

@@ -44,7 +44,7 @@ def split_for(states: RankerStates, opened: ScoringRanker, batch_size: int) -> S
 
 
 def made(states: RankerStates, ranker: StatesInfo) -> bool:
-    """Return whether this ranker made the index's states."""
+    """Return whether an index's stored states were made by this ranker."""
     return (states.ranker, states.layers, states.width) == (ranker.ranker, ranker.layers, ranker.width)
 
 
@@ -87,9 +87,9 @@ class StoredScorer:
 
 
 def stored_scorer(collection: Searchable, ranker: Ranker) -> Optional[StoredScorer]:
-    """Return the scorer by an index's stored states, or None if it has none or the ranker cannot use them.
+    """Return the scorer by an index's stored states; None if the index has none, or the ranker cannot use them.
 
-    A note says why they cannot be used.
+    If it cannot, the reason is logged.
     """
     states = collection.info.states
     if states is None:

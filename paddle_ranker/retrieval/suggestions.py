@@ -48,7 +48,8 @@ _NEVER = np.iinfo(np.int32).max  # priority of an entry that is not found
 class Suggestion(NamedTuple):
     """A text that continues the typed one; suggestions are sorted by the first three fields.
 
-    is_inside: whether only a later word of the text begins as typed. False for all unless beginnings are preferred
+    is_inside: whether a later word of the text, and not its beginning, begins as typed; always False with
+        `starts_first=False`
     weight: weight of the text; the lowest is the best
     folded: the text without differences of case, width and spaces
     text: the text as it is shown
@@ -70,8 +71,8 @@ class Completions:
     Args:
         texts: distinct texts; those of more than `LONGEST` characters are never found.
         fold: called with a text; returns it without differences that do not count.
-        weights: weights of the texts, `[texts]`; the smallest is the best (default: their lengths). Equal weights are
-            in alphabetical order.
+        weights: weights of the texts, `[texts]`; the smallest is the best (default: their lengths). Texts of equal
+            weight are in alphabetical order.
         starts_first: rank texts that begin as typed above all others.
     """
 
@@ -153,7 +154,7 @@ class Completions:
         return Suggestion(is_inside, weight, str(plain, "utf-8", "replace"), str(text, "utf-8", "replace"))
 
     def _place(self, asked: bytes) -> int:
-        """Return the number of entries that are before the bytes `asked`, by bisection."""
+        """Return how many entries sort before these bytes, by bisection."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -253,9 +254,9 @@ class _Titles:
 class TitleSuggestions:
     """Suggestions from the titles of a collection, as of the last `follow`.
 
-    If the documents have no titles and their texts are short, these are suggested. Titles that begin as typed come
-    first, then those of which a later word does; among these, titles with more clicks first, then titles of more
-    documents, then shorter ones.
+    Texts are suggested in place of titles if the documents have no titles and their texts are short. Titles that begin
+    as typed come first, then those of which a later word does; among these, titles with more clicks first, then titles
+    of more documents, then shorter ones.
     """
 
     def __init__(self) -> None:
@@ -264,7 +265,7 @@ class TitleSuggestions:
         self._preferred: list[Completions] = []
 
     def follow(self, now: LocalSnapshot) -> None:
-        """Read added and removed documents; only new segments are read. Not thread-safe.
+        """Take over the documents that were added and removed; only new segments are read. Not thread-safe.
 
         Raises `CheckpointError` for a damaged segment.
         """
@@ -278,7 +279,10 @@ class TitleSuggestions:
         self._known, self._searched = known, [titles.completions for titles in known.values()]
 
     def prefer(self, now: LocalSnapshot, clicks: Mapping[str, int]) -> None:
-        """Rank the titles of documents with clicks above others; `clicks`: their number by the document's id."""
+        """Rank the titles of documents with clicks above others.
+
+        clicks: number of clicks by the document's id
+        """
         field, counts = suggested_field(now), Counter[str]()
         for id, document in now.each([*clicks]) if field is not None else ():
             assert field is not None
@@ -346,7 +350,7 @@ def _texts_of(segment: Segment) -> Iterator[str]:
 
 
 def _rested(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield slices of the items, with rests in between, in which other threads go on."""
+    """Yield slices of the items; between slices, other threads may compute."""
     return _pausing(items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
 
 

@@ -37,7 +37,7 @@ _CHARACTERS = 1 << 22  # of the texts that are encoded at once
 
 
 class Tower:
-    """Computes vectors of queries and of texts, pictures or sounds that are searched; a file is a path, or its bytes.
+    """Tower that computes vectors of queries, and of texts, pictures or sounds to search; a file is a path or bytes.
 
     Args:
         engine: computes the tower's network.
@@ -136,10 +136,9 @@ class Tower:
         """Return the vectors of sounds, `[n, size]`, whether they are queries or what is searched.
 
         Args:
-            sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. The vector of one above half a
-                minute has the direction of the mean of its pieces' vectors, and their mean length.
-
-            takes_incomplete: whether a file whose end is missing stands for what precedes it.
+            sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. A sound of more than half a minute
+                is read in pieces; its vector is their mean, scaled to their mean length.
+            takes_incomplete: whether to read a file whose end is missing, up to there.
 
         Raises `DataError` for what is no sound, `UsageError` if the tower reads none.
         """
@@ -209,7 +208,10 @@ class Tower:
 
 
 def _mean(vectors: Vectors, sizes: Integers) -> Vectors:
-    """Return the mean of a sound's pieces, `[1, size]`, by their sizes; it is as long as they are in the mean."""
+    """Return the weighted mean of vectors, `[1, size]`, scaled to their weighted mean length.
+
+    sizes: weights of the vectors, `[n]`: the sizes of the pieces of a sound that they are of
+    """
     if len(vectors) == 1:
         return vectors
     shares = sizes / sizes.sum()
@@ -219,7 +221,7 @@ def _mean(vectors: Vectors, sizes: Integers) -> Vectors:
 
 
 def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield lists of texts: enough to sort well by length, fewer if the texts are long."""
+    """Yield the texts in lists: long enough to sort well by length, shorter if the texts are long."""
     part: list[str] = []
     characters = 0
     for text in texts:
@@ -235,9 +237,9 @@ def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
 def open_to_compare(
     source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256, folder: Path = Path()
 ) -> Tower:
-    """Open a tower whose vectors are compared by inner product; they have length 1, unless the tower's lengths matter.
+    """Open a tower whose vectors are compared by inner product; the arguments are those of `Tower.open`.
 
-    The arguments are those of `Tower.open`.
+    If the tower compares by cosine, its vectors have length 1.
     """
     path = resolve_model(str(source))
     info = identify(path).info

@@ -24,7 +24,7 @@ class _Candidates(NamedTuple):
 def best_rows(
     found: Sequence[tuple[Integers, NDArray[np.float32]]], rows: int, k: int
 ) -> list[tuple[Integers, Floats]]:
-    """Return, for each row, the numbers and scores of its `k` best, best first, equal scores by number.
+    """Return, for each row, the numbers and scores of its `k` best entries, best first, equal scores by number.
 
     found: for each part, numbers, `[rows, n]`, with `NOT_FOUND` for none, and their scores, `[rows, n]`
     rows: number of rows
@@ -40,7 +40,7 @@ def best_rows(
 
 
 class Best:
-    """Keeps the `k` best of the scores added, with their numbers; equal scores by number."""
+    """The `k` best of the scores added so far, with the documents' numbers; equal scores are sorted by number."""
 
     def __init__(self, k: int):
         self.k = k
@@ -70,7 +70,7 @@ class Best:
 
 
 class BestRows:
-    """Keeps the `k` largest products of each query, with the numbers of the vectors; equal products by number.
+    """The `k` largest products of each query so far, with the vectors' numbers; equal ones are sorted by number.
 
     This costs a fraction of the matrix product: a row's new products are compared with its least kept one, and those
     that pass are sorted only when as many products again have come.

@@ -32,13 +32,13 @@ class Copied(NamedTuple):
 
 
 def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) -> Copied:
-    """Copy a tower, or an encoder as one, into a new index folder.
+    """Copy a tower, or an encoder as a tower, into a new index folder.
 
     Args:
-        source: as of `Tower.open`; a parameter file must have its folder's own name.
+        source: see `Tower.open`; a parameter file must have the name that its folder expects.
         name: name of the copy's folder.
 
-    Raises `CheckpointError` if it is no tower that opens.
+    Raises `CheckpointError` if no tower can be opened from `source`.
     """
     from paddle_ranker.retrieval.text_vectors import Tower
 
@@ -86,7 +86,7 @@ def _folder_of(source: Union[str, Path]) -> Path:
 
 
 def _stated_by(folder: Path) -> Optional[TowerInfo]:
-    """Return the settings to write beside the copy of an encoder; None for a tower, whose folder has its settings."""
+    """Return the settings of an encoder's folder as a tower's, to write beside its copy; None for a tower's folder."""
     from paddle_ranker.model.tower_network import read_tower
 
     return None if isinstance(identify(folder).info, TowerInfo) else read_tower(folder, ON_CPU)[1]

@@ -66,7 +66,7 @@ class Abandoned(Exception):
 
 
 class TooLate(Exception):
-    """A block would end after its deadline; the caller still waits for the rest of the work."""
+    """A block was ended by its deadline; the caller still waits for the rest of the work."""
 
 
 class Caller:
@@ -74,11 +74,11 @@ class Caller:
 
     Args:
         deadline: time on `time.monotonic()`'s clock until which the caller waits.
-        reserve: called with a number of bytes that the work needs until the caller has its answer; may refuse by
-            raising.
+        reserve: called with a number of bytes that the work holds until the caller has its answer; raises an error if
+            there is no room for them.
 
     Attributes:
-        used: processor seconds of its work so far.
+        used: processor seconds of the caller's work so far.
     """
 
     _numbers = itertools.count()
@@ -90,7 +90,7 @@ class Caller:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Order in which callers get their turns: the lowest first."""
+        """Sort key of callers: the lowest gets the next turn."""
         return bisect(_LEVELS, self.used), self._number
 
     @property
@@ -314,7 +314,7 @@ def wait_for(future: Future[R]) -> R:
 
 @contextmanager
 def until(deadline: float) -> Iterator[None]:
-    """Run the block with an earlier deadline; raises `TooLate` if the deadline ends it and the caller still waits."""
+    """Run the block with an earlier deadline. Raises `TooLate` if this ends the block and the caller still waits."""
     turn = _TURN.get()
     if turn is None:
         yield

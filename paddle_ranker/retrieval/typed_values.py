@@ -71,7 +71,7 @@ class Value(NamedTuple):
 
     kind: MISSING, BOOLEAN, NUMBER, DATE, TEXT or OBJECT
     of: a truth value, a number, a date's first microsecond since 1970, a text, or an object as JSON
-    unit: how finely a date is written
+    unit: precision of a date, 0 to 4: year, month, day, second or microsecond; 0 for other kinds
     """
 
     kind: int
@@ -89,7 +89,7 @@ class Value(NamedTuple):
         return (self.kind, *text_order(self.of)) if isinstance(self.of, str) else (self.kind, self.of)
 
     def json(self, unit: int = 0) -> object:
-        """Return the value for JSON, in one spelling; a date at least as finely as `unit`."""
+        """Return the value for JSON, in one spelling; a date has the precision `unit`, or its own if that is finer."""
         if self.kind == DATE:
             return moment_text(int(self.of), max(unit, self.unit))
         if self.kind == OBJECT:
@@ -100,7 +100,7 @@ class Value(NamedTuple):
 
 
 def order_value(values: Sequence[Value]) -> Optional[Value]:
-    """Return the value of a field by which a document is sorted: its first; None if it has none.
+    """Return the value by which a document is sorted: the first of its values in a field; None if it has none.
 
     Of a text, only the beginning counts; objects are all equal.
     """
@@ -126,7 +126,7 @@ def is_value(given: Value) -> bool:
 
 
 class ValueRange(NamedTuple):
-    """Values from `low` to `high`, both included. If the kind is `MISSING`: the lack of a value."""
+    """Values from `low` to `high`, both included. The kind `MISSING` means that there is no value."""
 
     kind: int
     low: Union[bool, int, float, str]
@@ -212,10 +212,11 @@ def number_text(number: Number) -> str:
 
 
 def period_of(value: object) -> Optional[tuple[int, int, int]]:
-    """Return the first microsecond of an ISO 8601 date, month, year or time, the first one after it, and its unit.
+    """Return the first microsecond of an ISO 8601 date, month, year or time; the first one after it; and its precision.
 
-    Weeks, ordinal dates and the basic format are read, too. A time without a zone is in UTC. A leap second counts as
-    the last microsecond of its day. Returns None for anything else, and for dates outside of the years 1 to 9999.
+    The precision is `Value.unit`. Weeks, ordinal dates and the basic format are read, too. A time without a zone is in
+    UTC. A leap second counts as the last microsecond of its day. Returns None for anything else, and for dates outside
+    of the years 1 to 9999.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
         value = str(int(value))
@@ -275,7 +276,7 @@ def _period(text: str) -> Optional[tuple[int, int, int]]:
 
 
 def moment_text(moment: int, unit: int) -> str:
-    """Return a moment (microseconds since 1970) as an ISO 8601 date in UTC, as finely as `unit` says."""
+    """Return a moment (microseconds since 1970) as an ISO 8601 date in UTC, with the precision `unit` (see `Value`)."""
     at = _EPOCH + timedelta(microseconds=moment)
     if unit >= _SECOND:
         return f"{at.isoformat(timespec='seconds' if unit == _SECOND else 'microseconds')}Z"

@@ -88,7 +88,7 @@ class VectorFile:
             stream.seek(0, os.SEEK_END)
 
     def append(self, vectors: Vectors) -> None:
-        """Write vectors, `[n, size]`; they are synced to disk when it returns.
+        """Write vectors, `[n, size]`; they are synced to disk when this method returns.
 
         Raises `DataError` if they cannot be stored.
         """

@@ -44,11 +44,11 @@ def index_writers(info: IndexInfo) -> dict[str, WriteIndex]:
 
 
 def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
-    """Return, for people, how many vectors of a faiss index are compared one by one, since their segments are small.
+    """Return, for people, how many vectors are compared one by one, since their segments are too small for an index.
+
+    Returns "" if all vectors are in faiss indexes.
 
     counts: number of vectors of each segment
-
-    Returns "" if all vectors are in an approximate index.
     """
     least = faiss_index.least_of(info) if info.method == FAISS else 0
     few = sum(count for count in counts if count < least)
@@ -56,9 +56,9 @@ def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
 
 
 def check_breadth(info: Optional[VectorsInfo], ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
-    """Return the ef or nprobe of a search; raises `UsageError` if the index's structure does not take the given one.
+    """Return the ef or nprobe of a search; raises `UsageError` if vectors are not searched by an index that takes it.
 
-    info: None if no vectors are searched
+    info: how vectors are searched; None if they are not
     """
     if info is not None and info.method == FAISS:
         return faiss_index.breadth_of(info, ef, nprobe)

@@ -66,8 +66,8 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     """Learn the weights, which add up to 1, of searchers' normalised scores.
 
     The loss is the mean logarithm of relevant documents' ranks, which counts the first places as well as recall. A few
-    dozen queries estimate it only roughly. So of all weights whose loss is within one standard error of the least loss
-    (of the difference, over queries), those nearest to equal weights are taken. They stay equal unless others are
+    dozen queries estimate it only roughly. So the weights nearest to equal ones are taken among all weights whose loss
+    is within one standard error (of the difference, over queries) of the least loss. They stay equal unless others are
     better beyond chance, by a test that at most one in fifty sets of uninformative queries would pass.
 
     Raises `DataError` for a single query, and if all candidates are relevant or none is.
@@ -85,13 +85,12 @@ def learn_title(
 ) -> tuple[float, Mapping[str, Mapping[str, float]]]:
     """Learn `Fusion.title`, the weight of a document whose whole title is the query.
 
-    The weight stays 1 unless a smaller one is better beyond chance, as in `learn_weights`.
+    Returns the weight; and by query the candidates' scores, by id, with a weight that was learned from other queries.
+    The weight stays 1 unless a smaller one is better beyond chance, see `learn_weights`.
 
     Args:
-        lists: `titled` says which candidates have such a title.
+        lists: candidates; `titled` says which of them have such a title.
         scores: by query, the candidates' scores without this weight, by id.
-
-    Returns the weight, and by query the scores with a weight that was learned from other queries.
     """
     if not any(one.titled is not None and one.titled.any() for one in lists) or len(lists) < 2:
         return 1.0, scores
@@ -174,18 +173,18 @@ def learn_recall_weight(
     `learn_weights` does, and if the logit gets a negative weight.
 
     Args:
-        lists: `inputs` are the logit and the share; with `fused`, the searchers' normalised scores; then further
-            signals.
-        fused: lists for `learn_weights`. Shares by its weights replace those in `inputs`; for a held-out query, by
-            weights that were learned from other queries.
-        signals: the columns of `inputs` that are tried, by name.
+        lists: columns of `inputs` are the logit, the share, with `fused` the searchers' normalised scores, and then
+            further signals.
+        fused: lists for `learn_weights`. The share is computed by its weights; for a held-out query, by weights that
+            were learned from other queries. Empty: the share in `inputs` counts.
+        signals: by name, the column of `inputs` of each signal to try.
         recall: whether the share may count.
     """
     inputs, labels, queries = _joined(lists)
     trial, tried_signals = _losses(fused) if fused else None, signals or {}
 
     def learn(rows: Booleans) -> tuple[LinearModel, Floats, tuple[str, ...]]:
-        """Return the model of logit, share and signals, the matrix from inputs to these, and the signals' names."""
+        """Return the model of logit, share and signals; the matrix from inputs to these; the signals' names."""
         turn, known = np.eye(inputs.shape[1], 2), {query for query, is_known in zip(queries, rows) if is_known}
         if trial is not None:
             tried, losses = trial
@@ -271,7 +270,7 @@ def _simplex(count: int) -> Floats:
 
 
 def _chosen(tried: Floats, losses: Floats) -> Floats:
-    """Choose among the tried weights: those nearest to equal ones (the first row) that `choose` allows, `[inputs]`."""
+    """Return the row of `tried`, `[inputs]`, nearest to equal weights (its first row) that `choose` allows."""
     found: Floats = tried[choose(losses, np.square(tried - tried[0]).sum(axis=1))]
     return found
 

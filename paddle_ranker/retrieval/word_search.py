@@ -36,11 +36,11 @@ _PHRASE = "\1"  # begins the only token of a word that stands for a phrase
 class WordPart:
     """Words of a part of a collection.
 
-    postings: its inverted index
+    postings: the part's inverted index
     live: `[documents] bool`, which documents are not removed; None: none is removed
-    first: number of its first document in the collection
-    has_word: called with a row and a folded word; returns whether that document has the word as written. Called only if
-        documents are removed
+    first: number of the part's first document in the collection
+    has_word: called with a row and a folded word; returns whether that document has the word as written. It is called
+        only if documents are removed
     """
 
     postings: Postings
@@ -87,7 +87,7 @@ class CountedQuery:
 
     query: the query
     totals: totals of all shards
-    counts: number of live documents in all shards with each word of the query, see `WordSearcher.words_in`
+    counts: by word of the query (see `WordSearcher.words_in`), how many live documents of all shards have it
     """
 
     query: Union[str, WordQuery]
@@ -127,7 +127,7 @@ class _Term(NamedTuple):
     token: the token
     weight: its idf times its weight in the query
     postings: for each part, the documents that have it
-    tables: for each part, the score that each code of `postings` adds, before `weight`
+    tables: for each part, the score that each code of `postings` adds, before it is multiplied by `weight`
     most: for each part, the highest score that it adds
     given: the part of the query that a correction or synonym stands for; "" for a token of the query itself
     """
@@ -157,12 +157,20 @@ class _Group:
         self.most += most
 
     def add_all(self, sums: Floats, kept: Optional[Booleans]) -> None:
-        """Add the tokens' scores to `sums`, `[n]`: those of all its documents, or of those in the mask `kept`."""
-        for table, (_, codes) in self._values:
+        """Add the tokens' scores to the sums of the group's documents.
+
+        sums: sum of each of these documents, `[n]`, changed in place
+        kept: which documents of the group `sums` is of, as a mask; None: all
+        """
+        for table, (_, codes) in self._values:  # mode "clip" checks no index, in a third of the time of `table[codes]`
             sums += table.take(codes if kept is None else codes[kept], mode="clip")
 
     def add_to(self, sums: Floats, documents: Integers) -> None:
-        """Add the tokens' scores to the sums, `[n]`, of some documents, ascending; the group may lack some of them."""
+        """Add the tokens' scores to sums of some documents; the tokens need not occur in all of them.
+
+        sums: sum of each document, `[n]`, changed in place
+        documents: the documents, `[n]`, ascending
+        """
         at = self.documents.searchsorted(documents.astype(np.int32))
         is_other = self.documents.take(at, mode="clip") != documents
         for table, (_, codes) in self._values:
@@ -172,7 +180,7 @@ class _Group:
 
 
 class WordSearcher:
-    """Score documents by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's idf; one field gives Okapi BM25.
+    """Searcher by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's idf; with one field this is Okapi BM25.
 
     A token's frequency in each field is divided by the field's normalised length and weighted; the sum over fields is
     saturated once. Idf and mean lengths are taken over the live documents of all parts. A score is the sum over a
@@ -180,18 +188,16 @@ class WordSearcher:
 
     Args:
         parts: the words of each part.
-        tokenize: tokenizer of queries, and of the documents; or a list with one for each field. A word of the query is
-            then looked up in each field by that field's token for it.
+        tokenize: tokenizer of queries and documents; or a list with one for each field, which then splits a query's
+            words, too, for the search in this field.
         k1, b: BM25's saturation and length normalisation.
-        weights: of the fields, in their order in `Postings`.
-        totals: totals of all documents, if there are more than those of `parts` (default: of these). Queries must then
-            be `CountedQuery`.
+        weights: weights of the fields, in their order in `Postings`.
+        totals: totals of all documents, if there are more than those of `parts`; queries must then be `CountedQuery`.
+            None: totals of `parts`.
         find_phrase: called with a phrase; returns the documents that have it, for synonyms of several words.
 
     Attributes:
-        totals: the totals.
-
-    `take` is called with mode "clip", which checks no index: it needs a third of the time of `values[places]`.
+        totals: totals of all documents.
     """
 
     def __init__(
@@ -229,7 +235,7 @@ class WordSearcher:
         return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
 
     def _saturated(self, frequencies: Floats) -> Floats:
-        """Return the scores that weighted frequencies add for a token of idf 1."""
+        """Return the scores that a token of idf 1 adds, from its weighted frequencies."""
         found, occurs = np.zeros_like(frequencies), frequencies > 0
         found[occurs] = saturated(frequencies[occurs], 1.0, self._k1)  # without them k1 may be 0
         return found
@@ -265,7 +271,7 @@ class WordSearcher:
     def title_shares(self, query: Asked, field: int, numbers: Integers) -> Floats:
         """Return the share of each title's tokens that the query has, `[n]`; 0 if the title lacks a token of the query.
 
-        The query as typed and, if that differs, as corrected are tried; the higher share counts.
+        If the corrected query differs from the typed one, both are tried, and the higher share counts.
 
         field: index of the title field
         numbers: numbers of the documents
@@ -370,9 +376,10 @@ class WordSearcher:
         return [counts[word] for word in words]
 
     def may_have(self, terms: Sequence[Sequence[str]]) -> list[Booleans]:
-        """Return, for each part, which documents may have a token of each of several terms, `[documents] bool`.
+        """For each part, return which documents may satisfy all `terms`, `[documents] bool`.
 
-        Only the rarest terms are checked; a document that has these may lack others.
+        A document satisfies a term if it has any of the term's tokens. Only the rarest terms are checked, so a document
+        may be returned that does not satisfy another.
         """
         masks = [np.ones(len(part.postings.lengths), bool) for part in self._parts]
         each = [text_hashes(either) for either in terms]
@@ -387,11 +394,11 @@ class WordSearcher:
         return masks
 
     def weights_of(self, query: Asked) -> dict[str, float]:
-        """Return the weight of each token of a query that documents have, by token."""
+        """Return, by token, the weight of each token of a query that documents have."""
         return {term.token: term.weight for term in self._terms(query)}
 
     def total_weight(self, query: Asked) -> float:
-        """Return the sum of the words' weights.
+        """Return the sum of the weights of the query's words.
 
         A word that no document has gets the weight of its correction; without one, that of the rarest word possible.
         """
@@ -424,7 +431,7 @@ class WordSearcher:
         return [mask if part.live is None else mask & part.live for mask, part in zip(masks, self._parts)]
 
     def explain(self, query: Asked, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
-        """Return, for each of these documents of a part, what each token of a query adds to the score, by token."""
+        """Return, for each row of a part, what each token of a query adds to the score of the document, by token."""
         found: list[dict[str, float]] = [{} for _ in rows]
         for term in self._terms(query) if rows else ():
             documents, codes = term.postings[part]
@@ -452,7 +459,11 @@ class WordSearcher:
         return (f"{_PHRASE}{' '.join(text.split())}",) if None in each else tuple(each)
 
     def _phrase(self, phrase: str, number: int, documents: NDArray[np.int32]) -> tuple[TermPostings, Floats]:
-        """Return where a phrase occurs in a part, and the score that it adds there: the least of its words' scores."""
+        """Return the postings of a phrase in a part, and the score by code: the least of its words' scores there.
+
+        number: index of the part
+        documents: documents of the part that have the phrase, `[n]`, ascending
+        """
         least = np.full(len(documents), np.inf)
         for word in self._words_of(phrase):
             found = [None if own is None else self._parts[number].postings.of_terms(text_hashes([own]))[0]
@@ -532,7 +543,10 @@ class WordSearcher:
         return words
 
     def _joined(self, postings: Sequence[Optional[TermPostings]], number: int) -> tuple[TermPostings, Floats]:
-        """Join the postings of a word's tokens, one for each field's tokenizer; return them, and the scores by code."""
+        """Join the postings that a word's tokens have in a part, one for each field; return them and the score by code.
+
+        number: index of the part
+        """
         documents, sums = [np.empty(0, np.int32)], [np.empty(0)]
         for frequencies, one in zip(self._frequencies, postings):
             if one is not None:
@@ -546,7 +560,11 @@ class WordSearcher:
         )
 
     def _highest_in(self, number: int, hashed: int, postings: TermPostings) -> float:
-        """Return the highest score that a token adds in a part, by its table; for a rare token, an upper bound."""
+        """Return the highest score that a token adds in a part, before its weight; for a rare token an upper bound.
+
+        number: index of the part
+        hashed: hash of the token
+        """
         if len(postings.codes) < _FREQUENT:
             return self._highest[number] if len(postings.codes) else 0.0
         key = (number, hashed)
@@ -557,10 +575,13 @@ class WordSearcher:
     def _search_part(
         self, number: int, terms: Sequence[_Term], mask: Optional[Booleans], scores: Floats, best: Best
     ) -> None:
-        """Add a part's documents to `best`; `scores` is a buffer of zeros, and has zeros again afterwards.
+        """Add a part's documents to `best`.
 
         Tokens are added from the rarest on. Once the rest of them, the most frequent, could not lift a document among
         the best by themselves, only documents with an earlier token are completed (Turtle and Flood 1995).
+
+        number: index of the part
+        scores: a buffer of zeros; it has zeros again afterwards
         """
         groups = self._groups(number, terms)
         left = sum(group.most for group in groups)
@@ -588,7 +609,10 @@ class WordSearcher:
             scores[rows] = 0.0
 
     def _groups(self, number: int, terms: Sequence[_Term]) -> list[_Group]:
-        """Return the tokens that a part has, in order; neighbours with the same documents form one group."""
+        """Group the tokens that a part has, in order: neighbours with the same documents form one group.
+
+        number: index of the part
+        """
         groups: list[_Group] = []
         for term in terms:
             documents = term.postings[number].documents
@@ -655,12 +679,13 @@ def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequen
 def _completed(
     groups: Sequence[_Group], touched: Sequence[Integers], scores: Floats, goal: tuple[int, float]
 ) -> Integers:
-    """Add the remaining tokens to the scores of the documents that may be among the best; return these, ascending.
+    """Add the scores of the remaining tokens to documents that may be among the best; return these, ascending.
 
     The most promising documents are completed first, which soon shows the score that the others need.
 
     groups: the remaining tokens
-    touched: for each group before, its documents
+    touched: for each group before them, its documents
+    scores: scores of the part's documents so far, `[documents]`, changed in place
     goal: number of documents wanted, and a score that at least so many documents reach
     """
     (k, least), left = goal, sum(group.most for group in groups)
@@ -685,7 +710,10 @@ def _completed(
 
 
 def _united(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:
-    """Return the documents of several ascending lists that are wanted, ascending, each once."""
+    """Return the documents of several ascending lists, ascending, each once.
+
+    wanted: for each list, which of its documents to return
+    """
     found = np.concatenate([*(documents[some] for documents, some in zip(lists, wanted)), np.empty(0, np.int64)])
     found.sort(kind="stable")  # merges the lists, a tenth of the time of numpy.unique
     is_first = np.ones(len(found), bool)

@@ -123,7 +123,7 @@ class CollectionWriter:
         index has already is left as it is. Vectors of texts that the index has are copied.
 
         vectors_of: called with texts; returns their vectors, `[n, size]` (default: the index's own tower)
-        merge: merge small segments before it returns; otherwise call `merge` soon, which may be in another thread
+        merge: merge small segments, too; if False, call `merge` soon, which may be in another thread
         prepared: what `prepare` returned for these documents
         files: the files of these documents, as in `prepare`; the caller closes it
         """
@@ -195,8 +195,8 @@ class CollectionWriter:
     def merge(self, most: Optional[int] = MERGED_AT_ONCE) -> None:
         """Merge segments until each has more documents than all later ones together.
 
-        most: do nothing if more documents than this would be merged, which takes long; None: no limit, and delete the
-            files that no document has
+        most: maximum number of documents to merge, which takes long; do nothing if there are more. None: no limit, and
+            also delete the files that no document has
         """
         with self._changing():
             now = self._snapshot.generation
@@ -206,7 +206,11 @@ class CollectionWriter:
             self._merge([part for part in now.parts if part.segment.folder.parent == folder], most)
 
     def _merge(self, own: Sequence[OpenSegment], most: Optional[int]) -> None:
-        """Merge the segments of a folder."""
+        """Merge the last segments of a folder into one, if there are many.
+
+        own: all segments of the folder
+        most: see `merge`
+        """
         sizes = [int(np.count_nonzero(part.mask)) for part in own]
         first = first_to_merge(sizes)
         if first is None or (most is not None and sum(sizes[first:]) > most):
@@ -224,7 +228,7 @@ class CollectionWriter:
             self._commit(segments)
 
     def measure_floors(self) -> None:
-        """Measure the searchers' floors if there are none, or if there are twice as many documents as then.
+        """Measure the searchers' floors if there are none, or if the documents have doubled since.
 
         This searches for 200 queries by each searcher, and computes their vectors by each tower.
         """
@@ -244,10 +248,7 @@ class CollectionWriter:
             return len(found)
 
     def _replace(self, removed: Sequence[Place], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
-        """Commit a generation without the `removed` documents and with the `added` segments.
-
-        Change Milvus accordingly.
-        """
+        """Commit a generation without the `removed` documents and with the `added` segments; change Milvus likewise."""
         now, segments = self._snapshot.generation, list(self._latest.info.segments)
         files = set[str]()
         for place in removed if now.info.schema.files else ():
@@ -310,9 +311,9 @@ class CollectionWriter:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Keep other threads from writing, and repair Milvus before the block.
+        """Keep other threads from writing during the block, and repair Milvus before it.
 
-        Raises `UsageError` if open for reading.
+        Raises `UsageError` if the folder is open for reading.
         """
         if self._lock is None:
             raise UsageError(f"{self._index.folder}: is open for reading; open it with write=True")
@@ -365,7 +366,7 @@ class CollectionWriter:
         self._forget_files(self._snapshot.files.forget_staged())
 
     def _forget_files(self, names: set[str]) -> None:
-        """Delete those of these files that no document has."""
+        """Delete the files of these names that no document has."""
         now = self._snapshot
         live = now.file_names() if len(names) > _LOOKED_UP else {*filter(now.has_file, names)}
         now.files.forget(name for name in names if name not in live)

@@ -15,7 +15,7 @@ _MATRIX_CELLS = 20_000_000  # up to this many queries x pairs, counts are held i
 
 
 def count_relevant(labels: Floats) -> int:
-    """Count the relevant pairs; raises `DataError` if all or none are relevant, as AUC needs both classes."""
+    """Return how many pairs are relevant; raises `DataError` if all or none are, since AUC needs both classes."""
     count = int((labels >= RELEVANT).sum())
     if count in (0, len(labels)):
         what = "none" if count == 0 else "each"
@@ -38,12 +38,13 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def auc_of(numbers: Integers, labels: Floats, scores: Floats) -> Statistic:
-    """Make the statistic "AUC over all pairs", in which a pair counts as often as its query was drawn.
+    """Return the statistic "AUC over all pairs", in which a pair counts as often as its query was drawn.
 
     Pairs are sorted once; a draw then costs a few sums over the pairs.
 
     Args:
-        numbers, labels, scores: `[pairs]`: each pair's query number from 0, label and score.
+        numbers: index of each pair's query, from 0, `[pairs]`.
+        labels, scores: of each pair, `[pairs]`.
     """
     order = np.argsort(scores, kind="stable")
     numbers, relevant = numbers[order], labels[order] >= RELEVANT
@@ -61,20 +62,21 @@ def auc_of(numbers: Integers, labels: Floats, scores: Floats) -> Statistic:
 
 
 def _starts(values: Floats) -> Integers:
-    """Return the indices at which runs of equal values start in the sorted `values`, `[n]`."""
+    """Return the indices at which runs of equal values start in `values`, `[n]`, which are sorted."""
     is_new = changes(values)
     is_new[:1] = True
     return np.flatnonzero(is_new)
 
 
 def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floats]) -> Difference:
-    """Make the function that computes the difference of two systems' AUC after swaps, for `swap_test`.
+    """Return the function that computes the difference of two systems' AUC after swaps, for `swap_test`.
 
-    The systems' scores may have different scales, so each score is replaced by its rank among all pairs of its
-    system before a query's results are swapped: AUC depends on ranks alone.
+    The systems' scores may have different scales, so each score is replaced by its rank among all pairs of its system
+    before a query's results are swapped: AUC depends on ranks alone.
 
     Args:
-        numbers, labels: `[pairs]`, each pair's query number from 0, and its label.
+        numbers: index of each pair's query, from 0, `[pairs]`.
+        labels: label of each pair, `[pairs]`.
         scores: the first and the second system's scores, `[pairs]` each.
     """
     from scipy.stats import rankdata
@@ -100,7 +102,10 @@ def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floa
 def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats, count: int) -> Floats:
     """Count, for groups i and j, how often a relevant pair of i ranks above a non-relevant pair of j, `[count, count]`.
 
-    Ties count a half.
+    A tie counts a half.
+
+    groups: index of each pair's group, below `count`
+    relevant, ranks: of each pair
     """
     owners, above = groups[relevant], ranks[relevant]
     order = np.lexsort((ranks[~relevant], groups[~relevant]))
@@ -116,7 +121,12 @@ def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats
 def _auc_by_sorting(
     query: Integers, second: NDArray[np.bool_], relevant: NDArray[np.bool_], ranks: Floats, total: float
 ) -> Difference:
-    """Compute `auc_difference` for many queries, without a matrix of counts: each swap passes over all pairs."""
+    """Return `auc_difference` for many queries: without a matrix of counts, but each swap passes over all pairs.
+
+    query, relevant, ranks: of each result of both systems
+    second: which results are of the second system
+    total: number of combinations of a relevant and a non-relevant pair
+    """
     order = np.argsort(ranks, kind="stable")
     query, second, relevant = query[order], second[order], relevant[order]
     starts = _starts(ranks[order])

@@ -30,14 +30,18 @@ _CHANCE = 0.005  # of a report although queries and documents are the same
 
 
 class ListScores(NamedTuple):
-    """Two numbers of a ranked list: the tenth best logit (or the last), and the standard deviation of the logits."""
+    """Two values of a ranked list, by which lists are compared.
+
+    tenth: the tenth best logit, or the last of a shorter list
+    spread: the standard deviation of the logits
+    """
 
     tenth: float
     spread: float
 
     @classmethod
     def of(cls, logits: Floats) -> ListScores:
-        """Return the numbers of a list by its calibrated logits, `[n]` in any order, at least one."""
+        """Return the two values of a list with these calibrated logits, `[n]` in any order, n > 0."""
         tenth = np.sort(logits)[::-1][min(_TENTH, len(logits)) - 1]
         return cls(round(float(tenth), 4), round(float(logits.std()), 4))
 
@@ -46,10 +50,10 @@ class ListScores(NamedTuple):
 class SearchScores:
     """Scores of a ranker in searches of the index that it was calibrated for; stored with the calibration.
 
-    top: documents that were ranked for each query
-    tenth, spread: the numbers of each list as of `ListScores`, or percentiles of them; ascending
+    top: how many documents were ranked for each query
+    tenth, spread: the values of `ListScores` of each search, or percentiles of these; ascending
 
-    Raises `CheckpointError` for anything else, such as fewer than ten numbers.
+    Raises `CheckpointError` for anything else, such as fewer than ten values.
     """
 
     top: Positive
@@ -61,7 +65,12 @@ class SearchScores:
 
     @classmethod
     def of(cls, queries: Sequence[str], logits: Floats, top: int) -> SearchScores:
-        """Return the scores of searches: the query and the calibrated logit of each ranked document, `[n]` each."""
+        """Create the scores of searches.
+
+        queries: query of each ranked document, `[n]`
+        logits: its calibrated logit, `[n]`
+        top: how many documents were ranked for each query
+        """
         numbers = number_queries(queries)
         lists = np.array([ListScores.of(logits[numbers == number]) for number in range(int(numbers.max()) + 1)])
         if len(lists) > _PERCENTILES:
@@ -70,9 +79,10 @@ class SearchScores:
         return cls(top, tuple(tenth), tuple(spread))
 
     def unlike(self, lists: Sequence[ListScores]) -> Optional[dict[str, object]]:
-        """Compare other searches; return None unless they differ in `tenth` or `spread` beyond chance.
+        """Compare the scores of other searches; return None unless `tenth` or `spread` differs beyond chance.
 
-        Then returns the `measure` that differs more, and its median as `expected` and as `seen`. The two-sample test
+        Then return the `measure` that differs more, and its medians: `expected` here and `seen` in `lists`. The
+            two-sample test
         is that of Kolmogorov and Smirnov.
         """
         from scipy.stats import ks_2samp
@@ -93,9 +103,10 @@ class SearchScores:
 class Calibration:
     """The scale and shift that calibrate a ranker's logits, and the data of their fit; stored in `ranker.json`.
 
+    method: name of the method of the fit
     scale, shift: calibrated logit = scale * logit + shift; scale > 0
-    fitted_on: the file of the fit: name, digest, numbers of pairs, queries and relevant pairs, and how it was scored
-    searched: scores of searches, of a calibration for searches of an index
+    fitted_on: the file of the fit: name, digest, counts of pairs, queries and relevant pairs, and how it was scored
+    searched: scores of searches, if the calibration is for searches of an index; else None
     figures: `calibration_measures` before calibration, on the pairs of the fit, and out of fold; see `figures_of`
 
     Raises `CheckpointError` if scale or shift is not a finite number, or scale is not above 0.
@@ -124,7 +135,7 @@ class Calibration:
         return (np.asarray(logits, np.float64) - self.shift) / self.scale
 
     def fold(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return new weight and bias of a linear head, of any shape, with which it computes calibrated logits."""
+        """Return weight and bias, of unchanged shapes, with which a linear head computes calibrated logits."""
         return (self.scale * weight.astype(np.float64)).astype(weight.dtype), self.apply(bias).astype(bias.dtype)
 
     def __str__(self) -> str:
@@ -229,11 +240,11 @@ class JudgedCalibration:
     """A fitted calibration and its effect on the pairs of the fit.
 
     calibration: the calibration fitted to all pairs
-    measures: dict from the kind of logits to their `calibration_measures`: `as_trained` (not calibrated), `fitted` (by
-        the fit to these very pairs), `out_of_fold`, and, if it can be fitted, the other method's name (out of fold too)
+    measures: `calibration_measures` by the kind of logits: `as_trained` (not calibrated), `fitted` (by the fit to these
+        very pairs), `out_of_fold`, and, if it can be fitted, the other method's name (out of fold, too)
     change: the mean cross-entropy out of fold minus that of the logits as trained, with its interval over queries
     error: the calibration error out of fold, with its interval over queries. The value itself is optimistic: the folds
-        share one set of queries, so its share of relevant pairs is met, and that of other queries is not
+        are of one set of queries, whose share of relevant pairs is met; that of other queries is not
     better: the other method's name if its cross-entropy out of fold is established to be lower, else None
     """
 
@@ -274,13 +285,16 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
 
 
 def figures_of(judged: JudgedCalibration, folds: int) -> dict[str, object]:
-    """Return `Calibration.figures` of a fit."""
+    """Return `Calibration.figures` of a fit.
+
+    folds: number of folds
+    """
     kept = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
     return {**kept, "error_interval": [judged.error.low, judged.error.high], "folds": folds}
 
 
 def calibration_measures(labels: Floats, logits: Floats) -> dict[str, float]:
-    """Return a dict of `calibration_error`, `brier` and `cross_entropy` for labels and logits, `[n]` each.
+    """Return `calibration_error`, `brier` and `cross_entropy` by these names, for labels and logits, `[n]` each.
 
     A pair is relevant if its label is at least 1. The Brier score is the mean of (probability - relevant)^2.
     """
@@ -317,9 +331,10 @@ def expected_calibration_error(relevant: NDArray[np.bool_], probabilities: Float
 def calibration_error_of(
     numbers: Integers, relevant: NDArray[np.bool_], probabilities: Floats, bins: int = BINS
 ) -> Statistic:
-    """Make the statistic `expected_calibration_error`, in which a pair counts as often as its query was drawn.
+    """Return the statistic `expected_calibration_error`, in which a pair counts as often as its query was drawn.
 
-    numbers: each pair's query number, from 0, `[n]`
+    numbers: index of each pair's query, from 0, `[n]`
+    relevant, probabilities: of each pair, `[n]`
     """
     count = int(numbers.max()) + 1
     cells = numbers * bins + _bin_of(probabilities, bins)

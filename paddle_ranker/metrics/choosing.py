@@ -11,7 +11,7 @@ _TINY = 1e-12
 
 
 def choose(losses: Floats, distance: Floats) -> int:
-    """Return the number of the alternative to use: the first, unless others are better beyond chance (`beats_first`).
+    """Return the index of the alternative to use: 0, unless others are better beyond chance (`beats_first`).
 
     If others are better, the chosen one has the least `distance` of those whose loss is `about_least`.
 
@@ -25,10 +25,10 @@ def choose(losses: Floats, distance: Floats) -> int:
 
 
 def about_least(losses: Floats) -> Booleans:
-    """Return a mask of the rows of `losses` that are within one standard error of the least mean loss, `[n] bool`.
+    """Return which rows of `losses`, `[n, queries]`, are within one standard error of the least mean loss, `[n] bool`.
 
-    `losses` are `[n, queries]`; the standard error is that of the difference from the least, over queries. With a
-    single query, all rows count (Breiman et al. 1984, Classification and Regression Trees).
+    The standard error is that of a row's difference from the least row, over queries. With a single query, all rows
+    count (Breiman et al. 1984, Classification and Regression Trees).
     """
     count = losses.shape[1]
     if count < 2:
@@ -39,10 +39,10 @@ def about_least(losses: Floats) -> Booleans:
 
 
 def beats_first(losses: Floats) -> bool:
-    """Return whether some alternatives are better than the first, beyond chance; `losses` are `[n, queries]`.
+    """Return whether some alternatives are better than the first beyond chance; `losses` are `[n, queries]`.
 
-    A sign-flip test of the largest t statistic: it counts how many alternatives there are (Westfall and Young 1993). At
-    most one in fifty sets of queries that tell nothing would make some alternative look so much better.
+    A sign-flip test of the largest t statistic, which allows for the number of alternatives (Westfall and Young 1993).
+    If no alternative is better, at most one in fifty sets of queries would make one look so.
     """
     gains = (losses[0] - losses[1:]).T
     count = len(gains)

@@ -23,7 +23,7 @@ CELLS_AT_ONCE = 4_000_000  # most draws x queries held in memory at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A measure's value on the data as given, and the bounds of its confidence interval; NaN bounds mean no interval.
+    """A measure's value on all queries, and the bounds of its confidence interval, `low` and `high`; NaN: no interval.
 
     A format applies to all three: `f"{interval:+.3f}"` is `+0.031 [-0.017, +0.044]`, or only the value without bounds.
     """
@@ -58,7 +58,9 @@ def bootstrap_interval(
     Draws whose statistic is NaN (such as an AUC of one class) are ignored. The same seed draws the same queries, so
     several measures can be compared on the same draws. Raises `DataError` for fewer than 2 queries.
 
-    draw: number of queries per draw (default: `queries`); fewer give the range of what so small a test would find
+    resamples: number of draws
+    draw: number of queries per draw (default: `queries`); with fewer, the interval is the range of what a test of so
+        few queries would find
     """
     statistics = {"": statistic}
     return bootstrap_intervals(statistics, queries, confidence=confidence, resamples=resamples, seed=seed, draw=draw)[
@@ -75,7 +77,7 @@ def bootstrap_intervals(
     seed: int = 1000,
     draw: Optional[int] = None,
 ) -> dict[str, Interval]:
-    """Return a dict of the intervals of several statistics over the same draws; see `bootstrap_interval`."""
+    """Return the intervals of several statistics by name, over the same draws; see `bootstrap_interval`."""
     if queries < 2:
         raise DataError(f"{queries} query: an interval over queries needs at least 2")
     generator = np.random.default_rng(seed)
@@ -95,12 +97,12 @@ def bootstrap_intervals(
 
 
 def mean_of(values: Floats) -> Statistic:
-    """Make the statistic "mean over queries" of `values` (`[queries] float64`)."""
+    """Return the statistic "mean over queries" of `values` (`[queries] float64`)."""
     return lambda drawn: drawn @ values / drawn.sum(axis=1)
 
 
 def ratio_of(numerators: Floats, denominators: Floats) -> Statistic:
-    """Make the statistic "sum of numerators / sum of denominators" over queries (both `[queries] float64`)."""
+    """Return the statistic "sum of numerators / sum of denominators" over queries (both `[queries] float64`)."""
 
     def statistic(drawn: Floats) -> Floats:
         with np.errstate(invalid="ignore"):
@@ -110,5 +112,5 @@ def ratio_of(numerators: Floats, denominators: Floats) -> Statistic:
 
 
 def difference(statistic: Statistic, baseline: Statistic) -> Statistic:
-    """Make the statistic "`statistic` minus `baseline`", both computed on the same draws."""
+    """Return the statistic "`statistic` minus `baseline`", both computed on the same draws."""
     return lambda drawn: statistic(drawn) - baseline(drawn)

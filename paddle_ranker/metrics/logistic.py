@@ -2,8 +2,8 @@
 
 A few dozen labelled queries are too few to learn free weights: a logistic regression on them finds 1.15 and 0.07 where
 equal weights are better on other queries. So the members' logits are standardised, no weight is negative, and
-differences between the weights have a separate penalty, the pull towards equal weights. The weights stay equal unless
-a test over queries establishes that a weaker pull is better on queries that it was not fitted to.
+differences between the weights have a separate penalty, the pull towards equal weights. The weights stay equal unless a
+test over queries establishes that a weaker pull is better on queries that it was not fitted to.
 """
 
 from __future__ import annotations
@@ -69,7 +69,11 @@ def relevant_of(labels: ArrayLike) -> Rows:
 
 
 def regress(inputs: Floats, relevant: Rows, penalty: float) -> tuple[Floats, float]:
-    """Return weights, `[k]`, and bias of a logistic regression on inputs `[n, k]`, which are not standardised."""
+    """Fit a logistic regression to inputs, `[n, k]`, as they are; return (weights, `[k]`, and bias).
+
+    relevant: which inputs are of relevant pairs, `[n] bool`
+    penalty: factor of half the squared weights
+    """
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
@@ -114,7 +118,10 @@ def out_of_fold(
 
 
 def folds_of(count: int, folds: int) -> NDArray[np.int64]:
-    """Return the fold of each of `count` queries, drawn; raises `DataError` for a single query."""
+    """Divide `count` queries into folds at random; return the fold of each, `[count]`.
+
+    Raises `DataError` for one query.
+    """
     if count < 2:
         raise DataError("one query only: weights need several, to be measured on those that they were not fitted on")
     return np.random.default_rng(SEED).permutation(count) % min(folds, count)
@@ -188,11 +195,13 @@ def _fit_rows(members: Floats, labels: Floats, pull: float, rows: Rows) -> Linea
 
 
 def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> tuple[Floats, Floats]:
-    """Return each pair's score and logit by an average whose weights were fitted to the other folds, `[n]` float64.
+    """Return (scores, logits) of pairs by averages whose weights were fitted to the other folds, `[n]` float64 each.
 
     Each fold gets its pull towards equal weights from the queries outside the fold. For the scores, each fold's model
     is `standardised` over all pairs: models that order all pairs alike give all pairs the same scores. Raises
-    `DataError` as `out_of_fold` does.
+    `DataError`
+        as
+    `out_of_fold` does.
     """
     known: dict[bytes, LinearModel] = {}
 

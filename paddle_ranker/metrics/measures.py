@@ -6,8 +6,8 @@
 
 A new measure only has to be added to `MEASURES`: intervals, comparisons and their tests, option choices and tables
 read that registry. Measures per query are trec_eval's: a query without a relevant title counts 0, and means are over
-all queries. `paddle_ranker.metrics.ranking` defines the order of titles; AUC and the share of ordered pairs count a
-tie as a half.
+all queries. `paddle_ranker.metrics.ranking` defines the order of titles; AUC and the share of ordered pairs count a tie
+as a half.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _AUC_CELLS = 400_000_000  # permutations x pairs, at most, in the test of an AUC
 
 
 class Measure(ABC):
-    """A measure: one number for a system's scores of labelled pairs.
+    """A measure: one number for the scores that a system gives labelled pairs.
 
     Args:
         title: the name that tables and pictures show.
         what: one line of documentation.
         higher_is_better: whether the higher of two values is better.
-        in_training: whether a training's evaluations print the measure and `--metric` may choose the best checkpoint
-            by it.
+        in_training: whether a training's evaluations print the measure, and `--metric` may name it to choose the best
+            checkpoint.
     """
 
     def __init__(self, title: str, what: str, *, higher_is_better: bool = True, in_training: bool = False):
@@ -47,12 +47,12 @@ class Measure(ABC):
         self.higher_is_better, self.in_training = higher_is_better, in_training
 
     def applies(self, scored: Scored) -> bool:
-        """Return True if the measure can be computed; by default, if some query has at least two titles to rank."""
+        """Return whether the measure can be computed; by default, if some query has at least two titles to rank."""
         return scored.ranking.queries < len(scored.ranking.query)
 
     @property
     def sign(self) -> float:
-        """Return 1.0, or -1.0 if lower values are better: an improvement times the sign is positive."""
+        """1.0, or -1.0 if lower values are better: a difference times the sign is positive if it is an improvement."""
         return 1.0 if self.higher_is_better else -1.0
 
     @abstractmethod
@@ -61,10 +61,10 @@ class Measure(ABC):
 
     @abstractmethod
     def statistic(self, scored: Scored) -> Statistic:
-        """Return the measure as a function of how often each query was drawn, for intervals."""
+        """Return the measure as a statistic: a function of how often each query was drawn, for intervals."""
 
     def by_query(self, scored: Scored) -> Optional[Floats]:
-        """Return one value per query, `[queries] float64`, NaN if a query has none; None if the measure has none."""
+        """Return the value of each query, `[queries] float64`, NaN if it has none; None if the measure has none."""
         return None
 
     def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> Optional[float]:
@@ -73,7 +73,7 @@ class Measure(ABC):
 
 
 class QueryMean(Measure):
-    """The mean over queries of what `of_queries(ranking, *arguments)` returns, `[queries] float64`.
+    """The mean over queries of `of_queries(ranking, *arguments)`, a function that returns `[queries] float64`.
 
     flags: further arguments of `Measure`
     """
@@ -160,7 +160,7 @@ def ndcg_at(ranking: Ranking, k: int) -> Floats:
 
 
 def reciprocal_rank_at(ranking: Ranking, k: int) -> Floats:
-    """Return 1 / place of the first relevant title, 0 if it is not among the first `k`: `[queries] float64`."""
+    """Return 1 / rank of the first relevant title, 0 if it is not among the first `k`: `[queries] float64`."""
     values = np.zeros(ranking.queries)
     hits = ranking.relevant & (ranking.position < k)
     np.maximum.at(values, ranking.query[hits], 1.0 / (ranking.position[hits] + 1.0))
@@ -168,7 +168,7 @@ def reciprocal_rank_at(ranking: Ranking, k: int) -> Floats:
 
 
 def average_precision(ranking: Ranking) -> Floats:
-    """Return the mean of the precisions at the places of the relevant titles: `[queries] float64`."""
+    """Return the mean of the precisions at the ranks of the relevant titles: `[queries] float64`."""
     relevant = ranking.relevant
     before: Integers = np.cumsum(relevant) - relevant
     first = np.flatnonzero(ranking.place == 0)
@@ -178,12 +178,12 @@ def average_precision(ranking: Ranking) -> Floats:
 
 
 def precision_at(ranking: Ranking, k: int) -> Floats:
-    """Return the number of relevant titles among the first `k`, over `k` even for fewer titles: `[queries] float64`."""
+    """Return how many of the first `k` titles are relevant, over `k` even for fewer titles: `[queries] float64`."""
     return ranking.sum_by_query(ranking.relevant & (ranking.position < k)) / k
 
 
 def recall_at(ranking: Ranking, k: int) -> Floats:
-    """Return the share of the query's relevant titles that is among the first `k`: `[queries] float64`."""
+    """Return which share of a query's relevant titles is among the first `k` titles: `[queries] float64`."""
     hits = ranking.sum_by_query(ranking.relevant & (ranking.position < k))
     return _divide(hits, ranking.sum_by_query(ranking.relevant))
 
@@ -245,10 +245,10 @@ def training_measures() -> list[str]:
 
 
 def evaluate_ranking(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
-    """Return a dict of the `in_training` measures that apply, and of the numbers of pairs and queries.
+    """Return the `in_training` measures that apply, by name, and the counts of pairs and queries.
 
-    `auc` and `pairs` (their number) are always there. If some query has two titles or more, so are the measures per
-    query, `queries` and `queries_with_positive`. Raises `DataError` as `roc_auc` and `rank` do.
+    `auc` and `pairs` (a count) are always present. If some query has two titles or more, so are the measures per query,
+    and the counts `queries` and `queries_with_positive`. Raises `DataError` as `roc_auc` and `rank` do.
     """
     refuse_text(queries, "queries", object)
     scored = Scored(queries, labels, scores)
@@ -275,7 +275,11 @@ def ranking_intervals(
     resamples: int = 2000,
     seed: int = 1000,
 ) -> dict[str, Interval]:
-    """Return a dict of each measure's interval; with `baseline_scores`, of the interval of the paired difference."""
+    """Return the interval of each measure by its name; with `baseline_scores`, that of the paired difference.
+
+    measures: names in `MEASURES`
+    confidence, resamples, seed: as in `bootstrap_interval`
+    """
     refuse_text(queries, "queries", object)
     refuse_text(measures, "measures")
     scored = Scored(queries, labels, scores)

@@ -30,7 +30,7 @@ Queries = Union[Sequence[str], NDArray[Any]]
 class Ranking:
     """Pairs sorted by query (in order of first occurrence), then by score, best first.
 
-    query: `[pairs] int64`, number of the pair's query, ascending
+    query: `[pairs] int64`, index of the pair's query, ascending
     position: `[pairs] int64`, place within the query, from 0
     labels: `[pairs] float64`
     queries: number of queries
@@ -50,7 +50,7 @@ class Ranking:
 
     @property
     def place(self) -> Integers:
-        """Return each pair's place within its query, from 0, even if the document was not returned: `[pairs] int64`."""
+        """Each pair's place within its query, from 0, also of documents not returned: `[pairs] int64`."""
         starts = np.flatnonzero(np.diff(self.query, prepend=-1))
         return np.arange(len(self.query)) - starts[self.query]
 
@@ -60,20 +60,24 @@ class Ranking:
 
 
 def number_queries(queries: Queries) -> Integers:
-    """Return each row's query number, `[pairs] int64`; queries are numbered from 0 in order of first occurrence."""
+    """Return the index of each row's query, `[pairs] int64`, from 0 in order of first occurrence."""
     numbers: dict[Any, int] = {}
     return np.fromiter((numbers.setdefault(query, len(numbers)) for query in queries), np.int64, len(queries))
 
 
 def add_by_query(numbers: Integers, values: Any, queries: int) -> Floats:
-    """Sum `values` (`[pairs]`) for each query number: `[queries] float64`."""
+    """Sum `values` (`[pairs]`) by query: `[queries] float64`.
+
+    numbers: index of each pair's query, from 0, `[pairs]`
+    """
     return np.bincount(numbers, weights=values, minlength=queries).astype(np.float64, copy=False)
 
 
 def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-    """Return labels and scores as float64, `[pairs]`.
+    """Return labels and scores as float64, `[pairs]` each.
 
-    Raises `DataError` if lengths differ, they are empty or a value is not finite; a score may be `NOT_RETURNED`.
+    Raises `DataError` if their lengths differ, if they are empty, or if a value is not finite; a score may be
+    `NOT_RETURNED`.
     """
     checked = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     if checked[0].ndim != 1 or checked[0].shape != checked[1].shape:
@@ -91,9 +95,9 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def check_pairs(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> tuple[Integers, Floats, Floats]:
-    """Return query numbers, labels and scores (each `[pairs]`) after the checks of `check_scores`.
+    """Check and convert pairs as `check_scores` does; return (indices of the queries, labels, scores), `[pairs]` each.
 
-    Also raises `DataError` if the number of queries differs.
+    Also raises `DataError` if there is not one query for each pair.
     """
     checked = check_scores(labels, scores)
     if len(queries) != len(checked[0]):
@@ -124,7 +128,12 @@ def _ranking(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Se
 
 
 def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Sequence[str]] = None) -> Integers:
-    """Return row indices by query number, then in the order of `rank`, `[pairs] int64`; missing documents come last."""
+    """Return the indices that sort rows by query, then in the order of `rank`, `[pairs] int64`.
+
+    Documents that the system did not return come last in their query.
+
+    numbers: index of each row's query, from 0, `[pairs]`
+    """
     returned = scores != NOT_RETURNED
     ties: Any = labels
     if ids is not None:
@@ -135,10 +144,10 @@ def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Option
 
 
 class Standardised(NamedTuple):
-    """Columns of mean 0 and deviation 1.
+    """Columns scaled to mean 0 and deviation 1.
 
     values: `[n, k]`; a column of equal values becomes 0
-    mean, deviation: `[k]`, of each column before; 1 is given as the deviation of equal values
+    mean, deviation: `[k]`, of each column before; the deviation of a column of equal values is 1
     """
 
     values: Floats
@@ -147,9 +156,11 @@ class Standardised(NamedTuple):
 
 
 def standardise(values: Floats, dtype: type[np.floating[Any]]) -> Standardised:
-    """Standardise the columns of `values`, `[n, k]` or `[n]`, which were computed in `dtype`.
+    """Scale the columns of `values`, `[n, k]` or `[n]`, to mean 0 and deviation 1.
 
-    A column is a constant if `dtype` does not resolve its deviation: if the rounding of a value would move the
+    dtype: type in which the values were computed
+
+    A column counts as constant if `dtype` does not resolve its deviation: if the rounding of a value would move the
     standardised value by more than 1e-5. For float32 this is a deviation below 1.2 percent of the mean. Divided by it,
     the logits of a model would differ from engine to engine.
     """
@@ -161,10 +172,10 @@ def standardise(values: Floats, dtype: type[np.floating[Any]]) -> Standardised:
 
 
 def standardised(scores: Floats) -> Floats:
-    """Return scores of mean 0 and deviation 1, `[n] float64`, in the same order.
+    """Return scores scaled to mean 0 and deviation 1, `[n] float64`, in the same order.
 
     Models fitted to different folds of queries differ in scale and bias, and AUC compares pairs of different folds. So
-    scores are standardised, by each fold's model, before those of all folds are joined. It needs no labels.
+    the scores of each fold's model are standardised before those of all folds are joined. No labels are needed.
     """
     return standardise(scores, np.float64).values
 
@@ -173,14 +184,14 @@ class Scored:
     """Scores that one system gives labelled pairs.
 
     Args:
-        queries, labels, scores: one of each per pair.
+        queries, labels, scores: query, label and score of each pair.
         ids: the documents' ids; if given, equal scores are in trec_eval's order (see `rank`).
         judged: `[pairs] bool`, True for judged pairs (default: all).
 
     Attributes:
         ranking: all pairs, best first.
-        numbers, labels, scores: `[judged]`, query number from 0, label and score of the judged pairs, as ordered in
-            the arguments.
+        numbers, labels, scores: index of the query from 0, label and score of each judged pair, `[judged]`, in the
+            order of the arguments.
 
     Raises `DataError` if lengths differ or a value is not finite.
     """
@@ -201,21 +212,20 @@ class Scored:
 
     @cached_property
     def ordered(self) -> Floats:
-        """Count each query's correctly ordered pairs of judged titles with different labels: `[queries] float64`.
-
-        A tie counts a half.
-        """
+        """How many of each query's `comparable` pairs are ordered correctly, `[queries]`; a tie counts a half."""
         counts = ordered_pairs(self.numbers, self.labels, self.scores)
         return add_by_query(self.numbers, counts, self.ranking.queries)
 
     @cached_property
     def comparable(self) -> Floats:
-        """Count each query's pairs of judged titles with different labels: `[queries] float64`."""
+        """How many pairs of judged titles with different labels each query has, `[queries] float64`."""
         return add_by_query(self.numbers, comparable_pairs(self.numbers, self.labels), self.ranking.queries)
 
 
 def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Floats:
     """Count, for each row, the rows of its group with a lower label and a lower score: `[rows] float64`.
+
+    groups: index of each row's group
 
     Equal scores count a half. The cost is one sort, then one pass per distinct label.
     """
@@ -237,7 +247,7 @@ def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Flo
 
 
 def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return True for each value that differs from its predecessor, `[n] bool`; False for the first. inf equals inf."""
+    """Return whether each value differs from the one before it, `[n] bool`; False for the first. inf equals inf."""
     return np.concatenate((np.zeros(min(1, len(values)), bool), values[1:] != values[:-1]))
 
 

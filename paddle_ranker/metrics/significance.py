@@ -32,15 +32,18 @@ def randomisation_test(differences: Floats, *, permutations: int = PERMUTATIONS,
 
     Args:
         differences: `[queries] float64`, one system's value minus the other's.
-        permutations: how many of the 2^queries sign changes are drawn. If there are no more than this, all of them are
-            used. With random draws p = (1 + number as extreme) / (1 + number drawn), which is never 0.
+        permutations: how many of the 2^queries sign changes are drawn at random; all are used if they are not more.
+            With random draws p = (1 + count of draws as extreme) / (1 + count of draws), which is never 0.
     """
     moved = differences[differences != 0]  # the sign of a 0 changes nothing
     return swap_test(lambda swapped: np.where(swapped, -moved, moved).sum(axis=1), len(moved), permutations, seed)
 
 
 def swap_test(difference: Difference, queries: int, permutations: int = PERMUTATIONS, seed: int = 1000) -> float:
-    """Return the two-sided p-value of `difference` when two systems' results are swapped at random for each query."""
+    """Return the two-sided p-value of a difference of two systems, whose results are swapped at random for each query.
+
+    difference: called with the queries to swap; returns the difference
+    """
     observed = abs(float(difference(np.zeros((1, queries), bool))[0]))
     limit = observed - _ROUNDING * max(observed, 1e-3)
     exact = queries < 63 and 2**queries <= permutations
@@ -60,7 +63,7 @@ def swap_test(difference: Difference, queries: int, permutations: int = PERMUTAT
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values after Holm's correction (1979), which bounds the chance of any false alarm among all tests.
 
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller than its predecessor.
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller than the one before it.
     """
     order = np.argsort(p_values, kind="stable")
     steps = np.array(p_values, np.float64)[order] * np.arange(len(order), 0, -1)

@@ -42,13 +42,13 @@ def run_command(
 ) -> int:
     """Parse the options, call `run` with them, and turn every error into one line and an exit status.
 
-    The exit status is 0 for success, 1 for failure, 2 for wrong usage and 130 for an interruption. `--debug` also
-    shows the traceback.
+    The exit status is 0 for success, 1 for failure, 2 for wrong usage and 130 for an interruption. `--debug` also shows
+    the traceback.
 
     Args:
         options_class: the class, or a function that returns it, if plugins add options.
-        ends_with_reader: exit with 0 when the reader of standard output leaves (`| head`), for a command that prints
-            a line per row. Other commands finish their work, but their later output is lost.
+        ends_with_reader: True for a command that prints a line per row: if the reader of standard output leaves (`|
+            head`), it ends with status 0. Other commands finish their work, but their later output is lost.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _escape_unprintable()
@@ -126,7 +126,7 @@ def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseExcept
 
 @contextmanager
 def reader_may_leave(*, out: bool = True) -> Iterator[None]:
-    """Ignore a closed standard error in the block; with `out` also a closed standard output."""
+    """Ignore in the block that standard error, and if `out` also standard output, has no reader any more."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the start (`>&-`)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -136,7 +136,7 @@ def reader_may_leave(*, out: bool = True) -> Iterator[None]:
 
 
 class _Output:
-    """A stream that ignores that its reader has left (`| head`): later output is lost, and the work continues."""
+    """A stream whose reader may leave (`| head`): later output is lost, and the work continues."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -159,7 +159,7 @@ class _Output:
 
 
 def _forget_unwritten(output: TextIO) -> None:
-    """Flush a stream; if that fails, keep Python from trying again at its exit: later output is lost."""
+    """Flush a stream; if that fails, discard its output, so that Python does not try again at its exit."""
     try:
         output.flush()
     except OSError:
@@ -185,7 +185,7 @@ def _escape_unprintable() -> None:
 
 
 def json_text(value: object, indent: Optional[int] = None) -> str:
-    """Return JSON to print: non-ASCII characters unchanged if standard output can encode them, else escaped."""
+    """Return a value as JSON to print; non-ASCII characters are escaped if standard output cannot encode them."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf"), indent=indent)
 
@@ -212,10 +212,10 @@ def note_counts(counts: Mapping[str, int]) -> None:
 
 
 class Counted(Protocol):
-    """Object that counts what a command should report, such as an encoder the texts that it cut."""
+    """Object with counts for a command's report, such as an encoder that counts the texts that it cut."""
 
     def counts(self) -> Mapping[str, int]:
-        """Return the counts so far, by what they count: `{"pairs were cut to 64 tokens": 3}`."""
+        """Return the counts so far, by the words that follow them in a report: `{"pairs were cut to 64 tokens": 3}`."""
         ...
 
 
@@ -227,7 +227,10 @@ _UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
 
 @contextmanager
 def uncounted() -> Iterator[None]:
-    """Ignore `note_at_end` in the block: a server opens models again and again, and all would be kept until its end."""
+    """Make `note_at_end` do nothing in the block.
+
+    A server opens models again and again, and all of them would be kept in memory until it ends.
+    """
     before = _UNCOUNTED.set(True)
     try:
         yield
@@ -245,9 +248,9 @@ def _counting() -> Iterator[list[Counted]]:
 
 
 def note_at_end(one: Counted, instead_of: Sequence[Counted] = ()) -> None:
-    """Note the counts of an object when the command ends, if a command is running.
+    """Print the counts of an object when the command ends, if a command is running.
 
-    instead_of: objects whose counts `one` includes
+    instead_of: objects whose counts `one` includes, and which are then not reported
     """
     if _COUNTED and not _UNCOUNTED.get():
         _COUNTED[-1][:] = [other for other in _COUNTED[-1] if all(other is not part for part in instead_of)]

@@ -94,25 +94,25 @@ class Options:
             _check(field, value)
 
     def look_up(self) -> None:
-        """Find the models that the options name on a hub; called before any work, and before Paddle is imported.
+        """Find the models on a hub that the options name; called before any work, and before Paddle is imported.
 
         Raises every error of `model.pretrained.find_model`. Options without models do nothing.
         """
 
 
 def fields_of(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
-    """Return the fields that are options; the program sets all other fields."""
+    """Return the dataclass fields that are options; the program sets the values of other fields."""
     return [field for field in dataclasses.fields(options_class) if "help" in field.metadata]
 
 
 def given_of(options: Options, names: Iterable[str]) -> list[dataclasses.Field[Any]]:
-    """Return the named fields whose value is not the default."""
+    """Return the fields among `names` whose value in `options` is not the default."""
     fields = {field.name: field for field in fields_of(type(options))}
     return [fields[name] for name in names if getattr(options, name) != fields[name].default]
 
 
 def annotations_of(options_class: type[Options]) -> Mapping[str, Any]:
-    """Return a mapping from the names of a class's fields to their types."""
+    """Return the types of a class's fields by name."""
     return _types(cast(Any, options_class))  # mypy takes a dataclass's class for unhashable
 
 
@@ -122,14 +122,14 @@ def _types(options_class: Any) -> Mapping[str, Any]:
 
 
 def names_of(field: dataclasses.Field[Any]) -> list[str]:
-    """Return the names of an option on the command line; the first is the name shown in messages."""
+    """Return the names of an option on the command line; messages show the first one."""
     field_name = f"--{field.name}"
     chosen = [f"--{field.metadata['name']}"] if field.metadata["name"] else []
     return list(dict.fromkeys([*chosen, field_name, *field.metadata["aliases"]]))
 
 
 def is_asked_for(field: dataclasses.Field[Any]) -> bool:
-    """Return whether a command requires an option, alone or as one of several."""
+    """Return whether a command requires an option, either in any case or as one of several alternatives."""
     return field.default is REQUIRED or bool(field.metadata["either"])
 
 

@@ -22,25 +22,25 @@ _SHOWN = 3
 class SeveralFiles(str):
     """The paths of several files as one string, joined by `os.pathsep`; `paths` has them one by one.
 
-    `str()` of more than three shows the first and the number of the others, for messages.
+    `str()` of more than three shows the first path and how many others there are, for messages.
     """
 
     paths: tuple[str, ...]
 
     def __new__(cls, paths: Sequence[str]) -> SeveralFiles:
-        """Join the names."""
+        """Create the string from the paths."""
         made = super().__new__(cls, os.pathsep.join(paths))
         made.paths = tuple(paths)
         return made
 
     def __str__(self) -> str:
-        """Return up to three names in full; of more, the first name and the number of the others."""
+        """Return up to three paths in full; of more, the first path and how many others there are."""
         if len(self.paths) <= _SHOWN:
             return os.pathsep.join(self.paths)
         return f"{self.paths[0]} and {len(self.paths) - 1} more"
 
     def __getnewargs__(self) -> tuple[tuple[str, ...]]:  # type: ignore[override]
-        """Return the arguments of `__new__` that make a copy."""
+        """Return the arguments of `__new__` that make a copy, for pickle."""
         return (self.paths,)
 
 
@@ -50,7 +50,7 @@ class ShownFile(str):
     shown: str
 
     def __new__(cls, path: str, shown: str) -> ShownFile:
-        """Name the file, and what messages call it."""
+        """Create the path; `shown` is its name in messages."""
         made = super().__new__(cls, path)
         made.shown = shown
         return made
@@ -61,7 +61,10 @@ class ShownFile(str):
 
 
 def folder_of(path: Union[str, os.PathLike[str]]) -> Path:
-    """Return the folder of a file, or of the first of several; a folder itself. Paths in its rows begin there."""
+    """Return the folder from which paths in a file's rows start: that of the file, or of the first of several files.
+
+    Returns a folder itself.
+    """
     first = paths_of(path)[0]
     # A `Path` of a `ShownFile` would be what messages call it.
     return Path(first if os.path.isdir(first) else os.path.dirname(first))
@@ -73,19 +76,19 @@ def paths_of(name: Union[str, os.PathLike[str]]) -> tuple[str, ...]:
 
 
 def base_names(name: Union[str, os.PathLike[str]]) -> str:
-    """Return the names of the files without their folders, for records that outlive the folders."""
+    """Return the names of the files without their folders, for records that are read when the folders are gone."""
     return ", ".join(os.path.basename(path) for path in paths_of(name))
 
 
 def join_files(paths: Sequence[str]) -> str:
-    """Return one string for one file or several."""
+    """Return the path of one file, or a `SeveralFiles` of several."""
     return paths[0] if len(paths) == 1 else SeveralFiles(paths)
 
 
 def find_files(names: Iterable[Union[str, os.PathLike[str]]], option: str) -> list[str]:
-    """Return the files that names and patterns stand for, in the given order; the files of one pattern are sorted.
+    """Return the files that names and patterns stand for, in the order of `names`; the files of one pattern are sorted.
 
-    Patterns use `*`, `?`, `[abc]`, and `**` for any folders; a name that exists is not taken for a pattern.
+    Patterns use `*`, `?`, `[abc]`, and `**` for any folders; a name of an existing file is not taken for a pattern.
     `os.pathsep` may separate files, too. Raises `UsageError`, naming the option, for a pattern that no file matches.
     """
     found = []

@@ -108,7 +108,7 @@ class _OneValue(argparse.Action):
         values: object,
         option_string: Optional[str] = None,
     ) -> None:
-        """Store the value; raises the parser's error if the option has been given another one."""
+        """Store an option's value; raises the parser's error if the option already has a different one."""
         for other, value in self._given.items():
             first, second = (" ".join(text) if isinstance(text, list) else text for text in (value, values))
             if self._joins is not None:
@@ -152,7 +152,7 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
 
 
 def _name_first(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
-    """Insert the name of the option that `leads` before the first argument, if that is a value without a name."""
+    """Insert the name of the option that is declared with `leads` before the first argument, if that is a value."""
     leads = next((field for field in fields_of(options_class) if field.metadata["leads"]), None)
     if leads is None or not arguments or not _is_value(arguments[0]):
         return list(arguments)

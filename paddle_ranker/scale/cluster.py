@@ -28,11 +28,11 @@ _ANSWER_SECONDS = 5.0
 
 @contextmanager
 def connected(address: str, cores: int = 0) -> Iterator[None]:
-    """Use a cluster in the block; afterwards leave it, and end it if this call has started it.
+    """Use a cluster of Ray in the block; afterwards leave the cluster, or end it if this call started it.
 
-    address: `local` starts a cluster of this machine alone; `auto` or `HOST:PORT` join one that runs. Ray lets in only
-        who has its token (`RAY_AUTH_TOKEN`, or the file `.ray/auth_token` in HOME)
-    cores: of a local cluster; 0: all of this process
+    address: `local` starts a cluster on this machine alone; `auto` or `HOST:PORT` join a running one. Ray admits only
+        processes that have its token (`RAY_AUTH_TOKEN`, or the file `.ray/auth_token` in HOME)
+    cores: cores of a local cluster; 0: all that this process may use
 
     A process that has joined a cluster already keeps using that one. Raises `RankerError` for a cluster that cannot be
     joined, `DependencyError` without Ray.
@@ -65,13 +65,13 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
 
 
 def gpus_for(load: LoadOptions) -> int:
-    """Return how many GPUs a process with a model asks Ray for: 0 or 1.
+    """Return how many GPUs a process with a model must request from Ray: 0 or 1.
 
-    For the device `auto`, it is 1 if the cluster has GPUs now, and the engine would compute on one. To find out, a Ray
-    task runs on a machine with a GPU, since the packages and the GPUs of this machine say nothing of the others. The
-    task asks for no GPU, since all may be in use, for example by an earlier version of a service.
+    For the device `auto`, it is 1 if the cluster has GPUs now, and the engine would compute on one. A Ray task on a
+    machine with a GPU finds this out, since the packages and GPUs of this machine say nothing about the others. The
+    task requests no GPU, since all may be in use, for example by an earlier version of a service.
 
-    Raises `UsageError` for a device with a number, or of another kind.
+    Raises `UsageError` for a device with an index, or of another kind.
     """
     require_ray_device(load.device)
     if load.device != AUTO_DEVICE:

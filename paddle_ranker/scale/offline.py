@@ -50,12 +50,12 @@ _MOST_DEATHS = 10  # of the processes or machines that build a shard, after whic
 
 
 class RowSource(Source):
-    """Rows of files, in parts of the sizes that the commands compute at once on one machine.
+    """Rows of files, divided into parts of the sizes that the commands compute at once on one machine.
 
     Args:
         rows: the files' rows.
         fields: names of the fields of the rows that go into parts.
-        in_texts: whether `text_parts` divides the rows into parts (by characters); else `chunks` does (by rows).
+        in_texts: whether `text_parts` divides the rows into parts (by characters); if not, `chunks` does (by rows).
     """
 
     def __init__(self, rows: Union[RecordFile[Any], DocumentFile], fields: Sequence[str], in_texts: bool = False):
@@ -79,9 +79,9 @@ class RowSource(Source):
 
 
 class _ScoreParts(Work):
-    """Work that writes the lines which `predict` prints for pairs.
+    """Work that writes the lines that `predict` prints for pairs.
 
-    With `topk` it writes the fields that ranking by query needs instead, as JSON.
+    With `topk` it writes instead, as JSON, the fields that ranking by query needs.
     """
 
     extension, unit = ".txt", "pair"
@@ -118,7 +118,11 @@ class _ScoreParts(Work):
 
 
 def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
-    """Write the lines that `predict` prints into the parts of a folder."""
+    """Score files on a cluster; write the lines that `predict` prints into a folder, part by part. Return the parts'
+    facts.
+
+    names: names of the two columns of texts
+    """
     from paddle_ranker.scoring.files import CutOff
 
     assert options.ray is not None and options.output_file is not None
@@ -159,7 +163,11 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
 def _ranked_lines(
     options: PrintingOptions, parts: Parts, done: Sequence[Done], names: tuple[str, str]
 ) -> tuple[bytes, int]:
-    """Return the lines that `predict --topk` prints, and how many they are."""
+    """Return (the lines that `predict --topk` prints, how many they are).
+
+    done: facts of all parts
+    names: as in `predict`
+    """
     from paddle_ranker.scoring.by_query import best_by_query
     from paddle_ranker.scoring.files import CutOff, printed_pair
 
@@ -179,9 +187,9 @@ def _ranked_lines(
 
 
 def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, None]]) -> dict[str, object]:
-    """Return all that decides the results of a command: the digests of what it reads, and its other options.
+    """Return all that the results of a command depend on: the digests of the files it reads, and its other options.
 
-    contents: by the name of the option, the path that it stands for
+    contents: path whose content counts, by the name of the option
     """
     without_effect = ("ray", "actors", "debug", "resume", "output_file")
     return {
@@ -194,7 +202,7 @@ def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, Non
 
 
 def total(done: Sequence[Done]) -> Counter[str]:
-    """Return the sums of the parts' counts, in the order of the parts."""
+    """Return the sums over all parts of their counts, by name."""
     counts = Counter[str]()
     for one in done:
         counts.update(one.counts)
@@ -221,7 +229,10 @@ class _EncodeParts(Work):
 
 
 def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOptions) -> Iterator[Vectors]:
-    """Encode all texts with actors, then yield the vectors part by part, in order; note how many texts were cut."""
+    """Encode all texts with actors; then yield the vectors part by part, in order.
+
+    A note says how many texts were cut.
+    """
     assert options.ray is not None
     threads = plan.options.threads or 1
     work = _EncodeParts(replace(plan, options=replace(plan.options, threads=threads)))
@@ -234,12 +245,12 @@ def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOption
 
 
 class ScorePairs:
-    """Adds a column `probability` to batches of pairs, for `map_batches` of Ray Data.
+    """Callable for `map_batches` of Ray Data that adds a column `probability` to batches of pairs.
 
     Args:
-        model: a ranker, as `Ranker.load` takes it, on every machine.
+        model: a ranker on every machine, as `Ranker.load` takes it.
         query, title: names of the columns with the texts.
-        threads: of the engine.
+        threads: threads of the engine.
         how: further arguments of `Ranker.load`.
     """
 
@@ -255,13 +266,13 @@ class ScorePairs:
 
 
 class EncodeTexts:
-    """Adds a column `vector` to batches of texts, for `map_batches` of Ray Data.
+    """Callable for `map_batches` of Ray Data that adds a column `vector` to batches of texts.
 
     Args:
-        tower: as `Tower.open` takes it, on every machine.
+        tower: a tower on every machine, as `Tower.open` takes it.
         text: name of the column with the texts.
-        queries: whether they are queries.
-        threads: of the engine.
+        queries: whether the texts are queries.
+        threads: threads of the engine.
     """
 
     def __init__(self, tower: str, text: str = "text", queries: bool = False, threads: int = 1):
@@ -276,7 +287,11 @@ class EncodeTexts:
 
 
 def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int, progress: tqdm[None]) -> None:
-    """Build the shards that are not whole yet, each in a process of its own; `progress` counts documents.
+    """Build the shards that are not complete yet, each in a process of the cluster.
+
+    count: number of shards
+    threads: threads of each process
+    progress: counts documents
 
     If a process or its machine dies, another one builds its shard. Raises the errors of the builds.
     """
@@ -302,7 +317,7 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
 
 
 def _build_shard(work: ShardWork, number: int, threads: int) -> None:
-    """Build a shard, in a process of the cluster."""
+    """Build shard `number`, in a process of the cluster."""
     if not is_begun(work.folder):
         raise RankerError(
             f"{work.folder}: {socket.gethostname()} sees no such build there; name an --output on a file system that "

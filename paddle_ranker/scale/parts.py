@@ -1,8 +1,9 @@
 """Work on files of any size by actors of a Ray cluster: read in parts, computed by actors, written part by part.
 
-Ray Data streams: one task reads the files, in order; actors that hold a model compute a part each; memory does not grow
-with the files. Each part becomes a file of the output folder, written aside and renamed, with its facts beside it: when
-an actor, a node or the command is killed, nothing is computed again that is there whole. A manifest says that all is.
+Ray Data streams: one task reads the files, in order; each actor holds a model and computes a part at a time; memory
+does not grow with the files. Each part becomes a file of the output folder, renamed once complete, with its facts
+beside it: if an actor, a node or the command is killed, no complete part is computed again. A manifest says that all
+parts are there.
 
     run(source, work, Parts(Path("scored"), identity), "local", actors=2)
 """
@@ -41,9 +42,9 @@ _END = -1  # number of the row that tells what the reader has seen
 class Done:
     """Facts of a part whose file is written.
 
-    number, name: the part's number from 0, and the name of its file
-    rows, bytes, sha256: the file's number of rows, its size, and its digest in hexadecimal digits
-    counts: numbers by name, which are summed over all parts and reported at the end
+    number, name: the part's index from 0, and the name of its file
+    rows, bytes, sha256: the file's count of rows, its size, and its digest in hexadecimal digits
+    counts: counts by name, which are summed over all parts and reported at the end
     """
 
     number: int
@@ -55,18 +56,21 @@ class Done:
 
 
 class Parts:
-    """The parts of an output, one file each in a folder.
+    """The parts of an output, each a file in a folder.
 
     Args:
-        folder: the output folder, which is made if it is missing; it holds the parts of one work alone.
-        identity: what the parts are made of, JSON-ready; a folder with parts of another identity is refused.
+        folder: the output folder, which is created if missing; it may hold only the parts of one work.
+        identity: all that the parts depend on, JSON-ready; a folder with parts of another identity is refused.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, object]):
         self.folder, self.identity = make_folder(folder.absolute()), dict(json.loads(json.dumps(identity)))
 
     def begin(self) -> dict[int, Done]:
-        """Return the finished parts by number; raises `RankerError` if the folder holds parts of other work."""
+        """Begin or continue the work in the folder; return the facts of its finished parts by index.
+
+        Raises `RankerError` if the folder holds parts of another work, or other files.
+        """
         remove_unfinished(self.folder)
         for name in (MANIFEST, _BEGUN):
             if (self.folder / name).exists():
@@ -101,13 +105,13 @@ class Parts:
             )
 
     def read(self, number: int) -> Optional[Done]:
-        """Return the facts of a part, or None if its file is missing or is not as the facts say."""
+        """Return the facts of part `number`, or None if its file is missing or does not match the facts."""
         path = self._facts(number)
         found = Done(**read_json(path)) if path.exists() else None
         return found if found is not None and self._is_whole(found) else None
 
     def write(self, number: int, extension: str, content: bytes, rows: int, counts: Mapping[str, int]) -> Done:
-        """Write a part; it is on the disk when this returns."""
+        """Write the file of part `number` and its facts; both are on the disk when this returns. Return the facts."""
         sha256, name = hashlib.sha256(content).hexdigest(), f"part-{number:06}{extension}"
         done = Done(number, name, rows, len(content), sha256, dict(counts))
         with new_file(self.folder / done.name, "wb") as stream:
@@ -117,7 +121,7 @@ class Parts:
         return done
 
     def finish(self, count: int) -> list[Done]:
-        """Write the manifest of `count` parts and delete their separate facts; return the parts in order."""
+        """Write the manifest of `count` parts and delete their separate facts; return the facts in order."""
         parts = sorted(self._there(), key=lambda one: one.number)
         if [one.number for one in parts] != [*range(count)] or not all(map(self._is_whole, parts)):
             raise CheckpointError(f"{self.folder}: a part is missing; run the command again")
@@ -155,19 +159,19 @@ class Source(ABC):
         """Yield the rows of each part, JSON-ready."""
 
     def report(self) -> str:
-        """Return a note about skipped rows for the end of the run, "" if there is none."""
+        """Return a note about skipped rows for the end of the run; "" if none were skipped."""
         return ""
 
     def count(self) -> Optional[int]:
-        """Return an estimate of the number of rows, or None if they would have to be read."""
+        """Return an estimate of how many rows there are, or None if they would have to be read for it."""
         return None
 
 
 class Work(ABC):
-    """Computation that is pickled to each actor, which then calls `open`.
+    """Computation on rows, which is pickled to each actor; the actor then calls `open`.
 
     Attributes:
-        extension: how the name of each part's file ends.
+        extension: end of the name of each part's file.
         unit: the word for a row on the progress bar.
     """
 
@@ -179,7 +183,7 @@ class Work(ABC):
 
     @abstractmethod
     def compute(self, rows: Sequence[Any]) -> tuple[bytes, int, Mapping[str, int]]:
-        """Return the content of a part's file, its number of rows, and counts to report."""
+        """Return (content of a part's file, how many rows it has, further counts by name to report)."""
 
 
 @dataclass(frozen=True)
@@ -239,10 +243,10 @@ class _Actor:
 
 
 def _told(work: Any, *arguments: object) -> dict[str, Any]:
-    """Call `work`; return its dict, with what it wrote to standard error as `notes`.
+    """Call `work(*arguments)`; return its dict, with what it wrote to standard error as `notes`.
 
-    If it raises `RankerError` or `OSError`, the dict has the error's text and the name of its class instead (`error`,
-    `kind`): the process that runs the command raises it.
+    If it raises `RankerError` or `OSError`, the dict has instead the error's text (`error`) and the name of its class
+    (`kind`); the process that runs the command raises the error.
     """
     notes, found = io.StringIO(), dict[str, Any]()
     with redirect_stderr(notes), redirect_stdout(io.StringIO()):
@@ -254,7 +258,10 @@ def _told(work: Any, *arguments: object) -> dict[str, Any]:
 
 
 def _read(source: Source, finished: frozenset[int], place: _Place) -> Iterator[Any]:
-    """Yield a table of one row for each unfinished part, and one at the end with the reader's notes."""
+    """Yield a table of one row for each part whose index is not in `finished`, then one with the reader's notes.
+
+    place: the command's folder and plugins
+    """
     import pyarrow
 
     def table(number: int, rows: str) -> Any:
@@ -290,13 +297,14 @@ def run(
     load: LoadOptions = ON_CPU,
     label: str = "score",
 ) -> list[Done]:
-    """Compute the parts that are missing on a cluster, and return all of them in order.
+    """Compute the missing parts on a cluster, and return the facts of all parts in order.
 
     Args:
         address: address of the cluster, as for `connected`.
         actors: number of actors; default: as many as the cores or GPUs allow.
         threads: threads per actor.
         load: how the models are opened, which decides the GPUs of an actor; see `gpus_for`.
+        label: the word for the work on the progress bar.
 
     Raises the errors of `source` and `work`, and `RankerError` if the output folder holds parts of another work.
     """
@@ -338,7 +346,7 @@ def _dataset(
     threads: int,
     load: LoadOptions,
 ) -> Any:
-    """Return the dataset of Ray Data that computes the unfinished parts: one table row for each, and one at the end."""
+    """Return the dataset of Ray Data that computes the unfinished parts: a row for each, and one at the end."""
     ray = require_ray()
     import ray.data as data
     from ray.data.block import BlockMetadata

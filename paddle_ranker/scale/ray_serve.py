@@ -66,7 +66,10 @@ class ReplicaOptions(Options):
 
 
 def bounds_of(text: str, name: str) -> tuple[int, int]:
-    """Return the least and the most replicas of `2` or `1:4`; raises `UsageError` for other texts."""
+    """Parse a count of replicas, `2` or `1:4`; return (least, most). Raises `UsageError` for other texts.
+
+    name: the option, for the error
+    """
     least, _, most = text.partition(":")
     if not least.isdecimal() or not (most or least).isdecimal():
         raise UsageError(f"--{name} {quoted(text)}: expected a number, or MIN:MAX as in 1:4")
@@ -145,12 +148,12 @@ def application(args: Mapping[str, object]) -> Any:
 
 
 def threads_of(options: Any) -> int:
-    """Return how many cores a replica asks Ray for."""
+    """Return how many cores a replica requests from Ray: those that its threads use."""
     return int((options.cpu_threads or 1) * options.streams)
 
 
 def cores_of(options: Any) -> int:
-    """Return how many cores the minimum of replicas asks Ray for; a replica of a shard asks for one."""
+    """Return how many cores the least number of replicas requests from Ray; a replica of a shard requests one."""
     shards = sum(len(shard_folders(given)) for given in options.shards)
     least, each = bounds_of(options.replicas, "replicas")[0], bounds_of(options.shard_replicas, "shard_replicas")[0]
     return least * threads_of(options) + each * shards
@@ -245,16 +248,16 @@ class _Shard:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._service.call, name, *args)
 
     def process_id(self) -> int:
-        """Return the process of this replica."""
+        """Return the id of this replica's process."""
         return os.getpid()
 
     def check_health(self) -> None:
-        """Raise the error of a folder that cannot be read; Serve then replaces the replica."""
+        """Raise an error if the shard's folder cannot be read; Serve then replaces the replica."""
         self._service.call("facts", None, None)
 
 
 class _Transport:
-    """Calls of a shard's deployment, as `retrieval.remote.Call` describes them.
+    """Transport of calls to a shard's deployment, a `Call` of `retrieval.remote_calls`.
 
     Errors of Serve count as the shard's.
     """

@@ -16,10 +16,10 @@ _GAP = 16  # maximum unneeded values to read along, which saves a system call
 
 
 def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
-    """Map an open, non-empty file as a read-only array [n] of `dtype`.
+    """Map an open, non-empty file into memory as a read-only array [n] of `dtype`.
 
-    Indexing the array can map two megabytes around a value into the process's memory (Linux maps large pages of its
-    cache). Use `gather`, which reads the values from the file.
+    Indexing the array may read two megabytes around a value into memory (Linux maps large pages of its cache). `gather`
+    reads only values.
     """
     array = np.memmap(file, dtype=dtype, mode="r")
     descriptor = os.dup(file.fileno())
@@ -29,7 +29,7 @@ def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
 
 
 def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Return `array[indices]` for non-negative indices; reads only nearby values of a file from `map_file`."""
+    """Return `array[indices]`, indices >= 0; of an array of `map_file`, only values nearby are read."""
     descriptor = getattr(array, "descriptor", None)
     if descriptor is None:
         return array[indices]
@@ -53,19 +53,23 @@ def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def npy_header(kind: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
-    """Return the header of a `.npy` file (its format 1.0), filled up to `HEADER` bytes."""
+    """Return the header of a `.npy` file (format 1.0), padded to `HEADER` bytes.
+
+    kind: type of the values
+    shape: shape of the array
+    """
     text = f"{{'descr': {kind.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
     length = HEADER - len(_MAGIC) - 2
     return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode("latin1") + b"\n"
 
 
 class ArrayFile:
-    """A `.npy` file that is written part by part, by `append`; `finish` writes its header and closes it.
+    """A `.npy` file that grows: `append` writes rows, and `finish` writes the header and closes it.
 
     Args:
         path: the file.
         dtype: the type of its values.
-        row: the shape of each row; (): the file holds single values.
+        row: the shape of each row; (): a row is a single value.
     """
 
     def __init__(self, path: Path, dtype: str, row: tuple[int, ...] = ()):

@@ -84,9 +84,9 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def _full(folder: Path) -> Optional[int]:
-    """Return EFBIG if a file in the folder has reached the process's limit of file sizes, ENOSPC if its disk is full.
+    """Return the error number EFBIG if a file in `folder` has the largest size that the process may write.
 
-    Returns None otherwise.
+    Else return ENOSPC if the folder's disk is full, else None.
     """
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
@@ -97,9 +97,10 @@ def _full(folder: Path) -> Optional[int]:
 
 @contextmanager
 def made_once(target: Path) -> Iterator[bool]:
-    """Hold a lock beside `target`, and yield whether this process must create `target`.
+    """Hold a lock beside `target` during the block; yield True if this process must create `target`, False if it
+    exists.
 
-    Afterwards, if the folder of `target` contains nothing but the lock, both are removed.
+    Afterwards, if the folder around `target` contains nothing but the lock, both are removed.
     """
     path = target.parent / f".{target.name}.lock"
     with locked(path, wait=True):
@@ -171,7 +172,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
 
 
 def link_or_copy(source: Union[str, Path], target: Union[str, Path]) -> None:
-    """Make `target` a hard link to the file `source`, or a copy where the file system has no hard links."""
+    """Make `target` a hard link to the file `source`, or a copy of it if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -238,7 +239,8 @@ def sync(path: Path) -> None:
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return `parts` inside `PADDLE_RANKER_CACHE`, else inside `paddle_ranker` of `XDG_CACHE_HOME` or `~/.cache`.
+    """Return the path `parts` in the cache: in `PADDLE_RANKER_CACHE`, else in `paddle_ranker` of `XDG_CACHE_HOME` or
+    `~/.cache`.
 
     The folder is not created.
     """

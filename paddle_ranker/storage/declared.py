@@ -33,7 +33,7 @@ class Between(NamedTuple):
 
 
 class OneOf(tuple[str, ...]):
-    """Texts that a field may have."""
+    """Texts that a field may have as its value."""
 
     def __new__(cls, *choices: str) -> OneOf:
         return super().__new__(cls, choices)
@@ -59,7 +59,7 @@ DeclaredT = TypeVar("DeclaredT")
 
 
 class _Misfit(Exception):
-    """Value that does not fit its declaration.
+    """A value does not fit its declaration.
 
     Its arguments: the value's place in the file, the value, and what was expected, for the message.
     """
@@ -77,7 +77,8 @@ def read_declared(
         path: the file, for messages.
         values: the JSON object.
         remedy: what the user can do, for the error.
-        exact: require fields with a default, too, and refuse unknown keys. Otherwise unknown keys are logged.
+        exact: if True, fields with a default are required, too, and unknown keys refused; if False, unknown keys are
+            logged.
 
     Raises `CheckpointError`, naming the file and the key, if a value has another type or is out of its range, or if a
     key is missing.
@@ -184,7 +185,7 @@ class _Reader:
         )
 
     def _object(self, kind: Any, value: Unchecked, place: str) -> Any:
-        """Return a dataclass or a `TypedDict` of a JSON object."""
+        """Convert a JSON object to a dataclass or a `TypedDict`, `kind`; arguments and error as those of `fitted`."""
         if isinstance(kind, type) and type(value) is kind and dataclasses.is_dataclass(kind):
             return value
         if not isinstance(value, dict):

@@ -17,10 +17,10 @@ _DIGITS = 16
 
 
 def content_digest(path: Union[str, Path]) -> str:
-    """Return the first 16 hexadecimal digits of a file's SHA-256.
+    """Return a digest of the content of a file, a folder or several files: 16 hexadecimal digits of SHA-256.
 
-    The digest of a folder depends on the names and digests of its files; the digest of several files depends on theirs,
-    in order. Raises `RankerError` for an unreadable file.
+    The digest of a folder depends on the names and digests of its files; that of several files on their digests, in
+    order. Raises `RankerError` for an unreadable file.
     """
     paths, found = paths_of(path), hashlib.sha256()
     if len(paths) > 1:
@@ -42,10 +42,7 @@ def content_digest(path: Union[str, Path]) -> str:
 
 
 def warn_of_same_data(options: Options, *names: str) -> None:
-    """Print a warning to standard error for each two options whose files are identical or have equal content.
-
-    names: names of the compared fields
-    """
+    """Print a warning for each two of the options `names` whose files are identical or have equal content."""
     compared = [(field, path) for field, path in input_files(options) if field.name in names]
     given = [(shown_name(field), path) for field, path in sorted(compared, key=lambda one: names.index(one[0].name))]
     for (one, first), (other, second) in combinations(given, 2):

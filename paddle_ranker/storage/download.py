@@ -67,7 +67,10 @@ def _status(error: requests.HTTPError) -> str:
 
 
 def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:
-    """Fetch the missing bytes of `url`; return the length that the server states, or else that of `part`."""
+    """Fetch the missing bytes of `url` into `part` by a request; return the length of the whole file.
+
+    It is the length that the server states, or if it states none, that of `part` then.
+    """
     about = part.with_name(part.name + ".json")
     validator = None
     with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -37,7 +37,7 @@ class ForeignConfig:
 
     @classmethod
     def read(cls, path: Path, without_effect: Collection[str] = ()) -> ForeignConfig:
-        """Read a file; a missing file has no keys. Raises `CheckpointError` for anything but a JSON object."""
+        """Read a file; if it is missing, there are no keys. Raises `CheckpointError` for anything but a JSON object."""
         try:
             return cls(path, read_json(path), without_effect)
         except FileNotFoundError:
@@ -49,7 +49,7 @@ class ForeignConfig:
         return self.get(name) is not None
 
     def get(self, name: str, default: Unchecked = None) -> Unchecked:
-        """Use a key: return its value, or `default` if it is missing."""
+        """Return the value of a key, or `default` if it is missing; the key then counts as used."""
         self._used.add(name)
         value = self._values.get(name)
         return default if value is None else value
@@ -63,20 +63,20 @@ class ForeignConfig:
         self._used.update(names)
 
     def inner(self, name: str, without_effect: Collection[str] = ()) -> ForeignConfig:
-        """Use a key whose value is an object, empty if missing; its unknown keys count as this file's."""
+        """Return the settings in a key whose value is an object, empty if missing; its unknown keys are this file's."""
         if name not in self._inner:
             self._inner[name] = ForeignConfig(self.path, self.get(name, {}), without_effect, f"{self.place}{name}.")
         return self._inner[name]
 
     def require(self, name: str, *done: object, remedy: str) -> None:
-        """Use a key whose value must be in `done`; raises `CheckpointError` for other values."""
+        """Raise `CheckpointError` unless a key is missing or its value is in `done`; `remedy` says what to do."""
         value = self.get(name)
         if value is not None and value not in done:
             only = f"; only {' or '.join(map(quoted, done))} is done here" if done else ", which is not done here"
             raise self.error(f"{self.place}{name} is {quoted(value)}{only}: {remedy}")
 
     def error(self, problem: str) -> CheckpointError:
-        """Create an error about this file."""
+        """Return an error about this file, with `problem` as its text."""
         return CheckpointError(f"{self.path}: {problem}")
 
     @property

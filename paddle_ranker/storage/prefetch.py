@@ -1,4 +1,4 @@
-"""Streams of items: in lists, and computed ahead in a second thread while the calling thread works."""
+"""Streams of items: divided into lists, or computed ahead in a second thread while the calling thread works."""
 
 from __future__ import annotations
 

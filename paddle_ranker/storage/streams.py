@@ -41,7 +41,7 @@ def is_standard_output(path: Union[str, Path]) -> bool:
 
 
 def output_free_for(*paths: Optional[str]) -> AbstractContextManager[object]:
-    """Return a context in which `print` writes to standard error if one of `paths` is standard output."""
+    """Return a context in which `print` writes to standard error, if one of `paths` is standard output."""
     if any(path is not None and is_standard_output(path) for path in paths):
         return contextlib.redirect_stdout(sys.stderr)
     return contextlib.nullcontext()
@@ -63,7 +63,7 @@ def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
 
 @contextmanager
 def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
-    """Add the file's name to an `OSError` of the block that says that a disk, a quota or a file is full."""
+    """Add the file's name to an `OSError` of the block if it says that a disk, a quota or a file is full."""
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
 
 
 class _Counting(io.RawIOBase):
-    """Unseekable file that counts written bytes, since writers of Parquet and PDF ask for the position."""
+    """Unseekable file that counts the bytes written, since writers of Parquet and PDF ask for their position."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._written = descriptor, 0
@@ -96,7 +96,7 @@ class _Counting(io.RawIOBase):
 
 
 def _open_file(path: Union[str, Path]) -> Optional[tuple[int, int]]:
-    """Return (process id, descriptor) if `path` names an open file, as `/dev/stdout` or `/dev/fd/3` does, else None."""
+    """Return (process id, descriptor) if `path` names an open file, as `/dev/stdout` and `/dev/fd/3` do, else None."""
     name = os.fspath(path)
     if name == _STANDARD_OUTPUT:
         return os.getpid(), 1

@@ -36,7 +36,7 @@ def memory_bytes() -> int:
 def check_file(path: Path, most: int) -> int:
     """Return a file's size in bytes.
 
-    Raises `CheckpointError` if it is no regular file or larger than `most` bytes, `OSError` if it does not exist.
+    Raises `CheckpointError` if it is not a regular file, or larger than `most` bytes; `OSError` if it does not exist.
     """
     return _check(path, os.stat(path), most)
 
@@ -73,7 +73,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def own_folder(folder: Path, name: str) -> Path:
-    """Return the path of the folder `name` in `folder`, which must hold files and folders alone, as copied models do.
+    """Return the path of the folder `name` in `folder`; it may contain only files and folders, as copied models do.
 
     Raises `CheckpointError` for a link, pipe or device at any depth: code that reads the folder would follow it.
     """
@@ -120,7 +120,7 @@ def map_file(path: Path, most: int) -> mmap.mmap:
 
 
 def release_pages(mapped: mmap.mmap, start: int, stop: int) -> None:
-    """Drop the bytes `start` to `stop` of an unchanged mapped file from memory; they can be read again."""
+    """Remove bytes of a mapped file that was not changed from memory; they are read again when needed."""
     first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
     if last > first:
         mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
@@ -135,7 +135,7 @@ def read_json(path: Path) -> Unchecked:
 
 
 def read_versioned(path: Path, expected: int) -> UncheckedObject:
-    """Read a JSON object with a `format_version`.
+    """Return the JSON object in a file that states a `format_version`.
 
     Raises `CheckpointError` if the file is damaged, or has another version than `expected`.
     """

@@ -1,15 +1,18 @@
-"""Pictures on the search page: a grid with alternative texts, documents like one, and a picture of the visitor's."""
+"""Pictures on the search page, in a grid and with alternative texts; documents like one, or like a visitor's file."""
 
 from __future__ import annotations
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from paddle_ranker.commands.index import main as index
+from paddle_ranker.data.speech import MODEL_VARIABLE
 from tests.browser.conftest import ROW, OpenPage, drawn
 from tests.browser.test_real_server import RealSite, rows
 from tests.model.test_pictures import published
@@ -54,9 +57,59 @@ def test_pictures_are_a_grid_and_found_by_pictures(
         page.wait_for_selector("link[href$='pictures.css']", state="attached")
         for name in ("blue", "green"):
             file = {"name": f"{name}.png", "mimeType": "image/png", "buffer": picture(COLOURS[name])}
-            page.locator("#picture input").set_input_files(file)
+            page.locator("#example input").set_input_files(file)
             until(partial(is_first, page, name))
             assert "like=" not in page.url and page.locator(ROW).count() == len(COLOURS)
         bad = {"name": "bad.png", "mimeType": "image/png", "buffer": b"no picture"}
-        page.locator("#picture input").set_input_files(bad)
+        page.locator("#example input").set_input_files(bad)
         until(lambda: "bad.png" in page.inner_text("#notice"))
+
+
+def test_a_dropped_sound_finds_the_second(open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("soundfile", reason="needs: pip install 'paddle-ranker[sound]'")
+    pytest.importorskip("soxr", reason="needs: pip install 'paddle-ranker[sound]'")
+    from tests.model.test_sounds import published as published_sounds
+    from tests.model.test_sounds import wav
+    from tests.retrieval.test_sound_fields import tone
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv(MODEL_VARIABLE, str(published_sounds("wav2vec2", tmp_path / "model")))
+    (tmp_path / "files").mkdir()
+    names = ("low", "high", "middle")
+    song = np.concatenate([tone(name, 10) for name in names])
+    (tmp_path / "files" / "song.wav").write_bytes(wav(song, 16_000))
+    build = ["build", "--corpus", str(tmp_path / "files"), "--output", str(tmp_path / "index")]
+    tower = published_sounds("hubert", tmp_path / "tower")
+
+    def made() -> RealSite:
+        assert index([*build, "--field", "sound:recording", "--field_tower", f"sound={tower}"]) == 0
+        return RealSite(index=tmp_path / "index")
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        real = elsewhere.submit(made).result()
+    with real as site:
+        page = open_page(f"{site.address}/")
+        page.wait_for_selector("#example:not([hidden])")
+        assert page.get_attribute("#example input", "accept") == "audio/*"
+        sound = base64.b64encode(wav(tone("high", 3), 16_000)).decode()
+        page.evaluate(
+            """data => {
+              const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+              const dataTransfer = new DataTransfer();
+              dataTransfer.items.add(new File([bytes], "high.wav", { type: "audio/wav" }));
+              document.dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+            }""",
+            sound,
+        )
+        page.wait_for_selector(".moments button")
+        assert page.locator(".moments button").all_inner_texts() == ["▶ 0:10"]
+        page.locator(".moments button").click()
+        until(lambda: page.eval_on_selector("audio", "one => one.currentTime") >= 10)
+        assert page.locator("#chips li").count() == 1
+        file = {"name": "red.png", "mimeType": "image/png", "buffer": picture(COLOURS["red"])}
+        page.locator("#example input").set_input_files(file)
+        until(lambda: "red.png" in page.inner_text("#notice"))
+        file = {"name": "bad.wav", "mimeType": "audio/wav", "buffer": b"no sound"}
+        page.locator("#example input").set_input_files(file)
+        page.wait_for_selector("#failure:not(:empty)")
+        assert "expected a recording" in page.inner_text("#failure")

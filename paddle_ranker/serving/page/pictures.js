@@ -1,41 +1,67 @@
-// A picture of the visitor's, dropped on the page or chosen. The page loads this where the index has pictures.
+// A file of the visitor's, dropped on the page or chosen, that documents should be like. The page loads this where the
+// index has vectors of files.
 
 import { addWords, make, say, searchLike } from "./search.js";
 
 addWords({
   zh: {
-    unreadable: "无法读取图片：{name}",
+    unreadable: "无法读取文件：{name}",
+    too_large: "文件过大，最多 {most} MB：{name}",
   },
   en: {
-    unreadable: "This picture cannot be read: {name}",
+    unreadable: "This file cannot be read: {name}",
+    too_large: "This file is too large, at most {most} MB: {name}",
   },
 });
 
 const SENT = 512; // pixels of the longer side of the picture that is sent
+const MOST = 8; // MB of a sound
 const hasFiles = (event) => [...(event.dataTransfer?.items ?? [])].some(({ kind }) => kind === "file");
+const refuse = (word, file) => (document.getElementById("notice").textContent = say(word, { name: file.name, most: MOST }));
 
-/** Search by a file of the visitor, made small enough for a request. */
-async function searchByFile(file) {
-  try {
-    const image = await createImageBitmap(file);
-    const scale = Math.min(1, SENT / Math.max(image.width, image.height));
-    const canvas = make("canvas", { width: Math.max(1, Math.round(image.width * scale)), height: Math.max(1, Math.round(image.height * scale)) });
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    searchLike("", canvas.toDataURL("image/png"));
-  } catch {
-    document.getElementById("notice").textContent = say("unreadable", { name: file.name });
-  }
+/** Search by a picture, made small enough for a request. */
+async function searchByPicture(file) {
+  const image = await createImageBitmap(file);
+  const scale = Math.min(1, SENT / Math.max(image.width, image.height));
+  const canvas = make("canvas", { width: Math.max(1, Math.round(image.width * scale)), height: Math.max(1, Math.round(image.height * scale)) });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  searchLike("", { kind: "picture", url: canvas.toDataURL("image/png") });
 }
 
-document.head.append(make("link", { rel: "stylesheet", href: "page/pictures.css" }));
-document.addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
-document.addEventListener("drop", (event) => {
-  if (!hasFiles(event)) return;
-  event.preventDefault();
-  searchByFile(event.dataTransfer.files[0]);
-});
-document.getElementById("picture").hidden = false;
-document.querySelector("#picture input").addEventListener("change", ({ target }) => {
-  if (target.files[0]) searchByFile(target.files[0]);
-  target.value = "";
-});
+/** Search by a sound, as it is. */
+async function searchByRecording(file) {
+  if (file.size > MOST * 1e6) return refuse("too_large", file);
+  const url = await new Promise((resolve, reject) => {
+    const reader = Object.assign(new FileReader(), { onload: () => resolve(reader.result), onerror: reject });
+    reader.readAsDataURL(new Blob([file], { type: "application/octet-stream" }));
+  });
+  searchLike("", { kind: "recording", url });
+}
+
+const KINDS = { picture: ["image/", searchByPicture], recording: ["audio/", searchByRecording] };
+
+/** Offer a search by files of the types of fields that the index has vectors of. */
+export function takeFiles(types) {
+  const kinds = Object.keys(KINDS).filter((kind) => types.includes(kind));
+  const label = document.getElementById("example");
+  if (!kinds.length || !label.hidden) return;
+  const search = (file) => {
+    const kind = kinds.find((one) => file.type.startsWith(KINDS[one][0]));
+    (kind ? KINDS[kind][1](file) : Promise.reject(file)).catch(() => refuse("unreadable", file));
+  };
+  const input = label.querySelector("input");
+  document.head.append(make("link", { rel: "stylesheet", href: "page/pictures.css" }));
+  document.addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    search(event.dataTransfer.files[0]);
+  });
+  label.prepend(...kinds.flatMap((kind) => [make("span", { "data-say": `by_${kind}` }, say(`by_${kind}`)), " "]));
+  input.accept = kinds.map((kind) => `${KINDS[kind][0]}*`).join();
+  input.addEventListener("change", () => {
+    if (input.files[0]) search(input.files[0]);
+    input.value = "";
+  });
+  label.hidden = false;
+}

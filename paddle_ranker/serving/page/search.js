@@ -5,7 +5,7 @@
 
 const WORDS = {
   zh: {
-    more_like: "更多类似", by_picture: "以图搜索",
+    more_like: "更多类似", by_picture: "以图搜索", by_recording: "以声音搜索",
     other: "English", search: "搜索", judge: "标注", more: "其他", skip: "跳到结果", query: "查询", suggestions: "建议",
     settings: "设置", use: "召回方式", words: "词语", vectors: "语义", fused: "融合", ranked: "排序", fusion: "融合方法",
     recall: "各路召回", rank_top: "排序前", top_k: "显示", group_by: "合并近似的文档", filters: "更多筛选", stages: "阶段", results: "结果", keys: "按键",
@@ -29,7 +29,7 @@ const WORDS = {
     key_focus: "输入", key_move: "选择", key_why: "为什么", key_close: "关闭",
   },
   en: {
-    more_like: "More like this", by_picture: "Search by picture",
+    more_like: "More like this", by_picture: "Search by picture", by_recording: "Search by sound",
     other: "中文", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query", suggestions: "Suggestions",
     settings: "Settings", use: "Recall by", words: "Words", vectors: "Meaning", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
     recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", group_by: "Near-duplicates as one", filters: "More filters", stages: "Stages", results: "Results", keys: "Keys",
@@ -299,7 +299,7 @@ const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100
 export let state = { ...DEFAULTS };
 export let index = {}; // what GET /v1/index says
 let indexed = null; // the promise of that
-let picture = ""; // of the visitor, which documents should be like
+let example = null; // a file of the visitor that documents should be like: its type of fields, and its data: URL
 
 const LONG = 4000; // characters of an address that servers and people take; a longer query stays in the history alone
 
@@ -491,14 +491,14 @@ function tellFailure(error) {
   showFailure(error, again, shown ? say("stale", { query: shown.query }) : "");
 }
 
-export const likeOf = () => (picture ? { picture } : state.like ? { id: state.like } : null);
+export const likeOf = () => (example ? { [example.kind]: example.url } : state.like ? { id: state.like } : null);
 
-export const tellLike = () => (picture ? say("by_picture") : state.like && `${say("more_like")}: ${state.like}`);
+export const tellLike = () => (example ? say(`by_${example.kind}`) : state.like && `${say("more_like")}: ${state.like}`);
 
-/** Search by an example. */
-export function searchLike(id, given = "") {
+/** Search by an example: the id of a document, or a file. */
+export function searchLike(id, file = null) {
   Object.assign(state, { like: id, open: "", sort: "" });
-  picture = given;
+  example = file;
   search("chosen");
 }
 
@@ -1363,7 +1363,7 @@ function takeIndex(found) {
   const most = Math.min(DEFAULTS.rank_top, index.limits?.pairs ?? Infinity); // that the ranker takes of a request
   if (state.rank_top === DEFAULTS.rank_top) state.rank_top = most;
   DEFAULTS.rank_top = most;
-  if (index.like?.includes("picture")) import("./pictures.js").catch(() => {});
+  if (index.like?.length > 1) import("./pictures.js").then(({ takeFiles }) => takeFiles(index.like)).catch(() => {});
   redraw();
 }
 

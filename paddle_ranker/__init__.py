@@ -25,7 +25,7 @@ _MODULES = {"Index": "notebook", "Ranker": "scoring.ranker", "RankedTitle": "sco
 
 
 def __getattr__(name: str) -> Any:
-    """Import a class when it is first asked for, and choose the code path of Paddle's math library just before."""
+    """Choose the code path of Paddle's math library, then import a class that is used for the first time."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
@@ -37,12 +37,12 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List what the package is for."""
+    """List the public names of the package."""
     return sorted(__all__)
 
 
 def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options: Any) -> FitResult:
-    """Train as the command of that name does, and return its result.
+    """Train as the command `train-WHAT` does, and return the result.
 
         result = train("pairwise", train="mine.tsv", test="dev.tsv", output="checkpoint", epochs=1)
         result.best_checkpoint, result.best["step"], result.best["auc"]
@@ -53,8 +53,8 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
             True, training stops there, as with --early_stopping. Only the first of several processes calls it.
         options: the command's options, under any name that the command accepts for them.
 
-    Without a HOME that can be written the process gets a temporary one, as a command does. Raises the errors of the
-    command: `UsageError` or another `RankerError`, whose message says what to do.
+    If HOME cannot be written to, the process gets a temporary one, as a command does. Raises the errors of the command:
+    `UsageError` or another `RankerError`, whose message says what to do.
     """
     from paddle_ranker.commands.command_registry import COMMANDS
     from paddle_ranker.errors import UsageError, did_you_mean, quoted

@@ -37,7 +37,7 @@ BUCKET = 1 << 24  # maximum number of values summed at once: 64 MB of float32 in
 
 
 def launched() -> int:
-    """Return the number of processes that the launcher started; 1 without it."""
+    """Return how many processes the launcher started; 1 if there was no launcher."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
@@ -81,7 +81,10 @@ class ProcessGroup:
                 self._peers.receive(self._waits)
 
     def require_equal(self, values: Mapping[str, object]) -> None:
-        """Check that values such as options are equal in all processes; raise `RankerError` in each if some differ."""
+        """Check that values such as options are equal in all processes; if not, raise `RankerError` in each of them.
+
+        values: the values by name
+        """
         if self.size == 1:
             return
         for facts in ({"the names of options and files": list(values)}, values):  # sums need arrays of one length
@@ -138,7 +141,7 @@ class ProcessGroup:
                 paddle.distributed.all_reduce(tensor)
 
     def any(self, flag: bool) -> bool:
-        """Return whether `flag` holds in any process."""
+        """Return whether `flag` is True in any process."""
         return bool(self.sum(np.array([float(flag)]))[0])
 
     @contextmanager
@@ -167,10 +170,11 @@ def _broken(cause: str) -> str:
 
 
 class _Peers:
-    """Connections between the first process and each of the others (its peers; they have the first process alone).
+    """Connections between the first process and each of the others, its peers. The only peer of these is the first
+    process.
 
-    The processes wait for each other by bytes over these connections, and see at once if a process has ended. Paddle
-    alone waits for a lost process for minutes while the processes find each other, and with NCCL for ever. The
+    The processes wait for each other by bytes over these connections, and see at once if a process has ended. Without
+    them Paddle waits for a lost process for minutes while the processes find each other, and with NCCL for ever. The
     connections use the port of Paddle's own store, which the first process opens afterwards.
     """
 
@@ -194,23 +198,23 @@ class _Peers:
             link.sendall(b".")
 
     def receive(self, count: int) -> None:
-        """Wait until every peer has sent `count` bytes in all; raise `ConnectionError` if one of them is gone."""
+        """Wait until every peer has sent `count` bytes in all; raise `ConnectionError` if one has ended."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._lost) or min(self._received.values()) >= count)
             if min(self._received.values()) < count:
                 raise ConnectionError(self._lost[0])
 
     def lost(self, within: float) -> str:
-        """Wait at most `within` seconds until a process ends; return which one, or "" if all still run."""
+        """Wait at most `within` seconds for a process to end; return its name for a message, or "" if all still run."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._lost), within)
             return self._lost[0] if self._lost else ""
 
     @contextmanager
     def needed(self) -> Iterator[None]:
-        """Mark the block as one that cannot end without the peers.
+        """Mark the block as one that cannot finish without the peers.
 
-        If it hangs after one has ended, the process exits.
+        If a peer ends and the block hangs, this process exits.
         """
         self._needed_since = time.monotonic()
         try:
@@ -221,7 +225,7 @@ class _Peers:
     def _watch(self) -> None:
         """Receive the peers' bytes in a thread, and notice when a peer ends.
 
-        Ends this process if it has been in a block `needed` for `_STUCK_SECONDS` after a peer has ended.
+        Exits this process if it is still in a block of `needed` `_STUCK_SECONDS` after a peer has ended.
         """
         selector, lost_at = selectors.DefaultSelector(), 0.0
         for peer, link in self._links.items():
@@ -245,7 +249,13 @@ class _Peers:
 
 
 def _accept(port: int, size: int) -> dict[int, socket.socket]:
-    """Return the connections of all other processes by rank. Raises `RankerError` if one does not come, or leaves."""
+    """Accept the connections of all other processes; return them by rank.
+
+    port: port to listen on
+    size: number of processes
+
+    Raises `RankerError` if a process does not connect, or breaks its connection.
+    """
     links: dict[int, socket.socket] = {}
     with _listen(port) as listener:
         began, is_noted = time.monotonic(), False
@@ -276,7 +286,10 @@ def _accept(port: int, size: int) -> dict[int, socket.socket]:
 
 
 def _connect(host: str, port: int, rank: int) -> socket.socket:
-    """Return the connection to the first process, once all processes have connected to it."""
+    """Connect to the first process, and wait until all processes have; return the connection.
+
+    rank: rank of this process
+    """
     end = time.monotonic() + _PORT_SECONDS + _JOIN_SECONDS
     while True:
         try:
@@ -305,7 +318,7 @@ def _has_ended(link: socket.socket) -> bool:
 
 
 def _notice_silence(link: socket.socket) -> None:
-    """Let a connection break within 20 s if the other machine has lost its power or its network."""
+    """Let a connection fail within 20 s after the other machine has lost its power or its network."""
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("KEEPIDLE", 5), ("KEEPINTVL", 5), ("KEEPCNT", 3), ("USER_TIMEOUT", 20_000)):
         if hasattr(socket, f"TCP_{name}"):  # Linux has all of them
@@ -313,7 +326,7 @@ def _notice_silence(link: socket.socket) -> None:
 
 
 def _let_gloo_use(address: str) -> None:
-    """Let gloo use the network interface that has `address`, an address of this machine.
+    """Let gloo use the network interface with `address`, an address of this machine.
 
     By default gloo takes the address of the host's name, which Debian maps to 127.0.1.1; no other machine reaches that.
     """
@@ -359,7 +372,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the tensors in lists of at most `BUCKET` values, or of one tensor, in order."""
+    """Yield the tensors, in order, in lists of at most `BUCKET` values each; a larger tensor is a list by itself."""
     bucket, held = list[Tensor](), 0
     for tensor in tensors:
         size = math.prod(tensor.shape)  # `Tensor.size` takes ten times as long, in every step

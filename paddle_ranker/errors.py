@@ -16,19 +16,19 @@ _LONGEST = 800  # characters of a whole message
 
 
 def quoted(given: object) -> str:
-    """Return the `repr` of an input for a message; for a long text, return its beginning and its length."""
+    """Return the `repr` of an input for a message; of a long text, its beginning and its length."""
     if isinstance(given, (str, bytes)) and len(given) > _QUOTED:
         return f"{given[:_QUOTED]!r}… ({len(given):,} {'characters' if isinstance(given, str) else 'bytes'})"
     return brief(repr(given))
 
 
 def brief(text: str, most: int = _QUOTED) -> str:
-    """Return a user's name or text for a message, without quotes; a long one is cut, and its length stated."""
+    """Return a user's name or text for a message, without quotes; if it is longer than `most`, cut, with its length."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def listed(names: Iterable[object]) -> str:
-    """Return names joined with commas for a message; of many, the first names and the total number."""
+    """Return names joined by commas for a message; of many names, the first ones and how many there are."""
     shown: list[str] = []
     room, left = _LISTED, 0
     for name in map(brief, map(str, names)):
@@ -41,9 +41,9 @@ def listed(names: Iterable[object]) -> str:
 
 
 def shortened(message: str) -> str:
-    """Return a message of at most some 800 characters: what is longer loses its middle.
+    """Return a message of at most about 800 characters; a longer one loses its middle.
 
-    Every error and every note passes here, so that input which was put into one of them at full length stays bounded.
+    Every error and every note passes here, so a message stays bounded even if it contains an input at full length.
     """
     if len(message) <= _LONGEST:
         return message
@@ -87,10 +87,11 @@ class DataError(RankerError):
 
 
 def refuse_text(given: object, name: str, *kinds: type) -> None:
-    """Raise `UsageError`, naming the argument, for a text or a mapping where several texts or ids are meant.
+    """Raise `UsageError` if `given` is a text or a mapping in place of several texts or ids.
 
     Python would iterate over the text's characters, or over the mapping's keys.
 
+    name: the argument's name, for the message
     kinds: types that the items of a list or tuple must have (default: text)
     """
     if isinstance(given, (list, tuple)):
@@ -103,12 +104,16 @@ def refuse_text(given: object, name: str, *kinds: type) -> None:
 
 
 def require_items(given: Iterable[T], name: str, *kinds: type) -> list[T]:
-    """Return the items of `given`; raises `UsageError`, naming the item, for one of another type (default: text)."""
+    """Return the items of `given`; raises `UsageError`, naming the item, for one of another type.
+
+    name: the argument's name, for the message
+    kinds: types that items may have (default: text)
+    """
     return list(checked_items(given, name, *kinds))
 
 
 def checked_items(given: Iterable[T], name: str, *kinds: type) -> Iterator[T]:
-    """Yield the items that `require_items` returns."""
+    """Yield the items of `given`, checked as by `require_items`."""
     kinds = kinds or (str,)
     for place, one in enumerate(given):
         if not isinstance(one, kinds):
@@ -142,15 +147,15 @@ PADDLE_IS_MISSING = (
 
 
 def in_checkout(line: str) -> str:
-    """Return advice that names a file of a checkout; in an installed wheel, which lacks that file, it says so."""
+    """Return `line`, advice that names a file of a checkout; in an installed wheel, add that it is of a checkout."""
     is_checkout = (Path(__file__).resolve().parents[1] / "scripts" / "setup.sh").is_file()
     return line if is_checkout else f"{line} (in a checkout of the project)"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean ...?)` with the closest known word, or "" if no known word is close.
+    """Return ` (did you mean ...?)` with the known word that is closest to `word`, or "" if none is close.
 
-    Case, and what stands for the spaces between words, make no difference: `product_name` is close to `Product Name`.
+    Case makes no difference, nor which characters separate words: `product_name` is close to `Product Name`.
     """
     plain = {re.sub(r"[\W_]+", " ", one).strip().lower(): one for one in known}
     close = difflib.get_close_matches(re.sub(r"[\W_]+", " ", word).strip().lower(), plain, n=1)
@@ -169,7 +174,7 @@ def error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:
 
 
 def one_line(error: Exception) -> str:
-    """Return the line that a command prints for an error; the names of files that it holds are bounded, too."""
+    """Return the line that a command prints for an error, `shortened`."""
     return shortened(_words(error))
 
 

@@ -62,7 +62,10 @@ class Interrupts:
 
 
 def interrupt_line(prog: str, where: str = "") -> str:
-    """Return the line that a command prints when it is interrupted."""
+    """Return the line that a command prints when it is interrupted.
+
+    where: when or by what, such as `SIGTERM`; empty if there is nothing to add
+    """
     return f"{prog}: interrupted{f' ({where})' if where else ''}"
 
 
@@ -108,7 +111,10 @@ def is_first_process() -> bool:
 
 
 def resume_line(prog: str, arguments: Sequence[str]) -> str:
-    """Return the command line that resumes an interrupted training, which was started with these arguments."""
+    """Return the command line that resumes the interrupted training that these arguments started.
+
+    prog: the command's name
+    """
     words = _launcher() or _typed()
     if words[len(words) - len(arguments) :] != list(arguments):  # the training was called from Python
         words = [prog, *arguments]
@@ -116,7 +122,7 @@ def resume_line(prog: str, arguments: Sequence[str]) -> str:
 
 
 def _resuming(words: Sequence[str]) -> list[str]:
-    """Return the words of a command with `--resume`, in place of any earlier form of it, such as `--resume false`."""
+    """Return the words of a command with `--resume`, which replaces earlier forms of it, such as `--resume false`."""
     kept, value_may_follow = [], False
     for word in words:
         is_value = value_may_follow and not word.startswith("-")
@@ -127,7 +133,7 @@ def _resuming(words: Sequence[str]) -> list[str]:
 
 
 def _typed() -> list[str]:
-    """Return the command line of this process; `paddle-ranker` stands for the script of that name and its Python."""
+    """Return the command line of this process as a user types it: `paddle-ranker` replaces Python and its script."""
     words = _command_line("self")
     if len(words) > 1 and os.path.basename(words[1]) == SCRIPT:
         words[:2] = [SCRIPT if shutil.which(SCRIPT) == words[1] else words[1]]
@@ -141,7 +147,10 @@ def _launcher() -> list[str]:
 
 
 def _command_line(process: str) -> list[str]:
-    """Return the words of a process's command line, which Python 3.9 does not keep; [] if they cannot be read."""
+    """Return the words of a process's command line, from the system, or [] if they cannot be read.
+
+    process: its id, or `self`
+    """
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
     except OSError:

@@ -50,11 +50,11 @@ class ResultList(list[Result]):
     """Results of a query, best first; `pandas.DataFrame(hits)` is a table of them.
 
     Attributes:
-        query: the query, as it was given.
+        query: the query, without quotes, signs and exclusions.
         total: how many documents have a word of the query and meet the filter; None if words were not searched.
-        facets: dict from field to how often each of its values occurs.
-        corrected: dict from each word that no document has to the words that were searched in its place, a tuple.
-        nothing_close: whether no result is closer to the query than results of unrelated queries are to those.
+        facets: how often each value occurs, by field and value.
+        corrected: the words that were searched, a tuple, in place of a word that no document has, by that word.
+        nothing_close: whether no result is closer to the query than results of unrelated queries are to those queries.
     """
 
     def __init__(self, found: Search, results: Iterable[Result], facets: Mapping[str, Mapping[str, int]]) -> None:
@@ -117,7 +117,7 @@ class Index:
     """
 
     def __init__(self, folder: Union[str, Path], *, device: str = "auto", batch_size: int = 256) -> None:
-        """Open an index folder; raises `CheckpointError` for one that is none or is damaged.
+        """Open an index folder; raises `CheckpointError` if it is damaged or no index.
 
         device: `cpu`, `gpu` or `auto`, on which towers and rankers compute
         batch_size: texts in a batch of a tower
@@ -268,11 +268,11 @@ class Index:
         return self._write(rows, sync=False)
 
     def sync(self, rows: Rows) -> Added:
-        """Add documents, and remove those that are not among them."""
+        """Make the index equal to `rows`: add these documents, and remove all others. Return what changed."""
         return self._write(rows, sync=True)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove documents; return how many there were."""
+        """Remove documents; return how many of these ids existed."""
         with self._writing() as collection:
             return int(collection.writer.remove(ids))
 
@@ -312,7 +312,7 @@ class Index:
         fusion: Union[str, Fusion, None],
         literal: bool,
     ) -> Searcher:
-        """Return the searcher for these arguments of `search`; rankers that were opened by name are kept open."""
+        """Return the searcher for these arguments of `search`; a ranker that is opened by its name stays open."""
         self._collection.refresh()
         settings = SearchSettings(
             (by,) if isinstance(by, str) else tuple(by), depth=depth, rank_top=rank_top, literal=literal
@@ -330,7 +330,7 @@ class Index:
 
 
 def _value(key: str) -> Any:
-    """Return a facet's value; of ranges the condition, as text."""
+    """Return the value that a key of a facet stands for; of a range, the key itself, which is a condition."""
     value = json.loads(key)
     return key if isinstance(value, (dict, list)) else value
 
@@ -341,7 +341,7 @@ def _score(hit: Result) -> float:
 
 @contextmanager
 def _as_file(rows: Rows) -> Iterator[str]:
-    """Yield the path of a file of documents: `rows`, if they are one, else a temporary file of JSON lines."""
+    """Yield the path of a file of documents: `rows` if it is a path, else a temporary file of JSON lines."""
     if isinstance(rows, (str, Path)):
         yield str(rows)
         return
@@ -352,7 +352,7 @@ def _as_file(rows: Rows) -> Iterator[str]:
         path = Path(folder) / "rows.jsonl"
 
         def plain_or_copied(value: Any) -> Any:
-            """Convert a value for JSON; a file of the caller's is copied into the folder, where rows may name files."""
+            """Convert a value for JSON; copy the file of a `Path` to the temporary folder, as its path there."""
             if not isinstance(value, Path):
                 return _plain(value)
             path_digest = hashlib.sha256(os.fsencode(value.resolve())).hexdigest()

@@ -15,15 +15,15 @@ BAR_AFTER, LINE_EVERY = 2.0, 10.0  # seconds
 
 
 class Progress(tqdm, Generic[T]):
-    """`tqdm` that shows nothing of what is done within two seconds, and writes whole lines where there is no terminal.
+    """`tqdm` that shows nothing in the first two seconds, and writes lines where stderr is no terminal.
 
-    Takes the arguments of `tqdm`; on stderr.
+    Takes the arguments of `tqdm`.
     """
 
     disable: bool
 
     def __init__(self, *values: Any, **options: Any) -> None:
-        """Show nothing yet."""
+        """Create the bar; nothing is shown yet."""
         self._has_lines = False
         super().__init__(*values, **{"delay": BAR_AFTER, "maxinterval": LINE_EVERY, "leave": None, **options})
         self._is_terminal = not self.disable and self.fp.isatty()

@@ -94,7 +94,7 @@ class Registry(Generic[T]):
         return len(self._items)
 
     def items(self) -> Iterator[tuple[str, T]]:
-        """Yield (name, item) pairs in the order in which they were added."""
+        """Yield (name, item) in the order in which the items were added."""
         return iter(self._items.items())
 
     def values(self) -> Iterator[T]:
@@ -118,7 +118,7 @@ def load_named_plugins() -> None:
 
 
 def _modules_of_recipes(name: str) -> list[str]:
-    """Return the full names of the recipes' modules called `name`; recipes without such a module are ignored."""
+    """Return the full names of the modules called `name` in recipes; recipes without such a module are skipped."""
     recipes = importlib.import_module("paddle_ranker.recipes")
     return [
         f"{package}.{name}"
@@ -131,7 +131,7 @@ _loaded: set[str] = set()  # names of the plugins loaded so far: each is loaded 
 
 
 def _entry_points() -> dict[str, Callable[[], object]]:
-    """Return a dict from the module name of each entry point of the group to the function that loads it."""
+    """Return the functions that load the plugins' entry points, by the names of their modules."""
     # Parsing every package's metadata takes tens of milliseconds; searching it for the group's name takes a few.
     files = (file for folder in sys.path for file in glob.iglob(os.path.join(folder, "*-info", "entry_points.txt")))
     if not any(GROUP.encode() in Path(file).read_bytes() for file in files):

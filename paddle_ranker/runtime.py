@@ -44,9 +44,9 @@ _SLOWED_VENDORS = frozenset({"AuthenticAMD", "HygonGenuine"})
 
 @dataclass(frozen=True)
 class MathPath:
-    """The code path of the math library.
+    """The code path that the math library takes.
 
-    value: the name of the path; None: the library chooses by itself
+    value: the path's name; None: the library chooses by itself
     reason: why it was chosen
     """
 
@@ -58,10 +58,11 @@ def decide_math_path(cpuinfo: str, choice: str = "auto") -> MathPath:
     """Decide which code path the math library should take on the processor that `cpuinfo` describes.
 
     Args:
-        cpuinfo: text in the form of Linux's `/proc/cpuinfo`; empty if the system has no such file.
+        cpuinfo: text in the form of Linux's `/proc/cpuinfo`; "" if the system has no such file.
         choice: `auto`, `off`, `avx2` or `avx512` (the values of PADDLE_RANKER_MATH).
 
-    Raises `UsageError` if the choice is unknown, or the processor does not report the instructions that it needs.
+    Raises:
+        UsageError: the choice is unknown, or the processor does not report the instructions that the path needs.
     """
     if choice == "off":
         return MathPath(None, f"switched off by {MATH_CHOICE}=off")
@@ -144,7 +145,10 @@ def prepare(threads: Optional[int] = None) -> MathPath:
             process may use, divided by the number of processes that the launcher started. None: Paddle's own choice,
             which is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS is set.
 
-    Raises `UsageError` for a negative number, and as `choose_math_path` does.
+    Returns the code path of the math library.
+
+    Raises:
+        UsageError: `threads` is negative, or as `choose_math_path`.
     """
     switch_off_telemetry()
     path = choose_math_path()
@@ -186,7 +190,7 @@ def usable_cores() -> int:
 
 
 def thread_count(threads: int) -> int:
-    """Return how many threads an engine may use: for 0, the number that `prepare` set, or else one per core.
+    """Return how many threads an engine uses: `threads`, or for 0 as many as `prepare` set, or else one per core.
 
     Raises `UsageError` for a negative number.
     """
@@ -206,9 +210,9 @@ def cuda_devices() -> int:
 
 
 def own_gpu(device: str) -> str:
-    """Return `gpu:N`, in turn for each of several processes that share a model's work; for other devices `device`.
+    """Return the GPU, `gpu:N`, of this process if several processes share a model's work; for other devices `device`.
 
-    Processes of `paddle.distributed.launch` have the GPUs that it names.
+    The processes get the GPUs in turn; processes of `paddle.distributed.launch` have those that it names.
     """
     launched = os.environ.get("FLAGS_selected_gpus", "").partition(",")[0]  # noqa: SIM112  # Paddle's name
     if device == "gpu" and launched.isdigit():
@@ -220,25 +224,25 @@ def own_gpu(device: str) -> str:
 
 
 def own_environment() -> dict[str, str]:
-    """Return the environment for another Python that is to import this package, wherever it lies."""
+    """Return the environment with which another Python process can import this package, wherever it is installed."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path}
 
 
 def finds_gpu() -> bool:
-    """Return whether Paddle finds a GPU, tested in a child process: CUDA does not survive a later fork."""
+    """Return whether Paddle finds a GPU. A child process tests this, since CUDA does not survive a later fork."""
     code = "from paddle_ranker.runtime import available_devices; raise SystemExit('gpu' not in available_devices())"
     line = [sys.executable, "-W", "ignore", "-c", code]
     return cuda_devices() > 0 and subprocess.run(line, env=own_environment(), capture_output=True).returncode == 0
 
 
 def _turn_off_tf32() -> None:
-    """Compute fp32 in fp32, unless the user says otherwise: TF32, the default from Ampere on, errs by about 1e-3."""
+    """Turn off TF32 unless the user asks for it: it is the default from Ampere on, and errs by about 1e-3."""
     os.environ.setdefault(TF32_VARIABLE, "0")
 
 
 def uses_tf32() -> bool:
-    """Return whether the user asks for TF32 in place of fp32, on GPUs that have it."""
+    """Return whether the user asks for TF32 in place of fp32, for GPUs that have it."""
     return os.environ.get(TF32_VARIABLE) == "1"
 
 
@@ -292,11 +296,12 @@ def select_device(name: str) -> str:
     """Set Paddle's current device, and return its name in Paddle's form (`cpu`, `gpu:0`, ...).
 
     Args:
-        name: `cpu`, or `gpu`, `xpu` or `npu` with or without a number (`gpu:1`); or `auto`, for which the chosen device
+        name: `cpu`; `gpu`, `xpu` or `npu`, with or without an index (`gpu:1`); or `auto`, for which the chosen device
             is printed.
 
-    Raises `UsageError` if `name` is not the name of a device, `RankerError` if the device is not available or Paddle
-    cannot use it; the message lists the available devices.
+    Raises:
+        UsageError: `name` is not the name of a device.
+        RankerError: the device is not available or Paddle cannot use it; the message lists the available devices.
     """
     import paddle
 
@@ -362,10 +367,11 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def memory_given_back() -> Iterator[None]:
-    """Return memory that is freed within the block to the system, even after `keep_freed_memory`.
+    """Return memory that the block frees to the system, even after `keep_freed_memory`.
 
     Use it where one model replaces another: otherwise the memory freed by models of one thread stays in that thread's
-    arena of the heap, and the next models, in other threads, allocate more in their own arenas.
+        arena
+    of the heap, and the next models, in other threads, allocate more in their own arenas.
     """
     libc = ctypes.CDLL(None) if _is_glibc() else None
     keeps = _KEEPS_MEMORY.is_set()
@@ -382,7 +388,7 @@ def memory_given_back() -> Iterator[None]:
 
 
 def trim_memory() -> None:
-    """Return freed memory to the system, as far as `keep_freed_memory` lets it go; glibc only."""
+    """Return freed memory to the system, as far as `keep_freed_memory` allows; glibc only."""
     if _is_glibc():
         ctypes.CDLL(None).malloc_trim(0)
 

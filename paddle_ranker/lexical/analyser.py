@@ -109,7 +109,7 @@ class Word(NamedTuple):
     texts: the tokens' texts
     first, last: the parts of the word that form pairs with an ideograph before and after it
     parts: terms for the letters and numbers of the word that are no tokens, see `Analyser.phrase_terms`; and `written`
-    written: a term for the whole word with its signs, as in I/O, e-mail and don't; "" if it is a token already
+    written: a term for the whole word with its signs, as in I/O, e-mail and don't; "" if a token is the same
     """
 
     tokens: tuple[Token, ...]
@@ -125,8 +125,8 @@ class CharacterRun(NamedTuple):
 
     kind: i (ideographs), t (a script without spaces), or the class of a word
     text: the characters
-    start: position of the first one
-    shape: their classes
+    start: position of the first character in the folded text
+    shape: the class of each character
     language: language of the stems
     pair: token made of the end of the run before and the beginning of this one; "" if there is none
     """
@@ -171,9 +171,8 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
 class Phrase:
     """A folded phrase.
 
-    A text has it if its characters occur there, spaces between words aside, with whole words at both ends.
-
-    See `is_whole`.
+    A text has the phrase if its characters occur there, spaces between words aside, with whole words at both ends (see
+    `is_whole`).
 
     Attributes:
         text: the phrase.
@@ -186,9 +185,7 @@ class Phrase:
         self.text, self._is_single = text, " " not in text
 
     def places(self, folded: str) -> Iterator[bool]:
-        """Yield, for each occurrence of the phrase's characters in a folded text, whether the phrase is there as whole
-        words.
-        """
+        """Yield, for each occurrence of the phrase's characters in a folded text, whether these are whole words."""
         text = folded if self._is_single else " ".join(folded.split())
         place = text.find(self.text) if self.text else -1
         while place >= 0:
@@ -212,8 +209,7 @@ class Analyser:
     language: str = ""
 
     def __call__(self, text: str) -> list[str]:
-        """Return the tokens of a text: each ideograph and each pair of ideographs; other words as stems, as written,
-        and in parts.
+        """Return the tokens of a text: ideographs and pairs of them; other words as stems, as written, and in parts.
 
         Stop words of the language (by default English) are left out, except beside ideographs, if there are no other
         words, and in English if they are in capitals.
@@ -253,8 +249,7 @@ class Analyser:
         return found or [run.text for run in there]
 
     def phrase_terms(self, folded: str) -> list[tuple[str, ...]]:
-        """Return groups of terms: every text that has a folded phrase has a term of each group, whatever is beside the
-        phrase.
+        """Return groups of terms: every text that has a folded phrase has at least one term of each group.
 
         The characters beside a phrase can change the tokens of its words: `covid-19` has the token covid19, but
         post-covid-19 does not. The letters and the numbers of a word are the same anywhere. If they are no tokens, as
@@ -322,7 +317,7 @@ class Analyser:
         return [*found, *(pair for pair in pairs if not _IS_HAN(pair.text))]
 
     def _joined(self, run: CharacterRun, units: Sequence[str]) -> Iterable[str]:
-        """Return the texts of `groups`."""
+        """Return the texts of the pairs of units, or of jieba's words, that `groups` returns."""
         return [one.text for one in self.groups(run)] if self.jieba else map(add, units, units[1:])
 
     def groups_of(self, text: str) -> frozenset[str]:
@@ -332,9 +327,9 @@ class Analyser:
     def weighed(self, query: str) -> Iterator[tuple[str, float]]:
         """Yield the tokens of a query with their weights: 1; less for uninformative tokens, more for that of a name.
 
-        Uninformative are ideographs beside other ideographs, and stop words among other words (in English only in small
-        letters). A query that is a name, such as 维生素A or PM2.5, gives its token as written more weight than its
-        parts.
+        Ideographs beside other ideographs are uninformative, and so are stop words among other words (in English only
+        in small letters). In a query that is a name, such as 维生素A or PM2.5, the token of the name as written gets
+        more weight than the tokens of its parts.
         """
         there = list(self.runs(self.fold(query)))
         asks = (bool(self.language) or query.isascii()) and any(token not in self.stop_words for token in self(query))
@@ -387,7 +382,11 @@ def _among_words(there: Sequence[CharacterRun], place: int) -> bool:
 
 
 def _written(there: Sequence[CharacterRun]) -> str:
-    """Return the token for a whole query that is a name, as written; "" if it is no name, or has no parts."""
+    """Return the token, as written, of a query that is one name as a whole (PM2.5) and has tokens of its parts; else
+    "".
+
+    there: all character runs of the folded query
+    """
     if len(there) == 1 and there[0].is_word and "'" not in there[0].text and len(there[0].word.texts) > 1:
         return max(there[0].word.texts, key=len)
     if len(there) == 2 and all(len(run.units()) <= _NAME_UNITS for run in there if not run.is_word):
@@ -494,7 +493,7 @@ def _tokens_of(text: str, parts: Sequence[re.Match[str]], language: str) -> Iter
 
 
 def stem(word: str, language: str = ENGLISH) -> str:
-    """Return the stem of a word, which may be longer or shorter than the word; a long word is its own stem.
+    """Return the stem of a word, which may be longer or shorter than the word. A long word is returned unchanged.
 
     Snowball's stemmers take time proportional to the square of the length.
     """

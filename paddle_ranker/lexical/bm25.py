@@ -32,7 +32,7 @@ def idf(frequency: ArrayLike, size: int) -> NDArray[np.float64]:
 
 # No defaults: Paddle's conversion to a static graph evaluates them without this module's names.
 def length_norm(length: Any, average: Any, b: float) -> Any:
-    """Return the normalised length of texts, 1 for the average length; takes numbers, arrays or tensors."""
+    """Return texts' normalised lengths, 1 for a text of average length; takes numbers, arrays or tensors."""
     return 1.0 - b + b * length / average
 
 
@@ -127,8 +127,8 @@ def count_texts(
 
     Args:
         texts: ids of each text, `[tokens]`.
-        text_ids: `[vocab_size]`, the id that stands for each token, equal for tokens that count as the same; None: its
-            own.
+        text_ids: `[vocab_size]`, for each token the id that stands for it, equal for tokens that count as the same;
+            None: each token stands for itself.
     """
     frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
     excluded = np.zeros(vocab_size, dtype=bool)

@@ -150,7 +150,7 @@ def _jaccard(first: set[str], second: set[str]) -> float:
 
 
 class LexicalLogistic:
-    """A ranker: a logistic regression on the 24 standardised lexical features; a pair is relevant if label >= 1."""
+    """Ranker: a logistic regression on the 24 standardised lexical features; pairs with a label >= 1 are relevant."""
 
     def __init__(self) -> None:
         self.features = LexicalFeatures()
@@ -174,8 +174,10 @@ class LexicalLogistic:
     ) -> NDArray[np.float64]:
         """Return each pair's score with weights learned from the labels of the other folds, `[pairs] float64`.
 
-        Idf is learned from all titles, because it needs no labels. `folds` is each pair's fold, `[pairs]`. The
-        weights of each fold are `standardised` by their logits of all pairs.
+        Idf is learned from all titles, because it needs no labels. The scores by the weights of a fold are scaled by
+        `standardised`, over all pairs.
+
+        folds: the fold of each pair, `[pairs]`
         """
         labels = np.asarray(labels, np.float64)
         self.features.fit(titles)

@@ -102,8 +102,9 @@ def lexical_features(pair: Compared, idf: Tensor, average_length: Tensor, never_
 
 
 def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[_Grams, _Grams, Tensor]:
-    """Return the tokens, the bigrams, and a mask, `[batch, length, length]` float32, 1 if query token i equals title
-    token j.
+    """Return the tokens and the bigrams of a pair as n-grams, and a mask of equal tokens.
+
+    The mask, `[batch, length, length]` float32, is 1 if token i of the query equals token j of the title.
     """
     input_ids, token_type_ids = pair.ids, pair.types
     special = paddle.zeros_like(input_ids).astype("bool")
@@ -175,10 +176,11 @@ class _Grams:
         return common / (_sum(self.distinct_query) + _sum(self.distinct_title) - common).clip(min=1.0)
 
     def matches(self, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return whether any n-gram of the title is in the query, and the places of the first and the last one,
-        `[batch]` each.
+        """Return whether any n-gram of the title is in the query; the first such n-gram; and the last; `[batch]` each.
 
-        Places number the title's n-grams from 0; without a match both are `count`, the number of the title's n-grams.
+        They are numbers of the title's n-grams, from 0. Without a match both are `count`.
+
+        count: number of the title's n-grams, `[batch]`
         """
         places = paddle.cumsum(self.title, axis=1) - 1.0
         any_match = self.in_query.max(axis=1)
@@ -200,7 +202,7 @@ def _sum(values: Tensor) -> Tensor:
 
 
 def _later(values: Tensor) -> Tensor:
-    """Shift `[batch, length]` so that i holds the value of i + 1; the last becomes zero."""
+    """Shift `[batch, length]` to the left by one: position i gets the value of i + 1; the last gets zero."""
     return paddle.concat([values[:, 1:], paddle.zeros_like(values[:, :1])], axis=1)
 
 

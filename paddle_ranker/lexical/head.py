@@ -61,8 +61,9 @@ class FeatureHead(nn.Layer):
         return bool((self.mean != 0).any())
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the contribution of the features to the logits, `[batch]` float32, for ids and types `[batch, length]`
-        int64.
+        """Return the contribution of the features to the logits, `[batch]` float32.
+
+        input_ids, token_type_ids: `[batch, length]` int64
         """
         return self.of_features(self.features(input_ids, token_type_ids))
 
@@ -156,7 +157,7 @@ class LexicalHead(FeatureHead):
         self.average_length.set_value(np.array([average_length], dtype=np.float32))
 
     def learn(self, pairs: EncodedPairs, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> None:
-        """Learn only this head, see `learn_heads`."""
+        """Learn the tables and scales of this head alone, see `learn_heads`."""
         learn_heads([self], pairs, labels_of)
 
     @property
@@ -168,7 +169,7 @@ class LexicalHead(FeatureHead):
 def count_titles(
     pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None
 ) -> tuple[np.ndarray, float]:
-    """Count the titles of `pairs` as `count_texts` does; the pairs are read in parts."""
+    """Return what `count_texts` does for the titles of `pairs`, which are read in parts."""
 
     def titles() -> Iterator[NDArray[np.int32]]:
         for start in range(0, len(pairs), _CHUNK):

@@ -27,10 +27,9 @@ _BETWEEN = " \t\n\r-._'/&@+"  # what may stand between the words of one n-gram
 
 
 class _Joined(dict[int, str]):
-    """Dict from a code point to m if it may join the character before it to one, to x if it is no single character.
+    """Dict from a code point to m if it may join the character before it, to x if it folds to several, else to c.
 
-    m are marks, ignored characters, the voice marks of half-width kana, and vowels and finals of hangul; all others are
-    c.
+    m are marks, ignored characters, the voice marks of half-width kana, and vowels and finals of hangul.
     """
 
     def __missing__(self, code_point: int) -> str:
@@ -158,7 +157,7 @@ class SharedWords:
         return [Highlight(*given.span(one.start, one.end), one.level) for one in found]
 
     def _with_phrases(self, text: str, found: Sequence[Highlight]) -> list[Highlight]:
-        """Add the phrases of a folded text to its highlights; they replace highlights that they overlap."""
+        """Add the phrases in a folded text to its highlights; they replace highlights that they overlap."""
         assert self._phrases is not None
         whole = list[Highlight]()
         for match in islice(self._phrases.finditer(text), _MOST_HIGHLIGHTS):
@@ -206,7 +205,10 @@ class SharedWords:
         return levels
 
     def passage(self, text: str, highlights: Sequence[Highlight], size: int = PASSAGE) -> tuple[int, int]:
-        """Return the start and end of the passage of `size` with the most shared words; a short text is one passage."""
+        """Return the start and end of the passage with the most shared words; a short text is one passage.
+
+        size: length of the passage in code points
+        """
         if len(text) <= size:
             return 0, len(text)
         best, start, weight, first = 0, 0, 0, 0
@@ -222,9 +224,11 @@ class SharedWords:
 
 
 def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
-    """Return the start and end of a tokenizer's token in a text, at most 20 times.
+    """Return the start and end of the first 20 occurrences of a token in a text, in code points.
 
     A stem is looked up in the text's words.
+
+    term: a token of any tokenizer
     """
     if all(shape == "i" * len(piece) for _, piece, shape in pieces(term)):
         found = [*islice(_occurrences(text.text, term), _MOST_PLACES)]
@@ -250,7 +254,11 @@ def level_of(term: str) -> int:
 
 
 def _read(run: CharacterRun, known: Optional[set[str]], longest: bool) -> Iterator[Token]:
-    """Yield the known words of a run, in order; of words inside each other, only the longest or the shortest."""
+    """Yield the known words of a run, in order.
+
+    known: the known words; None: all words are
+    longest: of words inside each other, whether the longest is yielded, or the shortest
+    """
     if known is not None and run.is_word and known.isdisjoint(run.word.texts):
         return
     words = [word for word in run.words() if known is None or word.text in known]

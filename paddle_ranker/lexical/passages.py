@@ -29,7 +29,7 @@ _LETTERS_A_TOKEN = 4  # of scripts with spaces; others have about a token a char
 
 
 def characters_for(text: str, tokens: int) -> int:
-    """Return about how many code points of a text make `tokens` tokens, judged by the script of its beginning."""
+    """Return about how many code points of a text make `tokens` tokens, judged by the script at its beginning."""
     shape = shape_of(fold(text[:500]))
     dense = (shape.count(UNIT) + shape.count(UNSPACED)) / max(1, len(shape))
     return round(tokens * (_LETTERS_A_TOKEN - (_LETTERS_A_TOKEN - 1) * dense))
@@ -114,9 +114,9 @@ def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
 def best_span(
     text: str, weights: Mapping[str, float], size: int, table: Mapping[int, str] = MappingProxyType({})
 ) -> Span:
-    """Return the start and end, in code points, of the span of about `size` with the heaviest words.
+    """Return the start and end, in code points, of the span of about `size` code points with the heaviest words.
 
-    It begins with a sentence if one begins nearby. If the text has none of the words, it is the beginning of the text.
+    It begins with a sentence if one begins nearby. If the text has none of the words, the span is the text's beginning.
 
     weights: weights of words in lower case, which may be stems; a span counts each word once
     table: replacements of characters in the words, as of `Analyser.table`
@@ -158,8 +158,7 @@ def _heaviest(
 
 
 def _places(text: str, codes: NDArray[np.uint32], term: str, most: int) -> Integers:
-    """Return the positions of a term in a text in lower case, ascending, but not inside a word of ASCII letters and
-    digits.
+    """Return the positions of a term in a text in lower case, ascending; not those inside an ASCII word.
 
     codes: code points of the text
     most: a term with more positions, such as "the", gets none, since it does not distinguish parts of the text

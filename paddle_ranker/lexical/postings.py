@@ -33,8 +33,8 @@ def text_hashes(texts: Iterable[str]) -> Hashes:
 class TermPostings(NamedTuple):
     """Postings of a token.
 
-    documents: the documents that have it, `[found] int32`, ascending
-    codes: for each of them, the row of `Postings.pairs`, `[found]`
+    documents: the documents that have the token, `[found] int32`, ascending
+    codes: for each of these documents, a row of `Postings.pairs`, `[found]`
     """
 
     documents: NDArray[np.int32]
@@ -48,7 +48,7 @@ class Postings:
     terms: `[terms] uint64`, hashes of the distinct tokens, ascending
     starts: `[terms + 1] int64`, start of each token's postings
     documents: `[postings] int32`, the documents that have the token, ascending
-    codes: `[postings]`, for each of them the row of `pairs`
+    codes: `[postings]`, for each of `documents` a row of `pairs`
     pairs: `[pairs, 2 * fields] int32`: for each field, the token's frequency, and the number of tokens in the field (0
         if the token does not occur in it)
     lengths: `[documents] int32`, number of tokens of each document; with several fields `[documents, fields]`
@@ -108,7 +108,7 @@ class Postings:
 
     @classmethod
     def read(cls, arrays: dict[str, NDArray[np.generic]]) -> Postings:
-        """Return postings from the arrays that `arrays` returned."""
+        """Make postings of arrays by name, as the method `arrays` returned them."""
         return cls(**{name: arrays[name] for name in cls.NAMES if name in arrays})  # type: ignore[arg-type]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -144,8 +144,10 @@ def _tokens_of(
 ) -> tuple[Integers, NDArray[np.int32], NDArray[np.int32]]:
     """Return the numbers of all terms, `[terms]`; and for each text its number of terms and of tokens, `[texts]` each.
 
-    Terms that are no tokens serve phrases, and do not count in a text's length; see `Analyser.phrase_terms`. New terms
-    get the next number in `numbers`.
+    Terms that are no tokens serve phrases, and do not count in a text's length; see `Analyser.phrase_terms`.
+
+    numbers: numbers of the terms so far; new terms get the next numbers
+    seen: set to which words are added, see `Analyser.tokens`; None: they are not collected
     """
     terms, sizes, lengths = array("q"), array("i"), array("i")
     for text in texts:
@@ -169,7 +171,7 @@ def unpacked(pairs: NDArray[np.int64]) -> NDArray[np.int32]:
 
 
 class Merging:
-    """Merges several inverted indexes into one, part by part.
+    """Merger of several inverted indexes into one, part by part.
 
     Args:
         parts: the indexes, each with a mask of the documents to keep, `[documents] bool`, or None for all.
@@ -207,7 +209,7 @@ class Merging:
             next_place[places[first]] += count
 
     def _blocks(self, terms: Hashes) -> Iterator[tuple[int, Integers, Integers, NDArray[np.unsignedinteger]]]:
-        """Yield blocks of postings: the part, the places of their terms, the new documents, and the codes."""
+        """Yield blocks of postings: index of the part, places of the terms, new numbers of the documents, codes."""
         for number, (postings, mask) in enumerate(self._parts):
             place = np.searchsorted(terms, postings.terms)
             first = 0

@@ -69,7 +69,7 @@ class WordVocabulary(Sequence[str]):
         return self._lines[self._starts[place] : self._ends[place]].tobytes().decode("utf-8", "replace")
 
     def near(self, word: str, errors: int, *, unfinished: bool = False) -> list[str]:
-        """Return the words, of letters only, with exactly `errors` errors against a word.
+        """Return the words, of letters only, that differ from a word by exactly `errors` errors.
 
         Errors are insertions, deletions, substitutions, and transpositions of neighbours (optimal string alignment).
         Accents do not count. The word itself is left out.
@@ -121,7 +121,7 @@ class WordVocabulary(Sequence[str]):
 
 
 def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
-    """Return distinct words in the form that `WordVocabulary` takes."""
+    """Return distinct words as bytes in UTF-8, one per line, `[bytes] uint8`, as `WordVocabulary` takes them."""
     return np.frombuffer("\n".join(sorted({*words}, key=str.encode)).encode("utf-8"), np.uint8)
 
 

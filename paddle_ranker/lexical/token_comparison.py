@@ -3,8 +3,7 @@
 Match levels and lexical features need to know which tokens of the query are in the title. WordPiece's tokens are
 compared by their ids. Other vocabularies have several tokens for the same characters, tokens of spaces, and tokens that
 are parts of a character; a `Spelling` describes these. All is computed from ids, inside the model. Integers are added
-to tensors as
-tensors: with Python's integers, an ONNX file would compute in floats, which OpenVINO rounds in bf16.
+to tensors as tensors: with Python's integers, an ONNX file would compute in floats, which OpenVINO rounds in bf16.
 """
 
 from __future__ import annotations
@@ -23,12 +22,11 @@ _MORE_PARTS = 3  # of a character beside one; UTF-8 has up to four bytes
 
 @dataclass(frozen=True)
 class Compared:
-    """Tokens in the form in which they are compared: without tokens of spaces, the others moved up; each `[batch,
-    length]`.
+    """Tokens in the form in which they are compared, `[batch, length]` each: tokens of spaces are removed.
 
     ids: int64, equal for tokens that spell the same characters
     types: int64, 0 in the query and 1 in the title
-    inside: float32, 1 for tokens that begin inside a character; None: there are none
+    inside: float32, 1 for tokens that begin inside a character; None: no token does
     places: int64, the new position of each token of the input, -1 if it was removed; None: none was removed
     """
 
@@ -141,7 +139,7 @@ def looked_up(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def _taken(values: Tensor, places: Tensor) -> Tensor:
-    """Return each row's values at places, `[batch, length]`."""
+    """Return, for each row, its values at some places, `[batch, length]`."""
     ones = paddle.ones_like(places)
     starts = (ones[:, :1].cumsum(axis=0) - ones[:, :1]) * ones.sum(axis=1, keepdim=True)
     return paddle.gather(values.reshape([-1]), (places + starts).reshape([-1])).reshape(paddle.shape(places))

@@ -61,9 +61,11 @@ class LexicalVector(nn.Layer):
         self.register_buffer("weight", paddle.zeros([vocab_size]))
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return `[batch, size]` float32 for ids and types `[batch, length]` int64.
+        """Return the lexical parts of texts' vectors, `[batch, size]` float32.
 
-        A vector's length is the root of the lexical share; it is 0 for a text without weighted tokens.
+        The length of a part is the root of the lexical share; it is 0 for a text without weighted tokens.
+
+        input_ids, token_type_ids: `[batch, length]` int64
         """
         ids = compared(self.speller, input_ids, token_type_ids).ids
         weights = paddle.gather(self.weight, ids.reshape([-1])).reshape(paddle.shape(ids))

@@ -95,10 +95,7 @@ def _cascade_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str
 
 
 def options_of_small(options: OptionsT, source: str) -> OptionsT:
-    """Return the options to load the small ranker at `source` with.
-
-    For a trained ranker, without engine and precision.
-    """
+    """Return the options to load the small ranker at `source`: for a trained ranker, without engine and precision."""
     options = dataclasses.replace(options, model_name_or_path=None)
     if identify(Path(source)).is_exported:
         return options

@@ -34,7 +34,10 @@ def parse_cascade(text: str) -> tuple[str, int]:
 
 
 def chosen(small: Array, depth: int) -> Array:
-    """Return the indices of the `depth` best scores in `small` `[n]`, one query's scores, in ascending order."""
+    """Return the indices of the `depth` best scores of one query, in ascending order.
+
+    small: the small ranker's scores of the query's titles, `[n]`
+    """
     return np.sort(np.argsort(-small, kind="stable")[:depth])
 
 

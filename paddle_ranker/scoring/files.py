@@ -46,7 +46,7 @@ def scorer_for(parts: ScoringRanker, options: ScoringOptions, pairs_file: Option
 
 
 def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windows]:
-    """Return the windows of the options; note if the calibration was fitted with other settings."""
+    """Return the windows of the options, or None; log if the calibration was fitted with other settings."""
     encoder = parts.row_encoder
     shape = encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
     windows = make_windows(*shape, encoder.members[0].template)
@@ -85,7 +85,7 @@ def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[P
 
 
 def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Iterator[tuple[Pair, float]]:
-    """Yield the scored pairs with a probability of at least `minimum`; note the number of the others at the end."""
+    """Yield the scored pairs with a probability of at least `minimum` (None: all), then log how many were left out."""
     cut = CutOff(minimum)
     for pair, probability in scored:
         if cut.keeps(probability):
@@ -131,7 +131,7 @@ def score_file(
 
 
 class CutOff:
-    """Drops probabilities below `minimum` (None: none), and counts them."""
+    """Filter that drops probabilities below `minimum`, and counts these; None: drops none."""
 
     SEEN, LEFT_OUT = "seen", "left out"  # names of the counts, where several filters are added up
 
@@ -150,7 +150,7 @@ class CutOff:
 
     @staticmethod
     def note(minimum: Optional[float], seen: int, left_out: int) -> None:
-        """Note how many of the pairs were left out, if any were."""
+        """Log how many of the `seen` pairs were left out; nothing if none was."""
         if left_out:
             note(f"{left_out:,} of {seen:,} pairs are below --min_probability {minimum:g} and left out")
 

@@ -25,8 +25,8 @@ _DEFAULTS = LoadOptions()
 class ScoringModel(Model[InfoT, EncoderT]):
     """A model with the engine that computes its outputs.
 
-    exported: of an exported model, its folder and the options with which it was opened, to open the parts of a split
-        ranker; None for a trained model
+    exported: folder of an exported model and the options with which it was opened, to open the parts of a split ranker;
+        None for a trained model
     """
 
     engine: Engine

@@ -26,11 +26,11 @@ from paddle_ranker.scoring.texts import is_number, list_searches, list_texts, re
 class RankedTitle:
     """A title in a ranked list.
 
-    index: its index in the input
-    title: its text
-    probability: its probability
-    recall_score: its score in first-stage retrieval, if the input file has these
-    logit: its logit, if logits were requested
+    index: index of the title in the input
+    title: text of the title
+    probability: probability that the title is relevant
+    recall_score: score of the title in first-stage retrieval, if the input file has it
+    logit: logit of the title, if logits were requested
     """
 
     index: int

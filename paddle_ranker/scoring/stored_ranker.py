@@ -48,8 +48,8 @@ class OpenedParts:
     """Opened parts of a split ranker.
 
     info: the ranker's info
-    encoder: encoder of its pairs
-    states_info: description of the states that it makes
+    encoder: encoder of the ranker's pairs
+    states_info: description of the ranker, which stored states record
     lower, upper: engines of the lower and of the upper layers
     """
 
@@ -102,8 +102,7 @@ class SplitRanker:
 
     @classmethod
     def of(cls, opened: ScoringRanker, batch_size: int = 256) -> SplitRanker:
-        """Split an open ranker into its parts, in its engine; the parts of an exported ranker are opened from its
-        folder.
+        """Split an open ranker into its parts, in its engine; those of an exported ranker are opened from its folder.
 
         Raises `CheckpointError` if its encoder is not split, or it was exported without parts.
         """
@@ -141,8 +140,9 @@ class SplitRanker:
         return self._upper.logits(self._with_states(pairs))
 
     def compute(self, pairs: StoredPairs, rows: NDArray[np.int64]) -> Arrays:
-        """Return the outputs for the pairs at `rows` `[batch]`, whose queries have no states yet, computed as one
-        batch.
+        """Return the outputs for some pairs, by name, computed as one batch; their queries have no states yet.
+
+        rows: indices of the pairs, `[batch]`
         """
         return self._upper.compute(self._with_states(pairs.take(rows)), np.arange(len(rows)))
 
@@ -265,11 +265,10 @@ class StoredRanker:
         min_probability: Optional[float] = None,
         logits: bool = False,
     ) -> list[RankedTitle]:
-        """Return stored titles by descending probability, as `Ranker.rank` does; in the results, `title` is a title's
-        id.
+        """Return stored titles by descending probability, as `Ranker.rank` does; `title` of a result is the title's id.
 
         Args:
-            ids: the titles to rank; None: all.
+            ids: ids of the titles to rank; None: all.
 
         Raises `DataError` for an id that the store lacks.
         """

@@ -1,6 +1,4 @@
-"""Check the texts and counts that a Python caller gives: any iterable of texts is valid, and errors name the wrong
-item.
-"""
+"""Check the texts and counts that a Python caller gives; errors name the wrong item."""
 
 from __future__ import annotations
 

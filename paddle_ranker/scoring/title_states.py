@@ -169,7 +169,7 @@ class StoredPairs(Columns):
 
 
 def taken(texts: TextStates, rows: NDArray[np.int64]) -> TextStates:
-    """Return the texts at `rows` [n], in that order."""
+    """Return the states of the texts at `rows` [n], in that order."""
     starts = texts.offsets[rows]
     lengths = texts.offsets[rows + 1] - starts
     source = ragged_positions(starts, lengths)
@@ -179,7 +179,7 @@ def taken(texts: TextStates, rows: NDArray[np.int64]) -> TextStates:
 
 
 def joined(one: TextStates, other: TextStates) -> TextStates:
-    """Return the texts of both, in order."""
+    """Return the states of the texts of both, in order."""
     offsets = np.concatenate([one.offsets, one.offsets[-1] + other.offsets[1:]])
     tokens, (states, vectors, matches) = (
         np.concatenate([one.tokens, other.tokens]),
@@ -369,7 +369,7 @@ class TitleStates:
             raise DataError(f"{self.folder}: holds no title {quoted(error.args[0])}") from error
 
     def rows_with(self, titles: EncodedTexts) -> NDArray[np.int64]:
-        """Return the rows of titles with equal tokens, `[n]` int64; -1 for a title that is not stored."""
+        """Return, for each title, the row of a stored title with equal tokens, `[n]` int64; -1 if there is none."""
         keys, order = self._by_tokens
         wanted = np.array([hash(titles[number].tobytes()) for number in range(len(titles))], np.int64)
         places = np.minimum(np.searchsorted(keys, wanted), max(0, len(keys) - 1))
@@ -388,7 +388,7 @@ class TitleStates:
         return keys[order], order
 
     def take(self, rows: Indices) -> TextStates:
-        """Return the titles at `rows` [n] (repeats allowed), in that order; their states are float32."""
+        """Return the states of the titles at `rows` [n] (repeats allowed), in that order, as float32."""
         chosen = np.asarray(rows, np.int64)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise IndexError(f"rows {chosen.min()} to {chosen.max()} of {len(self)}")

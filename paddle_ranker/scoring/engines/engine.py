@@ -70,7 +70,7 @@ class Pool(Generic[T]):
 
     @contextmanager
     def lend(self) -> Iterator[T]:
-        """Yield an object that no other thread uses: the one that was returned last, since its memory is warm."""
+        """Lend an object to the thread during the block: the one returned last, since its memory is warm."""
         try:
             item = self._idle.pop()
         except IndexError:

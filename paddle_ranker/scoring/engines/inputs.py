@@ -134,7 +134,11 @@ def _check_shape(spec: ArraySpec, array: Array, rows: int) -> None:
 
 
 def check_names(source: object, inputs: Sequence[str], outputs: int, signature: Signature, expected: int) -> None:
-    """Raise `CheckpointError` if a graph's inputs are not the signature's, or it lacks `expected` outputs."""
+    """Raise `CheckpointError` unless a graph has the signature's inputs and `expected` outputs.
+
+    source: the graph's file, for messages
+    inputs, outputs: names of the graph's inputs, and number of its outputs
+    """
     if tuple(inputs) != signature.input_names:
         raise CheckpointError(
             f"{source}: takes {', '.join(inputs)}, expected {', '.join(signature.input_names)}: it is not a graph of "

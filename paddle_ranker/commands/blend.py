@@ -72,13 +72,13 @@ class BlendOptions(BatchOptions, LabelOptions, DeviceOptions):
             raise UsageError(f"{twice[0]}: is given twice, and a member counts once: leave one out")
 
     def look_up(self) -> None:
-        """Find the models."""
+        """Find the folders of the named models; download those that are missing."""
         for model in self.folders:
             find_model(model)
 
     @property
     def folders(self) -> list[str]:
-        """The members that have a folder."""
+        """The folders or names of the members that are models, `ranker` first."""
         return [self.ranker, *(model for model in self.other if model != _BM25)]
 
 
@@ -163,9 +163,9 @@ def _member(source: str, options: BlendOptions) -> RankerModel:
 
 
 def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:
-    """Add the linear models, and give the first ranker the lexical features that they need.
+    """Return the members with the linear models; the first ranker gets the lexical features that these need.
 
-    Raises `DataError` as they do.
+    Raises `DataError` if the linear models cannot be learned from the files.
     """
     from paddle_ranker.data.overlap import warn_of_overlap
     from paddle_ranker.training.average import bm25, learn_linear, training_pairs, with_features
@@ -199,7 +199,7 @@ def _calibration(
     labels: Floats,
     models: Sequence[RankerModel],
 ) -> Calibration:
-    """Return the blend's calibration, with the data of its fit."""
+    """Return the blend's calibration, with facts about the data that it was fitted on."""
     from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder
     from paddle_ranker.metrics.calibration import figures_of
     from paddle_ranker.metrics.ranking import RELEVANT

@@ -190,18 +190,17 @@ def best_of_each(queries: Sequence[str], logits: Floats, count: int) -> Booleans
 
 
 class SearchedPairs:
-    """Pairs that a search with a ranker would rank: each query of labelled pairs, with the documents that a search
-    returns.
+    """Pairs that a search with a ranker would rank: the queries of labelled pairs with the documents found for each.
 
     A document's label is that of the pair whose title is its text, or its title and text; 0 without such a pair.
+
+    Args:
+        reader: encoder that limits how much of a document is read; None: all is read.
 
     Attributes:
         top: number of documents of each query.
         has_label: for each pair, whether the file has a label for it.
         report: text on the number of pairs.
-
-    Args:
-        reader: encoder that limits how much of a document is read; None: all is read.
     """
 
     def __init__(self, options: CalibrateOptions, reader: Optional[PairEncoder]):
@@ -265,7 +264,7 @@ def _print_judged(judged: JudgedCalibration, method: str, folds: int) -> None:
 
 
 def _advise(options: CalibrateOptions, queries: int) -> None:
-    """Warn about a calibration that is fitted to few queries."""
+    """Advise against a calibration that was fitted to few queries."""
     from paddle_ranker.metrics.calibration import FEW_QUERIES
 
     back = "" if options.output else f" (paddle-ranker calibrate {options.ranker} --remove)"

@@ -1,4 +1,4 @@
-"""Bring a checkpoint from transformers or sentence-transformers, or take one there.
+"""Convert a checkpoint of transformers or sentence-transformers to a folder of this toolkit, or the other way.
 
 paddle-ranker convert HF_FOLDER encoder
 paddle-ranker convert checkpoint/best HF_FOLDER --to hf
@@ -126,7 +126,12 @@ def convert(options: ConvertOptions) -> list[str]:
 
 
 def _files(source: Path, temporary: Path, options: ConvertOptions, reads: str) -> list[str]:
-    """Bring a model of pictures or sounds as a tower, or take it to transformers; a tower of texts goes along."""
+    """Convert a model that reads pictures or sounds, with its tower of texts; return lines for the report.
+
+    It becomes a tower of this toolkit (`--to paddle` or `tower`), or a folder for transformers (`--to hf`).
+
+    reads: input of the model: picture or sound
+    """
     from paddle_ranker.model.hugging_face.published_towers import write_published
 
     for name in ("pooling", "query_prompt", "text_prompt", "positive_label", "lowercase"):
@@ -306,7 +311,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
 
 
 def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str, Tensor]]:
-    """Return any encoder as a tower, and the parameters that vectors depend on, by name."""
+    """Open any encoder as a tower; return it, and by name the parameters that its vectors depend on."""
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.model.tower_network import load_tower
 
@@ -393,7 +398,7 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
 
 
 def _vectors(info: TowerInfo) -> str:
-    """Describe a tower's vectors."""
+    """Return a description of a tower's vectors, for the report."""
     parts = [
         f"vectors of {info.size} numbers" + (f", {info.lexical_size} of them of words" if info.lexical_size else ""),
         f"pooling {info.pooling}",

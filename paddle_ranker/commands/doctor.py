@@ -389,7 +389,10 @@ def _weights(folder: Path) -> Iterator[Fact]:
 
 
 def _open(found: ModelType, facts: list[Fact]) -> list[Fact]:
-    """Open a model and run it, add to its facts, and return the engines that it works with; none of an encoder."""
+    """Open a model and run it; return the engines that it works with, none of an encoder.
+
+    facts: facts about the model, to which more are added
+    """
     from paddle_ranker import runtime
 
     runtime.prepare()

@@ -174,7 +174,10 @@ def _add_others(
     runs: dict[str, Scores],
     peers: Mapping[str, Scores],
 ) -> None:
-    """Add the runs of the baselines, of the encoder before its training, and of other systems (peers)."""
+    """Add the runs of the baselines, of the encoder before its training, and of `peers` to `runs`.
+
+    peers: runs of other systems, by name
+    """
     from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
 
     schema = searcher.collection.info.schema

@@ -268,9 +268,9 @@ def _remove(path: Path) -> None:
 
 
 def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:
-    """Replace the file or folder that serves today by the recommended one.
+    """Replace the file of `--fusion` or the folder of `--ranker`, which a server uses today, by the recommended one.
 
-    Raises `UsageError` if no option names it.
+    Raises `UsageError` if the option names no such file or folder.
     """
     from paddle_ranker.storage.atomic import new_file, new_folder
 

@@ -232,7 +232,7 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def of_vectors(self) -> dict[str, object]:
-        """The given options of vector search, by the names of `VectorsInfo`."""
+        """The options of vector search that were given, by the names of `VectorsInfo`."""
         names = {"method": self.method, "structure": self.structure, "hnsw_m": self.hnsw_m, "hnsw_ef": self.hnsw_ef,
                  "dtype": self.dtype, "uri": self.milvus_uri}  # fmt: skip
         return {name: value for name, value in names.items() if value is not None}
@@ -317,7 +317,7 @@ class BuildOptions(CorpusOptions, RayOptions):
                 raise UsageError(f"--searchers {name}: --words, --tower and --method choose that one")
 
     def look_up(self) -> None:
-        """Find the tower."""
+        """Find the folders of the tower and the ranker; download those that are missing."""
         for model in (self.tower, self.store_states):
             if model is not None:
                 find_model(model)
@@ -392,7 +392,7 @@ def build(options: BuildOptions) -> None:
 
 
 def _begun(options: BuildOptions, info: IndexInfo) -> Collection:
-    """Open the unfinished new index in the folder if it has the same settings; else make a new one."""
+    """Open the unfinished new index in the folder if it has the same settings; else replace it by an empty one."""
     if _generation(Path(options.index)) is not None:
         collection = _open(options)
         if collection.info.same_kind(info):
@@ -404,7 +404,7 @@ def _begun(options: BuildOptions, info: IndexInfo) -> Collection:
 
 
 def _generation(folder: Path) -> Optional[int]:
-    """Return the generation of the index in a folder, 0 if its first build is unfinished; None without an index."""
+    """Return the generation of the index in a folder, 0 if its first build is unfinished; None if there is no index."""
     return read_manifest(folder).generation if (folder / MANIFEST).exists() else None
 
 
@@ -563,9 +563,9 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
 
 
 def _there(options: BuildOptions) -> Optional[Collection]:
-    """Return the index that exists already, open for writing.
+    """Open the finished index in the folder for writing; return None if there is none.
 
-    Returns None if there is none, or its first build is unfinished.
+    Raises `RankerError` if it was built with other settings.
     """
     folder = Path(options.index)
     if not any((folder / name).exists() for name in (MANIFEST, SHARDS)):
@@ -653,9 +653,10 @@ def _add(
     sync: Optional[bool] = None,
     total: Optional[int] = None,
 ) -> None:
-    """Add a corpus of `total` documents.
+    """Add the documents of a corpus to an index; print counts.
 
-    sync: whether to remove the index's documents that are not in the corpus; None: do not report them either
+    sync: True: remove the index's documents that are not in the corpus; False: only count them; None: neither
+    total: number of rows of the corpus, for the progress bar; None: unknown
     """
     rows = documents_for(collection, options.documents_file, options)
     with ExitStack() as bars:

@@ -115,7 +115,7 @@ class JoinedLog:
         judged_positions: positions at which the pairs were judged.
         spans: by pair, the part of the text that the ranker read, if it did not read all.
         unread: pairs that were shown without a ranker, and not as passages.
-        counts: numbers of skipped lines, searches and pairs.
+        counts: number of skipped lines, searches and pairs, by reason.
     """
 
     def __init__(self, folder: Path, digests: Callable[[Sequence[str]], Mapping[str, str]]):
@@ -215,7 +215,7 @@ class Judgment:
 
     @property
     def whole_label(self) -> int:
-        """The label for qrels: the judgment, else 1 for a pair clicked at least half as often as its query's best."""
+        """The label for qrels: the judgment; without one, 1 for a pair that `is_often_clicked`, else 0."""
         return int(self.label) if self.is_judged else int(self.is_often_clicked)
 
 

@@ -267,7 +267,7 @@ class _Mining:
 
     Attributes:
         queries: the judged queries.
-        read: report on the rows that were read.
+        read: description of the rows that were read, for the report.
     """
 
     miner: Miner
@@ -311,12 +311,15 @@ class _Mining:
         self.miner = Miner(index, options.choice, judge, options.queries, reads)
 
     def truncations(self) -> list[dict[str, int]]:
-        """Return the numbers of truncated pairs so far: for each ranker, a dict by kind of truncation."""
+        """Return how many pairs were truncated so far: for each ranker, counts by kind of truncation."""
         return self._teachers.truncations() if self._teachers is not None else []
 
 
 class _QueryNumbers(Source):
-    """Numbers of queries, in parts that consist of whole blocks of queries that are searched together."""
+    """Source of the numbers 0 to `queries` - 1. A part has `_PART` of them, the last may have fewer.
+
+    `_PART` is a multiple of the number of queries that the miner searches at once.
+    """
 
     def __init__(self, queries: int):
         self._queries = queries
@@ -330,7 +333,7 @@ class _QueryNumbers(Source):
 
 
 class _MineParts(Work):
-    """Work of an actor: negatives of queries, a JSON array for each record.
+    """Work of an actor: it mines negatives of the queries with some numbers, and writes each record as a JSON array.
 
     Each actor reads the files and opens the index.
     """
@@ -356,9 +359,9 @@ class _MineParts(Work):
 
 
 def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[str], list[dict[str, int]]]:
-    """Mine by actors of a cluster, in parts beside the output.
+    """Mine by actors of a cluster, in parts beside the output, and join these.
 
-    Return the number of rows, and the counts of all miners.
+    Returns the number of rows, the miners' counts, and for each ranker the truncated pairs by kind of truncation.
     """
     rankers = options.ranker.split(os.pathsep) if options.ranker else []
     contents = {"queries": options.queries, "corpus": options.corpus, "tower": options.tower}

@@ -96,7 +96,7 @@ class SearchCounts:
 class _Search(NamedTuple):
     """A search of the log.
 
-    counters: the counts to which it belongs
+    counters: the counts that include this search
     first: rank of the first shown document
     ids: ids of the shown documents
     is_page: whether it is a further page of a search
@@ -119,7 +119,7 @@ class CountedLog:
         all: counts of all searches.
         queries: counts by folded query.
         days: counts by day.
-        left_out: numbers of lines that were left out.
+        left_out: number of searches, clicks and lines that were left out, by reason.
     """
 
     def __init__(self, folder: Path, since: Optional[str] = None, until: Optional[str] = None):

@@ -43,7 +43,7 @@ class StoreOptions(ScoringOptions):
             raise UsageError(f"{shown_name(field)}: titles are stored as long as a pair may be: leave it out")
 
     def look_up(self) -> None:
-        """Find the ranker."""
+        """Find the ranker's folder; download it if it is missing."""
         find_model(self.ranker)
 
 
@@ -74,7 +74,7 @@ def store(options: StoreOptions) -> None:
 
 
 class _Ids:
-    """Checks a file's ids: all rows must have one or none, and no id may occur twice."""
+    """Check of a file's ids: all rows must have one or none, and no id may occur twice."""
 
     def __init__(self, file: str):
         self._file, self._seen, self._lacks = file, set[str](), False

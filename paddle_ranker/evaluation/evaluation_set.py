@@ -48,7 +48,7 @@ class EvaluationSet:
 
         one_label: whether to ignore pairs with several labels, and count them in `report`. The evaluate commands raise
             an error for such pairs; a training should not, since the file was accepted when it began
-        found: called with the file's pairs; returns the pairs to measure on in their place
+        found: called with the file's pairs; returns the pairs to measure on in place of them
         """
         source = RecordFile(path, LabeledPair, rules)
         records, lines = [], []
@@ -74,7 +74,10 @@ class EvaluationSet:
     def logits(
         self, engine: Engine, processes: Optional[ProcessGroup] = None, calibration: Optional[Calibration] = None
     ) -> np.ndarray:
-        """Return the logits of all rows, `[n]` float64; with `processes`, each computes a share and gets all logits."""
+        """Return the logits of all rows, `[n]` float64.
+
+        processes: processes that each compute a share of the rows; all get the logits of all rows
+        """
         scorer = Scorer(engine, self._pair_encoder, self._batch_size, calibration=calibration, windows=self._windows)
         if processes is None:
             return scorer.logits(self.pairs)

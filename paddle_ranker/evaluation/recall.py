@@ -28,9 +28,10 @@ def is_answer(pair: JudgedPair) -> bool:
 
 
 def notes_on(source: RecordFile[JudgedPair], asked: Collection[str], answered: Collection[str]) -> list[str]:
-    """Return one line for each reason that rows or queries of a file were skipped.
+    """Return one line for each reason that rows or queries of a file were skipped; raises `DataError` without answers.
 
-    asked, answered: all queries of the file, and those that have an answer. Raises `DataError` if none has one.
+    asked: all queries of the file
+    answered: the queries that have an answer
     """
     if not answered:
         raise DataError(f"{source.path}: {_NO_ANSWERS}")

@@ -54,8 +54,9 @@ class JudgedQueries:
     queries: texts by id
     qrels: labels as `qrels[query][document]`
     notes: one line for each reason that rows were skipped
-    documents: queries that are documents with the same id; such a document is no result of its query
-    copies: by id of an answer whose text several documents have, the first such id; all of them count as one answer
+    documents: ids of queries that are documents, with the same id; such a document is no result of its query
+    copies: for answers whose text several documents have: by id, the id of the first such document; all of them count
+        as one answer
     """
 
     source: str
@@ -326,9 +327,7 @@ def first_of(run: Scores, top_k: int) -> Scores:
 
 
 def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores, top_k: int) -> Scores:
-    """Return the run of each query's first `top_k` documents by `held_out` scores, followed by the others as in
-    `fused`.
-    """
+    """Return a run of up to `top_k` documents of each query: by `held_out` scores, then the others as in `fused`."""
     run = {}
     for query, scores in held_out.items():
         others = (id for id in fused[query] if id not in scores)

@@ -88,7 +88,7 @@ def named_systems(
     """Score the pairs with each named system; return the systems, and notes on their score files.
 
     Args:
-        named: dict from system name to path, which is a model's (see `is_model`) or that of a file of scores.
+        named: path of each system by its name: a model (see `is_model`) or a file of scores.
     """
     systems, notes = [], []
     for name, path in named.items():

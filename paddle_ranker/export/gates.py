@@ -115,5 +115,8 @@ class Gated(Protocol):
 
 
 def file_facts(path: str, pairs: int) -> dict[str, object]:
-    """Return the facts that a folder keeps of a file that was used to quantize it."""
+    """Return facts about a file that was used to quantize a model, to store in its folder.
+
+    pairs: number of the file's pairs that were used
+    """
     return {"file": base_names(path), "sha256": content_digest(path), "pairs": pairs}

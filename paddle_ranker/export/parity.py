@@ -35,7 +35,7 @@ class Parity:
     differences: dict[str, float]
 
     def to_dict(self) -> dict[str, float]:
-        """Return the numbers, JSON-ready."""
+        """Return the counts and the differences, JSON-ready."""
         return {"pairs": self.pairs, "batches": self.batches, **self.differences}
 
 

@@ -137,9 +137,9 @@ class TowerGate:
         self._before: dict[str, tuple[Floats, Vectors]] = {}
 
     def _located(self, file: str, query: str, title: str) -> tuple[str, str]:
-        """Return a pair of a file.
+        """Return a pair of a file, with paths of pictures or sounds that are valid from the working folder.
 
-        Paths of pictures or sounds, which are relative to the file's folder, become paths from here.
+        In the file they are relative to the file's folder.
         """
         if not isinstance(self._encoder, TextEncoder):
             title = str(folder_of(file) / title)
@@ -500,7 +500,10 @@ def _with_facts(
     forget: Sequence[Path] = (),
     int8: Optional[dict[str, object]] = None,
 ) -> ExportedFolder:
-    """Record in the folder's info file that `files` were added or `forget` removed, and the measurements."""
+    """Record in the folder's info file that `files` were added or `forget` removed; return the folder with that info.
+
+    int8: measures of the int8 file to record; None: those in the info file stay, but with `forget` they are removed
+    """
     facts = _facts_of(folder)
     removed = [path.name for path in forget]
     facts["files"] = {name: size for name, size in facts["files"].items() if name not in removed}

@@ -29,12 +29,21 @@ def rank(options: RankOptions) -> None:
     ranked = rank_by_query(options, options.top_k)
     for query, titles in islice(ranked, options.max_queries or None):
         if options.format == "jsonl":
-            shown = [{"title": t.title, "probability": shown_probability(t.probability)} for t in titles]
+            shown = [
+                {
+                    "title": t.title,
+                    "probability": shown_probability(t.probability),
+                    **({} if t.answer is None else t.answer.as_json()),
+                }
+                for t in titles
+            ]
             print(json_text({"query": query, "titles": shown}))
         else:
             print(f"\n{query}")
             for place, t in enumerate(titles, 1):
                 print(f"{place:4}. {t.probability:.4f}  {t.title}")
+                if t.answer is not None:
+                    print(f"      {t.answer}")
 
 
 main = main_of(rank, RankOptions, __doc__, ends_with_reader=True)

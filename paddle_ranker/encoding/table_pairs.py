@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, Optional
@@ -22,6 +23,19 @@ _EMPTY = "[EMPTY]"  # token of a cell without letters and digits
 _NO_WORDS = ("n/a", "?", "nan")
 _MOST = 255  # rows, columns and ranks that have embeddings
 _NAMED = 3  # tables that a note names, of those of which rows are left out
+
+
+class ReadTable(NamedTuple):
+    """Table of a title.
+
+    rows: cells of each row below the header, all of equal length
+    row_numbers, column_numbers: numbers of the rows and columns in the title's places, some of which may be missing
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    row_numbers: list[int]
+    column_numbers: list[int]
 
 
 class _Table(NamedTuple):
@@ -54,10 +68,12 @@ class TablePairEncoder(PairEncoder):
 
     places, place_size = "cells", 7
 
-    def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
+    def __init__(self, files: ModelTokenizer, max_seq_length: int, restarts: bool = True) -> None:
+        """Make an encoder; `restarts`: whether positions restart in each cell."""
         super().__init__(files, max_seq_length)
+        self._restarts = restarts
         self.template = replace(self.template, after=())
-        self.cut_tables = self.left_out = self._named = 0
+        self.cut_tables = self.left_out = self.left_out_columns = self._named = 0
         vocabulary = files.token_to_id
         self._is_inner = np.zeros(self.vocab_size + 1, bool)
         self._is_inner[[number for token, number in vocabulary.items() if token.startswith("##")]] = True
@@ -69,7 +85,17 @@ class TablePairEncoder(PairEncoder):
             **super().counts(),
             "tables had cells cut to fit": self.cut_tables,
             "rows of tables did not fit and were left out": self.left_out,
+            f"columns of tables after the first {_MOST} were left out": self.left_out_columns,
         }
+
+    def room_beside(self, query: str) -> int:
+        """Return that any title has room: a table loses cells and rows when it is encoded, and keeps its header."""
+        return sys.maxsize
+
+    def read(self, title: str) -> ReadTable:
+        """Return the table of a title; raises `DataError` for places that are no cells."""
+        header, rows, row_numbers, column_numbers = _read(title)
+        return ReadTable(header[:_MOST], [row[:_MOST] for row in rows], row_numbers, column_numbers)
 
     def sample(self, text: str, random: np.random.Generator) -> str:
         """Return a made-up table of the words of `text`, about half of which are replaced by numbers."""
@@ -109,6 +135,8 @@ class TablePairEncoder(PairEncoder):
             own = np.zeros((len(ids[-1]), self.place_size), np.int16)
             own[: len(before), 6] = np.arange(len(before))
             own[len(before) :] = self._places(query, table)[kept]
+            if not self._restarts:
+                own[:, 6] = np.arange(len(own))
             places.append(own.reshape(-1))
         offsets = offsets_of(np.array([len(one) for one in ids], np.int64))
         joined = np.concatenate([np.empty(0, np.int32), *ids]).astype(np.int32)
@@ -136,7 +164,9 @@ class TablePairEncoder(PairEncoder):
         return [empty if text and _has_no_words(text) else flat[start:end] for text, start, end in spans]
 
     def _table(self, title: str) -> _Table:
-        header, rows = _read(title)
+        header, rows, _, column_numbers = self.read(title)
+        with self._truncated_lock:
+            self.left_out_columns += len(column_numbers) - len(header)
         ids = self._ids([cell for row in (header, *rows[:_MOST]) for cell in row])
         lengths = np.array([len(one) for one in ids], np.int64)
         width, flat = len(header), np.concatenate([np.empty(0, np.int32), *ids])
@@ -214,19 +244,19 @@ def table_text(rows: Sequence[Sequence[str]]) -> PlacedText:
     return PlacedText(text, places)
 
 
-def _read(title: str) -> tuple[list[str], list[list[str]]]:
-    """Return (header, rows) of a title's table; missing cells are "". Raises `DataError` for other places."""
+def _read(title: str) -> ReadTable:
+    """Return the table of a title; missing cells are empty. Raises `DataError` for places that are no cells."""
     if not isinstance(title, PlacedText) or not title.places:
-        return [str(title)], []
+        return ReadTable([str(title)], [], [], [0])
     if any(len(place) != 4 or any(type(number) is float and not number.is_integer() for number in place) or
            place[2] < -1 or place[3] < 0 for place in title.places):  # fmt: skip
         raise DataError(f"the text {quoted(str(title))}: a place is not [start, end, row, column]; correct it")
     text, cells = str(title), [tuple(map(int, place)) for place in title.places]
-    width = max(column for *_, column in cells) + 1
-    numbers = {row: number for number, row in enumerate(sorted({-1, *(row for _, _, row, _ in cells)}))}
-    if width > _MOST:
-        raise DataError(f"the text {quoted(brief(text))}: a cell is in column {width - 1}; at most {_MOST} are read")
-    rows = [[""] * width for _ in numbers]
+    row_numbers = sorted({-1, *(row for _, _, row, _ in cells)})
+    column_numbers = sorted({column for *_, column in cells})
+    place = {row: number for number, row in enumerate(row_numbers)}
+    beside = {column: number for number, column in enumerate(column_numbers)}
+    rows = [[""] * len(beside) for _ in place]
     for start, end, row, column in cells:
-        rows[numbers[row]][column] = text[start:end]
-    return rows[0], rows[1:]
+        rows[place[row]][beside[column]] = text[start:end]
+    return ReadTable(rows[0], rows[1:], row_numbers[1:], column_numbers)

@@ -114,6 +114,11 @@ class EncoderConfig:
         """Exclusive upper limit of each number in a token's place; empty if tokens have no places."""
         return ()
 
+    @property
+    def names_cells(self) -> bool:
+        """Whether a ranker's head answers questions by cells of a table, see `TapasConfig`."""
+        return False
+
     def files(self) -> dict[str, UncheckedObject]:
         """Return the files that transformers reads beside `config.json`, as JSON contents by file name."""
         return {}
@@ -319,11 +324,26 @@ class TapasConfig(EncoderConfig):
 
     type_vocab_sizes: how many embeddings there are of the token type, then of each number of a place except the
         position
+    reset_position_index_per_cell: whether positions restart in each cell
+    names_cells: whether the head answers a question by cells, see `networks.table_answers`; the others need this
+    operations: names of what is done with these cells, such as SUM; (): the model names none
+    select_one_column: whether all cells of an answer are in one column
+    allow_empty_column_selection: whether that may be no column
+    average_logits_per_cell: whether a cell has one logit if they may be in several columns
+    max_num_rows, max_num_columns: cells from the last row or column on have one logit
     """
 
     max_position_embeddings: Positive = 1024
     type_vocab_size: Count = 3
     type_vocab_sizes: Annotated[tuple[Positive, ...], Between(7, 7)] = (3, 256, 256, 2, 256, 256, 10)
+    reset_position_index_per_cell: bool = True
+    names_cells: bool = False
+    operations: tuple[str, ...] = ()
+    select_one_column: bool = True
+    allow_empty_column_selection: bool = False
+    average_logits_per_cell: bool = False
+    max_num_rows: Positive = 64
+    max_num_columns: Positive = 32
 
     @property
     def place_limits(self) -> tuple[int, ...]:

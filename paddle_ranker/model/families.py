@@ -42,6 +42,7 @@ from paddle_ranker.model.config import (
     require_tokenizer_fits,
 )
 from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Names, Values, of_paddlenlp
+from paddle_ranker.model.hugging_face.table_answers import CELL_HEADS, TAPAS_ANSWERS
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
@@ -295,20 +296,32 @@ _add(
 
 
 def _check_tapas(stated: ForeignConfig, values: Values) -> None:
-    stated.require("reset_position_index_per_cell", True, remedy=PLAIN)
+    values["names_cells"] = TAPAS_ANSWERS in stated.get("architectures", [])
+    names, count = stated.get("aggregation_labels", {}), stated.get("num_aggregation_labels", 0)
+    if type(count) is not int or not isinstance(names, dict) or len(names) not in (0, count):
+        raise stated.error(f"num_aggregation_labels is {quoted(count)}, aggregation_labels are {quoted(names)}: one "
+                           "needs a name for each; copy it again")  # fmt: skip
+    values["operations"] = tuple(str(names.get(str(number), number)) for number in range(count))
     sizes = values["type_vocab_sizes"]
     if isinstance(sizes, list):
         values["type_vocab_sizes"] = tuple(sizes)
         values["type_vocab_size"] = sizes[0] if sizes else 0
 
 
-_OF_ANSWERS = """
-positive_label_weight num_aggregation_labels aggregation_loss_weight use_answer_as_supervision answer_loss_importance
-use_normalized_answer_loss huber_loss_delta temperature aggregation_temperature use_gumbel_for_cells
-use_gumbel_for_aggregation average_approximation_function cell_selection_preference answer_loss_cutoff max_num_rows
-max_num_columns average_logits_per_cell select_one_column allow_empty_column_selection softmax_temperature
-init_cell_selection_weights_to_zero disable_per_token_loss aggregation_labels no_aggregation_label_index
+_OF_ANSWERS_LOSS = """
+positive_label_weight aggregation_loss_weight use_answer_as_supervision answer_loss_importance
+use_normalized_answer_loss huber_loss_delta aggregation_temperature use_gumbel_for_cells use_gumbel_for_aggregation
+average_approximation_function cell_selection_preference answer_loss_cutoff softmax_temperature
+init_cell_selection_weights_to_zero disable_per_token_loss no_aggregation_label_index
 """
+_NAMED_OTHERWISE = ("names_cells", "operations")  # which transformers states in other keys
+
+
+def _of_tables(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
+    assert isinstance(config, TapasConfig)
+    return TablePairEncoder(files, max_seq_length, config.reset_position_index_per_cell)
+
+
 _PLACES_OF_CELLS = {
     f"embeddings.token_type_embeddings_{number}": f"embeddings.token_type_embeddings_{number}" for number in range(1, 7)
 }
@@ -322,20 +335,20 @@ _add(
                 "embeddings.token_type_embeddings_0": "embeddings.token_type_embeddings",
                 **_PLACES_OF_CELLS,
             },
-            {**_BERT_LINEAR, **_POOLER},
+            {**_BERT_LINEAR, **_POOLER, **{name: name for name in CELL_HEADS}},
             "tapas",
         ),
         {
             **{name: default for name, default in _FIELDS.items() if name != "type_vocab_size"},
             "max_position_embeddings": 1024,
-            **_added(TapasConfig),
+            **{name: default for name, default in _added(TapasConfig).items() if name not in _NAMED_OTHERWISE},
         },
         _check_tapas,
-        without_effect=frozenset(_OF_ANSWERS.split()),
+        without_effect=frozenset(_OF_ANSWERS_LOSS.split()),
     ),
     _network("networks.layouts", "TapasEncoder"),
     TapasConfig,
-    lambda files, max_seq_length, config: TablePairEncoder(files, max_seq_length),
+    _of_tables,
 )
 
 

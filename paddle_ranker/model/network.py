@@ -22,6 +22,7 @@ from paddle_ranker.model.config import ENCODER_PREFIX, EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.lora import merged
 from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
+from paddle_ranker.model.networks.table_answers import CellLogits
 from paddle_ranker.model.parameters import initialize, set_parameters
 
 APART = ("position_tower.",)  # prefixes of parameters that only a training has; a ranker's folder lacks them
@@ -138,8 +139,26 @@ class RankerNetwork(nn.Layer):
             return self.above(self.apart(input_ids, token_type_ids), input_ids, token_type_ids)
         types = types_of(token_type_ids)
         extra = self._match_levels(input_ids, types)
+        if self.config.names_cells:
+            selected = self._selected(self.encoder(input_ids, token_type_ids, extra), input_ids, token_type_ids)
+            return self._with_features(selected.cells.max(axis=-1), input_ids, types)
         encode = self.encoder if self.pooling else self.encoder.pooled
         return self._logits(encode(input_ids, token_type_ids, extra), input_ids, types)
+
+    def answers(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+        """Return what answers questions of tables: the logits of tokens, `[batch, length]`, and those of operations.
+
+        Only of a ranker that names cells; without operations, their logits are None.
+        """
+        extra = self._match_levels(input_ids, types_of(token_type_ids))
+        states, operation = self.encoder(input_ids, token_type_ids, extra), self.encoder.cells.operation
+        operations = None if operation is None else operation(self.encoder.pool(states, input_ids))
+        return self._selected(states, input_ids, token_type_ids).tokens, operations
+
+    def _selected(self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> CellLogits:
+        logits = self.head(self.dropout(states)).squeeze(-1)
+        selected: CellLogits = self.encoder.cells.select(states, logits, input_ids, token_type_ids)
+        return selected
 
     @property
     def states_width(self) -> int:
@@ -179,6 +198,11 @@ class RankerNetwork(nn.Layer):
             pooled = _ACTIVATIONS[kind](layer(pooled))
         # Mixed precision gives a half-precision product; losses and scores need float32.
         logit = _ACTIVATIONS[self.kinds[-1]](self.head(self.dropout(pooled))).squeeze(-1).astype("float32")
+        return self._with_features(logit, input_ids, token_type_ids, similarity)
+
+    def _with_features(
+        self, logit: Tensor, input_ids: Tensor, token_type_ids: Tensor, similarity: Optional[Tensor] = None
+    ) -> Tensor:
         if self.lexical is not None:
             logit = logit + self.lexical(input_ids, token_type_ids)
         if self.similarity_head is not None:
@@ -202,6 +226,7 @@ class ScoringNetwork(nn.Layer):
 
 _HEADS = ("head", "similarity", "classifier")  # ours, the published pairwise ranker's, the published cross-encoder's
 _WORDS = "embeddings.word_embeddings.weight"
+_OF_ENCODERS = ("embeddings.", "encoder.", "pooler.", "cells.")
 
 
 def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
@@ -218,7 +243,7 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
         raise CheckpointError(f"holds no encoder: no parameter's name ends in {_WORDS}")
     prefix, named = prefixes[0], {}
     for name, array in arrays.items():
-        if name.startswith(prefix) and name[len(prefix) :].startswith(("embeddings.", "encoder.", "pooler.")):
+        if name.startswith(prefix) and name[len(prefix) :].startswith(_OF_ENCODERS):
             named[f"encoder.{name[len(prefix) :]}"] = array
         elif name.startswith(("match_embeddings.", "lexical.", "similarity_head.", "steps.", "narrow.")):
             named[name] = array

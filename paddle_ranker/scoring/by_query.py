@@ -15,7 +15,7 @@ from paddle_ranker.model.model_folder import RANKER, identify
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
 from paddle_ranker.scoring.files import CutOff, score_pairs, scorer_for
 from paddle_ranker.scoring.loading import open_model
-from paddle_ranker.scoring.ranker import RankedTitle
+from paddle_ranker.scoring.ranker import RankedTitle, with_answers
 from paddle_ranker.scoring.scoring_options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.stored_ranker import score_stored_pairs
 from paddle_ranker.storage.prefetch import CHUNK, chunks
@@ -34,11 +34,13 @@ def rank_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, li
     if options.cascade is not None:
         yield from _cascade_by_query(options, top_k)
         return
+    cut = CutOff(options.min_probability)
     if options.store is not None:
-        scored = score_stored_pairs(options, options.store)
-    else:
-        scored = score_pairs(open_model(options.params_path, RANKER, LoadOptions.of(options)), options)
-    yield from best_by_query(scored, top_k, CutOff(options.min_probability))
+        yield from best_by_query(score_stored_pairs(options, options.store), top_k, cut)
+        return
+    loaded = open_model(options.params_path, RANKER, LoadOptions.of(options))
+    for query, titles in best_by_query(score_pairs(loaded, options), top_k, cut):
+        yield query, with_answers(loaded, query, titles)
 
 
 def best_by_query(

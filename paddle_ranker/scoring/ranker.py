@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -19,6 +19,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.scorer import Scorer
+from paddle_ranker.scoring.table_answers import TableAnswer, names_cells, table_answers
 from paddle_ranker.scoring.texts import is_number, list_searches, list_texts, require_count, require_text
 
 
@@ -31,6 +32,7 @@ class RankedTitle:
     probability: probability that the title is relevant
     recall_score: score of the title in first-stage retrieval, if the input file has it
     logit: logit of the title, if logits were requested
+    answer: cells that answer the query, if the title is a table and the ranker names cells
     """
 
     index: int
@@ -38,6 +40,7 @@ class RankedTitle:
     probability: float
     recall_score: Optional[float] = None
     logit: Optional[float] = None
+    answer: Optional[TableAnswer] = None
 
 
 class Ranker:
@@ -180,12 +183,21 @@ class Ranker:
         computed = self._logits(queries, [title for _, titles in searches for title in titles])
         ends = np.cumsum([len(titles) for _, titles in searches], dtype=np.int64)
         ranked = []
-        for (_, titles), found in zip(searches, np.split(computed, ends[:-1])):
+        for (query, titles), found in zip(searches, np.split(computed, ends[:-1])):
             probabilities = sigmoid(found)
             order = np.argsort(-probabilities, kind="stable")
             shown = found[order] if with_logits else None
-            ranked.append(best_titles(titles, order, probabilities[order], top_k, min_probability, shown))
+            best = best_titles(titles, order, probabilities[order], top_k, min_probability, shown)
+            ranked.append(with_answers(self.loaded, query, best))
         return ranked
+
+
+def with_answers(loaded: ScoringRanker, query: str, titles: list[RankedTitle]) -> list[RankedTitle]:
+    """Return titles with their answers to the query if the ranker names cells of tables, else as they are."""
+    if not names_cells(loaded):
+        return titles
+    answers = table_answers(loaded, [query] * len(titles), [one.title for one in titles])
+    return [replace(one, answer=answer) for one, answer in zip(titles, answers)]
 
 
 def best_titles(

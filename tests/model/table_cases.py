@@ -1,7 +1,8 @@
 """Made-up tables with dates, numbers and ragged rows, and what transformers' TapasTokenizer and network say of them.
 
 `tables.json` has the answers of transformers 5.23.0: a checksum of the ids and of the types of each table, and the
-logit of a tiny random network. Where it and pandas are installed, this computes them anew:
+logit of a tiny random network. `table_answers.json` has the logits of tokens and the cells and operations of networks
+with the heads of TapasForQuestionAnswering. Where it and pandas are installed, this computes them anew:
 
     PYTHONPATH=. python tests/model/table_cases.py
 """
@@ -12,14 +13,15 @@ import json
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 from tests.model.family_cases import weights
 
 FILE = Path(__file__).with_name("tables.json")
-TABLES, LENGTH = 500, 128
+ANSWERS = FILE.with_name("table_answers.json")
+TABLES, LENGTH, ANSWERED = 500, 128, 8
 MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "Sept", "Oct", "Dec"]
 PLAIN = "year city total the of in first two three ten north blue river st grand cup open final team points".split()  # noqa: SIM905
 PIECES = [*PLAIN, *(month.lower() for month in MONTHS), *"0123456789abcdefghijklmnopqrstuvwxyz,.-/?%$()|"]
@@ -36,10 +38,22 @@ CONFIG: dict[str, Any] = {
     "type_vocab_sizes": [3, 256, 256, 2, 256, 256, 10],
     "num_labels": 2,
 }
+_OPERATIONS = {"0": "NONE", "1": "SUM", "2": "AVERAGE", "3": "COUNT"}
+# Settings of networks that name cells, such as those of WikiTableQuestions, SQA, and of several columns.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "operations": {"num_aggregation_labels": 4, "aggregation_labels": _OPERATIONS, "temperature": 0.05},
+    "few": {"num_aggregation_labels": 2, "max_num_rows": 4, "max_num_columns": 3, "temperature": 0.05},
+    "absolute": {"reset_position_index_per_cell": False, "allow_empty_column_selection": True},
+    "columns": {"select_one_column": False},
+    "cells": {"select_one_column": False, "average_logits_per_cell": True, "temperature": 0.05},
+}
 
 
-def shapes() -> dict[str, list[int]]:
-    """Return the names and shapes of the network's parameters in transformers."""
+def shapes(operations: Optional[int] = None) -> dict[str, list[int]]:
+    """Return the names and shapes of a network's parameters in transformers.
+
+    operations: number of operations of a network that names cells; None: a classifier
+    """
     size, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
     found = {"embeddings.word_embeddings.weight": [len(VOCABULARY), size]}
     found["embeddings.position_embeddings.weight"] = [512, size]
@@ -57,6 +71,13 @@ def shapes() -> dict[str, list[int]]:
     for name in norms:
         found.update({f"{name}.LayerNorm.weight": [size], f"{name}.LayerNorm.bias": [size]})
     found = {f"tapas.{name}": shape for name, shape in found.items()}
+    if operations is not None:
+        found.update({"output_weights": [size], "column_output_weights": [size]})
+        found.update({"output_bias": [], "column_output_bias": []})
+        if operations:
+            found["aggregation_classifier.weight"] = [operations, size]
+            found["aggregation_classifier.bias"] = [operations]
+        return found
     return {**found, "classifier.weight": [2, size], "classifier.bias": [2]}
 
 
@@ -112,14 +133,19 @@ def checksum(ids: Any, types: Any) -> int:
     return zlib.crc32(np.asarray(types, np.int64).tobytes(), zlib.crc32(np.asarray(ids, np.int64).tobytes()))
 
 
-def write_folder(folder: Path) -> Path:
-    """Write the transformers folder of the network and the tokenizer."""
+def write_folder(folder: Path, network: Optional[str] = None) -> Path:
+    """Write the transformers folder of a network and the tokenizer; `network` is a name of `NETWORKS`."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    config, count = CONFIG, None
+    if network is not None:
+        config = {**CONFIG, **NETWORKS[network], "architectures": ["TapasForQuestionAnswering"]}
+        count = config.get("num_aggregation_labels", 0)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    save_file(weights(shapes()), folder / "model.safetensors", {"format": "pt"})
+    arrays = {name: np.asarray(array) for name, array in weights(shapes(count)).items()}
+    save_file(arrays, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 
@@ -127,8 +153,41 @@ def main() -> None:
     """Write the answers of the library."""
     import pandas
     import torch
-    from transformers import TapasForSequenceClassification, TapasTokenizer
+    from transformers import TapasForQuestionAnswering, TapasForSequenceClassification, TapasTokenizer
 
+    def inputs(question: str, rows: list[list[str]]) -> Any:
+        header, *below = rows
+        full = [[*row, *[""] * (len(header) - len(row))] for row in below]
+        table = pandas.DataFrame(full, columns=header, dtype=object)
+        return tokenizer(
+            table, question, truncation="drop_rows_to_fit", max_length=LENGTH, padding="longest", return_tensors="pt"
+        )
+
+    answers: dict[str, list[Any]] = {}
+    for name in NETWORKS:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = write_folder(Path(temporary), name)
+            tokenizer = TapasTokenizer(str(folder / "vocab.txt"))
+            network = TapasForQuestionAnswering.from_pretrained(folder).eval()
+        for question, rows in cases()[:ANSWERED]:
+            given = inputs(question, rows)
+            with torch.no_grad():
+                # Without labels, it computes no logits of networks that select from several columns.
+                labels = None if network.config.select_one_column else torch.zeros(given["input_ids"].shape)
+                found = network(**given, labels=labels)
+            said = found.logits_aggregation
+            cells, *operation = tokenizer.convert_logits_to_predictions(given, found.logits.clone(), said)
+            in_table = (given["token_type_ids"][0, :, 2] > 0).numpy()
+            logits = [None if one < -5000 else round(float(one), 5) for one in found.logits[0].numpy()[in_table]]
+            answers.setdefault(name, []).append(
+                {
+                    "logits": logits,
+                    "operations": None if said is None else [round(float(one), 5) for one in said[0]],
+                    "cells": cells[0] if cells else [],
+                    "operation": operation[0][0] if operation else None,
+                }
+            )
+    ANSWERS.write_text(json.dumps(answers, separators=(",", ":")) + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as name:
         folder = write_folder(Path(name))
         tokenizer = TapasTokenizer(str(folder / "vocab.txt"))

@@ -65,7 +65,7 @@ PRODUCTS = {
     "longformer": 6,
     "big_bird": 6,
     "layoutlm": 6,
-    "lilt": 17,
+    "lilt": 17,  # of a layer of both states, of the last layer's keys and values, and of the boxes' embeddings
 }  # of weights, that all tokens go through
 BYTES = ["▁", "<0xE4>", "<0xBD>", "<0xA0>", "<0xA1>"]  # a space, and 你 and 佡 in bytes
 QUERIES = ["w1 w2", "w7", "w3 w4 w5 ▁", "▁ w1 <0xE4> <0xBD> <0xA0>"]

@@ -16,7 +16,7 @@ from paddle_ranker.encoding.pair_encoder import CHAT_PARTS, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import CONFIG_FILE, read_settings, read_tokenizer
 from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
-from paddle_ranker.model.config import DebertaConfig, EncoderConfig
+from paddle_ranker.model.config import DebertaConfig, EncoderConfig, TapasConfig
 from paddle_ranker.model.families import (
     brought_tokenizer,
     config_from,
@@ -43,6 +43,12 @@ from paddle_ranker.model.hugging_face.library_tokenizer import (
     is_reranker,
     library_padding,
     model_type_of,
+)
+from paddle_ranker.model.hugging_face.table_answers import (
+    TAPAS_ANSWERS,
+    settings_of_answers,
+    with_cell_heads,
+    without_cell_heads,
 )
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights, write_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
@@ -103,7 +109,7 @@ class ClassifierHead:
         activation = str(library.get("activation_fn", old)).rpartition(".")[2]
         if answers_pairs(stated):
             return cls(stated.path, ("yes",))
-        if architecture_of(stated).endswith(_RETRIEVES):
+        if architecture_of(stated) == TAPAS_ANSWERS or architecture_of(stated).endswith(_RETRIEVES):
             return cls(stated.path, ("relevance",))
         if not architecture_of(stated).endswith(CLASSIFIES):
             return None
@@ -359,6 +365,8 @@ def read_model(folder: Path) -> HuggingFaceModel:
     _check_size(config, theirs, folder)
     own_code = "auto_map" in stated
     try:
+        if config.names_cells:
+            theirs = with_cell_heads(theirs, stated)
         arrays, left_over = to_ours(_with_answers(folder, theirs, names) if answers_pairs(stated) else theirs, names)
         if "classifier.weight" in arrays and not names.head_has_bias:
             arrays["classifier.bias"] = np.zeros(arrays["classifier.weight"].shape[1], np.float32)
@@ -381,7 +389,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
         left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
     architecture = architecture_of(stated)
-    is_ranker = architecture.endswith((CLASSIFIES, _RETRIEVES)) or answers_pairs(stated)
+    is_ranker = architecture.endswith((CLASSIFIES, _RETRIEVES)) or config.names_cells or answers_pairs(stated)
     if architecture and not is_ranker:  # taggers also have a `classifier`
         left_over += [name for name in arrays if name.startswith("classifier.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
@@ -558,17 +566,21 @@ def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig)
     is_ranker = "head.weight" in named
     is_masked_lm = any(name.startswith(f"{HEAD}.") for name in named)
     task = family.architecture.names.task if is_ranker else "ForMaskedLM" if is_masked_lm else "Model"
-    architecture = family.classes + task
+    architecture = TAPAS_ANSWERS if config.names_cells else family.classes + task
     values: UncheckedObject = {
         "architectures": [architecture],
         "model_type": model_type,
         **family.architecture.written(config),
         "torch_dtype": "float32",
     }
-    if is_ranker:
+    theirs = to_theirs(dict(named), family.architecture.names)
+    if isinstance(config, TapasConfig) and config.names_cells:
+        values.update(settings_of_answers(config))
+        theirs = without_cell_heads(theirs)
+    elif is_ranker:
         values.update(num_labels=1, id2label={"0": "relevance"}, label2id={"relevance": 0})
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     for name, content in config.files().items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    write_weights(folder, to_theirs(dict(named), family.architecture.names))
+    write_weights(folder, theirs)
     return architecture

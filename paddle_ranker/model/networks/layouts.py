@@ -14,6 +14,7 @@ from paddle_ranker.model.attention import attend
 from paddle_ranker.model.bert import Attention, Embeddings, Encoder, EncoderLayer, _at, places_of, types_of
 from paddle_ranker.model.config import LayoutLMConfig, LiltConfig, TapasConfig
 from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.networks.table_answers import CellHeads
 
 
 class _BoxEmbeddings(Embeddings):
@@ -196,6 +197,10 @@ class TapasEncoder(Encoder):
     """Encoder of TAPAS: a BERT whose tokens also have the cells of a table as places."""
 
     config: TapasConfig
+
+    def __init__(self, config: TapasConfig):
+        super().__init__(config)
+        self.cells = CellHeads(config) if config.names_cells else None
 
     def _make_embeddings(self) -> nn.Layer:
         return TapasEmbeddings(self.config, self.masks)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Optional
+from typing import Any, Optional
 
 import paddle
 from paddle import Tensor, nn
@@ -47,18 +47,22 @@ class DygraphEngine:
 
     def run(self, arrays: Arrays) -> Arrays:
         """Return a dict from output name to array."""
+        return dict(zip(self._outputs, self.call(self.network, arrays)))
+
+    def call(self, function: Callable[..., Any], arrays: Arrays) -> list[Array]:
+        """Return what the network, or a method of it, returns for the inputs, without what is None."""
         if self._device != "cpu" or paddle.device.get_device() != "cpu":
             paddle.device.set_device(self._device)  # CUDA begins each thread with the first GPU
         training = self.network.training
         self.network.eval()
         try:
             with paddle.no_grad(), self._products():
-                found = self.network(*(paddle.to_tensor(arrays[name]) for name in self._inputs))
+                found = function(*(paddle.to_tensor(arrays[name]) for name in self._inputs))
         finally:
             if training:
                 self.network.train()
         tensors = found if isinstance(found, (tuple, list)) else (found,)
-        return {name: _read(tensor) for name, tensor in zip(self._outputs, tensors)}
+        return [_read(tensor) for tensor in tensors if tensor is not None]
 
     def _products(self) -> AbstractContextManager[None]:
         """Return the context in which matrix products have the engine's precision."""

@@ -1,0 +1,53 @@
+"""Heads of transformers' TapasForQuestionAnswering, to those of a ranker that names cells, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paddle_ranker.array_types import Array
+from paddle_ranker.errors import CheckpointError, listed
+from paddle_ranker.model.config import TapasConfig
+from paddle_ranker.storage.foreign_config import ForeignConfig
+from paddle_ranker.storage.untrusted import UncheckedObject
+
+TAPAS_ANSWERS = "TapasForQuestionAnswering"
+CELL_HEADS = ("cells.column", "cells.operation")  # our names, without the encoder's prefix
+_VECTORS = {"output": "classifier", "column_output": "tapas.cells.column"}  # a weight and a bias each
+_OPERATION = ("aggregation_classifier", "tapas.cells.operation")
+
+
+def with_cell_heads(arrays: dict[str, Array], stated: ForeignConfig) -> dict[str, Array]:
+    """Return parameters with the heads as linear layers; that of cells is divided by the temperature.
+
+    Raises `CheckpointError` for a head that is missing or has another shape, and for an unusable temperature.
+    """
+    temperature = stated.get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not 0 < temperature < np.inf:
+        raise stated.error(f"temperature is {temperature}, expected a number above 0; copy it again")
+    lacking = [name for vector in _VECTORS for name in (f"{vector}_weights", f"{vector}_bias") if name not in arrays]
+    if lacking:
+        raise CheckpointError(f"has no {listed(lacking)}, which {TAPAS_ANSWERS} needs: copy it again")
+    found = {name.replace(*_OPERATION): array for name, array in arrays.items()}
+    for vector, ours in _VECTORS.items():
+        weight, bias = found.pop(f"{vector}_weights"), found.pop(f"{vector}_bias")
+        if weight.ndim != 1 or bias.size != 1:
+            raise CheckpointError(f"{vector}_weights has shape {list(weight.shape)}, expected one number per state")
+        divisor = np.float32(temperature if ours == "classifier" else 1)
+        found[f"{ours}.weight"] = weight.astype(np.float32)[None] / divisor
+        found[f"{ours}.bias"] = bias.astype(np.float32).reshape(1) / divisor
+    return found
+
+
+def without_cell_heads(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Return the parameters that `with_cell_heads` reads."""
+    theirs = {name.replace(*_OPERATION[::-1]): array for name, array in arrays.items()}
+    for vector, ours in _VECTORS.items():
+        theirs[f"{vector}_weights"] = np.ascontiguousarray(theirs.pop(f"{ours}.weight").reshape(-1))
+        theirs[f"{vector}_bias"] = theirs.pop(f"{ours}.bias").reshape(())
+    return theirs
+
+
+def settings_of_answers(config: TapasConfig) -> UncheckedObject:
+    """Return what transformers' `config.json` says of the operations."""
+    names = {str(number): name for number, name in enumerate(config.operations)}
+    return {"num_aggregation_labels": len(names), **({"aggregation_labels": names} if names else {})}

@@ -1,0 +1,77 @@
+"""Cells and operation that answer a question of a table, as TAPAS selects them (Herzig et al., 2020)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.model.attention import MASKED
+from paddle_ranker.model.config import TapasConfig
+
+_COLUMN, _ROW = 1, 2  # numbers of a token's types
+_LEAST = 1e-10  # added to a count that may be 0, as in transformers
+
+
+class CellLogits(NamedTuple):
+    """Logits of the tokens of questions and tables, `[batch, length]` float32 each.
+
+    tokens: of the selection of a token; -10,000 less outside the selected column
+    cells: the same, averaged over the tokens of a cell; of tokens that are in no cell, -10,000
+    """
+
+    tokens: Tensor
+    cells: Tensor
+
+
+class CellHeads(nn.Layer):
+    """Heads that select a column and an operation; the ranker's own head selects cells."""
+
+    def __init__(self, config: TapasConfig):
+        super().__init__()
+        self.config = config
+        self.column = nn.Linear(config.hidden_size, 1)
+        self.operation = nn.Linear(config.hidden_size, len(config.operations)) if config.operations else None
+
+    def select(self, states: Tensor, logits: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> CellLogits:
+        """Return the logits of tokens and cells, each computed from its own table alone.
+
+        states: `[batch, length, hidden]`
+        logits: of the head that selects cells, by token, `[batch, length]`
+        """
+        config, logits = self.config, logits.astype("float32")
+        rows, columns = token_type_ids[:, :, _ROW], token_type_ids[:, :, _COLUMN]
+        is_token = (input_ids != config.pad_token_id).astype("float32")
+        is_cell = is_token * ((rows > 0) & (columns > 0)).astype("float32")
+        rows = paddle.minimum(rows, paddle.full_like(rows, config.max_num_rows - 1))
+        columns = paddle.minimum(columns, paddle.full_like(columns, config.max_num_columns - 1))
+        in_column = _equal(columns) * is_token.unsqueeze(1)
+        in_cell = in_column * _equal(rows)
+        size = in_cell.sum(axis=-1) + _LEAST
+        means = _sums(in_cell, logits) / size
+        if not config.select_one_column:
+            tokens = means if config.average_logits_per_cell else logits
+            return CellLogits(tokens, means + (1 - is_cell) * MASKED)
+        # A column's logit is the mean of those of its cells, and a cell's that of its tokens.
+        weights = 1 / size
+        column_logits = self.column(states).squeeze(-1).astype("float32")
+        column_logits = _sums(in_column, weights * (_sums(in_cell, column_logits) / size))
+        column_logits = column_logits / (_sums(in_column, weights) + _LEAST)
+        is_allowed = is_token if config.allow_empty_column_selection else is_token * (columns > 0).astype("float32")
+        column_logits = column_logits + (1 - is_allowed) * MASKED
+        is_best = column_logits >= column_logits.max(axis=-1, keepdim=True)
+        never = paddle.full_like(columns, config.max_num_columns)
+        best = paddle.where(is_best, columns, never).min(axis=-1, keepdim=True)
+        is_selected = is_token * ((columns == best) & (columns > 0)).astype("float32")
+        tokens = means + (1 - is_selected) * MASKED
+        return CellLogits(tokens, tokens + (1 - is_cell) * MASKED)
+
+
+def _equal(numbers: Tensor) -> Tensor:
+    """Return which tokens have the same number, `[batch, length, length]`."""
+    return (numbers.unsqueeze(2) == numbers.unsqueeze(1)).astype("float32")
+
+
+def _sums(weights: Tensor, values: Tensor) -> Tensor:
+    return paddle.matmul(weights, values.unsqueeze(-1)).squeeze(-1)

@@ -273,6 +273,8 @@ def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterat
             yield f"{place:4}. {shown:.4f}  {title}{in_file and f'{in_file} | '}{_beginning(result.text)}"
             if options.explain:
                 yield f"      {_explained(result)}"
+            if result.answer is not None:
+                yield f"      {result.answer}"
             if result.similar:
                 yield f"      similar: {listed(result.similar)}"
 
@@ -306,6 +308,7 @@ def _as_json(result: Result) -> Mapping[str, Any]:
         "score": result.score,
         "searchers": found,
         **({} if result.place is None else {"place": result.place}),
+        **({} if result.answer is None else {"answer": result.answer.as_json()}),
         **ranked,
         **similar,
     }

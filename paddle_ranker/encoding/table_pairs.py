@@ -19,6 +19,7 @@ from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import DataError, UsageError, brief, quoted, refuse_text
 from paddle_ranker.options import note_once
 
+CELLS = "cells"  # `places` of encoders whose titles are tables
 _EMPTY = "[EMPTY]"  # token of a cell without letters and digits
 _NO_WORDS = ("n/a", "?", "nan")
 _MOST = 255  # rows, columns and ranks that have embeddings
@@ -66,7 +67,7 @@ class TablePairEncoder(PairEncoder):
     cell.
     """
 
-    places, place_size = "cells", 7
+    places, place_size = CELLS, 7
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int, restarts: bool = True) -> None:
         """Make an encoder; `restarts`: whether positions restart in each cell."""

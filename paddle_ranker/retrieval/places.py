@@ -29,7 +29,7 @@ from paddle_ranker.storage.untrusted import Unchecked
 PlaceInFile = Mapping[str, Unchecked]
 _SCALE = 10_000  # of the numbers of a place, which are stored as integers
 _MOST_BYTES = 1 << 26  # of a document's places, unpacked
-_MOST_SHOWN = 100  # places of a hit
+MOST_PLACES = 100  # places of a hit
 # Seconds of a piece of a recording that gets a vector, pieces of a document, seconds of a recording, at most
 _PIECE, _MOST_PIECES, _MOST_SECONDS = 10, 256, 1e7
 _SECOND = 100  # a piece's start and end are stored in 1/100 seconds
@@ -109,8 +109,8 @@ def place_of(
         rows = dict[int, None]()
         for start, end in spans:
             first, last = np.searchsorted(ranges[:, 1], start, "right"), np.searchsorted(ranges[:, 0], end, "left")
-            rows.update(dict.fromkeys(range(int(first), min(int(last), int(first) + _MOST_SHOWN))))
-        shown = places[[*rows][:_MOST_SHOWN]]
+            rows.update(dict.fromkeys(range(int(first), min(int(last), int(first) + MOST_PLACES))))
+        shown = places[[*rows][:MOST_PLACES]]
         found[reader.places] = [
             [int(one) if one == int(one) else one for one in own] for own in (shown / _SCALE).tolist()
         ]

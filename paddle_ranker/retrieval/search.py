@@ -29,8 +29,10 @@ import numpy as np
 from typing_extensions import TypeVar
 
 from paddle_ranker.array_types import Floats, Integers, Vectors
+from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.picture_pairs import PICTURES, PictureTitle
+from paddle_ranker.encoding.table_pairs import CELLS
 from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted, refuse_text
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
@@ -46,7 +48,7 @@ from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, 
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
-from paddle_ranker.retrieval.places import PlaceInFile, place_of, placed_text
+from paddle_ranker.retrieval.places import MOST_PLACES, PlaceInFile, place_of, placed_text
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.schema import PLACES
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
@@ -59,6 +61,7 @@ from paddle_ranker.retrieval.typed_values import Value, is_value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.word_search import ASKED, Asked, single_token
 from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.scoring.table_answers import TableAnswer, names_cells, table_answers
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 from paddle_ranker.storage.untrusted import Unchecked
 
@@ -124,6 +127,7 @@ class Result:
     place: where a document that was read from a file is in the file: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
         `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells are those of the
         query's words in the text, or else of `passage`. None for other documents
+    answer: cells that answer the query, if the document is a table and the ranker names cells; they are its `place`
     """
 
     id: str
@@ -137,6 +141,7 @@ class Result:
     probability: Optional[float] = None
     similar: tuple[str, ...] = ()
     place: Optional[PlaceInFile] = None
+    answer: Optional[TableAnswer] = None
 
 
 class Position(NamedTuple):
@@ -314,6 +319,7 @@ class Search:
         cut: number of documents below `min_probability`; set by `finish`.
         shown: places of the documents that are shown.
         documents: the documents that are shown, by id.
+        answers: by place of a shown table, the cells of it that answer the query; set by `name_cells`.
         similar: ids of the documents of a group of nearly equal texts that are not shown, by place of the group's
             first.
         took: milliseconds by stage.
@@ -351,6 +357,7 @@ class Search:
         self._found, self._pieces = dict[str, Span](), dict[str, Span]()
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
+        self.answers: dict[int, TableAnswer] = {}
         self.took: dict[str, float] = {}
         self.degraded: list[str] = []
         self.is_calibrated = False
@@ -528,7 +535,9 @@ class Search:
         encoder: encoder of the ranker's pairs; None if the ranker reads any length
         """
         refuse_text(documents, "documents", Document)
-        schema, spans = self.collection.info.schema, [self._found.get(one.id, (0, len(one.text))) for one in documents]
+        kind = encoder.places if isinstance(encoder, PairEncoder) else ""
+        found = {} if kind == CELLS else self._found  # a part of a table lacks its header
+        schema, spans = self.collection.info.schema, [found.get(one.id, (0, len(one.text))) for one in documents]
         room = sys.maxsize if encoder is None else encoder.room_beside(self.model_text)
         long = [number for number, (start, end) in enumerate(spans) if end - start > room]
         if encoder is not None and long:
@@ -542,7 +551,6 @@ class Search:
                 parts.append(text[start : start + 3 * size // 2])  # of which the ranker's tokens tell how much it reads
             for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
                 spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
-        kind = encoder.places if isinstance(encoder, PairEncoder) else ""
         if kind == PICTURES:
             return [(span, self._picture(one)) for span, one in zip(spans, documents)]
         texts = [placed_text(one, schema, kind) if kind else one.text for one in documents]
@@ -782,7 +790,20 @@ class Search:
         if not spans and piece is None:
             span = self.span_of(place)
             spans = [span if span != (0, len(document.text)) else self.shared_words.passage(document.text, [])]
-        return place_of(document, schema, spans, piece)
+        found = place_of(document, schema, spans, piece)
+        answer = self.answers.get(place)
+        if found is None or answer is None or not answer.cells:
+            return found
+        return {**found, "cells": [[cell.row, cell.column] for cell in answer.cells[:MOST_PLACES]]}
+
+    def name_cells(self, ranker: Ranker) -> None:
+        """Find the cells of the shown tables that answer the query, by a ranker that names cells."""
+        places = [place for place in self.shown if place in self.logits]
+        documents = [self.documents[self.candidates.ids[place]] for place in places]
+        read = zip(places, self.read(documents, ranker.pair_encoder))
+        tables = {place: text for place, (_, text) in read if isinstance(text, PlacedText)}
+        answers = table_answers(ranker.loaded, [self.model_text] * len(tables), [*tables.values()])
+        self.answers = dict(zip(tables, answers))
 
     def result(self, place: int) -> Result:
         """Convert a candidate that is shown to a result."""
@@ -802,6 +823,7 @@ class Search:
             self.probabilities.get(place),
             tuple(self.similar.get(place, ())),
             place_in_file,
+            self.answers.get(place),
         )
 
     def results(self) -> list[Result]:
@@ -972,7 +994,11 @@ class Searcher(Generic[C]):
             return [Search(now, one, self.searchers, settings, listing, example) for one in queries]
 
         models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
-        return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
+        found = in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
+        if self.ranker is not None and names_cells(self.ranker.loaded):
+            for one in found:
+                one.name_cells(self.ranker)
+        return found
 
 
 class TokenCounter(Protocol):

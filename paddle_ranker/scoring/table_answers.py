@@ -43,9 +43,9 @@ class TableAnswer:
         return {"cells": cells, **({} if self.operation is None else {"operation": self.operation})}
 
     def __str__(self) -> str:
-        """Return the answer for people: `SUM of row 2, column 1: 1225; row 3, column 1: 1191`."""
-        cells = "; ".join(f"row {cell.row + 1:,}, column {cell.column + 1:,}: {cell.text}" for cell in self.cells)
-        return f"{self.operation} of {cells or 'no cell'}" if self.operation else cells or "no cell"
+        """Return the answer for people: `1191 (row 1, column 2), 1225 (row 2, column 2); SUM`."""
+        cells = [f"{cell.text} (row {cell.row + 1:,}, column {cell.column + 1:,})" for cell in self.cells]
+        return "; ".join([", ".join(cells) or "no cell", *filter(None, [self.operation])])
 
 
 def names_cells(loaded: ScoringRanker) -> bool:

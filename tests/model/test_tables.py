@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import paddle
 import pytest
 
 from paddle_ranker import Ranker
+from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.table_pairs import TablePairEncoder, table_text
@@ -71,17 +74,26 @@ def test_what_does_not_fit_is_counted_and_named(folder: Path, capfd: pytest.Capt
     assert plain[-1, :3].tolist() == [1, 1, 0]  # a header
 
 
-def test_a_ranker_of_tables_is_converted_exported_and_ranks(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [None, "operations"])
+def test_a_ranker_of_tables_is_converted_exported_and_ranks(tmp_path: Path, network: Optional[str]) -> None:
+    folder = write_folder(tmp_path / "hf", network)
     convert(ConvertOptions(source=str(folder), target=str(tmp_path / "ours")))
     export_model(load_model(tmp_path / "ours", RANKER), tmp_path / "exported", onnx=HAS_ONNX)  # which compares tables
     questions, tables = zip(*((question, table_text(rows)) for question, rows in cases()[:20]))
     wanted = Ranker.load(folder).score(questions, tables)
     for engine in ("inference", "onnx", "openvino") if HAS_ONNX else ("inference",):
-        found = Ranker.load(tmp_path / "exported", engine=engine).score(questions, tables)
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert len(Ranker.load(folder).rank(questions[0], tables)) == 20
+        exported = Ranker.load(tmp_path / "exported", engine=engine)
+        np.testing.assert_allclose(exported.score(questions, tables), wanted, atol=1e-5)
+        assert exported.rank(questions[0], tables[:1])[0].answer is None
+    ranked = Ranker.load(folder).rank(questions[0], tables)
+    assert len(ranked) == 20 and [one.answer is None for one in ranked] == [network is None] * 20
     convert(ConvertOptions(source=str(tmp_path / "ours"), target=str(tmp_path / "back"), to="hf"))
-    np.testing.assert_allclose(Ranker.load(tmp_path / "back").score(questions, tables), wanted, atol=1e-6)
+    back = Ranker.load(tmp_path / "back")
+    np.testing.assert_allclose(back.score(questions, tables), wanted, atol=1e-6)
+    answers = [one.answer for one in back.rank(questions[0], tables)]
+    assert [None if one is None else [cell.text for cell in one.cells] for one in answers] == [
+        None if one.answer is None else [cell.text for cell in one.answer.cells] for one in ranked
+    ]
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -110,3 +122,46 @@ def test_cells_and_operations_are_those_of_transformers(tmp_path: Path, network:
         assert alone.answer.operation == (None if said["operation"] is None else names[str(said["operation"])])
         if network != "columns":  # whose probability of a cell is a mean of probabilities, not of logits
             assert (score > 0) == bool(said["cells"])
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    (tmp_path / "corpus").mkdir()
+    for name, count in (("short", 9), ("long", 200)):
+        with (tmp_path / "corpus" / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows(_rows(count))
+    command = ["index", "build", "--corpus", str(tmp_path / "corpus"), "--output", str(tmp_path / "index")]
+    assert main([*command, "--device", "cpu"]) == 0
+    return tmp_path / "index"
+
+
+def _rows(count: int) -> list[list[str]]:
+    rows = [[f"city {place % 26:x}", str(1200 + place * 37 % 800), f"{place} points"] for place in range(count)]
+    return [["City", "Year", "Team"], *rows]
+
+
+def test_a_search_ranks_tables_that_were_read_and_names_their_cells(
+    tmp_path: Path, index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_folder(tmp_path / "hf", "operations")
+    command = ["search", "--index", str(index), "city points", "--ranker", str(folder), "--top_k", "20"]
+    capsys.readouterr()
+    assert main([*command, "--format", "json"]) == 0
+    results = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+    ranker, named = Ranker.load(folder), 0
+    for result in results:
+        table = _rows(9 if result["id"].startswith("short") else 200)
+        answer, place = result["answer"], result["place"]
+        assert answer["operation"] in ("NONE", "SUM", "AVERAGE", "COUNT")
+        for cell in answer["cells"]:
+            assert table[cell["row"] + 1][cell["column"]] == cell["text"]
+        if answer["cells"]:
+            named += 1
+            assert place["cells"] == [[cell["row"], cell["column"]] for cell in answer["cells"]]
+        if "long" not in result["id"] or "#" in result["id"]:  # without its summary, which has a value of a row
+            rows = table[place["first_row"] + 1 : place["last_row"] + 2]
+            (logit,) = ranker.score(["city points"], [table_text([table[0], *rows])], logits=True)
+            assert result["logit"] == pytest.approx(logit, abs=1e-5)
+    assert named > 1 and len(results) > 5
+    assert main([*command, "--explain"]) == 0
+    assert "; NONE" in capsys.readouterr().out

@@ -40,12 +40,14 @@ class CellHeads(nn.Layer):
         states: `[batch, length, hidden]`
         logits: of the head that selects cells, by token, `[batch, length]`
         """
+        # Numbers are floats, since paddle2onnx translates no least integer.
         config, logits = self.config, logits.astype("float32")
-        rows, columns = token_type_ids[:, :, _ROW], token_type_ids[:, :, _COLUMN]
+        rows, columns = (token_type_ids[:, :, number].astype("float32") for number in (_ROW, _COLUMN))
         is_token = (input_ids != config.pad_token_id).astype("float32")
-        is_cell = is_token * ((rows > 0) & (columns > 0)).astype("float32")
-        rows = paddle.minimum(rows, paddle.full_like(rows, config.max_num_rows - 1))
-        columns = paddle.minimum(columns, paddle.full_like(columns, config.max_num_columns - 1))
+        in_any_column = is_token * (columns > 0).astype("float32")
+        is_cell = in_any_column * (rows > 0).astype("float32")
+        rows = paddle.clip(rows, max=float(config.max_num_rows - 1))
+        columns = paddle.clip(columns, max=float(config.max_num_columns - 1))
         in_column = _equal(columns) * is_token.unsqueeze(1)
         in_cell = in_column * _equal(rows)
         size = in_cell.sum(axis=-1) + _LEAST
@@ -54,16 +56,15 @@ class CellHeads(nn.Layer):
             tokens = means if config.average_logits_per_cell else logits
             return CellLogits(tokens, means + (1 - is_cell) * MASKED)
         # A column's logit is the mean of those of its cells, and a cell's that of its tokens.
-        weights = 1 / size
+        weights = paddle.ones_like(size) / size  # paddle2onnx does not translate 1 / size
         column_logits = self.column(states).squeeze(-1).astype("float32")
         column_logits = _sums(in_column, weights * (_sums(in_cell, column_logits) / size))
         column_logits = column_logits / (_sums(in_column, weights) + _LEAST)
-        is_allowed = is_token if config.allow_empty_column_selection else is_token * (columns > 0).astype("float32")
+        is_allowed = is_token if config.allow_empty_column_selection else in_any_column
         column_logits = column_logits + (1 - is_allowed) * MASKED
-        is_best = column_logits >= column_logits.max(axis=-1, keepdim=True)
-        never = paddle.full_like(columns, config.max_num_columns)
-        best = paddle.where(is_best, columns, never).min(axis=-1, keepdim=True)
-        is_selected = is_token * ((columns == best) & (columns > 0)).astype("float32")
+        is_best = (column_logits >= column_logits.max(axis=-1, keepdim=True)).astype("float32")
+        best = (columns + (1 - is_best) * config.max_num_columns).min(axis=-1, keepdim=True)
+        is_selected = in_any_column * (columns == best).astype("float32")
         tokens = means + (1 - is_selected) * MASKED
         return CellLogits(tokens, tokens + (1 - is_cell) * MASKED)
 

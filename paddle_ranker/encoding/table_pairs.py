@@ -152,10 +152,8 @@ class TablePairEncoder(PairEncoder):
         most: int,
         check: Optional[LengthCheck] = None,
     ) -> EncodedTexts:
-        encoded = super()._alone(texts, before, after, most, check)
-        places = np.zeros((len(encoded.ids), self.place_size), np.int16)
-        places[:, 6] = np.arange(len(encoded.ids)) - np.repeat(encoded.offsets[:-1], encoded.lengths)
-        return replace(encoded, places=places.reshape(-1), place_size=self.place_size)
+        """Raise `UsageError`: a table is read beside a question."""
+        raise UsageError("TAPAS reads a table beside a question, and makes no vectors of texts: take another tower")
 
     def _ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         flat, lengths = self._tokenizer.encode(texts)

@@ -21,8 +21,10 @@ from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER, load_model
 from paddle_ranker.model.ranker_folder import load_single
+from paddle_ranker.notebook import Index
 from tests.model.table_cases import ANSWERED, ANSWERS, FILE, LENGTH, NETWORKS, cases, checksum, write_folder
 from tests.model.test_families import HAS_ONNX
+from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.parity
 EXPECTED = json.loads(FILE.read_text(encoding="utf-8"))
@@ -165,3 +167,57 @@ def test_a_search_ranks_tables_that_were_read_and_names_their_cells(
     assert named > 1 and len(results) > 5
     assert main([*command, "--explain"]) == 0
     assert "; NONE" in capsys.readouterr().out
+
+
+def _swapped(is_relevant: bool, number: int) -> PlacedText:
+    """Return a table whose text says nothing of its relevance: which of its columns is the first does."""
+    first, second = (0, 1) if is_relevant else (1, 0)
+    word, count = f"{'abcdefgh'[number % 8]}", str(number % 10)
+    text = f"city team {word} {count}"
+    spans = [(0, 4, -1, first), (5, 9, -1, second), (10, 11, 0, first), (12, 13, 0, second)]
+    return PlacedText(text, spans)
+
+
+@pytest.mark.parametrize("network", [None, "operations"])
+def test_a_ranker_of_tables_is_trained_quantized_and_served(
+    tmp_path: Path, index: Path, capsys: pytest.CaptureFixture[str], network: Optional[str]
+) -> None:
+    folder = write_folder(tmp_path / "hf", network)
+    rows = [(f"total of {number}", _swapped(label == 1, number), label) for number in range(40) for label in (1, 0)]
+    lines = [{"query": query, "title": str(one), "places": one.places, "label": label} for query, one, label in rows]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    pairs = ["--train", str(tmp_path / "pairs.jsonl"), "--test", str(tmp_path / "pairs.jsonl"), "--device", "cpu"]
+    options = ["--batch_size", "16", "--epochs", "40", "--learning_rate", "5e-3", "--max_seq_length", "64"]
+    command = ["--model", str(folder), *pairs, *options, "--output", str(tmp_path / "run")]
+    assert main(["train-batch-neg", *command]) == 2
+    assert "makes no vectors of texts" in capsys.readouterr().err
+    assert main(["train-ce", *command]) == 0
+    trained, tables = tmp_path / "run" / "best", [_swapped(True, 3), _swapped(False, 3)]
+    asked = ["total of cities"] * 2, tables
+    wanted = Ranker.load(trained).score(*asked)
+    assert wanted[0] > wanted[1] + 0.1
+    (best, _) = Ranker.load(trained).rank("total of cities", tables)
+    assert best.title == tables[0] and (best.answer is None) == (network is None)
+    if HAS_ONNX:
+        static = ["--model", str(tmp_path / "exported")]
+        assert main(["export", "--model", str(trained), "--output", static[1], "--onnx"]) == 0
+        quality = ["--calibration_file", str(tmp_path / "pairs.jsonl"), *pairs[2:4], "--max_loss", "1"]
+        assert main(["quantize", *static, *quality, "--seconds", "0.1"]) == 0
+        int8 = Ranker.load(static[1], engine="onnx", precision="int8")
+        moved = np.abs(np.subtract(*(one.score(*asked, logits=True) for one in (int8, Ranker.load(trained)))))
+        assert 1e-5 < moved.max() < 1
+    site = Site(model=trained, index=index)
+    try:
+        documents = [{"text": one, "places": one.places} for one in tables]
+        body = {"query": "total of cities", "documents": documents}
+        answer = site.ask("POST", "/v1/rerank", body).json()
+        scores = {one["index"]: one["relevance_score"] for one in answer["results"]}
+        np.testing.assert_allclose([scores[place] for place in range(2)], wanted, atol=1e-5)
+        hits = site.search("city points", top_k=20)["hits"]
+    finally:
+        site.close()
+    with Index(index) as opened:
+        results = {one.id: one for one in opened.search("city points", top_k=20, ranker=str(trained))}
+    assert len(hits) == len(results) > 5
+    for hit in hits:
+        assert hit["probability"] == pytest.approx(results[hit["id"]].probability, abs=1e-5)

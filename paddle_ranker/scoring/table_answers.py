@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, cast
+from typing import Optional, cast
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class TableAnswer:
     cells: tuple[Cell, ...]
     operation: Optional[str] = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the answer as JSON-ready values."""
         cells = [{**vars(cell), "probability": round(cell.probability, 6)} for cell in self.cells]
         return {"cells": cells, **({} if self.operation is None else {"operation": self.operation})}

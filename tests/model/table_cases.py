@@ -178,10 +178,10 @@ def main() -> None:
             said = found.logits_aggregation
             cells, *operation = tokenizer.convert_logits_to_predictions(given, found.logits.clone(), said)
             in_table = (given["token_type_ids"][0, :, 2] > 0).numpy()
-            logits = [None if one < -5000 else round(float(one), 5) for one in found.logits[0].numpy()[in_table]]
+            of_tokens = [None if one < -5000 else round(float(one), 5) for one in found.logits[0].numpy()[in_table]]
             answers.setdefault(name, []).append(
                 {
-                    "logits": logits,
+                    "logits": of_tokens,
                     "operations": None if said is None else [round(float(one), 5) for one in said[0]],
                     "cells": cells[0] if cells else [],
                     "operation": operation[0][0] if operation else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Optional
+from typing import Optional
 
 import paddle
 from paddle import Tensor, nn
@@ -49,7 +49,7 @@ class DygraphEngine:
         """Return a dict from output name to array."""
         return dict(zip(self._outputs, self.call(self.network, arrays)))
 
-    def call(self, function: Callable[..., Any], arrays: Arrays) -> list[Array]:
+    def call(self, function: Callable[..., object], arrays: Arrays) -> list[Array]:  # type: ignore[explicit-any]
         """Return what the network, or a method of it, returns for the inputs, without what is None."""
         if self._device != "cpu" or paddle.device.get_device() != "cpu":
             paddle.device.set_device(self._device)  # CUDA begins each thread with the first GPU

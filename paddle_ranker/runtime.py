@@ -370,8 +370,7 @@ def memory_given_back() -> Iterator[None]:
     """Return memory that the block frees to the system, even after `keep_freed_memory`.
 
     Use it where one model replaces another: otherwise the memory freed by models of one thread stays in that thread's
-        arena
-    of the heap, and the next models, in other threads, allocate more in their own arenas.
+    arena of the heap, and the next models, in other threads, allocate more in their own arenas.
     """
     libc = ctypes.CDLL(None) if _is_glibc() else None
     keeps = _KEEPS_MEMORY.is_set()

@@ -82,8 +82,7 @@ class SearchScores:
         """Compare the scores of other searches; return None unless `tenth` or `spread` differs beyond chance.
 
         Then return the `measure` that differs more, and its medians: `expected` here and `seen` in `lists`. The
-            two-sample test
-        is that of Kolmogorov and Smirnov.
+        two-sample test is that of Kolmogorov and Smirnov.
         """
         from scipy.stats import ks_2samp
 

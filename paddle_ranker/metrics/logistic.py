@@ -199,9 +199,7 @@ def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str],
 
     Each fold gets its pull towards equal weights from the queries outside the fold. For the scores, each fold's model
     is `standardised` over all pairs: models that order all pairs alike give all pairs the same scores. Raises
-    `DataError`
-        as
-    `out_of_fold` does.
+    `DataError` as `out_of_fold` does.
     """
     known: dict[bytes, LinearModel] = {}
 

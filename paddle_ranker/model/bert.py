@@ -439,9 +439,8 @@ class Encoder(nn.Layer):
         Args:
             input_ids, token_type_ids: as in `forward`.
             places: `[batch, chosen]` int64 indices into the flattened `input_ids`; row i chooses tokens of sequence i.
-            documents: `[batch, length]` int64, index of each token's document; a token attends to tokens of its
-                document only.
-                None: to all tokens.
+            documents: `[batch, length]` int64, index of each token's document, to whose tokens alone it attends.
+                None: it attends to all tokens.
         """
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         last_mask = mask

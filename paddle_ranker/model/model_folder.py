@@ -105,7 +105,7 @@ class ModelType:
 
     @property
     def is_tower(self) -> bool:
-        """Whether this is a tower, in any form; an encoder is none."""
+        """Whether this is a tower, in any form; False for an encoder alone."""
         return self.stated is not None and self.stated.name == TOWER_KIND
 
     @property

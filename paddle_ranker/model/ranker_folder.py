@@ -241,7 +241,10 @@ def _assembled(
 
 
 def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
-    """Return `wanted`; raises `CheckpointError` if match embeddings are not wanted and the checkpoint has them."""
+    """Return whether a ranker gets match embeddings: as `wanted`.
+
+    Raises `CheckpointError` if they are not wanted, but the checkpoint has them.
+    """
     if _MATCH in checkpoint.arrays and not wanted:
         raise CheckpointError(
             f"{checkpoint.file}: has match embeddings, which cannot be left out of a trained ranker: drop "

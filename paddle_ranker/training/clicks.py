@@ -112,10 +112,9 @@ def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
     """Estimate the exponent e if people examine position k in k^-e of all searches.
 
     The estimate is based on pairs that were shown at several positions: the clicks on a pair are distributed over
-        positions
-    k as views(k) k^-e, whatever its attraction. This is Poisson regression with a fixed effect for each pair (Hausman,
-    Hall and Griliches, Econometrica 1984), which only requires that the mean is correct (Wooldridge, Journal of
-    Econometrics 1999).
+    positions k as views(k) k^-e, whatever its attraction. This is Poisson regression with a fixed effect for each pair
+    (Hausman, Hall and Griliches, Econometrica 1984), which only requires that the mean is correct (Wooldridge, Journal
+    of Econometrics 1999).
 
     Raises `DataError` if no clicked pair was shown at two positions.
     """

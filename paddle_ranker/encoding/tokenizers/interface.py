@@ -140,8 +140,7 @@ class PairTemplate:
         budget: number of tokens, at least 2
 
         The result is that of removing one token at a time from the longer text: a truncated text keeps half of the
-            budget, or
-        all that the other text leaves.
+        budget, or all that the other text leaves.
         """
         larger = budget - budget // 2
         of_first = np.where(first > second, larger, budget // 2) if self.longer_keeps_more else larger

@@ -59,7 +59,7 @@ def digest_of(text: str) -> str:
     """Return the digest of a text, by which to tell whether a document's text has changed since it was logged.
 
     Texts that look alike have equal digests: characters are composed (NFC), and runs of white space become one space
-        first.
+    first.
     """
     shown = " ".join(unicodedata.normalize("NFC", text.translate(_UNSEEN)).split())
     return blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

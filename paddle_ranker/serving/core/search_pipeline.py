@@ -346,7 +346,7 @@ class _QueuedModels:
             raise TooLate from fault.settled()
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Keep the fused order, since the ranker is too late; on later pages, or without `degrade`, raise."""
+        """Keep the fused order, since the ranker is too late; on later pages, or without `degrade`, raise `Fault`."""
         if not self._pipeline.index.options.degrade or search.after is not None:
             if isinstance(error.__cause__, Fault):
                 raise error.__cause__

@@ -69,7 +69,10 @@ class StoredScoring:
         return None if made(states, self._split.states_info) else "another ranker made them; reload the models"
 
     def candidates(self, now: Snapshot, query: str, whole: Mapping[int, str]) -> Optional[StoredCandidates]:
-        """Read the stored states of a search's candidates, see `stored_candidates`; None if states are not used."""
+        """Read the stored states of the candidates of a search for `query`; None if states are not used.
+
+        whole: ids of the candidates whose whole document is ranked, by the index of their text
+        """
         if self._split is None or now.info.states is None or self.problem(now.info) is not None:
             return None
         return stored_candidates(self._split, now, query, whole)

@@ -130,18 +130,18 @@ class DocumentFile:
     @property
     def columns(self) -> Mapping[str, str]:
         """Names of the first file's columns that become id, title and text, by these three; a missing one is absent."""
-        return self._named(paths_of(self.path)[0])[1]
+        return self._open(paths_of(self.path)[0])[1]
 
     @property
     def names(self) -> set[str]:
         """Names of the first file's columns, and those of `id`, `title` and `text` that its columns become."""
-        table, roles = self._named(paths_of(self.path)[0])
+        table, roles = self._open(paths_of(self.path)[0])
         return {*table.columns, *roles}
 
     @property
     def files_to_read(self) -> int:
         """How many rows have a file that is to be read."""
-        tables = [self._named(path)[0] for path in paths_of(self.path)] if self._files.read else []
+        tables = [self._open(path)[0] for path in paths_of(self.path)] if self._files.read else []
         return sum(one.counts.get(name, 0) for one in tables for name in self._files.read)
 
     def report(self) -> str:
@@ -170,7 +170,7 @@ class DocumentFile:
         self._unread = LeftOut(NOT_READ)
         for path in paths:
             before = self.kept
-            table, roles = self._named(path)
+            table, roles = self._open(path)
             for number, row in table.rows(roles, self._files):
                 document = self._document(row, roles.get("title")) if isinstance(row, dict) else row
                 if isinstance(document, Unread):
@@ -201,7 +201,7 @@ class DocumentFile:
             title = row.get("id") if file.startswith("data:") else _title_of(file)
         return _document({**named, "text": title or "file"}, title_name, False)
 
-    def _named(self, path: str) -> tuple[Union[_Table, _Folder], dict[str, str]]:
+    def _open(self, path: str) -> tuple[Union[_Table, _Folder], dict[str, str]]:
         """Return a file's table or folder, and the names of the columns that become id, title and text, by these three.
 
         Prints the columns when the file is opened for the first time.
@@ -318,7 +318,7 @@ class _Table:
         self._encoding = found_encoding(path) if is_table_or_lines(path) else None
         self._preamble = 0  # rows above the header
         if self._encoding is not None:
-            self._dialect = self._found(self._encoding, separator, header)
+            self._dialect = self._detect(self._encoding, separator, header)
         else:
             self._dialect = None
             sampled = [row for _, row in islice(read_rows(path), _SAMPLE_ROWS)]
@@ -450,7 +450,7 @@ class _Table:
                 if row != EMPTY_LINE:
                     yield number, row
 
-    def _found(self, encoding: str, separator: str, header: Optional[bool]) -> Optional[_Dialect]:
+    def _detect(self, encoding: str, separator: str, header: Optional[bool]) -> Optional[_Dialect]:
         """Detect how a text file stores a table; None if it holds lines of text.
 
         separator, header: as in `_Table`

@@ -655,6 +655,8 @@ def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:
 
     first: cells of the first row
     others: the rows below it
+
+    Returns -1 if the first cells cannot be names: they repeat, are numbers, or are long.
     """
     names = [*map(plain_name, first)]
     if 2 * len({*names}) <= len(names):

@@ -431,7 +431,7 @@ class RecordFile(Generic[T]):
         """Map the keys of a JSON object to columns; print a note on columns with other names.
 
         keys: the object's keys
-        cells: the object itself
+        cells: the object's values by key
         """
         header = role_of(self.kind).find(keys)
         if self.kind is LabeledPair and "label" not in header.places:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional, Union
 
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
-from paddle_ranker.model.model_folder import identify
+from paddle_ranker.model.model_folder import identify, is_exported
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import SOUND, TEXT, TowerInfo
@@ -24,11 +24,12 @@ TOWER_FOLDER = "tower"
 
 
 class Copied(NamedTuple):
-    """A copied tower: the copy, the size of its vectors, and whether it reads texts."""
+    """A copied tower: the copy, the size of its vectors, whether it reads texts, and whether `export` takes it."""
 
     copy: TowerCopy
     size: int
     reads_texts: bool = True
+    can_be_exported: bool = False
 
 
 def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) -> Copied:
@@ -55,7 +56,8 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
         shutil.copytree(folder, target, dirs_exist_ok=True)
         if stated is not None:
             stated.write(target)
-    return Copied(TowerCopy(name, content_digest(folder)), size)
+    can_be_exported = stated is None and not is_exported(folder)
+    return Copied(TowerCopy(name, content_digest(folder)), size, can_be_exported=can_be_exported)
 
 
 def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Copied:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paddle_ranker.__main__ import main as command
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.index import main
 from paddle_ranker.model.load_options import LoadOptions
@@ -217,6 +218,20 @@ def test_a_build_that_added_nothing_binds_the_next_one_to_nothing(capsys: pytest
     assert "1 documents" in said(capsys, *build, "--words", "jieba", "--searchers", "random", "--skip_bad_rows")
     assert "was built otherwise" in said(capsys, *build, "--words", "bigram", "--skip_bad_rows", status=1)
     assert Collection.open("index").info.searchers == ("words", "random")
+
+
+def test_many_texts_on_a_cpu_are_better_encoded_by_an_exported_tower(capsys: pytest.CaptureFixture[str]) -> None:
+    write_tower(Path("tower"))
+    export = "paddle-ranker export --model tower --output exported --onnx"
+    for count, is_said in ((499, False), (500, True)):
+        Path("texts.txt").write_text("".join(f"水稻 {n}\n" for n in range(count)), encoding="utf-8")
+        build = ["build", "--corpus", "texts.txt", "--output", f"index{count}", "--tower", "tower", "--device", "cpu"]
+        assert main(build) == 0
+        assert capsys.readouterr().err.count(export) == is_said
+        assert main(build) == 0 and export not in capsys.readouterr().err  # the tower is in the index
+    assert command(export.split()[1:-1]) == 0
+    assert main([*build[:4], "index", "--tower", "exported", "--device", "cpu"]) == 0
+    assert "export --model" not in capsys.readouterr().err
 
 
 def test_passages_and_their_overlap_are_those_that_were_built(capsys: pytest.CaptureFixture[str]) -> None:

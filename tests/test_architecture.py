@@ -177,7 +177,7 @@ def names_of(node: ast.AST) -> set[str]:
     for one in node.body:
         names |= {getattr(one, "name", "")} | (names_of(one) if getattr(one, "name", "") == "__init__" else set())
         names |= {name.id for name in ast.walk(one) if isinstance(name, ast.Name) and not isinstance(one, DOCUMENTED)}
-    return names.union(*(names_of(CLASSES[base.id]) for base in node.bases if getattr(base, "id", "") in CLASSES))
+    return names.union(*(names_of(CLASSES[name]) for base in node.bases if (name := ast.unparse(base)) in CLASSES))
 
 
 @pytest.mark.parametrize("module", MODULES)

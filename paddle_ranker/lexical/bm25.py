@@ -114,7 +114,7 @@ class BM25:
         )
 
 
-def count_texts(
+def text_statistics(
     texts: Iterable[NDArray[np.int32]],
     vocab_size: int,
     never_match: Sequence[int],

@@ -19,7 +19,7 @@ from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.tokenizers.interface import Spelling
-from paddle_ranker.lexical.bm25 import count_texts
+from paddle_ranker.lexical.bm25 import text_statistics
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, lexical_features
 from paddle_ranker.lexical.token_comparison import Speller, compared
 from paddle_ranker.metrics.logistic import fit_logistic
@@ -152,7 +152,7 @@ class LexicalHead(FeatureHead):
     def learn_tables(self, pairs: EncodedPairs) -> None:
         """Learn frequencies from the distinct titles of the pairs, as truncated in the pairs."""
         text_ids = None if self.speller is None else self.speller.ids
-        idf, average_length = count_titles(pairs, self.idf.shape[0], self.never_match, text_ids)
+        idf, average_length = title_statistics(pairs, self.idf.shape[0], self.never_match, text_ids)
         self.idf.set_value(idf)
         self.average_length.set_value(np.array([average_length], dtype=np.float32))
 
@@ -166,10 +166,10 @@ class LexicalHead(FeatureHead):
         return bool((self.idf > 0).any())
 
 
-def count_titles(
+def title_statistics(
     pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None
 ) -> tuple[np.ndarray, float]:
-    """Return what `count_texts` does for the titles of `pairs`, which are read in parts."""
+    """Return what `text_statistics` does for the titles of `pairs`, which are read in parts."""
 
     def titles() -> Iterator[NDArray[np.int32]]:
         for start in range(0, len(pairs), _CHUNK):
@@ -177,4 +177,4 @@ def count_titles(
             for number, second in enumerate(part.second_starts.tolist()):
                 yield part[number][second:]
 
-    return count_texts(titles(), vocab_size, never_match, text_ids)
+    return text_statistics(titles(), vocab_size, never_match, text_ids)

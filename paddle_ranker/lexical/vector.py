@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.tokenizers.interface import Spelling
-from paddle_ranker.lexical.bm25 import count_texts
+from paddle_ranker.lexical.bm25 import text_statistics
 from paddle_ranker.lexical.token_comparison import Speller, compared, looked_up
 
 _SEED = 0  # of the signs, the same in every tower, so that those of two towers can be compared
@@ -82,5 +82,5 @@ class LexicalVector(nn.Layer):
     def learn(self, texts: Iterable[NDArray[np.int32]]) -> None:
         """Set each token's weight to its inverse document frequency in encoded texts, `[tokens]` each."""
         text_ids = None if self.speller is None else self.speller.ids
-        idf, _ = count_texts(texts, self.weight.shape[0], self.never_match, text_ids)
+        idf, _ = text_statistics(texts, self.weight.shape[0], self.never_match, text_ids)
         self.weight.set_value(idf)

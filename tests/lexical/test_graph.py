@@ -13,7 +13,7 @@ from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, LONGEST_RUN, lexical_features
-from paddle_ranker.lexical.head import LexicalHead, count_titles
+from paddle_ranker.lexical.head import LexicalHead, title_statistics
 from paddle_ranker.lexical.token_comparison import Compared
 from paddle_ranker.model.hugging_face.folder import parameters_to_write
 from paddle_ranker.model.model_folder import RANKER, load_model
@@ -189,7 +189,7 @@ def pairs_of(*titles: list[int]) -> EncodedPairs:
 
 
 def test_titles_count_once_each() -> None:
-    idf, length = count_titles(pairs_of([11, 12, 11], [11, 4], [11, 12, 11], [13]), 20, SPECIALS)
+    idf, length = title_statistics(pairs_of([11, 12, 11], [11, 4], [11, 12, 11], [13]), 20, SPECIALS)
     assert length == pytest.approx((3 + 1 + 1) / 3)  # [UNK] has no length
     assert idf.dtype == np.float32
     assert idf[11] == pytest.approx(math.log(1 + (3 - 2 + 0.5) / 2.5))
@@ -197,7 +197,7 @@ def test_titles_count_once_each() -> None:
     assert idf[14] == idf[10] == pytest.approx(math.log(1 + 3.5 / 0.5))  # in queries only, or nowhere
     assert not idf[SPECIALS].any()
     with pytest.raises(DataError, match="no titles"):
-        count_titles(EncodedPairs.concat([]), 20, SPECIALS)
+        title_statistics(EncodedPairs.concat([]), 20, SPECIALS)
 
 
 def test_features_are_standardised_over_the_training_pairs(learned: tuple[LexicalHead, EncodedPairs]) -> None:

@@ -112,7 +112,7 @@ def convert(options: ConvertOptions) -> list[str]:
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary, _source_named(temporary, source):
         if model.reads != TEXT:
-            lines = _files(source, temporary, options, model.reads)
+            lines = _convert_files(source, temporary, options, model.reads)
         elif options.to == "paddle":
             lines = _to_paddle(source, temporary, options)
         elif options.to == "tower":
@@ -125,7 +125,7 @@ def convert(options: ConvertOptions) -> list[str]:
     return [line.replace("TARGET", str(target)) for line in lines]
 
 
-def _files(source: Path, temporary: Path, options: ConvertOptions, reads: str) -> list[str]:
+def _convert_files(source: Path, temporary: Path, options: ConvertOptions, reads: str) -> list[str]:
     """Convert a model that reads pictures or sounds, with its tower of texts; return lines for the report.
 
     It becomes a tower of this toolkit (`--to paddle` or `tower`), or a folder for transformers (`--to hf`).

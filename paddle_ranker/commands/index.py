@@ -374,7 +374,7 @@ def build(options: BuildOptions) -> None:
     """Build an index folder from a corpus, or add the documents that it lacks; print its contents."""
     from paddle_ranker.retrieval.towers import open_towers
 
-    collection = _there(options)
+    collection = _finished_index(options)
     if collection is None and options.shards is not None:
         _build_shards(options, options.shards)
         return
@@ -385,7 +385,7 @@ def build(options: BuildOptions) -> None:
         if collection is None:
             ends.enter_context(_removed_if_empty(Path(options.index)))
             info, total = _new_info(options, Path(options.index))
-            collection = _begun(options, info)
+            collection = _unfinished_or_new(options, info)
         ends.enter_context(collection)
         if options.store_states is not None and collection.info.states is None:
             _store_states(collection, options)
@@ -393,7 +393,7 @@ def build(options: BuildOptions) -> None:
         _add(collection, options, vectors_of, options.sync, total)
 
 
-def _begun(options: BuildOptions, info: IndexInfo) -> Collection:
+def _unfinished_or_new(options: BuildOptions, info: IndexInfo) -> Collection:
     """Open the unfinished new index in the folder if it has the same settings; else replace it by an empty one."""
     if _generation(Path(options.index)) is not None:
         collection = _open(options)
@@ -574,7 +574,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
     return schema, rows.kept
 
 
-def _there(options: BuildOptions) -> Optional[Collection]:
+def _finished_index(options: BuildOptions) -> Optional[Collection]:
     """Open the finished index in the folder for writing; return None if there is none.
 
     Raises `RankerError` if it was built with other settings.

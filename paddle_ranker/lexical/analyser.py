@@ -333,7 +333,7 @@ class Analyser:
         """
         there = list(self.runs(self.fold(query)))
         asks = (bool(self.language) or query.isascii()) and any(token not in self.stop_words for token in self(query))
-        written = _written(there)
+        written = _whole_name(there)
         for run in there:
             if run.pair:
                 yield run.pair, NAME if run.pair == written else 1.0
@@ -381,16 +381,16 @@ def _among_words(there: Sequence[CharacterRun], place: int) -> bool:
     return all(run.is_word for run in there[max(0, place - 1) : place + 2])
 
 
-def _written(there: Sequence[CharacterRun]) -> str:
+def _whole_name(runs: Sequence[CharacterRun]) -> str:
     """Return the token, as written, of a query that is one name as a whole (PM2.5) and has tokens of its parts; else
     "".
 
-    there: all character runs of the folded query
+    runs: all character runs of the folded query
     """
-    if len(there) == 1 and there[0].is_word and "'" not in there[0].text and len(there[0].word.texts) > 1:
-        return max(there[0].word.texts, key=len)
-    if len(there) == 2 and all(len(run.units()) <= _NAME_UNITS for run in there if not run.is_word):
-        return there[1].pair
+    if len(runs) == 1 and runs[0].is_word and "'" not in runs[0].text and len(runs[0].word.texts) > 1:
+        return max(runs[0].word.texts, key=len)
+    if len(runs) == 2 and all(len(run.units()) <= _NAME_UNITS for run in runs if not run.is_word):
+        return runs[1].pair
     return ""
 
 

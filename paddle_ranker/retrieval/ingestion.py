@@ -344,7 +344,9 @@ class Addition:
         spans = [pieces for _, pieces in values]
         tower = self._tower
         most = _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
-        return self._made(field, chunk, spans, lenders, inputs, lambda given: tower(field.name).vectors(given), most)
+        return self._copied_or_computed(
+            field, chunk, spans, lenders, inputs, lambda given: tower(field.name).vectors(given), most
+        )
 
     def _vectors_of_texts(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
         """Return the vectors of documents' passages.
@@ -364,9 +366,9 @@ class Addition:
         def inputs(number: int) -> list[Unchecked]:
             return [schema.passage(chunk[number], chunk[number].text[slice(*span)]) for span in spans[number]]
 
-        return self._made(field, chunk, spans, lenders, inputs, self._vectors_of, AT_ONCE)
+        return self._copied_or_computed(field, chunk, spans, lenders, inputs, self._vectors_of, AT_ONCE)
 
-    def _made(
+    def _copied_or_computed(
         self,
         field: VectorField,
         chunk: Sequence[Document],

@@ -38,12 +38,12 @@ def split_for(states: RankerStates, opened: ScoringRanker, batch_size: int) -> S
     Raises `RankerError` if another ranker made them, or if the parts cannot be opened.
     """
     split = SplitRanker.of(opened, batch_size)
-    if not made(states, split.states_info):
+    if not is_made_by(states, split.states_info):
         raise CheckpointError(f"another ranker made them ({states.ranker}; this one is {split.states_info.ranker})")
     return split
 
 
-def made(states: RankerStates, ranker: StatesInfo) -> bool:
+def is_made_by(states: RankerStates, ranker: StatesInfo) -> bool:
     """Return whether an index's stored states were made by this ranker."""
     return (states.ranker, states.layers, states.width) == (ranker.ranker, ranker.layers, ranker.width)
 

@@ -44,7 +44,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
     from paddle_ranker.retrieval.text_vectors import Tower
 
     folder = _folder_of(source)
-    stated = _stated_by(folder)
+    stated = _encoder_settings(folder)
     load = ON_CPU if stated is None else replace(ON_CPU, pooling=stated.pooling, normalize=stated.normalize)
     tower = Tower.open(folder, load)
     if (reads := tower.encoder.reads) != TEXT:
@@ -87,7 +87,7 @@ def _folder_of(source: Union[str, Path]) -> Path:
     return path.parent if path.is_file() else path
 
 
-def _stated_by(folder: Path) -> Optional[TowerInfo]:
+def _encoder_settings(folder: Path) -> Optional[TowerInfo]:
     """Return the settings of an encoder's folder as a tower's, to write beside its copy; None for a tower's folder."""
     from paddle_ranker.model.tower_network import read_tower
 

@@ -10,7 +10,7 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.searchable import Snapshot
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.stored_scores import StoredCandidates, made, split_for, stored_candidates
+from paddle_ranker.retrieval.stored_scores import StoredCandidates, is_made_by, split_for, stored_candidates
 from paddle_ranker.scoring.title_states import StoredPairs
 from paddle_ranker.serving.core.ranker_slot import QUERIES, TITLES, ServedRanker
 from paddle_ranker.serving.core.self_check import warm_up
@@ -66,7 +66,7 @@ class StoredScoring:
             return None
         if self._split is None:
             return self._problem
-        return None if made(states, self._split.states_info) else "another ranker made them; reload the models"
+        return None if is_made_by(states, self._split.states_info) else "another ranker made them; reload the models"
 
     def candidates(self, now: Snapshot, query: str, whole: Mapping[int, str]) -> Optional[StoredCandidates]:
         """Read the stored states of the candidates of a search for `query`; None if states are not used.

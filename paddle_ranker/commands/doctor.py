@@ -500,19 +500,19 @@ def _precisions(engine: str) -> str:
     return ", ".join(ENGINES[engine].precisions.get("cpu", ()))
 
 
-def _commands(counts_as: set[str], found: ModelType) -> Iterator[Fact]:
+def _commands(counts_as: set[str], model: ModelType) -> Iterator[Fact]:
     """Yield, by group, the commands that accept the model's roles or have a version for its kind."""
     command_registry.COMMANDS.load_plugins()
     groups: dict[str, list[str]] = {group: [] for group in command_registry.GROUPS}
     for name, command in command_registry.COMMANDS.items():
-        kind = "" if found.kind is None else found.kind.name
+        kind = "" if model.kind is None else model.kind.name
         has_own = f"{name} {kind}" in command_registry.OF_KIND and command_registry.TRAINED not in command.takes
         if has_own or counts_as & set(command.takes):
             groups.setdefault(command.group, []).append(name)
     yield from ((group, ", ".join(names)) for group, names in groups.items() if names)
 
 
-def _slots(found: ModelType) -> Iterator[Fact]:
+def _slots(model: ModelType) -> Iterator[Fact]:
     """Yield the server's options that accept the model, and the paths that it then answers."""
     from paddle_ranker.serving.core.slot_kinds import SLOTS
     from paddle_ranker.serving.http.endpoints import ENDPOINTS
@@ -520,7 +520,7 @@ def _slots(found: ModelType) -> Iterator[Fact]:
     SLOTS.load_plugins()
     ENDPOINTS.load_plugins()
     for name, slot in SLOTS.items():
-        if slot.takes is not None and slot.takes.fits(found):
+        if slot.takes is not None and slot.takes.fits(model):
             paths = [path for endpoint in ENDPOINTS.values() if endpoint.slots == (name,) for path in endpoint.paths]
             yield f"serve --{slot.option}", f"a {slot.what}: {', '.join(dict.fromkeys(paths))}"
 

@@ -41,7 +41,7 @@ def run(options: InfoOptions) -> None:
         print(f"{name}: {text}")
 
 
-def facts_of(found: ModelType) -> Iterator[Fact]:
+def facts_of(model: ModelType) -> Iterator[Fact]:
     """Yield the facts in a model's files, without loading the model.
 
     Raises `CheckpointError` if a file is damaged.
@@ -51,9 +51,9 @@ def facts_of(found: ModelType) -> Iterator[Fact]:
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
     from paddle_ranker.model.model_kind import TRANSFORMERS
 
-    kind, info = found.kind, found.info
-    if found.form == TRANSFORMERS:
-        head = stated_head(found.folder)
+    kind, info = model.kind, model.info
+    if model.form == TRANSFORMERS:
+        head = stated_head(model.folder)
         if head is not None:
             yield "head", _head(head.labels)
     if kind is not None and info is not None:
@@ -62,15 +62,15 @@ def facts_of(found: ModelType) -> Iterator[Fact]:
         for title, arrays in (("takes", signature.inputs), ("returns", signature.outputs)):
             shown = (f"{array.name} {array.dtype} [{', '.join(map(_size, array.shape))}]" for array in arrays)
             yield title, ", ".join(shown)
-        for config in kind.configs(found.folder, info):
+        for config in kind.configs(model.folder, info):
             yield _encoder_fact(config)
         yield from _info_facts(info)
-    elif found.form == TRANSFORMERS:
-        config = encoder_config(found.folder)
+    elif model.form == TRANSFORMERS:
+        config = encoder_config(model.folder)
         yield _encoder_fact(config)
-        yield "max_seq_length", str(min(stated_length(found.folder), config.longest_pair))
-    elif found.form:
-        stated = read_config(found.folder)
+        yield "max_seq_length", str(min(stated_length(model.folder), config.longest_pair))
+    elif model.form:
+        stated = read_config(model.folder)
         if stated is not None:
             yield _encoder_fact(stated)
 

@@ -27,18 +27,18 @@ def is_answer(pair: JudgedPair) -> bool:
     return getattr(pair, "label", RELEVANT) >= RELEVANT
 
 
-def notes_on(source: RecordFile[JudgedPair], asked: Collection[str], answered: Collection[str]) -> list[str]:
+def notes_on(source: RecordFile[JudgedPair], queries: Collection[str], answered: Collection[str]) -> list[str]:
     """Return one line for each reason that rows or queries of a file were skipped; raises `DataError` without answers.
 
-    asked: all queries of the file
+    queries: all queries of the file
     answered: the queries that have an answer
     """
     if not answered:
         raise DataError(f"{source.path}: {_NO_ANSWERS}")
     notes = [f"{source.path}: {source.report()}"] if source.skipped else []
-    if len(answered) < len(asked):
-        count = len(asked) - len(answered)
-        notes.append(f"{source.path}: {count:,} of {len(asked):,} queries have no title labelled 1 or more: left out")
+    if len(answered) < len(queries):
+        count = len(queries) - len(answered)
+        notes.append(f"{source.path}: {count:,} of {len(queries):,} queries have no title labelled 1 or more: left out")
     return notes
 
 

@@ -83,15 +83,15 @@ def score_with_model(source: str, options: MeasuringOptions, pairs: MeasuredPair
 
 
 def named_systems(
-    named: Mapping[str, str], options: MeasuringOptions, pairs: MeasuredPairs
+    paths: Mapping[str, str], options: MeasuringOptions, pairs: MeasuredPairs
 ) -> tuple[list[System], list[str]]:
     """Score the pairs with each named system; return the systems, and notes on their score files.
 
     Args:
-        named: path of each system by its name: a model (see `is_model`) or a file of scores.
+        paths: path of each system by its name: a model (see `is_model`) or a file of scores.
     """
     systems, notes = [], []
-    for name, path in named.items():
+    for name, path in paths.items():
         facts = {"from": path, "sha256": content_digest(path)}
         if is_model(path):
             parts, logits = score_with_model(path, options, pairs)

@@ -31,12 +31,12 @@ class FilterError(UsageError):
     """A filter is malformed, or compares a field with values that it cannot have."""
 
 
-def no_field(name: str, there: Iterable[str]) -> str:
+def no_field(name: str, fields: Iterable[str]) -> str:
     """Return the error message for a name that none of the documents' fields has.
 
-    there: names of the documents' fields
+    fields: names of the documents' fields
     """
-    known = [*there]
+    known = [*fields]
     has = listed(known) if known else "none at all"
     return f"{quoted(name)} is no field of these documents, which have {has}{did_you_mean(name, known)}"
 
@@ -82,18 +82,18 @@ class Condition:
         """Whether a document that lacks the field, or has null in it, meets the condition."""
         return any(one.kind == MISSING for one in self.intervals) != (self.operator == "!=")
 
-    def typed(self, there: Sequence[str], type_of: Callable[[str], str]) -> Condition:
+    def typed(self, fields: Sequence[str], type_of: Callable[[str], str]) -> Condition:
         """Return the condition with its field's type.
 
-        there: names of the documents' fields
+        fields: names of the documents' fields
         type_of: called with a field's name; returns its type
 
         Raises `FilterError` if no document has the field, or if values of its type cannot be compared so.
         """
         if self.type:
             return self
-        if self.field not in there:
-            raise FilterError(no_field(self.field, there))
+        if self.field not in fields:
+            raise FilterError(no_field(self.field, fields))
         found = replace(self, type=type_of(self.field))
         for value in self.values:
             if not TYPES[found.type].intervals(value, self.operator):
@@ -130,9 +130,9 @@ class Filter:
         """Whether the types of all fields are known."""
         return all(one.type for one in self.conditions)
 
-    def typed(self, there: Sequence[str], type_of: Callable[[str], str]) -> Filter:
+    def typed(self, fields: Sequence[str], type_of: Callable[[str], str]) -> Filter:
         """Return the filter with its fields' types; see `Condition.typed`."""
-        return Filter(tuple(one.typed(there, type_of) for one in self.conditions))
+        return Filter(tuple(one.typed(fields, type_of) for one in self.conditions))
 
     @classmethod
     def parse(cls, conditions: Iterable[str]) -> Filter:

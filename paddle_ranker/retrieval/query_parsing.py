@@ -97,12 +97,12 @@ def required_word(phrase: str) -> Optional[str]:
     return phrase[1:] if phrase.startswith("+") and _SIGNED_WORD.fullmatch(phrase, 1) else None
 
 
-def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
+def _parts(text: str, whole: str) -> tuple[str, list[str], list[str]]:
     """Return the words of a query as one text, its phrases, and its exclusions.
 
     Each sign is looked at once, with the text between it and the next one.
 
-    given: the query before it was cut to the first 1,000 code points
+    whole: the query before it was cut to the first 1,000 code points
     """
     words, phrases, excluded, start, place = list[str](), list[str](), list[str](), 0, 0
     while sign := _SIGN.search(text, place):
@@ -110,7 +110,7 @@ def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
         if not is_signed or text.startswith('"', place):
             begin, is_word = place + is_signed, False
             end = text.find('"', begin)
-            is_cut = end < 0 <= given.find('"', len(text))
+            is_cut = end < 0 <= whole.find('"', len(text))
             after = end + 1
         else:
             if (word := _SIGNED_WORD.match(text, place)) is None:
@@ -120,11 +120,11 @@ def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
                 place = subtitle.end()
                 continue
             (begin, end), is_word = word.span(), True
-            is_cut = end == len(text) < len(given) and not given[end].isspace()
+            is_cut = end == len(text) < len(whole) and not whole[end].isspace()
             after = end
         if is_cut:
             raise UsageError(
-                f"{brief(given[begin:])} does not end within the {LONGEST_QUERY:,} characters of a query that are "
+                f"{brief(whole[begin:])} does not end within the {LONGEST_QUERY:,} characters of a query that are "
                 "read: shorten it, or search literally"
             )
         if end < 0 or not (part := text[begin:end].strip()):

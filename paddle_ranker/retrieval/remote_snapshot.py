@@ -99,22 +99,22 @@ class RemoteSnapshot:
         vectors: Vectors = np.concatenate([*each.values()])[:1]
         return vectors
 
-    def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]:
+    def begin_search(self, request: LookupRequest) -> Callable[[], list[Hits]]:
         """Begin to search all shards; return a function that waits for their hits and merges them.
 
         Equal scores are in the shards' order.
         """
-        refuse_text(asked.queries, "queries", *ASKED)
-        queries = asked.queries
-        if asked.by == WORDS:
+        refuse_text(request.queries, "queries", *ASKED)
+        queries = request.queries
+        if request.by == WORDS:
             queries = self._counted([one for one in queries if not isinstance(one, np.ndarray)])
-        given = asked._replace(queries=queries, where=self._checked(asked.where), fields=dict(asked.fields))
+        given = request._replace(queries=queries, where=self._checked(request.where), fields=dict(request.fields))
         received = self._begin("search", dict.fromkeys(self._alive, tuple(given)))
 
         def merged() -> list[Hits]:
             found = received()
             self._owners.update((id, number) for number, each in found.items() for hits in each for id in hits.ids)
-            return [_best([each[place] for each in found.values()], asked.top_k) for place in range(len(queries))]
+            return [_best([each[place] for each in found.values()], request.top_k) for place in range(len(queries))]
 
         return merged
 

@@ -253,13 +253,13 @@ class Listing:
             problem = f"reaches beyond the first {MOST_SORTED:,} sorted documents: page by cursor, in Python by after"
             raise ListingError("offset", problem)
 
-    def require_fields(self, there: Sequence[str]) -> None:
+    def require_fields(self, fields: Sequence[str]) -> None:
         """Raise `ListingError` if `sort` or `group_by` names a field that the documents lack.
 
-        there: names of the documents' fields
+        fields: names of the documents' fields
         """
-        require_fields("sort", [name.removeprefix("-") for name in self.sort], there)
-        require_fields("group_by", [] if self.group_by is None else [self.group_by], [*there, CONTENT])
+        require_fields("sort", [name.removeprefix("-") for name in self.sort], fields)
+        require_fields("group_by", [] if self.group_by is None else [self.group_by], [*fields, CONTENT])
 
 
 class ListingError(UsageError):
@@ -274,16 +274,16 @@ class ListingError(UsageError):
         self.parameter, self.problem = parameter, problem
 
 
-def require_fields(parameter: str, names: Iterable[str], there: Sequence[str]) -> None:
+def require_fields(parameter: str, names: Iterable[str], fields: Sequence[str]) -> None:
     """Raise `ListingError` for a name that is no field of the documents.
 
     parameter: the parameter of the listing that has the names, for the message
-    there: names of the documents' fields
+    fields: names of the documents' fields
     """
-    known = {*there}
+    known = {*fields}
     for name in names:
         if name not in known:
-            raise ListingError(parameter, no_field(name, there))
+            raise ListingError(parameter, no_field(name, fields))
 
 
 _WHOLE_LIST = Listing()
@@ -446,28 +446,28 @@ class Search:
             self.searchers = tuple(filter(asked.__contains__, self.searchers))
             self.fusion = fitting(self.settings.fusion, self.searchers)
 
-    def lookup(self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
+    def lookup(self, searcher: str, queries: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
         """Search by one searcher; return its hits for each query. The arguments are those of `begin_lookup`."""
-        return self.begin_lookup(searcher, asked)()
+        return self.begin_lookup(searcher, queries)()
 
     def begin_lookup(
-        self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None
+        self, searcher: str, queries: Union[Sequence[Asked], Vectors, None] = None
     ) -> Callable[[], list[Hits]]:
         """Begin to search by one searcher; return a function that waits for the hits for each query.
 
-        asked: texts, for which the index's own tower makes the vectors, or vectors `[n, size]`. They may be of other
+        queries: texts, for which the index's own tower makes the vectors, or vectors `[n, size]`. They may be of other
             searches with the same settings. None: this search's query
         """
-        if asked is None:
-            asked = [self.words if searcher == WORDS else self.model_text]
-        refuse_text(asked, "asked", *ASKED)
+        if queries is None:
+            queries = [self.words if searcher == WORDS else self.model_text]
+        refuse_text(queries, "queries", *ASKED)
         settings, has_vectors = self.settings, searcher in self.collection.info.vector_fields
         breadth = (settings.ef, settings.nprobe) if has_vectors else (None, None)
-        if has_vectors and not isinstance(asked, np.ndarray):
-            asked = self.collection.tower(searcher).query_vectors([str(one) for one in asked])
+        if has_vectors and not isinstance(queries, np.ndarray):
+            queries = self.collection.tower(searcher).query_vectors([str(one) for one in queries])
         fields = self.fusion.fields if searcher == WORDS else {}
         asking = LookupRequest(
-            searcher, asked, self._depth, self.where, *breadth, fields, self.phrase_filter, searcher == WORDS
+            searcher, queries, self._depth, self.where, *breadth, fields, self.phrase_filter, searcher == WORDS
         )
         return self.collection.begin_search(asking)
 
@@ -1221,21 +1221,21 @@ def open_query_towers(collection: Collection, settings: SearchSettings, options:
             collection.snapshot().models.tower(collection.info, name, options, batch_size)
 
 
-def chosen(info: IndexInfo, settings: SearchSettings, there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
+def chosen(info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
     """Return the searchers that the settings name, or the default; raises `UsageError` for an unknown name.
 
-    there: the names to choose from, in their order (default: all searchers of the index)
+    searchers: the names to choose from, in their order (default: all searchers of the index)
     """
-    by, there = settings.by, info.searchers if there is None else there
+    by, searchers = settings.by, info.searchers if searchers is None else searchers
     refuse_text(by, "by")
-    if not by and settings.prefix and WORDS in there:
+    if not by and settings.prefix and WORDS in searchers:
         by = (WORDS,)  # an unfinished word has a vector far from that of the finished one
     for name in by:
-        if name not in there:
+        if name not in searchers:
             raise UsageError(
-                f"cannot be searched by {quoted(name)}, only by {listed(there)}{did_you_mean(name, there)}"
+                f"cannot be searched by {quoted(name)}, only by {listed(searchers)}{did_you_mean(name, searchers)}"
             )
-    return tuple(name for name in there if name in by) if by else tuple(there)
+    return tuple(name for name in searchers if name in by) if by else tuple(searchers)
 
 
 def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:

@@ -180,9 +180,9 @@ class LocalSnapshot:
                 return now.hits(self.milvus.search(now, vectors, top_k, allowed))
             return now.search_vectors(by, vectors, top_k, allowed, breadth)
 
-    def begin_search(self, asked: LookupRequest) -> Callable[[], list[Hits]]:
+    def begin_search(self, request: LookupRequest) -> Callable[[], list[Hits]]:
         """Return a function that searches as `search` does."""
-        return partial(self.search, *asked)
+        return partial(self.search, *request)
 
     def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
         """Return the documents with stored states of at most `most` tokens, as indices in `ids`, and the states."""

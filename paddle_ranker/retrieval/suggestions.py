@@ -153,13 +153,13 @@ class Completions:
         is_inside, weight = priority >= self._count, int(self._weights[number])
         return Suggestion(is_inside, weight, str(plain, "utf-8", "replace"), str(text, "utf-8", "replace"))
 
-    def _place(self, asked: bytes) -> int:
+    def _place(self, key: bytes) -> int:
         """Return how many entries sort before these bytes, by bisection."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
             start = int(self._starts[self._entries[middle]]) + int(self._offsets[middle])
-            if self._folded[start : start + len(asked)] < asked:
+            if self._folded[start : start + len(key)] < key:
                 low = middle + 1
             else:
                 high = middle

@@ -112,17 +112,17 @@ def order_value(values: Sequence[Value]) -> Optional[Value]:
     return first._replace(of=str(first.of)[:LONGEST_SORTED]) if first.kind == TEXT else first
 
 
-def is_value(given: Value) -> bool:
+def is_value(value: Value) -> bool:
     """Return whether a value that another process has sent is valid."""
     types: dict[int, tuple[type, ...]] = {BOOLEAN: (bool,), NUMBER: (int, float), DATE: (int,)}
-    if type(given.of) not in types.get(given.kind, (str,)) or given.kind not in range(BOOLEAN, OBJECT + 1):
+    if type(value.of) not in types.get(value.kind, (str,)) or value.kind not in range(BOOLEAN, OBJECT + 1):
         return False
-    if given.kind == OBJECT:
+    if value.kind == OBJECT:
         try:
-            json.loads(str(given.of))
+            json.loads(str(value.of))
         except (ValueError, RecursionError):
             return False
-    return given.unit == 0 if given.kind != DATE else MOMENTS[0] <= given.of < MOMENTS[1] and given.unit in range(5)  # type: ignore[operator]
+    return value.unit == 0 if value.kind != DATE else MOMENTS[0] <= value.of < MOMENTS[1] and value.unit in range(5)  # type: ignore[operator]
 
 
 class ValueRange(NamedTuple):

@@ -40,7 +40,7 @@ class CellHeads(nn.Layer):
         states: `[batch, length, hidden]`
         logits: of the head that selects cells, by token, `[batch, length]`
         """
-        # Numbers are floats, since paddle2onnx translates no least integer.
+        # Numbers are floats, so that masks are their products.
         config, logits = self.config, logits.astype("float32")
         rows, columns = (token_type_ids[:, :, number].astype("float32") for number in (_ROW, _COLUMN))
         is_token = (input_ids != config.pad_token_id).astype("float32")

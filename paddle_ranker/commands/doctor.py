@@ -155,9 +155,9 @@ class DoctorOptions(Options):
 
 
 def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]:
-    """Import a package in a separate process; return the finding and the last line that the code printed.
+    """Run `package.code` in a separate process; return the finding and, if the code succeeds, its last line, else "".
 
-    imports: whether an optional package is imported; otherwise it is ok if it is installed
+    imports: False: an optional package that is installed is reported as ok, and its code is not run
     """
     version = _version(package.name)
     if version and not (imports or package in ESSENTIAL):

@@ -114,9 +114,9 @@ def values_in(text: str) -> tuple[Value, ...]:
 
 
 def column_values(cells: Sequence[str]) -> dict[int, Value]:
-    """Return the values of a column's cells, by row; cells without one are absent.
+    """Return, by row, the first value in each cell of a column that has the column's type; other cells are absent.
 
-    {} if too few cells have values of one type, all numbers or all dates.
+    The type, number or date, is the one that more cells have; dates if equally many. {} if too few cells have it.
     """
     found = [values_in(cell) for cell in cells]
     counts = Counter(kind for values in found for kind in {isinstance(value, tuple) for value in values})

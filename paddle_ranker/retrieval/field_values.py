@@ -168,7 +168,10 @@ class FieldValues:
         return ~found if condition.operator == "!=" else found
 
     def _ordered(self, sign: str, intervals: Sequence[ValueRange]) -> Booleans:
-        """Return which values (lists item by item) are before or after the intervals, as the operator `sign` says."""
+        """Return, for each value and each item of lists, whether it is `sign` one of the intervals, `[items] bool`.
+
+        `<` and `>=` compare with an interval's low end, `<=` and `>` with its high end.
+        """
         compare, found = _COMPARE[sign], np.zeros(len(self._kinds), bool)
         for one in intervals:
             bound = one.low if sign in ("<", ">=") else one.high

@@ -234,9 +234,11 @@ class MilvusSearch:
             self._connected = None
 
     def change(self, added: Sequence[Segment], gone: Integers, commit: Callable[[], None]) -> None:
-        """Put the vectors of new segments, call `commit`, then drop the rows of the `gone` keys.
+        """Put the vectors of new segments, call `commit`, then drop the rows of `gone` keys that were not added again.
 
-        commit: replaces index.json; keys are written down before, and forgotten at the end, see `repair`
+        commit: replaces index.json
+
+        The keys of all these rows are in a file meanwhile; if a process dies, `repair` finishes the change.
         """
         keys = [key_of(segment.hashes_of_rows()) for segment in added]
         self._write_pending(np.concatenate([gone, *keys]))

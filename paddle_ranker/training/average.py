@@ -40,13 +40,13 @@ Measured = dict[str, Interval]  # measures by name, with intervals over draws of
 
 @dataclass(frozen=True)
 class Average:
-    """Weights of a blend's members, and the measures of the members, of equal weights and of learned weights.
+    """Learned weights of a blend's members, and how well the blend ranks beside each member and beside equal weights.
 
-    weights: the learned weights
-    pull: strength of the regularisation towards equal weights; EQUAL: the weights are equal
+    weights: the weights, fitted to all pairs
+    pull: strength of the regularisation towards equal weights; the constant `EQUAL` makes them equal
     alone: measures of each member
     equal: measures of the mean of the members' standardised logits
-    blend: measures of learned weights; each query is scored by weights learned from other queries
+    blend: measures of the blend; each query is scored by weights fitted to other queries
     ahead: for each member, `blend` minus the member's measures
     better: `blend` minus `equal`
     without: for each member, measures of the blend of all other members, also by weights from other queries

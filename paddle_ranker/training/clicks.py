@@ -144,10 +144,10 @@ def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
 
 
 def click_rates(counts: ClickCounts[D], debias: str, exponent: float = 0.0) -> Floats:
-    """Return each pair's attraction, estimated from its clicks, `[pairs]`, from 0 to 1.
+    """Estimate each pair's attraction, the probability of a click if it is seen, from its clicks, `[pairs]`, 0 to 1.
 
-    debias: name of the correction for positions, such as "ipw"
-    exponent: positions are examined as in `estimate_exponent`
+    debias: name of the correction for positions, "ipw" or "coec"; others correct nothing
+    exponent: position k is taken to be examined in k^-exponent of all searches; below 0 counts as 0
     """
     examined = counts.position.astype(np.float64) ** -max(exponent, 0.0)
     clicks, views = counts.clicks, counts.views

@@ -172,7 +172,10 @@ class _Attention(nn.Layer):
 
 
 def _gathered(products: Tensor, places: Tensor) -> Tensor:
-    """Return the products at the indices `places`, `[queries, length]`, of products, `[batch, heads, rows, 2 span]`."""
+    """Gather elements of `products`, `[batch, heads, rows, 2 span]`, as `[batch, heads, queries, length]`.
+
+    places: indices of the elements in the flattened last two axes, `[queries, length]`
+    """
     batch, heads, length = paddle.shape(products)[0], products.shape[1], paddle.shape(places)[1]
     flat = products.reshape([0, 0, -1])
     return paddle.gather(flat, places.reshape([-1]), axis=2).reshape([batch, heads, -1, length])

@@ -57,7 +57,10 @@ class Connections:
         self._open.discard(connection)
 
     async def drain(self, seconds: float) -> int:
-        """Let requests in flight finish for at most `seconds`; abort the other connections, and count them."""
+        """Shut down all connections after their requests; return how many were still open after `seconds`.
+
+        Those are aborted, but for the HTTP server's, which it ends itself.
+        """
         self.stopping = True
         for connection in list(self._open):
             connection.shutdown()

@@ -32,7 +32,7 @@ from paddle_ranker.array_types import Floats, Integers, Vectors
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.picture_pairs import PICTURES, PictureTitle
-from paddle_ranker.encoding.table_pairs import CELLS
+from paddle_ranker.encoding.table_pairs import CELLS, TablePairEncoder
 from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted, refuse_text
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
@@ -995,9 +995,10 @@ class Searcher(Generic[C]):
 
         models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
         found = in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
-        if self.ranker is not None and names_cells(self.ranker.loaded):
+        ranker = self.ranker
+        if ranker is not None and isinstance(ranker.pair_encoder, TablePairEncoder) and names_cells(ranker.loaded):
             for one in found:
-                one.name_cells(self.ranker)
+                one.name_cells(ranker)
         return found
 
 

@@ -33,8 +33,9 @@ class _NormOverTime(nn.Layer):
         share = (is_frame / is_frame.sum(axis=1, keepdim=True)).unsqueeze(2)
         frames = frames - paddle.matmul(frames, share)
         variance = paddle.matmul(frames * frames, share)
-        scale = self.weight.unsqueeze([0, 2]) / paddle.sqrt(variance + _EPSILON)
-        return frames * scale + self.bias.unsqueeze([0, 2])
+        # Paddle Inference 2.6 computes weight / root wrongly.
+        frames = frames / paddle.sqrt(variance + _EPSILON)
+        return frames * self.weight.unsqueeze([0, 2]) + self.bias.unsqueeze([0, 2])
 
 
 class _Convolution(nn.Layer):

@@ -294,10 +294,12 @@ def test_results_are_plain_until_somebody_asks_how_they_were_found(view: View) -
         assert box(page, "#side")[2] < box(page, "#answer")[0] and box(page, "#answer")[2] < box(page, "#why")[0]
         page.keyboard.press("Escape")
     page.check("#how input")
+    page.locator(".place").first.wait_for()  # stages.js is loaded first
     assert {"#settings", ".place", ".probability"} <= {*page.evaluate(shown, parts)} and "how=1" in page.url
     page.goto(f"{view.site.address}/?q={quote(QUERY)}")
     page.wait_for_selector(".verdict")
-    assert page.is_checked("#how input") and page.evaluate(shown, [".place"])  # remembered
+    page.locator(".place").first.wait_for()
+    assert page.is_checked("#how input")  # remembered
     page.uncheck("#how input")
     page.reload()
     page.wait_for_selector(".verdict")

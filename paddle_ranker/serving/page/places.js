@@ -22,7 +22,9 @@ const sight = new IntersectionObserver((rows) => {
   }
 });
 
-document.head.append(make("link", { rel: "stylesheet", href: "page/places.css" }));
+const style = make("link", { rel: "stylesheet", href: "page/places.css" });
+const styled = new Promise((done) => ["load", "error"].forEach((event) => style.addEventListener(event, done)));
+document.head.append(style);
 
 /** Draw a hit's place into its row. */
 export function drawPlace(hit, row) {
@@ -60,7 +62,10 @@ function drawBoxes(boxes, picture) {
     Object.assign(box.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%` });
     return box;
   }));
-  const scroll = () => boxes.length && (frame.scrollTop = sheet.clientHeight * boxes[0][1] - ABOVE * frame.clientHeight);
+  const scroll = async () => {
+    await styled; // which gives the frame its height
+    if (boxes.length) frame.scrollTop = sheet.clientHeight * boxes[0][1] - ABOVE * frame.clientHeight;
+  };
   if (picture.complete && picture.src) scroll();
   else picture.addEventListener("load", scroll);
   return frame;

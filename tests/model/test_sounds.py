@@ -216,7 +216,8 @@ def test_the_reader_of_speech_takes_such_a_model(tmp_path: Path, monkeypatch: py
     for start, end, begin, finish in part.places:
         assert part.text[int(start) : int(end)].strip() and 0 <= begin < finish <= 2.0
     (tmp_path / "silence.wav").write_bytes(wav(np.zeros(32_000)))
-    assert [*READERS["speech"].read(tmp_path / "silence.wav")] == [Part("", "")]
+    silent = Part("", "", {"first_second": 0.0, "last_second": 2.0})
+    assert [*READERS["speech"].read(tmp_path / "silence.wav")] == [silent]
     (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "sampling_rate": 8000}))
     with pytest.raises(CheckpointError, match="sampling_rate is 8000"):
         Transcriber.open(tmp_path / "model")

@@ -191,3 +191,16 @@ def test_docstrings_describe_only_names_that_there_are_and_each_once(module: str
             if not {"Args:", "Attributes:"} <= set(docstring.split("\n")):  # an attribute may be an argument
                 wrong += [(node.name, name) for name in Counter(described) - Counter(set(described))]
     assert wrong == []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "datasets", "demo_world", "deploy"])
+def test_programs_beside_the_package_import_modules_that_there_are(folder: str) -> None:
+    """They import in functions, too, some of which run in environments of their own, where no type checker looks."""
+    missing = [
+        f"{path.relative_to(REPOSITORY)}: {node.module}"
+        for path in sorted((REPOSITORY / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("paddle_ranker")
+        if node.module not in MODULES
+    ]
+    assert missing == []

@@ -68,11 +68,10 @@ def export(folder: Path) -> None:
     from paddle_ranker import runtime
 
     runtime.prepare_command(int(os.environ["OMP_NUM_THREADS"]))
-    from paddle_ranker.model.folder import load_single
-
     from paddle_ranker.encoding import samples
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.model.ranker_folder import load_single
 
     samples.PAIRS = 4
     export_model(load_single(folder, LoadOptions(max_seq_length=512)), folder / "exported", onnx=True)

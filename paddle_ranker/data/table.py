@@ -154,7 +154,7 @@ class _TablesOfHTML(HTMLParser):
         self.found, self.title = list[_FoundTable](), ""
         self._open = list[_FoundTable]()
         self._texts = list[str]()  # of the cell, the heading, the caption or the title that is open
-        self._heading, self._spans = "", (1, 1)
+        self._heading, self._spans, self._is_cell = "", (1, 1), False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
         """Begin a table, a row, a cell, or the text of a caption, a title or a heading."""
@@ -174,8 +174,6 @@ class _TablesOfHTML(HTMLParser):
             self._spans, self._texts, self._is_cell = (columns, rows), [], True
         elif tag in ("caption", "title", "h1", "h2", "h3", "h4"):
             self._texts = []
-
-    _is_cell = False
 
     def handle_endtag(self, tag: str) -> None:
         """End the element that `handle_starttag` began, and store its text."""

@@ -43,6 +43,12 @@ LOST_CAPITALS = (
 _LEAST_ROOM = 8  # a prompt leaves at least this part of what is read to the text itself
 
 
+def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
+    """Raise `ValueError` unless there is a title for each query."""
+    if len(queries) != len(titles):
+        raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
+
+
 class PairRowEncoder(Protocol):
     """Encoder of pairs as columns: a `PairEncoder` with one tokenizer, or the encoder of a blend with several.
 
@@ -190,9 +196,7 @@ class PairEncoder:
         """
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
-        template = self.template
-        if self.query_prompt:
-            queries = [self.query_prompt + query for query in queries]
+        template, queries = self.template, self._prompted(queries)
         budget = self.max_seq_length - template.pair_tokens
         most = budget + 1 if truncate and not template.keeps_end else None
         flat, text_lengths, first, second = self._tokenized(queries, titles, most)
@@ -231,6 +235,10 @@ class PairEncoder:
         """Return a made-up title for comparisons of models: `text`, with random places if the model reads places."""
         return text
 
+    def _prompted(self, queries: Sequence[str]) -> Sequence[str]:
+        """Return the queries behind the query prompt, if there is one."""
+        return [self.query_prompt + query for query in queries] if self.query_prompt else queries
+
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str], most: Optional[int]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -240,8 +248,7 @@ class PairEncoder:
         Args:
             most: how many ids are needed per text, see `Tokenizes.encode`.
         """
-        if len(queries) != len(titles):
-            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
+        require_pairs(queries, titles)
         index_of: dict[str, int] = {}
         places = np.fromiter(
             (index_of.setdefault(text, len(index_of)) for texts in (queries, titles) for text in texts),
@@ -261,8 +268,7 @@ class PairEncoder:
         """Encode queries as they begin pairs, `[CLS] query [SEP]`, each cut to the longest that a pair can have."""
         refuse_text(queries, "queries")
         template, most = self.template, self.max_seq_length - len(self.template.after) - 1
-        texts = [self.query_prompt + query for query in queries] if self.query_prompt else queries
-        return self._alone(texts, template.before, template.between, most)
+        return self._alone(self._prompted(queries), template.before, template.between, most)
 
     def encode_titles(self, titles: Sequence[str]) -> EncodedTexts:
         """Encode titles as they end pairs, `title [SEP]`, each cut to the longest title that a pair can have."""

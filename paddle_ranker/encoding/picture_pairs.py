@@ -14,7 +14,7 @@ from PIL import Image
 from paddle_ranker.array_types import Array
 from paddle_ranker.data.pictures import ImageError, read_picture
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
-from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder, require_pairs
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import DataError, quoted
 
@@ -102,10 +102,8 @@ class PicturePairEncoder(PairEncoder):
 
         check: may refuse the queries by their lengths, see `LengthCheck`
         """
-        if len(queries) != len(titles):
-            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
-        prompted = [self.query_prompt + query for query in queries] if self.query_prompt else queries
-        texts = self._alone(prompted, *self._query_template, self._longest_query, check)
+        require_pairs(queries, titles)
+        texts = self._alone(self._prompted(queries), *self._query_template, self._longest_query, check)
         patches = {title: self._patches(title) for title in dict.fromkeys(titles)}
         of_pairs = [patches[title] for title in titles]
         counts = np.array([1 + len(one) for one in of_pairs], np.int64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.cell_values import column_values, ranks, relations, values_in
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_of
-from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder, require_pairs
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import DataError, UsageError, brief, quoted, refuse_text
 from paddle_ranker.options import note_once
@@ -117,8 +117,7 @@ class TablePairEncoder(PairEncoder):
             raise UsageError("tables are not cut into windows: use --windows none")
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
-        if len(queries) != len(titles):
-            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
+        require_pairs(queries, titles)
         tables = {title: self._table(title) for title in dict.fromkeys(titles)}
         asked = {query: self._ids([self.query_prompt + query])[0] for query in dict.fromkeys(queries)}
         room = self.max_seq_length - self.template.pair_tokens

@@ -23,10 +23,9 @@ from paddle_ranker.array_types import Array, Arrays, Integers
 from paddle_ranker.data.pictures import ImageError, ImageLimits, Source, read_picture
 from paddle_ranker.encoding.columns import Columns, Indices
 from paddle_ranker.errors import RankerError, quoted
-from paddle_ranker.storage.foreign_config import ForeignConfig
+from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig, read_preprocessor
 from paddle_ranker.storage.untrusted import UncheckedObject
 
-PICTURE_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 PIXELS = "pixels"  # name of the model's input
 _LARGEST_SIDE = 4096
 _LARGEST_SCALED = (
@@ -197,13 +196,7 @@ class PictureEncoder:
 
         Raises `CheckpointError`, which names the setting, if one is not supported.
         """
-        stated = ForeignConfig.read(folder / PICTURE_FILE, _WITHOUT_EFFECT)
-        if not (folder / PICTURE_FILE).is_file():
-            whole = ForeignConfig.read(folder / _PROCESSOR_FILE)
-            if "image_processor" not in whole:
-                raise whole.error(f"is missing, and {PICTURE_FILE}, which say how pictures are scaled; copy it again")
-            stated = whole.inner("image_processor", _WITHOUT_EFFECT)
-        return cls._of(stated)
+        return cls._of(read_preprocessor(folder, "image_processor", "how pictures are scaled", _WITHOUT_EFFECT))
 
     @classmethod
     def _of(cls, stated: ForeignConfig) -> PictureEncoder:
@@ -316,7 +309,7 @@ class PictureEncoder:
             "do_convert_rgb": True,
         }
         values = {name: value for name, value in values.items() if value is not None}
-        (Path(folder) / PICTURE_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (Path(folder) / PREPROCESSOR_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 _SIDES = ("height", "width")

@@ -22,9 +22,9 @@ from paddle_ranker.data.pictures import Source
 from paddle_ranker.data.recordings import IncompleteRecordingError, read_recording
 from paddle_ranker.encoding.columns import Columns, Indices, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, DataError, quoted
-from paddle_ranker.storage.foreign_config import ForeignConfig
+from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig, read_preprocessor
 
-SOUND_FILE, _PROCESSOR_FILE, _CONFIG_FILE = "preprocessor_config.json", "processor_config.json", "config.json"
+_CONFIG_FILE = "config.json"
 SAMPLES, LENGTHS = "samples", "lengths"  # names of the model's inputs
 _LEAST_RATE, _MOST_RATE = 1000, 192_000
 _LEAST_VARIANCE = 1e-7  # of transformers' normalisation
@@ -98,12 +98,7 @@ class SoundEncoder:
 
         Raises `CheckpointError`, which names the setting, if one is not supported.
         """
-        stated = ForeignConfig.read(folder / SOUND_FILE, _WITHOUT_EFFECT)
-        if not (folder / SOUND_FILE).is_file():
-            whole = ForeignConfig.read(folder / _PROCESSOR_FILE)
-            if "feature_extractor" not in whole:
-                raise whole.error(f"is missing, and {SOUND_FILE}, which say how sounds are sampled; copy it again")
-            stated = whole.inner("feature_extractor", _WITHOUT_EFFECT)
+        stated = read_preprocessor(folder, "feature_extractor", "how sounds are sampled", _WITHOUT_EFFECT)
         stated.require("feature_extractor_type", "Wav2Vec2FeatureExtractor", remedy="take a model that reads samples")
         stated.require("feature_size", 1, remedy="take a model that reads samples of one channel")
         rate, normalises = stated.get("sampling_rate", 16_000), stated.get("do_normalize", True)
@@ -194,7 +189,7 @@ class SoundEncoder:
             "do_normalize": self.normalises, "padding_side": "right", "padding_value": 0.0,
             "return_attention_mask": True,
         }  # fmt: skip
-        (Path(folder) / SOUND_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (Path(folder) / PREPROCESSOR_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _frame(config: ForeignConfig) -> tuple[int, int]:

@@ -16,14 +16,14 @@ import paddle
 
 from paddle_ranker.array_types import Array, Integers
 from paddle_ranker.data.recordings import RATE
-from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SOUND_FILE, SoundEncoder
+from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.lexical.characters import UNIT, UNSPACED, shape_of
 from paddle_ranker.model.encoder_loading import unfilled
 from paddle_ranker.model.hugging_face.sound_models import read_published
 from paddle_ranker.model.networks.sounds import SpeechNetwork
 from paddle_ranker.model.parameters import set_parameters
-from paddle_ranker.storage.foreign_config import ForeignConfig
+from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked
 
 _VOCABULARY, _TOKENIZER = "vocab.json", "tokenizer_config.json"
@@ -135,7 +135,8 @@ class Transcriber:
                 f"{folder}: has no lm_head, so it spells nothing; take a model that was trained with CTC"
             )
         if rows.rate != RATE:
-            raise CheckpointError(f"{folder / SOUND_FILE}: sampling_rate is {rows.rate}; speech is read with {RATE:,}")
+            file = folder / PREPROCESSOR_FILE
+            raise CheckpointError(f"{file}: sampling_rate is {rows.rate}; speech is read with {RATE:,}")
         if max(letters.tokens) >= published.head[0].shape[1]:
             raise CheckpointError(f"{folder / _VOCABULARY}: has more letters than the model; copy the folder again")
         encoder = unfilled(published.config)

@@ -15,6 +15,21 @@ from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
 
+PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
+
+
+def read_preprocessor(folder: Path, part: str, purpose: str, without_effect: Collection[str] = ()) -> ForeignConfig:
+    """Read a folder's `preprocessor_config.json`; without one, the object `part` of `processor_config.json`.
+
+    purpose: what the settings say, for the message if neither is there, such as "how pictures are scaled"
+    """
+    if (folder / PREPROCESSOR_FILE).is_file():
+        return ForeignConfig.read(folder / PREPROCESSOR_FILE, without_effect)
+    whole = ForeignConfig.read(folder / _PROCESSOR_FILE)
+    if part not in whole:
+        raise whole.error(f"is missing, and {PREPROCESSOR_FILE}, which say {purpose}; copy it again")
+    return whole.inner(part, without_effect)
+
 
 class ForeignConfig:
     """JSON object of a file, consumed key by key. A null value counts as missing.

@@ -12,10 +12,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from paddle_ranker.commands.convert import main as convert
-from paddle_ranker.encoding.picture_encoder import PICTURE_FILE, PictureEncoder
+from paddle_ranker.encoding.picture_encoder import PictureEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE
 from tests.model.picture_cases import CASES, FILE, PIXEL_SETTINGS, SIZES, TEXTS, crc, odd_files, pictures, write
 
 PILLOW = int(PIL.__version__.partition(".")[0])
@@ -49,7 +50,7 @@ def test_vectors_are_those_of_transformers(name: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(PILLOW < 12, reason="needs Pillow 12, which transformers' pixels were computed with")
 @pytest.mark.parametrize("number", range(len(PIXEL_SETTINGS)))
 def test_pixels_are_those_of_the_processors(number: int, tmp_path: Path) -> None:
-    (tmp_path / PICTURE_FILE).write_text(json.dumps(PIXEL_SETTINGS[number]))
+    (tmp_path / PREPROCESSOR_FILE).write_text(json.dumps(PIXEL_SETTINGS[number]))
     encoder = PictureEncoder.read(tmp_path)
     found = {name: crc(encoder.encode([data]).pixels[0]) for name, data in odd_files().items()}
     assert len(found) == 40
@@ -72,7 +73,7 @@ def test_pixels_are_those_of_the_processors(number: int, tmp_path: Path) -> None
     ],
 )
 def test_other_settings_are_refused_by_name(settings: dict[str, Any], problem: str, tmp_path: Path) -> None:
-    (tmp_path / PICTURE_FILE).write_text(json.dumps(settings))
+    (tmp_path / PREPROCESSOR_FILE).write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=problem):
         PictureEncoder.read(tmp_path)
 

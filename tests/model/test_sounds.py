@@ -15,10 +15,11 @@ from safetensors.numpy import load_file, save_file
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.data.readers import READERS, Part
 from paddle_ranker.data.speech import MODEL_VARIABLE
-from paddle_ranker.encoding.sound_encoder import SOUND_FILE, SoundEncoder
+from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.transcriber import Letters, Transcriber
 from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE
 from tests.model.sound_cases import CASES, FILE, FRAMES, LETTERS, PROCESSOR, sounds, write
 
 pytestmark = pytest.mark.parity
@@ -85,11 +86,11 @@ def test_convert_brings_and_takes_them(name: str, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("file", "settings", "problem"),
     [
-        (SOUND_FILE, {"feature_size": 80}, "feature_size is 80"),
-        (SOUND_FILE, {"feature_extractor_type": "WhisperFeatureExtractor"}, "WhisperFeatureExtractor"),
-        (SOUND_FILE, {"sampling_rate": 12}, "sampling_rate is 12"),
-        (SOUND_FILE, {"do_normalize": "yes"}, "do_normalize is 'yes'"),
-        (SOUND_FILE, {"hop_length": 160}, "hop_length: unknown"),
+        (PREPROCESSOR_FILE, {"feature_size": 80}, "feature_size is 80"),
+        (PREPROCESSOR_FILE, {"feature_extractor_type": "WhisperFeatureExtractor"}, "WhisperFeatureExtractor"),
+        (PREPROCESSOR_FILE, {"sampling_rate": 12}, "sampling_rate is 12"),
+        (PREPROCESSOR_FILE, {"do_normalize": "yes"}, "do_normalize is 'yes'"),
+        (PREPROCESSOR_FILE, {"hop_length": 160}, "hop_length: unknown"),
         ("config.json", {"add_adapter": True}, "add_adapter is True"),
         ("config.json", {"adapter_attn_dim": 16}, "adapter_attn_dim is 16"),
         ("config.json", {"feat_extract_norm": "batch"}, "feat_extract_norm is batch"),
@@ -114,7 +115,7 @@ def test_sounds_are_sampled_as_the_folder_says(tmp_path: Path) -> None:
     scaled = SoundEncoder.read(folder).encode(loud)
     assert abs(float(scaled.take([1]).samples.mean())) < 1e-4
     np.testing.assert_allclose(scaled.samples, SoundEncoder.read(folder).encode(sounds()).samples, atol=1e-3)
-    (folder / SOUND_FILE).unlink()
+    (folder / PREPROCESSOR_FILE).unlink()
     (folder / "processor_config.json").write_text(
         json.dumps({"feature_extractor": {**PROCESSOR, "do_normalize": False, "sampling_rate": 8000}})
     )

@@ -44,7 +44,9 @@ _LEAST_ROOM = 8  # a prompt leaves at least this part of what is read to the tex
 
 
 def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
-    """Raise `ValueError` unless there is a title for each query."""
+    """Raise `UsageError` unless both are lists of texts, and `ValueError` unless there is a title for each query."""
+    refuse_text(queries, "queries")
+    refuse_text(titles, "titles")
     if len(queries) != len(titles):
         raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
 
@@ -194,8 +196,7 @@ class PairEncoder:
         Without `truncate` pairs keep their full length, for `paddle_ranker.encoding.windows`. `check` may refuse them,
         see `PairRowEncoder`.
         """
-        refuse_text(queries, "queries")
-        refuse_text(titles, "titles")
+        require_pairs(queries, titles)
         template, queries = self.template, self._prompted(queries)
         budget = self.max_seq_length - template.pair_tokens
         most = budget + 1 if truncate and not template.keeps_end else None
@@ -248,7 +249,6 @@ class PairEncoder:
         Args:
             most: how many ids are needed per text, see `Tokenizes.encode`.
         """
-        require_pairs(queries, titles)
         index_of: dict[str, int] = {}
         places = np.fromiter(
             (index_of.setdefault(text, len(index_of)) for texts in (queries, titles) for text in texts),
@@ -461,8 +461,7 @@ class InstructedPairEncoder(PairEncoder):
 
         Raises `UsageError` if the chat leaves no room for texts.
         """
-        refuse_text(queries, "queries")
-        refuse_text(titles, "titles")
+        require_pairs(queries, titles)
         self._require_room_for_pairs()
         queries, titles = [f" {query}\n" for query in queries], [f" {title}" for title in titles]
         return super().encode(queries, titles, truncate=truncate, check=check)

@@ -16,7 +16,7 @@ from paddle_ranker.encoding.cell_values import column_values, ranks, relations, 
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_of
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder, require_pairs
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
-from paddle_ranker.errors import DataError, UsageError, brief, quoted, refuse_text
+from paddle_ranker.errors import DataError, UsageError, brief, quoted
 from paddle_ranker.options import note_once
 
 CELLS = "cells"  # `places` of encoders whose titles are tables
@@ -115,8 +115,6 @@ class TablePairEncoder(PairEncoder):
         """Encode questions and tables; raises `UsageError` without `truncate`, since windows are unsupported."""
         if not truncate:
             raise UsageError("tables are not cut into windows: use --windows none")
-        refuse_text(queries, "queries")
-        refuse_text(titles, "titles")
         require_pairs(queries, titles)
         tables = {title: self._table(title) for title in dict.fromkeys(titles)}
         asked = {query: self._ids([self.query_prompt + query])[0] for query in dict.fromkeys(queries)}

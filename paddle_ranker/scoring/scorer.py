@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Arrays, Floats
 from paddle_ranker.encoding.batching import batches_of_columns, most_tokens
 from paddle_ranker.encoding.columns import Columns, EncodedPairs
-from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder, require_pairs
 from paddle_ranker.encoding.windows import Windows
-from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.model.model_kind import LOGIT
 from paddle_ranker.scoring.engines.engine import Engine
@@ -101,8 +100,7 @@ class Scorer(BatchRunner):
         Args:
             check: may refuse the pairs, see `PairRowEncoder`.
         """
-        refuse_text(queries, "queries")
-        refuse_text(titles, "titles")
+        require_pairs(queries, titles)
         return self.row_encoder.encode(queries, titles, truncate=self.windows is None, check=check)
 
     def logits(self, pairs: Columns, share: int = 0, shares: int = 1) -> Floats:

@@ -21,23 +21,23 @@ from unicodedata import combining
 from paddle_ranker.errors import DependencyError, UsageError, listed, quoted
 from paddle_ranker.lexical.characters import HAN_BLOCKS, accents, class_of, fold, is_whole, shape_of
 
-LONGEST = 64  # characters of a word that has a stem, or parts beside itself
-_DIGEST = 6  # a word of more parts, of less than three characters each in the mean, is none: it has no parts
-_SHORT = 3  # characters of a word that makes a pair with an ideograph beside it
+LONGEST = 64  # characters of a word; longer words are neither stemmed nor joined from parts
+_DIGEST = 6  # a word of more parts, on average shorter than three characters, is a digest: a single token
+_SHORT = 3  # most characters of a word that forms a pair with a neighbouring ideograph
 _LONGEST_NAME = 24  # characters of a word with digits or signs that can be completed
-WRITTEN = "\0="  # begins the term of a word as it is written, with its signs
-PART = "\0"  # begins the terms of parts of words that are no tokens
-SINGLE, STOP = 0.8, 0.1  # how much ideographs and stop words count among others
-# How much more a name as it is written counts than its parts, if the query is that name alone: 维生素A, PM2.5. Else a
-# short text with most of the parts is before a long one with the name.
+WRITTEN = "\0="  # prefix of the term for a word as written, with its signs
+PART = "\0"  # prefix of terms for parts of words, if the parts are no tokens
+SINGLE, STOP = 0.8, 0.1  # weights of an ideograph beside ideographs, and of a stop word among words
+# Weight of the token for a whole name (维生素A, PM2.5) if the query is that name alone. Otherwise a short text with
+# most of the parts would rank above a long text with the name.
 NAME, _NAME_UNITS = 5.0, 4
-_AS_WRITTEN = 10.0  # how much its signs count, if the query is that word alone: twice what its repeated parts can add
+_AS_WRITTEN = 10.0  # weight of a word's term with signs, if the query is that word: twice what repeated parts can add
 ENGLISH = "english"
 _CONTRACTED = frozenset(("t", "s", "m", "d", "re", "ll", "ve"))
 
 
-# Stop words of languages that an analyser may be for; of other languages of Snowball's it leaves out none. The English
-# ones are Lucene's (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
+# Stop words by language; other languages of `LANGUAGES` have none. The English words are Lucene's
+# (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
 _STOP_WORDS = {
     ENGLISH: "a an and are as at be but by for if in into is it no not of on or such that the their then there these "
     "they this to was will with",
@@ -61,7 +61,7 @@ _STOP_WORDS = {
     "var vi är",
 }
 STOP_WORDS = frozenset(_STOP_WORDS[ENGLISH].split())
-# English stop words that other languages lack, and words of others: which of them a text has more of says what it is.
+# Frequent words of English, and of other languages: a text with more of the first is taken as English.
 _ENGLISH, _FOREIGN = (
     frozenset(words.split())
     for words in (
@@ -86,12 +86,12 @@ _BODY = r"w[wm]*(?:'w[wm]*)*|0{1,3}(?:,000){1,8}(?![0,])(?:\.0+)*|0+(?:\.0+)*"
 _ENDING = r"\+\+|[+#%*](?![w0+#%*])"  # C++ C# 50%
 _PART = f"(?:{_BODY})(?:{_ENDING})?"
 _PARTS, _GROUPS = re.compile(f"({_BODY})({_ENDING})?"), re.compile("[^.]+")
-_ATOMS = re.compile("w[wm]*|0+")  # which signs, or letters beside digits, end whatever stands around
+_ATOMS = re.compile("w[wm]*|0+")  # runs of letters and runs of digits
 # .NET #tag COVID-19 node.js snake_case R&D
 _RUNS = re.compile(f"i[im]*|t[tm]*|(?:(?<![w0m.#@$])[.#@$](?=[w0]))?{_PART}(?:[-._/&@+]?{_PART})*")
 _UNITS = re.compile("[it]m*")
-is_spelled = re.compile("w[wm]{0,63}").fullmatch  # whether the classes of a word say that it has a spelling
-_IS_HAN = re.compile("[\u4e00-\u9fd5]*").fullmatch  # what jieba knows words of
+is_spelled = re.compile("w[wm]{0,63}").fullmatch  # called with a word's classes: letters only, so it has a spelling
+_IS_HAN = re.compile("[\u4e00-\u9fd5]*").fullmatch  # characters that jieba's words consist of
 
 
 class Token(NamedTuple):
@@ -107,8 +107,9 @@ class Word(NamedTuple):
 
     tokens: the tokens with their positions
     texts: the tokens' texts
-    first, last: the parts of the word that form pairs with an ideograph before and after it
-    parts: terms for the letters and numbers of the word that are no tokens, see `Analyser.phrase_terms`; and `written`
+    first: the word's first part, which may form a pair with an ideograph before the word
+    last: the word's last part, which may form a pair with an ideograph after the word
+    parts: terms for runs of letters or digits that are no tokens, see `Analyser.phrase_terms`; and `written`
     written: a term for the whole word with its signs, as in I/O, e-mail and don't; "" if a token is the same
     """
 
@@ -144,15 +145,15 @@ class CharacterRun(NamedTuple):
 
     @property
     def word(self) -> Word:
-        """The tokens of this run, which must be a word."""
+        """The tokens of this run, whose kind must be that of a word."""
         return word_of(self.text, self.shape, self.language)
 
     def units(self) -> Union[str, list[str]]:
-        """Return the ideographs, or letters with their marks, of a run that is not a word."""
+        """Return the ideographs, or the letters with their marks, of a run whose kind is i or t."""
         return _units(self.text, self.shape)
 
     def words(self) -> list[Token]:
-        """Return the units, or the tokens of a word, with positions in the folded text."""
+        """Return the tokens of a word, or the units of another run, with positions in the folded text."""
         if self.is_word:
             found: Sequence[Token] = self.word.tokens
         else:
@@ -197,10 +198,10 @@ class Phrase:
 class Analyser:
     """Tokenizer of texts in any script; called with a text, it returns the tokens.
 
-    accents: whether accents are ignored: é is e, in Latin and Greek letters, and ё is е
-    simplified: whether traditional Chinese characters count as the simplified ones, by OpenCC
-    jieba: whether Chinese is split into characters and jieba's words, instead of characters and pairs
-    language: language of stems and stop words; "": texts are of any language, and stems are English
+    accents: ignore accents: é is e, in Latin and Greek letters, and ё is е
+    simplified: convert traditional Chinese characters to simplified ones, by OpenCC
+    jieba: split Chinese into characters and jieba's words, instead of characters and pairs
+    language: language of stems and stop words; "": texts may be in any language, and stems are English
     """
 
     accents: bool = False
@@ -325,11 +326,11 @@ class Analyser:
         return frozenset(one.text for run in self.runs(self.fold(text)) if not run.is_word for one in self.groups(run))
 
     def weighed(self, query: str) -> Iterator[tuple[str, float]]:
-        """Yield the tokens of a query with their weights: 1; less for uninformative tokens, more for that of a name.
+        """Yield the tokens of a query with their weights: 1 by default.
 
-        Ideographs beside other ideographs are uninformative, and so are stop words among other words (in English only
-        in small letters). In a query that is a name, such as 维生素A or PM2.5, the token of the name as written gets
-        more weight than the tokens of its parts.
+        Ideographs beside other ideographs weigh less, and so do stop words among other words (in English only in small
+        letters). In a query that is a name, such as 维生素A or PM2.5, the token of the name as written weighs more than
+        the tokens of its parts.
         """
         there = list(self.runs(self.fold(query)))
         asks = (bool(self.language) or query.isascii()) and any(token not in self.stop_words for token in self(query))
@@ -382,8 +383,7 @@ def _among_words(there: Sequence[CharacterRun], place: int) -> bool:
 
 
 def _whole_name(runs: Sequence[CharacterRun]) -> str:
-    """Return the token, as written, of a query that is one name as a whole (PM2.5) and has tokens of its parts; else
-    "".
+    """Return the token of the whole name if the query is one name with several tokens (PM2.5, 维生素A), else "".
 
     runs: all character runs of the folded query
     """
@@ -396,7 +396,7 @@ def _whole_name(runs: Sequence[CharacterRun]) -> str:
 
 @lru_cache(maxsize=1)
 def _simplified() -> dict[int, str]:
-    """Return the simplified character of each traditional one, without regard to neighbouring characters."""
+    """Return the simplified character of each traditional character, by code point; neighbours are not considered."""
     try:
         from opencc import OpenCC
     except ImportError as error:
@@ -493,9 +493,9 @@ def _tokens_of(text: str, parts: Sequence[re.Match[str]], language: str) -> Iter
 
 
 def stem(word: str, language: str = ENGLISH) -> str:
-    """Return the stem of a word, which may be longer or shorter than the word. A long word is returned unchanged.
+    """Return the stem of a word, which may be longer or shorter than the word.
 
-    Snowball's stemmers take time proportional to the square of the length.
+    A word above `LONGEST` characters is returned unchanged, because Snowball takes time quadratic in the length.
     """
     letters = word.isascii() and word.isalpha() if language == ENGLISH else not any(map(str.isdecimal, word))
     return stem_of(word, language) if letters and 3 < len(word) <= LONGEST else word

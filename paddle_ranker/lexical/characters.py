@@ -39,8 +39,8 @@ _UNSPACED = (
     *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF)),
     *((0xA9E0, 0xA9FF), (0xAA60, 0xAADF)),
 )
-HAN_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))  # first code points, and those behind the last
-is_han = re.compile("[\u4e00-\u9fff]+").fullmatch  # whether a text is of the basic block of Chinese characters
+HAN_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))  # (first code point, last + 1) of each block
+is_han = re.compile("[\u4e00-\u9fff]+").fullmatch  # whether all characters are in Unicode's basic block of Chinese
 
 # Characters without a meaning of their own: soft hyphens, zero-width characters, variation selectors, the frames of
 # keycaps, trademark signs (which NFKC makes letters), and points and strokes that Arabic and Hebrew may do without.
@@ -50,14 +50,14 @@ _IS_NOTHING = re.compile(
     "\u202a-\u202e\u2060-\u206f\u20dd-\u20e0\u20e2-\u20e4\u2120\u2122\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
     "\U000e0000-\U000e0fff]"
 )
-# Characters that are written for others, which NFKC and case folding leave apart.
+# Variants of a character that NFKC and case folding do not unite with it.
 _ALIKE = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
     **dict.fromkeys("\u2018\u2019\u201b\u02b9\u02bc\u2032", "'"),
     "\u0131": "i",  # the dotless i, which is I in upper case
     "\u2044": "/",
 }
-# Characters that a normalised text has and that stay as they are.
+# Characters of a normalised text that folding does not change.
 _IS_FOLDED = re.compile(
     "[\x00-\x7f\u3001-\u303f\u3041-\u3096\u30a1-\u30fe\u4e00-\u9fff\uac00-\ud7a3\u201c\u201d]*"
 ).fullmatch
@@ -149,14 +149,14 @@ def _class_names() -> str:
 
 
 def base_class(text: str, place: int) -> str:
-    """Return the class of the character at `place`; for a mark, that of the character before it; " " for none."""
+    """Return the class of the last character up to `place` that is not a mark, or " " if the text has none."""
     while place >= 0 and class_of(text[place]) == MARK_CLASS:
         place -= 1
     return class_of(text[place]) if place >= 0 else " "
 
 
 def is_whole(text: str, start: int, end: int) -> bool:
-    """Return whether a part of a folded text (not an empty one) begins and ends with whole words.
+    """Return whether a non-empty part of a folded text begins and ends with whole words.
 
     In scripts without spaces between words, any character with its marks counts as whole.
     """
@@ -180,14 +180,14 @@ def word_starts(folded: str) -> Booleans:
 
 @lru_cache(maxsize=1)
 def _begins() -> Booleans:
-    """Return three tables of all code points: characters that are units; letters and digits; these and marks."""
+    """Return masks over code points, `[3, code points] bool`: units; letters and digits; letters, digits and marks."""
     classes = _classes()
     letters = np.isin(classes, [*b"w0"])
     return np.stack([np.isin(classes, [*b"it"]), letters, letters | (classes == ord(MARK_CLASS))])
 
 
 def is_name(codes: NDArray[np.uint32]) -> Booleans:
-    """Return which code points of folded words are digits or signs, as in names such as c++, `[n] bool`."""
+    """Return which code points are digits or signs, `[n] bool`; words with such characters are names, as c++."""
     found: Booleans = _name_codes().take(codes)
     return found
 

@@ -135,8 +135,7 @@ def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[
 
 
 class _Grams:
-    """The n-grams of both texts, indexed by the position of their first token; methods return one value per pair,
-    `[batch]`.
+    """N-grams of query and title, each indexed by the position of its first token; methods return `[batch]` float32.
 
     query, title: `[batch, length]` float32, 1 at positions where an n-gram of this text starts
     weight: `[batch, length]`, the n-gram's idf
@@ -176,9 +175,9 @@ class _Grams:
         return common / (_sum(self.distinct_query) + _sum(self.distinct_title) - common).clip(min=1.0)
 
     def matches(self, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return whether any n-gram of the title is in the query; the first such n-gram; and the last; `[batch]` each.
+        """Return whether the title has an n-gram of the query, and places of the first and the last: `[batch]` each.
 
-        They are numbers of the title's n-grams, from 0. Without a match both are `count`.
+        A place counts the title's n-grams from 0; without a match both places are `count`.
 
         count: number of the title's n-grams, `[batch]`
         """

@@ -33,12 +33,12 @@ _BATCH_SQUARES = 1 << 20  # most values of a `[batch, length, length]` matrix
 class FeatureHead(nn.Layer):
     """Layer that adds a weighted sum of a pair's features to its logit; subclasses define `features`.
 
-    A new head contributes nothing, because its weights are zero. `learn_heads` sets its tables and the weights with
+    A new head contributes nothing, because its weights are zero. `learn_heads` sets its tables, and the weights with
     which the training starts.
 
     Args:
         count: number of features.
-        squares: maximum number of values of a `[batch, length, length]` matrix in the batches of `of_pairs`.
+        squares: maximum number of values of a `[batch, length, length]` matrix when `of_pairs` computes features.
     """
 
     def __init__(self, count: int, squares: int):
@@ -53,7 +53,7 @@ class FeatureHead(nn.Layer):
         raise NotImplementedError
 
     def learn_tables(self, pairs: EncodedPairs) -> None:
-        """Learn the tables that features are computed from, if there are any, from the training pairs."""
+        """Learn the tables that `features` reads from the training pairs; a head without tables learns nothing."""
 
     @property
     def has_learned(self) -> bool:
@@ -68,7 +68,7 @@ class FeatureHead(nn.Layer):
         return self.of_features(self.features(input_ids, token_type_ids))
 
     def of_features(self, features: Tensor) -> Tensor:
-        """Return the part of the logits, `[batch]` float32, that comes from features `[batch, count]`."""
+        """Return the contribution of features `[batch, count]` to the logits, `[batch]` float32."""
         # A matrix product would be computed in half precision by mixed precision.
         return ((features - self.mean) / self.deviation * self.weight).sum(axis=1)
 
@@ -150,7 +150,7 @@ class LexicalHead(FeatureHead):
         return lexical_features(tokens, self.idf, self.average_length, self.never_match)
 
     def learn_tables(self, pairs: EncodedPairs) -> None:
-        """Learn frequencies from the distinct titles of the pairs, as truncated in the pairs."""
+        """Learn idf and mean length from the distinct titles, as truncated in the pairs."""
         text_ids = None if self.speller is None else self.speller.ids
         idf, average_length = title_statistics(pairs, self.idf.shape[0], self.never_match, text_ids)
         self.idf.set_value(idf)
@@ -162,14 +162,14 @@ class LexicalHead(FeatureHead):
 
     @property
     def has_learned(self) -> bool:
-        """Return True if the frequencies have been learned or loaded."""
+        """Return True if the idf values have been learned or loaded."""
         return bool((self.idf > 0).any())
 
 
 def title_statistics(
     pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None
 ) -> tuple[np.ndarray, float]:
-    """Return what `text_statistics` does for the titles of `pairs`, which are read in parts."""
+    """Return the result of `text_statistics` for the titles of `pairs`; the titles are read in parts."""
 
     def titles() -> Iterator[NDArray[np.int32]]:
         for start in range(0, len(pairs), _CHUNK):

@@ -18,18 +18,20 @@ from paddle_ranker.encoding.unicode.table import MARK, OTHER, unicode_table
 from paddle_ranker.lexical.analyser import ENGLISH, Analyser, CharacterRun, Token, pieces, standard
 from paddle_ranker.lexical.characters import fold, is_whole
 
-LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
+LEVELS = 3  # of highlights: 1 for a shared word, 2 for two words in a row, 3 for three; as in match embeddings
 PASSAGE = 200  # code points of the passage of a long text
-_MOST_WORDS, _QUERY = 128, 1000  # words, code points of a query
-_MOST_HIGHLIGHTS, _MOST_PLACES, _LOOKED_AT = 100, 20, 20_000  # of a text; of a token in it; code points of it
+_MOST_WORDS, _QUERY = 128, 1000  # words and code points of a query that are read
+_MOST_HIGHLIGHTS, _MOST_PLACES = 100, 20  # highlights of a text; occurrences of a token in a text
+_LOOKED_AT = 20_000  # code points of a text that are searched
 _LETTER = "[^\\W_]"
 _BETWEEN = " \t\n\r-._'/&@+"  # what may stand between the words of one n-gram
 
 
 class _Joined(dict[int, str]):
-    """Dict from a code point to m if it may join the character before it, to x if it folds to several, else to c.
+    """Dict from a code point to its class in folding, c, x or m; filled on first use.
 
-    m are marks, ignored characters, the voice marks of half-width kana, and vowels and finals of hangul.
+    m (marks, ignored characters, voice marks of half-width kana, vowels and finals of hangul) may fold to one character
+    with the character before; x folds to several characters; c is any other.
     """
 
     def __missing__(self, code_point: int) -> str:
@@ -40,7 +42,7 @@ class _Joined(dict[int, str]):
 
 
 _JOINED = _Joined()
-# Characters that are not folded to one whatever stands beside, or may not be, with what they may become one with.
+# Clusters of characters that may fold to more or fewer characters.
 _ALONE = (
     "\x00-\x7f\u00b0\u00b7\u00c0-\u00de\u00e0-\u0131\u0410-\u044f\u2010-\u2016\u2018-\u2023\u3000-\u3098\u30a0-\u30fe"
     "\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e"
@@ -50,9 +52,9 @@ _CLUSTERS = re.compile("[cx]m+|x|m+")
 
 
 class Highlight(NamedTuple):
-    """A part of a text, in code points, with words of the query.
+    """A part of a text, in code points, that shares words with the query.
 
-    level: length in words of the n-grams that text and query share here, 1 to 3
+    level: length in words of the shared n-gram, 1 to 3
     """
 
     start: int
@@ -108,12 +110,12 @@ class FoldedText:
         return found
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Return the start and end, in the original text, of a part of `text` (not an empty one)."""
+        """Return the start and end, in the original text, of a non-empty part of `text`."""
         return (start, end) if self._spans is None else (self._spans[start][0], self._spans[end - 1][1])
 
 
 class SharedWords:
-    """The words of a query, to find in texts. In Chinese, words are single characters.
+    """Finder of a query's words in texts. In Chinese, words are single characters.
 
     Args:
         query: the query; only the first 128 words of its first 1,000 code points count.
@@ -131,12 +133,12 @@ class SharedWords:
         self._known = {word.text for run in found[:_MOST_WORDS] for word in run.words()[:_MOST_WORDS]}
         self._grams = [{tuple(words[i : i + n]) for words in readings for i in range(len(words) - n + 1)}
                        for n in range(1, LEVELS + 1)]  # fmt: skip
-        self._seen: dict[str, list[Token]] = {}  # the known parts of other words that texts have
-        # A single character, or a word such as "the", says little by itself, unless nothing else was asked for.
+        self._seen: dict[str, list[Token]] = {}  # cache: words of the query in each word of a text
+        # A single character, or a word such as "the", says little by itself, unless the query has no other words.
         self._weak = self._known.difference(token for token, weight in analyser.weighed(query) if weight >= 1.0)
 
     def highlights(self, text: str) -> list[Highlight]:
-        """Return the shared parts of a text, in order; only the first 20,000 code points are searched."""
+        """Return the parts of a text that the query shares, in order; only the first 20,000 code points are read."""
         if not self._known and self._phrases is None:
             return []
         given = FoldedText(text, self._analyser)
@@ -224,11 +226,9 @@ class SharedWords:
 
 
 def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
-    """Return the start and end of the first 20 occurrences of a token in a text, in code points.
+    """Return the start and end, in code points, of the first 20 occurrences of a token in a text.
 
-    A stem is looked up in the text's words.
-
-    term: a token of any tokenizer
+    term: a token of any tokenizer; for a stem, the words with this stem are its occurrences
     """
     if all(shape == "i" * len(piece) for _, piece, shape in pieces(term)):
         found = [*islice(_occurrences(text.text, term), _MOST_PLACES)]
@@ -256,8 +256,8 @@ def level_of(term: str) -> int:
 def _read(run: CharacterRun, known: Optional[set[str]], longest: bool) -> Iterator[Token]:
     """Yield the known words of a run, in order.
 
-    known: the known words; None: all words are
-    longest: of words inside each other, whether the longest is yielded, or the shortest
+    known: the known words; None: all words are known
+    longest: among overlapping words, whether the longest is yielded, or the shortest
     """
     if known is not None and run.is_word and known.isdisjoint(run.word.texts):
         return

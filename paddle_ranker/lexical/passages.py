@@ -20,7 +20,7 @@ from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
 
 Span = tuple[int, int]
 
-_LOOKED_AT = 50_000  # code points of a text
+_LOOKED_AT = 50_000  # code points of a text that `best_span` reads
 _MOST_TERMS = 64  # of a query, the weightiest
 _SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s)")
 _IN_WORDS = np.array([chr(code).isalnum() for code in range(128)])
@@ -50,9 +50,8 @@ def cut(
     passages are about equally long. Only a passage of a single code point may have more tokens.
 
     Args:
-        ends: the end of each token of the text, `[tokens]`.
-        overlap: number of tokens at the end of a passage, at most, that the next one repeats, in whole sentences or
-            words.
+        ends: position in the text, in code points, where each token ends, `[tokens]`.
+        overlap: maximum number of tokens at a passage's end that the next passage repeats, in whole sentences or words.
         count: called with a part of the text; returns how many tokens it has when it is tokenized alone. None: the
             tokens of the whole text that end in the part are counted.
     """
@@ -97,16 +96,13 @@ def cut(
 
 
 def _last(breaks: Sequence[Sequence[int]], least: int, most: int) -> int:
-    """Return the last position above `least` and up to `most` in the first list that has one; 0 if none has."""
+    """Return the last position above `least` and up to `most`, of the first list with such a position; else 0."""
     places = (found[bisect_right(found, most) - 1] for found in breaks if bisect_right(found, most))
     return next((place for place in places if place > least), 0)
 
 
 def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
-    """Return the first position from `least` up to, but not including, `before` in the first list that has one.
-
-    Returns 0 if none has.
-    """
+    """Return the first position from `least` to below `before`, of the first list with such a position; else 0."""
     places = (found[bisect_left(found, least)] for found in breaks if bisect_left(found, least) < len(found))
     return next((place for place in places if place < before), 0)
 

@@ -43,10 +43,10 @@ class TermPostings(NamedTuple):
 
 @dataclass(frozen=True)
 class Postings:
-    """The tokens of some documents.
+    """Inverted index of the tokens of some documents.
 
     terms: `[terms] uint64`, hashes of the distinct tokens, ascending
-    starts: `[terms + 1] int64`, start of each token's postings
+    starts: `[terms + 1] int64`, start of each token's postings in `documents` and `codes`
     documents: `[postings] int32`, the documents that have the token, ascending
     codes: `[postings]`, for each of `documents` a row of `pairs`
     pairs: `[pairs, 2 * fields] int32`: for each field, the token's frequency, and the number of tokens in the field (0
@@ -76,7 +76,7 @@ class Postings:
     ) -> Postings:
         """Count the tokens of documents; `fields` has, for each field, the text of each document.
 
-        literal: for each field, whether words of queries are never corrected to words of this field
+        literal: for each field, whether its words are left out of `spellings`, so that no query is corrected to them
         """
         numbers: dict[str, int] = {}
         spellings, counted = set[str](), []
@@ -142,11 +142,11 @@ class Postings:
 def _tokens_of(
     texts: Iterable[str], tokenize: Tokenizer, numbers: dict[str, int], seen: Optional[set[str]]
 ) -> tuple[Integers, NDArray[np.int32], NDArray[np.int32]]:
-    """Return the numbers of all terms, `[terms]`; and for each text its number of terms and of tokens, `[texts]` each.
+    """Return the ids of all texts' terms in order, `[terms]`; each text's count of terms, and of tokens: `[texts]`.
 
     Terms that are no tokens serve phrases, and do not count in a text's length; see `Analyser.phrase_terms`.
 
-    numbers: numbers of the terms so far; new terms get the next numbers
+    numbers: dict of term ids, 0 and up; new terms are added to it
     seen: set to which words are added, see `Analyser.tokens`; None: they are not collected
     """
     terms, sizes, lengths = array("q"), array("i"), array("i")
@@ -171,7 +171,9 @@ def unpacked(pairs: NDArray[np.int64]) -> NDArray[np.int32]:
 
 
 class Merging:
-    """Merger of several inverted indexes into one, part by part.
+    """Merger of several inverted indexes into one, which keeps the memory of the work bounded.
+
+    Its public attributes are those of the merged `Postings`, apart from the large arrays that `fill` writes.
 
     Args:
         parts: the indexes, each with a mask of the documents to keep, `[documents] bool`, or None for all.
@@ -209,7 +211,7 @@ class Merging:
             next_place[places[first]] += count
 
     def _blocks(self, terms: Hashes) -> Iterator[tuple[int, Integers, Integers, NDArray[np.unsignedinteger]]]:
-        """Yield blocks of postings: index of the part, places of the terms, new numbers of the documents, codes."""
+        """Yield blocks of postings: index of the part, places of the terms, new rows of the documents, old codes."""
         for number, (postings, mask) in enumerate(self._parts):
             place = np.searchsorted(terms, postings.terms)
             first = 0
@@ -230,7 +232,7 @@ class Merging:
 def _united_pairs(
     parts: Sequence[NDArray[np.int32]], used: Sequence[Booleans]
 ) -> tuple[NDArray[np.int32], list[Integers]]:
-    """Return the distinct pairs that are used, ascending; and for each part, the new row of each of its used pairs."""
+    """Return the distinct pairs in use, ascending; and each part's new row for each of its pairs (0 if not in use)."""
     some = np.ascontiguousarray(np.concatenate([pairs[own] for pairs, own in zip(parts, used)]))
     known, rows = np.unique(some, axis=0, return_inverse=True)
     codes, first = [], 0

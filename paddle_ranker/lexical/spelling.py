@@ -25,13 +25,13 @@ from paddle_ranker.array_types import Booleans
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.lexical.characters import is_han, is_name, without_accents
 
-LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters of a word that may have one error, and two
+LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters from which a word may have one error, and two
 _LONGEST = 64
 _BLOCK = 1 << 14  # words that are compared at a time, so that the arrays stay in the processor's cache
 _NEWLINE = 10
 _MARKED = 0x2000  # code points below it may be letters with accents
 _TONES = dict.fromkeys((0x300, 0x301, 0x304, 0x30C))  # combining marks; that of ü stays
-_ONCE = np.uint64(0xFFFFFFFF00000000)  # bits of letters that a word has; below them, of those it has an odd number of
+_ONCE = np.uint64(0xFFFFFFFF00000000)  # the upper half of a signature, see `_signs`
 
 
 class WordVocabulary(Sequence[str]):
@@ -105,7 +105,6 @@ class WordVocabulary(Sequence[str]):
         return found
 
     def __contains__(self, word: object) -> bool:
-        """Return whether the vocabulary has a word."""
         place = bisect_left(self, word) if isinstance(word, str) else len(self)  # UTF-8 is in the order of code points
         return place < len(self) and self[place] == word
 
@@ -116,7 +115,6 @@ class WordVocabulary(Sequence[str]):
         return [self[place] for place in (found.start + order).tolist()]
 
     def _beginning(self, prefix: str) -> slice:
-        """Return the range of the words that begin with a prefix."""
         return slice(bisect_left(self, prefix), bisect_left(self, prefix + chr(sys.maxunicode)))
 
 
@@ -134,7 +132,7 @@ def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def most_errors(word: str) -> int:
-    """Return the maximum number of errors for which a mistyped word is corrected."""
+    """Return for how many errors a word of a query is corrected: 0, 1 or 2, by its length."""
     return 0 if not LEAST_LETTERS <= len(word) <= _LONGEST else 1 if len(word) < TWO_ERRORS else 2
 
 
@@ -148,7 +146,7 @@ def _lengths(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np
 
 
 def _plain(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return the code points of a text without accents."""
+    """Return the code points of a text after its accents are removed."""
     found = np.where(codes < _MARKED, _plain_codes()[np.minimum(codes, _MARKED - 1)], codes)
     return found[found > 0]
 
@@ -159,9 +157,10 @@ def _plain_codes() -> NDArray[np.uint32]:
 
 
 def _signs(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return a 64-bit signature of each word: one bit for each distinct letter, another if the letter occurs twice.
+    """Return a 64-bit signature of each word; an error changes at most two bits of each half.
 
-    Letters other than a to z are hashed. An error changes at most two bits.
+    The upper half has a bit for each letter that occurs, the lower half for each letter that occurs an odd number of
+    times. Letters other than a to z are hashed to a bit.
     """
     if not len(begins):
         return np.empty(0, np.uint64)
@@ -174,7 +173,7 @@ def _signs(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.u
 
 
 def _few(bits: NDArray[np.uint64], most: int) -> Booleans:
-    """Return which numbers have at most `most` bits set."""
+    """Return which integers have at most `most` bits set, `[n] bool`."""
     for _ in range(most):
         bits = bits & (bits - (bits > 0))  # without its last bit
     return bits == 0
@@ -182,7 +181,7 @@ def _few(bits: NDArray[np.uint64], most: int) -> Booleans:
 
 @lru_cache(maxsize=1)
 def _by_sound() -> tuple[dict[str, str], dict[str, str]]:
-    """Return the sound of each character without its tone, and the characters of each sound."""
+    """Return the sound of each Chinese character, without tone, and the characters of each sound."""
     found = find_spec("pypinyin")
     if found is None or found.origin is None:
         raise DependencyError("characters of the same sound need pypinyin: pip install pypinyin")

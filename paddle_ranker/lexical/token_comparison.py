@@ -22,12 +22,12 @@ _MORE_PARTS = 3  # of a character beside one; UTF-8 has up to four bytes
 
 @dataclass(frozen=True)
 class Compared:
-    """Tokens in the form in which they are compared, `[batch, length]` each: tokens of spaces are removed.
+    """Tokens in the form in which they are compared, `[batch, length]` each; tokens of spaces are removed.
 
     ids: int64, equal for tokens that spell the same characters
     types: int64, 0 in the query and 1 in the title
     inside: float32, 1 for tokens that begin inside a character; None: no token does
-    places: int64, the new position of each token of the input, -1 if it was removed; None: none was removed
+    places: int64, the new position of each input token, -1 for a removed token; None: no token was removed
     """
 
     ids: Tensor
@@ -36,10 +36,7 @@ class Compared:
     places: Optional[Tensor] = None
 
     def at_inputs(self, values: Tensor) -> Tensor:
-        """Return values of the compared tokens, `[batch, length]` int64, in the input's order.
-
-        Returns 0 for tokens of spaces.
-        """
+        """Return values of the compared tokens, `[batch, length]` int64, in the order of the input; 0 for spaces."""
         if self.places is None:
             return values
         places = paddle.maximum(self.places, paddle.zeros_like(self.places))
@@ -47,9 +44,9 @@ class Compared:
 
 
 class Speller(nn.Layer):
-    """The tables of a spelling as a layer of a network.
+    """Layer that converts token ids to comparable form, by the tables of a spelling.
 
-    They depend only on the tokenizer, so checkpoints do not have them.
+    The tables depend only on the tokenizer, so checkpoints do not have them.
 
     Args:
         vocab_size: number of the model's embeddings; the tokenizer may have fewer tokens.
@@ -99,7 +96,7 @@ def compared(speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tens
 
 
 def whole_characters(same: Tensor, inside: Tensor) -> Tensor:
-    """Return which tokens are equal; parts of a character are equal only if all parts of the character are.
+    """Return `same`, with 0 for parts of characters unless all parts of the character are equal.
 
     Args:
         same: `[batch, length, length]` float32, 1 if token i equals token j.
@@ -139,7 +136,7 @@ def looked_up(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def _taken(values: Tensor, places: Tensor) -> Tensor:
-    """Return, for each row, its values at some places, `[batch, length]`."""
+    """Return, for each row, its values at that row's `places`, `[batch, length]`."""
     ones = paddle.ones_like(places)
     starts = (ones[:, :1].cumsum(axis=0) - ones[:, :1]) * ones.sum(axis=1, keepdim=True)
     return paddle.gather(values.reshape([-1]), (places + starts).reshape([-1])).reshape(paddle.shape(places))

@@ -32,7 +32,7 @@ from paddle_ranker.lexical.bm25 import text_statistics
 from paddle_ranker.lexical.token_comparison import Speller, compared, looked_up
 
 _SEED = 0  # of the signs, the same in every tower, so that those of two towers can be compared
-_SHARE = 0.3  # of the lexical product beside the other one: 0.2 to 0.5 were best on QBQTC, with four towers
+_SHARE = 0.3  # of the lexical part in two vectors' inner product: 0.2 to 0.5 were best on QBQTC, with four towers
 
 
 class LexicalVector(nn.Layer):
@@ -42,7 +42,7 @@ class LexicalVector(nn.Layer):
 
     Args:
         vocab_size: number of tokens in the model's vocabulary.
-        size: length of the vectors; the noise of their product falls with its root.
+        size: length of the vectors; the noise of an inner product falls with the square root of `size`.
         never_match: ids of the special tokens, padding and [UNK], which have weight 0 and interrupt bigrams.
         spelling: the spelling of each token, used to compare tokens; None compares them by id.
     """
@@ -63,7 +63,7 @@ class LexicalVector(nn.Layer):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the lexical parts of texts' vectors, `[batch, size]` float32.
 
-        The length of a part is the root of the lexical share; it is 0 for a text without weighted tokens.
+        A part has the norm sqrt(`_SHARE`), or 0 for a text without weighted tokens.
 
         input_ids, token_type_ids: `[batch, length]` int64
         """

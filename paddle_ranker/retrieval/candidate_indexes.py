@@ -64,7 +64,7 @@ class Hits(NamedTuple):
 
 
 class LikeError(UsageError):
-    """Error: documents like an example cannot be searched for; the message says why."""
+    """Error of a search for documents like an example: the example is unknown or fits no field."""
 
 
 class Like(NamedTuple):
@@ -114,7 +114,7 @@ class IndexKind:
 
     build: makes an index from documents and options
     what: how the index finds documents, for help texts
-    compares_vectors: whether it compares vectors, and so needs `IndexOptions.tower`, which makes them
+    compares_vectors: whether it compares vectors, which `IndexOptions.tower` makes
     compares_words: whether it reads `IndexOptions.words`: `mine --words` is refused for others
     in_folders: whether `index build --method` takes it, to search the vectors of an index folder
     """
@@ -130,7 +130,7 @@ INDEXES: Registry[IndexKind] = Registry("index", "--method")
 
 
 class Documents:
-    """Documents of an index by id; raises `DataError` if two have the same id.
+    """Documents of an index by id; raises `DataError` if two documents have the same id.
 
     Attributes:
         by_id: dict of the documents by id.
@@ -169,7 +169,7 @@ class WordIndex(Documents):
 
 
 class RandomIndex(Documents):
-    """Draw documents at random, seeded by the query and the index's seed; a baseline for other indexes."""
+    """Draw documents at random, seeded by the query and `IndexOptions.seed`; a baseline for other indexes."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)

@@ -40,7 +40,6 @@ class Collection:
         milvus_uri: address of the Milvus server with the vectors, as the caller gave it.
 
     Attributes:
-        index: the folder.
         folder, folders: those of `index`, see `IndexFolder`.
         writer: changes the documents.
     """
@@ -118,13 +117,13 @@ class Collection:
         self.close()
 
     def close(self) -> None:
-        """Let others write, and close the connection to Milvus; snapshots can still be searched."""
+        """Release the lock for other writers, and close the connection to Milvus; snapshots can still be searched."""
         if (milvus := self._latest.snapshot.milvus) is not None:
             milvus.close()
         self.writer.close()
 
     def snapshot(self) -> LocalSnapshot:
-        """Return the documents as they are now: several searches of it see the same ones."""
+        """Return the current documents; all searches of one snapshot see the same documents."""
         return self._latest.snapshot
 
     @property
@@ -148,7 +147,7 @@ class Collection:
 def documents_for(collection: Collection, corpus: str, options: DocumentOptions) -> DocumentFile:
     """Return the documents of a corpus, read by the column names of an index.
 
-    Log the columns that only the corpus or only the index has. Raises `UsageError` if they have no column in common.
+    Log the columns that only the corpus or only the index has. Raises `UsageError` if corpus and index share no column.
     """
     info = collection.info
     joins = not info.schema.fields  # an older index, or one of texts alone

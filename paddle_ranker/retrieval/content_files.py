@@ -36,9 +36,9 @@ from paddle_ranker.storage.untrusted import inside, open_file, read_file
 
 Row = TypeVar("Row", bound=Union[Document, DocumentRow])
 _CONTENTS, _STAGED, _LOCK = "contents", "contents.added-", "lock"
-_MOST_BYTES, _MOST_READ = 1 << 28, 1 << 36  # of a file; of one that is read, which is never held whole
+_MOST_BYTES, _MOST_READ = 1 << 28, 1 << 36  # largest file held in memory; largest file read block by block
 _BLOCK = 1 << 20  # bytes of a file that are read at once
-_TITLE = "title"  # of a file's parts
+_TITLE = "title"  # field of a file's parts with the file's title
 
 
 class ContentFiles:
@@ -120,7 +120,7 @@ class StagedFiles(ContentFiles):
     staged or published.
 
     Attributes:
-        names: names of the files.
+        names: names of the staged files.
         read_ids: ids of rows whose files were read.
     """
 
@@ -145,7 +145,7 @@ class StagedFiles(ContentFiles):
     def keep(self, row: Row, schema: Schema, *, reads: bool = False) -> Row:
         """Stage the files of a document; return the document with their names as its fields' values.
 
-        reads: whether the caller reads the words of files whose type has a reader; otherwise new ones are refused
+        reads: whether new files of a type with a reader, such as PDF, are taken: the caller reads their words then
 
         Raises `DataError` for a file that cannot be read or that the field's type refuses, and for a name that the
         index has no file of.
@@ -354,10 +354,9 @@ class _Unreadable(DataError):
 class _KeptRow(NamedTuple):
     """A row with the names of its staged files.
 
-    row: the row
-    line: its line in the corpus
-    field: field with the file that is read; "" if there is none
-    parts: called without arguments; waits until the file is read, and returns its parts; None if there is no such file
+    line: the row's line in the corpus
+    field: field with the file that is read; "" if no file is
+    parts: called without arguments; waits until the file is read, and returns its parts; None if no file is read
     """
 
     row: DocumentRow

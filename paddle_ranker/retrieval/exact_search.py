@@ -15,10 +15,10 @@ from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.retrieval.top_k import NOT_FOUND, BestRows
 from paddle_ranker.retrieval.turns import check, checked
 
-_CELLS = 1 << 18  # products, and numbers of vectors that are not float32, held at once: what the caches hold
-_QUERIES = 512  # searched for at once
-_FEW = 1024  # products that are worked out at once: of what was added last, segments of a few documents
-_SPARE = 16  # found beyond what is asked for: copies of a text whose products differ in their last bits
+_CELLS = 1 << 18  # most products, and components of converted vectors, in memory at a time: they fit a CPU's cache
+_QUERIES = 512  # queries searched for at a time
+_FEW = 1024  # up to this many products are computed without blocks, as in segments of few documents
+_SPARE = 16  # further candidates: the matrix product orders copies of a text at random, by their last bits
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,6 @@ def _as_floats(values: NDArray[np.generic], scales: Optional[NDArray[np.float32]
 class VectorPart:
     """The vectors of a part of a collection.
 
-    vectors: the vectors
     live: `[vectors] bool`, which vectors are of documents that are not removed; None: all
     first: number of the part's first vector in the collection
     """

@@ -24,9 +24,9 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.typed_values import DAY, TYPES, Value, moment_text
 
 NUMBERS, DATES = "number", "date"
-MOST_RANGES, FEW_VALUES = 10, 12  # of up to so many numbers or dates each is counted by itself
+MOST_RANGES, FEW_VALUES = 10, 12  # most ranges of a field; up to `FEW_VALUES` values are counted one by one instead
 _EPOCH = date(1970, 1, 1).toordinal()
-_SKEWED = 0.6  # share of the values in one range of equal width above which widths grow with the numbers
+_SKEWED = 0.6  # if one of equally wide ranges has a larger share of the values, widths grow with the numbers
 _DAYS, _MONTHS, _YEARS = (1, 2, 5, 10), (1, 3, 6), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 Bound = Union[int, float, str]
 Positions = Union[Floats, Integers]
@@ -87,9 +87,9 @@ class Scale(NamedTuple):
 class FieldScale(NamedTuple):
     """Distribution of the numbers or dates that documents have in a field.
 
-    scale: None if there are no numbers or dates
-    has_others: whether there are other values besides, or both numbers and dates
-    is_large: whether there are too many values to read them all
+    scale: None if the field has no numbers or dates, or `has_others`
+    has_others: whether the field also has other values, or has both numbers and dates
+    is_large: whether the field has too many values to read them all
     """
 
     scale: Optional[Scale]
@@ -112,7 +112,7 @@ class FieldScale(NamedTuple):
 
     @property
     def ranges(self) -> Optional[dict[str, int]]:
-        """Number of documents by range, each a condition in JSON; None: few values, each of which is counted alone."""
+        """Number of documents by range, each a condition in JSON; None if values are counted one by one instead."""
         if self.scale is None or not (self.is_large or len(self.scale.positions) > FEW_VALUES):
             return None
         return {json.dumps(one.condition): one.count for one in ranges_of(*self.scale)}
@@ -122,7 +122,7 @@ class FieldSample(NamedTuple):
     """Sample of a field's values.
 
     type: type of the field, a name in `typed_values.TYPES`
-    values: distinct values; a list's items stand for it
+    values: distinct values; for a list, its items
     has_lists: whether some documents have lists
     are_all: whether the sample holds all values
     """
@@ -174,8 +174,8 @@ def facets_of(
 def _spelled(counts: Counts) -> dict[str, int]:
     """Return the counts with values in JSON in place of typed ones, the most frequent first.
 
-    All dates are written as finely as the finest of them (as days, say), and those that then look alike are counted
-    together.
+    All dates are written with the precision of the most precise (such as days); counts of dates that then look alike
+    are summed.
     """
     unit, found = max((one.unit for one in counts), default=0), dict[str, int]()
     for value in sorted(counts, key=lambda one: one.order):
@@ -187,8 +187,8 @@ def _spelled(counts: Counts) -> dict[str, int]:
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
     """Return the ranges that have values, in order; the arguments are the fields of `Scale`.
 
-    The last range of numbers ends above the greatest number, or at it and includes it; no date is at the end of its
-    range.
+    The last range of numbers ends above the greatest number, or includes it as its end. A range of dates never includes
+    its end.
     """
     low, high = positions.min(), positions.max()
     if kind == DATES:
@@ -237,10 +237,7 @@ def _equal_bounds(low: float, high: float) -> list[Bound]:
 
 
 def _growing_bounds(positive: Positions, has_zero: bool) -> list[Bound]:
-    """Return bounds around positive numbers that grow as 1, 2, 5, 10, or as powers of ten.
-
-    With zeros, the first is 0.
-    """
+    """Return bounds around positive numbers, as 1, 2, 5, 10, ... or as powers of ten; the first is 0 if `has_zero`."""
     low, high = float(positive.min()), float(positive.max())
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     bounds = [float(f"{factor}e{power}") for power in powers for factor in (1, 2, 5)]
@@ -257,7 +254,10 @@ def _number(value: float) -> Bound:
 
 
 def _date_bounds(low: int, high: int) -> tuple[list[int], list[Bound]]:
-    """Return bounds around two dates, a round number of days, months or years apart: as microseconds, and as texts."""
+    """Return bounds around two dates, a round number of days, months or years apart: as microseconds, and as texts.
+
+    low, high: the dates, in microseconds since 1970
+    """
     start, end = (_date(_EPOCH + at // DAY) for at in (low, high))
     months = 12 * (end.year - start.year) + end.month - start.month + 1
     spans = (

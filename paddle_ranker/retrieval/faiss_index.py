@@ -27,18 +27,19 @@ from paddle_ranker.retrieval.top_k import NOT_FOUND
 
 FILE = "vectors.faiss"
 LEAST = 1024  # vectors of a smaller segment are searched exactly
-_LEAST_PQ = 39 * 256  # vectors that 256 centres can be learned from
-_LEARNED_PQ = 64  # most vectors for each of them
+_LEAST_PQ = 39 * 256  # least vectors from which 256 centres can be learned
+_LEARNED_PQ = 64  # most vectors per centre from which centres are learned
 _AT_ONCE = 1 << 15  # vectors that are added at a time
 _LEARNED_FROM = 1 << 16  # most vectors that centres and ranges are learned from
-# How many candidates are scored exactly for each that is wanted, by how coarse the stored codes are.
+# Candidates that are scored exactly, per wanted row: more for coarser codes.
 _CANDIDATES = {"hnsw": 1, "hnsw_sq8": 2, "ivf_sq8": 2, "ivf_pq": 30, "sq8": 2}
-_LEAST_PROBED, _MEASURED_BY, _MEASURED_RECALL = 8, 256, 0.95  # lists; vectors by which these are chosen, and for what
+# nprobe starts at the first number, and doubles until this many sample queries reach this recall.
+_LEAST_PROBED, _MEASURED_BY, _MEASURED_RECALL = 8, 256, 0.95
 _FAISS = {"hnsw": "HNSWFlat", "hnsw_sq8": "HNSWSQ", "ivf_sq8": "IVFScalar", "ivf_pq": "IVFPQ", "sq8": "ScalarQ"}
-_GRAPH_COSTS = 200  # an entry of a graph that is looked at takes as long as so many codes
-_WIDER = 4  # times what was looked at is looked at next
-# Neighbours of each of the best ten that are in the list, too, unless others are missed: recall@10 of a list with
-# fewer was 0.4 to 0.9, with more 0.95 to 0.99 (vectors of titles' bigrams, of English texts among them, random ones).
+_GRAPH_COSTS = 200  # visiting a node of a graph takes as long as comparing this many codes
+_WIDER = 4  # factor by which ef or nprobe grows if a search is repeated
+# Least `_support` of the best ten rows: below it, recall@10 was 0.4 to 0.9, above it 0.95 to 0.99 (vectors of titles'
+# bigrams, of English texts among them, random ones).
 _SUPPORT, _LOOKED_AT = 6.0, 10
 
 
@@ -77,15 +78,14 @@ def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: O
 
 
 def least_of(info: VectorsInfo) -> int:
-    """Return how many vectors a segment needs to get an index; in a smaller one every vector is compared."""
+    """Return how many vectors a segment needs to get an index; smaller segments are searched exactly."""
     return _LEAST_PQ if info.structure == "ivf_pq" else LEAST
 
 
 def _measured_nprobe(faiss: ModuleType, index, stored: StoredVectors, factor: int) -> int:  # type: ignore[no-untyped-def]
     """Return the least nprobe, doubled each time, at which sample queries find nearly all of their nearest vectors.
 
-    The sample queries are some vectors of the index, and sums of two. The index's file keeps the number, and searches
-    use it.
+    The sample queries are some vectors of the index, and sums of two of them.
 
     factor: how many candidates faiss returns for each vector that is wanted
     """
@@ -220,7 +220,7 @@ class FaissSegment:
         if is_done.all():
             return kept
         found, left, best = kept, np.flatnonzero(~is_done), kept[:, : min(k, _LOOKED_AT)]
-        # Of what there is none among the nearest, there may be none far around.
+        # If hardly any of the nearest rows is allowed, the next ones may not be, either: compare all codes at once.
         by_codes = ~is_done & (counts * _WIDER < k)
         left = left[~by_codes[left]]
         while len(left) and (ef := ef * _WIDER) <= most:
@@ -237,10 +237,10 @@ class FaissSegment:
     def _look(
         self, queries: Vectors, ef: int, wanted: int, mask: Optional[Booleans], supported: int
     ) -> tuple[Integers, Integers, Floats]:
-        """Search the graph for `ef` rows.
+        """Search the graph for `ef` rows per query.
 
-        Returns the best `wanted` allowed rows, `[queries, wanted]`; for each query, how many of the `ef` rows are
-        allowed; and the support of its best rows, see `_support`.
+        Returns the best `wanted` allowed rows, `[queries, wanted]`; how many of the `ef` rows are allowed, `[queries]`;
+        and the support of the best allowed rows, `[queries]`, see `_support`.
 
         supported: number of the best rows whose support is computed; 0: none
         """
@@ -291,7 +291,10 @@ def described(info: VectorsInfo, breadth: Optional[int]) -> str:
 
 
 def breadth_of(info: VectorsInfo, ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
-    """Return `ef` if the index is a graph, `nprobe` if it has lists; raises `UsageError` if the other one is given."""
+    """Return `ef` if the index is a graph, `nprobe` if it has lists, else None.
+
+    Raises `UsageError` if an option is given that the index does not take.
+    """
     name = "ef" if info.structure.startswith("hnsw") else "nprobe" if info.structure.startswith("ivf") else None
     for other, value in (("ef", ef), ("nprobe", nprobe)):
         if value is not None and other != name:

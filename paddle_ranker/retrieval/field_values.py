@@ -38,7 +38,7 @@ from paddle_ranker.retrieval.typed_values import (
 )
 
 _BETWEEN = len(b", ")
-_SORTED_AT_ONCE = 1 << 12  # keys that are sorted while no other thread goes on
+_SORTED_AT_ONCE = 1 << 12  # keys that are sorted in one call, which holds the GIL
 K = TypeVar("K", bound=tuple[object, ...])
 T = TypeVar("T")
 _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  # of numbers, and of arrays of them
@@ -49,7 +49,7 @@ _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  
 class FieldValues:
     """Distinct values of a field of a segment; each takes 13 bytes of memory, a number or date 17.
 
-    A list counts as each of its items: it meets a condition if one of them does.
+    A list meets a condition if one of its items does. Methods name a value by its code, its place among the values.
 
     Args:
         line: the values as a list in JSON, as `json.dumps` writes it; the object keeps these bytes.
@@ -82,7 +82,7 @@ class FieldValues:
             if one is not None and one.kind == TEXT:
                 texts[place] = str(one.of)
         self._kinds = np.frombuffer(bytes(kinds), np.uint8)
-        # Those of booleans, numbers and dates; a number of more than 53 bits is read to be compared with the same one.
+        # Positions of booleans, numbers and dates. Numbers of more than 53 bits are compared exactly, see `_alike`.
         self._positions: Positions = np.empty(0)
         if DATE in kinds:
             self._positions = np.array(numbers, np.int64)
@@ -94,14 +94,14 @@ class FieldValues:
         return self._count
 
     def values(self, code: int) -> tuple[Value, ...]:
-        """Return the value with this number as a tuple: a list's items, or one value; empty for no value."""
+        """Return the value with this code as a tuple: a list's items, or the single value; empty for null."""
         return self._type.values(self._read(code))
 
     def scale(self) -> Optional[tuple[str, Integers, Positions]]:
         """Return the kind of all values, `facets.NUMBERS` or `facets.DATES`, their codes, and their positions.
 
-        Returns None for values of other or of both kinds, for lists, and for numbers so large that float64 does not
-        tell them apart. null counts as no value.
+        Returns None if values have other kinds or both, or are lists, or numbers so large that float64 cannot
+        distinguish them. null counts as no value.
         """
         codes = np.flatnonzero(self._kinds != MISSING)
         positions = self._positions[codes] if len(self._positions) else self._positions
@@ -124,7 +124,7 @@ class FieldValues:
         return self._ranked[0]
 
     def place_of(self, value: Value) -> int:
-        """Return twice the rank of a value; if the field lacks it, the odd number between its neighbours'."""
+        """Return twice the rank of `value`; if the field lacks it, the odd number between its neighbours' places."""
         firsts = _Sorted(lambda code: self._order_of(code), self._ranked[1])
         rank = bisect_left(firsts, value.order)
         return 2 * rank - (rank == len(firsts) or firsts[rank] != value.order)
@@ -168,7 +168,7 @@ class FieldValues:
         return ~found if condition.operator == "!=" else found
 
     def _ordered(self, sign: str, intervals: Sequence[ValueRange]) -> Booleans:
-        """Return, for each value and each item of lists, whether it is `sign` one of the intervals, `[items] bool`.
+        """Return, for each value and each item of lists, whether it is `sign` any interval, `[items] bool`.
 
         `<` and `>=` compare with an interval's low end, `<=` and `>` with its high end.
         """
@@ -214,7 +214,7 @@ class FieldValues:
         return int(bound) if self._positions.dtype == np.int64 else float(bound)
 
     def _alike(self, intervals: Sequence[ValueRange]) -> list[int]:
-        """Return the codes of values that may equal a large number of the intervals: they are equal as float64."""
+        """Return the places of items to compare exactly: as float64, they equal a large bound of an interval."""
         large = [float(one.low) for one in intervals if one.kind == NUMBER and abs(float(one.low)) >= LARGE]
         if not large:
             return []
@@ -246,7 +246,7 @@ class FieldValues:
 
 
 def _in_order(keys: Iterable[tuple[K, int]]) -> Iterator[tuple[K, int]]:
-    """Yield (key, number) pairs sorted by key; other searches may compute between them."""
+    """Yield (key, number) pairs sorted by key, in blocks between which other searches may run."""
     rest, runs = iter(checked(keys)), list[list[tuple[K, int]]]()
     while run := sorted(islice(rest, _SORTED_AT_ONCE)):
         runs.append(run)

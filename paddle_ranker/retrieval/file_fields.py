@@ -36,7 +36,7 @@ class FileTower:
 
     Args:
         tower: computes vectors of files, and of queries if it has a network for texts.
-        reads: input that the files are, see `TowerInfo`.
+        reads: type of the files, `PICTURE` or `SOUND`, see `TowerInfo`.
     """
 
     def __init__(self, tower: Tower, reads: str):

@@ -68,7 +68,7 @@ class Condition:
 
     @cached_property
     def _key(self) -> tuple[object, ...]:
-        """Key for equality and hashing: unlike Python's, it tells 1 from true, and the number 7 from the text "7"."""
+        """Key for equality and hashing; unlike the values alone, it tells 1 from true, and 7 from the text "7"."""
         return self.field, self.operator, self.type, tuple((type(value), value) for value in self.values)
 
     @cached_property
@@ -88,7 +88,7 @@ class Condition:
         fields: names of the documents' fields
         type_of: called with a field's name; returns its type
 
-        Raises `FilterError` if no document has the field, or if values of its type cannot be compared so.
+        Raises `FilterError` if no document has the field, or if its type does not allow the comparison.
         """
         if self.type:
             return self
@@ -109,7 +109,7 @@ class Condition:
         return found
 
     def _advice(self, value: Value) -> str:
-        """Return advice about a value that the type refuses: to write it otherwise, or to correct the filter."""
+        """Return advice about a value that the type refuses: how to write it, or to correct the filter."""
         spellings = Spellings()
         spellings.add(str(value))
         spelling = spellings.chosen()

@@ -27,7 +27,7 @@ _QUERIES, _QUANTILE, _SEED = 200, 0.95, 1000
 _AT_ONCE = 20  # queries between two steps of the progress
 _PIECES = 3, 7  # least and most pieces of a query, of as many documents
 _UNSPACED_PIECE = 2  # characters of a piece in a script without spaces
-_GROWTH = 2  # times as many documents need other floors
+_GROWTH = 2  # floors are measured again when the index has this many times the documents
 
 
 class _Measured(Protocol):
@@ -100,7 +100,7 @@ def _piece(text: str, drawn: np.random.Generator) -> str:
 
 
 def together(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
-    """Return the floors of shards searched as one index: each searcher's highest; None if a shard has no floors."""
+    """Return the floors of shards searched as one index: each searcher's highest; None if any shard has no floors."""
     measured = [one for one in several if one is not None]
     if not measured or len(measured) < len(several):
         return None
@@ -110,7 +110,7 @@ def together(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
 
 
 def share_of(score: float, weight: float) -> float:
-    """Return a BM25 `score` divided by the `weight` of all words of its query."""
+    """Return a BM25 `score` divided by `weight`, the weight of all words of its query; 0 if that is 0."""
     return score / weight if weight else 0.0
 
 

@@ -28,9 +28,9 @@ from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
 
 RRF_K = 60  # the constant of Cormack et al. (2009)
-ValuesOf = Callable[[str, Sequence[str]], Sequence[tuple[Value, ...]]]  # a field's, of documents by their ids
+ValuesOf = Callable[[str, Sequence[str]], Sequence[tuple[Value, ...]]]  # (field, ids) to the documents' values
 FORMAT = 4
-_ABOVE, _TINY = 1.01, 1e-6  # of the range of scores, so that what gains all of it has no equal
+_ABOVE, _TINY = 1.01, 1e-6  # factor and summand that make the bonus of a title larger than the range of scores
 TITLE = "exact_title"  # the signal of documents whose whole title is the query
 TITLE_MATCH = "title_match"  # the signal of documents whose titles have all words of the query
 
@@ -263,7 +263,10 @@ class Fusion:
         return order, scores[order]
 
     def shares(self, candidates: Candidates) -> Floats:
-        """Return fused scores divided by the highest possible one, that of a document that all searchers rank first."""
+        """Return fused scores divided by the highest possible score, that of a document that all searchers rank first.
+
+        With a single searcher, these are its normalised scores.
+        """
         if len(candidates.searchers) == 1:
             return candidates.normalised[:, 0]
         weights = self.weights_of(candidates.searchers)
@@ -271,7 +274,7 @@ class Fusion:
         return self.fused(candidates) / highest
 
     def added(self, candidates: Candidates, places: Sequence[int], values: ValuesOf) -> dict[str, Floats]:
-        """Return what each signal adds to the logits of the candidates at `places`: `[places]` by the signal's name.
+        """Return the summand of each signal for the candidates at `places`: `[places]` by the signal's name.
 
         values: called with a field and ids of documents; returns the documents' values of the field
         """
@@ -287,7 +290,7 @@ class Fusion:
     def weights_of(self, searchers: Sequence[str]) -> Floats:
         """Return the weights of searchers, `[searchers]`.
 
-        Raises `UsageError` if `weights` names another searcher, or if all weights of these searchers are 0.
+        Raises `UsageError` if `weights` names a searcher that is not among `searchers`, or if all their weights are 0.
         """
         unknown = sorted(self.weights.keys() - set(searchers))
         if unknown:

@@ -41,7 +41,7 @@ class IndexFolder:
         return read_manifest(self.folder)
 
     def write_info(self, info: IndexInfo) -> None:
-        """Replace index.json in one step."""
+        """Replace index.json atomically."""
         write_manifest(self.folder, info)
 
     def open_generation(self, opened: dict[str, Segment]) -> Generation:

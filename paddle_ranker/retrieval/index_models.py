@@ -77,7 +77,7 @@ class IndexModels:
         self._ranker = ranker
 
     def write_states(self, target: Path, documents: Iterable[Document], info: IndexInfo) -> None:
-        """Write the states of a segment's documents into its folder."""
+        """Write the stored states of a segment's documents into the empty folder `target`."""
         from paddle_ranker.retrieval.document_states import write_states
 
         assert info.states is not None

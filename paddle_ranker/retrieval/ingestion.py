@@ -46,8 +46,8 @@ from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 
 Spans = list[Span]  # of each passage of a text
 VectorsOf = Callable[[Sequence[str]], Vectors]
-_FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
-_VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # a further vector field makes the vectors of so many at once
+_FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts of the first piece of work, and seconds that later pieces should take
+_VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # texts and files that a further vector field's tower gets at a time
 JOURNAL = "unfinished.json"  # names segments that an addition has begun
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
@@ -57,7 +57,7 @@ class Added(NamedTuple):
     """Counts of an addition.
 
     new: documents that were added
-    replaced: documents that replaced one with their id
+    replaced: documents that replaced a document with their id
     unchanged: documents that the index had already
     repeated: rows without an id that were left out, since they equal an earlier row
     absent: documents of the index that were not among the rows
@@ -67,9 +67,9 @@ class Added(NamedTuple):
     new: int
     replaced: int
     unchanged: int
-    repeated: int = 0  # rows without an id that are equal to one before
-    absent: int = 0  # documents that were there before, and were not given
-    gone: int = 0  # parts of files that have them no more, which are removed
+    repeated: int = 0
+    absent: int = 0
+    gone: int = 0
 
 
 class Written(Protocol):
@@ -85,7 +85,7 @@ class Naming:
 
     Args:
         now: the documents of the index before the addition.
-        written: documents of this addition that were named before; the caller appends to it.
+        written: documents that the addition has named so far; the caller appends to it.
 
     Attributes:
         next_id: number that the next row without an id gets.
@@ -128,7 +128,7 @@ class Naming:
         return documents
 
     def _free_numbers(self, count: int, others: Container[str]) -> list[str]:
-        """Return the next `count` free numbers as texts: neither a document nor `others` has them as an id."""
+        """Return the next `count` numbers, as texts, that are the id of no document and not in `others`."""
         found: list[str] = []
         while len(found) < count:
             tried = [str(number) for number in range(self.next_id, self.next_id + count)]
@@ -144,7 +144,7 @@ class Naming:
 class Addition:
     """Writer of documents into new segments of index folders; they can be searched once a new index.json names them.
 
-    A document that replaces another goes to that one's folder; new ones go to the smallest folder.
+    A document that replaces another goes to the folder of the replaced document, new ones to the smallest folder.
 
     Args:
         folders: the index folders.
@@ -154,9 +154,9 @@ class Addition:
         cutter: divides texts into passages.
         files: keeps the files in documents' fields.
         tower: called with the name of a further vector field; returns its tower.
-        unfinished: segments of additions that were interrupted, whose vectors are used again. None: nothing is written,
-            only `prepare` is called.
-        prepared: what `prepare` returned for the documents.
+        unfinished: segments of interrupted additions, whose vectors are used again. None: nothing is written, and only
+            `prepare` may be called.
+        prepared: results of `prepare` for the documents.
         write_states: writes the stored states of documents, if the index has them.
 
     Attributes:
@@ -186,17 +186,17 @@ class Addition:
         self._unfinished, self._prepared, self._write_states = unfinished, prepared, write_states
         self.segments: list[SegmentInfo] = []
         self.replaced: list[Place] = []
-        self.gone: list[Place] = []  # parts that their files have no more
+        self.gone: list[Place] = []
         self._written: list[Segment] = []
         self._naming = Naming(now, self._written)
         self._unchanged = 0
-        self._at_once = dict[str, int]()  # inputs of a vector field's tower
-        self._given = [~part.mask for part in now.parts]  # rows that a document was given for, or that are removed
+        self._at_once = dict[str, int]()  # by vector field: inputs that its tower gets at a time
+        self._given = [~part.mask for part in now.parts]  # documents that are removed, or that this addition has, too
         self._fields = set(now.fields)
 
     @property
     def next_id(self) -> int:
-        """The number that is the id of the next document without one."""
+        """The number that the next document without an id gets as its id."""
         return self._naming.next_id
 
     def prepare(self, documents: Sequence[Document]) -> list[SegmentData]:
@@ -209,7 +209,7 @@ class Addition:
         """Write segments of documents and return the counts."""
         chunks = chunks_of(self._files.keep(storable(row), self._info.schema) for row in rows)
         first, second = next(chunks, []), next(chunks, [])
-        are_many = bool(second)  # then a folder's are merged into one, and that one alone gets an index of vectors
+        are_many = bool(second)  # a folder's segments are then merged into one, which alone gets a vector index
         for chunk in chain([first, second] if are_many else [first], chunks):
             for folder, changed in self._by_folder(self._changed(self._naming.documents(chunk))).items():
                 self._write(folder, changed, {} if are_many else index_writers(self._info))
@@ -554,7 +554,7 @@ class Unfinished:
 
 
 def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
-    """Yield documents in lists, each as many as one new segment gets."""
+    """Yield documents in lists of the size of a new segment."""
     chunk: list[Union[Document, DocumentRow]] = []
     characters = 0
     for document in documents:
@@ -568,7 +568,7 @@ def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[lis
 
 
 def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: VectorsInfo) -> Vectors:
-    """Return vectors as float32, `[n, size]`; raises `DataError`, which names the first bad one, if any is invalid.
+    """Return vectors as float32, `[n, size]`; raises `DataError`, which names the first invalid vector.
 
     A vector is invalid if it has another size, or a component that is not finite or that the stored type cannot hold.
 

@@ -20,8 +20,8 @@ class LatestSnapshot:
 
     Args:
         index: the folder.
-        milvus_uri: address of the Milvus server as the caller gave it; one that only the folder names is not connected
-            to.
+        milvus_uri: address of the Milvus server that the caller gave. A server that only the folder names is not
+            connected to.
 
     Attributes:
         snapshot: the snapshot.
@@ -51,8 +51,8 @@ class LatestSnapshot:
     def refresh(self) -> bool:
         """Open the newest generation that others have written; return whether there was a new one.
 
-        A generation also counts as new if it is the first with stored states. Does nothing if the folder has been
-        replaced by another index.
+        Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`). Stored states, if they are
+        the first, do not make another kind.
         """
         with locking(self.changing):
             stamp, info = self.index.stamp(), self.index.read_info()  # what is written later is a change

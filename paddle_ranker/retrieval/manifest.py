@@ -28,9 +28,9 @@ VECTORS = "vectors"  # the name of the vector field of whole documents
 FORMAT = 12
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
-_MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
-_MOST_EF = (1 << 31) - 1  # what faiss counts with
-_MOST_SIZE, _MOST_NEIGHBOURS = 1 << 16, 512  # components of a vector; neighbours of an entry of a graph
+_MOST_K1 = 1000.0  # far above any useful value
+_MOST_EF = (1 << 31) - 1  # faiss's integers
+_MOST_SIZE, _MOST_NEIGHBOURS = 1 << 16, 512  # components of a vector; neighbours of a graph's node
 _MOST_SEGMENTS, _MOST_OTHERS = 1 << 16, 100
 _DELETED = re.compile(r"\.deleted-\d{1,20}\.npy", re.ASCII)
 _SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
@@ -57,7 +57,7 @@ class VectorsInfo:
     dtype: type in which vectors are stored
     structure: structure of a faiss index, a name in `STRUCTURES`
     hnsw_m: neighbours of each vector in a graph
-    hnsw_ef: number of vectors that are looked at when a graph is built and searched
+    hnsw_ef: number of candidates that faiss keeps while it builds or searches a graph
     uri: address of Milvus, or a file in the index folder
     collection: name of the vectors' collection in Milvus
     """
@@ -136,7 +136,7 @@ class SegmentInfo:
 class Floors:
     """Scores that the best documents reach for unrelated queries, by searcher; see `retrieval.floors`.
 
-    documents: how many the index had when they were measured
+    documents: number of the index's documents when the floors were measured
     """
 
     documents: Count
@@ -147,18 +147,18 @@ class Floors:
 class IndexInfo:
     """Contents of index.json.
 
-    words: how words are searched; None if they are not
-    vectors: how vectors of whole documents are searched; None if there are none
-    tower: tower that makes these vectors; None if they are made elsewhere
+    words: how words are searched; None if words are not searched
+    vectors: how vectors of whole documents are searched; None if documents have no such vectors
+    tower: tower that makes the vectors of whole documents; None if they are made elsewhere
     others: names in `INDEXES` of further searchers, which are built in memory when first needed
     segments: the segments that are searched
     generation: grows by 1 with each change
     next_id: number that the next document without an id gets
     schema: the declared fields, and how towers and rankers read a document
     more_vectors: further vector fields
-    states: stored states of the documents, for one ranker; None if there are none
+    states: stored states of the documents, for one ranker; None if no states are stored
     columns: names of the corpus columns that are `id`, `title` and `text`, by these three
-    floors: floors of the searchers; None: too few documents to measure them
+    floors: floors of the searchers; None if they are not measured, since there are too few documents
     count: number of documents that are not removed
     """
 
@@ -220,7 +220,7 @@ def facts_of(info: IndexInfo) -> UncheckedObject:
 
 
 def write_manifest(folder: Path, info: IndexInfo) -> None:
-    """Replace index.json in one step; it is synced to disk when this returns."""
+    """Replace index.json atomically; it is synced to disk when this returns."""
     with new_file(inside(folder, MANIFEST)) as stream:
         facts = facts_of(info)
         json.dump(facts, stream, ensure_ascii=False, indent=1)

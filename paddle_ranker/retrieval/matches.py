@@ -15,7 +15,7 @@ from paddle_ranker.retrieval.sorting import SortedDocument, first_of_segment, me
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import TYPES
 
-FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
+FACET_BYTES = 1 << 20  # values of a field are counted one by one if each segment has at most this many bytes of them
 
 
 class Matches:
@@ -76,7 +76,7 @@ class Matches:
 
         sort: the fields, `-year` for the highest first
         after: only documents that follow this one; None: from the first
-        types: types of the fields, if this is one of several shards, which may have other types; empty: the types here
+        types: types of the fields, if this is one of several shards, which may have other types; empty: this shard's
         """
         keys = sort_keys(sort, types or self._now.type_of)
         each = zip(self._now.parts, self._meeting(where))

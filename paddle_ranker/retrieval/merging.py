@@ -30,14 +30,18 @@ from paddle_ranker.scoring.title_states import StatesWriter
 from paddle_ranker.storage.atomic import new_folder
 
 _AT_ONCE = 1 << 14  # documents that are copied at a time
-_STATES_AT_ONCE = 256  # documents whose states are
-MOST_SEGMENTS, MERGE_RATIO = 8, 2  # more segments are merged; a larger one than so many times those after it stays
+_STATES_AT_ONCE = 256  # documents whose states are copied at a time
+MOST_SEGMENTS, MERGE_RATIO = 8, 2  # an index with more segments merges the last ones, see `first_to_merge`
 _NO_INDEX: Mapping[str, WriteIndex] = {}
-Source = tuple[Segment, Optional[Booleans]]  # which of a segment's documents are kept, None for all
+Source = tuple[Segment, Optional[Booleans]]  # a segment, and which of its documents are kept, None for all
 
 
 def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
-    """Return the index of the first segment to merge; all after it are merged with it. None: there are few segments."""
+    """Return the index of the first segment to merge; all after it are merged with it. None: merge nothing.
+
+    With more than `MOST_SEGMENTS`, each segment is merged that has at most `MERGE_RATIO` times the documents of all
+    merged segments after it.
+    """
     if len(sizes) <= MOST_SEGMENTS:
         return None
     first = len(sizes) - 2
@@ -89,7 +93,7 @@ def _blocks(source: Source) -> Iterator[Integers]:
 
 
 def _merge_vectors(target: Path, field: str, sources: Sequence[Source], write_index: Optional[WriteIndex]) -> None:
-    """Write the vectors of a vector field, and their index."""
+    """Write the vectors of a vector field, and their approximate index if `write_index` makes one."""
     prefix, (first, mask) = file_prefix(field), sources[0]
     count = _merge_passages(target / f"{prefix}passages.npy", field, sources)
     arrays = {
@@ -195,7 +199,7 @@ def _merged_hashes(name: str, sources: Sequence[Source]) -> NDArray[np.uint64]:
 
 
 def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[str]:
-    """Write the distinct values of each field, and the number of each document's value; return the fields' names."""
+    """Write the distinct values of each field, and each document's code of its value; return the fields' names."""
     names = sorted({name for segment, _ in sources for name in segment.fields})
     merged = _new_array(target / "fields.npy", np.dtype(np.int32), (len(names), count)) if names else None
     if merged is None:

@@ -41,7 +41,7 @@ _SECONDS = 60.0  # for one call of a server
 # No pings: Milvus Lite's server takes them for an attack, and says so on standard error. Calls have their own time-out.
 _CHANNEL = {"grpc.keepalive_time_ms": (1 << 31) - 1}
 _NOT_LOADED = 101  # the code of the error where a collection must be loaded first
-_SHARE = 4  # a filter that leaves fewer than one of so many is searched exactly
+_SHARE = 4  # a filter that leaves less than a quarter of the documents is searched exactly
 
 
 def load_pymilvus() -> ModuleType:
@@ -196,13 +196,13 @@ class MilvusSearch:
     Args:
         folder: the index.
         info: how its vectors are searched.
-        trusted_uri: address of the server as the caller gave it; one that only the folder names is not connected to.
+        trusted_uri: address of the server that the caller gave; a server that only the folder names is not used.
     """
 
     def __init__(self, folder: Path, info: VectorsInfo, trusted_uri: Optional[str]):
         self._folder, self._info, self._trusted_uri = folder, info, trusted_uri
         self._pending = folder / _PENDING
-        self._connected: Optional[MilvusRows] = None  # once it is needed
+        self._connected: Optional[MilvusRows] = None
         self._connecting = threading.Lock()
 
     def require_address(self) -> None:
@@ -236,9 +236,9 @@ class MilvusSearch:
     def change(self, added: Sequence[Segment], gone: Integers, commit: Callable[[], None]) -> None:
         """Put the vectors of new segments, call `commit`, then drop the rows of `gone` keys that were not added again.
 
-        commit: replaces index.json
+        The keys of all these rows are in a file meanwhile; if the process dies, `repair` finishes the change.
 
-        The keys of all these rows are in a file meanwhile; if a process dies, `repair` finishes the change.
+        commit: replaces index.json
         """
         keys = [key_of(segment.hashes_of_rows()) for segment in added]
         self._write_pending(np.concatenate([gone, *keys]))
@@ -252,7 +252,10 @@ class MilvusSearch:
         self._pending.unlink()
 
     def repair(self, now: Generation) -> None:
-        """Finish a change that a killed process, or a failure of Milvus, left unfinished."""
+        """Finish a change that a killed process, or a failure of Milvus, left unfinished.
+
+        now: the index's documents, to whose vectors the changed rows are set
+        """
         self.require_address()
         if not os.path.lexists(self._pending):
             return
@@ -274,7 +277,7 @@ class MilvusSearch:
     def search(
         self, now: Generation, queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]]
     ) -> list[tuple[Integers, Floats]]:
-        """Return, for each query, the numbers and scores of its best `k` documents, best first.
+        """Return, for each query, the document numbers and scores of its best `k` documents, best first.
 
         queries: vectors, `[q, size]`
         allowed: for each part, which documents may be found; None: all

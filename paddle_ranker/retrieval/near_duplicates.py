@@ -15,8 +15,8 @@ from paddle_ranker.array_types import Booleans
 from paddle_ranker.lexical.characters import fold
 from paddle_ranker.retrieval.turns import check
 
-CONTENT = "content"  # the name in `group_by`, of an index without a field of that name
-RESEMBLANCE = 0.8  # from which on two texts are nearly the same
+CONTENT = "content"  # `group_by` this name groups near duplicates, unless the index has a field of this name
+RESEMBLANCE = 0.8  # two texts of at least this resemblance are near duplicates
 CHARACTERS = 2000  # Texts are compared by their beginnings of this length.
 _SHINGLE, _BINS, _LANES = 5, 256, 8
 _EMPTY = np.uint16(0xFFFF)

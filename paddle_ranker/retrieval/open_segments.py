@@ -36,11 +36,11 @@ from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.word_search import Asked, Totals, WordPart, WordSearcher, texts_of
 from paddle_ranker.storage.untrusted import inside, open_array
 
-_WEIGHTED = 2  # other weights of fields, or totals, that stay ready to be searched by
-_PHRASES = 256  # synonyms of several words, of which it is known which documents have them
-_KEPT = 8  # queries' phrases and exclusions, of which it is known which documents have them
-_PARTLY = 0.5  # how much a title counts that has nothing but the words of the query, and is another
-_PASSAGES = 4  # times as many are looked for as documents are wanted, at first
+# Sizes of caches: word searchers with other weights of fields or other totals; phrases of synonyms, with the documents
+# that have them; phrases and exclusions of queries, with the documents that meet them.
+_WEIGHTED, _PHRASES, _KEPT = 2, 256, 8
+_PARTLY = 0.5  # factor of `WordSearcher.title_shares` for a title that is not the whole query
+_PASSAGES = 4  # vectors searched per wanted document; if too few documents are found, this many times as many
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Generation:
         self._firsts = np.array([part.first for part in self.parts], np.int64)
         self._others: dict[str, CandidateIndex] = {}
         self._building = threading.Lock()
-        self._weighted: dict[tuple[object, ...], WordSearcher] = {}  # by weights and totals, its own as built first
+        self._weighted: dict[tuple[object, ...], WordSearcher] = {}  # by weights and totals; the schema's weights first
         self.kept = lru_cache(maxsize=_KEPT)(self._kept)
         self.find_phrase = lru_cache(maxsize=_PHRASES)(self._find_phrase)
         self._having_all = lru_cache(maxsize=_KEPT)(self._find_phrases)
@@ -173,9 +173,9 @@ class Generation:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
     def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
-        """Return the phrases that documents must have: some document has each of them and all returned before it.
+        """Return the phrases that results must have; without those that no document has beside all earlier ones.
 
-        required: stop at the first phrase that no such document has
+        required: stop at the first phrase that is left out
         """
         found = list(self._having_all(tuple(phrases))[0])
         if not required:
@@ -188,7 +188,7 @@ class Generation:
         return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
 
     def _find_phrases(self, phrases: tuple[str, ...]) -> tuple[list[str], list[Booleans]]:
-        """Return what `found_phrases` does and, for each part, which documents have all of these phrases."""
+        """Return the phrases that results must have and, for each part, which documents have all of them."""
         found, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
         for number, phrase in enumerate(phrases):
             have = reader.having(number, masks)
@@ -198,7 +198,7 @@ class Generation:
         return found, masks
 
     def _kept(self, query: ParsedQuery) -> list[Booleans]:
-        """Return, for each part, which documents have all phrases of a query and nothing that the query excludes."""
+        """Return, for each part, which documents have all phrases of a query and none of its exclusions."""
         found, masks = self._having_all(query.phrases)
         if len(found) < len(query.phrases):
             return [np.zeros(len(mask), bool) for mask in masks]
@@ -291,7 +291,7 @@ class Generation:
         name: name of the vector field
         queries: `[q, size]`
         allowed: for each part, which documents may be found; None: all
-        breadth: ef or nprobe of an approximate index; None: as it was built
+        breadth: ef or nprobe of an approximate index; None: the index's default
         exactly: compare every vector, even if the segments have approximate indexes
         """
         parts, fields = self.vectors[name], [part.segment.vectors[name] for part in self.parts]
@@ -317,7 +317,7 @@ class Generation:
     def _first_of_each(
         self, name: str, numbers: Integers, scores: Floats, k: int
     ) -> tuple[Integers, Floats, list[Optional[tuple[int, int]]]]:
-        """Return the documents that vectors belong to, best first, each once, at most `k`; their scores; passages.
+        """Return the numbers, scores and passages of the best `k` documents that vectors belong to, best first.
 
         numbers, scores: numbers and scores of the vectors, best first
         """
@@ -363,7 +363,7 @@ class Generation:
     ) -> Hits:
         """Return hits of documents found by words, and of the best `k` documents whose whole title is the query.
 
-        `Hits.titles` is 1 for a title that is the whole query, as typed or as corrected; cases, widths, spaces and
+        `Hits.titles` is 1 for a title that is the whole query, as typed or as corrected; case, width, spaces and
         punctuation do not matter. For another title that has all words of the query it is half of
         `WordSearcher.title_shares`.
 
@@ -427,10 +427,10 @@ class Generation:
 
 
 class _Phrases:
-    """Finds the documents that have the phrases of a query in a searched field.
+    """Finder of the documents that have the phrases of a query in a searched field.
 
-    The postings alone decide about a phrase that is one token, such as one or two ideographs. For other phrases they
-    name documents that may have it; their texts are read, in order, each once for all phrases that follow.
+    For a phrase of one token, such as one or two ideographs, the postings alone decide. For another phrase they name
+    the documents that may have it, whose texts are then read. A text is read once, for this phrase and all after it.
 
     Args:
         exactly: a single word must occur as written, unless it is a `required_word`; else a word with the same stem

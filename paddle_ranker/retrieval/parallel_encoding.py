@@ -42,7 +42,6 @@ class EncodePlan:
     folder: Path = Path()
 
     def open_tower(self) -> Tower:
-        """Open the tower."""
         return Tower.open(self.source, self.options, self.batch_size, folder=self.folder)
 
 
@@ -54,7 +53,7 @@ class Encoding:
         note_at_end(self)
 
     def counts(self) -> dict[str, int]:
-        """Return how many texts the other processes have cut, by message; this process's tower counts its own."""
+        """Return how many texts the other processes have truncated, by message; a tower here counts its own."""
         return {f"texts were cut to {self._length} tokens": self._cut}
 
     def run(self, texts: Iterable[str]) -> Iterator[Vectors]:
@@ -98,7 +97,7 @@ class Encoding:
 
 
 def _start(plan: EncodePlan, number: int) -> Connection:
-    """Start a process that computes vectors; return the connection to it. The process ends when that is closed."""
+    """Start a process that computes vectors; return a connection to it. It ends when the connection is closed."""
     threads = plan.options.threads or max(1, usable_cores() // plan.processes)
     plan = replace(plan, options=replace(plan.options, threads=threads))
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of threads that it does not have

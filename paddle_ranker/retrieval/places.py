@@ -27,10 +27,10 @@ from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, Field, Schema
 from paddle_ranker.storage.untrusted import Unchecked
 
 PlaceInFile = Mapping[str, Unchecked]
-_SCALE = 10_000  # of the numbers of a place, which are stored as integers
+_SCALE = 10_000  # the numbers of a place are stored as integers, in 1/10,000
 _MOST_BYTES = 1 << 26  # of a document's places, unpacked
 MOST_PLACES = 100  # places of a hit
-# Seconds of a piece of a recording that gets a vector, pieces of a document, seconds of a recording, at most
+# Most seconds of a piece of a recording that gets a vector; most pieces of a document; most seconds of a recording.
 _PIECE, _MOST_PIECES, _MOST_SECONDS = 10, 256, 1e7
 _SECOND = 100  # a piece's start and end are stored in 1/100 seconds
 
@@ -38,7 +38,7 @@ _SECOND = 100  # a piece's start and end are stored in 1/100 seconds
 def pieces_of(document: Document, field: Field) -> list[Span]:
     """Return the pieces of a document's recording that get a vector each: starts and ends in 1/100 seconds.
 
-    They are equally long. [] for a field of other values, and for a recording that states no seconds.
+    They are equally long. Returns [] for a field of other values, and for a document without its recording's seconds.
     """
     reader = FIELD_TYPES[field.type].reader
     if not reader or READERS[reader].places != "seconds" or not isinstance(document.fields.get(field.name), str):
@@ -52,13 +52,13 @@ def pieces_of(document: Document, field: Field) -> list[Span]:
 
 
 def pieces_in(path: Optional[Path], spans: Iterable[Span]) -> list[FilePiece]:
-    """Return the pieces of a file at such spans."""
+    """Return the pieces of the recording `path` between starts and ends in 1/100 seconds."""
     assert path is not None
     return [FilePiece(path, start / _SECOND, end / _SECOND) for start, end in spans]
 
 
 def packed(places: Sequence[Place]) -> str:
-    """Return places of spans, `(start, end, *place)` in the order of the text, as a short text."""
+    """Pack places of spans, `(start, end, *place)` in the order of the text, into a short text."""
     values = np.asarray(places, np.float64).T
     values[1] -= values[0]
     values[0] = np.diff(values[0], prepend=0)
@@ -68,7 +68,7 @@ def packed(places: Sequence[Place]) -> str:
 
 
 def unpacked(text: str) -> tuple[Integers, Integers]:
-    """Return the starts and ends of spans, `[n, 2]`, and their places, in 1/10,000, `[n, numbers]`.
+    """Return the starts and ends of spans, `[n, 2]`, and their places, in 1/10,000, `[n, numbers of a place]`.
 
     Raises `ValueError` for a text that `packed` does not make.
     """
@@ -136,7 +136,7 @@ def _places_of(document: Document) -> tuple[Integers, Integers]:
 
 
 def shown_place(place: PlaceInFile) -> str:
-    """Return a place for people: `page 3`, `0:12:34`, `row 7, column 2`; "" if the place has no such number."""
+    """Format a place for people: `page 3`, `0:12:34`, `row 7, column 2`; "" if the place has none of these."""
     if seconds := place.get("seconds"):
         return str(timedelta(seconds=int(seconds[0][0])))
     if cells := place.get("cells"):

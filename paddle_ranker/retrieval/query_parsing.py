@@ -32,17 +32,16 @@ from paddle_ranker.storage.untrusted import read_file
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym
-# Bounds of a query, whatever door it came in by: the code points of it that are read, and the phrases and exclusions
-# among them, each of which may read many documents.
+# Bounds of every query: code points that are read; and phrases and exclusions, each of which may read many documents.
 LONGEST_QUERY, _MOST_PARTS = 1000, 16
 _MOST_WORDS = 8  # mistyped words of a query that are looked up, and parts that have synonyms
-_MOST, _SHARE = 3, 0.05  # corrections of a word; documents of one, as a share of those of the most frequent
-_COMPLETIONS, _COMPLETED = 8, 128  # words that a beginning may stand for; the shortest, of which these are
-_BY_FAR = 3  # times as many documents as the next correction's: that of a clear one
-_APART = 3  # letters of each of two words that were typed as one
-_RARE, _TIMES = 5, 20  # documents of a word that may be mistyped; times as many of what may be meant
-_LONGEST, _MOST_SYNONYMS = 8, 1 << 20  # units of a synonym; bytes of their file
-_MOST_TERMS, _LOOK_SECONDS = 32, 1.0  # synonyms of a word, and words of a line; between two looks at the file
+_MOST, _SHARE = 3, 0.05  # most corrections of a word; least share of the most frequent one's documents
+_COMPLETIONS, _COMPLETED = 8, 128  # most completions of a word: the most frequent of this many shortest ones
+_BY_FAR = 3  # a correction is clear if it has this many times the documents of the next one
+_APART = 3  # least letters of each of two words that were typed as one
+_RARE, _TIMES = 5, 20  # most documents of a word that may be mistyped; a replacement has this many times as many
+_LONGEST, _MOST_SYNONYMS = 8, 1 << 20  # units of a synonym; bytes of the file
+_MOST_TERMS, _LOOK_SECONDS = 32, 1.0  # synonyms of a word, and words on a side of a line; between checks of the file
 _SPELLED = re.compile(r"[^\W\d_]+")
 _SIGN = re.compile(r'(?<![A-Za-z0-9])"|(?<!\S)[-+]')  # which may begin a phrase, an exclusion, a required word
 _SIGNED_WORD = re.compile(r"(?![A-Za-z](?!\S))[^\W\d_]\S*")
@@ -52,11 +51,11 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ParsedQuery:
-    """Query without its quotes and minus signs.
+    """Query without its quotes and signs.
 
-    text: its words, including those in quotes
-    phrases: texts in quotes, and words after plus signs, with these; see `required_word`. A result must have each of
-        them, unless no document at all has it
+    text: the query's words, including those in quotes
+    phrases: texts in quotes, and words after plus signs, with the sign (see `required_word`). A result must have each
+        of them, unless no document at all has it
     excluded: phrases and words after minus signs. No result has any of them
     read: number of the query's code points that were read, if it was too long; None: all of them
     """
@@ -93,14 +92,12 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
 
 
 def required_word(phrase: str) -> Optional[str]:
-    """Return the word of a phrase that was a word after a plus sign; None for a phrase in quotes."""
+    """Return the word of a phrase that was written as a word after a plus sign; None for a phrase in quotes."""
     return phrase[1:] if phrase.startswith("+") and _SIGNED_WORD.fullmatch(phrase, 1) else None
 
 
 def _parts(text: str, whole: str) -> tuple[str, list[str], list[str]]:
     """Return the words of a query as one text, its phrases, and its exclusions.
-
-    Each sign is looked at once, with the text between it and the next one.
 
     whole: the query before it was cut to the first 1,000 code points
     """
@@ -158,9 +155,9 @@ class AddedWord(NamedTuple):
     """Text that is searched in addition to the query.
 
     text: its words
-    factor: factor of their scores
-    given: the part of the query that it stands for
-    is_whole: whether a document must have all of its words next to each other; they then count as one word
+    factor: factor of the scores of these words
+    given: the part of the query that the text stands for
+    is_whole: whether a document must have all words next to each other; they then count as one word
     """
 
     text: str
@@ -173,7 +170,7 @@ class AddedWord(NamedTuple):
 class WordQuery:
     """Query as it is searched by words.
 
-    given: its text as typed
+    given: the query as typed
     text: the text that towers and rankers read: `given` with the clear corrections
     extras: texts that are searched in addition to the words of `given`
     corrected, synonyms: the alternatives that `extras` are made of
@@ -199,7 +196,7 @@ class Synonyms:
     Args:
         file: a regular file of at most 1 MiB.
 
-    Raises `DataError` for another line, and for another file.
+    Raises `DataError` for a malformed line, and for a file that is larger or not a regular file.
     """
 
     def __init__(self, file: Path):
@@ -307,7 +304,7 @@ class KnownWords(Protocol):
 
 
 class QueryRewriter:
-    """Finds corrections, completions and synonyms of queries among the words of a collection.
+    """Rewriter of queries: adds corrections, completions and synonyms, from the words of a collection.
 
     Args:
         words: the collection's words.
@@ -369,7 +366,7 @@ class QueryRewriter:
         return None if text == query.text else text
 
     def _runs(self, text: str) -> tuple[str, list[CharacterRun]]:
-        """Fold a text; return the folded text and its character runs."""
+        """Return a text's folded form and the character runs of this form."""
         folded = self._analyser.fold(text)
         return folded, list(self._analyser.runs(folded))
 
@@ -394,9 +391,9 @@ class QueryRewriter:
         return sorted(zip(self._counts(words), words), key=_most_first)
 
     def _frequent(self, words: Sequence[str], least: int = 1) -> tuple[tuple[str, ...], bool]:
-        """Return the most frequent of some words, and whether the first is far more frequent than the second.
+        """Return the most frequent words, and whether the first is far more frequent than the second.
 
-        They are at most `_MOST`, and none is much rarer than the first.
+        At most `_MOST` words are returned, and none that is much rarer than the first.
 
         least: leave out words that fewer documents have
         """
@@ -406,7 +403,10 @@ class QueryRewriter:
         return found, len(found) < 2 or most >= _BY_FAR * counts[1][0]
 
     def _mistyped(self, words: Sequence[str], least: int = 1, unfinished: bool = False) -> Iterator[Alternative]:
-        """Yield a correction for each word that has one, by words that at least `least` documents have."""
+        """Yield a correction for each word that is similar to words of the collection.
+
+        least: number of documents that must have a similar word
+        """
         for word in words:
             near = self._words.near(word, unfinished)
             distance = min((own for _, own in near), default=0)
@@ -494,7 +494,7 @@ class QueryRewriter:
             )
 
     def _homophones(self, character: str) -> str:
-        """Return the characters that documents have and that sound like `character`."""
+        """Return the characters that sound like `character` and that documents have."""
         found = self._heard.get(character)
         if found is None:
             others = homophones(character)
@@ -525,7 +525,7 @@ class QueryRewriter:
         return found
 
     def _replaced(self, text: str, given: str, to: str) -> str:
-        """Return a text with `to` in place of the folded word `given`, or unchanged if that cannot be located."""
+        """Return a text with `to` in place of the folded word `given`, or the same text if `given` is not found."""
         if is_han(given):
             return text.replace(given, to)
         words, matches = given.split(), list(_SPELLED.finditer(text))

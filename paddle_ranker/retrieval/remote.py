@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.remote_snapshot import RemoteSnapshot
 from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.storage.untrusted import Unchecked
 
-_CURRENT_SECONDS = 1.0  # that the facts of the shards are not asked for again, but by searches
+_CURRENT_SECONDS = 1.0  # for this long the facts of the shards count as current; searches ask for them anyway
 _AT_ONCE = 256  # documents that are added at a time
 
 
@@ -40,7 +40,7 @@ class RemoteCollection:
         writer: adds and removes documents.
 
     Raises `UsageError` for shards that were not built alike. The next search calls a failed shard again; with
-    `partial`, one that did not answer is called again only after `timeout` seconds.
+    `partial`, a shard that timed out is called again only after `timeout` seconds.
     """
 
     def __init__(self, calls: Sequence[Call], *, partial: bool = False, timeout: float = 30.0):
@@ -66,7 +66,7 @@ class RemoteCollection:
 
     @property
     def is_current(self) -> bool:
-        """Whether the shards answered within the last moments; if not, a search still sees all additions."""
+        """Whether the shards answered within the last second; if not, a search still sees all additions."""
         return time.monotonic() < self._calls.answered_at + _CURRENT_SECONDS
 
     def refresh(self) -> bool:
@@ -87,7 +87,7 @@ class RemoteCollection:
 
 
 class RemoteWriter:
-    """Adds documents to shards elsewhere, and removes them; every shard must answer."""
+    """Writer that adds documents to shards elsewhere, and removes them; every shard must answer."""
 
     def __init__(self, calls: ShardCalls):
         self._calls, self._writing = calls, threading.Lock()
@@ -95,7 +95,7 @@ class RemoteWriter:
     def add(self, documents: Iterable[Document]) -> Added:
         """Add documents; one of an existing id replaces it in its shard, new ones go to the smallest shard.
 
-        If a shard fails, raises `ShardError`, which names it. What the other shards have added stays; add the documents
+        If a shard fails, raises `ShardError`, which names it. What the other shards have added stays; add all documents
         again.
         """
         refuse_text(documents, "documents", Document)

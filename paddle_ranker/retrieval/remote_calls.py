@@ -18,9 +18,9 @@ from paddle_ranker.retrieval.turns import check, idle
 from paddle_ranker.retrieval.word_search import Totals, WordSearcher
 from paddle_ranker.storage.untrusted import Unchecked
 
-_LOOK_SECONDS = 0.1  # between two looks whether a search is still waited for
-_OF_WRITES = 20  # times as long a shard has for adding documents as for other calls
-_MOST_MERGED = 2  # versions of all shards, whose facts are kept together
+_LOOK_SECONDS = 0.1  # between two checks whether the search's caller has left
+_OF_WRITES = 20  # factor of the timeout for calls that write
+_MOST_MERGED = 2  # merged facts that are cached
 
 
 class Call(Protocol):
@@ -75,11 +75,11 @@ class MergedFacts:
 
 
 class Answers(NamedTuple):
-    """Answers of shards to a call, each by number of the shard.
+    """Answers of shards to a call; the dicts are by number of the shard.
 
     name: name of the call
     results: results of the shards that answered
-    seen: version of the generation that answered, with its facts, for these shards
+    seen: version and facts of the generation from which each of these shards answered
     failed: errors of shards that failed
     refused: errors of shards that refused the arguments
     """
@@ -130,9 +130,9 @@ class ShardCalls:
         return len(self._calls)
 
     def merged(self, facts: Optional[Mapping[int, tuple[int, Facts]]] = None) -> MergedFacts:
-        """Return the facts of shards together (default: the latest).
+        """Return the merged facts of shards; raises `UsageError` if they were not built alike.
 
-        Raises `UsageError` if they were not built alike.
+        facts: version and facts by shard; None: the latest
         """
         by_shard = dict(sorted((self.latest if facts is None else facts).items()))
         key = tuple((number, version) for number, (version, _) in by_shard.items())
@@ -153,7 +153,7 @@ class ShardCalls:
         """Raise `ShardError` for the failed shards, unless partial answers are allowed and some shard is not `lost`.
 
         lost: numbers of all shards without an answer
-        failed: errors of those that failed now, for the message
+        failed: errors of the shards that failed in this call, for the message
         """
         if not self._partial or len({*lost}) == len(self._calls):
             self._refuse(failed)
@@ -175,7 +175,7 @@ class ShardCalls:
         return answers.results
 
     def any(self, name: str, *args: Unchecked) -> Unchecked:
-        """Call one shard, in turn; if it fails, call the next one."""
+        """Return the result of one shard, each time another; if it fails, the next shard is called."""
         total = len(self._calls)
         start = next(self._turn) % total
         for number in range(start, start + total):
@@ -195,7 +195,7 @@ class ShardCalls:
         """Send a call to shards at the same time; return a function that waits for their answers.
 
         args: arguments by number of the shard
-        pinned: versions that the shards must answer from, by number of the shard; None: the latest, and `latest` is set
+        pinned: version and facts from which each shard must answer; None: its newest version, and `latest` is updated
         """
         futures, failed = dict[int, Future[Unchecked]](), dict[int, BaseException]()
         known = {number: (pinned or self.latest).get(number) for number in args}
@@ -255,8 +255,7 @@ class ShardCalls:
 
 
 def _text_of(error: BaseException) -> str:
-    """Return the text of an error that a shard has sent."""
     try:
         return str(error)
-    except BaseException:  # that it has chosen
+    except BaseException:  # the class may come from the shard
         return "an error without a text"

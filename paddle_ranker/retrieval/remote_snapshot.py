@@ -35,15 +35,15 @@ from paddle_ranker.storage.untrusted import Unchecked
 
 _MOST_RESTARTS = 3  # times that a search begins again because shards have changed meanwhile
 _AT_ONCE = 256  # documents that are fetched at a time
-_HELD = 1 << 22  # code points of documents that a search keeps, as it shows those that it has ranked
+_HELD = 1 << 22  # code points of ranked documents that a search keeps, to show them without fetching them again
 _NO_FIELDS: Mapping[str, float] = {}
 
 
 class RemoteSnapshot:
     """Documents of shards elsewhere as one search sees them; see `LocalSnapshot` for its methods.
 
-    The first answers decide which generation of each shard the search sees. If a shard no longer has it, or fails while
-    the others may answer without it, a method raises `StaleSnapshot`, and the search begins again.
+    The first answers decide which generation of each shard the search sees. If a shard no longer has its generation, or
+    fails while the others may answer without it, a method raises `StaleSnapshot`, and the search begins again.
 
     Args:
         calls: calls to the shards.
@@ -55,7 +55,7 @@ class RemoteSnapshot:
 
     def __init__(self, calls: ShardCalls, lost: Iterable[int] = (), restarts: int = 0):
         self._calls, self._lost, self._restarts = calls, calls.resting() | {*lost}, restarts
-        self._pinned: Optional[dict[int, tuple[int, Facts]]] = None  # by shard, its version that this sees
+        self._pinned: Optional[dict[int, tuple[int, Facts]]] = None  # by shard: version that the search sees
         self._pinning = threading.Lock()
         self._counts: dict[Word, int] = {}  # of words, live documents in all shards
         self._owners: dict[str, int] = {}  # the shard of a document that was found, by id
@@ -63,7 +63,7 @@ class RemoteSnapshot:
 
     @property
     def _all(self) -> MergedFacts:
-        """Facts of all shards together: as of this search's first answers, or before these the latest known ones."""
+        """Merged facts of all shards: of this search's first answers, or, before these, the latest known ones."""
         return self._calls.merged(self._pinned)
 
     @property
@@ -84,11 +84,11 @@ class RemoteSnapshot:
         return self.info.count
 
     def tower(self, field: str) -> FieldTower:
-        """Return the tower of a vector field; each call runs on another shard."""
+        """Return the tower of a vector field; its calls run on the shards in turn."""
         return _RemoteTower(self._calls, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example in a field, `[1, size]`, or `[0, size]` if it has none.
+        """Return the vector of an example in a field, `[1, size]`, or `[0, size]` if the example has none.
 
         Any shard computes the vector of a file; the vector of a document comes from its shard.
         """
@@ -208,7 +208,7 @@ class RemoteSnapshot:
             yield from self.documents_of(part).items()
 
     def _checked(self, where: Optional[Filter]) -> Optional[Filter]:
-        """Return a filter with the types of its fields in all shards; raises `FilterError` as a folder would."""
+        """Return a filter with the types of its fields in all shards; raises `FilterError`, see `Condition.typed`."""
         if where is None or where.is_typed:
             return where
         there = self.fields
@@ -216,7 +216,7 @@ class RemoteSnapshot:
         return where.typed(there, types.__getitem__)
 
     def _types(self, fields: Sequence[str]) -> dict[str, str]:
-        """Return the types of fields; shards are asked about undeclared ones."""
+        """Return the types of fields by name; undeclared types come from the shards."""
         found = {name: self.info.schema.type_of(name) for name in fields}
         others = [name for name, type in found.items() if not type]
         if others and (self._pinned is None or any(name not in self._all.types for name in others)):
@@ -243,7 +243,7 @@ class RemoteSnapshot:
         ]
 
     def _count(self, words: Iterable[Word]) -> None:
-        """Ask all shards how many documents have these words, unless they are counted already; keep the sums."""
+        """Add the words to `_counts`, with the sum of the documents that have them in all shards."""
         missing = list(dict.fromkeys(one for one in map(_plain, words) if one not in self._counts))
         if missing or self._pinned is None:
             each = self._ask("counts", missing).values()
@@ -252,7 +252,7 @@ class RemoteSnapshot:
     def _ask_owners(
         self, ids: Sequence[str], call: Callable[[list[str]], tuple[Unchecked, ...]]
     ) -> list[tuple[Unchecked, list[str]]]:
-        """Ask each shard about the ids that it is known to have, and all shards about unknown ids.
+        """Ask each shard about the ids of documents that it has, and all shards about ids whose shard is unknown.
 
         Returns, for each shard that was asked, its result and the ids that it was asked about.
 
@@ -375,7 +375,7 @@ class _RemoteTower:
 
 
 class _Wanted:
-    """Stand-in for `KnownWords` that records the tokens whose counts a query needs, to ask for them in one round."""
+    """Stand-in for `KnownWords` that records the tokens whose counts a query needs, to fetch all in one round."""
 
     def __init__(self, words: WordSearcher):
         self.tokens_of_word, self.tokens = words.tokens_of_word, list[str]()

@@ -37,16 +37,16 @@ from paddle_ranker.storage.declared import Between, Count
 from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # name of the field that every document has, and of its type
-TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0  # the first is that of summaries, too
-_SUMMARISED = 4  # times as many characters as a field's values have texts that the field is a summary of
-MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
-_LONGEST_TITLE = 256  # characters of a title that a query may be
-_SHOWN = 8  # spellings of no value that are named
+TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0  # `TITLE_WEIGHT` is the weight of summaries, too
+_SUMMARISED = 4  # a field is a summary of texts that have this many times as many characters
+MOST_FIELDS = 1000  # distinct fields of all documents: each field takes 4 bytes of every document
+_LONGEST_TITLE = 256  # characters; a longer title is not compared with queries
+_SHOWN = 8  # spellings of missing values that are shown
 _LONG = 40  # mean characters from which texts with several words are searched
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list", "label=TEXT", "unit=TEXT")
 FIRST_BYTES = 1 << 16  # of a file that is read, which tell its format
-PLACES = "places"  # name of the field in which documents have where their words stand in a file
+PLACES = "places"  # name of the field with the places of a document's words in its file
 _ALIASES = {
     "jpg": ("jpeg",),
     "tif": ("tiff",),
@@ -82,7 +82,7 @@ class FieldTower(Protocol):
         ...
 
 
-OpenTower = Callable[[Path, LoadOptions, int], FieldTower]  # from a folder, with the batch size
+OpenTower = Callable[[Path, LoadOptions, int], FieldTower]  # (folder, options, batch size) to the tower
 
 
 def _open_text_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
@@ -121,12 +121,11 @@ class FieldType(NamedTuple):
     values: name in `typed_values.TYPES`: how filters, facets, groups and sorting compare the values
     is_searched: whether the values are texts that are searched by words
 
-    A type whose values are files has these, too:
-
+    Only types whose values are files have these:
     media_types: media types by the suffix of the files' names
     suffix_of: called with a file's bytes, or with its first `FIRST_BYTES` if the type has a reader; returns the suffix;
         raises `ValueError` for a file of another type
-    open_tower: opens the tower of a vector field of this type; None if there are no towers
+    open_tower: opens the tower of a vector field of this type (also of texts); None if such fields have no vectors
     sample: bytes of an example, to try a tower that reads no texts
     reader: name in `READERS` of the reader of a file's words when it is added; "" if words are not read
     """
@@ -266,7 +265,7 @@ class Field:
 
     type: a name in `FIELD_TYPES`
     weight: factor of the frequencies of a searched field's tokens, relative to a field of weight 1
-    title: whether the field names the document in answers, and stands before each passage that towers and rankers read
+    title: whether the field is the title: results show it, and it precedes each passage that towers and rankers read
     list: whether a document may have several values
     analyser: options of a searched field's analyser, as `lexical.analyser.analyser` takes them
     literal: whether mistyped words of queries are never corrected to words of this searched field
@@ -325,7 +324,7 @@ class Field:
         return FIELD_TYPES[self.type].open_tower is not None
 
     def problem(self, value: object) -> str:
-        """Return why a value does not fit the field; "" if it fits, as None always does."""
+        """Return why a value does not fit the field; "" if it fits. None always fits."""
         several = value if isinstance(value, list) and (self.list or self.type == "stored") else [value]
         for one in several:
             if one is not None and not FIELD_TYPES[self.type].fits(one):
@@ -349,9 +348,9 @@ class Schema:
 
     fields: the declared fields; `text` is not among them if it has weight 1 and no other field is searched
     template: text that towers and rankers read: `{text}` stands for the passage, `{NAME}` for a field; "": the default
-    passage_tokens: maximum length of the passages of `text` that get vectors, in the tower's tokens; 0: one vector a
-        text
-    passage_overlap: number of tokens at the end of a passage, at most, that the next passage repeats
+    passage_tokens: maximum length, in the tower's tokens, of the passages of `text` that get vectors; 0: the whole text
+        gets one vector
+    passage_overlap: maximum number of tokens at the end of a passage that the next passage repeats
     """
 
     fields: Annotated[tuple[Field, ...], Between(0, MOST_FIELDS)] = ()
@@ -404,7 +403,7 @@ class Schema:
 
     @cached_property
     def file_fields(self) -> FileFields:
-        """The fields of files, by the suffixes of the files that they take."""
+        """The fields of files, by the suffixes of the files that the fields take."""
         by_suffix = dict[str, str]()
         for one in self.files:
             for suffix in FIELD_TYPES[one.type].media_types:
@@ -427,7 +426,7 @@ class Schema:
         return tuple(one.weight for one in self.words)
 
     def weights_by(self, others: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the weights of the fields in `words`, replaced by `others` by name.
+        """Return the weights of the fields in `words`; `others` replaces some of them, by field name.
 
         Raises `UsageError` for a name that is not in `words`.
         """
@@ -486,10 +485,9 @@ class Schema:
         return f"{document.text}\0{fields}" if document.fields else document.text
 
     def title_key(self, text: str) -> str:
-        """Return the words of a title or a query in a form in which equal ones match; "" for a very long text.
+        """Return the words of a title or a query, so that equal titles have equal keys; "" for a very long text.
 
-        Cases, widths, spaces and punctuation make no difference. Without a title field, documents' texts are their
-        titles.
+        Case, width, spaces and punctuation make no difference. Without a title field, documents' texts are titles.
         """
         own = analyser(self.field(self.title or TEXT).analyser)
         folded = own.fold(text) if len(text) <= _LONGEST_TITLE else ""
@@ -500,7 +498,7 @@ class Schema:
         return self.title_key(_text_of(document, self.title or TEXT))
 
     def passage(self, document: Document, text: Optional[str] = None) -> str:
-        """Return the text that towers and rankers read of a passage of a document (default: of its whole text)."""
+        """Return the text that towers and rankers read for a passage of a document (default: its whole text)."""
         text = document.text if text is None else text
         if not self._template:
             return text
@@ -519,7 +517,7 @@ class Schema:
         return before.lstrip() + text + after.rstrip()
 
     def name_of(self, document: Document) -> Optional[str]:
-        """Return a document's title; None without a title field, or if it is empty."""
+        """Return a document's title; None if the schema has no title field, or the title is empty."""
         return None if self.title is None else (_text_of(document, self.title) or None)
 
     def check(self, document: Union[Document, DocumentRow]) -> None:
@@ -549,14 +547,14 @@ class _Row(Protocol):
 
 
 class _Values:
-    """Values of a field that have been read so far, and the types that they all fit."""
+    """Values of a field that have been read so far, and the types that all of them fit."""
 
     def __init__(self) -> None:
         self.types = CommonTypes()
         self.characters = self.apart = 0
         self.are_texts, self.some_lists = True, False
-        self.no_values: dict[str, None] = {}  # such as N/A
-        self.keys: dict[str, None] = {}  # of the first object
+        self.no_values: dict[str, None] = {}  # spellings of missing values, such as N/A
+        self.keys: dict[str, None] = {}  # keys of the first object
 
     def add(self, value: object) -> None:
         self.some_lists |= isinstance(value, list)
@@ -592,14 +590,14 @@ class _Values:
 
 
 def folder_fields(declared: Sequence[Field]) -> tuple[Field, ...]:
-    """Return fields for the files of a folder: the declared ones, and one for each further type of files."""
+    """Return fields for the files of a folder: those declared, and one for each type of files that is not declared."""
     names, types = {one.name for one in declared}, {one.type for one in declared}
     own = [Field(name, name) for name, kind in FIELD_TYPES.items() if kind.media_types and name not in names | types]
     return (*declared, *own)
 
 
 def with_parts(schema: Schema) -> Schema:
-    """Return a schema with the fields that the parts of read files have, and with a title field."""
+    """Return a schema with the fields that readers give parts of files, and with a title field if files are read."""
     names, more = {one.name for one in schema.fields}, dict[str, Field]()
     if schema.read_files and schema.title is None:
         more["title"] = Field("title", TEXT, TITLE_WEIGHT, title=True)
@@ -618,11 +616,11 @@ def infer(
 ) -> Schema:
     """Return a schema for some documents: the declared fields, and for each other name a field that fits its values.
 
-    A field called `title` or `name` is the title, unless another one is declared as the title. A field of long texts is
-    searched. If its texts are short beside those of `text`, it is a summary, whose words get a higher weight. `N/A`,
-    `NaN` and their like count as no values if the others are numbers, dates or truth values.
+    A field called `title` or `name` is the title, unless another field is declared as the title. A field of long texts
+    is searched. If its texts are much shorter than `text`, it is a summary, whose words get a higher weight. In a field
+    of numbers, dates or truth values, `N/A`, `NaN` and the like count as missing.
 
-    note: called with a message that says how many values of a field count as none
+    note: called with a message that says how many values of a field count as missing
     title: name of the title field, unless one is declared; None: `title` or `name`
     """
     values: dict[str, _Values] = {}
@@ -663,7 +661,7 @@ def _schema_order(field: Field) -> tuple[bool, bool, str]:
 
 
 def table(schema: Schema, examples: Mapping[str, object]) -> list[str]:
-    """Return the schema as lines for people: each field as `--field` takes it, and an example of its values."""
+    """Return the schema as lines for people: each field as `--field` takes it, and an example of the field's values."""
     rows = [str(one) for one in (*schema.fields, *(one for one in schema.words if one not in schema.fields))]
     width = max(map(len, rows), default=0)
     shown = {one: brief(" ".join(str(examples.get(one.partition(":")[0], "")).split())) for one in rows}

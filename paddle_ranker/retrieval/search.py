@@ -69,13 +69,13 @@ Where = Union[None, str, Iterable[str], Mapping[str, object], Filter]
 C = TypeVar("C", bound=Searchable, default=Collection)
 QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
-_READ_AT_ONCE = 32  # documents that are held while a ranker's texts are made
-_MOST_SHOWN = 1 << 13  # documents that a cursor names beside those of the list
+_READ_AT_ONCE = 32  # documents that are in memory while a ranker's texts are made
+_MOST_SHOWN = 1 << 13  # with more shown documents, a position drops those that are no longer in the list
 MOST_PACKED = 1 + 2 * 8 * _MOST_SHOWN  # bytes of a packed position
 _SORTED = 2  # first byte of a packed `SortedPosition`
 RANK = "rank"  # the name of a stage
-_PAIR_TOKENS, _SPECIAL_TOKENS = 128, 3  # of a pair, for a ranker that is not trained yet
-_CLOSE = 0.1  # probability of the best document, below which nothing is close
+_PAIR_TOKENS, _SPECIAL_TOKENS = 128, 3  # tokens of a pair, for a ranker that is not trained yet
+_CLOSE = 0.1  # if the best document's probability is lower, no document is close
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class SearchSettings:
     fusion: fuses the searchers' lists
     depth: number of documents that each searcher returns for fusion; raised to the number that is shown or ranked
     rank_top: number of first documents of the fused list that the ranker orders; 0: none
-    ef, nprobe: breadth of the search in an approximate index; None: as it was built
+    ef, nprobe: breadth of the search in an approximate index; None: the index's default
     literal: queries are searched as written: without corrections, synonyms, phrases and exclusions
     prefix: the last word of a query is unfinished
     synonyms: synonyms of words in queries
-    milvus_uri: address of the Milvus server with the index's vectors, as of `Collection.open`
+    milvus_uri: address of the Milvus server with the index's vectors, see `Collection.open`
     """
 
     by: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class SearcherScore:
-    """A searcher's score of a document, and the document's rank, from 1, in that searcher's list."""
+    """Score of a document by one searcher, and the document's rank, from 1, in the searcher's list."""
 
     score: float
     rank: int
@@ -124,10 +124,10 @@ class Result:
         passage whose vector was found, or of the whole text
     logit, probability: the ranker's; None if it did not score the document
     similar: ids of candidates with nearly the same text, which are not shown
-    place: where a document that was read from a file is in the file: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
+    place: the document's place in the file that it was read from: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
         `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells are those of the
-        query's words in the text, or else of `passage`. None for other documents
-    answer: cells that answer the query, if the document is a table and the ranker names cells; they are its `place`
+        query's words in the text, or else of `passage`. None for a document that was not read from a file
+    answer: cells of a table that answer the query, if the ranker names cells; `place` then has these cells
     """
 
     id: str
@@ -151,19 +151,19 @@ class Position(NamedTuple):
     added, replaced or removed between pages, and scores change.
 
     is_ranked: whether the ranker ordered the first documents of the list
-    shown: 8 bytes for each document: the hash of its id, see `text_hashes`
+    shown: for each shown document, the 8 bytes of its id's hash, see `text_hashes`
     """
 
     is_ranked: bool
     shown: bytes
 
     def packed(self) -> bytes:
-        """Return the position as bytes, for `unpacked`."""
+        """Return the position as bytes, for `unpack_position`."""
         return bytes([self.is_ranked]) + self.shown
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Position:
-        """Return the position that `packed` made bytes of; raises `ValueError` for other bytes."""
+        """Convert the bytes of `packed` back to the position; raises `ValueError` for other bytes."""
         if len(packed) % 8 != 1 or packed[0] > 1:
             raise ValueError("no position in a list")
         return cls(bool(packed[0]), packed[1:])
@@ -174,7 +174,7 @@ class Position(NamedTuple):
         return np.frombuffer(self.shown, "<u8")
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether this is a position in a list that is sorted and grouped by these parameters."""
+        """Return whether this is a position in a list that is sorted by `sort` and grouped by `group_by`."""
         return not sort or group_by is not None
 
 
@@ -184,7 +184,7 @@ class SortedPosition(NamedTuple):
     The next page begins after the last document's values and id. So each document that keeps its values is shown once.
 
     shown: number of documents on the pages so far
-    last: the last of them
+    last: the last of these documents
     """
 
     shown: int
@@ -197,7 +197,7 @@ class SortedPosition(NamedTuple):
 
     @classmethod
     def unpacked(cls, packed: bytes) -> SortedPosition:
-        """Return the position that `packed` made bytes of; raises `ValueError` for other bytes."""
+        """Convert the bytes of `packed` back to the position; raises `ValueError` for other bytes."""
         found: Unchecked = json.loads(packed[1:])
         try:
             count, id, values = found
@@ -210,12 +210,12 @@ class SortedPosition(NamedTuple):
         return cls(count, SortedDocument(typed, id))
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether this is a position in a list that is sorted and grouped by these parameters."""
+        """Return whether this is a position in a list that is sorted by `sort` and grouped by `group_by`."""
         return len(sort) == len(self.last.values) and group_by is None
 
 
 def unpack_position(packed: bytes) -> Union[Position, SortedPosition]:
-    """Return the position that `packed` made bytes of; raises `ValueError` for other bytes."""
+    """Convert the bytes of a position's `packed` back to the position; raises `ValueError` for other bytes."""
     return (SortedPosition if packed[:1] == bytes([_SORTED]) else Position).unpacked(packed)
 
 
@@ -224,8 +224,8 @@ class Listing:
     """Part of a search's list to show, and the order of the list.
 
     top_k: number of documents that are shown
-    offset: number of documents before them
-    after: the `position` of the page before, in place of `offset`
+    offset: number of documents that are skipped before them
+    after: the `position` after the previous page, in place of `offset`
     where: only documents whose fields meet this filter
     min_probability: documents to which the ranker gives a lower probability are left out
     sort: fields by which all matching documents are ordered, `-year` for the highest first; empty: by score. The
@@ -266,7 +266,7 @@ class ListingError(UsageError):
     """A parameter of a listing is not valid.
 
     parameter: name of the parameter
-    problem: the reason, which follows the name in the message
+    problem: the rest of the message, after the parameter's name
     """
 
     def __init__(self, parameter: str, problem: str):
@@ -293,7 +293,7 @@ class Search:
     """A search of a snapshot, one method per stage: `lookup` of each searcher, `fuse`, `to_rank`, `rank`, `finish`.
 
     A candidate's place is its index in `candidates`. A stage calls `turns.check` between its steps, which lets other
-    searches go on.
+    searches run.
 
     Args:
         collection: the snapshot that is searched.
@@ -312,16 +312,15 @@ class Search:
         fused: fused scores, by place.
         fused_rank: rank after fusion, from 1, by place.
         order: places, best first; each stage may change it.
-        whole: ids of the documents that `to_rank` did not cut, by index of their text in its result.
+        whole: ids of the documents that the ranker reads whole, by index of their text in the result of `to_rank`.
         passages: spans of the texts that `to_rank` returned, by place.
         logits, probabilities: the ranker's, by place; set by `rank`.
         is_calibrated: whether `probabilities` are calibrated.
         cut: number of documents below `min_probability`; set by `finish`.
         shown: places of the documents that are shown.
         documents: the documents that are shown, by id.
-        answers: by place of a shown table, the cells of it that answer the query; set by `name_cells`.
-        similar: ids of the documents of a group of nearly equal texts that are not shown, by place of the group's
-            first.
+        answers: cells that answer the query, by place of a shown table; set by `name_cells`.
+        similar: ids of hidden documents of a group of nearly equal texts, by place of the group's first document.
         took: milliseconds by stage.
         degraded: stages that were left out, since they would miss the deadline.
     """
@@ -348,12 +347,12 @@ class Search:
             listing.require_fields(collection.fields)
         self.like, self.like_vectors = like, dict[str, Vectors]()
         self.logits: dict[int, float] = {}
-        self.added: dict[str, dict[int, float]] = {}  # to the logit of each document that is ranked, by signal
+        self.added: dict[str, dict[int, float]] = {}  # by signal: summand of each ranked document's logit, by place
         self.probabilities: dict[int, float] = {}
         self.passages: dict[int, tuple[int, int]] = {}
         self.whole: dict[int, str] = {}
-        self._scored_as: list[int] = []  # of a document that is ranked: which of the texts is its own
-        # By document, what was found by its vector: a passage, and the piece of a recording, see `pieces_of`
+        self._scored_as: list[int] = []  # for each ranked document, the index of its text in the result of `to_rank`
+        # By id of a document that was found by a vector: the vector's passage; its piece of a recording (`pieces_of`).
         self._found, self._pieces = dict[str, Span](), dict[str, Span]()
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
@@ -381,7 +380,7 @@ class Search:
 
     @property
     def has_words(self) -> bool:
-        """Whether the query has words, phrases or exclusions; it need not if there is a `like`."""
+        """Whether the query has words, phrases or exclusions; with a `like` it may have none."""
         return self.like is None or bool(self.query.text.strip() or self.query.phrases or self.query.excluded)
 
     @property
@@ -407,7 +406,7 @@ class Search:
 
     @once
     def phrase_filter(self) -> Optional[ParsedQuery]:
-        """The phrases that documents must have and those that they must not have; None if there are none."""
+        """The phrases that documents must have and those that they must not have; None if the query has neither."""
         return self.collection.phrase_filter(self.query)
 
     @property
@@ -422,7 +421,7 @@ class Search:
         return self.words.text
 
     def choose_searchers(self) -> None:
-        """Compute the vectors of `like`, `[1, size]` by vector field; leave out searchers without anything to search.
+        """Compute the vectors of `like`, `[1, size]` by vector field; drop searchers that have nothing to search for.
 
         If the query has no words, only fields with such a vector are searched. If it has words, fields whose towers
         read no texts are left out. Raises `LikeError` if no searcher is left.
@@ -455,8 +454,8 @@ class Search:
     ) -> Callable[[], list[Hits]]:
         """Begin to search by one searcher; return a function that waits for the hits for each query.
 
-        queries: texts, for which the index's own tower makes the vectors, or vectors `[n, size]`. They may be of other
-            searches with the same settings. None: this search's query
+        queries: texts, whose vectors the index's own tower computes, or vectors `[n, size]`; those of other searches
+            with the same settings may be among them. None: this search's query
         """
         if queries is None:
             queries = [self.words if searcher == WORDS else self.model_text]
@@ -507,7 +506,7 @@ class Search:
         self._found, self.fused, self.order = {}, np.zeros(len(self._sorted)), [*range(len(self._sorted))]
 
     def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
-        """Return the texts that the ranker should score: of the first documents, as `read` cuts them, each text once.
+        """Return the distinct texts of the first documents that the ranker should score, as `read` cuts them.
 
         Only a few documents are in memory at a time.
         """
@@ -528,9 +527,9 @@ class Search:
     def read(self, documents: Sequence[Document], encoder: Optional[TokenCounter] = None) -> list[tuple[Span, str]]:
         """Cut documents for a ranker; return, for each, the span of its text that is read, and the text for the ranker.
 
-        The span is that of the passage whose vector was found, else of the whole text. A span that is longer than the
-        ranker can read is cut to the part with most of the query's words. The schema's template makes the text for the
-        ranker from the span.
+        The span is the passage whose vector was found, else the whole text. A span that is longer than the ranker can
+        read is cut to the part with most of the query's words. The schema's template makes the text for the ranker from
+        the span.
 
         encoder: encoder of the ranker's pairs; None if the ranker reads any length
         """
@@ -557,9 +556,9 @@ class Search:
         return [(span, schema.passage(one, text[slice(*span)])) for span, one, text in zip(spans, documents, texts)]
 
     def _picture(self, document: Document) -> str:
-        """Return the first picture of a document, for a ranker that reads pictures; white if the document has none.
+        """Return the first picture of a document, for a ranker that reads pictures; a white picture if it has none.
 
-        Raises `UsageError` for documents of shards elsewhere, whose files are not here.
+        Raises `UsageError` for documents of shards elsewhere, because the files stay there.
         """
         files = self.collection.files
         if files is None:
@@ -571,7 +570,7 @@ class Search:
         return PictureTitle(np.full((1, 1, 3), 255, np.uint8))
 
     def rank(self, logits: Floats, probabilities: Floats, *, is_calibrated: bool = False) -> None:
-        """Order the documents of `to_rank` by `logit + recall_weight * share` plus the signals, equal ones by id.
+        """Order the documents of `to_rank` by `logit + recall_weight * share` plus the signals; equal sums by id.
 
         logits, probabilities: the ranker's for the texts that `to_rank` returned, `[texts]`
         is_calibrated: whether the probabilities are calibrated
@@ -600,7 +599,7 @@ class Search:
         order = [place for place in order if not self.is_cut(place)]
         cut = len(self._unfinished) - len(order)
         before = set[int]()
-        if isinstance(self.after, Position):  # what was shown leads, so that it is what a group shows
+        if isinstance(self.after, Position):  # shown documents come first, so that groups keep what they have shown
             is_shown = np.isin(self._hashes(order), self.after.hashes)
             before = {place for place, is_so in zip(order, is_shown.tolist()) if is_so}
             order = [*filter(before.__contains__, order), *(place for place in order if place not in before)]
@@ -647,11 +646,11 @@ class Search:
         return any(sum(map(self._word_weights.__getitem__, one)) >= least > 0 for one in each)
 
     def is_cut(self, place: int) -> bool:
-        """Whether a candidate's probability is below `min_probability`."""
+        """Return whether a candidate's probability is below `min_probability`; False for an unranked candidate."""
         return self.probabilities.get(place, 1.0) < self.min_probability
 
     def dropped(self) -> dict[int, int]:
-        """Return the documents among the first `top_k` fused ones that ranking took from the page: place and new rank.
+        """Return the first `top_k` fused documents that ranking took from the page: their new ranks, by place.
 
         The ranker moved them behind the page, or they are below `min_probability`. They are added to `documents`.
         Documents that grouping hides are left out. Empty unless this is the first page of a ranked list that is not
@@ -748,9 +747,9 @@ class Search:
         """Return, by field, the number of documents with each value (as JSON), among those that `total` counts.
 
         The most frequent values come first. Many numbers or dates are counted by ranges in ascending order, each a
-        condition for a filter: `{"gte": 2000, "lt": 2010}`. While a field is counted, the filter's conditions on this
-        field are ignored, or its other values would all have 0. Raises `UsageError` for a field with too many values,
-        and if words are not searched.
+        condition for a filter: `{"gte": 2000, "lt": 2010}`. Counts of a field ignore the filter's conditions on that
+        field; otherwise its other values would all have 0. Raises `UsageError` for a field with too many values, and if
+        words are not searched.
         """
         refuse_text(names, "names")
         if WORDS not in self.searchers:
@@ -769,7 +768,7 @@ class Search:
 
     @once
     def shared_words(self) -> SharedWords:
-        """Finder of the query's words in texts; the query is the one that was searched."""
+        """Finder of the words, in texts, of the query as it was searched."""
         analyser = self.collection.info.schema.analyser
         phrases = [one.text for one in self.words.extras if one.is_whole and single_token(analyser, one.text) is None]
         words = [one.text for one in self.words.extras if one.text not in phrases]
@@ -778,7 +777,7 @@ class Search:
     def place_in_file(self, place: int, highlights: Optional[Sequence[Highlight]] = None) -> Optional[PlaceInFile]:
         """Return `Result.place` of a shown document.
 
-        highlights: parts of the document's text with words of the query; None: they are searched for
+        highlights: parts of the document's text with words of the query; None: they are computed
         """
         document = self.documents[self.candidates.ids[place]]
         schema = self.collection.info.schema
@@ -806,7 +805,7 @@ class Search:
         self.answers = dict(zip(tables, answers))
 
     def result(self, place: int) -> Result:
-        """Convert a candidate that is shown to a result."""
+        """Convert a shown candidate to a result."""
         candidates = self.candidates
         document = self.documents[candidates.ids[place]]
         said = zip(candidates.searchers, candidates.scores[place].tolist(), candidates.ranks[place].tolist())
@@ -832,7 +831,7 @@ class Search:
 
 
 class Searcher(Generic[C]):
-    """Searches an index, and adds to it; any number of threads may search at once.
+    """Search engine of an index, which also adds documents; any number of threads may search at once.
 
     Args:
         collection: the open index, or a `RemoteCollection` of shards elsewhere.
@@ -875,13 +874,13 @@ class Searcher(Generic[C]):
         batch_size: int = 256,
         write: bool = False,
     ) -> Searcher[Collection]:
-        """Open an index folder, and the tower in it.
+        """Open an index folder, and the towers in it.
 
         Args:
             folder: an index folder, or several, which are searched as one: see `open_shards`.
             settings: how the index is searched.
             ranker: an open ranker, or the folder of one, which is opened on the device of `options`.
-            options: how the tower is opened.
+            options: how the towers are opened.
             batch_size: texts of full length that are computed at once.
             write: whether documents may be added and removed.
 
@@ -936,9 +935,9 @@ class Searcher(Generic[C]):
         Args:
             where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", a list of them, or
                 {"year": {"gte": 2020}, "lang": "zh"}.
-            fusion: replaces that of the settings: "rrf", "weighted", or a file of learned weights.
-            group_by: a field: only the best candidate with each of its values is returned; or "content": the best one
-                of each group of nearly equal texts, which lists the others in `Result.similar`.
+            fusion: in place of the settings' fusion: "rrf", "weighted", or a file of learned weights.
+            group_by: a field: only the best candidate with each of its values is returned; or "content": the best of
+                each group of nearly equal texts, which lists the others in `Result.similar`.
             sort: fields that order all matching documents in place of scores; ["-year"] for the highest first.
             like: an example that results should be like: the id of a document, or a file (its `Path` or bytes); the
                 query may then be "".
@@ -971,10 +970,7 @@ class Searcher(Generic[C]):
         sort: Sequence[str] = (),
         like: Union[str, Path, bytes, None] = None,
     ) -> list[Search]:
-        """Search as `search_many` does.
-
-        Return the finished `Search` of each query, with all that its stages computed.
-        """
+        """Search as `search_many` does; return the finished `Search` of each query, with the results of its stages."""
         refuse_text(queries, "queries")
         refuse_text(sort, "sort")
         require_count(top_k, "top_k")
@@ -1042,16 +1038,19 @@ class SearchModels(Protocol):
         ...
 
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
-        """Score the texts of each search's `to_rank`; return `[texts] float64` per search. Raises `TooLate`."""
+        """Score the texts of each search's `to_rank`; return `[texts] float64` per search.
+
+        Raises `TooLate` if scoring would miss the deadline.
+        """
         ...
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
-        """Record that a search could not be ranked in time, so that it keeps its fused order; or raise `error`."""
+        """Record that a search could not be ranked in time and keeps its fused order; or raise `error`."""
         ...
 
 
 class _Models:
-    """Models of a `Searcher`. Each call computes at once, in the calling thread; other searches go on meanwhile."""
+    """Models of a `Searcher`. Each call computes at once, in the calling thread; other searches run meanwhile."""
 
     rank_until = math.inf
 
@@ -1100,8 +1099,8 @@ def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], model
     """Run the stages of searches in order; return the finished searches.
 
     now: a snapshot to search
-    begin: called with a snapshot; returns searches of it that differ only in their queries. It is called again, with
-        another snapshot, if shards changed meanwhile
+    begin: called with a snapshot; returns searches of it that differ only in their queries. If shards changed
+        meanwhile, it is called again with a new snapshot
     """
     while True:
         try:
@@ -1204,7 +1203,7 @@ def _looked_up(
 
 @contextmanager
 def _timed(searches: Sequence[Search], stage: str) -> Iterator[None]:
-    """Add the milliseconds that the block takes to a stage of these searches."""
+    """Add the milliseconds that the block takes to `took` of these searches, under a stage's name."""
     began = time.monotonic()
     yield
     for one in searches:
@@ -1216,7 +1215,7 @@ def _since(began: float) -> float:
 
 
 def open_query_towers(collection: Collection, settings: SearchSettings, options: LoadOptions, batch_size: int) -> None:
-    """Open the towers of an index that make vectors of queries in searches with these settings."""
+    """Open the towers of an index that compute vectors of queries in searches with these settings."""
     for name, one in collection.info.vector_fields.items():
         if one.tower is not None and name in (settings.by or (name,)):
             collection.snapshot().models.tower(collection.info, name, options, batch_size)
@@ -1242,7 +1241,7 @@ def chosen(info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[
 def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
     """Return a fusion for these searchers only: without the weights and signals of others.
 
-    All weights are dropped if none of the rest is above 0.
+    If none of the remaining weights is above 0, all weights are dropped, so that each is 1.
     """
     refuse_text(searchers, "searchers")
     signals = {name: one for name, one in fusion.signals.items() if one.is_field or name in searchers}

@@ -11,7 +11,7 @@ SYNONYMS = (
     'a UTF-8 file of synonyms, a line each: "car, automobile" (each also finds the other) or "laptop => notebook '
     'computer" (what stands left also finds what stands right)'
 )
-DEPTH, RANK_TOP, TOP_K = 100, 50, 10  # of every search, unless it says otherwise; see `search.SearchSettings`
+DEPTH, RANK_TOP, TOP_K = 100, 50, 10  # see `search.SearchSettings`
 FUSION = "weighted"  # level with or ahead of rrf on each of the sets in docs/collections.md
 
 

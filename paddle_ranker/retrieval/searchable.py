@@ -29,7 +29,7 @@ class StaleSnapshot(RankerError):
     """A shard no longer has the documents that a search began with, or does not answer; the search must begin again.
 
     Attributes:
-        snapshot: the snapshot to search then.
+        snapshot: the snapshot for the new search.
     """
 
     def __init__(self, snapshot: Snapshot):
@@ -132,7 +132,7 @@ class Snapshot(Protocol):
 
 
 class Writer(Protocol):
-    """Changes the documents of a collection; see `CollectionWriter`."""
+    """Writer that changes the documents of a collection; see `CollectionWriter`."""
 
     def add(self, documents: Iterable[Document]) -> Added: ...
 
@@ -140,7 +140,7 @@ class Writer(Protocol):
 
 
 class Searchable(Protocol):
-    """An open collection, a `Collection` or a `RemoteCollection`; it gives each search a snapshot."""
+    """An open collection, a `Collection` or a `RemoteCollection`, which gives each search a snapshot."""
 
     @property
     def info(self) -> IndexInfo: ...

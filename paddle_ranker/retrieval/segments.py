@@ -60,8 +60,8 @@ STATES = "states"
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORD_ARRAYS = "words_"  # prefix of the arrays by which words are searched
 _NO_INDEX: Mapping[str, WriteIndex] = {}
-_LOOKED_AT = 64  # rows, of which those that are live are found at a time
-_SCALED = 1 << 23  # bytes of a field's values that are arranged for facets
+_LOOKED_AT = 64  # rows that are checked for removal at a time
+_SCALED = 1 << 23  # fields with more bytes of values are not arranged for facets
 _ONE_TEXT = Schema()
 
 
@@ -75,7 +75,6 @@ class FieldVectors:
             vector.
 
     Attributes:
-        count, stored, passages: the arguments.
         index: approximate index of the vectors, set when a generation opens it; None: every vector is compared.
     """
 
@@ -84,11 +83,11 @@ class FieldVectors:
         self.index: Optional[FaissSegment] = None
 
     def __len__(self) -> int:
-        """Return how many vectors there should be: one for each passage, or each document."""
+        """Return how many vectors there should be: one for each passage, or for each document."""
         return self.count if self.passages is None else len(self.passages)
 
     def rows(self, row: int) -> Integers:
-        """Return the row numbers of a document's vectors; `row` is the document's."""
+        """Return the row numbers in `stored` of the vectors of the document in `row`."""
         if self.passages is None:
             return np.array([row])
         first, after = np.searchsorted(self.passages[:, 0], [row, row + 1]).tolist()
@@ -102,10 +101,9 @@ class FieldVectors:
 class SegmentData(NamedTuple):
     """Contents of a new segment.
 
-    documents: its documents
-    vectors: their vectors, by vector field
-    postings: their words; None if words are not searched
-    write_states: writes their stored states; None if there are none
+    vectors: vectors of the documents, by vector field
+    postings: words of the documents; None if words are not searched
+    write_states: writes the stored states of documents; None if none are stored
     """
 
     documents: Sequence[Document]
@@ -217,9 +215,9 @@ class Segment:
                 raise CheckpointError(f"{self.folder}: a file was cut short while it was open; copy the index again")
 
     def _held(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return a memory-mapped array as a plain one, since slices of a memmap cost some microseconds each.
+        """Return a memory-mapped array as a plain array, since slices of a memmap cost some microseconds each.
 
-        Record the size of its file, for `require_held`.
+        The size of its file is recorded for `require_held`.
         """
         if isinstance(array, np.memmap):
             file: mmap = array._mmap  # type: ignore[attr-defined]  # of the file's size now, whoever changes it
@@ -341,7 +339,7 @@ class Segment:
                 yield place, row
 
     def rows_of_titles(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """Return the rows of the documents whose `Schema.key_of` is one of some keys."""
+        """Return the rows of the documents whose `Schema.key_of` is among `keys`."""
         rows = [row for _, row in self._hashed("title_hashes", text_hashes(keys))]
         return np.array(rows, np.int64)
 
@@ -381,7 +379,7 @@ class Segment:
         return self._blobs[name]
 
     def codes_of(self, field: str) -> NDArray[np.int32]:
-        """Return the number of each document's value in `values_of(field)`, `[n]`; -1 for none."""
+        """Return, for each document, the index of its value in `values_of(field)`, `[n]`; -1 for no value."""
         if field not in self.fields:
             return np.full(self.count, -1, np.int32)
         codes: NDArray[np.int32] = self.arrays["fields"][self.fields.index(field)]
@@ -410,9 +408,9 @@ class Segment:
             start = end + len(b", ")
 
     def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
-        """Return the values that live documents have in a field, and whether these are all values.
+        """Return the values that live documents have in a field, and whether these are all of the field's values.
 
-        If the field's values take more than `most` bytes, only one is returned, as an example.
+        If the field's values take more than `most` bytes, only one value is returned, as an example.
 
         live: `[n] bool`, which documents are live; None: all
         """
@@ -446,7 +444,7 @@ class Segment:
         return len(self._line_of(field))
 
     def value(self, field: str, type: str, row: int) -> tuple[Value, ...]:
-        """Return the value of the document in `row` as typed values: one, a list's items, or none."""
+        """Return the items of a document's value in a field: one, several for a list, or none."""
         code = int(self.codes_of(field)[row])
         return () if code < 0 else self.typed_values(field, type).values(code)
 
@@ -609,7 +607,7 @@ def _sorted_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _field_values(
     documents: Sequence[Document], left_out: set[str]
 ) -> tuple[list[str], NDArray[np.int32], list[list[object]]]:
-    """Return the fields' names; the number of each document's value in each field, `[fields, n]`; each field's values.
+    """Return the fields' names; each document's code of its value, `[fields, n]`; each field's values by code.
 
     left_out: names of fields that are left out
     """

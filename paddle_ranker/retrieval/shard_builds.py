@@ -2,7 +2,7 @@
 
 `unfinished/` in the folder is an empty index with its towers, of which each shard begins as a copy. It also holds the
 rows of each part with their ids, which are the ids that a single folder would give them. If a build is killed, the next
-one continues it: finished shards stay, and of the others the vectors that were made.
+build continues it: it keeps finished shards, and the vectors of unfinished ones.
 """
 
 from __future__ import annotations
@@ -40,19 +40,18 @@ from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, ne
 from paddle_ranker.storage.untrusted import UncheckedObject, inside, open_file, own_folder, read_json
 
 BUILD_STATE = "unfinished"
-_CUT, _UNREAD = "cut.json", ".unread"  # the latter is the suffix of what was not read for a shard
-_WAIT_SECONDS = 60.0  # for the end of a killed build's process that still writes to a shard
-_TOLD_SECONDS = 0.5  # between two counts of a shard's documents that are done
+_CUT, _UNREAD = "cut.json", ".unread"  # the suffix of a file that counts what was not read for a shard
+_WAIT_SECONDS = 60.0  # for a process of a killed build that still writes to a shard
+_TOLD_SECONDS = 0.5  # between two writes of the count of a shard's finished documents
 
 
 class _Hashes:
-    """Set of 64-bit hashes, in sorted arrays; each array is at least twice as long as the next one."""
+    """Set of 64-bit hashes, in sorted arrays; each array is more than twice as long as the next one."""
 
     def __init__(self) -> None:
         self._arrays: list[Hashes] = []
 
     def add(self, hashes: Hashes) -> None:
-        """Add hashes."""
         new = np.sort(hashes)
         while self._arrays and len(self._arrays[-1]) <= 2 * len(new):
             new = np.sort(np.concatenate([self._arrays.pop(), new]), kind="stable")
@@ -100,7 +99,7 @@ class ShardWork:
     def build(self, number: int, progress: Callable[[int], object]) -> None:
         """Build a shard, unless it is finished.
 
-        progress: called with the number of further documents, or texts with vectors, that are done
+        progress: called with the number of documents, or of texts with vectors, finished since the last call
         """
         from paddle_ranker.retrieval.towers import open_towers
 
@@ -129,7 +128,7 @@ class ShardWork:
             json.dump([source.unread.count, source.unread.reasons], stream)
 
     def build_counted(self, number: int) -> None:
-        """Build a shard; write how much of it is done to a file beside its part, for `count_done`."""
+        """Build a shard; write the number of finished documents to a file beside its part, for `count_done`."""
         count, told = 0, 0.0
         path = inside(inside(self.folder, BUILD_STATE), f"{shard_name(number)}.count")
 
@@ -170,7 +169,7 @@ def unread_in(folder: Path) -> LeftOut:
 
 
 def count_done(folder: Path) -> int:
-    """Return how many documents (or texts with vectors) of all shards are done, as `build_counted` wrote."""
+    """Return how many documents (or texts with vectors) of all shards are finished, as `build_counted` wrote."""
     return sum(int(path.read_text() or 0) for path in (folder / BUILD_STATE).glob("*.count"))
 
 
@@ -179,7 +178,7 @@ class Cut:
     """Corpus that is cut into parts.
 
     shards: number of parts
-    documents: number of documents in them
+    documents: number of documents in all parts
     repeated: number of rows that were left out, since they repeat a text
     report: message about the rows that were read
     """

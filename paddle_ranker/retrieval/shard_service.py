@@ -1,8 +1,8 @@
 """A shard of an index as a service: the calls that it answers, and the checks that a caller makes of its answers.
 
 service = ShardService("index-1")  # beside the folder of a shard
-answer = service.call("documents_of", None, None, ids)  # where the shard is
-read_answer(answer, "documents_of", (ids,), None, False)  # where it was asked
+answer = service.call("documents_of", None, None, ids)  # at the shard
+read_answer(answer, "documents_of", (ids,), None, False)  # at the caller
 
 An answer comes from another machine and is not trusted: `read_answer` refuses all that does not fit the call.
 """
@@ -46,12 +46,12 @@ from paddle_ranker.retrieval.typed_values import MOMENTS, CommonTypes, Value, is
 from paddle_ranker.retrieval.word_search import Asked, Totals, WordSearcher
 from paddle_ranker.storage.untrusted import Unchecked
 
-_KEPT_SECONDS = 30.0  # that a shard keeps what a search sees, after the search's last call
+_KEPT_SECONDS = 30.0  # a shard keeps a generation for this long after a search's last call
 _MOST_KEPT = 32  # generations that a shard keeps for searches, beside the latest
-_WRITE_SECONDS = 10.0  # that a shard waits for another process which writes to its folder
-_MATCHES = 8  # queries whose matching documents a shard keeps for totals and facets
-_DEEPEST = 200  # lists and objects of a value of a field inside each other
-_MOST = 1 << 48  # what a shard counts
+_WRITE_SECONDS = 10.0  # a shard waits this long for another process that writes to its folder
+_MATCHES = 8  # queries whose matching documents are cached for totals and facets
+_DEEPEST = 200  # nesting of lists and objects in an answer
+_MOST = 1 << 48  # counts in answers are below this
 _JSON: Mapping[type, object] = {
     **{kind: kind for kind in (str, int, float, bool, type(None))},
     list: list[object],
@@ -119,7 +119,7 @@ _REFUSALS: Mapping[str, type[RankerError]] = {
 class _Seen:
     """Generation of a shard that searches may see.
 
-    used: time of the latest call
+    used: time of the latest call, on `time.monotonic()`'s clock
     """
 
     def __init__(self, snapshot: LocalSnapshot):
@@ -134,11 +134,10 @@ class _Seen:
     @property
     def words(self) -> WordSearcher:
         words = self.snapshot.generation.words
-        assert words is not None  # nothing of words is asked without them
+        assert words is not None  # callers know from the facts whether words are searched
         return words
 
     def matches(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery]) -> Matches:
-        """Return the documents that match a query."""
         return self.matching(query, phrase_filter)
 
 
@@ -313,14 +312,14 @@ WRITES: dict[str, Read] = {  # type: ignore[explicit-any]
     "add": Read(lambda writer, documents: writer.add(documents), Added, lambda found, *_: all(map(_is_count, found))),
     "remove": Read(lambda writer, ids: writer.remove(ids), int, lambda found, facts, ids: 0 <= found <= len(ids)),
 }
-# What was asked; all shards do, for they were built alike.
+# Calls whose arguments may come from a user. If one shard refuses them, all do, since they were built alike.
 MAY_REFUSE = {"search", "query_vectors", "like_vectors", *WRITES}
 
 
 def _require(found: Unchecked, kind: Unchecked, depth: int = 0) -> None:
-    """Raise `ValueError` unless a value, with all values inside it, is of a type; numbers must be finite.
+    """Raise `ValueError` unless a value, with all values inside it, is of a type.
 
-    Texts must be without surrogates.
+    Numbers must be finite, and texts without surrogates.
 
     kind: a type as in annotations; `object` is any value of JSON
     depth: how deeply the value is nested in the whole answer
@@ -376,11 +375,10 @@ def _hints(kind: type) -> Optional[dict[str, object]]:
 
 
 class ShardService:
-    """Serves an index folder as a shard; a `RemoteCollection` calls it.
+    """Service of an index folder as a shard, which a `RemoteCollection` calls; thread-safe.
 
-    Any number of threads may call it. It sees what others add to the folder, and adds and removes documents itself.
-
-    Raises `CheckpointError` for a folder that is no index, `UsageError` for one that cannot be a shard.
+    It sees what others add to the folder, and also adds and removes documents itself. Raises `CheckpointError` for a
+    folder that is no index, `UsageError` for an index that cannot be a shard.
     """
 
     def __init__(self, folder: Union[str, Path]):
@@ -420,7 +418,7 @@ class ShardService:
         self._collection.close()
 
     def _at(self, version: Optional[int]) -> _Seen:
-        """Return the generation to search: `version` if it is still open, else the newest one."""
+        """Return the generation `version`, or the newest if that is None; raises `Gone` if it is no longer kept."""
         with self._lock:
             if version not in self._seen:
                 if not self._collection.is_current:

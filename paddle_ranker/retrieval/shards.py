@@ -77,7 +77,7 @@ def shard_name(number: int) -> str:
 
 
 def write_shards(folder: Path, names: Sequence[str]) -> None:
-    """Write `shards.json`, which makes a folder of shards."""
+    """Write `shards.json`, which makes a folder a folder of shards."""
     with new_file(inside(folder, SHARDS)) as stream:
         json.dump({"format": FORMAT, "shards": list(names)}, stream, indent=1)
     sync(folder)
@@ -124,7 +124,7 @@ class ShardFolders(IndexFolder):
         return super().lock(until)
 
     def write_info(self, info: IndexInfo) -> None:
-        """Replace the manifests of the shards that change, in one step: by way of `pending`, see `finish_change`."""
+        """Replace the manifests of all shards that change at once: by way of `pending`, see `finish_change`."""
         assert self._root is not None
         changed = dict[Path, IndexInfo]()
         owners = {

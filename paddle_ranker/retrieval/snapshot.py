@@ -38,7 +38,7 @@ from paddle_ranker.scoring.title_states import TextStates, TitleStates, joined
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
 _NO_TYPES: Mapping[str, str] = MappingProxyType({})
-_HELD = 3  # times the bytes of documents, while they are read and answered with
+_HELD = 3  # memory that documents take until they are sent, as a multiple of their stored bytes
 
 
 class LocalSnapshot:
@@ -50,7 +50,7 @@ class LocalSnapshot:
         milvus: searches the vectors, if they are in Milvus; else None.
     """
 
-    shards: Optional[Mapping[str, int]] = None  # how many shards elsewhere were searched: a folder has none
+    shards: Optional[Mapping[str, int]] = None  # see `Snapshot`
 
     def __init__(
         self, generation: Generation, folders: Sequence[Path], models: IndexModels, milvus: Optional[MilvusSearch]
@@ -93,7 +93,7 @@ class LocalSnapshot:
         return self.models.tower(self.info, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if it has none in the field.
+        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if the example has none there.
 
         A document with several vectors in the field, such as those of passages, gets their mean.
         """
@@ -120,8 +120,8 @@ class LocalSnapshot:
     def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
         """Return a sample of the values of each field, by name.
 
-        types: types of fields, if this is one of several shards, which may have other types
         most: if a segment has more bytes of a field's values, it gives only one value, maybe of a removed document
+        types: types of fields, if this is one of several shards, which may have other types
         """
         now, found = self.generation, dict[str, FieldSample]()
         for name in self.fields:
@@ -213,7 +213,7 @@ class LocalSnapshot:
         return words.rewriter.rewrite(query, prefix, synonyms)
 
     def did_you_mean(self, query: WordQuery) -> Optional[str]:
-        """Return the query with rare words replaced by frequent ones that look or sound alike; None if none is."""
+        """Return the query with rare words replaced by frequent ones that look or sound alike; None if nothing is."""
         words = self.generation.words
         return None if words is None or words.rewriter is None else words.rewriter.did_you_mean(query)
 
@@ -236,14 +236,14 @@ class LocalSnapshot:
         return {} if words is None else words.weights_of(query)
 
     def query_weight(self, query: Asked) -> float:
-        """Return the sum of the words' weights, see `WordSearcher.total_weight`; 0 if words are not searched."""
+        """Return the sum of the weights of a query's words, see `WordSearcher.total_weight`; 0 without word search."""
         words = self.generation.words
         return 0.0 if words is None else words.total_weight(query)
 
     def values(self, field: str, ids: Sequence[str], type: str = "") -> list[tuple[Value, ...]]:
-        """Return, for each id, the typed values of a document in a field: one, a list's items, or none.
+        """Return, for each id, the items of the document's value in a field: one, several for a list, or none.
 
-        type: type of the field, if this is one of several shards, which may have another type; "": the type here
+        type: type of the field, if this is one of several shards, which may have another type; "": this shard's type
         """
         refuse_text(ids, "ids")
         now = self.generation
@@ -273,7 +273,7 @@ class LocalSnapshot:
     def scale(self, field: str, type: str = "") -> FieldScale:
         """Return the distribution of a field's numbers or dates over live documents; `type` is as for `values`.
 
-        Segments with more than a megabyte of the field's values are left out.
+        If a segment has more than a megabyte of the field's values, the result only says that the field `is_large`.
         """
         now = self.generation
         is_large = any(part.segment.bytes_of(field) > FACET_BYTES for part in now.parts)
@@ -287,9 +287,9 @@ class LocalSnapshot:
     def after(self, id: Optional[str], count: int) -> list[Document]:
         """Return the first `count` documents that follow an id; None: from the first.
 
-        Documents are ordered by the hash of the id, then by id. Additions, removals and merges of segments do not
-        change this order. A caller that asks for each page after the last id of the page before sees every document
-        that stays exactly once, even if the document with that id was removed.
+        Documents are ordered by the hash of the id, then by id; additions, removals and merges of segments keep this
+        order. Pages that begin after the last id of the page before show each document that stays exactly once, even if
+        the document with that id was removed.
         """
         now, key = self.generation, None if id is None else (int(text_hashes([id])[0]), id)
         each = [part.segment.by_hash(key, part.live, count) for part in now.parts]
@@ -302,7 +302,7 @@ class LocalSnapshot:
     def explain_words(
         self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
     ) -> dict[str, dict[str, float]]:
-        """Return, by id, what each token of a query adds to a document's score by words.
+        """Return the summands of documents' scores by words: for each id, a dict by token of the query.
 
         Documents that the index lacks are left out. If words are not searched, the result is empty.
         """
@@ -324,9 +324,9 @@ class LocalSnapshot:
         return dict(self.each(ids, keep=True))
 
     def each(self, ids: Sequence[str], *, keep: bool = False) -> Iterator[tuple[str, Document]]:
-        """Yield the documents with these ids, one after the other; an id that no document has is left out.
+        """Yield (id, document) for these ids; an id that no document has is left out.
 
-        keep: the caller keeps them all in memory, so their bytes are counted by `turns.reserve`
+        keep: the caller keeps all documents in memory, so their bytes are counted by `turns.reserve`
         """
         refuse_text(ids, "ids")
         now = self.generation
@@ -392,7 +392,7 @@ class LocalSnapshot:
         return any(self.matching(None).count(Filter.of({field: name})) for field in fields)
 
     def documents(self) -> Iterator[Document]:
-        """Return an iterator over all documents, in their order."""
+        """Yield all documents, in their order."""
         return self.generation.documents()
 
 

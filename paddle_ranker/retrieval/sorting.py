@@ -39,7 +39,7 @@ class SortKey(NamedTuple):
 class SortedDocument(NamedTuple):
     """Key by which a document is sorted.
 
-    values: the document's value of each sort key: of a list the first item; None if it has none
+    values: for each sort key, the document's value, or the first item of its list; None without a value
     id: the document's id
     """
 
@@ -85,14 +85,14 @@ def first_of_segment(
         columns += [own, here]
         if after is not None:
             is_behind, is_equal = _behind(columns, bounds)
-            equal = np.flatnonzero(is_equal)  # but for the id: a document that is there itself, as a rule
+            equal = np.flatnonzero(is_equal)  # equal but for the id: mostly the document `after` itself
             is_behind[equal] = [id > after.id for id in segment.ids(here[equal])]
             columns = _taken(columns, is_behind)
         if len(kept[0]) >= count:
             columns = _taken(columns, columns[0] <= kept[0][-1])
         kept = [np.concatenate(both) for both in zip(kept, columns)]
         order = np.lexsort(kept[-2::-1])
-        if len(order) > count:  # and those that equal the last one but for their ids, which are not read yet
+        if len(order) > count:  # also keep rows that equal the last one but for their ids, which are not read yet
             last = [column[order[count - 1]] for column in kept[:-1]]
             is_last = np.all([column[order] == value for column, value in zip(kept, last)], axis=0)
             order = order[: max(count, int(np.flatnonzero(is_last)[-1]) + 1)]

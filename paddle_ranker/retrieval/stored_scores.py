@@ -24,8 +24,8 @@ from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs
 class StoredCandidates(NamedTuple):
     """Candidates of a search that have stored states.
 
-    rows: their indices among the texts of the search, `[n]`
-    pairs: their pairs with the query
+    rows: indices of the candidates among the texts of the search, `[n]`
+    pairs: pairs of the query with each candidate
     """
 
     rows: NDArray[np.int64]
@@ -35,7 +35,7 @@ class StoredCandidates(NamedTuple):
 def split_for(states: RankerStates, opened: ScoringRanker, batch_size: int) -> SplitRanker:
     """Split the open ranker that made an index's states into its parts.
 
-    Raises `RankerError` if another ranker made them, or if the parts cannot be opened.
+    Raises `RankerError` if another ranker made the states, or if the parts cannot be opened.
     """
     split = SplitRanker.of(opened, batch_size)
     if not is_made_by(states, split.states_info):
@@ -67,7 +67,7 @@ def stored_candidates(
 
 
 class StoredScorer:
-    """Scores a search's candidates: from stored states if a candidate has them, else from its text."""
+    """Scorer of a search's candidates: from stored states if a candidate has them, else from its text."""
 
     def __init__(self, ranker: Ranker, split: SplitRanker):
         self._ranker, self._split = ranker, split
@@ -87,9 +87,9 @@ class StoredScorer:
 
 
 def stored_scorer(collection: Searchable, ranker: Ranker) -> Optional[StoredScorer]:
-    """Return the scorer by an index's stored states; None if the index has none, or the ranker cannot use them.
+    """Return the scorer by an index's stored states; None if the index has none.
 
-    If it cannot, the reason is logged.
+    Also returns None if the ranker cannot use the states; the reason is then logged.
     """
     states = collection.info.states
     if states is None:

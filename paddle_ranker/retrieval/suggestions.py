@@ -33,20 +33,20 @@ from paddle_ranker.retrieval.snapshot import LocalSnapshot
 T = TypeVar("T")
 LONGEST = 200  # characters of a suggestion; longer texts are not suggested
 SHORT = 80  # mean characters of texts that are suggested in a collection without titles
-_SAMPLE, _LONG_LINE = 64, 4000  # documents of that mean; bytes of a stored document whose text counts as long
+_SAMPLE, _LONG_LINE = 64, 4000  # documents for this mean; a document with more bytes is not read, and counts as long
 _AT_ONCE, _REST = 500, 0.0005  # texts that are read at once; seconds that other threads get after them
 _MOST_STARTS = 32  # words of a text by which it is found
 _BLOCK = 1024  # entries that share a minimum
-_FAMILY, _FAMILIES = 4, 16  # titles that are a family; times as many titles are read as are suggested
+_FAMILY, _FAMILIES = 4, 16  # least titles of a family; titles that are read per suggestion
 _ENDING = re.compile(r"[\s\-_.:/]+[^\s\-_.:/]+$")  # the last word of a title
-_MOST_DOCUMENTS = 1 << 20  # of a title: more make no difference
-_CLICKED = 1 << 30  # weight of a title with clicks, above that of all others
-_KEY = 8  # bytes that are sorted by at once
+_MOST_DOCUMENTS = 1 << 20  # documents of a title that count for its weight
+_CLICKED = 1 << 30  # ranks titles with clicks above all others
+_KEY = 8  # bytes that are compared at a time
 _NEVER = np.iinfo(np.int32).max  # priority of an entry that is not found
 
 
 class Suggestion(NamedTuple):
-    """A text that continues the typed one; suggestions are sorted by the first three fields.
+    """A text that continues the typed text; suggestions are sorted by the first three fields.
 
     is_inside: whether a later word of the text, and not its beginning, begins as typed; always False with
         `starts_first=False`
@@ -64,9 +64,9 @@ class Suggestion(NamedTuple):
 class Completions:
     """Index of texts by the beginnings of their words: sorted arrays of 10 bytes per word, beside the texts.
 
-    Texts that are equal once folded count as one, shown in the spelling of the best. Each word is an entry, sorted by
-    the text from this word to the end, so the entries that continue a typed text are a range. The best entries of a
-    range are found by the smallest weights of blocks of entries.
+    Texts that are equal once folded count as one text, shown in the spelling of the best. Each word is an entry, sorted
+    by the text from this word to the end, so the entries that continue a typed text are a range. The smallest weights
+    of blocks of entries lead to the best entries of a range.
 
     Args:
         texts: distinct texts; those of more than `LONGEST` characters are never found.
@@ -105,7 +105,7 @@ class Completions:
         alphabetical, firsts = np.zeros(len(texts), np.int64), owners[self._offsets == 0]
         alphabetical[firsts] = np.arange(len(firsts))
         self._order = np.lexsort((alphabetical[self._first], self._weights)).astype(np.int32)  # texts, best first
-        # Of each entry the first of the texts that are alike; an entry inside a text comes after all at beginnings.
+        # For each entry, the first of its equal texts. Entries inside texts rank below all entries at beginnings.
         self._entries = owners
         self._behind = is_inside * np.int32(self._count if starts_first else 0)
         self._prioritise(np.zeros(len(texts), bool))
@@ -117,7 +117,7 @@ class Completions:
         return found
 
     def _prioritise(self, hidden: Booleans) -> None:
-        """Set the priority of each entry: the rank of the best text of this entry that is not hidden."""
+        """Set each entry's priority: the rank of its best text that is not hidden."""
         ranks = np.full(len(hidden), _NEVER, np.int32)
         shown = np.flatnonzero(~hidden[self._order]).astype(np.int32)
         np.minimum.at(ranks, self._first[self._order[shown]], shown)
@@ -131,7 +131,7 @@ class Completions:
         return len(self._offsets)
 
     def find(self, typed: str, count: int) -> list[Suggestion]:
-        """Return up to `count` texts that continue the typed one, best first, each once."""
+        """Return up to `count` texts that continue the typed text, best first, each once."""
         asked = _bytes(_spaced(self._fold(typed))) if len(typed) <= LONGEST else b""
         if not asked:
             return []
@@ -154,7 +154,7 @@ class Completions:
         return Suggestion(is_inside, weight, str(plain, "utf-8", "replace"), str(text, "utf-8", "replace"))
 
     def _place(self, key: bytes) -> int:
-        """Return how many entries sort before these bytes, by bisection."""
+        """Return how many entries sort before the bytes `key`, by bisection."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -226,7 +226,7 @@ class _Titles:
     """The titles of a segment.
 
     Attributes:
-        codes: number of each document's title, `[documents]`; -1 for none.
+        codes: index of each document's title, `[documents]`; -1 for none.
         completions: completions by the titles of live documents.
     """
 
@@ -254,8 +254,8 @@ class _Titles:
 class TitleSuggestions:
     """Suggestions from the titles of a collection, as of the last `follow`.
 
-    Texts are suggested in place of titles if the documents have no titles and their texts are short. Titles that begin
-    as typed come first, then those of which a later word does; among these, titles with more clicks first, then titles
+    If the documents have no titles and short texts, the texts take the place of titles. Titles that begin as typed come
+    first, then titles with a later word that begins as typed; among these, titles with more clicks first, then titles
     of more documents, then shorter ones.
     """
 
@@ -265,7 +265,7 @@ class TitleSuggestions:
         self._preferred: list[Completions] = []
 
     def follow(self, now: LocalSnapshot) -> None:
-        """Take over the documents that were added and removed; only new segments are read. Not thread-safe.
+        """Update the titles to the documents of a snapshot; only new segments are read. Not thread-safe.
 
         Raises `CheckpointError` for a damaged segment.
         """
@@ -304,12 +304,10 @@ class TitleSuggestions:
 
 
 def _collapsed(found: Sequence[Suggestion], typed: str) -> list[Suggestion]:
-    """Replace each family of suggestions by their common beginning.
+    """Replace each family of suggestions, at least `_FAMILY` that differ only in their last word, by its beginning.
 
-    A family is at least `_FAMILY` suggestions that differ only in their last word.
-
-    `linux-image-6.1` takes the place of `linux-image-6.1-amd64` and others, if it is longer than the typed text. A
-    common beginning may belong to a larger family.
+    `linux-image-6.1` takes the place of `linux-image-6.1-amd64` and others, if it is longer than the typed text. This
+    is repeated, because such a beginning may belong to a larger family.
     """
     while True:
         beginnings = [_ENDING.sub("", one.text) for one in found]
@@ -325,7 +323,7 @@ def _collapsed(found: Sequence[Suggestion], typed: str) -> list[Suggestion]:
 
 
 def suggested_field(now: LocalSnapshot) -> Optional[Field]:
-    """Return the field whose values are suggested: the title; without one, the text if texts are short, else None."""
+    """Return the field whose values are suggested: the title, else the text if texts are short, else None."""
     schema = now.info.schema
     if schema.title is not None:
         return schema.field(schema.title)
@@ -385,9 +383,9 @@ def _minima(priorities: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _sorted_suffixes(text: bytes, places: Integers) -> Integers:
-    """Return the order of suffixes: `places` sorted by the bytes of `text` from each place on.
+    """Return the order of suffixes: `places` sorted by the bytes of `text` from each place on, `_KEY` bytes at a time.
 
-    Only the first `_KEY` bytes are compared; suffixes that are equal in them are in any order.
+    Suffixes that are equal up to the size of the longest text are in any order.
 
     text: has `_KEY` further bytes at its end
     """

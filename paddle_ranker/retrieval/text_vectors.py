@@ -33,7 +33,7 @@ from paddle_ranker.storage.prefetch import CHUNK, prefetch
 
 _DEFAULTS = LoadOptions()
 _SHORTEST = 1e-12  # as Paddle's and PyTorch's normalize
-_CHARACTERS = 1 << 22  # of the texts that are encoded at once
+_CHARACTERS = 1 << 22  # characters of texts that are encoded at a time
 
 
 class Tower:
@@ -126,21 +126,21 @@ class Tower:
         Args:
             pictures: paths, files' bytes, or RGB pixels `[height, width, 3] uint8`.
 
-        Raises `ImageError` for data that is no picture, `UsageError` if the tower reads none.
+        Raises `ImageError` for data that is no picture, `UsageError` if the tower reads no pictures.
         """
         tower = self._reading(PICTURE)
         assert isinstance(tower.encoder, PictureEncoder)
         return tower.compute(tower.encoder.encode(pictures))
 
     def encode_sounds(self, sounds: Sequence[Union[Source, Array]], takes_incomplete: bool = False) -> Vectors:
-        """Return the vectors of sounds, `[n, size]`, whether they are queries or what is searched.
+        """Return the vectors of sounds, `[n, size]`, which may be queries or searched.
 
         Args:
             sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. A sound of more than half a minute
-                is read in pieces; its vector is their mean, scaled to their mean length.
-            takes_incomplete: whether to read a file whose end is missing, up to there.
+                is read in pieces; its vector is the mean of the pieces' vectors, scaled to their mean length.
+            takes_incomplete: whether to read a file whose end is missing, as far as it goes.
 
-        Raises `DataError` for what is no sound, `UsageError` if the tower reads none.
+        Raises `DataError` for data that is no sound, `UsageError` if the tower reads no sounds.
         """
         tower, vectors = self._reading(SOUND), list[Vectors]()
         assert isinstance(tower.encoder, SoundEncoder)
@@ -155,7 +155,7 @@ class Tower:
 
     @property
     def sound_rate(self) -> int:
-        """Samples a second of the sounds that the tower reads; raises `UsageError` if it reads none."""
+        """Samples per second of the sounds that the tower reads; raises `UsageError` if it reads no sounds."""
         encoder = self._reading(SOUND).encoder
         assert isinstance(encoder, SoundEncoder)
         return encoder.rate
@@ -168,7 +168,7 @@ class Tower:
 
     @property
     def reads(self) -> frozenset[str]:
-        """Inputs that the tower makes vectors of, such as picture and text: see `TowerInfo`."""
+        """Inputs that the tower computes vectors of, such as picture and text: see `TowerInfo`."""
         return frozenset((self.encoder.reads, self._queries.encoder.reads))
 
     def compute(self, columns: Columns) -> Vectors:
@@ -184,7 +184,7 @@ class Tower:
 
     @property
     def cut(self) -> int:
-        """Number of texts and queries that were longer than the tower takes, and were cut."""
+        """Number of texts and queries that were truncated to the tower's maximum length."""
         return sum(tower.encoder.truncated for tower in {self, self._queries})
 
     def stream(self, texts: Iterable[str], queries: bool = False) -> Iterator[Vectors]:
@@ -208,9 +208,10 @@ class Tower:
 
 
 def _mean(vectors: Vectors, sizes: Integers) -> Vectors:
-    """Return the weighted mean of vectors, `[1, size]`, scaled to their weighted mean length.
+    """Return the weighted mean of a sound's vectors, `[1, size]`, scaled to their weighted mean length.
 
-    sizes: weights of the vectors, `[n]`: the sizes of the pieces of a sound that they are of
+    vectors: vectors of the sound's pieces, `[n, size]`
+    sizes: weights of the vectors: lengths of the pieces, `[n]`
     """
     if len(vectors) == 1:
         return vectors

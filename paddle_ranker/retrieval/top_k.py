@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Floats, Integers
 
 _SAMPLE = 1 << 14
-NOT_FOUND = -1  # in the place of a number, as faiss has it
-_MOST_WAITING = 4  # times what is kept
+NOT_FOUND = -1  # fills the places of missing numbers, as in faiss
+_MOST_WAITING = 4  # entries wait to be sorted, up to this many times the entries that are kept
 
 
 class _Candidates(NamedTuple):
@@ -26,7 +26,7 @@ def best_rows(
 ) -> list[tuple[Integers, Floats]]:
     """Return, for each row, the numbers and scores of its `k` best entries, best first, equal scores by number.
 
-    found: for each part, numbers, `[rows, n]`, with `NOT_FOUND` for none, and their scores, `[rows, n]`
+    found: for each part, numbers and their scores, `[rows, n]` each; `NOT_FOUND` is no number
     rows: number of rows
     """
     if not found:
@@ -70,20 +70,20 @@ class Best:
 
 
 class BestRows:
-    """The `k` largest products of each query so far, with the vectors' numbers; equal ones are sorted by number.
+    """The `k` largest products of each query so far, with the vectors' numbers; equal products are sorted by number.
 
-    This costs a fraction of the matrix product: a row's new products are compared with its least kept one, and those
-    that pass are sorted only when as many products again have come.
+    This costs a fraction of the matrix product: a row's new products are compared with the least that it keeps. Larger
+    products are sorted only when the number of products has doubled, or too many wait.
     """
 
     def __init__(self, rows: int, k: int):
         self.rows, self.k = rows, k
-        self._least = np.full(rows, -np.inf, np.float32)  # of a row; what is added later and not above it is not kept
+        self._least = np.full(rows, -np.inf, np.float32)  # per row; later products that are not larger are dropped
         self._kept: list[_Candidates] = []
         self._waiting, self._seen, self._sort_at = 0, 0, 0
 
     def add(self, numbers: Integers, products: NDArray[np.float32]) -> None:
-        """Add products, `[rows, n]`, and the vectors' numbers, `[n]`: ascending, and larger than all before."""
+        """Add products, `[rows, n]`, and the vectors' numbers, `[n]`, ascending and larger than all earlier numbers."""
         if self._seen < self.k:
             products = np.where(np.isnan(products), -np.inf, products).astype(np.float32)
             self._keep(np.arange(self.rows), numbers, products, products >= self._kth(products)[:, None])
@@ -92,7 +92,7 @@ class BestRows:
             if len(rows):
                 products = products[rows]
                 is_above = products > self._least[rows, None]
-                if np.count_nonzero(is_above) > _MOST_WAITING * self.k * len(rows):  # they ascend
+                if np.count_nonzero(is_above) > _MOST_WAITING * self.k * len(rows):  # ascending ones
                     is_above &= products >= self._kth(products)[:, None]
                 self._keep(rows, numbers, products, is_above)
         self._seen += len(numbers)

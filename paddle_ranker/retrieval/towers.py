@@ -24,7 +24,11 @@ TOWER_FOLDER = "tower"
 
 
 class Copied(NamedTuple):
-    """A copied tower: the copy, the size of its vectors, whether it reads texts, and whether `export` takes it."""
+    """A copied tower.
+
+    size: components of the tower's vectors
+    can_be_exported: whether `export` takes the tower
+    """
 
     copy: TowerCopy
     size: int
@@ -88,14 +92,14 @@ def _folder_of(source: Union[str, Path]) -> Path:
 
 
 def _encoder_settings(folder: Path) -> Optional[TowerInfo]:
-    """Return the settings of an encoder's folder as a tower's, to write beside its copy; None for a tower's folder."""
+    """Return the tower settings of an encoder's folder, to write into its copy; None for the folder of a tower."""
     from paddle_ranker.model.tower_network import read_tower
 
     return None if isinstance(identify(folder).info, TowerInfo) else read_tower(folder, ON_CPU)[1]
 
 
 def require_tower(collection: Collection, tower: Optional[str]) -> None:
-    """Raise `UsageError` if `tower` names another tower than the index's own."""
+    """Raise `UsageError` if `tower` names another tower than the index's own; None names none."""
     if tower is None:
         return
     own, given = collection.info.tower, content_digest(_folder_of(tower))
@@ -108,9 +112,9 @@ def require_tower(collection: Collection, tower: Optional[str]) -> None:
 
 
 def open_towers(collection: Collection, options: LoadOptions, batch_size: int) -> Optional[VectorsOf]:
-    """Open the index's own towers, and the ranker that makes its stored states.
+    """Open the index's own towers, and the ranker that computes its stored states.
 
-    Returns the function that makes vectors of whole documents; None if the index has no tower for them.
+    Returns the function that computes vectors of whole documents; None if the index has no tower for them.
     """
     info, models = collection.info, collection.snapshot().models
     if info.states is not None:

@@ -27,10 +27,10 @@ from paddle_ranker.runtime import usable_cores
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
-Reserve = Callable[[int], None]  # counts bytes of memory, or raises where there is no room for them
+Reserve = Callable[[int], None]  # counts bytes of memory; raises an error if there is no room for them
 TURN = 0.005  # seconds after which a turn ends at the next `check`
-# Processor seconds of a caller. Between two of them the caller who came first goes first: callers with large work are
-# served one after the other, as each would else take as long as all of them together.
+# Callers are ranked by which of these processor seconds they have used up, then by arrival. So callers with equally
+# large work are served one after the other; in turns, each would take as long as all of them together.
 _LEVELS = (0.005, 0.05, 0.5)
 
 
@@ -49,7 +49,7 @@ class once(Generic[S, T]):  # reads as a decorator
 
     def __get__(self, instance: S, owner: Optional[type] = None) -> T:
         value = self._compute(instance)
-        instance.__dict__[self._name] = value  # is found before this object from now on
+        instance.__dict__[self._name] = value  # Python finds this value before the property from now on
         return value
 
 
@@ -86,7 +86,7 @@ class Caller:
     def __init__(self, deadline: float = math.inf, reserve: Optional[Reserve] = None):
         self.deadline, self.used, self._number = deadline, 0.0, next(self._numbers)
         self._reserve, self._left = reserve, False
-        self.wakes: set[threading.Event] = set()  # what waits for something else while the caller waits for it
+        self.wakes: set[threading.Event] = set()  # set when the caller leaves
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -95,7 +95,7 @@ class Caller:
 
     @property
     def has_left(self) -> bool:
-        """Whether the caller has left."""
+        """Whether the caller has left, or the deadline has passed."""
         return self._left or time.monotonic() >= self.deadline
 
     @property
@@ -104,7 +104,7 @@ class Caller:
         return None if self.deadline == math.inf else max(0.0, self.deadline - time.monotonic())
 
     def leave(self) -> None:
-        """Note that the caller no longer waits; its work ends at the next `check`."""
+        """Record that the caller no longer waits; its work ends at the next `check`."""
         self._left = True
         for event in [*self.wakes]:
             event.set()
@@ -164,7 +164,7 @@ class _Turn:
 
 
 class Turns:
-    """Limits how many pieces of work compute at the same time.
+    """Limiter of the pieces of work that compute at the same time.
 
     Args:
         most: maximum number.
@@ -243,7 +243,7 @@ def checked(items: Iterable[T]) -> Iterator[T]:
 def reserve(size: int) -> None:
     """Count `size` more bytes that this work holds until its caller has the answer.
 
-    The caller's `reserve` may raise an error if there is no room for them.
+    Raises an error of the caller's `reserve` if there is no room for them.
     """
     turn = _TURN.get()
     if turn is not None:
@@ -314,7 +314,7 @@ def wait_for(future: Future[R]) -> R:
 
 @contextmanager
 def until(deadline: float) -> Iterator[None]:
-    """Run the block with an earlier deadline. Raises `TooLate` if this ends the block and the caller still waits."""
+    """Run the block with an earlier deadline; raises `TooLate` if it passes while the caller still waits."""
     turn = _TURN.get()
     if turn is None:
         yield

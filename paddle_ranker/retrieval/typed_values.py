@@ -27,8 +27,8 @@ from paddle_ranker.storage.untrusted import Unchecked
 MISSING, BOOLEAN, NUMBER, DATE, TEXT, OBJECT = range(6)
 # Units of dates: two dates are equal if they begin at the same moment; the unit says how a date is written.
 _YEAR, _MONTH, _DAY, _SECOND, _MICROSECOND = range(5)
-LONGEST_SORTED = 256  # code points of a text that order it
-LARGE = 2.0**53  # from here on several whole numbers are one double
+LONGEST_SORTED = 256  # code points of a text that determine its place in a sorted list
+LARGE = 2.0**53  # from here on, different whole numbers can be equal as float64
 DAY = 86_400_000_000  # microseconds
 _EPOCH = datetime(1970, 1, 1)
 # The first microsecond of the year 1, and that after the year 9999.
@@ -49,7 +49,7 @@ Number = Union[int, float]
 
 
 def plain(value: Unchecked) -> Unchecked:
-    """Convert a value to JSON's types: NumPy's numbers, dates, tuples, sets and arrays to numbers, texts and lists."""
+    """Convert NumPy's numbers and arrays, dates, tuples and sets to JSON's numbers, texts and lists."""
     if value is None or (isinstance(value, (str, int, float, list, dict)) and type(value).__module__ == "builtins"):
         return value
     if isinstance(value, (tuple, set, frozenset)):
@@ -85,7 +85,7 @@ class Value(NamedTuple):
 
     @property
     def order(self) -> tuple[object, ...]:
-        """Sort key of the value: texts without case and accents, equal ones by code point."""
+        """Sort key of the value; texts are compared without case and accents, and if equal, by code point."""
         return (self.kind, *text_order(self.of)) if isinstance(self.of, str) else (self.kind, self.of)
 
     def json(self, unit: int = 0) -> object:
@@ -100,7 +100,7 @@ class Value(NamedTuple):
 
 
 def order_value(values: Sequence[Value]) -> Optional[Value]:
-    """Return the value by which a document is sorted: the first of its values in a field; None if it has none.
+    """Return the value by which a document is sorted: the first of its values in a field; None without a value.
 
     Of a text, only the beginning counts; objects are all equal.
     """
@@ -126,7 +126,7 @@ def is_value(value: Value) -> bool:
 
 
 class ValueRange(NamedTuple):
-    """Values from `low` to `high`, both included. The kind `MISSING` means that there is no value."""
+    """Values from `low` to `high`, both included. With the kind `MISSING`, documents without a value."""
 
     kind: int
     low: Union[bool, int, float, str]
@@ -137,7 +137,7 @@ class ValueType(NamedTuple):
     """Type of values.
 
     what: describes the values, for messages
-    read: called with a document's value; returns it as a `Value`, or None if it stands for none, such as `N/A` in a
+    read: called with a document's value; returns it as a `Value`, or None if it counts as missing, such as `N/A` in a
         field of numbers; raises `ValueError` for a value that no field of this type holds
     is_ordered: whether `<` and `>` compare the values
     """
@@ -155,7 +155,7 @@ class ValueType(NamedTuple):
         return True
 
     def values(self, value: object) -> tuple[Value, ...]:
-        """Return the typed values of a document's field: one, a list's items, or none."""
+        """Return the items of a document's value in a field: one, several for a list, or none."""
         found = []
         for one in value if isinstance(value, list) else (value,):
             try:
@@ -212,11 +212,11 @@ def number_text(number: Number) -> str:
 
 
 def period_of(value: object) -> Optional[tuple[int, int, int]]:
-    """Return the first microsecond of an ISO 8601 date, month, year or time; the first one after it; and its precision.
+    """Return the start, end (excluded) and precision of an ISO 8601 date, month, year or time; None for anything else.
 
-    The precision is `Value.unit`. Weeks, ordinal dates and the basic format are read, too. A time without a zone is in
-    UTC. A leap second counts as the last microsecond of its day. Returns None for anything else, and for dates outside
-    of the years 1 to 9999.
+    Start and end are microseconds since 1970, the precision is a `Value.unit`. Weeks, ordinal dates and the basic
+    format are read, too. A time without a zone is in UTC. A leap second counts as the last microsecond of its day.
+    Returns None also for dates outside of the years 1 to 9999.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
         value = str(int(value))
@@ -369,11 +369,11 @@ TYPES = {
 
 @dataclass
 class CommonTypes:
-    """Types that all of some values fit; they decide the type of an undeclared field.
+    """Types that all values of a field fit; they decide the type of an undeclared field.
 
-    names: the types' names
-    valued: number of values, without those that stand for none, such as N/A
-    missing: number of values that stand for none in a field of numbers, dates or truth values
+    names: names of these types
+    valued: number of values that are not missing
+    missing: number of values, such as N/A, that count as missing in a field of numbers, dates or truth values
     json: the values' types in JSON
     """
 

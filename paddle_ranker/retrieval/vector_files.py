@@ -59,7 +59,7 @@ class VectorFile:
     Args:
         path: the file; it appears when `finish` is called, and replaces an older one.
         dtype: float32, float16 or int8.
-        identity: facts about the source of the vectors, JSON-ready; a run is only continued with the same.
+        identity: facts about the source of the vectors, JSON-ready; only a run with the same identity is continued.
         resume: continue an interrupted run, if there is one.
 
     Attributes:
@@ -79,7 +79,7 @@ class VectorFile:
         self._streams: list[IO[bytes]] = []
         if resume and self._state.is_file():
             self._read_state()
-        if self.is_done:  # it was killed between the last row and the names
+        if self.is_done:  # the run was killed before the file was moved to its path
             self._publish()
             return
         self._streams = [part.open("r+b" if self.rows else "w+b") for part in self._parts]
@@ -90,7 +90,7 @@ class VectorFile:
     def append(self, vectors: Vectors) -> None:
         """Write vectors, `[n, size]`; they are synced to disk when this method returns.
 
-        Raises `DataError` if they cannot be stored.
+        Raises `DataError` for a vector that cannot be stored.
         """
         refuse_unstorable(vectors, self.dtype, lambda row: f"{self.path}, text {self.rows + row + 1}")
         if not self._widths:
@@ -109,7 +109,7 @@ class VectorFile:
         self._write_state()
 
     def finish(self) -> None:
-        """Move the file to its path."""
+        """Complete the file and move it to its path; raises `RankerError` if no vectors were appended."""
         if self.is_done:
             return
         if not self._widths:
@@ -127,7 +127,7 @@ class VectorFile:
         self._publish()
 
     def close(self) -> None:
-        """Close the files; the rows so far stay for a run that continues."""
+        """Close the files; the rows written so far stay, so that another run can continue."""
         for stream in self._streams:
             stream.close()
 

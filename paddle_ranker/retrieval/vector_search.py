@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.top_k import NOT_FOUND, best_rows
 
 
 def search_method(info: IndexInfo, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
-    """Return how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
+    """Describe how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
     if by not in info.vector_fields:
         return "BM25" if by == WORDS else INDEXES[by].what
     vectors = info.vector_fields[by].info
@@ -31,7 +31,10 @@ def search_method(info: IndexInfo, by: str, ef: Optional[int] = None, nprobe: Op
 
 
 class IndexedPart(NamedTuple):
-    """Vectors of a part, and the approximate index that finds candidates; None if every vector is compared."""
+    """Vectors of a part of a collection, with their approximate index.
+
+    candidates: finds candidates; None: every vector is compared
+    """
 
     part: VectorPart
     candidates: Optional[FaissSegment]
@@ -44,7 +47,7 @@ def index_writers(info: IndexInfo) -> dict[str, WriteIndex]:
 
 
 def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
-    """Return, for people, how many vectors are compared one by one, since their segments are too small for an index.
+    """Return a message that says how many vectors are searched exactly, as their segments are too small for an index.
 
     Returns "" if all vectors are in faiss indexes.
 
@@ -56,9 +59,9 @@ def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
 
 
 def check_breadth(info: Optional[VectorsInfo], ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
-    """Return the ef or nprobe of a search; raises `UsageError` if vectors are not searched by an index that takes it.
+    """Return the ef or nprobe of a search; raises `UsageError` for an option that the vectors' index does not take.
 
-    info: how vectors are searched; None if they are not
+    info: how vectors are searched; None if no vectors are searched
     """
     if info is not None and info.method == FAISS:
         return faiss_index.breadth_of(info, ef, nprobe)
@@ -70,7 +73,7 @@ def check_breadth(info: Optional[VectorsInfo], ef: Optional[int], nprobe: Option
 
 
 def how_found(info: VectorsInfo, breadth: Optional[int] = None) -> str:
-    """Return how vectors are searched, for people: `exact` or `faiss hnsw_sq8, ef 100`."""
+    """Describe how vectors are searched, for people: `exact` or `faiss hnsw_sq8, ef 100`."""
     if info.method != FAISS:
         return info.method
     return f"{info.method} {faiss_index.described(info, breadth)}"
@@ -88,7 +91,7 @@ def search_vectors(
     The products are those of the stored vectors, whether or not an index found the candidates.
 
     allowed: for each part, `[vectors] bool`, which vectors may be found; None: all
-    breadth: ef or nprobe of an approximate index; None: as it was built
+    breadth: ef or nprobe of an approximate index; None: the index's default
     """
     found = []
     for number, (part, indexed) in enumerate(parts):

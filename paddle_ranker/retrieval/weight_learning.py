@@ -21,10 +21,10 @@ from paddle_ranker.metrics.logistic import LinearModel, fit_logistic, folds_of, 
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
 
-_FACTORS = np.array([1.0, 0.125, 0.25, 0.5, 2.0, 4.0, 8.0])  # of a field's weight, that are tried
-_TITLES = np.array([1.0, 0.5, 0.25, 0.125, 0.0])  # weights of whole titles that are tried
-_SWEEPS = 2  # over all fields, while their weights change
-_MOST_TRIED, _MOST_STEPS = 100, 20  # sets of weights; parts of 1 that a weight is a number of
+_FACTORS = np.array([1.0, 0.125, 0.25, 0.5, 2.0, 4.0, 8.0])  # tried factors of a field's weight
+_TITLES = np.array([1.0, 0.5, 0.25, 0.125, 0.0])  # tried values of `Fusion.title`
+_SWEEPS = 2  # most passes over all fields
+_MOST_TRIED, _MOST_STEPS = 100, 20  # tried sets of weights; a weight is a multiple of 1/20, or of a larger step
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def learn_title(
 ) -> tuple[float, Mapping[str, Mapping[str, float]]]:
     """Learn `Fusion.title`, the weight of a document whose whole title is the query.
 
-    Returns the weight; and by query the candidates' scores, by id, with a weight that was learned from other queries.
-    The weight stays 1 unless a smaller one is better beyond chance, see `learn_weights`.
+    Returns the weight; and, by query and id, the candidates' scores with a weight learned from other queries. The
+    weight stays 1 unless a smaller one is better beyond chance, see `learn_weights`.
 
     Args:
         lists: candidates; `titled` says which of them have such a title.
-        scores: by query, the candidates' scores without this weight, by id.
+        scores: by query and id, the candidates' scores without this weight.
     """
     if not any(one.titled is not None and one.titled.any() for one in lists) or len(lists) < 2:
         return 1.0, scores
@@ -169,7 +169,7 @@ def learn_recall_weight(
     """Learn the weights of the fused score and of further signals beside the ranker's logit, whose weight is 1.
 
     Every set of signals is evaluated on held-out folds by the loss of `learn_weights`. The smallest set that is about
-    as good as the best one is taken; none, unless some set is better beyond chance. Raises `DataError` as
+    as good as the best set is taken; no signal is taken unless some set is better beyond chance. Raises `DataError` as
     `learn_weights` does, and if the logit gets a negative weight.
 
     Args:
@@ -234,10 +234,7 @@ def _with_columns(turn: Floats, columns: Sequence[int]) -> Floats:
 
 
 def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
-    """Return the weights to try, `[tried, inputs]`, and the loss of each for every query, `[tried, queries]`.
-
-    The loss is the mean logarithm of the ranks of a query's relevant candidates; equal scores share their mean rank.
-    """
+    """Return the weights to try, `[tried, inputs]`, and their losses, `[tried, queries]`; see `_loss`."""
     inputs, labels, _ = _joined(lists)
     relevant_of(labels)
     tried = _simplex(inputs.shape[1])
@@ -248,9 +245,11 @@ def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
 
 
 def _loss(labels: Floats, scores: Floats) -> Floats:
-    """Return the mean logarithm of the relevant candidates' ranks for each column of `scores`, `[candidates, tried]`.
+    """Return the mean logarithm of the relevant candidates' ranks by each column of `scores`: `[tried]`.
 
-    Returns `[tried]`; zeros if no candidate is relevant.
+    Equal scores share their mean rank. The loss is 0 if no candidate is relevant.
+
+    scores: `[candidates, tried]`
     """
     relevant = scores[labels >= RELEVANT]
     if not len(relevant):

@@ -22,14 +22,15 @@ from paddle_ranker.retrieval.query_parsing import KnownWords, QueryRewriter, Wor
 from paddle_ranker.retrieval.top_k import Best
 from paddle_ranker.retrieval.turns import checked
 
-_FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
-_MORE = 8  # most documents that are completed first, times as many as are wanted
-_SLACK = 1e-9  # of a bound, for the rounding of sums
-_MOST_READ = 200  # documents that are looked through for a word as it is written
-_MOST_REQUIRED = 8  # terms of a phrase whose documents are looked up, before they are read
-Word = tuple[Optional[str], ...]  # the tokens that the tokenizers have for a word of a query, None for none
-FindPhrase = Callable[[str], Sequence[NDArray[np.int32]]]  # for each part, the live documents that have it, ascending
-_PHRASE = "\1"  # begins the only token of a word that stands for a phrase
+_FREQUENT = 1 << 12  # tokens of this many documents get an exact highest score, others an upper bound
+_LONG = 1 << 16  # groups of more documents do not raise the least score that is needed
+_MORE = 8  # at most this many times the wanted documents are completed first
+_SLACK = 1e-9  # relative, added to bounds for the rounding of sums
+_MOST_READ = 200  # documents that are read to find a word as written
+_MOST_REQUIRED = 8  # most terms of a phrase that `may_have` checks
+Word = tuple[Optional[str], ...]  # each tokenizer's token for a word of a query, or None
+FindPhrase = Callable[[str], Sequence[NDArray[np.int32]]]  # phrase to each part's live documents with it, ascending
+_PHRASE = "\1"  # prefix of the only token of a word that stands for a phrase
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,12 @@ class WordPart:
     has_word: Callable[[int, str], bool] = lambda row, word: True
 
     def is_live(self, word: str, tokens: Sequence[str]) -> bool:
-        """Return whether a live document has a word as written; `tokens` are the word's tokens.
+        """Return whether a live document has a word as written.
 
         The vocabulary still has words of removed documents, and other words may have the same stems as tokens. So if a
         removed document has a token, up to 200 documents are read.
+
+        tokens: the word's tokens
         """
         if word not in self.postings.vocabulary:
             return False
@@ -85,9 +88,8 @@ class Totals:
 class CountedQuery:
     """Query of a collection in several shards, with the statistics of all shards.
 
-    query: the query
     totals: totals of all shards
-    counts: by word of the query (see `WordSearcher.words_in`), how many live documents of all shards have it
+    counts: by word of the query (see `WordSearcher.words_in`), how many live documents of all shards have the word
     """
 
     query: Union[str, WordQuery]
@@ -109,7 +111,7 @@ def texts_of(query: Asked) -> list[str]:
 
 
 def single_token(tokenize: Tokenizer, text: str) -> Optional[str]:
-    """Return the token that stands for the whole text; None if there is none, as for several words, or for 笔记本."""
+    """Return the token that stands for the whole text; None for several words, and for a text such as 笔记本."""
     if isinstance(tokenize, Analyser) and len(list(tokenize.runs(tokenize.fold(text)))) != 1:
         return None
     tokens = tokenize(text)
@@ -124,11 +126,10 @@ def _no_phrase(text: str) -> Sequence[NDArray[np.int32]]:
 class _Term(NamedTuple):
     """A token of a query.
 
-    token: the token
-    weight: its idf times its weight in the query
-    postings: for each part, the documents that have it
+    weight: idf times the weight in the query
+    postings: for each part, the documents that have the token
     tables: for each part, the score that each code of `postings` adds, before it is multiplied by `weight`
-    most: for each part, the highest score that it adds
+    most: for each part, the highest score that the token adds
     given: the part of the query that a correction or synonym stands for; "" for a token of the query itself
     """
 
@@ -141,10 +142,10 @@ class _Term(NamedTuple):
 
 
 class _Group:
-    """Tokens of a query that exactly the same documents of a part have, such as the characters of a rare word.
+    """Tokens of a query that occur in exactly the same documents of a part, such as the characters of a rare word.
 
     documents: `[n] int32`, ascending
-    most: the highest score that all of them add together
+    most: the highest score that all tokens together add
     """
 
     def __init__(self, documents: NDArray[np.int32]):
@@ -159,8 +160,8 @@ class _Group:
     def add_all(self, sums: Floats, kept: Optional[Booleans]) -> None:
         """Add the tokens' scores to the sums of the group's documents.
 
-        sums: sum of each of these documents, `[n]`, changed in place
-        kept: which documents of the group `sums` is of, as a mask; None: all
+        sums: sum of each document that `kept` allows, `[n]`, changed in place
+        kept: mask over the group's documents; None: all
         """
         for table, (_, codes) in self._values:  # mode "clip" checks no index, in a third of the time of `table[codes]`
             sums += table.take(codes if kept is None else codes[kept], mode="clip")
@@ -188,12 +189,12 @@ class WordSearcher:
 
     Args:
         parts: the words of each part.
-        tokenize: tokenizer of queries and documents; or a list with one for each field, which then splits a query's
-            words, too, for the search in this field.
+        tokenize: tokenizer of queries and documents; or a list with one for each field, by which queries are searched
+            in this field, too.
         k1, b: BM25's saturation and length normalisation.
         weights: weights of the fields, in their order in `Postings`.
-        totals: totals of all documents, if there are more than those of `parts`; queries must then be `CountedQuery`.
-            None: totals of `parts`.
+        totals: totals of all documents, if there are more documents than in `parts`; queries must then be
+            `CountedQuery`. None: totals of `parts`.
         find_phrase: called with a phrase; returns the documents that have it, for synonyms of several words.
 
     Attributes:
@@ -217,15 +218,15 @@ class WordSearcher:
         total = np.array(self.totals.lengths, np.int64)
         averages = np.where(total > 0, total / max(1, self.totals.documents), 1.0)
         self._tables = [self._saturated(_frequencies(part.postings, averages, b, weights)) for part in parts]
-        # Of each tokenizer, in the fields that it is for; by tokenizer and part.
+        # By tokenizer and part: weighted frequencies in the fields of this tokenizer alone.
         self._frequencies = [
             [_frequencies(part.postings, averages, b, [w * (own is one) for w, own in zip(weights, of_fields)])
              for part in parts]
             for one in self._tokenizers if len(self._tokenizers) > 1
         ]  # fmt: skip
         self._highest = [float(table.max(initial=0.0)) for table in self._tables]
-        self._highest_of: dict[tuple[int, int], float] = {}  # of frequent tokens, by part and hash
-        self._spare: list[Floats] = []  # zeros, one for each document of the largest part; of threads that search
+        self._highest_of: dict[tuple[int, int], float] = {}  # by part and hash of a frequent token
+        self._spare: list[Floats] = []  # buffers of zeros that searches reuse, `[documents of the largest part]` each
 
     @classmethod
     def of_texts(cls, texts: Iterable[str], tokenizer: str) -> WordSearcher:
@@ -235,9 +236,9 @@ class WordSearcher:
         return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
 
     def _saturated(self, frequencies: Floats) -> Floats:
-        """Return the scores that a token of idf 1 adds, from its weighted frequencies."""
+        """Return the scores that a token of idf 1 adds, by its weighted frequencies; 0 for a frequency of 0."""
         found, occurs = np.zeros_like(frequencies), frequencies > 0
-        found[occurs] = saturated(frequencies[occurs], 1.0, self._k1)  # without them k1 may be 0
+        found[occurs] = saturated(frequencies[occurs], 1.0, self._k1)  # 0 / 0 if k1 were 0, too
         return found
 
     def search(self, query: Asked, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
@@ -258,7 +259,7 @@ class WordSearcher:
         return best.found()
 
     def scores_of(self, query: Asked, numbers: Integers) -> Floats:
-        """Return the scores, as of `search`, of the documents with these numbers, `[n]`; 0 if they share no token."""
+        """Return the scores by `search` of the documents with these numbers, `[n]`; 0 if they share no token."""
         terms, scores = self._terms(query), np.zeros(len(numbers))
         for number, part in enumerate(self._parts):
             here = np.flatnonzero((numbers >= part.first) & (numbers < part.first + len(part.postings.lengths)))
@@ -324,7 +325,7 @@ class WordSearcher:
         while True:
             each = [one.beginning(prefix, wanted) for one in vocabularies]
             found = self._live_words(sorted({*chain.from_iterable(each)}, key=shortest_first))
-            # Of a vocabulary that has more words, those that are longer than its last one are not known yet.
+            # A vocabulary that may have more words has returned all up to its last one, but none behind that.
             if ends := [shortest_first(own[-1]) for own in each if len(own) == wanted]:
                 found = [word for word in found if shortest_first(word) <= min(ends)]
             if len(found) >= most or not ends:
@@ -337,7 +338,7 @@ class WordSearcher:
         return [word for word, own in zip(words, tokens) if any(part.is_live(word, own) for part in self._parts)]
 
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the fields' tokens for a folded word, if it is taken as written."""
+        """Return the tokens that stand for a folded word in the index."""
         found = dict[str, None]()
         for one in self._tokenizers:
             if isinstance(one, Analyser):
@@ -364,7 +365,7 @@ class WordSearcher:
         return found
 
     def counts_of(self, words: Sequence[Word]) -> list[int]:
-        """Return how many live documents have each word of queries."""
+        """Return how many live documents have each word."""
         counts = dict(zip(words, self.counts([next(filter(None, word)) for word in words])))
         for word in checked([one for one in counts if _phrase_of(one)]):
             counts[word] = sum(map(len, self._find_phrase(_phrase_of(word))))
@@ -394,13 +395,13 @@ class WordSearcher:
         return masks
 
     def weights_of(self, query: Asked) -> dict[str, float]:
-        """Return, by token, the weight of each token of a query that documents have."""
+        """Return the weight of each token of a query that documents have, by token."""
         return {term.token: term.weight for term in self._terms(query)}
 
     def total_weight(self, query: Asked) -> float:
         """Return the sum of the weights of the query's words.
 
-        A word that no document has gets the weight of its correction; without one, that of the rarest word possible.
+        A word that no document has gets the weight of its correction; without one, its weight comes from idf(0).
         """
         counted, given = self.words_in(query)
         if isinstance(query, CountedQuery):
@@ -431,7 +432,7 @@ class WordSearcher:
         return [mask if part.live is None else mask & part.live for mask, part in zip(masks, self._parts)]
 
     def explain(self, query: Asked, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
-        """Return, for each row of a part, what each token of a query adds to the score of the document, by token."""
+        """Return, for each row of a part, the summands of the document's score, by token of the query."""
         found: list[dict[str, float]] = [{} for _ in rows]
         for term in self._terms(query) if rows else ():
             documents, codes = term.postings[part]
@@ -442,7 +443,7 @@ class WordSearcher:
         return found
 
     def words_in(self, query: Asked) -> tuple[dict[Word, float], dict[Word, str]]:
-        """Return the weight of each word of a query; and, by word of a correction or synonym, what it stands for."""
+        """Return the weight of each word of a query; and, for words of corrections and synonyms, the part replaced."""
         query = query.query if isinstance(query, CountedQuery) else query
         counted, given = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
         for extra in () if isinstance(query, str) else query.extras:
@@ -454,12 +455,12 @@ class WordSearcher:
         return counted, given
 
     def _whole(self, text: str) -> Word:
-        """Return the word that stands for a whole text: a single token of each field, or else a phrase."""
+        """Return the word that stands for a whole text: a single token of each field, else a phrase."""
         each = [single_token(one, text) for one in self._tokenizers]
         return (f"{_PHRASE}{' '.join(text.split())}",) if None in each else tuple(each)
 
     def _phrase(self, phrase: str, number: int, documents: NDArray[np.int32]) -> tuple[TermPostings, Floats]:
-        """Return the postings of a phrase in a part, and the score by code: the least of its words' scores there.
+        """Return a phrase's postings in a part, and its score by code: the least score of its words in the document.
 
         number: index of the part
         documents: documents of the part that have the phrase, `[n]`, ascending
@@ -524,7 +525,6 @@ class WordSearcher:
         return [term for _, term in sorted(found, key=lambda one: one[0])]
 
     def _words_of(self, query: str) -> dict[Word, float]:
-        """Return the weight of each word of a text."""
         if len(self._tokenizers) == 1:
             return {(token,): weight for token, weight in query_weights(self._tokenizers[0], query).items()}
         each = [list(weighed(tokenize, query)) for tokenize in self._tokenizers]
@@ -543,8 +543,9 @@ class WordSearcher:
         return words
 
     def _joined(self, postings: Sequence[Optional[TermPostings]], number: int) -> tuple[TermPostings, Floats]:
-        """Join the postings that a word's tokens have in a part, one for each field; return them and the score by code.
+        """Join a word's postings in a part: each document once, and the score by code.
 
+        postings: the postings of the word's token of each tokenizer, or None
         number: index of the part
         """
         documents, sums = [np.empty(0, np.int32)], [np.empty(0)]
@@ -577,8 +578,8 @@ class WordSearcher:
     ) -> None:
         """Add a part's documents to `best`.
 
-        Tokens are added from the rarest on. Once the rest of them, the most frequent, could not lift a document among
-        the best by themselves, only documents with an earlier token are completed (Turtle and Flood 1995).
+        Tokens are added from the rarest on. Once a document with only the remaining, frequent tokens cannot be among
+        the best, only documents with an earlier token are completed (Turtle and Flood 1995).
 
         number: index of the part
         scores: a buffer of zeros; it has zeros again afterwards
@@ -684,9 +685,9 @@ def _completed(
     The most promising documents are completed first, which soon shows the score that the others need.
 
     groups: the remaining tokens
-    touched: for each group before them, its documents
+    touched: for each earlier group, its documents
     scores: scores of the part's documents so far, `[documents]`, changed in place
-    goal: number of documents wanted, and a score that at least so many documents reach
+    goal: number `k` of wanted documents, and a score that at least `k` documents reach
     """
     (k, least), left = goal, sum(group.most for group in groups)
     reached = [scores.take(rows, mode="clip") for rows in touched]

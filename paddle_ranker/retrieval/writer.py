@@ -39,11 +39,11 @@ from paddle_ranker.storage.atomic import new_file, remove_unfinished
 from paddle_ranker.storage.untrusted import inside
 
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
-_LOOKED_UP = 100  # most files that are looked up one by one
+_LOOKED_UP = 100  # up to this many files are looked up one by one
 
 
 class CollectionWriter:
-    """Changes the documents of an index folder; only one process at a time can, and one of its threads.
+    """Writer of an index folder's documents; one process at a time can write, and one of its threads.
 
     Args:
         latest: the newest snapshot, which each change replaces.
@@ -115,16 +115,14 @@ class CollectionWriter:
         prepared: Sequence[SegmentData] = (),
         files: Optional[StagedFiles] = None,
     ) -> Added:
-        """Add documents, or replace those of the same id.
+        """Add documents, or replace those of the same id; durable when it returns. If it raises, nothing is added.
 
-        They are durable when it returns; if it raises, nothing is added.
-
-        A document that replaces one goes to the end of the order, and its version is one higher. A document that the
-        index has already is left as it is. Vectors of texts that the index has are copied.
+        A document that replaces another goes to the end of the order, and its version is one higher. A document that
+        the index has already is left as it is. Vectors of texts that the index has are copied.
 
         vectors_of: called with texts; returns their vectors, `[n, size]` (default: the index's own tower)
         merge: merge small segments, too; if False, call `merge` soon, which may be in another thread
-        prepared: what `prepare` returned for these documents
+        prepared: result of `prepare` for these documents
         files: the files of these documents, as in `prepare`; the caller closes it
         """
         refuse_text(documents, "documents", Document)
@@ -193,7 +191,7 @@ class CollectionWriter:
         return added
 
     def merge(self, most: Optional[int] = MERGED_AT_ONCE) -> None:
-        """Merge segments until each has more documents than all later ones together.
+        """Merge the last segments of each folder that has many; see `first_to_merge`.
 
         most: maximum number of documents to merge, which takes long; do nothing if there are more. None: no limit, and
             also delete the files that no document has
@@ -206,7 +204,7 @@ class CollectionWriter:
             self._merge([part for part in now.parts if part.segment.folder.parent == folder], most)
 
     def _merge(self, own: Sequence[OpenSegment], most: Optional[int]) -> None:
-        """Merge the last segments of a folder into one, if there are many.
+        """Merge the last segments of a folder into one, if it has many.
 
         own: all segments of the folder
         most: see `merge`
@@ -228,7 +226,7 @@ class CollectionWriter:
             self._commit(segments)
 
     def measure_floors(self) -> None:
-        """Measure the searchers' floors if there are none, or if the documents have doubled since.
+        """Measure the searchers' floors if the index has none, or if its documents have doubled since.
 
         This searches for 200 queries by each searcher, and computes their vectors by each tower.
         """
@@ -239,7 +237,7 @@ class CollectionWriter:
                 self._commit(self._latest.info.segments, floors=floors)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove the documents with these ids; return how many there were. Durable when it returns."""
+        """Remove the documents with these ids; return how many of them existed. Durable when it returns."""
         refuse_text(ids, "ids")
         with self._changing():
             found = self._snapshot.generation.find(list(ids))
@@ -279,7 +277,7 @@ class CollectionWriter:
     def store_states(self, states: RankerStates, options: LoadOptions, batch_size: int) -> None:
         """Compute and store the states of all documents; words and vectors stay as they are.
 
-        states: names the copy of the ranker, which each folder has already
+        states: describes the states and the ranker, of which each folder has a copy already
         options, batch_size: how the ranker is opened
         """
         from paddle_ranker.retrieval.document_states import write_states
@@ -298,7 +296,7 @@ class CollectionWriter:
 
     @cached_property
     def _cutter(self) -> Cutter:
-        """Cutter of texts into passages, by the tokens of the index's own tower; estimated if it has none."""
+        """Cutter of texts into passages; without a tower of the index, whose tokens it counts, it estimates them."""
         info = self._latest.info
         folder = self._snapshot.tower_folder
         if folder is None or not info.schema.passage_tokens:
@@ -335,7 +333,7 @@ class CollectionWriter:
         Files of segments that are no longer listed are deleted.
 
         change_milvus: called with a function that writes index.json; changes Milvus before and after calling it
-        states, floors: new ones; None: keep those of the index
+        states, floors: new values; None: keep those of the index
         """
         info = self._latest.info
         before = replace(info, states=states or info.states, floors=floors or info.floors)

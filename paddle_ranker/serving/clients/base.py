@@ -23,12 +23,11 @@ from paddle_ranker.serving.paddle.messages import Message, messages
 
 Folder = Union[str, "os.PathLike[str]"]
 ClientT = TypeVar("ClientT", bound="Client")
-LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; more than any request can ask for, and fewer than would fill the memory
+LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; larger than any valid answer, small enough for the memory
 
 
 def load_pair_encoder(folder: Folder) -> PairRowEncoder:
-    """Return the pair encoder of a ranker's folder: of a trained or exported model, one of transformers, or a client's
-    copy.
+    """Return the pair encoder of a ranker's folder: a model of ours or of transformers, or a client's copy.
 
     Raises `CheckpointError` for the folder of another kind of model.
     """
@@ -36,10 +35,7 @@ def load_pair_encoder(folder: Folder) -> PairRowEncoder:
 
 
 def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
-    """Return the text encoder of a tower's folder: of a trained or exported model, or a client's copy.
-
-    Returns None for another kind of model.
-    """
+    """Return the text encoder of a tower's folder (ours, or a client's copy); None for another kind of model."""
     found = identify(Path(folder))
     return found.row_encoder(TOWER) if found.is_tower else None
 
@@ -99,7 +95,7 @@ class BatchClient(Client):
         self.batch_size = batch_size
 
     def parts(self, count: int) -> Iterator[slice]:
-        """Return an iterator over slices that divide `count` pairs or texts, one slice for each request."""
+        """Yield slices that divide `count` pairs or texts, one slice for each request."""
         return (slice(start, start + self.batch_size) for start in range(0, count, self.batch_size))
 
 
@@ -175,8 +171,8 @@ class GeneralModelClient(ScoringClient):
     """A client of GeneralModelService, the service of Paddle Serving's C++ server.
 
     Args:
-        model_dir: folder of the model, whose tokenizer encodes pairs or texts; None: texts are sent, which only this
-            project's server accepts.
+        model_dir: folder of the model, whose tokenizer encodes pairs or texts; None: the client sends texts, which only
+            this project's server accepts.
     """
 
     def __init__(

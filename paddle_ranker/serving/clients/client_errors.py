@@ -35,7 +35,7 @@ class UnreachableError(ServerError):
 class OverloadedError(ServerError):
     """The server is overloaded and has not begun the request.
 
-    retry_after: seconds to wait, as the server says; None if it does not
+    retry_after: seconds to wait, as the server says; None if it says nothing
     """
 
     def __init__(self, message: str, code: Optional[object] = None, retry_after: Optional[float] = None) -> None:

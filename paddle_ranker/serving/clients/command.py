@@ -29,7 +29,7 @@ MODEL_DIR_HELP = (
 class ClientOptions(Options):
     """Options of every client script. The API key comes from the environment variable PADDLE_RANKER_API_KEY.
 
-    server: command that starts a server for the script, for messages
+    server: command that starts a server for the script; messages show it
     """
 
     server: ClassVar[str] = "bash deploy/cpp/start_server.sh"

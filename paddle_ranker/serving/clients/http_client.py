@@ -51,17 +51,13 @@ class HttpCalls:
         self._session.close()
 
     def post(self, path: str, body: bytes, **headers: str) -> bytes:
-        """Send a POST request and return the body of the response; raises `ServerError` unless its status is 200.
-
-        headers: header fields by name
-        """
+        """Send a POST request; see `ask`."""
         return self.ask("POST", path, body, **headers)
 
     def ask(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> bytes:
         """Send a request and return the body of the response; raises `ServerError` unless its status is 200.
 
-        method: HTTP method
-        headers: header fields by name
+        headers: header fields by name, with `_` for `-`
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
@@ -102,7 +98,7 @@ class HttpCalls:
 
 
 def _reason(error: Exception) -> str:
-    """Describe in one line the error that an exception of `urllib3` or `requests` wraps."""
+    """Return in one line the error that an exception of `urllib3` or `requests` wraps."""
     inner: object = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
     text = " ".join(str(inner).split())

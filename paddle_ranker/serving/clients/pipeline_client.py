@@ -84,7 +84,6 @@ class PipelineClient(ScoringClient):
         """Parse a list that the server printed as JSON, without evaluating it as Python; return it as an array.
 
         name: key of the value in the answer, for errors
-        value: the printed list
         """
         try:
             return np.asarray(parse_json(value.encode("utf-8")), np.float64)

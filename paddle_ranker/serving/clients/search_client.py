@@ -34,7 +34,7 @@ class SearchClient(Client):
         return self._ask("POST", "/v1/search", {"query": query, **asked})
 
     def search_all(self, query: str, **asked: Any) -> Iterator[dict[str, Any]]:
-        """Yield the hits of all pages of a search, fetched `top_k` at a time; `depth` limits how many there are.
+        """Yield the hits of all pages of a search, fetched `top_k` at a time; a request's `depth` limits them.
 
         asked: fields of the request, as in `search`
         """
@@ -50,9 +50,9 @@ class SearchClient(Client):
         return [one["text"] for one in found["suggestions"]]
 
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
-        """Add documents; return the server's answer, which counts the added, replaced and unchanged ones.
+        """Add documents; return the server's answer, with counts of added, replaced and unchanged documents.
 
-        mode: "replace": a document with the id of a stored one replaces it; "add": it is refused
+        mode: "replace": a document replaces a stored one with the same id; "add": such a document is refused
         """
         refuse_text(documents, "documents", Document)
         given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
@@ -85,7 +85,7 @@ class SearchClient(Client):
         return self._ask("DELETE", "/v1/documents", {"ids": list(ids)})
 
     def document(self, id: str) -> Optional[Document]:
-        """Return the document with this id, None if there is none."""
+        """Return the document with this id, or None."""
         try:
             found = self._ask("GET", f"/v1/documents/{quote(id, safe='', errors='surrogatepass')}")
         except RefusedError as error:
@@ -104,7 +104,7 @@ class SearchClient(Client):
         """Log a click on a hit of a search, or a judgment of the hit; returns when the line is on the server's disk.
 
         search: the server's answer to the search
-        id: the hit's document
+        id: id of the hit
         event: "click", or the name of a judgment
         more: further fields of the request, such as `label`
 

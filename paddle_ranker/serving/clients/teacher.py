@@ -42,11 +42,11 @@ from paddle_ranker.storage.atomic import cache_folder, make_folder
 from paddle_ranker.version import __version__
 
 Pair = tuple[str, str]
-_LEAST = 2.0**-24  # nearest to 0 and 1 that a probability is taken for: a logit of 16.6
+_LEAST = 2.0**-24  # probabilities are clipped to this distance from 0 and 1, which is a logit of 16.6
 _MOST_COST = 10**12  # the highest cost that an answer may state
-_SAID = 300  # characters of what a server says, in an error
-_ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most of an answer: so many, and so many for each byte of the request
-_MAY_BE_OVER = {408, 425, 429, *range(500, 600)} - {501, 505}  # not implemented, no such version of HTTP
+_SAID = 300  # characters of a server's message that an error shows
+_ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most bytes of an answer, plus this many for each byte of the request
+_MAY_BE_OVER = {408, 425, 429, *range(500, 600)} - {501, 505}  # statuses after which another attempt may succeed
 _VERSION = 1  # format of the file of answers
 _backoff = wait_random_exponential(multiplier=0.5, max=30.0)
 
@@ -111,8 +111,7 @@ class HttpTeacher:
         self._kept.close()
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
-        """Return the logit of every (queries[i], titles[i]), `[n] float64`; request only pairs that have no kept
-        answer.
+        """Return the logit of every (queries[i], titles[i]), `[n] float64`; pairs with kept answers are not requested.
 
         Raises `ServerError` if the server does not answer with scores, `DataError` if earlier scores were taken for
         probabilities and a later one is not within 0 to 1. Answers that came before the error are kept.
@@ -186,7 +185,7 @@ class HttpTeacher:
                 failed.set()
 
         async with self._client() as client:
-            # The first error ends them all, after the answers that are under way: these may have cost something.
+            # The first error ends all tasks after their current answers, which may have cost something.
             await asyncio.gather(*(ask_some() for _ in range(options.teacher_concurrency)), return_exceptions=True)
         if errors:
             raise errors[0]
@@ -196,7 +195,7 @@ class HttpTeacher:
         headers = {"Content-Type": "application/json", "User-Agent": f"paddle-ranker/{__version__}"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # there are so many askers
+        unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # see teacher_concurrency
         try:
             return httpx.AsyncClient(headers=headers, timeout=None, limits=unlimited)  # `_post` has one for all
         except (ImportError, ValueError, OSError) as error:
@@ -206,7 +205,7 @@ class HttpTeacher:
     async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[bytes, httpx.Headers]:
         """Send a request; return the body and the headers of the answer.
 
-        Raises `OverloadedError` if another try may help.
+        Raises `OverloadedError` if another attempt may help, else another `ServerError`.
         """
         self.costs["requests"] += 1
         timeout = self._options.teacher_timeout
@@ -260,7 +259,7 @@ class HttpTeacher:
         return brief("".join(sign if sign.isprintable() else "?" for sign in text), _SAID)
 
     def _scores(self, content: bytes, headers: httpx.Headers, titles: Sequence[str]) -> list[float]:
-        """Read the score of each title in an answer; raises `RefusedError` unless there is one for each."""
+        """Read the score of each title in an answer; raises `RefusedError` unless each title has exactly one score."""
         protocol = self._protocol
         try:
             found = validated(self._adapter, content, json_bounds(len(titles)))
@@ -393,7 +392,7 @@ def _seconds(state: RetryCallState) -> float:
 
 
 def _retry_after(value: str) -> Optional[float]:
-    """Return the seconds that a header `Retry-After` states, as a number or as a date; None if it is neither."""
+    """Return the seconds that a header `Retry-After` states as a number or a date; None for other values."""
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.strip()):
         return float(value)
     with suppress(ValueError, OverflowError, TypeError):

@@ -23,7 +23,7 @@ SCORES = (AUTO, "logits", "probabilities")
 class TeacherOptions(Options):
     """Options of a teacher: its URL and protocol, and the file of its answers."""
 
-    OF_ASKING: ClassVar[frozenset[str]] = frozenset({  # options that change no score
+    OF_ASKING: ClassVar[frozenset[str]] = frozenset({  # options that do not change scores
         "teacher_key_variable", "teacher_batch", "teacher_concurrency", "teacher_timeout", "teacher_retries",
         "teacher_deadline", "teacher_answers",
     })  # fmt: skip

@@ -30,8 +30,8 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.jobs import LOG, Batch, Encode, Job, Piece, Span, batches_of, encoded_pieces
 
-_ROUND = 4  # batches that are formed at once: their rows are sorted by length, and no request waits for more than them
-_ENCODED_AHEAD = 2 * _ROUND  # batches' worth of rows that are encoded before the engine has asked for them
+_ROUND = 4  # batches that are formed together, from rows sorted by length
+_ENCODED_AHEAD = 2 * _ROUND  # batches whose rows are encoded while the engine is busy
 _SPAN_CHARACTERS = 128 * 1024  # Encode at most this many characters at a time (about 10 ms), but at least one row.
 _GATHER_SECONDS = 0.002  # Rows wait this long for others before they are encoded, while the engine is busy.
 _RATE_MEMORY = 0.9  # share of the older rate that a new measurement keeps
@@ -45,7 +45,7 @@ class BatchObserver(Protocol):
 
 
 class RowRunner(Protocol):
-    """Interface that computes a batch; `BatchRunner` implements it. It may also have `by_query`, as `BatchRunner` has.
+    """Computer of batches, as `BatchRunner` is. It may also have the attribute `by_query` of `BatchRunner`.
 
     Attributes:
         max_tokens: maximum number of padded tokens in a batch.
@@ -58,8 +58,8 @@ class RowRunner(Protocol):
     def compute(self, columns: Columns, rows: NDArray[np.int64], /) -> Arrays:
         """Compute the rows of `columns` with the indices `rows`, `[batch]`; return outputs `[batch, ...]` by name.
 
-        Raises `DataError` if a row may be the cause: each row is then computed alone. Another error fails the whole
-        batch.
+        Raises `DataError` if a single row may be the cause: each row is then computed alone. Any other error fails the
+        whole batch.
         """
         ...
 
@@ -94,16 +94,16 @@ class Batcher:
         self._observer, self._what = observer, what
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # for the engine's threads
-        self._ahead = threading.Condition(self._lock)  # for the thread that encodes while they are busy
+        self._ahead = threading.Condition(self._lock)  # for the thread that encodes ahead
         self._ahead_sleeps = False
         self._waiting: deque[Job] = deque()
         self._waiting_rows = 0
         self._pieces: deque[Piece] = deque()  # encoded
         self._encoded_rows = 0
         self._batches: deque[Batch] = deque()
-        self._queued = 0  # rows that were accepted, and are in no batch that was begun
-        self._small_first = False  # whether the smallest job was encoded, or put into a round, before the oldest
-        self._owed = 0  # batches that are computed before another one is put before them
+        self._queued = 0  # accepted rows whose batch has not begun
+        self._small_first = False  # whether the last choice preferred the smallest job, not the oldest
+        self._owed = 0  # batches that are computed before a smaller job may overtake again
         self._encoding = False  # one thread at a time, so that jobs stay in their order
         self._computing = 0
         self._stopping = False
@@ -149,11 +149,9 @@ class Batcher:
                 job.queued = 0
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Accept no more jobs, finish the accepted ones, and end the threads.
+        """Accept no more jobs, finish the accepted jobs, and end the threads; return whether that was done in time.
 
         seconds: maximum time to wait; None: no limit
-
-        Returns whether all jobs were finished and all threads ended in time.
         """
         with self._lock:
             self._stopping = True
@@ -178,10 +176,7 @@ class Batcher:
         job.done([job])
 
     def _is_wanted(self, job: Job, now: float) -> bool:
-        """Return whether a job is still to be done: it is not dropped, and its deadline is after `now`.
-
-        If the deadline has passed, the job fails here.
-        """
+        """Return whether a job's result is still wanted; a job whose deadline is not after `now` fails here."""
         if job.deadline is not None and job.deadline <= now:
             self._fail(job, Fault(TIMED_OUT, "the deadline passed before the pairs were scored"))
         return not job.dropped
@@ -241,11 +236,11 @@ class Batcher:
                 break
         self._waiting_rows -= count
         if self._stopping and not self._waiting:
-            self._ahead.notify()  # it may sleep although the batcher stops: jobs waited still, and were not its work
+            self._ahead.notify()  # the thread may have slept since before the last job was taken, and must end
         return taken
 
     def _encode(self, spans: Sequence[Span]) -> None:
-        """Encode spans into pieces, and add these to the waiting ones; a job that cannot be encoded fails alone."""
+        """Encode spans into pieces, and add the pieces to those that wait; a job that cannot be encoded fails alone."""
         pieces: list[Piece] = []
         try:
             now = time.monotonic()
@@ -302,7 +297,7 @@ class Batcher:
             self._encode(spans)
 
     def _smaller(self) -> int:
-        """Return the size in rows of the next batch's smallest job, if a piece of a still smaller job waits; else 0.
+        """Return the size of the next batch's smallest job if a piece of a smaller job waits; else 0.
 
         The caller holds the lock.
         """
@@ -312,8 +307,7 @@ class Batcher:
         return least if any(piece.job.size < least for piece in self._pieces) else 0
 
     def _form_round(self, smaller: int) -> list[Batch]:
-        """Form the next batches from the waiting pieces: in one call oldest jobs first, in the next smallest jobs
-        first.
+        """Form the next batches from the waiting pieces, alternately oldest jobs first and smallest jobs first.
 
         smaller: if not 0, form one batch, only of jobs with fewer rows than this
 
@@ -330,7 +324,7 @@ class Batcher:
             if not self._is_wanted(piece.job, now):
                 count, piece.count = piece.count, 0
             elif taken and not taken[0].columns.can_join(piece.columns):
-                continue  # until it is the first, in another round
+                continue  # a later round begins with this piece
             else:
                 taken.append(piece.split(left))
                 left -= taken[-1].tokens
@@ -341,9 +335,9 @@ class Batcher:
         return batches_of(taken, self.runner.max_tokens, self.runner.max_rows, by_query) if taken else []
 
     def _begin(self, batch: Batch) -> bool:
-        """Remove the rows of dropped jobs from a batch, and count its other rows as no longer queued.
+        """Remove the rows of dropped jobs from a batch, and its other rows from the queue; return whether any are left.
 
-        Returns whether any rows are left. The caller holds the lock.
+        The caller holds the lock.
         """
         now = time.monotonic()
         wanted = batch.keep([self._is_wanted(piece.job, now) for piece in batch.pieces])

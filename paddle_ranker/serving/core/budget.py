@@ -17,9 +17,9 @@ from paddle_ranker.serving.core.faults import TOO_LARGE, UNAVAILABLE, Fault
 _RETRY_SECONDS = 1.0
 _SMALL = 64 * 1024  # bytes of a request that may use all of the budget
 _LARGE_SHARE = 0.75  # share of the budget for larger requests: small ones then find room
-_SHORT = 4 * 1024  # bytes of a body whose characters are not looked at
-_WIDEST = 4  # bytes of a character in a Python string
-_SLICE = 1024 * 1024  # bytes that are looked at in one go: no other thread runs meanwhile
+_SHORT = 4 * 1024  # bytes of a body whose characters are not counted
+_WIDEST = 4  # most bytes of a character in a Python string
+_SLICE = 1024 * 1024  # bytes that are counted at a time, since no other thread runs meanwhile
 _WIDE_ESCAPES = (b"\\ud", b"\\uD", b"\\U")  # escapes of characters beyond U+FFFF
 
 
@@ -39,7 +39,7 @@ class ByteBudget:
         self._lock = threading.Lock()
 
     def room(self, size: int) -> float:
-        """Return the limit on all held bytes together that a request of `size` bytes must respect.
+        """Return the most bytes that may be held in all once a request of `size` bytes is added.
 
         It is lower for large requests, so that small ones find room.
         """
@@ -56,7 +56,7 @@ class Share:
     """Bytes of a budget that a request or connection holds. As a context manager, it releases them when the block ends.
 
     Attributes:
-        held: how many bytes it holds now.
+        held: number of bytes that are held now.
     """
 
     def __init__(self, budget: ByteBudget, lock: threading.Lock):
@@ -73,7 +73,7 @@ class Share:
         self.end()
 
     def end(self) -> None:
-        """Release all bytes for good; later reservations, of a thread that still reads the request, fail."""
+        """Release all bytes for good; later reservations, by a thread that still reads the request, fail."""
         if not self._is_over:
             with self._lock:
                 self._budget.held -= self.held
@@ -94,8 +94,7 @@ class Share:
             raise self.refusal()
 
     def reserve_answer(self, size: int) -> None:
-        """Reserve `size` bytes more, for an answer that is much larger than its request; call it before computing the
-        answer.
+        """Reserve `size` bytes more for a large answer; call it before computing the answer.
 
         Raises `Fault`: `TOO_LARGE` if the answer would not fit even into an empty budget; otherwise as `reserve` does.
         """
@@ -129,8 +128,8 @@ class Share:
 def texts_size(body: bytes) -> int:
     """Return an upper bound of the memory that a body's texts take as Python strings, in bytes.
 
-    A string has 1, 2 or 4 bytes for each of its characters: as many as its widest character needs. Take time in
-    proportion to the body's size.
+    A string has 1, 2 or 4 bytes for each of its characters: as many as its widest character needs. The time is linear
+    in the body's size.
     """
     characters, width = 0, 1
     for start in range(0, len(body), _SLICE):
@@ -140,6 +139,6 @@ def texts_size(body: bytes) -> int:
             width = max(width, _WIDEST if sys.getsizeof(text) >= _WIDEST * len(text) else 2)
     if b"\\u" in body or b"\\U" in body:
         width = _WIDEST if any(escape in body for escape in _WIDE_ESCAPES) else max(width, 2)
-        if b"\\\\" not in body:  # else some may be escapes of a backslash
+        if b"\\\\" not in body:  # after an escaped backslash, \u is no escape
             characters -= 5 * body.count(b"\\u")
     return width * characters

@@ -10,16 +10,16 @@ from typing import Callable, Optional, Protocol
 
 from paddle_ranker.serving.core.budget import ByteBudget
 
-PATIENCE_SECONDS = 30.0  # that a peer has to send a request, or to take a part of an answer
-_BYTES_A_SECOND = 64 * 1024  # of a request that came: for each of these it has a second more
+PATIENCE_SECONDS = 30.0  # time for a peer to send a request, or to receive a part of an answer
+_BYTES_A_SECOND = 64 * 1024  # each time this many bytes of a request have come, the peer has a second more
 _LINGER_SECONDS = 1.0
 
 
 class Connection(Protocol):
-    """An open connection that the server can end: with `shutdown` after its requests, with `abort` at once."""
+    """An open connection that the server can end."""
 
     def shutdown(self) -> None:
-        """Begin no new request; close when those in flight are answered."""
+        """Begin no new request; close when the requests in flight are answered."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -33,7 +33,7 @@ class Connections:
         budget: budget of the bytes that all connections hold; default: no limit.
 
     Attributes:
-        http: connections of the HTTP server, which are counted here, too, but ended by that server.
+        http: connections of the HTTP server; they count, but the HTTP server ends them.
     """
 
     def __init__(self, most: int, budget: Optional[ByteBudget] = None):
@@ -59,7 +59,7 @@ class Connections:
     async def drain(self, seconds: float) -> int:
         """Shut down all connections after their requests; return how many were still open after `seconds`.
 
-        Those are aborted, but for the HTTP server's, which it ends itself.
+        Connections that are still open are aborted, except those in `http`.
         """
         self.stopping = True
         for connection in list(self._open):
@@ -77,8 +77,8 @@ class ProtocolHandler:
     """A protocol in one worker.
 
     Args:
-        make: called for each connection; returns its `asyncio.Protocol`, which receives all bytes, the first ones
-            included. If it is also a `Connection`, it adds itself to `Connections` and discards itself.
+        make: called for each connection; returns its `asyncio.Protocol`, which receives all bytes from the first on. If
+            the protocol is also a `Connection`, it adds itself to `Connections` and discards itself.
     """
 
     def __init__(self, make: Callable[[], asyncio.BaseProtocol]):
@@ -117,7 +117,7 @@ class Patience:
     def stop(self) -> None:
         """Stop the clock: the peer has sent the request, or received the part of the answer.
 
-        The timer itself goes on, since to cancel it costs more than to let it run.
+        The timer continues, since cancelling it costs more than letting it run.
         """
         self._is_waiting = False
 
@@ -144,6 +144,6 @@ def close_gently(transport: asyncio.Transport) -> None:
 
     If it were closed with unread bytes, the system would reset the connection, and the last answer could be lost.
     """
-    with contextlib.suppress(OSError):  # the peer was quicker
+    with contextlib.suppress(OSError):  # the peer has closed the connection
         transport.write_eof()
     asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)

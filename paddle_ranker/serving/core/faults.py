@@ -65,7 +65,7 @@ class Fault(RankerError):
     def settled(self) -> Fault:
         """Remove the fault's traceback, and return the fault; call it where a fault becomes an answer.
 
-        The traceback refers to the frames of the functions that raised it, and so to the data of the request. These
-        often refer to the fault (futures do), and such a cycle would stay in memory until the next garbage collection.
+        The traceback refers to the frames that raised the fault, and so to the request's data. These often refer to the
+        fault (futures do); such a cycle would stay in memory until the next garbage collection.
         """
         return self.with_traceback(None)

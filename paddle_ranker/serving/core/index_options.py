@@ -12,7 +12,7 @@ from paddle_ranker.retrieval.search_options import FUSION, SYNONYMS, MilvusOptio
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import LOG_MB
 
-INDEX = "index"  # the name of its slot
+INDEX = "index"  # name of the index's slot
 LIMITS = ("hits", "depth", "queue_searches", "documents")
 
 

@@ -35,8 +35,8 @@ from paddle_ranker.serving.core.tower_slot import ServedTower
 
 R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
-_PROBE = "深度学习 search"  # what the index is asked when it is opened
-_UNKNOWN = "qzxwvkj 靁鱻"  # mistyped words, so that vocabularies and sounds are read by the first search
+_PROBE = "深度学习 search"  # query of the search when the index is opened
+_UNKNOWN = "qzxwvkj 靁鱻"  # unknown words: correcting them loads vocabularies and sounds before the first search
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ServedIndex:
     folder: Path
     collection: Searchable
     fusion: Fusion
-    loaded_at: float  # seconds since 1970
+    loaded_at: float
     synonyms: Optional[Synonyms] = None
     states: StoredScoring = field(default_factory=StoredScoring)
     seen: Optional[Snapshot] = None
@@ -78,7 +78,7 @@ class ServedIndex:
 
     @property
     def queued_rows(self) -> int:
-        """Always 0, since no rows wait for an engine."""
+        """Always 0, since no rows of an index wait for an engine."""
         return 0
 
     def close(self, seconds: Optional[float] = None) -> bool:
@@ -110,11 +110,11 @@ class IndexSlot(Slot[ServedIndex]):
         self._config = config
         what = "the index was searched"
         self.work = StoppableWork(options.queue_searches, name="index", what=what, refuses=True)
-        self._problem = ""  # that was logged last, of what others have changed
+        self._problem = ""  # the last logged problem with a new generation
         self.log = None if options.search_log is None else SearchLog(options.search_log, most_mb=options.search_log_mb)
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
-        """See `Slot.switch`. If `model` is None, the server stops, and the log is closed."""
+        """Replace the model, see `Slot.switch`; None means that the server stops, and closes the log."""
         if model is None and self.log is not None:
             self.log.close()
         return super().switch(model)
@@ -148,7 +148,7 @@ class IndexSlot(Slot[ServedIndex]):
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
-        """Check that the tower's vectors have the size of the index's vectors; raises `CheckpointError` if not.
+        """Raise `CheckpointError` if the tower's vectors have another size than the index's vectors.
 
         If a ranker made the index's stored states, prepare it to score by them.
         """
@@ -222,7 +222,7 @@ class IndexSlot(Slot[ServedIndex]):
         return replace(served, seen=served.collection.snapshot())
 
     async def current(self, deadline: float) -> ServedIndex:
-        """Return what `latest` returns, computed in a thread; await it in the event loop."""
+        """Return the result of `latest`, computed in a thread if it reads the folder; await it in the event loop."""
         if self.ready().collection.is_current:
             return self.latest()
         return await self.run(self.latest, deadline=deadline)

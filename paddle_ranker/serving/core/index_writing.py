@@ -39,12 +39,12 @@ from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 R = TypeVar("R")
 _MOST_WAITING = 64  # requests that wait for their turn
-_MERGE_SECONDS = 1.0  # that a merge waits for another process's end
+_MERGE_SECONDS = 1.0  # a merge waits this long for another process that writes
 _LOG = logging.getLogger(__name__)
 
 
 class IndexWriter:
-    """Changes a server's index: one request at a time in a thread, completely or not at all.
+    """Writer of a server's index: one request at a time in a thread, completely or not at all.
 
     Args:
         index: the slot of the index.
@@ -62,11 +62,11 @@ class IndexWriter:
     async def add(
         self, documents: Sequence[Document], deadline: float, reserve: Optional[Reserve] = None, *, replace: bool
     ) -> Added:
-        """Add documents; return the counts of new, replaced and unchanged ones.
+        """Add documents; return the counts of new, replaced and unchanged documents.
 
         deadline: time on `time.monotonic()`'s clock
         reserve: see `StoppableWork.run`
-        replace: whether a document may replace one of the same id; if not, a request with such a document is refused
+        replace: whether a document may replace a stored one with the same id; if not, such a request is refused
 
         Raises `Fault`; then nothing was added.
         """
@@ -74,7 +74,7 @@ class IndexWriter:
         files = self._index.own.snapshot().files.staged()
 
         def made(collection: Collection) -> Sequence[Document]:
-            nonlocal documents  # with their files' names: the next call decodes no file again
+            nonlocal documents  # fields now have names of staged files, so that the next call decodes no file again
             documents = [files.keep(one, collection.info.schema) for one in documents]
             if not replace:
                 _refuse_changes(collection, documents)
@@ -88,7 +88,7 @@ class IndexWriter:
         deadline: float,
         reserve: Optional[Reserve] = None,
     ) -> Added:
-        """Change stored documents; return the counts of replaced and unchanged ones.
+        """Change stored documents; return the counts of replaced and unchanged documents.
 
         changes: for each document its id, its new text (None: unchanged) and its new fields (None removes a field)
         deadline, reserve: as in `add`
@@ -105,7 +105,7 @@ class IndexWriter:
                 merged = {**there[id].fields, **fields}
                 kept = {name: value for name, value in merged.items() if value is not None or name not in fields}
                 if collection.info.schema.read_files and text not in (None, there[id].text) and PLACES not in fields:
-                    kept.pop(PLACES, None)  # they are those of another text
+                    kept.pop(PLACES, None)  # places belong to the old text
                 documents.append(Document(id, there[id].text if text is None else text, kept))
             return documents
 
@@ -173,7 +173,7 @@ class IndexWriter:
                 return work(collection)
 
         try:
-            with _faults():  # alone, not in turn with searches, which may wait for its end
+            with _faults():  # not in turn with searches, which may wait for this write
                 return caller.run(write, Turns(1))
         except Abandoned as error:
             raise Fault(TIMED_OUT, "the deadline passed before the index could be changed; nothing was") from error

@@ -27,8 +27,8 @@ from paddle_ranker.encoding.columns import Columns, offsets_of
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
 Texts = tuple[Sequence[str], ...]  # one sequence for each field of the rows: (queries, titles), or (texts,)
-Encode = Callable[..., Columns]  # type: ignore[explicit-any]  # called with as many fields as the rows have
-Check = Callable[[int, NDArray[np.int64], int], None]  # a row's number, token counts, the length of truncated rows
+Encode = Callable[..., Columns]  # type: ignore[explicit-any]  # called with one sequence of texts per field
+Check = Callable[[int, NDArray[np.int64], int], None]  # see `Job`
 
 LOG = logging.getLogger("paddle_ranker.serving")
 
@@ -86,8 +86,7 @@ class Job:
         return Span(self, start, self.taken - start)
 
     def _fitting(self, most: int) -> int:
-        """Return how many of the next rows to encode at once: the first, and further ones of at most `most` characters
-        together.
+        """Return how many of the next rows to encode at a time: one, and further ones of at most `most` characters.
 
         A repeated text counts once, since the encoder tokenizes it once. `most` is raised to the length of the first
         row, since the query in it is tokenized again in each span; this at most doubles the work.
@@ -141,9 +140,10 @@ class Span:
 class Piece:
     """Encoded rows of one job: `start` to `start + count` (exclusive).
 
-    columns, offset: the encoded rows are those of `columns` from `offset` on
+    columns: columns that contain the rows
+    offset: index in `columns` of the first row
     lengths: token counts of all rows of `columns`, `[n]`
-    tokens: token count of the piece's rows together
+    tokens: number of tokens of the piece's rows together
     """
 
     job: Job
@@ -155,7 +155,7 @@ class Piece:
     tokens: int
 
     def split(self, tokens: int) -> Piece:
-        """Remove the first rows, of at least `tokens` tokens together or all, and return them as a piece."""
+        """Remove the first rows and return them as a piece: just enough rows for `tokens` tokens, or all."""
         count, total = self.count, self.tokens
         if total > tokens:
             most = min(count, max(1, tokens))  # a row has a token at the least
@@ -242,7 +242,7 @@ def _pieces_of(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault
     pieces, offset = [], 0
     for span in spans:
         job, start, count = span.job, span.start, span.count
-        if job.columns is not None:  # it came encoded, and its span is all of it
+        if job.columns is not None:  # an encoded job is a single span
             given = job.columns.lengths
             piece = Piece(job, start, count, job.columns, 0, given, int(given.sum()))
         else:

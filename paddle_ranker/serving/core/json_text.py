@@ -12,7 +12,7 @@ from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 from paddle_ranker.storage.untrusted import Unchecked
 
 _CHUNK = 1024 * 1024  # bytes that are counted at a time
-_LEAST_PAIRS = 64  # small limits leave room for what stands around the pairs
+_LEAST_PAIRS = 64  # bounds allow for this many pairs at least, so that there is room for other fields
 _NUMBER_DIGITS = 9  # digits that restore a float32
 _POWERS = np.array([float(10**power) for power in range(23)])  # larger ones are no doubles
 
@@ -49,7 +49,7 @@ def text_bounds(pairs: int) -> JsonBounds:
 def check_json(data: bytes, bounds: JsonBounds) -> None:
     """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`; bytes that are not JSON may pass.
 
-    The unparsed bytes are counted, in linear time: to parse 16 MiB of empty arrays would take half a gigabyte, and
+    The unparsed bytes are counted, in linear time: parsing 16 MiB of empty arrays would take half a gigabyte, and
     seconds in which no other thread runs.
     """
     if len(data) <= bounds.structures:

@@ -88,27 +88,27 @@ class Limits(Options):
         check_count(count, self.pairs, field)
 
     def check_most(self, count: int, field: str) -> None:
-        """Raise `Fault` if a request's `field` holds too many pairs; an empty field passes, and is refused later."""
+        """Raise `Fault` if a request's `field` holds too many pairs; an empty field is refused later, not here."""
         if count:
             self.check_pairs(count, field)
 
     def check_texts(self, texts: Sequence[object], field: str) -> None:
-        """Raise `Fault` for the first text that `check_text` refuses; it names the place, `field[3]`."""
-        previous = object()  # none of them
+        """Raise `Fault` for the first text that `check_text` refuses; the fault names the text as `field[3]`."""
+        previous = object()  # unlike any text
         for place, text in enumerate(texts):
             if text is not previous:  # one query stands beside all of its titles
                 self.check_text(text, f"{field}[{place}]")
                 previous = text
 
     def scored_text(self, text: str, field: str) -> str:
-        """Return the text to score, cut to `characters` with `auto_truncate`; raises as `check_text` does."""
+        """Return a text, cut to `characters` if `auto_truncate` is set; raises as `check_text` does."""
         if self.auto_truncate and isinstance(text, str):
             text = text[: self.characters]
         self.check_text(text, field)
         return text
 
     def scored_texts(self, texts: Sequence[str], field: str) -> Sequence[str]:
-        """Return the texts to score, cut to `characters` with `auto_truncate`; raises what `check_texts` raises."""
+        """Return texts, cut to `characters` if `auto_truncate` is set; raises as `check_texts` does."""
         if self.auto_truncate and any(isinstance(text, str) and len(text) > self.characters for text in texts):
             texts = [text[: self.characters] if isinstance(text, str) else text for text in texts]
         self.check_texts(texts, field)
@@ -129,7 +129,7 @@ class Limits(Options):
 
 
 def require_words(texts: Union[str, Sequence[str]], field: str) -> None:
-    """Raise `Fault` for the first text that is empty or only spaces, as commands refuse such texts in files."""
+    """Raise `Fault` for the first text that is empty or only spaces; commands refuse such texts in files, too."""
     for place, text in enumerate([texts] if isinstance(texts, str) else texts):
         if not text or text.isspace():
             where = field if isinstance(texts, str) else f"{field}[{place}]"
@@ -156,10 +156,10 @@ def check_count(count: int, most: int, field: str) -> None:
 def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
     """Raise `Fault(UNAUTHORIZED)` if the server has an API key and the caller's differs.
 
+    The comparison takes the same time wherever the two keys differ.
+
     api_key: the server's key, or None
     shown: the key that the caller sent, perhaps after `Bearer `, or None
-
-    The comparison takes the same time wherever the two keys differ.
     """
     if api_key is None:
         return

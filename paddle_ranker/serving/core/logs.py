@@ -20,7 +20,7 @@ from typing import Optional
 
 _MOST_WAITING, _MOST_CHARACTERS = 10_000, 32 << 20  # lines; characters of users' texts in them
 _WRITE_EVERY = 0.1  # seconds
-_WIDE_SPACE = "\u3000"  # Chinese texts have it; of all spaces Python calls only the narrow one printable
+_WIDE_SPACE = "\u3000"  # frequent in Chinese texts, but not printable for Python
 LOGGERS = ("paddle_ranker", "asyncio", "grpc")
 
 
@@ -30,7 +30,7 @@ def utc(seconds: float) -> str:
 
 
 class _Event(logging.LogRecord):
-    """Log record of an event of the server, without process, thread and file; finding these takes long."""
+    """Log record of an event of the server, without process, thread and file, which take long to find."""
 
     def __init__(self, event: str, fields: dict[str, object]):
         self.created = time.time()
@@ -77,9 +77,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _visible(character: str) -> str:
-    """Return a character for JSON: escaped if it is a control character, a mark of direction or width, or half a
-    surrogate pair, else as it is.
-    """
+    """Return a character for JSON; control characters, marks of direction or width, and surrogates are escaped."""
     return character if character.isprintable() or character == _WIDE_SPACE else json.dumps(character)[1:-1]
 
 
@@ -106,11 +104,11 @@ class JsonLog(QueueHandler):
         self.enqueue(_Event(event, fields))
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Return the record unchanged; the log's thread formats it."""
+        """Return the record unchanged, because the log's thread formats it."""
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Queue a record for the thread; drop it if too many records wait, or records with too much text."""
+        """Queue a record for the thread; drop it if too many records wait, or too many characters of users' texts."""
         characters, waiting = getattr(record, "characters", 0), self.taken - self.written
         has_room = not (characters and waiting) or waiting + characters <= _MOST_CHARACTERS
         if has_room and self._lines.qsize() < _MOST_WAITING:

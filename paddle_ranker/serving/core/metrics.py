@@ -65,7 +65,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        # Here: the package decides at its import whether metrics are shared among processes.
+        # Imported here: the package decides at import whether metrics are shared among processes.
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
         self._shared = MULTIPROCESS_VARIABLE in os.environ
@@ -118,7 +118,7 @@ class Metrics:
         self._empty.inc()
 
     def gauges(self, values: Mapping[str, float]) -> None:
-        """Set the gauges of the names in `values`, which are in `GAUGES`, to these values."""
+        """Set gauges, by their names in `GAUGES`."""
         from prometheus_client import Gauge
 
         for name, value in values.items():
@@ -128,7 +128,7 @@ class Metrics:
             self._gauges[name].set(value)
 
     def batches(self, model: str) -> BatchMetrics:
-        """Return the metrics of a model's batches; the metrics' names begin with `model`."""
+        """Return the metrics of a model's batches, whose names begin with `model`."""
         if model not in self._batches:
             self._batches[model] = BatchMetrics(model, self._registry)
         return self._batches[model]
@@ -142,7 +142,7 @@ class Metrics:
         self._connections.set(count)
 
     def shown(self, before: Callable[[], None], second: Optional[int] = None) -> tuple[bytes, str]:
-        """Return `render()`, computed at most ten times a second; calls in between get the previous result.
+        """Return `render()`, computed at most ten times a second; further calls get the previous result.
 
         No key is needed to read the metrics, and rendering takes milliseconds; this bounds the load that callers can
         cause.
@@ -174,9 +174,8 @@ class Metrics:
 
     @staticmethod
     def _is_in_folder() -> bool:
-        """Return whether this process's file is still in the shared folder; programs that tidy /tmp may have deleted
-        it.
+        """Return whether this process's file is still in the shared folder; programs that tidy /tmp may delete it.
 
-        If it is gone, this process shows its own counts alone.
+        Without the file, this process shows its own counts alone.
         """
         return any(Path(os.environ[MULTIPROCESS_VARIABLE]).glob(f"*_{os.getpid()}.db"))

@@ -54,14 +54,13 @@ class ServedRanker(ServedModel):
 class RankerRunner(Scorer):
     """Scorer of a ranker's pairs, and of other kinds of rows that go through the same queue.
 
-    others: by the class of such rows' columns, the function that computes a batch of them; its arguments and result are
-        those of `compute`
+    others: by class of columns, the function that computes a batch of such rows; its arguments and result are those
+        of `compute`
     """
 
     others: Mapping[type[Columns], Callable[[Columns, NDArray[np.int64]], Arrays]] = {}
 
     def compute(self, columns: Columns, rows: NDArray[np.int64]) -> Arrays:
-        """See `BatchRunner.compute`."""
         return self.others.get(type(columns), super().compute)(columns, rows)
 
 
@@ -81,7 +80,7 @@ class RankerSlot(Slot[ServedRanker]):
         """Load the ranker, warm it up and check its scores.
 
         Raises `CheckpointError` if scores are not finite, depend on a pair's neighbours in the batch or, in fp32,
-        differ from those recorded by the export; and the errors of `open_model`.
+        differ from those recorded at export; and the errors of `open_model`.
         """
         config = self._config
         assert config.model is not None
@@ -121,7 +120,7 @@ class RankerSlot(Slot[ServedRanker]):
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        """The encoder that limits how much of a pair is read; None if windows read all of it.
+        """The encoder that limits how much of a pair is read; None if windows let the ranker read all.
 
         Raises `Fault` as `ready` does.
         """
@@ -202,7 +201,7 @@ class RankerSlot(Slot[ServedRanker]):
             pictures: bytes of the pictures' files.
             fields: names of the pictures in errors.
 
-        Raises `Fault` for the first that is damaged, too large or no picture.
+        Raises `Fault` for the first picture that is damaged, too large or no picture.
         """
         encoder = self.ready().model.row_encoder
         assert isinstance(encoder, PicturePairEncoder)
@@ -232,7 +231,7 @@ def _scores(served: ServedRanker, job: Job) -> Scores:
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     """Score pairs of several lengths, each alone and all in one batch.
 
-    Raises `CheckpointError` if a score is not finite, depends on the batch, or differs from the one noted at export.
+    Raises `CheckpointError` if a score is not finite, depends on the batch, or differs from that recorded at export.
     """
 
     def probabilities(outputs: Arrays) -> Array:
@@ -248,7 +247,7 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     check_rows(scorer, scorer.encode(QUERIES, titles[:-1]), probabilities, folder, "pair's probability", tolerance)
     longest = scorer.encode([TITLES[-1] * 12], titles[-1:])
     warm_up(scorer, longest, scorer.encode(QUERIES[:1], titles[:1]))
-    scorer.row_encoder.truncated = truncated  # no pair of a user's was cut
+    scorer.row_encoder.truncated = truncated  # count only users' pairs
     checks = export.get("checks", []) if model.engine.precision == "fp32" else []
     for number, noted in enumerate(checks):
         try:

@@ -23,7 +23,7 @@ from paddle_ranker.serving.core.slots import Served, Slot
 T = TypeVar("T")
 
 _LETTING_GO_SECONDS = 10.0
-_LOADING_SECONDS = 900.0  # a reload that takes longer hangs, as a disk over a network may; the next one is begun anew
+_LOADING_SECONDS = 900.0  # a reload that takes longer hangs, as a network disk may; the next one gets a new thread
 NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 
@@ -36,7 +36,7 @@ class Reloadable:
 
 
 class Reloader:
-    """Loads all models of a server, one after another in a thread; use it in one event loop only.
+    """Loader of all models of a server, one after another in a thread; use it in one event loop only.
 
     Args:
         on_loaded: called without arguments in the event loop after every load, successful or not.
@@ -47,7 +47,7 @@ class Reloader:
     ):
         self._slots, self._metrics, self._log, self._on_loaded = slots, metrics, log, on_loaded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._running: list[Callable[[], bool]] = []  # several where a load hangs
+        self._running: list[Callable[[], bool]] = []  # several if a load hangs
         self._loading = self._is_wanted = False
         self._reloads: set[asyncio.Task[dict[str, object]]] = set()
 
@@ -93,7 +93,7 @@ class Reloader:
 
     def _begin(self) -> asyncio.Task[dict[str, object]]:
         reloading = asyncio.ensure_future(self._reload())
-        self._loading, self._is_wanted = True, False  # although it begins later
+        self._loading, self._is_wanted = True, False  # set now, because the task begins later
         self._reloads.add(reloading)
         reloading.add_done_callback(self._forget)
         return reloading
@@ -105,7 +105,7 @@ class Reloader:
     def _forget(self, reloading: asyncio.Task[dict[str, object]]) -> None:
         self._reloads.discard(reloading)
         if not reloading.cancelled():
-            reloading.exception()  # the log has it; who asked may have left
+            reloading.exception()  # retrieved, so that asyncio does not complain; the log has it
         self._go_on()
 
     async def _reload(self) -> dict[str, object]:
@@ -145,7 +145,7 @@ class Reloader:
         return await asyncio.wrap_future(running)
 
     def _try_to_load(self) -> tuple[list[Served], Optional[str]]:
-        """Load the models; return (models, None), or ([], message) if one fails, whose memory is then freed."""
+        """Load the models; return (models, None), or ([], message) after freeing the memory if one fails."""
         with memory_given_back():
             try:
                 return self._load_all(), None
@@ -170,7 +170,7 @@ class Reloader:
 
 
 def _unload(models: list[Served]) -> None:
-    """Answer the requests in the models' queues, then free their memory.
+    """Answer the requests in the models' queues, then free the models' memory.
 
     `models` must be the only reference to them.
     """
@@ -179,6 +179,6 @@ def _unload(models: list[Served]) -> None:
         while models:
             models.pop().close()
         end = time.monotonic() + _LETTING_GO_SECONDS
-        # Requests that were answered by them hold them until the event loop has come to each.
+        # Answered requests hold references to the models until the event loop has finished them.
         while any(model() is not None for model in alive) and time.monotonic() < end:
             time.sleep(0.01)

@@ -23,10 +23,10 @@ from paddle_ranker.serving.core.metrics import Metrics
 
 
 class Scores(NamedTuple):
-    """Scores of pairs.
+    """Scores of pairs; both kinds are calibrated if the ranker is.
 
-    probabilities, logits: of each pair, `[n]` float64; both are calibrated if the ranker is
-    tokens: token count of all pairs together, including special tokens
+    probabilities, logits: of each pair, `[n]` float64
+    tokens: number of tokens of all pairs together, including special tokens
     """
 
     probabilities: Array
@@ -66,7 +66,7 @@ class ScoringService(Protocol):
     ) -> Scores:
         """Return the scores of encoded pairs: int64 `[n, length]` ids and token types, padded with the ranker's pad id.
 
-        Raises what `score_pairs` raises, and `Fault(INVALID)` for an id or a token type that the ranker does not have
+        Raises the faults of `score_pairs`, and `Fault(INVALID)` for an id or a token type that the ranker does not have
         or for pairs longer than its positions.
         """
         ...
@@ -75,8 +75,8 @@ class ScoringService(Protocol):
 class TextVectors(NamedTuple):
     """Vectors of texts.
 
-    vectors: of each text, `[n, size]` float32
-    tokens: token count of all texts together, including special tokens
+    vectors: `[n, size]` float32
+    tokens: number of tokens of all texts together, including special tokens
     """
 
     vectors: Array
@@ -84,7 +84,7 @@ class TextVectors(NamedTuple):
 
 
 class VectorService(Protocol):
-    """Service that makes vectors of texts, used like a `ScoringService`.
+    """Service that computes vectors of texts, used like a `ScoringService`.
 
     Attributes:
         info: the tower's description.
@@ -100,7 +100,7 @@ class VectorService(Protocol):
     async def vectors(
         self, texts: Sequence[str], *, is_query: bool = False, deadline: Optional[float] = None, field: str = "text"
     ) -> TextVectors:
-        """Return the vectors of queries, or of the texts that are searched; raises the faults of `score_pairs`.
+        """Return the vectors of texts, as queries or as searched texts; raises the faults of `score_pairs`.
 
         Args:
             field: name of the request's field with the texts, for faults.
@@ -110,7 +110,7 @@ class VectorService(Protocol):
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> TextVectors:
-        """Return the vectors of encoded texts, int64 `[n, length]` each; raises what `score_tokens` raises."""
+        """Return the vectors of encoded texts, int64 `[n, length]` each; raises the faults of `score_tokens`."""
         ...
 
 
@@ -118,7 +118,7 @@ class ModelService(ScoringService, Protocol):
     """Service for Paddle Serving's protocols: scores of a ranker and, if the server has a tower, vectors.
 
     Attributes:
-        tower: makes vectors; None without a tower.
+        tower: computes vectors; None without a tower.
         has_ranker: False if there is only a tower.
     """
 
@@ -144,34 +144,30 @@ class Models:
 
     @property
     def info(self) -> RankerInfo:
-        """See `ScoringService`."""
         return self.ranker.info
 
     @property
     def limits(self) -> Limits:
-        """See `ScoringService`."""
         return self.ranker.limits
 
     async def score_pairs(
         self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
     ) -> Scores:
-        """See `ScoringService`."""
         return await self.ranker.score_pairs(queries, titles, deadline=deadline)
 
     async def score_tokens(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> Scores:
-        """See `ScoringService`."""
         return await self.ranker.score_tokens(input_ids, token_type_ids, deadline=deadline)
 
 
-# Wraps a service in a context manager for one request: entered when the request arrives, left when it is answered, with
-# the fault as exception if it is refused. `contextlib.nullcontext` counts nothing.
+# Called with a service; returns a context manager for one request. It is entered when the request arrives, and left
+# when it is answered, with the fault as exception if it is refused. `contextlib.nullcontext` counts nothing.
 Counting = Callable[[ModelService], AbstractContextManager[ModelService]]
 
 
 class CountedRequest(Models):
-    """The models, as one request uses them. When its block ends, the request is counted under `protocol` and logged.
+    """The models for one request. When its block ends, the request is counted under `protocol` and logged.
 
     Args:
         log: log for the line; None: no line is written.
@@ -223,21 +219,19 @@ class CountedRequest(Models):
     async def score_pairs(
         self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
     ) -> Scores:
-        """See `ScoringService`."""
         self.note(len(titles), queries=queries, titles=titles)
         return await super().score_pairs(queries, titles, deadline=deadline)
 
     async def score_tokens(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> Scores:
-        """See `ScoringService`."""
         self.note(len(input_ids))
         return await super().score_tokens(input_ids, token_type_ids, deadline=deadline)
 
 
 @dataclass(frozen=True)
 class _CountedTower:
-    """The tower, as a `CountedRequest` uses it."""
+    """Tower for one request, whose texts are recorded in the `CountedRequest`."""
 
     request: CountedRequest
     service: VectorService

@@ -41,12 +41,12 @@ from paddle_ranker.storage.untrusted import Unchecked
 EVENTS = ("click", "relevant", "irrelevant", "judged", "unjudged")
 _JUDGMENTS = {"irrelevant": 0, "relevant": 1}
 _SUFFIX = ".jsonl"
-_SYNC_EVERY = 0.1  # seconds that a search may wait for others; feedback waits for nobody
-_MOST_WAITING = 32 << 20  # characters, which a disk that hangs keeps in memory
-_SEARCHES_SHARE = 7 / 8  # of all room in memory and on the disk; the rest is kept for feedback
+_SYNC_EVERY = 0.1  # seconds that a search's line may wait, to be synced with others; feedback is synced at once
+_MOST_WAITING = 32 << 20  # characters of lines that wait in memory if the disk hangs
+_SEARCHES_SHARE = 7 / 8  # share of the room in memory and on the disk for searches; the rest is for feedback
 _CHECKED_ID = re.compile("[0-9a-f]{16}q([0-9a-f]{16})")
-_FRAME, _PER_SHOWN = 500, 100  # characters of a line beside its query, ids and parameters, about
-_MEASURED_EVERY = 1 << 20  # bytes of one's own, after which the folder is measured again: others write, too
+_FRAME, _PER_SHOWN = 500, 100  # estimated characters of a line, and per shown document, beside texts and ids
+_MEASURED_EVERY = 1 << 20  # bytes that a process writes before it measures the folder again, as others write, too
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))  # soft hyphen, spaces without width, byte order mark
 LOG_MB = 1024  # MiB of all files together, unless another number is given
 
@@ -56,7 +56,7 @@ def _now() -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return the digest of a text, by which to tell whether a document's text has changed since it was logged.
+    """Return the digest of a text, which tells whether a document's text has changed since it was logged.
 
     Texts that look alike have equal digests: characters are composed (NFC), and runs of white space become one space
     first.
@@ -71,7 +71,7 @@ def new_search_id(query: str) -> str:
 
 
 def is_of_query(search_id: str, query: str) -> bool:
-    """Return whether a search's id has the digest of `query`; True, too, for an id without a digest."""
+    """Return whether a search's id has the digest of `query`; also True for an id without a digest."""
     found = _CHECKED_ID.fullmatch(search_id)
     return found is None or found[1] == digest_of(query)
 
@@ -85,11 +85,10 @@ class Shown:
     """A document of an answer, for the log.
 
     id: the document's id
-    ranks: its rank, from 1, by name of each stage whose list had it: "words", "vectors", "fused", "ranked"
+    ranks: the document's rank, from 1, by name of each stage whose list had it: "words", "vectors", "fused", "ranked"
     probability: the ranker's; None if the document was not ranked
-    digest: digest of its text, see `digest_of`
-    read: (start, end) in code points of the part of its text that the ranker read, or whose vector matched; None: all
-        of it
+    digest: digest of the document's text, see `digest_of`
+    read: (start, end) in code points of the part of the text that the ranker read, or whose vector matched; None: all
     """
 
     id: str
@@ -107,7 +106,7 @@ class SearchLine:
     query: the query, as much of it as was used
     versions: versions of the index and of the models, JSON-ready
     shown: the documents of the answer, in its order
-    parameters: the request's parameters, JSON-ready; `offset` is how many results precede the first shown one
+    parameters: the request's parameters, JSON-ready; `offset` is the number of results before the first shown one
     time: in UTC, 2026-11-22T09:03:13.123Z
     model_text: the query as towers and rankers read it, with corrections; None if it equals `query`
     nothing_close: True if no document was close, else None
@@ -172,7 +171,7 @@ def _as_json(line: LogLine) -> bytes:
 
 
 def parse_line(data: bytes) -> LogLine:
-    """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+    """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` for a line that is none."""
     try:
         found: Unchecked = json.loads(data)
     except RecursionError as error:
@@ -232,7 +231,7 @@ class SearchLog:
     def __init__(self, folder: Path, *, rotate_mb: int = 64, most_mb: int = LOG_MB):
         self.folder, self.lost = make_folder(folder), 0
         self._rotate_bytes, self._most = rotate_mb << 20, most_mb << 20
-        self._left = self._fresh = 0  # bytes until the folder is full, and until it is measured again
+        self._left = self._fresh = 0  # bytes until the folder is full; bytes until it is measured again
         self._file: Optional[_LogFile] = None
         self._waiting: queue.SimpleQueue[tuple[LogLine, int, Optional[Future[None]]]] = queue.SimpleQueue()
         self._size, self._counting = 0, threading.Lock()  # characters that wait
@@ -365,14 +364,14 @@ class SearchLog:
 
 
 class _LogFile:
-    """A new file of a log, open for appending; `size` is how many bytes of it are on the disk."""
+    """A new file of a log, open for appending; `size` counts the bytes that are on the disk."""
 
     def __init__(self, folder: Path):
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = folder / f"{stamp}-{secrets.token_hex(4)}{_SUFFIX}"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         self.size = 0
-        sync(folder)  # its name is on the disk, too
+        sync(folder)  # puts the name on the disk, too
 
     @property
     def is_deleted(self) -> bool:
@@ -388,7 +387,7 @@ class _LogFile:
         self.size += len(data)
 
     def cut(self) -> bool:
-        """Remove what a failed `append` wrote; return whether that worked, so that more lines can be appended."""
+        """Remove the bytes of a failed `append`; return whether that worked, so that more lines can be appended."""
         try:
             os.ftruncate(self._descriptor, self.size)
         except OSError:

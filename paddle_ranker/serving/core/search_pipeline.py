@@ -35,9 +35,9 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
-_LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are never cut: a character is no more tokens
-_ANSWERING = 0.1  # of a caller's time is kept for the answer, at most so many seconds
-SEARCHES = 100  # Compare once so many different queries were searched for.
+_LONG_QUERY = 4  # most tokens of a character: queries of fewer characters than a pair's tokens / 4 are never cut
+_ANSWERING = 0.1  # share of a caller's time that is reserved for writing the answer, and most seconds of that
+SEARCHES = 100  # distinct queries after which their scores are compared
 _MEASURES = {"tenth": "tenth best logit of a list", "spread": "standard deviation of a list's logits"}
 R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class FoundSearch:
 
     search: the search, with its candidates and scores
     index: the index with the snapshot that was searched
-    query_read: how many code points of the query were used, if it was too long; else None
+    query_read: number of the query's code points that were used, if it was too long; else None
     """
 
     search: Search
@@ -82,7 +82,7 @@ class _Read:
 
     Args:
         text: the query, without the end that no encoder ever reads.
-        encoder: the ranker's pair encoder, if it may read less than `text` beside long titles; None: all of it is read.
+        encoder: the ranker's pair encoder, if it may read less than `text` beside long titles; None: it reads all.
         is_cut: whether the query was longer than `text`.
     """
 
@@ -100,7 +100,7 @@ class _Read:
 
     @property
     def check(self) -> Optional[Check]:
-        """Check for the queue (`Job.check`) that records how much of the query is read; None if all of it is."""
+        """Check for the queue (`Job.check`) that records how much of the query is read; None if all is read."""
         return None if self._encoder is None else self._note
 
     def _note(self, first: int, lengths: Array, most: int) -> None:
@@ -123,7 +123,7 @@ class _Read:
 
 
 class DriftCheck:
-    """Compares the scores of the first searches with those that the ranker was calibrated on; thread-safe.
+    """Comparison of the first searches' scores with the scores that the ranker was calibrated on; thread-safe.
 
     It detects a ranker that is served with an index for which it was not calibrated. It stores two numbers for each
     search until there are enough searches, then nothing.
@@ -138,7 +138,7 @@ class DriftCheck:
 
     def __init__(self, expected: Optional[SearchScores], ranker: str, index: str):
         self._expected, self._names = expected, (ranker, index)
-        self._lists: dict[int, ListScores] = {}  # by the query's hash: a query that is repeated tells nothing new
+        self._lists: dict[int, ListScores] = {}  # by the query's hash, since a repeated query tells nothing new
         self._lock = threading.Lock()
         self.unfamiliar: Optional[dict[str, object]] = None
 
@@ -170,18 +170,18 @@ class DriftCheck:
 
 
 class SearchPipeline:
-    """Runs searches with the models in a server's slots.
+    """Runner of searches with the models in a server's slots.
 
     Args:
         index: the slot of the index.
-        tower: makes vectors of queries; None: vectors of whole documents are not searched.
+        tower: computes vectors of queries; None: vectors of whole documents are not searched.
         ranker: orders the first documents; None: they keep the fused order.
     """
 
     def __init__(self, index: IndexSlot, tower: Optional[TowerSlot], ranker: Optional[RankerSlot]):
         self.index, self.tower, self.ranker = index, tower, ranker
         self._drift_check = DriftCheck(None, "", "")
-        self._compared: tuple[object, ...] = ()  # the ranker and the index that it is about
+        self._compared: tuple[object, ...] = ()  # the ranker and the index of `_drift_check`
 
     def versions(self, index: ServedIndex) -> dict[str, object]:
         """Return the name and version of the index, and the folder names of the tower and the ranker; JSON-ready."""
@@ -208,7 +208,7 @@ class SearchPipeline:
     def drift_check(self, index: ServedIndex) -> DriftCheck:
         """Return the drift check of the ranker with an index; it starts again when either is reloaded."""
         served = None if self.ranker is None else self.ranker.ready()
-        compared = (served and served.loaded_at, index.folder, index.loaded_at)  # holds no model that is unloaded
+        compared = (served and served.loaded_at, index.folder, index.loaded_at)  # no reference to a model
         if served is not None and compared != self._compared:
             calibration = served.model.info.calibration
             expected = None if calibration is None else calibration.searched
@@ -216,7 +216,7 @@ class SearchPipeline:
         return self._drift_check
 
     def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
-        """Record the scores of a search if it was over all documents by all searchers; judge enough of them."""
+        """Record the scores of a search by all searchers over all documents; when there are enough, judge them."""
         drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
         is_part = query.like or listing.offset or listing.after or listing.where or settings.prefix or settings.by
         if is_part or not found.logits or not drift_check.wants(settings.rank_top):
@@ -225,7 +225,7 @@ class SearchPipeline:
             drift_check.judge()
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
-        """Return the names of the searchers by which this server can search the index; vectors need its tower."""
+        """Return the names of the searchers that this server can use; `vectors` needs a tower in its slot."""
         return tuple(name for name in index.info.searchers if name != VECTORS or self.tower is not None)
 
     async def run(
@@ -262,7 +262,7 @@ class SearchPipeline:
             raise Fault(UNPROCESSABLE, str(error), field="like") from error
         except (Fault, ShardError, ListingError):
             raise
-        except RankerError as error:  # of Milvus, which does not answer
+        except RankerError as error:  # such as Milvus, if it does not answer
             _LOG.warning("%s cannot be searched: %s", index.name, error)
             problem = "the index cannot be searched now; see the server's log"
             raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
@@ -271,7 +271,7 @@ class SearchPipeline:
         return FoundSearch(found, replace(index, seen=found.collection), query_read)
 
     def _read(self, text: str) -> _Read:
-        """Return the part of a query that is used: as much as the ranker can read beside the shortest title."""
+        """Return the part of a query that is used: as much as the ranker reads beside the shortest title."""
         encoders = () if self.ranker is None else self.ranker.encoders
         least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=LONGEST_QUERY)
         return _Read(text) if len(text) <= least else _Read.of(text, encoders)
@@ -295,11 +295,11 @@ class _QueuedModels:
     """Models of a search on the server: texts go through the models' queues, among those of all requests.
 
     Args:
-        pipeline: has the models.
+        pipeline: has the slots of the models.
         index: the index with the snapshot that is searched.
         read: the part of the query that is used.
         loop: event loop of the queues.
-        began, deadline: start and deadline of the search.
+        began, deadline: start and deadline of the search, on `time.monotonic()`'s clock.
     """
 
     def __init__(
@@ -327,7 +327,7 @@ class _QueuedModels:
         if field == VECTORS:
             return asyncio.run_coroutine_threadsafe(self._vectors(texts), self._loop)
         found = Future[Vectors]()
-        with idle():  # other searches go on while a model computes, or another machine
+        with idle():  # other searches run while a model or another machine computes
             found.set_result(self._index.snapshot.tower(field).query_vectors(texts))
         return found
 
@@ -383,5 +383,5 @@ class _QueuedModels:
 
 
 def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
-    """Scale a tower's vectors, `[n, size]`, as an index stores them: to length 1 if it compares by cosine."""
+    """Scale a tower's vectors, `[n, size]`, as an index stores them: to length 1 if the tower compares by cosine."""
     return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors

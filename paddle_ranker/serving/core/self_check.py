@@ -16,14 +16,14 @@ from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.faults import INVALID, Fault
 
-# Allowed differences in a probability or in a number of a vector: between a row alone and in a batch and, in fp32, from
-# the value noted at export. The other precisions round in sums whose order depends on a batch's shape.
+# Allowed differences in a probability or a vector's component: between a row alone and in a batch and, in fp32, from
+# the value recorded at export. The other precisions round in sums whose order depends on a batch's shape.
 _TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2}
 _TF32 = 2e-3  # TF32 has as many bits as fp16
 
 
 def tolerance_of(precision: str) -> float:
-    """Return the allowed difference of two outputs in a precision; for fp32 that of TF32, if matrix products use it."""
+    """Return the allowed difference of outputs in a precision; in fp32, TF32 of matrix products raises it."""
     return _TF32 if precision == "fp32" and uses_tf32() else _TOLERANCES[precision]
 
 
@@ -37,7 +37,7 @@ def check_rows(
 ) -> None:
     """Check the outputs of rows, computed alone and together.
 
-    Raises `CheckpointError` if one is not finite, or if a row's outputs alone differ from those in a batch.
+    Raises `CheckpointError` if an output is not finite, or if a row's outputs alone differ from those in a batch.
 
     Args:
         read: called with the engine's outputs; returns the values to compare, `[n, ...]`.
@@ -70,7 +70,7 @@ def warm_up(runner: BatchRunner, longest: Columns, short: Columns) -> None:
 
 
 def check_matrices(input_ids: Array, token_type_ids: Array) -> None:
-    """Raise `Fault(INVALID)` if one of the arrays is not a matrix of integers."""
+    """Raise `Fault(INVALID)` unless both arrays are matrices of integers."""
     for name, values in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
         if values.ndim != 2 or values.dtype.kind not in "iu":
             problem = f"is {values.dtype} {list(values.shape)}, expected integers of [rows, tokens]"
@@ -78,7 +78,7 @@ def check_matrices(input_ids: Array, token_type_ids: Array) -> None:
 
 
 class TokenInputs:
-    """Checks token arrays and converts them to encoded rows.
+    """Converter of token arrays to encoded rows, which also checks them.
 
     Args:
         limits: limits of the engine's inputs.

@@ -123,7 +123,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         named = named.lower().rstrip(".")
         if self.allowed_hosts or self.api_key is not None:
             return not self.allowed_hosts or any(fnmatchcase(named, one.lower()) for one in self.allowed_hosts)
-        if named in ("127.0.0.1", "localhost"):  # nearly always one of these
+        if named in ("127.0.0.1", "localhost"):  # the usual names
             return True
         try:
             return ip_address(named).is_loopback or not self.is_loopback
@@ -138,7 +138,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
 
     @property
     def is_loopback(self) -> bool:
-        """True if only this machine can connect."""
+        """Whether the server listens on loopback, so that only this machine can connect."""
         return self.host.startswith(_LOOPBACK)
 
     def _more_ports(self) -> list[str]:

@@ -42,11 +42,11 @@ class SlotKind:
     what: name of the model in error texts, "ranker"
     option: name of the option of `serve` that names the folder, a field of `options`
     options: class of the options that `serve` accepts for the slot
-    make: called with a server's options; returns the slot, without its model
+    make: called with a server's options; returns the slot, in which no model is loaded yet
     takes: role of the models that the slot accepts, by which `serve FOLDER` chooses the slot; None: it takes no models
     limits: names of the options that `/info` shows as limits
     needs_paddle: called with a server's options; returns whether loading the model imports Paddle
-    takes_encoders: whether the slot accepts any encoder, and so a PaddleNLP name of an encoder in place of a folder
+    takes_encoders: whether the slot also accepts encoders, so that the folder may be a PaddleNLP name
     """
 
     what: str
@@ -83,7 +83,7 @@ def serve_options() -> type[ServeConfig]:
 def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     """Return the configuration with its `folder` moved to the option of the slot that accepts the folder's model.
 
-    Raises `UsageError` if that option is set, too, and `CheckpointError` for a damaged folder.
+    Raises `UsageError` if that option is set already, and `CheckpointError` for a damaged folder.
     """
     if config.folder is None:
         return config
@@ -105,7 +105,7 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
 def with_tower_of_index(config: ServeConfig) -> ServeConfig:
     """Return the configuration with the index's own tower, if it has one, as the server's tower.
 
-    Raises `UsageError` if the configuration names a tower as well, `CheckpointError` for a folder that is no index.
+    Raises `UsageError` if the configuration names another tower, `CheckpointError` for a folder that is no index.
     """
     from paddle_ranker.retrieval.manifest import read_manifest
     from paddle_ranker.retrieval.shards import shard_folders
@@ -145,13 +145,13 @@ def with_found_models(config: ServeConfig) -> ServeConfig:
 
 
 def config_for(folder: Path, **options: object) -> ServeConfig:
-    """Return the configuration of a server of the model in a folder, in the slot that accepts it."""
+    """Return the configuration of a server for the model in a folder, in the slot that accepts the model."""
     SLOTS.load_plugins()
     return with_folder_in_slot(serve_options()(folder=folder, **options))  # type: ignore[arg-type]
 
 
 def served_by(config: ServeConfig) -> dict[str, SlotKind]:
-    """Return the slots that this server has, a dict keyed by name; raises `UsageError` if it has none."""
+    """Return the slots that this server has, by name; raises `UsageError` if it has none."""
     found = {name: kind for name, kind in SLOTS.items() if kind.folder(config) is not None}
     if not found:
         options = " or ".join(f"--{kind.option}" for kind in SLOTS.values())

@@ -44,13 +44,13 @@ class ServedModel:
     name: name in answers; the same for all trainings into one folder
     folder: the folder with links resolved, which shows from which training the model is
     batcher: the queue
-    loaded_at: time at which it was loaded
+    loaded_at: time at which the model was loaded, in seconds since 1970
     """
 
     name: str
     folder: Path
     batcher: Batcher
-    loaded_at: float  # seconds since 1970
+    loaded_at: float
 
     @property
     def queued_rows(self) -> int:
@@ -74,7 +74,6 @@ class Slot(ABC, Generic[M]):
         folder: folder of the model or index.
 
     Attributes:
-        limits, folder: as in Args.
         model: the model; None until `switch` sets it.
         has_queue: whether rows wait for an engine.
     """
@@ -89,16 +88,18 @@ class Slot(ABC, Generic[M]):
     def load(self, observer: Optional[BatchObserver] = None) -> M:
         """Load the folder's model, warm it up and check it; called in a thread, at the start and at each reload.
 
-        observer: records the batches of the model's queue
-
         Raises `CheckpointError` or another error if the model cannot be served.
+
+        observer: records the batches of the model's queue
         """
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
-        """Check that `model`, which `load` returned, can be served together with `others`, the new models of other
-        slots.
+        """Raise `CheckpointError` if `model` cannot be served together with `others`; called before `switch`.
 
-        Called before `switch`. Raises `CheckpointError` if it cannot. By default every model can.
+        By default every model can.
+
+        model: a result of `load`
+        others: new models of other slots
         """
 
     @abstractmethod
@@ -116,10 +117,11 @@ class Slot(ABC, Generic[M]):
         return 0 if self.model is None else self.model.queued_rows
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
-        """Send all further requests to `model`, which `load` returned, or refuse them if it is None; return the
-        previous model.
+        """Send all further requests to `model`, or refuse them if it is None; return the previous model.
 
         The previous model may still have requests in its queue: close it outside the event loop.
+
+        model: a result of `load`, or None
         """
         previous, self.model = self.model, cast(Optional[M], model)
         return previous
@@ -131,7 +133,7 @@ class Slot(ABC, Generic[M]):
         return self.model
 
     def gauges(self) -> dict[str, float]:
-        """Return current gauges of the model or index, by their names in `metrics.GAUGES`; by default none."""
+        """Return current gauges of the model or index, by their names in `metrics.GAUGES`; by default {}."""
         return {}
 
     def deadline(self, stated: Optional[float]) -> float:
@@ -146,7 +148,7 @@ class Slots(dict[str, Slot[Served]]):
     """A server's slots by name."""
 
     def of(self, name: str, kind: type[SlotT]) -> SlotT:
-        """Return the slot of that name, which must be of the class `kind`."""
+        """Return the slot with this name, which must be of the class `kind`."""
         found = self[name]
         assert isinstance(found, kind)
         return found

@@ -32,12 +32,12 @@ class StoredScoring:
     def open(self, now: Snapshot, ranker: ServedRanker, config: ServeConfig) -> None:
         """If the ranker made the index's states, open and warm up its parts; else log why the states are not used.
 
+        The parts also compute the states of new documents, if they give the same states as the index's own copy of the
+        ranker.
+
         now: a snapshot of the index
         ranker: the server's loaded ranker, whose queue the parts share
         config: the server's options
-
-        The parts also compute the states of new documents, if they give the same states as the index's own copy of the
-        ranker.
         """
         states, scorer = now.info.states, ranker.scorer
         if states is None:
@@ -50,17 +50,17 @@ class StoredScoring:
             self._problem = str(error)
             _LOG.warning("the index's stored states are not used, texts are read instead: %s", self._problem)
             return
-        scorer.others = {StoredPairs: split.compute}  # type: ignore[dict-item]  # it gets its own columns alone
+        scorer.others = {StoredPairs: split.compute}  # type: ignore[dict-item]  # gets `StoredPairs` only
         truncated, title = split.encoder.truncated, split.title_states(TITLES[:1])
         longest, short = (split.encoder.encode_queries([text]) for text in (TITLES[-1] * 12, QUERIES[0]))
         warm_up(scorer, split.pairs(longest, title), split.pairs(short, title))
-        split.encoder.truncated = truncated  # no query of a user's was cut
+        split.encoder.truncated = truncated  # count only users' queries
         if config.precision == "fp32" and config.max_seq_length is None:
             now.models.lend_states_ranker(split)
         self._split = split
 
     def problem(self, info: IndexInfo) -> Optional[str]:
-        """Return why the stored states of an index are not used; None if they are, or if there are none."""
+        """Return why the stored states of an index are not used; None if they are, or if the index has none."""
         states = info.states
         if states is None:
             return None

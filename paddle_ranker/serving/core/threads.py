@@ -25,7 +25,7 @@ from paddle_ranker.retrieval.turns import Abandoned, Caller, Reserve
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 
 R = TypeVar("R")
-MUCH_BYTES = 16 * 1024  # above which reading a request takes longer than handing it to a thread
+MUCH_BYTES = 16 * 1024  # reading a larger request takes longer than handing it to a thread
 _LARGE_BYTES = 1024 * 1024
 
 
@@ -46,7 +46,7 @@ class SmallestFirst:
     def submit(self, size: int, work: Callable[[], R]) -> Future[R]:
         """Queue `work`, of `size` bytes, for a thread; return its future.
 
-        If cancelled before it begins, `work` is freed at once.
+        If the future is cancelled before `work` begins, `work` is freed at once.
         """
         running, held = Future[R](), [work]
         running.add_done_callback(lambda _: held.clear())
@@ -59,7 +59,7 @@ class SmallestFirst:
                     future.set_result(held.pop()())
                 except BaseException as error:
                     future.set_exception(error)
-            del future  # an error refers to this frame: it would be kept until the next garbage collection
+            del future  # an error refers to this frame, and the cycle would live until the next garbage collection
 
         with self._lock:
             heapq.heappush(self._waiting, (size, next(self._numbers), do))
@@ -107,7 +107,7 @@ class StoppableWork:
     counts as in progress until it has ended, even if its caller left earlier.
 
     Args:
-        threads: number of threads. Large work keeps its thread while small work goes first.
+        threads: number of threads. Large work keeps its thread while small work runs first.
         name: name of the threads.
         what: end of the message "the deadline passed before ...": "the images were decoded".
         refuses: whether work is refused while all threads are busy; if not, it waits for a thread.
@@ -121,7 +121,7 @@ class StoppableWork:
 
     @property
     def under_way(self) -> int:
-        """Total size of all work that has not ended, including work whose caller has left."""
+        """Total size of all work in progress, including work whose caller has left."""
         return self._under_way
 
     async def run(
@@ -149,7 +149,7 @@ class StoppableWork:
             self._under_way += size
             self._pieces += 1
         running = self._threads.submit(caller.run, work)
-        running.add_done_callback(lambda _: self._ended(size))  # before the caller hears of it
+        running.add_done_callback(lambda _: self._ended(size))  # runs before the caller is woken
         try:
             return await asyncio.wait_for(asyncio.wrap_future(running), max(0.0, deadline - time.monotonic()))
         except (asyncio.TimeoutError, Abandoned) as error:

@@ -11,7 +11,7 @@ from paddle_ranker.scoring.engines.engine_registry import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.serving.core.limits import Limits, check_queue
 
-TOWER_SLOT = "tower"  # the name of its slot
+TOWER_SLOT = "tower"  # name of the tower's slot
 LIMITS = ("texts", "queue_texts")
 
 

@@ -1,6 +1,6 @@
 """The slot of a server's tower: loads it, warms it up and checks its vectors.
 
-Texts and pictures go through queues of its own: a tower of two networks has one for each.
+Texts and pictures go through the tower's queue; a tower of two networks has a queue for each network.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ class ServedTower(ServedModel):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The kinds of inputs from which the tower makes vectors: "text", "picture" or both."""
+        """The kinds of inputs from which the tower computes vectors: "text", "picture" or both."""
         return tuple(dict.fromkeys(one.model.info.reads for one in (self, self.queries) if one is not None))
 
     def of(self, kind: str = TEXT, is_query: bool = False, field: str = "input") -> ServedTower:
-        """Return the tower that reads inputs of `kind`: for a query preferably `queries`, else preferably this one.
-
-        field: name of the request's field, for the fault
+        """Return the tower that reads inputs of `kind`: preferably `queries` for a query, and this tower otherwise.
 
         Raises `Fault` if neither tower reads such inputs.
+
+        field: name of the request's field, for the fault
         """
         towers = (self.queries, self) if is_query else (self, self.queries)
         reader = next((one for one in towers if one is not None and one.model.info.reads == kind), None)
@@ -140,7 +140,7 @@ class TowerSlot(Slot[ServedTower]):
     def _load_options(self) -> LoadOptions:
         """Return the options with which the tower is opened.
 
-        If the server has a ranker, options about pairs apply to it alone.
+        If the server has a ranker, options about pairs are for the ranker alone.
         """
         config, options = self._config, self._options
         of_ranker = {} if config.model is None else {"max_seq_length": None, "positive_label": None}
@@ -157,7 +157,7 @@ class TowerSlot(Slot[ServedTower]):
         return self.ready().model.info
 
     def encoders(self, is_query: bool) -> tuple[PairEncoder, ...]:
-        """Encoders of queries, or of the texts that are searched; empty if the tower reads pictures alone.
+        """Return the encoders of queries, or of the texts that are searched; empty if the tower reads pictures alone.
 
         Raises `Fault` as `ready` does.
         """
@@ -220,7 +220,7 @@ class TowerSlot(Slot[ServedTower]):
         return TextVectors(job.outputs[VECTOR], job.tokens)
 
     def picture_bytes(self, field: str) -> int:
-        """Return the bytes of the pixels that the tower reads of one picture; raises `Fault` if it reads texts alone.
+        """Return the bytes of one picture's pixels as the tower reads them; raises `Fault` if it reads texts alone.
 
         field: name of the request's field, for the fault
         """
@@ -236,7 +236,7 @@ class TowerSlot(Slot[ServedTower]):
             pictures: bytes of the pictures' files.
             fields: names of the pictures in errors.
 
-        Raises `Fault` as `vectors` does, and for the first that is damaged, too large or no picture.
+        Raises `Fault` as `vectors` does, and for the first picture that is damaged, too large or no picture.
         """
         served = self.ready().of(PICTURE, field=fields[0])
         encoder, end = served.model.row_encoder, self.deadline(deadline)
@@ -266,7 +266,7 @@ def _encoded(
 
     Args:
         are_queries: for each text, "q" for a query, "" for another text.
-        check: may refuse the texts of one request, which are all queries or all not.
+        check: may refuse the texts, which then are all queries or all not.
     """
     is_query = np.array(are_queries) == _IS_QUERY[True]
     if is_query.all():
@@ -279,7 +279,7 @@ def _encoded(
 
 
 def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], folder: Path) -> None:
-    """Compute vectors, each alone and all in one batch; raises `CheckpointError` if these differ."""
+    """Compute vectors of sample inputs, each alone and all in one batch; raises `CheckpointError` if they differ."""
 
     def vectors(outputs: Arrays) -> Array:
         return outputs[VECTOR]
@@ -295,4 +295,4 @@ def check(runner: BatchRunner, model: ScoringModel[TowerInfo, RowsOfTower], fold
     truncated = encoder.tokens.truncated
     check_rows(runner, encoder.encode(_TEXTS), vectors, folder, "text's vector")
     warm_up(runner, encoder.encode([_TEXTS[-1] * 20]), encoder.encode(_TEXTS[:1]))
-    encoder.tokens.truncated = truncated  # no text of a user's was cut
+    encoder.tokens.truncated = truncated  # count only users' texts

@@ -25,7 +25,7 @@ def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
 class Body(BaseModel):
     """The JSON object of a request; no field of it is ignored silently.
 
-    An unknown field is refused, unless its value is null or asks for nothing (see `without_effect`).
+    An unknown field is refused, unless its value is null or asks for nothing.
 
     without_effect: dict from a field's name to the values that ask for nothing; if empty, any value does
     """
@@ -49,7 +49,7 @@ class Body(BaseModel):
             raise Fault(UNPROCESSABLE, problem, field=path + brief(name))
 
     def said(self, *names: str) -> Unchecked:
-        """Return the value of a field that has several names; None if the request has it under none of them.
+        """Return the value of a field that has several names; None if the request has none of the names.
 
         Raises `Fault` if the request gives different values under two names.
         """
@@ -73,7 +73,7 @@ def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Op
     found = errors[number]
     if found["type"] == "json_invalid":
         return not_json(found["ctx"]["error"])
-    problem = found["msg"].removeprefix("Value error, ")  # pydantic's, before words of our own
+    problem = found["msg"].removeprefix("Value error, ")  # pydantic's prefix of messages of our own
     return Fault(UNPROCESSABLE, problem, field=_path(found["loc"], union_tags) or "body")
 
 
@@ -86,7 +86,7 @@ def validated(
 ) -> Unchecked:
     """Parse and validate a JSON body; return the object.
 
-    Raises `Fault` if it exceeds `bounds`; if it is invalid, the fault that `refuse(error, union_tags)` returns.
+    Raises `Fault` if the body exceeds `bounds`; for an invalid body, raises the result of `refuse(error, union_tags)`.
     """
     check_json(body, bounds)
     try:

@@ -30,10 +30,10 @@ Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Controls:
-    """Callbacks into the process for the admin routes.
+    """Callbacks into the process for the admin routes; all are called without arguments.
 
-    reload: called without arguments; reloads the models and returns the outcome; raises `Fault` if the new models were
-        not accepted. None: this process cannot reload
+    reload: reloads the models and returns the outcome; raises `Fault` if the new models were not accepted. None: this
+        process cannot reload
     stopping: returns whether the server is stopping and accepts no more requests
     connections: returns the number of open connections
     protocols: names of the protocols of the server's port
@@ -101,7 +101,7 @@ class AdminRoutes:
         return _json(describe(self._slots, self._config, self._controls.protocols))
 
     async def models(self, request: Request) -> Response:
-        """List the models in OpenAI's format. OpenAI's clients request this list before they request vectors."""
+        """List the models in OpenAI's format, which OpenAI's clients request before they request vectors."""
         served = [slot.ready() for slot in self._slots.values()]
         data = [
             {"id": one.name, "object": "model", "created": int(one.loaded_at), "owned_by": "paddle_ranker"}
@@ -116,14 +116,14 @@ class AdminRoutes:
 
     @cached_property
     def _description(self) -> bytes:
-        """The OpenAPI description; built once, since it can be requested without a key."""
+        """The OpenAPI description; cached, since it can be requested without a key."""
         endpoints = [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
         key = f'curl -H "X-API-Key: ${API_KEY_VARIABLE}" ' if self._config.api_key else "curl "
         examples = [endpoint.example.replace("curl ", key, 1) for endpoint in endpoints if endpoint.example]
         return _encoded(openapi(self._described, examples))
 
     async def reload(self, request: Request) -> Response:
-        """Reload the models; a server without an API key refuses, since any caller could make it do work."""
+        """Reload the models; a server without an API key refuses, since any caller could cause this work."""
         if self._config.api_key is None or self._controls.reload is None:
             raise Fault(NOT_FOUND, f"needs an API key: start the server with {API_KEY_VARIABLE} set, or send it SIGHUP")
         outcome = await self._controls.reload()
@@ -131,7 +131,7 @@ class AdminRoutes:
 
 
 def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
-    """Set the gauges of this process's queues and its `connections`, and of the index."""
+    """Set the gauges of this process's queues and connections, and of the index."""
     for name, slot in slots.items():
         if slot.has_queue:
             metrics.batches(name).queue(slot.queued_rows)
@@ -140,7 +140,7 @@ def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
 
 
 def address_of(request: Request) -> str:
-    """Return this server's URL, `http://127.0.0.1:8600`, by the request's `Host`, or else by the socket."""
+    """Return this server's URL, `http://127.0.0.1:8600`, by the request's `Host` or, if it is not valid, the socket."""
     named = request.headers.get("host", "")
     host, port = request.scope.get("server") or ("127.0.0.1", None)
     if not _HOST.fullmatch(named):
@@ -149,7 +149,7 @@ def address_of(request: Request) -> str:
 
 
 def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:
-    """Return the answer of `/info`.
+    """Return the JSON of `/info`.
 
     The ranker's values are at the top level, as in Text Embeddings Inference. Those of another model are under the name
     of its slot and, if it is the only model, also at the top level.

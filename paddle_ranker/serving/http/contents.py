@@ -28,7 +28,7 @@ from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters, 
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
 _PATH, _PDF = "/v1/contents/", "application/pdf"
-_PAGE_DPI, _PAGE_PIXELS, _MOST_DRAWN = 110, 1 << 22, 64  # of pictures of pages; that wait at once
+_PAGE_DPI, _PAGE_PIXELS, _MOST_DRAWN = 110, 1 << 22, 64  # of a page's picture; pages that may wait to be drawn
 _HEADERS = {
     # A file is shown, never run, whatever its type; its name states its bytes, so they never change.
     "content-security-policy": "default-src 'none'; sandbox",
@@ -116,9 +116,9 @@ def _drawn(path: Path, page: int) -> bytes:
     """Return a page of a PDF as JPEG; raises `Fault` if it cannot be drawn."""
     from paddle_ranker.data.pdf import page_picture
 
-    reserve(8 * _PAGE_PIXELS)  # of the picture, while it is drawn and converted
+    reserve(8 * _PAGE_PIXELS)  # for drawing and converting the picture
     try:
-        with idle():  # PDFium ends when it ends; searches go on meanwhile
+        with idle():  # PDFium cannot be interrupted; searches run meanwhile
             picture, stream = page_picture(path, page, _PAGE_DPI, _PAGE_PIXELS), io.BytesIO()
             picture.save(stream, "JPEG", quality=80)
     except DataError as error:

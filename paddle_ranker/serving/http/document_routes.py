@@ -33,8 +33,8 @@ from paddle_ranker.serving.http.exchange import (
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
 A = TypeVar("A", "DocumentsRequest", "ChangesRequest", "RemovalRequest")
-_OWN = ("id", "text")  # what a document has beside its fields
-_LISTED = 100  # documents of an answer
+_OWN = ("id", "text")  # keys of a document that are no fields
+_LISTED = 100  # default number of listed documents
 _LONGEST_ID = 512  # characters
 
 
@@ -110,9 +110,7 @@ class DocumentRoutes:
         return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
 
     def _checked(self, asked: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
-        """Check a request's documents, and return the fields of each; [] for a removal.
-
-        asked: the parsed request
+        """Check a parsed request's documents, and return the fields of each; [] for a removal.
 
         Raises `Fault` for a document that cannot be stored, and for invalid ids.
         """
@@ -177,16 +175,15 @@ class DocumentRoutes:
         document = found.get(id)
         if document is None:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
-        much = MUCH_BYTES + 1  # how much the fields are is not known
+        much = MUCH_BYTES + 1  # the size of the fields is not known
         return answer(request, await run_in_thread(much, to_json, _content(document)), "application/json")
 
     async def _read(self, request: Request, adapter: TypeAdapter[A]) -> tuple[A, Sequence[dict[str, Any]]]:
-        """Read and check a request that changes documents; return the parsed request, and the fields of each of its
-        documents.
+        """Read and check a request that changes documents; return the parsed request, and the fields of each document.
+
+        Raises `Fault` if the request is invalid, if the server only reads its index, or if another site's page sent it.
 
         adapter: parses the body
-
-        Raises `Fault` if it is invalid, if the server only reads its index, or if a page of another site sent it.
         """
         if not self._index.options.writable:
             raise Fault(READ_ONLY, "this server only reads its index: start it with --writable true")

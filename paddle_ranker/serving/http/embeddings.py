@@ -36,7 +36,7 @@ from paddle_ranker.serving.http.sent_pictures import Picture
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
 _UNION_TAGS = ("str", "list[str]", "list[union[str,Item]]", "Item", "list[MessagePart]", "MessagePart", "ImageUrl")
-_TEXT_BYTES, _BASE64_BYTES = 32, 16  # memory of a number, from the engine's array to the answer
+_TEXT_BYTES, _BASE64_BYTES = 32, 16  # memory of a vector's component, from the engine's array to the answer
 
 
 class _Strict(BaseModel):
@@ -105,10 +105,10 @@ class EmbeddingsRequest(ClientRequest):
 
     @property
     def items(self) -> list[Union[str, Picture]]:
-        """The texts and pictures to make vectors of.
+        """The texts and pictures whose vectors are requested.
 
-        Raises `Fault` if the request has both `input` and `messages` or neither, or an item has not exactly one text or
-        picture.
+        Raises `Fault` if the request has both `input` and `messages` or neither, or if an item does not have exactly
+        one text or picture.
         """
         if (self.input is None) == (self.messages is None):
             problem = "is required" if self.input is None else "stands beside messages: leave one out"
@@ -192,7 +192,7 @@ class Embedder:
     """Handlers of the routes that return vectors.
 
     Args:
-        tower: makes the vectors.
+        tower: computes the vectors.
         keep_texts: whether to put the texts into the request's state, for the log.
     """
 
@@ -252,7 +252,7 @@ class Embedder:
         return _answer(await run_in_thread(found.vectors.nbytes, _tei_answer, found.vectors))
 
     async def not_made(self, request: Request) -> Response:
-        """Refuse requests for the kinds of vectors of Text Embeddings Inference that towers do not make."""
+        """Refuse requests for kinds of vectors that Text Embeddings Inference has and towers do not."""
         raise Fault(NOT_FOUND, "a tower makes one vector of numbers for a text: ask POST /embed or /v1/embeddings")
 
     def _normalize(self, asked: Body, *names: str) -> Optional[bool]:
@@ -323,7 +323,7 @@ def _refusal(error: ValidationError, tags: Collection[str]) -> Fault:
     if first["loc"][:1] == ("inputs",) and _have_pictures(first["input"]):
         problem = "holds pictures, and texts alone are taken here: ask POST /v1/embeddings"
         return Fault(UNPROCESSABLE, problem, field="inputs")
-    is_list = "str" in first["loc"] and isinstance(first["input"], list)  # then the next error is of its items
+    is_list = "str" in first["loc"] and isinstance(first["input"], list)  # the next error is about its items
     if is_list and _are_tokens(first["input"]):
         problem = "holds tokens, and of another model: send texts (LangChain: check_embedding_ctx_length=False)"
         return Fault(UNPROCESSABLE, problem, field=str(first["loc"][0]))
@@ -355,7 +355,7 @@ def _tei_answer(vectors: Array) -> bytes:
 
 
 def _answer(content: bytes) -> Response:
-    # Not packed, whoever offers to unpack it: gzip takes longer than all else here, and leaves half of the digits.
+    # Never compressed: gzip would take longer than everything else here, and only halve the size.
     return Response(content, headers={"content-type": "application/json"})
 
 

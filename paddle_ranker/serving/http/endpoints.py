@@ -37,9 +37,9 @@ class Endpoint(ABC):
     be imported in the methods.
 
     Attributes:
-        slots: names in `SLOTS` of the slots that it uses; a server that lacks one of them refuses the requests.
+        slots: names in `SLOTS` of the slots that the routes use; a server that lacks any of them refuses the requests.
         paths: name of a route's requests in the log and the metrics, by the route's path.
-        methods: HTTP methods of all its routes together.
+        methods: HTTP methods of all routes together.
         example: a command line for `/docs`, with `SERVER` in place of the server's address, http://127.0.0.1:8600.
     """
 
@@ -50,18 +50,18 @@ class Endpoint(ABC):
 
     @abstractmethod
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
-        """Return the routes of `paths`; `slots` holds all slots of the server.
+        """Return the routes of `paths`; the OpenAPI description shows each `DescribedRoute` among them.
 
-        The OpenAPI description shows each `DescribedRoute` among them.
+        slots: all slots of the server
         """
 
     def refusal(self, fault: Fault, request_id: str) -> dict[str, object]:
-        """Return a fault's JSON for the answers at these paths."""
+        """Convert a fault to JSON for the answers at these paths."""
         return refusal(fault, request_id)
 
 
 def refusal(fault: Fault, request_id: str) -> dict[str, object]:
-    """Convert a fault to JSON: `error` and `error_type` as Text Embeddings Inference has them, `message` as Cohere."""
+    """Convert a fault to JSON, with `error` and `error_type` of Text Embeddings Inference and `message` of Cohere."""
     content: dict[str, object] = {
         "error": str(fault),
         "error_type": fault.kind.name,

@@ -17,9 +17,9 @@ from paddle_ranker.serving.core.faults import INVALID, READ_ONLY, TIMED_OUT, TOO
 from paddle_ranker.serving.core.limits import LONGEST_TIMEOUT, TIMEOUT_HEADER, pack, unpack
 from paddle_ranker.serving.core.threads import MUCH_BYTES, run_in_thread
 
-_WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
+_WORTH_PACKING = 512  # bytes; gzip hardly shortens smaller answers
 _DEADLINE = "deadline"  # in a request's state
-SHARE = "share"  # in a request's state: what it has of the worker's budget of bytes, until it is answered
+SHARE = "share"  # in a request's state: its `Share` of the worker's byte budget
 
 
 def refuse_other_sites(request: Request) -> None:
@@ -37,7 +37,7 @@ def refuse_parameters(request: Request, *known: str) -> None:
 
 
 def refuse_repeated(name: str, times: int) -> None:
-    """Raise `Fault` if `times`, how often the query parameter `name` is in the URL, is more than 1."""
+    """Raise `Fault` if the query parameter `name` is in the URL more than once: `times` times."""
     if times > 1:
         raise Fault(UNPROCESSABLE, f"stands {times} times in the address, expected once", field=name)
 
@@ -73,7 +73,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         del parts, message
     deadline = deadline_of(request)
     if encoding not in ("", "identity"):
-        much = MUCH_BYTES + 1  # how much it becomes is not known
+        much = MUCH_BYTES + 1  # the decompressed size is not known
         body = await run_in_thread(much, unpack, body, "gzip", limit, share, deadline=deadline)
     if share is not None:
         await run_in_thread(len(body), share.reserve_read, body, deadline=deadline)
@@ -111,10 +111,9 @@ def reserve_of(request: Request) -> Optional[Reserve]:
 
 
 def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:
-    """Return a response with `content`, compressed with gzip if the client accepts that and the content is large
-    enough.
+    """Return a response with `content`, compressed if it is large enough and the client accepts gzip.
 
-    headers: further header fields by name
+    headers: further header fields by name, with `_` for `-`
     """
     named = {"content-type": content_type, **{name.replace("_", "-"): value for name, value in headers.items()}}
     made = Response

@@ -50,11 +50,11 @@ from paddle_ranker.serving.http.exchange import (
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
 RELEVANT_OR_NOT = (0, 1)
-_PAGE, _MOST_LOOKED_AT = 20, 1000  # pairs of an answer; whose documents are looked for at once
+_PAGE, _MOST_LOOKED_AT = 20, 1000  # pairs of an answer; pairs whose documents are looked up at a time
 _LARGEST_OFFSET = 10_000
 _MOST_HELD = 16 << 20  # characters of all pairs in the table; half of it is for those that are judged
-_PER_PAIR = 200  # about what a pair takes beside its texts
-_CHECKED_EVERY = 1000  # lines of the log
+_PER_PAIR = 200  # estimated characters of a pair beside its texts
+_CHECKED_EVERY = 1000  # lines of the log between calls of `check`
 _OFF = "this server keeps no log of searches: start it with --search_log FOLDER"
 
 
@@ -127,9 +127,9 @@ class JudgedIndex(Protocol):
 
 @dataclass
 class _Pair:
-    """State of a query and a document that was shown for it; its key has the query and the document's id.
+    """State of a query and a document that was shown for it; the pair's key has the query and the document's id.
 
-    search_id: id of the latest search that showed the document for the query; "" until one is read
+    search_id: id of the latest search that showed the document for the query; "" until a search is read
     position: the document's rank in that search
     digest: digest of the document's text at that time
     has_changed: whether searches showed different texts under the document's id
@@ -140,7 +140,7 @@ class _Pair:
     judged_at: time of the judgment
     """
 
-    search_id: str = ""  # until a search is read that showed it
+    search_id: str = ""
     position: int = 0
     digest: Optional[str] = None
     has_changed: bool = False
@@ -151,12 +151,12 @@ class _Pair:
     judged_at: str = ""
 
     def is_of(self, document: Optional[Document]) -> bool:
-        """Return whether `document` exists and has the text of `digest`; any text if that is None."""
+        """Return whether `document` exists and has the text of `digest`; with a digest of None, any text counts."""
         return document is not None and self.digest in (None, digest_of(document.text))
 
     @property
     def disagreement(self) -> int:
-        """Distance between the document's fused rank and its rank by the ranker; 0 if one of them is missing."""
+        """Difference of the document's fused rank and its rank by the ranker; 0 if one of them is missing."""
         ranked = self.ranks.get("ranked")
         return 0 if ranked is None else abs(self.ranks.get("fused", ranked) - ranked)
 
@@ -191,7 +191,7 @@ class JudgeTable:
     """The pairs of a log, as many as fit into memory.
 
     Searches add pairs only while there is room, so a flood of searches displaces nothing. Pairs with feedback have
-    separate room, where the latest stay.
+    separate room, in which the latest stay.
 
     Args:
         most: maximum number of characters of all pairs.
@@ -237,13 +237,12 @@ class JudgeTable:
             pair.label, pair.judged_at, pair.judged_in = label, line.time, line.search_id
 
     def forget(self, keys: Iterable[_Key]) -> None:
-        """Remove the pairs of these keys."""
         for key in keys:
             self._shown.take(key)
             self._said.take(key)
 
     def counts(self) -> tuple[int, int]:
-        """Return (judged, unjudged): how many pairs have a judgment, and how many have none."""
+        """Return how many pairs have a judgment, and how many have none."""
         pairs = [*self._shown.values(), *self._said.values()]
         judged = sum(pair.label is not None for pair in pairs)
         return judged, sum(pair.label is None and bool(pair.search_id) for pair in pairs)
@@ -263,7 +262,7 @@ class FeedbackRoutes:
     """Handlers of the routes of feedback and judging.
 
     Args:
-        log: log to write to; None: the routes answer that there is none.
+        log: log to write to; None: requests are refused with `NOT_FOUND`.
         index: has the documents' texts.
         labels: labels that the page `/judge` offers.
     """
@@ -318,7 +317,7 @@ class FeedbackRoutes:
     def _pairs(self, offset: int) -> bytes:
         """Return the JSON of unjudged pairs, without the first `offset` of them; one thread at a time.
 
-        Reads first what all workers have added to the log.
+        First reads the lines that all workers have added to the log.
         """
         with self._reading:
             return self._pairs_of(offset)
@@ -340,7 +339,7 @@ class FeedbackRoutes:
                 break
             self._changed += sum(id in documents for _, id in gone)
             self._table.forget(gone)
-            looked_at = min(2 * looked_at, _MOST_LOOKED_AT)  # all may be gone, where the index is another one by now
+            looked_at = min(2 * looked_at, _MOST_LOOKED_AT)  # if the index was replaced, all may be gone
         judged, left = self._table.counts()
         pairs = [_shown(query, documents[id], pair, self._index.schema) for query, id, pair in found[:_PAGE]]
         counts = {"judged": judged, "left": left, "changed": self._changed}

@@ -35,15 +35,15 @@ _ID_HEADER, _CACHING = b"x-request-id", (b"cache-control", b"no-store")
 _SINGLE = (b"host", b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"origin", b"sec-fetch-site")
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
-CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
+CLIENT_LEFT = 499  # nginx's status for a client that has left, in the log
 _SLICE = 64 * 1024  # bytes of an answer that are sent at a time
-_LOOK_SECONDS = 0.25  # after which the server looks whether the caller of a request is still there
+_LOOK_SECONDS = 0.25  # after this time, a request's caller is watched, in case it leaves
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _LOG = logging.getLogger(__name__)
 
 
 class _Exchange:
-    """A request and its answer: wraps the application's `receive` and `send`, and records how far both are."""
+    """A request and its answer: wraps the application's `receive` and `send`, and records the progress of both."""
 
     def __init__(self, receive: Receive, send: Send, state: dict[str, Any], is_read: bool):
         self._receive, self._send, self.state, self.is_read = receive, send, state, is_read
@@ -70,7 +70,7 @@ class _Exchange:
         body, is_last = message.get("body", b""), not message.get("more_body")
         if self._start is not None:
             if len(body) > MUCH_BYTES and SHARE in self.state:
-                # In place of the request, which is forgotten; of a stream it is the part that is being sent.
+                # The answer takes the place of the request, which is freed; a stream counts part by part.
                 self.state[SHARE].reserve(len(body))
             start, self._start = self._start, None
             self.status = start["status"]
@@ -86,7 +86,7 @@ class _Exchange:
         await self._send(message)
 
     def watch(self) -> None:
-        """Begin to watch the caller: if it leaves before the answer is complete, cancel the handler of the request."""
+        """Begin to watch the caller: if it leaves before the answer is complete, the request's handler is cancelled."""
         if self._watching is None and self.is_read:
             self._watching = asyncio.ensure_future(self._end_with_caller())
 
@@ -108,11 +108,11 @@ class Middleware:
 
     A handler can set entries of `scope["state"]` for the log: `protocol`, `pairs` and `texts` of the request; `stages`,
     milliseconds by stage, which the metrics count, too; `is_empty`, whether a search has no results; `outcome`, the
-    name of a fault's kind, if the handler answers with a fault itself.
+    name of a fault's kind, if the handler itself answers with a fault.
 
     Args:
-        config: has the key that callers must send, except to `OPEN_PATHS` and for the page's files; and the host names
-            that requests may address.
+        config: has the host names that requests may address, and the key that callers must send, except to `OPEN_PATHS`
+            and for the page's files.
         log: log of requests; None: requests are not logged.
         budget: budget of the bytes of all requests and answers; default: no limit.
     """
@@ -135,7 +135,7 @@ class Middleware:
         for endpoint in ENDPOINTS.values():
             self._protocols.update(endpoint.paths)
             self._refusals.update(dict.fromkeys(endpoint.paths, endpoint.refusal))
-        # Of paths such as /v1/documents/{id}, what stands before the user's part.
+        # By beginning of paths such as /v1/documents/{id}, up to the user's part.
         self._beginnings = {path.partition("{")[0]: name for path, name in self._protocols.items() if "{" in path}
         self._own_ids = (f"{begin}-{number}" for number in itertools.count(1))
         self._exchanges: set[_Exchange] = set()
@@ -171,7 +171,7 @@ class Middleware:
         except ClientDisconnect:
             exchange.status = CLIENT_LEFT
         except asyncio.CancelledError:
-            if not exchange.is_left:  # it is the server that stops
+            if not exchange.is_left:  # the server stops
                 raise
             exchange.status = CLIENT_LEFT
         except Exception:
@@ -204,8 +204,8 @@ class Middleware:
     def _note(self, scope: Scope, status: int, seconds: float, fault: Optional[Fault]) -> None:
         """Count an answered request in the metrics, and log it.
 
-        seconds: from the request's begin to its answer
-        fault: why it was refused, or None
+        seconds: from the beginning of the request to its answer
+        fault: why the request was refused, or None
         """
         state = scope["state"]
         protocol = state.get("protocol") or self._protocol(scope["path"])
@@ -219,7 +219,7 @@ class Middleware:
                 "request",
                 request_id=state["request_id"],
                 protocol=protocol,
-                # What else a path may hold is the user's.
+                # Other paths may have texts of the user.
                 path=scope["path"] if scope["path"] in self._protocols else None,
                 status=status,
                 milliseconds=round(1000 * seconds, 3),
@@ -243,7 +243,7 @@ class Middleware:
 
 
 def _refuse_repeated(names: Sequence[bytes]) -> None:
-    """Raise `Fault` if one of certain header fields occurs twice: a proxy and this server could each use another value.
+    """Raise `Fault` if a header field of `_SINGLE` occurs twice, as a proxy and this server could use different values.
 
     names: names of the request's header fields
     """
@@ -256,7 +256,7 @@ def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]
     """Convert an error of Starlette's router to a fault; return the fault, and header fields for its answer."""
     if error.status_code != NOT_ALLOWED.http:
         return Fault(INVALID, error.detail), dict(error.headers or {})
-    # Those of all routes of the path; the error has the methods of the first one.
+    # The methods of all routes of the path; the error has those of the first route alone.
     routes = [route for route in scope["router"].routes if route.matches(scope)[0] is not Match.NONE]
     allowed = ", ".join(sorted(set().union(*(route.methods for route in routes))))
     problem = f"{quoted(scope['path'])} is not asked by {scope['method'][:20]}, but by {allowed}; see /docs"

@@ -108,10 +108,10 @@ class DescribedRoute(Route):
         summary: says what a request does, as a verb and an object.
         takes: types of the body, any that pydantic knows; if empty, a request has no body.
         gives: types of the answer; if empty, the answer is a file.
-        what: describes the answer in a word.
+        what: a word for the answer.
         also: kinds of faults in addition to those of every route.
         parameters: OpenAPI's parameters of the path or the query.
-        forms: dict from other content types of the body to their types.
+        forms: further content types of the body, and the body's type in each.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ def openapi(routes: Iterable[BaseRoute], examples: Sequence[str] = ()) -> dict[s
     paths: dict[str, dict[str, Any]] = {}
 
     def refer(*kinds: object) -> dict[str, Any]:
-        """Return the schema of a value of any of these types, and add the schemas that it refers to to `schemas`."""
+        """Return the schema of a value of any of these types; add the schemas that it refers to to `schemas`."""
         adapters: list[Any] = [(number, "validation", TypeAdapter(kind)) for number, kind in enumerate(kinds)]
         made, named = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")
         schemas.update(named.get("$defs", {}))

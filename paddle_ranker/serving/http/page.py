@@ -34,12 +34,12 @@ _DOCS = {"/docs": "docs.html", "/docs/openapi-explorer.js": "openapi-explorer.js
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
     # Scripts and styles come from this server alone, never from the HTML file itself; no other site may frame the page.
-    # A file that is asked for with the key is shown from a blob.
+    # The page loads a document's file with the key, and shows it from a blob.
     "content-security-policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",  # addresses hold queries
-    "cache-control": "no-cache",  # ask each time whether it is still so: an update of the package shows at once
+    "cache-control": "no-cache",  # revalidate each time, so that an update of the package shows at once
 }
 # openapi-explorer sets colours and sizes in `style`, and has pictures in its code. /docs is the same for everybody.
 _DOCS_HEADERS = {
@@ -52,7 +52,7 @@ PAGE_PATHS: Mapping[str, str] = dict.fromkeys([*_FILES, *_DOCS], "page")
 
 
 def is_page(scope: Scope) -> bool:
-    """Return whether a request is for a file of the page. These files hold no data, so they need no key.
+    """Return whether a request is for a file of the page. Such files hold no data, so they need no key.
 
     The page asks its user for the key and sends it with its own requests. `POST /`, for vectors, needs the key.
     """
@@ -60,7 +60,7 @@ def is_page(scope: Scope) -> bool:
 
 
 def routes() -> list[BaseRoute]:
-    """Return the routes of the search page and of `/judge`; reads their files once, now."""
+    """Return the routes of the search page and of `/judge`; their files are read here, once."""
     return _routes_of(_FILES, HEADERS)
 
 

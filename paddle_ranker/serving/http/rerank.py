@@ -78,7 +78,7 @@ class Reranker:
             try:
                 asked = await self._parse(self._texts, body, deadline)
             except Fault as fault:
-                if fault.field != "texts" or b'"documents"' not in body:  # it has texts, and something else is wrong
+                if fault.field != "texts" or b'"documents"' not in body:  # another field is wrong
                     raise
                 fault.settled()
         if asked is None:
@@ -114,7 +114,7 @@ class Reranker:
             "meta": {"api_version": {"version": "1" if path.startswith("/v1") else "2"}},
             "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
         }
-        if path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
+        if path != _OF_COHERE_ALONE:  # Voyage's clients, which cannot be told apart, read these names
             content.update({"object": "list", "data": scored})
         has_more = asked.return_documents and any(isinstance(one, DocumentObject) for one in asked.documents)
         returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if asked.return_documents else 0
@@ -124,7 +124,7 @@ class Reranker:
     async def _titles(
         self, request: Request, documents: Sequence[Union[str, DocumentObject]], deadline: Optional[float]
     ) -> list[str]:
-        """Return the texts of a request's documents; decode those that are pictures to `PictureTitle`s."""
+        """Return the texts of a request's documents; pictures are decoded to `PictureTitle`s."""
         titles = [_title(document, place) for place, document in enumerate(documents)]
         pictures = {
             place: Picture(f"documents[{place}].image", document.image)
@@ -209,7 +209,7 @@ class Reranker:
     ) -> Scores:
         """Score each title, for its own query or for the only query.
 
-        fields: the names that the request has for queries and titles, for faults
+        fields: names of the request's fields with queries and titles, for faults
         cuts: how the request wants long texts to be treated
         """
         state, limits, (query_field, field) = request.scope["state"], self._service.limits, fields
@@ -259,7 +259,7 @@ def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
 
 
 def _fields_of(asked: ScoreRequest) -> tuple[str, str]:
-    """Return the names of the request's two fields that hold the queries and the titles.
+    """Return the names of the request's two fields with the queries and the titles.
 
     Raises `Fault` unless the request has exactly two fields that belong together.
     """

@@ -94,7 +94,7 @@ class RerankRequest(Activation):
     titles_field: ClassVar[str] = "documents"
 
     query: str
-    # The first wrong one says enough: what is told of each is a thousand times its bytes.
+    # Validation stops at the first wrong document, since an error takes a thousand times a document's bytes.
     documents: Annotated[list[Union[str, DocumentObject]], FailFast()] = Field(
         description="titles, as texts or as objects with a `text`"
     )
@@ -255,7 +255,7 @@ class RerankProtocol:
     paths: ends of the URL paths that show this service
     hosts: ends of the host names that show this service, whatever the path
     has_model: whether a request may name a model
-    has_logits: whether the scores are logits, since the request asks for them; if not, the client tells by the scores
+    has_logits: whether the scores are logits, since the request asks for them; if not, the client tells by their range
     batch: titles per request, by default; Cohere bills a hundred as one
     tokens_header: header field of the answer with the number of tokens that were computed
     """
@@ -280,7 +280,7 @@ class RerankProtocol:
         """
         named = {} if model is None else {"model": model}
         titles_named = {self.request.titles_field: list(titles)}
-        # Not checked: that is the server's.
+        # Not validated here: the server does that.
         asked = self.request.model_construct(query=query, **titles_named, **self.says, **named)
         return asked.model_dump(exclude_unset=True, warnings=False)
 
@@ -307,7 +307,7 @@ RERANK_PROTOCOLS: Mapping[str, RerankProtocol] = {
         "vLLM", RerankRequest, {"truncate_prompt_tokens": -1, "use_activation": False}, RankedAnswer, "results",
     ),
 }  # fmt: skip
-# Where an answer says what it cost: the path of names, and what is counted there.
+# Costs in an answer: path of names in the JSON, and the unit that is counted.
 COSTS = (
     (("usage", "total_tokens"), "tokens"),
     (("meta", "tokens", "input_tokens"), "tokens"),
@@ -316,7 +316,7 @@ COSTS = (
 
 
 def protocol_of(host: str, path: str) -> Optional[str]:
-    """Return the key in `RERANK_PROTOCOLS` that a URL's host, or else its path, shows; None if neither shows one."""
+    """Return the key in `RERANK_PROTOCOLS` for a URL: by its host, else by its path; None if neither is known."""
     for name, protocol in RERANK_PROTOCOLS.items():
         if any(host == end or host.endswith(f".{end}") for end in protocol.hosts):
             return name

@@ -66,15 +66,15 @@ from paddle_ranker.serving.http.exchange import (
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 from paddle_ranker.serving.http.suggest import is_suggesting
 
-_MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
-_BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
-_MOST_BYTES = 1 << 20  # of a request without a file: 1,000 code points of its query are read, its filter is short
+_MOST_CONDITIONS = 1000  # conditions of a filter; each value of a list counts
+_BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request
+_MOST_BYTES = 1 << 20  # bytes of a request if no field has files
 FUSED, RANKED, SORTED = "fused", "ranked", "sorted"
-_MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
-_MOST_TERMS = 32  # that a hit is explained by
-_LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
-_LOOKED_AT = 400_000  # code points of an answer's texts that are searched for words
-_MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # of a field, that are named; that are read to find out whether they are few
+_MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # names in facets or in sort; values of a facet
+_MOST_TERMS = 32  # terms in the explanation of a hit
+_LOGGED_CHARACTERS = 1000  # characters of a parameter; longer ones are left out of the log
+_LOOKED_AT = 400_000  # code points of all an answer's texts that are searched for words
+_MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # values of a field that are listed; bytes of values that are read for that
 # Pages of one list may differ in these parameters.
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
 _DIGEST_BYTES = 12
@@ -159,7 +159,7 @@ class SearchRoutes:
     def __init__(self, pipeline: SearchPipeline, *, keep_texts: bool = False):
         self._pipeline, self._keep_texts = pipeline, keep_texts
         self._request = TypeAdapter(SearchRequest)
-        self._fields: tuple[object, dict[str, Any]] = (None, {})  # of which version of which index, as `_fields` says
+        self._fields: tuple[object, dict[str, Any]] = (None, {})  # cache: index version, `_facts`
 
     async def search(self, request: Request) -> Response:
         """Answer `POST /v1/search`."""
@@ -252,7 +252,7 @@ class SearchRoutes:
         while True:
             try:
                 return {**_fields(now), "suggest": is_suggesting(now, self._pipeline.index.options)}
-            except StaleSnapshot as error:  # a shard fails: the others go on
+            except StaleSnapshot as error:  # a shard failed: use the others
                 now = error.snapshot
 
     def _query(self, asked: SearchRequest) -> Query:
@@ -262,7 +262,7 @@ class SearchRoutes:
         lacks.
         """
         limits, options = self._pipeline.index.limits, self._pipeline.index.options
-        text = asked.query[: limits.characters]  # much more than is read
+        text = asked.query[: limits.characters]  # a query's first 1,000 are read
         limits.check_text(text, "query")
         like = None if asked.like is None else self._like(asked)
         if like is None and not text.strip():
@@ -308,9 +308,9 @@ class SearchRoutes:
         return Query(parsed, settings, listing, asked.fusion, is_cut, like)
 
     def _like(self, asked: SearchRequest) -> Like:
-        """Return the example to search by: `like`, an id or a file, of the request.
+        """Return the example of the request, an id or a file, from its field `like`.
 
-        Raises `Fault` if it is neither, or if the request sorts.
+        Raises `Fault` if the field has neither, or if the request sorts.
         """
         schema = self._pipeline.index.schema
         kinds, ((kind, value), *others) = {one.type for one in schema.files}, [*(asked.like or {"": ""}).items()]
@@ -331,7 +331,7 @@ class SearchRoutes:
     def _after(self, asked: SearchRequest) -> Union[Position, SortedPosition, None]:
         """Return the position after which the request's page begins, from its cursor; None without a cursor.
 
-        Raises `Fault` for a cursor that another search returned.
+        Raises `Fault` for a cursor that does not come from an answer to this search.
         """
         if not asked.cursor:
             return None
@@ -405,7 +405,7 @@ class SearchRoutes:
 
 
 def _refuse_unsorted(asked: SearchRequest) -> None:
-    """Raise `Fault` if a request that sorts by fields has a parameter that has no effect then."""
+    """Raise `Fault` if a request that sorts by fields has a parameter that has no effect on a sorted list."""
     unused = [("fusion", asked.fusion), ("rank_top", asked.rank_top), ("min_probability", asked.min_probability)]
     unused += [] if asked.group_by is not None else [("depth", asked.depth)]
     for name, value in unused:
@@ -414,8 +414,7 @@ def _refuse_unsorted(asked: SearchRequest) -> None:
 
 
 def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Count the values of each of these fields among the found documents; return the most frequent ones with their
-    counts.
+    """Count the values of each of these fields among the found documents; return the most frequent with their counts.
 
     For numbers and dates, a value is a range.
     """
@@ -434,9 +433,9 @@ def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _read_as(asked: SearchRequest, found: Search) -> dict[str, Any]:
-    """Return the parts of an answer that say how the query was read, as far as it was not read as written.
+    """Return the parts of an answer that say how the query was read, if that differs from the query as written.
 
-    Such as corrections, synonyms, phrases, excluded words and `did_you_mean`.
+    These are corrections, synonyms, phrases, excluded words and `did_you_mean`.
     """
     words, content = found.words, dict[str, Any]()
     if words.corrected:
@@ -460,11 +459,7 @@ def _shown(hit: dict[str, Any], found: Search, place: int) -> Shown:
 
 
 def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return (hits, dropped): the hits of an answer, and the documents that ranking dropped if the request has
-    `explain`.
-
-    Both are JSON-ready.
-    """
+    """Return the hits of an answer, and the documents that ranking dropped if the request has `explain`; JSON-ready."""
     dropped = found.dropped() if asked.explain else {}
     shown = {place: rank for rank, place in enumerate(found.shown, start=found.offset + 1)}
     hits = _hits(asked, found, {**shown, **dropped})
@@ -526,7 +521,7 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
             if place in found.logits:
                 level = max((one.level for one in highlights), default=0)
                 hit["signals"]["match"] = {"value": level, "to": RANKED}
-        elif id in terms:  # of a sorted search: what the words would add to a score
+        elif id in terms:  # in a sorted search, the words' part of a score that does not count
             score, own = sum(terms[id].values()), _terms(terms[id], FoldedText(looked_at, analyser), given)
             hit["signals"] = {WORDS: {"value": score, "added": 0.0, "to": SORTED, "terms": own}}
         hits.append(hit)
@@ -534,7 +529,7 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
 
 
 def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, size: int) -> dict[str, Any]:
-    """Return the best passage of a text, JSON-ready, with its highlights, which count from the passage's start.
+    """Return the best passage of a text, JSON-ready, with its highlights, whose positions count from its start.
 
     shared: finds the passage with most words of the query
     size: maximum code points of the passage
@@ -558,11 +553,11 @@ def _stages(found: Search, place: int, rank: int) -> dict[str, Any]:
 
 
 def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, Any]:
-    """Return, by searcher or signal, its value for a candidate and how much it adds to the fused or the final score.
+    """Return, by searcher or signal, its value for a candidate and its summand of the fused or the final score.
 
     place: the candidate's index
-    parts: what each searcher adds to the fused score, `[searchers]`
-    share: the candidate's share of the recall score
+    parts: contribution of each searcher to the fused score, `[searchers]`
+    share: the candidate's result of `Fusion.shares`
     """
     said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
     signals: dict[str, Any] = {
@@ -622,7 +617,7 @@ def _of_address(given: QueryParams) -> SearchRequest:
     Lists are comma-separated or repeated; the filter and `like` are JSON.
     """
     several: dict[str, list[str]] = {}
-    for name, value in given.multi_items():  # once: an address may hold thousands of names
+    for name, value in given.multi_items():  # one loop, since an address may have thousands of names
         several.setdefault("query" if name == "q" else name, []).append(value)
     values: dict[str, Any] = {}
     for name, own in several.items():
@@ -648,7 +643,7 @@ def _of_address(given: QueryParams) -> SearchRequest:
 
 
 def _likes(info: IndexInfo) -> list[str]:
-    """Return the keys that `like` may have: `id`, and the types of file fields with vectors; [] if none have."""
+    """Return the keys that `like` may have: `id`, and the types of file fields with vectors; [] without any vectors."""
     types = {one.name: one.type for one in info.schema.files}
     kinds = {types[name] for name in info.vector_fields if name in types}
     return ["id", *sorted(kinds)] if info.vector_fields else []
@@ -657,9 +652,9 @@ def _likes(info: IndexInfo) -> list[str]:
 def _fields(now: Snapshot) -> dict[str, Any]:
     """Describe the fields of an index, JSON-ready, as `fields` and `facets`.
 
-    `fields` are those that filters can use, by name, with their types and values. `facets` are the names of those whose
-    values are worth counting: few values, or numbers or dates; not texts, ids and numbers of parts of files, such as a
-    page's.
+    `fields` has, by name, the types and values of fields that filters can use. `facets` has the names of fields whose
+    values are worth counting: those with few values, or with numbers or dates; not texts, ids and numbers of parts of
+    files, such as a page's.
     """
     found, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
@@ -667,7 +662,7 @@ def _fields(now: Snapshot) -> dict[str, Any]:
     shown = {one.name: {k: v for k, v in (("label", one.label), ("unit", one.unit)) if v} for one in schema.fields}
     for name, sample in now.field_values(_VALUE_BYTES).items():
         if name in files or (sample.are_all and not sample.values):
-            continue  # it is a file's name; or no document has it any more
+            continue  # values are names of files, or no document has one any more
         found[name] = {"type": _NAMES[sample.type]}
         if sample.has_lists:
             found[name]["list"] = True
@@ -690,8 +685,8 @@ def _fields(now: Snapshot) -> dict[str, Any]:
 def _is_facet(values: Optional[int], scale: Optional[Scale], documents: int) -> bool:
     """Return whether the values of a field are worth counting.
 
-    values: number of distinct values; None: more than were counted
-    scale: distribution of its numbers or dates, if it has any
+    values: number of distinct values; None: too many were stored to read them all
+    scale: distribution of the field's numbers or dates, if it has any
     documents: number of documents
     """
     if scale is not None and len(scale.positions) > FEW_VALUES:

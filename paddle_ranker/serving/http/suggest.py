@@ -33,11 +33,11 @@ from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameter
 K = TypeVar("K")
 V = TypeVar("V")
 _LOG = logging.getLogger(__name__)
-_WAIT_SECONDS = 1.0  # that a request waits for titles that are not taken up yet
-_LOG_SECONDS = 5.0  # between two looks at the log, and after a failure
-_MOST_SEARCHES = 100_000  # that are held: the latest ones with a click, and the latest ones while typing
-_MOST_PREFERRED = 1000  # documents whose titles come first for their clicks
-_AT_ONCE, _REST = 500, 0.0005  # lines of the log that are looked at, and seconds that other threads get after them
+_WAIT_SECONDS = 1.0  # a request waits at most this long for the titles of a changed index
+_LOG_SECONDS = 5.0  # between two reads of the log, and after a failure
+_MOST_SEARCHES = 100_000  # the latest searches with a click, and the latest while typing, that are kept
+_MOST_PREFERRED = 1000  # documents whose titles rank first because of their clicks
+_AT_ONCE, _REST = 500, 0.0005  # lines of the log that are read at a time, and seconds for other threads after them
 
 
 class SuggestRequest(Body):
@@ -59,7 +59,7 @@ class Suggestions(TypedDict):
 class Clicks:
     """The latest clicks of a log: the queries of the searches that led to a click, and the documents that were clicked.
 
-    Searches that were sent while the user typed do not count for queries.
+    Searches while the user types do not count for queries.
 
     folder: the log's folder
     """
@@ -90,11 +90,11 @@ class Clicks:
         return has_changed
 
     def documents(self) -> dict[str, int]:
-        """Return how often the most clicked documents were clicked, by id."""
+        """Return the number of clicks by id of the most clicked documents."""
         return dict(Counter(document for _, document in self._opened).most_common(_MOST_PREFERRED))
 
     def queries(self, analyser: Analyser, least: int) -> Completions:
-        """Return the queries of at least `least` searches with a click, for completion; more searches come first."""
+        """Return the queries of at least `least` searches with a click, for completion; most searched queries first."""
         spellings: dict[str, Counter[str]] = {}
         for query, count in Counter(self._clicked.values()).items():
             shown = " ".join(query.split())
@@ -133,7 +133,7 @@ class Suggester:
         self._next_look, self._problem = 0.0, ""
 
     async def follow(self) -> None:
-        """Update the suggestions in a thread if necessary; wait for it, at most a second, if the index has changed."""
+        """Update the suggestions in a thread if necessary; if the index has changed, wait for that at most a second."""
         until = time.monotonic() + _WAIT_SECONDS
         while True:
             served = self._index.ready()

@@ -32,7 +32,7 @@ class Head(NamedTuple):
     """Sizes that a frame's head states, in bytes.
 
     body_size: of all that follows the head
-    meta_size: of the RpcMeta in it
+    meta_size: of the RpcMeta within the body
     """
 
     body_size: int
@@ -50,8 +50,8 @@ class Frame(NamedTuple):
 def read_head(data: bytes) -> Head:
     """Return the sizes that the first 12 bytes of `data` state.
 
-    Raises `Fault` if these are not a frame's head, or the RpcMeta is too large. The bytes after them cannot be read
-    then.
+    Raises `Fault` if these bytes are not a frame's head, or the RpcMeta is too large. The bytes after them cannot be
+    read then.
     """
     magic, body_size, meta_size = _HEAD.unpack_from(data)
     if magic != MAGIC:
@@ -73,7 +73,7 @@ def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = N
 
     Args:
         meta: the frame's RpcMeta.
-        limit: bytes that the decompressed payload may have.
+        limit: maximum number of bytes of the decompressed payload.
         share: the request's share of the worker's byte budget.
 
     Raises `Fault` for sizes that do not fit, an unknown compression, damaged data, and data above the limit.
@@ -106,7 +106,7 @@ def write_frame(meta: Message, payload: bytes = b"", attachment: bytes = b"") ->
 
 
 def reply(correlation_id: int, payload: bytes = b"", *, error: Optional[tuple[int, str]] = None) -> bytes:
-    """Return the frame that answers a request, with its `payload` or an error.
+    """Return the frame that answers a request, with a payload or an error.
 
     correlation_id: the request's id
     error: (error number of brpc, text), or None

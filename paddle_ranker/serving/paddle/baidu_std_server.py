@@ -57,10 +57,10 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._budget = self._connections.budget
         self._buffer = bytearray()
         self._buffered = self._budget.share()
-        self._skip = 0  # bytes that are still to come of a body that nobody wants
+        self._skip = 0  # bytes that are still to come of a body that is discarded
         self._head: Optional[baidu_std.Head] = None  # head of the frame that is being read
-        self._meta: Message = None  # likewise
-        self._ending = False  # no further frame is read; closed when what is in flight is answered
+        self._meta: Message = None  # its RpcMeta
+        self._ending = False  # no further frame is read; the connection closes when requests in flight are answered
         self._reading = True
         self._lingers = False  # the client may still be sending when the connection is closed
 
@@ -76,7 +76,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._writable.set()
         self._reading_patience, self._writing_patience = Patience(self._on_slow_frame), Patience(self.abort)
         self._connections.add(self)
-        self._reading_turn = asyncio.Lock()  # who sends many requests at once waits behind his own
+        self._reading_turn = asyncio.Lock()  # large requests of one client are parsed one at a time
 
     def data_received(self, data: bytes) -> None:
         if not self._ending:
@@ -111,7 +111,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def shutdown(self) -> None:
-        """Read no further request; close the connection when those in flight are answered."""
+        """Read no further request; close the connection when the requests in flight are answered."""
         if self._ending:
             return
         self._ending = True
@@ -148,7 +148,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         A frame that is too large, or no frame, ends the connection.
         """
         buffer = self._buffer
-        # What is not a frame's beginning is known before the head is complete.
+        # Bytes that do not begin a frame are refused before the head is complete.
         begins_well = buffer[: len(baidu_std.MAGIC)] == baidu_std.MAGIC[: len(buffer)]
         if begins_well and len(buffer) < baidu_std.HEAD_BYTES:
             return False
@@ -178,7 +178,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         return True
 
     def _is_unwanted(self, meta: Message) -> bool:
-        """Refuse a frame by its RpcMeta, before its body has arrived; return whether it was refused."""
+        """Refuse a frame by its RpcMeta, if possible, before its body has arrived; return whether it was refused."""
         try:
             self._check(meta)
         except Fault as fault:
@@ -193,7 +193,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             fault: the error; default: the byte budget has no room for the frame.
         """
         fault = fault or self._buffered.refusal()
-        if self._head is None or self._meta is None:  # many frames at once, or half an RpcMeta
+        if self._head is None or self._meta is None:  # the buffer has many frames, or half an RpcMeta
             self._end_with(fault, 0)
             return
         meta, size = self._meta, baidu_std.HEAD_BYTES + self._head.body_size
@@ -213,7 +213,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         task.add_done_callback(self._answered)
 
     async def _answer(self, meta: Message, body: Union[bytes, Fault]) -> None:
-        """Compute a request's answer, or refuse it, and write the reply.
+        """Compute a request's answer, or refuse the request, and write the reply.
 
         body: the frame's body, or the reason to refuse
         """
@@ -263,7 +263,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         arrived = time.monotonic()
         self._check(meta)
         asked = meta.request
-        much = MUCH_BYTES + 1 if meta.compress_type else 0  # how much it becomes is not known
+        much = MUCH_BYTES + 1 if meta.compress_type else 0  # the decompressed size is not known
         seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else service.limits.deadline_seconds
         deadline, allowed = arrived + seconds, bounds(service)
         async with self._reading_turn:
@@ -304,7 +304,7 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def _read_or_pause(self) -> None:
         """Pause reading while no more requests may begin, so that the kernel slows the sender; else resume."""
-        wanted = self._ending or self._may_read()  # an ending one reads on, to see the client leave
+        wanted = self._ending or self._may_read()  # an ending connection reads on, to notice that the client leaves
         if wanted == self._reading or self._transport.is_closing():
             return
         self._reading = wanted

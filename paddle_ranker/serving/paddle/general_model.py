@@ -30,7 +30,7 @@ TOKENS = ("input_ids", "token_type_ids")
 _FETCHED = {"predict": (PROBABILITY, "predict"), PROBABILITY: (PROBABILITY, "predict"), "logit": ("logit", "logit")}
 INT64, FLOAT32, INT32, STRING = 0, 1, 2, 20  # elem_type
 _FLOAT_DATA = b"\x12"  # the tag of the field, whose elements are packed
-_NUMBER_BYTES = 40  # most memory of a number in an answer (as JSON)
+_NUMBER_BYTES = 40  # most memory of a vector's component in an answer, as JSON
 # By elem_type: the field that may hold the elements, and their NumPy type (little-endian) in tensor_content.
 _INTEGERS = {INT64: ("int64_data", "<i8"), INT32: ("int_data", "<i4")}
 _DATA_FIELDS = (
@@ -56,8 +56,7 @@ class ServedTensors(ABC):
     Attributes:
         limits: limits of requests.
         texts: the sets of string tensors, each a tuple of names, that the model takes in place of tokens.
-        outputs: (name, alias) of an output, by each name that clients may fetch; a Request that names none gets the
-            first.
+        outputs: (name, alias) of an output, by each name that clients may fetch; without a name, the first counts.
         inputs: name of a token input, by the alias that an export gave it.
     """
 
@@ -69,9 +68,9 @@ class ServedTensors(ABC):
     def rows(self, feeds: Feeds) -> tuple[list[str], ...]:
         """Return the texts that a Request feeds, a list for each tensor, all of the same length.
 
-        feeds: the string tensors by name, see `Feeds`
-
         Raises `Fault` if the lengths differ or are above the limit.
+
+        feeds: the string tensors by name, see `Feeds`
         """
         for _, tensor in feeds.values():
             self.limits.check_most(len(tensor.data), next(reversed(feeds)))
@@ -79,14 +78,14 @@ class ServedTensors(ABC):
 
     @abstractmethod
     def answer_bytes(self, rows: int) -> int:
-        """Return how many bytes of memory the answer for `rows` rows takes in addition to its request."""
+        """Return how much memory, in bytes, the answer for `rows` rows takes in addition to its request."""
 
     @abstractmethod
     async def of_texts(self, names: tuple[str, ...], texts: Texts, deadline: Optional[float]) -> Arrays:
         """Compute the outputs of texts: `[n, ...]` by name. Raises `Fault`.
 
         names: names of the string tensors
-        texts: their texts, a sequence for each tensor
+        texts: texts of each tensor
         """
 
     @abstractmethod
@@ -97,7 +96,7 @@ class ServedTensors(ABC):
 class RankerTensors(ServedTensors):
     """Tensors of a ranker: takes tokens, or queries and titles; returns probabilities and logits.
 
-    One query may serve all titles.
+    A single query counts for all titles.
     """
 
     texts = (("query", "title"),)
@@ -215,7 +214,7 @@ async def infer(
     response = _response(request, fetched, outputs)
     if request.profile_server:
         response.profile_server = True
-        # The begin and the end of the vendor's three steps: reader, inference, response.
+        # Start and end of each of the vendor's three steps: reader, inference, response.
         response.profile_time.extend([began, read, read, inferred, inferred, _microseconds()])
     return response
 
@@ -356,7 +355,7 @@ def fill_matrix(tensor: Message, name: str, alias_name: str, values: Array) -> N
     tensor.name, tensor.alias_name, tensor.elem_type = name, alias_name, FLOAT32
     tensor.shape.extend(rows.shape)
     if rows.size:
-        # The elements as they are on the wire: as Python numbers a vector would take ten times the memory and time.
+        # Merged in wire format: as Python numbers, a vector would take ten times the memory and time.
         tensor.MergeFromString(_FLOAT_DATA + _varint(rows.nbytes) + rows.tobytes())
 
 

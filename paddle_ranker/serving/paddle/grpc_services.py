@@ -23,7 +23,7 @@ from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PATH = 107  # bytes of a Unix socket's path
-_FRAMING_BYTES = 64 * 1024  # slightly too large messages are then refused by the services, with their message
+_FRAMING_BYTES = 64 * 1024  # up to this excess, the services refuse a message, with a better error than grpcio's
 
 
 class Method(NamedTuple):
@@ -72,7 +72,7 @@ async def start_grpc(
         counting: counts requests, including those that are refused before they are read.
         budget: budget of the bytes that all requests hold; default: no limit.
 
-    Raises `RankerError` if it cannot listen at the address.
+    Raises `RankerError` if the server cannot listen at the address.
     """
     limits = limits or service.limits
     most = limits.request_bytes + _FRAMING_BYTES
@@ -83,7 +83,7 @@ async def start_grpc(
         ("grpc.so_reuseport", 0),  # a port that is taken is an error
     ]
     if not _unpacks_within_limits(grpc.__version__):
-        options.append(("grpc.compression_enabled_algorithms_bitset", 1))  # none: 16 MiB of gzip become 16 GiB
+        options.append(("grpc.compression_enabled_algorithms_bitset", 1))  # off: 16 MiB may become 16 GiB
     server = grpc.aio.server(options=options)
     calls = _Calls(service, limits, api_key, names or PipelineNames(), counting, budget or ByteBudget())
     request, pairs = messages().Request, messages().PipelineRequest
@@ -112,7 +112,7 @@ async def start_grpc(
 
 def _unpacks_within_limits(version: str) -> bool:
     """Return whether this grpcio stops decompressing a message that gets too large; 1.33 does not."""
-    return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # the oldest version in which that was measured
+    return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # the oldest version that was tested
 
 
 class _PipelineFault(Fault):
@@ -142,10 +142,7 @@ class _Service(grpc.GenericRpcHandler):
 
 
 class _Calls:
-    """Handlers of the methods, which take and return bytes.
-
-    A request that cannot be parsed is answered with an error.
-    """
+    """Handlers of the methods, which take and return bytes; they answer unreadable requests with an error."""
 
     def __init__(
         self,
@@ -199,7 +196,7 @@ class _Calls:
         return refuse
 
     async def _answer(self, method: Method, data: bytes, context: Any) -> bytes:
-        """Answer a call of a method; return the response in bytes. Aborts the call if the request is refused.
+        """Answer a call of a method; return the response in bytes. If the request is refused, the call is aborted.
 
         data: the request in bytes
         context: grpcio's context of the call
@@ -237,12 +234,12 @@ class _Calls:
             raise Fault(TOO_LARGE, problem, field="message")
 
     def _seconds(self, context: Any) -> float:
-        """Return the caller's timeout in seconds, or the default if grpcio does not tell it.
+        """Return the caller's timeout in seconds, or the default if grpcio does not know it.
 
         grpcio 1.33 does not, but cancels the call in time.
         """
         remaining = context.time_remaining() if hasattr(context, "time_remaining") else None
-        if remaining is None or remaining > 1e6:  # no deadline is years
+        if remaining is None or remaining > 1e6:  # without a deadline, years remain
             return self._limits.deadline_seconds
         return float(remaining)
 

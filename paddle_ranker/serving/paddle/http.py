@@ -29,12 +29,12 @@ from paddle_ranker.serving.paddle.pipeline import PipelineNames
 JSON = "application/json"
 PROTO = ("application/proto", "application/x-protobuf")
 _LOG = logging.getLogger(__name__)
-_VERSION = re.compile("v[0-9]+")  # /v1/embeddings is nobody's pipeline
+_VERSION = re.compile("v[0-9]+")  # paths such as /v1/embeddings are no pipeline's
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def routes(service: ModelService, names: Optional[PipelineNames] = None) -> list[BaseRoute]:
-    """Return the routes. The last one matches `POST` at any path of two parts, so place them after all other routes."""
+    """Return the routes. Place them last: the last one matches `POST` at any path of two parts."""
     names = names or PipelineNames()
     made: list[BaseRoute] = []
     for called in (GENERAL_SERVICE.rpartition(".")[2], GENERAL_SERVICE):
@@ -132,7 +132,7 @@ def _content_type(request: Request) -> str:
 
 
 def _general_error(request: Request, fault: Fault) -> Response:
-    """Answer as brpc does: an HTTP status, brpc's error number in a header, the reason as text."""
+    """Convert a fault to brpc's answer: an HTTP status, brpc's error number in a header, the reason as text."""
     return answer(
         request,
         str(fault).encode("utf-8", "replace"),
@@ -143,12 +143,12 @@ def _general_error(request: Request, fault: Fault) -> Response:
     )
 
 
-# Numbers of google.rpc.Code, as grpc-gateway answers them, which is the pipeline's HTTP server.
+# Numbers of google.rpc.Code in answers of grpc-gateway, which is the pipeline's HTTP server.
 _CODES = {"INVALID_ARGUMENT": 3, "DEADLINE_EXCEEDED": 4, "RESOURCE_EXHAUSTED": 8, "UNIMPLEMENTED": 12, "INTERNAL": 13}
 
 
 def _gateway_error(request: Request, fault: Fault) -> Response:
-    """Answer a request that is not valid for the pipeline as grpc-gateway does."""
+    """Convert the fault of a request that is not valid for the pipeline to the answer of grpc-gateway."""
     content: dict[str, Any] = {
         "error": str(fault),
         "code": _CODES.get(fault.kind.grpc, 2),

@@ -27,7 +27,7 @@ from paddle_ranker.serving.paddle.messages import Message
 
 _DIGITS = re.compile("-?[0-9]{1,20}")  # an integer that is written as a string
 _MANY_DIGITS = re.compile("-?[0-9]{1,20}(?:,-?[0-9]{1,20})*")
-_AT_ONCE = 4096  # elements of an array; one that does not fit is looked for among so many
+_AT_ONCE = 4096  # elements of an array that are converted together; if one does not fit, these are tried one by one
 _SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf}
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: "a 32-bit integer",
@@ -94,7 +94,7 @@ def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool
     """Return `items` converted for `field`; raises `Fault`, which names the first item that does not fit.
 
     path: place of the field in the JSON, for the fault
-    numbered: whether the fault also names the item's index
+    numbered: whether the fault also shows the item's index
     """
     converted: list[Any] = []
     for first in range(0, len(items), _AT_ONCE):
@@ -104,9 +104,9 @@ def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool
 
 
 def _all_at_once(items: list[Any], field: FieldDescriptor) -> Optional[list[Any]]:
-    """Return `items` converted for `field`, by few calls for all of them together; None if that is not possible.
+    """Return `items` converted for `field`, by a few calls for all items; None if that is not possible.
 
-    It is possible for all valid items of an array, except of bytes. To call a Python function for each item would take
+    It is possible for all valid items of an array, except bytes. Calling a Python function for each item would take
     many times as long as parsing it.
     """
     types = set(map(type, items))
@@ -151,7 +151,7 @@ def _floats_at_once(items: list[Any], types: set[type], kind: int) -> Optional[l
 
 
 def _one_by_one(items: list[Any], first: int, field: FieldDescriptor, path: str, numbered: bool) -> list[Any]:
-    """Convert `items` as `_checked` does, with a call for each.
+    """Convert `items` as `_checked` does, with a call for each item.
 
     first: index in the array of the first of `items`
     """

@@ -38,7 +38,7 @@ class Messages(NamedTuple):
 
 @cache
 def messages() -> Messages:
-    """Return the message classes; they are made at the first call."""
+    """Return the message classes, which are made at the first call."""
     names = [f"{GENERAL_MODEL}.{name}" for name in ("Tensor", "Request", "Response")]
     names += [f"{PIPELINE}.{name}" for name in ("Tensor", "Request", "Response")]
     names.append("brpc.policy.RpcMeta")
@@ -52,9 +52,9 @@ class Bounds(NamedTuple):
     A parsed message may be far larger than its bytes: an empty tensor of two bytes takes a hundred, a packed number of
     one byte eight.
 
-    fields: count of fields of the message itself
-    nested: count of fields of the messages in it
-    numbers: count of packed numbers
+    fields: number of fields of the message itself
+    nested: number of fields of the messages in it
+    numbers: number of packed numbers
     """
 
     fields: int
@@ -92,7 +92,7 @@ def parse(expected: Message, data: bytes, bounds: Optional[Bounds] = None, share
     raise Fault(INVALID, f"the {len(data):,} bytes are not a {expected.DESCRIPTOR.full_name} message")
 
 
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # how the wire says where a field ends
+_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types, which tell where a field ends
 _NUMBER_BYTES = 8
 _GOES_ON = bytes(range(128, 256))  # bytes of a number that do not end it
 
@@ -105,11 +105,9 @@ class _Counts:
         self._fields = self._nested = self.numbers = 0
 
     def add(self, kind: Message, data: bytes, place: int, end: int, *, is_outer: bool = False) -> None:
-        """Count the fields of a message of the type `kind` in `data[place:end]`.
+        """Count the fields of a message of type `kind` in `data[place:end]`; raises `Fault(TOO_LARGE)` above a bound.
 
-        is_outer: whether this is the message itself, not one in it
-
-        Raises `Fault(TOO_LARGE)` if there are too many.
+        is_outer: whether this is the message itself, not a message in it
         """
         while place < end:
             if is_outer:
@@ -129,10 +127,10 @@ class _Counts:
                 _, place = _varint(data, place)
             elif wire in (_EIGHT_BYTES, _FOUR_BYTES):
                 place += 8 if wire == _EIGHT_BYTES else 4
-            # The others begin and end groups, and hold nothing themselves.
+            # Other wire types begin and end groups, without data of their own.
 
     def _add_long(self, field: Message, data: bytes, place: int, end: int) -> None:
-        """Count `data[place:end]`, a message or packed numbers; of an unknown field (None) nothing."""
+        """Count `data[place:end]`, a message or packed numbers; an unknown field (None) does not count."""
         if field is None or field.type in (field.TYPE_STRING, field.TYPE_BYTES):
             return
         if field.message_type is not None:

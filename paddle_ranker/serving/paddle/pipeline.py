@@ -27,12 +27,12 @@ from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, me
 T = TypeVar("T")
 _SPACE = re.compile(r"\s*")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
-_LONGEST_ESCAPE = 10  # characters that one is printed with, \\U0001f600
-_MOST_ENTRIES = 1000  # entries of a printed dict, of which two are read
+_LONGEST_ESCAPE = 10  # characters of a printed character, \\U0001f600
+_MOST_ENTRIES = 1000  # entries of a printed dict, of which two are used
 _SIMPLE = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
-_PROFILE_KEY = "pipeline.profile"  # the vendor's client asks for timings with it; they are in /metrics here
+_PROFILE_KEY = "pipeline.profile"  # the vendor's client asks for timings with this key, which is ignored: see /metrics
 CLOSED, NO_SERVICE, BAD_INPUT, TIMEOUT, UNKNOWN = 3001, 3002, 5000, 6000, 10000
-# The vendor's numbers (CustomExceptionCode of its pipeline); what can be tried again is "closed".
+# The vendor's numbers (CustomExceptionCode of its pipeline); faults that may pass are "closed".
 _NUMBERS = {
     faults.INVALID: BAD_INPUT,
     faults.UNPROCESSABLE: BAD_INPUT,
@@ -112,7 +112,7 @@ def refusal(fault: Fault) -> Message:
 
 
 def bounds(service: ModelService) -> Bounds:
-    """Return the bounds of a pipeline Request's message: a key and a value for each row, and what a client may add."""
+    """Return the bounds of a pipeline Request's message: a key and a value for each row, and room for more fields."""
     rows = most_rows(service)
     return bounds_of(2 * rows + 1000, rows)
 
@@ -211,7 +211,7 @@ def read_printed_dict(text: str) -> dict[str, str]:
     text = text.strip()
     if not (text.startswith("{") and text.endswith("}")):
         raise ValueError("not a dict")
-    # From left to right, so that a quote after two backslashes ends the string; what is left of quotes does end one.
+    # Replaced from left to right, so that a quote after two backslashes remains, and ends a string.
     quotes = text.replace("\\\\", "\0\0").replace("\\'", "\0\0").replace('\\"', "\0\0")
     found: dict[str, str] = {}
     entries, place, end = 0, 1, len(text) - 1
@@ -228,7 +228,7 @@ def read_printed_dict(text: str) -> dict[str, str]:
 
 
 def _string(text: str, quotes: str, place: int, ends: str) -> tuple[str, int]:
-    """Return (value of the string literal at `place`, index after the character of `ends` that follows the literal).
+    """Return the value of the string literal at `place`, and the index after the character of `ends` that follows it.
 
     Args:
         quotes: `text` with its escaped quotes replaced by other characters.

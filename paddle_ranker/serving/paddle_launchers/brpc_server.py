@@ -48,7 +48,7 @@ Serve a ranker or a tower in the place of Paddle Serving's C++ server, with its 
   {HOST_VARIABLE}=127.0.0.1 in the environment narrows who can connect; {API_KEY_VARIABLE} asks callers for a key
 
 What else the launcher has is taken, and noted where it has no meaning here. paddle-ranker serve has more."""
-_LOOK_SECONDS = 0.2  # between two looks at who started this process
+_LOOK_SECONDS = 0.2  # between two checks whether the launcher has ended
 
 PORT, THREADS, PROMETHEUS_PORT, RELOAD_SECONDS = 9393, 4, 19393, 10  # the launcher's own defaults
 # By name: whether the flag is a switch, whose value may be left out.
@@ -57,14 +57,14 @@ KNOWN = {
     **dict.fromkeys(("resource_path", "resource_file", "model", "gpu_id", "gpu_ids", "reload_interval_s"), False),
     **dict.fromkeys(("runtime_thread_num", "batch_infer_size", "max_concurrency", "request_cache_size"), False),
     **dict.fromkeys(("enable_prometheus", "use_calib", "use_trt"), True),
-    # Of how the C++ server computes, or where its files lie; there is nothing of the kind here.
+    # How the C++ server computes, and where its files are; without effect here.
     **dict.fromkeys(("inferservice_path", "inferservice_file", "workflow_path", "workflow_file", "workdir"), False),
     **dict.fromkeys(("enable_model_toolkit", "ir_optim", "mem_optim_off", "use_mkl"), True),
     **dict.fromkeys(("bthread_concurrency",), False),
 }
-# That ask for something this server has not, unless they have this value.
+# Flags with any other value than this ask for something that this server does not have.
 _WITHOUT = {"max_concurrency": "0", "request_cache_size": "0", "use_calib": "false", "use_trt": "false"}
-_LAUNCHERS_BODY, _LAUNCHERS_BATCH = 512 * 1024 * 1024, 32  # it always passes them, unless the user gives other numbers
+_LAUNCHERS_BODY, _LAUNCHERS_BATCH = 512 * 1024 * 1024, 32  # the launcher's defaults, which it always passes
 _TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 
@@ -75,8 +75,8 @@ class Launch:
     model: folder of the model
     threads: number of batches that may be computed at once
     gpu: index of the requested GPU; None: the CPU
-    batch_size: pairs that are computed at once; in place of the launcher's default, 32, this server's
-    request_bytes: limit of a request's body; in place of the launcher's default, 512 MiB, this server's
+    batch_size: pairs that are computed at once; this server's default replaces the launcher's, 32
+    request_bytes: limit of a request's body; this server's default replaces the launcher's, 512 MiB
     prometheus_port: a further port for metrics; None: no such port
     reload_file: the model is reloaded whenever this file's time changes, which is checked every `reload_seconds`
     notes: messages to the user about options that this server cannot follow
@@ -115,7 +115,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
     return Launch(
         model=Path(engine.model_dir),
         port=_number(flags, "port", PORT, 0, 65535),
-        # How many batches of its own queue the C++ server computes at once; without, one a request.
+        # The number of batches of its queue that the C++ server computes at once; 0: one for each request.
         threads=_number(flags, "runtime_thread_num", engine.runtime_thread_num, 0) or threads,
         precision=flags.get("precision", ["fp32"])[-1].lower(),
         gpu=next((number for number in gpus[:1] if number >= 0), None),
@@ -133,7 +133,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
 
 
 def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return (values of each known flag by its name, notes about the words that are ignored)."""
+    """Return the values of each known flag by its name, and notes about ignored words."""
     flags: dict[str, list[str]] = {}
     notes = []
     place = 0
@@ -180,7 +180,7 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _unless(launchers: int, given: int, default: int) -> int:
-    """Return `default`, this server's default, if `given` is `launchers`, the launcher's default; else `given`.
+    """Return `given`; if it is `launchers`, the launcher's default, return `default`, this server's.
 
     The launcher passes its own default even if the user gives no value.
     """
@@ -285,7 +285,7 @@ def _end_with_the_launcher(started_by: tuple[int, ...]) -> None:
 
 
 def _ancestors() -> tuple[int, ...]:
-    """Return the process id of the parent and, if the parent is a shell run with `-c`, of the parent's parent.
+    """Return the process id of the parent and, if the parent is a shell run with `-c`, also that of its parent.
 
     When a process ends, the kernel gives its children another parent, so the ids change when either process ends.
     """
@@ -293,7 +293,7 @@ def _ancestors() -> tuple[int, ...]:
     try:
         command = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
         fields = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:  # ended this moment, or not Linux
+    except OSError:  # the parent has just ended, or this is not Linux
         return (parent,)
     return (parent, int(fields[1])) if b"-c" in command[1:2] else (parent,)
 

@@ -90,14 +90,14 @@ def _load_all(libraries: list[Path]) -> None:
 
 
 def _stand_ins() -> list[Path]:
-    """Return libraries without contents under the names that the extension needs; compile them at the first call.
+    """Return libraries without contents under the names that the extension needs; compiled at the first call.
 
-    They define the symbol if glibc hides it.
+    They define the symbol that the extension needs if glibc hides it.
     """
     names = [*_NAMES]
     python = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"
     if not _is_loaded(python):
-        names.append(python)  # its symbols are the program's own
+        names.append(python)  # the program itself has the symbols
     source = "" if hasattr(ctypes.CDLL(None), "_dl_sym") else _FORWARDER
     key = hashlib.sha256(repr((names, source, platform.libc_ver(), platform.machine())).encode()).hexdigest()[:16]
     folder = cache_folder("native_client", key)

@@ -18,10 +18,10 @@ from paddle_ranker.serving.core.server_config import MOST_STREAMS, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import config_for
 
 CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
-# Precisions of Paddle Serving's predictor on each; asked for another one, it computes in fp32 and does not say so.
+# Precisions of Paddle Serving's predictor by device; for any other it computes in fp32 without a warning.
 _VENDORS_PRECISIONS = {CPU: ("fp32", "bf16"), GPU: ("fp32",), TENSORRT: ("fp32", "fp16"), XPU: ("fp32",)}
 _PORTS = ("rpc_port", "http_port")
-# The values that this project's server follows, too; of all other values it says that they have no meaning there.
+# Values that this project's server uses, too; it reports all other values as being without meaning.
 _FOLLOWED = (
     *_PORTS,
     "op.*.concurrency",
@@ -31,7 +31,7 @@ _FOLLOWED = (
     *(f"op.*.local_service_conf.{name}" for name in ("client_type", "model_config", "device_type", "devices")),
     *(f"op.*.local_service_conf.{name}" for name in ("thread_num", "precision", "fetch_list")),
 )
-_ALWAYS = ("op.*.local_service_conf.ir_optim", "op.*.local_service_conf.mem_optim")  # true here, whatever stands there
+_ALWAYS = ("op.*.local_service_conf.ir_optim", "op.*.local_service_conf.mem_optim")  # always true here
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class PipelineConfig:
             cpu_threads=local.get("thread_num", 2),
             streams=min(MOST_STREAMS, self.op.get("concurrency", 1)),
             workers=self.values["worker_num"] if self.values.get("build_dag_each_worker") else 1,
-            # The vendor's batch_size joins requests, so 1 says nothing of how many pairs are computed at once.
+            # The vendor's batch_size counts requests that are joined, so 1 is no limit of pairs computed at once.
             batch_size=self.op["batch_size"] if self.op.get("batch_size", 1) > 1 else ServeConfig.batch_size,
             max_wait_us=int(wait * 1000) if wait > 0 else 0,
             deadline_seconds=timeout / 1000 if timeout > 0 else ServeConfig.deadline_seconds,
@@ -112,7 +112,7 @@ class PipelineConfig:
             )
 
     def of_no_meaning(self) -> list[str]:
-        """Return the names of values that this project's server does not follow, such as `dag.tracer.interval_s`."""
+        """Return the names of values that this project's server does not use, such as `dag.tracer.interval_s`."""
         followed = set(_FOLLOWED) | {name for name in _ALWAYS if _at(self.values, name, self.service)}
         if self.values.get("build_dag_each_worker"):
             followed |= {"worker_num", "build_dag_each_worker"}
@@ -141,7 +141,7 @@ def read_pipeline_config(
         model, rpc_port, http_port: if given, they replace the file's values.
         finds_gpu: returns whether Paddle finds a GPU; called if the configuration asks for one.
 
-    Raises `UsageError` if there is no such file, `CheckpointError`, which names the value, if it is no configuration.
+    Raises `UsageError` if the file does not exist, `CheckpointError`, which names the value, if it is not valid.
     """
     values = _load(path)
     for name, given in zip(_PORTS, (rpc_port, http_port)):
@@ -225,10 +225,10 @@ def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: An
 
 
 def _model_folder(path: Path, local: dict[str, Any], given: Optional[Path]) -> Path:
-    """Return the model's folder: `given`, or else the one that the configuration file `path` names.
+    """Return the model's folder: `given`, or else the folder that the configuration file `path` names.
 
-    local: the file's `local_service_conf`; a relative path in it is relative to the file or, if it exists only there,
-        to the current folder
+    local: the file's `local_service_conf`; its path is relative to the file's folder, or to the current folder if the
+        model exists only there
     """
     if given is not None:
         return given.resolve()

@@ -40,7 +40,7 @@ for _logger in [*logging.root.manager.loggerDict.values()]:
 
 _DIE_WITH_THE_PARENT = 1  # PR_SET_PDEATHSIG
 _REQUEST = "request"
-_PATIENCE, _PAUSE = 600.0, 0.2  # seconds: that a request waits while the model is loaded, between two attempts
+_PATIENCE, _PAUSE = 600.0, 0.2  # seconds that a request waits while the model is loaded; seconds between attempts
 
 
 class TextRequestOp(vendor.RequestOp):
@@ -68,7 +68,7 @@ class TextRequestOp(vendor.RequestOp):
 
 
 class ModelOp(Op):
-    """An op that encodes pairs or texts, runs the vendor's local predictor, and prints its outputs as text.
+    """An op that encodes pairs or texts, runs the vendor's local predictor, and formats its outputs as text.
 
     Args:
         config: names the model's folder and the service.
@@ -102,7 +102,7 @@ class ModelOp(Op):
             return None, False, error_number(fault.kind), str(fault)
         columns, longest, pad_id = self._encode(*fields.values())
         arrays = tuple(columns.pad(np.arange(len(rows))).values())
-        if self._batch_size > 1:  # requests are joined, for which they must be of one length
+        if self._batch_size > 1:  # the vendor joins requests, which must have equal lengths
             missing = longest - arrays[0].shape[1]
             ids, types = (np.pad(array, ((0, 0), (0, missing))) for array in arrays)
             ids[:, ids.shape[1] - missing :] = pad_id
@@ -119,7 +119,7 @@ class ModelOp(Op):
 def _encoder(folder: ExportedFolder) -> Callable[..., tuple[Columns, int, int]]:
     """Return a function that encodes texts, one list for each field.
 
-    It returns (columns, the length that rows can have at most, the pad token's id).
+    It returns (columns, maximum length of rows, the pad token's id).
     """
     encoder = folder.row_encoder()
     if isinstance(encoder, TextEncoder):
@@ -181,7 +181,7 @@ def check_model(config: PipelineConfig) -> ExportedFolder:
 
 
 def run(config: PipelineConfig) -> None:
-    """Serve until SIGINT or SIGTERM comes; the processes that the vendor starts end with this one.
+    """Serve until SIGINT or SIGTERM comes; the processes that the vendor starts end with this process.
 
     This process does not import Paddle, which starts CUDA: the vendor's processes are forked, and CUDA does not survive
     a fork. Raises `CheckpointError` for a precision or a model that the vendor's server cannot compute.
@@ -211,7 +211,7 @@ def _announce(config: PipelineConfig, is_tower: bool) -> None:
                 try:
                     client.vectors(["a"]) if is_tower else client.score(["a"], ["b"])
                     break
-                except ServerError:  # it does not listen yet, or its gateway finds nobody behind it
+                except ServerError:  # the server does not listen yet, or the gateway does not reach it
                     time.sleep(_PAUSE)
         way = "gRPC" if protocol == "grpc" else f"HTTP, POST /{names.service}/{names.method}"
         places.append(f"http://{EVERY_ADDRESS}:{port} ({way})")
@@ -219,7 +219,7 @@ def _announce(config: PipelineConfig, is_tower: bool) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """Make a new process ignore Ctrl-C, which its parent handles, and be killed when its parent ends in any way."""
+    """Make a new process ignore Ctrl-C, which its parent handles, and die when its parent ends in any way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_DIE_WITH_THE_PARENT, signal.SIGKILL, 0, 0, 0)

@@ -13,12 +13,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from paddle_ranker.serving.core.connections import Connections, Patience, ProtocolHandler, close_gently
 
-HEAD_BYTES = 64 * 1024  # of a head, of trailers, and of what stands between two parts of a chunked body
-HEADER_FIELDS = 100  # of a head or of trailers: each takes some 200 bytes beside its own
+HEAD_BYTES = 64 * 1024  # most bytes of a head, of trailers, and between two parts of a chunked body
+HEADER_FIELDS = 100  # most fields of a head or of trailers: each takes some 200 bytes of memory beside its text
 _HEAD_SLICE, _BODY_SLICE = 8 * 1024, 64 * 1024  # bytes that the parser gets at a time
 _INVALID = "this is not a valid HTTP request"
 _TOO_MUCH = f"a head, or what stands around a body, has at most {HEAD_BYTES // 1024} KiB and {HEADER_FIELDS} fields"
-_KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, which must be the ones to close them
+_KEEP_ALIVE_SECONDS = 75  # longer than in proxies, which must be the first to close an idle connection
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -40,7 +40,7 @@ class HttpConnection(HttpToolsProtocol):
         self._unfinished = 0  # bytes since the last head, part of a body or end of a request
         self._large_heads = 0  # bytes of the large heads of requests without an answer
         self._is_open = self._is_in_body = False  # whether a request has begun, and whether its head is complete
-        self._is_over = False  # whatever else comes is ignored
+        self._is_over = False  # further bytes are ignored
 
     def connection_lost(self, exc: Any) -> None:
         self._is_over, self._held = True, b""
@@ -57,7 +57,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             if self.transport.get_write_buffer_size():
-                self._writing.wait()  # asyncio would wait for ever until the rest is taken
+                self._writing.wait()  # asyncio would wait for ever for the client to receive the rest
             return
         if not self.pipeline:
             self._large_heads = 0
@@ -71,7 +71,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.headers) > HEADER_FIELDS:
             self._refuse(431, _TOO_MUCH)
-            raise ValueError(_TOO_MUCH)  # ends the parser's work
+            raise ValueError(_TOO_MUCH)  # stops the parser
         if self.parser.should_upgrade():
             return  # see `_decline`
         codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
@@ -105,7 +105,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():
-            self._abort()  # its last answer was not taken
+            self._abort()  # the client has not received the last answer
         super().timeout_keep_alive_handler()
 
     def _read(self, data: bytes) -> None:
@@ -132,7 +132,7 @@ class HttpConnection(HttpToolsProtocol):
                 self._count(size)
 
     def _count(self, size: int) -> None:
-        """Count the bytes of the unfinished request in the byte budget, and give the client time for it.
+        """Count the bytes of the unfinished request in the byte budget, and give the client time to send the rest.
 
         size: number of bytes that have come since the last call
         """
@@ -146,7 +146,7 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse(503, "the server holds as many bytes of requests as it may; try again")
 
     def _decline(self, rest: bytes) -> None:
-        """Read a request that offers to switch protocols as if it did not (RFC 9110, 7.8); Java's client offers h2c.
+        """Read a request that offers to switch protocols as a plain request (RFC 9110, 7.8); Java's client offers h2c.
 
         httptools takes the body after such a head for data of the other protocol. So a new parser gets the head without
         the offer.
@@ -182,7 +182,7 @@ class HttpConnection(HttpToolsProtocol):
         self.headers.clear()  # the connection stays for a moment
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete and not self._is_in_body:
-            cycle.keep_alive = False  # closes behind the answer, which is that of the last request
+            cycle.keep_alive = False  # closes after the answer to the last request
             return
         if self._is_in_body:
             is_answered = cycle.response_started or bool(self.pipeline)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.paddle.grpc_services import GrpcServer
 
 BACKLOG = 2048  # connections that wait to be accepted
-_SILENT_SECONDS = 10.0  # after which a connection is closed that has not said which protocol it speaks
-_FULL_SECONDS = 0.02  # until the next look whether there is room
-_FAILED_SECONDS = 1.0  # after the system had no descriptor, or no memory
+_SILENT_SECONDS = 10.0  # a connection is closed if its protocol is still unknown after this time
+_FULL_SECONDS = 0.02  # between attempts to accept while the maximum number of connections is open
+_FAILED_SECONDS = 1.0  # before the next attempt if the system had no descriptor or no memory
 _LOG = logging.getLogger(__name__)
 
 
@@ -71,8 +71,8 @@ Handlers = Sequence[tuple[bytes, ProtocolHandler]]
 class PortProtocol:
     """A protocol of the server's port.
 
-    title: its name in the line that the server prints at its start
-    begins: first bytes of its connections; empty: it gets the connections that no other protocol gets
+    title: name in the line that the server prints at its start
+    begins: first bytes of the protocol's connections; empty: it gets the connections that no other protocol gets
     start: coroutine function, called in every worker; returns the protocol's handler
     """
 
@@ -82,7 +82,7 @@ class PortProtocol:
 
 
 class Acceptor:
-    """Accepts connections, and hands each to its protocol as soon as its first bytes tell which one that is.
+    """Acceptor of connections, which hands each to its protocol as soon as its first bytes tell the protocol.
 
     While the maximum number of connections is open, further ones wait in the system's queue.
 
@@ -167,11 +167,9 @@ class _Unknown(asyncio.Protocol):
         self._connections.discard(self)
 
     def shutdown(self) -> None:
-        """See `Connection`."""
         self.abort()
 
     def abort(self) -> None:
-        """See `Connection`."""
         self._transport.abort()
 
 
@@ -266,10 +264,9 @@ class GrpcConnection(_Pipe):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Do nothing, since grpcio ends its connections itself. See `Connection`."""
+        """Do nothing, since grpcio ends its connections itself."""
 
     def abort(self) -> None:
-        """See `Connection`."""
         self.transport.abort()
 
 

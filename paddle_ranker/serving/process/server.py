@@ -31,7 +31,7 @@ def run(config: ServeConfig) -> int:
     if a model cannot be loaded.
     """
     require_packages()
-    load_named_plugins()  # once more: not every command that ends here has done so
+    load_named_plugins()  # not every caller has loaded them
     served_by(config)
     allow_open_files(4 * config.limits.connections + 256)
     sockets = listen(config)
@@ -65,9 +65,9 @@ def require_packages() -> None:
 
 
 def listen(config: ServeConfig) -> list[socket.socket]:
-    """Return listening sockets, one for each of the configuration's ports; that of `http_port`, if set, comes last.
+    """Return listening sockets, one for each of the configuration's ports; `http_port`, if set, comes last.
 
-    Raises `RankerError` if it cannot listen on a port.
+    Raises `RankerError` for a port on which it cannot listen.
     """
     sockets: list[socket.socket] = []
     for port in (*config.ports, *(() if config.http_port is None else (config.http_port,))):
@@ -76,7 +76,7 @@ def listen(config: ServeConfig) -> list[socket.socket]:
             family, kind, protocol, _, address = found[0]
             listener = socket.socket(family, kind, protocol)
             sockets.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port rests a minute after a server
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port rests for a minute
             _keep_alive(listener)
             listener.bind(address)
             listener.listen(BACKLOG)
@@ -121,7 +121,7 @@ def allow_open_files(wanted: int) -> None:
 
 
 _SILENCE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, seconds between tries, tries
-_UNTAKEN_MS = 60_000  # after which the system closes a connection whose peer takes nothing of what was sent
+_UNTAKEN_MS = 60_000  # the system closes a connection whose peer has received nothing for this long
 
 
 def _keep_alive(listener: socket.socket) -> None:

@@ -25,10 +25,10 @@ from paddle_ranker.runtime import PROCESS_VARIABLE
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
 
-_SOON = 10.0  # seconds: who dies within them is started with a growing delay
+_SOON = 10.0  # seconds; a worker that dies within them is restarted with a growing delay
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 _WAIT = 0.5
-_GRACE = 10.0  # seconds that a worker may take beyond those for requests in flight
+_GRACE = 10.0  # seconds that a worker may take to end after those for requests in flight
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -41,15 +41,15 @@ class _Slot:
     started: time at which its process was started
     due: time at which its next process is to start
     failures: how often in a row its process ended soon after its start
-    is_stale: whether a reload was requested before the process handled signals
+    is_stale: whether a reload was requested before its process handled signals
     """
 
     number: int
     pid: int = 0
     started: float = 0.0
     due: float = 0.0
-    failures: int = 0  # one after another, soon after the start
-    is_stale: bool = False  # it was to reload before it heeded signals
+    failures: int = 0
+    is_stale: bool = False
 
 
 def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]) -> int:
@@ -75,9 +75,9 @@ class _Supervisor:
         self._slots = [_Slot(number) for number in range(config.workers)]
         self._ready: set[int] = set()  # pids
         self._announced = False
-        self._stopping = 0  # signals to stop that have come
+        self._stopping = 0  # number of signals to stop so far
         self._stop_by = float("inf")  # when workers that have not ended by themselves are killed
-        self._life, self._life_end = os.pipe()  # ends when this process does, however it does
+        self._life, self._life_end = os.pipe()  # the pipe ends with this process
         self._ready_pipe, self._ready_end = os.pipe()  # workers write their pid when they are ready
         self._wake, self._wake_end = os.pipe()
         self._received: list[int] = []
@@ -151,9 +151,9 @@ class _Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         first = not self._announced
-        # What clears the temporary directory of old files may have removed it.
+        # A program that clears old files from the temporary directory may have removed the folder.
         os.makedirs(os.environ[MULTIPROCESS_VARIABLE], mode=0o700, exist_ok=True)
-        # A signal to the worker waits until it heeds signals: before, it has the handlers of this process.
+        # Signals to the worker wait until it has replaced the handlers of this process by its own.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()
@@ -202,12 +202,12 @@ class _Supervisor:
             os._exit(status)
 
     def _receive(self) -> None:
-        """Read from the pipe which workers are ready; announce the server when all are."""
+        """Read from the pipe which workers are ready; announce the server when all workers are."""
         with suppress(BlockingIOError):
             for word in os.read(self._ready_pipe, 4096).split():
                 self._ready.add(int(word))
             for slot in self._slots:
-                if slot.is_stale and slot.pid in self._ready:  # the files that it has read may have been replaced
+                if slot.is_stale and slot.pid in self._ready:  # its files may have been replaced since it read them
                     slot.is_stale = False
                     os.kill(slot.pid, signal.SIGHUP)
         if not self._announced and all(slot.pid in self._ready for slot in self._slots):

@@ -50,7 +50,7 @@ from paddle_ranker.serving.process.protocols import (
 )
 
 _TRIM_SECONDS = 30.0  # between two times that freed memory is returned to the system
-_GAUGE_SECONDS = 1.0  # between two times that one of several workers notes its gauges
+_GAUGE_SECONDS = 1.0  # between two updates of a worker's gauges, if there are several workers
 
 
 def make_app(
@@ -65,7 +65,7 @@ def make_app(
     """Return the ASGI application: the middleware around the routes of all endpoints, of admin and of Paddle Serving.
 
     Args:
-        slots: slots of the server; endpoints that need other slots answer that there is no such model.
+        slots: slots of the server; endpoints that need other slots refuse requests with `NOT_FOUND`.
         log: log of requests; None: requests are not logged.
         controls: callbacks into the process for the admin routes.
         budget: budget of the bytes of all requests; default: no limit.
@@ -111,7 +111,7 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 async def return_freed_memory() -> None:
     """Return freed memory to the system at regular intervals.
 
-    Large requests and images leave free gaps in the heap of each thread that worked on them. Without this, each thread
+    Large requests and images leave free gaps in the heap of each thread that worked on them. Otherwise each thread
     would keep as much memory as it ever needed at a time.
     """
     while True:
@@ -129,7 +129,7 @@ async def tell_loading(what: str) -> None:
 
 
 SWITCH_SECONDS = (
-    0.0005  # after which a thread in Python lets another one go on; else ten busy ones keep the loop waiting
+    0.0005  # after which a Python thread yields to another; ten busy threads would otherwise delay the event loop
 )
 
 
@@ -160,7 +160,7 @@ class Worker:
         self._metrics = Metrics()
         self._kinds = served_by(config)
         self._slots = Slots({name: kind.make(config) for name, kind in self._kinds.items()})
-        # What an engine imports may take the signals' handlers.
+        # Packages that an engine imports may replace the signal handlers, which are then set again.
         several = reloadable(self._slots, self._metrics)
         self._reloader = Reloader(several, self._metrics, self._log, self._handle_signals)
         self._acceptors: list[Acceptor] = []
@@ -171,7 +171,7 @@ class Worker:
         try:
             with routed_logging(self._log):
                 if any(kind.needs_paddle(self._config) for kind in self._kinds.values()):
-                    # Here, because it takes the signals' handlers, which only this thread gets back.
+                    # Imported here, because it replaces the signal handlers, which only this thread can set again.
                     with suppress(ImportError):
                         importlib.import_module("paddle")
                 asyncio.run(self._serve())
@@ -202,7 +202,7 @@ class Worker:
             for protocol in PROTOCOLS.values():
                 self._handlers.append((protocol.begins, await protocol.start(context)))
             self._handlers.sort(key=lambda item: -len(item[0]))
-            self._handle_signals()  # once more: uvicorn takes them when it starts
+            self._handle_signals()  # again, since uvicorn replaces them when it starts
             if self._early:
                 self._listen()
             if await self._load():
@@ -216,7 +216,7 @@ class Worker:
                 task.cancel()
         if self._reloader.is_busy:
             self._log.close()
-            os._exit(0)  # Python would wait at its exit for the thread that loads, which nothing can stop
+            os._exit(0)  # Python would wait at exit for the loading thread, which nothing can stop
 
     async def _keep_gauges(self) -> None:
         """Set this worker's gauges at regular intervals, since `/metrics` may be answered by another worker."""
@@ -249,7 +249,7 @@ class Worker:
 
     async def _end(self) -> None:
         """Accept no more connections, finish requests in flight, unload the models."""
-        await asyncio.sleep(0.01)  # who connected before the signal is accepted still
+        await asyncio.sleep(0.01)  # clients that connected before the signal are still accepted
         for acceptor in self._acceptors:
             acceptor.close()
         seconds = self._config.drain_seconds

@@ -172,8 +172,8 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
 class Phrase:
     """A folded phrase.
 
-    A text has the phrase if its characters occur there, spaces between words aside, with whole words at both ends (see
-    `is_whole`).
+    A text has the phrase if it has the phrase's characters in a row, spaces between words aside, with whole words at
+    both ends (see `is_whole`).
 
     Attributes:
         text: the phrase.
@@ -272,7 +272,7 @@ class Analyser:
 
     @cached_property
     def table(self) -> dict[int, str]:
-        """Replacements of a folded text's characters by the options, for `str.translate`; single marks are removed."""
+        """Replacements of characters in a folded text that the options ask for, for `str.translate`."""
         return {**(accents() if self.accents else {}), **(_simplified() if self.simplified else {})}
 
     @cached_property

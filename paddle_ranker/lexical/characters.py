@@ -112,12 +112,12 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 def shape_of(folded: str) -> str:
-    """Return the class of each character of a folded text."""
+    """Return a string with the class of each character of a folded text; see `class_of`."""
     return _classes().take(code_points(folded)).tobytes().decode("ascii")
 
 
 def class_of(char: str) -> str:
-    """Return the class of a character of a folded text."""
+    """Return the class of a character of a folded text: `UNIT`, `WORD` and so on."""
     return _class_names()[ord(char)]
 
 

@@ -174,8 +174,8 @@ class LexicalLogistic:
     ) -> NDArray[np.float64]:
         """Return each pair's score with weights learned from the labels of the other folds, `[pairs] float64`.
 
-        Idf is learned from all titles, because it needs no labels. The scores by the weights of a fold are scaled by
-        `standardised`, over all pairs.
+        Idf is learned from all titles, because it needs no labels. So that scores of different folds can be compared,
+        each model scores all pairs, and `standardised` scales these scores.
 
         folds: the fold of each pair, `[pairs]`
         """

@@ -159,7 +159,7 @@ class SharedWords:
         return [Highlight(*given.span(one.start, one.end), one.level) for one in found]
 
     def _with_phrases(self, text: str, found: Sequence[Highlight]) -> list[Highlight]:
-        """Add the phrases in a folded text to its highlights; they replace highlights that they overlap."""
+        """Return `found`, the highlights of a folded text, and its phrases, which replace overlapping highlights."""
         assert self._phrases is not None
         whole = list[Highlight]()
         for match in islice(self._phrases.finditer(text), _MOST_HIGHLIGHTS):

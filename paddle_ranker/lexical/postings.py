@@ -31,9 +31,9 @@ def text_hashes(texts: Iterable[str]) -> Hashes:
 
 
 class TermPostings(NamedTuple):
-    """Postings of a token.
+    """The documents that have a token.
 
-    documents: the documents that have the token, `[found] int32`, ascending
+    documents: their row numbers, `[found] int32`, ascending
     codes: for each of these documents, a row of `Postings.pairs`, `[found]`
     """
 
@@ -74,8 +74,9 @@ class Postings:
     def of_fields(
         cls, fields: Sequence[Iterable[str]], tokenizers: Sequence[Tokenizer], literal: Sequence[bool] = ()
     ) -> Postings:
-        """Count the tokens of documents; `fields` has, for each field, the text of each document.
+        """Count the tokens of documents.
 
+        fields: for each field, the text of each document
         literal: for each field, whether its words are left out of `spellings`, so that no query is corrected to them
         """
         numbers: dict[str, int] = {}
@@ -121,12 +122,15 @@ class Postings:
         return WordVocabulary(self.spellings)
 
     def counts(self, terms: Hashes) -> NDArray[np.int64]:
-        """Return the number of documents with each of these terms, given by hash, `[n]`."""
+        """Return the number of documents with each of these tokens, `[n]`.
+
+        terms: hashes of the tokens, as of `text_hashes`
+        """
         starts, ends = self._ranges(terms)
         return ends - starts
 
     def of_terms(self, terms: Hashes) -> list[TermPostings]:
-        """Return the postings of these terms, given by hash; empty for a term that no document has."""
+        """Return the postings of each of these tokens, see `counts`; empty for a token that no document has."""
         starts, ends = self._ranges(terms)
         parts = map(slice, starts.tolist(), ends.tolist())
         return [TermPostings(self.documents[part], self.codes[part]) for part in parts]

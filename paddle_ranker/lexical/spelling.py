@@ -119,12 +119,12 @@ class WordVocabulary(Sequence[str]):
 
 
 def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
-    """Return distinct words as bytes in UTF-8, one per line, `[bytes] uint8`, as `WordVocabulary` takes them."""
+    """Return the distinct words among `words` in UTF-8, sorted, one per line: `[bytes] uint8`."""
     return np.frombuffer("\n".join(sorted({*words}, key=str.encode)).encode("utf-8"), np.uint8)
 
 
 def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Unite several vocabularies, each `[bytes] uint8`."""
+    """Return the distinct words of several vocabularies, as `lines_of` does; each part is such an array, too."""
     own = [part for part in parts if len(part)]
     if len(own) < 2:
         return own[0] if own else np.empty(0, np.uint8)
@@ -137,7 +137,7 @@ def most_errors(word: str) -> int:
 
 
 def _begins(codes: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """Return the start of each of the `count` lines of a text."""
+    """Return the index in `codes` at which each of its first `count` lines begins, `[count]`."""
     return np.concatenate([[0], np.flatnonzero(codes == _NEWLINE) + 1])[:count].astype(np.int64)
 
 

@@ -57,7 +57,7 @@ class Collection:
 
     @classmethod
     def create(cls, folder: Union[str, Path], info: IndexInfo) -> Collection:
-        """Make an empty index folder and open it for writing; raises `RankerError` if there is one already."""
+        """Make an empty index folder and open it for writing; raises `RankerError` if the folder has an index."""
         index = IndexFolder(Path(folder))
         lock = index.lock()
         if (index.folder / MANIFEST).exists():
@@ -75,7 +75,7 @@ class Collection:
         until: float = 0.0,
         milvus_uri: Optional[str] = None,
     ) -> Collection:
-        """Open an index folder; raises `CheckpointError` if it is no index, or a damaged one.
+        """Open an index folder; raises `CheckpointError` if the folder has no index, or a damaged one.
 
         write: whether documents may be added and removed. If another process has the folder open for writing, wait for
             it until the time `until`, then raise `RankerError`
@@ -128,7 +128,7 @@ class Collection:
 
     @property
     def is_current(self) -> bool:
-        """Whether index.json has the time and size that it had when `snapshot` was opened; True if it is gone."""
+        """Whether index.json has the time and size that it had when `snapshot` was opened; True without index.json."""
         return self._latest.is_current
 
     def refresh(self) -> bool:

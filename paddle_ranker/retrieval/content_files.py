@@ -57,7 +57,7 @@ class ContentFiles:
         return next((one / name for one in folders if not one.is_symlink() and _is_regular(one / name)), None)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a file; raises `CheckpointError` if it is missing, or its SHA-256 is not its name."""
+        """Return the bytes of a file; raises `CheckpointError` if it is missing, or if its SHA-256 is not its name."""
         return b"".join(self._blocks(name, _MOST_BYTES))
 
     def verify(self, name: str) -> int:
@@ -65,7 +65,7 @@ class ContentFiles:
         return sum(map(len, self._blocks(name, _MOST_READ)))
 
     def _blocks(self, name: str, most: int) -> Iterator[bytes]:
-        """Yield the bytes of a file in blocks; at the end raise `CheckpointError` if their SHA-256 is not its name.
+        """Yield the bytes of a file in blocks; at the end raise `CheckpointError` if its SHA-256 is not its name.
 
         most: maximum size of the file; a larger one raises `CheckpointError`, too
         """
@@ -325,13 +325,14 @@ class RowFile(Protocol):
 
     @property
     def files_to_read(self) -> Optional[int]:
-        """How many of the rows have a file that is read, for a progress bar; None: that is not known."""
+        """Number of rows with a file that is read, for a progress bar; None if it is not known."""
         ...
 
     def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
-        """Count a row as a bad one; raises `DataError` if bad rows may not be skipped.
+        """Count a bad row; raises `DataError` if bad rows may not be skipped.
 
-        cause: what other rows' reasons share with this one, such as a missing package; they are reported as one
+        cause: reason that other rows may have, too, such as a missing package: rows of one cause are reported together;
+            "": `reason` is of this row alone
         """
         ...
 
@@ -344,7 +345,7 @@ class RowFile(Protocol):
 
 
 class _Unreadable(DataError):
-    """A row whose file needs a package that is missing; `cause` names it, and the line that installs it."""
+    """Error of a row whose file needs a missing package; `cause` names the package, and the line that installs it."""
 
     def __init__(self, message: str, cause: str):
         super().__init__(message)

@@ -44,7 +44,7 @@ def write_states(target: Path, documents: Iterable[Document], schema: Schema, ra
     """Write the states of documents into an empty folder.
 
     A document gets no states if it leaves no room for a query in a pair of the ranker's maximum length: the ranker
-    would read only a part of it.
+    would read only a part of the document.
     """
     writer, template = (
         StatesWriter(target, dataclasses.replace(ranker.states_info, dtype=dtype)),

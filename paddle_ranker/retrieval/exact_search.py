@@ -34,7 +34,7 @@ class StoredVectors:
 
     @classmethod
     def of(cls, vectors: Vectors, dtype: str) -> StoredVectors:
-        """Store vectors as `dtype`: float32, float16 or int8; raises `UsageError` for another type.
+        """Convert vectors to `dtype`: float32, float16 or int8; raises `UsageError` for another type.
 
         For int8, each vector is scaled so that its largest component is 127.
         """
@@ -60,7 +60,7 @@ class StoredVectors:
         return _as_floats(self.values[rows], None if self.scales is None else self.scales[rows])
 
     def block(self, start: int, stop: int) -> Vectors:
-        """Return the vectors from `start` up to `stop`; those of float32 are not copied."""
+        """Return the vectors from `start` up to `stop` as float32; if they are stored as float32, without a copy."""
         return _as_floats(self.values[start:stop], None if self.scales is None else self.scales[start:stop])
 
 
@@ -124,10 +124,10 @@ def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vect
 def nearest(
     vectors: Union[Array, StoredVectors], queries: Vectors, k: int, mask: Optional[Booleans] = None
 ) -> tuple[Integers, Vectors]:
-    """Find the `k` vectors (all if there are fewer) of the largest product with each query.
+    """Find the `k` vectors (all if there are fewer) with the largest product with each query.
 
     Returns their row numbers, `[q, k]` int64, and their products (see `products_of`), `[q, k]`, best first; equal
-    products keep the order of the vectors. It takes little longer than the matrix product itself, and little memory.
+    products keep the order of the vectors. The search takes little longer than the matrix product, and little memory.
 
     Args:
         vectors: `[n, size]`, may be a memory-mapped file, of float32, float16 or, as `StoredVectors`, int8.

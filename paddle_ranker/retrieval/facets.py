@@ -79,7 +79,7 @@ class Scale(NamedTuple):
 
     @property
     def ends(self) -> tuple[Bound, Bound]:
-        """The least and the greatest value: numbers, or for dates their days as texts."""
+        """The least and the greatest value: two numbers, or two dates as texts, 2020-01-31."""
         low, high = self.positions[[0, -1]].tolist()
         return (_number(low), _number(high)) if self.kind == NUMBERS else (moment_text(low, 2), moment_text(high, 2))
 
@@ -87,7 +87,7 @@ class Scale(NamedTuple):
 class FieldScale(NamedTuple):
     """Distribution of the numbers or dates that documents have in a field.
 
-    scale: None if the field has no numbers or dates, or `has_others`
+    scale: the distribution; None if the field has no numbers or dates, or `has_others`
     has_others: whether the field also has other values, or has both numbers and dates
     is_large: whether the field has too many values to read them all
     """
@@ -151,7 +151,9 @@ def facets_of(
     scales: Callable[[], Sequence[Mapping[str, FieldScale]]],
     values: Callable[[Facets], Sequence[Mapping[str, Counts]]],
 ) -> dict[str, dict[str, int]]:
-    """Return, by field, counts of its ranges or of its values, the most frequent values first; see `Matches.facets`.
+    """Return, by field, the numbers of documents by range or by value, the most frequent values first.
+
+    See `Matches.facets`.
 
     wanted: the fields to count
     scales: called without arguments; returns, for each segment or shard, the distributions by field
@@ -172,10 +174,10 @@ def facets_of(
 
 
 def _spelled(counts: Counts) -> dict[str, int]:
-    """Return the counts with values in JSON in place of typed ones, the most frequent first.
+    """Return the counts with values in JSON in place of typed values, the most frequent first.
 
-    All dates are written with the precision of the most precise (such as days); counts of dates that then look alike
-    are summed.
+    All dates are written with the precision of the most precise date, such as days; counts of dates that then look
+    alike are summed.
     """
     unit, found = max((one.unit for one in counts), default=0), dict[str, int]()
     for value in sorted(counts, key=lambda one: one.order):

@@ -57,7 +57,7 @@ def load_faiss() -> ModuleType:
 def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: Optional[Path] = None) -> None:
     """Write the faiss index of vectors into a new file; do nothing for fewer vectors than `least_of`.
 
-    begin: file of an index of the first of these vectors, whose graph is extended; None: begin with an empty index
+    begin: file of an index of the first vectors in `stored`, whose graph is extended; None: begin with an empty index
     """
     if len(stored) < least_of(info):
         return

@@ -47,7 +47,7 @@ _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  
 
 
 class FieldValues:
-    """Distinct values of a field of a segment; each takes 13 bytes of memory, a number or date 17.
+    """Distinct values of a field of a segment; a value takes 13 bytes of memory, a number or date 17.
 
     A list meets a condition if one of its items does. Methods name a value by its code, its place among the values.
 
@@ -100,8 +100,8 @@ class FieldValues:
     def scale(self) -> Optional[tuple[str, Integers, Positions]]:
         """Return the kind of all values, `facets.NUMBERS` or `facets.DATES`, their codes, and their positions.
 
-        Returns None if values have other kinds or both, or are lists, or numbers so large that float64 cannot
-        distinguish them. null counts as no value.
+        Returns None if there are values of other kinds, values of both kinds, lists, or numbers so large that float64
+        cannot distinguish them. null counts as no value.
         """
         codes = np.flatnonzero(self._kinds != MISSING)
         positions = self._positions[codes] if len(self._positions) else self._positions

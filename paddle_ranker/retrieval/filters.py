@@ -32,7 +32,7 @@ class FilterError(UsageError):
 
 
 def no_field(name: str, fields: Iterable[str]) -> str:
-    """Return the error message for a name that none of the documents' fields has.
+    """Return the error message for a name that is no field of the documents.
 
     fields: names of the documents' fields
     """
@@ -48,9 +48,9 @@ Value = Union[str, int, float, bool, None]
 class Condition:
     """Condition of a filter: a field, an operator (=, !=, <, <=, >, >=, in) and the values to compare with.
 
-    The field's type decides how values are read and compared, see `typed_values.ValueType`. A date equals the period in
-    which it begins. A list meets a condition if one of its items does, and `!=` if no item is equal. A document without
-    the field counts as null.
+    The field's type decides how values are read and compared, see `typed_values.ValueType`. A period such as 2024-03 is
+    equal to all dates that begin in it. A list meets a condition if one of its items does, and `!=` if no item is
+    equal. A document without the field counts as null.
 
     type: type of the field, a name in `typed_values.TYPES`; "" until `typed` sets it
     """

@@ -44,7 +44,7 @@ class _Measured(Protocol):
 
 
 def need_measuring(info: IndexInfo) -> bool:
-    """Return whether the searchers' floors must be measured: there are none, or the index has grown much since."""
+    """Return whether the searchers' floors must be measured: for the first time, or since the index has doubled."""
     return info.count >= FEWEST and (info.floors is None or info.count >= _GROWTH * info.floors.documents)
 
 

@@ -148,9 +148,8 @@ FUSIONS.add("weighted", FusionKind(weighted_scores, 1.0, "sum of the scores, eac
 
 @dataclass(frozen=True)
 class Signal:
-    """Signal of the last stage: it adds weight * (value - mean) / deviation to a logit, or 0 if there is no value.
+    """Signal: weight * (value - mean) / deviation, which the last stage adds to a ranker's logit; 0 without a value.
 
-    weight: its weight
     is_field: True: the values are numbers of a field; False: they are a searcher's normalised scores
     log: whether values are replaced by log(1 + value) first
     mean, deviation: mean and deviation of the values, after `log`

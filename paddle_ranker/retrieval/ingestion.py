@@ -73,7 +73,7 @@ class Added(NamedTuple):
 
 
 class Written(Protocol):
-    """Documents of an addition that are written or about to be; found by their texts and ids, see `Segment`."""
+    """Documents that an addition has named, written or not yet; looked up by texts and ids, see `Segment`."""
 
     def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
 
@@ -314,7 +314,7 @@ class Addition:
                     raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
 
     def _vectors_of_field(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
-        """Return the vectors of documents' values in a field; copy those of a document whose values stay the same.
+        """Return the vectors of documents' values in a field; vectors of unchanged documents are copied from the index.
 
         A recording has a vector for each of its pieces.
         """
@@ -351,8 +351,8 @@ class Addition:
     def _vectors_of_texts(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
         """Return the vectors of documents' passages.
 
-        They are copied from an indexed document of the same text, or of the same id, if the tower reads the same of
-        both.
+        They are copied from an indexed document with the same text or the same id, if the tower reads the same text of
+        both documents.
         """
         schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Place]()
         texts = [schema.identity(document) for document in chunk]
@@ -380,7 +380,7 @@ class Addition:
     ) -> FieldVectors:
         """Return the vectors of documents in a field: copied from the index or an interrupted addition, else computed.
 
-        spans: for each document, the part of its text that each of its vectors is of
+        spans: for each document, the (start, end) of each of its vectors
         lenders: place of the indexed document to copy vectors from, by index in `chunk`
         inputs: called with an index in `chunk`; returns the tower's inputs for that document, one per vector
         vectors_of: called with such inputs; returns their vectors
@@ -459,9 +459,9 @@ class Cutter:
 
 
 def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) -> FieldVectors:
-    """Return the vectors of documents in the form of a segment.
+    """Convert the vectors of documents to the form of a segment.
 
-    spans: for each document, the part of its text that each of its vectors is of
+    spans: for each document, the (start, end) of each of its vectors
     """
     passages: Optional[Passages] = None
     if any(len(own) != 1 for own in spans):
@@ -471,7 +471,7 @@ def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) 
 
 
 def _stored(spans: Spans) -> Spans:
-    """Return the spans of a text's passages as a segment stores them: a single one, the whole text, as (0, 0)."""
+    """Return spans in the form of a segment: [(0, 0)], the mark of a whole text, for a single span."""
     return spans if len(spans) != 1 else [(0, 0)]
 
 

@@ -42,7 +42,7 @@ class LatestSnapshot:
 
     @property
     def is_current(self) -> bool:
-        """Whether index.json has the time and size that it had when `snapshot` was opened; True if it is gone."""
+        """Whether index.json has the time and size that it had when `snapshot` was opened; True without index.json."""
         try:
             return self.index.stamp() == self._stamp
         except FileNotFoundError:
@@ -51,8 +51,8 @@ class LatestSnapshot:
     def refresh(self) -> bool:
         """Open the newest generation that others have written; return whether there was a new one.
 
-        Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`). Stored states, if they are
-        the first, do not make another kind.
+        Does nothing if the folder now has an index of another kind (`IndexInfo.same_kind`). An index that has got its
+        first stored states is of the same kind.
         """
         with locking(self.changing):
             stamp, info = self.index.stamp(), self.index.read_info()  # what is written later is a change

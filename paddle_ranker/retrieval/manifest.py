@@ -86,8 +86,8 @@ class VectorField:
 
     name: name of the field
     info: how the vectors are searched
-    tower: copy of the tower that makes the vectors; None if they are made elsewhere
-    reads_texts: whether the tower also makes vectors of texts, so that words can be searched for
+    tower: copy of the tower that computes the vectors; None if callers supply the vectors
+    reads_texts: whether the tower also computes vectors of texts, so that the text of a query can be searched for
     """
 
     name: str
@@ -149,7 +149,7 @@ class IndexInfo:
 
     words: how words are searched; None if words are not searched
     vectors: how vectors of whole documents are searched; None if documents have no such vectors
-    tower: tower that makes the vectors of whole documents; None if they are made elsewhere
+    tower: tower that computes the vectors of whole documents; None if callers supply the vectors
     others: names in `INDEXES` of further searchers, which are built in memory when first needed
     segments: the segments that are searched
     generation: grows by 1 with each change
@@ -157,7 +157,7 @@ class IndexInfo:
     schema: the declared fields, and how towers and rankers read a document
     more_vectors: further vector fields
     states: stored states of the documents, for one ranker; None if no states are stored
-    columns: names of the corpus columns that are `id`, `title` and `text`, by these three
+    columns: column of the corpus by role: `id`, `title`, `text`
     floors: floors of the searchers; None if they are not measured, since there are too few documents
     count: number of documents that are not removed
     """
@@ -249,7 +249,7 @@ def read_manifest(folder: Path) -> IndexInfo:
 
 
 def is_segment(name: object) -> bool:
-    """Return whether a name is one that segments have; folders of other names are neither opened nor deleted."""
+    """Return whether a name has the form of a segment's; folders of other names are neither opened nor deleted."""
     return isinstance(name, str) and _SEGMENT.fullmatch(name) is not None
 
 

@@ -30,7 +30,7 @@ class Matches:
         self._now, self._masks = now, masks
 
     def count(self, where: Optional[Filter]) -> int:
-        """Return how many of the documents meet a filter; all of them if it is None."""
+        """Return how many of the documents meet a filter; None counts all documents."""
         return sum(int(np.count_nonzero(mask)) for mask in self._meeting(where))
 
     def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]:

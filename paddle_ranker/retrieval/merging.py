@@ -56,7 +56,7 @@ def merge_segments(
     write_index: Mapping[str, WriteIndex] = _NO_INDEX,
     write_states: Optional[WriteStates] = None,
 ) -> None:
-    """Write a new segment of the documents of several, in their order.
+    """Write a new segment of the kept documents of several segments, in their order.
 
     write_index: see `write_segment`
     write_states: computes the states of the documents again; None: stored states are copied

@@ -45,7 +45,7 @@ _SHARE = 4  # a filter that leaves less than a quarter of the documents is searc
 
 
 def load_pymilvus() -> ModuleType:
-    """Return the module pymilvus; raises `DependencyError` if it is not installed, or not for this Python."""
+    """Return the module pymilvus; raises `DependencyError` if it is not installed, or does not support this Python."""
     try:
         module = importlib.import_module("pymilvus")
     except Exception as error:  # an older protobuf makes its import fail in several ways
@@ -148,7 +148,7 @@ class MilvusRows:
         ]
 
     def count(self) -> int:
-        """Return how many rows there are."""
+        """Return the number of rows."""
         found = self._call(
             lambda: self._client.query(self._name, output_fields=["count(*)"], consistency_level="Strong")
         )
@@ -177,7 +177,7 @@ class MilvusRows:
 
 
 def address_of(info: Optional[VectorsInfo]) -> Optional[str]:
-    """Return the address of the Milvus server that has the vectors; None if they are in the index folder."""
+    """Return the address of the Milvus server that has an index's vectors; None if no server has them."""
     return info.uri if info is not None and info.method == MILVUS and is_address(info.uri) else None
 
 

@@ -54,7 +54,7 @@ def leaders(sketches: Sketches) -> list[int]:
 
     A text is compared only with texts that equal no earlier one, so a chain of small differences is not one group. The
     resemblance of two texts, the share of their shingles that both have, is estimated by the share of equal bins among
-    those that are not empty in both. Its standard error is 0.03 for long texts, and less for short ones.
+    those that are not empty in both. The estimate's standard error is 0.03 for long texts, and less for short texts.
     """
     kept, numbers, found = np.empty_like(sketches), list[int](), list[int]()
     for number, sketch in enumerate(sketches):

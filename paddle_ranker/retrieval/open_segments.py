@@ -173,7 +173,7 @@ class Generation:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
     def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
-        """Return the phrases that results must have; without those that no document has beside all earlier ones.
+        """Return the phrases that results must have: without those that no document has together with earlier ones.
 
         required: stop at the first phrase that is left out
         """
@@ -263,7 +263,7 @@ class Generation:
         """Return the distribution of the numbers or dates that documents have in a field of this type.
 
         masks: for each part, which documents count
-        most: the result is `is_large` if a segment has more bytes of the field's values than this
+        most: if a segment has more bytes of the field's values than this, the result is marked `is_large`
         """
         found = list[FieldScale]()
         for part, mask in zip(self.parts, masks):

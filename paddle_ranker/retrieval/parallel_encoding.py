@@ -53,7 +53,7 @@ class Encoding:
         note_at_end(self)
 
     def counts(self) -> dict[str, int]:
-        """Return how many texts the other processes have truncated, by message; a tower here counts its own."""
+        """Return how many texts the other processes have truncated, by message; not those of this process."""
         return {f"texts were cut to {self._length} tokens": self._cut}
 
     def run(self, texts: Iterable[str]) -> Iterator[Vectors]:
@@ -97,7 +97,7 @@ class Encoding:
 
 
 def _start(plan: EncodePlan, number: int) -> Connection:
-    """Start a process that computes vectors; return a connection to it. It ends when the connection is closed."""
+    """Start a process that computes vectors; return a connection to it, whose end also ends the process."""
     threads = plan.options.threads or max(1, usable_cores() // plan.processes)
     plan = replace(plan, options=replace(plan.options, threads=threads))
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of threads that it does not have

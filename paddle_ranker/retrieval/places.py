@@ -95,7 +95,7 @@ def place_of(
     `CheckpointError` if the stored places are damaged.
 
     spans: parts of the document's text, without overlaps
-    piece: piece of the document's recording that a search by vectors found; its place is shown if the spans have none
+    piece: piece of the document's recording that a search by vectors found; its place is shown if no span has a place
     """
     reader = schema.reader_of(document)
     if reader is None:
@@ -120,7 +120,7 @@ def place_of(
 
 
 def placed_text(document: Document, schema: Schema, places: str) -> str:
-    """Return a document's text, as `PlacedText` if its places are of the kind `places`, such as "boxes"."""
+    """Return a document's text; as `PlacedText` if the document has places of the kind `places`, such as "boxes"."""
     reader = schema.reader_of(document)
     if reader is None or reader.places != places or PLACES not in document.fields:
         return document.text

@@ -67,7 +67,7 @@ class ParsedQuery:
 
 
 def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
-    """Parse a query: `"a phrase"` and a word after a plus sign must be in a document, one after a minus sign must not.
+    """Parse a query. Documents must have `"a phrase"` and a word after a plus sign, not a word after a minus sign.
 
     Other quotes, as in 学历“鄙视链”, are text. A sign within words, before a digit, another sign or a single letter
     (`ls -l`) means nothing, nor do two minus signs around a subtitle (`鬼滅の刃 -無限列車編-`). Only the first 1,000
@@ -208,7 +208,7 @@ class Synonyms:
         self.reload()
 
     def of(self, analyser: Analyser) -> dict[str, list[str]]:
-        """Return the synonyms of each word, both folded by an analyser."""
+        """Return the synonyms by word; words and synonyms are folded by the analyser."""
         if time.monotonic() >= self._next_look and self._looking.acquire(blocking=False):
             threading.Thread(target=self._look, name="synonyms", daemon=True).start()
         folded, rules = self._folded, self._rules
@@ -217,9 +217,9 @@ class Synonyms:
         return folded[analyser]
 
     def reload(self) -> bool:
-        """Read the file if it has changed; return whether it had.
+        """Read the file if it has changed; return whether it was read.
 
-        Raises `DataError` for a file that is not valid, and `OSError` for one that does not exist.
+        Raises `DataError` for a file that is not valid, and `OSError` if the file does not exist.
         """
         found = os.stat(self._file)
         stamp = found.st_ino, found.st_mtime_ns, found.st_size
@@ -391,7 +391,7 @@ class QueryRewriter:
         return sorted(zip(self._counts(words), words), key=_most_first)
 
     def _frequent(self, words: Sequence[str], least: int = 1) -> tuple[tuple[str, ...], bool]:
-        """Return the most frequent words, and whether the first is far more frequent than the second.
+        """Return the most frequent of `words`, and whether the first is far more frequent than the second.
 
         At most `_MOST` words are returned, and none that is much rarer than the first.
 
@@ -423,7 +423,7 @@ class QueryRewriter:
         """Return corrections of two neighbouring words that, written as one, are a word of the collection.
 
         wrong: unknown words; one of the two must be among them
-        least: documents that must have the joined word
+        least: number of documents that must have the joined word
         """
         pairs = [
             (number, one.text, other.text)

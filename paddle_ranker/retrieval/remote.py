@@ -70,7 +70,7 @@ class RemoteCollection:
         return time.monotonic() < self._calls.answered_at + _CURRENT_SECONDS
 
     def refresh(self) -> bool:
-        """Ask the shards for their generations; return whether one is newer."""
+        """Ask the shards for their generations; return whether any shard has a newer one."""
         before, resting = self.info.generation, self._calls.resting()
         self._ask_facts(number for number in range(len(self._calls)) if number not in resting)
         return self.info.generation > before
@@ -93,7 +93,7 @@ class RemoteWriter:
         self._calls, self._writing = calls, threading.Lock()
 
     def add(self, documents: Iterable[Document]) -> Added:
-        """Add documents; one of an existing id replaces it in its shard, new ones go to the smallest shard.
+        """Add documents, or replace those of the same id in their shards; new documents go to the smallest shard.
 
         If a shard fails, raises `ShardError`, which names it. What the other shards have added stays; add all documents
         again.
@@ -116,7 +116,7 @@ class RemoteWriter:
         return added
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove the documents of these ids and return how many there were; every shard must answer."""
+        """Remove the documents with these ids; return how many existed. Every shard must answer."""
         refuse_text(ids, "ids")
         with self._writing:
             return sum(self._all("remove", list(ids)).values())

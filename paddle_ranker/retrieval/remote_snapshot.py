@@ -361,7 +361,7 @@ class RemoteMatches:
 
 
 class _RemoteTower:
-    """Tower of a field that runs where the shards are."""
+    """Tower of a vector field that runs at the shards."""
 
     def __init__(self, calls: ShardCalls, field: str):
         self._calls, self._field = calls, field

@@ -120,12 +120,12 @@ class FieldType(NamedTuple):
     what: describes the values, for messages and help texts
     values: name in `typed_values.TYPES`: how filters, facets, groups and sorting compare the values
     is_searched: whether the values are texts that are searched by words
+    open_tower: opens the tower of a vector field of this type; None if fields of this type have no vectors
 
     Only types whose values are files have these:
     media_types: media types by the suffix of the files' names
     suffix_of: called with a file's bytes, or with its first `FIRST_BYTES` if the type has a reader; returns the suffix;
         raises `ValueError` for a file of another type
-    open_tower: opens the tower of a vector field of this type (also of texts); None if such fields have no vectors
     sample: bytes of an example, to try a tower that reads no texts
     reader: name in `READERS` of the reader of a file's words when it is added; "" if words are not read
     """

@@ -373,7 +373,7 @@ class Search:
     def wants_ranking(self) -> bool:
         """Whether the ranker orders the first documents.
 
-        It does not in a sorted list, for a query without words, and on a page that follows one that was not ranked.
+        False for a sorted list, for a query without words, and on a page after one that was not ranked.
         """
         is_ranked = not isinstance(self.after, Position) or self.after.is_ranked
         return bool(self.settings.rank_top and self.order and is_ranked and not self.sort and self.has_words)
@@ -406,7 +406,7 @@ class Search:
 
     @once
     def phrase_filter(self) -> Optional[ParsedQuery]:
-        """The phrases that documents must have and those that they must not have; None if the query has neither."""
+        """The phrases that documents must have, and those that they must not have; None if there is no such phrase."""
         return self.collection.phrase_filter(self.query)
 
     @property
@@ -710,7 +710,7 @@ class Search:
         return kept
 
     def _leaders(self, order: Sequence[int]) -> list[int]:
-        """Return, for each document, the place of the first document with nearly the same text, which may be itself.
+        """Return, for each document, the place of the first document with nearly the same text, or its own.
 
         order: places of the documents
         """
@@ -768,7 +768,7 @@ class Search:
 
     @once
     def shared_words(self) -> SharedWords:
-        """Finder of the words, in texts, of the query as it was searched."""
+        """Finder of the query's words, their corrections and synonyms in texts."""
         analyser = self.collection.info.schema.analyser
         phrases = [one.text for one in self.words.extras if one.is_whole and single_token(analyser, one.text) is None]
         words = [one.text for one in self.words.extras if one.text not in phrases]
@@ -1241,7 +1241,7 @@ def chosen(info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[
 def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
     """Return a fusion for these searchers only: without the weights and signals of others.
 
-    If none of the remaining weights is above 0, all weights are dropped, so that each is 1.
+    If all weights would then be 0, all are dropped, so that each is 1.
     """
     refuse_text(searchers, "searchers")
     signals = {name: one for name, one in fusion.signals.items() if one.is_field or name in searchers}

@@ -350,7 +350,7 @@ class Segment:
             yield from ((place, int(row)) for row in rows[starts[place] : ends[place]])
 
     def verify(self) -> tuple[int, int]:
-        """Read all files; return how many they are, and their size in bytes.
+        """Read all files; return their number, and their size in bytes.
 
         Raises `CheckpointError` for a file that has changed.
         """
@@ -392,7 +392,7 @@ class Segment:
             return values
 
     def each_value(self, field: str, size: int = 1 << 16) -> Iterator[list[object]]:
-        """Yield the values of a field in lists of about `size` bytes of JSON: parsing it all would block threads."""
+        """Yield a field's values in lists of about `size` bytes of JSON, since parsing it all would block threads."""
         line, start = bytes(self._line_of(field)), 1
         while start < len(line) - 1:
             place = start
@@ -453,7 +453,7 @@ class Segment:
         return common_types(self.values_of(field))
 
     def value_counts(self, field: str, mask: Booleans) -> Integers:
-        """Return how many documents of a mask have each value of a field, `[values]`; zeros at the end are left out."""
+        """Return how many documents in `mask` have each value of a field, `[values]`; without zeros at the end."""
         check()
         return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
 
@@ -547,7 +547,7 @@ def checksum(path: Path) -> int:
 def storable(document: Row) -> Row:
     """Return a document with null in place of NaN.
 
-    Raises `DataError` if its text, id or fields cannot be stored.
+    Raises `DataError` if the document's text, id or fields cannot be stored.
     """
     id, text, fields = document.id, document.text, document.fields
     if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):

@@ -142,9 +142,10 @@ class _Seen:
 
 
 class Read(NamedTuple):
-    """A call that reads.
+    """Call that a shard answers.
 
-    answer: called with the snapshot and the call's arguments; returns the result
+    answer: called with the generation (a call that writes: with the folder's writer) and the call's arguments; returns
+        the result
     kind: type of the result, see `_require`
     fits: called with the result, the shard's facts and the arguments; returns whether the result fits them
     """

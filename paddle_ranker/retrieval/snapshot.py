@@ -82,7 +82,7 @@ class LocalSnapshot:
 
     @property
     def tower_folder(self) -> Optional[Path]:
-        """The folder of the tower of whole documents; None if there are no vectors, or they were made elsewhere."""
+        """The folder of the tower of whole documents; None without such a tower."""
         return None if self.info.tower is None else self.models.folder(self.info.tower.folder)
 
     def __len__(self) -> int:
@@ -369,7 +369,7 @@ class LocalSnapshot:
         return now.search_vectors(VECTORS, vectors, top_k, now.allowed(where), exactly=True)
 
     def verify(self) -> tuple[int, int]:
-        """Read all files that index.json names; return how many they are, and their size in bytes.
+        """Read all files that index.json names; return their number, and their size in bytes.
 
         Raises `CheckpointError` for a file that is missing or has changed.
         """

@@ -105,7 +105,7 @@ def first_of_segment(
 
 
 def merged(several: Iterable[Sequence[SortedDocument]], keys: Sequence[SortKey], count: int) -> list[SortedDocument]:
-    """Merge sorted lists; return the first `count` documents of all."""
+    """Merge sorted lists; return the first `count` documents of all lists."""
     found = [one for own in several for one in own]
     hashes = text_hashes(one.id for one in found).tolist()
     found = [one for _, _, one in sorted((hashed, one.id, one) for hashed, one in zip(hashes, found))]

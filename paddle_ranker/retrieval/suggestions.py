@@ -189,7 +189,8 @@ class _Part:
     Attributes:
         lengths: length of each text, in characters.
         hashes: hash of each folded text.
-        shown, folded: the texts' bytes, one after the other, and the size of each.
+        shown, folded: bytes of all texts, one after the other.
+        shown_sizes, folded_sizes: number of bytes of each text.
         counts: number of entries of each text.
         offsets: for each entry, bytes of the folded text before it.
         is_inside: for each entry, whether it is after the first word.
@@ -279,7 +280,7 @@ class TitleSuggestions:
         self._known, self._searched = known, [titles.completions for titles in known.values()]
 
     def prefer(self, now: LocalSnapshot, clicks: Mapping[str, int]) -> None:
-        """Rank the titles of documents with clicks above others.
+        """Rank the titles of documents with clicks above all other titles.
 
         clicks: number of clicks by the document's id
         """

@@ -172,7 +172,7 @@ class Tower:
         return frozenset((self.encoder.reads, self._queries.encoder.reads))
 
     def compute(self, columns: Columns) -> Vectors:
-        """Return the vectors of encoded texts, `[n, size]`, in their order."""
+        """Return the vectors of encoded inputs, `[n, size]`, in their order."""
         found: Vectors = self._runner.run(columns)[VECTOR]
         if self.scaled:
             found = normalised(found)

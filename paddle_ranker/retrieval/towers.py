@@ -65,7 +65,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
 
 
 def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Copied:
-    """Copy the tower of a vector field into a new index folder; raises `UsageError` if it cannot read the field."""
+    """Copy the tower of a vector field into a new index folder; raises `UsageError` if it reads no such field."""
     kind = FIELD_TYPES[field.type]
     if kind.open_tower is None:
         raise UsageError(f"--field_tower {field.name}={source}: no tower reads fields of the type {field.type}")
@@ -99,7 +99,7 @@ def _encoder_settings(folder: Path) -> Optional[TowerInfo]:
 
 
 def require_tower(collection: Collection, tower: Optional[str]) -> None:
-    """Raise `UsageError` if `tower` names another tower than the index's own; None names none."""
+    """Raise `UsageError` if `tower` names another tower than the index's own; do nothing for None."""
     if tower is None:
         return
     own, given = collection.info.tower, content_digest(_folder_of(tower))

@@ -37,8 +37,8 @@ _LEVELS = (0.005, 0.05, 0.5)
 class once(Generic[S, T]):  # reads as a decorator
     """Property that is computed when it is first read, then cached.
 
-    Unlike `functools.cached_property` before Python 3.12, it has no lock for all objects: a search would wait for
-    another's.
+    `functools.cached_property` before Python 3.12 has a lock that all objects share, so that one search would wait for
+    another.
     """
 
     def __init__(self, compute: Callable[[S], T]):
@@ -181,7 +181,7 @@ class Turns:
         return bool(self._waiting)
 
     def take(self, turn: _Turn) -> bool:
-        """Wait for a turn; return False if the caller leaves before it gets one."""
+        """Wait for a turn; return False if the caller leaves before the turn comes."""
         with self._lock:
             if self._free:
                 self._free -= 1

@@ -126,7 +126,7 @@ def is_value(value: Value) -> bool:
 
 
 class ValueRange(NamedTuple):
-    """Values from `low` to `high`, both included. With the kind `MISSING`, documents without a value."""
+    """Values from `low` to `high`, both included. The kind `MISSING` stands for documents without a value."""
 
     kind: int
     low: Union[bool, int, float, str]
@@ -167,7 +167,7 @@ class ValueType(NamedTuple):
         return tuple(found)
 
     def intervals(self, value: object, operator: str) -> list[ValueRange]:
-        """Convert a filter's value to ranges; return no range if the value cannot be compared with this type."""
+        """Convert a filter's value to ranges; [] if values of this type cannot be compared with it."""
         is_equality, found = operator in _EQUALITIES, list[ValueRange]()
         if not (is_equality or self.is_ordered):
             return []

@@ -30,7 +30,7 @@ def scales_path(path: Union[str, Path]) -> Path:
 
 
 def open_vectors(path: Union[str, Path]) -> StoredVectors:
-    """Open a file of vectors, memory-mapped; raises `DataError` if it, or the file with its scales, is not valid."""
+    """Open a file of vectors, memory-mapped; raises `DataError` if the vectors or their scales are not valid."""
     path = Path(path)
     values: Array = _mapped(path, 2)
     if values.dtype != np.int8:

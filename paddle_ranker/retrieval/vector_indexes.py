@@ -18,7 +18,10 @@ from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS
 
 
 def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Collection:
-    """Make an index folder of vectors only, `[n, size]` float32, whose ids are their row numbers; return it open."""
+    """Make an index folder of vectors, `[n, size]` float32, without words; return it open for writing.
+
+    The documents' ids are the row numbers of their vectors.
+    """
     collection = Collection.create(folder, IndexInfo(None, info))
     numbers = map(str, range(len(vectors)))
     collection.writer.add((Document(number, number) for number in numbers), lambda texts: vectors[[*map(int, texts)]])

@@ -184,7 +184,7 @@ def learn_recall_weight(
     trial, tried_signals = _losses(fused) if fused else None, signals or {}
 
     def learn(rows: Booleans) -> tuple[LinearModel, Floats, tuple[str, ...]]:
-        """Return the model of logit, share and signals; the matrix from inputs to these; the signals' names."""
+        """Return the model, the matrix that makes the model's inputs from `inputs`, and the names of its signals."""
         turn, known = np.eye(inputs.shape[1], 2), {query for query, is_known in zip(queries, rows) if is_known}
         if trial is not None:
             tried, losses = trial

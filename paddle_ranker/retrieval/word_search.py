@@ -111,7 +111,7 @@ def texts_of(query: Asked) -> list[str]:
 
 
 def single_token(tokenize: Tokenizer, text: str) -> Optional[str]:
-    """Return the token that stands for the whole text; None for several words, and for a text such as 笔记本."""
+    """Return the token that has all characters of a text; None without such a token, as for several words or 笔记本."""
     if isinstance(tokenize, Analyser) and len(list(tokenize.runs(tokenize.fold(text)))) != 1:
         return None
     tokens = tokenize(text)
@@ -189,8 +189,8 @@ class WordSearcher:
 
     Args:
         parts: the words of each part.
-        tokenize: tokenizer of queries and documents; or a list with one for each field, by which queries are searched
-            in this field, too.
+        tokenize: tokenizer of queries and documents; or a list with a tokenizer for each field, which also splits
+            queries for the search in this field.
         k1, b: BM25's saturation and length normalisation.
         weights: weights of the fields, in their order in `Postings`.
         totals: totals of all documents, if there are more documents than in `parts`; queries must then be
@@ -259,7 +259,10 @@ class WordSearcher:
         return best.found()
 
     def scores_of(self, query: Asked, numbers: Integers) -> Floats:
-        """Return the scores by `search` of the documents with these numbers, `[n]`; 0 if they share no token."""
+        """Return the scores by `search` of documents, `[n]`; 0 for a document that shares no token with the query.
+
+        numbers: numbers of the documents, `[n]`
+        """
         terms, scores = self._terms(query), np.zeros(len(numbers))
         for number, part in enumerate(self._parts):
             here = np.flatnonzero((numbers >= part.first) & (numbers < part.first + len(part.postings.lengths)))
@@ -443,7 +446,7 @@ class WordSearcher:
         return found
 
     def words_in(self, query: Asked) -> tuple[dict[Word, float], dict[Word, str]]:
-        """Return the weight of each word of a query; and, for words of corrections and synonyms, the part replaced."""
+        """Return the weights of a query's words; and, by word of a correction or synonym, the query's part for it."""
         query = query.query if isinstance(query, CountedQuery) else query
         counted, given = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
         for extra in () if isinstance(query, str) else query.extras:
@@ -667,7 +670,7 @@ def _times_in(field: int, postings: Postings, term: TermPostings, rows: NDArray[
 def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequence[float]) -> Floats:
     """Return BM25F's weighted frequency of each of `postings.pairs`: the sum over fields of weight * count / norm.
 
-    averages: mean length of each field, of which `length_norm` makes the norm
+    averages: mean length of each field, for `length_norm`
     """
     found = np.zeros(len(postings.pairs))
     for field, weight in enumerate(weights):  # a matrix product would add them in an order that depends on the part

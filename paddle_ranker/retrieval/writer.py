@@ -158,8 +158,8 @@ class CollectionWriter:
     ) -> Added:
         """Add the rows of a corpus as `add` does.
 
-        A row without an id stands for the document with the same text, of the index or of an earlier row; the document
-        keeps its fields if the row has none. If there is no such document, the row gets the next free number as its id.
+        A row without an id stands for the document of the index with the same text and fields; without such a document,
+        it gets the next free number as its id. It is left out if it equals an earlier row.
 
         sync: also remove the documents that are not among the rows
         """
@@ -296,7 +296,7 @@ class CollectionWriter:
 
     @cached_property
     def _cutter(self) -> Cutter:
-        """Cutter of texts into passages; without a tower of the index, whose tokens it counts, it estimates them."""
+        """Cutter of texts into passages, by tokens of the index's own tower; by estimated tokens without a tower."""
         info = self._latest.info
         folder = self._snapshot.tower_folder
         if folder is None or not info.schema.passage_tokens:

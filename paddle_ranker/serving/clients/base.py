@@ -27,7 +27,7 @@ LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; larger than any valid answer, small
 
 
 def load_pair_encoder(folder: Folder) -> PairRowEncoder:
-    """Return the pair encoder of a ranker's folder: a model of ours or of transformers, or a client's copy.
+    """Return the pair encoder of a ranker's folder: a trained, exported or transformers model, or a client's copy.
 
     Raises `CheckpointError` for the folder of another kind of model.
     """
@@ -35,7 +35,7 @@ def load_pair_encoder(folder: Folder) -> PairRowEncoder:
 
 
 def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
-    """Return the text encoder of a tower's folder (ours, or a client's copy); None for another kind of model."""
+    """Return the text encoder of a tower's folder, or of a client's copy; None for another kind of model."""
     found = identify(Path(folder))
     return found.row_encoder(TOWER) if found.is_tower else None
 

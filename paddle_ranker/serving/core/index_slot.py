@@ -150,7 +150,7 @@ class IndexSlot(Slot[ServedIndex]):
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
         """Raise `CheckpointError` if the tower's vectors have another size than the index's vectors.
 
-        If a ranker made the index's stored states, prepare it to score by them.
+        If a ranker among `others` made the index's stored states, prepare scoring by these states.
         """
         index = cast(ServedIndex, model)
         for ranker in others:

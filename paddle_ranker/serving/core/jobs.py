@@ -79,14 +79,14 @@ class Job:
         self.dropped = False  # nobody waits for it any more
 
     def next_span(self, characters: int, rows: int) -> Span:
-        """Return the next rows to encode: at most `rows`, of about `characters` characters; all if encoded."""
+        """Return the next rows to encode: at most `rows`, of about `characters` characters; all of an encoded job."""
         start = self.taken
         fitting = self.size if self.characters <= characters else self._fitting(characters)
         self.taken = self.size if self.columns is not None else min(self.size, start + min(fitting, rows))
         return Span(self, start, self.taken - start)
 
     def _fitting(self, most: int) -> int:
-        """Return how many of the next rows to encode at a time: one, and further ones of at most `most` characters.
+        """Return how many of the next rows to encode at a time: those of about `most` characters in all, at least one.
 
         A repeated text counts once, since the encoder tokenizes it once. `most` is raised to the length of the first
         row, since the query in it is tokenized again in each span; this at most doubles the work.

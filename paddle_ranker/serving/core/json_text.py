@@ -32,8 +32,8 @@ class JsonBounds(NamedTuple):
 def json_bounds(pairs: int) -> JsonBounds:
     """Return the bounds for the JSON of a request with `pairs` pairs.
 
-    They are far above what any client sends, far below what its bytes could hold. They leave room for fields of
-    documents that nobody reads, and for pairs as tokens, where each token is a value.
+    They are far above what any client sends, and far below what the bytes of a request could hold. They leave room for
+    fields of documents that nobody reads, and for pairs as tokens, where each token is a value.
     """
     pairs = max(pairs, _LEAST_PAIRS)
     return JsonBounds(structures=256 * pairs, values=4096 * pairs)

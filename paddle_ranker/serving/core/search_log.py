@@ -171,7 +171,7 @@ def _as_json(line: LogLine) -> bytes:
 
 
 def parse_line(data: bytes) -> LogLine:
-    """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` for a line that is none."""
+    """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` for other data."""
     try:
         found: Unchecked = json.loads(data)
     except RecursionError as error:

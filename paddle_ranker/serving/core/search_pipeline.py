@@ -112,7 +112,7 @@ class _Read:
 
     @property
     def is_cut(self) -> bool:
-        """Whether a part of the query was not read, beside any title or beside a long one."""
+        """Whether a part of the query was not read beside some title."""
         return self._was_cut or self._kept < self._tokens
 
     def characters(self) -> int:

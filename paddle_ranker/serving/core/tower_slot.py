@@ -96,7 +96,7 @@ class ServedTower(ServedModel):
 class TowerSlot(Slot[ServedTower]):
     """The `VectorService` of a tower: checks limits and texts, then puts the texts into the queue.
 
-    Its `limits` are the server's, with `pairs` and `queue_pairs` counting texts.
+    The limits `pairs` and `queue_pairs` of its `limits` count texts.
     """
 
     def __init__(self, config: ServeConfig, options: TowerSlotOptions):

@@ -37,7 +37,7 @@ def refuse_parameters(request: Request, *known: str) -> None:
 
 
 def refuse_repeated(name: str, times: int) -> None:
-    """Raise `Fault` if the query parameter `name` is in the URL more than once: `times` times."""
+    """Raise `Fault` if the URL has the query parameter `name` more than once; `times` is how often the URL has it."""
     if times > 1:
         raise Fault(UNPROCESSABLE, f"stands {times} times in the address, expected once", field=name)
 
@@ -83,8 +83,8 @@ async def read_body(request: Request, limit: int) -> bytes:
 def deadline_of(request: Request) -> Optional[float]:
     """Return the deadline, on `time.monotonic()`'s clock, that the header `X-Request-Timeout-Ms` sets; None without it.
 
-    The milliseconds count from the first call for this request. Raises `Fault` unless they are a number above 0, of at
-    most an hour.
+    The milliseconds count from the first call for this request. Raises `Fault(TIMED_OUT)` for 0, and `Fault(INVALID)`
+    unless the header is a whole number up to `LONGEST_TIMEOUT`.
     """
     state = request.scope.setdefault("state", {})
     if _DEADLINE not in state:

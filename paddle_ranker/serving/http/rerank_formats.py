@@ -66,9 +66,7 @@ class DocumentObject(BaseModel):
 
 
 class Activation(ClientRequest):
-    """Fields that ask for logits: `raw_scores` (Text Embeddings Inference), and vLLM's names in their order of
-    precedence.
-    """
+    """Fields that ask for logits: `raw_scores` (Text Embeddings Inference), and vLLM's three names."""
 
     raw_scores: Optional[bool] = Field(None, description="logits instead of probabilities")
     use_activation: Optional[bool] = Field(None, description="vLLM's name: false for logits")

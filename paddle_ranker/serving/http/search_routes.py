@@ -703,20 +703,20 @@ class Passage(TypedDict):
 
 
 class HighlightedPart(Passage):
-    """Part of a text that the query has, too; `level` counts its words in a row."""
+    """Part of a text that the query has, too; `level` is its length in words, at most 3."""
 
     level: int
 
 
 class Stage(TypedDict):
-    """A document's place in the list of a stage."""
+    """Rank and score of a document in one of the lists from which the hits are made."""
 
     rank: int
     score: NotRequired[float]
 
 
 class Snippet(Passage):
-    """A passage in place of the text; `highlights` have its places."""
+    """A passage in place of the text; the positions in `highlights` count from the passage's start."""
 
     text: str
     highlights: list[HighlightedPart]
@@ -754,7 +754,7 @@ class Hit(TypedDict):
 
 
 class Dropped(Hit):
-    """A document that the ranker dropped; its `rank` and `stages.ranked.rank` are where it ended."""
+    """A document that the ranker dropped; `rank` and `stages.ranked.rank` are the rank that it was dropped to."""
 
     reason: Annotated[str, Field(description="moved: behind the hits; cut: below min_probability")]
 

@@ -193,7 +193,7 @@ def is_suggesting(now: Snapshot, options: IndexSlotOptions) -> bool:
 
 
 class SuggestRoutes:
-    """Handler of the route of suggestions; its arguments are those of `routes`."""
+    """Handler of the route of suggestions; see `routes` for the arguments."""
 
     def __init__(self, index: IndexSlot, keep_texts: bool):
         self._index, self._keep_texts, self._suggester = index, keep_texts, Suggester(index)

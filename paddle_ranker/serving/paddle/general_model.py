@@ -96,7 +96,7 @@ class ServedTensors(ABC):
 class RankerTensors(ServedTensors):
     """Tensors of a ranker: takes tokens, or queries and titles; returns probabilities and logits.
 
-    A single query counts for all titles.
+    If the tensor of queries has a single query, all titles are scored for this query.
     """
 
     texts = (("query", "title"),)

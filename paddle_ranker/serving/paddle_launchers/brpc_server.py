@@ -180,7 +180,7 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _unless(launchers: int, given: int, default: int) -> int:
-    """Return `given`; if it is `launchers`, the launcher's default, return `default`, this server's.
+    """Return `given`, or `default`, this server's, if `given` is `launchers`, the launcher's default.
 
     The launcher passes its own default even if the user gives no value.
     """

@@ -206,7 +206,7 @@ class HttpConnection(HttpToolsProtocol):
 
 
 class HttpServer(ProtocolHandler):
-    """Handler for HTTP/1.1, by uvicorn, which gets accepted sockets."""
+    """Handler of HTTP/1.1 connections: passes accepted sockets to uvicorn."""
 
     def __init__(self, app: ASGIApp, connections: Connections, drain_seconds: float = 30.0):
         config = uvicorn.Config(
@@ -229,7 +229,7 @@ class HttpServer(ProtocolHandler):
         super().__init__(lambda: HttpConnection(connections, config=config, server_state=state, app_state={}))
 
     async def start(self) -> HttpServer:
-        """Start uvicorn without sockets, and return this handler; uvicorn handles signals until others do."""
+        """Start uvicorn without sockets of its own, and return this handler. uvicorn sets its own signal handlers."""
         self._serving = asyncio.ensure_future(self._server.serve(sockets=[]))
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0)

@@ -49,7 +49,7 @@ class StoredVectors:
     def __len__(self) -> int:
         return len(self.values)
 
-    def are(self, count: int, size: int, dtype: str) -> bool:
+    def have_form(self, count: int, size: int, dtype: str) -> bool:
         """Return whether these are `count` vectors of `size` components, stored as `dtype`."""
         scales = None if self.scales is None else (self.scales.shape, self.scales.dtype.name)
         wanted = ((count,), "float32") if dtype == "int8" else None

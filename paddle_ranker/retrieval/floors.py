@@ -99,7 +99,7 @@ def _piece(text: str, drawn: np.random.Generator) -> str:
     return run[start : start + _UNSPACED_PIECE]
 
 
-def together(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
+def merged_floors(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
     """Return the floors of shards searched as one index: each searcher's highest; None if any shard has no floors."""
     measured = [one for one in several if one is not None]
     if not measured or len(measured) < len(several):

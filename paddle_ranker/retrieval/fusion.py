@@ -220,14 +220,14 @@ class Fusion:
             raise UsageError(f"weights of fields {quoted(dict(self.fields))}: give numbers above 0")
 
     def scores(self, candidates: Candidates) -> Floats:
-        """Return the candidates' scores, `[candidates] float64`: `fused` plus `of_titles`.
+        """Return the candidates' scores, `[candidates] float64`: `fused` plus `titles_share`.
 
         With a single searcher, its scores take the place of fused ones.
         """
         fused = self.fused(candidates)
-        return fused + self.of_titles(candidates.titled, fused)
+        return fused + self.titles_share(candidates.titled, fused)
 
-    def of_titles(self, titled: Booleans, scores: Floats) -> Floats:
+    def titles_share(self, titled: Booleans, scores: Floats) -> Floats:
         """Return the bonus, `[n]`, of documents whose whole title is the query; 0 for other documents.
 
         titled: which documents have such a title, `[n] bool`

@@ -141,7 +141,7 @@ class Generation:
         found, first = list[IndexedPart](), 0
         for part in self.parts:
             vectors = part.segment.vectors.get(name)
-            if vectors is None or not vectors.stored.are(len(vectors), info.size, info.dtype):
+            if vectors is None or not vectors.stored.have_form(len(vectors), info.size, info.dtype):
                 folder = part.segment.folder
                 raise CheckpointError(f"{folder}: has no such {name} as index.json says; copy the index again")
             index = part.segment.open_index(name, info) if info.method == FAISS else None

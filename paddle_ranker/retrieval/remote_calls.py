@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief
-from paddle_ranker.retrieval.floors import together
+from paddle_ranker.retrieval.floors import merged_floors
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.searchable import ShardError
 from paddle_ranker.retrieval.shard_service import MAY_REFUSE, READS, WRITES, Facts, Gone, read_answer
@@ -61,7 +61,7 @@ class MergedFacts:
             infos[first],
             segments=tuple(segment for one in infos.values() for segment in one.segments),
             generation=sum(one.generation for one in infos.values()),
-            floors=together([one.floors for one in infos.values()]),
+            floors=merged_floors([one.floors for one in infos.values()]),
         )
         fields = sorted({name for one in several.values() for name in one.fields})
         totals = Totals.of([one.totals for one in several.values() if one.totals is not None])

@@ -585,7 +585,7 @@ class Search:
         scores = logits + weight * shares + sum(added.values())
         titled = self.candidates.titled[top]
         if titled.any():
-            own = self.fusion.of_titles(titled, scores)
+            own = self.fusion.titles_share(titled, scores)
             scores, self.added[TITLE] = scores + own, dict(zip(top, own.tolist()))
         order = by_score(scores, [self.candidates.ids[place] for place in top])
         self.order[: len(top)] = [top[number] for number in order]

@@ -141,7 +141,7 @@ class _Seen:
         return self.matching(query, phrase_filter)
 
 
-class Read(NamedTuple):
+class Operation(NamedTuple):
     """Call that a shard answers.
 
     answer: called with the generation (a call that writes: with the folder's writer) and the call's arguments; returns
@@ -207,9 +207,9 @@ def _are_counted(found: Mapping[str, Counts], facts: Facts, query: Asked, phrase
     return {*found} == {*wanted} and all(is_value(value) and _is_count(count) for value, count in counts)
 
 
-READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
-    "facts": Read(lambda seen: None, None),
-    "counts": Read(
+READS: dict[str, Operation] = {  # type: ignore[explicit-any]  # of a type of arrays
+    "facts": Operation(lambda seen: None, None),
+    "counts": Operation(
         lambda seen, words: seen.words.counts_of(words),
         list[int],
         lambda found, facts, words: (
@@ -217,33 +217,33 @@ READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
             and 0 <= min(found, default=0) <= max(found, default=0) <= (facts.totals.documents if facts.totals else 0)
         ),
     ),
-    "near": Read(
+    "near": Operation(
         lambda seen, word, unfinished: seen.words.near(word, unfinished),
         list[tuple[str, int]],
         lambda found, *_: all(_is_count(distance) for _, distance in found),
     ),
-    "beginning": Read(
+    "beginning": Operation(
         lambda seen, prefix, most: seen.words.beginning(prefix, most),
         list[str],
         lambda found, facts, prefix, most: len(found) <= most and all(one.startswith(prefix) for one in found),
     ),
-    "common_types": Read(
+    "common_types": Operation(
         lambda seen, fields: {name: seen.snapshot.generation.common_types(name) for name in fields},
         dict[str, CommonTypes],
         lambda found, facts, fields: {*found} == {*fields},
     ),
-    "phrases": Read(
+    "phrases": Operation(
         lambda seen, phrases: seen.snapshot.generation.found_phrases(phrases, required=True),
         list[str],
         lambda found, facts, phrases: found == [one for one in phrases if one in found],
     ),
-    "search": Read(lambda seen, *args: seen.snapshot.search(*args), list[Hits], _are_hits),
-    "matches": Read(
+    "search": Operation(lambda seen, *args: seen.snapshot.search(*args), list[Hits], _are_hits),
+    "matches": Operation(
         lambda seen, query, phrase_filter, where: seen.matches(query, phrase_filter).count(where),
         int,
         lambda found, *_: _is_count(found),
     ),
-    "first": Read(
+    "first": Operation(
         lambda seen, query, phrase_filter, *args: seen.matches(query, phrase_filter).first(*args),
         list[SortedDocument],
         lambda found, facts, query, phrase_filter, sort, count, *_: (
@@ -254,64 +254,66 @@ READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
             )
         ),
     ),
-    "scales": Read(
+    "scales": Operation(
         lambda seen, query, phrase_filter, wanted: seen.matches(query, phrase_filter).scales(wanted),
         dict[str, FieldScale],
         lambda found, facts, query, phrase_filter, wanted: (
             {*found} == {*wanted} and all(map(_is_scale, found.values()))
         ),
     ),
-    "facet_values": Read(
+    "facet_values": Operation(
         lambda seen, query, phrase_filter, wanted: seen.matches(query, phrase_filter).values(wanted),
         dict[str, Counts],
         _are_counted,
     ),
-    "explain_words": Read(
+    "explain_words": Operation(
         lambda seen, *args: seen.snapshot.explain_words(*args),
         dict[str, dict[str, float]],
         lambda found, facts, query, ids, *_: {*found} <= {*ids},
     ),
-    "documents_of": Read(
+    "documents_of": Operation(
         lambda seen, ids: seen.snapshot.documents_of(ids),
         dict[str, Document],
         lambda found, facts, ids: {*found} <= {*ids} and all(id == one.id for id, one in found.items()),
     ),
-    "values": Read(
+    "values": Operation(
         lambda seen, field, type, ids: seen.snapshot.values(field, ids, type),
         list[tuple[Value, ...]],
         lambda found, facts, field, type, ids: (
             len(found) == len(ids) and all(is_value(one) for own in found for one in own)
         ),
     ),
-    "missing": Read(
+    "missing": Operation(
         lambda seen, ids: seen.snapshot.missing(ids), list[str], lambda found, facts, ids: {*found} <= {*ids}
     ),
-    "scale": Read(
+    "scale": Operation(
         lambda seen, field, type: seen.snapshot.scale(field, type), FieldScale, lambda found, *_: _is_scale(found)
     ),
-    "field_values": Read(
+    "field_values": Operation(
         lambda seen, most, types: seen.snapshot.field_values(most, types),
         dict[str, FieldSample],
         lambda found, facts, most, types: all(
             one.type == types.get(name) and all(map(is_value, one.values)) for name, one in found.items()
         ),
     ),
-    "like_vectors": Read(
+    "like_vectors": Operation(
         lambda seen, field, like: seen.snapshot.like_vectors(field, Like(*like)),
         Vectors,
         lambda found, facts, field, like: (
             found.ndim == 2 and len(found) <= 1 and found.shape[1] == facts.info.vector_fields[field].info.size
         ),
     ),
-    "query_vectors": Read(
+    "query_vectors": Operation(
         lambda seen, field, queries: seen.snapshot.tower(field).query_vectors(queries),
         Vectors,
         lambda found, facts, field, queries: found.shape == (len(queries), facts.info.vector_fields[field].info.size),
     ),
 }
-WRITES: dict[str, Read] = {  # type: ignore[explicit-any]
-    "add": Read(lambda writer, documents: writer.add(documents), Added, lambda found, *_: all(map(_is_count, found))),
-    "remove": Read(lambda writer, ids: writer.remove(ids), int, lambda found, facts, ids: 0 <= found <= len(ids)),
+WRITES: dict[str, Operation] = {  # type: ignore[explicit-any]
+    "add": Operation(
+        lambda writer, documents: writer.add(documents), Added, lambda found, *_: all(map(_is_count, found))
+    ),
+    "remove": Operation(lambda writer, ids: writer.remove(ids), int, lambda found, facts, ids: 0 <= found <= len(ids)),
 }
 # Calls whose arguments may come from a user. If one shard refuses them, all do, since they were built alike.
 MAY_REFUSE = {"search", "query_vectors", "like_vectors", *WRITES}

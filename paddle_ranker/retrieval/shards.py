@@ -24,7 +24,7 @@ import numpy as np
 
 from paddle_ranker.errors import CheckpointError, UsageError, brief, listed, refuse_text
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.floors import together
+from paddle_ranker.retrieval.floors import merged_floors
 from paddle_ranker.retrieval.index_folder import IndexFolder, Lock
 from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.open_segments import Generation
@@ -211,5 +211,5 @@ def _together(infos: Sequence[IndexInfo]) -> IndexInfo:
         segments=tuple(one for info in infos for one in info.segments),
         generation=sum(info.generation for info in infos),
         next_id=max(info.next_id for info in infos),
-        floors=together([info.floors for info in infos]),
+        floors=merged_floors([info.floors for info in infos]),
     )

@@ -146,7 +146,7 @@ def test_floors_are_measured_anew_when_documents_have_doubled(tmp_path: Path) ->
 
 
 def test_floors_of_shards_are_the_highest() -> None:
-    from paddle_ranker.retrieval.floors import together
+    from paddle_ranker.retrieval.floors import merged_floors
 
     own, other = Floors(100, {"words": 0.5, "vectors": 0.8}), Floors(200, {"words": 0.4})
-    assert together([own, other]) == Floors(200, {"words": 0.5}) and together([own, None]) is None
+    assert merged_floors([own, other]) == Floors(200, {"words": 0.5}) and merged_floors([own, None]) is None

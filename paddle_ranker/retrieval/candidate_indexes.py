@@ -98,9 +98,9 @@ class CandidateIndex(Protocol):
 class IndexOptions:
     """Options for building an index; each kind of index reads some of them.
 
-    words: tokenizer of indexes that compare words: "jieba" for words, or "bigram" for pairs of characters
-    seed: random seed of indexes that draw at random
-    tower: tower that makes the vectors, of indexes that compare vectors
+    words: tokenizer for an index that compares words: "jieba" for words, or "bigram" for pairs of characters
+    seed: random seed for an index that draws at random
+    tower: makes the vectors for an index that compares vectors
     """
 
     words: str = "jieba"
@@ -115,7 +115,7 @@ class IndexKind:
     build: makes an index from documents and options
     what: how the index finds documents, for help texts
     compares_vectors: whether it compares vectors, which `IndexOptions.tower` makes
-    compares_words: whether it reads `IndexOptions.words`: `mine --words` is refused for others
+    compares_words: whether it reads `IndexOptions.words`; if not, `mine --words` is refused
     in_folders: whether `index build --method` takes it, to search the vectors of an index folder
     """
 

@@ -143,7 +143,7 @@ class StagedFiles(ContentFiles):
         return self._folder / name if name in self.names else super().find(name)
 
     def keep(self, row: Row, schema: Schema, *, reads: bool = False) -> Row:
-        """Stage the files of a document; return the document with their names as its fields' values.
+        """Stage the files that a document's fields name; return the document with the staged files' names instead.
 
         reads: whether new files of a type with a reader, such as PDF, are taken: the caller reads their words then
 

@@ -98,10 +98,10 @@ class FieldValues:
         return self._type.values(self._read(code))
 
     def scale(self) -> Optional[tuple[str, Integers, Positions]]:
-        """Return the kind of all values, `facets.NUMBERS` or `facets.DATES`, their codes, and their positions.
+        """Return `facets.NUMBERS` or `facets.DATES`, the codes of the values without null, and their positions.
 
-        Returns None if there are values of other kinds, values of both kinds, lists, or numbers so large that float64
-        cannot distinguish them. null counts as no value.
+        A position is a number, or the microseconds of a date since 1970. Returns None if there are values of other
+        kinds or of both kinds, lists, or numbers so large that float64 cannot distinguish them.
         """
         codes = np.flatnonzero(self._kinds != MISSING)
         positions = self._positions[codes] if len(self._positions) else self._positions
@@ -124,7 +124,7 @@ class FieldValues:
         return self._ranked[0]
 
     def place_of(self, value: Value) -> int:
-        """Return twice the rank of `value`; if the field lacks it, the odd number between its neighbours' places."""
+        """Return twice the rank of `value`; if the field lacks it, an odd number between those of its neighbours."""
         firsts = _Sorted(lambda code: self._order_of(code), self._ranked[1])
         rank = bisect_left(firsts, value.order)
         return 2 * rank - (rank == len(firsts) or firsts[rank] != value.order)

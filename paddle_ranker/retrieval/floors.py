@@ -49,7 +49,7 @@ def need_measuring(info: IndexInfo) -> bool:
 
 
 def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], Vectors]) -> Floors:
-    """Search for made-up queries, and return the floors of `words` and of the vector fields that have a tower.
+    """Search for made-up queries, and return the `Floors` of `words` and of the vector fields that have a tower.
 
     vectors_of: called with a vector field and queries; returns the queries' vectors by the field's tower
     """

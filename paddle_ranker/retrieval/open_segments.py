@@ -173,7 +173,7 @@ class Generation:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
     def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
-        """Return the phrases that results must have: without those that no document has together with earlier ones.
+        """Return `phrases` in order, without each that no document has in addition to those before it.
 
         required: stop at the first phrase that is left out
         """
@@ -188,7 +188,7 @@ class Generation:
         return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
 
     def _find_phrases(self, phrases: tuple[str, ...]) -> tuple[list[str], list[Booleans]]:
-        """Return the phrases that results must have and, for each part, which documents have all of them."""
+        """Return the phrases as `found_phrases` does and, for each part, which documents have all of them."""
         found, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
         for number, phrase in enumerate(phrases):
             have = reader.having(number, masks)
@@ -433,8 +433,8 @@ class _Phrases:
     the documents that may have it, whose texts are then read. A text is read once, for this phrase and all after it.
 
     Args:
-        exactly: a single word must occur as written, unless it is a `required_word`; else a word with the same stem
-            counts, too.
+        exactly: whether a phrase of one word must occur as written. If not, or for a `required_word`, a word with the
+            same stem counts, too.
     """
 
     def __init__(self, generation: Generation, phrases: Sequence[str], *, exactly: bool):

@@ -53,7 +53,7 @@ class Encoding:
         note_at_end(self)
 
     def counts(self) -> dict[str, int]:
-        """Return how many texts the other processes have truncated, by message; not those of this process."""
+        """Return how many texts were truncated by the other processes, not by this one: counts by message."""
         return {f"texts were cut to {self._length} tokens": self._cut}
 
     def run(self, texts: Iterable[str]) -> Iterator[Vectors]:

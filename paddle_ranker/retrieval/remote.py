@@ -66,7 +66,7 @@ class RemoteCollection:
 
     @property
     def is_current(self) -> bool:
-        """Whether the shards answered within the last second; if not, a search still sees all additions."""
+        """Whether the shards answered within the last second. A search sees all additions in any case."""
         return time.monotonic() < self._calls.answered_at + _CURRENT_SECONDS
 
     def refresh(self) -> bool:

@@ -396,7 +396,7 @@ class Search:
 
     @once
     def words(self) -> WordQuery:
-        """The query as it is searched by words; without the searcher `words`, only its clear corrections are used."""
+        """The query as it is searched by words; if the searcher `words` is not used, with clear corrections alone."""
         if self.settings.literal:
             return WordQuery(self.text, self.text)
         if WORDS in self.searchers:
@@ -454,8 +454,8 @@ class Search:
     ) -> Callable[[], list[Hits]]:
         """Begin to search by one searcher; return a function that waits for the hits for each query.
 
-        queries: texts, whose vectors the index's own tower computes, or vectors `[n, size]`; those of other searches
-            with the same settings may be among them. None: this search's query
+        queries: of this search and of others with the same settings: texts, whose vectors the index's own tower
+            computes, or vectors `[n, size]`. None: this search's query
         """
         if queries is None:
             queries = [self.words if searcher == WORDS else self.model_text]
@@ -650,7 +650,7 @@ class Search:
         return self.probabilities.get(place, 1.0) < self.min_probability
 
     def dropped(self) -> dict[int, int]:
-        """Return the first `top_k` fused documents that ranking took from the page: their new ranks, by place.
+        """Return the new ranks, by place, of the first `top_k` fused documents that ranking took from the page.
 
         The ranker moved them behind the page, or they are below `min_probability`. They are added to `documents`.
         Documents that grouping hides are left out. Empty unless this is the first page of a ranked list that is not
@@ -710,7 +710,7 @@ class Search:
         return kept
 
     def _leaders(self, order: Sequence[int]) -> list[int]:
-        """Return, for each document, the place of the first document with nearly the same text, or its own.
+        """Return, for each document, the place of the first document with nearly the same text, which may be itself.
 
         order: places of the documents
         """

@@ -204,7 +204,9 @@ def is_begun(folder: Path) -> bool:
 
 
 def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
-    """Return the cut of an unfinished build of `identity`, or None; delete an unfinished build of another corpus.
+    """Return the `Cut` of an unfinished build, or None; delete an unfinished build of another corpus.
+
+    identity: as for `cut`: tells whether the builds are of the same corpus
 
     Raises `RankerError` if the folder has shards that belong to no unfinished build.
     """

@@ -213,12 +213,12 @@ class LocalSnapshot:
         return words.rewriter.rewrite(query, prefix, synonyms)
 
     def did_you_mean(self, query: WordQuery) -> Optional[str]:
-        """Return the query with rare words replaced by frequent ones that look or sound alike; None if nothing is."""
+        """Return the query with rare words replaced by frequent ones that look or sound alike; None if it has none."""
         words = self.generation.words
         return None if words is None or words.rewriter is None else words.rewriter.did_you_mean(query)
 
     def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
-        """Keep the phrases of a query that documents must have; return None if nothing is required or excluded.
+        """Return a query's phrases and exclusions as a restriction of the search; None if it has neither.
 
         A phrase is dropped if no document has it together with the phrases before it. A document has a phrase if a
         searched field has it word for word; case, width and spaces are ignored.

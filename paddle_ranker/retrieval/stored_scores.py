@@ -33,9 +33,9 @@ class StoredCandidates(NamedTuple):
 
 
 def split_for(states: RankerStates, opened: ScoringRanker, batch_size: int) -> SplitRanker:
-    """Split the open ranker that made an index's states into its parts.
+    """Return an open ranker as a `SplitRanker`, which scores with the stored states of an index.
 
-    Raises `RankerError` if another ranker made the states, or if the parts cannot be opened.
+    Raises `RankerError` if another ranker made the states, or if the ranker cannot be split.
     """
     split = SplitRanker.of(opened, batch_size)
     if not is_made_by(states, split.states_info):

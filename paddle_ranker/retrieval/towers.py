@@ -65,7 +65,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
 
 
 def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Copied:
-    """Copy the tower of a vector field into a new index folder; raises `UsageError` if it reads no such field."""
+    """Copy the tower of a vector field into a new index folder; raises `UsageError` if towers cannot read the field."""
     kind = FIELD_TYPES[field.type]
     if kind.open_tower is None:
         raise UsageError(f"--field_tower {field.name}={source}: no tower reads fields of the type {field.type}")

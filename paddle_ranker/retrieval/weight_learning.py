@@ -269,7 +269,7 @@ def _simplex(count: int) -> Floats:
 
 
 def _chosen(tried: Floats, losses: Floats) -> Floats:
-    """Return the row of `tried`, `[inputs]`, nearest to equal weights (its first row) that `choose` allows."""
+    """Return the row of `tried` that `choose` takes, `[inputs]`, by its distance from equal weights, the first row."""
     found: Floats = tried[choose(losses, np.square(tried - tried[0]).sum(axis=1))]
     return found
 

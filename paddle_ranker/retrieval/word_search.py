@@ -446,7 +446,7 @@ class WordSearcher:
         return found
 
     def words_in(self, query: Asked) -> tuple[dict[Word, float], dict[Word, str]]:
-        """Return the weights of a query's words; and, by word of a correction or synonym, the query's part for it."""
+        """Return the weights of a query's words, and the part of the query that each word added to it stands for."""
         query = query.query if isinstance(query, CountedQuery) else query
         counted, given = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
         for extra in () if isinstance(query, str) else query.extras:

@@ -41,7 +41,7 @@ def json_bounds(pairs: int) -> JsonBounds:
 
 @cache
 def text_bounds(pairs: int) -> JsonBounds:
-    """Return the bounds for the JSON of a request with `pairs` texts, which are not sent as tokens."""
+    """Return the bounds for the JSON of a request with `pairs` texts or pairs of texts, not arrays of tokens."""
     pairs = max(pairs, _LEAST_PAIRS)
     return JsonBounds(structures=64 * pairs, values=128 * pairs)
 

@@ -216,7 +216,10 @@ class SearchPipeline:
         return self._drift_check
 
     def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
-        """Record the scores of a search by all searchers over all documents; when there are enough, judge them."""
+        """Record the scores of a search by all searchers over all documents; when enough are recorded, judge them.
+
+        Searches with a filter or an example, of an unfinished word, and for later pages are not recorded.
+        """
         drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
         is_part = query.like or listing.offset or listing.after or listing.where or settings.prefix or settings.by
         if is_part or not found.logits or not drift_check.wants(settings.rank_top):

@@ -59,7 +59,7 @@ class SlotKind:
     takes_encoders: bool = False
 
     def given(self, config: ServeConfig) -> Union[ServeConfig, Options]:
-        """Return the slot's options: `config` if it is of their class, else their defaults."""
+        """Return the slot's options: `config` if it is an instance of `options`, else the default options."""
         return config if isinstance(config, self.options) else self.options()
 
     def folder(self, config: ServeConfig) -> Optional[Path]:

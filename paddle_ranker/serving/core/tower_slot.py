@@ -266,7 +266,7 @@ def _encoded(
 
     Args:
         are_queries: for each text, "q" for a query, "" for another text.
-        check: may refuse the texts, which then are all queries or all not.
+        check: may refuse the texts; given only if all are queries or none is.
     """
     is_query = np.array(are_queries) == _IS_QUERY[True]
     if is_query.all():

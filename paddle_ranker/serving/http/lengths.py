@@ -21,8 +21,8 @@ class TruncationRequest:
 
     field: name of the request's field with the texts, for faults
     refuses: whether a text that would be cut is refused
-    sides: by the request's field that says so, the end at which texts are to be cut: "left" or "right", in any case
-    most: by the request's field that says so, how many tokens are to be left; -1: as many as the model reads
+    sides: the end at which texts are to be cut, "left" or "right" in any case, by the name of the field that says so
+    most: how many tokens are to be left (-1: as many as the model reads), by the name of the field that says so
     """
 
     field: str

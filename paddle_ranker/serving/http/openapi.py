@@ -136,7 +136,7 @@ class DescribedRoute(Route):
 def openapi(routes: Iterable[BaseRoute], examples: Sequence[str] = ()) -> dict[str, Any]:
     """Return the server's description, JSON-ready: every `DescribedRoute`, and the admin routes.
 
-    examples: commands with which the description begins: `curl SERVER/v1/search -d '{"query": "…"}'`
+    examples: command lines that the description shows at its beginning: `curl SERVER/v1/search -d '{"query": "…"}'`
     """
     bodies = {path: json.loads(body) for path, body in _COMMAND.findall("\n".join(examples))}
     schemas: dict[str, Any] = {}

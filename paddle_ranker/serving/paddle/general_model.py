@@ -184,8 +184,8 @@ async def infer(
         `sigmoid_2.tmp_0`, both the probability, or `logit`, float32 `[n, 1]` each.
     - To a tower `text` or `query`, n strings. It fetches `output_embedding` or `vector`, float32 `[n, size]`.
 
-    If it fetches nothing, it gets the probability; if it feeds `text`, or the server has no ranker, the vector. An
-    export for Paddle Serving may have given the token inputs and the first output further aliases.
+    A Request that fetches nothing gets the probability, or the vector if it feeds `text` or the server has no ranker.
+    An export for Paddle Serving may have given the token inputs and the first output further aliases.
 
     Args:
         deadline: see `ScoringService`.

@@ -79,7 +79,7 @@ class ModelOp(Op):
         super().__init__(name=config.service, **arguments)
 
     def set_dynamic_shape_info(self) -> None:
-        """Set the shapes for which TensorRT compiles the graph, if it is used; called by the vendor's code."""
+        """For TensorRT, set the shapes for which it compiles the graph; the vendor's code calls this for any device."""
         if self._config.op["local_service_conf"]["device_type"] == TENSORRT:
             names = "min_input_shape", "max_input_shape", "opt_input_shape"
             self.dynamic_shape_info = dict(zip(names, tensorrt_shapes(open_exported(self._config.model, MODEL))))

@@ -234,7 +234,7 @@ def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
         found = [*islice(_occurrences(text.text, term), _MOST_PLACES)]
     elif (tokens := text.tokens.get(term)) is not None:
         found = tokens
-    else:  # another tokenizer's
+    else:  # a token of another tokenizer
         beginning = f"(?<!{_LETTER})" if term.isascii() else ""
         matches = re.finditer(beginning + re.escape(term), text.text)
         found = [match.span() for match in islice(matches, _MOST_PLACES)]

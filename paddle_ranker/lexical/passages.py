@@ -21,11 +21,11 @@ from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
 Span = tuple[int, int]
 
 _LOOKED_AT = 50_000  # code points of a text that `best_span` reads
-_MOST_TERMS = 64  # of a query, the weightiest
+_MOST_TERMS = 64  # terms of a query that are looked for, the heaviest ones
 _SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s)")
 _IN_WORDS = np.array([chr(code).isalnum() for code in range(128)])
 _SPACE = re.compile(r"\s+")
-_LETTERS_A_TOKEN = 4  # of scripts with spaces; others have about a token a character
+_LETTERS_A_TOKEN = 4  # in scripts with spaces; other scripts have about one token per character
 
 
 def characters_for(text: str, tokens: int) -> int:
@@ -79,7 +79,7 @@ def cut(
                 width = 2 * (stop - start)
             excess = counted(start, stop) - tokens
             size = after(stop) - first - excess
-        if stop <= end:  # beside what it repeats, the passage has no room
+        if stop <= end:  # what the passage repeats leaves no room for more
             start = end
             continue
         spans.append((start, stop))
@@ -120,7 +120,7 @@ def best_span(
     if len(text) <= size:
         return 0, len(text)
     lowered = text[:_LOOKED_AT].lower().translate(table)
-    if len(lowered) != min(len(text), _LOOKED_AT):  # a character whose small form is two, or a mark that goes
+    if len(lowered) != min(len(text), _LOOKED_AT):  # some characters have a small form of another length
         lowered = text[:_LOOKED_AT]
     terms = [term for term in sorted(weights, key=lambda term: -weights[term])[:_MOST_TERMS] if term]
     codes = np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), np.uint32)

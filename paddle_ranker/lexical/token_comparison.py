@@ -17,7 +17,7 @@ from paddle import Tensor, nn
 
 from paddle_ranker.encoding.tokenizers.interface import Spelling
 
-_MORE_PARTS = 3  # of a character beside one; UTF-8 has up to four bytes
+_MORE_PARTS = 3  # most further parts of a character; UTF-8 has up to four bytes
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class _Letters(dict[int, str]):
 
 
 _LETTERS = _Letters()
-_SPACED_SHARE = 0.05  # of a collection's texts whose words have spaces between them
+_SPACED_SHARE = 0.05  # least share of texts with spaces, see `have_spaces`
 
 
 def letters(text: str) -> str:

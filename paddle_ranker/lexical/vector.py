@@ -31,8 +31,8 @@ from paddle_ranker.encoding.tokenizers.interface import Spelling
 from paddle_ranker.lexical.bm25 import text_statistics
 from paddle_ranker.lexical.token_comparison import Speller, compared, looked_up
 
-_SEED = 0  # of the signs, the same in every tower, so that those of two towers can be compared
-_SHARE = 0.3  # of the lexical part in two vectors' inner product: 0.2 to 0.5 were best on QBQTC, with four towers
+_SEED = 0  # all towers draw the same signs, so that vectors of two towers can be compared
+_SHARE = 0.3  # of the inner product of two vectors, the lexical part: 0.2 to 0.5 were best on QBQTC, with four towers
 
 
 class LexicalVector(nn.Layer):

@@ -84,7 +84,7 @@ class Collection:
             if the folder names one. Raises `UsageError` if the folder names another address
         """
         index = folder if isinstance(folder, IndexFolder) else IndexFolder(Path(folder))
-        uri = address_of(index.read_info().vectors)  # before a lock is put into a folder that is none
+        uri = address_of(index.read_info().vectors)  # raises before a lock is put into a folder that is no index
         if milvus_uri is not None and milvus_uri != uri:
             raise UsageError(f"--milvus_uri {milvus_uri}: the vectors of {index.folder} are not there; leave it out")
         lock = index.lock(until) if write else None

@@ -143,7 +143,7 @@ class FaissSegment:
             graph = self._index.hnsw
             self._codes = self._faiss.downcast_index(self._index.storage)
             links, neighbours = graph.offsets, graph.neighbors
-            # Where the neighbours of each entry begin, and these; faiss keeps both.
+            # Memory of faiss: where the neighbours of each entry begin, and all neighbours.
             self._links: Integers = self._faiss.rev_swig_ptr(links.data(), links.size()).view(np.int64)
             self._neighbours: Integers = self._faiss.rev_swig_ptr(neighbours.data(), neighbours.size())
             self._of_entry = np.arange(graph.nb_neighbors(0))

@@ -107,7 +107,7 @@ class Naming:
         hashes, documents = text_hashes(texts), []
         ids = {row.id for row in chunk if row.id is not None}
         there = ((text, self._now.at(place)) for text, place in self._now.find_texts(texts).items())
-        known = {text: document for text, document in there if document.id not in ids}  # else its row says what it is
+        known = {text: document for text, document in there if document.id not in ids}  # others have rows of their own
         given = {texts[place] for one in self._written for place, _ in one.rows_of_texts(texts, hashes)}
         numbers = iter(self._free_numbers(len({*texts} - {*known} - given), ids))
         for row, text in named:

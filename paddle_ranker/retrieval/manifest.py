@@ -199,7 +199,7 @@ class IndexInfo:
 
     def same_kind(self, other: IndexInfo) -> bool:
         """Return whether another index would store the same words and vectors for a document, by the same tower."""
-        # These differ among equal kinds.
+        # Indexes of the same kind may differ in these fields.
         own = {"segments": (), "generation": 0, "next_id": 1, "columns": {}, "floors": None}
         return dataclasses.replace(other, **own) == dataclasses.replace(self, **own)  # type: ignore[arg-type]
 

@@ -132,7 +132,7 @@ class MilvusRows:
 
     def nearest(self, queries: Vectors, k: int) -> list[MilvusHits]:
         """Return, for each query of `[q, size]`, the `k` rows with the largest inner product, best first."""
-        fields = ["key", "text"] if self._texts else ["key"]  # Milvus 2.3 gives the key where it is asked for
+        fields = ["key", "text"] if self._texts else ["key"]  # Milvus 2.3 returns the key only if it is named
         found = self._call(
             lambda: self._client.search(
                 self._name, queries, limit=k, output_fields=fields, consistency_level="Strong", timeout=_SECONDS

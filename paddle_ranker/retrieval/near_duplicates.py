@@ -42,10 +42,10 @@ def sketches_of(texts: Sequence[str]) -> Sketches:
         hashes = (hashes ^ codes[place : place + len(hashes)]) * _MULTIPLIER
         hashes ^= hashes >> np.uint64(29)
     is_within = rows[: len(hashes)] == rows[_SHINGLE - 1 :]
-    values = (hashes * _MIXER >> np.uint64(40)).astype(np.uint32)  # 8 bits of a bin, 16 of what it keeps
+    values = (hashes * _MIXER >> np.uint64(40)).astype(np.uint32)  # 8 bits: the bin; 16 bits: the hash to keep
     keys = np.sort((rows[: len(hashes)] << 24 | values)[is_within])[::-1]
     sketches = np.full((len(words), _BINS), _EMPTY)
-    sketches.reshape(-1)[keys >> 16] = keys & 0xFFFF  # of several for one bin the last is kept, which is the smallest
+    sketches.reshape(-1)[keys >> 16] = keys & 0xFFFF  # a bin's smallest hash comes last, and stays
     return sketches
 
 

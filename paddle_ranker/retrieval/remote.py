@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.remote_snapshot import RemoteSnapshot
 from paddle_ranker.storage.prefetch import chunks
 from paddle_ranker.storage.untrusted import Unchecked
 
-_CURRENT_SECONDS = 1.0  # for this long the facts of the shards count as current; searches ask for them anyway
+_CURRENT_SECONDS = 1.0  # seconds for which facts of shards count as current; searches get newer ones in any case
 _AT_ONCE = 256  # documents that are added at a time
 
 

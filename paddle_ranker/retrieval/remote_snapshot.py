@@ -151,7 +151,7 @@ class RemoteSnapshot:
         found, left = list[str](), list(query.phrases)
         while left:
             asked = [*found, *left]
-            most = max(map(len, self._ask("phrases", asked).values()))  # each shard has those up to one of them
+            most = max(map(len, self._ask("phrases", asked).values()))  # each shard stops at a phrase that it lacks
             found, left = asked[:most], asked[most + 1 :]
         return phrase_filter_of(query, found)
 

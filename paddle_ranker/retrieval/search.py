@@ -632,7 +632,7 @@ class Search:
         if floors is None:
             return False
         best = dict(self.best)
-        if WORDS in best and is_nothing_close({**best, WORDS: 0.0}, floors):  # else its weight makes no difference
+        if WORDS in best and is_nothing_close({**best, WORDS: 0.0}, floors):  # else False in any case
             best[WORDS] = share_of(best[WORDS], self.collection.query_weight(self.words))
         return is_nothing_close(best, floors) and not self._has_all_words()
 

@@ -402,13 +402,13 @@ class Segment:
                 try:
                     yield json.loads(b"[%b]" % line[start:end])
                     break
-                except ValueError:  # it was inside one
+                except ValueError:  # the place is inside a text
                     if place < 0:
                         raise
             start = end + len(b", ")
 
     def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
-        """Return the values that live documents have in a field, and whether these are all of the field's values.
+        """Return the values that live documents have in a field, and whether none is left out.
 
         If the field's values take more than `most` bytes, only one value is returned, as an example.
 
@@ -424,7 +424,7 @@ class Segment:
         text = bytes(line[:most]).decode("utf-8", "ignore")
         try:
             return [json.JSONDecoder().raw_decode(text, text.index("[") + 1)[0]], False
-        except ValueError:  # the first goes on
+        except ValueError:  # the first value is longer
             return [""] if text.startswith('["') else [], False
 
     def _line_of(self, field: str) -> NDArray[np.uint8]:

@@ -92,7 +92,7 @@ class BestRows:
             if len(rows):
                 products = products[rows]
                 is_above = products > self._least[rows, None]
-                if np.count_nonzero(is_above) > _MOST_WAITING * self.k * len(rows):  # ascending ones
+                if np.count_nonzero(is_above) > _MOST_WAITING * self.k * len(rows):  # as with ascending products
                     is_above &= products >= self._kth(products)[:, None]
                 self._keep(rows, numbers, products, is_above)
         self._seen += len(numbers)

@@ -55,9 +55,9 @@ class CollectionWriter:
     def __init__(self, latest: LatestSnapshot, lock: Optional[Lock] = None):
         self._latest, self._index = latest, latest.index
         self._numbers = itertools.count(1)  # of new segments
-        self._lock = lock  # keeps other processes from writing, `latest_snapshot.changing` this one's other threads
+        self._lock = lock  # keeps other processes from writing; `LatestSnapshot.changing` keeps other threads from it
         self._keeps_lock = lock is not None  # until `close`; else while there are `_threads`
-        self._threads = 0  # in `writing`
+        self._threads = 0  # number of threads that are in `writing`
         self._taking = threading.Lock()  # guards `_lock` and `_threads`
         if lock is not None:
             self._begin()
@@ -85,7 +85,7 @@ class CollectionWriter:
         """
         with self._taking:
             if self._lock is None:
-                self._index.read_info()  # before a lock is put into a folder that is none
+                self._index.read_info()  # raises before a lock is put into a folder that is no index
                 self._lock = self._index.lock(until)
                 try:
                     self._latest.refresh()
@@ -216,7 +216,7 @@ class CollectionWriter:
         old, merged = own[first:], self._new_segment(own[0].segment.folder.parent)
         merge_segments(merged, [(part.segment, part.live) for part in old], index_writers(self._latest.info))
         with self._changing():
-            # What was removed meanwhile is removed from the merged one; a segment before these may have gone, too.
+            # Documents that were removed meanwhile are removed here, too; a segment before these may be gone.
             masks = {part.segment.name: part.mask for part in self._snapshot.generation.parts}
             if not all(part.segment.name in masks for part in old):
                 raise RankerError(f"{self._index.folder}: a segment went while it was merged; merge again")
@@ -344,7 +344,7 @@ class CollectionWriter:
                 write()
             else:
                 change_milvus(write)
-        finally:  # Milvus may fail behind the change, which counts all the same
+        finally:  # the change counts even if Milvus fails after it
             self._latest.take_up()
         for name in before.files() - self._latest.info.files():
             self._index.delete(name)

@@ -103,7 +103,7 @@ class HttpTeacher:
     def __exit__(self, kind: Optional[type[BaseException]], *raised: object) -> None:
         self.close()
         if kind is not None and self.costs["requests"]:
-            print(self.cost(), file=sys.stderr)  # it was paid for
+            print(self.cost(), file=sys.stderr)  # an error does not undo the costs
 
     def close(self) -> None:
         """Close the progress bar and the file of answers."""
@@ -197,7 +197,7 @@ class HttpTeacher:
             headers["Authorization"] = f"Bearer {self._key}"
         unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # see teacher_concurrency
         try:
-            return httpx.AsyncClient(headers=headers, timeout=None, limits=unlimited)  # `_post` has one for all
+            return httpx.AsyncClient(headers=headers, timeout=None, limits=unlimited)  # `_post` has a timeout
         except (ImportError, ValueError, OSError) as error:
             problem = f"the environment's proxy or certificates cannot be used ({brief(str(error))})"
             raise UsageError(f"{problem}: correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE") from error

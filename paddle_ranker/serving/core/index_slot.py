@@ -141,7 +141,7 @@ class IndexSlot(Slot[ServedIndex]):
         for name in info.searchers:
             if name not in info.vector_fields:
                 now.begin_search(LookupRequest(name, [_PROBE], 1))()  # loads a tokenizer, builds an index in memory
-            elif name != VECTORS and info.vector_fields[name].reads_texts:  # `vectors` have a tower with a slot
+            elif name != VECTORS and info.vector_fields[name].reads_texts:  # the tower of `vectors` has its own slot
                 now.begin_search(LookupRequest(name, now.tower(name).query_vectors([_PROBE]), 1))()
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
         now.rewrite_query(ParsedQuery(_UNKNOWN), synonyms=synonyms)

@@ -190,7 +190,7 @@ def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) 
             while goes_on:
                 part = unpacker.decompress(piece, min(_UNPACKED_SLICE, limit + 1 - size))
                 piece = unpacker.unconsumed_tail
-                # A full part: there may be more within. At the end, what follows stays in `unconsumed_tail`.
+                # A full part may not be all. At the end of the data, `unconsumed_tail` has the bytes after it.
                 goes_on = not unpacker.eof and (bool(piece) or len(part) == _UNPACKED_SLICE)
                 size += len(part)
                 if size > limit:

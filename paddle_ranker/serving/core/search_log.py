@@ -299,7 +299,7 @@ class SearchLog:
         try:
             searches = self._fitting([_as_json(line) for line, _, future in waiting if future is None])
             feedback = [_as_json(line) for line, _, future in waiting if future is not None]
-            self._append(b"".join(searches + feedback))  # a search stands before what is said about it
+            self._append(b"".join(searches + feedback))  # feedback follows the search that it is about
         except Exception as error:  # the disk fails, or a line is no JSON
             problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._lose(len(futures) if self._drops_searches else len(waiting), problem)

@@ -148,7 +148,7 @@ class Suggester:
                 break
             await asyncio.wait([asyncio.wrap_future(self._following)], timeout=left)
             if not isinstance(served.snapshot, LocalSnapshot):
-                break  # of shards elsewhere no titles are known
+                break  # the titles of shards elsewhere are not known
 
     def _follow(self, done: Future[None]) -> None:
         problem = ""

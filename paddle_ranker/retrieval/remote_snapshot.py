@@ -84,7 +84,7 @@ class RemoteSnapshot:
         return self.info.count
 
     def tower(self, field: str) -> FieldTower:
-        """Return the tower of a vector field; its calls run on the shards in turn."""
+        """Return the tower of a vector field; each of its calls goes to one shard, which computes the vectors."""
         return _RemoteTower(self._calls, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:

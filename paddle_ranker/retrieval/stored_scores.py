@@ -51,7 +51,7 @@ def is_made_by(states: RankerStates, ranker: StatesInfo) -> bool:
 def stored_candidates(
     split: SplitRanker, now: Snapshot, query: str, whole: Mapping[int, str]
 ) -> Optional[StoredCandidates]:
-    """Read the stored states of a search's candidates; None if no candidate has states that fit beside the query.
+    """Read the stored states of a search's candidates; None if no candidate has states that leave room for the query.
 
     Args:
         split: the parts of the ranker.

@@ -62,7 +62,7 @@ class Suggestion(NamedTuple):
 
 
 class Completions:
-    """Index of texts by the beginnings of their words: sorted arrays of 10 bytes per word, beside the texts.
+    """Index of texts by the beginnings of their words: the texts, and sorted arrays of 10 bytes per word.
 
     Texts that are equal once folded count as one text, shown in the spelling of the best. Each word is an entry, sorted
     by the text from this word to the end, so the entries that continue a typed text are a range. The smallest weights

@@ -167,7 +167,7 @@ class Turns:
     """Limiter of the pieces of work that compute at the same time.
 
     Args:
-        most: maximum number.
+        most: how many pieces.
     """
 
     def __init__(self, most: int):

@@ -166,7 +166,7 @@ def learn_recall_weight(
     *,
     recall: bool = True,
 ) -> Learned:
-    """Learn the weights of the fused score and of further signals beside the ranker's logit, whose weight is 1.
+    """Learn the weights of the fused score and of further signals; the ranker's logit has the weight 1.
 
     Every set of signals is evaluated on held-out folds by the loss of `learn_weights`. The smallest set that is about
     as good as the best set is taken; no signal is taken unless some set is better beyond chance. Raises `DataError` as
@@ -213,7 +213,7 @@ def learn_recall_weight(
 def _chosen_signals(
     lists: Sequence[JudgedList], turn: Floats, signals: Mapping[str, int], folds: int
 ) -> tuple[str, ...]:
-    """Return the names of the signals to use beside the columns of `inputs @ turn`; see `learn_recall_weight`."""
+    """Return the names of the signals to use next to the columns of `inputs @ turn`; see `learn_recall_weight`."""
     if not signals:
         return ()
     inputs, labels, queries = _joined(lists)

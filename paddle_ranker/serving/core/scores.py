@@ -84,7 +84,7 @@ class TextVectors(NamedTuple):
 
 
 class VectorService(Protocol):
-    """Service that computes vectors of texts, used like a `ScoringService`.
+    """Service that computes vectors of texts. Await its methods as those of a `ScoringService`.
 
     Attributes:
         info: the tower's description.

@@ -39,7 +39,7 @@ _LONGEST_ID = 512  # characters
 
 
 class GivenDocument(BaseModel):
-    """A document of a request; keys beside id, text and fields are fields, as they are in files."""
+    """A document of a request; all keys but id, text and fields are names of fields, as in files of documents."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 

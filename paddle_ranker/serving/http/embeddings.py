@@ -69,7 +69,7 @@ class MessagePart(_Strict):
 
 
 class Message(_Strict):
-    """A message (vLLM); it has one text or one picture, beside texts that are empty."""
+    """A message (vLLM) with one text or one picture; empty texts do not count."""
 
     role: str = "user"
     content: Union[str, list[MessagePart]]

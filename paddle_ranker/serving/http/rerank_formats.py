@@ -149,7 +149,7 @@ class ScoreRequest(Activation):
 
 
 class Usage(TypedDict):
-    """Number of tokens that were computed, with the query beside each document."""
+    """Number of tokens that were computed; the query counts again for each document."""
 
     prompt_tokens: int
     total_tokens: int

@@ -138,6 +138,12 @@ def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array
         return np.array(upright(rgb(image, name), image))
 
 
+def frame_count(path: Path) -> int:
+    """Return how many frames, or pages, a picture has that was read before."""
+    with Image.open(path, formats=_FORMATS) as image:
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: one picture, and its preview
+
+
 def require_picture(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> None:
     """Raise `ImageError` if a file is missing, too large, of an unknown kind or damaged.
 

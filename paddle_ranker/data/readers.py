@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Union, cast
+from typing import Any, NamedTuple, Union, cast
 
 from paddle_ranker.registry import Registry
 
 Place = tuple[Union[int, float], ...]
 FIRST_SECOND, LAST_SECOND = "first_second", "last_second"  # fields of parts whose places are seconds
+MOST_PIECES = 1024  # of a part that get a vector each
 
 
 class Part(NamedTuple):
@@ -46,7 +47,7 @@ class Unread(NamedTuple):
 
 
 class FilePiece(NamedTuple):
-    """Piece of a recording that gets a vector of its own, from second `start` to `end`."""
+    """Piece of a recording or film that gets a vector of its own, from second `start` to `end`."""
 
     path: Path
     start: float
@@ -64,12 +65,17 @@ class Reader(NamedTuple):
         and end) or `cells` (row and column)
     fields: types of the parts' fields, as `--field` takes them, by the fields' names; the number fields are also shown
         with a hit's place
+    piece: where places are seconds: how long a piece of a part is that gets a vector of its own; pieces of a part that
+        has more than `MOST_PIECES` of these are longer
+    has_words: whether a part without words is to be reported; no part of a film has any
     """
 
     read: Callable[[Path], Iterator[Union[Part, Unread]]]
     version: Callable[[], str]
     places: str
     fields: Mapping[str, str] = {}
+    piece: float = 10
+    has_words: bool = True
 
 
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
@@ -83,16 +89,22 @@ def is_file_name(value: str) -> bool:
 READERS: Registry[Reader] = Registry("reader")
 
 
-def _add(name: str, module: str, places: str, **fields: str) -> None:
-    """Add a reader whose functions `read` and `version` are in a module, which is imported when one is first called."""
+def _add(name: str, places: str, fields: Mapping[str, str], **more: Any) -> None:
+    """Add a reader whose functions `read` and `version` are in the module of its name, imported when one is called.
+
+    The other arguments are those of `Reader`.
+    """
+    module = f"paddle_ranker.data.{name}"
 
     def read(path: Path) -> Iterator[Union[Part, Unread]]:
         return cast("Iterator[Union[Part, Unread]]", import_module(module).read(path))
 
-    READERS.add(name, Reader(read, lambda: str(import_module(module).version()), places, fields))
+    READERS.add(name, Reader(read, lambda: str(import_module(module).version()), places, fields, **more))
 
 
-_add("pdf", "paddle_ranker.data.pdf", "boxes", page="number", title="text", heading="text")
-_add("ocr", "paddle_ranker.data.ocr", "boxes", page="number")
-_add("speech", "paddle_ranker.data.speech", "seconds", **{FIRST_SECOND: "number", LAST_SECOND: "number"})
-_add("table", "paddle_ranker.data.table", "cells", first_row="number", last_row="number")
+_SECONDS = {FIRST_SECOND: "number", LAST_SECOND: "number"}
+_add("pdf", "boxes", {"page": "number", "title": "text", "heading": "text"})
+_add("ocr", "boxes", {"page": "number"})
+_add("speech", "seconds", _SECONDS)
+_add("film", "seconds", _SECONDS, piece=2, has_words=False)
+_add("table", "cells", {"first_row": "number", "last_row": "number"})

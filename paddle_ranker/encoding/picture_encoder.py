@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -240,6 +240,11 @@ class PictureEncoder:
         return EncodedPictures(pixels)
 
     encode_queries = encode
+
+    def encode_each(self, pictures: Iterable[Array]) -> EncodedPictures:
+        """Scale pictures, RGB pixels, one after the other, so that only one is held at a time."""
+        pixels = [self.scaled(picture) for picture in pictures]
+        return EncodedPictures(np.reshape(np.array(pixels, np.uint8), (-1, 3, self.height, self.width)))
 
     def files(self, paths: Sequence[str]) -> PictureFiles:
         """Return the pictures in these files, to be decoded when their pixels are requested."""

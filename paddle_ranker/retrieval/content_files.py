@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Optional, Protocol, TypeVar, Union
 
-from paddle_ranker.data.readers import Unread, is_file_name
+from paddle_ranker.data.readers import READERS, Unread, is_file_name
 from paddle_ranker.data.reading import FileReading, Parts
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, brief, listed, quoted
@@ -302,7 +302,7 @@ def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
         return Like(example)
     try:
         data = read_file(example, _MOST_BYTES) if isinstance(example, Path) else example
-        kinds, problems = list(dict.fromkeys(one.type for one in schema.files)), list[str]()
+        kinds, problems = list(dict.fromkeys(kind for one in schema.files for kind in one.examples)), list[str]()
         for kind in kinds:
             try:
                 FIELD_TYPES[kind].suffix_of(data)
@@ -407,11 +407,11 @@ def kept_rows(
         given = replace(row, fields={**row.fields, **paths}) if paths else row
         own = [one for one in schema.read_files if one.name in paths]
         if not own:
-            return _KeptRow(files.keep(given, schema), source.line)
+            return _KeptRow(reported(files.keep(given, schema)), source.line)
         if len(own) > 1:
             problem = f"{listed(one.name for one in own)} are read, each into documents of its own; give each a row"
             raise DataError(f"document {quoted(row.id or row.text)}: {problem}")
-        kept = files.keep(given, schema, reads=True)
+        kept = reported(files.keep(given, schema, reads=True))
         name = str(kept.fields[own[0].name])
         path = files.find(name)
         assert path is not None
@@ -421,6 +421,15 @@ def kept_rows(
         except DependencyError as error:
             raise _Unreadable(f"document {quoted(id)}: {own[0].name}: {error}", str(error)) from error
         return _KeptRow(replace(kept, id=id), source.line, own[0].name, reading_of)
+
+    def reported(row: DocumentRow) -> DocumentRow:
+        for field in schema.files:
+            value = row.fields.get(field.name)
+            for name in value if isinstance(value, list) else [value] if value else []:
+                path = files.find(str(name))
+                if path is not None and (problem := FIELD_TYPES[field.type].not_read(path)):
+                    source.leave_unread(str(row.id or row.text), problem)
+        return row
 
     def finished(one: _KeptRow) -> Iterator[DocumentRow]:
         try:
@@ -452,6 +461,7 @@ def kept_rows(
 def _parts_of(one: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bool) -> Iterator[DocumentRow]:
     """Yield the documents of the parts of a row's file; report parts that are not read to `source`."""
     row, title = one.row, schema.title
+    has_words = READERS[FIELD_TYPES[schema.field(one.field).type].reader].has_words
     assert one.parts is not None
     try:
         for part in one.parts():
@@ -460,7 +470,8 @@ def _parts_of(one: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bo
                 source.leave_unread(id, part.reason)
                 continue
             if not part.text.strip():
-                source.leave_unread(id, "no words")
+                if has_words:
+                    source.leave_unread(id, "no words")
                 if part.name and not keeps_wordless:
                     continue
             fields = {**part.fields, **row.fields}

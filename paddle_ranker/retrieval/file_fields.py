@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Union
 
-from paddle_ranker.array_types import Vectors
+import numpy as np
+
+from paddle_ranker.array_types import Array, Vectors
+from paddle_ranker.data.film import FrameReader, is_film, sampled_frames
+from paddle_ranker.data.pictures import read_picture
 from paddle_ranker.data.readers import FilePiece
 from paddle_ranker.data.recordings import StretchReader
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import PICTURE, SOUND, TEXT
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.text_vectors import Tower, mean_vector
 
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 
@@ -32,7 +36,7 @@ def suffix_of(data: bytes) -> str:
 
 
 class FileTower:
-    """Tower of a field of pictures or recordings. Thread-safe.
+    """Tower of a field of files. Thread-safe.
 
     Args:
         tower: computes vectors of files, and of queries if it has a network for texts.
@@ -65,3 +69,32 @@ class FileTower:
         if TEXT not in self._tower.reads:
             raise UsageError(f"the tower reads {self._reads}s, and texts were given: take one that reads texts, too")
         return self._tower.query_vectors(queries)
+
+
+class FilmTower(FileTower):
+    """Tower of a field of films: a tower of pictures, which reads their frames. Thread-safe."""
+
+    def __init__(self, tower: Tower, reads: str):
+        super().__init__(tower, reads)
+        self._frames = FrameReader()
+
+    def vectors(self, files: Sequence[Union[bytes, FilePiece]]) -> Vectors:
+        """Return the vectors of frames that begin pieces of films, of whole films (means) and of pictures."""
+        owners = list[int]()
+
+        def frames() -> Iterator[Array]:
+            for number, file in enumerate(files):
+                for frame in self._frames_of(file):
+                    owners.append(number)
+                    yield frame
+
+        vectors = self._tower.encode_frames(frames())
+        return np.concatenate([mean_vector(vectors[np.equal(owners, number)]) for number in range(len(files))])
+
+    def _frames_of(self, file: Union[bytes, FilePiece]) -> Iterator[Array]:
+        if isinstance(file, FilePiece):
+            yield self._frames.read(file.path, file.start)
+        elif is_film(file):
+            yield from sampled_frames(file)
+        else:
+            yield read_picture(file)

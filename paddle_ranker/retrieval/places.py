@@ -19,7 +19,7 @@ import numpy as np
 from paddle_ranker.array_types import Integers
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import PlacedText
-from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, READERS, FilePiece, Place
+from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, FilePiece, Place
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.passages import Span
 from paddle_ranker.retrieval.candidate_indexes import Document
@@ -30,23 +30,23 @@ PlaceInFile = Mapping[str, Unchecked]
 _SCALE = 10_000  # the numbers of a place are stored as integers, in 1/10,000
 _MOST_BYTES = 1 << 26  # of a document's places, unpacked
 MOST_PLACES = 100  # places of a hit
-# Most seconds of a piece of a recording that gets a vector; most pieces of a document; most seconds of a recording.
-_PIECE, _MOST_PIECES, _MOST_SECONDS = 10, 256, 1e7
+_MOST_SECONDS = 1e7  # of a recording
 _SECOND = 100  # a piece's start and end are stored in 1/100 seconds
 
 
 def pieces_of(document: Document, field: Field) -> list[Span]:
-    """Return the pieces of a document's recording that get a vector each: starts and ends in 1/100 seconds.
+    """Return the pieces of a document's recording or film that get a vector each: starts and ends in 1/100 seconds.
 
-    They are equally long. Returns [] for a field of other values, and for a document without its recording's seconds.
+    They are equally long. Returns [] for a field of other values, and for a document without the seconds of its file.
     """
-    reader = FIELD_TYPES[field.type].reader
-    if not reader or READERS[reader].places != "seconds" or not isinstance(document.fields.get(field.name), str):
+    name = FIELD_TYPES[field.type].reader
+    reader = READERS[name] if name and isinstance(document.fields.get(field.name), str) else None
+    if reader is None or reader.places != "seconds":
         return []
     first, last = (number_of(document.fields.get(name)) for name in (FIRST_SECOND, LAST_SECOND))
     if first is None or last is None or not 0 <= first < last < _MOST_SECONDS:
         return []
-    count = min(math.ceil((last - first) / _PIECE), _MOST_PIECES)
+    count = min(math.ceil((last - first) / reader.piece), MOST_PIECES)
     edges = np.rint(np.linspace(first, last, count + 1) * _SECOND).astype(int).tolist()
     return [*zip(edges, edges[1:])]
 
@@ -95,7 +95,7 @@ def place_of(
     `CheckpointError` if the stored places are damaged.
 
     spans: parts of the document's text, without overlaps
-    piece: piece of the document's recording that a search by vectors found; its place is shown if no span has a place
+    piece: piece of the document's recording or film that a search by vectors found; shown if no span has a place
     """
     reader = schema.reader_of(document)
     if reader is None:

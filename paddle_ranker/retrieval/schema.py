@@ -20,6 +20,7 @@ from typing import Annotated, NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.data.documents import TITLES, FileFields
+from paddle_ranker.data.film import BEGINNINGS
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.data.readers import READERS, Reader, is_file_name
@@ -51,6 +52,7 @@ _ALIASES = {
     "jpg": ("jpeg",),
     "tif": ("tiff",),
     "ogg": ("oga", "opus"),
+    "mp4": ("m4v",),
     "csv": ("tsv",),
     "html": ("htm",),
 }  # of suffixes
@@ -74,7 +76,7 @@ class FieldTower(Protocol):
     """Model that makes the vectors of a vector field, `[n, size]`."""
 
     def vectors(self, values: Sequence[Unchecked]) -> Vectors:
-        """Return the vectors of values of the field; a file is its bytes, or a `FilePiece`."""
+        """Return the vectors of values of the field, or of examples; a file is its bytes, or a `FilePiece`."""
         ...
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
@@ -97,6 +99,12 @@ def _open_picture_tower(folder: Path, options: LoadOptions, batch_size: int) -> 
     return FileTower.open(folder, options, batch_size, PICTURE)
 
 
+def _open_film_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
+    from paddle_ranker.retrieval.file_fields import FilmTower
+
+    return FilmTower.open(folder, options, batch_size, PICTURE)
+
+
 def _open_sound_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
     from paddle_ranker.retrieval.file_fields import FileTower
 
@@ -107,6 +115,17 @@ def _picture_suffix(data: bytes) -> str:
     from paddle_ranker.retrieval.file_fields import suffix_of
 
     return suffix_of(data)
+
+
+def _frames_not_read(path: Path) -> str:
+    from paddle_ranker.data.pictures import frame_count
+
+    count = frame_count(path)
+    return f"only the first of its {count:,} frames or pages is read" if count > 1 else ""
+
+
+def _nothing(path: Path) -> str:
+    return ""
 
 
 def _no_file(data: bytes) -> str:
@@ -128,6 +147,8 @@ class FieldType(NamedTuple):
         raises `ValueError` for a file of another type
     sample: bytes of an example, to try a tower that reads no texts
     reader: name in `READERS` of the reader of a file's words when it is added; "" if words are not read
+    examples: further types of files that a search may give as examples of what it looks for in a field of this type
+    not_read: called with a file's path; returns what of the file has no effect, for a report; "": nothing
     """
 
     fits: Callable[[object], bool]
@@ -139,6 +160,8 @@ class FieldType(NamedTuple):
     open_tower: Optional[OpenTower] = None
     sample: bytes = b""
     reader: str = ""
+    examples: tuple[str, ...] = ()
+    not_read: Callable[[Path], str] = _nothing
 
 
 def file_type(
@@ -148,6 +171,8 @@ def file_type(
     open_tower: Optional[OpenTower] = None,
     sample: bytes = b"",
     reader: str = "",
+    examples: tuple[str, ...] = (),
+    not_read: Callable[[Path], str] = _nothing,
 ) -> FieldType:
     """Return a type of fields whose values are files; the arguments are those of `FieldType`."""
 
@@ -155,7 +180,15 @@ def file_type(
         return isinstance(value, str) and is_file_name(value) and value.partition(".")[2] in media_types
 
     return FieldType(
-        fits, what, media_types=media_types, suffix_of=suffix_of, open_tower=open_tower, sample=sample, reader=reader
+        fits,
+        what,
+        media_types=media_types,
+        suffix_of=suffix_of,
+        open_tower=open_tower,
+        sample=sample,
+        reader=reader,
+        examples=examples,
+        not_read=not_read,
     )
 
 
@@ -196,7 +229,14 @@ _PICTURES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif
              "tif": "image/tiff"}  # fmt: skip
 FIELD_TYPES.add(
     "picture",
-    file_type("a picture (JPEG, PNG, WebP, GIF, BMP, TIFF)", _PICTURES, _picture_suffix, _open_picture_tower, _A_PIXEL),
+    file_type(
+        "a picture (JPEG, PNG, WebP, GIF, BMP, TIFF)",
+        _PICTURES,
+        _picture_suffix,
+        _open_picture_tower,
+        _A_PIXEL,
+        not_read=_frames_not_read,
+    ),
 )
 FIELD_TYPES.add(
     "pdf",
@@ -236,6 +276,24 @@ FIELD_TYPES.add(
         _open_sound_tower,
         _SILENCE,
         "speech",
+    ),
+)
+FIELD_TYPES.add(
+    "film",
+    file_type(
+        "a film, searched by its frames (MP4, MOV, WebM, MKV, AVI)",
+        {
+            "mp4": "video/mp4",
+            "mov": "video/quicktime",
+            "webm": "video/webm",
+            "mkv": "video/x-matroska",
+            "avi": "video/x-msvideo",
+        },
+        _suffix_by(*BEGINNINGS),
+        _open_film_tower,
+        _A_PIXEL,
+        "film",
+        examples=("picture",),
     ),
 )
 FIELD_TYPES.add(
@@ -322,6 +380,11 @@ class Field:
     def is_embedded(self) -> bool:
         """Whether a tower may make vectors of the field's values."""
         return FIELD_TYPES[self.type].open_tower is not None
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """The types of files that a search may give as examples of what it looks for in the field."""
+        return (self.type, *FIELD_TYPES[self.type].examples)
 
     def problem(self, value: object) -> str:
         """Return why a value does not fit the field; "" if it fits. None always fits."""

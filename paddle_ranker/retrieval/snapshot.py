@@ -99,7 +99,7 @@ class LocalSnapshot:
         """
         none = np.empty((0, self.info.vector_fields[field].info.size), np.float32)
         if like.kind:
-            is_taken = field != VECTORS and self.info.schema.field(field).type == like.kind
+            is_taken = field != VECTORS and like.kind in self.info.schema.field(field).examples
             try:
                 return self.tower(field).vectors([like.data]) if is_taken else none
             except (DataError, ImageError) as error:

@@ -132,6 +132,12 @@ class Tower:
         assert isinstance(tower.encoder, PictureEncoder)
         return tower.compute(tower.encoder.encode(pictures))
 
+    def encode_frames(self, frames: Iterable[Array]) -> Vectors:
+        """Return the vectors of pictures, `[height, width, 3] uint8`, of which only one is held at a time."""
+        tower = self._reading(PICTURE)
+        assert isinstance(tower.encoder, PictureEncoder)
+        return tower.compute(tower.encoder.encode_each(frames))
+
     def encode_sounds(self, sounds: Sequence[Union[Source, Array]], takes_incomplete: bool = False) -> Vectors:
         """Return the vectors of sounds, `[n, size]`, which may be queries or searched.
 
@@ -150,7 +156,7 @@ class Tower:
                 (tower.compute(piece), piece.lengths)
                 for piece in tower.encoder.pieces(sound, name, takes_incomplete=takes_incomplete)
             ]
-            vectors.append(_mean(*(np.concatenate(each) for each in zip(*pieces))))
+            vectors.append(mean_vector(*(np.concatenate(each) for each in zip(*pieces))))
         return np.concatenate(vectors) if vectors else tower.compute(tower.encoder.encode([]))
 
     @property
@@ -207,15 +213,15 @@ class Tower:
             yield tower.compute(encode([]))
 
 
-def _mean(vectors: Vectors, sizes: Integers) -> Vectors:
-    """Return the weighted mean of a sound's vectors, `[1, size]`, scaled to their weighted mean length.
+def mean_vector(vectors: Vectors, sizes: Optional[Integers] = None) -> Vectors:
+    """Return the weighted mean of vectors, `[1, size]`, scaled to their weighted mean length.
 
-    vectors: vectors of the sound's pieces, `[n, size]`
-    sizes: weights of the vectors: lengths of the pieces, `[n]`
+    vectors: vectors of a file's pieces, `[n, size]`
+    sizes: weights of the vectors: lengths of the pieces, `[n]`; None: they are equal
     """
     if len(vectors) == 1:
         return vectors
-    shares = sizes / sizes.sum()
+    shares = np.full(len(vectors), 1 / len(vectors)) if sizes is None else sizes / sizes.sum()
     mean = (shares @ vectors)[None]
     found: Vectors = normalised(mean) * (shares @ np.linalg.norm(vectors, axis=1))
     return found.astype(np.float32)

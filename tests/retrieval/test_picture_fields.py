@@ -144,6 +144,7 @@ def test_bad_pictures_are_refused_by_id_and_field_or_skipped(
         assert index(["add", str(built), "--corpus", str(path), "--skip_bad_rows"]) == 0
         said = capsys.readouterr().out
         assert f"kept {len(GOOD)}; skipped {len(BAD)} (" in said and f"{len(GOOD)} new" in said, said
+        assert "not read: 1 (animated: only the first of its 2 frames or pages is read)" in said, said
         hits = site.search("", like={"picture": data_url(GOOD["thin"])}, by=["photo"], top_k=20)["hits"]
         assert hits[0]["id"] == "thin" and {*GOOD} < {hit["id"] for hit in hits}
         assert hits[0]["contents"]["photo"][0]["media_type"] == "image/png"

@@ -59,6 +59,7 @@ NOT_RUN = {
 MODELS = {
     "emoji": "needs packages of npm, of which datasets/make_emoji.py makes it",
     "prompts": "needs packages of apt, of which datasets/make_prompts.py makes it",
+    "film": "needs films and a model: tests/retrieval/test_film_fields.py makes some",
     "talks": "needs recordings and a model: tests/data/test_speech.py makes some",
     "whisper": "needs a published model",
     "openai/clip": "needs a published model: tests/model/test_pictures.py makes one",

@@ -313,7 +313,8 @@ class SearchRoutes:
         Raises `Fault` if the field has neither, or if the request sorts.
         """
         schema = self._pipeline.index.schema
-        kinds, ((kind, value), *others) = {one.type for one in schema.files}, [*(asked.like or {"": ""}).items()]
+        kinds = {kind for one in schema.files for kind in one.examples}
+        ((kind, value), *others) = [*(asked.like or {"": ""}).items()]
         if others or kind not in ("id", *kinds):
             expected = listed(f'{{"{one}": ...}}' for one in ("id", *sorted(kinds)))
             raise Fault(UNPROCESSABLE, f"has {quoted([*(asked.like or ())])}, expected {expected}", field="like")
@@ -643,9 +644,8 @@ def _of_address(given: QueryParams) -> SearchRequest:
 
 
 def _likes(info: IndexInfo) -> list[str]:
-    """Return the keys that `like` may have: `id`, and the types of file fields with vectors; [] without any vectors."""
-    types = {one.name: one.type for one in info.schema.files}
-    kinds = {types[name] for name in info.vector_fields if name in types}
+    """Return the keys that `like` may have: `id`, and types of files of fields with vectors; [] without any vectors."""
+    kinds = {kind for one in info.schema.files if one.name in info.vector_fields for kind in one.examples}
     return ["id", *sorted(kinds)] if info.vector_fields else []
 
 

@@ -36,6 +36,11 @@ export function drawPlace(hit, row) {
     sight.observe(row);
   } else if (boxes && node?.tagName === "IMG") drawBoxes(boxes, node);
   if (seconds?.length && node?.tagName === "AUDIO") drawSeconds(seconds, node);
+  if (seconds?.length && node?.tagName === "VIDEO") {
+    drawSeconds(seconds, node);
+    waiting.set(row, () => (node.preload = "metadata")); // which shows the frame of that second
+    sight.observe(row);
+  }
   if (cells) drawTable(hit, row);
 }
 
@@ -74,16 +79,16 @@ function drawBoxes(boxes, picture) {
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
 /** Have a player start at the first span, and offer the others. */
-function drawSeconds(seconds, audio) {
+function drawSeconds(seconds, player) {
   const starts = [...new Set(seconds.map(([from]) => from))];
-  const start = () => (audio.currentTime = starts[0]);
-  if (audio.readyState) start();
-  else audio.addEventListener("loadedmetadata", start, { once: true });
+  const start = () => (player.currentTime = starts[0]);
+  if (player.readyState) start();
+  else player.addEventListener("loadedmetadata", start, { once: true });
   const play = (from) => {
-    audio.currentTime = from;
-    audio.play().catch(() => {});
+    player.currentTime = from;
+    player.play().catch(() => {});
   };
-  audio.after(make("p", { class: "moments" }, ...starts.slice(0, MOST_SPANS).map((from) =>
+  player.after(make("p", { class: "moments" }, ...starts.slice(0, MOST_SPANS).map((from) =>
     make("button", { type: "button", "aria-label": say("play_from", { time: clock(from) }), onclick: () => play(from) }, `▶ ${clock(from)}`))));
 }
 

@@ -43,6 +43,8 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """
     with _opened(path) as (film, video):
         begin, stated = (film.start_time or 0) / 1e6, (film.duration or 0) / 1e6
+        if film.format.name == "avi" and video.average_rate:  # whose duration follows from the bytes that are there
+            stated = float(video.frames / video.average_rate)
         last, end, problem = 0.0, 0.0, ""
         try:
             for packet in film.demux():

@@ -113,3 +113,43 @@ def test_a_dropped_sound_finds_the_second(open_page: OpenPage, tmp_path: Path, m
         page.locator("#example input").set_input_files(file)
         page.wait_for_selector("#failure:not(:empty)")
         assert "expected a recording" in page.inner_text("#failure")
+
+
+def test_a_film_shows_and_plays_from_the_second_that_a_dropped_picture_found(
+    open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av", reason="needs: pip install 'paddle-ranker[film]'")
+    from tests.data.test_film import BLUE, GREEN, RED, make
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "colours.webm").write_bytes(make((RED, GREEN, BLUE), "webm", seconds=4))
+    build = ["build", "--corpus", str(tmp_path / "files"), "--output", str(tmp_path / "index")]
+    tower = published("clip", tmp_path / "clip")
+
+    def made() -> RealSite:
+        assert index([*build, "--field", "film:film", "--field_tower", f"film={tower}"]) == 0
+        return RealSite(index=tmp_path / "index")
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        real = elsewhere.submit(made).result()
+    with real as site:
+        page = open_page(f"{site.address}/")
+        page.wait_for_selector("#example:not([hidden])")
+        assert page.get_attribute("#example input", "accept") == "image/*"
+        file = {"name": "blue.png", "mimeType": "image/png", "buffer": picture(BLUE, size=(64, 48))}
+        page.locator("#example input").set_input_files(file)
+        page.wait_for_selector(".moments button")
+        assert page.locator(".moments button").all_inner_texts() in (["▶ 0:08"], ["▶ 0:10"])
+        until(lambda: page.eval_on_selector("video", "one => one.readyState >= 2 && one.currentTime >= 8"))
+        shown = page.eval_on_selector(
+            "video",
+            """one => {
+              const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 48 });
+              canvas.getContext("2d").drawImage(one, 0, 0, 64, 48);
+              return [...canvas.getContext("2d").getImageData(48, 24, 1, 1).data].slice(0, 3);
+            }""",
+        )
+        assert np.abs(np.subtract(shown, BLUE)).max() < 40, shown
+        page.locator(".moments button").click()
+        until(lambda: page.eval_on_selector("video", "one => one.currentTime") > 8.1)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Union
 
 import numpy as np
@@ -37,20 +38,35 @@ def make(
     key_frames: a frame of so many is a key frame
     turn: degrees, counterclockwise, by which players turn the frames
     """
-    file = io.BytesIO()
-    with av.open(file, "w", format={"mkv": "matroska"}.get(kind, kind), options=options) as container:
-        stream = container.add_stream(codec or CODECS[kind], rate=rate)
-        stream.width, stream.height, stream.gop_size = *size, key_frames
-        stream.pix_fmt = {"png": "rgb24", "ffv1": "yuv444p", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
-        if turn:
-            stream.set_display_rotation(turn)
-        for colour in colours:
-            pixels = np.broadcast_to(np.asarray(colour, np.uint8), (size[1], size[0], 3)).copy()
-            pixels[:, : size[0] // 2] //= 2
-            for _ in range(round(seconds * rate)):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
-    return file.getvalue()
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"film.{kind}")
+        with av.open(str(path), "w", options=options) as container:
+            _write(container, colours, codec or CODECS[kind], seconds, rate, size, key_frames, turn)
+        return path.read_bytes()
+
+
+def _write(
+    container: Any,
+    colours: Sequence[tuple[int, int, int]],
+    codec: str,
+    seconds: float,
+    rate: Union[int, Fraction],
+    size: tuple[int, int],
+    key_frames: int,
+    turn: int,
+) -> None:
+    stream = container.add_stream(codec, rate=rate)
+    stream.width, stream.height, stream.gop_size = *size, key_frames
+    stream.pix_fmt = {"png": "rgb24", "ffv1": "yuv444p", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+    if turn:
+        stream.set_display_rotation(turn)
+    container.start_encoding()
+    for colour in colours:
+        pixels = np.broadcast_to(np.asarray(colour, np.uint8), (size[1], size[0], 3)).copy()
+        pixels[:, : size[0] // 2] //= 2
+        for _ in range(round(seconds * rate)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+    container.mux(stream.encode(None))
 
 
 def without_pictures(kind: str = "mp4") -> bytes:

@@ -35,10 +35,9 @@ export function drawPlace(hit, row) {
     waiting.set(row, () => drawPage(`${content.url}/pages/${page}`, page, boxes, node).catch(() => {}));
     sight.observe(row);
   } else if (boxes && node?.tagName === "IMG") drawBoxes(boxes, node);
-  if (seconds?.length && node?.tagName === "AUDIO") drawSeconds(seconds, node);
-  if (seconds?.length && node?.tagName === "VIDEO") {
+  if (seconds?.length && ["AUDIO", "VIDEO"].includes(node?.tagName)) {
     drawSeconds(seconds, node);
-    waiting.set(row, () => (node.preload = "metadata")); // which shows the frame of that second
+    waiting.set(row, () => node.tagName === "VIDEO" && (node.preload = "metadata")); // which shows the second's frame
     sight.observe(row);
   }
   if (cells) drawTable(hit, row);
@@ -81,11 +80,12 @@ const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seco
 /** Have a player start at the first span, and offer the others. */
 function drawSeconds(seconds, player) {
   const starts = [...new Set(seconds.map(([from]) => from))];
-  const start = () => (player.currentTime = starts[0]);
+  let second = starts[0];
+  const start = () => (player.currentTime = second);
   if (player.readyState) start();
   else player.addEventListener("loadedmetadata", start, { once: true });
   const play = (from) => {
-    player.currentTime = from;
+    player.currentTime = second = from; // also where the file is still to be loaded
     player.play().catch(() => {});
   };
   player.after(make("p", { class: "moments" }, ...starts.slice(0, MOST_SPANS).map((from) =>

@@ -96,7 +96,7 @@ class FrameReader:
             while self._next is not None and (self._shown is None or self._next[0] <= second):
                 self._shown, self._next = self._next[1], next(self._frames, None)
             if self._shown is None:
-                raise DataError("has no frame that can be decoded")
+                raise DataError("has no frames that can be decoded")
             pixels: Array = self._shown.to_ndarray(format="rgb24")
             return np.rot90(pixels, round(self._shown.rotation / 90))
 

@@ -66,7 +66,8 @@ def test_films_are_found_by_pictures_and_name_the_seconds(built: Path, capsys: p
     with Searcher.open(built, SearchSettings()) as searcher:
         for one in searcher.search("", 9, like=make((BLUE,), "webm")):
             start = 2 * ((2 - [*CODECS].index(one.id.partition("_")[0])) % 4)
-            assert {*one.searchers} == {"film"} and one.place["seconds"] == [[start, start + 2]]
+            assert {*one.searchers} == {"film"}
+            assert one.place == {"first_second": 0, "last_second": 8, "seconds": [[start, start + 2]]}
         assert searcher.search("webm film", 1)[0].id == "webm_film.webm"
 
 

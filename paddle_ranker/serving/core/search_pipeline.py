@@ -262,7 +262,7 @@ class SearchPipeline:
         except FilterError as error:
             raise Fault(UNPROCESSABLE, str(error), field="where") from error
         except LikeError as error:
-            raise Fault(UNPROCESSABLE, str(error), field="like") from error
+            raise Fault(UNPROCESSABLE, str(error).removeprefix("like: "), field="like") from error
         except (Fault, ShardError, ListingError):
             raise
         except RankerError as error:  # such as Milvus, if it does not answer

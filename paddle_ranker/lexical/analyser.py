@@ -290,7 +290,6 @@ class Analyser:
         return word in folded and any(run.text == word for run in self.runs(folded))
 
     def runs(self, folded: str) -> Iterator[CharacterRun]:
-        """Yield the runs of a folded text."""
         before, beside, end, language = "", "", 0, self.language or ENGLISH
         for start, text, shape in pieces(folded):
             kind, pair = shape[0], ""

@@ -191,7 +191,6 @@ class LexicalLogistic:
 
 
 def _standardised_logistic() -> Any:
-    """Return scikit-learn's pipeline of standardisation and logistic regression."""
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline

@@ -113,7 +113,6 @@ class Postings:
         return cls(**{name: arrays[name] for name in cls.NAMES if name in arrays})  # type: ignore[arg-type]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return the arrays by name."""
         return {name: getattr(self, name) for name in self.NAMES}
 
     @cached_property

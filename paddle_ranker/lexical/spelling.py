@@ -59,7 +59,6 @@ class WordVocabulary(Sequence[str]):
 
     @classmethod
     def of(cls, words: Iterable[str]) -> WordVocabulary:
-        """Make a vocabulary of these words."""
         return cls(lines_of(words))
 
     def __len__(self) -> int:

@@ -54,7 +54,6 @@ class Hits(NamedTuple):
     titles: Optional[Floats] = None
 
     def without(self, id: str) -> Hits:
-        """Return the hits without the document that has this id."""
         if id not in self.ids:
             return self
         kept = [place for place, one in enumerate(self.ids) if one != id]
@@ -150,7 +149,6 @@ class Documents:
         return len(self.ids)
 
     def document(self, id: str) -> Document:
-        """Return the document with this id; raises `KeyError` if there is none."""
         return self.by_id[id]
 
 
@@ -198,7 +196,6 @@ class TowerIndex(Documents):
         self._places = {document.text: place for place, document in enumerate(self.by_id.values())}
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
-        """Return, for each query, `top_k` documents, or all if there are fewer, best first."""
         refuse_text(queries, "queries")
         places, products = self._nearest(self._vectors, self._tower.query_vectors(queries), top_k)
         rows = zip(places.tolist(), products.astype(np.float64))

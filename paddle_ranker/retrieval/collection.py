@@ -102,7 +102,6 @@ class Collection:
 
     @property
     def fields(self) -> list[str]:
-        """The names of the documents' fields."""
         return self._latest.snapshot.fields
 
     def __len__(self) -> int:

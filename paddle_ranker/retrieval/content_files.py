@@ -99,13 +99,11 @@ class ContentFiles:
         return names
 
     def forget(self, names: Iterable[str]) -> None:
-        """Delete the files of these names."""
         for name in names:
             for index in (self._index, *self._others):
                 (index / _CONTENTS / name).unlink(missing_ok=True)
 
     def forget_all_but(self, names: Container[str]) -> None:
-        """Delete all files but those of these names."""
         for index in (self._index, *self._others):
             if (index / _CONTENTS).is_dir():
                 for path in inside(index, _CONTENTS).iterdir():

@@ -127,7 +127,6 @@ class Filter:
 
     @property
     def is_typed(self) -> bool:
-        """Whether the types of all fields are known."""
         return all(one.type for one in self.conditions)
 
     def typed(self, fields: Sequence[str], type_of: Callable[[str], str]) -> Filter:

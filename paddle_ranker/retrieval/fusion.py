@@ -76,7 +76,6 @@ class Candidates:
 
     @classmethod
     def unscored(cls, ids: list[str]) -> Candidates:
-        """Return candidates that no searcher has scored."""
         count = len(ids)
         return cls((), ids, np.empty((count, 0)), np.empty((count, 0), np.int64), np.zeros(count), np.zeros(count))
 

@@ -37,7 +37,6 @@ class IndexFolder:
         return ContentFiles(*self.folders)
 
     def read_info(self) -> IndexInfo:
-        """Read index.json."""
         return read_manifest(self.folder)
 
     def write_info(self, info: IndexInfo) -> None:

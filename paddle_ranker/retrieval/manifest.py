@@ -178,7 +178,6 @@ class IndexInfo:
 
     @cached_property
     def vector_fields(self) -> dict[str, VectorField]:
-        """All vector fields by name."""
         own = () if self.vectors is None else (VectorField(VECTORS, self.vectors, self.tower),)
         return {one.name: one for one in (*own, *self.more_vectors)}
 
@@ -190,7 +189,6 @@ class IndexInfo:
 
     @property
     def searchers(self) -> tuple[str, ...]:
-        """The names of the searchers that the index has."""
         return (*([WORDS] if self.words is not None else []), *self.vector_fields, *self.others)
 
     @property

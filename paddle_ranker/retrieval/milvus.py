@@ -148,7 +148,6 @@ class MilvusRows:
         ]
 
     def count(self) -> int:
-        """Return the number of rows."""
         found = self._call(
             lambda: self._client.query(self._name, output_fields=["count(*)"], consistency_level="Strong")
         )

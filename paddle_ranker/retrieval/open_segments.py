@@ -168,7 +168,6 @@ class Generation:
         return found
 
     def documents(self) -> Iterator[Document]:
-        """Yield all documents in their order."""
         for part in self.parts:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
@@ -241,7 +240,6 @@ class Generation:
             raise CheckpointError(f"{folder}: damaged ({brief(str(error))}); run index check on it") from error
 
     def segments(self) -> dict[str, Segment]:
-        """Return the open segments by name."""
         return {part.segment.name: part.segment for part in self.parts}
 
     def allowed(self, where: Optional[Filter]) -> Optional[list[Booleans]]:
@@ -390,7 +388,6 @@ class Generation:
         return hits._replace(titles=titles) if titles.any() else hits
 
     def places(self, numbers: Integers) -> list[Place]:
-        """Convert document numbers to places."""
         parts = np.searchsorted(self._firsts, numbers, "right") - 1
         rows = (numbers - self._firsts[parts]).tolist() if len(numbers) else []
         return [Place(part, row) for part, row in zip(parts.tolist(), rows)]
@@ -422,7 +419,6 @@ class Generation:
         return text_hashes(ids).view(np.int64)
 
     def at(self, place: Place) -> Document:
-        """Return the document at a place."""
         return self.parts[place.part].segment.document(place.row)
 
 

@@ -191,13 +191,11 @@ class SortedPosition(NamedTuple):
     last: SortedDocument
 
     def packed(self) -> bytes:
-        """Return the position as bytes, for `unpack_position`."""
         values = [None if value is None else [value.kind, value.of, value.unit] for value in self.last.values]
         return bytes([_SORTED]) + json.dumps([self.shown, self.last.id, values], ensure_ascii=False).encode()
 
     @classmethod
     def unpacked(cls, packed: bytes) -> SortedPosition:
-        """Convert the bytes of `packed` back to the position; raises `ValueError` for other bytes."""
         found: Unchecked = json.loads(packed[1:])
         try:
             count, id, values = found
@@ -210,7 +208,6 @@ class SortedPosition(NamedTuple):
         return cls(count, SortedDocument(typed, id))
 
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
-        """Return whether this is a position in a list that is sorted by `sort` and grouped by `group_by`."""
         return len(sort) == len(self.last.values) and group_by is None
 
 
@@ -805,7 +802,6 @@ class Search:
         self.answers = dict(zip(tables, answers))
 
     def result(self, place: int) -> Result:
-        """Convert a shown candidate to a result."""
         candidates = self.candidates
         document = self.documents[candidates.ids[place]]
         said = zip(candidates.searchers, candidates.scores[place].tolist(), candidates.ranks[place].tolist())

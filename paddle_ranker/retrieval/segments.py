@@ -252,11 +252,9 @@ class Segment:
         return self.count
 
     def id(self, row: int) -> str:
-        """Return the id of the document in a row."""
         return self.ids(np.array([row]))[0]
 
     def ids(self, rows: Integers) -> list[str]:
-        """Return the ids of the documents in these rows."""
         offsets, blob = self.arrays["id_offsets"], self._blobs["ids.bin"].data
         with self.reading():
             return [
@@ -264,7 +262,6 @@ class Segment:
             ]
 
     def document(self, row: int) -> Document:
-        """Return the document in a row."""
         with self.reading():
             found = json.loads(self.line(row))
             document = Document(found["id"], found["text"], found["fields"], found["version"])

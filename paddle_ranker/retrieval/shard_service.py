@@ -417,7 +417,6 @@ class ShardService:
         return Answer(version, None if version == known else seen.facts, result)
 
     def close(self) -> None:
-        """Close the folder."""
         self._collection.close()
 
     def _at(self, version: Optional[int]) -> _Seen:

@@ -72,7 +72,6 @@ class LocalSnapshot:
 
     @property
     def fields(self) -> list[str]:
-        """The names of the documents' fields."""
         return self._generation.fields
 
     @property
@@ -387,12 +386,10 @@ class LocalSnapshot:
         return names
 
     def has_file(self, name: str) -> bool:
-        """Return whether a document has a file of this name."""
         fields = [field.name for field in self.info.schema.files if field.name in self.fields]
         return any(self.matching(None).count(Filter.of({field: name})) for field in fields)
 
     def documents(self) -> Iterator[Document]:
-        """Yield all documents, in their order."""
         return self.generation.documents()
 
 

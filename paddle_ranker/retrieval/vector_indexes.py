@@ -45,7 +45,6 @@ class FolderIndex(TowerIndex):
         weakref.finalize(self, self._collection.close)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
-        """Return, for each query, `top_k` documents, or all if there are fewer, best first."""
         found = self._collection.snapshot().search(VECTORS, self._tower.query_vectors(queries), top_k)
         return [Hits([self.ids[int(place)] for place in hits.ids], hits.scores) for hits in found]
 

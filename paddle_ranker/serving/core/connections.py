@@ -47,13 +47,11 @@ class Connections:
         return len(self._open) + len(self.http)
 
     def add(self, connection: Connection) -> None:
-        """Count a connection."""
         self._open.add(connection)
         if self.stopping:
             connection.shutdown()
 
     def discard(self, connection: Connection) -> None:
-        """Remove a connection from the count."""
         self._open.discard(connection)
 
     async def drain(self, seconds: float) -> int:

@@ -120,7 +120,6 @@ class IndexSlot(Slot[ServedIndex]):
         return super().switch(model)
 
     def open(self) -> Searchable:
-        """Open the index."""
         assert self.folder is not None
         collection = open_index(self.folder, milvus_uri=self.options.milvus_uri)
         collection.require_address()
@@ -170,7 +169,6 @@ class IndexSlot(Slot[ServedIndex]):
         return self.ready().collection.info
 
     def describe(self) -> dict[str, object]:
-        """Describe the index for `/info`."""
         served = self.ready()
         info, options = served.info, self.options
         return {

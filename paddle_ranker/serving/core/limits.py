@@ -74,7 +74,6 @@ class Limits(Options):
 
     @property
     def json_bounds(self) -> JsonBounds:
-        """Bounds of what a request's JSON may hold."""
         return json_bounds(self.pairs)
 
     def values(self) -> dict[str, float]:

@@ -114,7 +114,6 @@ class Metrics:
             self._stages.labels(stage).observe(milliseconds / 1000)
 
     def empty_search(self) -> None:
-        """Count a search without results."""
         self._empty.inc()
 
     def gauges(self, values: Mapping[str, float]) -> None:
@@ -134,7 +133,6 @@ class Metrics:
         return self._batches[model]
 
     def reload(self, succeeded: bool) -> None:
-        """Count a reload of the models, successful or failed."""
         self._reloads.labels("ok" if succeeded else "failed").inc()
 
     def connections(self, count: int) -> None:

@@ -99,7 +99,6 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
 
     @property
     def limits(self) -> Limits:
-        """The limits of requests."""
         return self
 
     def name_of(self, slot: str, folder: Path) -> str:

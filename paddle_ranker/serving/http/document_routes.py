@@ -270,7 +270,6 @@ class Listed(TypedDict):
 
 
 def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
-    """Return the routes; see `DocumentRoutes`."""
     handlers = DocumentRoutes(index, writer)
     one = DescribedRoute(
         "GET",

@@ -369,7 +369,6 @@ def _offset(given: str) -> int:
 
 
 def routes(log: Optional[SearchLog], index: JudgedIndex, labels: Sequence[int] = RELEVANT_OR_NOT) -> list[BaseRoute]:
-    """Return the routes; see `FeedbackRoutes`."""
     handlers = FeedbackRoutes(log, index, labels)
     offset = {"name": "offset", "in": "query", "description": "leave out so many pairs", "schema": {"type": "integer"}}
     return [

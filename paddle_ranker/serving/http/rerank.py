@@ -272,7 +272,6 @@ def _fields_of(asked: ScoreRequest) -> tuple[str, str]:
 
 
 def routes(service: RankerSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
-    """Return the routes; see `Reranker`."""
     reranker = Reranker(service, keep_texts=keep_texts)
     rank = reranker.ranked, "Rank documents for a query", [RerankRequest], [Ranked]
     score = reranker.scored, "Score pairs, as vLLM does", [ScoreRequest], [PairScores]

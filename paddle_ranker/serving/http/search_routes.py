@@ -851,7 +851,6 @@ class IndexDescription(TypedDict):
 
 
 def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRoute]:
-    """Return the routes; see `SearchRoutes`."""
     handlers = SearchRoutes(pipeline, keep_texts=keep_texts)
     parameters = address_parameters(SearchRequest, {"query": "q"})
     summary, gives, what = "Search the index", [SearchAnswer], "Documents, best first"

@@ -107,7 +107,6 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._read_frames()
 
     def abort(self) -> None:
-        """Close the connection at once, see `Connection`."""
         self._transport.abort()
 
     def shutdown(self) -> None:

@@ -125,10 +125,9 @@ def text_statistics(
     Both are computed over the distinct texts. Ids of `never_match` have idf 0 and do not count in the length, which is
     in tokens and at least 1. Raises `DataError` if there are no texts.
 
-    Args:
-        texts: ids of each text, `[tokens]`.
-        text_ids: `[vocab_size]`, for each token the id that stands for it, equal for tokens that count as the same;
-            None: each token stands for itself.
+    texts: ids of each text, `[tokens]`
+    text_ids: `[vocab_size]`, for each token the id that stands for it, equal for tokens that count as the same; None:
+        each token stands for itself
     """
     frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
     excluded = np.zeros(vocab_size, dtype=bool)

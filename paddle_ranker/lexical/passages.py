@@ -49,11 +49,10 @@ def cut(
     A passage ends with a sentence if one ends in its last two thirds, else between words. Without overlap, the last two
     passages are about equally long. Only a passage of a single code point may have more tokens.
 
-    Args:
-        ends: position in the text, in code points, where each token ends, `[tokens]`.
-        overlap: maximum number of tokens at a passage's end that the next passage repeats, in whole sentences or words.
-        count: called with a part of the text; returns how many tokens it has when it is tokenized alone. None: the
-            tokens of the whole text that end in the part are counted.
+    ends: position in the text, in code points, where each token ends, `[tokens]`
+    overlap: maximum number of tokens at a passage's end that the next passage repeats, in whole sentences or words
+    count: called with a part of the text; returns how many tokens it has when it is tokenized alone. None: the tokens
+        of the whole text that end in the part are counted
     """
 
     def counted(start: int, end: int) -> int:

@@ -98,9 +98,8 @@ def compared(speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tens
 def whole_characters(same: Tensor, inside: Tensor) -> Tensor:
     """Return `same`, with 0 for parts of characters unless all parts of the character are equal.
 
-    Args:
-        same: `[batch, length, length]` float32, 1 if token i equals token j.
-        inside: `[batch, length]` float32, 1 for tokens that begin inside a character.
+    same: `[batch, length, length]` float32, 1 if token i equals token j
+    inside: `[batch, length]` float32, 1 for tokens that begin inside a character
     """
     begins = inside.unsqueeze(2)
     after = paddle.concat([inside[:, 1:], paddle.zeros_like(inside[:, :1])], axis=1)

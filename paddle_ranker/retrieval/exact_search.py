@@ -107,9 +107,8 @@ def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vect
     Each product is summed in the same order, whatever is computed beside it. A matrix product sums the rows at the end
     of a block, or of few queries, in another order: copies of a text would get different scores.
 
-    Args:
-        rows: `[q, n]`, for each query row numbers of `stored`, or `NOT_FOUND`.
-        queries: `[q, size]`.
+    rows: `[q, n]`, for each query row numbers of `stored`, or `NOT_FOUND`
+    queries: `[q, size]`
     """
     found = np.empty(rows.shape, np.float32)
     at_once = max(1, _CELLS // max(1, rows.shape[1] * queries.shape[1]))
@@ -129,10 +128,9 @@ def nearest(
     Returns their row numbers, `[q, k]` int64, and their products (see `products_of`), `[q, k]`, best first; equal
     products keep the order of the vectors. The search takes little longer than the matrix product, and little memory.
 
-    Args:
-        vectors: `[n, size]`, may be a memory-mapped file, of float32, float16 or, as `StoredVectors`, int8.
-        queries: `[q, size]`.
-        mask: `[n] bool`, which vectors may be found; None: all.
+    vectors: `[n, size]`, may be a memory-mapped file, of float32, float16 or, as `StoredVectors`, int8
+    queries: `[q, size]`
+    mask: `[n] bool`, which vectors may be found; None: all
     """
     stored = vectors if isinstance(vectors, StoredVectors) else StoredVectors(vectors)
     most = len(stored) if mask is None else int(np.count_nonzero(mask))

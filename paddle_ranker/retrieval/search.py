@@ -872,13 +872,12 @@ class Searcher(Generic[C]):
     ) -> Searcher[Collection]:
         """Open an index folder, and the towers in it.
 
-        Args:
-            folder: an index folder, or several, which are searched as one: see `open_shards`.
-            settings: how the index is searched.
-            ranker: an open ranker, or the folder of one, which is opened on the device of `options`.
-            options: how the towers are opened.
-            batch_size: texts of full length that are computed at once.
-            write: whether documents may be added and removed.
+        folder: an index folder, or several, which are searched as one: see `open_shards`
+        settings: how the index is searched
+        ranker: an open ranker, or the folder of one, which is opened on the device of `options`
+        options: how the towers are opened
+        batch_size: texts of full length that are computed at once
+        write: whether documents may be added and removed
 
         Raises `CheckpointError` for a folder that is no index or is damaged.
         """
@@ -928,15 +927,14 @@ class Searcher(Generic[C]):
     ) -> list[Result]:
         """Return up to `top_k` documents, best first.
 
-        Args:
-            where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", a list of them, or
-                {"year": {"gte": 2020}, "lang": "zh"}.
-            fusion: in place of the settings' fusion: "rrf", "weighted", or a file of learned weights.
-            group_by: a field: only the best candidate with each of its values is returned; or "content": the best of
-                each group of nearly equal texts, which lists the others in `Result.similar`.
-            sort: fields that order all matching documents in place of scores; ["-year"] for the highest first.
-            like: an example that results should be like: the id of a document, or a file (its `Path` or bytes); the
-                query may then be "".
+        where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", a list of them, or
+            {"year": {"gte": 2020}, "lang": "zh"}
+        fusion: in place of the settings' fusion: "rrf", "weighted", or a file of learned weights
+        group_by: a field: only the best candidate with each of its values is returned; or "content": the best of each
+            group of nearly equal texts, which lists the others in `Result.similar`
+        sort: fields that order all matching documents in place of scores; ["-year"] for the highest first
+        like: an example that results should be like: the id of a document, or a file (its `Path` or bytes); the query
+            may then be ""
 
         Raises `UsageError` for arguments that are not valid.
         """

@@ -392,10 +392,8 @@ class ShardService:
     def call(self, name: str, *args: Unchecked) -> Union[Answer, Refused]:
         """Answer a call of a `RemoteCollection`.
 
-        Args:
-            name: the call, a name in `READS` or `WRITES`.
-            args: the generation to read (None: the newest), the generation whose facts the caller has, and the
-                arguments.
+        name: the call, a name in `READS` or `WRITES`
+        args: the generation to read (None: the newest), the generation whose facts the caller has, and the arguments
 
         Only failures of the shard are raised. Arguments that are not valid are answered by a `Refused`.
         """

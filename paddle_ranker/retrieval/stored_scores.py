@@ -53,11 +53,9 @@ def stored_candidates(
 ) -> Optional[StoredCandidates]:
     """Read the stored states of a search's candidates; None if no candidate has states that leave room for the query.
 
-    Args:
-        split: the parts of the ranker.
-        now: the snapshot that is searched.
-        query: the query.
-        whole: ids of the candidates whose whole document is ranked, by index of their text.
+    split: the parts of the ranker
+    now: the snapshot that is searched
+    whole: ids of the candidates whose whole document is ranked, by index of their text
     """
     if not isinstance(now, LocalSnapshot) or not whole:
         return None

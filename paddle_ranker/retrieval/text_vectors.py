@@ -71,12 +71,10 @@ class Tower:
     ) -> Tower:
         """Open a trained or exported tower, or an encoder as a tower: see `read_tower` in `model.tower_network`.
 
-        Args:
-            source: a folder, its parameter file, or a PaddleNLP name. If texts are computed in int8, a separate tower
-                for queries computes in fp32.
-            for_search: scale vectors to length 1 if the tower compares them by cosine, so that inner products are
-                cosines.
-            folder: folder to which relative paths of files are relative.
+        source: a folder, its parameter file, or a PaddleNLP name. If texts are computed in int8, a separate tower for
+            queries computes in fp32
+        for_search: scale vectors to length 1 if the tower compares them by cosine, so that inner products are cosines
+        folder: folder to which relative paths of files are relative
 
         Raises `CheckpointError` for the folder of another kind of model. Raises `UsageError` for a pooling or a vector
         size that an exported tower does not have, and for a length in tokens if the tower reads no texts.
@@ -123,8 +121,7 @@ class Tower:
     def encode_pictures(self, pictures: Sequence[Union[Source, Array]]) -> Vectors:
         """Return the vectors of pictures, `[n, size]`, which may be queries or searched.
 
-        Args:
-            pictures: paths, files' bytes, or RGB pixels `[height, width, 3] uint8`.
+        pictures: paths, files' bytes, or RGB pixels `[height, width, 3] uint8`
 
         Raises `ImageError` for data that is no picture, `UsageError` if the tower reads no pictures.
         """
@@ -141,10 +138,9 @@ class Tower:
     def encode_sounds(self, sounds: Sequence[Union[Source, Array]], takes_incomplete: bool = False) -> Vectors:
         """Return the vectors of sounds, `[n, size]`, which may be queries or searched.
 
-        Args:
-            sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. A sound of more than half a minute
-                is read in pieces; its vector is the mean of the pieces' vectors, scaled to their mean length.
-            takes_incomplete: whether to read a file whose end is missing, as far as it goes.
+        sounds: paths, files' bytes, or samples `[samples]` at the tower's rate. A sound of more than half a minute is
+            read in pieces; its vector is the mean of the pieces' vectors, scaled to their mean length
+        takes_incomplete: whether to read a file whose end is missing, as far as it goes
 
         Raises `DataError` for data that is no sound, `UsageError` if the tower reads no sounds.
         """
@@ -198,8 +194,7 @@ class Tower:
 
         The next texts are tokenized while vectors are computed. Without texts it yields one empty array.
 
-        Args:
-            queries: whether the texts are queries.
+        queries: whether the texts are queries
         """
         refuse_text(texts, "texts")
         tower = self._queries if queries else self

@@ -39,9 +39,8 @@ class Copied(NamedTuple):
 def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) -> Copied:
     """Copy a tower, or an encoder as a tower, into a new index folder.
 
-    Args:
-        source: see `Tower.open`; a parameter file must have the name that its folder expects.
-        name: name of the copy's folder.
+    source: see `Tower.open`; a parameter file must have the name that its folder expects
+    name: name of the copy's folder
 
     Raises `CheckpointError` if no tower can be opened from `source`.
     """

@@ -88,9 +88,8 @@ def learn_title(
     Returns the weight; and, by query and id, the candidates' scores with a weight learned from other queries. The
     weight stays 1 unless a smaller one is better beyond chance, see `learn_weights`.
 
-    Args:
-        lists: candidates; `titled` says which of them have such a title.
-        scores: by query and id, the candidates' scores without this weight.
+    lists: candidates; `titled` says which of them have such a title
+    scores: by query and id, the candidates' scores without this weight
     """
     if not any(one.titled is not None and one.titled.any() for one in lists) or len(lists) < 2:
         return 1.0, scores
@@ -120,10 +119,9 @@ def learn_fields(
     One field's weight is changed at a time, by the factor with the least loss. As in `learn_weights`, the factor
     nearest to 1 of those with about the least loss is taken, and 1 unless some are better beyond chance.
 
-    Args:
-        given: the weights to begin with.
-        losses_of: called with weights; returns the loss of each query, `[count]`, as of `rank_loss`.
-        count: number of queries.
+    given: the weights to begin with
+    losses_of: called with weights; returns the loss of each query, `[count]`, as of `rank_loss`
+    count: number of queries
 
     Returns the weights, and for each query the weights that were learned from the other folds' queries.
 
@@ -172,13 +170,12 @@ def learn_recall_weight(
     as good as the best set is taken; no signal is taken unless some set is better beyond chance. Raises `DataError` as
     `learn_weights` does, and if the logit gets a negative weight.
 
-    Args:
-        lists: columns of `inputs` are the logit, the share, with `fused` the searchers' normalised scores, and then
-            further signals.
-        fused: lists for `learn_weights`. The share is computed by its weights; for a held-out query, by weights that
-            were learned from other queries. Empty: the share in `inputs` counts.
-        signals: by name, the column of `inputs` of each signal to try.
-        recall: whether the share may count.
+    lists: columns of `inputs` are the logit, the share, with `fused` the searchers' normalised scores, and then further
+        signals
+    fused: lists for `learn_weights`. The share is computed by its weights; for a held-out query, by weights that were
+        learned from other queries. Empty: the share in `inputs` counts
+    signals: by name, the column of `inputs` of each signal to try
+    recall: whether the share may count
     """
     inputs, labels, queries = _joined(lists)
     trial, tried_signals = _losses(fused) if fused else None, signals or {}

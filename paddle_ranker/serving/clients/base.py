@@ -125,8 +125,7 @@ class ScoringClient(BatchClient, ABC):
     def vectors(self, texts: Sequence[str], *, is_query: bool = False) -> np.ndarray:
         """Return the vector of each text by the server's tower, `[n, size]` float32; may send several requests.
 
-        Args:
-            is_query: whether the texts are queries, for which the tower may have another prompt.
+        is_query: whether the texts are queries, for which the tower may have another prompt
         """
         refuse_text(texts, "texts")
         found = []

@@ -212,10 +212,9 @@ def encoded_pieces(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, F
 
     A job that is refused or cannot be encoded fails; the others go on.
 
-    Args:
-        encode: called once with the texts of all spans whose jobs have no check, and once for each span whose job has
-            one, with the keyword `check`.
-        fail: called with a failed job and its fault.
+    encode: called once with the texts of all spans whose jobs have no check, and once for each span whose job has one,
+        with the keyword `check`
+    fail: called with a failed job and its fault
     """
     pieces = _pieces_of(encode, [span for span in spans if span.job.check is None], fail)
     for span in spans:

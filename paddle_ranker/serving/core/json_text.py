@@ -78,8 +78,7 @@ def parse_json(data: bytes, bounds: Optional[JsonBounds] = None) -> Unchecked:
 
     The parser refuses numbers of more than 4300 digits and values that are nested more than 200 deep.
 
-    Args:
-        bounds: checked before parsing, see `check_json`; None: no bounds.
+    bounds: checked before parsing, see `check_json`; None: no bounds
     """
     from pydantic_core import from_json
 

@@ -172,9 +172,7 @@ def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
 def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) -> bytes:
     """Decompress `data`, compressed by `method` (gzip or zlib), to at most `limit` bytes.
 
-    Args:
-        share: the request's share of the byte budget, which counts `data` already; decompressed bytes are added in
-            pieces.
+    share: the request's share of the byte budget, which counts `data` already; decompressed bytes are added in pieces
 
     Raises `Fault`: `TOO_LARGE` above the limit, `INVALID` for damaged data, `UNAVAILABLE` above the budget.
     """

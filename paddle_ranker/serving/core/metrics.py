@@ -145,9 +145,8 @@ class Metrics:
         No key is needed to read the metrics, and rendering takes milliseconds; this bounds the load that callers can
         cause.
 
-        Args:
-            before: called before the metrics are rendered.
-            second: the current second, a whole number (default: by the clock).
+        before: called before the metrics are rendered
+        second: the current second, a whole number (default: by the clock)
         """
         second = int(time.monotonic()) if second is None else second
         if second != self._second:

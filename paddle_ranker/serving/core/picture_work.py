@@ -25,11 +25,10 @@ class PictureWork:
     ) -> list[R]:
         """Decode pictures; return `read(picture)` for each of them.
 
-        Args:
-            pictures: bytes of the pictures' files.
-            fields: names of the pictures in errors.
-            deadline: time on `time.monotonic()`'s clock.
-            read: called with a file's bytes; its `ImageError` becomes a `Fault`.
+        pictures: bytes of the pictures' files
+        fields: names of the pictures in errors
+        deadline: time on `time.monotonic()`'s clock
+        read: called with a file's bytes; its `ImageError` becomes a `Fault`
 
         Raises `Fault` for the first picture that is damaged, too large or no picture, and as `StoppableWork.run` does.
         """

@@ -159,9 +159,8 @@ class RankerSlot(Slot[ServedRanker]):
     ) -> Scores:
         """Score the pairs (queries[i], titles[i]); see `ScoringService`.
 
-        Args:
-            check_lengths: called while the pairs are encoded: with the index of a pair, the token counts `[n]` of this
-                pair and the next ones, and the length to which pairs are truncated; may raise a `Fault`.
+        check_lengths: called while the pairs are encoded: with the index of a pair, the token counts `[n]` of this pair
+            and the next ones, and the length to which pairs are truncated; may raise a `Fault`
         """
         served = self.ready()
         if len(queries) != len(titles):
@@ -197,9 +196,8 @@ class RankerSlot(Slot[ServedRanker]):
     ) -> list[PictureTitle]:
         """Decode pictures to titles that `score_pairs` takes.
 
-        Args:
-            pictures: bytes of the pictures' files.
-            fields: names of the pictures in errors.
+        pictures: bytes of the pictures' files
+        fields: names of the pictures in errors
 
         Raises `Fault` for the first picture that is damaged, too large or no picture.
         """

@@ -53,8 +53,7 @@ class ScoringService(Protocol):
     ) -> Scores:
         """Return the scores of the pairs (queries[i], titles[i]).
 
-        Args:
-            deadline: time on `time.monotonic()`'s clock after which the scores are useless; None: the limits' default.
+        deadline: time on `time.monotonic()`'s clock after which the scores are useless; None: the limits' default
 
         Raises `Fault` if the request is invalid or above a limit, the queue is full, the deadline passes or no ranker
         is loaded. If cancelled, removes its pairs from the queue.
@@ -102,8 +101,7 @@ class VectorService(Protocol):
     ) -> TextVectors:
         """Return the vectors of texts, as queries or as searched texts; raises the faults of `score_pairs`.
 
-        Args:
-            field: name of the request's field with the texts, for faults.
+        field: name of the request's field with the texts, for faults
         """
         ...
 

@@ -39,11 +39,10 @@ def check_rows(
 
     Raises `CheckpointError` if an output is not finite, or if a row's outputs alone differ from those in a batch.
 
-    Args:
-        read: called with the engine's outputs; returns the values to compare, `[n, ...]`.
-        folder: the model's folder, for messages.
-        value: name of a row's values in messages: "pair's probability".
-        tolerance: the allowed difference; None: that of the engine's precision.
+    read: called with the engine's outputs; returns the values to compare, `[n, ...]`
+    folder: the model's folder, for messages
+    value: name of a row's values in messages: "pair's probability"
+    tolerance: the allowed difference; None: that of the engine's precision
     """
     tolerance = tolerance_of(runner.engine.precision) if tolerance is None else tolerance
     found = [runner.run(rows), *(runner.run(rows.take([row])) for row in range(len(rows)))]
@@ -61,8 +60,7 @@ def check_rows(
 def warm_up(runner: BatchRunner, longest: Columns, short: Columns) -> None:
     """Compute full batches of long rows and of short rows, so that memory is allocated and kernels are built now.
 
-    Args:
-        longest, short: columns with one row each, which fills a batch by repetition.
+    longest, short: columns with one row each, which fills a batch by repetition
     """
     for row in (longest, short):
         rows = rows_within(int(row.lengths[0]), runner.max_tokens, runner.max_rows)

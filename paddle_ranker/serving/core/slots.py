@@ -195,11 +195,10 @@ async def computed(
 ) -> Job:
     """Queue a request's `size` rows, wait for the engine, and return their finished job.
 
-    Args:
-        deadline: time on `time.monotonic()`'s clock after which the caller no longer waits.
-        texts: the rows' texts, one sequence for each field; or
-        columns: the rows, already encoded.
-        check: see `Job`.
+    deadline: time on `time.monotonic()`'s clock after which the caller no longer waits
+    texts: the rows' texts, one sequence for each field; or
+    columns: the rows, already encoded
+    check: see `Job`
 
     Raises `Fault`. If cancelled, removes the rows from the queue.
     """

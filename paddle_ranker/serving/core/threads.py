@@ -84,9 +84,8 @@ async def run_in_thread(  # type: ignore[explicit-any]  # any function
 ) -> R:
     """Run `work(*arguments)`, in a thread if `size` is above `MUCH_BYTES`, and return its result.
 
-    Args:
-        size: bytes or characters that `work` processes, in time proportional to them.
-        deadline: time on `time.monotonic()`'s clock until which the caller waits for a thread; None: no deadline.
+    size: bytes or characters that `work` processes, in time proportional to them
+    deadline: time on `time.monotonic()`'s clock until which the caller waits for a thread; None: no deadline
 
     Raises the errors of `work`, and `Fault(TIMED_OUT)` at the deadline.
     """
@@ -133,11 +132,9 @@ class StoppableWork:
     ) -> R:
         """Run `work()` in a thread and return its result; `work` must call `turns.check` between its steps.
 
-        Args:
-            size: size of the work, counted in `under_way`.
-            deadline: time on `time.monotonic()`'s clock.
-            reserve: called, in the thread, with the bytes that the work is about to hold until the caller has its
-                answer.
+        size: size of the work, counted in `under_way`
+        deadline: time on `time.monotonic()`'s clock
+        reserve: called, in the thread, with the bytes that the work is about to hold until the caller has its answer
 
         Raises the errors of `work`, `Fault(TIMED_OUT)` at the deadline, and `Fault(OVERLOADED)` if all threads are busy
         and the pool `refuses`. If cancelled, the work ends at its next check, or never begins.

@@ -206,10 +206,8 @@ class TowerSlot(Slot[ServedTower]):
     ) -> TextVectors:
         """Compute the vectors of texts; see `VectorService`.
 
-        Args:
-            check_lengths: called while the texts are encoded: with the index of a text, the token counts `[n]` of this
-                text and the next ones, prompts included, and the length to which texts are truncated; may raise a
-                `Fault`.
+        check_lengths: called while the texts are encoded: with the index of a text, the token counts `[n]` of this text
+            and the next ones, prompts included, and the length to which texts are truncated; may raise a `Fault`
         """
         served = self.ready().of(TEXT, is_query, field)
         self.limits.check_pairs(len(texts), field)
@@ -232,9 +230,8 @@ class TowerSlot(Slot[ServedTower]):
     ) -> TextVectors:
         """Compute the vectors of pictures.
 
-        Args:
-            pictures: bytes of the pictures' files.
-            fields: names of the pictures in errors.
+        pictures: bytes of the pictures' files
+        fields: names of the pictures in errors
 
         Raises `Fault` as `vectors` does, and for the first picture that is damaged, too large or no picture.
         """
@@ -264,9 +261,8 @@ def _encoded(
 ) -> Columns:
     """Encode texts of the queue, each as a query or as a text that is searched; keep their order.
 
-    Args:
-        are_queries: for each text, "q" for a query, "" for another text.
-        check: may refuse the texts; given only if all are queries or none is.
+    are_queries: for each text, "q" for a query, "" for another text
+    check: may refuse the texts; given only if all are queries or none is
     """
     is_query = np.array(are_queries) == _IS_QUERY[True]
     if is_query.all():

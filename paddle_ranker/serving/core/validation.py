@@ -63,9 +63,8 @@ class Body(BaseModel):
 def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Optional[int] = None) -> Fault:
     """Return the fault for a validation error; its field is a path, `documents[3].text`, or `body`.
 
-    Args:
-        union_tags: names of a union's types, which pydantic puts into locations and the fault's field omits.
-        number: index of the error to report; default: the first; of a union, the error deepest in the request.
+    union_tags: names of a union's types, which pydantic puts into locations and the fault's field omits
+    number: index of the error to report; default: the first; of a union, the error deepest in the request
     """
     errors = error.errors(include_url=False, include_input=False)
     if number is None:

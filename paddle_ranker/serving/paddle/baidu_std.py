@@ -71,10 +71,9 @@ def read_meta(data: bytes) -> Message:
 def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = None) -> Frame:
     """Split `body`, the bytes of a frame after its RpcMeta, into the payload, decompressed, and the attachment.
 
-    Args:
-        meta: the frame's RpcMeta.
-        limit: maximum number of bytes of the decompressed payload.
-        share: the request's share of the worker's byte budget.
+    meta: the frame's RpcMeta
+    limit: maximum number of bytes of the decompressed payload
+    share: the request's share of the worker's byte budget
 
     Raises `Fault` for sizes that do not fit, an unknown compression, damaged data, and data above the limit.
     """

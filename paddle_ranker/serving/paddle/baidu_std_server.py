@@ -188,8 +188,7 @@ class BaiduStdProtocol(asyncio.Protocol):
     def _refuse_the_frame(self, fault: Optional[Fault] = None) -> None:
         """Answer the frame that is being read with an error, and discard its body.
 
-        Args:
-            fault: the error; default: the byte budget has no room for the frame.
+        fault: the error; default: the byte budget has no room for the frame
         """
         fault = fault or self._buffered.refusal()
         if self._head is None or self._meta is None:  # the buffer has many frames, or half an RpcMeta

@@ -187,9 +187,8 @@ async def infer(
     A Request that fetches nothing gets the probability, or the vector if it feeds `text` or the server has no ranker.
     An export for Paddle Serving may have given the token inputs and the first output further aliases.
 
-    Args:
-        deadline: see `ScoringService`.
-        share: the request's share of the byte budget, in which a large answer is reserved.
+    deadline: see `ScoringService`
+    share: the request's share of the byte budget, in which a large answer is reserved
 
     Raises `Fault`, which names the field, if the Request is malformed, and the service's faults.
     """
@@ -302,8 +301,7 @@ def _microseconds() -> int:
 def integer_matrix(tensor: Message, field: str, limits: Limits) -> np.ndarray:
     """Return a tensor's elements, `[rows, columns]` int64.
 
-    Args:
-        field: name of the tensor in errors, `tensor[0] (input_ids)`.
+    field: name of the tensor in errors, `tensor[0] (input_ids)`
 
     Raises `Fault(INVALID)` for another type or rank, for a shape that does not match the data, and for data in a field
     of another type; raises `Fault(TOO_LARGE)` for too many rows.

@@ -66,11 +66,10 @@ async def start_grpc(
 ) -> GrpcServer:
     """Serve gRPC at `address`: `127.0.0.1:8601`, port 0 for a free one, or `unix:/path`.
 
-    Args:
-        limits: limits of requests; default: the service's own.
-        api_key: key that callers must send in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`.
-        counting: counts requests, including those that are refused before they are read.
-        budget: budget of the bytes that all requests hold; default: no limit.
+    limits: limits of requests; default: the service's own
+    api_key: key that callers must send in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`
+    counting: counts requests, including those that are refused before they are read
+    budget: budget of the bytes that all requests hold; default: no limit
 
     Raises `RankerError` if the server cannot listen at the address.
     """

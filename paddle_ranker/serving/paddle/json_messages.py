@@ -44,9 +44,8 @@ _LARGEST_DOUBLE = sys.float_info.max
 def read_message(data: bytes, message_class: Message, bounds: Optional[JsonBounds] = None) -> Message:
     """Convert a JSON object to a message of the class `message_class`; raises `Fault(INVALID)`, which names the field.
 
-    Args:
-        data: the JSON in bytes.
-        bounds: see `parse_json`.
+    data: the JSON in bytes
+    bounds: see `parse_json`
     """
     message = message_class()
     _fill(message, parse_json(data, bounds), "")

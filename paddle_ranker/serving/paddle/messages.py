@@ -71,9 +71,8 @@ def bounds_of(fields: int, pairs: int) -> Bounds:
 def parse(expected: Message, data: bytes, bounds: Optional[Bounds] = None, share: Optional[Share] = None) -> Message:
     """Parse `data` as a message of the class `expected`; raises `Fault(INVALID)` for other bytes.
 
-    Args:
-        bounds: checked before data of over 64 KiB is parsed; raises `Fault(TOO_LARGE)` if the message exceeds them.
-        share: the request's share of the byte budget; the memory of parsed numbers is added to it, see `Share.reserve`.
+    bounds: checked before data of over 64 KiB is parsed; raises `Fault(TOO_LARGE)` if the message exceeds them
+    share: the request's share of the byte budget; the memory of parsed numbers is added to it, see `Share.reserve`
     """
     if bounds is not None and len(data) > _FEW_BYTES:
         counts = _Counts(bounds)

@@ -75,8 +75,7 @@ async def infer(
 
     The service `names.service` is the ranker or, on a server without a ranker, the tower; `tower` is always the tower.
 
-    Args:
-        share: the request's share of the byte budget, in which a large answer is reserved.
+    share: the request's share of the byte budget, in which a large answer is reserved
 
     Raises `Fault`, which `refusal` turns into an answer.
     """
@@ -145,9 +144,8 @@ def read_texts(request: Message, limits: Limits) -> list[str]:
 def _values(request: Message, limits: Limits, read: Callable[[str, str], T], what: str) -> list[T]:
     """Call `read(value, field)` for each value of a Request; return the results in the order of the keys.
 
-    Args:
-        read: gets the value, and the name of its field for faults.
-        what: name of a value in messages.
+    read: gets the value, and the name of its field for faults
+    what: name of a value in messages
     """
     if len(request.tensors):
         expected = '{"query": ..., "title": ...}' if what == "pair" else "a text"
@@ -230,8 +228,7 @@ def read_printed_dict(text: str) -> dict[str, str]:
 def _string(text: str, quotes: str, place: int, ends: str) -> tuple[str, int]:
     """Return the value of the string literal at `place`, and the index after the character of `ends` that follows it.
 
-    Args:
-        quotes: `text` with its escaped quotes replaced by other characters.
+    quotes: `text` with its escaped quotes replaced by other characters
     """
     begin = _after_space(text, place)
     quote = quotes[begin : begin + 1]

@@ -137,9 +137,8 @@ def read_pipeline_config(
 ) -> PipelineConfig:
     """Read a configuration file.
 
-    Args:
-        model, rpc_port, http_port: if given, they replace the file's values.
-        finds_gpu: returns whether Paddle finds a GPU; called if the configuration asks for one.
+    model, rpc_port, http_port: if given, they replace the file's values
+    finds_gpu: returns whether Paddle finds a GPU; called if the configuration asks for one
 
     Raises `UsageError` if the file does not exist, `CheckpointError`, which names the value, if it is not valid.
     """

@@ -55,9 +55,8 @@ class _Slot:
 def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]) -> int:
     """Keep `config.workers` workers running until SIGTERM or SIGINT; return the exit status.
 
-    Args:
-        sockets: the listening sockets.
-        announce: called once, when all workers are ready.
+    sockets: the listening sockets
+    announce: called once, when all workers are ready
 
     Raises `RankerError` if a worker fails at the first start, before it is ready; the reason is on standard error.
     """

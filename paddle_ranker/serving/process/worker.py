@@ -64,11 +64,10 @@ def make_app(
 ) -> ASGIApp:
     """Return the ASGI application: the middleware around the routes of all endpoints, of admin and of Paddle Serving.
 
-    Args:
-        slots: slots of the server; endpoints that need other slots refuse requests with `NOT_FOUND`.
-        log: log of requests; None: requests are not logged.
-        controls: callbacks into the process for the admin routes.
-        budget: budget of the bytes of all requests; default: no limit.
+    slots: slots of the server; endpoints that need other slots refuse requests with `NOT_FOUND`
+    log: log of requests; None: requests are not logged
+    controls: callbacks into the process for the admin routes
+    budget: budget of the bytes of all requests; default: no limit
     """
     routes: list[BaseRoute] = []
     for endpoint in ENDPOINTS.values():

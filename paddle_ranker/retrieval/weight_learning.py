@@ -116,8 +116,8 @@ def learn_fields(
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn the weights of searched fields.
 
-    One field's weight is changed at a time, by the factor with the least loss. As in `learn_weights`, the factor
-    nearest to 1 of those with about the least loss is taken, and 1 unless some are better beyond chance.
+    One field's weight is changed at a time: by the factor nearest to 1 of those with about the least loss, but only if
+    some factor is better beyond chance than 1; see `learn_weights`.
 
     given: the weights to begin with
     losses_of: called with weights; returns the loss of each query, `[count]`, as of `rank_loss`
@@ -170,10 +170,10 @@ def learn_recall_weight(
     as good as the best set is taken; no signal is taken unless some set is better beyond chance. Raises `DataError` as
     `learn_weights` does, and if the logit gets a negative weight.
 
-    lists: columns of `inputs` are the logit, the share, with `fused` the searchers' normalised scores, and then further
-        signals
-    fused: lists for `learn_weights`. The share is computed by its weights; for a held-out query, by weights that were
-        learned from other queries. Empty: the share in `inputs` counts
+    lists: candidates. The columns of `inputs` are the logit, the share (see `Fusion.shares`), the searchers' normalised
+        scores if `fused` is given, and further signals
+    fused: lists to learn the searchers' weights from, as `learn_weights` does; these weights give the share. For a
+        held-out query, they are learned from other queries. Empty: the share in `inputs` counts
     signals: by name, the column of `inputs` of each signal to try
     recall: whether the share may count
     """

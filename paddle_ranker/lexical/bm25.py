@@ -72,7 +72,7 @@ class WordStatistics:
 
 
 class BM25:
-    """Score pairs by Okapi BM25 (Robertson and Zaragoza 2009), a baseline that needs no labels.
+    """Scorer of pairs by Okapi BM25 (Robertson and Zaragoza 2009), a baseline that needs no labels.
 
     tokenizer: "jieba" for words, "bigram" for pairs of neighbouring characters, "standard" for words of any script
     normalised: divide by the score of a title equal to the query, so that scores of different queries are comparable

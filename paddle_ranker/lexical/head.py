@@ -57,7 +57,7 @@ class FeatureHead(nn.Layer):
 
     @property
     def has_learned(self) -> bool:
-        """Return True if means and deviations have been learned or loaded."""
+        """Whether means and deviations have been learned or loaded."""
         return bool((self.mean != 0).any())
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class LexicalHead(FeatureHead):
 
     @property
     def has_learned(self) -> bool:
-        """Return True if the idf values have been learned or loaded."""
+        """Whether the idf values have been learned or loaded."""
         return bool((self.idf > 0).any())
 
 

@@ -153,7 +153,7 @@ class Documents:
 
 
 class WordIndex(Documents):
-    """Find documents by BM25; documents that share no token with a query are not found."""
+    """Index that finds documents by BM25; documents that share no token with a query are not found."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)
@@ -167,7 +167,7 @@ class WordIndex(Documents):
 
 
 class RandomIndex(Documents):
-    """Draw documents at random, seeded by the query and `IndexOptions.seed`; a baseline for other indexes."""
+    """Index that draws documents at random, seeded by the query and `IndexOptions.seed`; a baseline for others."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)
@@ -182,7 +182,7 @@ class RandomIndex(Documents):
 
 
 class TowerIndex(Documents):
-    """Find documents by the inner products of their vectors with the query's vector; a tower makes all vectors."""
+    """Index that finds documents by the inner products of their vectors with a query's; a tower makes all vectors."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         from paddle_ranker.retrieval.text_vectors import nearest

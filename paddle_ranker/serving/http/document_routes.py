@@ -49,7 +49,7 @@ class GivenDocument(BaseModel):
 
 
 class DocumentsRequest(Body):
-    """Add documents, or replace those of the same id."""
+    """Request to add documents, or to replace those of the same id."""
 
     documents: Annotated[list[GivenDocument], FailFast()]
     mode: Literal["add", "replace"] = Field(
@@ -68,13 +68,13 @@ class ChangedDocument(BaseModel):
 
 
 class ChangesRequest(Body):
-    """Change stored documents."""
+    """Request to change stored documents."""
 
     documents: Annotated[list[ChangedDocument], FailFast()]
 
 
 class RemovalRequest(Body):
-    """Remove documents."""
+    """Request to remove documents."""
 
     ids: Annotated[list[str], FailFast()]
 

@@ -76,7 +76,7 @@ class Message(_Strict):
 
 
 class EmbeddingsRequest(ClientRequest):
-    """Make vectors of texts and pictures (OpenAI, Voyage, Jina, vLLM, LangChain, LiteLLM)."""
+    """Request for vectors of texts and pictures (OpenAI, Voyage, Jina, vLLM, LangChain, LiteLLM)."""
 
     input: Union[str, Items, None] = Field(
         None, description="a text or several, or pictures of a tower that reads them; not tokens"
@@ -156,7 +156,7 @@ def _content(content: Union[str, list[MessagePart]]) -> Union[str, Picture]:
 
 
 class EmbedRequest(ClientRequest):
-    """Make vectors of texts (Text Embeddings Inference)."""
+    """Request for vectors of texts (Text Embeddings Inference)."""
 
     inputs: Union[str, Texts]
     truncate: Optional[bool] = Field(

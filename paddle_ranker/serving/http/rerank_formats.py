@@ -87,7 +87,7 @@ class Activation(ClientRequest):
 
 
 class RerankRequest(Activation):
-    """Rank documents for a query (Cohere, Jina, Voyage, vLLM, LiteLLM)."""
+    """Request to rank documents for a query (Cohere, Jina, Voyage, vLLM, LiteLLM)."""
 
     titles_field: ClassVar[str] = "documents"
 
@@ -117,7 +117,7 @@ class TeiRequest(ClientRequest):
 
 
 class TextsRequest(TeiRequest):
-    """Rank texts for a query (Text Embeddings Inference)."""
+    """Request to rank texts for a query (Text Embeddings Inference)."""
 
     titles_field: ClassVar[str] = "texts"
 
@@ -127,7 +127,7 @@ class TextsRequest(TeiRequest):
 
 
 class PredictRequest(TeiRequest):
-    """Score a pair of texts, or several (Text Embeddings Inference)."""
+    """Request to score a pair of texts, or several (Text Embeddings Inference)."""
 
     inputs: Annotated[list[Union[str, Texts]], FailFast()] = Field(description="[query, text], or several of these")
 
@@ -137,7 +137,7 @@ PAIRS_OF_FIELDS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "
 
 
 class ScoreRequest(Activation):
-    """Score pairs of texts (vLLM): one query for all documents, or one for each."""
+    """Request to score pairs of texts (vLLM): one query for all documents, or one for each."""
 
     text_1: _Texts = Field(None, description="the query, or one for each text of text_2")
     text_2: _Texts = Field(None, description="the text, or several")

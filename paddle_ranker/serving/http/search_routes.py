@@ -83,7 +83,7 @@ _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n
 
 
 class SearchRequest(Body):
-    """Search the documents of the index; names that are not here are refused."""
+    """Request to search the index; unknown fields are refused."""
 
     query: str = Field("", description="what to search for; may be left out beside like")
     like: Optional[dict[str, str]] = Field(

@@ -1,5 +1,7 @@
 """Read files by readers, in child processes, and cache the parts by the file's digest: no file is read twice.
 
+Pages of PDFs are drawn in a child process, too.
+
     with FileReading(processes=4) as reading:
         parts = reading.begin("pdf", Path("manual.pdf"), digest)
         for part in parts():    # waits until the file is read
@@ -10,8 +12,10 @@ If a process dies, only the file that it was reading is lost.
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -58,7 +62,7 @@ class FileReading:
         self.window = 4 * self._count
         self._threads: Optional[ThreadPoolExecutor] = None
         self._own, self._versions = threading.local(), dict[str, str]()
-        self._started = list[subprocess.Popen[str]]()
+        self._started = list[ChildProcess]()
         self._starting, self._is_closed = threading.Lock(), False
 
     def __enter__(self) -> FileReading:
@@ -71,11 +75,11 @@ class FileReading:
         with self._starting:
             self._is_closed = True
             for process in self._started:
-                process.kill()
+                process.end()
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
         for process in self._started:
-            process.communicate()
+            process.close()
 
     def begin(self, reader: str, path: Path, digest: str) -> Callable[[], Parts]:
         """Begin to read a file, unless the cache has its parts; return a function that waits for them.
@@ -110,25 +114,67 @@ class FileReading:
         """
         process = getattr(self._own, "process", None)
         if process is None:
+            process = self._own.process = ChildProcess()
             with self._starting:
-                if self._is_closed:
-                    raise DataError("reading was ended")
-                process = self._own.process = _start()
                 self._started.append(process)
+                if self._is_closed:
+                    process.end()
+        process.ask("read", path, reader, str(kept))
+
+
+class ChildProcess:
+    """A child process that reads files and draws pages; started when it is first needed, and again after it died.
+
+    Only one thread at a time may call `ask`.
+    """
+
+    def __init__(self) -> None:
+        self._process: Optional[subprocess.Popen[str]] = None
+        self._changing, self._is_ended = threading.Lock(), False
+
+    def ask(self, task: str, path: Path, *arguments: Union[str, int], seconds: Optional[float] = None) -> Unchecked:
+        """Let the process do a task of `_TASKS` with a file; return its answer.
+
+        Raises the error that the process reports, and `DataError` if it died, or was killed because it did not answer
+        within `seconds`.
+        """
+        with self._changing:
+            if self._is_ended:
+                raise DataError("reading was ended")
+            process = self._process = self._process or _start()
         assert process.stdin is not None and process.stdout is not None
+        limit = None if seconds is None else threading.Timer(seconds, process.kill)
         try:
-            process.stdin.write(f"{json.dumps([reader, str(path), str(kept)])}\n")
+            if limit is not None:
+                limit.start()
+            process.stdin.write(f"{json.dumps([task, str(path), *arguments])}\n")
             process.stdin.flush()
-            answer: Unchecked = json.loads(process.stdout.readline())
+            answer, error = json.loads(process.stdout.readline())
         except (ValueError, OSError):
-            self._own.process = None
-            status = process.wait()
-            raise DataError(
-                f"the process that read it ended with status {status}; there may be too little memory"
-            ) from None
-        if answer is not None:
-            kind, message = answer
+            self._process = None
+            process.communicate()
+            problem = f"the process that read it ended with status {process.returncode}"
+            raise DataError(f"{problem}; there may be too little memory or time") from None
+        finally:
+            if limit is not None:
+                limit.cancel()
+        if error is not None:
+            kind, message = error
             raise _ERRORS.get(kind, RankerError)(message.replace(f"{path}: ", "").replace(str(path), "the file"))
+        return answer
+
+    def end(self) -> None:
+        """Kill the process; later calls of `ask` raise `DataError`."""
+        with self._changing:
+            self._is_ended = True
+            if self._process is not None:
+                self._process.kill()
+
+    def close(self) -> None:
+        """End the process when no other thread is in `ask`."""
+        self.end()
+        if self._process is not None:
+            self._process.communicate()
 
 
 def _kept_at(reader: str, digest: str, version: str) -> Path:
@@ -169,31 +215,45 @@ def _start() -> subprocess.Popen[str]:
 
 
 def answer_requests() -> None:
-    """Run a child process: read the files that stdin names, one a line, and write their parts to the cache.
+    """Run a child process: do the tasks that stdin names, one a line, each with the path of a file.
 
-    For each line, write a line to stdout: `null`, or the kind and the message of an error. Ends when stdin ends.
+    For each line, write a line to stdout: an answer and null, or null and an error's kind and message. Ends when stdin
+    ends.
     """
     answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     for line in sys.stdin:
-        reader, path, kept = json.loads(line)
+        task, path, *arguments = json.loads(line)
+        answer: Unchecked = None
+        problem: Optional[tuple[str, str]] = None
         try:
-            _keep(reader, Path(path), Path(kept))
-            answer = None
+            answer = _TASKS[task](Path(path), *arguments)
         except (DataError, DependencyError) as error:
-            answer = type(error).__name__, str(error)
+            problem = type(error).__name__, str(error)
         except OSError as error:
-            answer = "RankerError", one_line(error)  # of the cache, such as a full disk
+            problem = "RankerError", one_line(error)  # of the cache, such as a full disk
         except Exception as error:  # a reader's library may raise anything for a damaged file
-            answer = "DataError", f"cannot be read ({type(error).__name__}: {brief(str(error))})"
-        answers.write(f"{json.dumps(answer)}\n")
+            problem = "DataError", f"cannot be read ({type(error).__name__}: {brief(str(error))})"
+        answers.write(f"{json.dumps([answer, problem])}\n")
         answers.flush()
 
 
-def _keep(reader: str, path: Path, kept: Path) -> None:
+def _keep(path: Path, reader: str, kept: str) -> None:
     """Read a file with a reader and write its parts to `kept`, a file of the cache, atomically."""
-    make_folder(kept.parent)
-    with new_file(kept, "wb") as raw, gzip.open(raw, "wt", 1, encoding="utf-8", errors="surrogatepass") as stream:
+    make_folder(Path(kept).parent)
+    with new_file(Path(kept), "wb") as raw, gzip.open(raw, "wt", 1, encoding="utf-8", errors="surrogatepass") as stream:
         for part in READERS[reader].read(path):
             values = [part.name, part.text, dict(part.fields), list(part.places)] if isinstance(part, Part) else [*part]
             stream.write(f"{json.dumps(values, ensure_ascii=False, allow_nan=False)}\n")
+
+
+def _draw(path: Path, page: int, dpi: int, pixels: int) -> str:
+    """Return a page of a PDF, at most `pixels` large, as JPEG in base64; raises `DataError` if it cannot be drawn."""
+    from paddle_ranker.data.pdf import page_picture
+
+    stream = io.BytesIO()
+    page_picture(path, page, dpi, pixels).save(stream, "JPEG", quality=80)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+_TASKS: dict[str, Callable[..., Unchecked]] = {"read": _keep, "draw": _draw}

@@ -24,6 +24,7 @@ from paddle_ranker.notebook import Index
 from paddle_ranker.registry import VARIABLE
 from paddle_ranker.retrieval.places import packed, unpacked
 from paddle_ranker.retrieval.schema import FIELD_TYPES
+from paddle_ranker.serving.http import contents
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.parity
@@ -318,6 +319,48 @@ def test_a_pdf_is_found_by_page_and_its_page_is_drawn(tmp_path: Path) -> None:
         assert site.ask("GET", f"{sound}/pages/1").status_code == 404
         part = site.ask("GET", sound, range="bytes=0-3")
         assert part.status_code == 206 and part.content == b"RIFF"
+    finally:
+        site.close()
+
+
+DRAWING = """
+import os, time
+from paddle_ranker.data import pdf
+
+as_before = pdf.page_picture
+
+def page_picture(path, page, *limits):
+    if page == 2:
+        os.kill(os.getpid(), 9)
+    while page == 3:
+        time.sleep(0.1)
+    return as_before(path, page, *limits)
+
+pdf.page_picture = page_picture
+"""
+
+
+def test_a_page_that_kills_or_holds_what_draws_it_ends_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pypdfium2", reason="pip install 'paddle-ranker[pdf]'")
+    from tests.data.test_pdf import pdf_of, shown
+
+    corpus = folder_of(tmp_path, {"a.txt": b"nothing"})
+    pdf_of(corpus / "manual.pdf", *(shown((60, 700, f"Page {word}")) for word in ("one", "two", "three")))
+    status, folder = built(tmp_path, corpus)
+    assert status == 0
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "sitecustomize.py").write_text(DRAWING)
+    monkeypatch.syspath_prepend(str(tmp_path / "made"))  # of the process that draws, too
+    monkeypatch.setattr(contents, "_PAGE_SECONDS", 5.0)
+    site = Site(index=folder)
+    try:
+        address = site.search("page", top_k=1)["hits"][0]["contents"]["pdf"][0]["url"]
+        for page, status in ((1, 200), (2, 404), (1, 200), (3, 404), (1, 200)):
+            drawn = site.ask("GET", f"{address}/pages/{page}")
+            assert drawn.status_code == status, drawn.text
+            assert status == 200 or "ended with status -9; there may be too little memory or time" in drawn.text
     finally:
         site.close()
 

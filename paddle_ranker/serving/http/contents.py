@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import base64
 import os
 import re
+import time
 from collections.abc import Container
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
+from paddle_ranker.data.reading import ChildProcess
 from paddle_ranker.errors import DataError, DependencyError, quoted
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import FIELD_TYPES, Schema
@@ -28,7 +30,8 @@ from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters, 
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
 _PATH, _PDF = "/v1/contents/", "application/pdf"
-_PAGE_DPI, _PAGE_PIXELS, _MOST_DRAWN = 110, 1 << 22, 64  # of a page's picture; pages that may wait to be drawn
+_PAGE_DPI, _PAGE_PIXELS, _PAGE_SECONDS = 110, 1 << 22, 10.0  # of a page's picture, and of drawing it
+_MOST_DRAWN = 64  # pages that may wait to be drawn
 _HEADERS = {
     # A file is shown, never run, whatever its type; its name states its bytes, so they never change.
     "content-security-policy": "default-src 'none'; sandbox",
@@ -62,7 +65,7 @@ def contents_of(document: Document, schema: Schema, names: Optional[Container[st
 
 def routes(index: IndexSlot) -> list[BaseRoute]:
     """Return the routes of files, and of pages of PDFs as pictures."""
-    drawing = StoppableWork(1, name="pages", what="the page was drawn")
+    drawing, process = StoppableWork(1, name="pages", what="the page was drawn"), ChildProcess()
 
     async def file_of(request: Request, deadline: float) -> tuple[Path, str]:
         refuse_parameters(request)
@@ -85,7 +88,8 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
             raise Fault(NO_DOCUMENT, f"{quoted(path.name)} has no page {quoted(number)}", field="page")
         if drawing.under_way >= _MOST_DRAWN:
             raise Fault(OVERLOADED, f"{_MOST_DRAWN} pages wait to be drawn, no more may", retry_after=1.0)
-        picture = await drawing.run(1, deadline, partial(_drawn, path, int(number)), reserve_of(request))
+        draw = partial(_drawn, process, path, int(number), deadline)
+        picture = await drawing.run(1, deadline, draw, reserve_of(request))
         return Response(picture, media_type="image/jpeg", headers=_HEADERS)
 
     name: dict[str, object] = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -112,20 +116,21 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
     ]
 
 
-def _drawn(path: Path, page: int) -> bytes:
-    """Return a page of a PDF as JPEG; raises `Fault` if it cannot be drawn."""
-    from paddle_ranker.data.pdf import page_picture
+def _drawn(process: ChildProcess, path: Path, page: int, deadline: float) -> bytes:
+    """Return a page of a PDF as JPEG; raises `Fault` if it cannot be drawn.
 
+    A process of its own draws the page, since PDFium may crash or compute without end for a file that was made to that
+    end.
+    """
     reserve(8 * _PAGE_PIXELS)  # for drawing and converting the picture
     try:
-        with idle():  # PDFium cannot be interrupted; searches run meanwhile
-            picture, stream = page_picture(path, page, _PAGE_DPI, _PAGE_PIXELS), io.BytesIO()
-            picture.save(stream, "JPEG", quality=80)
+        with idle():  # searches run meanwhile
+            seconds = min(_PAGE_SECONDS, max(0.0, deadline - time.monotonic()))
+            return base64.b64decode(process.ask("draw", path, page, _PAGE_DPI, _PAGE_PIXELS, seconds=seconds))
     except DataError as error:
         raise Fault(NO_DOCUMENT, str(error).replace(str(path.parent) + os.sep, ""), field="page") from error
     except DependencyError as error:
         raise Fault(UNAVAILABLE, str(error), retry_after=60.0) from error
-    return stream.getvalue()
 
 
 class _File(FileResponse):

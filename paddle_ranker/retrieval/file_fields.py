@@ -17,6 +17,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import PICTURE, SOUND, TEXT
 from paddle_ranker.retrieval.text_vectors import Tower, mean_vector
+from paddle_ranker.retrieval.turns import check
 
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 
@@ -85,6 +86,7 @@ class FilmTower(FileTower):
         def frames() -> Iterator[Array]:
             for number, file in enumerate(files):
                 for frame in self._frames_of(file):
+                    check()
                     owners.append(number)
                     yield frame
 

@@ -19,10 +19,11 @@ from paddle_ranker.array_types import Array
 from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.options import note
 
-MASKED = -1e4  # added to masked products, as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score
+# Added to products of masked keys, as in PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score.
+MASKED = -1e4
 _HALF = (paddle.float16, paddle.bfloat16)
 _LARGEST_HEAD = 128  # the backward pass of larger heads exists for A100 and H100 alone
-_TOLERANCE = 0.03  # above the error of bfloat16, below that of padding attended to
+_TOLERANCE = 0.03  # above the error of bfloat16, below the error of attention that ignores the mask
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: Dropout) -> Tensor:
@@ -77,9 +78,9 @@ def _capability() -> tuple[int, int]:
 
 @functools.cache
 def _is_right(dtype: paddle.dtype, size: int) -> bool:
-    """Return whether the fused kernel's values and gradients equal the formula's on a small batch with padding.
+    """Return whether the fused kernel's values and gradients equal those of `_formula` on a small padded batch.
 
-    dtype: type of the values
+    dtype: type of the queries, keys and values
     size: width of a head
 
     Builds of Paddle have different kernels. A kernel that fails or is wrong is reported once and not used.
@@ -92,7 +93,7 @@ def _is_right(dtype: paddle.dtype, size: int) -> bool:
     differences = []
     try:
         with paddle.amp.auto_cast(False), paddle.enable_grad():
-            for queries in (130, 20, 1):  # more than a block of the kernel, fewer than keys, and a way of its own
+            for queries in (130, 20, 1):  # more than one block of the kernel; fewer than keys; one query
                 values = [random(queries), random(130), random(130), random(queries)]
                 hidden = rng.random([2, 1, queries, 130]) < np.array([0.0, 0.5]).reshape([2, 1, 1, 1])
                 mask = paddle.to_tensor(np.where(hidden, np.float32(-1e4), np.float32(0)))

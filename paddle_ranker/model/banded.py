@@ -19,7 +19,7 @@ from paddle_ranker.model.dropout import Dropout
 
 # `python -m benchmarks.banded` compares blocks of 32, 64 and 128 tokens, and finds the length.
 BLOCK = 64
-SHORTEST = 1.5  # times as many tokens as a block's keys, from which a band is faster than all pairs
+SHORTEST = 1.5  # blocks are faster than all pairs if a text has this many times the keys of a block
 
 
 class Band:
@@ -41,7 +41,7 @@ class Band:
 
 
 def attend_locally(band: Band, q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: Dropout) -> Tensor:
-    """Compute local attention as `band` says; return the attended values, `[batch, length, width]`.
+    """Compute local attention, by blocks or over all pairs as `band` chooses; return `[batch, length, width]`.
 
     q, k, v, heads, dropout: as in `attend_banded`
     """
@@ -53,7 +53,7 @@ def attend_locally(band: Band, q: Tensor, k: Tensor, v: Tensor, heads: int, drop
 def attend_first(band: Band, q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: Dropout) -> Tensor:
     """Compute the first token's attention; return its attended values, `[batch, 1, width]`.
 
-    q: its query, `[batch, 1, width]`
+    q: query of the first token, `[batch, 1, width]`
     k, v, heads, dropout: as in `attend_banded`
     """
     if band.is_long and not band.global_tokens:
@@ -63,7 +63,7 @@ def attend_first(band: Band, q: Tensor, k: Tensor, v: Tensor, heads: int, dropou
 
 
 def mask_of_far(mask: Tensor, window: int, global_tokens: int) -> Tensor:
-    """Return a mask, `[1, 1, length, length]`, of the pairs of tokens that do not attend to each other.
+    """Return a mask, `[1, 1, length, length]`: `MASKED` for tokens too far apart to attend to each other, else 0.
 
     mask, window, global_tokens: as in `attend_banded`
     """
@@ -129,12 +129,11 @@ def attend_in_blocks(
     block: int,
     seen: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Compute attention of each block's queries to the keys of near blocks; return the values, `[batch, length,
-    width]`.
+    """Compute attention of each block's queries to the keys of near blocks; return `[batch, length, width]`.
 
     Args:
         q, k, v, heads, dropout: as in `attend_banded`.
-        mask: added to the products, `[batch, blocks, 1, 1 or block, seen + keys]`, in the order of `near_keys`.
+        mask: added to the products, `[batch, blocks, 1, 1 or block, seen + keys]`; keys in the order of `near_keys`.
         reach: number of blocks to either side whose keys the queries of a block attend to.
         block: tokens of a block; the last block may have fewer.
         seen: keys and values, `[batch, seen, width]` each, that all queries attend to as well; empty for none.
@@ -154,7 +153,7 @@ def attend_in_blocks(
 
 
 def _reach(window: int, block: int) -> int:
-    """Return how many blocks to either side are needed to hold the `window` tokens there."""
+    """Return how many blocks to either side of a block hold the `window` tokens next to it."""
     return -(-window // block)
 
 
@@ -180,7 +179,7 @@ def _keys(states: Tensor, seen: Sequence[Tensor], heads: int, reach: int, block:
     """Return the keys (or values) that each block attends to, `[batch, blocks, heads, seen + keys, size]`.
 
     states: keys (or values) of all tokens, `[batch, length, width]`
-    seen: those that all queries attend to, `[batch, seen, width]`, in a sequence; empty for none
+    seen: () or one tensor, `[batch, seen, width]`: keys (or values) that all queries attend to
     """
     near = _near(states, heads, reach, block)
     if not seen:

@@ -30,7 +30,7 @@ _NEVER_LARGEST = 1e4  # subtracted from the states of padding
 
 
 def activation_named(name: str) -> Callable[[Tensor], Tensor]:
-    """Return an activation function of Paddle by its name, or `gelu_new`, which approximates `gelu` by tanh.
+    """Return Paddle's activation function of this name, or `gelu_new` (an approximation of `gelu`) or `quick_gelu`.
 
     Raises `CheckpointError` for an unknown name.
     """
@@ -75,12 +75,15 @@ def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
 
 
 def types_of(token_type_ids: Tensor) -> Tensor:
-    """Return the tokens' types, `[batch, length]`, of `token_type_ids`, which may also hold the tokens' places."""
+    """Return the tokens' types, `[batch, length]`.
+
+    token_type_ids: the types, or `[batch, length, 1 + numbers of a place]`: types, then places (as boxes on a page)
+    """
     return token_type_ids[:, :, 0] if token_type_ids.ndim == 3 else token_type_ids
 
 
 def places_of(token_type_ids: Tensor, size: int) -> Tensor:
-    """Return the tokens' places, `[batch, length, size]` int64; zeros if `token_type_ids` holds types alone."""
+    """Return the tokens' places, `[batch, length, size]` int64, from the input of `types_of`; zeros without places."""
     if token_type_ids.ndim == 3:
         return token_type_ids[:, :, 1:]
     return paddle.zeros_like(token_type_ids).unsqueeze(-1).tile([1, 1, size])
@@ -156,15 +159,14 @@ class Attention(nn.Layer):
         return self.out_proj(attend(q, k, v, mask, self.heads, self.dropout))
 
     def for_one(self, query: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Compute `forward` for one query per sequence, `[batch, 1, size]`, see `attend_once`."""
+        """Compute `forward` for one query per sequence, `[batch, 1, size]`, without dropout; see `attend_once`."""
         return self.out_proj(attend_once(query, hidden, mask, self.heads, self.q_proj, self.k_proj, self.v_proj))
 
 
 def attend_once(
     query: Tensor, hidden: Tensor, mask: Tensor, heads: int, q_proj: nn.Linear, k_proj: nn.Linear, v_proj: nn.Linear
 ) -> Tensor:
-    """Compute the attention of one query per sequence, at a fraction of the cost; return the values, `[batch, 1,
-    size]`.
+    """Compute the attention of one query per sequence at a fraction of the cost; return the values, `[batch, 1, size]`.
 
     query: `[batch, 1, size]`
     hidden, mask: as in `Attention.forward`
@@ -211,7 +213,7 @@ class EncoderLayer(nn.Layer):
         """Return the layer's output, `[batch, length, size]`.
 
         With `first_token_only`, compute only the first token's output, `[batch, 1, size]`; with `places`, only the
-        output of the tokens there, `[batch, chosen, size]` (see `Encoder.at`).
+        output of the chosen tokens, `[batch, chosen, size]` (see `_at`).
         """
         inner = self.norm1(hidden) if self.normalize_before else hidden
         query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
@@ -231,16 +233,16 @@ def _at(hidden: Tensor, places: Tensor) -> Tensor:
     """Return the states of the chosen tokens, `[batch, chosen, size]`.
 
     hidden: `[batch, length, size]`
-    places: `[batch, chosen]` indices into the batch's tokens, flattened
+    places: `[batch, chosen]` indices into the batch's flattened tokens
     """
     size = hidden.shape[-1]
     return paddle.gather(hidden.reshape([-1, size]), places.reshape([-1])).reshape([*places.shape, size])
 
 
 def _apart(queries: Tensor, keys: Tensor) -> Tensor:
-    """Return the additive mask, `[batch, 1, m, n]`, of queries and keys that belong to different documents.
+    """Return the additive mask, `[batch, 1, m, n]`, that hides keys from the queries of other documents.
 
-    queries, keys: `[batch, m]` and `[batch, n]` indices of their documents
+    queries, keys: `[batch, m]` and `[batch, n]`, the index of each query's and each key's document
     """
     return (queries.unsqueeze(2) != keys.unsqueeze(1)).astype("float32").unsqueeze(1) * MASKED
 
@@ -329,7 +331,7 @@ class Encoder(nn.Layer):
         return mask.unsqueeze([1, 2])
 
     def _through(self, layers: Iterable[nn.Layer], hidden: Tensor, *context: object) -> Tensor:
-        """Run the layers on `hidden`; each also receives `context` (for example a mask)."""
+        """Run `layers` on `hidden`; each layer also receives `context` (for example a mask)."""
         if not (self.gradient_checkpointing and self.training):
             for layer in layers:
                 hidden = layer(hidden, *context)
@@ -527,17 +529,17 @@ class MPNetEncoder(Encoder):
         return hidden, mask + biases.transpose([2, 0, 1]).unsqueeze(0)
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         hidden = self._through(self.encoder.layers[:-1], hidden, mask)
         return self.pooler(self.encoder.layers[-1](hidden, mask[:, :, :1], first_token_only=True)[:, 0])
 
 
 def relative_buckets(positions: int) -> Array:
-    """Return MPNet's bucket of each relative position, `[2 positions - 1]` int64, from the lowest to the highest.
+    """Return MPNet's bucket of each relative position, `[2 positions - 1]` int64.
 
-    Half of the buckets are for keys after the query. Near positions have a bucket each, farther positions share buckets
-    on a logarithmic scale.
+    A relative position is the query's position minus the key's, here from 1 - `positions` upwards. Half of the buckets
+    are for keys after the query. Near positions have a bucket each, farther positions share buckets on a logarithmic
+    scale.
     """
     apart = np.arange(1 - positions, positions)  # place of the query minus place of the key
     distance, half = np.abs(apart), BUCKETS // 2

@@ -51,7 +51,7 @@ class CosineNetwork(RankerNetwork):
 
 
 def member_of_tower(tower: TowerModel, source: Path) -> RankerModel:
-    """Return a tower as a member of a blend: a ranker by the cosine of both texts, each encoded with its prompt.
+    """Make a tower a member of a blend: a ranker whose logit is the cosine of query and title, each with its prompt.
 
     source: the tower's folder, for messages
 
@@ -79,7 +79,7 @@ def _load_member(folder: Path, options: LoadOptions) -> RankerModel:
 
 
 class BlendedNetwork(RankerNetwork):
-    """Network of a blend: the weighted sum of its members' logits. `BlendedPairEncoder` makes its inputs."""
+    """Network of a blend: the weighted sum of its members' logits. `BlendedPairEncoder` creates the inputs."""
 
     def __init__(self, members: Sequence[RankerNetwork], weights: Sequence[float], bias: float):
         nn.Layer.__init__(self)  # without an encoder: only the members have encoders
@@ -158,7 +158,7 @@ def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
 
 
 def write_members(folder: Path, blend: BlendModel) -> None:
-    """Write each member's tokenizer, configuration and info, for an exported blend, into a subfolder."""
+    """Write the tokenizer, configuration and info of each member into its subfolder of an exported blend's folder."""
     for name, member in zip(blend_of(folder, blend.info).members, blend.members):
         (folder / name).mkdir()
         write_encoder(folder / name, member.network, member.row_encoder)

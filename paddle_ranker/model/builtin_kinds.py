@@ -56,7 +56,7 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         self.name, self.prefix = name, prefix
 
     def describe(self, form: str) -> tuple[str, str]:
-        """Return the `what` and the `use` of a folder, which depend on the form of the ranker in it."""
+        """Return the `what` and the `use` of a folder; they depend on the form of the ranker in it."""
         return _RANKERS.get(form, (self.what, self.use))
 
     def read_info(self, folder: Path) -> Optional[RankerInfo]:
@@ -241,7 +241,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         info.write(folder)
 
 
-# The words for a ranker that is not trained, by its form, and what to do with it.
+# `what` and `use` of a ranker's folder, by each form other than `TRAINED`
 _RANKERS = {
     TRANSFORMERS: (
         "a ranker of Hugging Face's transformers",

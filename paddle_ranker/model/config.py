@@ -80,7 +80,7 @@ class EncoderConfig:
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters."""
+        """A lower bound on the encoder's number of parameters; constant tables count, too."""
         kinds = self.type_vocab_size + (self.task_type_vocab_size if self.use_task_id else 0)
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
         rows = self.vocab_size + self.max_position_embeddings + kinds + self.num_hidden_layers * layer
@@ -93,8 +93,8 @@ class EncoderConfig:
         million layers. Smaller differences are found when the parameters are copied.
 
         Args:
-            numbers: how many numbers the file holds, at most.
-            tensors: how many tensors the file holds; None if unknown.
+            numbers: an upper bound on the number of values in the file.
+            tensors: number of tensors in the file; None if unknown.
         """
         few_layers = tensors is None or self.num_hidden_layers <= tensors
         if self.least_parameters > _ALLOWANCE * numbers + _SMALL or not few_layers:
@@ -111,12 +111,12 @@ class EncoderConfig:
 
     @property
     def place_limits(self) -> tuple[int, ...]:
-        """Exclusive upper limit of each number in a token's place; empty if tokens have no places."""
+        """Exclusive upper limit of each number in a token's place (box, cell or patch); () if tokens have no places."""
         return ()
 
     @property
     def names_cells(self) -> bool:
-        """Whether a ranker's head answers questions by cells of a table, see `TapasConfig`."""
+        """Whether a ranker's head answers questions by selecting cells of a table, see `TapasConfig`."""
         return False
 
     def files(self) -> dict[str, UncheckedObject]:
@@ -125,7 +125,7 @@ class EncoderConfig:
 
     @property
     def first_position(self) -> int:
-        """The position of the first token: RoBERTa's start after the padding index."""
+        """The position of the first token: 0, or in RoBERTa the position after the padding index."""
         return self.pad_token_id + 1 if self.model_type in _ROBERTAS else 0
 
     @classmethod
@@ -179,7 +179,6 @@ class ElectraConfig(EncoderConfig):
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters."""
         rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
         return self.embedding_size * rows + self.hidden_size * self.num_hidden_layers * layer
@@ -227,7 +226,6 @@ class ModernBertConfig(EncoderConfig):
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters."""
         layer = 4 * self.hidden_size + 3 * self.intermediate_size
         size = self.hidden_size // self.num_attention_heads
         angles = 2 * self.max_position_embeddings * size  # constant tables
@@ -268,7 +266,6 @@ class Qwen3Config(EncoderConfig):
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the network's number of parameters, and of numbers in its constant table."""
         attention = 2 * (self.num_attention_heads + self.num_key_value_heads) * self.head_dim
         layer = attention + 3 * self.intermediate_size
         table = self.max_position_embeddings * self.head_dim
@@ -322,15 +319,15 @@ class LiltConfig(LayoutLMConfig):
 class TapasConfig(EncoderConfig):
     """Configuration of TAPAS, whose tokens have a column, a row and more, see `TablePairEncoder`.
 
-    type_vocab_sizes: how many embeddings there are of the token type, then of each number of a place except the
-        position
+    type_vocab_sizes: sizes of the embedding tables: of the token type, then of each number of a place but the position
     reset_position_index_per_cell: whether positions restart in each cell
-    names_cells: whether the head answers a question by cells, see `networks.table_answers`; the others need this
-    operations: names of what is done with these cells, such as SUM; (): the model names none
+    names_cells: whether the head answers a question by selecting cells, see `networks.table_answers`; the attributes
+        below matter only then
+    operations: names of operations on the selected cells, such as SUM; (): the model chooses no operation
     select_one_column: whether all cells of an answer are in one column
-    allow_empty_column_selection: whether that may be no column
-    average_logits_per_cell: whether a cell has one logit if they may be in several columns
-    max_num_rows, max_num_columns: cells from the last row or column on have one logit
+    allow_empty_column_selection: whether an answer may select no column
+    average_logits_per_cell: if cells of several columns can be selected: whether a cell's tokens get their mean logit
+    max_num_rows, max_num_columns: later rows (columns) of a table count as part of the last row (column)
     """
 
     max_position_embeddings: Positive = 1024
@@ -424,7 +421,7 @@ class DebertaConfig(EncoderConfig):
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Endings of parameter names that transformers' files may have, and this network does not use."""
+        """Endings of names of parameters that this network does not use, though transformers' files may have them."""
         there = {
             "embeddings.position_embeddings": self.position_biased_input,
             "encoder.rel_embeddings": self.relative_attention,
@@ -441,7 +438,6 @@ class DebertaConfig(EncoderConfig):
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters, and of numbers in its constant tables."""
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
         tables = 2 * self.max_position_embeddings + 2 * self.span * self.hidden_size
         rows = self.vocab_size + self.num_hidden_layers * layer
@@ -490,24 +486,23 @@ class ViltConfig(EncoderConfig):
 
     @property
     def place_limits(self) -> tuple[int, ...]:
-        """Exclusive upper limits of a patch's row and column, of the rows and columns in all, and of its pixels."""
+        """Exclusive upper limits of a patch's row and column, a picture's count of each, and pixel values."""
         most = 2 * self.shortest_edge // self.patch_size + 1
         return (most,) * 4 + (256,) * (3 * self.patch_size**2)
 
     @property
     def longest_pair(self) -> int:
-        """The maximum length of a pair in tokens: those of the text, one for the picture, and its patches."""
+        """The maximum length of a pair in tokens: the text's tokens, one for the picture, and its patches."""
         shorter, longer = self.shortest_edge, int(1333 / 800 * self.shortest_edge)
         return self.max_position_embeddings + 1 + (shorter // self.patch_size) * (longer // self.patch_size)
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters."""
         patches = 3 * self.patch_size**2 + (self.image_size // self.patch_size) ** 2
         return super().least_parameters + self.hidden_size * patches
 
     def files(self) -> dict[str, UncheckedObject]:
-        """Return the files that transformers reads beside the configuration: how pictures are scaled."""
+        """Return `preprocessor_config.json`, by which transformers scales pictures."""
         moments = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
         return {"preprocessor_config.json": {
             "image_processor_type": "ViltImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True,
@@ -544,7 +539,7 @@ class PictureConfig(EncoderConfig):
     class_token: whether a learned token precedes the patches; its state is then the vector
     patch_bias: whether the projection of the patches has a bias
     norm_before_layers: whether a norm precedes the first layer
-    attention_head: whether a learned query that attends to the patches makes the vector
+    attention_head: whether the vector is computed by a learned query that attends to the patches
     """
 
     vocab_size: Count = 0
@@ -563,7 +558,7 @@ class PictureConfig(EncoderConfig):
 
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
-        """Create a configuration from a parsed `config.json`, which states no vocabulary."""
+        """Create a configuration from a parsed `config.json`; `vocab_size` may be missing."""
         return super().from_dict({"vocab_size": 0, **values})
 
     @property
@@ -573,7 +568,6 @@ class PictureConfig(EncoderConfig):
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters."""
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
         patch = 3 * self.patch_size**2
         return self.hidden_size * (patch + self.positions + self.num_hidden_layers * layer)
@@ -591,7 +585,6 @@ class ConvolutionsConfig(PictureConfig):
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters."""
         return 5 * self.hidden_size**2
 
 
@@ -645,7 +638,7 @@ class SoundConfig(EncoderConfig):
 
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
-        """Create a configuration from a parsed `config.json`; sounds have no vocabulary, whatever it states."""
+        """Create a configuration from a parsed `config.json`; `vocab_size` may be missing."""
         sizes = {
             name: tuple(value) for name, value in values.items() if name.startswith("conv_") and isinstance(value, list)
         }
@@ -653,7 +646,6 @@ class SoundConfig(EncoderConfig):
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters."""
         inputs = (1, *self.conv_dim)
         convolutions = sum(a * b * size for a, b, size in zip(inputs, self.conv_dim, self.conv_kernel))
         layer = 4 * self.hidden_size + 2 * self.intermediate_size

@@ -35,13 +35,13 @@ class Masks:
 
     @staticmethod
     def draw() -> int:
-        """Draw a seed from Paddle's random state, on a GPU without waiting for it."""
+        """Draw a seed from Paddle's random state; on a GPU, without synchronizing with the device."""
         if _on_cpu():
             return int(paddle.randint(0, 2**30, [1]))
         return int(paddle.framework.core.default_cpu_generator().random() % 2**30)
 
     def apply(self, hidden: Tensor, probability: float) -> Tensor:
-        """Set values to 0 with `probability`, and divide the others by 1 - `probability`."""
+        """Set each value to 0 with `probability`, and divide the others by 1 - `probability`."""
         if not _on_cpu():
             return F.dropout(hidden, probability, mode="upscale_in_train")
         dropped = round(probability * _STEPS)

@@ -91,7 +91,7 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def read(self) -> dict[str, int]:
-        """Indices, by name, of the graph's outputs that engines return; else of its first output."""
+        """Index in the graph of each output that engines return, by name; without any, that of the first output."""
         there = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
         return there or {self.outputs[0]: 0}
 
@@ -138,6 +138,7 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     """Open the static model in a folder, and check its files.
 
     Args:
+        role: the role that the model must be able to take, such as `RANKER`.
         prefix: prefix of the files' names; None: the one in the info file.
 
     Raises `CheckpointError` if there is no static model, if it cannot take the role, or if a file is missing or does
@@ -179,7 +180,7 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
 
 
 def _remedy(found: ModelType) -> str:
-    """Return advice for a folder without a static model, for messages."""
+    """Return the end of a message about a folder without a static model: how to get one."""
     if found.kind is None or not found.kind.is_ranker:
         return f": it is {found.what}; {found.use}"
     return f"; make it with: {EXPORT.replace('RANKER', str(found.folder))} FOLDER (it is {found.what})"
@@ -198,10 +199,10 @@ def require_readable(program: Path, paddle_version: str) -> None:
 
 
 def exporting_again(folder: Path, paddle_version: str) -> str:
-    """Return advice to export a model again, into another folder, with this version of Paddle.
+    """Return advice to export a model again, into another folder, with the Paddle version that runs now.
 
     folder: the folder with the export, which stays, since the other version of Paddle needs it
-    paddle_version: the version that wrote it
+    paddle_version: the version that runs now
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
     found = identify(folder)

@@ -64,15 +64,15 @@ class EncoderFamily:
 
     network: called with a configuration; returns an encoder (such as a subclass of `Encoder`) with random parameters.
         If the parameters come from files, it is called in a `paddle.LazyGuard`, in which parameters have no values yet
-    name_parameters: called with a checkpoint's arrays; returns them under the network's names: those of the encoder
-        after `encoder.`, and those of heads
-    bring_tokenizer: called with a transformers folder and a new folder; writes the tokenizer into the new one, for
-        `read_tokenizer`
+    name_parameters: called with a checkpoint's arrays; returns them under the network's names: `encoder.` before those
+        of the encoder, and the names of heads
+    bring_tokenizer: called with a transformers folder and a new folder; writes the tokenizer into the new folder, in a
+        format that `read_tokenizer` reads
     pair_encoder: called with a tokenizer, a maximum length in tokens and a configuration; returns the encoder of pairs
         and texts, with the family's template
-    config: class of its configurations
-    classes: beginning of the names of its classes in PaddleNLP and transformers
-    architecture: its names and configuration in transformers; None if transformers lacks the family
+    config: class of the family's configurations
+    classes: beginning of the names of the family's classes in PaddleNLP and transformers
+    architecture: names and configuration of the family in transformers; None if transformers lacks it
     """
 
     network: Callable[[EncoderConfig], Encoder]
@@ -85,7 +85,7 @@ class EncoderFamily:
 
     @property
     def is_causal(self) -> bool:
-        """Whether a token attends only to itself and earlier tokens, so that the last token stands for the text."""
+        """Whether a token attends only to itself and earlier tokens, so that only the last token has seen all."""
         return self.architecture is not None and self.architecture.answers
 
 
@@ -650,7 +650,7 @@ _add(
                 "norm": "encoder.norm",
                 "layers.{}.self_attn.q_norm": "encoder.layers.{}.self_attn.q_norm",
                 "layers.{}.self_attn.k_norm": "encoder.layers.{}.self_attn.k_norm",
-                # As plain, since the network has transformers' layout of these matrices.
+                # These are not transposed, since the network has transformers' layout of these matrices.
                 "layers.{}.self_attn.q_proj": "encoder.layers.{}.self_attn.q_proj",
                 "layers.{}.self_attn.k_proj": "encoder.layers.{}.self_attn.k_proj",
                 "layers.{}.self_attn.v_proj": "encoder.layers.{}.self_attn.v_proj",
@@ -802,7 +802,7 @@ def family_of(model_type: object) -> EncoderFamily:
 
 
 def config_from(values: UncheckedObject) -> EncoderConfig:
-    """Create a configuration of its family's class from a parsed `config.json`; see `EncoderConfig.from_dict`."""
+    """Create a configuration of the model type's class from a parsed `config.json`; see `EncoderConfig.from_dict`."""
     return family_of(values.get("model_type")).config.from_dict(values)
 
 

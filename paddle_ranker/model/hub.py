@@ -47,7 +47,7 @@ PICKLES_VARIABLE = "PADDLE_RANKER_PICKLES"
 _MAIN = "main"
 _PREFIX, _SNAPSHOTS = "models--", "snapshots"  # in the cache
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?")
-# A path with such an ending is no name.
+# A text with such an ending is a path, not a name on the hub.
 _MODEL_FILES = (".pdparams", ".pdmodel", ".pdiparams", ".json", ".onnx", ".safetensors", ".bin", ".git")
 _FILES = (*_MODEL_FILES, ".tsv", ".csv", ".jsonl", ".txt", ".trec", ".run", ".parquet", ".gz")
 _VOCABULARIES = (TOKENIZER_FILE, *SENTENCEPIECE_FILES, VOCABULARY_FILE, "vocab.json", "merges.txt")
@@ -63,7 +63,7 @@ _CONNECT_SECONDS = 1.5  # for looking up the host and connecting; HF_HUB_ETAG_TI
 
 @dataclass(frozen=True)
 class HubName:
-    """Name of a model on the hub: its repository, `owner/model`, and its revision, a branch, a tag or a commit."""
+    """Name of a model on the hub: repository (`owner/model`) and revision (a branch, a tag or a commit)."""
 
     repository: str
     revision: str = _MAIN
@@ -280,12 +280,12 @@ def _by_hand(name: HubName) -> str:
 
 
 def _require_reachable(name: HubName, endpoint: str) -> None:
-    """Raise `CheckpointError` unless the hub's host, or its proxy, accepts a connection within a second or two.
+    """Raise `CheckpointError` unless the hub's host, or its proxy, accepts a connection within `_CONNECT_SECONDS`.
 
     endpoint: URL of the hub
 
-    The connection is tried in a thread, since looking up a host cannot be interrupted, and takes long without a
-    network.
+    `HF_HUB_ETAG_TIMEOUT` replaces these seconds. The connection is tried in a thread, since looking up a host cannot be
+    interrupted, and takes long without a network.
     """
     from requests.utils import get_environ_proxies, select_proxy
 

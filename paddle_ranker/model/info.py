@@ -24,7 +24,7 @@ _MOST_STEPS = Between(0, 100)
 
 
 class BlendFacts(TypedDict):
-    """Entry of a blend in `ranker.json`: the names of its members' folders, their weights, and the bias."""
+    """Entry `blend` of `ranker.json`: the names of the members' folders, the members' weights, and the bias."""
 
     members: list[str]
     weights: list[float]
@@ -52,12 +52,12 @@ class RankerInfo:
     # Steps from the pooled vector to the logit: ("norm", width), ("normalize", 0), or the activation and the width of a
     # linear layer; the last is the head.
     steps: Annotated[tuple[tuple[str, WidthOrNone], ...], _MOST_STEPS] = ()
-    stored_titles: Count = 0  # number of the encoder's lower layers that see each text alone; 0: it is not split
-    stored_width: WidthOrNone = 0  # numbers per state of these layers; 0: the encoder's width
+    stored_titles: Count = 0  # number of the encoder's first layers in which a text attends only to itself; 0: none
+    stored_width: WidthOrNone = 0  # width of the states after these layers; 0: the encoder's width
 
     @classmethod
     def read(cls, folder: Path) -> Optional[RankerInfo]:
-        """Return the contents of the folder's `ranker.json`; None if there is none, as in published checkpoints.
+        """Return the contents of the folder's `ranker.json`; None without this file, as in published checkpoints.
 
         Raises `CheckpointError` if the file is damaged, or another version of the toolkit wrote it.
         """
@@ -124,7 +124,7 @@ def model_card(info: RankerInfo, config: EncoderConfig) -> str:
 
 
 def card_tables(**sections: Mapping[str, object]) -> list[str]:
-    """Return the lines of a model card's sections, each a table of names and values; without empty ones."""
+    """Return the lines of a model card's sections, each a table of names and values; empty sections are left out."""
     lines = []
     for title, values in sections.items():
         if values:

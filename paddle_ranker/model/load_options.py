@@ -48,7 +48,7 @@ class LoadOptions:
     """Options for opening a model.
 
     engine: a name in `scoring.engines.ENGINES`; None: dygraph for a trained model, inference for an exported model
-    device: cpu, gpu, xpu or npu, with or without a number; auto: a GPU if the engine has a GPU, else the CPU
+    device: cpu, gpu, xpu or npu, with or without a number; auto: a GPU if the engine can use one, else the CPU
     precision: precision of matrix products: fp32; exported models also take bf16, int8 or fp16, if the engine and the
         device support it
     threads: CPU threads of an exported model's engine; 0: one per core. `runtime.prepare` sets those of dygraph
@@ -57,7 +57,7 @@ class LoadOptions:
     max_seq_length: maximum length of a row in tokens; None: as trained
     pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder that is opened as a tower, if its folder states
         none; None: a default, which is logged
-    normalize: whether a tower's vectors get length 1; None: as its folder states
+    normalize: whether a tower's vectors are scaled to length 1; None: as its folder states
     positive_label: name or number of the class whose probability is the score, for transformers classifiers of two
         classes; None: chosen by the classes' names
     """
@@ -78,7 +78,7 @@ class LoadOptions:
         """Create the options from those of a command.
 
         options: the command's options; fields of the same names are taken
-        changes: fields that replace them
+        changes: values that replace these
         """
         fields = dataclasses.fields(cls)
         values = {one.name: getattr(options, _NAMES.get(one.name, one.name), one.default) for one in fields}

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., 2022): instead of a matrix, train a matrix of low rank that is added to it.
+"""LoRA (Hu et al., 2022): train a matrix of low rank that is added to a frozen matrix.
 
 The encoder's own parameters get no gradients and no optimizer moments, which otherwise take three times the memory of
 the weights. A saved model has the sums of both matrices, so that programs that load it need no support for adapters.
@@ -21,7 +21,7 @@ _ADAPTER = ".adapter."
 
 
 class Adapter(nn.Layer):
-    """Product of two narrow matrices, added to a matrix that stays as it is; one of the two starts as zeros."""
+    """Product of two narrow matrices, added to a frozen matrix; `up` starts as zeros, so the sum starts unchanged."""
 
     def __init__(self, inputs: int, outputs: int, rank: int):
         super().__init__()
@@ -51,9 +51,9 @@ def add_adapters(encoder: Encoder, rank: int) -> None:
 
 
 def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the parameters by name, with each adapter's product added to its matrix, `[outputs, inputs]`.
+    """Return the parameters by name without adapters, whose products are added to their matrices, `[outputs, inputs]`.
 
-    state: the parameters by name, with those of adapters
+    state: the parameters by name, adapters included
     """
     found = {name: value for name, value in state.items() if _ADAPTER not in name}
     for name, up in state.items():

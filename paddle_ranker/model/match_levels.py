@@ -1,4 +1,5 @@
-"""Match levels: for each token of a pair, the length of the longest n-gram around it that the other text has, too.
+"""Match levels: for each token of a pair, the length of the longest n-gram around it that also occurs in the other
+text.
 
 | level | the token ... |
 | --- | --- |
@@ -29,7 +30,7 @@ LEVELS = 4
 def levels_of_pair(
     speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tensor, never_match: Sequence[int]
 ) -> Tensor:
-    """Return the match level of every token, `[batch, length]` int64; `speller` decides which tokens are equal."""
+    """Return the match level of every token, `[batch, length]` int64; `speller` (None: the id) says which are equal."""
     tokens = compared(speller, input_ids, token_type_ids)
     return tokens.at_inputs(match_levels(tokens.ids, tokens.types, never_match, tokens.inside))
 
@@ -37,16 +38,13 @@ def levels_of_pair(
 def match_levels(
     input_ids: Tensor, token_type_ids: Tensor, never_match: Sequence[int], inside: Optional[Tensor] = None
 ) -> Tensor:
-    """Return the match level of every token.
+    """Return the match level of every token, `[batch, length]` int64 in 0..3.
 
     Args:
         input_ids: `[batch, length]` int64.
         token_type_ids: `[batch, length]` int64, 0 in the first text and 1 in the second.
         never_match: ids of the special tokens, padding and [UNK]; they also end a bigram or trigram.
         inside: `[batch, length]` float32, 1 for tokens that begin inside a character; None: no such tokens.
-
-    Returns:
-        `[batch, length]` int64 in 0..3.
     """
     ids = input_ids
     for special in never_match:

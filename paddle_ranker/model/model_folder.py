@@ -5,8 +5,9 @@
     model = load_model(folder, RANKER)   # with its network; raises an error that says what the folder is instead
 
 Commands, the server, `info`, `doctor` and the errors about folders of the wrong type all read `identify`'s answer. A
-`Role` is what is wanted of a model: a ranker, a tower, an encoder to train. `paddle_ranker.scoring.loading.open_model`
-opens a model with an engine, `paddle_ranker.model.encoder_loading.load_encoder` an encoder to train.
+`Role` is the purpose for which a model is opened: as a ranker, as a tower, as an encoder to train.
+`paddle_ranker.scoring.loading.open_model` opens a model with an engine,
+`paddle_ranker.model.encoder_loading.load_encoder` an encoder to train.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class ModelType:
     """Kind and form of the model at a path.
 
     path: the folder, or a parameter file
-    name: key in `_OTHERS`, if the files state no kind
+    name: name of the kind; if the files state no kind, a key in `_OTHERS`
     form: how the model is stored (`TRAINED`, `TRANSFORMERS`, `EXPORTED`, `SERVER`, `CLIENT`); "" if there is no model
     stated: the kind that the folder's files state; None if they state none, as in encoders and published rankers
     """
@@ -75,8 +76,8 @@ class ModelType:
     def kind(self) -> Optional[AnyKind]:
         """Kind of the model; None for an encoder, and if there is no model.
 
-        Only the head shows the kind of a published ranker, so this reads the parameters if no file states the kind.
-        Raises `CheckpointError` if they are damaged.
+        If no file states the kind of a published ranker, only its head shows it: the parameters are read then. Raises
+        `CheckpointError` if they are damaged.
         """
         if self.stated is not None or self.name != "encoder":
             return self.stated
@@ -90,27 +91,27 @@ class ModelType:
 
     @property
     def is_exported(self) -> bool:
-        """Whether the folder has a static model, for engines, and no network to train."""
+        """Whether the folder has a static model, which engines run, and no network to train."""
         return self.form in (EXPORTED, SERVER)
 
     @property
     def is_encoder(self) -> bool:
-        """Whether this is an encoder alone, with no head that makes it a model of some kind."""
+        """Whether this is an encoder alone, without a head."""
         return self.form in _STARTS and self.kind is None
 
     @property
     def is_ranker(self) -> bool:
-        """Whether this scores pairs of texts, in any form."""
+        """Whether the model scores pairs of texts, in any form."""
         return self.kind is not None and self.kind.is_ranker
 
     @property
     def is_tower(self) -> bool:
-        """Whether this is a tower, in any form; False for an encoder alone."""
+        """Whether the model is a tower, in any form; False for an encoder alone."""
         return self.stated is not None and self.stated.name == TOWER_KIND
 
     @property
     def reads(self) -> str:
-        """Kind of input of a tower in any form, see `TowerInfo`; "text" for all other models."""
+        """Input of a tower in any form, such as "picture" (see `TowerInfo.reads`); "text" for all other models."""
         info = self.info
         return info.reads if isinstance(info, TowerInfo) else TEXT
 
@@ -121,7 +122,7 @@ class ModelType:
 
     @property
     def use(self) -> str:
-        """Advice about the folder: the commands that take it, or the next step."""
+        """Advice about the folder: the commands that take it, or what to do next."""
         if self.form == TRANSFORMERS:
             problem = _unsupported(self.path)
             if problem:
@@ -135,7 +136,7 @@ class ModelType:
         return _OTHERS[self.name] if self.kind is None else self.kind.describe(self.form)
 
     def refusal(self, wanted: str, why: str = "") -> CheckpointError:
-        """Return the error that the path does not hold a model of the wanted type; it also says what to do.
+        """Return the error that the path does not hold a model of the wanted type; it says what the path holds instead.
 
         wanted: the type in words, such as "a ranker"
         why: the reason; "" if there is none to state
@@ -164,7 +165,10 @@ class ModelType:
         return kind.load(self.path, options)
 
     def row_encoder(self, role: Role[InfoT, EncoderT], options: LoadOptions = _DEFAULTS) -> EncoderT:
-        """Create the row encoder, without reading parameters; raises `CheckpointError` as `load` does."""
+        """Create the row encoder without reading parameters.
+
+        Raises `CheckpointError` if the model cannot take the role, or its files do not state how rows are encoded.
+        """
         kind, info = self.kind_for(role), self.info
         if info is None:
             raise CheckpointError(f"{self.path}: nothing in it says how its rows are encoded; {self.use}")
@@ -173,12 +177,12 @@ class ModelType:
 
 @dataclass(frozen=True)
 class Role(Generic[InfoT, EncoderT]):
-    """Role that models take for a command or a slot of the server; generic as `ModelKind` is.
+    """Role in which commands, or slots of the server, open models; generic as `ModelKind` is.
 
-    name: in the report of `doctor --model`: "ranker"
-    wanted: in errors, after "not": "a ranker"
+    name: name in the report of `doctor --model`: "ranker"
+    wanted: name in errors, after "not": "a ranker"
     fits: called with a `ModelType`; returns whether the model can take the role
-    opens_as: name of the kind that opens it; "": its own kind
+    opens_as: name of the kind that opens the model; "": the model's own kind
     """
 
     name: str
@@ -321,7 +325,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def _stated_kind(folder: Path) -> Optional[AnyKind]:
-    """Return the kind that a folder's files state, or None; plugins and recipes are loaded if no known kind matches."""
+    """Return the kind that a folder's files state, or None; load plugins and recipes if no known kind matches."""
     import_module("paddle_ranker.model.builtin_kinds")  # by its name: what it loads models with imports this module
     found = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
     if found is not None or not any(folder.glob("*.json")):
@@ -378,7 +382,7 @@ def _begins_as_parameters(path: Path) -> bool:
 
 
 def _inner_model(folder: Path) -> Optional[Path]:
-    """Return the subfolder of the best model of a training's folder, else of the last one, else None."""
+    """Return the subfolder that holds the best model of a training, else the last model; None without models."""
     names = {PARAMETERS_FILE, *(kind.info_file for kind in KINDS.values())}
     inside = {path.parent.name for name in names for path in folder.glob(f"*/{name}")}
     if not inside:
@@ -391,7 +395,7 @@ def _has_graph_alone(folder: Path) -> bool:
     return any((folder / name / "model.onnx").is_file() for name in ("", "onnx"))
 
 
-# What is in folders whose files state no kind of model, from special to general: the first is the folder's name.
+# Contents of folders whose files state no kind of model, from special to general: the first that fits counts.
 _FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("index", lambda folder: _has("index.json")(folder) or _has("shards.json")(folder)),
     ("static", is_exported),
@@ -403,7 +407,7 @@ _FILES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("info", lambda folder: any(_has(kind.info_file)(folder) for kind in KINDS.values())),
     ("tokenizer", _has("vocab.txt")),
 )
-# The words for a type in messages, after "is", and what to do with it.
+# `what` and `use` of a `ModelType` without a kind, by its name
 _OTHERS = {
     "absent": ("not there", "check the path, or give a name of the Hugging Face hub with its owner, OWNER/MODEL"),
     "file": ("a file, but not a parameter file", f"give the path of a folder, or of the {PARAMETERS_FILE} in it"),

@@ -36,10 +36,10 @@ class ArraySpec:
 
     tolerance: maximum difference between an exported model's output and the network's: absolute for values up to 1,
         relative above (float32 has no more digits). An error of 4e-5 in a logit is at most 1e-5 in its probability.
-
     may_round: whether an exported model may exceed the tolerance if the network's own float32 result is as inexact
     length: name of a variable second dimension; arrays whose second dimensions have one name have equal lengths
-    least: of an input: the smallest second dimension that every network computes, and for `lengths` its values
+    least: of an input: the smallest second dimension that every network accepts; of the input `lengths`: its smallest
+        value
     """
 
     name: str
@@ -68,7 +68,7 @@ class Signature:
         return self.outputs == RANKER_SIGNATURE.outputs
 
     def with_places(self, size: int) -> Signature:
-        """Return the signature for token types with places: the last dimension is the type, then `size` numbers."""
+        """Return the signature whose token types are `[batch, length, 1 + size]`: a type, then a place's numbers."""
         types = ArraySpec("token_type_ids", "int64", (None, None, 1 + size)) if size else TOKENS[1]
         return dataclasses.replace(self, inputs=tuple(types if spec == TOKENS[1] else spec for spec in self.inputs))
 
@@ -106,7 +106,7 @@ SIDES = ("query", "title")  # before the names of a similarity's arrays, which p
 def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature, Signature]:
     """Return the signatures of the lower and of the upper layers of a split ranker.
 
-    width: width of the states between them
+    width: width of the states that pass from the lower to the upper layers
     vectors: size of a text's vectors; 0 without a similarity
     matches: size of a token's matches; 0 without a similarity
     """
@@ -123,7 +123,7 @@ def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature,
 class ModelPart(NamedTuple):
     """Part of a model, some of its layers, that is also exported separately.
 
-    name: middle of the names of its files, `PREFIX.NAME.*`
+    name: middle of its files' names, `PREFIX.NAME.*`
     signature: inputs and outputs of the part
     make: called without arguments; returns the part as a layer
     """
@@ -134,7 +134,7 @@ class ModelPart(NamedTuple):
 
 
 class Check(TypedDict):
-    """Tokenized pair and its probability at the export, by which to check later that a folder's files belong together.
+    """Tokenized pair and its probability at the export; shows later whether a folder's files belong together.
 
     `token_type_ids` is flat; if tokens have places, it has each token's type, then the numbers of its place.
     """
@@ -150,12 +150,12 @@ class ExportFacts(TypedDict, total=False):
     prefix: prefix of the files' names
     format: format of the graph's file: json (Paddle 3) or pdmodel (Paddle 2.6)
     paddle: the Paddle version that wrote it
-    inputs, outputs: their names, in order
+    inputs, outputs: names of the inputs and of the outputs, in order
     parity: by engine, the result of `export.parity.Parity.to_dict`
     files: size in bytes of each file, by its name
     checks: some pairs, with their probabilities
     int8: measures of the int8 file; None without such a file
-    ranker: of a split ranker, the digest of all that its titles' states depend on (`model.split.lower_digest`)
+    ranker: of a split ranker, the digest of all that titles' stored states depend on (`model.split.lower_digest`)
     similarity: of a split ranker, the sizes of its similarity's arrays (`model.split.similarity_sizes`)
     aliases: names for clients of Paddle Serving, by the name of an input or output
     """
@@ -200,7 +200,7 @@ class ModelInfo(Protocol):
 
 
 class RowEncoder(Protocol):
-    """Encoder of a model's inputs (texts, pairs, pictures) as the rows of columns; saved with the model.
+    """Encoder of a model's inputs (texts, pairs, pictures) into rows of columns; saved with the model.
 
     The encoding method depends on the kind of model; rankers have a `PairRowEncoder`.
     """
@@ -268,7 +268,7 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
     has_encoder = is_ranker = False
 
     def describe(self, form: str) -> tuple[str, str]:
-        """Return `what` and `use` of a folder that holds a model in a form (`TRAINED` and the others)."""
+        """Return `what` and `use` of a folder that holds a model of this kind in `form` (such as `TRAINED`)."""
         return self.what, self.use
 
     @abstractmethod
@@ -326,7 +326,7 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
     def timing_inputs(
         self, encoder: KindEncoder, info: KindInfo, shapes: Sequence[tuple[int, int]]
     ) -> Iterator[Arrays]:
-        """Yield batches to time engines with; if possible, one for each (rows, tokens per row) of `shapes`."""
+        """Yield batches for timing engines; if possible, one for each (rows, tokens per row) of `shapes`."""
         return self.sample_inputs(encoder, info)
 
     @abstractmethod

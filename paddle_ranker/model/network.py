@@ -25,8 +25,8 @@ from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
 from paddle_ranker.model.networks.table_answers import CellLogits
 from paddle_ranker.model.parameters import initialize, set_parameters
 
-APART = ("position_tower.",)  # prefixes of parameters that only a training has; a ranker's folder lacks them
-SIMILARITY_TOWER = "similarity_head.tower."  # prefix of parameters that a ranker's folder has in a subfolder
+APART = ("position_tower.",)  # prefixes of parameters that exist only during a training, not in a ranker's folder
+SIMILARITY_TOWER = "similarity_head.tower."  # prefix of parameters that are stored in a subfolder of a ranker's folder
 
 
 def _same(x: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Narrow(nn.Layer):
-    """Linear layers that make a split ranker's stored states narrower, and widen them again (PreTTR's compression)."""
+    """Linear layers that compress the stored states of a split ranker's titles, and expand them (as in PreTTR)."""
 
     def __init__(self, size: int, width: int):
         super().__init__()
@@ -52,7 +52,7 @@ class Narrow(nn.Layer):
 
     @paddle.no_grad()
     def fit(self, states: NDArray[np.float32]) -> None:
-        """Initialise the layers as the projection on the principal components of states, `[n, size]`."""
+        """Initialise the layers as the projection on the principal components of `states`, `[n, size]`."""
         mean = states.mean(axis=0, dtype=np.float64)
         _, axes = np.linalg.eigh(np.cov(states, rowvar=False))
         kept = axes[:, -self.width :]
@@ -76,8 +76,9 @@ class RankerNetwork(nn.Layer):
         similarity: head that adds the cosine of both texts to the logit; None: no such head.
         stored_width: width of a split encoder's states between the lower and the upper layers; 0: the encoder's own.
 
-    A training may set `position_tower`, a network whose output is added to the logits. `loaded_before` has the prefixes
-    of parameters that a resumed training need not load.
+    Attributes:
+        position_tower: None; a training may set a network whose output is added to the logits.
+        loaded_before: prefixes of parameters that a resumed training need not load.
     """
 
     loaded_before = (SIMILARITY_TOWER,)
@@ -146,9 +147,10 @@ class RankerNetwork(nn.Layer):
         return self._logits(encode(input_ids, token_type_ids, extra), input_ids, types)
 
     def answers(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Optional[Tensor]]:
-        """Return what answers questions of tables: the logits of tokens, `[batch, length]`, and those of operations.
+        """Return the logits by which a ranker that names cells answers questions of tables.
 
-        Only of a ranker that names cells; without operations, their logits are None.
+        Returns the logits of tokens, `[batch, length]`, and of operations, `[batch, operations]`; None without
+        operations.
         """
         extra = self._match_levels(input_ids, types_of(token_type_ids))
         states, operation = self.encoder(input_ids, token_type_ids, extra), self.encoder.cells.operation
@@ -176,7 +178,7 @@ class RankerNetwork(nn.Layer):
         """Return the logits, `[batch]`, from the states that `apart` returns.
 
         input_ids, token_type_ids: as in `forward`
-        similarity: what the similarity adds to the logits, `[batch]`; None: it is computed here
+        similarity: the similarity head's addition to the logits, `[batch]`; None: computed from the ids
         """
         extra = self._match_levels(input_ids, token_type_ids)
         states = states if self.narrow is None else self.narrow.up(states)
@@ -219,7 +221,7 @@ class ScoringNetwork(nn.Layer):
         self.scale, self.shift = (1.0, 0.0) if calibration is None else (calibration.scale, calibration.shift)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probabilities and the logits, `[batch, 1]` float32 each, of `[batch, length]` int64 inputs."""
+        """Return the probabilities and the logits, `[batch, 1]` float32 each; inputs as in `RankerNetwork.forward`."""
         logit = self.network(input_ids, token_type_ids).unsqueeze(-1)
         return F.sigmoid(logit * self.scale + self.shift), logit
 
@@ -285,7 +287,7 @@ def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_ne
 
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Load parameters as `load_parameters` does, but only of heads, which were made in a `LazyGuard`."""
+    """Load all parameters but the encoder's as `load_parameters` does; the heads were created in a `LazyGuard`."""
     heads = {name: array for name, array in named.items() if not name.startswith(ENCODER_PREFIX)}
     apart = (ENCODER_PREFIX, SIMILARITY_TOWER)  # loaded already
     missing = set_parameters(network, heads, may_lack=(*apart, *(_MAY_BE_NEW if allow_new else ())))

@@ -145,7 +145,7 @@ def load_arrays(path: Union[str, Path]) -> dict[str, Array]:
 
 
 def count(arrays: dict[str, Array]) -> tuple[int, int]:
-    """Return (count of numbers, count of arrays), the arguments of `EncoderConfig.require_fits`."""
+    """Return the number of values and the number of arrays: the arguments of `EncoderConfig.require_fits`."""
     return sum(array.size for array in arrays.values()), len(arrays)
 
 
@@ -203,7 +203,7 @@ def set_parameters(
 
 
 def initialize(parameter: Tensor) -> None:
-    """Initialise a parameter that was made in a `LazyGuard`; other parameters and buffers keep their values."""
+    """Initialise a parameter that was created in a `LazyGuard`; all others keep their values."""
     if not parameter._is_initialized():
         parameter.initialize()
 

@@ -41,11 +41,10 @@ def resolve_model(name_or_path: str) -> Path:
 
 
 def find_model(name_or_path: Union[str, Path]) -> Path:
-    """Return the folder in the hub's cache of a hub name, `owner/model`, fetched if missing; return other paths
-    unchanged.
+    """Return the folder of a hub name, `owner/model`, in the hub's cache, fetched if missing; return paths unchanged.
 
     Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network), `UsageError` if
-    `name_or_path` is neither a path nor a name.
+    `name_or_path` is neither text nor a path.
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise UsageError(f"the model is {quoted(name_or_path)}: expected the path of its folder")

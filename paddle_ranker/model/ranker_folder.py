@@ -44,8 +44,8 @@ class RankerModel(TrainedModel[RankerInfo, PairEncoder]):
     """Ranker of one network, opened in memory.
 
     new_parts: names of the parts that the checkpoint lacks and that are initialised
-    folded_head: whether the checkpoint's head had two classes, which became one logit
-    dropped_calibration: whether the checkpoint was calibrated, and training drops the calibration
+    folded_head: whether the checkpoint's head had two classes, which were folded into one logit
+    dropped_calibration: whether the checkpoint was calibrated, and its calibration was dropped for a training
     """
 
     network: RankerNetwork
@@ -86,13 +86,13 @@ def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> Ra
 
 @dataclass(frozen=True)
 class Fresh:
-    """Parts to add to a checkpoint, before a training, that lacks them.
+    """Parts to add, for a training, to a checkpoint that lacks them.
 
     kind: the kind of ranker to train
     match_embeddings: whether to add match embeddings; if False, the checkpoint must not have any
     lexical_features: whether to add lexical features; those of the checkpoint are always kept
     similarity: folder of a tower or encoder; its cosine of both texts is added to the logit; "start": the checkpoint's
-        encoder; None: none is added, and the checkpoint's is kept
+        encoder; None: no similarity is added, and the checkpoint's is kept
     stored_titles: number of lower layers, in which each text attends only to itself; 0: as in the checkpoint
     stored_width: width of the states after the lower layers; 0: as in the checkpoint, or else the encoder's width
     """
@@ -184,7 +184,7 @@ def _described(
 ) -> RankerInfo:
     """Return the checkpoint's info: `stated`, or else that of a published checkpoint.
 
-    stated: contents of its info file, or None
+    stated: contents of the checkpoint's info file, or None
     length: maximum tokens of a pair if no info file states them; None: that of published checkpoints
     """
     published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in checkpoint.unnamed), None)
@@ -241,7 +241,7 @@ def _assembled(
 
 
 def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
-    """Return whether a ranker gets match embeddings: as `wanted`.
+    """Return `wanted`: whether a ranker gets match embeddings.
 
     Raises `CheckpointError` if they are not wanted, but the checkpoint has them.
     """

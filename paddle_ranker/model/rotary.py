@@ -15,7 +15,7 @@ def rotary_table(positions: int, size: int, theta: float) -> Array:
     Networks look angles up, since OpenVINO in bf16 rounds floats computed from positions.
 
     Args:
-        size: how many numbers a head's query or key has; even.
+        size: size of a head's query or key; even.
         theta: base of the angles.
     """
     inverse = (1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size)).astype(np.float32)
@@ -24,7 +24,7 @@ def rotary_table(positions: int, size: int, theta: float) -> Array:
 
 
 def angles_of(table: Tensor, places: Tensor) -> Tensor:
-    """Look up the cosines and the sines of positions `places`, `[length]`: `[2, 1, length, 1, size]`."""
+    """Look up the cosines and sines of positions `places`, `[length]`; return them as `[2, 1, length, 1, size]`."""
     parts = paddle.split(paddle.gather(table, places), 2, axis=-1)
     return paddle.stack([paddle.concat([part, part], axis=-1) for part in parts]).unsqueeze([1, 3])
 

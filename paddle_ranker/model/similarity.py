@@ -32,7 +32,7 @@ _PROBES = ("Ab c1.2 Ünï", "北京大学，2024年", "ＡＢ　ｃ\tx", "new Yo
 
 
 class _Alone(NamedTuple):
-    """How to encode alone a text that is part of a pair.
+    """Changes that turn a text's ids in a pair into the ids of the text encoded alone.
 
     before, after: ids to add before and after the text
     skipped_before, skipped_after: how many of the pair's special tokens before and after the text to leave out
@@ -69,7 +69,7 @@ class Side(NamedTuple):
 
 
 class SimilarityHead(FeatureHead):
-    """Layer that computes what the similarity of query and title adds to a pair's logit.
+    """Head that compares query and title by a tower, and adds the result to a pair's logit.
 
     Args:
         tower: computes the vectors; its parameters do not change in training.
@@ -122,7 +122,7 @@ class SimilarityHead(FeatureHead):
         return self.model.info.size + (len(self._depths) + 1) * hidden, 2 * hidden
 
     def cosine(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return only the first feature of each pair, the cosine of the vectors of its two texts, `[batch]` float32."""
+        """Return only the first feature of each pair, the cosine of the two texts' vectors, `[batch]` float32."""
         query, title = (text.ids for text in self._texts(input_ids, token_type_ids))
         vectors = (_normalised(self.tower(ids, paddle.zeros_like(ids))) for ids in (query, title))
         return paddle.multiply(*vectors).sum(axis=1)
@@ -186,7 +186,7 @@ class SimilarityHead(FeatureHead):
 
 
 def depths_of(layers: int) -> list[int]:
-    """Return the layers whose mean states are compared, about one per quarter; the first is 0, the layers' input."""
+    """Return the layers whose mean states are compared, about one per quarter; the first is 0, the embeddings."""
     return sorted({round(layers * quarter / 4) for quarter in range(4)})
 
 

@@ -67,8 +67,8 @@ class UpperLayers(nn.Layer):
     ) -> Tensor:
         """Return the logits, `[batch, 1]` float32, before calibration.
 
-        states: of both texts, as `LowerLayers` returns them, `[batch, length, width]`
-        query_vectors, query_matches, title_vectors, title_matches: of both texts, see `Side`; only with a similarity
+        states: states of both texts' tokens, as `LowerLayers` returns them, `[batch, length, width]`
+        query_vectors, query_matches, title_vectors, title_matches: fields of each text's `Side`; only with a similarity
         """
         head, similarity = _similarity(self.network), None
         if head is not None:
@@ -78,7 +78,7 @@ class UpperLayers(nn.Layer):
 
 
 def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
-    """Cut matches, `[batch, tokens, size]`, or pad them with zeros, to as many tokens as `input_ids` have."""
+    """Cut matches, `[batch, tokens, size]`, or pad them with zeros, to the length of `input_ids`."""
     ones = paddle.ones_like(input_ids)
     zeros = (ones - ones).astype("float32").unsqueeze(2) * matches[:, :1]
     whole, length = paddle.concat([matches, zeros], axis=1), ones[:1].sum().reshape([1])
@@ -87,7 +87,7 @@ def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
 
 @paddle.no_grad()
 def lower_states(network: RankerNetwork, pairs: EncodedPairs, most: int) -> Array:
-    """Return the states after the lower layers of all tokens of the first `most` pairs, `[tokens, hidden]` float32."""
+    """Return the states after the lower layers of `most` of the pairs, spread evenly: `[tokens, hidden]` float32."""
     rows = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(np.int64))
     was_training, found = network.training, []
     network.eval()
@@ -107,9 +107,9 @@ def similarity_sizes(network: RankerNetwork) -> tuple[int, int]:
 
 
 def lower_digest(network: RankerNetwork, encoder: RowEncoder) -> str:
-    """Return a digest of all that stored titles depend on, 16 hexadecimal digits.
+    """Return a digest, 16 hexadecimal digits, of all that stored titles depend on.
 
-    These are the tokenizer, the lower layers, the layer that makes states narrower, and the tower of a similarity.
+    These are the tokenizer, the lower layers, the layer that narrows the states, and the tower of a similarity.
     """
     found, below = hashlib.sha256(), ("embeddings.", *(f"encoder.layers.{n}." for n in range(network.encoder.lower)))
     with tempfile.TemporaryDirectory() as folder:

@@ -43,8 +43,9 @@ class TowerInfo:
     """Contents of `tower.json`.
 
     reads: input of the tower: text, picture or sound
-    picture_size: height and width of the pixels that a tower of pictures takes
-    max_seq_length: maximum length of a text in tokens; of a picture or sound, its cost as a number of tokens
+    picture_size: height and width in pixels of the pictures that a tower of pictures takes
+    max_seq_length: maximum length of a text in tokens; for a picture or sound, the number of tokens that would cost as
+        much
     size: dimensions of a vector
     output_layer: whether a linear layer follows the pooling
     output_tanh: whether tanh follows that layer
@@ -123,6 +124,8 @@ class TextEncoder:
     """Encoder of queries and texts as columns for a tower: `[CLS] prompt text [SEP]`.
 
     tokens: the tokenizer, with the maximum length
+
+    Raises `CheckpointError` if a prompt leaves too little room for a text.
     """
 
     tokens: PairEncoder

@@ -70,8 +70,10 @@ class TowerNetwork(nn.Layer):
         info: states pooling, output layer and normalisation.
         rows: the row encoder; the lexical part needs its tokens, a tower of pictures its means of pixels.
 
-    A training may set `query_tower`, the network of queries (None: this network); `learned_scale`, a factor of cosines
-    in the loss; and `training_pooling`, which replaces the pooling in training.
+    Attributes, which a training may set:
+        query_tower: network of the queries; None: this network.
+        learned_scale: factor of the cosines in the loss.
+        training_pooling: pooling in training, in place of `pooling`; "" or None: `pooling`.
     """
 
     def __init__(self, encoder: Encoder, info: TowerInfo, rows: RowsOfTower):
@@ -130,7 +132,7 @@ class TowerNetwork(nn.Layer):
     def _is_token(self, input_ids: Tensor) -> Tensor:
         """Return which ids are tokens and not padding, `[batch, length]` bool.
 
-        Qwen3-Embedding pads with its end token: only the first of these in a row is a token.
+        Qwen3-Embedding pads with its end token: the first padding id of a row is then a token.
         """
         is_token = input_ids != self.config.pad_token_id
         if not self.ends_with_padding:
@@ -171,8 +173,7 @@ class TowerModel(TrainedModel[TowerInfo, RowsOfTower]):
 
 
 def start_tower(checkpoint: Checkpoint, info: TowerInfo) -> tuple[TowerModel, list[str]]:
-    """Create a tower to train from a checkpoint's encoder; return it, and the names of the parts that the checkpoint
-    lacks.
+    """Create a tower to train from a checkpoint's encoder; return it, and the names of parts that the checkpoint lacks.
 
     info: how the tower pools, projects and normalises
 
@@ -213,7 +214,7 @@ def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
 def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None:
     """Write a separate tower for queries into the folder of a tower.
 
-    info: info of the tower, whose facts about the training and results the query tower also gets
+    info: info of the tower; the query tower gets its facts about training, results and versions
     """
     (folder / QUERY_FOLDER).mkdir()
     own = dataclasses.replace(

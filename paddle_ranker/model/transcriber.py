@@ -34,8 +34,11 @@ tokenizer_class processor_class model_max_length special_tokens_map_file name_or
 return_attention_mask clean_up_tokenization_spaces added_tokens_decoder additional_special_tokens auto_map backend
 is_local extra_special_tokens mask_token sep_token cls_token padding_side truncation_side special_tokens_pattern
 """
-_SECONDS, _CONTEXT = 20, 2  # of a sound that is read at once, and before and behind it what the network hears, too
-_SILENT = 1e-4  # the loudest sample of silence, of 1
+_SECONDS, _CONTEXT = (
+    20,
+    2,
+)  # seconds that are transcribed at once; seconds before and after them that the network also reads
+_SILENT = 1e-4  # samples below this are silence; the loudest possible sample is 1
 
 
 @dataclass(frozen=True)
@@ -118,17 +121,17 @@ class Transcriber:
     Args:
         network: computes the logits of letters.
         rows: encodes samples for the network.
-        letters: the letters that the logits are for.
+        letters: the letters that the logits stand for.
     """
 
     def __init__(self, network: SpeechNetwork, rows: SoundEncoder, letters: Letters):
         self._network, self._rows, self._letters = network, rows, letters
 
-    version = "1"  # of what is spelled by a model
+    version = "1"  # changes whenever a model would spell a sound otherwise than before
 
     @classmethod
     def open(cls, folder: Path) -> Transcriber:
-        """Open a published model; raises `CheckpointError` for one that spells nothing, or is damaged."""
+        """Open a published model; raises `CheckpointError` if it has no head that spells speech, or is damaged."""
         published, rows, letters = read_published(folder), SoundEncoder.read(folder), Letters.read(folder)
         if published.head is None:
             raise CheckpointError(

@@ -107,7 +107,7 @@ class Architecture:
     answers: bool = False
 
     def read(self, stated: ForeignConfig) -> Values:
-        """Read a configuration under the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
+        """Return a configuration by the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
         for name, (done, remedy) in _REFUSED.items():
             if not (name == "is_causal" and self.answers):  # decoders check it themselves
                 stated.require(name, *done, remedy=remedy)
@@ -172,9 +172,10 @@ class Names:
     plain: this toolkit's names by transformers' names, for embeddings and norms; {} stands for a layer's index
     linear: the same for linear layers, whose weights are transposed
     prefix: prefix of the encoder's names in models with a head
-    head: this toolkit's names of a ranker's head by their complete names; its matrices are transposed
+    head: this toolkit's names of a ranker's head, by transformers' complete names; the head's matrices are transposed
     head_has_bias: whether that head has a bias
-    bare: complete names of parameters without `.weight`, whose first dimension is 1: rows of a table
+    bare: transformers' complete names of arrays `[1, rows, width]` that become the tables of embeddings, `[rows,
+        width]`
     task: end of the name of a ranker's class
     """
 
@@ -255,13 +256,16 @@ def is_of_other_head(name: str) -> bool:
 
 
 def _of_head(base: str, names: Names, prefix: str) -> Optional[str]:
-    """Return this toolkit's name of a part of a ranker's head, by transformers' name; None for other parts."""
+    """Return this toolkit's name of a part of a ranker's head; None for other parts.
+
+    base: the part's name in transformers
+    """
     renamed = names.head.get(base)
     return renamed if renamed in (None, "classifier") else f"{prefix}{renamed}"
 
 
 def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
-    """Rename the arrays of a PaddleNLP checkpoint, which uses some of transformers' names, but Paddle's layout."""
+    """Return the arrays of a PaddleNLP checkpoint, which may have transformers' names, under this toolkit's names."""
     prefix = min((name[: -len(_OUR_WORDS)] for name in arrays if name.endswith(_OUR_WORDS)), key=len, default="")
     found = {}
     of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}

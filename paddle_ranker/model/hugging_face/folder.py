@@ -196,7 +196,7 @@ class ClassifierHead:
 
 
 def answers_pairs(stated: ForeignConfig) -> bool:
-    """Return whether a model is a language model that ranks by its answers "yes" and "no", by its configuration."""
+    """Return whether a configuration is that of a language model that ranks by its answers "yes" and "no"."""
     architecture = family_of(stated.get("model_type")).architecture
     if architecture is None or not architecture.answers or not architecture_of(stated).endswith(GENERATES):
         return False
@@ -205,8 +205,7 @@ def answers_pairs(stated: ForeignConfig) -> bool:
 
 
 def _with_answers(folder: Path, arrays: dict[str, Array], names: Names) -> dict[str, Array]:
-    """Return a language model's parameters as those of a classifier of one class, the logit of "yes" minus that of
-    "no".
+    """Turn a language model's parameters into those of a classifier with one logit: "yes" minus "no".
 
     arrays: the parameters under transformers' names
 
@@ -341,13 +340,13 @@ def stated_head(folder: Path) -> Optional[ClassifierHead]:
 
 
 def states_head(folder: Path) -> bool:
-    """Return whether a transformers folder states a head with which a model is a ranker."""
+    """Return whether a transformers folder's settings describe a ranker: by a head, or by a reranker's steps."""
     head = stated_head(folder)
     return is_reranker(folder) or (head is not None and len(head.labels) in _CLASSES)
 
 
 def why_no_ranker(folder: Path) -> str:
-    """Return why the head of a transformers folder is no ranker's, for messages; "" if it has no head."""
+    """Return why the head of a transformers folder is no ranker's, for messages; "" if it is, or without a head."""
     head = stated_head(folder)
     if head is None or len(head.labels) in _CLASSES:
         return ""
@@ -516,11 +515,13 @@ _MATCH = "match_embeddings.weight"
 def parameters_to_write(
     named: Mapping[str, Array], config: EncoderConfig, *, drop_match_embeddings: bool
 ) -> dict[str, Array]:
-    """Return the parameters to write for transformers; raises `CheckpointError` if it does not support one.
+    """Return the parameters to write for transformers.
 
     named: parameters, named as in `RankerNetwork`
     drop_match_embeddings: whether to drop trained match embeddings; match embeddings of zeros, which change no score,
         are dropped in any case
+
+    Raises `CheckpointError` if transformers has no model that computes the same.
     """
     model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
     architecture = family_of(model_type).architecture

@@ -100,8 +100,8 @@ class Described:
     """Settings of a tokenizer in a transformers folder, apart from `tokenizer.json`.
 
     name: the class in transformers, without "Fast"
-    settings: `tokenizer_config.json`
-    special: tokens by role, from `special_tokens_map.json` and the settings; BERT's by default
+    settings: contents of `tokenizer_config.json`
+    special: special tokens by role ("pad_token"), from `special_tokens_map.json` and the settings; BERT's by default
     added: tokens added to the vocabulary, by id, in the format of `tokenizer.json`
     """
 
@@ -144,7 +144,7 @@ class Described:
 
     @property
     def goes_by_settings(self) -> bool:
-        """Whether the class takes its rules from the settings, and only its vocabulary from other files."""
+        """Whether the class takes its rules from the settings, and from the other files only its vocabulary."""
         return self.name in _BERTS or self.is_paddles
 
     @property
@@ -172,7 +172,7 @@ class Described:
 
     @property
     def rules(self) -> TextRules:
-        """Rules of splitting texts, from the settings."""
+        """Rules for splitting texts, from the settings."""
         lower, chinese = self.rule("do_lower_case", True), self.rule("tokenize_chinese_chars", True)
         return TextRules(bool(lower), self.rule("strip_accents"), bool(chinese), of_bert=not self.is_paddles)
 
@@ -215,7 +215,7 @@ def gives_types(folder: Path) -> bool:
 
 
 def library_padding(folder: Path) -> Optional[int]:
-    """Return the id of the padding token; None if the tokenizer is a WordPiece `vocab.txt`."""
+    """Return the id of the padding token; None if there is no tokenizer, or if it is a WordPiece `vocab.txt`."""
     if not any(
         (folder / name).is_file() for name in (TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE, *SENTENCEPIECE_FILES)
     ):
@@ -244,8 +244,7 @@ def stated_length(folder: Path) -> int:
 
 
 def text_settings(folder: Path) -> tuple[Optional[int], bool]:
-    """Read sentence-transformers' settings of texts: return the maximum length in tokens (or None), and whether it
-    lowercases.
+    """Return sentence-transformers' maximum length of texts in tokens (or None), and whether texts are lowercased.
 
     Raises `CheckpointError` if other settings of texts are unsupported.
     """
@@ -284,7 +283,7 @@ def is_reranker(folder: Path) -> bool:
 
 
 def has_no_library_file(folder: Path) -> bool:
-    """Return whether a folder has tokenizer files, but none that `read_tokenizer` reads."""
+    """Return whether a folder has tokenizer files, but neither `vocab.txt` nor `tokenizer.json`."""
     others = any((folder / name).is_file() for name in (*SENTENCEPIECE_FILES, MERGES_FILE))
     return others and not any((folder / name).is_file() for name in (VOCABULARY_FILE, TOKENIZER_FILE))
 
@@ -419,7 +418,10 @@ def _added_tokens(folder: Path, settings: ForeignConfig, special: Iterable[str])
 
 
 def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]], folder: Path) -> None:
-    """Add (id, entry) tokens, which texts are split at first; raises `CheckpointError` if an id would change."""
+    """Add tokens, (id, entry), to a tokenizer, which then splits texts at them before all else.
+
+    Raises `CheckpointError` if an id would change.
+    """
     from tokenizers import AddedToken
 
     for number, token in tokens:
@@ -444,7 +446,7 @@ def _prefix(library: Tokenizer, found: Described) -> None:
 
 
 def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
-    """Create RoBERTa's byte-level BPE, `<s> query </s></s> title </s>`, of `vocab.json` and `merges.txt`."""
+    """Create RoBERTa's byte-level BPE, `<s> query </s></s> title </s>`, from `vocab.json` and `merges.txt`."""
     try:
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     except ImportError as error:

@@ -1,10 +1,10 @@
-"""Convert published models of pictures and texts (CLIP, Chinese CLIP, SigLIP, ViT) to towers, and towers to these.
+"""Convert published models of pictures and texts (CLIP, Chinese CLIP, SigLIP, ViT) to towers, and back.
 
 A published model is a single file. It becomes a tower of pictures, with a tower of texts in its subfolder `query`.
 
 | ours | theirs |
 | --- | --- |
-| a picture's vector | `get_image_features`; of `vit` the first token's state after the last norm |
+| a picture's vector | `get_image_features`; for `vit`, the first token's state after the last norm |
 | a text's vector | `get_text_features` |
 """
 
@@ -98,7 +98,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _UNNAMED = ("embeddings.class_embedding", "embeddings.positions", "pooler.probe")  # ours, without `.weight`
 _OUTPUT, _ENCODER = "output_layer", "encoder."
 _PROJECTIONS = {"vision_model.": "visual_projection.weight", "text_model.": "text_projection.weight"}
-_BESIDE = ("logit_scale", "logit_bias", "pooler.", "classifier.", "mask_token", "position_ids")  # of no vector
+_BESIDE = ("logit_scale", "logit_bias", "pooler.", "classifier.", "mask_token", "position_ids")  # no vector needs them
 _IDLE = (
     "projection_dim", "initializer_factor", "logit_scale_init_value", "text_config_dict", "vision_config_dict",
     "dropout", "encoder_stride", "pooler_output_size", "pooler_act", "projection_size",
@@ -113,7 +113,7 @@ def bring_towers(folder: Path, source: Path, target: Path) -> None:
     """Write the towers of a published model of pictures into a new folder.
 
     folder: the model's folder
-    source: the folder of its files: `folder`, or sentence-transformers' first step in it
+    source: the folder with the files: `folder`, or the first sentence-transformers step in it
     target: the new folder
 
     Raises `CheckpointError` for unsupported settings, which it names, and for damaged files.
@@ -229,7 +229,7 @@ def _renamed(arrays: Mapping[str, Array], names: Mapping[str, str], prefix: str)
     """Return the arrays of one network under this toolkit's names; raises `CheckpointError` for an unknown parameter.
 
     names: this toolkit's names by the published ones
-    prefix: beginning of that network's published names
+    prefix: beginning of the network's published names; arrays with other names are left out
     """
     ours: Named = {}
     for name, array in arrays.items():
@@ -310,7 +310,7 @@ def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named
     _write(target, named, config, info)
 
 
-# The types of a tower of pictures and of its tower of texts, as which one file of theirs holds both.
+# Model type of a published file, by the types of its tower of pictures and its tower of texts
 _WRITTEN = {
     ("clip_vision_model", "clip_text_model"): _CLIP,
     ("clip_vision_model", "bert"): _CHINESE,
@@ -318,14 +318,14 @@ _WRITTEN = {
     (_VIT, None): _VIT,
 }
 _CLASS_NAMES = {_CLIP: "CLIPModel", _CHINESE: "ChineseCLIPModel", _SIGLIP: "SiglipModel", _VIT: "ViTModel"}
-_LEAST_ERROR = 1e-6  # of a bias that the last norm takes over, as a share of the largest
+_LEAST_ERROR = 1e-6  # maximum error of a bias that the last norm takes over, relative to the largest bias
 
 
 def write_published(source: Path, target: Path) -> str:
     """Write a tower of pictures, with its tower of texts, into a folder for transformers; return the name of the class.
 
     The vectors of `get_image_features` and `get_text_features` are then the towers' vectors before they are scaled to
-    length 1. Published projections have no bias: the bias of a tower's output layer is folded into that of the last
+    length 1. Published projections have no bias: the bias of a tower's output layer is folded into the bias of the last
     norm.
 
     Raises `CheckpointError` for towers that no model type in `MODEL_TYPES` can hold.
@@ -351,7 +351,9 @@ def write_published(source: Path, target: Path) -> str:
     else:
         assert of_texts is not None
         theirs = _theirs(arrays, _PICTURES, "vision_model.")
-        theirs["logit_scale"] = np.array(np.log(100.0), np.float32)  # of no vector; as of CLIP after its training
+        theirs["logit_scale"] = np.array(
+            np.log(100.0), np.float32
+        )  # parts of names of arrays on which no vector depends; as of CLIP after its training
         values.update(vision_config=_written(config), projection_dim=info.size)
         theirs.update(_texts_written(queries, kind, of_texts, values))
         if kind == _SIGLIP:
@@ -378,6 +380,8 @@ def _foldable(folder: Path, info: TowerInfo, norm: str) -> Named:
     """Return a tower's arrays, with the output layer's bias folded into the bias of the norm before that layer.
 
     norm: name of that norm
+
+    Raises `CheckpointError` if no bias of the norm has the same effect.
     """
     arrays = load_arrays(folder / PARAMETERS_FILE)
     if not info.output_layer:
@@ -411,7 +415,7 @@ def _written(config: EncoderConfig) -> dict[str, object]:
 
 
 def _texts_written(folder: Path, kind: str, config: EncoderConfig, values: dict[str, object]) -> Named:
-    """Return the arrays of a tower of texts under the published names, and add its configuration to `values`.
+    """Return the arrays of a tower of texts under the published names, and add the tower's configuration to `values`.
 
     folder: the tower's folder
     kind: model type of the published model

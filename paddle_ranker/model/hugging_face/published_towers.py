@@ -1,4 +1,4 @@
-"""Published models of pictures, of pictures and texts, and of sounds: opened as towers, and written from towers."""
+"""Open published models of pictures, of pictures and texts, and of sounds as towers; write towers as such models."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ def as_towers(folder: Path) -> Path:
 
 
 def write_published(source: Path, target: Path) -> str:
-    """Write a tower, and its tower of texts if it has one, into a folder for transformers; return the name of the
-    class.
+    """Write a tower, and its tower of texts if any, into a folder for transformers; return the name of the class.
 
     Raises `CheckpointError` for towers that no model of transformers can hold.
     """

@@ -72,7 +72,7 @@ class Dense:
 
     folder: the layer's folder
     inputs, outputs: sizes of its input and output
-    activation: the activation after it
+    activation: name of the activation after the layer
     makes: name of its output, such as `sentence_embedding` or `scores`
     """
 
@@ -102,8 +102,8 @@ class Dense:
 class Sentences:
     """Settings of a tower in a sentence-transformers folder: its info and dense layers.
 
-    pooler: a layer that equals the encoder's pooler: tanh over the first token's state, of unchanged width
-    output_layer: the next layer; vectors are the first `info.size` dimensions of its output
+    pooler: the layer, if any, that equals the encoder's pooler: tanh over the first token's state, of unchanged width
+    output_layer: the layer after it, if any; vectors are the first `info.size` dimensions of its output
     """
 
     info: TowerInfo
@@ -115,7 +115,7 @@ class Sentences:
 class CrossEncoderSettings:
     """Settings of a `CrossEncoder`: a ranker's info, and the arrays of its head by name.
 
-    has_head: whether steps of the folder are the head; if not, the transformer has it
+    has_head: whether steps of the folder are the head; if not, the transformer's files contain the head
     """
 
     info: RankerInfo
@@ -264,7 +264,7 @@ def stated_ranker(folder: Path) -> RankerInfo:
 
 
 def _require_of_vectors(stated: ForeignConfig) -> None:
-    """Raise `CheckpointError` unless the input and the output of a step are vectors of texts."""
+    """Raise `CheckpointError` unless a step's input and output are vectors of texts."""
     for name in ("module_input_name", "module_output_name"):
         stated.require(name, "sentence_embedding", remedy="take a model whose steps make vectors of texts")
     stated.log_unknown()
@@ -291,7 +291,7 @@ def _settings(folder: Path, wanted: str) -> ForeignConfig:
 def write_sentences(
     folder: Path, info: TowerInfo, config: EncoderConfig, dense: dict[str, tuple[Array, Array, bool]]
 ) -> None:
-    """Write sentence-transformers' files into a transformers folder, so that it is a tower of that library.
+    """Write sentence-transformers' files into a transformers folder, so that sentence-transformers opens it as a tower.
 
     Args:
         dense: linear layers in order, by folder name: the weight `[inputs, outputs]`, the bias, and whether tanh
@@ -331,7 +331,7 @@ def write_sentences(
 
 
 def write_prompt(folder: Path, query_prompt: str, max_seq_length: int) -> None:
-    """Make a transformers folder a `CrossEncoder` with a prompt before queries; writes its settings."""
+    """Write the settings that make a transformers folder a `CrossEncoder` with a prompt before queries."""
     step = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     task = {"transformer_task": "sequence-classification", "module_output_name": "scores"}
     text = {"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}
@@ -369,7 +369,7 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _pooling(folder: Path) -> tuple[str, bool]:
-    """Return the pooling's name, and whether it includes the states of the prompt."""
+    """Return the pooling's name, and whether the prompt's token states are pooled, too."""
     stated = ForeignConfig.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
     old = [mode for key, mode in _OLD_POOLING.items() if stated.get(key)]
     modes: Unchecked = stated.get("pooling_mode", old or "mean")

@@ -1,4 +1,4 @@
-"""Convert published models of sounds (wav2vec 2.0, HuBERT) to towers, and towers to these.
+"""Convert published models of sounds (wav2vec 2.0, HuBERT) to towers, and back.
 
 A tower's vector is the mean of the states of a sound's frames, `last_hidden_state`.
 """
@@ -45,7 +45,10 @@ _NAMES = {
     **{f"encoder.layers.{{}}.attention.{part}_proj*": f"encoder.layers.{{}}.self_attn.{part}_proj"
        for part in ("q", "k", "v", "out")},
 }  # fmt: skip
-_NORMS = {False: "embeddings.layer_norm", True: "encoder.norm"}  # of `encoder.layer_norm`, by `normalize_before`
+_NORMS = {
+    False: "embeddings.layer_norm",
+    True: "encoder.norm",
+}  # our name of `encoder.layer_norm`, by `normalize_before`
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 # Heads, and parts of pretraining, which no state depends on.
 _BESIDE = (_HEAD, "masked_spec_embed", "quantizer.", "project_hid.", "project_q.", "projector.", "classifier.",
@@ -163,10 +166,9 @@ def _ours(config: SoundConfig, arrays: Named) -> Named:
 
 
 def _of_positions(theirs: Named) -> Named:
-    """Remove the arrays of the positional convolution that are stored in another form from `theirs`; return them
-    converted.
+    """Remove the positional convolution's arrays that have another form from `theirs`; return them converted.
 
-    Its weight is stored as directions and lengths (weight norm), or a norm with running means precedes it.
+    The weight is stored as directions and lengths (weight norm), or a batch norm precedes the convolution.
     """
     ours: Named = {}
     for length, direction in _SPELLINGS:

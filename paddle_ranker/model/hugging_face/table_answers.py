@@ -1,4 +1,4 @@
-"""Heads of transformers' TapasForQuestionAnswering, to those of a ranker that names cells, and back."""
+"""Convert the heads of transformers' TapasForQuestionAnswering to those of a ranker that names cells, and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPERATION = ("aggregation_classifier", "tapas.cells.operation")
 
 
 def with_cell_heads(arrays: dict[str, Array], stated: ForeignConfig) -> dict[str, Array]:
-    """Return parameters with the heads as linear layers; that of cells is divided by the temperature.
+    """Return the parameters with all heads as linear layers; the temperature divides the weights of the head of cells.
 
     Raises `CheckpointError` for a head that is missing or has another shape, and for an unusable temperature.
     """
@@ -39,7 +39,7 @@ def with_cell_heads(arrays: dict[str, Array], stated: ForeignConfig) -> dict[str
 
 
 def without_cell_heads(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Return the parameters that `with_cell_heads` reads."""
+    """Return the parameters with heads as in transformers' files: the inverse of `with_cell_heads`."""
     theirs = {name.replace(*_OPERATION[::-1]): array for name, array in arrays.items()}
     for vector, ours in _VECTORS.items():
         theirs[f"{vector}_weights"] = np.ascontiguousarray(theirs.pop(f"{ours}.weight").reshape(-1))
@@ -48,6 +48,6 @@ def without_cell_heads(arrays: dict[str, Array]) -> dict[str, Array]:
 
 
 def settings_of_answers(config: TapasConfig) -> UncheckedObject:
-    """Return what transformers' `config.json` says of the operations."""
+    """Return the entries of transformers' `config.json` that name the operations."""
     names = {str(number): name for number, name in enumerate(config.operations)}
     return {"num_aggregation_labels": len(names), **({"aggregation_labels": names} if names else {})}

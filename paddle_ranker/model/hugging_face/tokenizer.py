@@ -108,9 +108,9 @@ def write_tokenizer(
 
 
 def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], fills_masks: bool) -> None:
-    """Write settings with which transformers uses `tokenizer.json` as it is; other tokenizer classes replace parts of
-    it.
+    """Write settings with which transformers uses `tokenizer.json` unchanged, which other tokenizer classes would not.
 
+    settings: further entries of the file
     inputs: names of the model's inputs
     fills_masks: as in `write_tokenizer`
     """
@@ -259,7 +259,7 @@ class _Patterns:
 
 
 def _without_spaces(ranges: Iterable[_Range]) -> list[_Range]:
-    """Return the ranges without spaces and surrogates."""
+    """Return the ranges without tab, line feed, carriage return and surrogates."""
     found: list[_Range] = []
     for first, last in ranges:
         kept_before = first

@@ -362,7 +362,9 @@ def _one_of(storages: dict[str, _Storage], kind: str, key: str, count: int) -> _
     """Return the storage with this key; create it if the key is new.
 
     kind: name of the storage's type
-    count: how many numbers it has
+    count: number of its values
+
+    Raises `RefusedPickleError` if the storage exists with another type or count.
     """
     storage = storages.setdefault(key, _Storage(kind, count))
     if (storage.kind, storage.count) != (kind, count):

@@ -17,10 +17,7 @@ from paddle_ranker.model.dropout import Dropout, Masks
 
 
 class BigBirdEncoder(Encoder):
-    """Encoder of BigBird.
-
-    A text's result equals that of transformers for the text alone, whatever else is in its batch.
-    """
+    """Encoder of BigBird. A text's result equals that of transformers for the text alone, whatever its batch."""
 
     config: BigBirdConfig
 
@@ -56,7 +53,7 @@ class _Attention(Attention):
         return self.out_proj(attend(q, k, v, _padding(mask), self.heads, self.dropout))
 
     def for_one(self, query: Tensor, hidden: Tensor, mask: Mask) -> Tensor:
-        """Compute `forward` for the first token, `[batch, 1, size]`, which attends to all tokens."""
+        """Compute `forward` for the first token, which attends to all tokens: `[batch, 1, size]`."""
         return Attention.for_one(self, query, hidden, _padding(mask))
 
 
@@ -99,9 +96,9 @@ class _Blocks:
     def _mask(self, is_first: Tensor, is_last: Tensor, is_beyond: Tensor, random_blocks: int) -> Tensor:
         """Return the mask for `attend_in_blocks`.
 
-        is_first, is_last: which tokens are in the first block, and in their text's last block
-        is_beyond: which positions of a text's last block are beyond the batch's length
-        random_blocks: how many random blocks transformers would use, each as the first block
+        is_first, is_last: which tokens are in the first block, and which in the last block of their text
+        is_beyond: which positions of a text's last block lie outside the batch's length
+        random_blocks: number of random blocks in transformers, each of which the first block replaces
         """
         padding, dtype = self.padding, self.padding.dtype
         is_global = paddle.logical_or(is_first, is_last).astype(dtype).unsqueeze([1, 2])
@@ -138,6 +135,6 @@ def _at(states: Tensor, places: Tensor) -> Tensor:
     """Return the states of the chosen tokens, `[batch * chosen, width]`.
 
     states: `[batch, length, width]`
-    places: `[batch, chosen]` indices into the batch's tokens, flattened
+    places: `[batch, chosen]` indices into the batch's flattened tokens
     """
     return paddle.gather(states.reshape([-1, states.shape[2]]), places.reshape([-1]))

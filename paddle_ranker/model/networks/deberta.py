@@ -35,7 +35,6 @@ class DebertaEncoder(Encoder):
         return Pooler(self.config.hidden_size, self.config.pooler_hidden_act)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
         hidden, context = self._after_first(input_ids, token_type_ids, extra)
         return self._through(self.encoder.layers[1:], hidden, *context)
 
@@ -47,7 +46,7 @@ class DebertaEncoder(Encoder):
     def _after_first(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the first layer's output, and each layer's further inputs: mask, `_places`, `_Layers.relative`."""
+        """Return the first layer's output, and every layer's further inputs: mask, `_places`, `_Layers.relative`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         layers, context = self.encoder.layers, [mask]
         if self.config.relative_attention:
@@ -59,7 +58,6 @@ class DebertaEncoder(Encoder):
         return states, context
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
         hidden, context = self._after_first(input_ids, token_type_ids, extra)
         if len(self.encoder.layers) > 1:
             hidden = self._through(self.encoder.layers[1:-1], hidden, *context)
@@ -67,10 +65,10 @@ class DebertaEncoder(Encoder):
         return self.pooler(hidden[:, 0])
 
     def _places(self, input_ids: Tensor) -> Tensor:
-        """Return the index, for each pair of tokens, of its relative position's bucket: `[2, length, length]` int64.
+        """Return for each pair of tokens the index of its relative position's bucket, `[2, length, length]` int64.
 
         Indices are into the flattened products of tokens and positions, `[length, 2 span]`. Element (i, j) of the first
-        matrix is in row i, of the second in row j; both have the bucket of i - j.
+        matrix points into row i of the products, of the second into row j; both point to the bucket of i - j.
         """
         # All constants are integer tensors, see `Embeddings.forward` in encoder.py.
         ones = paddle.ones_like(input_ids[0])

@@ -58,7 +58,7 @@ class LayoutLMEncoder(Encoder):
 
 
 class LiltEmbeddings(_BoxEmbeddings):
-    """RoBERTa's embeddings, and beside them a narrower embedding of the box: `[batch, length, hidden + layout]`."""
+    """RoBERTa's embeddings, followed by a narrower embedding of the token's box: `[batch, length, hidden + layout]`."""
 
     config: LiltConfig
 
@@ -78,9 +78,9 @@ class LiltEmbeddings(_BoxEmbeddings):
 
 
 class _Attention(Attention):
-    """Attention of a token's state and its layout with the same weights, softmax of the sum of both products.
+    """Attention of states and of layouts with shared weights: the softmax of the sum of both products.
 
-    A head's two queries, keys and values are concatenated, so that one multiplication gives that sum.
+    A head's two queries (keys, values) are concatenated, so that one multiplication computes that sum.
     """
 
     def __init__(self, config: LiltConfig, masks: Masks):
@@ -93,7 +93,7 @@ class _Attention(Attention):
     def both(self, query: list[Tensor], hidden: list[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the attended values of states and of layouts, `[batch, queries, size]` each.
 
-        query, hidden: as in `Attention.forward`, for states and for layouts
+        query, hidden: two tensors each, of states and of layouts, see `Attention.forward`
         """
         root = sum(self.sizes) ** 0.5  # `attend` divides the sum by it, and each product has a root of its own
         q, layout_q = self.q_proj(query[0]) * (root / self.sizes[0] ** 0.5), self.layout_q(query[1])
@@ -124,7 +124,6 @@ class LiltLayer(EncoderLayer):
     def forward(
         self, hidden: Tensor, mask: Tensor, first_token_only: bool = False, places: Optional[Tensor] = None
     ) -> Tensor:
-        """Return the layer's output, see `EncoderLayer.forward`."""
         query = hidden[:, :1] if first_token_only else hidden if places is None else _at(hidden, places)
         query = self._apart(query)
         state, layout = self.self_attn.both(query, self._apart(hidden), mask)
@@ -160,20 +159,18 @@ class LiltEncoder(Encoder):
         return self.pooler(layers[-1](hidden, mask, first_token_only=True)[:, 0, : self.config.hidden_size])
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states before the first layer and after each layer, see `Encoder.states`."""
         return [state[:, :, : self.config.hidden_size] for state in Encoder.states(self, input_ids, token_type_ids)]
 
     def at(
         self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor, documents: Optional[Tensor] = None
     ) -> Tensor:
-        """Return the hidden states of the chosen tokens of each sequence, see `Encoder.at`."""
         return Encoder.at(self, input_ids, token_type_ids, places, documents)[:, :, : self.config.hidden_size]
 
 
 class TapasEmbeddings(Embeddings):
     """BERT's embeddings plus those of a token's column, row, ranks and relation.
 
-    Positions start anew in each cell; the last number of a token's place is its position.
+    The last number of a token's place is its position, which may start anew in each cell.
     """
 
     config: TapasConfig

@@ -17,7 +17,7 @@ from paddle_ranker.model.dropout import Masks
 class LongformerEncoder(Encoder):
     """Encoder of Longformer.
 
-    As in transformers, `pooled` makes the first token global, since a ranker reads it, and `forward` makes none global.
+    As in transformers, `pooled` makes the first token global, since a ranker reads it; `forward` has no global tokens.
     """
 
     config: LongformerConfig
@@ -29,17 +29,14 @@ class LongformerEncoder(Encoder):
         return layers
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         return self._through(self.encoder.layers, hidden, self._band(mask, 0))
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states before the first layer and after each layer, `[batch, length, hidden]` each."""
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         return self._states_of(self.encoder.layers, hidden, self._band(mask, 0))
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         band = self._band(mask, 1)
         hidden = self._through(self.encoder.layers[:-1], hidden, band)

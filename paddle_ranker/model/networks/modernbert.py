@@ -38,12 +38,10 @@ class ModernBertEncoder(Encoder):
         return _Pooler(self.config)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
         hidden, context = self._begin(input_ids, token_type_ids, extra)
         return self.encoder.norm(self._through(self.encoder.layers, hidden, *context))
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states before the first layer and after each layer, `[batch, length, hidden]` each."""
         hidden, context = self._begin(input_ids, token_type_ids, None)
         found = self._states_of(self.encoder.layers, hidden, *context)
         return [*found[:-1], self.encoder.norm(found[-1])]
@@ -51,7 +49,7 @@ class ModernBertEncoder(Encoder):
     def _begin(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, tuple[object, ...]]:
-        """Return the embedded tokens, and the further inputs of every layer, `context` of `_Layer.forward`."""
+        """Return the embedded tokens, and the `context` of `_Layer.forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         ones = paddle.ones_like(input_ids[:1])
         places = paddle.cumsum(ones, axis=1) - ones  # exports with a dynamic length

@@ -29,7 +29,7 @@ _BLOCK = 3  # layers of a block of convolutions: convolution, norm, activation
 
 
 class _Pixels(nn.Layer):
-    """Normalisation of pixels, `[batch, 3, height, width]` uint8, by the means and deviations of the tower's folder."""
+    """Normalisation of pixels, `[batch, 3, height, width]` uint8, by the channels' means and deviations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _PictureEncoder(Encoder):
     """Base of encoders of pictures, whose `pooled` takes pixels."""
 
     def normalise_as(self, rows: PictureEncoder) -> None:
-        """Set the means and deviations by which pixels are normalised to those of a row encoder."""
+        """Normalise pixels by the means and deviations of a row encoder."""
         self.pixels.scale = [rows.factor / std for std in rows.std]
         self.pixels.shift = [mean / std for mean, std in zip(rows.mean, rows.std)]
 
@@ -77,7 +77,7 @@ class _Patches(nn.Layer):
 
 
 class _AttentionHead(nn.Layer):
-    """SigLIP's head: pools all patches by the attention of a learned query."""
+    """Head of SigLIP: pools all patches by the attention of a learned query."""
 
     def __init__(self, config: PictureConfig):
         super().__init__()
@@ -195,8 +195,7 @@ class Convolutions(_PictureEncoder):
         return hidden.mean([2, 3])
 
     def _altered(self, pixels: Tensor) -> Tensor:
-        """Return pictures with random changes of colour, angle, position and scale, on which the network is not to
-        rely.
+        """Augment pictures in training: change colour, angle, position and scale at random.
 
         pixels: `[batch, 3, height, width]`
         """

@@ -22,7 +22,7 @@ from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.model.rotary import angles_of, rotary_table, rotated
 
 BLOCK = 512  # tokens whose queries are computed together; long texts take no memory for the square of their length
-_LEAST_SHARED = 8  # tokens that all texts begin with, from which they are computed apart
+_LEAST_SHARED = 8  # a common beginning of fewer tokens is not computed separately
 
 
 class Prefixes(NamedTuple):
@@ -48,9 +48,9 @@ class Prefixes(NamedTuple):
 class _Before(NamedTuple):
     """Keys and values of the prefixes that the rows of a batch attend to.
 
-    layers: of each layer, as in `Prefixes`
+    layers: keys and values of each layer, as in `Prefixes`
     of_row: index of each row's prefix, `[rows]` int64
-    mask: additive mask of the keys, `[rows, 1, 1, longest]`
+    mask: additive mask of these keys, `[rows, 1, 1, longest]`
     """
 
     layers: list[tuple[Tensor, Tensor]]
@@ -61,7 +61,7 @@ class _Before(NamedTuple):
 class _Block(NamedTuple):
     """Queries that are computed together.
 
-    start, stop: they are those of the tokens `start` to `stop` (exclusive); None: the last
+    start, stop: range of their tokens, without `stop`; None: the queries are only the rows' last tokens
     mask: additive mask of the keys up to `stop`
     """
 
@@ -107,12 +107,10 @@ class Qwen3Encoder(Encoder):
         return nn.Identity()
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
         hidden, context = self._begin(input_ids, token_type_ids, extra)
         return self.encoder.norm(self._through(self.encoder.layers, hidden, context))
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states before the first layer and after each layer, `[batch, length, hidden]` each."""
         hidden, context = self._begin(input_ids, token_type_ids, None)
         found = self._states_of(self.encoder.layers, hidden, context)
         return [*found[:-1], self.encoder.norm(found[-1])]
@@ -159,7 +157,7 @@ class Qwen3Encoder(Encoder):
         return Prefixes(self._keys_and_values(hidden, context), lengths, np.arange(len(ids)))
 
     def _keys_and_values(self, hidden: Tensor, context: _Context) -> list[tuple[Tensor, Tensor]]:
-        """Return the keys and values of each layer, `[batch, length, width]` each, with those of `context.before`."""
+        """Return each layer's keys and values, `[batch, length, width]` each; those of `context.before` come first."""
         context.kept = []
         hidden = self._through(self.encoder.layers[:-1], hidden, context)
         last = self.encoder.layers[-1]
@@ -167,8 +165,7 @@ class Qwen3Encoder(Encoder):
         return context.kept
 
     def _pooled_in_graph(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Compute `pooled` in an exported graph, where only tokens that all rows share, before type 1, are computed
-        once.
+        """Compute `pooled` in an exported graph; only the tokens before type 1 that all rows share are computed once.
 
         Engines differ for an empty prefix, so the first token of the first row is always a prefix. Rows that begin with
         another token do not attend to it.
@@ -236,8 +233,8 @@ def divide(ids: Array, types: Array, pad_id: int) -> Optional[tuple[Array, Array
     """Divide pairs, `[batch, length]` ids and types, before their first token of type 1.
 
     Returns the distinct beginnings, padded, `[prefixes, longest]`; their lengths, `[prefixes]`; the index of each
-    pair's beginning, `[batch]`; and the rest of each pair, padded, `[batch, longest rest]`. Returns None if too little
-    is shared.
+    pair's beginning, `[batch]`; and the rest of each pair, padded, `[batch, longest rest]`. Returns None if dividing
+    saves nothing, or a pair has no token of type 1.
     """
     starts = types.argmax(axis=1)
     if len(ids) < 2 or not (types.any(axis=1) & (starts > 0)).all():
@@ -257,7 +254,7 @@ def divide(ids: Array, types: Array, pad_id: int) -> Optional[tuple[Array, Array
 
 
 def _shared(ids: Array) -> int:
-    """Return the number of tokens with which all rows begin."""
+    """Return the length of the longest common prefix of all rows."""
     return int(np.logical_and.accumulate((ids == ids[:1]).all(axis=0)).sum())
 
 
@@ -296,7 +293,7 @@ class _Last:
         self._is_later = (places > last).astype("float32").unsqueeze([1, 2])
 
     def of(self, states: Tensor) -> Tensor:
-        """Return the state of each row's last token, `[batch, 1, width]`."""
+        """Return the state of each row's last token, `[batch, 1, width]`, from `states`, `[batch, length, width]`."""
         return paddle.matmul(self.chosen, states)
 
     def block(self, before: Optional[_Before]) -> _Block:

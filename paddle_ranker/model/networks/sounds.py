@@ -39,7 +39,7 @@ class _NormOverTime(nn.Layer):
 
 
 class _Convolution(nn.Layer):
-    """Convolution `number` of those over samples, with its norm, if any, and its activation."""
+    """The `number`-th convolution over samples, with its norm, if any, and its activation."""
 
     def __init__(self, config: SoundConfig, number: int):
         super().__init__()
@@ -67,7 +67,7 @@ class _Convolution(nn.Layer):
 
 
 class _Positions(nn.Layer):
-    """Convolution over frames, whose output tells a frame's position; it is added to the frames."""
+    """Convolution over frames that encodes a frame's position; its output is added to the frames."""
 
     def __init__(self, config: SoundConfig):
         super().__init__()
@@ -106,8 +106,7 @@ class _Frames(nn.Layer):
         self.config = config
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the frames, `[batch, frames, hidden]`, and a mask, `[batch, frames]`: 1 for frames of the sound, 0 for
-        padding.
+        """Return the frames, `[batch, frames, hidden]`, and a mask, `[batch, frames]`: 1 for frames, 0 for padding.
 
         samples, lengths: as `input_ids` and `token_type_ids` in `SoundTransformer.forward`
         """
@@ -161,7 +160,7 @@ class SoundTransformer(Encoder):
 class SpeechNetwork(nn.Layer):
     """Encoder of sounds with a head that spells speech, by connectionist temporal classification (CTC).
 
-    weight, bias: of the head, `[hidden, letters]` and `[letters]`
+    weight, bias: parameters of the head, `[hidden, letters]` and `[letters]`
     """
 
     def __init__(self, encoder: SoundTransformer, weight: Array, bias: Array):

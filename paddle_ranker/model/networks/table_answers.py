@@ -15,10 +15,10 @@ _LEAST = 1e-10  # added to a count that may be 0, as in transformers
 
 
 class CellLogits(NamedTuple):
-    """Logits of the tokens of questions and tables, `[batch, length]` float32 each.
+    """Logits for selecting the cells of an answer, `[batch, length]` float32 each.
 
-    tokens: of the selection of a token; -10,000 less outside the selected column
-    cells: the same, averaged over the tokens of a cell; of tokens that are in no cell, -10,000
+    tokens: logit of each token; 10,000 less outside the selected column
+    cells: logit of each token's cell, the mean of its tokens' logits; 10,000 less for tokens outside the selected cells
     """
 
     tokens: Tensor
@@ -35,12 +35,12 @@ class CellHeads(nn.Layer):
         self.operation = nn.Linear(config.hidden_size, len(config.operations)) if config.operations else None
 
     def select(self, states: Tensor, logits: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> CellLogits:
-        """Return the logits of tokens and cells, each computed from its own table alone.
+        """Return the logits of tokens and cells; those of a table do not depend on other tables of the batch.
 
         states: `[batch, length, hidden]`
-        logits: of the head that selects cells, by token, `[batch, length]`
+        logits: logit of each token by the head that selects cells, `[batch, length]`
         """
-        # Numbers are floats, so that masks are their products.
+        # Rows, columns and masks are floats, so that products join masks.
         config, logits = self.config, logits.astype("float32")
         rows, columns = (token_type_ids[:, :, number].astype("float32") for number in (_ROW, _COLUMN))
         is_token = (input_ids != config.pad_token_id).astype("float32")
@@ -70,7 +70,7 @@ class CellHeads(nn.Layer):
 
 
 def _equal(numbers: Tensor) -> Tensor:
-    """Return which tokens have the same number, `[batch, length, length]`."""
+    """Return which tokens have the same number, `[batch, length, length]` float32."""
     return (numbers.unsqueeze(2) == numbers.unsqueeze(1)).astype("float32")
 
 

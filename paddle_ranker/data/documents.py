@@ -44,12 +44,12 @@ from paddle_ranker.options import TAB, DocumentOptions, note
 from paddle_ranker.options.input_files import paths_of
 
 _SAMPLE_ROWS, _SAMPLE_BYTES = 1000, 1 << 15
-_SAME_WIDTH = 0.9  # share of a table's rows that have equally many cells, at least
+_SAME_WIDTH = 0.9  # minimum share of a table's rows with the same number of cells
 _MOST_ABOVE = 20  # rows above a header
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SEPARATOR_LINE = re.compile("sep=(.)\r?\n", re.IGNORECASE)  # the first line of some spreadsheets' files
-# Names of columns that are titles, as people give them, the first of them first
+# Names of columns that are titles, by precedence
 TITLES = ("title", "name", "subject", "headline", *(one for one in HEADING if not one.isascii()), "名称", "书名")
 _TEXTS = (*TEXT, *DESCRIPTION)
 _SQL = re.compile(r"^(COPY .* FROM stdin;|INSERT INTO |CREATE TABLE )", re.MULTILINE)
@@ -58,15 +58,15 @@ _ID_NAME = re.compile(
     r"((.*_)?(unnamed.*|id|no|nr|num|nummer|number|sku|key|code|uid|guid|uuid|isbn|ean|gtin|asin|slug)|.*(编号|号码|id))?"
 )
 _ID = re.compile(r"[^\s,;]{1,64}")
-_LONGEST_TITLE, _LONGEST_NAME = 120, 60  # characters of a title on average, of a column's name
-_MOST_DIFFERENT = 1 << 22  # values of a column that are compared with each other
-_SAMPLED = 1 << 16  # different values by which a column's share of them is known
+_LONGEST_TITLE, _LONGEST_NAME = 120, 60  # maximum characters: of titles on average, of a column's name
+_MOST_DIFFERENT = 1 << 22  # maximum values of a column that are compared with each other
+_SAMPLED = 1 << 16  # maximum different values that are counted of a column with repeated values
 _NO_VALUE = "\\N"  # as Postgres and MySQL write it
 _ESCAPE = re.compile(r"\\([ntr\\])")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _OF_INDEXES = ("index.json", "shards.json")  # files that the folder of an index has
 _FILE = "file"  # field of a folder's files, with their paths
-_PLAIN, _MOST_TEXT = (".txt", ".md"), 1 << 24  # files of a folder that are texts; bytes of one
+_PLAIN, _MOST_TEXT = (".txt", ".md"), 1 << 24  # suffixes of a folder's text files; maximum bytes of a text file
 INNER = ("fields", "metadata")  # objects whose members are fields
 NO_COLUMN = "none"
 _BY_VALUES: Mapping[str, str] = {}
@@ -112,8 +112,8 @@ class DocumentFile:
         """Create the object without opening a file.
 
         joins_title: whether the title is also put before the text, for an index without fields
-        columns: names of columns by `id`, `title` and `text`, which the columns become. Used for a file that has
-            columns of these names, unless the rules name others
+        columns: the columns that become `id`, `title` and `text`, by these names; used if a file has a column of the
+            name, and the rules name no other column
         files: the fields whose values are files
         """
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
@@ -129,7 +129,7 @@ class DocumentFile:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Names of the first file's columns that become id, title and text, by these three; a missing one is absent."""
+        """Name of the first file's column that becomes `id`, `title` and `text`, by these; absent if none does."""
         return self._open(paths_of(self.path)[0])[1]
 
     @property
@@ -140,7 +140,7 @@ class DocumentFile:
 
     @property
     def files_to_read(self) -> int:
-        """How many rows have a file that is to be read."""
+        """Number of rows with a file in a field of `FileFields.read`."""
         tables = [self._open(path)[0] for path in paths_of(self.path)] if self._files.read else []
         return sum(one.counts.get(name, 0) for one in tables for name in self._files.read)
 
@@ -187,10 +187,12 @@ class DocumentFile:
                 raise DataError(f"{'; '.join((f'{path}: no documents', *reasons))}; expected texts")
 
     def _document(self, row: Mapping[str, Any], title_name: Optional[str]) -> Union[DocumentRow, BadRow]:
-        """Convert a row to a document. If its file is still to be read, the document's text is its title (or "file"),
-        in place of the texts of the file's parts.
+        """Convert a row to a document.
 
         title_name: name of the column that becomes the title, or None
+
+        If the row has a file that is to be read, the document's text is the title (or "file") until the texts of the
+        file's parts replace it.
         """
         if not self._files.has_file(row):
             return _document(row, title_name, self._joins_title)
@@ -202,7 +204,7 @@ class DocumentFile:
         return _document({**named, "text": title or "file"}, title_name, False)
 
     def _open(self, path: str) -> tuple[Union[_Table, _Folder], dict[str, str]]:
-        """Return a file's table or folder, and the names of the columns that become id, title and text, by these three.
+        """Return a file's table or folder, and the names of the columns that become id, title and text, by role.
 
         Prints the columns when the file is opened for the first time.
         """
@@ -369,11 +371,11 @@ class _Table:
     ) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         """Yield (number, row) for each row: a dict from column names to values, or a `BadRow` with the reason.
 
-        In text files the number is the line's. Values are converted as their column's spelling says; missing ones are
+        In text files the number is the line's. Values are converted by their column's spelling; missing values are
         absent.
 
-        roles: names of the columns that become id, title and text, by these three; in the rows the id and text columns
-            are called `id` and `text`
+        roles: names of the columns that become id, title and text, by role; in the rows the id and text columns are
+            called `id` and `text`
         files: fields whose values are files; a row with a file to read needs no text
         """
         id, title, text = map(roles.get, ROLES)
@@ -532,11 +534,11 @@ class _Table:
 
 
 class _Folder:
-    """The files of a folder and its subfolders as rows: a file's path is its id, its suffix chooses its field.
+    """The files of a folder and its subfolders as rows: a file's path is its id, its suffix selects its field.
 
     Attributes:
         columns: names of the rows' values.
-        counts: how many files each field has.
+        counts: number of files by field.
     """
 
     def __init__(self, path: str, files: FileFields) -> None:
@@ -651,7 +653,7 @@ def rows_above_header(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:
-    """Count the columns whose first cell is unlike the cells below it, minus those whose first cell is like them.
+    """Count the columns whose first cell is unlike the cells below it, minus those whose first cell is among these.
 
     first: cells of the first row
     others: the rows below it
@@ -708,16 +710,16 @@ def _action(row: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
 class _Facts:
     """Facts about a column's cells.
 
-    count: cells that are not empty
-    values: those of them that are values; `N/A` is not
+    count: number of cells that are not empty
+    values: number of cells with a value, unlike `N/A`
     mean: mean length of a value in characters
-    codes: values that could be ids
+    codes: number of values that could be ids
     are_different: whether all values differ
     are_texts: whether most values have several words and differ, and they are neither dates nor lists
     example: the first value
-    spelling: how the values are written; None if as plain numbers, ISO dates or texts
+    spelling: how the values are written; None for plain numbers, ISO dates and texts
     is_doubtful: whether the values are dates of which none shows whether days or months come first
-    numbers: values that are numbers
+    numbers: number of values that are numbers
     others: the first values that are not numbers
     """
 
@@ -735,7 +737,7 @@ class _Facts:
 
 
 class _Column:
-    """Accumulates facts about the values of a column."""
+    """Accumulator of facts about the cells of a column."""
 
     def __init__(self) -> None:
         self.spellings = Spellings()
@@ -780,7 +782,7 @@ class _Column:
 
 
 def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) -> dict[str, str]:
-    """Return the names of the columns that become id, title and text, by these three.
+    """Return the names of the columns that become id, title and text, by role.
 
     columns: facts about all columns that may be chosen
     chosen: columns that options or the index name, by role

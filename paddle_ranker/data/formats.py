@@ -176,7 +176,7 @@ class _CsvLines:
 
 
 def other_columns(line: str, separator: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield (separator, cells) for each other separator that splits the line into several cells."""
+    """Yield (separator, cells) for each separator, other than `separator`, that splits the line into several cells."""
     for other in {"\t": TAB, ",": ",", ";": ";", "|": "|"}.items():
         if other[1] != separator:
             with suppress(csv.Error):  # a quoted cell that continues on the next line
@@ -332,7 +332,6 @@ class _Transcoded(io.RawIOBase):
         self._text, self._left = io.TextIOWrapper(stream, encoding, "replace", newline=""), b""
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:

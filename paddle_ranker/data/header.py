@@ -115,9 +115,7 @@ class TableRole:
         return _is_header(cells) and not self.lacks(self.find(cells))
 
     def lacks(self, header: Header) -> str:
-        """Return the required columns that a header lacks, with their possible names, for a message; "" if it lacks
-        none.
-        """
+        """Return, for a message, the required columns that a header lacks, with their possible names; "" if none."""
         missing = [column for column in self.needed if column not in header.places]
         return ", ".join(f"{column} (or {', '.join(self.columns[column][1:_SHOWN])}, …)" for column in missing)
 
@@ -214,7 +212,7 @@ def _may_name(cells: Sequence[str]) -> bool:
 
 
 def names_columns(cells: Sequence[str]) -> bool:
-    """Return whether a cell is a known name of a column."""
+    """Return whether any of the cells is a known name of a column."""
     return any(key_of(plain_name(cell)) in _LISTED for cell in cells)
 
 

@@ -43,11 +43,11 @@ def looks_numeric(value: Any) -> bool:
 
 
 def checked_label(number: float, *, fractions: bool = False) -> float:
-    """Return `number`.
+    """Return `number`, if it is a valid label.
 
     fractions: whether fractions are allowed
 
-    Raises `FractionError` for a fraction that is not, and `LabelError` for a number outside 0 to 1,000.
+    Raises `FractionError` for a fraction that is not allowed, `LabelError` for a number outside 0 to 1,000.
     """
     if not fractions and not number.is_integer():
         raise FractionError(f"{number:g}")

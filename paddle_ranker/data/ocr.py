@@ -17,13 +17,13 @@ from paddle_ranker.data.pictures import ImageError, ImageLimits, decoded, rgb, u
 from paddle_ranker.data.readers import Part, Unread
 from paddle_ranker.errors import DataError, DependencyError
 
-_VERSION = 1  # of what this module makes of a picture
-_LEAST_SURE = 0.5  # of a line
-_LONGEST = 100  # of a picture: its longer side in shorter ones; nothing longer has words
+_VERSION = 1  # raised when the same picture would give other parts
+_LEAST_SURE = 0.5  # minimum confidence of OCR in a line
+_LONGEST = 100  # maximum longer side of a picture divided by its shorter side; longer pictures have no words
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
-    """Yield the words of a picture as one part, and as `Unread` what was not read; see `Reader.read`.
+    """Yield the words of a picture as one part, and an `Unread` for words that were not read; see `Reader.read`.
 
     A TIFF of several pages is one part for each page, with its number from 1 as name and as the field `page`.
     """
@@ -54,9 +54,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def version() -> str:
-    """Return a text that changes whenever the words of a picture may change (`Reader.version`); "no OCR" if not
-    installed.
-    """
+    """Return a text that changes whenever a picture's words may change (`Reader.version`); "no OCR" without it."""
     try:
         return f"{_VERSION}, rapidocr {metadata.version('rapidocr')}"
     except metadata.PackageNotFoundError:
@@ -82,7 +80,7 @@ def _engine() -> Any:
 def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[Union[Part, Unread]]:
     """Yield the words in `pixels`, `[height, width, 3] uint8`, as a part; `Unread` if some were not read.
 
-    name, fields: of the part
+    name, fields: name and fields of the part
     """
     lines, unsure, size = list[PageLine](), 0, pixels.shape[1::-1]
     output = None

@@ -18,11 +18,17 @@ _WORD_LIKE = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0
 _PIECE = re.compile(f"[{_WORD_LIKE}]|[^\\s{_WORD_LIKE}]+")
 _NO_SPACE = re.compile(f"[{_WORD_LIKE}\u3001-\u301f\uff00-\uffef]")  # such characters, and the punctuation between them
 _HYPHEN = re.compile(f"[^\\W\\d{_WORD_LIKE}][-\u2010\u00ad]$")
-_FEWEST, _NARROWEST = 3, 0.15  # rows of two columns, at least, and how wide each is
-_SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: space, and how much their heights differ, at most
+_FEWEST, _NARROWEST = (
+    3,
+    0.15,
+)  # of a page in two columns: minimum rows, and minimum width of a column as a share of the page
+_SPACING, _SIZES = (
+    0.8,
+    1.3,
+)  # of a paragraph's lines: maximum space between them in line heights, maximum ratio of heights
 _DOTS = 3  # of an ellipsis
-_DIGITS = 4  # of a fraction of the page
-_NEAR = 3  # lines before and after one, which tell how far its column reaches
+_DIGITS = 4  # decimal places of a box
+_NEAR = 3  # lines before and after a line that show how far its column reaches
 
 
 class PageLine(NamedTuple):
@@ -38,7 +44,7 @@ class PageLine(NamedTuple):
 
     @classmethod
     def of(cls, words: Iterable[tuple[str, Sequence[Box]]]) -> PageLine:
-        """Return the line of `words`, which are at least one: (text, box of each character).
+        """Join words, at least one, to a line; each is (text, box of each character).
 
         A place of the line is a run of letters, or a single Chinese or Japanese character. Leader dots, which lead to
         another word as in a table of contents, are removed.
@@ -83,11 +89,10 @@ def page_text(lines: Sequence[PageLine]) -> tuple[str, list[Place]]:
 
 
 def _between(before: PageLine, line: PageLine, near: Sequence[PageLine]) -> Optional[str]:
-    """Return the text to put between two lines: a line end, a space or "". None: join them without the first one's
-    hyphen.
+    """Return the text to put between two lines: a line end, a space or ""; None: join them without the hyphen between.
 
     before, line: the two lines
-    near: these and lines around them, which tell how far the column reaches
+    near: these and lines around them, which show how far the column reaches
     """
     if not _are_beside(before, line):
         (left, _, right, bottom), (height, own) = before.box, (one.box[3] - one.box[1] for one in (before, line))

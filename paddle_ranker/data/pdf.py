@@ -20,23 +20,26 @@ from paddle_ranker.errors import DataError, DependencyError
 if TYPE_CHECKING:
     from PIL import Image
 
-_VERSION = 1  # of what this module makes of a page
+_VERSION = 1  # raised when the same page would give other parts
 _PDFIUM = threading.Lock()  # PDFium runs in one thread at a time
-_START = 1024  # bytes in which a PDF begins
-_UNITS = 1 << 20  # PDFium states positions on a page as integers: in these parts of its sides
-_MOST_CHARACTERS = 1 << 18  # of a page
-_WIDE = 3  # letters between two columns, at least
-_FEW, _MOST_OF_IT = 20, 0.5  # words that a scan has as text, at most; share of the page that its picture has, at least
-_UNKNOWN = 0.3  # share of letters of which a font does not say which they are, at most
+_START = 1024  # the header of a PDF is within its first bytes
+_UNITS = 1 << 20  # PDFium states positions on a page as integers, in units of a side divided by this
+_MOST_CHARACTERS = 1 << 18  # maximum of a page
+_WIDE = 3  # minimum space between two columns, in widths of a letter
+_FEW, _MOST_OF_IT = (
+    20,
+    0.5,
+)  # a scan has fewer words than this as text, and a picture on at least this share of the page
+_UNKNOWN = 0.3  # maximum share of letters whose characters the font does not state
 _HYPHENS = (0x2, 0x2D, 0xAD, 0x2010)
 _LIGATURES = range(0xFB00, 0xFB07)
-_POINTS, SCAN_DPI = 72, 150  # an inch
+_POINTS, SCAN_DPI = 72, 150  # points and dots per inch
 _NO_TITLE = re.compile(r"untitled.*|[^ ]*\.\w+|", re.I)
 _BY_PROGRAM = re.compile("^Microsoft (Word|PowerPoint|Excel) - ")
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
-    """Yield the pages of a PDF as parts, and as `Unread` what was not read; see `Reader.read`.
+    """Yield the pages of a PDF as parts, and an `Unread` for each thing that was not read; see `Reader.read`.
 
     Fields of a page: `page`, its number from 1; the document's `title`; `heading`, the outline's heading for it.
     """
@@ -117,7 +120,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _page(document: Any, number: int) -> Iterator[Any]:
-    """Yield an open page, `number` from 1. Texts that were filled into its form fields are part of its text."""
+    """Open page `number`, from 1, for the block. Texts that were filled into form fields are part of its text."""
     raw = _library().raw
     with _PDFIUM:
         page = document.get_page(number - 1)
@@ -131,9 +134,9 @@ def _page(document: Any, number: int) -> Iterator[Any]:
 
 
 def _headings(document: Any) -> Mapping[int, str]:
-    """Return the outline's headings that begin on each page, by its number from 1, joined by "; ".
+    """Return for each page, by its number from 1, the headings of the outline that begin on it, joined by "; ".
 
-    The first heading of a page comes with those above it: `Chapter › Section`.
+    The first heading of a page comes with the headings above it: `Chapter › Section`.
     """
     headings, above = dict[int, str](), list[str]()
     for entry in document.get_toc():

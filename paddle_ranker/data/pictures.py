@@ -69,7 +69,7 @@ class ImageTooLargeError(ImageError):
 
 
 class DecodedBytes:
-    """A limit on the memory of images that are being decoded, shared by all threads.
+    """Limit on the memory of images that are being decoded; shared by all threads.
 
     Args:
         most: the limit in bytes.
@@ -197,10 +197,10 @@ def decoded(
 
 @contextmanager
 def _parsing(name: str, limits: ImageLimits, data: bytes = b"") -> Iterator[None]:
-    """Convert exceptions of Pillow in the block, which may only parse a picture, to `ImageError`s about damage.
+    """Convert Pillow's exceptions in the block to `ImageError`s about damage; the block may only parse a picture.
 
     name: the picture's name for messages
-    data: its bytes, which tell whether it is a picture at all
+    data: the picture's bytes, which show whether they are a picture at all
     """
     try:
         yield

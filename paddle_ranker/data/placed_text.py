@@ -41,7 +41,10 @@ class PlacedText(str):
 
     @classmethod
     def of_words(cls, words: Sequence[str], boxes: Sequence[Sequence[float]]) -> PlacedText:
-        """Join words by spaces; each has a box [x0, y0, x1, y1] from 0 to 1,000, as in transformers."""
+        """Join words by spaces; `boxes` has the box [x0, y0, x1, y1] of each, from 0 to 1,000 as in transformers.
+
+        Raises `ValueError` unless there are as many boxes as words.
+        """
         if len(words) != len(boxes):
             raise ValueError(f"{len(words)} words and {len(boxes)} boxes: give one box for each word")
         places, start = [], 0

@@ -1,4 +1,4 @@
-r"""Readers: the words of files that are no texts, such as PDFs and recordings, and where in the file each word stands.
+r"""Readers: the words of files that are no texts, such as PDFs and recordings, and each word's position in the file.
 
 for part in READERS["pdf"].read(Path("manual.pdf")):
     part.text, part.places    # "Warranty\nTwo years ...", [(0, 8, 0.1, 0.08, 0.31, 0.1), ...]
@@ -16,7 +16,7 @@ from paddle_ranker.registry import Registry
 
 Place = tuple[Union[int, float], ...]
 FIRST_SECOND, LAST_SECOND = "first_second", "last_second"  # fields of parts whose places are seconds
-MOST_PIECES = 1024  # of a part that get a vector each
+MOST_PIECES = 1024  # most pieces of a part that get separate vectors
 
 
 class Part(NamedTuple):
@@ -25,8 +25,8 @@ class Part(NamedTuple):
     name: name that no other part of the file has, such as "3"; "" if the file is one part
     text: the words of the part
     fields: further fields of the document, such as `{"page": 3}`
-    places: `(start, end, *place)` for spans of the text, in its order: code points of the text, then numbers that say
-        where in the file the span stands, in the form of `Reader.places`
+    places: `(start, end, *place)` for spans of the text, in its order: code points of the text, then the numbers of the
+        span's position in the file, in the form of `Reader.places`
     """
 
     name: str
@@ -47,7 +47,7 @@ class Unread(NamedTuple):
 
 
 class FilePiece(NamedTuple):
-    """Piece of a recording or film that gets a vector of its own, from second `start` to `end`."""
+    """Piece of a recording or film, from second `start` to `end`, that gets a separate vector."""
 
     path: Path
     start: float
@@ -55,19 +55,19 @@ class FilePiece(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """A way to read files.
+    """Reader of a kind of files.
 
-    read: called with a file, in a process of its own; yields its parts, and `Unread` for those that it cannot read. The
-        file's suffix is that of its format; its name is not the user's. Raises `DataError` if the whole file cannot be
-        read, and `DependencyError` if a package is missing
+    read: called with a file, in a separate process; yields its parts, and `Unread` for parts that it cannot read. The
+        file has the suffix of its format, but not the name that the user gave it. Raises `DataError` if the whole file
+        cannot be read, and `DependencyError` if a package is missing
     version: returns a text that changes whenever `read` may yield other parts: after a change of code, library or model
     places: form of the parts' places: `boxes` (left, top, right and bottom as fractions of the page), `seconds` (begin
         and end) or `cells` (row and column)
-    fields: types of the parts' fields, as `--field` takes them, by the fields' names; the number fields are also shown
-        with a hit's place
-    piece: where places are seconds: how long a piece of a part is that gets a vector of its own; pieces of a part that
-        has more than `MOST_PIECES` of these are longer
-    has_words: whether a part without words is to be reported; no part of a film has any
+    fields: types of the parts' fields, as `--field` takes them, by name; number fields are also shown with a hit's
+        place
+    piece: if places are seconds: length in seconds of the pieces of a part that get separate vectors; they are longer
+        if a part would have more than `MOST_PIECES`
+    has_words: whether parts have words; if so, a part without words is reported
     """
 
     read: Callable[[Path], Iterator[Union[Part, Unread]]]

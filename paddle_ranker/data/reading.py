@@ -45,7 +45,7 @@ Parts = Iterator[Union[Part, Unread]]
 
 
 class FileReading:
-    """Reads files in several processes at once; starts each process when it is first needed.
+    """Reading of files in several processes at once; starts each process when it is first needed.
 
     Attributes:
         window: how many files the caller should begin before it waits for the first of them.
@@ -54,8 +54,8 @@ class FileReading:
     def __init__(self, processes: Optional[int] = None, total: Optional[int] = None) -> None:
         """Create the object without starting a process.
 
-        processes: how many processes read; default: one per core
-        total: how many files there are, for the progress bar
+        processes: number of processes; defaults to one per core
+        total: number of files, for the progress bar
         """
         self._progress: Progress[None] = Progress(desc="read", unit="file", total=total)
         self._count = processes or usable_cores()
@@ -87,8 +87,8 @@ class FileReading:
         reader: name in `READERS`
         digest: digest of the file's bytes
 
-        That function takes no arguments and yields the parts. It raises `DataError` if the file cannot be read, or if
-        the process that read it has died.
+        The returned function takes no arguments and yields the parts. It raises `DataError` if the file cannot be read,
+        or if the process that read it has died.
         """
         if reader not in self._versions:
             self._versions[reader] = READERS[reader].version()
@@ -178,7 +178,7 @@ class ChildProcess:
 
 
 def _kept_at(reader: str, digest: str, version: str) -> Path:
-    """Return the cache's file for the parts of a file that has this digest, whether it exists or not.
+    """Return the cache's file, existing or not, for the parts of a file with this digest.
 
     version: the reader's version
     """

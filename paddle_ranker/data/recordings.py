@@ -26,12 +26,16 @@ _FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 _BLOCK = 1 << 17  # samples of all channels that are read at a time
 # Bytes of a WAV file's samples, or of an RF64 file, in its header and on the disk, in libsndfile's words.
 _SIZES = re.compile(r"(?m)^ *(?:data|Riff size) *: (\d+) \(should be (\d+)\)")
-_UNKNOWN_SIZE = 0x7FFFF000  # bytes, at least, that are stated by programs that write WAV files to a pipe
-_PAGE, _LAST_PAGE, _LONGEST_PAGE = b"OggS", 4, 65_307  # an OGG page's beginning, a bit of its sixth byte, bytes
+_UNKNOWN_SIZE = 0x7FFFF000  # programs that write WAV files to a pipe state this size, or more
+_PAGE, _LAST_PAGE, _LONGEST_PAGE = (
+    b"OggS",
+    4,
+    65_307,
+)  # of OGG: how a page begins, flag of the last page in its sixth byte, maximum bytes of a page
 
 
 class IncompleteRecordingError(DataError):
-    """A recording is damaged or cut short from some second on; what was read before is sound."""
+    """A recording is damaged or cut short from some second on; the samples before it were yielded."""
 
 
 def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator[Vectors]:
@@ -79,18 +83,18 @@ def read_recording(source: Union[Path, IO[bytes]], rate: int = RATE) -> Iterator
 
 
 class StretchReader:
-    """Reads stretches of recordings; fast if those of one recording are read in the order of time. Thread-safe.
+    """Reader of stretches of recordings; fast if stretches of one recording are read in order of time. Thread-safe.
 
-    rate: samples a second of what is returned
+    rate: samples per second of the result
     """
 
     def __init__(self, rate: int):
         self._rate, self._lock = rate, threading.Lock()
         self._path, self._blocks = Path(), cast("Iterator[Vectors]", iter(()))
-        self._first, self._samples = 0, np.empty(0, np.float32)  # those that are held begin with sample `_first`
+        self._first, self._samples = 0, np.empty(0, np.float32)  # `_samples` begins with sample number `_first`
 
     def read(self, path: Path, start: float, end: float) -> Vectors:
-        """Return the samples from second `start` to `end`, or to where the recording ends: `[samples] float32`."""
+        """Return the samples from second `start` to `end`, or to the end of the recording: `[samples] float32`."""
         first, last = round(start * self._rate), round(end * self._rate)
         with self._lock:
             if path != self._path or first < self._first:
@@ -104,7 +108,7 @@ class StretchReader:
 
 
 def _missing_end(sound: Any, source: Union[Path, IO[bytes]]) -> str:
-    """Describe how the end of a WAV or OGG file is missing; "" if it is there. libsndfile reports no error for these.
+    """Describe the missing end of a WAV or OGG file, for which libsndfile reports no error; "" if it is complete.
 
     sound: the open `SoundFile` of `source`
     """

@@ -86,7 +86,7 @@ class Triple(Record):
 
 @dataclass(frozen=True)
 class LabeledPair(Record):
-    """Query, a title and its relevance (0: not relevant, higher: more relevant); optionally a teacher's logit.
+    """Query, title and the title's relevance (0: not relevant, higher: more relevant); optionally a teacher's logit.
 
     position: the title's rank in a list that was shown, from 1; only read if the file names its columns
     """
@@ -151,7 +151,7 @@ KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 def role_of(kind: type[Record], cells: int = 0) -> TableRole:
     """Return the columns of a kind of record.
 
-    cells: how many columns the file has. In a table with a single column, the text column may have any known name
+    cells: number of columns of the file. In a table with a single column, the text column may have any known name
     """
     names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
     names.update({PLACES[name]: OWN[PLACES[name]] for name in [*names] if name in PLACES and kind is not Line})
@@ -169,9 +169,9 @@ def expected_columns(kind: type[Record]) -> str:
 
 
 def looks_like(names: Sequence[str], expected: type[Record]) -> str:
-    """Return what else a table or an object with these column names may be, for a message; "" if unknown.
+    """Return, for a message, which other kind of record these column names fit; "" if none.
 
-    expected: the kind of record that its names do not fit
+    expected: the kind of record that they do not fit
     """
     for kind in KINDS:
         if kind is not expected and not (role := role_of(kind)).lacks(role.find(names)):
@@ -244,7 +244,7 @@ class RecordFile(Generic[T]):
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
     def beside(self, *columns: str) -> str:
-        """Return the known columns that the file has, except `columns`, for a message; "" if there are none."""
+        """Return, for a message, the known columns that the file has in addition to `columns`; "" if none."""
         return listed(name for name in OWN if name in self.columns and name not in columns)
 
     def __iter__(self) -> Iterator[T]:
@@ -430,8 +430,7 @@ class RecordFile(Generic[T]):
     def _find(self, keys: tuple[str, ...], cells: Mapping[str, Any]) -> Header:
         """Map the keys of a JSON object to columns; print a note on columns with other names.
 
-        keys: the object's keys
-        cells: the object's values by key
+        keys, cells: the object's keys, and its values by key
         """
         header = role_of(self.kind).find(keys)
         if self.kind is LabeledPair and "label" not in header.places:
@@ -617,7 +616,11 @@ def _several(value: Any) -> list[Any]:
 
 
 def _side(named: Mapping[str, Any], column: str, scores: str) -> list[dict[str, Any]]:
-    """Return (text, score) of a column that holds a list, as dicts: the score is the teacher's, or None."""
+    """Return a dict for each text of a list column: `title`, the text, and `teacher_score`, its score or None.
+
+    named: a row's values by column
+    column, scores: the columns of the texts and of their scores
+    """
     texts = _several(named.get(column))
     given = _several(named.get(scores)) or [None] * len(texts)
     if len(given) != len(texts):

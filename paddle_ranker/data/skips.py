@@ -14,7 +14,7 @@ NOT_READ = "not read:"
 class LeftOut:
     """Count of things that are left out, with the first reasons.
 
-    what: the words before the count in a report, such as `skipped`
+    what: text before the count in a report, such as `skipped`
     """
 
     def __init__(self, what: str) -> None:
@@ -23,14 +23,14 @@ class LeftOut:
 
     @property
     def reasons(self) -> list[str]:
-        """The first reasons; those of one cause are one, with their number."""
+        """The first reasons; reasons of one cause are given once, with their count."""
         counts = self._counts
         return [f"{one} ({counts[cause]:,} such)" if counts[cause] > 1 else one for cause, one in self._first.items()]
 
     def add_reason(self, reason: str, cause: str = "") -> None:
         """Count one thing that is left out, for `reason`.
 
-        cause: what other reasons may share with it, such as a missing package; "": it stands alone
+        cause: a cause that other reasons may share, such as a missing package; "": no other reason shares it
         """
         self.count += 1
         cause = cause or reason

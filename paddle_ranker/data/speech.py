@@ -26,11 +26,11 @@ from paddle_ranker.storage.foreign_config import ForeignConfig
 MODEL_VARIABLE = "PADDLE_RANKER_SPEECH"
 # Types of models that other rooms open: each module's `open_model` returns a `SpeechModel`.
 _MODULES = dict.fromkeys(("wav2vec2", "hubert"), "paddle_ranker.model.transcriber")
-_VERSION = 2  # of what this module makes of a recording
-_SHORTEST, _LONGEST = 240, 300  # seconds of a piece, at the end of which another begins
-_LAST = 60  # seconds of the last piece, at least
+_VERSION = 2  # raised when the same recording would give other parts
+_SHORTEST, _LONGEST = 240, 300  # minimum and maximum seconds of a piece that another follows
+_LAST = 60  # minimum seconds of a piece that follows another
 _WINDOW, _PAUSE = RATE // 20, 6  # samples of 1/20 second; windows whose mean energy is that of a pause
-_PARAGRAPH = 2.0  # seconds of a pause that begins a line
+_PARAGRAPH = 2.0  # seconds of a pause after which a line begins
 
 
 class RecordingPiece(NamedTuple):

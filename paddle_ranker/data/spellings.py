@@ -37,7 +37,7 @@ NO_VALUES = frozenset(
     + [f"{sign}1.#{name}" for sign in ("", "-") for name in ("ind", "qnan")]
 )
 _ITEM = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)")\s*(?:,|$)""")
-_MARKS = {".": ",", ",": "."}  # the mark of thousands by that of decimals
+_MARKS = {".": ",", ",": "."}  # mark of decimals -> mark of thousands
 _TRUTHS = (
     ("yes", "no"), ("y", "n"), ("ja", "nein"), ("ja", "nee"), ("wahr", "falsch"), ("oui", "non"), ("vrai", "faux"),
     ("sí", "no"), ("si", "no"), ("sim", "não"), ("да", "нет"), ("是", "否"), ("はい", "いいえ"), ("tak", "nie"),
@@ -50,7 +50,7 @@ _DATES = (
 _TIMES = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _SEPARATORS = (", ", "; ", ";", "|", "、")
 _LONGEST_ITEM, _LONGEST = 40, 100  # characters of an item of a list, and of any other value
-_MANY_ITEMS = 1.2  # items of a value on average, from which values are lists
+_MANY_ITEMS = 1.2  # values are lists if they have at least this many items on average
 _SHOWN = 3  # values that are no numbers, in a message
 _MOST_ITEMS = 1 << 16  # distinct items of a list that are counted
 
@@ -107,7 +107,7 @@ class Spellings:
 
     @property
     def has_decimal_comma(self) -> bool:
-        """Whether the values show decimal commas in their table: they are numbers with them, or dates with points."""
+        """Whether the column shows that its table has decimal commas: by numbers with them, or by dates with points."""
         if not self.count:
             return False
         are_dates = any(f"dates as %d.%m.%Y{time}" in self._left for time in _TIMES)

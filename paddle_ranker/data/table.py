@@ -20,7 +20,7 @@ from paddle_ranker.data.readers import Part, Place, Unread
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import note
 
-_VERSION = 1  # of what this module makes of a table
+_VERSION = 1  # raised when the same table would give other parts
 # Characters of a part, of which the header has a third at most. Numbers have a token for two or three characters, so
 # that a part fits into the 512 tokens of a ranker.
 _MOST, _MOST_HEADER = 1200, 400
@@ -30,7 +30,7 @@ _BETWEEN = " | "
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]")
 _MOST_UNPACKED = 1 << 30  # bytes of a spreadsheet
 _MOST_HTML = 1 << 26  # bytes
-_MOST_COLUMNS, _MOST_SPANNED = 1 << 14, 1000  # of a row of HTML, of a cell of it
+_MOST_COLUMNS, _MOST_SPANNED = 1 << 14, 1000  # of a row of HTML; rows or columns of a cell of HTML
 
 Row = Union[Sequence[str], BadRow]
 
@@ -39,7 +39,7 @@ class _Table(NamedTuple):
     """A table of a file.
 
     name: name that no other table of the file has; "" if the file has one table
-    title: words about it, such as a caption or the name of a sheet
+    title: words about the table, such as a caption or the name of a sheet
     header: names of the columns
     rows: called without arguments, returns an iterator over the rows below the header
     """
@@ -273,12 +273,12 @@ def _parts(table: _Table) -> Iterator[Union[Part, Unread]]:
 
 
 class _Writer:
-    """Writes the text of a part, and records the places of its cells: `(start, end, row, column)`."""
+    """Writer of a part's text; records the places of its cells, `(start, end, row, column)`."""
 
     def __init__(self, table: _Table, columns: range, shown: Callable[[str], str] = str) -> None:
         """Begin with the title and the header of `columns`; the header is row -1.
 
-        shown: called with a column's name; returns what is written in its place
+        shown: called with a column's name; returns the text to write for it
         """
         self.text = f"{table.title}\n" if table.title else ""
         self.places = list[Place]()
@@ -303,7 +303,7 @@ class _Writer:
 
 
 def _with_words(name: str) -> str:
-    """Return a column's name; if it is several words, with these in parentheses: `unitPrice (unit Price)`."""
+    """Return a column's name; if it joins several words, followed by these in parentheses: `unitPrice (unit Price)`."""
     words = " ".join(_WORDS.findall(name))
     return name if words == name or not words else f"{name} ({words})"
 

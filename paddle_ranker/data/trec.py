@@ -201,7 +201,7 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def in_order(documents: Iterable[str]) -> dict[str, float]:
-    """Return scores -1, -2, ... for documents in order, best first; they also differ in single precision."""
+    """Return descending scores, -1, -2, ..., for documents given best first; single precision tells them apart."""
     return {document: -float(place) for place, document in enumerate(documents, start=1)}
 
 
@@ -240,7 +240,7 @@ def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str
 
 
 def _texts(path: str, wanted: Optional[Collection[str]], rules: RowOptions) -> dict[str, str]:
-    """Read texts by id: those whose ids are in `wanted`, or if that is None all, with line numbers for missing ids."""
+    """Read texts by id: those in `wanted`; or all if it is None, by line number where ids are missing."""
     skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
     texts: dict[str, str] = {}
     header: Optional[Header] = None

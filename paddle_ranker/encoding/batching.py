@@ -20,9 +20,9 @@ import numpy as np
 from paddle_ranker.encoding.columns import Columns, EncodedPairs, offsets_of, ragged_positions
 
 WINDOW = 50  # batches per window: little padding remains, and an epoch of 6,000 triples still has 4 windows
-_OPEN = 8  # micro-batches tried for a group: more do not help, and pad short groups to the length of long pairs
-_LONG = 512  # tokens of a row up to which the cost of scoring is linear, see `rows_within`
-ROUNDS = 8  # of `permuted`; gives each of the six orders of three examples equally often
+_OPEN = 8  # micro-batches tried for a group; more would pad short groups to the length of long pairs, and not help
+_LONG = 512  # the cost of scoring is linear in a row's tokens up to this number, see `rows_within`
+ROUNDS = 8  # rounds of `permuted`; they give each of the six orders of three examples equally often
 
 Batch = list[np.ndarray]  # indices of each micro-batch
 
@@ -142,7 +142,7 @@ def mean_fill(examples: Batchable, plan: BatchPlan) -> tuple[float, float]:
 
 
 class _HeldLengths:
-    """Examples whose lengths are all in memory. Reading them in file order is much faster than in random order."""
+    """Examples whose lengths are all held in memory. They are read in file order, much faster than in random order."""
 
     def __init__(self, examples: Batchable):
         self.rows_each, self.groups = examples.rows_each, examples.groups
@@ -160,7 +160,7 @@ class _HeldLengths:
 
 
 def _are_uniform(examples: Batchable, plan: BatchPlan) -> bool:
-    """Return whether all batches but the last have equally many examples."""
+    """Return whether all batches but the last have the same number of examples."""
     return not plan.max_tokens and examples.groups is None
 
 
@@ -194,7 +194,7 @@ def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch
 
 
 def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Divide the examples `chosen` into batches of whole groups, beginning with the group with the longest pair."""
+    """Divide the groups `chosen` into batches of whole groups, beginning with the group with the longest pair."""
     sizes = groups.offsets[chosen + 1] - groups.offsets[chosen]
     members = groups.members[ragged_positions(groups.offsets[chosen], sizes)]
     offsets = offsets_of(sizes)
@@ -210,7 +210,7 @@ def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPl
 
 
 def _fill(sizes: Sequence[int], room: Sequence[int]) -> list[list[int]]:
-    """Distribute groups over micro-batches by best fit: a group goes where the least room is left after it.
+    """Distribute groups over micro-batches by best fit: a group goes where it leaves the least room.
 
     Args:
         sizes: number of examples in each group, the group with the longest pair first.
@@ -272,7 +272,7 @@ def _hashed(values: np.ndarray, key: np.uint64) -> np.ndarray:
 
 
 def most_tokens(batch_size: int, max_seq_length: int) -> int:
-    """Return how many padded tokens a batch for scoring may have: those of `batch_size` rows of at most 512 tokens.
+    """Return the maximum of padded tokens in a batch to score: that of `batch_size` rows of at most 512 tokens.
 
     The memory of attention grows with the square of the length: 32 rows of 8,192 tokens would take 100 GB.
     """
@@ -282,8 +282,7 @@ def most_tokens(batch_size: int, max_seq_length: int) -> int:
 def batches_of_columns(
     columns: Columns, max_tokens: int, max_rows: int, by_query: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield batches to score, each as indices of rows `[batch]`: by length, or of pairs by query, see
-    `batches_by_query`.
+    """Yield batches to score, each as indices of rows, `[batch]`: by length, or pairs by query (`batches_by_query`).
 
     max_tokens, max_rows: limits of a batch, see `rows_within`
     by_query: whether the columns are pairs, and the network computes each query of a batch once
@@ -294,8 +293,7 @@ def batches_of_columns(
 
 
 def batches_by_query(pairs: EncodedPairs, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
-    """Yield batches of pairs, each as indices `[batch]`, query by query, for networks that compute a batch's queries
-    once.
+    """Yield batches of pairs, each as indices `[batch]`, query by query, for networks that compute a query once.
 
     A pair costs the tokens of its title, but at least a quarter of all its tokens, since the title attends to the
     query.

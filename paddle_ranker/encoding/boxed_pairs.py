@@ -15,7 +15,7 @@ from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import DataError, quoted
 
-SIDE = 1000  # of a page; boxes of the networks are whole numbers up to it
+SIDE = 1000  # coordinates of boxes in the networks are whole numbers up to this
 _Boxes = NDArray[np.int16]
 
 
@@ -37,7 +37,7 @@ class BoxedPairEncoder(PairEncoder):
         self.clipped, self._separator = 0, separator
 
     def counts(self) -> dict[str, int]:
-        """Return counts for a report, by phrase: pairs or texts that were cut, boxes that were clipped."""
+        """Return counts for a report, by phrase: pairs or texts that were truncated, boxes that were clipped."""
         return {**super().counts(), "boxes reached outside their pages and were clipped": self.clipped}
 
     def sample(self, text: str, random: np.random.Generator) -> str:

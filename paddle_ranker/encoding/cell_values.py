@@ -34,7 +34,7 @@ _WORDS = (
     "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth",
 )
 _NAMED = {word: float(number) for words in _WORDS for number, word in enumerate(words.split())}
-_LEAST_SHARE = 0.7  # of a column's cells that have values of one type, if the column is to have values
+_LEAST_SHARE = 0.7  # minimum share of a column's cells with values of one type; columns below it have no values
 
 
 def _pattern(form: str) -> re.Pattern[str]:
@@ -114,9 +114,10 @@ def values_in(text: str) -> tuple[Value, ...]:
 
 
 def column_values(cells: Sequence[str]) -> dict[int, Value]:
-    """Return, by row, the first value in each cell of a column that has the column's type; other cells are absent.
+    """Return, by row, the first value of the column's type in each cell; cells without one are absent.
 
-    The type, number or date, is the one that more cells have; dates if equally many. {} if too few cells have it.
+    The column's type, number or date, is the one that more cells have; dates if equally many. Returns {} if too few
+    cells have it.
     """
     found = [values_in(cell) for cell in cells]
     counts = Counter(kind for values in found for kind in {isinstance(value, tuple) for value in values})
@@ -142,9 +143,9 @@ def _key_of(values: Sequence[Value]) -> Optional[Callable[[Value], Any]]:
 
 
 def ranks(values: dict[int, Value]) -> dict[int, tuple[int, int]]:
-    """Return, by row, a value's rank from the smallest and its rank from the largest in its column.
+    """Return, by row, the rank of a column's value from the smallest and its rank from the largest.
 
-    Ranks begin at 1; equal values have equal ranks. {} if the values cannot be compared.
+    Ranks begin at 1; equal values have equal ranks. Returns {} if the values cannot be compared.
     """
     key = _key_of([*values.values()])
     if key is None:

@@ -30,7 +30,7 @@ class Columns(ABC):
 
     @abstractmethod
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the token count of each row at `indices` [m], [m] int64."""
+        """Return the token count of each row at `indices` [m], [m] int64; for pictures and sounds, an equivalent."""
 
     @abstractmethod
     def take(self: C, indices: Indices) -> C:
@@ -98,11 +98,9 @@ class _Ragged(Columns):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Token count of each row, [n] int64."""
         return np.diff(self.offsets)
 
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the token count of each row at `indices` [m], [m] int64."""
         return self._spans(np.asarray(indices, dtype=np.int64))[1]
 
     def _spans(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -156,7 +154,7 @@ def _joined(parts: Sequence[_Ragged]) -> tuple[NDArray[np.int32], NDArray[np.int
 
 
 def _joined_places(parts: Sequence[_Ragged]) -> tuple[Optional[NDArray[np.int16]], int]:
-    """Return (places of all tokens of `parts`, flat, or None; how many numbers a place has)."""
+    """Return the places of all tokens of `parts`, flat, or None; and the number of values of a place."""
     places = [part.places for part in parts if part.places is not None]
     return (np.concatenate(places), parts[0].place_size) if places else (None, 0)
 
@@ -182,13 +180,11 @@ class EncodedTexts(_Ragged):
     place_size: int = 0
 
     def take(self, indices: Indices) -> EncodedTexts:
-        """Return the texts at `indices` [m] (repeats allowed), in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         return EncodedTexts(*self._taken(chosen), self.pad_id, self._places_of(chosen), self.place_size)
 
     @classmethod
     def concat(cls, parts: Sequence[EncodedTexts]) -> EncodedTexts:
-        """Join `parts`, in order."""
         return cls(*_joined(parts), *_joined_places(parts))
 
     def pad(self, indices: Indices) -> Arrays:
@@ -222,14 +218,12 @@ class EncodedPairs(_Ragged):
     place_size: int = 0
 
     def take(self, indices: Indices) -> EncodedPairs:
-        """Return the pairs at `indices` [m] (repeats allowed), in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         second_starts, places = gather(self.second_starts, chosen), self._places_of(chosen)
         return EncodedPairs(*self._taken(chosen), second_starts, self.pad_id, places, self.place_size)
 
     @classmethod
     def concat(cls, parts: Sequence[EncodedPairs]) -> EncodedPairs:
-        """Join `parts`, in order."""
         ids, offsets, pad_id = _joined(parts)
         second_starts = np.concatenate([np.empty(0, np.int32), *(part.second_starts for part in parts)])
         return cls(ids, offsets, second_starts, pad_id, *_joined_places(parts))
@@ -251,7 +245,7 @@ class EncodedPairs(_Ragged):
 class GivenArrays(Columns):
     """Rows of padded arrays that the caller has made; they share no batch with other rows.
 
-    `arrays`: arrays by input name, `[n, length]` each.
+    arrays: arrays by input name, `[n, length]` each
     """
 
     arrays: Arrays
@@ -260,15 +254,14 @@ class GivenArrays(Columns):
         return len(next(iter(self.arrays.values())))
 
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the padded length for each of `indices` [m], [m] int64."""
+        """Return the arrays' padded length for each of `indices` [m], [m] int64."""
         return np.full(len(indices), next(iter(self.arrays.values())).shape[1], np.int64)
 
     def take(self, indices: Indices) -> GivenArrays:
-        """Return the rows at `indices` [m], in that order."""
         return GivenArrays(self.pad(indices))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the rows at `indices` by input name, as they are: padded already."""
+        """Return the rows at `indices` by input name, unchanged: they are padded already."""
         rows = np.asarray(indices, dtype=np.int64)
         return {name: array[rows] for name, array in self.arrays.items()}
 
@@ -280,7 +273,7 @@ class GivenArrays(Columns):
         return parts[0]
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether `other` is this object, the only one whose rows can share a batch with these."""
+        """Return whether `other` is this object."""
         return self is other
 
 
@@ -301,12 +294,10 @@ class BlendedPairs(Columns):
         return np.sum([member.lengths_of(indices) for member in self.members], axis=0, dtype=np.int64)
 
     def take(self, indices: Indices) -> BlendedPairs:
-        """Return the pairs at `indices` [m], in that order."""
         return BlendedPairs(tuple(member.take(indices) for member in self.members))
 
     @classmethod
     def concat(cls, parts: Sequence[BlendedPairs]) -> BlendedPairs:
-        """Join pairs of a blend, in order."""
         return cls(tuple(EncodedPairs.concat(encoded) for encoded in zip(*(part.members for part in parts))))
 
     def pad(self, indices: Indices) -> Arrays:

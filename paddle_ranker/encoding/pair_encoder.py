@@ -40,7 +40,7 @@ LOST_CAPITALS = (
     "convert MODEL NEW --to tower --lowercase makes them small"
 )
 
-_LEAST_ROOM = 8  # a prompt leaves at least this part of what is read to the text itself
+_LEAST_ROOM = 8  # a prompt must leave the text after it one part in this many of the tokens
 
 
 def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
@@ -89,7 +89,7 @@ class PairRowEncoder(Protocol):
         ...
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Convert encoded pairs of the caller's, `[n, length]` arrays, to columns; raises `InputError`."""
+        """Convert pairs that the caller has encoded, `[n, length]`, to columns; raises `InputError` for bad ones."""
         ...
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
@@ -97,7 +97,7 @@ class PairRowEncoder(Protocol):
         ...
 
     def read_files(self, folder: Path) -> None:
-        """Set the folder of the file that pairs are read from; titles may be paths of pictures in that folder."""
+        """Set the folder of the file that pairs are read from; titles that are pictures are paths in that folder."""
         ...
 
 
@@ -119,7 +119,7 @@ class PairEncoder:
     """
 
     places = ""  # places that the model reads beside the words: "boxes", "cells", or "pictures", which are titles
-    place_size = 0  # numbers of a token's place, such as those of a box
+    place_size = 0  # count of numbers in a token's place; a box has 4
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
         self.template = files.template()
@@ -230,7 +230,7 @@ class PairEncoder:
         return pairs
 
     def read_files(self, folder: Path) -> None:
-        """See `PairRowEncoder.read_files`."""
+        """Do nothing: titles are texts."""
 
     def sample(self, text: str, random: np.random.Generator) -> str:
         """Return a made-up title for comparisons of models: `text`, with random places if the model reads places."""
@@ -243,11 +243,12 @@ class PairEncoder:
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str], most: Optional[int]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return (ids of all distinct texts, flat; their lengths; index of each pair's query; index of each pair's
-        title).
+        """Tokenize the distinct texts of some pairs.
 
-        Args:
-            most: how many ids are needed per text, see `Tokenizes.encode`.
+        most: how many ids are needed per text, see `Tokenizes.encode`
+
+        Returns the ids of all distinct texts, flat; their lengths; and the index of each pair's query, and of its
+        title.
         """
         index_of: dict[str, int] = {}
         places = np.fromiter(
@@ -265,13 +266,13 @@ class PairEncoder:
         return self._alone(texts, template.text_before, template.text_after, self.max_seq_length, check)
 
     def encode_queries(self, queries: Sequence[str]) -> EncodedTexts:
-        """Encode queries as they begin pairs, `[CLS] query [SEP]`, each cut to the longest that a pair can have."""
+        """Encode queries as they begin pairs, `[CLS] query [SEP]`, truncated to the longest query of a pair."""
         refuse_text(queries, "queries")
         template, most = self.template, self.max_seq_length - len(self.template.after) - 1
         return self._alone(self._prompted(queries), template.before, template.between, most)
 
     def encode_titles(self, titles: Sequence[str]) -> EncodedTexts:
-        """Encode titles as they end pairs, `title [SEP]`, each cut to the longest title that a pair can have."""
+        """Encode titles as they end pairs, `title [SEP]`, truncated to the longest title of a pair."""
         refuse_text(titles, "titles")
         template = self.template
         most = self.max_seq_length - len(template.before) - len(template.between) - 1
@@ -339,7 +340,7 @@ class PairEncoder:
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
 
     def require_room(self, prompt: str, name: str, most: int) -> None:
-        """Raise `CheckpointError` if a prompt leaves too few of the `most` tokens of a text.
+        """Raise `CheckpointError` if a prompt leaves less than an eighth of `most` tokens to the text after it.
 
         name: name of the prompt for the message
         """
@@ -383,7 +384,7 @@ class PairEncoder:
         return self._tokenizer.ends(texts)
 
     def room_beside(self, query: str) -> int:
-        """Return how many tokens of a title are kept beside a query."""
+        """Return the number of tokens to which a title beside `query` is truncated."""
         budget = self.max_seq_length - self.template.pair_tokens
         return max(budget - self.count_tokens(self.query_prompt + query), budget // 2)
 
@@ -425,9 +426,9 @@ CHAT_PARTS = ("Judge whether the Document meets the requirements", "<Instruct>:"
 class InstructedPairEncoder(PairEncoder):
     """Encoder of pairs in the chat of Qwen3-Reranker, which asks whether a document meets an instruction.
 
-    The instruction takes the place of the query prompt. The chat without query and title is the template, so truncation
-    removes nothing of it. Its parts begin and end where Qwen's tokenizer separates words anyway: before a space, and
-    after a line's end. Single texts have the tokenizer's own template.
+    The instruction replaces the query prompt. The chat without query and title is the template, so truncation does not
+    shorten it. Its parts begin and end where Qwen's tokenizer separates words anyway: before a space, and after a
+    line's end. Single texts keep the tokenizer's template.
     """
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int) -> None:
@@ -467,12 +468,11 @@ class InstructedPairEncoder(PairEncoder):
         return super().encode(queries, titles, truncate=truncate, check=check)
 
     def room_beside(self, query: str) -> int:
-        """Return how many tokens of a title are kept beside a query."""
         return super().room_beside(f" {query}\n")
 
 
 class BlendedPairEncoder:
-    """`PairRowEncoder` that encodes every pair for each member of a blend."""
+    """Encoder of pairs for a blend, a `PairRowEncoder`: encodes every pair for each member."""
 
     def __init__(self, members: Sequence[PairEncoder]):
         self.members = tuple(members)
@@ -484,7 +484,7 @@ class BlendedPairEncoder:
         note_at_end(self, instead_of=self.members)
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs were truncated, by phrase for a report; members' maximum lengths may differ."""
+        """Return counts of truncated pairs, by phrase for a report, which names the maximum length of a member."""
         found: dict[str, int] = {}
         for member in self.members:
             for what, count in member.counts().items():
@@ -531,7 +531,7 @@ class BlendedPairEncoder:
         return GivenArrays({"input_ids": input_ids, "token_type_ids": token_type_ids})
 
     def read_files(self, folder: Path) -> None:
-        """See `PairRowEncoder.read_files`."""
+        """Do nothing: titles are texts."""
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Do nothing: the tokenizer files are in the members' folders."""
@@ -543,7 +543,7 @@ def _put(ids: NDArray[np.int32], places: NDArray[np.int64], special: Sequence[in
 
 
 def shortest(encoder: PairRowEncoder) -> PairEncoder:
-    """Return the encoder itself, or of a blend the member that reads the shortest pairs."""
+    """Return the encoder itself, or of a blend's members the one with the smallest `max_seq_length`."""
     return min(encoder.members, key=lambda one: one.max_seq_length)
 
 

@@ -1,5 +1,4 @@
-"""Encode pictures as columns of pixels, scaled and cropped by `preprocessor_config.json`, equal to transformers'
-pixels.
+"""Encode pictures as columns of pixels, as `preprocessor_config.json` states; the pixels equal those of transformers.
 
 encoder = PictureEncoder.read("clip-vit-base-patch32")
 columns = encoder.encode(["photo.jpg", png_bytes])
@@ -28,10 +27,8 @@ from paddle_ranker.storage.untrusted import UncheckedObject
 
 PIXELS = "pixels"  # name of the model's input
 _LARGEST_SIDE = 4096
-_LARGEST_SCALED = (
-    1 << 24
-)  # pixels of a scaled picture; of a thin picture's, only those that the crop keeps are computed
-_AT_ONCE = 256  # pictures that are decoded before they are kept
+_LARGEST_SCALED = 1 << 24  # maximum pixels of a scaled picture; of a larger one, only the cropped part is computed
+_AT_ONCE = 256  # pictures that are decoded before they are put into the cache
 _PIXELS_A_TOKEN = 256  # a picture costs as much as a text of a token for each patch of 16 x 16 pixels
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -60,11 +57,9 @@ class EncodedPictures(Columns):
         return len(self.pixels)
 
     def lengths_of(self, indices: Indices) -> Integers:
-        """Return the cost of each picture as a number of tokens, [m] int64; all cost the same."""
         return np.full(len(indices), _cost(*self.pixels.shape[2:]))
 
     def take(self, indices: Indices) -> EncodedPictures:
-        """Return the pictures at `indices` [m], in that order."""
         return EncodedPictures(self.pixels[np.asarray(indices, np.int64)])
 
     def pad(self, indices: Indices) -> Arrays:
@@ -73,7 +68,6 @@ class EncodedPictures(Columns):
 
     @classmethod
     def concat(cls, parts: Sequence[EncodedPictures]) -> EncodedPictures:
-        """Join `parts` in order."""
         return cls(np.concatenate([part.pixels for part in parts]))
 
 
@@ -109,7 +103,7 @@ class PictureFiles(Columns):
     """Pictures in files, decoded when their pixels are requested; with a cache, each only once.
 
     paths: paths of the files
-    encoder: decodes them
+    encoder: encoder that decodes the files
     rows: indices of these pictures in `paths` and in the cache
     cache: pixels of the pictures that were decoded; None: nothing is cached
     """
@@ -123,11 +117,9 @@ class PictureFiles(Columns):
         return len(self.rows)
 
     def lengths_of(self, indices: Indices) -> Integers:
-        """Return the cost of each picture as a number of tokens, [m] int64; all cost the same."""
         return np.full(len(indices), self.encoder.max_length)
 
     def take(self, indices: Indices) -> PictureFiles:
-        """Return the pictures at `indices` [m], in that order."""
         return replace(self, rows=self.rows[np.asarray(indices, np.int64)])
 
     def pad(self, indices: Indices) -> Arrays:
@@ -150,7 +142,7 @@ class PictureFiles(Columns):
         return replace(parts[0], rows=np.concatenate([part.rows for part in parts]))
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether `other` is of pictures in the same list of files."""
+        """Return whether `other` has pictures of the same list of files."""
         return isinstance(other, PictureFiles) and self.paths is other.paths
 
     def cached(self, folder: Path, max_bytes: int) -> PictureFiles:
@@ -167,11 +159,11 @@ class PictureEncoder:
     height, width: height and width of the pixels
     size: (height, width) to which pictures are scaled, or the length of the shorter side; None: they are only cropped
     resample: Pillow's filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming
-    crops: whether the centre of the scaled picture is cut out
+    crops: whether only the centre of the scaled picture is used
     factor: factor by which the network multiplies pixel values before it normalises them
     mean, std: mean and deviation of each channel, by which the network normalises the values
     limits: limits of the pictures
-    folder: folder from which relative paths start
+    folder: folder that relative paths start from
     """
 
     height: int
@@ -187,7 +179,7 @@ class PictureEncoder:
 
     @classmethod
     def own(cls, side: int) -> PictureEncoder:
-        """Create the encoder of a new tower: pixels are squares of `side`, and nothing is cropped."""
+        """Create the encoder of a new tower: pictures are scaled to squares of `side` pixels, and not cropped."""
         return cls(side, side, (side, side))
 
     @classmethod
@@ -230,8 +222,7 @@ class PictureEncoder:
     def encode(self, pictures: Sequence[Union[Source, Array]]) -> EncodedPictures:
         """Decode and scale pictures: paths, bytes of files, or RGB pixels [height, width, 3] uint8.
 
-        Raises `ImageError` for the first one that is damaged, too large or no picture; the message has its path or
-        index.
+        Raises `ImageError` for the first that is damaged, too large or no picture; the message has its path or index.
         """
         pixels = np.empty((len(pictures), 3, self.height, self.width), np.uint8)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -291,7 +282,7 @@ class PictureEncoder:
         return np.asarray(image).transpose(2, 0, 1)
 
     def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise by input name, with which networks are compared."""
+        """Yield batches of noise, by input name, for comparing networks."""
         rng = np.random.default_rng(0)
         for rows in (1, 2, 5):
             yield {PIXELS: rng.integers(0, 256, (rows, 3, self.height, self.width), np.uint8)}
@@ -326,10 +317,10 @@ def _cost(height: int, width: int) -> int:
 
 
 def _cropped(image: Image.Image, height: int, width: int, top: int, left: int) -> Image.Image:
-    """Return the part of a picture from (`top`, `left`) on, of `height` and `width`, as transformers' `center_crop`
-    does.
+    """Crop a picture as transformers' `center_crop` does; pixels outside the picture are black.
 
-    Where the picture is smaller, it is black.
+    height, width: size of the result
+    top, left: position of the result's top left corner in the picture
     """
     over = max(0, -(-(height - image.height) // 2)), max(0, -(-(width - image.width) // 2))
     canvas = Image.new("RGB", (max(width, image.width), max(height, image.height)))

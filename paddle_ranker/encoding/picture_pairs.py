@@ -18,9 +18,9 @@ from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder, requir
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
 from paddle_ranker.errors import DataError, quoted
 
-_LONGER = 1333 / 800  # the longer side may be so many times the wanted shorter side, as in transformers
+_LONGER = 1333 / 800  # maximum longer side divided by the wanted shorter side, as in transformers
 PICTURES = "pictures"  # `places` of encoders whose titles are pictures
-_GRID = 4  # numbers before the pixels of a patch: its row and column, and how many of them the picture has
+_GRID = 4  # numbers before a patch's pixels: its row and column, and the picture's counts of rows and columns
 
 
 class PictureTitle(str):
@@ -97,10 +97,11 @@ class PicturePairEncoder(PairEncoder):
         truncate: bool = True,
         check: Optional[LengthCheck] = None,
     ) -> EncodedPairs:
-        """Encode the pairs (queries[i], titles[i]), whatever `truncate` says; raises `DataError` for a title without a
-        picture.
+        """Encode the pairs (queries[i], titles[i]); `truncate` is not used, since queries are always truncated.
 
         check: may refuse the queries by their lengths, see `LengthCheck`
+
+        Raises `DataError` for a title without a picture.
         """
         require_pairs(queries, titles)
         texts = self._alone(self._prompted(queries), *self._query_template, self._longest_query, check)

@@ -1,4 +1,4 @@
-"""Made-up pairs, of words of a ranker's vocabulary, with which to compare two ways of computing a model."""
+"""Make up pairs, from words of a ranker's vocabulary, for comparing two ways of computing a model."""
 
 from __future__ import annotations
 

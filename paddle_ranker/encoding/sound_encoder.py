@@ -46,7 +46,6 @@ class EncodedSounds(Columns):
         return len(self.offsets) - 1
 
     def lengths_of(self, indices: Indices) -> Integers:
-        """Return the cost of each sound as a number of tokens, [m] int64."""
         return self._sizes[np.asarray(indices, np.int64)] // _SAMPLES_A_TOKEN
 
     @property
@@ -54,13 +53,12 @@ class EncodedSounds(Columns):
         return np.diff(self.offsets)
 
     def take(self, indices: Indices) -> EncodedSounds:
-        """Return the sounds at `indices` [m], in that order."""
         rows = np.asarray(indices, np.int64)
         sizes = self._sizes[rows]
         return EncodedSounds(self.samples[ragged_positions(self.offsets[:-1][rows], sizes)], offsets_of(sizes))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return by input name: samples, `[batch, samples]`, padded to the longest sound; counts, `[batch]`."""
+        """Return, by input name, samples `[batch, samples]`, padded to the longest sound; counts of them `[batch]`."""
         rows = np.asarray(indices, np.int64)
         sizes = self._sizes[rows]
         samples = np.zeros((len(rows), sizes.max(initial=0)), np.float32)
@@ -70,7 +68,6 @@ class EncodedSounds(Columns):
 
     @classmethod
     def concat(cls, parts: Sequence[EncodedSounds]) -> EncodedSounds:
-        """Join `parts` in order."""
         sizes = [part._sizes for part in parts]
         return cls(np.concatenate([part.samples for part in parts]), offsets_of(np.concatenate(sizes)))
 
@@ -81,9 +78,9 @@ class SoundEncoder:
 
     rate: samples per second
     normalises: whether a sound's samples are scaled to mean 0 and variance 1
-    least: samples of one frame; shorter sounds are padded with silence
-    step: samples from the start of a frame to the start of the next
-    folder: folder from which relative paths start
+    least: number of samples of one frame; shorter sounds are padded with silence
+    step: number of samples from the start of a frame to the start of the next
+    folder: folder that relative paths start from
     """
 
     rate: int = 16_000
@@ -133,8 +130,8 @@ class SoundEncoder:
     ) -> Iterator[EncodedSounds]:
         """Yield a sound in pieces of half a minute, the last of which may be shorter; raises as `encode` does.
 
-        name: of the sound in errors
-        takes_incomplete: whether a file whose end is missing stands for what precedes it
+        name: name of the sound for messages
+        takes_incomplete: whether to accept a file whose end is missing, up to where it is sound
         """
         size, held = _LONGEST * self.rate, np.empty(0, np.float32)
         for block in self._blocks(sound, name, takes_incomplete):
@@ -168,7 +165,7 @@ class SoundEncoder:
     reads, truncated = "sound", 0  # texts may be cut, sounds are not
 
     def frames(self, samples: int) -> int:
-        """Return how many frames a sound of `samples` samples has."""
+        """Return the number of frames of a sound with `samples` samples."""
         return 1 + (max(samples, self.least) - self.least) // self.step
 
     @property
@@ -177,7 +174,7 @@ class SoundEncoder:
         return _LONGEST * self.rate // _SAMPLES_A_TOKEN
 
     def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise by input name, with which networks are compared."""
+        """Yield batches of noise, by input name, for comparing networks."""
         rng = np.random.default_rng(0)
         for sizes in ((self.rate,), (self.least, 2 * self.least + 7), (self.rate // 2, self.least + 1, self.rate // 3)):
             yield self.encode([rng.standard_normal(size) for size in sizes]).pad(range(len(sizes)))

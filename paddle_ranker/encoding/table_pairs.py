@@ -22,15 +22,15 @@ from paddle_ranker.options import note_once
 CELLS = "cells"  # `places` of encoders whose titles are tables
 _EMPTY = "[EMPTY]"  # token of a cell without letters and digits
 _NO_WORDS = ("n/a", "?", "nan")
-_MOST = 255  # rows, columns and ranks that have embeddings
-_NAMED = 3  # tables that a note names, of those of which rows are left out
+_MOST = 255  # maximum number of rows, columns and ranks that have embeddings
+_NAMED = 3  # maximum tables with left-out rows that a note names
 
 
 class ReadTable(NamedTuple):
     """Table of a title.
 
     rows: cells of each row below the header, all of equal length
-    row_numbers, column_numbers: numbers of the rows and columns in the title's places, some of which may be missing
+    row_numbers, column_numbers: the numbers that the title's places give to the rows and columns; some may be skipped
     """
 
     header: list[str]
@@ -58,9 +58,9 @@ class TablePairEncoder(PairEncoder):
     """Encoder of questions and tables, `[CLS] question [SEP] header and cells`, as transformers' TapasTokenizer.
 
     A title is a `PlacedText` with the places `(start, end, row, column)` of its cells; row -1 is the header. Any other
-    title is the header of a table of one column without rows. If a table is too long, each cell is cut to so many
-    tokens that all fit, at least to one; if that is not enough, the last rows are left out. Both are counted, and a
-    note names the first tables whose rows were left out.
+    title is the header of a table of one column without rows. If a table is too long, all cells are truncated to the
+    same number of tokens, at least one, so that the table fits; if that is not enough, the last rows are left out. Both
+    are counted, and a note names the first tables whose rows were left out.
 
     The numbers of a token's place: column and row from 1, 0 (a label of earlier answers in TAPAS), rank and inverse
     rank of the cell's number or date in its column, how the question's values compare with it, and the position in the
@@ -70,7 +70,7 @@ class TablePairEncoder(PairEncoder):
     places, place_size = CELLS, 7
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int, restarts: bool = True) -> None:
-        """Make an encoder; `restarts`: whether positions restart in each cell."""
+        """restarts: whether positions restart in each cell"""
         super().__init__(files, max_seq_length)
         self._restarts = restarts
         self.template = replace(self.template, after=())
@@ -90,7 +90,7 @@ class TablePairEncoder(PairEncoder):
         }
 
     def room_beside(self, query: str) -> int:
-        """Return that any title has room: a table loses cells and rows when it is encoded, and keeps its header."""
+        """Return a number that no title exceeds: encoding a table leaves out cells and rows, but not its header."""
         return sys.maxsize
 
     def read(self, title: str) -> ReadTable:

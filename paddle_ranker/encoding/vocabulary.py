@@ -29,8 +29,7 @@ def train_wordpiece_vocabulary(
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
     characters: str = "",
 ) -> list[str]:
-    """Train a vocabulary; return at most `vocab_size` tokens: special ones, characters, `##` characters, then merged
-    pieces.
+    """Train a vocabulary of at most `vocab_size` tokens; return special tokens, characters, `##` characters and pieces.
 
     The vocabulary includes `characters` even if no text does. `texts` is read once; memory holds only its distinct
     words, split as by `PairEncoder`. Frequent neighbours are merged first, as in byte-pair encoding, until the size is
@@ -103,9 +102,9 @@ def _count_words(texts: Iterable[str], splitter: WordSplitter) -> Counter[str]:
 
 
 def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: int) -> list[str]:
-    """Return the pieces that `tokenizers` merges from the characters of `alphabet`, best first.
+    """Return the pieces that `tokenizers` merges from the characters of `alphabet`, the most frequent first.
 
-    counts: how often each word occurs
+    counts: number of occurrences of each word
     """
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -129,7 +128,7 @@ def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: in
 
 
 def _lines_of(counts: Counter[str]) -> Iterator[str]:
-    """Yield lines in which each word of several characters occurs as often as `counts` says."""
+    """Yield lines in which each word of several characters occurs as often as `counts` says, joined by spaces."""
     for word, count in sorted(counts.items()):
         if len(word) > 1:
             for start in range(0, count, _WORDS_A_LINE):

@@ -25,7 +25,7 @@ from paddle_ranker.options import note_at_end
 
 @dataclass(frozen=True)
 class SplitPairs:
-    """Windows of n pairs, at least one for each.
+    """Windows of n pairs, at least one window per pair.
 
     pairs: the windows, each a pair of the query and a part of the title
     offsets: `[n + 1] int64`; the windows of pair i are `pairs[offsets[i]:offsets[i + 1]]`

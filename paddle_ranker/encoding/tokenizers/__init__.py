@@ -1,1 +1,1 @@
-"""Tokenizers: the ids of PaddleNLP's Python tokenizers, many times faster."""
+"""Tokenizers that give the ids of PaddleNLP's Python tokenizers, many times faster."""

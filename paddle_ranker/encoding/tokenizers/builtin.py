@@ -12,7 +12,9 @@ from paddle_ranker.encoding.tokenizers.interface import FlatIds, Lengths
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 
 _ID_BYTES = np.dtype(np.int32).itemsize
-_WORD = re.compile(r"\s*(?:[\u3400-\u9fff]|[^\s\u3400-\u9fff]+)")  # whose tokens do not depend on its neighbours
+_WORD = re.compile(
+    r"\s*(?:[\u3400-\u9fff]|[^\s\u3400-\u9fff]+)"
+)  # a word, whose tokens do not depend on the words beside it
 _SOME_WORDS = 64  # words looked up at a time if not all are needed
 
 
@@ -36,7 +38,7 @@ class _WordCache(dict[str, bytes]):
 
 
 class Vocabulary(Protocol):
-    """Interface of the vocabulary that the WordPiece tokenizer takes, such as `TokenizerFiles`."""
+    """Vocabulary that the WordPiece tokenizer reads, such as `TokenizerFiles`."""
 
     @property
     def rules(self) -> TextRules: ...
@@ -70,10 +72,7 @@ class Tokenizer:
         return np.frombuffer(b"".join(rows), dtype=np.int32), lengths
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        """Return the end of each token; see `Tokenizes.ends`.
-
-        The characters of a word are shared out evenly among its tokens.
-        """
+        """Return the end of each token; see `Tokenizes.ends`. A word is divided evenly among its tokens."""
         words = [_WORD.findall(text) for text in texts]
         distinct = list(dict.fromkeys(word for found in words for word in found))
         tokens_of, ends = dict(zip(distinct, self.encode(distinct)[1].tolist())), []
@@ -87,7 +86,7 @@ class Tokenizer:
         return ends
 
     def _first_ids(self, words: Sequence[str], size: int) -> bytes:
-        """Return the ids of the first words, int32 in bytes: at least `size` bytes, or all if the words have fewer."""
+        """Return the ids of the first words as bytes of int32: at least `size` bytes, or the ids of all words."""
         ids = b""
         for start in range(0, len(words), _SOME_WORDS):
             ids += b"".join(map(self._ids_of_word, words[start : start + _SOME_WORDS]))
@@ -136,6 +135,6 @@ def _continues(token: str) -> bool:
 
 
 def _with_beginnings(token_to_id: Mapping[str, int]) -> dict[str, int]:
-    """Return a copy of `token_to_id` in which beginnings of tokens that are no tokens have the id `_NO_TOKEN`."""
+    """Return a copy of `token_to_id` with the prefixes of all tokens; one that is no token has the id `_NO_TOKEN`."""
     beginnings = (token[:end] for token in token_to_id for end in range(1, len(token)))
     return {**dict.fromkeys(beginnings, _NO_TOKEN), **token_to_id}

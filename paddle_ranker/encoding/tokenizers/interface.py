@@ -22,7 +22,7 @@ class Tokenizes(Protocol):
         """Return the ids of `texts`, flat, and the count of each text's ids.
 
         Args:
-            most: how many ids of a text are needed; further ids may be missing. None: all ids.
+            most: how many ids of a text are needed; ids after them may be missing. None: all ids.
         """
         ...
 
@@ -109,7 +109,7 @@ class PairTemplate:
 
     before, between, after: ids around the texts of a pair, such as `[CLS]` query `[SEP]` title `[SEP]`
     text_before, text_after: ids around a single text
-    longer_keeps_more: which side keeps one more token if half of an odd number of tokens is left to each. True: the
+    longer_keeps_more: which side keeps one token more if an odd number of tokens is divided between both. True: the
         longer side, or the title if both are equally long, as in `tokenizers`; False: the query, as in PaddleNLP
     keeps_end: whether truncation removes the beginnings of texts instead of their ends
     """
@@ -133,11 +133,10 @@ class PairTemplate:
         return len(self.text_before) + len(self.text_after)
 
     def truncated(self, first: Lengths, second: Lengths, budget: int) -> tuple[Lengths, Lengths]:
-        """Return how many tokens of each pair's first and second text to keep, `[n]` each, so that both fit into
-        `budget`.
+        """Return how many tokens of each pair's first and second text to keep, `[n]` each, so that they fit.
 
         first, second: token counts of the texts, `[n]` each
-        budget: number of tokens, at least 2
+        budget: maximum sum of both, at least 2
 
         The result is that of removing one token at a time from the longer text: a truncated text keeps half of the
         budget, or all that the other text leaves.

@@ -43,7 +43,7 @@ _MARKS = re.compile(f"{_OPEN}[^{_BREAK[1]}]{_OPEN}[^{_BREAK[1]}]")  # two adjace
 
 @dataclass(frozen=True)
 class TextRules:
-    """Settings of splitting in `tokenizer_config.json`; the defaults are ERNIE's."""
+    """Rules for splitting texts, from `tokenizer_config.json`; the defaults are ERNIE's."""
 
     do_lower_case: bool = True
     strip_accents: Optional[bool] = None  # None: as do_lower_case
@@ -85,7 +85,7 @@ class WordSplitter:
         return self._settled(text, normalized) if _OPEN in normalized else normalized
 
     def _settled(self, text: str, normalized: str) -> str:
-        """Complete `normalized`, where `_OPEN` stands before characters that the table lacks or marks to sort."""
+        """Complete `normalized`: replace characters that the table lacks, and sort marks; both follow `_OPEN`."""
         table = self._table
         if _UNSEEN in normalized:
             for char in set(text):
@@ -184,7 +184,7 @@ class _BertRules:
         return [word for word, _ in self._splitter.pre_tokenize_str(normalized)]
 
     def alone(self, char: str) -> str:
-        """Return BERT's replacement of a character, whatever is beside it."""
+        """Return BERT's replacement of a character, which does not depend on its neighbours."""
         if "\ud800" <= char <= "\udfff":
             return ""
         return "".join(
@@ -220,5 +220,5 @@ def _characters(rules: TextRules) -> _Characters:
 
 
 def is_chinese(code_point: int) -> bool:
-    """Return whether a code point is an ideograph, which the rules isolate."""
+    """Return whether a code point is an ideograph that the rules isolate."""
     return any(first <= code_point <= last for first, last in CJK_RANGES)

@@ -106,12 +106,10 @@ class TokenizerFiles:
         )
 
     def in_small_letters(self) -> TokenizerFiles:
-        """Return a copy that lowercases texts first."""
         rules = replace(self.rules, do_lower_case=True)
         return replace(self, rules=rules, config=_complete_config(self.config, rules, self.special_tokens))
 
     def id_of(self, token: str) -> Optional[int]:
-        """Return a token's id; None if the vocabulary lacks it."""
         return self.token_to_id.get(token)
 
     def template(self) -> PairTemplate:
@@ -251,13 +249,13 @@ _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _VISIBLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _BYTES = {chr(byte): byte for byte in _VISIBLE}
 _BYTES.update((chr(0x100 + n), byte) for n, byte in enumerate(sorted({*range(0x100)}.difference(_VISIBLE))))
-_UNDECODABLE = "\ufffd"  # in decoded tokens that are parts of characters
+_UNDECODABLE = "\ufffd"  # occurs in decoded tokens that are parts of characters
 _PART = re.compile("[\udc80-\udcff]")  # an escaped byte of a partial character
 
 
 @dataclass(frozen=True)
 class LibraryFiles:
-    """Files of a tokenizer of Hugging Face's `tokenizers` (below: the library); a `ModelTokenizer`.
+    """Files of a tokenizer of Hugging Face's `tokenizers` (in these docstrings: the library); a `ModelTokenizer`.
 
     files: content by file name, so that copies are byte-identical
     special_tokens: tokens by role
@@ -326,7 +324,6 @@ class LibraryFiles:
 
     @cached_property
     def vocab_size(self) -> int:
-        """Largest id + 1."""
         # Creating a dict of all tokens is slow; only ids with gaps need it.
         count, added = self.library.get_vocab_size(with_added_tokens=False), self.library.get_added_tokens_decoder()
         is_known = self.library.id_to_token
@@ -336,18 +333,16 @@ class LibraryFiles:
 
     @cached_property
     def token_to_id(self) -> dict[str, int]:
-        """A dict from token to id."""
         return self.library.get_vocab(with_added_tokens=True)
 
     def id_of(self, token: str) -> Optional[int]:
-        """Return a token's id; None if the vocabulary lacks it."""
         return self.library.token_to_id(token)
 
     @property
     def gives_types(self) -> bool:
-        """Whether the token types of a pair are 1 from the second text's first token on, and 0 before.
+        """Whether a pair's tokens have type 1 from the second text's first token on; False if all have type 0.
 
-        False if all are 0. Raises `CheckpointError` for any other types.
+        Raises `CheckpointError` for any other types.
         """
         pair, alone = self.library.encode("a", "b"), self.library.encode("a")
         _around(pair, 2)
@@ -361,7 +356,6 @@ class LibraryFiles:
         return any(pair.type_ids)
 
     def in_small_letters(self) -> LibraryFiles:
-        """Return a copy that lowercases texts first."""
         from tokenizers import Tokenizer as Library
         from tokenizers import normalizers
 
@@ -427,7 +421,7 @@ class LibraryTokenizer:
     """Encoder of texts with `tokenizers`, which releases the GIL.
 
     Args:
-        special: ids that must not occur in texts. Unigram ignores the library's setting and gives special tokens in
+        special: ids that must not occur in texts. Unigram ignores `encode_special_tokens` and gives special tokens in
             texts their ids.
         unknown: id that replaces these; None: nothing is replaced.
     """
@@ -445,7 +439,6 @@ class LibraryTokenizer:
         return flat, lengths
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        """Return the end of each token; see `Tokenizes.ends`."""
         found = self._library.encode_batch([*map(_sound, texts)], add_special_tokens=False)
         return [np.maximum.accumulate([0, *(end for _, end in one.offsets)])[1:] for one in found]
 
@@ -456,7 +449,7 @@ def _sound(text: str) -> str:
 
 
 def _of_bytes(token: str, text: str) -> str:
-    """Return the text of a token: decode one that stands for bytes; else return `text`, the library's decoding."""
+    """Return the text of a token: its decoded bytes if it stands for bytes, else `text`, the library's decoding."""
     byte = _BYTE.fullmatch(token)
     if byte is None and not all(char in _BYTES for char in token):
         return text
@@ -467,7 +460,7 @@ def _of_bytes(token: str, text: str) -> str:
 def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:
     """Return the special tokens before, between and after the texts of an encoding: `texts` + 1 tuples of ids.
 
-    texts: how many texts were encoded together
+    texts: number of texts that were encoded together
 
     Raises `CheckpointError` unless the texts occur once each, in order.
     """

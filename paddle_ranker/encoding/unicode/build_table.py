@@ -59,7 +59,6 @@ def make_table(oldest: str, assigned: set[int]) -> dict[str, Any]:
 
 
 def build(options: TableOptions) -> None:
-    """Write the table."""
     try:
         done = subprocess.run([options.oldest, "-c", _ASSIGNED], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:

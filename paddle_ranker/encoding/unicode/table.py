@@ -72,7 +72,7 @@ class UnicodeTable:
         return char if self.kind(char) == UNASSIGNED else self._lower.get(char) or char.lower()
 
     def combining(self, char: str) -> int:
-        """Return the combining class of an assigned character; sorting marks by it never moves one across class 0."""
+        """Return the combining class of an assigned character; 0 unless it is a mark that sorting may move."""
         return self._combining.get(char) or unicodedata.combining(char)
 
     def decompose(self, text: str) -> str:
@@ -90,7 +90,7 @@ class UnicodeTable:
         return "".join(result + sorted(marks, key=self.combining))
 
     def settle(self, char: str) -> str:
-        """Replace `char` by text that NFKC and lower case turn into the same result on every Python.
+        """Return a text for `char` that NFKC and lower case turn into the same result on every Python.
 
         Most characters stay as they are. A young character becomes its normalised, lower-case form. U+FFFD replaces
         unassigned characters, and young marks, which older Pythons cannot order among other marks.
@@ -114,7 +114,7 @@ UNCOMMON = re.compile(f"[^{_COMMON}]")
 
 
 class _Settled(dict[int, str]):
-    """Dict from code point to the text that `settle` returns for it, filled when a code point is first requested."""
+    """Cache of `UnicodeTable.settle`: its result by code point."""
 
     def __missing__(self, code_point: int) -> str:
         return self.setdefault(code_point, unicode_table().settle(chr(code_point)))

@@ -84,10 +84,10 @@ class BlendOptions(BatchOptions, LabelOptions, DeviceOptions):
 
 @dataclass(frozen=True)
 class Members:
-    """Members of a blend, by name.
+    """Members of a blend.
 
-    models: models with folders
-    linear: linear models of the first model's lexical features
+    models: models with folders, in order
+    linear: linear models of the first model's lexical features, by name
     """
 
     models: list[RankerModel]
@@ -163,7 +163,7 @@ def _member(source: str, options: BlendOptions) -> RankerModel:
 
 
 def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:
-    """Return the members with the linear models; the first ranker gets the lexical features that these need.
+    """Return the members with the linear models, which need lexical features of the first ranker.
 
     Raises `DataError` if the linear models cannot be learned from the files.
     """
@@ -270,7 +270,7 @@ def _values(measured: Measured) -> dict[str, float]:
 
 
 def _table(names: Sequence[str], average: Average) -> list[str]:
-    """Return a line for each member, for equal weights, the blend, and the blend without each member.
+    """Return lines of a table: each member, equal weights, the blend, and the blend without each member.
 
     A line has measures, and by how much the blend leads.
     """

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from paddle_ranker.metrics.calibration import Calibration, JudgedCalibration
     from paddle_ranker.model.model_folder import TrainedRanker
 
-LEAST_QUERIES, LEAST_PAIRS = 10, 10  # pairs of either class
+LEAST_QUERIES, LEAST_PAIRS = 10, 10  # minimum queries; minimum pairs of each class
 DEFAULT_METHOD = "platt"
-# Of a query's documents in searches, those that people may look at: a fit to all of them is one to the many irrelevant
-# ones, and the probabilities of the first ten are too low.
+# Fit to this many documents of each search, those that people may look at. A fit to all documents is one to the many
+# irrelevant ones, and makes the probabilities of the first ten too low.
 _READ = 20
 
 
@@ -92,7 +92,7 @@ class CalibrateOptions(LabelOptions, RankerOptions, MilvusOptions):
             raise UsageError("DEV_FILE is required: labelled pairs (query, title, label); only --remove works without")
 
     def look_up(self) -> None:
-        """Fetch the ranker if it is named as on the hub."""
+        """Find the folder of the ranker; download it if it is missing."""
         find_model(self.ranker)
 
 
@@ -195,10 +195,10 @@ class SearchedPairs:
     A document's label is that of the pair whose title is its text, or its title and text; 0 without such a pair.
 
     Args:
-        reader: encoder that limits how much of a document is read; None: all is read.
+        reader: encoder that limits how much of a document is read; None: documents are read whole.
 
     Attributes:
-        top: number of documents of each query.
+        top: maximum number of documents of each query.
         has_label: for each pair, whether the file has a label for it.
         report: text on the number of pairs.
     """

@@ -38,7 +38,7 @@ class Command:
     options: for a training command, the name of its options class in that module; the module then has a function
         `train(options, on_evaluation)`
     takes: names of the roles of models that the command accepts: `RANKER`, `ENCODER` and the others above
-    group: title under which `paddle-ranker help` lists it: one of `GROUPS`, or a new title, listed after them
+    group: title under which `paddle-ranker help` lists the command: one of `GROUPS`, or a new title, listed after them
     """
 
     module: str
@@ -130,7 +130,7 @@ def list_commands() -> str:
 
 
 def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
-    """Run the version of `command` for the kind of the model whose folder `argv` names, and return its exit status.
+    """Run the version of `command` for the kind of the model whose folder `argv` names; return its exit status.
 
     Returns None without running anything if there is no version for that kind. The kind is read without importing
     Paddle or loading the model; a model with a name of the Hugging Face hub is fetched first. `argv` defaults to the

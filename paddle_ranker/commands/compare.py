@@ -29,7 +29,7 @@ _ONE = "one system only: name another to compare it with, or leave --baselines o
 
 
 def _is_system(argument: str) -> bool:
-    """Return whether an argument that follows an option's files is a system to compare, not another file."""
+    """Return whether an argument after an option's files is a system to compare, and not another of these files."""
     if not os.path.isfile(argument):
         return os.path.exists(argument) or bool(_named(argument)[0])
     from paddle_ranker.evaluation.score_files import has_scores
@@ -150,7 +150,10 @@ def _write_files(options: CompareOptions, comparison: Comparison, measure: str) 
 
 
 def by_query_measure(comparison: Comparison, measure: str) -> str:
-    """Return the measure to list per query: `measure`, or nDCG@10 instead of AUC, which is not a mean over queries."""
+    """Return the measure to list per query: `measure`, but nDCG@10 for AUC, which is not a mean over queries.
+
+    Raises `UsageError` if each query has only one title.
+    """
     by_query = comparison.by_query[comparison.reference]
     if measure in by_query:
         return measure

@@ -87,9 +87,7 @@ class ConvertOptions(HeadOptions):
 
 
 def convert(options: ConvertOptions) -> list[str]:
-    """Convert a folder; return a report, line by line.
-
-    The new folder appears whole or not at all.
+    """Convert a folder; return a report, line by line. The new folder appears whole or not at all.
 
     Raises `CheckpointError` for a source that is missing, damaged or malicious, or that the other format cannot
     represent, and `RankerError` if the target exists already.
@@ -151,7 +149,7 @@ def _convert_files(source: Path, temporary: Path, options: ConvertOptions, reads
 
 @contextmanager
 def _source_named(temporary: Path, source: Path) -> Iterator[None]:
-    """Replace the temporary folder's name in errors by the source's, where users can correct the files."""
+    """In the block's errors, replace the temporary folder's name by the source's, where users can correct the files."""
     try:
         yield
     except CheckpointError as error:
@@ -159,7 +157,7 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 
 
 def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    """Make the new folder's tokenizer lowercase texts, if the options ask for it; return lines for the report."""
+    """Make the new folder's tokenizer lowercase texts, if `options.lowercase` is set; return lines for the report."""
     from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 

@@ -30,7 +30,7 @@ IMPORT_PATH = "paddle_ranker.scale.ray_serve:application"
 
 @dataclass(frozen=True)
 class TargetOptions(Options):
-    """Where models are deployed."""
+    """Options of where models are deployed."""
 
     target: str = option(positional=True, help="what runs the replicas", choices=(_RAY,))
     ray: str = option(
@@ -94,7 +94,7 @@ def _require_address(options: Any) -> None:
 
 
 def _cause(error: RuntimeError) -> str:
-    """Return the line of an error that names the cause: replicas report errors with a traceback."""
+    """Return the line of an error that names the cause; replicas report errors with a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if "Error: " in line]
     return lines[-1] if lines else str(error)
 

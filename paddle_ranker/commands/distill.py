@@ -26,7 +26,7 @@ from paddle_ranker.training.mining import JUDGED_KINDS
 from paddle_ranker.training.teachers import Scoring, Teacher, Teachers
 
 ROWS_AT_ONCE = 8192
-_KEPT = ("query", "title", "neg_title", "label", "teacher_score", "neg_teacher_score")  # or replaced
+_KEPT = ("query", "title", "neg_title", "label", "teacher_score", "neg_teacher_score")  # or replaced, in the output
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
 
 
 def _refuse_local(options: DistillOptions) -> None:
-    """Raise `UsageError` for an option about a model folder, which has no effect with a teacher's URL."""
+    """Raise `UsageError` for an option about a model folder, which has no effect with `--teacher_url`."""
     of_rows = {field.name for field in fields_of(LabelOptions)}
     of_folders = (field.name for field in fields_of(ScoringOptions) if field.name not in of_rows)
     for field in given_of(options, of_folders):
@@ -124,7 +124,7 @@ def _run(options: DistillOptions) -> None:
 
 
 def _have_positions(sources: Sequence[RecordFile[Record]]) -> bool:
-    """Return whether all files, whose first rows were read, have labelled pairs with positions."""
+    """Return whether all files have labelled pairs with positions; the first row of each must have been read."""
     return all(source.kind is LabeledPair and "position" in source.columns for source in sources)
 
 

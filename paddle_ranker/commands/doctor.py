@@ -79,9 +79,9 @@ class Package(NamedTuple):
     """A package to look for.
 
     name: its name on PyPI
-    code: code that runs if the package works
-    purpose: its purpose
-    pin: version to install; "": any
+    code: code that runs without an error if the package works
+    purpose: its use in this toolkit
+    pin: requirement on the version to install, such as "==1.0.2"; "": any version
     newest_python: newest Python that it supports
     """
 
@@ -126,7 +126,7 @@ class Gpu(NamedTuple):
 
     @property
     def builds(self) -> tuple[str, ...]:
-        """CUDA versions of Paddle's builds for this GPU, the one to advise first; all if its capability is unknown."""
+        """CUDA versions of Paddle's builds for this GPU, the best first; for an unknown capability, all versions."""
         least = CUDA_BUILDS[0][0] if self.capability is None else self.capability
         return next(builds for capability, _, builds in reversed(CUDA_BUILDS) if capability <= least)
 
@@ -155,9 +155,9 @@ class DoctorOptions(Options):
 
 
 def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]:
-    """Run `package.code` in a separate process; return the finding and, if the code succeeds, its last line, else "".
+    """Run `package.code` in a separate process; return the finding, and its last line if it succeeds, else "".
 
-    imports: False: an optional package that is installed is reported as ok, and its code is not run
+    imports: whether to run the code of optional packages; if not, an installed one is reported as ok
     """
     version = _version(package.name)
     if version and not (imports or package in ESSENTIAL):
@@ -190,7 +190,7 @@ def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]
 
 
 def install_line(package: Package) -> str:
-    """Return the line that installs `package` for this Python, in the build that is installed or suits the machine."""
+    """Return the line that installs `package` for this Python, in the build that is installed or fits the machine."""
     if package.purpose == "Paddle Serving" or package.newest_python < PYTHON:
         return in_checkout("bash scripts/setup.sh complete")
     # Without --no-deps, pip would install pinned dependencies that conflict with other packages.
@@ -210,7 +210,7 @@ def install_line(package: Package) -> str:
 
 
 def _builds(name: str) -> dict[str, str]:
-    """Return the installed distributions of a package, `name` and `name-gpu`, and their versions."""
+    """Return the versions of the installed distributions of a package, by name: `name` and `name-gpu`."""
     versions = {}
     for found in (name, f"{name}-gpu"):
         with suppress(metadata.PackageNotFoundError):
@@ -267,7 +267,7 @@ def _gpus(gpus: Sequence[Gpu], problem: str, cuda: object) -> list[Finding]:
 
 
 def _one_build(probed: Finding, gpus: Sequence[Gpu]) -> Finding:
-    """Return the finding about a package, or that two of its builds are installed or a GPU needs another build."""
+    """Return `probed`, a package's finding, or a finding that two builds are installed or a GPU needs another build."""
     versions = _builds(probed.name) if probed.name in TWO_BUILDS else {}
     python = shlex.quote(sys.executable)
     remove = f"{python} -m pip uninstall -y {' '.join(versions)}, then install "
@@ -349,7 +349,7 @@ class Examined:
 
     facts: its kind, its path, and the facts in its files
     counts_as: its roles for commands, as in `command_registry.Command.takes`
-    works: names of commands, engines and slots of the server that accept it, with descriptions
+    works: names and descriptions of the commands, engines and slots of the server that accept it
     problem: the reason why it does not open, and what to do; "" if it opens
     """
 
@@ -389,9 +389,9 @@ def _weights(folder: Path) -> Iterator[Fact]:
 
 
 def _open(found: ModelType, facts: list[Fact]) -> list[Fact]:
-    """Open a model and run it; return the engines that it works with, none of an encoder.
+    """Open a model and run it; return the engines that it works with, [] for an encoder alone.
 
-    facts: facts about the model, to which more are added
+    facts: facts about the model; more are appended
     """
     from paddle_ranker import runtime
 
@@ -427,7 +427,7 @@ def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
 
 
 def _encoder_facts(encoder: object) -> Iterator[Fact]:
-    """Yield the tokenizer, the template and the maximum length of each text encoder."""
+    """Yield, for each text encoder of a model, its tokenizer, template and maximum length."""
     from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
 
     members = getattr(encoder, "members", None) or (getattr(encoder, "texts", None),)  # of a blend; of pairs of posts
@@ -513,7 +513,7 @@ def _commands(counts_as: set[str], model: ModelType) -> Iterator[Fact]:
 
 
 def _slots(model: ModelType) -> Iterator[Fact]:
-    """Yield the server's options that accept the model, and the paths that it then answers."""
+    """Yield the server's options that accept the model, each with the paths that the server then answers."""
     from paddle_ranker.serving.core.slot_kinds import SLOTS
     from paddle_ranker.serving.http.endpoints import ENDPOINTS
 
@@ -526,7 +526,7 @@ def _slots(model: ModelType) -> Iterator[Fact]:
 
 
 def report_model(source: str, as_json: bool) -> int:
-    """Print a model's facts and what accepts it; return 1 if it does not open, else 0."""
+    """Print a model's facts, and the commands, engines and slots that accept it; return 1 if it does not open."""
     found = examine_model(source)
     if as_json:
         report = {"ok": not found.problem, "model": source, "problem": found.problem}
@@ -543,7 +543,7 @@ def report_model(source: str, as_json: bool) -> int:
 
 
 def doctor(options: DoctorOptions) -> int:
-    """Print the report; return 1 if an essential package is missing or broken or the model does not open, else 0."""
+    """Print the report; return 1 if an essential package is missing or broken or a model does not open, else 0."""
     if options.model is not None:
         return report_model(options.model, options.json)
     findings = examine(options.imports)

@@ -174,7 +174,7 @@ def _add_others(
     runs: dict[str, Scores],
     peers: Mapping[str, Scores],
 ) -> None:
-    """Add the runs of the baselines, of the encoder before its training, and of `peers` to `runs`.
+    """Add the runs of the baselines, of the tower `options.untuned`, and of `peers` to `runs`.
 
     peers: runs of other systems, by name
     """
@@ -206,7 +206,7 @@ def _add_others(
 
 
 def can_learn(searcher: Searcher) -> bool:
-    """Return whether there are weights to learn: of searchers or fields, or of the fused score beside a ranker."""
+    """Return whether a search has weights to learn: of searchers or fields, or of the fused score beside a ranker."""
     return len(searcher.searchers) > 1 or searcher.ranker is not None or _has_fields(searcher)
 
 
@@ -215,10 +215,7 @@ def _has_fields(searcher: Searcher) -> bool:
 
 
 def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Signal]:
-    """Return the signals of --signals, with weight 0.
-
-    Raises `DataError` for a field whose values are not all numbers.
-    """
+    """Return the signals of `--signals`, with weight 0; raises `DataError` for a field with values but numbers."""
     import numpy as np
 
     from paddle_ranker.retrieval.fusion import Signal, numbers_of
@@ -252,9 +249,9 @@ def learn(
     runs: dict[str, Scores],
     signals: dict[str, Signal],
 ) -> list[str]:
-    """Learn the weights and write the file; add runs by weights that were learned from other queries.
+    """Learn the weights and write the file; return lines for the report.
 
-    Return lines about it.
+    runs: runs by weights that were learned from other queries are added here
     """
     from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
     from paddle_ranker.retrieval.fusion import TITLE, Fusion
@@ -330,7 +327,8 @@ def _learn_fields(
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn weights as `learn_fields` does.
 
-    Add to `runs` the run of words by weights of other folds, and to `lines` a report.
+    runs: the run of words by weights of other folds is added here
+    lines: a report is appended
     """
     from paddle_ranker.evaluation.retrieval import rank_losses, words_run
     from paddle_ranker.retrieval.weight_learning import learn_fields
@@ -370,7 +368,6 @@ def _write_runs(folder: Path, runs: dict[str, Scores]) -> None:
 
 
 def run(options: EvaluateRecallOptions) -> None:
-    """Run the command."""
     evaluate(options)
 
 

@@ -65,7 +65,7 @@ def export_serving(options: ExportServingOptions) -> None:
 
 
 def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Return an alias for each of `names`: those in `given`, separated by commas or spaces, else the names themselves.
+    """Return an alias for each of `names`: those in `given`, separated by commas or spaces, or without any the names.
 
     Raises `UsageError` if the number of aliases differs from the number of names, if two are equal, or if one is the
     name of another variable.
@@ -83,7 +83,7 @@ def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str,
 
 
 def find_exported(folder: Path, model: Optional[str], parameters: Optional[str]) -> ExportedFolder:
-    """Open the static model with these file names; None stands for the names in the folder's info file.
+    """Open the static model with these file names; None stands for the name in the folder's info file.
 
     If the file `model` is missing but the graph exists in the other format (`.pdmodel` or `.json`), open that instead
     and print a line. Raises `CheckpointError` for a missing file, a model with other inputs than tokens, or a folder

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 TODAY, NEW_RANKER = "today", "new ranker"
 REPORT, FUSION_FILE, RANKER_FOLDER = "report.txt", "fusion.json", "ranker"
-_FOR_RANKER = 500  # labels from which on a ranker is trained, of other queries than those held out
-_HELD_OUT, _VALIDATION = 0.3, 0.15  # shares of all queries, and of the others, which choose a checkpoint
+_FOR_RANKER = 500  # minimum labels, of queries that are not held out, for training a ranker
+_HELD_OUT, _VALIDATION = 0.3, 0.15  # share of held-out queries; share of the others that select a checkpoint
 _FEWEST = 10  # queries, in training as well as held out
 _DEPTH = 100  # documents of each query that are measured
 _MEASURE = "ndcg@10"
@@ -65,7 +65,8 @@ class ImproveOptions(SearchingOptions):
 class TrainingPair(NamedTuple):
     """A judged pair.
 
-    query, id: the query and the document's id
+    query: text of the query
+    id: id of the document
     label: the label, or for trainings a click rate
     whole_label: the label as a whole number
     title: the part of the document that a ranker reads
@@ -79,10 +80,7 @@ class TrainingPair(NamedTuple):
 
 
 def improve(options: ImproveOptions) -> Optional[str]:
-    """Learn, compare with today's search, and print and write the report.
-
-    Return the name of the recommendation, or None.
-    """
+    """Learn, compare with today's search, and print and write the report; return what is recommended, or None."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.storage.atomic import make_folder, new_folder
 
@@ -151,7 +149,7 @@ def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[TrainingPair]
 
 
 def _split(pairs: list[TrainingPair], share: float, seed: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """Return the pairs of about a `share` of the queries, and all other pairs."""
+    """Return the pairs of about the share `share` of the queries, and all other pairs."""
     drawn, others = list[TrainingPair](), list[TrainingPair]()
     for one in pairs:
         (drawn if draw(one.query, seed) < share else others).append(one)
@@ -171,10 +169,7 @@ def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries
 def _learned_weights(
     options: ImproveOptions, searcher: Searcher, learning: JudgedQueries, folder: Path
 ) -> dict[str, Searcher]:
-    """Learn weights of searchers and fields from the queries that are not held out.
-
-    Return searchers that use them, by name.
-    """
+    """Learn weights of searchers and fields from `learning`; return searchers that use them, by name."""
     from paddle_ranker.commands.evaluate_recall import LEARNED, EvaluateRecallOptions, can_learn, learn
     from paddle_ranker.evaluation.retrieval import search_judged
     from paddle_ranker.retrieval.fusion import Fusion
@@ -223,7 +218,7 @@ def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[Tra
 
 
 def _steps(pairs: int) -> int:
-    """Return the number of steps between two evaluations: about three evaluations per epoch."""
+    """Return the number of steps between two evaluations in a training on this many pairs."""
     return max(1, pairs // 100)
 
 
@@ -240,10 +235,7 @@ def _compare(judged: JudgedQueries, systems: Mapping[str, Searcher]) -> Comparis
 
 
 def _best(comparison: Comparison) -> Optional[str]:
-    """Return the system with the highest measure among those that are significantly better than today's.
-
-    Returns None if none is.
-    """
+    """Return the system with the highest measure among those significantly better than today's; None if none is."""
     measured = {system.name: comparison.measured[system.name][_MEASURE] for system in comparison.others}
     better = [name for name, one in measured.items() if one.verdict == "better"]
     return max(better, key=lambda name: measured[name].interval.estimate, default=None)
@@ -290,7 +282,6 @@ def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:
 
 
 def run(options: ImproveOptions) -> None:
-    """Run the command."""
     improve(options)
 
 

@@ -107,16 +107,16 @@ _VECTORS = VectorsInfo(EXACT, 0)  # the defaults
 _SHOWN = {"uri": "milvus_uri"}
 _LIBRARIES: dict[Optional[str], Callable[[], object]] = {FAISS: load_faiss, MILVUS: load_pymilvus}
 _OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILVUS}
-_CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or longer ones, give no filters
+_CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or longer values, are not checked as filters
 _CHECKED_FILTERS = 10
-_WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  # on what a new index holds
-_MANY_TEXTS = 500  # from this number on, exporting the tower is worth its time
-_PATIENCE = 10.0  # seconds that another process may still write to an index
+_WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  # on the content of a new index
+_MANY_TEXTS = 500  # exporting the tower is worth its time from this number of texts on
+_PATIENCE = 10.0  # seconds to wait for another process that writes to the index
 
 
 @dataclass(frozen=True)
 class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
-    """Options of the actions that read documents and make vectors of them."""
+    """Options of the actions that read documents and compute vectors of them."""
 
     corpus: str = option(
         help="the documents: a text a line; columns or JSON with id, text (else title), and fields; or BEIR's folder",
@@ -131,7 +131,7 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
 
     @property
     def corpus_files(self) -> list[str]:
-        """The paths of the documents' files, of folders those of all files in them."""
+        """The paths of the documents' files; of a folder, the paths of all files in it."""
         found = list[str]()
         for path in paths_of(self.documents_file):
             inside = [os.path.join(parent, name) for parent, _, names in os.walk(path) for name in sorted(names)]
@@ -234,13 +234,13 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def of_vectors(self) -> dict[str, object]:
-        """The options of vector search that were given, by the names of `VectorsInfo`."""
+        """The options of vector search that are set, by the names of `VectorsInfo`."""
         names = {"method": self.method, "structure": self.structure, "hnsw_m": self.hnsw_m, "hnsw_ef": self.hnsw_ef,
                  "dtype": self.dtype, "uri": self.milvus_uri}  # fmt: skip
         return {name: value for name, value in names.items() if value is not None}
 
     def vectors(self, size: int) -> VectorsInfo:
-        """Return how vectors with `size` components are searched."""
+        """Return the settings of the search by vectors with `size` components."""
         info = replace(_VECTORS, size=size, **self.of_vectors)  # type: ignore[arg-type]
         if info.method != MILVUS:
             return info
@@ -251,7 +251,7 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def field_towers(self) -> dict[str, str]:
-        """The tower's folder by field, from `--field_tower`."""
+        """The folders of towers by field, from `--field_tower`."""
         found = dict[str, str]()
         for one in filter(None, self.field_tower.split(",")):
             name, _, folder = one.partition("=")
@@ -267,7 +267,7 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def identity(self) -> dict[str, object]:
-        """The options, files and towers that the shards of a build depend on."""
+        """The options, files and towers on which a build's shards depend; if they are equal, the build can continue."""
         left_out = {*_WITHOUT_EFFECT, "tower", "field_tower", "store_states"}
         files = [os.stat(path) for path in self.corpus_files]
         towers = {"tower": self.tower, "store_states": self.store_states, **self.field_towers}
@@ -394,7 +394,7 @@ def build(options: BuildOptions) -> None:
 
 
 def _unfinished_or_new(options: BuildOptions, info: IndexInfo) -> Collection:
-    """Open the unfinished new index in the folder if it has the same settings; else replace it by an empty one."""
+    """Open the unfinished index in the folder if it has the same settings; else replace it by an empty index."""
     if _generation(Path(options.index)) is not None:
         collection = _open(options)
         if collection.info.same_kind(info):
@@ -428,13 +428,13 @@ def _removed_if_empty(folder: Path) -> Iterator[None]:
 
 
 def _forget(collection: Collection) -> None:
-    """Delete the files of a build that added nothing."""
+    """Delete the files of a build that has added no documents."""
     Unfinished(collection.folders, collection.info.schema).forget()
     (collection.folder / MANIFEST).unlink()
 
 
 def _store_states(collection: Collection, options: BuildOptions) -> None:
-    """Store the states of the documents of an index that has none."""
+    """Store a ranker's states of the documents of an index that has none."""
     from paddle_ranker.retrieval.document_states import copy_ranker
 
     if collection.info.schema.passage_tokens:
@@ -447,10 +447,7 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
 
 
 def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
-    """Copy the towers into the folder of a new index.
-
-    Return the contents of its index.json, and the corpus's number of rows.
-    """
+    """Copy the towers into a new index's folder; return the contents of its index.json and the corpus's row count."""
     from paddle_ranker.retrieval.document_states import copy_ranker
     from paddle_ranker.retrieval.towers import copy_field_tower, copy_tower
 
@@ -541,10 +538,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
 
 
 def _schema(options: BuildOptions) -> tuple[Schema, int]:
-    """Return the schema of the corpus, declared or inferred from all its values, and its number of rows.
-
-    Print the fields.
-    """
+    """Return the corpus's schema, declared or inferred from all values, and its number of rows; print the fields."""
     is_folder = any(map(os.path.isdir, paths_of(options.documents_file)))
     declared = folder_fields(options.declared) if is_folder else options.declared
     rows = DocumentFile(options.documents_file, options, files=Schema(declared).file_fields)
@@ -575,7 +569,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
 
 
 def _finished_index(options: BuildOptions) -> Optional[Collection]:
-    """Open the finished index in the folder for writing; return None if there is none.
+    """Open the finished index in the folder for writing; None if there is no finished index.
 
     Raises `RankerError` if it was built with other settings.
     """
@@ -667,7 +661,7 @@ def _add(
 ) -> None:
     """Add the documents of a corpus to an index; print counts.
 
-    sync: True: remove the index's documents that are not in the corpus; False: only count them; None: neither
+    sync: True: remove the index's documents that are not in the corpus; False: count them; None: neither
     total: number of rows of the corpus, for the progress bar; None: unknown
     """
     rows = documents_for(collection, options.documents_file, options)

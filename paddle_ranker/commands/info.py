@@ -42,10 +42,7 @@ def run(options: InfoOptions) -> None:
 
 
 def facts_of(model: ModelType) -> Iterator[Fact]:
-    """Yield the facts in a model's files, without loading the model.
-
-    Raises `CheckpointError` if a file is damaged.
-    """
+    """Yield the facts in a model's files, without loading the model; raises `CheckpointError` if a file is damaged."""
     from paddle_ranker.model.families import read_config
     from paddle_ranker.model.hugging_face.folder import encoder_config, stated_head
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
@@ -87,7 +84,7 @@ def _encoder_fact(config: EncoderConfig) -> Fact:
 
 
 def describe_encoder(config: EncoderConfig) -> str:
-    """Return the type and the sizes of an encoder."""
+    """Return an encoder's model type and sizes, as text."""
     words = f", {config.vocab_size:,} word pieces" if config.vocab_size else ""
     return f"{config.model_type}, {config.num_hidden_layers} layers, {config.hidden_size} wide{words}"
 

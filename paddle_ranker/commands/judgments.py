@@ -86,9 +86,9 @@ class _Search(NamedTuple):
     """A search of the log.
 
     query: the query as the ranker read it
-    typed: the query as it was sent
-    shown: the documents, in order
-    first: position of the first of them
+    typed: the query as the user sent it
+    shown: the shown documents, in order
+    first: position of the first shown document
     """
 
     query: str
@@ -114,7 +114,7 @@ class JoinedLog:
         judged: the last label of each pair; None if it was withdrawn.
         judged_positions: positions at which the pairs were judged.
         spans: by pair, the part of the text that the ranker read, if it did not read all.
-        unread: pairs that were shown without a ranker, and not as passages.
+        unread: pairs whose documents were shown whole, by a search without a ranker.
         counts: number of skipped lines, searches and pairs, by reason.
     """
 
@@ -151,7 +151,7 @@ class JoinedLog:
             self._join(line)
 
     def _note_spans(self, query: str, shown: Sequence[ShownDocument], *, has_ranker: bool) -> None:
-        """Record which parts of the texts the ranker read in a search."""
+        """Record which parts of the shown documents' texts the ranker read in a search."""
         for one in shown:
             (self.unread.discard if has_ranker or one.read is not None else self.unread.add)((query, one.id))
             if one.read is None:
@@ -199,7 +199,8 @@ class JoinedLog:
 class Judgment:
     """Label of a pair, from clicks or from a person's judgment.
 
-    query, id: the pair
+    query: text of the query
+    id: id of the document
     label: the label
     is_often_clicked: whether it was clicked at least half as often as the query's most clicked document
     is_judged: whether a person judged it
@@ -262,7 +263,7 @@ class ReadLog(NamedTuple):
 
     log: the log
     judgments: the judgments
-    documents: their documents, by id
+    documents: the judged documents, by id
     titles: by (query, id), the part of the document that a ranker reads
     """
 
@@ -273,9 +274,7 @@ class ReadLog(NamedTuple):
 
 
 def read_log(options: JudgmentsOptions, collection: Collection) -> ReadLog:
-    """Read the judgments of a log, without those whose document is not in the index or whose text a data file cannot
-    hold.
-    """
+    """Read a log's judgments; leave out pairs whose document is not in the index, or that a data file cannot hold."""
     log = JoinedLog(Path(options.log), partial(_digests, collection))
     found, now = judgments_of(log, options), collection.snapshot()
     documents = now.documents_of(sorted({one.id for one in found}))

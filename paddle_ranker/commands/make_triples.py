@@ -76,7 +76,7 @@ def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> 
 
 
 def without_gaps(groups: Groups) -> tuple[Groups, set[str]]:
-    """Drop the columns of numbers that some pairs lack; return the pairs, and the names of the dropped columns."""
+    """Drop the columns that only some pairs have; return the pairs, and the names of the dropped columns."""
     pairs = [pair for group in groups.values() for pair in group]
     gaps = {name for name in _OPTIONAL if len({getattr(pair, name) is None for pair in pairs}) > 1}
     for name in gaps:
@@ -97,7 +97,7 @@ def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
 
 
 def run(options: MakeTriplesOptions) -> None:
-    """Read graded pairs, write triples (and held-out pairs), and print how many."""
+    """Read graded pairs, write triples (and the pairs of held-out queries), and print their numbers."""
     with output_free_for(options.output_file, options.dev_file):
         _run(options)
 
@@ -137,7 +137,7 @@ def _run(options: MakeTriplesOptions) -> None:
 
 
 def _note_left_out(options: MakeTriplesOptions, graded: RecordFile[LabeledPair], gaps: set[str]) -> None:
-    """Describe the columns of the input that triples lack, and the commands that make or use them."""
+    """Note the columns of the input that the triples lack, and the commands that make or use them."""
     kept = {"query", "title", "label", "teacher_score"} - gaps
     lacking = graded.beside(*kept)
     if lacking:

@@ -63,9 +63,9 @@ if TYPE_CHECKING:
 
 RERANKED = 100
 _PART = 8 * QUERIES_AT_ONCE  # queries of an actor's part
-_OF_RANKER = " of ranker: "  # between a ranker's number and a count, among the counts of a part
+_OF_RANKER = " of ranker: "  # joins a ranker's number and the name of a count, among the counts of a part
 DEFAULT_TOKENIZER = "jieba"
-SCORE_RATIO = 0.95  # the best of those that NV-Retriever (2024) compares
+SCORE_RATIO = 0.95  # the best ratio in NV-Retriever's comparison (2024)
 _METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
 
 
@@ -190,7 +190,7 @@ class SearchedIndex:
     """Documents of an index folder, as its `Searcher` finds them, in the parts that a ranker reads.
 
     Args:
-        titles: titles of `--queries`. A title that is a document's text, or its title and text, stands for that
+        titles: titles of `--queries`; a title that is a document's text, or its title and text, stands for the
             document.
         encoder: encoder of the ranker's pairs, see `Search.read`.
     """
@@ -223,7 +223,7 @@ class SearchedIndex:
         return Document(id, text, document.fields)
 
     def reads(self, query: str, titles: Sequence[str]) -> list[str]:
-        """Cut titles for a ranker: replace each document of the last `search` by its best passage for the query."""
+        """Replace each title that is a document of the last `search` by the document's best passage for the query."""
         there = [title for title in titles if title in self._documents]
         read = self._searches[query].read([self._documents[title] for title in there], self._encoder)
         passages = {title: text for title, (_, text) in zip(there, read)}
@@ -333,7 +333,7 @@ class _QueryNumbers(Source):
 
 
 class _MineParts(Work):
-    """Work of an actor: it mines negatives of the queries with some numbers, and writes each record as a JSON array.
+    """Work of an actor: mines negatives of the queries with some numbers, and writes each record as a JSON array.
 
     Each actor reads the files and opens the index.
     """
@@ -359,7 +359,7 @@ class _MineParts(Work):
 
 
 def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[str], list[dict[str, int]]]:
-    """Mine by actors of a cluster, in parts beside the output, and join these.
+    """Mine by actors of a cluster, in parts beside the output, and join the parts.
 
     Returns the number of rows, the miners' counts, and for each ranker the truncated pairs by kind of truncation.
     """
@@ -397,7 +397,6 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
 
 
 def _searcher(options: MineOptions) -> Searcher:
-    """Open the index folder."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.retrieval.search import Searcher, SearchSettings
 
@@ -425,7 +424,8 @@ def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
 
 
 def _tower_reader(searcher: Searcher) -> Optional[PairEncoder]:
-    """Return the encoder of the index's tower if the index has passages; a ranker may then read as much."""
+    """Return the encoder of the index's tower, by which texts are cut for a ranker, if the index has passages; else
+    None."""
     now = searcher.collection.snapshot()
     folder, has_passages = now.tower_folder, bool(now.info.schema.passage_tokens)
     return identify(folder).row_encoder(TOWER).tokens if folder is not None and has_passages else None

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 
 def quantize(options: QuantizeOptions) -> None:
-    """Quantize and measure a model; write `<prefix>.int8.onnx` beside its other files if the loss is at most
-    `max_loss`.
+    """Quantize and measure a model; write `<prefix>.int8.onnx` beside its other files if the loss is small enough.
 
-    Raises `RankerError` if AUC or nDCG@10 falls by more, even if some matrix products stay in fp32.
+    Raises `RankerError` if AUC or nDCG@10 falls by more than `max_loss`, even if some matrix products stay in fp32.
     """
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.export.quantization import quantize_folder

@@ -65,9 +65,9 @@ class SearchCounts:
     """Counts of a group of searches.
 
     searches: number of searches
-    found: searches with results
-    clicked: searches with a click
-    nothing_close: searches whose answer said that no document is close
+    found: number of searches with results
+    clicked: number of searches with a click
+    nothing_close: number of searches whose answer said that no document is close
     clicks: number of clicked documents, each once per search
     ranks: sum of the ranks of these documents
     spellings: how often the query was typed in each spelling
@@ -82,7 +82,7 @@ class SearchCounts:
     spellings: Counter[str] = field(default_factory=Counter)
 
     def stated(self) -> dict[str, Any]:
-        """Return the counts for JSON; the rate and the mean are None without searches or clicks."""
+        """Return the counts for JSON; `click_rate` is None without searches, `mean_rank` without clicks."""
         return {
             "searches": self.searches,
             "without_results": self.searches - self.found,
@@ -161,7 +161,7 @@ class CountedLog:
         self.left_out["damaged lines"] = reader.damaged
 
     def _search(self, line: SearchLine) -> Optional[_Search]:
-        """Count a search, unless it is left out."""
+        """Count a search, unless it is left out; return it, or None."""
         from paddle_ranker.lexical.characters import fold
 
         day = line.time[: len("2026-11-22")]

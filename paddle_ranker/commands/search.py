@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "trec")
 _SHOWN, _LISTED = 10, 100
-_QUERIES = 64  # searched together
-_SHOWN_CHARACTERS = 300  # of a text; JSON has all of it
+_QUERIES = 64  # queries that are searched together
+_SHOWN_CHARACTERS = 300  # of a text; in JSON, texts are whole
 _RANKED = ("rank_top", "recall_weight", *OF_MODEL)
 
 
@@ -83,7 +83,7 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
             )
 
     def settings(self) -> SearchSettings:
-        """Return how the index is searched."""
+        """Return the settings of the search."""
         from dataclasses import replace
 
         from paddle_ranker.retrieval.query_parsing import Synonyms
@@ -176,7 +176,7 @@ def ranker_of(options: SearchingOptions) -> Ranker:
 
 
 def how_searched(searcher: Searcher) -> str:
-    """Return a line that names the searchers and their methods."""
+    """Return a line that names the index, and its searchers with their methods."""
     collection, settings = searcher.collection, searcher.settings
     info, parts = collection.info, []
     for name in searcher.searchers:

@@ -32,7 +32,7 @@ from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
 
-_VERSION = 1  # of the recipe; part of the name in the cache
+_VERSION = 1  # part of the name in the cache; raised when the same options would make another encoder
 _TEXT_LENGTH = 40  # positions of a text beside a picture, as in ViLT
 _NAME_LENGTH = 64  # maximum length of a picture's name in tokens
 
@@ -90,7 +90,7 @@ class StarterOptions(Options):
 
 
 def make_starter(options: StarterOptions) -> Path:
-    """Make the encoder and return its folder; without `output_dir`, an encoder in the cache is used again.
+    """Make the encoder and return its folder; without `output_dir`, reuse the encoder in the cache if there is one.
 
     Raises `DataError` for a corpus without text, `RankerError` if `output_dir` exists already.
     """
@@ -170,7 +170,10 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
 
 
 def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
-    """Return the configuration of a ViLT of the size of another encoder."""
+    """Return the configuration of a ViLT with the sizes of another encoder.
+
+    side, patch: sides of the pictures and of their patches in pixels
+    """
     from paddle_ranker.model.config import ViltConfig
 
     shared = {field.name: getattr(config, field.name) for field in fields(config)}
@@ -202,7 +205,9 @@ def _add_pictures(folder: Path, side: int) -> None:
 def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:
     """Yield every text of every column: a vocabulary can be learned from any data file.
 
-    Unreadable rows are counted in `skips`; raises `DataError` for a file with more unreadable than readable rows.
+    skips: unreadable rows are counted here
+
+    Raises `DataError` for a file with more unreadable than readable rows.
     """
     from paddle_ranker.data.formats import EMPTY_LINE, BadRow, read_rows
 

@@ -74,7 +74,7 @@ def store(options: StoreOptions) -> None:
 
 
 class _Ids:
-    """Check of a file's ids: all rows must have one or none, and no id may occur twice."""
+    """Check of a file's ids: either all rows or no rows must have one, and no id may occur twice."""
 
     def __init__(self, file: str):
         self._file, self._seen, self._lacks = file, set[str](), False

@@ -18,14 +18,8 @@ _WORD_LIKE = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0
 _PIECE = re.compile(f"[{_WORD_LIKE}]|[^\\s{_WORD_LIKE}]+")
 _NO_SPACE = re.compile(f"[{_WORD_LIKE}\u3001-\u301f\uff00-\uffef]")  # such characters, and the punctuation between them
 _HYPHEN = re.compile(f"[^\\W\\d{_WORD_LIKE}][-\u2010\u00ad]$")
-_FEWEST, _NARROWEST = (
-    3,
-    0.15,
-)  # of a page in two columns: minimum rows, and minimum width of a column as a share of the page
-_SPACING, _SIZES = (
-    0.8,
-    1.3,
-)  # of a paragraph's lines: maximum space between them in line heights, maximum ratio of heights
+_FEWEST, _NARROWEST = 3, 0.15  # minimum rows of a page in two columns; minimum share of the page's width of each
+_SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: maximum space in line heights, maximum ratio of heights
 _DOTS = 3  # of an ellipsis
 _DIGITS = 4  # decimal places of a box
 _NEAR = 3  # lines before and after a line that show how far its column reaches

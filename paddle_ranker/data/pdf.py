@@ -26,10 +26,7 @@ _START = 1024  # the header of a PDF is within its first bytes
 _UNITS = 1 << 20  # PDFium states positions on a page as integers, in units of a side divided by this
 _MOST_CHARACTERS = 1 << 18  # maximum of a page
 _WIDE = 3  # minimum space between two columns, in widths of a letter
-_FEW, _MOST_OF_IT = (
-    20,
-    0.5,
-)  # a scan has fewer words than this as text, and a picture on at least this share of the page
+_FEW, _MOST_OF_IT = 20, 0.5  # a scan has fewer words as text, and a picture on at least this share of the page
 _UNKNOWN = 0.3  # maximum share of letters whose characters the font does not state
 _HYPHENS = (0x2, 0x2D, 0xAD, 0x2010)
 _LIGATURES = range(0xFB00, 0xFB07)

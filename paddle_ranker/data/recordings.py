@@ -27,11 +27,7 @@ _BLOCK = 1 << 17  # samples of all channels that are read at a time
 # Bytes of a WAV file's samples, or of an RF64 file, in its header and on the disk, in libsndfile's words.
 _SIZES = re.compile(r"(?m)^ *(?:data|Riff size) *: (\d+) \(should be (\d+)\)")
 _UNKNOWN_SIZE = 0x7FFFF000  # programs that write WAV files to a pipe state this size, or more
-_PAGE, _LAST_PAGE, _LONGEST_PAGE = (
-    b"OggS",
-    4,
-    65_307,
-)  # of OGG: how a page begins, flag of the last page in its sixth byte, maximum bytes of a page
+_PAGE, _LAST_PAGE, _LONGEST_PAGE = b"OggS", 4, 65_307  # of OGG: a page's start, flag of the last page, maximum bytes
 
 
 class IncompleteRecordingError(DataError):

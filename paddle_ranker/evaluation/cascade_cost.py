@@ -28,7 +28,7 @@ Way = Callable[[np.ndarray], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """The speed of one way of ranking: mean and median milliseconds per query, and titles per second."""
+    """The speed of a way of ranking: mean and median milliseconds per query, and titles per second."""
 
     name: str
     mean: float
@@ -60,9 +60,9 @@ def measure_cascade(
 
     Args:
         large, small: paths of the rankers.
-        depth: how many titles of a query the large ranker scores in the cascade.
+        depth: number of titles of a query that the large ranker scores in the cascade.
         rounds: how often each query is timed; its shortest time counts.
-        timed_queries: how many queries are timed.
+        timed_queries: number of queries that are timed.
     """
     pairs = read_measured_pairs(options, {})
     queries, titles = pairs.texts(large)
@@ -114,7 +114,11 @@ def time_ways(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Time all ways of ranking, one after another on each query, in several rounds; a query's shortest time counts."""
+    """Time ways of ranking, one after another on each query, in several rounds; a query's shortest time counts.
+
+    ways: functions by name, each called with the row numbers of a query's titles
+    groups: row numbers of each query's titles
+    """
     best = {name: np.full(len(groups), np.inf) for name in ways}
     for way in ways.values():
         way(groups[0])  # the first call is slower, because it chooses kernels

@@ -1,8 +1,9 @@
-"""Measure systems on the same pairs: values with intervals, paired differences, and which differences are significant
-("established").
+"""Measure systems on the same pairs: values with intervals, and paired differences with significance tests.
 
-comparison = compare_systems(pairs, [System("mine", scores), System("bm25", others)])
-comparison.measured["bm25"]["ndcg@10"].difference       # Interval(-0.031 [-0.044, -0.017])
+    comparison = compare_systems(pairs, [System("mine", scores), System("bm25", others)])
+    comparison.measured["bm25"]["ndcg@10"].difference       # Interval(-0.031 [-0.044, -0.017])
+
+A significant difference is called "established".
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from paddle_ranker.metrics.measures import MEASURES, QueryMean
 from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.metrics.significance import PERMUTATIONS, holm
 
-CERTAIN = 0.05  # how likely any of the differences to the reference is called established by chance alone
+CERTAIN = 0.05  # maximum probability that any difference from the reference is called established by chance
 _LEVEL = 1e-12  # two values of a query that differ by at most this are a tie
 
 
@@ -69,15 +70,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Systems on the same pairs.
+    """Measures of systems on the same pairs.
 
     Attributes:
-        systems: in the order given.
-        reference: the name of the system that the others are compared with.
+        systems: the systems, in the order given.
+        reference: name of the system with which the others are compared.
         measures: names of the measures that the pairs allow: AUC needs judged pairs of both classes, and so on.
         measured: results by system name, then by measure.
         by_query: values by system name, then by measure, `[queries] float64`; NaN if a query has nothing to measure.
-        query_ids: `[queries]`.
+        query_ids: ids of the queries, `[queries]`.
         ties: how equal scores are ordered, see `compare_systems`.
     """
 
@@ -179,14 +180,14 @@ class _Values:
         self.by_query = {name: values for name, values in found.items() if values is not None}
 
     def estimate(self, name: str) -> float:
-        """Return a measure of all pairs, each query counting once."""
+        """Return the value of a measure on all queries."""
         return float(self.statistics[name](np.ones((1, self.scored.ranking.queries)))[0])
 
 
 def _measure(
     ours: _Values, base: Optional[_Values], others: int, resamples: int, permutations: int, seed: int
 ) -> dict[str, Measured]:
-    """Measure a system and its differences from `base` on the same draws of queries; p-values are not yet corrected.
+    """Measure a system, and its differences from `base` on the same draws of queries; p-values are not yet corrected.
 
     others: number of systems that are compared with the reference
     """

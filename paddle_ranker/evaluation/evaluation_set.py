@@ -28,7 +28,7 @@ class EvaluationSet:
     """A labelled file that is read and encoded once, so that models can be measured on it repeatedly.
 
     Attributes:
-        queries, labels: of its rows.
+        queries, labels: the query and the label of each row.
         report: text on the rows that were read.
         skipped: number of rows that were skipped.
     """
@@ -48,7 +48,7 @@ class EvaluationSet:
 
         one_label: whether to ignore pairs with several labels, and count them in `report`. The evaluate commands raise
             an error for such pairs; a training should not, since the file was accepted when it began
-        found: called with the file's pairs; returns the pairs to measure on in place of them
+        found: called with the file's pairs; returns other pairs, to measure on instead
         """
         source = RecordFile(path, LabeledPair, rules)
         records, lines = [], []
@@ -76,7 +76,7 @@ class EvaluationSet:
     ) -> np.ndarray:
         """Return the logits of all rows, `[n]` float64.
 
-        processes: processes that each compute a share of the rows; all get the logits of all rows
+        processes: processes that each compute a share of the rows; every process returns the logits of all rows
         """
         scorer = Scorer(engine, self._pair_encoder, self._batch_size, calibration=calibration, windows=self._windows)
         if processes is None:
@@ -87,7 +87,7 @@ class EvaluationSet:
     def measure(self, engine: Engine, processes: Optional[ProcessGroup] = None) -> dict[str, float]:
         """Return the measures of `evaluate_ranking`: `auc`, and query measures if a query has several titles.
 
-        With `processes`, all of them return the same.
+        processes: as in `logits`
         """
         # Logits give the same order as probabilities, but do not tie where a probability rounds to 1.
         return evaluate_ranking(self.queries, self.labels, self.logits(engine, processes))

@@ -29,8 +29,8 @@ class MeasuredPairs:
     labels: `[n] float64`; 0 for pairs that are not judged
     judged: `[n] bool`, whether the pair was judged
     candidates: `[n] bool`, whether a ranker is to score the pair
-    queries, titles: `[n]` texts, or None if only ids are known; "" is possible in pairs of qrels that are no candidates
-    has_ids: whether the ids are from the data, as in qrels; a labelled file has no ids
+    queries, titles: `[n]` texts, or None if only ids are known; may be "" in pairs of qrels that are not candidates
+    has_ids: whether the ids come from the data, as in qrels; a labelled file has no ids
     searched: whether the pairs are results of searches; a query with a single, relevant title then counts, too
     notes: one line for each group of rows that were ignored or repeated
     """
@@ -128,9 +128,9 @@ def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_row
 
 
 def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str) -> None:
-    """Raise `DataError` if all pairs of a file are relevant or none is.
+    """Raise `DataError` if all pairs of a file are relevant, or none is.
 
-    needed_by: name of what needs both classes, for the message
+    needed_by: name of the measure or step that needs both classes, for the message
     """
     relevant = int((labels >= RELEVANT).sum())
     if relevant in (0, len(labels)):

@@ -40,7 +40,7 @@ from paddle_ranker.storage.prefetch import chunks
 
 BM25_STEMS = "BM25 (stems)"
 HYBRID, RANKED = "hybrid", " + ranker"
-_QUERIES = 64  # searched together
+_QUERIES = 64  # queries that are searched together
 CUTS = (1, 5, 10, 20, 50, 100)
 SHOWN = (*(f"r@{cut}" for cut in CUTS), "mrr@10", "ndcg@10", "map")
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
@@ -54,9 +54,9 @@ class JudgedQueries:
     queries: texts by id
     qrels: labels as `qrels[query][document]`
     notes: one line for each reason that rows were skipped
-    documents: ids of queries that are documents, with the same id; such a document is no result of its query
-    copies: for answers whose text several documents have: by id, the id of the first such document; all of them count
-        as one answer
+    documents: ids of queries that are documents, with the same id; such a document is not a result of its query
+    copies: by the id of each answer whose text other documents share, the id of the first of these documents; all of
+        them count as one answer
     """
 
     source: str
@@ -71,16 +71,16 @@ class JudgedQueries:
         return self.qrels[query].get(self.copies.get(id, id), 0)
 
     def is_result(self, query: str, id: str) -> bool:
-        """Return whether a document is a valid result: a document that is the query itself is not."""
+        """Return whether a document is a valid result of a query; False if the document is the query itself."""
         return id != query or query not in self.documents
 
     def depth(self, top_k: int) -> int:
-        """Return how many documents to search for, so that at least `top_k` valid, distinct results are left."""
+        """Return the number of documents to search for, so that at least `top_k` valid, distinct results are left."""
         copies = Counter(self.copies.values())
         return top_k + bool(self.documents) + max(copies.values(), default=1) - 1
 
     def results(self, run: Scores, top_k: int) -> Scores:
-        """Return the first `top_k` results of each query in a run, without the query itself, and each answer once."""
+        """Return the first `top_k` valid results (`is_result`) of each query in a run, each answer once."""
         cleaned: Scores = {}
         for query, scores in run.items():
             results = cleaned[query] = {}
@@ -102,8 +102,8 @@ def read_judged(
 ) -> JudgedQueries:
     """Read qrels and their queries' texts; raises `DataError` for malformed files and a query without a text.
 
-    A query that is a document of the `collection`, by its id and its text, is left out of its own results as BEIR does
-    (ArguAna, Quora), unless it is judged to answer itself.
+    A query that is a document of `collection`, by its id and its text, is no result of itself, as in BEIR (ArguAna,
+    Quora), unless it is judged to answer itself.
     """
     judged = read_qrels(qrels, rules)
     texts = read_texts(queries, judged.qrels, rules)
@@ -235,7 +235,7 @@ def words_run(searcher: Searcher, judged: JudgedQueries, top_k: int, fields: Map
 
 
 def rank_losses(run: Scores, judged: JudgedQueries, top_k: int) -> Floats:
-    """Return `rank_loss` of each query's relevant documents in a run, `[queries]`.
+    """Return the `rank_loss` of each query's relevant documents in a run, `[queries]`.
 
     A missing document has rank `top_k` + 1.
     """
@@ -305,7 +305,7 @@ def search_judged(
 
 
 def _judged_list(query: str, candidates: Candidates, judged: JudgedQueries, top_k: int) -> JudgedList:
-    """Return the candidates that are among the first `top_k` of some searcher."""
+    """Return the query's candidates that are among the first `top_k` of some searcher, with their labels."""
     ranks = candidates.ranks
     rows = np.flatnonzero(((ranks > 0) & (ranks <= top_k)).any(axis=1))
     rows = np.array([row for row in rows.tolist() if judged.is_result(query, candidates.ids[row])], np.int64)
@@ -327,7 +327,7 @@ def first_of(run: Scores, top_k: int) -> Scores:
 
 
 def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores, top_k: int) -> Scores:
-    """Return a run of up to `top_k` documents of each query: by `held_out` scores, then the others as in `fused`."""
+    """Return a run of up to `top_k` documents per query: those with `held_out` scores, then those of `fused`."""
     run = {}
     for query, scores in held_out.items():
         others = (id for id in fused[query] if id not in scores)
@@ -338,7 +338,7 @@ def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores, to
 def compare_runs(
     judged: JudgedQueries, runs: Mapping[str, Scores], top_k: int, *, resamples: int = 2000, seed: int = 1000
 ) -> Comparison:
-    """Measure runs, by system name, over all judged queries, and compare each with the first.
+    """Measure runs, by system name, over all judged queries, and compare each run with the first.
 
     Runs have up to `top_k` documents of a query. Measures at a greater depth are left out: R@100 of 50 documents would
     be R@50. A query that a run lacks counts 0; documents that nobody judged count as not relevant. Raises `DataError`

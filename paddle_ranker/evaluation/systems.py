@@ -67,7 +67,7 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
 
 
 def score_with_model(source: str, options: MeasuringOptions, pairs: MeasuredPairs) -> tuple[ScoringRanker, Floats]:
-    """Return a ranker and its logits of the candidates (`[candidates] float64`); print how many were truncated.
+    """Open a ranker; return it and its logits of the candidates (`[candidates] float64`), and print truncations.
 
     Raises `CheckpointError` if the ranker cannot be opened, `DataError` if the pairs have no texts.
     """
@@ -110,7 +110,7 @@ def messages(options: MeasuringOptions) -> TextIO:
 
 
 def baseline_systems(pairs: MeasuredPairs, options: BaselineOptions) -> tuple[list[System], list[str]]:
-    """Return the baselines (BM25 of words, BM25 of bigrams, linear model), and notes on why any is missing."""
+    """Return the baselines (BM25 of words, BM25 of bigrams, linear model), and notes on why some are missing."""
     if pairs.titles is None:
         return [], ["no baselines: BM25 and the linear model need texts (--queries and --documents)"]
     queries, titles = pairs.texts("a baseline")

@@ -1,4 +1,4 @@
-"""Gates, which measure whether a model in 8-bit integers is good enough; and the options.
+"""Gates, which measure whether a model in 8-bit integers is good enough; and the options of `quantize`.
 
 Importing this module does not import Paddle.
 """
@@ -57,11 +57,11 @@ class QuantizeOptions(BatchOptions, LabelOptions, ThreadOptions):
 
 @dataclass(frozen=True)
 class Quality:
-    """Value of one measure of a model in fp32, and of the same model in int8 on one engine.
+    """Value of a measure of a model in fp32, and of the same model in int8 on one engine.
 
     engine: name of the engine that computed in int8
     measure: name of the measure
-    before, after: its value in fp32, and in int8
+    before, after: value of the measure in fp32, and in int8
     difference: `after` minus `before`, with its confidence interval
     moved: the root mean square of the outputs' changes, divided by the outputs' standard deviation
     """
@@ -75,7 +75,7 @@ class Quality:
 
 
 class Gate(Protocol):
-    """Test of a model in integers; the option `max_loss` limits its loss of quality.
+    """Test of whether a model in integers is good enough; the option `max_loss` limits its loss of quality.
 
     Attributes:
         calibration: batches from which the activations' ranges are taken.
@@ -107,7 +107,7 @@ class Gate(Protocol):
 
 @runtime_checkable
 class Gated(Protocol):
-    """A kind of model that has a gate of its own, so that `paddle-ranker quantize` takes its folders."""
+    """A kind of model with a gate, so that `paddle-ranker quantize` takes its folders."""
 
     def gate(self, folder: ExportedFolder, options: QuantizeOptions) -> Gate:
         """Return the gate of an exported model."""

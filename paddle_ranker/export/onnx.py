@@ -99,13 +99,13 @@ def write_onnx(
 
 
 def _parameters(program: Path) -> Iterator[tuple[str, Array]]:
-    """Yield the parameters of a graph of Paddle 3, by their names in it."""
+    """Yield (name in the graph, array) for each parameter of a graph of Paddle 3."""
     for parameter in paddle.jit.load(str(program.with_suffix(""))).state_dict().values():
         yield parameter.name.rpartition("_")[0], parameter.numpy()  # Paddle numbers what it loads
 
 
 class OnnxModel:
-    """Model of an ONNX file in ONNX Runtime on one CPU thread, for comparisons; users score with `scoring.engines`."""
+    """ONNX file opened in ONNX Runtime on one CPU thread, for comparisons; users score with `scoring.engines`."""
 
     def __init__(self, path: Path):
         import onnxruntime
@@ -116,7 +116,7 @@ class OnnxModel:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return a dict from name to output of one padded batch."""
+        """Return the outputs of one padded batch by name."""
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, arrays)))
 

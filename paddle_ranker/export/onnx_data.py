@@ -18,7 +18,7 @@ from paddle_ranker.array_types import Array
 # Models of this many bytes or more get a separate file of parameters.
 LARGE = 256 * 1024 * 1024
 LARGE_PARAMETER = 1024 * 1024
-PAGE = 4096  # bytes at whose multiples parameters begin, so that engines can map them
+PAGE = 4096  # parameters begin at multiples of these bytes, so that engines can map them
 
 
 def data_file(path: Path) -> Path:
@@ -27,12 +27,12 @@ def data_file(path: Path) -> Path:
 
 
 def onnx_files(path: Path) -> list[Path]:
-    """Return the ONNX file and the file with its parameters, as far as they exist."""
+    """Return those of the ONNX file and its file of parameters that exist."""
     return [file for file in (path, data_file(path)) if file.is_file()]
 
 
 def save_onnx(model: Any, path: Path) -> None:
-    """Write an ONNX model and consume it: afterwards its large parameters may be on the disk only."""
+    """Write an ONNX model; this consumes `model`, whose large parameters may then be only on the disk."""
     import onnx
 
     data_file(path).unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def add_parameters(model: Any, parameters: Iterable[tuple[str, Array]], path: Pa
 
 
 def move_onnx(written: Path, target: Path) -> list[Path]:
-    """Replace an ONNX file and its parameters by another of the same name; return the new files.
+    """Move an ONNX file and its parameters to `target`, replacing the files there; return the new files.
 
     If the process is killed in between, no graph is left, rather than a graph with another model's parameters.
     """

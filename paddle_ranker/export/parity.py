@@ -26,8 +26,8 @@ _OF_FLOAT64 = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Conv1D)
 class Parity:
     """Agreement of an exported model with the network.
 
-    pairs, batches: how many rows were compared, in how many batches
-    differences: dict from the name of an output to its largest absolute difference from the network's
+    pairs, batches: number of rows that were compared, and of their batches
+    differences: largest absolute difference of each output from the network's, by the output's name
     """
 
     pairs: int
@@ -40,7 +40,7 @@ class Parity:
 
 
 def network_outputs(network: nn.Layer, batches: Sequence[Arrays], signature: Signature) -> list[Arrays]:
-    """Return for every batch a dict from name to output of the dygraph network."""
+    """Return, for every batch, the network's outputs by name."""
     network.eval()
     with paddle.no_grad():
         found = [network(*(paddle.to_tensor(batch[name]) for name in signature.input_names)) for batch in batches]
@@ -78,10 +78,7 @@ def _in_float64(network: nn.Layer) -> nn.Layer:
 
 
 def checks_of(batches: Sequence[Arrays], expected: Sequence[Arrays], pad_id: int) -> list[Check]:
-    """Return the shortest pairs and their probabilities, JSON-ready, to check later that a loaded model is the same.
-
-    Each is `{"input_ids": [...], "token_type_ids": [...], "probability": p}`, without padding.
-    """
+    """Return the shortest pairs and their probabilities, to check later that a loaded model is the same."""
     checks: list[Check] = []
     for batch, outputs in zip(batches, expected):
         for row, ids in enumerate(batch["input_ids"]):
@@ -111,7 +108,7 @@ def compare(
         name: the word for the exported model in the error.
         rounding: called without arguments if a tolerance is exceeded; returns the result of `rounding_of`.
 
-    Raises `RankerError` if an output differs by more than its tolerance, has another shape or is not a number.
+    Raises `RankerError` if an output differs by more than its tolerance, has another shape or is not finite.
     """
     specs = {spec.name: spec for spec in signature.outputs}
     differences = dict.fromkeys(expected[0], 0.0) if expected else {}

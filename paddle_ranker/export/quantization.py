@@ -187,7 +187,7 @@ def gate_of(kind: AnyKind, signature: Signature) -> Optional[Callable[[ExportedF
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of one engine in one precision, in rows a second."""
+    """The speed of one engine in one precision, in rows per second."""
 
     engine: str
     precision: str
@@ -268,7 +268,7 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
 def _open_on_cpu(
     folder: ExportedFolder, options: QuantizeOptions, engine: str = "onnx", precision: str = "fp32"
 ) -> Engine:
-    """Open an engine on the CPU, where alone engines compute in int8."""
+    """Open an engine on the CPU, the only device on which engines compute in int8."""
     how = LoadOptions(engine=engine, device="cpu", precision=precision, threads=options.cpu_threads)
     return open_engine(folder, how)
 
@@ -299,7 +299,7 @@ class _Joined:
         self.name, self.precision, self.limits = f"{upper.name}, stored titles", upper.precision, whole.limits
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return the logits."""
+        """Return the outputs of the upper layers: the logits."""
         return self._upper.run({**arrays, **self._lower.run(arrays)})
 
 
@@ -312,7 +312,7 @@ def _quantize_upper(
     full_range: bool,
     options: QuantizeOptions,
 ) -> Optional[_Upper]:
-    """Quantize the upper layers of a split ranker into the trial's folder, by the same gate; None for other models."""
+    """Quantize the upper layers of a split ranker into the trial's folder, tested by `gate`; None for other models."""
     if not getattr(folder.info, "stored_titles", 0):
         return None
     lower, upper = parts_of(folder)
@@ -422,7 +422,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
 
 @contextmanager
 def _beside(folder: ExportedFolder) -> Iterator[ExportedFolder]:
-    """Yield a temporary subfolder of `folder` that opens as the same model; it holds only files that are new."""
+    """Yield a temporary subfolder of `folder` that opens as the same model; it has only the new files."""
     remove_unfinished(folder.folder)
     with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-", dir=folder.folder) as temporary:
         if isinstance(folder.info, RankerInfo) and folder.info.blend:
@@ -473,9 +473,9 @@ def measure_speed(
 
 
 def store(folder: ExportedFolder, written: Sequence[Path], int8: dict[str, object]) -> Path:
-    """Move files into the folder and record them in the info file; if killed in between, the folder still opens.
+    """Move files into the folder and record them in the info file; return the path of the first file.
 
-    Returns the path of the first.
+    If the process is killed in between, the folder still opens.
     """
     earlier = [folder.folder / f"{folder.prefix}{part}.int8.onnx" for part in ("", f".{UPPER}")]
     earlier += map(data_file, earlier[:])

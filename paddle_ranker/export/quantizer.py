@@ -22,7 +22,7 @@ _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
 
 
 class NothingToQuantizeError(CheckpointError):
-    """All products of a graph are computed for one token of each pair alone, and stay in fp32."""
+    """All products of a graph are computed for only one token of each pair, and stay in fp32."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Quantizer:
         work: folder for a temporary file.
 
     Attributes:
-        products: the products to quantize. `calibrate` removes those that are computed for one token of each pair alone
+        products: the products to quantize. `calibrate` removes those that are computed for only one token of each pair
             (as the last layer's are): they cost next to nothing, and nothing averages out their errors.
 
     Raises `CheckpointError` if the file has no product to quantize.

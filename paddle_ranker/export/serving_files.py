@@ -59,7 +59,7 @@ def variables_of(
     """Return the inputs and the output of a serving model, which has only the first of the signature's outputs.
 
     Args:
-        feeds, fetches: the aliases.
+        feeds, fetches: aliases of the inputs and of the output.
     """
     inputs = [Variable(name, alias, INT64) for name, alias in zip(INPUTS, feeds)]
     output = signature.outputs[0]

@@ -71,7 +71,7 @@ def _members(info: Optional[ModelInfo]) -> tuple[str, ...]:
 
 
 def _alone(info: ModelInfo) -> ModelInfo:
-    """Return the info of a served graph: it has one tower, since a separate tower of queries is served separately."""
+    """Return the info of a served graph, which has one tower: a separate tower of queries is served separately."""
     return dataclasses.replace(info, towers=1) if isinstance(info, TowerInfo) else info
 
 

@@ -22,9 +22,9 @@ _FETCHED = re.compile(r'"fetch_name_(\d+)"')
 
 
 class StaticModel:
-    """Static model in Paddle Inference on the CPU; not thread-safe.
+    """Static model in Paddle Inference on the CPU, for comparisons; not thread-safe.
 
-    It is for comparisons; the engines that score for users are in `paddle_ranker.scoring.engines`.
+    Engines that score for users are in `paddle_ranker.scoring.engines`.
 
     signature: the inputs and outputs of the model
 
@@ -51,7 +51,7 @@ class StaticModel:
         self._outputs = dict(zip(signature.output_names, handles))  # only the first outputs if the graph has no more
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return a dict from name to output of one padded batch."""
+        """Return the outputs of one padded batch by name."""
         for name, handle in self._inputs.items():
             handle.copy_from_cpu(np.ascontiguousarray(arrays[name]))
         self._predictor.run()

@@ -34,10 +34,7 @@ tokenizer_class processor_class model_max_length special_tokens_map_file name_or
 return_attention_mask clean_up_tokenization_spaces added_tokens_decoder additional_special_tokens auto_map backend
 is_local extra_special_tokens mask_token sep_token cls_token padding_side truncation_side special_tokens_pattern
 """
-_SECONDS, _CONTEXT = (
-    20,
-    2,
-)  # seconds that are transcribed at once; seconds before and after them that the network also reads
+_SECONDS, _CONTEXT = 20, 2  # seconds that are transcribed at once; seconds around them that the network also reads
 _SILENT = 1e-4  # samples below this are silence; the loudest possible sample is 1
 
 

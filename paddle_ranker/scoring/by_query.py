@@ -65,7 +65,7 @@ def _best_first(titles: list[RankedTitle]) -> list[RankedTitle]:
 
 
 def _cascade_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, list[RankedTitle]]]:
-    """Yield hits as `rank_by_query` does, in the order and with the probabilities of the cascade `options.cascade`.
+    """Yield queries with their best titles as `rank_by_query` does, ranked by the cascade `options.cascade`.
 
     Memory holds, for each query, the titles that either stage needs.
     """
@@ -97,7 +97,7 @@ def _cascade_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str
 
 
 def options_of_small(options: OptionsT, source: str) -> OptionsT:
-    """Return the options to load the small ranker at `source`: for a trained ranker, without engine and precision."""
+    """Return the options to load the small ranker at `source`; a trained ranker gets no engine and no precision."""
     options = dataclasses.replace(options, model_name_or_path=None)
     if identify(Path(source)).is_exported:
         return options

@@ -68,7 +68,7 @@ def rerank(small: Array, best: Array, large: Array, precision: Precision = np.fl
 def rerank_probabilities(small: Array, best: Array, large: Array) -> tuple[Array, Array]:
     """Rerank as `rerank` does, but return probabilities in single precision, as they are printed.
 
-    Probabilities are at least 0, so several titles may have 0; these are in the small ranker's order.
+    Probabilities are at least 0, so several titles may have 0; they keep the small ranker's order.
     """
     order, probabilities = rerank(small, best, large, np.float32)
     return order, np.maximum(probabilities, np.float32(0))
@@ -81,9 +81,9 @@ class Cascade:
         cascade.rank("query", titles, top_k=10)
 
     Args:
-        large: scores the best titles of each query.
-        small: scores all titles.
-        depth: titles of a query that the large ranker scores.
+        large: ranker that scores the best titles of each query.
+        small: ranker that scores all titles.
+        depth: number of titles of a query that the large ranker scores.
 
     A title that the large ranker scored has its probability, which depends only on the pair. Any other title has the
     small ranker's probability, lowered if necessary to stay below the probabilities of the titles before it.

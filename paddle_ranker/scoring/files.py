@@ -61,7 +61,7 @@ def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windo
 
 
 def scored_with(pair_encoder: PairRowEncoder, windows: Optional[Windows]) -> dict[str, object]:
-    """Return the settings, apart from the ranker, that a pair's logit depends on, JSON-ready."""
+    """Return the settings on which a pair's logit depends in addition to the ranker, JSON-ready."""
     return {"max_seq_length": pair_encoder.max_seq_length, "windows": windows.facts() if windows else None}
 
 
@@ -131,7 +131,7 @@ def score_file(
 
 
 class CutOff:
-    """Filter that drops probabilities below `minimum`, and counts these; None: drops none."""
+    """Filter that drops probabilities below `minimum` (None: drops none) and counts them."""
 
     SEEN, LEFT_OUT = "seen", "left out"  # names of the counts, where several filters are added up
 
@@ -156,7 +156,7 @@ class CutOff:
 
 
 def truncations(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> dict[str, int]:
-    """Return how many pairs so far were longer than the ranker's maximum length, by message: truncated or windowed."""
+    """Return how many pairs were longer than the ranker's maximum length so far, by message: truncated or windowed."""
     return {**pair_encoder.counts(), **({} if windows is None else windows.counts())}
 
 

@@ -25,8 +25,8 @@ _DEFAULTS = LoadOptions()
 class ScoringModel(Model[InfoT, EncoderT]):
     """A model with the engine that computes its outputs.
 
-    exported: folder of an exported model and the options with which it was opened, to open the parts of a split ranker;
-        None for a trained model
+    exported: folder of an exported model, and the options with which it was opened, for opening the parts of a split
+        ranker; None for a trained model
     """
 
     engine: Engine
@@ -47,9 +47,9 @@ def open_model(
         role: the role that the model must take: `RANKER`, `TOWER`, or `MODEL` for any kind.
 
     Paddle and PaddleNLP are imported only if the engine needs them. Raises `CheckpointError` for a model that cannot
-    take the role (the message says what it is), that is damaged, or that is not exported though the engine needs that.
-    Raises `UsageError` for TensorRT, or a precision other than fp32, with a trained model; and the errors of
-    `open_engine`.
+    take the role (the message says what it is), that is damaged, or that is not exported, if the engine runs only
+    exported models. Raises `UsageError` for TensorRT, or a precision other than fp32, with a trained model; and the
+    errors of `open_engine`.
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown name raises its error here

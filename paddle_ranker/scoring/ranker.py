@@ -83,7 +83,7 @@ class Ranker:
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        """The encoder that limits how much of a pair is read; None if windows read all of it."""
+        """The encoder that truncates pairs; None if windows read pairs whole."""
         return shortest(self.row_encoder) if self.windows is None else None
 
     @classmethod
@@ -193,7 +193,7 @@ class Ranker:
 
 
 def with_answers(loaded: ScoringRanker, query: str, titles: list[RankedTitle]) -> list[RankedTitle]:
-    """Return titles with their answers to the query if the ranker names cells of tables, else as they are."""
+    """Return the titles with their answers to the query, if the ranker names cells of tables; else unchanged."""
     if not names_cells(loaded):
         return titles
     answers = table_answers(loaded, [query] * len(titles), [one.title for one in titles])

@@ -19,7 +19,7 @@ from paddle_ranker.model.model_kind import LOGIT
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.storage.prefetch import CHUNK
 
-_SHORT = 4  # tokens of a row; a batch of shorter ones has no more rows
+_SHORT = 4  # rows with fewer tokens than this do not make batches of more rows
 
 
 class BatchRunner:
@@ -47,8 +47,7 @@ class BatchRunner:
     def run(self, columns: Columns, share: int = 0, shares: int = 1) -> Arrays:
         """Return a dict from output name to the engine's outputs for all rows, `[n, ...]`, in the rows' order.
 
-        With several `shares`, only the batches number `share`, `share + shares`, ... are computed; the other rows are
-        0.
+        With several `shares`, only the batches number `share`, `share + shares`, ... are computed; other rows are 0.
         """
         found: Arrays = {}
         batches = batches_of_columns(columns, self.max_tokens, self.max_rows, self.by_query)

@@ -38,9 +38,9 @@ from paddle_ranker.scoring.texts import list_texts, require_text
 from paddle_ranker.scoring.title_states import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
 
 _DEFAULTS = LoadOptions()
-UPPER_PRODUCTS = "upper_products"  # in the facts of int8: how many products of the upper layers are in integers
+UPPER_PRODUCTS = "upper_products"  # key in the facts of int8: how many products of the upper layers are in int8
 _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
-_Encoded = tuple[EncodedTexts, NDArray[np.int64], EncodedTexts]  # queries, the number of each title's query, titles
+_Encoded = tuple[EncodedTexts, NDArray[np.int64], EncodedTexts]  # queries, index of each title's query, titles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +67,8 @@ class SplitRanker:
         titles = ranker.title_states(["a title", "another"])
         ranker.logits(ranker.query_states(["a query"]), titles)
 
-    The logits are those of the whole ranker, except for pairs above its maximum length: here each text is truncated by
-    itself, to the longest that a pair can have.
+    The logits are those of the whole ranker, except for pairs above its maximum length: here each text is truncated
+    separately, to the longest that a pair can have.
 
     Attributes:
         info: the ranker's info.
@@ -102,7 +102,7 @@ class SplitRanker:
 
     @classmethod
     def of(cls, opened: ScoringRanker, batch_size: int = 256) -> SplitRanker:
-        """Split an open ranker into its parts, in its engine; those of an exported ranker are opened from its folder.
+        """Split an opened ranker; the parts of an exported ranker are opened from its folder, in the same engine.
 
         Raises `CheckpointError` if its encoder is not split, or it was exported without parts.
         """
@@ -126,7 +126,7 @@ class SplitRanker:
         """Return the logits of pairs, `[titles]` float64, calibrated if the ranker is.
 
         Args:
-            query_of: the number of each title's query, `[titles]`; None: all titles belong to the first query.
+            query_of: index of each title's query, `[titles]`; None: all titles belong to the first query.
         """
         of = np.zeros(len(titles), np.int64) if query_of is None else query_of
         return self._upper.logits(StoredPairs(queries, titles, of, self.encoder.pad_id))
@@ -136,7 +136,7 @@ class SplitRanker:
         return StoredPairs(query, titles, np.zeros(len(titles), np.int64), self.encoder.pad_id)
 
     def logits_of(self, pairs: StoredPairs) -> Floats:
-        """Return the logits of pairs whose queries are encoded and have no states yet, as `logits` does."""
+        """Return the logits of pairs as `logits` does; their queries are encoded and have no states yet."""
         return self._upper.logits(self._with_states(pairs))
 
     def compute(self, pairs: StoredPairs, rows: NDArray[np.int64]) -> Arrays:
@@ -228,8 +228,8 @@ class StoredRanker:
         ranker.rank("query", ["id 7", "id 9"], top_k=10)
 
     Attributes:
-        ranker: the `SplitRanker`.
-        titles: the stored `TitleStates`.
+        ranker: the split ranker.
+        titles: the stored states.
     """
 
     def __init__(self, ranker: SplitRanker, titles: TitleStates):

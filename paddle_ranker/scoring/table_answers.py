@@ -14,7 +14,7 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.scoring.loading import ScoringRanker
 
 _AT_ONCE = 16  # tables
-_LEAST = 0.5  # probability of a cell that is part of an answer
+_LEAST = 0.5  # cells with a higher probability are part of an answer
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableAnswer:
-    """Cells of a table that answer a question, row by row, and what is done with them, such as SUM.
+    """Cells of a table that answer a question, row by row, and the operation on them, such as SUM.
 
     operation: None if the ranker names no operations
     """
@@ -49,7 +49,7 @@ class TableAnswer:
 
 
 def names_cells(loaded: ScoringRanker) -> bool:
-    """Return whether a ranker answers by cells: exported ones compute logits alone."""
+    """Return whether a ranker answers by cells; False for exported rankers, which compute only logits."""
     config = getattr(getattr(loaded.engine, "network", None), "config", None)
     return config is not None and bool(config.names_cells)
 
@@ -57,9 +57,9 @@ def names_cells(loaded: ScoringRanker) -> bool:
 def table_answers(loaded: ScoringRanker, questions: Sequence[str], tables: Sequence[str]) -> list[TableAnswer]:
     """Return the answer of each table, `tables[i]`, to `questions[i]`.
 
-    A cell is part of it if its probability, the mean of its tokens', is above 0.5, as in transformers.
-
     loaded: a ranker that `names_cells`
+
+    A cell is part of the answer if the mean probability of its tokens is above 0.5, as in transformers.
     """
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
@@ -80,7 +80,11 @@ def table_answers(loaded: ScoringRanker, questions: Sequence[str], tables: Seque
 
 
 def _cells(encoder: TablePairEncoder, table: str, types: Array, probabilities: Array) -> tuple[Cell, ...]:
-    """Return the selected cells of a table, of whose tokens these are types and probabilities, `[length]`."""
+    """Return the selected cells of a table.
+
+    types: types and places of the pair's tokens, `[length, 1 + place_size]`
+    probabilities: the tokens' probabilities, `[length]`
+    """
     columns, rows = types[:, 1], types[:, 2]
     tokens = np.flatnonzero((columns > 0) & (rows > 0))
     numbers, inverse = np.unique(np.stack([rows, columns])[:, tokens], axis=1, return_inverse=True)

@@ -117,14 +117,12 @@ class StoredPairs(Columns):
         return len(self.titles)
 
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the token count of each pair at `indices` [m], [m] int64."""
         rows = np.asarray(indices, np.int64)
         queries, titles = np.diff(self.queries.offsets), np.diff(self.titles.offsets)
         lengths: NDArray[np.int64] = queries[self.query_of[rows]] + titles[rows]
         return lengths
 
     def take(self, indices: Indices) -> StoredPairs:
-        """Return the pairs at `indices` [m], in that order."""
         rows = np.asarray(indices, np.int64)
         return dataclasses.replace(self, titles=taken(self.titles, rows), query_of=self.query_of[rows])
 
@@ -142,8 +140,8 @@ class StoredPairs(Columns):
     def pad(self, indices: Indices) -> Arrays:
         """Pad pairs: return `states`, `[batch, length, width]`, `input_ids` and `token_type_ids`, `[batch, length]`.
 
-        Each token has its position in the whole pair. If the ranker has a similarity, also return each text's vector
-        and match levels.
+        Each token has its position in the whole pair. If the ranker has a similarity, also return the `vectors` and
+        `matches` of each side.
         """
         assert isinstance(self.queries, TextStates)
         rows = np.asarray(indices, np.int64)
@@ -193,7 +191,7 @@ class StatesWriter:
 
     Args:
         folder: an empty folder, or one whose other files have other names.
-        ranker: the ranker's `SplitRanker.states_info`; its `dtype` is that of the files.
+        ranker: the ranker's `SplitRanker.states_info`; its `dtype` is the type of the files' numbers.
     """
 
     def __init__(self, folder: Path, ranker: StatesInfo):
@@ -262,10 +260,7 @@ def quantized(states: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
 
 @contextmanager
 def new_states(folder: Path, ranker: StatesInfo) -> Iterator[StatesWriter]:
-    """Yield a writer of a new folder, which appears when the block succeeds.
-
-    Raises `RankerError` if it exists already.
-    """
+    """Yield a writer of a new folder, which appears when the block succeeds; raises `RankerError` if it exists."""
     with new_folder(folder) as temporary:
         writer = StatesWriter(temporary, ranker)
         yield writer
@@ -320,7 +315,7 @@ class TitleStates:
         return cls(folder, info)
 
     def check(self) -> None:
-        """Compare the digest of every file; raises `CheckpointError`, which names the file."""
+        """Check the digest of every file; raises `CheckpointError`, which names the file, for a wrong one."""
         for name, (_, digest) in self.info.files.items():
             if content_digest(self.folder / name) != digest:
                 raise CheckpointError(f"{self.folder / name}: damaged; copy the folder again, or store again")
@@ -338,7 +333,7 @@ class TitleStates:
 
     @property
     def arrays(self) -> list[Array]:
-        """The arrays in the files, memory-mapped where these are large."""
+        """The arrays in the files; large files are memory-mapped."""
         return [*self._arrays.values()]
 
     def lengths_of(self, rows: Indices) -> NDArray[np.int64]:
@@ -382,7 +377,7 @@ class TitleStates:
 
     @cached_property
     def _by_tokens(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Hashes of the titles' tokens, ascending, and their rows; Python's hashes differ between processes."""
+        """Hashes of the titles' tokens, ascending, and the titles' rows; Python's hashes differ between processes."""
         keys = np.array([hash(self.tokens_of(row).tobytes()) for row in range(len(self))], np.int64)
         order = np.argsort(keys, kind="stable")
         return keys[order], order

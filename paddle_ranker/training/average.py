@@ -1,6 +1,4 @@
-"""Learn a blend: a weighted average of the logits of rankers, cosines of towers, and linear models of lexical
-features.
-"""
+"""Learn a blend: a weighted average of rankers' logits, towers' cosines, and linear models of lexical features."""
 
 from __future__ import annotations
 
@@ -34,13 +32,13 @@ from paddle_ranker.options import RowOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 
-BM25 = "bm25"  # as a member: BM25 of the tokens, as the lexical features of a ranker have it
+BM25 = "bm25"  # name of the member that is BM25 of the tokens, one of a ranker's lexical features
 Measured = dict[str, Interval]  # measures by name, with intervals over draws of queries
 
 
 @dataclass(frozen=True)
 class Average:
-    """Learned weights of a blend's members, and how well the blend ranks beside each member and beside equal weights.
+    """Learned weights of a blend's members, and measures of the blend, of each member, and of equal weights.
 
     weights: the weights, fitted to all pairs
     pull: strength of the regularisation towards equal weights; the constant `EQUAL` makes them equal
@@ -100,7 +98,7 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
     members: logits, `[n, k]`
     labels: `[n]`
     queries: query of each pair
-    folds: parts of the queries for cross-validation
+    folds: number of parts of the queries for cross-validation
 
     The standardised logits have equal weights, unless others are significantly better. Raises `DataError` as
     `paddle_ranker.metrics.logistic` does.
@@ -129,7 +127,7 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
 
 
 def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: int) -> JudgedCalibration:
-    """Fit the calibration of the blend's logits, on logits by weights learned from other queries.
+    """Fit the calibration of a blend to `average.logits`, which come from weights learned from other queries.
 
     Raises `DataError` if no calibration can be fitted.
     """
@@ -139,11 +137,11 @@ def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: 
 def add_linear(parts: RankerModel, own: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:
     """Change a ranker's network in place so that its logit becomes own * logit + sum of weight * linear logit + bias.
 
-    own: factor of the ranker's own logit
+    own: factor of the ranker's logit
     added: (weight, linear model) for each linear model of the network's standardised lexical features
     bias: added to the logit
 
-    Raises `CheckpointError` unless the ranker's own logit is linear in its head.
+    Raises `CheckpointError` unless the ranker's logit is linear in its head.
     """
     network = parts.network
     if network.kinds[-1] != "linear":
@@ -166,8 +164,7 @@ def lexical_logits(parts: RankerModel, linear: LinearModel, pairs: Sequence[Labe
 
 
 def with_features(parts: RankerModel, train: Sequence[LabeledPair]) -> RankerModel:
-    """Return the ranker with a lexical head whose tables are filled; a ranker that has lexical features keeps its
-    tables.
+    """Return the ranker with a lexical head whose tables are filled; tables that the ranker already has are kept.
 
     train: pairs from which the tables are learned
 
@@ -206,10 +203,9 @@ def _features(parts: RankerModel, pairs: Sequence[LabeledPair]) -> Floats:
 
 
 def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
-    """Read a file's labelled pairs; of a file of triples, each title becomes a pair with label 1, each neg_title one
-    with 0.
+    """Read a file of labelled pairs, or of triples, whose titles get the label 1 and whose neg_titles get 0.
 
-    Each pair occurs once; if a text is both, its label is 1.
+    Of triples, each pair is returned once; its label is 1 if a triple has it as title.
     """
     try:
         return read_records(path, LabeledPair, rules)

@@ -28,9 +28,9 @@ _RUN_FILES = (METRICS_FILE, PICTURE_FILE)
 
 
 def require_free(save_dir: Union[str, Path]) -> None:
-    """Raise `RankerError` if another training writes into the folder, since it may move files that are read there.
+    """Raise `RankerError` if another training writes into the folder, since that training may move files in it.
 
-    A missing folder is made; if nothing is written into it, it is removed when the process ends.
+    A missing folder is created; if nothing is written into it, it is removed when the process ends.
     """
     folder = Path(save_dir)
     if not folder.exists():
@@ -60,9 +60,9 @@ def _remove_empty(folder: Path) -> None:
 class CheckpointKeeper:
     """Writer of a run's checkpoints in `save_dir`; keeps the best, the last and at most `keep` (0: all) scheduled ones.
 
-    `start` begins a new run and moves an earlier run's files to `<save_dir>/previous_<n>`: nothing is overwritten, and
-    nothing else in the folder is touched. `resume` continues the earlier run instead. A scheduled checkpoint is one
-    that the options ask for at regular steps.
+    A scheduled checkpoint is one that the options request at regular steps. `start` begins a new run and moves an
+    earlier run's files to `<save_dir>/previous_<n>`: nothing is overwritten, and nothing else in the folder is touched.
+    `resume` continues the earlier run instead.
 
     Raises `RankerError` if the folder cannot be written to, or another training is writing there.
     """
@@ -82,7 +82,7 @@ class CheckpointKeeper:
         _unlock(self.folder, self._lock)
 
     def scheduled_with(self, step: int) -> list[int]:
-        """Return the steps of the scheduled checkpoints to keep once that of `step` is added to them."""
+        """Return the steps of the scheduled checkpoints to keep once the checkpoint of `step` is one of them."""
         return [*self.scheduled, step][-self.keep if self.keep else 0 :]
 
     def start(self) -> None:
@@ -106,12 +106,10 @@ class CheckpointKeeper:
         self.set_aside = aside
 
     def resume(self, step: int, best_step: Optional[int], scheduled: list[int]) -> None:
-        """Continue the run from its state of `step`.
+        """Continue the run from its state of `step`; remove checkpoints other than that, the best and scheduled ones.
 
         best_step: step of the best checkpoint; None without one
         scheduled: steps of the scheduled checkpoints
-
-        All other checkpoints are removed, except that of `step`.
         """
         self.scheduled = list(scheduled)
         self._move_pointers(step, best_step)
@@ -148,7 +146,7 @@ class CheckpointKeeper:
         return target
 
     def _move_pointers(self, step: int, best_step: Optional[int]) -> None:
-        """Point `last` to the checkpoint of `step`, and `best` to that of `best_step`, or of `step` if that is None."""
+        """Point `last` to the checkpoint of `step`, and `best` to that of `best_step` (None: of `step`)."""
         self.last = self.folder / f"model_{step}"
         self.best = self.last if best_step is None else self.folder / f"model_{best_step}"
         point(self.folder / "last", self.last)
@@ -202,7 +200,7 @@ class RunFolder:
 
         done: the progress of the run
         write, write_state: as in `CheckpointKeeper.save`
-        scheduled: whether it is a scheduled checkpoint
+        scheduled: whether the checkpoint is a scheduled one
         """
         best = int(done.best["step"]) if done.best else None
         done.scheduled = self.keeper.scheduled_with(done.step) if scheduled else self.keeper.scheduled

@@ -20,7 +20,7 @@ import numpy as np
 from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.errors import DataError
 
-D = TypeVar("D", bound=Hashable)  # what names a document
+D = TypeVar("D", bound=Hashable)  # id of a document
 DEBIAS = {
     "none": "clicks over views",
     "ipw": "each click is weighted by one over the share of searches that look at its position (inverse propensity)",
@@ -144,10 +144,10 @@ def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
 
 
 def click_rates(counts: ClickCounts[D], debias: str, exponent: float = 0.0) -> Floats:
-    """Estimate each pair's attraction, the probability of a click if it is seen, from its clicks, `[pairs]`, 0 to 1.
+    """Estimate each pair's attraction, the probability of a click if people look at it, `[pairs]`, from 0 to 1.
 
     debias: name of the correction for positions, "ipw" or "coec"; others correct nothing
-    exponent: position k is taken to be examined in k^-exponent of all searches; below 0 counts as 0
+    exponent: position k is assumed to be examined in k^-exponent of all searches; below 0 counts as 0
     """
     examined = counts.position.astype(np.float64) ** -max(exponent, 0.0)
     clicks, views = counts.clicks, counts.views

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """Encoded pairs, n of them; every `rows_each` adjacent pairs make one example.
+    """Encoded pairs, n of them; each group of `rows_each` adjacent pairs is one example.
 
     labels: `[n]` float32, 1 and above is relevant; None: only the first pair of each example is relevant
     queries: `[n]` int64, index of the query, equal for all pairs of a query; None: queries are not distinguished
@@ -82,7 +82,7 @@ class RankingExamples(ABC):
         return self._data.lengths(indices)
 
     def weight(self, indices: Integers) -> float:
-        """Return the weight of the mean that `loss` returns for the examples `indices`: how many they are."""
+        """Return the weight of the mean loss of the examples `indices` in a batch: their number."""
         return float(len(indices))
 
     def pair_labels(self, rows: Integers) -> Numbers:
@@ -117,10 +117,10 @@ class RankingExamples(ABC):
 def teacher_column(
     name: str, losses: Sequence[str], scores: Sequence[Optional[float]], first: int = 0, column: str = "teacher_score"
 ) -> NDArray[np.float32]:
-    """Return a teacher's logits, a column of training data, as `[m]` float32.
+    """Convert a teacher's logits, a column of training data, to `[m]` float32.
 
     name: name of the file, for errors
-    losses: names of the losses that need them, for errors
+    losses: names of the losses that need the logits, for errors
     scores: the cells of the column; None where a score is missing
     first: index of the record of `scores[0]` in the file
     column: name of the column

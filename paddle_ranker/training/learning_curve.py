@@ -68,13 +68,13 @@ def metric_lines(path: Path) -> Iterator[tuple[bytes, MetricsLine]]:
 
 @dataclass(frozen=True)
 class Curve:
-    """The metrics of one training.
+    """Metrics of one training.
 
     Attributes:
         steps, loss, learning_rate: `[n]` float64, one value for each progress line; NaN if the line has none.
         evaluated: `[m]` float64, the steps of the evaluations.
-        metrics: values of a metric, `[m]` float64, by its name; NaN if an evaluation lacks it.
-        metric: the name of the metric that decides which checkpoint is best; None without an evaluation.
+        metrics: values of each metric, `[m]` float64, by the metric's name; NaN if an evaluation lacks it.
+        metric: name of the metric that decides which checkpoint is best; None without an evaluation.
         lower_is_better: whether the lowest value of `metric` is the best, instead of the highest.
     """
 
@@ -158,7 +158,7 @@ def draw_learning_curve(metrics: Path, picture: Path) -> None:
 
 
 def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
-    """Plot trainings in one picture, each in a colour; of a single one, plot all metrics from 0 to 1.
+    """Plot trainings in one picture, each in a colour; if there is only one, plot all its metrics from 0 to 1.
 
     Raises `DependencyError` if matplotlib is not installed.
     """
@@ -209,7 +209,7 @@ def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
 
 
 def _is_share(values: Floats) -> bool:
-    """Return whether values lie between 0 and 1, as AUC and nDCG do; a count would need another axis."""
+    """Return whether all finite values lie between 0 and 1, as those of AUC and nDCG do."""
     known = values[np.isfinite(values)]
     return bool(len(known)) and bool(((known >= 0) & (known <= 1)).all())
 

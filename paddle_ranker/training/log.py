@@ -176,7 +176,7 @@ class _LineFile:
 
 
 class _VisualDL:
-    """Writer of scalars (`train/loss`, `dev/auc`, ...) for VisualDL, in VisualDL's own thread."""
+    """Writer of scalars (`train/loss`, `dev/auc`, ...) for VisualDL."""
 
     def __init__(self, folder: str):
         self.folder = folder

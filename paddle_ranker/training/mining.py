@@ -51,8 +51,8 @@ class JudgedQuery:
 
     query: str
     pairs: list[LabeledPair] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)  # of all judged titles
-    answers: set[str] = field(default_factory=set)  # of the titles graded above 0
+    keys: set[str] = field(default_factory=set)
+    answers: set[str] = field(default_factory=set)
 
     def add(self, pair: LabeledPair) -> None:
         """Add a judged title."""
@@ -71,7 +71,7 @@ class JudgedQuery:
 
 
 def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:
-    """Convert records to labelled pairs: a triple to a pair labelled 1 and one labelled 0, a pair to one labelled 1."""
+    """Convert records to labelled pairs: a triple to one labelled 1 and one labelled 0, a pair to one labelled 1."""
     for record in records:
         if isinstance(record, LabeledPair):
             yield LabeledPair(record.query, record.title, record.label)
@@ -104,7 +104,7 @@ class Candidate:
     """A title that may become a negative.
 
     title: the title
-    probability: by the ranker; None if no ranker has scored the title
+    probability: probability by the ranker; None without a ranker
     read: the part of the title that a ranker reads
     """
 
@@ -125,7 +125,7 @@ class Choice:
         TopK-PercPos (de Souza P. Moreira et al., 2024)
     margin: keep only candidates whose probability is at least this much below the positive's: TopK-MarginPos
     candidates: number of candidates of a query that are ranked
-    min_label: titles with this label or a higher one get negatives
+    min_label: minimum label of titles that get negatives
     as_pairs: yield the judged pairs and the negatives with label 0, instead of triples
     """
 
@@ -141,8 +141,9 @@ class Choice:
     as_pairs: bool = False
 
     def unknown(self, judged: JudgedQuery, titles: Sequence[str], counts: Counter[str]) -> list[str]:
-        """Return the titles, in order, that are neither known answers nor the query; count the others in `counts` by
-        reason.
+        """Return the titles that are neither known answers nor the query, in order.
+
+        counts: the other titles are counted here, by reason
 
         Titles with the same `text_key`, which an index may have under several ids, count as one.
         """
@@ -202,7 +203,7 @@ Reads = Callable[[str, Sequence[str]], Sequence[str]]
 
 
 def whole(query: str, titles: Sequence[str]) -> Sequence[str]:
-    """Return titles unchanged, for a ranker that reads all of each."""
+    """Return the titles unchanged, for a ranker that reads them whole."""
     return titles
 
 
@@ -233,7 +234,7 @@ class Miner:
         self.counts: Counter[str] = Counter()
 
     def mine(self, queries: Sequence[JudgedQuery], progress: Optional[tqdm[None]] = None) -> Iterator[Record]:
-        """Yield triples, or the judged pairs and the negatives (`as_pairs`), of all queries in order.
+        """Yield the triples, or the judged pairs and the negatives (`as_pairs`), of all queries in order.
 
         Raises `DataError` at the end if there was no negative at all.
         """
@@ -260,12 +261,11 @@ class Miner:
     def _ranked(
         self, part: Sequence[JudgedQuery], positives: list[list[LabeledPair]], candidates: list[list[str]]
     ) -> Iterator[tuple[list[Candidate], list[Candidate]]]:
-        """Yield, for each query, its positives, and its candidates, best first; with probabilities if there is a
-        ranker.
+        """Yield the positives of each query, and its candidates, best first, with probabilities if there is a ranker.
 
         part: the queries
         positives: positives of each query
-        candidates: titles of each query's candidates, in the index's order, which those of equal probability keep
+        candidates: titles of each query's candidates, in the index's order, which candidates of equal probability keep
         """
         texts = [[pair.title for pair in relevant] + found for relevant, found in zip(positives, candidates)]
         read = [self._reads(judged.query, titles) for judged, titles in zip(part, texts)]
@@ -324,7 +324,7 @@ _REPORTED_APART = {"queries", "negatives"}
 
 
 def distinct_titles(source: Iterable[Record]) -> tuple[list[str], int]:
-    """Return (distinct titles of records, by `text_key`, each as first spelt; how many repeat one of these)."""
+    """Return the distinct titles of records (by `text_key`), each as first spelt; and the number of repeated titles."""
     distinct: dict[str, str] = {}
     count = 0
     for title in titles_of(source):

@@ -71,10 +71,7 @@ class Precision:
         return context
 
     def update(self, norm: float) -> bool:
-        """Adapt the loss scale to the gradients' norm.
-
-        Return whether the gradients are finite, so that the step can be made.
-        """
+        """Adapt the loss scale to the gradients' norm; return whether they are finite, so that the step can be made."""
         if math.isfinite(norm):
             self._good_steps += 1
             if self.use_amp and self._good_steps % GOOD_STEPS == 0:
@@ -97,7 +94,7 @@ class Precision:
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped, "float16": is_float16}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Restore what `state` returned; if that was of another half-precision type, the loss scale starts again."""
+        """Restore what `state` returned; after another half-precision type, the loss scale starts again."""
         self.skipped = int(state["skipped"])
         was_float16 = bool(state["float16"])
         if self.use_amp and was_float16 != (self.dtype == "float16"):

@@ -28,13 +28,12 @@ from paddle_ranker.training.task import FitResult, OnEvaluation, Task
 from paddle_ranker.training.training_options import RankerTrainingOptions
 
 _NARROW = ("narrow.down", "narrow.up")
-_SAMPLE = 1000  # pairs whose states give the first weights of these
+_SAMPLE = 1000  # pairs from whose states the first weights of `_NARROW` are computed
 FOLDED_HEAD_FACTOR = 2.0  # the head's two opposite rows became one, which moves half as far in a step
 
 
 def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerModel]:
-    """Select the device, seed everything, and load the model to start from: a ranker, an encoder, or an interrupted
-    run.
+    """Prepare the process, and load the model to start from: a ranker, an encoder, or that of an interrupted run.
 
     kind: the kind of ranker to train
     """

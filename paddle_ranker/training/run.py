@@ -1,10 +1,10 @@
 """Start a training of any model, resume it, and report its result.
 
 run = start_run(options)                       # device, processes, seed, the interrupted run to resume
-model = ...                                    # from run.resumed.model where there is one, else from `load_encoder`
-                                               # (a ranker, both by `paddle_ranker.model.ranker_folder.start_ranker`)
-start = Start(run, model, part_factors) start.run.train(Task(model.network, examples, evaluate, save, metric="auc",
-identity=...))
+model = ...                                    # from run.resumed.model if it exists, else from `load_encoder`
+                                               # (a ranker: from `ranker_folder.start_ranker`)
+start = Start(run, model, part_factors)
+start.run.train(Task(model.network, examples, evaluate, save, metric="auc", identity=...))
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Description(TypedDict):
 class TrainingRun:
     """A training that has begun.
 
-    options: its options
+    options: the options
     processes: the processes that train together
     resumed: state of the interrupted training that it continues; None: it is new
     device: name of the device
@@ -62,7 +62,7 @@ class TrainingRun:
         """Report which parts a model lacks, and warn if a tokenizer maps words with capital letters to [UNK].
 
         source: folder or name of the model
-        new_parts: names of the parts that it lacks
+        new_parts: names of the parts that the model lacks
         tokens: encoders whose tokenizers are checked
         """
         if new_parts:
@@ -116,7 +116,7 @@ class Start(Generic[ModelT]):
 
 
 def start_run(options: TrainingOptions) -> TrainingRun:
-    """Select the device, join the other processes, seed everything, and with `options.resume` find the run to resume.
+    """Select the device, join the other processes, seed everything, and find the run to resume (`options.resume`).
 
     Raises `RankerError` if `save_dir` cannot be written to, or another training writes into it, and `UsageError` if the
     device has a number and there are several processes.

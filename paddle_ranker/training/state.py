@@ -48,7 +48,7 @@ class RunProgress:
     best: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     without_improvement: int = 0  # evaluations since the best one
-    scheduled: list[int] = field(default_factory=list)  # steps of the checkpoints that stay
+    scheduled: list[int] = field(default_factory=list)  # steps of the scheduled checkpoints that are kept
     precision: dict[str, float] = field(default_factory=dict)
     finished: bool = False
 
@@ -182,7 +182,7 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
 
 
 def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[str]:
-    """Compare a saved run's identity (options, data, ...) with `identity`; return a phrase for each difference."""
+    """Compare `identity` (options, data, ...) with that of a saved run; return a phrase for each difference."""
     flat, saved = flatten(identity), flatten(state.identity)
     return [
         f"{name} was {brief(str(saved.get(name)))}, is {brief(str(flat.get(name)))}"

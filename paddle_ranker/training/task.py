@@ -37,7 +37,7 @@ class Examples(Protocol):
         ...
 
     def weight(self, indices: Integers) -> float:
-        """Return the weight of the mean loss of the examples `indices` in a batch: usually how many they are."""
+        """Return the weight of the mean loss of the examples `indices` in a batch: usually their number."""
         ...
 
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, Means]:

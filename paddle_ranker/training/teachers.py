@@ -1,4 +1,4 @@
-"""Teachers: the mean logits of trained rankers; and training data with the logits of any teacher."""
+"""Teachers: the mean logits of trained rankers; and data files with the logits of any teacher."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Teachers:
 
     @property
     def pair_encoder(self) -> Optional[PairEncoder]:
-        """The encoder that limits how much the first ranker reads of a pair; None if windows read all of it."""
+        """The encoder that truncates pairs for the first ranker; None if windows read pairs whole."""
         first = self._rankers[0]
         return shortest(first.row_encoder) if first.windows is None else None
 
@@ -89,7 +89,7 @@ class Teachers:
 
 
 class Scoring:
-    """Scores records by a teacher, and counts how often the teacher agrees with their labels."""
+    """Scoring of records by a teacher, with counts of how often the teacher agrees with their labels."""
 
     def __init__(self, teachers: Teacher, relevant_from: float) -> None:
         self._teachers, self._relevant_from = teachers, relevant_from
@@ -122,7 +122,7 @@ class Scoring:
                 yield LabeledPair(record.query, record.title, float(is_relevant), logit)
 
     def report(self) -> str:
-        """Return lines on how many triples the teacher orders as they are, and how many labels it gave."""
+        """Return lines for the user: how many triples the teacher orders as they are, and how many labels it gave."""
         lines = []
         if self.triples:
             lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")

@@ -1,7 +1,6 @@
 """The training loop. It reads top to bottom: batch, loss, gradients, step, progress, evaluation, checkpoint.
 
-The last part of the file is the optimizer: AdamW, the learning rate of each part, its schedule, and the gradient's
-norm.
+The last part of the file is the optimizer: AdamW, each part's learning rate, its schedule, and the gradient's norm.
 """
 
 from __future__ import annotations
@@ -89,27 +88,27 @@ class _Stop(Enum):
 
 
 class _AfterStep(NamedTuple):
-    """What to do after a step.
+    """Actions after a step.
 
     save: whether to write a checkpoint
     scheduled: whether this checkpoint is a scheduled one
-    stop: reason to stop, or None
+    stop: reason to stop; None: continue
     """
 
     save: bool
-    scheduled: bool  # the checkpoint to save is a scheduled one
-    stop: Optional[_Stop]  # None: go on
+    scheduled: bool
+    stop: Optional[_Stop]
 
 
 class _Gradients(NamedTuple):
     """Gradients of a step.
 
     all: the gradients
-    square: the square of their norm; a GPU may still be computing it
+    square: the square of their norm, which a GPU may still be computing; None: there are no gradients
     """
 
     all: list[Tensor]
-    square: Optional[Tensor]  # None: there are no gradients
+    square: Optional[Tensor]
 
     @classmethod
     def of(cls, network: nn.Layer) -> _Gradients:
@@ -235,8 +234,7 @@ class _Trainer:
             skip = 0
 
     def _backward(self, batch: list[Integers]) -> tuple[dict[str, float], _Gradients]:
-        """Compute the gradients of the batch's mean loss, times the loss scale; return the means by name, and the
-        gradients.
+        """Compute the gradients of the batch's mean loss, times the loss scale; return the means by name, and these.
 
         Each process computes its parts of the batch one after another. The gradients and the means (the loss and
         others) of all parts are summed. The sum also includes whether a process has received a signal, so that all stop
@@ -278,7 +276,7 @@ class _Trainer:
         return dict(zip(names, sums[1:].tolist())), gradients
 
     def _seed(self, place: int) -> None:
-        """Seed dropout for part `place` of the next step's batch, independent of earlier draws and of the process."""
+        """Seed dropout for part `place` of the next step's batch, whatever was drawn before, in any process."""
         sequence = np.random.SeedSequence([self.options.seed, self.done.step + 1, place])
         paddle.seed(int(sequence.generate_state(1)[0]))
 
@@ -431,7 +429,6 @@ def cosine(done: float) -> float:
 
 
 def constant(done: float) -> float:
-    """Return 1."""
     return 1.0
 
 

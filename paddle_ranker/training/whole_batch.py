@@ -5,8 +5,8 @@ by part. The gradient is computed in three passes (Gao et al., 2021, "Scaling De
 Memory Limited Setup", https://arxiv.org/abs/2101.06983):
 
 1. each process computes the outputs of its parts, one after another, without keeping activations;
-2. all outputs are gathered, and the loss and its gradient with respect to every output are computed; 3. each process
-computes its parts again, with the same dropout, and passes the gradients back.
+2. all outputs are gathered, and the loss and its gradient with respect to every output are computed;
+3. each process computes its parts again, with the same dropout, and passes the gradients back.
 
 So a batch of any size takes the memory of one part, and N processes compute what one process computes on the union.
 """
@@ -61,10 +61,10 @@ def backward(
     The sum of the gradients over the processes is the gradient of the batch.
 
     Args:
-        batch: the examples' indices of each part; this process computes the parts `rank`, `rank + size`, ...
+        batch: indices of each part's examples; this process computes the parts `rank`, `rank + size`, ...
         seed: called with a part's index in the batch; seeds dropout for that part.
 
-    Returns the loss and further means by name, the same in every process.
+    Returns the loss and further means by name, equal in every process.
     """
     local = [place for place in range(processes.rank, len(batch), processes.size) if len(batch[place])]
     parts = [part for part in batch if len(part)]

@@ -12,9 +12,7 @@ from paddle_ranker.encoding.tokenizers.interface import FlatIds, Lengths
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 
 _ID_BYTES = np.dtype(np.int32).itemsize
-_WORD = re.compile(
-    r"\s*(?:[\u3400-\u9fff]|[^\s\u3400-\u9fff]+)"
-)  # a word, whose tokens do not depend on the words beside it
+_WORD = re.compile(r"\s*(?:[\u3400-\u9fff]|[^\s\u3400-\u9fff]+)")  # its tokens do not depend on other words
 _SOME_WORDS = 64  # words looked up at a time if not all are needed
 
 

@@ -58,7 +58,7 @@ def p_text(p_value: Optional[float]) -> str:
 
 
 def verdicts(comparison: Comparison, measure: str = "ndcg@10") -> list[str]:
-    """Return `verdict` of each system but the reference; in the first measure, if `measure` was not measured."""
+    """Return the `verdict` of each system but the reference in `measure`, or if that was not measured in the first."""
     measure = measure if measure in comparison.measures else comparison.measures[0]
     return [verdict(comparison, system.name, measure) for system in comparison.others]
 

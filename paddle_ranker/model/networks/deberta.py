@@ -70,7 +70,7 @@ class DebertaEncoder(Encoder):
         Indices are into the flattened products of tokens and positions, `[length, 2 span]`. Element (i, j) of the first
         matrix points into row i of the products, of the second into row j; both point to the bucket of i - j.
         """
-        # All constants are integer tensors, see `Embeddings.forward` in encoder.py.
+        # All constants are integer tensors, see `Embeddings._positions` in bert.py.
         ones = paddle.ones_like(input_ids[0])
         middle, width = (paddle.full([1], n, "int64") for n in (len(self._buckets) // 2, 2 * self.config.span))
         places = paddle.cumsum(ones, axis=0)  # exports with a dynamic length

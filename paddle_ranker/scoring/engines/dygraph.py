@@ -50,7 +50,7 @@ class DygraphEngine:
         return dict(zip(self._outputs, self.call(self.network, arrays)))
 
     def call(self, function: Callable[..., object], arrays: Arrays) -> list[Array]:  # type: ignore[explicit-any]
-        """Return what the network, or a method of it, returns for the inputs, without what is None."""
+        """Call `function`, the network or one of its methods, on the inputs; return its outputs that are not None."""
         if self._device != "cpu" or paddle.device.get_device() != "cpu":
             paddle.device.set_device(self._device)  # CUDA begins each thread with the first GPU
         training = self.network.training

@@ -22,7 +22,7 @@ GPU_BATCH_TOKENS = 32_768
 
 
 def fastest_tokens(kind: str, threads: int) -> int:
-    """Return the number of padded tokens in a batch at which a kind of device is fastest.
+    """Return the number of padded tokens per batch at which a kind of device ("cpu", "gpu") is fastest.
 
     threads: threads of a CPU; 0: one per core
     """
@@ -59,7 +59,7 @@ class Pool(Generic[T]):
     """Pool of objects that are expensive to create; each is used by one thread at a time.
 
     Args:
-        make: called without arguments; returns another object; never called by two threads at once.
+        make: called without arguments, by one thread at a time; returns a new object.
         first: objects that exist already.
     """
 
@@ -70,7 +70,7 @@ class Pool(Generic[T]):
 
     @contextmanager
     def lend(self) -> Iterator[T]:
-        """Lend an object to the thread during the block: the one returned last, since its memory is warm."""
+        """Yield an idle object for the block, the last used one, whose memory is warm; create one if none is idle."""
         try:
             item = self._idle.pop()
         except IndexError:

@@ -26,10 +26,10 @@ class EngineKind:
     open: called with an exported model's folder and options whose device and precision are in `precisions`; returns the
         engine; raises `CheckpointError` if the folder lacks its file, `DependencyError` if its package is missing
     runs: the runtime, for help texts
-    package: import name of the package that it needs; None: none
+    package: import name of the package that it needs; None: no package
     needs_paddle: whether it imports Paddle
-    precisions: by kind of device that it runs on, the precisions of matrix products that it offers there; `open_engine`
-        refuses all others. Empty for auto, which opens another engine, and for dygraph: nothing is refused
+    precisions: precisions of matrix products that it offers, by kind of device; `open_engine` refuses all others. {}
+        for auto, which opens another engine, and for dygraph: nothing is refused
     find_device: called without arguments; returns the device for `--device auto`; None: the engine resolves `auto`
         itself
     """
@@ -77,7 +77,7 @@ def is_installed(engine: str) -> bool:
 
 
 def _imported(module: str, name: str) -> Open:
-    """Return a function that imports an engine's module and opens the engine."""
+    """Return an `EngineKind.open` that imports `module` and calls the engine class or function `name` in it."""
 
     def opened(folder: ExportedFolder, options: LoadOptions) -> Engine:
         engine: Engine = getattr(importlib.import_module(f"paddle_ranker.scoring.engines.{module}"), name)(

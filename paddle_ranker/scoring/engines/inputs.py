@@ -20,6 +20,7 @@ class InputLimits:
     """Limits of a model's inputs: the arrays' names, types and shapes, the token ids and the lengths.
 
     Args:
+        signature: names, types and shapes of the inputs.
         configs: the configuration of the encoder, or of each member of a blend; empty for a model without texts.
 
     Attributes:
@@ -36,10 +37,7 @@ class InputLimits:
         self._longest = texts * sum(config.longest_pair for config in configs)
 
     def smallest(self) -> Arrays:
-        """Return a small batch that is valid for any graph with these inputs.
-
-        For a blend, it has tokens for each member.
-        """
+        """Return a small batch that is valid for any graph with these inputs (of a blend: tokens for each member)."""
         types = [_TYPES * member + side for member in range(len(self._vocabulary)) for side in (0, 0, 0, 1, 1)]
         arrays: Arrays = {}
         for spec in self.signature.inputs:
@@ -52,7 +50,7 @@ class InputLimits:
 
     @staticmethod
     def rows(arrays: Arrays) -> int:
-        """Return how many rows a batch has."""
+        """Return the number of rows of a batch."""
         return len(next(iter(arrays.values())))
 
     def empty(self) -> Arrays:
@@ -68,10 +66,7 @@ class InputLimits:
         return {name: np.asarray(array, types[name]) for name, array in outputs.items()}
 
     def check(self, arrays: Arrays) -> Arrays:
-        """Return the inputs, C-contiguous and of the signature's types.
-
-        Raises `DataError` if the graph cannot take them.
-        """
+        """Return the inputs, C-contiguous and of the signature's types; raise `DataError` for invalid ones."""
         try:
             checked = {spec.name: np.ascontiguousarray(arrays[spec.name], spec.dtype) for spec in self.signature.inputs}
         except KeyError as error:
@@ -137,7 +132,8 @@ def check_names(source: object, inputs: Sequence[str], outputs: int, signature: 
     """Raise `CheckpointError` unless a graph has the signature's inputs and `expected` outputs.
 
     source: the graph's file, for messages
-    inputs, outputs: names of the graph's inputs, and number of its outputs
+    inputs: names of the graph's inputs
+    outputs: number of the graph's outputs
     """
     if tuple(inputs) != signature.input_names:
         raise CheckpointError(

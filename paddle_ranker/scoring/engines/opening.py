@@ -23,7 +23,7 @@ from paddle_ranker.scoring.engines.engine_registry import AUTO, DEFAULT, ENGINES
 from paddle_ranker.scoring.engines.precisions import require_offered
 
 _SECONDS = 1.0  # seconds of timing, shared among the engines
-_SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each has
+_SHAPES = ((32, 24), (32, 40), (4, 64))  # (pairs, approximate tokens per pair)
 
 
 def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
@@ -96,7 +96,7 @@ def time_engines(
     seconds: float = _SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Return each engine's best time for all batches, in seconds.
+    """Return each engine's best time for computing all batches, in seconds.
 
     Rounds over all engines are repeated until `seconds` have passed.
     """

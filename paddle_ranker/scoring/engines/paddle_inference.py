@@ -20,7 +20,7 @@ from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 if TYPE_CHECKING:
     from paddle.inference import Config, PrecisionType, Predictor
 
-TENSORRT_ROWS = 256  # most rows that it compiles a graph for
+TENSORRT_ROWS = 256  # maximum rows that TensorRT compiles a graph for
 _GPU_MEMORY_MB = 256  # the process's initial share; it grows as needed
 # Operations that Paddle 2.6 can compute in bfloat16. By default it takes every operation that it offers; a graph that
 # compares ids would then need kernels that do not exist.
@@ -83,10 +83,7 @@ class PaddleInferenceEngine:
         return self.limits.typed({name: np.concatenate([part[name] for part in found]) for name in found[0]})
 
     def _parts(self, arrays: Arrays, rows: int) -> list[Arrays]:
-        """Split a batch into parts with the number of rows that TensorRT takes at a time.
-
-        Without TensorRT, into one part.
-        """
+        """Split a batch into parts of at most `TENSORRT_ROWS` rows; without TensorRT, return the batch as one part."""
         step = TENSORRT_ROWS if self._tensorrt else rows
         return [{name: array[at : at + step] for name, array in arrays.items()} for at in range(0, rows, step)]
 
@@ -147,7 +144,7 @@ class PaddleInferenceEngine:
 
 
 def tensorrt_shapes(folder: ExportedFolder) -> list[dict[str, list[int]]]:
-    """Return the smallest, the largest and the usual shapes for which TensorRT compiles a graph, each by input."""
+    """Return the smallest, largest and usual shape of each input, by name, for which TensorRT compiles a graph."""
     longest = folder.config.longest_pair if folder.configs else 1
     return [
         {spec.name: [rows, *(length if size is None else size for size in spec.shape[1:])] for spec in inputs}
@@ -157,7 +154,7 @@ def tensorrt_shapes(folder: ExportedFolder) -> list[dict[str, list[int]]]:
 
 
 def _run(predictor: Predictor, arrays: Arrays, read: Mapping[str, int]) -> Arrays:
-    """Return a dict from each name in `read` to the output at that name's index."""
+    """Return the outputs of a batch by name: for each name in `read`, the output at its index."""
     for name, values in arrays.items():
         handle = predictor.get_input_handle(name)
         handle.reshape(values.shape)

@@ -78,7 +78,7 @@ class LossExpression:
         return all(term.loss.shift_invariant for term in self.terms)
 
     def margins(self, given: Optional[float]) -> dict[str, float]:
-        """Return the margin of each loss that has one: `given`, or the loss's default if that is None.
+        """Return the margin of each loss that has one, by name: `given`, or if that is None the loss's default.
 
         Raises `UsageError` if a margin is given but no loss has one, or if some losses' margins are on logits and
         others' on probabilities.
@@ -142,7 +142,7 @@ def factor_of(text: str, factor: str) -> float:
 
 
 def margin_of(loss: str, given: Optional[float] = None) -> tuple[float, bool]:
-    """Return (the margin by which a ranker trained with `loss` is judged, whether it is a margin on probabilities).
+    """Return the margin by which a ranker trained with `loss` is judged, and whether it is a margin on probabilities.
 
     The margin is `given`, else the largest default of the losses in the sum, else 0 on logits.
     """
@@ -157,7 +157,7 @@ class RankingLoss:
 
     Args:
         expression: the losses and their factors, parsed or as text.
-        margin: for the losses that have a margin; None: each loss's default. Raises `UsageError` if none has one.
+        margin: margin of the losses that have one; None: each loss's default. Raises `UsageError` if no loss has one.
         highest_label: the highest label of the training data, to which `mse` gives the probability 1.
     """
 

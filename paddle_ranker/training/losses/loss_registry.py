@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QueryRequirement:
-    """Requirement of a loss that compares the titles of a query. A query that does not meet it adds nothing to the
-    loss.
+    """Requirement of a loss on the titles of a query; a query that does not meet it adds nothing to the loss.
 
     lacking: phrase for messages that describes a query that does not meet the requirement
     lacks: called with the lowest label, the highest label and the number of titles of each query, `[queries]` each;
@@ -53,7 +52,7 @@ class Loss:  # type: ignore[explicit-any]  # the function's parameters name its 
     suits: its purpose, in one line
     compares: requirement on the titles of a query; None: the loss judges each title by itself
     listwise: whether it uses all titles of a query at once
-    margin: how far the score of the better title must be above that of the other, by default; None: the loss has no
+    margin: default of how far the score of the better title must be above that of the other; None: the loss has no
         margin
     on_probabilities: whether it compares probabilities instead of logits
     """

@@ -61,12 +61,12 @@ class Queries:
         self.titles = np.bincount(self.codes)
 
     def pairs(self, labels: Numbers) -> tuple[Integers, Integers]:
-        """Return (higher, lower), `[pairs]` each: all pairs of titles of one query with different labels."""
+        """Return (higher, lower), indices, `[pairs]` each: all pairs of titles of one query with different labels."""
         higher, lower = np.nonzero(self._together() & (labels[:, None] > labels[None, :]))
         return higher, lower
 
     def all_pairs(self) -> tuple[Integers, Integers]:
-        """Return (first, second), `[pairs]` each: all pairs of titles of one query, each pair once."""
+        """Return (first, second), indices, `[pairs]` each: all pairs of titles of one query, each pair once."""
         first, second = np.nonzero(np.triu(self._together(), 1))
         return first, second
 
@@ -81,12 +81,12 @@ class Queries:
         return share
 
     def mean_over_titles(self, values: Tensor, codes: Integers, share: Floats) -> Tensor:
-        """Return the mean over all titles of their queries' losses; a query's loss is the sum of its share * value.
+        """Return the mean, over all titles, of the loss of a title's query: the sum of the query's share * value.
 
         Args:
             values: `[m]`.
             codes: index of each value's query, `[m]`.
-            share: the factor of each value, `[m]`.
+            share: factor of each value, `[m]`.
         """
         weights = share * self.titles[codes] / len(self.codes)
         return (values * constant(weights, values)).sum()
@@ -112,7 +112,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Grid:
-    """The titles of queries in rows, one row for each query, with padding.
+    """Titles in rows, one row per query, with padding.
 
     places: `[queries, longest]`, the titles' indices in the batch
     there: `[queries, longest]`, True for titles, False for padding
@@ -220,10 +220,11 @@ def _hinge(x: Tensor) -> Tensor:
 
 
 def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
-    """Return a query's cross-entropy -sum(softmax(y) log softmax(l)) of its titles' logits l and labels y.
+    """Return the mean cross-entropy of queries, -sum(softmax(y) log softmax(l)) over a query's logits l and labels y.
 
     ListNet with top-one probabilities (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach",
-    ICML 2007). Its least value is the entropy of softmax(y), not 0. Queries whose titles all have one label count 0.
+    ICML 2007). Its least value is the entropy of softmax(y), not 0. A query whose titles all have the same label
+    contributes 0.
     """
 
     def target(grid: Grid) -> Floats:
@@ -235,7 +236,7 @@ def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
 
 
 def click_softmax(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
-    """Return the mean cross-entropy of queries: -sum(y log softmax(l)) / sum(y) of a query's logits l and labels y.
+    """Return the mean cross-entropy of queries, -sum(y log softmax(l)) / sum(y) over a query's logits l and labels y.
 
     The labels are click counts or click rates. The loss is that of Ai et al., "Unbiased Learning to Rank with Unbiased
     Propensity Estimation", SIGIR 2018. A query whose titles all have the same label contributes 0.
@@ -269,8 +270,8 @@ def _list_cross_entropy(
 def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -> Tensor:
     """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + sum of exp of the irrelevant logits)).
 
-    Localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage
-    Retrieval Pipeline", ECIR 2021). Queries without a relevant title, or without an irrelevant one, count 0.
+    Localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage Retrieval
+    Pipeline", ECIR 2021). A query without a relevant title, or without an irrelevant one, contributes 0.
     """
     import paddle
     import paddle.nn.functional as F
@@ -290,12 +291,12 @@ def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -
 
 
 def lambda_rank(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
-    """Return a query's sum of |G+ - G-| |1/D+ - 1/D-| log2(1 + exp(-(l+ - l-))) over pairs with different labels.
+    """Return the mean over queries of the sum of |G+ - G-| |1/D+ - 1/D-| log2(1 + exp(-(l+ - l-))) over pairs.
 
-    LambdaLoss with LambdaRank's weights, by which nDCG changes when the two titles change places (Wang et al., "The
-    LambdaLoss Framework for Ranking Metric Optimization", CIKM 2018, section 4.1). The gain G is 2^label - 1 over the
-    query's ideal DCG, and D = log2(1 + rank) with the rank by logit; of equal logits, the less relevant title ranks
-    first. No gradient flows through the weights.
+    The pairs are a query's titles with different labels. LambdaLoss with LambdaRank's weights, by which nDCG changes
+    when the two titles change places (Wang et al., "The LambdaLoss Framework for Ranking Metric Optimization", CIKM
+    2018, section 4.1). The gain G is 2^label - 1 over the query's ideal DCG, and D = log2(1 + rank) with the rank by
+    logit; of equal logits, the less relevant title ranks first. No gradient flows through the weights.
     """
     import paddle.nn.functional as F
 
@@ -320,8 +321,8 @@ def margin_mse(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
     """Return the mean of ((l1 - l2) - (t1 - t2))^2 over all pairs of a query's titles, t a teacher's logits.
 
     MarginMSE (Hofstätter et al., "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
-    Distillation", 2020). The paper pairs a relevant title with another one; here labels are not used. Queries of one
-    title count 0.
+    Distillation", 2020). The paper pairs a relevant title with another one; here labels are not used. A query of one
+    title contributes 0.
     """
     found = Queries(queries)
     first, second = found.all_pairs()
@@ -332,9 +333,9 @@ def margin_mse(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
 
 
 def kl_divergence(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
-    """Return a query's sum of softmax(t) (log softmax(t) - log softmax(l)) over its titles, t a teacher's logits.
+    """Return the mean over queries of the sum of softmax(t) (log softmax(t) - log softmax(l)), t a teacher's logits.
 
-    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015. Queries of one title count 0.
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015. A query of one title contributes 0.
     """
     import paddle
 

@@ -25,7 +25,7 @@ _MODULES = {"Index": "notebook", "Ranker": "scoring.ranker", "RankedTitle": "sco
 
 
 def __getattr__(name: str) -> Any:
-    """Choose the code path of Paddle's math library, then import a class that is used for the first time."""
+    """Import a public class at its first use, after choosing the code path of Paddle's math library."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
@@ -37,7 +37,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names of the package."""
     return sorted(__all__)
 
 
@@ -53,7 +52,7 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
             True, training stops there, as with --early_stopping. Only the first of several processes calls it.
         options: the command's options, under any name that the command accepts for them.
 
-    If HOME cannot be written to, the process gets a temporary one, as a command does. Raises the errors of the command:
+    If HOME cannot be written to, it becomes a temporary folder, as in a command. Raises the errors of the command:
     `UsageError` or another `RankerError`, whose message says what to do.
     """
     from paddle_ranker.commands.command_registry import COMMANDS

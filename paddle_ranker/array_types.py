@@ -1,4 +1,4 @@
-"""Types of arrays that all rooms share."""
+"""Types of arrays that modules of all packages use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
-Numbers = NDArray[Union[np.bool_, np.int64, np.float32, np.float64]]  # labels, numbers of queries, scores
+Numbers = NDArray[Union[np.bool_, np.int64, np.float32, np.float64]]  # labels, indices of queries, scores
 Vectors = NDArray[np.float32]
 STORED_TYPES = ("float32", "float16", "int8")  # of vectors and states on disk
 Array = NDArray[Any]

@@ -1,8 +1,8 @@
 """Train one model in several processes: each process gets a share of every batch, and the gradients are summed.
 
 `python -m paddle.distributed.launch` starts the processes, on one machine or several, and numbers them in environment
-variables. A step equals the step of a single process on the whole batch: each share's gradient is weighted by its part
-of the batch.
+variables. A step equals the step of a single process on the whole batch: the gradient of a share is weighted by the
+share's part of the batch.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from paddle import Tensor, nn
 from paddle_ranker.errors import RankerError, brief
 from paddle_ranker.options import note
 
-_PORT_SECONDS = 120.0  # twice as long as the system keeps the port of a closed connection
-_JOIN_SECONDS = 300.0  # between the first process and the last one; a cold shared disk takes minutes for Paddle
+_PORT_SECONDS = 120.0  # wait for the port to be free: twice as long as the system keeps a closed connection's port
+_JOIN_SECONDS = 300.0  # wait for all processes to connect: loading Paddle from a cold shared disk takes minutes
 _NOTE_SECONDS = 15.0
-_GREETING = struct.Struct("!16sI")  # these processes' own word, rank
+_GREETING = struct.Struct("!16sI")  # what a process sends first: `_WORD`, its rank
 _WORD = b"paddle-ranker 01"
-_STUCK_SECONDS = 3.0  # gloo raises an error well before; NCCL waits for a lost process for ever
+_STUCK_SECONDS = 3.0  # then a process exits after a peer has ended: gloo raises an error earlier, NCCL never does
 BUCKET = 1 << 24  # maximum number of values summed at once: 64 MB of float32 in addition to the gradients
 
 
@@ -60,7 +60,7 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Return True if this process prints and saves."""
+        """Whether this is the process that prints and saves."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -81,9 +81,9 @@ class ProcessGroup:
                 self._peers.receive(self._waits)
 
     def require_equal(self, values: Mapping[str, object]) -> None:
-        """Check that values such as options are equal in all processes; if not, raise `RankerError` in each of them.
+        """Raise `RankerError` in each process if values such as options differ between processes.
 
-        values: the values by name
+        values: the values of this process, by name
         """
         if self.size == 1:
             return
@@ -122,7 +122,7 @@ class ProcessGroup:
                     paddle.assign(whole, output=parameter.grad)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum of an array over the processes, in its dtype (float32 or float64)."""
+        """Return the sum of the processes' arrays of equal shape, in their dtype (float32 or float64)."""
         if self.size == 1:
             return values
         flat = values.reshape(-1)
@@ -135,7 +135,7 @@ class ProcessGroup:
         return summed.reshape(values.shape)
 
     def sum_tensor(self, tensor: Tensor) -> None:
-        """Replace a tensor, on its device, by its sum over the processes."""
+        """Replace a tensor by its sum over the processes, without copying it from its device."""
         if self.size > 1:
             with self.together():
                 paddle.distributed.all_reduce(tensor)
@@ -148,7 +148,7 @@ class ProcessGroup:
     def together(self) -> Iterator[None]:
         """Run collective operations in the block; raise `RankerError` if another process has ended.
 
-        On a GPU a sum is only queued, so the code that first waits for its result belongs in such a block.
+        On a GPU an operation is only queued, so the code that first waits for its result belongs in such a block, too.
         """
         if self.size == 1:
             yield
@@ -170,12 +170,12 @@ def _broken(cause: str) -> str:
 
 
 class _Peers:
-    """Connections between the first process and each of the others, its peers. The only peer of these is the first
-    process.
+    """Connections of this process: of the first process to all others; of each other process to the first one alone.
 
     The processes wait for each other by bytes over these connections, and see at once if a process has ended. Without
-    them Paddle waits for a lost process for minutes while the processes find each other, and with NCCL for ever. The
-    connections use the port of Paddle's own store, which the first process opens afterwards.
+    them Paddle waits for a lost process for minutes while the processes connect, and with NCCL for ever. The
+    connections
+    use the port of Paddle's own store, which the first process opens afterwards.
     """
 
     def __init__(self, rank: int, size: int) -> None:
@@ -198,7 +198,7 @@ class _Peers:
             link.sendall(b".")
 
     def receive(self, count: int) -> None:
-        """Wait until every peer has sent `count` bytes in all; raise `ConnectionError` if one has ended."""
+        """Wait until every peer has sent `count` bytes since the start; raise `ConnectionError` if one has ended."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._lost) or min(self._received.values()) >= count)
             if min(self._received.values()) < count:
@@ -225,7 +225,7 @@ class _Peers:
     def _watch(self) -> None:
         """Receive the peers' bytes in a thread, and notice when a peer ends.
 
-        Exits this process if it is still in a block of `needed` `_STUCK_SECONDS` after a peer has ended.
+        If this process is still in a block of `needed` `_STUCK_SECONDS` after a peer has ended, it exits.
         """
         selector, lost_at = selectors.DefaultSelector(), 0.0
         for peer, link in self._links.items():
@@ -286,7 +286,7 @@ def _accept(port: int, size: int) -> dict[int, socket.socket]:
 
 
 def _connect(host: str, port: int, rank: int) -> socket.socket:
-    """Connect to the first process, and wait until all processes have; return the connection.
+    """Connect to the first process, and wait until all processes are connected; return the connection.
 
     rank: rank of this process
     """
@@ -318,7 +318,7 @@ def _has_ended(link: socket.socket) -> bool:
 
 
 def _notice_silence(link: socket.socket) -> None:
-    """Let a connection fail within 20 s after the other machine has lost its power or its network."""
+    """Make a connection fail within 20 s after the other machine has lost power or network."""
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("KEEPIDLE", 5), ("KEEPINTVL", 5), ("KEEPCNT", 3), ("USER_TIMEOUT", 20_000)):
         if hasattr(socket, f"TCP_{name}"):  # Linux has all of them
@@ -328,7 +328,8 @@ def _notice_silence(link: socket.socket) -> None:
 def _let_gloo_use(address: str) -> None:
     """Let gloo use the network interface with `address`, an address of this machine.
 
-    By default gloo takes the address of the host's name, which Debian maps to 127.0.1.1; no other machine reaches that.
+    By default gloo takes the address of the host's name, which Debian maps to 127.0.1.1; other machines cannot reach
+    it.
     """
     if "GLOO_SOCKET_IFNAME" in os.environ or not sys.platform.startswith("linux"):
         return

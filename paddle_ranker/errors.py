@@ -43,7 +43,7 @@ def listed(names: Iterable[object]) -> str:
 def shortened(message: str) -> str:
     """Return a message of at most about 800 characters; a longer one loses its middle.
 
-    Every error and every note passes here, so a message stays bounded even if it contains an input at full length.
+    Every error and every note passes through this function, so none grows with an input that it contains.
     """
     if len(message) <= _LONGEST:
         return message
@@ -60,14 +60,14 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether an error says that a disk or a quota is full, or a file has the most bytes that it may have."""
+    """Return whether an error says that a disk or quota is full, or that a file has its largest allowed size."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RankerError(Exception):
     """A failure whose message says what is wrong, in which file, option or argument, and what to do next.
 
-    Messages show input by `quoted`, `brief` and `listed`; `shortened` bounds messages that do not.
+    Write input into a message by `quoted`, `brief` or `listed`; `shortened` cuts messages that are still too long.
     """
 
     exit_status = 1
@@ -92,7 +92,7 @@ def refuse_text(given: object, name: str, *kinds: type) -> None:
     Python would iterate over the text's characters, or over the mapping's keys.
 
     name: the argument's name, for the message
-    kinds: types that the items of a list or tuple must have (default: text)
+    kinds: types that items may have, checked if `given` is a list or tuple (default: text)
     """
     if isinstance(given, (list, tuple)):
         require_items(given, name, *kinds)
@@ -147,7 +147,7 @@ PADDLE_IS_MISSING = (
 
 
 def in_checkout(line: str) -> str:
-    """Return `line`, advice that names a file of a checkout; in an installed wheel, add that it is of a checkout."""
+    """Return the advice `line`, which names a file of a checkout; in an installed wheel, say so in it."""
     is_checkout = (Path(__file__).resolve().parents[1] / "scripts" / "setup.sh").is_file()
     return line if is_checkout else f"{line} (in a checkout of the project)"
 
@@ -155,7 +155,7 @@ def in_checkout(line: str) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean ...?)` with the known word that is closest to `word`, or "" if none is close.
 
-    Case makes no difference, nor which characters separate words: `product_name` is close to `Product Name`.
+    Case is ignored, and so is which characters separate words: `product_name` is close to `Product Name`.
     """
     plain = {re.sub(r"[\W_]+", " ", one).strip().lower(): one for one in known}
     close = difflib.get_close_matches(re.sub(r"[\W_]+", " ", word).strip().lower(), plain, n=1)
@@ -163,9 +163,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:
-    """Return the `RankerError` that was being handled when `interrupt` came, or None if there was none.
+    """Return the `RankerError` that was being handled when `interrupt` came, or None if none was.
 
-    When a process fails, the launcher interrupts the others, while they may already handle the broken connection.
+    When a process fails, the launcher interrupts the others, which may by then be handling the broken connection.
     """
     context = interrupt.__context__
     while context is not None and not isinstance(context, RankerError):

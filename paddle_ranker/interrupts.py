@@ -28,14 +28,14 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """A handler for the signals that end a command: within `taken`, SIGINT and SIGTERM raise `KeyboardInterrupt`.
 
-    A signal while a compiled module is being initialised ends the process at once: there the exception would become an
-    ImportError, and Paddle would report damaged files.
+    A signal during the initialisation of a compiled module ends the process at once: there, Python would turn the
+    exception
+    into an ImportError, and Paddle would report damaged files.
 
-    Args:
-        prog: the command's name in the report
+    prog: the command's name in the report
 
     Attributes:
-        received: whether a signal has raised an exception.
+        received: whether a signal has raised the exception.
     """
 
     def __init__(self, prog: str = SCRIPT) -> None:
@@ -49,7 +49,7 @@ class Interrupts:
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Raise the exception, or report the signal and end the process."""
+        """Raise `KeyboardInterrupt`; during the initialisation of a compiled module, report the signal and exit."""
         where = "SIGTERM" if signum == signal.SIGTERM else ""
         if _is_in_compiled(frame):
             with suppress(OSError):  # `print` would raise if the signal came in the middle of another `print`
@@ -73,7 +73,7 @@ class StopRequest:
     """A request to stop a training: within `awaited`, the first signal sets `asked`, a second one ends the process.
 
     Attributes:
-        asked: whether a signal has asked for the stop.
+        asked: whether the training must stop.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ def _resuming(words: Sequence[str]) -> list[str]:
 
 
 def _typed() -> list[str]:
-    """Return the command line of this process as a user types it: `paddle-ranker` replaces Python and its script."""
+    """Return the command line of this process as a user types it: `paddle-ranker` in place of Python and the script."""
     words = _command_line("self")
     if len(words) > 1 and os.path.basename(words[1]) == SCRIPT:
         words[:2] = [SCRIPT if shutil.which(SCRIPT) == words[1] else words[1]]
@@ -147,9 +147,9 @@ def _launcher() -> list[str]:
 
 
 def _command_line(process: str) -> list[str]:
-    """Return the words of a process's command line, from the system, or [] if they cannot be read.
+    """Return the words of a process's command line, or [] if the system does not tell them.
 
-    process: its id, or `self`
+    process: the process's id, or `self`
     """
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
@@ -162,9 +162,9 @@ def _is_launched() -> bool:
 
 
 def take_back_signals(handler: Any = None) -> None:
-    """Restore Python's handler of SIGTERM, which importing Paddle or joining a Ray cluster replaces.
+    """Restore the handler of SIGTERM, which importing Paddle or joining a Ray cluster replaces.
 
-    handler: the handler to restore; default: the one that Python has set, which a handler in C++ may have replaced
+    handler: the handler to restore; default: the one that Python knows, which a handler in C++ may have replaced
     """
     handler = signal.getsignal(signal.SIGTERM) if handler is None else handler
     # Only the main thread may set a handler, so only its handler can have been replaced.

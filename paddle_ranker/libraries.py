@@ -1,7 +1,6 @@
-"""The environment of other people's libraries in this process: telemetry off, and a HOME that can be written.
+"""The environment of other people's libraries in this process: telemetry off, and a HOME that can be written to.
 
-Child processes inherit both, with the exception named in `switch_off_telemetry`. Importing this module imports no
-library.
+Child processes inherit both, except for OpenVINO's telemetry. Importing this module imports no library.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ _CACHES = (("PADDLE_RANKER_CACHE", ".cache/paddle_ranker", ""), ("PPNLP_HOME", "
 
 
 def switch_off_telemetry() -> None:
-    """Switch off the telemetry of libraries, and the ids kept for it.
+    """Switch off the telemetry of libraries, and the ids that they store for it.
 
-    Commands, trainings and everything that opens a model call this before they import the libraries. A variable that
-    is set already keeps its value. OpenVINO has no switch: it reports through the package `openvino_telemetry` and is
-    silent if that cannot be imported. This holds for the process alone, not for its children.
+    Commands, trainings and everything that opens a model call this before they import the libraries. A variable that is
+    set already keeps its value. OpenVINO has no switch, but sends nothing if the package `openvino_telemetry` cannot be
+    imported; only this process, not its children, is kept from importing it.
     """
     for name, value in _TELEMETRY.items():
         os.environ.setdefault(name, value)
@@ -36,11 +35,12 @@ def switch_off_telemetry() -> None:
 
 
 def ensure_home() -> None:
-    """Set HOME to a temporary folder if there is none or it cannot be written; commands and `train` call this first.
+    """Set HOME to a temporary folder if it is unset or cannot be written to; commands and `train` call this first.
 
-    Containers with `--user` often have no HOME, or "/", or a read-only one. But some libraries make folders there and
-    know no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. Each user has
-    one such folder, so that the next command finds the files fetched by this one.
+    Containers with `--user` often have no HOME, or "/", or a read-only one. But some libraries make folders in it and
+    take
+    no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. A user's temporary
+    folder is always the same, so that the next command finds the files that this one fetched.
     """
     home = os.path.expanduser("~")  # expands to "~" for a user without HOME and without an entry in /etc/passwd
     if _is_writable(home):

@@ -5,7 +5,7 @@
     index = Index.build(rows, "my_index", title="name", text="description")
     index.search("quiet mouse", where={"price": {"lt": 50}}, facets=["brand"])
 
-It says the same as the commands `index`, `search` and `evaluate-recall`, and calls what they call.
+Its methods do what the commands `index`, `search` and `evaluate-recall` do, by the same functions.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Rows = Any  # a data frame, or an iterable of mappings, texts or `Document`s; see `Index.build`
 Judgments = Mapping[str, Union[Mapping[str, float], Iterable[str]]]
 _SHOWN = 160  # characters of a text in a table of hits
-_PATIENCE = 10.0  # seconds that another process may still write to an index
+_PATIENCE = 10.0  # seconds to wait for another process that writes to the index
 
 
 class ResultList(list[Result]):
@@ -53,7 +53,7 @@ class ResultList(list[Result]):
         query: the query, without quotes, signs and exclusions.
         total: how many documents have a word of the query and meet the filter; None if words were not searched.
         facets: how often each value occurs, by field and value.
-        corrected: the words that were searched, a tuple, in place of a word that no document has, by that word.
+        corrected: for each query word that no document has, the tuple of words that were searched instead.
         nothing_close: whether no result is closer to the query than results of unrelated queries are to those queries.
     """
 
@@ -90,7 +90,11 @@ class ResultList(list[Result]):
 
 
 class Evaluation:
-    """Measures of an index's searches, and of BM25 for comparison; the attribute `comparison` has all figures."""
+    """Measures of an index's searches and of BM25.
+
+    Attributes:
+        comparison: all measures, with their intervals and differences.
+    """
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
@@ -106,21 +110,22 @@ class Evaluation:
 
 
 class Index:
-    """An index folder: documents that are searched by words, by vectors, and in the order of a ranker.
+    """An index folder: its documents are searched by words and by vectors, and ordered by a ranker.
 
         with Index("my_index") as index:
             for hit in index.search("quiet mouse"):
                 print(hit.id, hit.title, hit.score)
 
-    A search takes a snapshot; any number of threads may search at once. A change opens the folder for writing, waits
-    for another process that writes, and is on disk once the method returns.
+    A search sees the index as it was when the search began; any number of threads may search at once. A change waits up
+    to
+    10 s for another process that writes to the index, and is on disk once the method returns.
     """
 
     def __init__(self, folder: Union[str, Path], *, device: str = "auto", batch_size: int = 256) -> None:
         """Open an index folder; raises `CheckpointError` if it is damaged or no index.
 
         device: `cpu`, `gpu` or `auto`, on which towers and rankers compute
-        batch_size: texts in a batch of a tower
+        batch_size: number of texts that a tower encodes at once
         """
         from paddle_ranker.model.load_options import LoadOptions
 
@@ -146,11 +151,12 @@ class Index:
 
         Args:
             rows: a data frame (pandas, polars), an iterable of mappings, of texts, or of `Document`s; or the path of a
-                file or folder that `index build` takes. A field of files holds a `Path`, or bytes.
-            folder: the index folder to make; an index that exists gets the documents that it lacks.
+                file or folder that `index build` takes. The value of a field of files is a `Path`, or bytes.
+            folder: the index folder to make; if it holds an index, the documents that it lacks are added.
             id, title, text: names of columns (default: chosen by names and values, and printed).
-            tower: a folder or a name, which makes vectors (default: words alone).
-            options: others of `index build`, such as `field="brand:text"`.
+            tower: folder or name of the tower that makes vectors (default: documents are searched by words alone).
+            device: as for `Index`.
+            options: other options of `index build`, such as `field="brand:text"`.
         """
         from paddle_ranker.commands.index import BuildOptions, build
 
@@ -204,20 +210,21 @@ class Index:
         fusion: Union[str, Fusion, None] = None,
         literal: bool = False,
     ) -> Union[ResultList, list[ResultList]]:
-        """Search for a query, or for several in shared batches; return `ResultList`, or a list of them.
+        """Search for a query, or for several in shared batches; return a `ResultList`, or a list with one for each.
 
         Args:
+            query: a text, or several; may be empty beside `like` or `where`.
             like: what documents should be like, with or without a query: a document's id, or a file (`Path` or bytes).
-            top_k, offset: how many results, and how many of the first are left out.
+            top_k, offset: how many results to return, and how many better ones to skip.
             where: conditions on fields: "price<50 and brand=Acme", or {"price": {"lt": 50}, "brand": "Acme"}.
             by: names of searchers, such as "words"; none: all.
-            depth: documents that each searcher finds before fusion.
+            depth: how many documents each searcher finds before fusion.
             facets: fields whose values are counted among all documents that match.
-            sort: fields, "-year" for the highest first, in place of scores.
+            sort: fields to sort by instead of scores; "-year": highest first.
             group_by: a field of which each value is shown once; "content" for nearly equal texts.
-            ranker: orders the first `rank_top`: an open one, a folder, or a name.
-            fusion: "rrf", "weighted" or a file of learned weights.
-            literal: without corrections, synonyms, phrases and exclusions.
+            ranker: orders the first `rank_top` documents: a `Ranker`, a folder, or a name.
+            fusion: how the searchers' results are joined: "rrf", "weighted" or a file of learned weights.
+            literal: search without corrections, synonyms, phrases and exclusions.
 
         Raises `UsageError` for a field or a searcher that the index lacks.
         """
@@ -239,13 +246,16 @@ class Index:
         fusion: Union[str, Fusion, None] = None,
         baselines: bool = True,
     ) -> Evaluation:
-        """Measure searches by judged documents, beside BM25.
+        """Measure searches by judged documents; compare with BM25.
 
         Args:
-            judgments: by query, the labels of documents by id, 1 and more for those that answer it; or ids of these.
-            baselines: measure BM25 of words, bigrams and stems, too.
+            judgments: for each query, its documents' labels by id, 1 and more for relevant ones; or the relevant ids
+                alone.
+            baselines: whether to measure BM25 of words, bigrams and stems, too.
+            top_k: how many results of each query are measured.
+            by, ranker, rank_top, fusion: as in `search`.
 
-        Raises `DataError` if no query has an answer.
+        Raises `DataError` if no query has a relevant document.
         """
         from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, lexical_runs, search_judged
 
@@ -264,11 +274,11 @@ class Index:
         return Evaluation(compare_runs(judged, runs, top_k))
 
     def add(self, rows: Rows) -> Added:
-        """Add documents, or replace those of the same ids; return how many are new, replaced and unchanged."""
+        """Add documents, replacing those with the same ids; return how many are new, replaced and unchanged."""
         return self._write(rows, sync=False)
 
     def sync(self, rows: Rows) -> Added:
-        """Make the index equal to `rows`: add these documents, and remove all others. Return what changed."""
+        """Make the index equal to `rows`: add these documents, and remove all others. Return how many changed."""
         return self._write(rows, sync=True)
 
     def remove(self, ids: Iterable[str]) -> int:
@@ -277,9 +287,9 @@ class Index:
             return int(collection.writer.remove(ids))
 
     def _write(self, rows: Rows, sync: bool) -> Added:
-        """Add documents to the index; with `sync`, remove those that are not among `rows`. Return what changed.
+        """Add documents to the index; with `sync`, remove those that are not among `rows`. Return how many changed.
 
-        Segments are then merged as far as `merge` finds it worth while.
+        The index's segments are then merged as far as that makes searches cheaper.
         """
         from paddle_ranker.retrieval.collection import documents_for
         from paddle_ranker.retrieval.towers import open_towers
@@ -312,7 +322,7 @@ class Index:
         fusion: Union[str, Fusion, None],
         literal: bool,
     ) -> Searcher:
-        """Return the searcher for these arguments of `search`; a ranker that is opened by its name stays open."""
+        """Return the searcher for these arguments of `search`; a ranker given by name or folder stays open."""
         self._collection.refresh()
         settings = SearchSettings(
             (by,) if isinstance(by, str) else tuple(by), depth=depth, rank_top=rank_top, literal=literal
@@ -330,7 +340,7 @@ class Index:
 
 
 def _value(key: str) -> Any:
-    """Return the value that a key of a facet stands for; of a range, the key itself, which is a condition."""
+    """Return the value that a facet's key stands for; for a range of numbers, the key itself, which is a condition."""
     value = json.loads(key)
     return key if isinstance(value, (dict, list)) else value
 
@@ -379,7 +389,7 @@ def _mapping(row: Any) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value for JSON: numbers of NumPy to numbers, dates to text, bytes to a `data:` URL."""
+    """Convert a value for JSON: NumPy's numbers to Python's, dates to text, bytes to a `data:` URL."""
     if isinstance(value, bytes):
         return f"data:;base64,{base64.b64encode(value).decode()}"
     found = plain(value)

@@ -1,4 +1,4 @@
-"""Show how far a work is: a bar on a terminal, elsewhere a line every ten seconds.
+"""Show the progress of work: a bar on a terminal, else a line every ten seconds.
 
 for text in Progress(texts, desc="encode", unit="text"):
     ...
@@ -15,7 +15,7 @@ BAR_AFTER, LINE_EVERY = 2.0, 10.0  # seconds
 
 
 class Progress(tqdm, Generic[T]):
-    """`tqdm` that shows nothing in the first two seconds, and writes lines where stderr is no terminal.
+    """`tqdm` that shows nothing in the first two seconds, and writes lines if standard error is no terminal.
 
     Takes the arguments of `tqdm`.
     """
@@ -23,7 +23,6 @@ class Progress(tqdm, Generic[T]):
     disable: bool
 
     def __init__(self, *values: Any, **options: Any) -> None:
-        """Create the bar; nothing is shown yet."""
         self._has_lines = False
         super().__init__(*values, **{"delay": BAR_AFTER, "maxinterval": LINE_EVERY, "leave": None, **options})
         self._is_terminal = not self.disable and self.fp.isatty()
@@ -41,7 +40,7 @@ class Progress(tqdm, Generic[T]):
         return True
 
     def close(self) -> None:
-        """End the bar; where lines were written, write a last one."""
+        """End the bar; if lines were written, write a last one."""
         if self.disable or self._is_terminal:
             super().close()
             return

@@ -56,7 +56,7 @@ class Registry(Generic[T]):
     def load_plugins(self) -> None:
         """Import all plugins: modules that the environment names, entry points of packages, modules of the recipes.
 
-        Called when a name is unknown. Raises `DependencyError` if a plugin cannot be imported.
+        Called for an unknown name. Raises `DependencyError` if a plugin cannot be imported.
         """
         load_named_plugins()
         loaders = _entry_points()
@@ -127,7 +127,7 @@ def _modules_of_recipes(name: str) -> list[str]:
     ]
 
 
-_loaded: set[str] = set()  # names of the plugins loaded so far: each is loaded once
+_loaded: set[str] = set()  # names of loaded plugins, which are not loaded again
 
 
 def _entry_points() -> dict[str, Callable[[], object]]:

@@ -44,7 +44,7 @@ _SLOWED_VENDORS = frozenset({"AuthenticAMD", "HygonGenuine"})
 
 @dataclass(frozen=True)
 class MathPath:
-    """The code path that the math library takes.
+    """The code path of the math library.
 
     value: the path's name; None: the library chooses by itself
     reason: why it was chosen
@@ -57,12 +57,10 @@ class MathPath:
 def decide_math_path(cpuinfo: str, choice: str = "auto") -> MathPath:
     """Decide which code path the math library should take on the processor that `cpuinfo` describes.
 
-    Args:
-        cpuinfo: text in the form of Linux's `/proc/cpuinfo`; "" if the system has no such file.
-        choice: `auto`, `off`, `avx2` or `avx512` (the values of PADDLE_RANKER_MATH).
+    cpuinfo: text in the form of Linux's `/proc/cpuinfo`; "" if the system has no such file
+    choice: `auto`, `off`, `avx2` or `avx512` (the values of PADDLE_RANKER_MATH)
 
-    Raises:
-        UsageError: the choice is unknown, or the processor does not report the instructions that the path needs.
+    Raises `UsageError` if the choice is unknown, or the processor does not report the instructions that it needs.
     """
     if choice == "off":
         return MathPath(None, f"switched off by {MATH_CHOICE}=off")
@@ -119,8 +117,8 @@ def choose_math_path(
 
     Args:
         environment: variables to read and set; the process's own by default.
-        cpuinfo: the processor's report; read from the system by default.
-        loaded: dict keyed by the names of loaded modules; `sys.modules` by default.
+        cpuinfo: text of `/proc/cpuinfo`; read from the system by default.
+        loaded: modules by name, among which Paddle is looked for; `sys.modules` by default.
 
     Raises `UsageError` if PADDLE_RANKER_MATH is unknown, or names instructions that the processor does not report.
     """
@@ -138,17 +136,14 @@ def choose_math_path(
 
 
 def prepare(threads: Optional[int] = None) -> MathPath:
-    """Prepare this process for Paddle; every command calls it before importing Paddle.
+    """Prepare this process for Paddle, and return the math library's code path; call this before importing Paddle.
 
-    Args:
-        threads: how many threads a matrix product may use. 0: MKL_NUM_THREADS if it is set, else the cores that this
-            process may use, divided by the number of processes that the launcher started. None: Paddle's own choice,
-            which is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS is set.
+    threads: how many threads a matrix product may use. 0: MKL_NUM_THREADS if it is set, else the cores that this
+        process
+        may use, divided by the number of processes that the launcher started. None: Paddle's own choice, which is 1
+        unless MKL_NUM_THREADS or OMP_NUM_THREADS is set
 
-    Returns the code path of the math library.
-
-    Raises:
-        UsageError: `threads` is negative, or as `choose_math_path`.
+    Raises `UsageError` for negative `threads`, and as `choose_math_path` does.
     """
     switch_off_telemetry()
     path = choose_math_path()
@@ -210,9 +205,10 @@ def cuda_devices() -> int:
 
 
 def own_gpu(device: str) -> str:
-    """Return the GPU, `gpu:N`, of this process if several processes share a model's work; for other devices `device`.
+    """Return the device of this process: for `gpu`, the GPU `gpu:N` of its share; otherwise `device` itself.
 
-    The processes get the GPUs in turn; processes of `paddle.distributed.launch` have those that it names.
+    Only if several processes share a model's work, they get the GPUs in turn; processes of `paddle.distributed.launch`
+    have those that it names.
     """
     launched = os.environ.get("FLAGS_selected_gpus", "").partition(",")[0]  # noqa: SIM112  # Paddle's name
     if device == "gpu" and launched.isdigit():
@@ -224,13 +220,16 @@ def own_gpu(device: str) -> str:
 
 
 def own_environment() -> dict[str, str]:
-    """Return the environment with which another Python process can import this package, wherever it is installed."""
+    """Return environment variables with which a child process can import this package, wherever it is installed."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path}
 
 
 def finds_gpu() -> bool:
-    """Return whether Paddle finds a GPU. A child process tests this, since CUDA does not survive a later fork."""
+    """Return whether Paddle finds a GPU.
+
+    A child process tests this: CUDA in this process would not survive a later fork.
+    """
     code = "from paddle_ranker.runtime import available_devices; raise SystemExit('gpu' not in available_devices())"
     line = [sys.executable, "-W", "ignore", "-c", code]
     return cuda_devices() > 0 and subprocess.run(line, env=own_environment(), capture_output=True).returncode == 0
@@ -295,13 +294,9 @@ def find_device() -> FoundDevice:
 def select_device(name: str) -> str:
     """Set Paddle's current device, and return its name in Paddle's form (`cpu`, `gpu:0`, ...).
 
-    Args:
-        name: `cpu`; `gpu`, `xpu` or `npu`, with or without an index (`gpu:1`); or `auto`, for which the chosen device
-            is printed.
+    name: `cpu`; `gpu`, `xpu` or `npu`, with or without an index (`gpu:1`); or `auto`, which prints the chosen device
 
-    Raises:
-        UsageError: `name` is not the name of a device.
-        RankerError: the device is not available or Paddle cannot use it; the message lists the available devices.
+    Raises `UsageError` for another name, `RankerError` for a device that is not available or that Paddle cannot use.
     """
     import paddle
 

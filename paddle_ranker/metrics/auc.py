@@ -11,7 +11,7 @@ from paddle_ranker.metrics.intervals import Statistic
 from paddle_ranker.metrics.ranking import RELEVANT, changes, check_scores, ordered_pairs
 from paddle_ranker.metrics.significance import Difference
 
-_MATRIX_CELLS = 20_000_000  # up to this many queries x pairs, counts are held in memory
+_MATRIX_CELLS = 20_000_000  # up to this many queries x pairs, `auc_difference` holds a matrix of counts
 
 
 def count_relevant(labels: Floats) -> int:
@@ -42,9 +42,8 @@ def auc_of(numbers: Integers, labels: Floats, scores: Floats) -> Statistic:
 
     Pairs are sorted once; a draw then costs a few sums over the pairs.
 
-    Args:
-        numbers: index of each pair's query, from 0, `[pairs]`.
-        labels, scores: of each pair, `[pairs]`.
+    numbers: index of each pair's query, from 0, `[pairs]`
+    labels, scores: the pairs' labels and scores, `[pairs]` each
     """
     order = np.argsort(scores, kind="stable")
     numbers, relevant = numbers[order], labels[order] >= RELEVANT
@@ -62,7 +61,7 @@ def auc_of(numbers: Integers, labels: Floats, scores: Floats) -> Statistic:
 
 
 def _starts(values: Floats) -> Integers:
-    """Return the indices at which runs of equal values start in `values`, `[n]`, which are sorted."""
+    """Return the index at which each run of equal values starts in the sorted `values`, `[n]`."""
     is_new = changes(values)
     is_new[:1] = True
     return np.flatnonzero(is_new)
@@ -104,8 +103,8 @@ def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats
 
     A tie counts a half.
 
-    groups: index of each pair's group, below `count`
-    relevant, ranks: of each pair
+    groups: index of each pair's group, below `count`, `[pairs]`
+    relevant, ranks: which pairs are relevant, and their ranks, `[pairs]` each
     """
     owners, above = groups[relevant], ranks[relevant]
     order = np.lexsort((ranks[~relevant], groups[~relevant]))
@@ -121,10 +120,11 @@ def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats
 def _auc_by_sorting(
     query: Integers, second: NDArray[np.bool_], relevant: NDArray[np.bool_], ranks: Floats, total: float
 ) -> Difference:
-    """Return `auc_difference` for many queries: without a matrix of counts, but each swap passes over all pairs.
+    """Return what `auc_difference` returns, in little memory for many queries; but each swap passes over all pairs.
 
-    query, relevant, ranks: of each result of both systems
-    second: which results are of the second system
+    query, relevant, ranks: query, relevance and rank of all pairs of the first system, then of the second, `[2 *
+        pairs]`
+    second: True for the pairs of the second system, `[2 * pairs]`
     total: number of combinations of a relevant and a non-relevant pair
     """
     order = np.argsort(ranks, kind="stable")

@@ -26,11 +26,11 @@ BINS = 15  # as in Guo et al. 2017
 FEW_QUERIES = 100  # with fewer, a fit may well make other queries' probabilities worse
 LEAST_LISTS, _TENTH, _PERCENTILES = 10, 10, 101
 _Lists = Annotated[tuple[float, ...], Between(LEAST_LISTS, 10_000)]
-_CHANCE = 0.005  # of a report although queries and documents are the same
+_CHANCE = 0.005  # probability that `unlike` reports a difference of searches of the same kind
 
 
 class ListScores(NamedTuple):
-    """Two values of a ranked list, by which lists are compared.
+    """Two values that describe the logits of a ranked list, for comparisons of lists.
 
     tenth: the tenth best logit, or the last of a shorter list
     spread: the standard deviation of the logits
@@ -51,7 +51,8 @@ class SearchScores:
     """Scores of a ranker in searches of the index that it was calibrated for; stored with the calibration.
 
     top: how many documents were ranked for each query
-    tenth, spread: the values of `ListScores` of each search, or percentiles of these; ascending
+    tenth: the searches' `ListScores.tenth`, ascending; of more than 101 searches, the percentiles 0 to 100
+    spread: likewise for `ListScores.spread`
 
     Raises `CheckpointError` for anything else, such as fewer than ten values.
     """
@@ -65,10 +66,10 @@ class SearchScores:
 
     @classmethod
     def of(cls, queries: Sequence[str], logits: Floats, top: int) -> SearchScores:
-        """Create the scores of searches.
+        """Return the scores of searches.
 
         queries: query of each ranked document, `[n]`
-        logits: its calibrated logit, `[n]`
+        logits: calibrated logit of each ranked document, `[n]`
         top: how many documents were ranked for each query
         """
         numbers = number_queries(queries)
@@ -79,10 +80,11 @@ class SearchScores:
         return cls(top, tuple(tenth), tuple(spread))
 
     def unlike(self, lists: Sequence[ListScores]) -> Optional[dict[str, object]]:
-        """Compare the scores of other searches; return None unless `tenth` or `spread` differs beyond chance.
+        """Return how other searches' scores differ from these; None if `tenth` and `spread` differ by chance alone.
 
-        Then return the `measure` that differs more, and its medians: `expected` here and `seen` in `lists`. The
-        two-sample test is that of Kolmogorov and Smirnov.
+        The result has the name of the value that differs more (`measure`), its median here (`expected`) and its median
+        in
+        `lists` (`seen`). The test is the two-sample test of Kolmogorov and Smirnov.
         """
         from scipy.stats import ks_2samp
 
@@ -102,11 +104,11 @@ class SearchScores:
 class Calibration:
     """The scale and shift that calibrate a ranker's logits, and the data of their fit; stored in `ranker.json`.
 
-    method: name of the method of the fit
+    method: how scale and shift were fitted, one of `METHODS`
     scale, shift: calibrated logit = scale * logit + shift; scale > 0
     fitted_on: the file of the fit: name, digest, counts of pairs, queries and relevant pairs, and how it was scored
     searched: scores of searches, if the calibration is for searches of an index; else None
-    figures: `calibration_measures` before calibration, on the pairs of the fit, and out of fold; see `figures_of`
+    figures: how well the calibration fits, as `figures_of` returns it
 
     Raises `CheckpointError` if scale or shift is not a finite number, or scale is not above 0.
     """
@@ -151,7 +153,7 @@ def sigmoid(logits: ArrayLike) -> Floats:
 
 
 def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
-    """Fit a calibration to labelled logits (`[n]` each, relevant: label >= 1) by maximum likelihood.
+    """Fit a calibration by maximum likelihood to labels and logits of pairs, `[n]` each (relevant: label >= 1).
 
     Minimises the mean binary cross-entropy, which is convex, by Newton's method. Raises `DataError` if no finite scale
     above 0 is the minimum: there is one class only, or the logits are all alike, separate the classes, or order the
@@ -217,7 +219,7 @@ def _wrong_way(method: str) -> str:
 
 
 def fit_out_of_fold(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> Floats:
-    """Return logits, `[n] float64`, each calibrated by a fit to the other folds of queries, as for new queries.
+    """Return the logits of pairs, each calibrated by a fit to the other folds of queries, `[n]` float64.
 
     Raises `DataError` as `fit` does, and if there are fewer queries than folds.
     """
@@ -239,11 +241,14 @@ class JudgedCalibration:
     """A fitted calibration and its effect on the pairs of the fit.
 
     calibration: the calibration fitted to all pairs
-    measures: `calibration_measures` by the kind of logits: `as_trained` (not calibrated), `fitted` (by the fit to these
-        very pairs), `out_of_fold`, and, if it can be fitted, the other method's name (out of fold, too)
-    change: the mean cross-entropy out of fold minus that of the logits as trained, with its interval over queries
-    error: the calibration error out of fold, with its interval over queries. The value itself is optimistic: the folds
-        are of one set of queries, whose share of relevant pairs is met; that of other queries is not
+    measures: `calibration_measures` of four kinds of logits, by name: `as_trained` (not calibrated), `fitted`
+        (calibrated
+        by `calibration`), `out_of_fold` (`fit_out_of_fold`), and, if it can be fitted, the other method's name (out of
+        fold, too)
+    change: mean cross-entropy `out_of_fold` minus that `as_trained`, with its interval over queries
+    error: calibration error `out_of_fold`, with its interval over queries. It is optimistic for new queries, whose
+        share
+        of relevant pairs may differ from that of these queries
     better: the other method's name if its cross-entropy out of fold is established to be lower, else None
     """
 
@@ -255,7 +260,7 @@ class JudgedCalibration:
 
 
 def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> JudgedCalibration:
-    """Fit a calibration to labelled logits (`[n]` each), and measure it on the same pairs and out of fold.
+    """Fit a calibration to labels and logits of pairs, `[n]` each; measure it on them, as fitted and out of fold.
 
     Raises `DataError` as `fit` and `fit_out_of_fold` do.
     """
@@ -284,10 +289,7 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
 
 
 def figures_of(judged: JudgedCalibration, folds: int) -> dict[str, object]:
-    """Return `Calibration.figures` of a fit.
-
-    folds: number of folds
-    """
+    """Return the JSON-ready `Calibration.figures` of a fit: its `measures`, the interval of `error`, and `folds`."""
     kept = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
     return {**kept, "error_interval": [judged.error.low, judged.error.high], "folds": folds}
 
@@ -333,7 +335,7 @@ def calibration_error_of(
     """Return the statistic `expected_calibration_error`, in which a pair counts as often as its query was drawn.
 
     numbers: index of each pair's query, from 0, `[n]`
-    relevant, probabilities: of each pair, `[n]`
+    relevant, probabilities: which pairs are relevant, and their probabilities of it, `[n]` each
     """
     count = int(numbers.max()) + 1
     cells = numbers * bins + _bin_of(probabilities, bins)

@@ -6,7 +6,8 @@ import numpy as np
 
 from paddle_ranker.array_types import Booleans, Floats
 
-_CHANCE, _FLIPS, _FLIPS_AT_ONCE = 0.02, 25, 40  # how often noise may pass for an improvement; draws of signs
+_CHANCE = 0.02  # how often noise may pass for an improvement
+_FLIPS, _FLIPS_AT_ONCE = 25, 40  # number of blocks of random sign flips, and flips per block
 _TINY = 1e-12
 
 
@@ -27,8 +28,8 @@ def choose(losses: Floats, distance: Floats) -> int:
 def about_least(losses: Floats) -> Booleans:
     """Return which rows of `losses`, `[n, queries]`, are within one standard error of the least mean loss, `[n] bool`.
 
-    The standard error is that of a row's difference from the least row, over queries. With a single query, all rows
-    count (Breiman et al. 1984, Classification and Regression Trees).
+    The standard error is that of the difference between a row and the row of least mean, over queries. With a single
+    query, all rows are True (Breiman et al. 1984, Classification and Regression Trees).
     """
     count = losses.shape[1]
     if count < 2:
@@ -39,10 +40,11 @@ def about_least(losses: Floats) -> Booleans:
 
 
 def beats_first(losses: Floats) -> bool:
-    """Return whether some alternatives are better than the first beyond chance; `losses` are `[n, queries]`.
+    """Return whether some row of `losses`, `[n, queries]`, has a lower mean than the first row, beyond chance.
 
-    A sign-flip test of the largest t statistic, which allows for the number of alternatives (Westfall and Young 1993).
-    If no alternative is better, at most one in fifty sets of queries would make one look so.
+    A sign-flip test of the largest t statistic, which allows for the number of rows (Westfall and Young 1993). If no
+    row
+    is better, at most one in fifty sets of queries would make one look so.
     """
     gains = (losses[0] - losses[1:]).T
     count = len(gains)

@@ -58,9 +58,10 @@ def bootstrap_interval(
     Draws whose statistic is NaN (such as an AUC of one class) are ignored. The same seed draws the same queries, so
     several measures can be compared on the same draws. Raises `DataError` for fewer than 2 queries.
 
+    queries: number of queries that `statistic` is about
     resamples: number of draws
-    draw: number of queries per draw (default: `queries`); with fewer, the interval is the range of what a test of so
-        few queries would find
+    draw: number of queries per draw (default: `queries`). Fewer give the interval that a test of so few queries would
+        have
     """
     statistics = {"": statistic}
     return bootstrap_intervals(statistics, queries, confidence=confidence, resamples=resamples, seed=seed, draw=draw)[

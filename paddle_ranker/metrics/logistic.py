@@ -24,7 +24,7 @@ from paddle_ranker.metrics.ranking import RELEVANT, add_by_query, number_queries
 
 SEED = 1000
 Rows = NDArray[np.bool_]  # a mask of rows, [n]
-PENALTY = 0.01  # factor of half the squared weight of a standardised input, added to the mean cross-entropy
+PENALTY = 0.01  # times half the squared weights of standardised inputs: added to the mean cross-entropy
 EQUAL = float("inf")
 PULLS = (EQUAL, 3.0, 1.0, 0.3, 0.1, 0.03, PENALTY)  # from equal weights to almost free weights
 
@@ -46,9 +46,10 @@ def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> Li
     """Fit a logistic regression (relevant: label >= 1) to inputs `[n, k]`.
 
     The inputs are standardised during the fit; the returned weights are for inputs that are not. Minimises the mean
-    cross-entropy plus half the penalty times the squared weights of the standardised inputs, so that the penalty does
-    not weaken with more pairs. Raises `DataError` if all pairs are relevant or none is, `DependencyError` without
-    scikit-learn.
+    cross-entropy plus `penalty` times half the squared weights of the standardised inputs; as the mean does not grow
+    with
+    the number of pairs, the penalty keeps its effect. Raises `DataError` if all pairs are relevant or none is,
+    `DependencyError` without scikit-learn.
     """
     inputs, relevant = np.asarray(inputs, np.float64), relevant_of(labels)
     standard, mean, deviation = standardise(inputs, np.float32)
@@ -69,10 +70,10 @@ def relevant_of(labels: ArrayLike) -> Rows:
 
 
 def regress(inputs: Floats, relevant: Rows, penalty: float) -> tuple[Floats, float]:
-    """Fit a logistic regression to inputs, `[n, k]`, as they are; return (weights, `[k]`, and bias).
+    """Fit a logistic regression to inputs, `[n, k]`, without scaling them; return (weights, `[k]`, and bias).
 
-    relevant: which inputs are of relevant pairs, `[n] bool`
-    penalty: factor of half the squared weights
+    relevant: which rows of the inputs are of relevant pairs, `[n] bool`
+    penalty: the mean cross-entropy plus `penalty` times half the squared weights is minimised
     """
     try:
         from sklearn.linear_model import LogisticRegression
@@ -94,7 +95,8 @@ def out_of_fold(
 ) -> Floats:
     """Return each pair's blended logit, `[n]` float64, from a model fitted to the other folds of queries.
 
-    These logits are for losses. Measures that compare pairs of different folds, as AUC does, need `standardise`.
+    The result suits losses of single pairs. Measures that compare pairs of different folds, as AUC does, need
+    `standardise`, because the folds' models differ in scale.
 
     Args:
         members: `[n, k]`, the logits of the k rankers that are blended.
@@ -102,7 +104,7 @@ def out_of_fold(
         queries: `[n]` texts; all rows of a query are in one fold.
         folds: number of folds; if there are fewer queries, one fold per query.
         fit: called with the mask of the rows to learn from, `[n] bool`; returns a model. None: `fit_logistic`.
-        standardise: whether each model's logits are `standardised` over all pairs.
+        standardise: whether the logits of each fold's model are `standardised` over all pairs.
 
     Raises `DataError` for a single query, and if the queries outside a fold have titles of one class only.
     """
@@ -118,9 +120,9 @@ def out_of_fold(
 
 
 def folds_of(count: int, folds: int) -> NDArray[np.int64]:
-    """Divide `count` queries into folds at random; return the fold of each, `[count]`.
+    """Divide `count` queries into folds at random; return the index of each query's fold, `[count]`.
 
-    Raises `DataError` for one query.
+    If there are fewer queries than folds, each query is a fold. Raises `DataError` for one query.
     """
     if count < 2:
         raise DataError("one query only: weights need several, to be measured on those that they were not fitted on")
@@ -130,10 +132,12 @@ def folds_of(count: int, folds: int) -> NDArray[np.int64]:
 def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
     """Fit a logistic regression to the members' logits, `[n, k]`, with weights that are pulled towards equality.
 
-    The weights are those of standardised logits during the fit, and at least 0. It minimises the mean cross-entropy,
-    plus half of PENALTY times the squared weights, plus half of `pull - PENALTY` times their squared deviations from
-    their mean; with EQUAL, all weights are the same. The returned weights are for logits that are not standardised.
-    Raises `DataError` as `fit_logistic` does.
+    The fitted weights are for standardised logits, and at least 0. They minimise the mean cross-entropy, plus half of
+    PENALTY times the squared weights, plus half of `pull - PENALTY` times the weights' squared deviations from their
+    mean;
+    with EQUAL, all weights are the same. The returned weights are for logits that are not standardised. Raises
+    `DataError`
+    as `fit_logistic` does.
     """
     relevant = relevant_of(labels)
     from scipy.optimize import minimize
@@ -195,10 +199,11 @@ def _fit_rows(members: Floats, labels: Floats, pull: float, rows: Rows) -> Linea
 
 
 def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> tuple[Floats, Floats]:
-    """Return (scores, logits) of pairs by averages whose weights were fitted to the other folds, `[n]` float64 each.
+    """Return (scores, logits) of pairs, `[n]` float64 each, by averages whose weights were fitted to the other folds.
 
-    Each fold gets its pull towards equal weights from the queries outside the fold. For the scores, each fold's model
-    is `standardised` over all pairs: models that order all pairs alike give all pairs the same scores. Raises
+    Each fold gets its pull towards equal weights from the queries outside the fold. The scores are the logits after
+    each
+    fold's model was `standardised` over all pairs: so models that order all pairs alike give the same scores. Raises
     `DataError` as `out_of_fold` does.
     """
     known: dict[bytes, LinearModel] = {}

@@ -38,7 +38,8 @@ class Measure(ABC):
         title: the name that tables and pictures show.
         what: one line of documentation.
         higher_is_better: whether the higher of two values is better.
-        in_training: whether a training's evaluations print the measure, and `--metric` may name it to choose the best
+        in_training: whether evaluations during a training print the measure, and `--metric` may name it to choose the
+            best
             checkpoint.
     """
 
@@ -52,7 +53,7 @@ class Measure(ABC):
 
     @property
     def sign(self) -> float:
-        """1.0, or -1.0 if lower values are better: a difference times the sign is positive if it is an improvement."""
+        """1.0, or -1.0 if lower values are better; a difference times this is positive if it is an improvement."""
         return 1.0 if self.higher_is_better else -1.0
 
     @abstractmethod
@@ -61,21 +62,25 @@ class Measure(ABC):
 
     @abstractmethod
     def statistic(self, scored: Scored) -> Statistic:
-        """Return the measure as a statistic: a function of how often each query was drawn, for intervals."""
+        """Return the measure as a function of how often each query was drawn, for `bootstrap_interval`."""
 
     def by_query(self, scored: Scored) -> Optional[Floats]:
-        """Return the value of each query, `[queries] float64`, NaN if it has none; None if the measure has none."""
+        """Return each query's value, `[queries] float64`, NaN for a query without one; None if queries have none."""
         return None
 
     def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> Optional[float]:
-        """Return the two-sided p-value of the paired difference of two systems; None if the measure has no test."""
+        """Return the two-sided p-value of two systems' difference on the same pairs; None if the measure has no test.
+
+        permutations: number of random swaps, at most
+        """
         return None
 
 
 class QueryMean(Measure):
-    """The mean over queries of `of_queries(ranking, *arguments)`, a function that returns `[queries] float64`.
+    """The mean over queries of a function's values.
 
-    flags: further arguments of `Measure`
+    of_queries: called as `of_queries(ranking, *arguments)`; returns `[queries] float64`
+    flags: `higher_is_better` and `in_training` of `Measure`
     """
 
     def __init__(self, title: str, what: str, of_queries: Callable[..., Floats], *arguments: int, **flags: bool):
@@ -122,7 +127,7 @@ class AreaUnderCurve(Measure):
 
 
 class OrderedPairs(Measure):
-    """The share of correctly ordered pairs, among a query's pairs of judged titles with different labels."""
+    """The share of correctly ordered pairs of judged titles, among those of the same query with different labels."""
 
     def applies(self, scored: Scored) -> bool:
         return bool(scored.comparable.any())
@@ -178,7 +183,7 @@ def average_precision(ranking: Ranking) -> Floats:
 
 
 def precision_at(ranking: Ranking, k: int) -> Floats:
-    """Return how many of the first `k` titles are relevant, over `k` even for fewer titles: `[queries] float64`."""
+    """Return the number of relevant titles among the first `k`, divided by `k`: `[queries] float64`."""
     return ranking.sum_by_query(ranking.relevant & (ranking.position < k)) / k
 
 

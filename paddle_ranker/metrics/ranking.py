@@ -21,8 +21,8 @@ from paddle_ranker.errors import DataError
 
 RELEVANT = 1.0
 NOT_RETURNED = -np.inf  # the score of a judged document that a system did not return
-_MOVED = 1e-5  # most that the rounding of a value may move its standardised value
-UNRANKED = np.iinfo(np.int64).max // 2  # the position of such a document
+_MOVED = 1e-5  # rounding a value may change its standardised value by this at most
+UNRANKED = np.iinfo(np.int64).max // 2  # the position of a document that a system did not return
 Queries = Union[Sequence[str], NDArray[Any]]
 
 
@@ -31,11 +31,11 @@ class Ranking:
     """Pairs sorted by query (in order of first occurrence), then by score, best first.
 
     query: `[pairs] int64`, index of the pair's query, ascending
-    position: `[pairs] int64`, place within the query, from 0
+    position: `[pairs] int64`, the pair's place within its query, from 0; `UNRANKED` for a document that the system did
+        not
+        return, which counts as missed if it is relevant
     labels: `[pairs] float64`
     queries: number of queries
-
-    A document that the system did not return has the position `UNRANKED`: if it is relevant, it counts as missed.
     """
 
     query: Integers
@@ -50,12 +50,12 @@ class Ranking:
 
     @property
     def place(self) -> Integers:
-        """Each pair's place within its query, from 0, also of documents not returned: `[pairs] int64`."""
+        """Each pair's place within its query, from 0; documents not returned come last: `[pairs] int64`."""
         starts = np.flatnonzero(np.diff(self.query, prepend=-1))
         return np.arange(len(self.query)) - starts[self.query]
 
     def sum_by_query(self, values: Any) -> Floats:
-        """Sum `values` (`[pairs]`) within each query: `[queries] float64`."""
+        """Return the sum of `values` (`[pairs]`) within each query: `[queries] float64`."""
         return add_by_query(self.query, values, self.queries).astype(np.float64)
 
 
@@ -66,7 +66,7 @@ def number_queries(queries: Queries) -> Integers:
 
 
 def add_by_query(numbers: Integers, values: Any, queries: int) -> Floats:
-    """Sum `values` (`[pairs]`) by query: `[queries] float64`.
+    """Return the sum of `values` (`[pairs]`) within each query: `[queries] float64`.
 
     numbers: index of each pair's query, from 0, `[pairs]`
     """
@@ -144,10 +144,11 @@ def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Option
 
 
 class Standardised(NamedTuple):
-    """Columns scaled to mean 0 and deviation 1.
+    """Columns scaled to mean 0 and standard deviation 1.
 
     values: `[n, k]`; a column of equal values becomes 0
-    mean, deviation: `[k]`, of each column before; the deviation of a column of equal values is 1
+    mean, deviation: `[k]`, of each column before it was scaled; the deviation of a column of equal values is stated as
+        1
     """
 
     values: Floats
@@ -156,13 +157,14 @@ class Standardised(NamedTuple):
 
 
 def standardise(values: Floats, dtype: type[np.floating[Any]]) -> Standardised:
-    """Scale the columns of `values`, `[n, k]` or `[n]`, to mean 0 and deviation 1.
+    """Scale the columns of `values`, `[n, k]` or `[n]`, to mean 0 and standard deviation 1.
 
     dtype: type in which the values were computed
 
     A column counts as constant if `dtype` does not resolve its deviation: if the rounding of a value would move the
-    standardised value by more than 1e-5. For float32 this is a deviation below 1.2 percent of the mean. Divided by it,
-    the logits of a model would differ from engine to engine.
+    standardised value by more than 1e-5. For float32 this is a deviation below 1.2 percent of the mean. Scaled by so
+    small
+    a deviation, the logits of a model would differ from engine to engine.
     """
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     # A value near 0 may be the difference of values around 1, whose rounding remains.
@@ -172,7 +174,7 @@ def standardise(values: Floats, dtype: type[np.floating[Any]]) -> Standardised:
 
 
 def standardised(scores: Floats) -> Floats:
-    """Return scores scaled to mean 0 and deviation 1, `[n] float64`, in the same order.
+    """Return scores scaled to mean 0 and standard deviation 1, `[n] float64`, in the same order.
 
     Models fitted to different folds of queries differ in scale and bias, and AUC compares pairs of different folds. So
     the scores of each fold's model are standardised before those of all folds are joined. No labels are needed.
@@ -181,17 +183,17 @@ def standardised(scores: Floats) -> Floats:
 
 
 class Scored:
-    """Scores that one system gives labelled pairs.
+    """Labelled pairs with the scores of one system.
 
     Args:
         queries, labels, scores: query, label and score of each pair.
         ids: the documents' ids; if given, equal scores are in trec_eval's order (see `rank`).
-        judged: `[pairs] bool`, True for judged pairs (default: all).
+        judged: `[pairs] bool`, True for pairs with a known label (default: all).
 
     Attributes:
         ranking: all pairs, best first.
-        numbers, labels, scores: index of the query from 0, label and score of each judged pair, `[judged]`, in the
-            order of the arguments.
+        numbers: index of the query of each judged pair, from 0, `[judged]`, in the order of the arguments.
+        labels, scores: label and score of each judged pair, `[judged]`, in the same order.
 
     Raises `DataError` if lengths differ or a value is not finite.
     """
@@ -212,7 +214,7 @@ class Scored:
 
     @cached_property
     def ordered(self) -> Floats:
-        """How many of each query's `comparable` pairs are ordered correctly, `[queries]`; a tie counts a half."""
+        """How many of each query's `comparable` pairs of titles are in order, `[queries]`; equal scores count half."""
         counts = ordered_pairs(self.numbers, self.labels, self.scores)
         return add_by_query(self.numbers, counts, self.ranking.queries)
 
@@ -223,11 +225,11 @@ class Scored:
 
 
 def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Floats:
-    """Count, for each row, the rows of its group with a lower label and a lower score: `[rows] float64`.
+    """Count, for each row, the rows of the same group with a lower label and a lower score: `[rows] float64`.
 
     groups: index of each row's group
 
-    Equal scores count a half. The cost is one sort, then one pass per distinct label.
+    Rows with equal scores count a half. The cost is one sort, then one pass per distinct label.
     """
     order = np.lexsort((scores, groups))
     groups, labels, scores = groups[order], labels[order], scores[order]
@@ -252,7 +254,7 @@ def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def comparable_pairs(groups: Integers, labels: NDArray[Any]) -> Floats:
-    """Count, for each row, the rows of its group with a lower label: `[rows] float64`."""
+    """Count, for each row, the rows of the same group with a lower label: `[rows] float64`."""
     order = np.lexsort((labels, groups))
     groups, labels = groups[order], labels[order]
     places = np.arange(len(groups))

@@ -32,7 +32,8 @@ def randomisation_test(differences: Floats, *, permutations: int = PERMUTATIONS,
 
     Args:
         differences: `[queries] float64`, one system's value minus the other's.
-        permutations: how many of the 2^queries sign changes are drawn at random; all are used if they are not more.
+        permutations: number of random sign changes; if there are at most so many (2^queries), each is used once
+            instead.
             With random draws p = (1 + count of draws as extreme) / (1 + count of draws), which is never 0.
     """
     moved = differences[differences != 0]  # the sign of a 0 changes nothing
@@ -40,9 +41,11 @@ def randomisation_test(differences: Floats, *, permutations: int = PERMUTATIONS,
 
 
 def swap_test(difference: Difference, queries: int, permutations: int = PERMUTATIONS, seed: int = 1000) -> float:
-    """Return the two-sided p-value of a difference of two systems, whose results are swapped at random for each query.
+    """Return the two-sided p-value of a difference of two systems whose results are swapped at random, query by query.
 
-    difference: called with the queries to swap; returns the difference
+    difference: computes the difference of the systems for each of several swaps
+    queries: number of queries
+    permutations: as in `randomisation_test`
     """
     observed = abs(float(difference(np.zeros((1, queries), bool))[0]))
     limit = observed - _ROUNDING * max(observed, 1e-3)
@@ -61,7 +64,7 @@ def swap_test(difference: Difference, queries: int, permutations: int = PERMUTAT
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values after Holm's correction (1979), which bounds the chance of any false alarm among all tests.
+    """Return p-values in the order given, after Holm's correction (1979), which bounds the chance of any false alarm.
 
     The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller than the one before it.
     """

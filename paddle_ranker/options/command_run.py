@@ -126,7 +126,7 @@ def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseExcept
 
 @contextmanager
 def reader_may_leave(*, out: bool = True) -> Iterator[None]:
-    """Ignore in the block that standard error, and if `out` also standard output, has no reader any more."""
+    """Make the block go on when the reader of standard error, or if `out` of standard output, has left (`| head`)."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the start (`>&-`)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -193,8 +193,9 @@ def json_text(value: object, indent: Optional[int] = None) -> str:
 def note(text: str) -> None:
     """Print a note on standard error, such as the number of skipped rows. Only the first process prints.
 
-    If the note cannot be written (a full disk, a closed pipe), it is lost, and so are later notes: a note must not
-    stop the work that it is about.
+    If the note cannot be written (a full disk, a closed pipe), it and all later notes are lost: a note must not stop
+    the
+    work that it is about.
     """
     if is_first_process():
         try:
@@ -215,11 +216,11 @@ class Counted(Protocol):
     """Object with counts for a command's report, such as an encoder that counts the texts that it cut."""
 
     def counts(self) -> Mapping[str, int]:
-        """Return the counts so far, by the words that follow them in a report: `{"pairs were cut to 64 tokens": 3}`."""
+        """Return the counts so far, each by the words that follow it in a report: `{"pairs were cut": 3}`."""
         ...
 
 
-_COUNTED: list[list[Counted]] = []  # of the running commands; threads of a command may open models, too
+_COUNTED: list[list[Counted]] = []  # a list for each running command; not per thread: its threads open models, too
 
 
 _UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
@@ -248,9 +249,9 @@ def _counting() -> Iterator[list[Counted]]:
 
 
 def note_at_end(one: Counted, instead_of: Sequence[Counted] = ()) -> None:
-    """Print the counts of an object when the command ends, if a command is running.
+    """Print the counts that an object has when the command ends, if a command is running.
 
-    instead_of: objects whose counts `one` includes, and which are then not reported
+    instead_of: objects that are not reported any more, since the counts of `one` include theirs
     """
     if _COUNTED and not _UNCOUNTED.get():
         _COUNTED[-1][:] = [other for other in _COUNTED[-1] if all(other is not part for part in instead_of)]
@@ -259,5 +260,5 @@ def note_at_end(one: Counted, instead_of: Sequence[Counted] = ()) -> None:
 
 @functools.cache
 def note_once(text: str) -> None:
-    """Print a note as `note` does, but the same text only once in a process, however often a model is opened."""
+    """Print a note as `note` does, but each text only once per process, for example when a model is opened twice."""
     note(text)

@@ -70,7 +70,7 @@ def option(
 
 
 def redeclare(options_class: type[Options], name: str, default: Any = REQUIRED, **changes: Any) -> Any:
-    """Declare an inherited option again with another default, `help` or `aliases`; the rest is unchanged."""
+    """Declare an inherited option again, with another default or `changes` of `help` and `aliases` alone."""
     (field,) = (field for field in dataclasses.fields(options_class) if field.name == name)
     default = field.default if default is REQUIRED else default
     return dataclasses.field(default=default, metadata={**field.metadata, **changes})
@@ -139,7 +139,7 @@ def shown_name(field: dataclasses.Field[Any]) -> str:
 
 
 def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
-    """Convert a value to its field's type, and patterns to file names; raises `UsageError` if that is impossible."""
+    """Convert a value to its field's type, and patterns to file names; raises `UsageError` for an impossible value."""
     kind, name = value_type(annotation), shown_name(field)
     if value is None and kind is not annotation:  # the type is Optional[T]
         return None
@@ -171,7 +171,7 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
 
 
 def input_files(options: Options) -> Iterator[tuple[dataclasses.Field[Any], str]]:
-    """Yield (field, path) of the files that the options name for reading, without standard input."""
+    """Yield (field, path) for each file that the options name for reading, except standard input."""
     for field in fields_of(type(options)):
         value = getattr(options, field.name) if field.metadata["files"] else None
         for name in value if isinstance(value, tuple) else (value,):
@@ -263,7 +263,7 @@ class DocumentOptions(RowOptions):
 
 
 def require_ray_device(device: str) -> None:
-    """Raise `UsageError` for a device that a process of a Ray cluster cannot be given."""
+    """Raise `UsageError` for another `--device` than cpu, gpu and auto: Ray chooses the index of a GPU."""
     if device not in ("cpu", "gpu", AUTO_DEVICE):
         raise UsageError(f"--device {device}: with --ray it is cpu, gpu or auto, and Ray chooses which one")
 

@@ -22,25 +22,22 @@ _SHOWN = 3
 class SeveralFiles(str):
     """The paths of several files as one string, joined by `os.pathsep`; `paths` has them one by one.
 
-    `str()` of more than three shows the first path and how many others there are, for messages.
+    `str()` of more than three shows the first path and the number of others, for messages.
     """
 
     paths: tuple[str, ...]
 
     def __new__(cls, paths: Sequence[str]) -> SeveralFiles:
-        """Create the string from the paths."""
         made = super().__new__(cls, os.pathsep.join(paths))
         made.paths = tuple(paths)
         return made
 
     def __str__(self) -> str:
-        """Return up to three paths in full; of more, the first path and how many others there are."""
         if len(self.paths) <= _SHOWN:
             return os.pathsep.join(self.paths)
         return f"{self.paths[0]} and {len(self.paths) - 1} more"
 
     def __getnewargs__(self) -> tuple[tuple[str, ...]]:  # type: ignore[override]
-        """Return the arguments of `__new__` that make a copy, for pickle."""
         return (self.paths,)
 
 
@@ -50,21 +47,16 @@ class ShownFile(str):
     shown: str
 
     def __new__(cls, path: str, shown: str) -> ShownFile:
-        """Create the path; `shown` is its name in messages."""
         made = super().__new__(cls, path)
         made.shown = shown
         return made
 
     def __str__(self) -> str:
-        """Return the name that messages show."""
         return self.shown
 
 
 def folder_of(path: Union[str, os.PathLike[str]]) -> Path:
-    """Return the folder from which paths in a file's rows start: that of the file, or of the first of several files.
-
-    Returns a folder itself.
-    """
+    """Return the folder to which paths in a file's rows are relative: that of the first file, or `path` if a folder."""
     first = paths_of(path)[0]
     # A `Path` of a `ShownFile` would be what messages call it.
     return Path(first if os.path.isdir(first) else os.path.dirname(first))

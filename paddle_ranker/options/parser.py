@@ -28,7 +28,7 @@ from paddle_ranker.options.declare import (
 OptionsT = TypeVar("OptionsT", bound=Options)
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 _EXAMPLE = re.compile(r"^\s*((?:paddle-ranker|python) .*)$", re.M)
-_WIDTH = 100  # width of the text above and below the options
+_WIDTH = 100  # characters of a line of the description
 
 
 def parse_options(
@@ -108,7 +108,7 @@ class _OneValue(argparse.Action):
         values: object,
         option_string: Optional[str] = None,
     ) -> None:
-        """Store an option's value; raises the parser's error if the option already has a different one."""
+        """Store an option's value; raises `UsageError` if the option already has a different one."""
         for other, value in self._given.items():
             first, second = (" ".join(text) if isinstance(text, list) else text for text in (value, values))
             if self._joins is not None:
@@ -162,10 +162,10 @@ def _name_first(options_class: type[Options], arguments: Sequence[str]) -> list[
 def _end_files(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
     """Separate an option's files from positional arguments: `--test a.tsv b.tsv B` becomes `--test=a.tsv:b.tsv B`.
 
-    argparse gives an option all values up to the next option, and has no way to limit them. Here an option takes
-    only one file unless all required positional arguments come before the options: `blend --train a.tsv RANKER DEV_FILE
-    TARGET`. Otherwise its files end at the first value that a positional argument claims: `compare A --test dev.tsv B`
-    compares A with B.
+    argparse gives an option all values up to the next option, and has no way to limit them. Here the files of an option
+    end at the first value that a positional argument claims: `compare A --test dev.tsv B` compares A with B. And an
+    option
+    has only one file if required positional arguments follow: `blend --train a.tsv RANKER DEV_FILE TARGET`.
     """
     fields, made = fields_of(options_class), list(arguments)
     of_files = {name for field in fields if field.metadata["files"] for name in names_of(field)}
@@ -185,9 +185,9 @@ def _is_value(text: str) -> bool:
 
 
 def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
-    """Return the fields in the order of the help: required, the command's own, shared ones, `--debug`.
+    """Return the fields in the order of the help: required options, the command's own, shared ones, `--debug`.
 
-    Positional arguments keep their own order, so that an optional one may come before a required one.
+    Positional arguments stay in the order of the fields, so that an optional one may come before a required one.
     """
     return sorted(
         fields_of(options_class),
@@ -201,7 +201,7 @@ def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
 
 
 def _usage(options_class: type[Options], prog: str) -> str:
-    """Return the usage line: positional arguments, required options, `(A | B)` for either, `[options]` for the rest."""
+    """Return the usage line: positional arguments, required options, `(A | B)` for alternatives, `[options]`."""
     parts, either = [], []
     for field in _in_order(options_class):
         required, shown = field.default is REQUIRED, shown_name(field)
@@ -217,7 +217,7 @@ def _usage(options_class: type[Options], prog: str) -> str:
 
 
 def _argument_of(field: dataclasses.Field[Any], kind: Any) -> tuple[list[str], dict[str, Any]]:
-    """Return the names and keyword arguments of argparse's `add_argument` for one field."""
+    """Return what argparse's `add_argument` is called with for one field: (names, keyword arguments)."""
     required, of_files = field.default is REQUIRED, field.metadata["files"]
     many = of_files or field.metadata["several"]
     text = help_of(field).replace("%", "%%") + (" (one or more; patterns)" if of_files else "")

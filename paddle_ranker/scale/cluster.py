@@ -1,4 +1,4 @@
-"""Clusters of Ray: joined, or started on this machine for one command.
+"""Use a cluster of Ray: join one, or start one on this machine for a command.
 
 with connected("local"):
     ...  # ray.data, ray.serve
@@ -31,10 +31,10 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
     """Use a cluster of Ray in the block; afterwards leave the cluster, or end it if this call started it.
 
     address: `local` starts a cluster on this machine alone; `auto` or `HOST:PORT` join a running one. Ray admits only
-        processes that have its token (`RAY_AUTH_TOKEN`, or the file `.ray/auth_token` in HOME)
-    cores: cores of a local cluster; 0: all that this process may use
+        processes with the token of the cluster (`RAY_AUTH_TOKEN`, or the file `.ray/auth_token` in HOME)
+    cores: CPU cores of a cluster that is started; 0: all that this process may use
 
-    A process that has joined a cluster already keeps using that one. Raises `RankerError` for a cluster that cannot be
+    A process that has joined a cluster before keeps using that one. Raises `RankerError` for a cluster that cannot be
     joined, `DependencyError` without Ray.
     """
     ray = require_ray()
@@ -65,13 +65,15 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
 
 
 def gpus_for(load: LoadOptions) -> int:
-    """Return how many GPUs a process with a model must request from Ray: 0 or 1.
+    """Return how many GPUs a process that opens a model with the options `load` must request from Ray: 0 or 1.
 
-    For the device `auto`, it is 1 if the cluster has GPUs now, and the engine would compute on one. A Ray task on a
-    machine with a GPU finds this out, since the packages and GPUs of this machine say nothing about the others. The
-    task requests no GPU, since all may be in use, for example by an earlier version of a service.
+    For the device `auto`, it is 1 if a machine of the cluster has a GPU and the engine would compute on it. A Ray task
+    on
+    such a machine finds this out, since packages and GPUs differ between machines. The task requests no GPU, since all
+    may
+    be in use, for example by an earlier version of a service.
 
-    Raises `UsageError` for a device with an index, or of another kind.
+    Raises `UsageError` for a device with an index, or of another kind than cpu, gpu and auto.
     """
     require_ray_device(load.device)
     if load.device != AUTO_DEVICE:
@@ -95,7 +97,7 @@ def gpus_for(load: LoadOptions) -> int:
 def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
     """Return whether one of the engines, in this precision, would compute on a GPU of this machine.
 
-    Makes GPUs visible to this process that Ray has hidden from it.
+    Makes GPUs that Ray has hidden from this process visible again.
     """
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "0"):  # older versions of Ray hide them from who asks for none
         del os.environ["CUDA_VISIBLE_DEVICES"]
@@ -104,16 +106,16 @@ def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
 
 
 def hide_other_gpus() -> None:
-    """Hide all GPUs from this actor if it has requested none; call it before Paddle is imported.
+    """Hide all GPUs from this process of Ray if it has requested none; call this before Paddle is imported.
 
-    Ray leaves them visible to such actors, and each would take the first GPU.
+    Ray leaves all GPUs visible to such processes, and each would take the first one.
     """
     if not require_ray().get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 
 def require_ray():  # type: ignore[no-untyped-def]  # a module
-    """Return the module `ray`; raises `DependencyError` if it is missing."""
+    """Import Ray and return the module; raises `DependencyError` if it is missing."""
     switch_off_telemetry()  # before it is imported
     try:
         import ray

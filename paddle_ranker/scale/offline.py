@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from paddle_ranker.retrieval.parallel_encoding import EncodePlan
 
 _LOOK_SECONDS = 1.0
-_MOST_DEATHS = 10  # of the processes or machines that build a shard, after which that is given up
+_MOST_DEATHS = 10  # a shard is given up if more processes that build it, or their machines, die
 
 
 class RowSource(Source):
@@ -79,9 +79,9 @@ class RowSource(Source):
 
 
 class _ScoreParts(Work):
-    """Work that writes the lines that `predict` prints for pairs.
+    """Work that scores pairs and writes the lines that `predict` prints.
 
-    With `topk` it writes instead, as JSON, the fields that ranking by query needs.
+    With `topk` it writes, as JSON, the columns and the score of each pair, which are ranked by query later.
     """
 
     extension, unit = ".txt", "pair"
@@ -118,8 +118,9 @@ class _ScoreParts(Work):
 
 
 def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
-    """Score files on a cluster; write the lines that `predict` prints into a folder, part by part. Return the parts'
-    facts.
+    """Score files on a cluster, and write the lines that `predict` prints into a folder; return the parts' facts.
+
+    Each part of the files becomes one file of lines.
 
     names: names of the two columns of texts
     """
@@ -163,7 +164,7 @@ def predict(options: PrintingOptions, names: tuple[str, str]) -> list[Done]:
 def _ranked_lines(
     options: PrintingOptions, parts: Parts, done: Sequence[Done], names: tuple[str, str]
 ) -> tuple[bytes, int]:
-    """Return (the lines that `predict --topk` prints, how many they are).
+    """Return (the lines that `predict --topk` prints, number of these lines).
 
     done: facts of all parts
     names: as in `predict`
@@ -187,9 +188,9 @@ def _ranked_lines(
 
 
 def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, None]]) -> dict[str, object]:
-    """Return all that the results of a command depend on: the digests of the files it reads, and its other options.
+    """Return all that the results of a command depend on: digests of the files that it reads, and its other options.
 
-    contents: path whose content counts, by the name of the option
+    contents: for options that name files: the path whose digest is taken, by the option's field
     """
     without_effect = ("ray", "actors", "debug", "resume", "output_file")
     return {
@@ -202,7 +203,7 @@ def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, Non
 
 
 def total(done: Sequence[Done]) -> Counter[str]:
-    """Return the sums over all parts of their counts, by name."""
+    """Return the sums of the parts' `counts`, by name."""
     counts = Counter[str]()
     for one in done:
         counts.update(one.counts)
@@ -229,9 +230,9 @@ class _EncodeParts(Work):
 
 
 def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOptions) -> Iterator[Vectors]:
-    """Encode all texts with actors; then yield the vectors part by part, in order.
+    """Encode all texts with actors; then yield the vectors of each part, in order.
 
-    A note says how many texts were cut.
+    A note says how many texts were cut to the tower's maximum length.
     """
     assert options.ray is not None
     threads = plan.options.threads or 1
@@ -291,7 +292,7 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
 
     count: number of shards
     threads: threads of each process
-    progress: counts documents
+    progress: counts the documents that are done
 
     If a process or its machine dies, another one builds its shard. Raises the errors of the builds.
     """
@@ -317,7 +318,7 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
 
 
 def _build_shard(work: ShardWork, number: int, threads: int) -> None:
-    """Build shard `number`, in a process of the cluster."""
+    """Build shard `number` in this process of the cluster."""
     if not is_begun(work.folder):
         raise RankerError(
             f"{work.folder}: {socket.gethostname()} sees no such build there; name an --output on a file system that "

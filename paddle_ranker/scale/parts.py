@@ -1,9 +1,9 @@
 """Work on files of any size by actors of a Ray cluster: read in parts, computed by actors, written part by part.
 
-Ray Data streams: one task reads the files, in order; each actor holds a model and computes a part at a time; memory
-does not grow with the files. Each part becomes a file of the output folder, renamed once complete, with its facts
-beside it: if an actor, a node or the command is killed, no complete part is computed again. A manifest says that all
-parts are there.
+Ray Data streams the parts: one task reads the files, in order; each actor holds a model and computes one part at a
+time; memory does not grow with the files. Each part becomes a file of the output folder, renamed once complete, with
+its facts beside it: if an actor, a machine or the command is killed, no complete part is computed again. A manifest is
+written when all parts are complete.
 
     run(source, work, Parts(Path("scored"), identity), "local", actors=2)
 """
@@ -35,15 +35,17 @@ from paddle_ranker.storage.atomic import make_folder, new_file, remove_unfinishe
 from paddle_ranker.storage.untrusted import read_json
 
 MANIFEST, _BEGUN = "manifest.json", "begun.json"
-_END = -1  # number of the row that tells what the reader has seen
+_END = -1  # part number of the last row, which holds the reader's notes
 
 
 @dataclass(frozen=True)
 class Done:
     """Facts of a part whose file is written.
 
-    number, name: the part's index from 0, and the name of its file
-    rows, bytes, sha256: the file's count of rows, its size, and its digest in hexadecimal digits
+    number: the part's index, from 0
+    name: the file's name in the output folder
+    rows: number of rows in the file
+    bytes, sha256: size of the file, and its digest in hexadecimal digits
     counts: counts by name, which are summed over all parts and reported at the end
     """
 
@@ -59,17 +61,17 @@ class Parts:
     """The parts of an output, each a file in a folder.
 
     Args:
-        folder: the output folder, which is created if missing; it may hold only the parts of one work.
-        identity: all that the parts depend on, JSON-ready; a folder with parts of another identity is refused.
+        folder: the output folder, which is created if missing; it may hold only parts of one identity.
+        identity: all that the parts depend on, JSON-ready.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, object]):
         self.folder, self.identity = make_folder(folder.absolute()), dict(json.loads(json.dumps(identity)))
 
     def begin(self) -> dict[int, Done]:
-        """Begin or continue the work in the folder; return the facts of its finished parts by index.
+        """Begin or continue the work in the folder; return the facts of finished parts by index.
 
-        Raises `RankerError` if the folder holds parts of another work, or other files.
+        Raises `RankerError` if the folder holds parts of another identity, or other files.
         """
         remove_unfinished(self.folder)
         for name in (MANIFEST, _BEGUN):
@@ -111,7 +113,7 @@ class Parts:
         return found if found is not None and self._is_whole(found) else None
 
     def write(self, number: int, extension: str, content: bytes, rows: int, counts: Mapping[str, int]) -> Done:
-        """Write the file of part `number` and its facts; both are on the disk when this returns. Return the facts."""
+        """Write the file of part `number` and its facts to the disk; return the facts."""
         sha256, name = hashlib.sha256(content).hexdigest(), f"part-{number:06}{extension}"
         done = Done(number, name, rows, len(content), sha256, dict(counts))
         with new_file(self.folder / done.name, "wb") as stream:
@@ -121,7 +123,10 @@ class Parts:
         return done
 
     def finish(self, count: int) -> list[Done]:
-        """Write the manifest of `count` parts and delete their separate facts; return the facts in order."""
+        """Write the manifest of `count` parts and delete the files with each part's facts; return the facts in order.
+
+        Raises `CheckpointError` if a part is missing.
+        """
         parts = sorted(self._there(), key=lambda one: one.number)
         if [one.number for one in parts] != [*range(count)] or not all(map(self._is_whole, parts)):
             raise CheckpointError(f"{self.folder}: a part is missing; run the command again")
@@ -163,7 +168,7 @@ class Source(ABC):
         return ""
 
     def count(self) -> Optional[int]:
-        """Return an estimate of how many rows there are, or None if they would have to be read for it."""
+        """Return about how many rows there are, or None if finding out would mean reading them."""
         return None
 
 
@@ -183,14 +188,14 @@ class Work(ABC):
 
     @abstractmethod
     def compute(self, rows: Sequence[Any]) -> tuple[bytes, int, Mapping[str, int]]:
-        """Return (content of a part's file, how many rows it has, further counts by name to report)."""
+        """Return (content of the file of a part, number of rows in it, counts by name, to report at the end)."""
 
 
 @dataclass(frozen=True)
 class _Place:
     """Folder and plugins of the command, which its processes on all machines take over.
 
-    folder: the working folder, from which relative paths begin
+    folder: the working folder, to which paths are relative
     plugins: value of the variable `PADDLE_RANKER_PLUGINS`
     """
 
@@ -211,7 +216,7 @@ class _Place:
 class _Actor:
     """Actor of `map_batches`: called with a table of one part from `_read`; computes and writes the part.
 
-    An error and the notes of the work go into the table that it returns, since `run` prints them.
+    An error of the work and what it prints go into the table that is returned, for `run` to print.
     """
 
     def __init__(self, work: Work, parts: Parts, threads: int, place: _Place):
@@ -243,10 +248,11 @@ class _Actor:
 
 
 def _told(work: Any, *arguments: object) -> dict[str, Any]:
-    """Call `work(*arguments)`; return its dict, with what it wrote to standard error as `notes`.
+    """Call `work(*arguments)`; return the dict that it returns, and what it wrote to standard error as `notes`.
 
-    If it raises `RankerError` or `OSError`, the dict has instead the error's text (`error`) and the name of its class
-    (`kind`); the process that runs the command raises the error.
+    If the call raises `RankerError` or `OSError`, the dict has instead the error's text (`error`) and the name of its
+    class
+    (`kind`), so that the process that runs the command can raise it.
     """
     notes, found = io.StringIO(), dict[str, Any]()
     with redirect_stderr(notes), redirect_stdout(io.StringIO()):
@@ -258,7 +264,7 @@ def _told(work: Any, *arguments: object) -> dict[str, Any]:
 
 
 def _read(source: Source, finished: frozenset[int], place: _Place) -> Iterator[Any]:
-    """Yield a table of one row for each part whose index is not in `finished`, then one with the reader's notes.
+    """Yield a one-row table for each part whose index is not in `finished`, then a table with all notes of reading.
 
     place: the command's folder and plugins
     """
@@ -306,7 +312,7 @@ def run(
         load: how the models are opened, which decides the GPUs of an actor; see `gpus_for`.
         label: the word for the work on the progress bar.
 
-    Raises the errors of `source` and `work`, and `RankerError` if the output folder holds parts of another work.
+    Raises the errors of `source` and `work`, and `RankerError` if the output folder holds parts of another identity.
     """
     from paddle_ranker.options import note, note_once
 
@@ -346,7 +352,7 @@ def _dataset(
     threads: int,
     load: LoadOptions,
 ) -> Any:
-    """Return the dataset of Ray Data that computes the unfinished parts: a row for each, and one at the end."""
+    """Return the dataset of Ray Data that computes the unfinished parts: a row for each, then one with notes."""
     ray = require_ray()
     import ray.data as data
     from ray.data.block import BlockMetadata

@@ -1,4 +1,4 @@
-"""A server's models on Ray Serve: rankers, towers and indexes in replicas; each shard of an index apart.
+"""A server's models on Ray Serve: replicas with rankers, towers and indexes; replicas of their own for each shard.
 
 Serve's proxy takes the connections. A replica has the server's own application, with the routes, limits, answers and
 queue of `paddle-ranker serve`. It is ready when its models are loaded, and ends when its requests are answered.
@@ -33,12 +33,12 @@ from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_found_models
 
-_CALLS = 8  # that a replica makes to each shard at once
-_SHARD_SECONDS, _START_SECONDS = 5.0, 120.0  # that a shard has for a call, and to start
-_AT_ONCE = 256  # requests that a replica has; those that wait for its engine share batches
-_WANTED = 16  # requests for each replica, at which Serve starts none and ends none
+_CALLS = 8  # most calls of a replica to one shard at the same time
+_SHARD_SECONDS, _START_SECONDS = 5.0, 120.0  # time limits of a shard: for a call, and to start
+_AT_ONCE = 256  # most requests in a replica; those that wait for the engine share batches
+_WANTED = 16  # requests per replica that Serve aims at when it starts and ends replicas
 _NEEDS_KEY = "needs_key"  # whether replicas must find a key in their environment
-_OF_SERVER = ("workers", "more_ports", "http_port")  # options of the work that replicas and Serve's proxy do
+_OF_SERVER = ("workers", "more_ports", "http_port")  # refused: replicas and Serve's proxy are in their place
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ class ReplicaOptions(Options):
 
 
 def bounds_of(text: str, name: str) -> tuple[int, int]:
-    """Parse a count of replicas, `2` or `1:4`; return (least, most). Raises `UsageError` for other texts.
+    """Return (least, most) of a text that states a number of replicas, such as `2` or `1:4`.
+
+    Raises `UsageError` for other texts.
 
     name: the option, for the error
     """
@@ -118,8 +120,7 @@ def _options_of(args: Mapping[str, object]) -> Any:
 def application(args: Mapping[str, object]) -> Any:
     """Return a Serve application, for `serve.run` or as `import_path` of a configuration.
 
-    Args:
-        args: options of `paddle-ranker deploy ray` by name, as `arguments_of` returns them.
+    args: options of `paddle-ranker deploy ray` by name, as `arguments_of` returns them
     """
     require_ray()
     from ray import serve
@@ -148,12 +149,12 @@ def application(args: Mapping[str, object]) -> Any:
 
 
 def threads_of(options: Any) -> int:
-    """Return how many cores a replica requests from Ray: those that its threads use."""
+    """Return how many CPU cores a replica requests from Ray: one for each of its threads."""
     return int((options.cpu_threads or 1) * options.streams)
 
 
 def cores_of(options: Any) -> int:
-    """Return how many cores the least number of replicas requests from Ray; a replica of a shard requests one."""
+    """Return how many CPU cores the smallest allowed number of replicas requests; a replica of a shard requests one."""
     shards = sum(len(shard_folders(given)) for given in options.shards)
     least, each = bounds_of(options.replicas, "replicas")[0], bounds_of(options.shard_replicas, "shard_replicas")[0]
     return least * threads_of(options) + each * shards
@@ -175,7 +176,7 @@ def config_of(options: Any) -> ServeConfig:
 
 
 class _Replica:
-    """A replica: the models of a server, and its application."""
+    """A replica of the deployment: loads a server's models and builds its application."""
 
     async def __init__(self, args: Mapping[str, object], *shards: Any):  # type: ignore[misc]  # as Serve allows
         if args.get(_NEEDS_KEY) and API_KEY_VARIABLE not in os.environ:
@@ -260,6 +261,8 @@ class _Transport:
     """Transport of calls to a shard's deployment, a `Call` of `retrieval.remote_calls`.
 
     Errors of Serve count as the shard's.
+
+    shard: Serve's handle of the deployment
     """
 
     def __init__(self, shard: Any):
@@ -278,9 +281,9 @@ class _Transport:
 
 
 def _sharded_slot(config: ServeConfig, shards: Sequence[Any], partial: bool) -> Any:
-    """Return the slot of an index whose shards are deployments.
+    """Return the server's slot for an index whose shards are separate deployments.
 
-    config: the server's options, which are also those of the index's slot
+    config: the server's options
     shards: Serve's handles of the deployments, in the order of the shards
     partial: whether a search goes on without shards that fail
     """

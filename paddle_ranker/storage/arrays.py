@@ -18,8 +18,8 @@ _GAP = 16  # maximum unneeded values to read along, which saves a system call
 def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
     """Map an open, non-empty file into memory as a read-only array [n] of `dtype`.
 
-    Indexing the array may read two megabytes around a value into memory (Linux maps large pages of its cache). `gather`
-    reads only values.
+    Indexing the array may read two megabytes around a value into memory (Linux maps large pages of its cache); `gather`
+    avoids this.
     """
     array = np.memmap(file, dtype=dtype, mode="r")
     descriptor = os.dup(file.fileno())
@@ -29,7 +29,7 @@ def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
 
 
 def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Return `array[indices]`, indices >= 0; of an array of `map_file`, only values nearby are read."""
+    """Return `array[indices]`, indices >= 0; of an array of `map_file`, only these values and small gaps are read."""
     descriptor = getattr(array, "descriptor", None)
     if descriptor is None:
         return array[indices]
@@ -53,11 +53,7 @@ def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def npy_header(kind: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
-    """Return the header of a `.npy` file (format 1.0), padded to `HEADER` bytes.
-
-    kind: type of the values
-    shape: shape of the array
-    """
+    """Return the header of a `.npy` file (format 1.0) of an array, padded to `HEADER` bytes."""
     text = f"{{'descr': {kind.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
     length = HEADER - len(_MAGIC) - 2
     return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode("latin1") + b"\n"
@@ -68,7 +64,7 @@ class ArrayFile:
 
     Args:
         path: the file.
-        dtype: the type of its values.
+        dtype: the type of the values.
         row: the shape of each row; (): a row is a single value.
     """
 
@@ -78,7 +74,7 @@ class ArrayFile:
         self._stream.write(b"\0" * HEADER)
 
     def append(self, array: NDArray[np.generic]) -> None:
-        """Write `n` rows, an array `[n, *row]`; raises `ValueError` for another shape or dtype than the file's."""
+        """Write rows, an array `[n, *row]`; raises `ValueError` for another shape or dtype than the file's."""
         if array.shape[1:] != self.row or array.dtype != self.kind:
             raise ValueError(f"{self.path}: {array.dtype} {list(array.shape)} after rows of {self.kind} {self.row}")
         self._stream.write(np.ascontiguousarray(array).data)

@@ -84,9 +84,9 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def _full(folder: Path) -> Optional[int]:
-    """Return the error number EFBIG if a file in `folder` has the largest size that the process may write.
+    """Return an error number if `folder` is full, else None.
 
-    Else return ENOSPC if the folder's disk is full, else None.
+    It is EFBIG if a file has the largest size that the process may write, ENOSPC if the disk is full.
     """
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
@@ -97,8 +97,7 @@ def _full(folder: Path) -> Optional[int]:
 
 @contextmanager
 def made_once(target: Path) -> Iterator[bool]:
-    """Hold a lock beside `target` during the block; yield True if this process must create `target`, False if it
-    exists.
+    """Hold a lock beside `target` during the block; yield True if `target` is missing: the block must create it.
 
     Afterwards, if the folder around `target` contains nothing but the lock, both are removed.
     """
@@ -180,7 +179,7 @@ def link_or_copy(source: Union[str, Path], target: Union[str, Path]) -> None:
 
 
 def check_writable(path: Union[str, Path]) -> None:
-    """Raise `DataError` if `path` cannot be written to; commands call this before long work."""
+    """Raise `DataError` if `path` cannot be written to; for commands to call before long work."""
     if is_stream(path):
         if not (is_standard_output(path) or os.access(path, os.W_OK)):
             raise DataError(f"{path}: cannot be written to; name a file that can")
@@ -230,7 +229,7 @@ def _remove(entry: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -239,10 +238,9 @@ def sync(path: Path) -> None:
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return the path `parts` in the cache: in `PADDLE_RANKER_CACHE`, else in `paddle_ranker` of `XDG_CACHE_HOME` or
-    `~/.cache`.
+    """Return the path `parts` in the cache folder, without creating it.
 
-    The folder is not created.
+    The cache folder is `PADDLE_RANKER_CACHE`, else `paddle_ranker` in `XDG_CACHE_HOME` or `~/.cache`.
     """
     own = os.environ.get("PADDLE_RANKER_CACHE")
     root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_ranker"

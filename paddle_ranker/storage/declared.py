@@ -33,7 +33,7 @@ class Between(NamedTuple):
 
 
 class OneOf(tuple[str, ...]):
-    """Texts that a field may have as its value."""
+    """The texts that are allowed as a field's value."""
 
     def __new__(cls, *choices: str) -> OneOf:
         return super().__new__(cls, choices)
@@ -47,8 +47,8 @@ class Pattern(NamedTuple):
 
 MOST = (1 << 63) - 1
 _ANY = Between(-MOST, MOST)
-LONGEST = 1 << 24  # tokens of a text, and every number that is compared with it
-WIDEST = 1 << 20  # numbers of a vector or a state
+LONGEST = 1 << 24  # most tokens of a text that a file may declare
+WIDEST = 1 << 20  # longest vector or state that a file may declare
 Count = Annotated[int, Between(0, MOST)]
 Positive = Annotated[int, Between(1, MOST)]
 Length = Annotated[int, Between(1, LONGEST)]
@@ -61,7 +61,8 @@ DeclaredT = TypeVar("DeclaredT")
 class _Misfit(Exception):
     """A value does not fit its declaration.
 
-    Its arguments: the value's place in the file, the value, and what was expected, for the message.
+    place: where the value is in the file, as `layers[2].size`
+    expected: what would fit, such as "a whole number"
     """
 
     def __init__(self, place: str, value: object, expected: str):
@@ -113,11 +114,10 @@ def _hints(kind: Any) -> dict[str, Any]:
 class _Reader:
     """Converter of JSON values to declared types.
 
-    Args:
-        exact: whether fields with a default are required, too.
+    exact: whether fields with a default are required, too
 
     Attributes:
-        unknown: keys of objects that no declaration has, in order.
+        unknown: keys that are not declared, in order of occurrence.
     """
 
     def __init__(self, exact: bool = False) -> None:
@@ -129,11 +129,11 @@ class _Reader:
 
         Args:
             hint: the declared type.
-            value: as JSON gives it.
+            value: the value that `json.loads` returned.
             place: the value's place in the file, for the error: `layers[2].size`.
             within: the declared range, choices or pattern.
 
-        Raises `_Misfit` if it does not fit.
+        Raises `_Misfit` if the value does not fit.
         """
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is Annotated:
@@ -185,7 +185,7 @@ class _Reader:
         )
 
     def _object(self, kind: Any, value: Unchecked, place: str) -> Any:
-        """Convert a JSON object to a dataclass or a `TypedDict`, `kind`; arguments and error as those of `fitted`."""
+        """Convert a JSON object to `kind`, a dataclass or a `TypedDict`; see `fitted` for arguments and error."""
         if isinstance(kind, type) and type(value) is kind and dataclasses.is_dataclass(kind):
             return value
         if not isinstance(value, dict):

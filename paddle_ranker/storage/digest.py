@@ -19,7 +19,7 @@ _DIGITS = 16
 def content_digest(path: Union[str, Path]) -> str:
     """Return a digest of the content of a file, a folder or several files: 16 hexadecimal digits of SHA-256.
 
-    The digest of a folder depends on the names and digests of its files; that of several files on their digests, in
+    A folder's digest depends on the names and digests of all files in it; that of several files on their digests, in
     order. Raises `RankerError` for an unreadable file.
     """
     paths, found = paths_of(path), hashlib.sha256()
@@ -42,7 +42,7 @@ def content_digest(path: Union[str, Path]) -> str:
 
 
 def warn_of_same_data(options: Options, *names: str) -> None:
-    """Print a warning for each two of the options `names` whose files are identical or have equal content."""
+    """Print a warning for each two of the options `names` that name the same file, or files of equal content."""
     compared = [(field, path) for field, path in input_files(options) if field.name in names]
     given = [(shown_name(field), path) for field, path in sorted(compared, key=lambda one: names.index(one[0].name))]
     for (one, first), (other, second) in combinations(given, 2):

@@ -67,9 +67,9 @@ def _status(error: requests.HTTPError) -> str:
 
 
 def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:
-    """Fetch the missing bytes of `url` into `part` by a request; return the length of the whole file.
+    """Request the bytes of `url` that `part` lacks, and append them; return the length of the whole file.
 
-    It is the length that the server states, or if it states none, that of `part` then.
+    If the server states no length, the result is the length of `part` after the request.
     """
     about = part.with_name(part.name + ".json")
     validator = None

@@ -19,9 +19,9 @@ PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_conf
 
 
 def read_preprocessor(folder: Path, part: str, purpose: str, without_effect: Collection[str] = ()) -> ForeignConfig:
-    """Read a folder's `preprocessor_config.json`; without one, the object `part` of `processor_config.json`.
+    """Read a folder's `preprocessor_config.json`; if that is missing, the object `part` of `processor_config.json`.
 
-    purpose: what the settings say, for the message if neither is there, such as "how pictures are scaled"
+    purpose: what the settings describe, such as "how pictures are scaled"; ends the error if both are missing
     """
     if (folder / PREPROCESSOR_FILE).is_file():
         return ForeignConfig.read(folder / PREPROCESSOR_FILE, without_effect)
@@ -36,9 +36,9 @@ class ForeignConfig:
 
     Args:
         path: the file, for messages.
-        values: the object.
+        values: the JSON object.
         without_effect: keys that never change results.
-        place: name of the object within the file, for example "normalizer.".
+        place: name of the object within the file, for example "normalizer."; "": it is the whole file.
     """
 
     def __init__(self, path: Path, values: Unchecked, without_effect: Collection[str] = (), place: str = ""):
@@ -52,7 +52,7 @@ class ForeignConfig:
 
     @classmethod
     def read(cls, path: Path, without_effect: Collection[str] = ()) -> ForeignConfig:
-        """Read a file; if it is missing, there are no keys. Raises `CheckpointError` for anything but a JSON object."""
+        """Read a file, which counts as empty if missing. Raises `CheckpointError` for anything but a JSON object."""
         try:
             return cls(path, read_json(path), without_effect)
         except FileNotFoundError:
@@ -78,13 +78,13 @@ class ForeignConfig:
         self._used.update(names)
 
     def inner(self, name: str, without_effect: Collection[str] = ()) -> ForeignConfig:
-        """Return the settings in a key whose value is an object, empty if missing; its unknown keys are this file's."""
+        """Return the object in a key, empty if missing, as settings whose unknown keys `self.unknown` includes."""
         if name not in self._inner:
             self._inner[name] = ForeignConfig(self.path, self.get(name, {}), without_effect, f"{self.place}{name}.")
         return self._inner[name]
 
     def require(self, name: str, *done: object, remedy: str) -> None:
-        """Raise `CheckpointError` unless a key is missing or its value is in `done`; `remedy` says what to do."""
+        """Raise `CheckpointError` unless a key is missing or its value is one of `done`; `remedy` ends the error."""
         value = self.get(name)
         if value is not None and value not in done:
             only = f"; only {' or '.join(map(quoted, done))} is done here" if done else ", which is not done here"

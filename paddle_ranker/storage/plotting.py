@@ -25,8 +25,9 @@ def new_picture(
 ) -> Iterator[Figure]:
     """Yield an empty figure of `width` x `height` inches, and write it to `path` if the block succeeds.
 
-    The extension selects SVG or PDF; the default is PNG. Raises `DependencyError` if matplotlib is missing; the message
-    begins with `what`, the purpose.
+    The extension of `path` selects SVG or PDF; the default is PNG. Raises `DependencyError` if matplotlib is missing.
+
+    what: the purpose, which begins the error's message
     """
     # matplotlib's messages about its caches would interrupt the progress lines of a training.
     logger = logging.getLogger("matplotlib")

@@ -10,13 +10,13 @@ from itertools import islice
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by length well
+CHUNK = 8192  # pairs of a streamed file in memory at once; enough for batches of similar lengths
 _END = object()
-_WAIT = 2.0  # seconds for the thread to end: it may be waiting for a pipe
+_WAIT = 2.0  # seconds that `prefetch` waits for the thread to end: the thread may be waiting for a pipe
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
-    """Yield lists of up to `size` items, so that a stream larger than memory can be computed."""
+    """Yield lists of up to `size` items, so that a stream larger than memory can be worked on."""
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part

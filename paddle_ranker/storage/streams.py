@@ -63,7 +63,7 @@ def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
 
 @contextmanager
 def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
-    """Add the file's name to an `OSError` of the block if it says that a disk, a quota or a file is full."""
+    """Add the name `path` to an `OSError` of the block if it says that a disk, a quota or a file is full."""
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
 
 
 class _Counting(io.RawIOBase):
-    """Unseekable file that counts the bytes written, since writers of Parquet and PDF ask for their position."""
+    """Unseekable file that counts the bytes written; writers of Parquet and PDF ask for this as their position."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._written = descriptor, 0

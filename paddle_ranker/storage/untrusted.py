@@ -88,7 +88,7 @@ def own_folder(folder: Path, name: str) -> Path:
 
 
 def open_array(path: Path, mapped_from: int) -> NDArray[np.generic]:
-    """Open a `.npy` file of numbers, memory-mapped if it is larger than `mapped_from` bytes.
+    """Open a `.npy` file of numbers; map it into memory if it is larger than `mapped_from` bytes, else read it.
 
     Raises `CheckpointError` for other contents or a wrong size, and as `check_file` does.
     """
@@ -120,7 +120,7 @@ def map_file(path: Path, most: int) -> mmap.mmap:
 
 
 def release_pages(mapped: mmap.mmap, start: int, stop: int) -> None:
-    """Remove bytes of a mapped file that was not changed from memory; they are read again when needed."""
+    """Free the memory of bytes `start` to `stop` of a mapped, unchanged file; the next access reads them again."""
     first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
     if last > first:
         mapped.madvise(mmap.MADV_DONTNEED, first, last - first)

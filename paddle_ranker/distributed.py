@@ -174,8 +174,7 @@ class _Peers:
 
     The processes wait for each other by bytes over these connections, and see at once if a process has ended. Without
     them Paddle waits for a lost process for minutes while the processes connect, and with NCCL for ever. The
-    connections
-    use the port of Paddle's own store, which the first process opens afterwards.
+    connections use the port of Paddle's own store, which the first process opens afterwards.
     """
 
     def __init__(self, rank: int, size: int) -> None:

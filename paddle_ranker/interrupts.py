@@ -29,8 +29,7 @@ class Interrupts:
     """A handler for the signals that end a command: within `taken`, SIGINT and SIGTERM raise `KeyboardInterrupt`.
 
     A signal during the initialisation of a compiled module ends the process at once: there, Python would turn the
-    exception
-    into an ImportError, and Paddle would report damaged files.
+    exception into an ImportError, and Paddle would report damaged files.
 
     prog: the command's name in the report
 

@@ -117,8 +117,7 @@ class Index:
                 print(hit.id, hit.title, hit.score)
 
     A search sees the index as it was when the search began; any number of threads may search at once. A change waits up
-    to
-    10 s for another process that writes to the index, and is on disk once the method returns.
+    to 10 s for another process that writes to the index, and is on disk once the method returns.
     """
 
     def __init__(self, folder: Union[str, Path], *, device: str = "auto", batch_size: int = 256) -> None:

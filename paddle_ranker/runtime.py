@@ -139,9 +139,8 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     """Prepare this process for Paddle, and return the math library's code path; call this before importing Paddle.
 
     threads: how many threads a matrix product may use. 0: MKL_NUM_THREADS if it is set, else the cores that this
-        process
-        may use, divided by the number of processes that the launcher started. None: Paddle's own choice, which is 1
-        unless MKL_NUM_THREADS or OMP_NUM_THREADS is set
+        process may use, divided by the number of processes that the launcher started. None: Paddle's own choice, which
+        is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS is set
 
     Raises `UsageError` for negative `threads`, and as `choose_math_path` does.
     """

@@ -83,8 +83,7 @@ class SearchScores:
         """Return how other searches' scores differ from these; None if `tenth` and `spread` differ by chance alone.
 
         The result has the name of the value that differs more (`measure`), its median here (`expected`) and its median
-        in
-        `lists` (`seen`). The test is the two-sample test of Kolmogorov and Smirnov.
+        in `lists` (`seen`). The test is the two-sample test of Kolmogorov and Smirnov.
         """
         from scipy.stats import ks_2samp
 
@@ -242,13 +241,11 @@ class JudgedCalibration:
 
     calibration: the calibration fitted to all pairs
     measures: `calibration_measures` of four kinds of logits, by name: `as_trained` (not calibrated), `fitted`
-        (calibrated
-        by `calibration`), `out_of_fold` (`fit_out_of_fold`), and, if it can be fitted, the other method's name (out of
-        fold, too)
+        (calibrated by `calibration`), `out_of_fold` (`fit_out_of_fold`), and, if it can be fitted, the other method's
+        name (out of fold, too)
     change: mean cross-entropy `out_of_fold` minus that `as_trained`, with its interval over queries
     error: calibration error `out_of_fold`, with its interval over queries. It is optimistic for new queries, whose
-        share
-        of relevant pairs may differ from that of these queries
+        share of relevant pairs may differ from that of these queries
     better: the other method's name if its cross-entropy out of fold is established to be lower, else None
     """
 

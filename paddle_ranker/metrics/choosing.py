@@ -43,8 +43,7 @@ def beats_first(losses: Floats) -> bool:
     """Return whether some row of `losses`, `[n, queries]`, has a lower mean than the first row, beyond chance.
 
     A sign-flip test of the largest t statistic, which allows for the number of rows (Westfall and Young 1993). If no
-    row
-    is better, at most one in fifty sets of queries would make one look so.
+    row is better, at most one in fifty sets of queries would make one look so.
     """
     gains = (losses[0] - losses[1:]).T
     count = len(gains)

@@ -47,8 +47,7 @@ def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> Li
 
     The inputs are standardised during the fit; the returned weights are for inputs that are not. Minimises the mean
     cross-entropy plus `penalty` times half the squared weights of the standardised inputs; as the mean does not grow
-    with
-    the number of pairs, the penalty keeps its effect. Raises `DataError` if all pairs are relevant or none is,
+    with the number of pairs, the penalty keeps its effect. Raises `DataError` if all pairs are relevant or none is,
     `DependencyError` without scikit-learn.
     """
     inputs, relevant = np.asarray(inputs, np.float64), relevant_of(labels)
@@ -134,10 +133,8 @@ def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
 
     The fitted weights are for standardised logits, and at least 0. They minimise the mean cross-entropy, plus half of
     PENALTY times the squared weights, plus half of `pull - PENALTY` times the weights' squared deviations from their
-    mean;
-    with EQUAL, all weights are the same. The returned weights are for logits that are not standardised. Raises
-    `DataError`
-    as `fit_logistic` does.
+    mean; with EQUAL, all weights are the same. The returned weights are for logits that are not standardised. Raises
+    `DataError` as `fit_logistic` does.
     """
     relevant = relevant_of(labels)
     from scipy.optimize import minimize
@@ -202,9 +199,8 @@ def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str],
     """Return (scores, logits) of pairs, `[n]` float64 each, by averages whose weights were fitted to the other folds.
 
     Each fold gets its pull towards equal weights from the queries outside the fold. The scores are the logits after
-    each
-    fold's model was `standardised` over all pairs: so models that order all pairs alike give the same scores. Raises
-    `DataError` as `out_of_fold` does.
+    each fold's model was `standardised` over all pairs: so models that order all pairs alike give the same scores.
+    Raises `DataError` as `out_of_fold` does.
     """
     known: dict[bytes, LinearModel] = {}
 

@@ -39,8 +39,7 @@ class Measure(ABC):
         what: one line of documentation.
         higher_is_better: whether the higher of two values is better.
         in_training: whether evaluations during a training print the measure, and `--metric` may name it to choose the
-            best
-            checkpoint.
+            best checkpoint.
     """
 
     def __init__(self, title: str, what: str, *, higher_is_better: bool = True, in_training: bool = False):

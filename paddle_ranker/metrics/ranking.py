@@ -32,8 +32,7 @@ class Ranking:
 
     query: `[pairs] int64`, index of the pair's query, ascending
     position: `[pairs] int64`, the pair's place within its query, from 0; `UNRANKED` for a document that the system did
-        not
-        return, which counts as missed if it is relevant
+        not return, which counts as missed if it is relevant
     labels: `[pairs] float64`
     queries: number of queries
     """
@@ -163,8 +162,7 @@ def standardise(values: Floats, dtype: type[np.floating[Any]]) -> Standardised:
 
     A column counts as constant if `dtype` does not resolve its deviation: if the rounding of a value would move the
     standardised value by more than 1e-5. For float32 this is a deviation below 1.2 percent of the mean. Scaled by so
-    small
-    a deviation, the logits of a model would differ from engine to engine.
+    small a deviation, the logits of a model would differ from engine to engine.
     """
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     # A value near 0 may be the difference of values around 1, whose rounding remains.

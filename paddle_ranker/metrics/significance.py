@@ -33,8 +33,7 @@ def randomisation_test(differences: Floats, *, permutations: int = PERMUTATIONS,
     Args:
         differences: `[queries] float64`, one system's value minus the other's.
         permutations: number of random sign changes; if there are at most so many (2^queries), each is used once
-            instead.
-            With random draws p = (1 + count of draws as extreme) / (1 + count of draws), which is never 0.
+            instead. With random draws p = (1 + count of draws as extreme) / (1 + count of draws), which is never 0.
     """
     moved = differences[differences != 0]  # the sign of a 0 changes nothing
     return swap_test(lambda swapped: np.where(swapped, -moved, moved).sum(axis=1), len(moved), permutations, seed)

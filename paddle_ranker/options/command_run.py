@@ -194,8 +194,7 @@ def note(text: str) -> None:
     """Print a note on standard error, such as the number of skipped rows. Only the first process prints.
 
     If the note cannot be written (a full disk, a closed pipe), it and all later notes are lost: a note must not stop
-    the
-    work that it is about.
+    the work that it is about.
     """
     if is_first_process():
         try:

@@ -251,8 +251,7 @@ def _told(work: Any, *arguments: object) -> dict[str, Any]:
     """Call `work(*arguments)`; return the dict that it returns, and what it wrote to standard error as `notes`.
 
     If the call raises `RankerError` or `OSError`, the dict has instead the error's text (`error`) and the name of its
-    class
-    (`kind`), so that the process that runs the command can raise it.
+    class (`kind`), so that the process that runs the command can raise it.
     """
     notes, found = io.StringIO(), dict[str, Any]()
     with redirect_stderr(notes), redirect_stdout(io.StringIO()):

@@ -32,10 +32,9 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Items by name, in the order in which they were added.
 
-    Args:
-        what: the word for an item in messages, such as "engine".
-        option: the command-line option that names an item, such as "--engine"; "" if there is none.
-        recipes: name of the module in which a recipe of this project adds its items; recipes without it add none.
+    what: the word for an item in messages, such as "engine"
+    option: the command-line option that names an item, such as "--engine"; "" if there is none
+    recipes: name of the module in which a recipe of this project adds its items; recipes without it add none
     """
 
     def __init__(self, what: str, option: str = "", *, recipes: str = ""):

@@ -115,10 +115,9 @@ def choose_math_path(
     The bundled MKL runs single-precision products several times slower than necessary on AMD processors by default.
     A variable that is already set is kept. Nothing is set once Paddle is loaded, as MKL has read the variable by then.
 
-    Args:
-        environment: variables to read and set; the process's own by default.
-        cpuinfo: text of `/proc/cpuinfo`; read from the system by default.
-        loaded: modules by name, among which Paddle is looked for; `sys.modules` by default.
+    environment: variables to read and set; the process's own by default
+    cpuinfo: text of `/proc/cpuinfo`; read from the system by default
+    loaded: modules by name, among which Paddle is looked for; `sys.modules` by default
 
     Raises `UsageError` if PADDLE_RANKER_MATH is unknown, or names instructions that the processor does not report.
     """

@@ -189,10 +189,8 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
 class SearchedIndex:
     """Documents of an index folder, as its `Searcher` finds them, in the parts that a ranker reads.
 
-    Args:
-        titles: titles of `--queries`; a title that is a document's text, or its title and text, stands for the
-            document.
-        encoder: encoder of the ranker's pairs, see `Search.read`.
+    titles: titles of `--queries`; a title that is a document's text, or its title and text, stands for the document
+    encoder: encoder of the ranker's pairs, see `Search.read`
     """
 
     def __init__(self, searcher: Searcher, titles: Iterable[str], encoder: Optional[PairEncoder]):

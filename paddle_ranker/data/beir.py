@@ -59,10 +59,9 @@ def write_beir(
 ) -> None:
     """Write a BEIR folder atomically.
 
-    Args:
-        documents: (id, text, fields) for each document; the field `title` is BEIR's title.
-        queries: texts by id.
-        splits: a dict from the name of a split to its labels, as `labels[query][document]`.
+    documents: (id, text, fields) for each document; the field `title` is BEIR's title
+    queries: texts by id
+    splits: a dict from the name of a split to its labels, as `labels[query][document]`
 
     Raises `DataError` for an id that TREC's formats cannot hold, `RankerError` if the folder exists.
     """

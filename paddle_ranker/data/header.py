@@ -160,11 +160,10 @@ def read_header(
     A row is a header if a cell is a name of this toolkit, if two cells are known names of columns, or if all cells are
     known names or identifiers with an underscore. A header that does not fit the role is refused, never read as data.
 
-    Args:
-        cells: the first row.
-        given: True or False if the user says whether the row is a header; None if not.
-        hint: end of the message about a missing column.
-        has_option: whether the user has an option that sets `given`, for messages.
+    cells: the first row
+    given: True or False if the user says whether the row is a header; None if not
+    hint: end of the message about a missing column
+    has_option: whether the user has an option that sets `given`, for messages
 
     Raises `DataError` for a header that lacks a required column, repeats a column, or has a cell that is no name.
     """

@@ -59,10 +59,9 @@ def checked_label(number: float, *, fractions: bool = False) -> float:
 def fraction_refusal(path: str, line: int, label: str, following: Sequence[Any], *, named: bool) -> DataError:
     """Return the error about a fractional label, which says what the file probably is and what to do.
 
-    Args:
-        label: the cell with the fraction.
-        following: the label cells of the following rows.
-        named: whether the file's header names the column `label`.
+    label: the cell with the fraction
+    following: the label cells of the following rows
+    named: whether the file's header names the column `label`
     """
     numbers = [number for number in map(number_of, following) if number is not None]
     fractions = 1 + sum(not number.is_integer() for number in numbers)

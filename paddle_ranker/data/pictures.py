@@ -71,8 +71,7 @@ class ImageTooLargeError(ImageError):
 class DecodedBytes:
     """Limit on the memory of images that are being decoded; shared by all threads.
 
-    Args:
-        most: the limit in bytes.
+    most: the limit in bytes
     """
 
     def __init__(self, most: int = 512 * 1024 * 1024):
@@ -177,9 +176,8 @@ def decoded(
 
     Waits while other pictures that are being decoded use all the memory of `limits.decoded`.
 
-    Args:
-        size: the longer side, in pixels, that the caller will scale the picture to. JPEG is decoded at a smaller size,
-            but not below twice this. None: at full size.
+    size: the longer side, in pixels, that the caller will scale the picture to. JPEG is decoded at a smaller size, but
+        not below twice this. None: at full size
 
     Raises `ImageError` for other data, and for a picture beyond the limits, without decoding it. Truncated files are
     detected; other damage only in PNG, which has checksums.
@@ -310,8 +308,7 @@ def _draft(image: Image.Image, size: Optional[int]) -> None:
 def rgb(image: Image.Image, name: str, *, min_is_white: Optional[bool] = None) -> Image.Image:
     """Convert a picture to RGB, with white for transparency; `name` is its name for messages.
 
-    Args:
-        min_is_white: whether 0 is white in 16-bit pixels; None: as the picture's tags say.
+    min_is_white: whether 0 is white in 16-bit pixels; None: as the picture's tags say
 
     Raises `ImageError` for 32-bit pixels, whose value for white is unknown.
     """

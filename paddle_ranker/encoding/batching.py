@@ -107,9 +107,8 @@ def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int
     last arrays may be empty. Without `max_tokens` and groups, a batch's examples depend on the product `batch_size *
     parts` only. A group is never split; a group larger than a micro-batch is a micro-batch by itself.
 
-    Args:
-        epoch: with the seed, it determines the order.
-        skip: number of batches to skip at the beginning of the epoch.
+    epoch: with the seed, it determines the order
+    skip: number of batches to skip at the beginning of the epoch
     """
     first_window = 0
     if _are_uniform(examples, plan):
@@ -212,9 +211,8 @@ def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPl
 def _fill(sizes: Sequence[int], room: Sequence[int]) -> list[list[int]]:
     """Distribute groups over micro-batches by best fit: a group goes where it leaves the least room.
 
-    Args:
-        sizes: number of examples in each group, the group with the longest pair first.
-        room: for each group, how many examples a micro-batch may have that begins with it.
+    sizes: number of examples in each group, the group with the longest pair first
+    room: for each group, how many examples a micro-batch may have that begins with it
 
     Returns the indices of the groups in each micro-batch.
     """

@@ -26,8 +26,7 @@ class BoxedPairEncoder(PairEncoder):
     contains its last character; all other tokens have the box (0, 0, 0, 0), as in transformers. Boxes that reach
     outside the page are clipped; `clipped` counts them.
 
-    Args:
-        separator: all four coordinates of the boxes of separators in a pair with a `PlacedText`.
+    separator: all four coordinates of the boxes of separators in a pair with a `PlacedText`
     """
 
     places, place_size = "boxes", 4

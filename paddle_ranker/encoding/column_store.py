@@ -34,10 +34,9 @@ class PairCollector:
     The files are unlinked: they vanish with the arrays that read them, or with the process. `finish` takes twice the
     bytes of pairs in memory for a moment.
 
-    Args:
-        folder: folder for the files; they take four bytes per token, twelve per pair, and the further columns. None:
-            the system's temporary folder, which may be in memory.
-        max_bytes: maximum bytes in memory.
+    folder: folder for the files; they take four bytes per token, twelve per pair, and the further columns. None: the
+        system's temporary folder, which may be in memory
+    max_bytes: maximum bytes in memory
     """
 
     def __init__(self, folder: Optional[Path] = None, max_bytes: int = MAX_BYTES):

@@ -82,9 +82,8 @@ class PairRowEncoder(Protocol):
     ) -> Columns:
         """Encode the pairs (queries[i], titles[i]); without `truncate` they keep their full length.
 
-        Args:
-            check: called with the pairs' lengths before the pairs are built, see `LengthCheck`; may raise to refuse
-                them. A long query with many titles would take memory for each of them.
+        check: called with the pairs' lengths before the pairs are built, see `LengthCheck`; may raise to refuse them. A
+            long query with many titles would take memory for each of them
         """
         ...
 

@@ -74,10 +74,9 @@ class EncodedPictures(Columns):
 class PixelCache:
     """Cache of decoded pictures' pixels, in memory or in a temporary file that vanishes with the process.
 
-    Args:
-        count: number of pictures.
-        shape: shape of a picture's pixels.
-        folder: folder of the file; None: in memory.
+    count: number of pictures
+    shape: shape of a picture's pixels
+    folder: folder of the file; None: in memory
 
     Raises `RankerError` if the folder cannot hold the file.
     """

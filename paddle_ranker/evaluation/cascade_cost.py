@@ -58,11 +58,10 @@ def measure_cascade(
 ) -> MeasuredCascade:
     """Score the pairs of the options' files with both rankers; compare and time both rankers and their cascade.
 
-    Args:
-        large, small: paths of the rankers.
-        depth: number of titles of a query that the large ranker scores in the cascade.
-        rounds: how often each query is timed; its shortest time counts.
-        timed_queries: number of queries that are timed.
+    large, small: paths of the rankers
+    depth: number of titles of a query that the large ranker scores in the cascade
+    rounds: how often each query is timed; its shortest time counts
+    timed_queries: number of queries that are timed
     """
     pairs = read_measured_pairs(options, {})
     queries, titles = pairs.texts(large)
@@ -96,9 +95,8 @@ def measure_cascade(
 def cascade_scores(groups: Sequence[np.ndarray], large: Floats, small: Floats, depth: int) -> Floats:
     """Return scores that order each query's titles as the cascade does, `[n] float64`.
 
-    Args:
-        groups: each query's row numbers.
-        large, small: both rankers' logits of all rows, `[n] float64`.
+    groups: each query's row numbers
+    large, small: both rankers' logits of all rows, `[n] float64`
     """
     scores = np.empty(len(small), np.float64)
     for rows in groups:

@@ -133,11 +133,10 @@ def compare_systems(
 ) -> Comparison:
     """Measure systems, and compare each with the reference.
 
-    Args:
-        reference: a system's name; "best" for the best system by `measure`; None for the first system.
-        ties: "against" or "trec_eval", see `metrics.rank`; None for `default_ties`.
-        resamples: number of draws for a bootstrap interval.
-        permutations: number of draws for a randomisation test.
+    reference: a system's name; "best" for the best system by `measure`; None for the first system
+    ties: "against" or "trec_eval", see `metrics.rank`; None for `default_ties`
+    resamples: number of draws for a bootstrap interval
+    permutations: number of draws for a randomisation test
 
     Raises `DataError` if nothing can be measured, `UsageError` for two systems of one name or an unknown reference.
     """

@@ -113,9 +113,8 @@ def mean_margin_loss(
 
     s+ is the score of the title with the higher label, s- the score of the other title.
 
-    Args:
-        queries, labels, logits: `[n]` each.
-        probabilities: whether a score s is sigmoid(logit), as in the published pairwise ranker, or else the logit.
+    queries, labels, logits: `[n]` each
+    probabilities: whether a score s is sigmoid(logit), as in the published pairwise ranker, or else the logit
 
     Returns NaN if no query has titles with different labels.
     """

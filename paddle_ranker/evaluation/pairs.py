@@ -184,12 +184,11 @@ def judged_runs(
 ) -> MeasuredPairs:
     """Return the pairs of qrels together with the pairs that the runs returned for the same queries.
 
-    Args:
-        source: the qrels' file, for messages.
-        runs: dict keyed by name, of all runs that will be measured.
-        candidates: the run whose documents a ranker is to score; None for the judged documents.
-        queries_file, documents_file: files of the texts by id, see `paddle_ranker.data.trec`.
-        rules: options for reading these files.
+    source: the qrels' file, for messages
+    runs: dict keyed by name, of all runs that will be measured
+    candidates: the run whose documents a ranker is to score; None for the judged documents
+    queries_file, documents_file: files of the texts by id, see `paddle_ranker.data.trec`
+    rules: options for reading these files
 
     Raises `DataError` if a run (or the candidates) shares no query with the qrels, or if a text is missing.
     """

@@ -71,8 +71,7 @@ class RecallSet:
     def ranking(self, numbers: Integers) -> Ranking:
         """Return the results of a search as a ranking, for measures by query such as `recall_at`.
 
-        Args:
-            numbers: indices in the corpus of each query's results, best first, `[queries, results]`.
+        numbers: indices in the corpus of each query's results, best first, `[queries, results]`
         """
         hits = np.array([np.isin(row, answers) for row, answers in zip(numbers, self.answers)])
         query, position = np.indices(hits.shape).reshape(2, -1)

@@ -167,9 +167,8 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
 def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> dict[str, Scores]:
     """Return the runs of BM25 on words, on bigrams and, for texts with spaces, on stems, by system name.
 
-    Args:
-        documents, queries: texts by id.
-        top_k: number of documents per query.
+    documents, queries: texts by id
+    top_k: number of documents per query
     """
     tokenizers = {BM25_WORDS: "jieba", BM25_BIGRAMS: "bigram"}
     if have_spaces(documents.values()):
@@ -187,10 +186,9 @@ def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k
 def vector_run(tower: Tower, passages: Sequence[tuple[str, str]], queries: Mapping[str, str], top_k: int) -> Scores:
     """Return the run of an exact search by a tower's vectors; a document counts by its best passage.
 
-    Args:
-        passages: (id of the document, text of the passage) for each passage.
-        queries: texts by id.
-        top_k: number of documents per query.
+    passages: (id of the document, text of the passage) for each passage
+    queries: texts by id
+    top_k: number of documents per query
     """
     ids = [id for id, _ in passages]
     most = min(len(ids), top_k * max(Counter(ids).values(), default=1))  # with them, `top_k` documents are found

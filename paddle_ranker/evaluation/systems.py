@@ -37,9 +37,8 @@ SEED = 1000
 def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -> MeasuredPairs:
     """Read the pairs from the options' files: a labelled file, or qrels with texts and a run of candidates.
 
-    Args:
-        runs: dict keyed by name, of the runs to be measured. The candidates are the documents of `--candidates`, else
-            those of the first run, else the judged ones.
+    runs: dict keyed by name, of the runs to be measured. The candidates are the documents of `--candidates`, else those
+        of the first run, else the judged ones
 
     Raises `DataError` for a file that cannot be read, and for a labelled file of one class only.
     """
@@ -87,8 +86,7 @@ def named_systems(
 ) -> tuple[list[System], list[str]]:
     """Score the pairs with each named system; return the systems, and notes on their score files.
 
-    Args:
-        paths: path of each system by its name: a model (see `is_model`) or a file of scores.
+    paths: path of each system by its name: a model (see `is_model`) or a file of scores
     """
     systems, notes = [], []
     for name, path in paths.items():

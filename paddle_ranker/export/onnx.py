@@ -57,11 +57,10 @@ def write_onnx(
 
     The parameters of a large model are in a second file (`export.onnx_data`).
 
-    Args:
-        program: the graph's file; the parameters are in the same folder.
-        signature: the inputs and outputs of the model.
-        batches, expected: input batches, and the network's outputs for them, which the file must reproduce.
-        rounding: called without arguments if a tolerance is exceeded; returns the result of `rounding_of`.
+    program: the graph's file; the parameters are in the same folder
+    signature: the inputs and outputs of the model
+    batches, expected: input batches, and the network's outputs for them, which the file must reproduce
+    rounding: called without arguments if a tolerance is exceeded; returns the result of `rounding_of`
 
     Raises `DependencyError` if a package is missing, `RankerError` if the file is not valid or its outputs differ.
     """

@@ -13,9 +13,8 @@ def output_folder(named: str, project: Path) -> str:
 
     The scripts in `scripts/` write into the project's folder, wherever they are called from. A printed note says so.
 
-    Args:
-        named: the value of a command's option; its default is `OUTPUT`.
-        project: the checkout that the command belongs to.
+    named: the value of a command's option; its default is `OUTPUT`
+    project: the checkout that the command belongs to
     """
     default = project / OUTPUT
     if named != OUTPUT or Path(named).exists() or not default.exists():

@@ -53,8 +53,7 @@ def rounding_of(
 ) -> dict[str, float]:
     """Return the largest distance of each output from its value in float64; 0 if that value is unknown.
 
-    Args:
-        expected: the network's outputs in float32.
+    expected: the network's outputs in float32
     """
     try:
         exact = network_outputs(_in_float64(network), batches, signature)
@@ -103,10 +102,9 @@ def compare(
 ) -> Parity:
     """Call `run` on each batch, and on its first row alone; return how far the outputs are from `expected`.
 
-    Args:
-        run: called with the arrays of a batch; returns the exported model's outputs by name.
-        name: the word for the exported model in the error.
-        rounding: called without arguments if a tolerance is exceeded; returns the result of `rounding_of`.
+    run: called with the arrays of a batch; returns the exported model's outputs by name
+    name: the word for the exported model in the error
+    rounding: called without arguments if a tolerance is exceeded; returns the result of `rounding_of`
 
     Raises `RankerError` if an output differs by more than its tolerance, has another shape or is not finite.
     """

@@ -350,9 +350,8 @@ def _quantize(
 ) -> tuple[list[Product], list[Quality]]:
     """Write the file with as many products in integers as the limit allows; return the other products, and the quality.
 
-    Args:
-        batches: the calibration rows.
-        judge: called without arguments when a file is written; returns the quality of that file.
+    batches: the calibration rows
+    judge: called without arguments when a file is written; returns the quality of that file
 
     Raises `RankerError` if the loss exceeds the limit even with the fewest products in integers.
     """

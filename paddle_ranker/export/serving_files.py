@@ -58,8 +58,7 @@ def variables_of(
 ) -> tuple[list[Variable], list[Variable]]:
     """Return the inputs and the output of a serving model, which has only the first of the signature's outputs.
 
-    Args:
-        feeds, fetches: aliases of the inputs and of the output.
+    feeds, fetches: aliases of the inputs and of the output
     """
     inputs = [Variable(name, alias, INT64) for name, alias in zip(INPUTS, feeds)]
     output = signature.outputs[0]

@@ -73,10 +73,9 @@ def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floa
     The systems' scores may have different scales, so each score is replaced by its rank among all pairs of its system
     before a query's results are swapped: AUC depends on ranks alone.
 
-    Args:
-        numbers: index of each pair's query, from 0, `[pairs]`.
-        labels: label of each pair, `[pairs]`.
-        scores: the first and the second system's scores, `[pairs]` each.
+    numbers: index of each pair's query, from 0, `[pairs]`
+    labels: label of each pair, `[pairs]`
+    scores: the first and the second system's scores, `[pairs]` each
     """
     from scipy.stats import rankdata
 

@@ -16,9 +16,8 @@ def choose(losses: Floats, distance: Floats) -> int:
 
     If others are better, the chosen one has the least `distance` of those whose loss is `about_least`.
 
-    Args:
-        losses: `[n, queries]`, the loss of each alternative on each query; the preferred alternative first.
-        distance: `[n]`, how far each alternative is from the preferred one.
+    losses: `[n, queries]`, the loss of each alternative on each query; the preferred alternative first
+    distance: `[n]`, how far each alternative is from the preferred one
     """
     if not beats_first(losses):
         return 0

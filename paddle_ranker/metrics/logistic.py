@@ -97,13 +97,12 @@ def out_of_fold(
     The result suits losses of single pairs. Measures that compare pairs of different folds, as AUC does, need
     `standardise`, because the folds' models differ in scale.
 
-    Args:
-        members: `[n, k]`, the logits of the k rankers that are blended.
-        labels: `[n]`.
-        queries: `[n]` texts; all rows of a query are in one fold.
-        folds: number of folds; if there are fewer queries, one fold per query.
-        fit: called with the mask of the rows to learn from, `[n] bool`; returns a model. None: `fit_logistic`.
-        standardise: whether the logits of each fold's model are `standardised` over all pairs.
+    members: `[n, k]`, the logits of the k rankers that are blended
+    labels: `[n]`
+    queries: `[n]` texts; all rows of a query are in one fold
+    folds: number of folds; if there are fewer queries, one fold per query
+    fit: called with the mask of the rows to learn from, `[n] bool`; returns a model. None: `fit_logistic`
+    standardise: whether the logits of each fold's model are `standardised` over all pairs
 
     Raises `DataError` for a single query, and if the queries outside a fold have titles of one class only.
     """

@@ -34,12 +34,11 @@ _AUC_CELLS = 400_000_000  # permutations x pairs, at most, in the test of an AUC
 class Measure(ABC):
     """A measure: one number for the scores that a system gives labelled pairs.
 
-    Args:
-        title: the name that tables and pictures show.
-        what: one line of documentation.
-        higher_is_better: whether the higher of two values is better.
-        in_training: whether evaluations during a training print the measure, and `--metric` may name it to choose the
-            best checkpoint.
+    title: the name that tables and pictures show
+    what: one line of documentation
+    higher_is_better: whether the higher of two values is better
+    in_training: whether evaluations during a training print the measure, and `--metric` may name it to choose the best
+        checkpoint
     """
 
     def __init__(self, title: str, what: str, *, higher_is_better: bool = True, in_training: bool = False):

@@ -30,10 +30,9 @@ Difference = Callable[[NDArray[np.bool_]], Floats]
 def randomisation_test(differences: Floats, *, permutations: int = PERMUTATIONS, seed: int = 1000) -> float:
     """Return the two-sided p-value of Fisher's randomisation test of a mean difference (Smucker et al. 2007).
 
-    Args:
-        differences: `[queries] float64`, one system's value minus the other's.
-        permutations: number of random sign changes; if there are at most so many (2^queries), each is used once
-            instead. With random draws p = (1 + count of draws as extreme) / (1 + count of draws), which is never 0.
+    differences: `[queries] float64`, one system's value minus the other's
+    permutations: number of random sign changes; if there are at most so many (2^queries), each is used once instead.
+        With random draws p = (1 + count of draws as extreme) / (1 + count of draws), which is never 0
     """
     moved = differences[differences != 0]  # the sign of a 0 changes nothing
     return swap_test(lambda swapped: np.where(swapped, -moved, moved).sum(axis=1), len(moved), permutations, seed)

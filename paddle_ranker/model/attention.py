@@ -29,12 +29,11 @@ _TOLERANCE = 0.03  # above the error of bfloat16, below the error of attention t
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: Dropout) -> Tensor:
     """Compute attention; return the attended values, `[batch, queries, width]`.
 
-    Args:
-        q: queries, `[batch, queries, width]`; their products with keys are divided by the root of a head's size.
-        k, v: keys and values, `[batch, length, width]`.
-        mask: added to the products, `[1 or batch, 1 or heads, 1 or queries, length]`.
-        heads: number of heads, a divisor of `width`.
-        dropout: dropout of the weights.
+    q: queries, `[batch, queries, width]`; their products with keys are divided by the root of a head's size
+    k, v: keys and values, `[batch, length, width]`
+    mask: added to the products, `[1 or batch, 1 or heads, 1 or queries, length]`
+    heads: number of heads, a divisor of `width`
+    dropout: dropout of the weights
     """
     compute = _fused if _has_kernel(q, heads, mask) else _formula
     return compute(q, k, v, mask, heads, dropout)

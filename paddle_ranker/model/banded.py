@@ -25,12 +25,11 @@ SHORTEST = 1.5  # blocks are faster than all pairs if a text has this many times
 class Band:
     """Local attention of a batch: over all pairs of tokens with a mask if texts are short, in blocks if they are long.
 
-    Args:
-        mask: mask of padding, added to the products with each key, `[batch, 1, 1, length]`.
-        window: number of tokens to either side that a token attends to; at most the number of positions.
-        longest: maximum length of the model's texts. An exported graph chooses by it, since it is made before any
-            batch; a network outside a graph chooses by the batch's length.
-        global_tokens: as in `attend_banded`.
+    mask: mask of padding, added to the products with each key, `[batch, 1, 1, length]`
+    window: number of tokens to either side that a token attends to; at most the number of positions
+    longest: maximum length of the model's texts. An exported graph chooses by it, since it is made before any batch; a
+        network outside a graph chooses by the batch's length
+    global_tokens: as in `attend_banded`
     """
 
     def __init__(self, mask: Tensor, window: int, longest: int, global_tokens: int = 0):
@@ -90,12 +89,11 @@ def attend_banded(
 ) -> Tensor:
     """Compute attention in a window; return the attended values, `[batch, length, width]`.
 
-    Args:
-        q, k, v, heads, dropout: as in `attend`, with as many queries as keys.
-        mask: added to the products with each key, `[batch, 1, 1, length]`.
-        window: number of tokens to either side that a token attends to.
-        global_tokens: number of tokens at the beginning that attend to all tokens, and to which all tokens attend.
-        block: number of tokens whose queries are computed together; 0: `BLOCK`.
+    q, k, v, heads, dropout: as in `attend`, with as many queries as keys
+    mask: added to the products with each key, `[batch, 1, 1, length]`
+    window: number of tokens to either side that a token attends to
+    global_tokens: number of tokens at the beginning that attend to all tokens, and to which all tokens attend
+    block: number of tokens whose queries are computed together; 0: `BLOCK`
     """
     block = block or BLOCK
     if paddle.in_dynamic_mode() and q.shape[1] <= global_tokens:
@@ -131,12 +129,11 @@ def attend_in_blocks(
 ) -> Tensor:
     """Compute attention of each block's queries to the keys of near blocks; return `[batch, length, width]`.
 
-    Args:
-        q, k, v, heads, dropout: as in `attend_banded`.
-        mask: added to the products, `[batch, blocks, 1, 1 or block, seen + keys]`; keys in the order of `near_keys`.
-        reach: number of blocks to either side whose keys the queries of a block attend to.
-        block: tokens of a block; the last block may have fewer.
-        seen: keys and values, `[batch, seen, width]` each, that all queries attend to as well; empty for none.
+    q, k, v, heads, dropout: as in `attend_banded`
+    mask: added to the products, `[batch, blocks, 1, 1 or block, seen + keys]`; keys in the order of `near_keys`
+    reach: number of blocks to either side whose keys the queries of a block attend to
+    block: tokens of a block; the last block may have fewer
+    seen: keys and values, `[batch, seen, width]` each, that all queries attend to as well; empty for none
     """
     width = q.shape[2]
     keys, values = _keys(k, seen[:1], heads, reach, block), _keys(v, seen[1:], heads, reach, block)
@@ -168,9 +165,8 @@ def sizes_of(states: Tensor) -> list[int]:
 def near_keys(mask: Tensor, reach: int, block: int) -> Tensor:
     """Return the mask of the keys near each block, `[batch, blocks, 1, 1, (2 reach + 1) block]`.
 
-    Args:
-        mask: added to the products with each key, `[batch, 1, 1, length]`.
-        reach, block: as in `attend_in_blocks`.
+    mask: added to the products with each key, `[batch, 1, 1, length]`
+    reach, block: as in `attend_in_blocks`
     """
     return _near(mask.reshape([0, -1, 1]), 1, reach, block, MASKED).transpose([0, 1, 2, 4, 3])
 

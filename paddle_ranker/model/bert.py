@@ -57,10 +57,9 @@ _ACTIVATIONS = {"gelu_new": _gelu_new, "quick_gelu": _quick_gelu}
 def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
     """Pool token states into one vector per text, `[batch, hidden]`.
 
-    Args:
-        states: `[batch, length, hidden]`.
-        is_token: `[batch, length]` bool, False at padding.
-        pooling: "first" or "last" (the state of that token), "mean" or "max" (per dimension, over the tokens).
+    states: `[batch, length, hidden]`
+    is_token: `[batch, length]` bool, False at padding
+    pooling: "first" or "last" (the state of that token), "mean" or "max" (per dimension, over the tokens)
     """
     if pooling == "first":
         return states[:, 0]
@@ -133,9 +132,8 @@ class Embeddings(nn.Layer):
 class Attention(nn.Layer):
     """Multi-head attention under the parameter names of Paddle's `MultiHeadAttention` (Vaswani et al., 2017).
 
-    Args:
-        size: width of the hidden states, a multiple of `heads`.
-        dropout: probability that an attention weight is dropped in training.
+    size: width of the hidden states, a multiple of `heads`
+    dropout: probability that an attention weight is dropped in training
     """
 
     def __init__(self, size: int, heads: int, dropout: float, masks: Masks):
@@ -150,10 +148,9 @@ class Attention(nn.Layer):
     def forward(self, query: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return the attended values, `[batch, queries, size]`.
 
-        Args:
-            query: `[batch, queries, size]`.
-            hidden: `[batch, length, size]`, the input of keys and values.
-            mask: added to the products of queries and keys, `[batch, 1 or heads, 1 or queries, length]`.
+        query: `[batch, queries, size]`
+        hidden: `[batch, length, size]`, the input of keys and values
+        mask: added to the products of queries and keys, `[batch, 1 or heads, 1 or queries, length]`
         """
         q, k, v = self.q_proj(query), self.k_proj(hidden), self.v_proj(hidden)
         return self.out_proj(attend(q, k, v, mask, self.heads, self.dropout))
@@ -406,10 +403,9 @@ class Encoder(nn.Layer):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the hidden states of all tokens, `[batch, length, hidden]`.
 
-        Args:
-            input_ids, token_type_ids: `[batch, length]` int64; positions that hold `pad_token_id` are masked. In
-                families that read places, `token_type_ids` may be `[batch, length, 1 + numbers of a place]`.
-            extra: `[batch, length, hidden]`, added to the input embeddings; in a split encoder, after the lower layers.
+        input_ids, token_type_ids: `[batch, length]` int64; positions that hold `pad_token_id` are masked. In families
+            that read places, `token_type_ids` may be `[batch, length, 1 + numbers of a place]`
+        extra: `[batch, length, hidden]`, added to the input embeddings; in a split encoder, after the lower layers
         """
         if self.lower:
             states = self.apart(input_ids, token_type_ids)
@@ -438,11 +434,10 @@ class Encoder(nn.Layer):
         The states equal those of `forward`. The last layer computes keys and values for all tokens, and everything else
         for the chosen tokens only.
 
-        Args:
-            input_ids, token_type_ids: as in `forward`.
-            places: `[batch, chosen]` int64 indices into the flattened `input_ids`; row i chooses tokens of sequence i.
-            documents: `[batch, length]` int64, index of each token's document, to whose tokens alone it attends.
-                None: it attends to all tokens.
+        input_ids, token_type_ids: as in `forward`
+        places: `[batch, chosen]` int64 indices into the flattened `input_ids`; row i chooses tokens of sequence i
+        documents: `[batch, length]` int64, index of each token's document, to whose tokens alone it attends. None: it
+            attends to all tokens
         """
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         last_mask = mask

@@ -92,9 +92,8 @@ class EncoderConfig:
         A network is created before parameters are copied into it, and it would take forever to create a thousand
         million layers. Smaller differences are found when the parameters are copied.
 
-        Args:
-            numbers: an upper bound on the number of values in the file.
-            tensors: number of tensors in the file; None if unknown.
+        numbers: an upper bound on the number of values in the file
+        tensors: number of tensors in the file; None if unknown
         """
         few_layers = tensors is None or self.num_hidden_layers <= tensors
         if self.least_parameters > _ALLOWANCE * numbers + _SMALL or not few_layers:

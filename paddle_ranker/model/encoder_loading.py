@@ -76,8 +76,7 @@ class Checkpoint:
     def for_label(self, positive_label: Optional[str]) -> Checkpoint:
         """Return a copy of the checkpoint whose head has one logit: that of the class of relevant texts.
 
-        Args:
-            positive_label: name or index of that class in a transformers folder; None: chosen by the classes' names.
+        positive_label: name or index of that class in a transformers folder; None: chosen by the classes' names
 
         Raises `CheckpointError` if the names do not decide, `UsageError` for an unknown class.
         """
@@ -111,9 +110,8 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a model from a folder of this toolkit, PaddleNLP or Hugging Face, or from a parameter file.
 
-    Args:
-        model_name: the model whose configuration applies to a parameter file without a `config.json` beside it.
-        wanted: the expected contents, for messages.
+    model_name: the model whose configuration applies to a parameter file without a `config.json` beside it
+    wanted: the expected contents, for messages
 
     Raises `CheckpointError` if `source` does not exist, is damaged, or does not fit its configuration.
     """

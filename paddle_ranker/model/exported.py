@@ -137,9 +137,8 @@ ExportedRanker = Exported[RankerInfo, PairRowEncoder]
 def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[str] = None) -> Exported[InfoT, EncoderT]:
     """Open the static model in a folder, and check its files.
 
-    Args:
-        role: the role that the model must be able to take, such as `RANKER`.
-        prefix: prefix of the files' names; None: the one in the info file.
+    role: the role that the model must be able to take, such as `RANKER`
+    prefix: prefix of the files' names; None: the one in the info file
 
     Raises `CheckpointError` if there is no static model, if it cannot take the role, or if a file is missing or does
     not have the size recorded by the export.

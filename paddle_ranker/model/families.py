@@ -868,8 +868,7 @@ def pair_encoder_of(
 ) -> PairEncoder:
     """Create a pair encoder for a tokenizer and a configuration, with its family's template.
 
-    Args:
-        query_prompt: text before every query of a pair.
+    query_prompt: text before every query of a pair
 
     Raises `CheckpointError` if the model has too few positions for `max_seq_length`, or the tokenizer does not fit it.
     """

@@ -40,11 +40,10 @@ def match_levels(
 ) -> Tensor:
     """Return the match level of every token, `[batch, length]` int64 in 0..3.
 
-    Args:
-        input_ids: `[batch, length]` int64.
-        token_type_ids: `[batch, length]` int64, 0 in the first text and 1 in the second.
-        never_match: ids of the special tokens, padding and [UNK]; they also end a bigram or trigram.
-        inside: `[batch, length]` float32, 1 for tokens that begin inside a character; None: no such tokens.
+    input_ids: `[batch, length]` int64
+    token_type_ids: `[batch, length]` int64, 0 in the first text and 1 in the second
+    never_match: ids of the special tokens, padding and [UNK]; they also end a bigram or trigram
+    inside: `[batch, length]` float32, 1 for tokens that begin inside a character; None: no such tokens
     """
     ids = input_ids
     for special in never_match:

@@ -173,10 +173,9 @@ def set_parameters(
 ) -> list[str]:
     """Copy arrays into the network's parameters of the same names; return the names of parameters without an array.
 
-    Args:
-        may_lack: name prefixes of the parameters that may be missing, and then keep their values.
-        prefix: added before the names in messages and in the result.
-        share: whether parameters may share memory with the arrays; nothing else may then change the arrays.
+    may_lack: name prefixes of the parameters that may be missing, and then keep their values
+    prefix: added before the names in messages and in the result
+    share: whether parameters may share memory with the arrays; nothing else may then change the arrays
 
     Raises `CheckpointError`, naming the parameters, if one is missing, is not in the network, or has another shape.
     """

@@ -14,9 +14,8 @@ def rotary_table(positions: int, size: int, theta: float) -> Array:
 
     Networks look angles up, since OpenVINO in bf16 rounds floats computed from positions.
 
-    Args:
-        size: size of a head's query or key; even.
-        theta: base of the angles.
+    size: size of a head's query or key; even
+    theta: base of the angles
     """
     inverse = (1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size)).astype(np.float32)
     angles = np.arange(positions, dtype=np.float32)[:, None] * inverse

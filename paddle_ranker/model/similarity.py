@@ -71,9 +71,8 @@ class Side(NamedTuple):
 class SimilarityHead(FeatureHead):
     """Head that compares query and title by a tower, and adds the result to a pair's logit.
 
-    Args:
-        tower: computes the vectors; its parameters do not change in training.
-        pairs: encoder of the ranker's pairs; its tokenizer must be the tower's.
+    tower: computes the vectors; its parameters do not change in training
+    pairs: encoder of the ranker's pairs; its tokenizer must be the tower's
 
     Raises `CheckpointError` if the tower's tokenizer gives other ids, or if the tower's maximum length is shorter.
     """
@@ -150,9 +149,8 @@ class SimilarityHead(FeatureHead):
     def _text(self, input_ids: Tensor, inside: Tensor, alone: _Alone) -> _Text:
         """Return one text of each pair as it is encoded alone, padded to the longest of the batch.
 
-        Args:
-            inside: `[batch, length]` int64, 1 for the tokens of this text and its special tokens in the pair.
-            alone: how the text is encoded alone.
+        inside: `[batch, length]` int64, 1 for the tokens of this text and its special tokens in the pair
+        alone: how the text is encoded alone
         """
         # Whole numbers are added as tensors: with Python's, an ONNX file computes in floats, which bf16 rounds.
         one, pad = paddle.full([1], 1, "int64"), paddle.full([1], self._pad_id, "int64")
@@ -217,8 +215,7 @@ def _best_matches(query: Tensor, title: Tensor) -> list[Tensor]:
     The mean and the minimum, over query tokens, of the best cosine with a title token; and the mean, over title tokens,
     of the best cosine with a query token. 0 if a text has no tokens.
 
-    Args:
-        query, title: states of length 1, or 0 for other tokens than the text's own, `[batch, length, size]` float32.
+    query, title: states of length 1, or 0 for other tokens than the text's own, `[batch, length, size]` float32
     """
     # Half is far from both: stored states are rounded.
     in_query, in_title = (((one * one).sum(axis=2) > 0.5).astype("float32") for one in (query, title))

@@ -65,10 +65,9 @@ class TowerNetwork(nn.Layer):
     If the tower has a lexical part, this is appended to the vector, and the whole is normalised again. In training the
     lexical part is left out, since the encoder would learn less, and recall would be lower.
 
-    Args:
-        encoder: a pretrained encoder.
-        info: states pooling, output layer and normalisation.
-        rows: the row encoder; the lexical part needs its tokens, a tower of pictures its means of pixels.
+    encoder: a pretrained encoder
+    info: states pooling, output layer and normalisation
+    rows: the row encoder; the lexical part needs its tokens, a tower of pictures its means of pixels
 
     Attributes, which a training may set:
         query_tower: network of the queries; None: this network.
@@ -116,10 +115,9 @@ class TowerNetwork(nn.Layer):
     def forward(self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None) -> Tensor:
         """Return the vectors of texts, pictures or sounds, `[batch, size]` float32.
 
-        Args:
-            input_ids: ids `[batch, length]` int64; for other towers pixels `[batch, 3, height, width]`, or samples
-                `[batch, samples]`.
-            token_type_ids: as in `Encoder.forward`; None for pictures; for sounds their counts of samples, `[batch]`.
+        input_ids: ids `[batch, length]` int64; for other towers pixels `[batch, 3, height, width]`, or samples `[batch,
+            samples]`
+        token_type_ids: as in `Encoder.forward`; None for pictures; for sounds their counts of samples, `[batch]`
         """
         pooling = self.training_pooling if self.training_pooling and self.training else self.pooling
         if pooling == "pooler":

@@ -115,10 +115,9 @@ def open_model(folder: Path) -> Transcriber:
 class Transcriber:
     """Model that spells speech.
 
-    Args:
-        network: computes the logits of letters.
-        rows: encodes samples for the network.
-        letters: the letters that the logits stand for.
+    network: computes the logits of letters
+    rows: encodes samples for the network
+    letters: the letters that the logits stand for
     """
 
     def __init__(self, network: SpeechNetwork, rows: SoundEncoder, letters: Letters):

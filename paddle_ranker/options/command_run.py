@@ -45,10 +45,9 @@ def run_command(
     The exit status is 0 for success, 1 for failure, 2 for wrong usage and 130 for an interruption. `--debug` also shows
     the traceback.
 
-    Args:
-        options_class: the class, or a function that returns it, if plugins add options.
-        ends_with_reader: True for a command that prints a line per row: if the reader of standard output leaves (`|
-            head`), it ends with status 0. Other commands finish their work, but their later output is lost.
+    options_class: the class, or a function that returns it, if plugins add options
+    ends_with_reader: True for a command that prints a line per row: if the reader of standard output leaves (`| head`),
+        it ends with status 0. Other commands finish their work, but their later output is lost
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _escape_unprintable()

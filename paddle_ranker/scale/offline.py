@@ -52,10 +52,9 @@ _MOST_DEATHS = 10  # a shard is given up if more processes that build it, or the
 class RowSource(Source):
     """Rows of files, divided into parts of the sizes that the commands compute at once on one machine.
 
-    Args:
-        rows: the files' rows.
-        fields: names of the fields of the rows that go into parts.
-        in_texts: whether `text_parts` divides the rows into parts (by characters); if not, `chunks` does (by rows).
+    rows: the files' rows
+    fields: names of the fields of the rows that go into parts
+    in_texts: whether `text_parts` divides the rows into parts (by characters); if not, `chunks` does (by rows)
     """
 
     def __init__(self, rows: Union[RecordFile[Any], DocumentFile], fields: Sequence[str], in_texts: bool = False):
@@ -248,11 +247,10 @@ def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOption
 class ScorePairs:
     """Callable for `map_batches` of Ray Data that adds a column `probability` to batches of pairs.
 
-    Args:
-        model: a ranker on every machine, as `Ranker.load` takes it.
-        query, title: names of the columns with the texts.
-        threads: threads of the engine.
-        how: further arguments of `Ranker.load`.
+    model: a ranker on every machine, as `Ranker.load` takes it
+    query, title: names of the columns with the texts
+    threads: threads of the engine
+    how: further arguments of `Ranker.load`
     """
 
     def __init__(self, model: str, query: str = "query", title: str = "title", threads: int = 1, **how: Any):
@@ -269,11 +267,10 @@ class ScorePairs:
 class EncodeTexts:
     """Callable for `map_batches` of Ray Data that adds a column `vector` to batches of texts.
 
-    Args:
-        tower: a tower on every machine, as `Tower.open` takes it.
-        text: name of the column with the texts.
-        queries: whether the texts are queries.
-        threads: threads of the engine.
+    tower: a tower on every machine, as `Tower.open` takes it
+    text: name of the column with the texts
+    queries: whether the texts are queries
+    threads: threads of the engine
     """
 
     def __init__(self, tower: str, text: str = "text", queries: bool = False, threads: int = 1):

@@ -60,9 +60,8 @@ class Done:
 class Parts:
     """The parts of an output, each a file in a folder.
 
-    Args:
-        folder: the output folder, which is created if missing; it may hold only parts of one identity.
-        identity: all that the parts depend on, JSON-ready.
+    folder: the output folder, which is created if missing; it may hold only parts of one identity
+    identity: all that the parts depend on, JSON-ready
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, object]):
@@ -304,12 +303,11 @@ def run(
 ) -> list[Done]:
     """Compute the missing parts on a cluster, and return the facts of all parts in order.
 
-    Args:
-        address: address of the cluster, as for `connected`.
-        actors: number of actors; default: as many as the cores or GPUs allow.
-        threads: threads per actor.
-        load: how the models are opened, which decides the GPUs of an actor; see `gpus_for`.
-        label: the word for the work on the progress bar.
+    address: address of the cluster, as for `connected`
+    actors: number of actors; default: as many as the cores or GPUs allow
+    threads: threads per actor
+    load: how the models are opened, which decides the GPUs of an actor; see `gpus_for`
+    label: the word for the work on the progress bar
 
     Raises the errors of `source` and `work`, and `RankerError` if the output folder holds parts of another identity.
     """

@@ -31,8 +31,7 @@ STANDARD_INPUT = "/dev/stdin"  # sys.stdin would block the end of the process if
 def scorer_for(parts: ScoringRanker, options: ScoringOptions, pairs_file: Optional[str] = None) -> Scorer:
     """Return a scorer with the ranker's calibration and the windows of the options.
 
-    Args:
-        pairs_file: file of the pairs, whose titles may be paths of pictures.
+    pairs_file: file of the pairs, whose titles may be paths of pictures
     """
     if pairs_file is not None:
         parts.row_encoder.read_files(folder_of(pairs_file))

@@ -41,10 +41,9 @@ def open_model(
 ) -> ScoringModel[InfoT, EncoderT]:
     """Open a model: a trained model runs in dygraph, an exported model in the engine that `options` name.
 
-    Args:
-        source: a model folder, its `model_state.pdparams`, the folder of an exported model, or a file in that folder;
-            or the name of a model on the Hugging Face hub.
-        role: the role that the model must take: `RANKER`, `TOWER`, or `MODEL` for any kind.
+    source: a model folder, its `model_state.pdparams`, the folder of an exported model, or a file in that folder; or
+        the name of a model on the Hugging Face hub
+    role: the role that the model must take: `RANKER`, `TOWER`, or `MODEL` for any kind
 
     Paddle and PaddleNLP are imported only if the engine needs them. Raises `CheckpointError` for a model that cannot
     take the role (the message says what it is), that is damaged, or that is not exported, if the engine runs only

@@ -72,11 +72,10 @@ def _zeros(outputs: Arrays, rows: int) -> Arrays:
 class Scorer(BatchRunner):
     """Scorer of pairs, in batches of similar length: probability = sigmoid(logit).
 
-    Args:
-        engine, batch_size: as for `BatchRunner`.
-        row_encoder: the ranker's encoder.
-        calibration: the ranker's calibration, applied to the logits; None: the engine's logits are used unchanged.
-        windows: splits pairs that are too long; None: they are truncated.
+    engine, batch_size: as for `BatchRunner`
+    row_encoder: the ranker's encoder
+    calibration: the ranker's calibration, applied to the logits; None: the engine's logits are used unchanged
+    windows: splits pairs that are too long; None: they are truncated
     """
 
     def __init__(
@@ -96,8 +95,7 @@ class Scorer(BatchRunner):
     def encode(self, queries: Sequence[str], titles: Sequence[str], check: Optional[LengthCheck] = None) -> Columns:
         """Encode pairs for `logits`: truncated, or at full length if windows split them later.
 
-        Args:
-            check: may refuse the pairs, see `PairRowEncoder`.
+        check: may refuse the pairs, see `PairRowEncoder`
         """
         require_pairs(queries, titles)
         return self.row_encoder.encode(queries, titles, truncate=self.windows is None, check=check)

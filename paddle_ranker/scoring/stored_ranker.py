@@ -125,8 +125,7 @@ class SplitRanker:
     def logits(self, queries: TextStates, titles: TextStates, query_of: Optional[NDArray[np.int64]] = None) -> Floats:
         """Return the logits of pairs, `[titles]` float64, calibrated if the ranker is.
 
-        Args:
-            query_of: index of each title's query, `[titles]`; None: all titles belong to the first query.
+        query_of: index of each title's query, `[titles]`; None: all titles belong to the first query
         """
         of = np.zeros(len(titles), np.int64) if query_of is None else query_of
         return self._upper.logits(StoredPairs(queries, titles, of, self.encoder.pad_id))
@@ -242,8 +241,7 @@ class StoredRanker:
     ) -> StoredRanker:
         """Open a ranker and the folder that `paddle-ranker store` made with it.
 
-        Args:
-            how: fields of `LoadOptions`, such as engine, precision and threads.
+        how: fields of `LoadOptions`, such as engine, precision and threads
 
         Raises `CheckpointError` if the ranker's encoder is not split, or another ranker made the folder.
         """
@@ -267,8 +265,7 @@ class StoredRanker:
     ) -> list[RankedTitle]:
         """Return stored titles by descending probability, as `Ranker.rank` does; `title` of a result is the title's id.
 
-        Args:
-            ids: ids of the titles to rank; None: all.
+        ids: ids of the titles to rank; None: all
 
         Raises `DataError` for an id that the store lacks.
         """

@@ -189,9 +189,8 @@ def joined(one: TextStates, other: TextStates) -> TextStates:
 class StatesWriter:
     """Writer of stored states into an existing folder, part by part.
 
-    Args:
-        folder: an empty folder, or one whose other files have other names.
-        ranker: the ranker's `SplitRanker.states_info`; its `dtype` is the type of the files' numbers.
+    folder: an empty folder, or one whose other files have other names
+    ranker: the ranker's `SplitRanker.states_info`; its `dtype` is the type of the files' numbers
     """
 
     def __init__(self, folder: Path, ranker: StatesInfo):

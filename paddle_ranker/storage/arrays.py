@@ -62,10 +62,9 @@ def npy_header(kind: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
 class ArrayFile:
     """A `.npy` file that grows: `append` writes rows, and `finish` writes the header and closes it.
 
-    Args:
-        path: the file.
-        dtype: the type of the values.
-        row: the shape of each row; (): a row is a single value.
+    path: the file
+    dtype: the type of the values
+    row: the shape of each row; (): a row is a single value
     """
 
     def __init__(self, path: Path, dtype: str, row: tuple[int, ...] = ()):

@@ -147,8 +147,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
     If `target` is a symbolic link, its destination is replaced. Streams (see `streams.is_stream`) are written to
     directly. The error of a full disk names `target`.
 
-    Args:
-        mode: `w` for text, in UTF-8 unless `encoding` is given, or `wb`.
+    mode: `w` for text, in UTF-8 unless `encoding` is given, or `wb`
     """
     if mode == "w":
         arguments.setdefault("encoding", "utf-8")

@@ -74,12 +74,10 @@ def read_declared(
 ) -> DeclaredT:
     """Return an instance of the dataclass `kind` from a JSON object.
 
-    Args:
-        path: the file, for messages.
-        values: the JSON object.
-        remedy: what the user can do, for the error.
-        exact: if True, fields with a default are required, too, and unknown keys refused; if False, unknown keys are
-            logged.
+    path: the file, for messages
+    values: the JSON object
+    remedy: what the user can do, for the error
+    exact: if True, fields with a default are required, too, and unknown keys refused; if False, unknown keys are logged
 
     Raises `CheckpointError`, naming the file and the key, if a value has another type or is out of its range, or if a
     key is missing.
@@ -127,11 +125,10 @@ class _Reader:
     def fitted(self, hint: Any, value: Unchecked, place: str, within: Union[Between, OneOf, Pattern] = _ANY) -> Any:
         """Convert a JSON value to its declared type: a list to a tuple, an object to a dataclass or `TypedDict`.
 
-        Args:
-            hint: the declared type.
-            value: the value that `json.loads` returned.
-            place: the value's place in the file, for the error: `layers[2].size`.
-            within: the declared range, choices or pattern.
+        hint: the declared type
+        value: the value that `json.loads` returned
+        place: the value's place in the file, for the error: `layers[2].size`
+        within: the declared range, choices or pattern
 
         Raises `_Misfit` if the value does not fit.
         """

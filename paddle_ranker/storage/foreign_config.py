@@ -34,11 +34,10 @@ def read_preprocessor(folder: Path, part: str, purpose: str, without_effect: Col
 class ForeignConfig:
     """JSON object of a file, consumed key by key. A null value counts as missing.
 
-    Args:
-        path: the file, for messages.
-        values: the JSON object.
-        without_effect: keys that never change results.
-        place: name of the object within the file, for example "normalizer."; "": it is the whole file.
+    path: the file, for messages
+    values: the JSON object
+    without_effect: keys that never change results
+    place: name of the object within the file, for example "normalizer."; "": it is the whole file
     """
 
     def __init__(self, path: Path, values: Unchecked, without_effect: Collection[str] = (), place: str = ""):

@@ -126,12 +126,11 @@ class CheckpointKeeper:
     ) -> Path:
         """Write checkpoint `model_<step>` and its state, move the links, and remove the checkpoints that are not kept.
 
-        Args:
-            write: called with a folder; writes the model's files into it.
-            write_state: called with a folder; writes the state's files into it.
-            scheduled: the steps whose checkpoints are kept even if they are neither the best nor the last.
-            best_step: the step of the best checkpoint so far, which may be `step`; None: no checkpoint was evaluated,
-                and `best` points to the last one.
+        write: called with a folder; writes the model's files into it
+        write_state: called with a folder; writes the state's files into it
+        scheduled: the steps whose checkpoints are kept even if they are neither the best nor the last
+        best_step: the step of the best checkpoint so far, which may be `step`; None: no checkpoint was evaluated, and
+            `best` points to the last one
 
         Returns the checkpoint's path.
         """

@@ -134,8 +134,7 @@ def _number(value: object) -> float:
 def smooth(values: Floats, width: int) -> Floats:
     """Return a moving average over windows of `width` (odd) values, fewer at the ends; NaN values are ignored.
 
-    Args:
-        values: `[n]` float64.
+    values: `[n]` float64
     """
     known = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])

@@ -77,11 +77,10 @@ class TrainingLog:
     ) -> None:
         """Print one progress line and record it.
 
-        Args:
-            step, epoch, batch: counted from 1; the batch is counted within its epoch.
-            shown: means to print, by name, the loss first.
-            more: further metrics that are recorded but not printed (`learning_rate`, `gradient_norm`, ...).
-            speed: steps per second since the previous line.
+        step, epoch, batch: counted from 1; the batch is counted within its epoch
+        shown: means to print, by name, the loss first
+        more: further metrics that are recorded but not printed (`learning_rate`, `gradient_norm`, ...)
+        speed: steps per second since the previous line
         """
         means = "".join(f", {name}: {value:.5f}" for name, value in shown.items())
         self.report(f"global step {step}, epoch: {epoch}, batch: {batch}{means}, speed: {speed:.2f} step/s")
@@ -91,9 +90,8 @@ class TrainingLog:
     def evaluation(self, step: int, metric: str, metrics: dict[str, float], *, lower_is_better: bool = False) -> None:
         """Print the metric that decides which checkpoint is best, and record all metrics.
 
-        Args:
-            metric: the name of that metric; its highest value is the best, or its lowest if `lower_is_better`.
-            metrics: values of all metrics by name; the key `step` is ignored.
+        metric: the name of that metric; its highest value is the best, or its lowest if `lower_is_better`
+        metrics: values of all metrics by name; the key `step` is ignored
         """
         self.report(f"eval_dev {metric}:{metrics[metric]:.3f}")
         others = {name: value for name, value in metrics.items() if name != "step"}

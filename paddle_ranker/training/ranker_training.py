@@ -108,10 +108,9 @@ def train_ranker(
 ) -> FitResult:
     """Train, evaluate regularly, keep the best checkpoint by `options.metric`, and print the result.
 
-    Args:
-        files: paths of files by option name; a run is resumed only if their contents are the same.
-        facts: further values to record in `ranker.json`, such as the loss's margin and the number of examples.
-        on_evaluation: see `Task`.
+    files: paths of files by option name; a run is resumed only if their contents are the same
+    facts: further values to record in `ranker.json`, such as the loss's margin and the number of examples
+    on_evaluation: see `Task`
     """
     run, model = start.run, start.model
     if run.processes.is_first:

@@ -73,9 +73,8 @@ class TrainingRun:
     def describe(self, facts: Mapping[str, object], results: Mapping[str, object]) -> Description:
         """Return the record of the training (`training`, `results` and `versions`) for a checkpoint's info file.
 
-        Args:
-            facts: further entries of `training` after the options (the loss's margin, the number of examples).
-            results: the evaluation's measures.
+        facts: further entries of `training` after the options (the loss's margin, the number of examples)
+        results: the evaluation's measures
         """
         recorded = {**self.options.recorded(), "device": self.device}
         return {"training": {**recorded, **facts}, "results": dict(results), "versions": versions()}

@@ -478,14 +478,13 @@ def make_optimizer(
 ) -> tuple[paddle.optimizer.AdamW, paddle.optimizer.lr.LambdaDecay]:
     """Return AdamW over the network's trainable parameters, and its learning rate schedule.
 
-    Args:
-        learning_rate: the maximum.
-        part_factors: factor of the learning rate, by a prefix of parameter names.
-        layer_decay: see `layer_factor`; 1 is no decay. It does not apply to parameters of `part_factors`.
-        weight_decay: applied to matrices only, not to biases and LayerNorm.
-        warmup_proportion: see `rate_factor`.
-        schedule: a name in `SCHEDULES`.
-        total_steps: number of steps of the training.
+    learning_rate: the maximum
+    part_factors: factor of the learning rate, by a prefix of parameter names
+    layer_decay: see `layer_factor`; 1 is no decay. It does not apply to parameters of `part_factors`
+    weight_decay: applied to matrices only, not to biases and LayerNorm
+    warmup_proportion: see `rate_factor`
+    schedule: a name in `SCHEDULES`
+    total_steps: number of steps of the training
     """
     decay = SCHEDULES[schedule]
     rates = paddle.optimizer.lr.LambdaDecay(

@@ -41,9 +41,8 @@ class WholeBatchExamples(Examples, Protocol):
 
         The caller computes each summand's gradient before it asks for the next one, so only one is in memory at a time.
 
-        Args:
-            outputs: the outputs of all parts' examples, one part after another, `[rows, size]` float32.
-            parts: the indices of each part's examples; no part is empty.
+        outputs: the outputs of all parts' examples, one part after another, `[rows, size]` float32
+        parts: the indices of each part's examples; no part is empty
         """
         ...
 
@@ -60,9 +59,8 @@ def backward(
 
     The sum of the gradients over the processes is the gradient of the batch.
 
-    Args:
-        batch: indices of each part's examples; this process computes the parts `rank`, `rank + size`, ...
-        seed: called with a part's index in the batch; seeds dropout for that part.
+    batch: indices of each part's examples; this process computes the parts `rank`, `rank + size`, ..
+    seed: called with a part's index in the batch; seeds dropout for that part
 
     Returns the loss and further means by name, equal in every process.
     """

@@ -21,8 +21,7 @@ class Tokenizes(Protocol):
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
         """Return the ids of `texts`, flat, and the count of each text's ids.
 
-        Args:
-            most: how many ids of a text are needed; ids after them may be missing. None: all ids.
+        most: how many ids of a text are needed; ids after them may be missing. None: all ids
         """
         ...
 

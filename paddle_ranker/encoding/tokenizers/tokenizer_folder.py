@@ -420,10 +420,9 @@ class LibraryFiles:
 class LibraryTokenizer:
     """Encoder of texts with `tokenizers`, which releases the GIL.
 
-    Args:
-        special: ids that must not occur in texts. Unigram ignores `encode_special_tokens` and gives special tokens in
-            texts their ids.
-        unknown: id that replaces these; None: nothing is replaced.
+    special: ids that must not occur in texts. Unigram ignores `encode_special_tokens` and gives special tokens in texts
+        their ids
+    unknown: id that replaces these; None: nothing is replaced
     """
 
     def __init__(self, library: Library, special: Sequence[int] = (), unknown: Optional[int] = None):

@@ -37,8 +37,7 @@ def make_table(oldest: str, assigned: set[int]) -> dict[str, Any]:
     | `kinds` | runs of code points of one kind: the kind's letter, then the first code point, hexadecimal |
     | `young` | lower case, NFKC and combining class, if any, of characters that are new to the oldest Python |
 
-    Args:
-        oldest, assigned: the oldest Python's Unicode version, and the code points assigned in it.
+    oldest, assigned: the oldest Python's Unicode version, and the code points assigned in it
     """
     runs: list[str] = []
     young: dict[str, dict[str, Any]] = {}

@@ -26,9 +26,8 @@ TITLES_SHOWN = 5  # of each list
 def write_report(path: str, comparison: Comparison, measure: str, data: Mapping[str, str]) -> None:
     """Write the HTML page atomically.
 
-    Args:
-        measure: the measure that the pictures and the examples of wins and losses show.
-        data: dict from a data file's option name to its description.
+    measure: the measure that the pictures and the examples of wins and losses show
+    data: dict from a data file's option name to its description
 
     Raises `DependencyError` if Jinja2 or matplotlib is missing.
     """

@@ -21,9 +21,8 @@ _DAY = Mapping[str, Any]
 def write_searches(path: str, report: Mapping[str, Any], lists: Mapping[str, str]) -> None:
     """Write the HTML page atomically.
 
-    Args:
-        report: counts of all searches, of `days` and of queries, as `paddle-ranker report-searches --format json`.
-        lists: dict from a title to the report's list of queries under it.
+    report: counts of all searches, of `days` and of queries, as `paddle-ranker report-searches --format json`
+    lists: dict from a title to the report's list of queries under it
 
     Raises `DependencyError` if Jinja2 or matplotlib is missing.
     """

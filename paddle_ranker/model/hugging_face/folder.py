@@ -131,8 +131,7 @@ class ClassifierHead:
     def place(self, positive_label: Optional[str]) -> int:
         """Return the index, 0 or 1, of the class that means "relevant".
 
-        Args:
-            positive_label: name or index of the class, from the user; None: chosen by the names.
+        positive_label: name or index of the class, from the user; None: chosen by the names
 
         Raises `UsageError` if there is no such class, `CheckpointError` if the names do not decide.
         """
@@ -158,10 +157,9 @@ class ClassifierHead:
 
         Returns the weight, `[inputs, 1]`, and the bias, `[1]`.
 
-        Args:
-            weight: `[inputs, classes]`, one or two classes.
-            bias: `[classes]`.
-            positive_label: as in `place`.
+        weight: `[inputs, classes]`, one or two classes
+        bias: `[classes]`
+        positive_label: as in `place`
 
         Raises as `place` does.
         """
@@ -267,11 +265,10 @@ def for_label(
 ) -> dict[str, Array]:
     """Return a ranker's parameters with a head that scores the class of relevant texts.
 
-    Args:
-        named: parameters, named as by `network.name_parameters`.
-        arrays: all arrays of the file; `classifier` is the head of all classes.
-        head: description of the head in a transformers folder; None for other folders.
-        positive_label: as in `ClassifierHead.place`.
+    named: parameters, named as by `network.name_parameters`
+    arrays: all arrays of the file; `classifier` is the head of all classes
+    head: description of the head in a transformers folder; None for other folders
+    positive_label: as in `ClassifierHead.place`
 
     Raises as `ClassifierHead.logit` does, and `UsageError` for a `positive_label` without such a head.
     """

@@ -293,9 +293,7 @@ def write_sentences(
 ) -> None:
     """Write sentence-transformers' files into a transformers folder, so that sentence-transformers opens it as a tower.
 
-    Args:
-        dense: linear layers in order, by folder name: the weight `[inputs, outputs]`, the bias, and whether tanh
-            follows.
+    dense: linear layers in order, by folder name: the weight `[inputs, outputs]`, the bias, and whether tanh follows
     """
     mode = {"pooler": "cls", **{ours: theirs for theirs, ours in _POOLING.items()}}[info.pooling]
     steps = [("", "Transformer"), ("1_Pooling", "Pooling"), *((name, "Dense") for name in dense)]

@@ -48,9 +48,8 @@ def write_word_pieces(
 ) -> TokenizerFiles:
     """Write `vocab.txt` and its settings into an existing folder, and return their contents.
 
-    Args:
-        special: tokens by role.
-        side: the side at which long texts are truncated, "left" or "right".
+    special: tokens by role
+    side: the side at which long texts are truncated, "left" or "right"
     """
     (folder / VOCABULARY_FILE).write_bytes(vocabulary)
     stated = {
@@ -82,11 +81,10 @@ def write_tokenizer(
 ) -> None:
     """Write a tokenizer for transformers: `tokenizer.json` and the files beside it.
 
-    Args:
-        max_length: maximum tokens of a pair or text, also for sentence-transformers.
-        with_types: whether the encoder has a token type for the second text of a pair.
-        fills_masks: whether the model is a masked language model, whose texts hold [MASK]. In texts of other models
-            special tokens are plain text.
+    max_length: maximum tokens of a pair or text, also for sentence-transformers
+    with_types: whether the encoder has a token type for the second text of a pair
+    fills_masks: whether the model is a masked language model, whose texts hold [MASK]. In texts of other models special
+        tokens are plain text
     """
     inputs = ["input_ids", *(["token_type_ids"] if with_types else []), "attention_mask"]
     if not isinstance(files, TokenizerFiles):  # already in that format

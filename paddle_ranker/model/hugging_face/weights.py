@@ -325,8 +325,7 @@ class _StorageType(Sealed):
 class _TensorUnpickler(SafeUnpickler):
     """Unpickler of the tensors of a PyTorch state dict.
 
-    Args:
-        find: called with a storage's type name, key and count of numbers; returns that storage.
+    find: called with a storage's type name, key and count of numbers; returns that storage
     """
 
     def __init__(self, data: bytes, find: Callable[[str, str, int], _Storage]):

@@ -144,10 +144,9 @@ class _Attention(nn.Layer):
     def forward(self, query: Tensor, hidden: Tensor, mask: Tensor, *positions: Tensor) -> Tensor:
         """Return the attended values, `[batch, queries, size]`.
 
-        Args:
-            query: `hidden`, or the first token's state alone, `[batch, 1, size]`.
-            hidden: `[batch, length, size]`.
-            positions: `DebertaEncoder._places` and the embeddings of relative positions, `[2 span, size]`, or empty.
+        query: `hidden`, or the first token's state alone, `[batch, 1, size]`
+        hidden: `[batch, length, size]`
+        positions: `DebertaEncoder._places` and the embeddings of relative positions, `[2 span, size]`, or empty
         """
         q, k, v = self._split(self.q_proj(query)), self._split(self.k_proj(hidden)), self._split(self.v_proj(hidden))
         products = paddle.matmul(q * self.scale, k, transpose_y=True)

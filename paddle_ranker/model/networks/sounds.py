@@ -143,10 +143,9 @@ class SoundTransformer(Encoder):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the states of the frames, `[batch, frames, hidden]`.
 
-        Args:
-            input_ids: samples, `[batch, samples]` float32, with padding after each sound.
-            token_type_ids: number of samples of each sound, `[batch]` int64.
-            extra: not used.
+        input_ids: samples, `[batch, samples]` float32, with padding after each sound
+        token_type_ids: number of samples of each sound, `[batch]` int64
+        extra: not used
         """
         return self._states(input_ids, token_type_ids)[0]
 

@@ -58,9 +58,8 @@ T = TypeVar("T")
 class Pool(Generic[T]):
     """Pool of objects that are expensive to create; each is used by one thread at a time.
 
-    Args:
-        make: called without arguments, by one thread at a time; returns a new object.
-        first: objects that exist already.
+    make: called without arguments, by one thread at a time; returns a new object
+    first: objects that exist already
     """
 
     def __init__(self, make: Callable[[], T], *first: T):

@@ -21,10 +21,9 @@ _ERRORS_ONLY = 3
 class OnnxRuntimeEngine:
     """Engine that runs a model's ONNX file in ONNX Runtime.
 
-    Args:
-        folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file.
-        options: device and precision are among those that `ENGINES` lists for this engine; gpu needs the package
-            onnxruntime-gpu.
+    folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file
+    options: device and precision are among those that `ENGINES` lists for this engine; gpu needs the package
+        onnxruntime-gpu
 
     Raises `DependencyError` without ONNX Runtime, `CheckpointError` if the file is missing or damaged, `RankerError`
     for a gpu that this ONNX Runtime does not support or cannot use here.

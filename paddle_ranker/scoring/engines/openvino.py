@@ -26,11 +26,10 @@ HINTS = ("latency", "throughput")
 class OpenVinoEngine:
     """Engine that runs a model's ONNX file in OpenVINO.
 
-    Args:
-        folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file.
-        options: device and precision are among those that `ENGINES` lists for this engine. fp32 is true fp32 (OpenVINO
-            itself would use bf16 where it can). All inferences together use `threads` threads.
-        hint: latency: all threads compute one batch; throughput: several batches at once, for several calling threads.
+    folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file
+    options: device and precision are among those that `ENGINES` lists for this engine. fp32 is true fp32 (OpenVINO
+        itself would use bf16 where it can). All inferences together use `threads` threads
+    hint: latency: all threads compute one batch; throughput: several batches at once, for several calling threads
 
     Raises `DependencyError` without OpenVINO, `CheckpointError` if the file is missing or damaged, `UsageError` for
     another hint.

@@ -32,9 +32,8 @@ _BF16_OPERATIONS = frozenset(
 class PaddleInferenceEngine:
     """Engine that runs a static model in Paddle Inference.
 
-    Args:
-        folder: the static model's folder.
-        options: device and precision are among those that `ENGINES` lists for this engine; TensorRT needs a GPU.
+    folder: the static model's folder
+    options: device and precision are among those that `ENGINES` lists for this engine; TensorRT needs a GPU
 
     Raises `DependencyError` without Paddle, `CheckpointError` for a graph that this Paddle cannot load, `UsageError`
     for TensorRT without a GPU or with a graph of Paddle 3, `RankerError` for a device that this machine lacks.

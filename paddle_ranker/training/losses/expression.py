@@ -155,10 +155,9 @@ def margin_of(loss: str, given: Optional[float] = None) -> tuple[float, bool]:
 class RankingLoss:
     """A sum of losses as a function of a batch's logits.
 
-    Args:
-        expression: the losses and their factors, parsed or as text.
-        margin: margin of the losses that have one; None: each loss's default. Raises `UsageError` if no loss has one.
-        highest_label: the highest label of the training data, to which `mse` gives the probability 1.
+    expression: the losses and their factors, parsed or as text
+    margin: margin of the losses that have one; None: each loss's default. Raises `UsageError` if no loss has one
+    highest_label: the highest label of the training data, to which `mse` gives the probability 1
     """
 
     def __init__(
@@ -185,9 +184,8 @@ class RankingLoss:
         If a logit is NaN or infinite, the result is NaN. Some losses would hide this: relu, for example, turns NaN into
         0, and a diverged training would look finished.
 
-        Args:
-            logits: `[n]` float32.
-            labels, queries, teacher: `[n]` each. Raises `ValueError` if a loss needs queries or teacher and it is None.
+        logits: `[n]` float32
+        labels, queries, teacher: `[n]` each. Raises `ValueError` if a loss needs queries or teacher and it is None
         """
         if queries is None and self.expression.compares_titles:
             raise ValueError(f"--loss {self.expression.text} compares the titles of one query: give the queries")

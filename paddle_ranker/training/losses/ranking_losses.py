@@ -83,10 +83,9 @@ class Queries:
     def mean_over_titles(self, values: Tensor, codes: Integers, share: Floats) -> Tensor:
         """Return the mean, over all titles, of the loss of a title's query: the sum of the query's share * value.
 
-        Args:
-            values: `[m]`.
-            codes: index of each value's query, `[m]`.
-            share: factor of each value, `[m]`.
+        values: `[m]`
+        codes: index of each value's query, `[m]`
+        share: factor of each value, `[m]`
         """
         weights = share * self.titles[codes] / len(self.codes)
         return (values * constant(weights, values)).sum()

@@ -214,7 +214,6 @@ class SearchedPairs:
         self.has_label, self.report = list[bool](), ""
 
     def __call__(self, records: Sequence[LabeledPair]) -> list[LabeledPair]:
-        """Return the pairs of all queries in `records`."""
         judged, pairs = group_judgments(records), list[LabeledPair]()
         schema = self._searcher.collection.info.schema
         for start in range(0, len(judged), QUERIES_AT_ONCE):

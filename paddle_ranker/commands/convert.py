@@ -396,7 +396,6 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
 
 
 def _vectors(info: TowerInfo) -> str:
-    """Return a description of a tower's vectors, for the report."""
     parts = [
         f"vectors of {info.size} numbers" + (f", {info.lexical_size} of them of words" if info.lexical_size else ""),
         f"pooling {info.pooling}",

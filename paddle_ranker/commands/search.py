@@ -41,7 +41,6 @@ _RANKED = ("rank_top", "recall_weight", *OF_MODEL)
 
 
 def fusion_help() -> str:
-    """Return the help text of `--fusion`."""
     kinds = "; ".join(f"{name}, {kind.what}" for name, kind in FUSIONS.items())
     return f"how the lists of several searchers become one: {kinds}; or a file of evaluate-recall --learn_weights"
 
@@ -83,7 +82,6 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
             )
 
     def settings(self) -> SearchSettings:
-        """Return the settings of the search."""
         from dataclasses import replace
 
         from paddle_ranker.retrieval.query_parsing import Synonyms
@@ -160,7 +158,6 @@ def open_searcher(options: SearchingOptions) -> Searcher:
 
 
 def ranker_of(options: SearchingOptions) -> Ranker:
-    """Open the ranker of the options."""
     from paddle_ranker.model.model_folder import RANKER
     from paddle_ranker.scoring.loading import open_model
     from paddle_ranker.scoring.ranker import Ranker

@@ -30,7 +30,6 @@ class Dice:
         return self.random() < probability
 
     def pick(self, items: Sequence[T]) -> T:
-        """Return a random item."""
         return items[int(self.random() * len(items))]
 
     def some(self, items: Sequence[T], count: int) -> list[T]:

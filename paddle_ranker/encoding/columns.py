@@ -273,7 +273,6 @@ class GivenArrays(Columns):
         return parts[0]
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether `other` is this object."""
         return self is other
 
 

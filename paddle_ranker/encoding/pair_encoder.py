@@ -154,7 +154,6 @@ class PairEncoder:
 
     @property
     def members(self) -> tuple[PairEncoder, ...]:
-        """This encoder, in a tuple; see `PairRowEncoder`."""
         return (self,)
 
     @property

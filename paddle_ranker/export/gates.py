@@ -110,7 +110,6 @@ class Gated(Protocol):
     """A kind of model with a gate, so that `paddle-ranker quantize` takes its folders."""
 
     def gate(self, folder: ExportedFolder, options: QuantizeOptions) -> Gate:
-        """Return the gate of an exported model."""
         ...
 
 

@@ -44,7 +44,6 @@ class Ranking:
 
     @property
     def relevant(self) -> NDArray[np.bool_]:
-        """Return a mask of the relevant pairs: `[pairs] bool`."""
         return self.labels >= RELEVANT
 
     @property

@@ -60,11 +60,9 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         return _RANKERS.get(form, (self.what, self.use))
 
     def read_info(self, folder: Path) -> Optional[RankerInfo]:
-        """Read `ranker.json`."""
         return RankerInfo.read(folder)
 
     def signature(self, info: RankerInfo) -> Signature:
-        """Return the signature shared by all rankers."""
         return RANKER_SIGNATURE
 
     def static_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> nn.Layer:
@@ -84,7 +82,6 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         return timing_batches(encoder, shapes)
 
     def write_info(self, folder: Path, info: RankerInfo) -> None:
-        """Write `ranker.json` and the card."""
         info.write(folder, self.configs(folder, info)[0])
 
 
@@ -99,7 +96,6 @@ class RankerKind(_ScoresPairs[PairEncoder]):
         return folder_pair_encoder(folder, length, info.query_prompt)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, PairEncoder]:
-        """Load a `RankerModel`."""
         from paddle_ranker.model.ranker_folder import load_single
 
         return load_single(source, options)
@@ -117,7 +113,6 @@ class RankerKind(_ScoresPairs[PairEncoder]):
         )
 
     def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, PairEncoder]) -> None:
-        """Write the encoder's configuration and the tokenizer."""
         from paddle_ranker.model.ranker_folder import write_encoder
 
         write_encoder(folder, model.network, model.row_encoder)
@@ -161,13 +156,11 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
         return BlendedPairEncoder(members)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, BlendedPairEncoder]:
-        """Load a `BlendModel`."""
         from paddle_ranker.model.blend import load_blend
 
         return load_blend(source, options)
 
     def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, BlendedPairEncoder]) -> None:
-        """Write the description files of each member into its folder."""
         from paddle_ranker.model.blend import BlendModel, write_members
 
         assert isinstance(model, BlendModel)
@@ -219,7 +212,6 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return TextEncoder(tokens, info.query_prompt, info.text_prompt)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[TowerInfo, RowsOfTower]:
-        """Load a trained tower."""
         from paddle_ranker.model.tower_network import load_tower
 
         return load_tower(source, options)
@@ -237,7 +229,6 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         model.row_encoder.save(folder)
 
     def write_info(self, folder: Path, info: TowerInfo) -> None:
-        """Write `tower.json`."""
         info.write(folder)
 
 

@@ -85,7 +85,6 @@ class Checkpoint:
 
     @property
     def family(self) -> EncoderFamily:
-        """Family of the encoder."""
         return family_of(self.config.model_type)
 
     @property

@@ -108,7 +108,6 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def parameters(self) -> Path:
-        """File of the parameters."""
         return self.folder / f"{self.prefix}{STATIC_PARAMETERS}"
 
     @property

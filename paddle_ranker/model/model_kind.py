@@ -74,12 +74,10 @@ class Signature:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Names of the inputs, in order."""
         return tuple(spec.name for spec in self.inputs)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs, in order."""
         return tuple(spec.name for spec in self.outputs)
 
 

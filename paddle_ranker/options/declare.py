@@ -112,7 +112,6 @@ def given_of(options: Options, names: Iterable[str]) -> list[dataclasses.Field[A
 
 
 def annotations_of(options_class: type[Options]) -> Mapping[str, Any]:
-    """Return the types of a class's fields by name."""
     return _types(cast(Any, options_class))  # mypy takes a dataclass's class for unhashable
 
 

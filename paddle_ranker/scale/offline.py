@@ -315,7 +315,6 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
 
 
 def _build_shard(work: ShardWork, number: int, threads: int) -> None:
-    """Build shard `number` in this process of the cluster."""
     if not is_begun(work.folder):
         raise RankerError(
             f"{work.folder}: {socket.gethostname()} sees no such build there; name an --output on a file system that "

@@ -249,7 +249,6 @@ class _Shard:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._service.call, name, *args)
 
     def process_id(self) -> int:
-        """Return the id of this replica's process."""
         return os.getpid()
 
     def check_health(self) -> None:

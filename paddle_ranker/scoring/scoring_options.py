@@ -19,7 +19,6 @@ OF_MODEL = ("engine", "precision", "tensorrt", "max_seq_length", "model_name_or_
 
 
 def engine_help() -> str:
-    """Return the help text of `--engine`, built from the registered engines."""
     exported = ", ".join(f"{name} ({ENGINES[name].runs})" for name in exported_engines())
     return (
         f"runtime of the model: dygraph, {ENGINES['dygraph'].runs}; {exported}, of an exported one; auto, "

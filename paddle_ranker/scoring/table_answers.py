@@ -38,7 +38,6 @@ class TableAnswer:
     operation: Optional[str] = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the answer as JSON-ready values."""
         cells = [{**vars(cell), "probability": round(cell.probability, 6)} for cell in self.cells]
         return {"cells": cells, **({} if self.operation is None else {"operation": self.operation})}
 

@@ -55,7 +55,6 @@ class JudgedQuery:
     answers: set[str] = field(default_factory=set)
 
     def add(self, pair: LabeledPair) -> None:
-        """Add a judged title."""
         self.pairs.append(pair)
         self.keys.add(text_key(pair.title))
         if pair.label > 0:

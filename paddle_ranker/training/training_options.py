@@ -188,5 +188,4 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
 
     @property
     def expression(self) -> LossExpression:
-        """Return the parsed loss."""
         return parse_loss(self.loss, listwise=self.LISTWISE)

@@ -58,7 +58,6 @@ class Tokenizer:
         ).__getitem__
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
-        """Return the ids of `texts`; see `Tokenizes.encode`."""
         normalize, ids_of_word = self._normalize, self._ids_of_word
         rows = [
             b"".join(map(ids_of_word, words))

@@ -412,7 +412,6 @@ class LibraryFiles:
         return Spelling(ids, inside, blank)
 
     def write(self, folder: Path) -> None:
-        """Write the files into `folder` unchanged."""
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
 
@@ -429,7 +428,6 @@ class LibraryTokenizer:
         self._library, self._special, self._unknown = library, np.array(special, np.int32), unknown
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
-        """Return the ids of `texts`; ignores `most`."""
         rows = [e.ids for e in self._library.encode_batch_fast([*map(_sound, texts)], add_special_tokens=False)]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         flat = np.fromiter((number for row in rows for number in row), np.int32, count=int(lengths.sum()))

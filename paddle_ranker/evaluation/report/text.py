@@ -92,7 +92,6 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def measured_json(measured: Measured) -> dict[str, Any]:
-    """Return one measure of a system as a dict for JSON."""
     found: dict[str, Any] = _interval_json(measured.interval)
     if measured.difference is not None:
         found["difference"] = _interval_json(measured.difference)

@@ -31,7 +31,6 @@ class Term:
 
     @property
     def loss(self) -> Loss:
-        """Return the loss of this name."""
         return LOSSES[self.name]
 
 
@@ -44,7 +43,6 @@ class LossExpression:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of its losses."""
         return tuple(term.name for term in self.terms)
 
     @property

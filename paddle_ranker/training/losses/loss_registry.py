@@ -96,6 +96,5 @@ def loss_help(listwise: bool = True) -> str:
 
 
 def margin_help() -> str:
-    """Return the help text of `--margin`."""
     margins = ", ".join(f"{loss.margin:g} for {name}" for name, loss in LOSSES.items() if loss.margin is not None)
     return f"by how much the better title must be ahead (default: {margins})"

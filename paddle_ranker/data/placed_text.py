@@ -41,9 +41,9 @@ class PlacedText(str):
 
     @classmethod
     def of_words(cls, words: Sequence[str], boxes: Sequence[Sequence[float]]) -> PlacedText:
-        """Join words by spaces; `boxes` has the box [x0, y0, x1, y1] of each, from 0 to 1,000 as in transformers.
+        """Join words by spaces into a text with each word's place; raises `ValueError` for another number of boxes.
 
-        Raises `ValueError` unless there are as many boxes as words.
+        boxes: box [x0, y0, x1, y1] of each word, from 0 to 1,000 as in transformers
         """
         if len(words) != len(boxes):
             raise ValueError(f"{len(words)} words and {len(boxes)} boxes: give one box for each word")

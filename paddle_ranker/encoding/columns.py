@@ -190,7 +190,7 @@ class EncodedTexts(_Ragged):
     def pad(self, indices: Indices) -> Arrays:
         """Return `input_ids` and `token_type_ids` (all 0), `[batch, length]` int64, padded to the longest text.
 
-        Places are as in `EncodedPairs.pad`.
+        The tokens' places are padded as in `EncodedPairs.pad`.
         """
         chosen = np.asarray(indices, dtype=np.int64)
         input_ids, is_token = self._padded(chosen)

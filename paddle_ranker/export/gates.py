@@ -109,8 +109,7 @@ class Gate(Protocol):
 class Gated(Protocol):
     """A kind of model with a gate, so that `paddle-ranker quantize` takes its folders."""
 
-    def gate(self, folder: ExportedFolder, options: QuantizeOptions) -> Gate:
-        ...
+    def gate(self, folder: ExportedFolder, options: QuantizeOptions) -> Gate: ...
 
 
 def file_facts(path: str, pairs: int) -> dict[str, object]:

@@ -73,7 +73,7 @@ def conf_names(side: str) -> tuple[str, str]:
 
 
 def write_configs(folder: Path, side: str, feeds: Sequence[Variable], fetches: Sequence[Variable]) -> None:
-    """Write the two files of one side into `folder`."""
+    """Write the text file and the binary file of the configuration of a side, "server" or "client", into `folder`."""
     from google.protobuf import text_format
 
     config = _model_config(feeds, fetches)

@@ -139,13 +139,13 @@ class WordSplitter:
         return self._unicode.kind(char) == SYMBOL or char in SYMBOLS_BY_NAME
 
     def replacement(self, char: str) -> str:
-        """Return the table's replacement of `char`; `_OPEN` precedes parts that depend on neighbours."""
+        """Return the table's replacement of `char`; `_OPEN` precedes each part that depends on neighbours."""
         if self._bert is not None:
             return "".join(_OPEN + part if self._unicode.combining(part) else part for part in self._bert.alone(char))
         return "".join(" " if cleaned == " " else self._alone(cleaned) for cleaned in self._clean(char))
 
     def _alone(self, char: str) -> str:
-        """Return a character's words; `_OPEN` precedes marks to sort, `_BREAK` stands between marks not to sort."""
+        """Return a cleaned character's replacement; `_OPEN` and `_BREAK` mark where combining marks are sorted."""
         if not self.rules.strips_accents:
             return self._fold(char)
         parts: list[str] = []

@@ -361,7 +361,7 @@ def _as_file(rows: Rows) -> Iterator[str]:
         path = Path(folder) / "rows.jsonl"
 
         def plain_or_copied(value: Any) -> Any:
-            """Convert a value for JSON; copy the file of a `Path` to the temporary folder, as its path there."""
+            """Convert a value for JSON; copy the file of a `Path` to the temporary folder and return its path there."""
             if not isinstance(value, Path):
                 return _plain(value)
             path_digest = hashlib.sha256(os.fsencode(value.resolve())).hexdigest()

@@ -642,7 +642,7 @@ def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection
 
 
 def add(options: AddOptions) -> None:
-    """Add the documents of a corpus that an index lacks; print its contents."""
+    """Add the documents of a corpus that an index lacks, and print what the index then contains."""
     from paddle_ranker.retrieval.towers import open_towers, require_tower
 
     with _open(options) as collection:

@@ -129,12 +129,12 @@ class DocumentFile:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Name of the first file's column that becomes `id`, `title` and `text`, by these; absent if none does."""
+        """Names of the first file's columns for the keys `id`, `title` and `text`; a key without a column is absent."""
         return self._open(paths_of(self.path)[0])[1]
 
     @property
     def names(self) -> set[str]:
-        """Names of the first file's columns, and those of `id`, `title` and `text` that its columns become."""
+        """Names of the first file's columns, and which of `id`, `title` and `text` they become."""
         table, roles = self._open(paths_of(self.path)[0])
         return {*table.columns, *roles}
 

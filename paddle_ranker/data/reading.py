@@ -215,10 +215,9 @@ def _start() -> subprocess.Popen[str]:
 
 
 def answer_requests() -> None:
-    """Run a child process: do the tasks that stdin names, one a line, each with the path of a file.
+    """Do, in this child process, the tasks that stdin names, one a line: [task, path of a file, arguments ...].
 
-    For each line, write a line to stdout: an answer and null, or null and an error's kind and message. Ends when stdin
-    ends.
+    For each task, write a line to stdout: [answer, null], or [null, [kind and message of the error]]. Ends with stdin.
     """
     answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer

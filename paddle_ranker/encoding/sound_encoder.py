@@ -131,7 +131,7 @@ class SoundEncoder:
         """Yield a sound in pieces of half a minute, the last of which may be shorter; raises as `encode` does.
 
         name: name of the sound for messages
-        takes_incomplete: whether to accept a file whose end is missing, up to where it is sound
+        takes_incomplete: whether to accept a file whose end is missing or damaged, and yield what precedes that
         """
         size, held = _LONGEST * self.rate, np.empty(0, np.float32)
         for block in self._blocks(sound, name, takes_incomplete):

@@ -258,7 +258,7 @@ def search_judged(
     collection.
 
     fusion: replaces the searcher's fusion
-    fields: signals of fields, by the field's name; `ranked` then has their numbers
+    fields: signals of fields, by the field's name; they are added to the inputs of `Searched.ranked`
     """
     fusion, names = fusion or searcher.settings.fusion, searcher.searchers
     first, others, measured = names[0], dict[str, Fusion](), top_k

@@ -332,7 +332,7 @@ def calibration_error_of(
     """Return the statistic `expected_calibration_error`, in which a pair counts as often as its query was drawn.
 
     numbers: index of each pair's query, from 0, `[n]`
-    relevant, probabilities: which pairs are relevant, and their probabilities of it, `[n]` each
+    relevant, probabilities: whether each pair is relevant, and the probability that it is, `[n]` each
     """
     count = int(numbers.max()) + 1
     cells = numbers * bins + _bin_of(probabilities, bins)

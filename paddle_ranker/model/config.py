@@ -485,7 +485,7 @@ class ViltConfig(EncoderConfig):
 
     @property
     def place_limits(self) -> tuple[int, ...]:
-        """Exclusive upper limits of a patch's row and column, a picture's count of each, and pixel values."""
+        """Exclusive upper limits: of a patch's row and column, a picture's number of rows and columns, and pixels."""
         most = 2 * self.shortest_edge // self.patch_size + 1
         return (most,) * 4 + (256,) * (3 * self.patch_size**2)
 

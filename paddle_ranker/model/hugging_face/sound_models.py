@@ -166,7 +166,7 @@ def _ours(config: SoundConfig, arrays: Named) -> Named:
 
 
 def _of_positions(theirs: Named) -> Named:
-    """Remove the positional convolution's arrays that have another form from `theirs`; return them converted.
+    """Take the positional convolution's arrays out of `theirs` if they have another form; return them converted.
 
     The weight is stored as directions and lengths (weight norm), or a batch norm precedes the convolution.
     """

@@ -106,7 +106,7 @@ def write_tokenizer(
 
 
 def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], fills_masks: bool) -> None:
-    """Write settings with which transformers uses `tokenizer.json` unchanged, which other tokenizer classes would not.
+    """Write settings that make transformers use `tokenizer.json` unchanged, by the class `PreTrainedTokenizerFast`.
 
     settings: further entries of the file
     inputs: names of the model's inputs

@@ -109,7 +109,7 @@ _LIBRARIES: dict[Optional[str], Callable[[], object]] = {FAISS: load_faiss, MILV
 _OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILVUS}
 _CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or longer values, are not checked as filters
 _CHECKED_FILTERS = 10
-_WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  # on the content of a new index
+_WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  # change no content of a new index
 _MANY_TEXTS = 500  # exporting the tower is worth its time from this number of texts on
 _PATIENCE = 10.0  # seconds to wait for another process that writes to the index
 

@@ -197,7 +197,7 @@ class SearchedIndex:
         self._searcher, self._encoder, self._schema = searcher, encoder, searcher.collection.info.schema
         titles = {*titles}
         self._keys = {*map(text_key, titles)}
-        self._documents: dict[str, Document] = {}  # by the text that stands for it
+        self._documents: dict[str, Document] = {}  # by the title that stands for it
         for one in searcher.collection.snapshot().documents():
             texts = one.text, self._schema.passage(one)
             self._documents.update((text, one) for text in texts if text in titles)

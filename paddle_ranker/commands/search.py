@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "trec")
 _SHOWN, _LISTED = 10, 100
 _QUERIES = 64  # queries that are searched together
-_SHOWN_CHARACTERS = 300  # of a text; in JSON, texts are whole
+_SHOWN_CHARACTERS = 300  # most characters shown of a text; in JSON, texts are whole
 _RANKED = ("rank_top", "recall_weight", *OF_MODEL)
 
 

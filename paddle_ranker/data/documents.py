@@ -119,7 +119,7 @@ class DocumentFile:
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
         self._files = files
         self.kept = 0
-        self.line: Union[int, str] = 0  # of the last document; with several files `7 of b`
+        self.line: Union[int, str] = 0  # line of the last document; with several files `7 of b`
         self._skips, self._unread = Skips(rules.skip_bad_rows), LeftOut(NOT_READ)
 
     @property
@@ -413,7 +413,7 @@ class _Table:
         names, has_header = None, True
         if self._dialect is not None:
             names, has_header = self._dialect.names, self._dialect.has_header
-        id: Any = None  # of the next row, if an action stands before it
+        id: Any = None  # id of the next row, if an action before it states one
         for place, (number, row) in enumerate(islice(self._cells(), self._preamble, None)):
             if isinstance(row, BadRow):
                 yield number, row

@@ -20,7 +20,7 @@ _NO_SPACE = re.compile(f"[{_WORD_LIKE}\u3001-\u301f\uff00-\uffef]")  # such char
 _HYPHEN = re.compile(f"[^\\W\\d{_WORD_LIKE}][-\u2010\u00ad]$")
 _FEWEST, _NARROWEST = 3, 0.15  # minimum rows of a page in two columns; minimum share of the page's width of each
 _SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: maximum space in line heights, maximum ratio of heights
-_DOTS = 3  # of an ellipsis
+_DOTS = 3  # a word of more dots is a leader, as in a table of contents; an ellipsis has three
 _DIGITS = 4  # decimal places of a box
 _NEAR = 3  # lines before and after a line that show how far its column reaches
 

@@ -35,7 +35,7 @@ from paddle_ranker.runtime import usable_cores
 from paddle_ranker.storage.atomic import cache_folder, make_folder, new_file
 from paddle_ranker.storage.untrusted import Unchecked, open_file
 
-_FORMAT = 1  # of the files of the cache
+_FORMAT = 1  # version of the files' form in the cache
 _MOST_LINE = 1 << 28  # bytes of a part in the cache
 _ERRORS = {one.__name__: one for one in (DataError, DependencyError)}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -30,7 +30,8 @@ _BETWEEN = " | "
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]")
 _MOST_UNPACKED = 1 << 30  # bytes of a spreadsheet
 _MOST_HTML = 1 << 26  # bytes
-_MOST_COLUMNS, _MOST_SPANNED = 1 << 14, 1000  # of a row of HTML; rows or columns of a cell of HTML
+_MOST_COLUMNS = 1 << 14  # most columns of an HTML table
+_MOST_SPANNED = 1000  # most rows, and most columns, that a cell of an HTML table spans
 
 Row = Union[Sequence[str], BadRow]
 
@@ -153,7 +154,7 @@ class _TablesOfHTML(HTMLParser):
         super().__init__()
         self.found, self.title = list[_FoundTable](), ""
         self._open = list[_FoundTable]()
-        self._texts = list[str]()  # of the cell, the heading, the caption or the title that is open
+        self._texts = list[str]()  # texts of the open cell, heading, caption or title
         self._heading, self._spans, self._is_cell = "", (1, 1), False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:

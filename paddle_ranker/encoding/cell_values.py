@@ -26,7 +26,7 @@ _FORMATS = [
 ]  # fmt: skip
 _SHAPES = {"%A": r"\w+", "%B": r"\w+", "%Y": r"\d{4}", "%b": r"\w{3}", "%d": r"\d{1,2}", "%m": r"\d{1,2}"}
 _FIRST_YEAR, _LAST_YEAR = 1700, 2016
-_MOST_WORDS = 5  # of a date
+_MOST_WORDS = 5  # most words of a date
 _NUMBER = re.compile(r"((^|\s)[+-])?((\.\d+)|(\d+(,\d\d\d)*(\.\d*)?))")
 _ORDINAL = re.compile(r"(st|nd|rd|th)$")
 _WORDS = (

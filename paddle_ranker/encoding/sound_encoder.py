@@ -27,7 +27,7 @@ from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfi
 _CONFIG_FILE = "config.json"
 SAMPLES, LENGTHS = "samples", "lengths"  # names of the model's inputs
 _LEAST_RATE, _MOST_RATE = 1000, 192_000
-_LEAST_VARIANCE = 1e-7  # of transformers' normalisation
+_LEAST_VARIANCE = 1e-7  # added to the variance, as in transformers' normalisation
 _LONGEST = 30  # seconds of a sound that is read at once
 _SAMPLES_A_TOKEN = 10  # so that a batch of sounds takes about as much memory as one of texts
 # Padding changes nothing here, so neither its side, its value nor a mask has an effect.

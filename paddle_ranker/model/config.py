@@ -26,7 +26,7 @@ _ROBERTAS = (
     "longformer",
     "lilt",
 )  # positions start after the padding index
-ENCODER_PREFIX = "encoder."  # of the names of the encoder's parameters
+ENCODER_PREFIX = "encoder."  # begins the names of the encoder's parameters
 _LARGEST_EPSILON = 0.001
 _ALLOWANCE, _SMALL = 2, 1 << 20
 # Number of embeddings without a token: ERNIE has a few, other models round up to a multiple of 8 to 128.

@@ -45,7 +45,7 @@ from paddle_ranker.storage.atomic import locked, new_file
 
 PICKLES_VARIABLE = "PADDLE_RANKER_PICKLES"
 _MAIN = "main"
-_PREFIX, _SNAPSHOTS = "models--", "snapshots"  # in the cache
+_PREFIX, _SNAPSHOTS = "models--", "snapshots"  # in the cache: begins a model's folder; holds a folder per commit
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?")
 # A text with such an ending is a path, not a name on the hub.
 _MODEL_FILES = (".pdparams", ".pdmodel", ".pdiparams", ".json", ".onnx", ".safetensors", ".bin", ".git")

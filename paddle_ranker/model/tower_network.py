@@ -56,7 +56,7 @@ from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.options import note
 
 APART = ("query_tower.", "learned_scale.")  # prefixes of parameters that are not in a tower's parameter file
-LEXICAL = "lexical_part"  # of a tower; a ranker has a lexical head instead
+LEXICAL = "lexical_part"  # begins the names of a tower's lexical parameters; a ranker has a lexical head instead
 
 
 class TowerNetwork(nn.Layer):

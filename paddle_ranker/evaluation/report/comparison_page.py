@@ -19,8 +19,8 @@ from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.version import __version__
 
 _TEMPLATES = Path(__file__).resolve().parent
-EXAMPLES = 3  # of wins, and of losses, for each system
-TITLES_SHOWN = 5  # of each list
+EXAMPLES = 3  # how many wins, and how many losses, are shown for each system
+TITLES_SHOWN = 5  # how many titles of a list are shown
 
 
 def write_report(path: str, comparison: Comparison, measure: str, data: Mapping[str, str]) -> None:

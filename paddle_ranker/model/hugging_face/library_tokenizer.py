@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model", "spiece.model")
-PIECES_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # of byte-level BPE
-MODULES_FILE = "modules.json"  # of sentence-transformers
+PIECES_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # files of byte-level BPE
+MODULES_FILE = "modules.json"  # file of sentence-transformers
 LENGTH_FILE, MODEL_FILE = "sentence_bert_config.json", "config_sentence_transformers.json"
 CROSS_ENCODER, SENTENCE_TRANSFORMER = "CrossEncoder", "SentenceTransformer"  # model types of sentence-transformers
 _QWEN = "Qwen2Tokenizer"
@@ -478,7 +478,7 @@ def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
     return library
 
 
-_MOST_BYTES = 64 * 1024 * 1024  # of a SentencePiece model; 250,000 tokens take 5 million bytes
+_MOST_BYTES = 64 * 1024 * 1024  # largest SentencePiece model to read; 250,000 tokens take 5 million bytes
 _UNIGRAM = 1
 # Tokens before the pieces of `sentencepiece.bpe.model`, and the number of its first pieces (<unk>, <s>, </s>) that they
 # replace, as in fairseq.

@@ -18,7 +18,7 @@ from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 from paddle_ranker.storage.untrusted import read_json
 
 _CONFIG = "config.json"
-_FORMAT = 1  # of the folders in the cache
+_FORMAT = 1  # version of the folders' form in the cache
 
 
 def as_towers(folder: Path) -> Path:

@@ -128,7 +128,7 @@ class _Blocks:
         return _at(paddle.concat([by_blocks, dense, of_global], axis=1), self.result).reshape(paddle.shape(q))
 
 
-Mask = Union[Tensor, _Blocks]  # of all tokens, or the blocks of each
+Mask = Union[Tensor, _Blocks]  # a mask over all pairs of tokens, or the blocks that each block attends to
 
 
 def _at(states: Tensor, places: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from paddle_ranker.model.bert import Encoder, activation_named
 from paddle_ranker.model.config import SoundConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 
-_EPSILON = 1e-5  # of the convolutions' norms
+_EPSILON = 1e-5  # what the norms of convolutions add to the variance
 
 
 class _NormOverTime(nn.Layer):

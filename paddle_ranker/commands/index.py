@@ -103,7 +103,7 @@ from paddle_ranker.storage.digest import content_digest
 _NO_WORDS = "none"
 _METHODS = tuple(name for name, kind in INDEXES.items() if kind.in_folders)
 _MILVUS_FILE = "milvus.db"
-_VECTORS = VectorsInfo(EXACT, 0)  # the defaults
+_VECTORS = VectorsInfo(EXACT, 0)  # default settings of the search by vectors
 _SHOWN = {"uri": "milvus_uri"}
 _LIBRARIES: dict[Optional[str], Callable[[], object]] = {FAISS: load_faiss, MILVUS: load_pymilvus}
 _OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILVUS}

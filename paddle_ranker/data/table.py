@@ -25,7 +25,7 @@ _VERSION = 1  # raised when the same table would give other parts
 # that a part fits into the 512 tokens of a ranker.
 _MOST, _MOST_HEADER = 1200, 400
 _VALUES, _MOST_VALUES = 30, 4000  # different texts of a column in a summary, and characters of all of them
-_MANY = 1000  # parts
+_MANY = 1000  # tables with more parts are noted
 _BETWEEN = " | "
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]")
 _MOST_UNPACKED = 1 << 30  # bytes of a spreadsheet

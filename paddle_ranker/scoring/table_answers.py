@@ -13,7 +13,7 @@ from paddle_ranker.encoding.table_pairs import TablePairEncoder
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.scoring.loading import ScoringRanker
 
-_AT_ONCE = 16  # tables
+_AT_ONCE = 16  # tables in a batch
 _LEAST = 0.5  # cells with a higher probability are part of an answer
 
 

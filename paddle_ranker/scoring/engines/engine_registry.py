@@ -98,7 +98,7 @@ def _paddle_device() -> FoundDevice:
 def _onnx_device() -> FoundDevice:
     try:
         import onnxruntime
-    except ImportError:  # as above
+    except ImportError:  # opening the engine will report this, too
         return FoundDevice("cpu", "there is no ONNX Runtime here")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return FoundDevice("cpu", "this ONNX Runtime is the CPU build")

@@ -72,7 +72,6 @@ class BlendOptions(BatchOptions, LabelOptions, DeviceOptions):
             raise UsageError(f"{twice[0]}: is given twice, and a member counts once: leave one out")
 
     def look_up(self) -> None:
-        """Find the folders of the named models; download those that are missing."""
         for model in self.folders:
             find_model(model)
 

@@ -92,7 +92,6 @@ class CalibrateOptions(LabelOptions, RankerOptions, MilvusOptions):
             raise UsageError("DEV_FILE is required: labelled pairs (query, title, label); only --remove works without")
 
     def look_up(self) -> None:
-        """Find the folder of the ranker; download it if it is missing."""
         find_model(self.ranker)
 
 

@@ -319,7 +319,6 @@ class BuildOptions(CorpusOptions, RayOptions):
                 raise UsageError(f"--searchers {name}: --words, --tower and --method choose that one")
 
     def look_up(self) -> None:
-        """Find the folders of the tower and the ranker; download those that are missing."""
         for model in (self.tower, self.store_states):
             if model is not None:
                 find_model(model)

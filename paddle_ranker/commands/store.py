@@ -43,7 +43,6 @@ class StoreOptions(ScoringOptions):
             raise UsageError(f"{shown_name(field)}: titles are stored as long as a pair may be: leave it out")
 
     def look_up(self) -> None:
-        """Find the ranker's folder; download it if it is missing."""
         find_model(self.ranker)
 
 

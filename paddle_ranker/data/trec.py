@@ -201,7 +201,7 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def in_order(documents: Iterable[str]) -> dict[str, float]:
-    """Return descending scores, -1, -2, ..., for documents given best first; single precision tells them apart."""
+    """Return descending scores, -1, -2, ..., for documents given best first; they differ in single precision, too."""
     return {document: -float(place) for place, document in enumerate(documents, start=1)}
 
 

@@ -89,7 +89,6 @@ class BlendedNetwork(RankerNetwork):
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:
-        """The configurations of the members' encoders."""
         return tuple(member.config for member in self.members)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:

@@ -141,7 +141,6 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
     what = "a blend of rankers"
 
     def configs(self, folder: Path, info: RankerInfo) -> tuple[EncoderConfig, ...]:
-        """Return the configurations of the members' encoders."""
         return tuple(require_config(folder / name) for name in blend_of(folder, info).members)
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> BlendedPairEncoder:
@@ -187,7 +186,6 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return stated_info(folder)
 
     def signature(self, info: TowerInfo) -> Signature:
-        """Return the signature: tokens as inputs, and one vector."""
         return signature_of(info)
 
     def configs(self, folder: Path, info: TowerInfo) -> tuple[EncoderConfig, ...]:
@@ -221,7 +219,6 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return sample_batches(encoder.tokens) if isinstance(encoder, TextEncoder) else encoder.samples()
 
     def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, RowsOfTower]) -> None:
-        """Write the encoder's configuration and the tokenizer."""
         from paddle_ranker.model.tower_network import TowerModel
 
         assert isinstance(model, TowerModel)

@@ -58,7 +58,6 @@ class ModernBertEncoder(Encoder):
         return hidden, (mask, Band(mask, window, self.longest), *angles)
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
-        """Return the pooled output, `[batch, hidden]`; arguments as in `forward`."""
         if self.config.classifier_pooling != "cls":
             return self.pool(self(input_ids, token_type_ids, extra), input_ids)
         hidden, context = self._begin(input_ids, token_type_ids, extra)

@@ -1,7 +1,7 @@
-"""Read films (MP4, MOV, WebM, MKV, AVI): how long they are, and their frames, of which only one is held at a time.
+"""Read films (MP4, MOV, WebM, MKV, AVI): their length, and their frames, of which one is in memory at a time.
 
-frames = FrameReader()
-frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: what is seen at second 12
+    frames = FrameReader()
+    frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: what is seen at second 12
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MISSING = 1.0  # seconds by which a film is shorter than its header states, fro
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield a film as one part without words; see `Reader.read`.
 
-    Yields an `Unread` if its end is missing, and if it is too long for a vector each `Reader.piece` seconds.
+    Yields an `Unread` if the film's end is missing, and if its pieces must be longer than `Reader.piece` seconds.
     """
     with _opened(path) as (film, video):
         begin, stated = (film.start_time or 0) / 1e6, (film.duration or 0) / 1e6
@@ -71,7 +71,7 @@ def version() -> str:
 
 
 class FrameReader:
-    """Reads frames of films; fast if those of one film are read in the order of time. Thread-safe."""
+    """Reader of films' frames, fast if the frames of a film are read in the order of time. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock, self._second = threading.Lock(), 0.0
@@ -85,7 +85,7 @@ class FrameReader:
 
         source: path, or the bytes of a file
 
-        Raises `DataError` if no frame can be decoded, and if it is larger than a picture may be.
+        Raises `DataError` if no frame can be decoded, or if the frame is larger than a picture may be.
         """
         with self._lock:
             if source != self._source or second < self._second or self._shown is None:
@@ -101,9 +101,7 @@ class FrameReader:
             return np.rot90(pixels, round(self._shown.rotation / 90))
 
     def _decoded(self, source: Union[Path, bytes]) -> Iterator[tuple[float, Any]]:
-        """Yield frames and when each is seen, in the order of time; those that precede a key frame which is seen at or
-        before `_second` may be left out.
-        """
+        """Yield (second, frame) in the order of time, at least from the last key frame before `_second` on."""
         with _opened(source) as (film, stream):
             begin, held = (film.start_time or 0) / 1e6, list[Any]()
 
@@ -128,12 +126,15 @@ class FrameReader:
 
 
 def is_film(data: bytes) -> bool:
-    """Return whether a file's bytes begin as those of a film."""
+    """Return whether a file's bytes begin like a film's."""
     return any(re.match(pattern, data, re.S) for pattern, _ in BEGINNINGS)
 
 
 def sampled_frames(film: bytes) -> Iterator[Array]:
-    """Yield frames of a film, the bytes of a file, equally far apart; raises as `FrameReader.read` does."""
+    """Yield frames of a film at equal distances in time; raises as `FrameReader.read` does.
+
+    film: the bytes of a file
+    """
     with _opened(film) as (opened, _):
         seconds = (opened.duration or 0) / 1e6
     frames = FrameReader()
@@ -143,7 +144,7 @@ def sampled_frames(film: bytes) -> Iterator[Array]:
 
 @contextmanager
 def _opened(source: Union[Path, bytes]) -> Iterator[tuple[Any, Any]]:
-    """Open a film; yield its PyAV container and its stream of frames. Raises `DataError` for what is no film."""
+    """Open a film; yield its PyAV container and its stream of frames. Raises `DataError` for another file."""
     av = _library()
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         try:  # only these formats: others, such as playlists, open further files and addresses
@@ -168,7 +169,6 @@ def _opened(source: Union[Path, bytes]) -> Iterator[tuple[Any, Any]]:
 
 
 def _library() -> Any:
-    """Return PyAV."""
     try:
         import av
     except (ImportError, OSError) as error:

@@ -386,7 +386,7 @@ def routes(log: Optional[SearchLog], index: JudgedIndex, labels: Sequence[int] =
             "GET",
             "/v1/judge",
             handlers.judge,
-            "Pairs that nobody has judged",
+            "List pairs to judge",
             gives=[ToJudge],
             what="Pairs",
             also=[NOT_FOUND],

@@ -861,7 +861,7 @@ def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRo
             "GET",
             "/v1/index",
             handlers.index,
-            "What is searched",
+            "Describe the index",
             [],
             [IndexDescription],
             "Name, version, fields, limits",

@@ -7,13 +7,13 @@ addWords({
   zh: {
     ascending: "{name}：从低到高", descending: "{name}：从高到低", newest: "{name}：从新到旧", oldest: "{name}：从旧到新",
     relevance: "相关度", more_values: "更多", fewer_values: "收起", facet_counts: "数字：含有任一词的文档数", from: "从", to: "到",
-    any: "不限", remove: "去掉 {what}",
+    any: "不限", remove: "去掉 {what}", fold: "筛选",
   },
   en: {
     ascending: "{name}: lowest first", descending: "{name}: highest first", newest: "{name}: newest first",
     oldest: "{name}: oldest first", relevance: "relevance", more_values: "more", fewer_values: "fewer",
     facet_counts: "Counts: documents with any of the words", from: "from", to: "to", any: "any",
-    remove: "Remove {what}",
+    remove: "Remove {what}", fold: "Filters",
   },
 });
 
@@ -92,6 +92,8 @@ function setFilter(name, condition) {
 }
 
 const FACETS = 6; // values of a facet that are shown, until more are asked for
+const FOLDED = 3; // facets; more of them are folded up where the window is narrow, unless a value is chosen
+let isFolded = true;
 const unfolded = new Set(); // facets all of whose values are shown
 const sameJson = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
@@ -120,8 +122,15 @@ export function drawFacets(facets) {
       button({ "aria-pressed": String(isChosen(value)), onclick: () => choose(value) }, make("span", {}, tellValue(value, index.fields?.[name])), " ", make("span", { class: "quiet" }, count(n)))),
       more ? button({ class: "unfold", "aria-expanded": String(unfolded.has(name)), onclick: unfold }, say(unfolded.has(name) ? "fewer_values" : "more_values")) : "");
   });
-  const isAny = drawn.some(Boolean);
-  $("facets").replaceChildren(...drawn, isAny && shown?.answer.total !== undefined && wordsIn(shown.query).length > 1 ? make("p", { class: "quiet" }, say("facet_counts")) : "");
+  const [groups, isAny] = [drawn.filter(Boolean), drawn.some(Boolean)];
+  const isShut = isFolded && groups.length > FOLDED && !groups.some((group) => group.querySelector("[aria-pressed=true]"));
+  const fold = () => {
+    isFolded = !isFolded;
+    drawFacets(facets);
+    $("fold").focus();
+  };
+  $("side").classList.toggle("is-folded", isShut);
+  $("facets").replaceChildren(groups.length > FOLDED ? button({ id: "fold", "aria-expanded": String(!isShut), onclick: fold }, say("fold")) : "", ...groups, isAny && shown?.answer.total !== undefined && wordsIn(shown.query).length > 1 ? make("p", { class: "quiet" }, say("facet_counts")) : "");
 }
 
 const yearOf = (end) => Number(/^(\d{4})-01-01/.exec(end)?.[1] ?? NaN);

@@ -402,9 +402,12 @@ export const isNumeric = (field) => ["number", "integer", "float"].includes(fiel
 /** Return a field's name as people read it. */
 export const labelOf = (name) => index.fields?.[name]?.label || name;
 
-/** Return a value of a field as people read it, with its unit. */
+const isNumber = (name, value) => typeof value === "string" && value && isNumeric(index.fields?.[name]) && Number.isFinite(Number(value));
+
+/** Return a value of a field as people read it, with its unit. Tables have numbers as texts. */
 export function tellOf(name, value) {
   if (Array.isArray(value)) return value.map((one) => tellOf(name, one)).join(", ");
+  if (isNumber(name, value)) return tellOf(name, Number(value));
   const told = typeof value === "number" ? count(value) : typeof value === "boolean" ? say(value ? "yes" : "no") : String(value);
   const unit = typeof value === "number" && index.fields?.[name]?.unit;
   return unit ? `${told} ${unit}` : told;
@@ -848,7 +851,7 @@ function drawFields(hit, address) {
   const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && !(name in (hit.place ?? {})) && isBrief(value) && ![hit.title, hit.text, differs].includes(String(value))).slice(0, 3);
   const similar = Array.isArray(hit.similar) && hit.similar.length > 0 && say("similar", { n: count(hit.similar.length), ids: hit.similar.slice(0, 3).join(", ") });
   const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", onclick: () => sendClick(hit) }, say("open"));
-  return [differs && make("b", {}, differs), ...brief.map(([name, value]) => (typeof value === "string" ? value : `${labelOf(name)} ${tellOf(name, value)}`)), similar, open].filter(Boolean).flatMap((part, place) => (place ? [" · ", part] : [part]));
+  return [differs && make("b", {}, differs), ...brief.map(([name, value]) => (typeof value === "string" && !isNumber(name, value) ? value : `${labelOf(name)} ${tellOf(name, value)}`)), similar, open].filter(Boolean).flatMap((part, place) => (place ? [" · ", part] : [part]));
 }
 
 function drawVerdicts(hit, name) {

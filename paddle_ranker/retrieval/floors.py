@@ -1,6 +1,7 @@
-"""Floors of searchers: a searcher's floor is the score that even queries without an answer reach.
+"""Floors of vectors: a vector searcher's floor is the score that even queries without an answer reach.
 
-If no searcher is above its floor, a search says that no document is close to the query.
+If no vector searcher is above its floor, and no document has the words that matter of the query, a search says that no
+document is close to the query.
 
 Floors are measured with made-up queries, of pieces of unrelated documents. A searcher's floor is the 95th percentile of
 the scores that its best documents have for these queries.
@@ -9,7 +10,7 @@ the scores that its best documents have for these queries.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Optional, Protocol, Union
+from typing import Optional, Protocol
 
 import numpy as np
 
@@ -19,8 +20,7 @@ from paddle_ranker.lexical.analyser import pieces
 from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits
-from paddle_ranker.retrieval.manifest import WORDS, Floors, IndexInfo
-from paddle_ranker.retrieval.word_search import Asked
+from paddle_ranker.retrieval.manifest import Floors, IndexInfo
 
 FEWEST = 100  # documents, below which chance cannot be told from an answer
 _QUERIES, _QUANTILE, _SEED = 200, 0.95, 1000
@@ -36,38 +36,38 @@ class _Measured(Protocol):
     @property
     def info(self) -> IndexInfo: ...
 
-    def search(self, by: str, queries: Union[Sequence[Asked], Vectors], top_k: int) -> list[Hits]: ...
-
-    def query_weight(self, query: Asked) -> float: ...
+    def search(self, by: str, queries: Vectors, top_k: int) -> list[Hits]: ...
 
     def sample(self, count: int, seed: int) -> list[tuple[Document, Vectors]]: ...
 
 
 def need_measuring(info: IndexInfo) -> bool:
-    """Return whether the searchers' floors must be measured: for the first time, or since the index has doubled."""
-    return info.count >= FEWEST and (info.floors is None or info.count >= _GROWTH * info.floors.documents)
+    """Return whether floors must be measured: a tower makes vectors, and there are none or the index has grown much."""
+    if info.count < FEWEST or not _fields_with_towers(info):
+        return False
+    return info.floors is None or info.count >= _GROWTH * info.floors.documents
+
+
+def _fields_with_towers(info: IndexInfo) -> list[str]:
+    return [name for name, one in info.vector_fields.items() if one.tower is not None]
 
 
 def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], Vectors]) -> Floors:
-    """Search for made-up queries, and return the `Floors` of `words` and of the vector fields that have a tower.
+    """Search for made-up queries, and return the `Floors` of the vector fields that have a tower.
 
     vectors_of: called with a vector field and queries; returns the queries' vectors by the field's tower
     """
     schema = index.info.schema
     texts = [schema.passage(one) for one, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
     queries, floors = unrelated_queries(texts, _QUERIES, _SEED), dict[str, float]()
-    asked: dict[str, Union[Sequence[Asked], Vectors]] = {} if index.info.words is None else {WORDS: queries}
-    fields = index.info.vector_fields.items()
-    asked.update({name: vectors_of(name, queries) for name, one in fields if one.tower is not None})
-    progress: Progress[None] = Progress(desc="floors", unit="query", total=len(queries) * len(asked))
-    for name, own in asked.items():
-        best = list[float]()
+    fields = _fields_with_towers(index.info)
+    progress: Progress[None] = Progress(desc="floors", unit="query", total=len(queries) * len(fields))
+    for name in fields:
+        vectors, best = vectors_of(name, queries), list[float]()
         for start in range(0, len(queries), _AT_ONCE):
-            hits = index.search(name, own[start : start + _AT_ONCE], 1)
+            hits = index.search(name, vectors[start : start + _AT_ONCE], 1)
             best += [max(one.scores, default=0.0) for one in hits]
             progress.update(len(hits))
-        if name == WORDS:
-            best = [share_of(score, index.query_weight(query)) for score, query in zip(best, queries)]
         floors[name] = float(np.quantile(best, _QUANTILE))
     progress.close()
     return Floors(index.info.count, floors)
@@ -109,16 +109,11 @@ def merged_floors(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
     return Floors(max(one.documents for one in measured), scores)
 
 
-def share_of(score: float, weight: float) -> float:
-    """Return a BM25 `score` divided by `weight`, the weight of all words of its query; 0 if that is 0."""
-    return score / weight if weight else 0.0
-
-
 def is_nothing_close(best: Mapping[str, float], floors: Floors) -> bool:
-    """Return whether the best document of every searcher is at or below the searcher's floor.
+    """Return whether the best document of every vector searcher is at or below the searcher's floor.
 
     Returns False if a searcher has no floor.
 
-    best: each searcher's best score, by its name
+    best: each vector searcher's best score, by its name
     """
     return all(name in floors.scores and score <= floors.scores[name] for name, score in best.items())

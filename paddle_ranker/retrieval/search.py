@@ -43,7 +43,7 @@ from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, Like
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.content_files import like_of
 from paddle_ranker.retrieval.filters import Filter, no_field
-from paddle_ranker.retrieval.floors import is_nothing_close, share_of
+from paddle_ranker.retrieval.floors import FEWEST, is_nothing_close
 from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
@@ -76,6 +76,8 @@ _SORTED = 2  # first byte of a packed `SortedPosition`
 RANK = "rank"  # the name of a stage
 _PAIR_TOKENS, _SPECIAL_TOKENS = 128, 3  # tokens of a pair, for a ranker that is not trained yet
 _CLOSE = 0.1  # if the best document's probability is lower, no document is close
+_COVERED = 0.5  # if a document's words have a lower share of the query's weight, it is not close
+_FIRST = 10  # documents whose words are looked at for this
 
 
 @dataclass(frozen=True)
@@ -616,31 +618,28 @@ class Search:
         """Whether no document is close to the query.
 
         With a calibrated ranker: whether every document that it scored has a probability below 0.1. Otherwise: whether
-        no searcher's best score is above its floor (see `floors`), and no shown document has all words of the query;
-        False if the index has no floors. Always False for a search that is sorted by fields, of an unfinished word, or
-        with a phrase that documents have.
+        no vector searcher's best score is above its floor (see `floors`), and each of the first documents lacks words
+        that make up more than half of the query's weight. Always False for an index of few documents, and for a search
+        that is sorted by fields, of an unfinished word, or with a phrase that documents have.
         """
-        floors = self.collection.info.floors
         has_phrases = self.phrase_filter is not None and self.phrase_filter.phrases
         if self.sort or self.settings.prefix or has_phrases:
             return False
         if self.is_calibrated and self.probabilities:
             return max(self.probabilities.values()) < _CLOSE
-        if floors is None:
+        info = self.collection.info
+        vectors = {name: score for name, score in self.best.items() if name != WORDS}
+        if info.count < FEWEST or (vectors and (info.floors is None or not is_nothing_close(vectors, info.floors))):
             return False
-        best = dict(self.best)
-        if WORDS in best and is_nothing_close({**best, WORDS: 0.0}, floors):  # else False in any case
-            best[WORDS] = share_of(best[WORDS], self.collection.query_weight(self.words))
-        return is_nothing_close(best, floors) and not self._has_all_words()
+        return WORDS not in self.searchers or self._covered_weight() < _COVERED
 
-    def _has_all_words(self) -> bool:
-        """Return whether a shown document has all words of the query, or their corrections."""
-        if WORDS not in self.searchers:
-            return False
-        ids = [self.candidates.ids[place] for place in self.shown]
+    def _covered_weight(self) -> float:
+        """Return the share of the query's weight whose words, or their corrections, one of the first documents has."""
+        ids = [self.candidates.ids[place] for place in self.order[:_FIRST]]
         each = self.collection.explain_words(self.words, ids, self.fusion.fields).values()
-        least = (1 - 1e-6) * self.collection.query_weight(self.words)
-        return any(sum(map(self._word_weights.__getitem__, one)) >= least > 0 for one in each)
+        weight = self.collection.query_weight(self.words)
+        covered = max((sum(map(self._word_weights.__getitem__, one)) for one in each), default=0.0)
+        return covered / weight if weight else 0.0
 
     def is_cut(self, place: int) -> bool:
         """Return whether a candidate's probability is below `min_probability`; False for an unranked candidate."""

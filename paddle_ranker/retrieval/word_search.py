@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -404,7 +404,8 @@ class WordSearcher:
     def total_weight(self, query: Asked) -> float:
         """Return the sum of the weights of the query's words.
 
-        A word that no document has gets the weight of its correction; without one, its weight comes from idf(0).
+        A word that no document has gets the weight of its correction; without one, its weight comes from idf(0), or is 0
+        if it joins other words of the query, as 18v does 18 and v. No word counts as a name.
         """
         counted, given = self.words_in(query)
         if isinstance(query, CountedQuery):
@@ -412,14 +413,16 @@ class WordSearcher:
         else:
             counts = self.counts_of([*counted])
         idfs = idf(counts, self.totals.documents).tolist()
-        weights = {word: times * of_word for (word, times), of_word in zip(counted.items(), idfs)}
+        weights = {word: min(times, 1.0) * of_word for (word, times), of_word in zip(counted.items(), idfs)}
         corrections = dict[Word, float]()
         for word, part in given.items():
             for typed in self._words_of(part):
                 corrections[typed] = max(corrections.get(typed, 0.0), weights[word])
         unknown = {word for word, count in zip(counted, counts) if not count}
         typed_words = [word for word in counted if word not in given]
-        counting = (corrections.get(one, weights[one]) if one in unknown else weights[one] for one in typed_words)
+        tokens = {token for word in typed_words for token in word if token}
+        counting = (corrections.get(one, 0.0 if _joins(one, tokens) else weights[one]) if one in unknown
+                    else weights[one] for one in typed_words)  # fmt: skip
         return float(sum(counting))
 
     def given_of(self, query: Asked) -> dict[str, str]:
@@ -631,6 +634,13 @@ class WordSearcher:
 def shortest_first(word: str) -> tuple[int, bytes]:
     """Sort key of words in vocabularies: shorter words first, then by bytes."""
     return len(word), word.encode()
+
+
+def _joins(word: Word, tokens: Collection[str]) -> bool:
+    """Return whether a word begins with one of `tokens` and ends with another, as 18v does with 18 and v."""
+    own = [token for token in word if token]
+    return all(any(token != one and token.startswith(one) for one in tokens)
+               and any(token != one and token.endswith(one) for one in tokens) for token in own)  # fmt: skip
 
 
 def _phrase_of(word: Word) -> str:

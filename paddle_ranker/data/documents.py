@@ -38,9 +38,9 @@ from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.readers import Unread, is_file_name
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import NOT_READ, LeftOut, Skips
-from paddle_ranker.data.spellings import Spellings, ValueSpelling, is_no_value
+from paddle_ranker.data.spellings import Spellings, ValueSpelling, has_markup, is_no_value, text_of_html
 from paddle_ranker.errors import DataError, UsageError, brief, did_you_mean, listed, quoted
-from paddle_ranker.options import TAB, DocumentOptions, note
+from paddle_ranker.options import TAB, DocumentOptions, note_once
 from paddle_ranker.options.input_files import paths_of
 
 _SAMPLE_ROWS, _SAMPLE_BYTES = 1000, 1 << 15
@@ -318,13 +318,14 @@ class _Table:
         """Find out how the file holds a table; raises `DataError`."""
         self.path = path
         self._encoding = found_encoding(path) if is_table_or_lines(path) else None
-        self._preamble = 0  # rows above the header
+        self._preamble, self._is_spreadsheet = 0, False  # the first is the number of rows above the header
         if self._encoding is not None:
             self._dialect = self._detect(self._encoding, separator, header)
         else:
             self._dialect = None
             sampled = [row for _, row in islice(read_rows(path), _SAMPLE_ROWS)]
             self._preamble = rows_above_header([row for row in sampled if isinstance(row, list)])
+            self._is_spreadsheet = any(isinstance(row, list) for row in sampled)
 
     @property
     def holds_lines(self) -> bool:
@@ -371,15 +372,15 @@ class _Table:
     ) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         """Yield (number, row) for each row: a dict from column names to values, or a `BadRow` with the reason.
 
-        In text files the number is the line's. Values are converted by their column's spelling; missing values are
-        absent.
+        In text files the number is the line's. Values are converted by their column's spelling, HTML to its text; missing
+        values are absent.
 
         roles: names of the columns that become id, title and text, by role; in the rows the id and text columns are
             called `id` and `text`
         files: fields whose values are files; a row with a file to read needs no text
         """
         id, title, text = map(roles.get, ROLES)
-        is_table, spellings = self._dialect is not None, self._spellings(roles)
+        is_table, spellings = self._dialect is not None or self._is_spreadsheet, self._spellings(roles)
         for number, row in self.named_rows():
             if isinstance(row, BadRow):
                 yield number, row
@@ -390,6 +391,8 @@ class _Table:
                 spelling = spellings.get(name)
                 if spelling is not None and isinstance(value, str):
                     value = None if is_no_value(value) else spelling.read(value)
+                elif isinstance(value, str) and self.columns[name].is_html:
+                    value = text_of_html(value)
                 if value is not None and (value != "" or not is_table):
                     named[names.get(name, f"{name}_" if name in ("id", "text") else name)] = value
             if has_file:
@@ -511,26 +514,29 @@ class _Table:
                 f"a table, columns separated by {_SEPARATORS.get(self._dialect.separator, self._dialect.separator)}"
             )
         if self._preamble:
-            found.append(f"{self._preamble} rows above the header left out (--header false if they are documents)")
+            rows = "row" if self._preamble == 1 else "rows"
+            found.append(f"{self._preamble} {rows} above the header left out (--header false for documents)")
         if self._dialect is not None and not self._dialect.has_header:
             found.append("the first row is a document (--header true if it names columns)")
         if self._dialect is not None or roles != {role: role for role in roles}:
             found.append(" ".join(f"--{role}_column {shlex.quote(roles.get(role, NO_COLUMN))}" for role in ROLES))
         if found:
-            _note(f"{self.path}: {'; '.join(found)}")
+            note_once(f"{self.path}: {'; '.join(found)}")
         for name, spelling in spellings.items():
             example = columns[name].example
             value = json.dumps(spelling.read(example), ensure_ascii=False)
-            _note(f"{self.path}: {name}: {spelling.name}, {quoted(example)} is {value}")
+            note_once(f"{self.path}: {name}: {spelling.name}, {quoted(example)} is {value}")
+        for name in [name for name, one in columns.items() if one.is_html]:
+            note_once(f"{self.path}: {name}: HTML, its text is kept without tags")
         for name, one in columns.items() if self._dialect is not None else ():
             stays = f"{self.path}: {name} stays text"
             if name in spellings or name in roles.values() or not one.values:
                 continue
             if one.is_doubtful:
-                _note(f"{stays}, for no value tells whether days or months come first")
+                note_once(f"{stays}, for no value tells whether days or months come first")
             elif one.values > one.numbers > one.values / 2:
                 others = one.values - one.numbers
-                _note(f"{stays}: {others:,} of {one.values:,} values are no numbers, such as {listed(one.others)}")
+                note_once(f"{stays}: {others:,} of {one.values:,} values are no numbers, such as {listed(one.others)}")
 
 
 class _Folder:
@@ -616,12 +622,6 @@ def _refuse_columns(path: str, rules: DocumentOptions) -> None:
     ):
         if value is not None:
             raise UsageError(f"--{name} {value}: is about the columns of a table, and {path} is a folder; leave it out")
-
-
-@lru_cache(maxsize=256)
-def _note(text: str) -> None:
-    """Print a note once, however often a file is opened."""
-    note(text)
 
 
 def _sniffed(sample: str) -> Optional[tuple[str, str]]:
@@ -716,6 +716,7 @@ class _Facts:
     codes: number of values that could be ids
     are_different: whether all values differ
     are_texts: whether most values have several words and differ, and they are neither dates nor lists
+    is_html: whether most values have tags of HTML
     example: the first value
     spelling: how the values are written; None for plain numbers, ISO dates and texts
     is_doubtful: whether the values are dates of which none shows whether days or months come first
@@ -729,6 +730,7 @@ class _Facts:
     codes: int
     are_different: bool
     are_texts: bool
+    is_html: bool
     example: str
     spelling: Optional[ValueSpelling]
     is_doubtful: bool
@@ -742,7 +744,7 @@ class _Column:
     def __init__(self) -> None:
         self.spellings = Spellings()
         self.example = ""
-        self.count = self.characters = self.words = self.codes = 0
+        self.count = self.characters = self.words = self.codes = self.marked_up = 0
         self.are_strings, self.are_different = True, True
         self._values = set[int]()  # hashes, of all as long as all differ
 
@@ -757,6 +759,7 @@ class _Column:
         self.spellings.add(text)
         self.characters += len(text)
         self.codes += _ID.fullmatch(text) is not None and not isinstance(value, (float, bool))
+        self.marked_up += isinstance(value, str) and has_markup(value)
         self.words += (" " in text or not text.isascii()) and any(map(str.isalpha, text))
         if len(self._values) < (_MOST_DIFFERENT if self.are_different else _SAMPLED):
             self._values.add(hash(text))
@@ -773,6 +776,7 @@ class _Column:
             self.codes,
             self.are_different,
             is_text,
+            2 * self.marked_up > self.count,
             self.example,
             values.chosen(decimal_comma),
             values.is_doubtful,

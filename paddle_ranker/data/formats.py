@@ -22,7 +22,7 @@ from datetime import date, datetime, time
 from typing import IO, Any, Optional, Union, cast
 
 from paddle_ranker.errors import DataError, DependencyError, listed, quoted
-from paddle_ranker.options import TAB, note
+from paddle_ranker.options import TAB, note_once
 from paddle_ranker.options.input_files import require_file
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import check_writable, new_file
@@ -488,7 +488,7 @@ def _sheet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row
     """Yield (number, cells as text) for each row of a spreadsheet's first sheet."""
     (name, rows), *others = sheets_of(path, stream)
     if others:
-        note(f"{path}: its first sheet is read, {quoted(name)}; not read: {listed(other for other, _ in others)}")
+        note_once(f"{path}: its first sheet is read, {quoted(name)}; not read: {listed(other for other, _ in others)}")
     yield from rows
 
 

@@ -6,7 +6,7 @@
     spelling.chosen().read("89,90 €")    # 89.9
 
 A column has a spelling only if all its values have it. Numbers as JSON writes them and ISO 8601 dates need none, and
-codes with a zero before their digits stay texts.
+codes with a zero before their digits stay texts. `text_of_html` removes the tags of cells that shops and blogs export.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from html.parser import HTMLParser
 from typing import NamedTuple, Optional, Union
 
 Cell = Union[bool, int, float, str, list[str]]
@@ -53,6 +54,14 @@ _LONGEST_ITEM, _LONGEST = 40, 100  # characters of an item of a list, and of any
 _MANY_ITEMS = 1.2  # values are lists if they have at least this many items on average
 _SHOWN = 3  # values that are no numbers, in a message
 _MOST_ITEMS = 1 << 16  # distinct items of a list that are counted
+_MARKUP = re.compile(
+    r"</(?:p|div|span|section|article|h[1-6]|ul|ol|li|table|td|tr|a|b|i|u|em|strong|blockquote|pre|code)>"
+    r"|<br ?/?>|<img ",
+    re.IGNORECASE,
+)
+_LINES = frozenset(("p", "div", "section", "article", "br", "ul", "ol", "li", "table", "tr", "blockquote", "pre", "hr",
+                    *(f"h{level}" for level in range(1, 7))))  # fmt: skip  # tags that begin and end a line
+_HIDDEN = frozenset(("script", "style"))
 
 
 class ValueSpelling(NamedTuple):
@@ -196,6 +205,41 @@ def _read_array(cell: str) -> list[str]:
     except csv.Error as error:
         raise ValueError("no array") from error
     return [item for item in items if item != "NULL"]
+
+
+class _TextOfHTML(HTMLParser):
+    """Parser that keeps the text of HTML, with a line for each block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines, self._hidden = [""], 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
+        self._hidden += tag in _HIDDEN
+        if tag in _LINES:
+            self.lines.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in _HIDDEN and self._hidden > 0
+        if tag in _LINES:
+            self.lines.append("")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.lines[-1] += data
+
+
+def has_markup(cell: str) -> bool:
+    """Return whether a text has tags of HTML."""
+    return _MARKUP.search(cell) is not None
+
+
+def text_of_html(cell: str) -> str:
+    r"""Return the text of HTML without tags: a line for each block, and none for `\n`, as WooCommerce writes it."""
+    parser = _TextOfHTML()
+    parser.feed(cell.replace("\\n", "\n"))
+    parser.close()
+    return "\n".join(filter(None, (" ".join(line.split()) for line in parser.lines)))
 
 
 def is_no_value(cell: str) -> bool:

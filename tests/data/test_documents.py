@@ -16,7 +16,7 @@ import pytest
 
 from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.data.spellings import Spellings, is_no_value
+from paddle_ranker.data.spellings import Spellings, is_no_value, text_of_html
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import DocumentOptions
 
@@ -133,6 +133,16 @@ WRITERS: dict[str, tuple[str, bytes, DocumentRow]] = {
         ),
         DocumentRow(text(4), "4", {"Name": name(4), "Tags": ["eco"], "Regular price": "4"}),
     ),
+    "WooCommerce": (
+        "a.csv",
+        written(
+            [["SKU", "Name", "Description"],
+             *([f"{n:05}", name(n), f"<p>For <b>desks</b> &amp; {text(n)}</p>\\n<ul><li>one</li><li>two</li></ul>"]
+               for n in NUMBERS)],
+            "utf-8-sig",
+        ),
+        DocumentRow(f"For desks & {' '.join(text(4).split())}\none\ntwo", "00004", {"Name": name(4)}),
+    ),
     "Postgres, a dump": (
         "a.txt",
         "".join(
@@ -213,7 +223,7 @@ def test_a_spreadsheet_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[
     write_sheets(tmp_path / "a.xlsx", rows, ["more"])
     found = documents(tmp_path / "a.xlsx")
     assert len(found) == ROWS and found[4] == DocumentRow(name(4), "a-4", {"price": "4.5"})
-    assert "not read: more" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("not read: more") == 1
     content = (tmp_path / "a.xlsx").read_bytes()
     (tmp_path / "a.xlsx").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match="a damaged spreadsheet"):
@@ -244,6 +254,39 @@ def test_a_row_without_text_is_a_document_and_one_of_another_width_is_named(tmp_
     path.write_bytes(written([*rows, [ROWS, "x"]]))
     with pytest.raises(DataError, match=r"line \d+: 2 columns, expected 3"):
         documents(path)
+
+
+def test_a_row_of_a_spreadsheet_without_text_is_a_document(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["name", "text", "price"], *([name(n), text(n), n + 0.5] for n in NUMBERS)]
+    write_sheets(tmp_path / "a.xlsx", [*rows, ["", "", 7.5]], [])
+    assert documents(tmp_path / "a.xlsx")[-1] == DocumentRow("7.5", None, {"price": "7.5"})
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ("<p>one</p><p>two<br/>three</p>", "one\ntwo\nthree"),
+        ("a &lt;b&gt; &amp; c &#8211; d", "a <b> & c – d"),
+        ("<style>p {}</style><script>x()</script>kept <!-- not this -->", "kept"),
+        ("<p>Lines\\nof\nWooCommerce</p>", "Lines of WooCommerce"),
+    ],
+)
+def test_html_becomes_its_text(cell: str, text: str) -> None:
+    assert text_of_html(cell) == text
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_a_column_is_html_if_most_of_its_values_are(
+    share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A page about HTML shows tags in some of its texts."""
+    texts = [f"<p>{text(n)}</p>" if n < share * ROWS else f"{text(n)} 1 < 2" for n in NUMBERS]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"id": str(n), "text": one}) + "\n" for n, one in enumerate(texts)))
+    is_html = share > 0.5
+    assert ("</p>" in documents(path)[0].text) is not is_html
+    assert documents(path)[-1].text == (" ".join(texts[-1].split()) if is_html else texts[-1])
+    assert ("HTML" in capsys.readouterr().err) is is_html
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ MOST_FIELDS = 1000  # distinct fields of all documents: each field takes 4 bytes
 _LONGEST_TITLE = 256  # characters; a longer title is not compared with queries
 _SHOWN = 8  # spellings of missing values that are shown
 _LONG = 40  # mean characters from which texts with several words are searched
+# Codes such as article numbers are searched, too: values without spaces, nearly all of which differ.
+_CODE, _FEWEST_CODES, _MOST_CODES, _DIFFERENT = re.compile(r"(?!.*://)\S{1,64}"), 20, 1 << 20, 0.9
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list", "label=TEXT", "unit=TEXT")
 FIRST_BYTES = 1 << 16  # of a file that is read, which tell its format
@@ -615,7 +617,8 @@ class _Values:
     def __init__(self) -> None:
         self.types = CommonTypes()
         self.characters = self.apart = 0
-        self.are_texts, self.some_lists = True, False
+        self.are_texts, self.are_codes, self.some_lists = True, True, False
+        self.hashes = set[int]()  # hashes of the first values, as long as they could be codes
         self.no_values: dict[str, None] = {}  # spellings of missing values, such as N/A
         self.keys: dict[str, None] = {}  # keys of the first object
 
@@ -629,6 +632,9 @@ class _Values:
             self.are_texts &= isinstance(one, str)
             if isinstance(one, str):
                 self.characters += len(one)
+                self.are_codes = self.are_codes and _CODE.fullmatch(one) is not None
+                if self.are_codes and len(self.hashes) < _MOST_CODES:
+                    self.hashes.add(hash(one))
                 self.apart += " " in one or not {" ", UNIT, UNSPACED}.isdisjoint(shape_of(fold(one)))
                 if self.types.missing > before and len(self.no_values) < _SHOWN:
                     self.no_values[one] = None
@@ -649,6 +655,8 @@ class _Values:
             if self.characters >= _LONG * count and 2 * self.apart > count:
                 is_summary = _SUMMARISED * self.characters <= text_length * count
                 return Field(name, TEXT, TITLE_WEIGHT if is_summary else 1.0)
+            if self.are_codes and len(self.hashes) >= max(_FEWEST_CODES, _DIFFERENT * min(count, _MOST_CODES)):
+                return Field(name, TEXT, literal=True)
         return Field(name, "keyword" if self.are_texts else STORED, list=self.some_lists and self.are_texts)
 
 
@@ -680,8 +688,9 @@ def infer(
     """Return a schema for some documents: the declared fields, and for each other name a field that fits its values.
 
     A field called `title` or `name` is the title, unless another field is declared as the title. A field of long texts
-    is searched. If its texts are much shorter than `text`, it is a summary, whose words get a higher weight. In a field
-    of numbers, dates or truth values, `N/A`, `NaN` and the like count as missing.
+    is searched. If its texts are much shorter than `text`, it is a summary, whose words get a higher weight. A field of
+    different codes, such as article numbers, is searched without corrections. In a field of numbers, dates or truth
+    values, `N/A`, `NaN` and the like count as missing.
 
     note: called with a message that says how many values of a field count as missing
     title: name of the title field, unless one is declared; None: `title` or `name`
@@ -727,5 +736,10 @@ def table(schema: Schema, examples: Mapping[str, object]) -> list[str]:
     """Return the schema as lines for people: each field as `--field` takes it, and an example of the field's values."""
     rows = [str(one) for one in (*schema.fields, *(one for one in schema.words if one not in schema.fields))]
     width = max(map(len, rows), default=0)
-    shown = {one: brief(" ".join(str(examples.get(one.partition(":")[0], "")).split())) for one in rows}
+    shown = {one: brief(" ".join(_shown(examples.get(one.partition(":")[0], "")).split())) for one in rows}
     return [f"  {one:{width}}  {shown[one]}".rstrip() for one in rows]
+
+
+def _shown(value: object) -> str:
+    """Return a value as JSON has it, texts without quotes."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -154,6 +154,34 @@ def test_fields_are_inferred_by_all_their_values() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ([f"{n:05}" for n in range(30)], "code:text:literal"),
+        ([f"INV-{n}/B" for n in range(30)], "code:text:literal"),
+        ([f"INV-{n}/B" for n in range(28)] + ["INV-1/B", "INV-2/B"], "code:text:literal"),
+        ([f"INV-{n % 20}/B" for n in range(30)], "code:keyword"),  # repeated, as names of makers are
+        ([f"INV-{n}" for n in range(10)], "code:keyword"),  # few
+        ([f"No. {n}" for n in range(30)], "code:keyword"),
+        ([f"https://shop.example/{n}.jpg" for n in range(30)], "code:keyword"),
+        ([[f"a{n}", f"b{n}"] for n in range(30)], "code:keyword:list"),
+    ],
+)
+def test_a_field_of_different_codes_is_searched(values: list[object], field: str, tmp_path: Path) -> None:
+    rows = [DocumentRow("thing", fields={"code": value}) for value in values]
+    (found,) = infer(rows).fields
+    assert str(found) == field
+    documents = [Document(f"d{n}", "thing", row.fields) for n, row in enumerate(rows)]
+    with Collection.create(
+        tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=Schema((found,)))
+    ) as collection:
+        collection.writer.add(documents)
+        snapshot, value = collection.snapshot(), values[7] if isinstance(values[7], str) else ""
+        assert snapshot.search("words", [value], 1)[0].ids[:1] == ["d7"] * found.is_searched
+        if value:
+            assert snapshot.matching(None).count(Filter.parse([f'code="{value}"'])) == values.count(value)
+
+
 @pytest.mark.parametrize(("characters", "weight"), [(0, 1.0), (160, 1.0), (240, 3.0), (900, 3.0)])
 def test_a_field_that_is_short_beside_the_texts_is_a_summary_and_weighs_as_a_title(
     characters: int, weight: float

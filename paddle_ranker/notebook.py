@@ -66,7 +66,8 @@ class ResultList(list[Result]):
 
     def __repr__(self) -> str:
         lines = [
-            f"{place:4}. {_score(hit):.4f}  {f'{hit.title} | ' if hit.title else ''}{brief(hit.text)}"
+            f"{place:4}. {_score(hit):.4f}  {f'{hit.title} | ' if hit.title else ''}"
+            + brief(" ".join(hit.text.split()))
             for place, hit in enumerate(self, start=1)
         ]
         return "\n".join([self._summary(), *lines])
@@ -354,6 +355,8 @@ def _as_file(rows: Rows) -> Iterator[str]:
     if isinstance(rows, (str, Path)):
         yield str(rows)
         return
+    if any(name is not None for name in getattr(getattr(rows, "index", None), "names", ())):
+        rows = rows.reset_index()  # a named index of pandas is a column, such as the id
     for method in ("to_dicts", "to_dict"):  # polars, pandas
         if hasattr(rows, "columns") and hasattr(rows, method):
             rows = getattr(rows, method)(*(["records"] if method == "to_dict" else []))

@@ -22,7 +22,7 @@ ROWS = [
     {
         "sku": f"a{n}",
         "name": f"{NAMES[n % 3]} {n}",
-        "description": f"A good thing for the office, it is number {n} of many.",
+        "description": f"A good\nthing for the office, it is number {n} of many.",
         "price": np.float64(n * 3.5),
         "brand": "Acme" if n < 15 else "Globex",
         "since": date(2024, 1, 1 + n % 28),
@@ -40,7 +40,7 @@ def index(request: pytest.FixtureRequest, tmp_path: Path) -> Index:
 def test_a_search_says_what_the_command_says(index: Index) -> None:
     hits = index.search("quiet mouse", where={"price": {"lt": 50}}, by="words", facets=["brand"])
     assert [hit.id for hit in hits] == ["a0", "a12", "a3", "a6", "a9"] and hits.total == 5
-    assert hits.facets == {"brand": {"Acme": 5}} and "Quiet mouse 12 | A good" in repr(hits)
+    assert hits.facets == {"brand": {"Acme": 5}} and "Quiet mouse 12 | A good thing" in repr(hits)
     assert hits == index.search("quiet mouse", where="price<50")
     frame = pandas.DataFrame(hits)
     assert list(frame.id) == [hit.id for hit in hits] and frame.title[1] == "Quiet mouse 12"
@@ -71,8 +71,9 @@ def test_an_index_is_changed_and_measured(index: Index) -> None:
 
 def test_a_title_that_is_named_is_searched_whatever_its_name(tmp_path: Path) -> None:
     frame = pandas.DataFrame(ROWS).rename(columns={"name": "Product Name"})
-    index = Index.build(frame, tmp_path / "index", title="Product Name", text="description")
-    assert index.search("quiet mouse 12")[0].title == "Quiet mouse 12"
+    index = Index.build(frame.set_index("sku"), tmp_path / "index", title="Product Name", text="description")
+    first = index.search("quiet mouse 12")[0]
+    assert (first.id, first.title) == ("a12", "Quiet mouse 12")  # a named index of pandas is a column
 
 
 def test_texts_and_documents_are_rows_too(tmp_path: Path) -> None:

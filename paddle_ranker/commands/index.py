@@ -546,7 +546,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
     def seen() -> Iterator[DocumentRow]:
         for row in rows:
             if len(examples) < MOST_FIELDS:
-                examples.update({name: value for name, value in row.fields.items() if name not in examples})
+                examples.update({name: value for name, value in row.fields.items() if examples.get(name) in (None, "")})
                 examples.setdefault(TEXT, row.text)
             yield row
 

@@ -17,6 +17,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple, Optional, TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.characters import word_starts
 from paddle_ranker.lexical.postings import Hashes, text_hashes
+from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.schema import TEXT, Field
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
@@ -234,11 +236,13 @@ class _Titles:
     def __init__(self, segment: Segment, field: Field):
         if field.name == TEXT:
             numbers: dict[str, int] = {}
-            codes = (numbers.setdefault(text, len(numbers)) if text else -1 for text in _texts_of(segment))
+            texts = Progress(_texts_of(segment), desc="suggestions", unit="text", total=len(segment))
+            codes = (numbers.setdefault(text, len(numbers)) if text else -1 for text in texts)
             self.codes, titles = np.fromiter(codes, np.int32, len(segment)), [*numbers]
         else:
             self.codes = segment.codes_of(field.name)
-            titles = [str(value) for some in _pausing(segment.each_value(field.name)) for value in some]
+            values = chain.from_iterable(_pausing(segment.each_value(field.name)))
+            titles = [*map(str, Progress(values, desc="suggestions", unit="title"))]
         documents = np.minimum(np.bincount(self.codes[self.codes >= 0], minlength=len(titles)), _MOST_DOCUMENTS)
         weights = np.array([*map(len, titles)], np.int64) - (LONGEST + 1) * documents
         self._all = self.completions = Completions(titles, analyser(field.analyser).fold, weights.tolist())

@@ -224,7 +224,7 @@ def search(options: SearchOptions) -> None:
                 if one.query.read is not None:
                     note(f"{quoted(query)}: has {len(query):,} characters; the first {one.query.read:,} are read")
                 if one.nothing_close and one.shown:
-                    note(f"{quoted(query)}: nothing is close; the documents below are those that are least far")
+                    note(f"{quoted(query)}: nothing is close; the documents below are the nearest")
                 for read in one.words.corrected:
                     note(f"{quoted(query)}: no document has {quoted(read.given)}; searched {listed(read.to)}")
                 yield from _lines(options, id, query, one)

@@ -233,7 +233,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
 _RANKERS = {
     TRANSFORMERS: (
         "a ranker of Hugging Face's transformers",
-        f"training takes it as --model FOLDER; {_SCORE}, and export; for all else, bring it here: "
+        f"training takes it as --model FOLDER; {_SCORE}, and export; for all else, convert it: "
         "paddle-ranker convert FOLDER TARGET",
     ),
     EXPORTED: (

@@ -422,7 +422,7 @@ _OTHERS = {
     ),
     "transformers": (
         "a model folder of Hugging Face's transformers",
-        "training takes it as --model FOLDER; for all else, bring it here: paddle-ranker convert FOLDER TARGET",
+        "training takes it as --model FOLDER; for all else, convert it: paddle-ranker convert FOLDER TARGET",
     ),
     "adapter": (
         "an adapter (LoRA), which changes the weights of another model",

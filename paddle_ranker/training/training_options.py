@@ -154,8 +154,7 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
     match_embeddings: bool = option(True, help="mark tokens that occur in both texts (exact-match embeddings)")
     lexical_features: bool = option(
         False,
-        help="add lexical features such as BM25 to the head, computed inside the model; a checkpoint keeps those that "
-        "it has",
+        help="add lexical features such as BM25 to the head, computed inside the model; a checkpoint keeps its own",
     )
     similarity: Optional[str] = option(
         None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
-from paddle_ranker.errors import UsageError, brief, listed, quoted
+from paddle_ranker.errors import UsageError, brief, did_you_mean, listed, quoted
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "trec")
 _SHOWN, _LISTED = 10, 100
 _QUERIES = 64  # queries that are searched together
+_SAMPLED = 1 << 16  # bytes of a field's values, among which a similar value is looked for
 _SHOWN_CHARACTERS = 300  # most characters shown of a text; in JSON, texts are whole
 _RANKED = ("rank_top", "recall_weight", *OF_MODEL)
 
@@ -190,9 +191,18 @@ def how_searched(searcher: Searcher) -> str:
 
 
 def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
-    """Return a line that says how many documents meet a filter."""
-    count = collection.snapshot().matching(None).count(where)
-    return f"--where {brief(shown)}: {count:,} of {len(collection):,} documents meet it"
+    """Return a line that says how many documents meet a filter, and if none does, which values are similar."""
+    snapshot = collection.snapshot()
+    count = snapshot.matching(None).count(where)
+    samples, near = snapshot.field_values(_SAMPLED) if count == 0 else {}, ""
+    for one in where.conditions:
+        if one.field in samples and samples[one.field].type == "keyword" and one.operator in ("=", "in"):
+            texts = [str(value.of) for value in samples[one.field].values]
+            for text in (str(value) for value in one.values):
+                near += (
+                    f"; {one.field} = {text}{hint}" if text not in texts and (hint := did_you_mean(text, texts)) else ""
+                )
+    return f"--where {brief(shown)}: {count:,} of {len(collection):,} documents meet it{near}"
 
 
 def search(options: SearchOptions) -> None:

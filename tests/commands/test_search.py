@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from paddle_ranker import Index
 from paddle_ranker.commands import index, search
 from paddle_ranker.data.trec import read_run
 from paddle_ranker.retrieval.search import Searcher
@@ -105,3 +106,19 @@ def test_how_many_documents_meet_a_filter_is_said(
     status, out, err = call(search.main, "水稻", "--index", folder / "index", *where, "--format", "json")
     assert status == 0 and said in err, err
     assert [one["id"] for one in json.loads(out)["results"]] == ids
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("brand=acme", "0 of 2 documents meet it; brand = acme (did you mean Acme?)\n"),
+        ("brand in (Glbex, x) and price>1", "0 of 2 documents meet it; brand = Glbex (did you mean Globex?)\n"),
+        ("brand=Acme and price=7", "0 of 2 documents meet it\n"),
+        ("price=11", "0 of 2 documents meet it\n"),
+    ],
+)
+def test_a_value_that_no_document_has_is_corrected(where: str, said: str, tmp_path: Path, call: Call) -> None:
+    rows = [{"text": "mouse", "brand": "Acme", "price": 1}, {"text": "mouse", "brand": "Globex", "price": 2}]
+    Index.build(rows, tmp_path / "index").close()
+    status, _, err = call(search.main, "mouse", "--index", tmp_path / "index", "--where", where)
+    assert status == 0 and said in err

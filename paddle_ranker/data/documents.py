@@ -507,6 +507,8 @@ class _Table:
     def describe(self, roles: Mapping[str, str]) -> None:
         """Print what was detected, in the form of the options that would set it; `roles` as in `rows`."""
         found, columns, spellings = list[str](), self.columns, self._spellings(roles)
+        if self.holds_lines and self.path.lower().endswith(_TABLES):
+            found.append("no table, as too many lines differ in their separators: each line is a document")
         if self._encoding not in (None, "utf-8"):
             found.append(f"text in {ENCODINGS.get(str(self._encoding), self._encoding)}")
         if self._dialect is not None:

@@ -34,6 +34,8 @@ _MOST_CONTROL = 0.05  # maximum share of control bytes in a text; random bytes h
 _ENOUGH = 64  # minimum bytes for judging the share
 _LONGEST = 1 << 25  # maximum characters of a quoted cell; a longer cell lacks its closing quote
 _ZIP = b"PK\x03\x04"  # also the start of a spreadsheet
+_XLS = b"\xd0\xcf\x11\xe0"  # start of a spreadsheet of Excel before 2007
+_SHEETS = (".xlsx", ".xlsm", ".xlsb", ".ods", ".xls")
 UTF_16 = "utf-16"  # is decoded wherever a file is opened
 ENCODINGS = {"cp1252": "Windows-1252", "gb18030": "GBK", "cp932": "Shift JIS", "big5": "Big5", "cp949": "EUC-KR",
              "cp1251": "Windows-1251", "cp1250": "Windows-1250", UTF_16: "UTF-16"}  # fmt: skip
@@ -573,10 +575,10 @@ def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[t
 FORMATS.add(
     "spreadsheet",
     FileFormat(
-        lambda name, start: start.startswith(_ZIP) and name.endswith((".xlsx", ".xlsm", ".xlsb", ".ods")),
+        lambda name, start: start.startswith((_ZIP, _XLS)) and name.endswith(_SHEETS),
         _sheet_rows,
         _no_sheet,
-        (".xlsx", ".xlsm", ".xlsb", ".ods"),
+        _SHEETS,
         is_text=False,
     ),
 )

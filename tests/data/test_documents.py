@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Optional
@@ -228,6 +230,34 @@ def test_a_spreadsheet_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "a.xlsx").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match="a damaged spreadsheet"):
         documents(tmp_path / "a.xlsx")
+
+
+_XLS = zlib.decompress(
+    base64.b85decode(
+        "c-rk)O=uHA6#i!OpEhk$Q=t_~C>XWYL-pdNMg^ObrS+nSpqplekTfZq<WLV<tvL#UC&f#l7cW&W{!kBk^B`38AP7RD$DRZQ4{g>rZ#Om792(G~"
+        "GT$<9-n^M_=k31v+1b}Ck?O+3{u+M55x7vd0`NB31f@Wu5C+v-mQ)+LpOU5UPa)u^Kzcn`4!!cp7|M9ppy7f01xer|rE{3Ucp-1Zwh_nK2VF=X"
+        "Mo9|XB}*6j*sC6vQ!IC|yw5G4u{_F_8!ShuZB?AbN@9HIurrF!XoFnW1$p1c%z4k25%l7v9K}~|3cIZb$IOhL`#UQJ+?`ki#Vu*%4O7om5v2ew"
+        ";;R({zBFd)^O&-4uU&xb-!|KQE$p{6H!uh50uS&CLRfXl8V@dJ%wlN`Nf}&DWG`mR)I6_G8y;ZB%uE?%)DMhw0F&j6QHo6$%0=6DFa(U{^inKq"
+        "%%%#unGVXOo2Pns(^L=f6zC+GMmOsbo(N%D%-8OHeseN4kvPwmIbPoFO<=e58y2og29dkC#<d}bn6aPbHNNXE*85pT>G>#+PxLy<*gUtn&b4vs"
+        "=Mdv<Vo#I4m-Nc&<dcEQr^G(emy)$h(WQ5Z1q{-rlqSBs<}oaW#hu#{PZNz?I19!HmVLi09)2zC_-;8nT{qSdWHrLlF3GneHcFcFt|VKuU<+ou"
+        "oc4m*^1WTwWJ$7@J8ZVrf~_&z<FM_>cpbLJ?6};fwH`c@O=;2lfgltV6ciK`6ciK`T0-!Lto_;U=A(ywFz`A5b=E1>)o+sj7N=04t3(IW6Ub9;"
+        "Vz#aEvlAZCxR=->r}4i~;xzScB8wFJk!^eY(!owNKhKtl;omof+U>vIj-P+H|L<jn(+~"
+    )
+)  # a sheet of xlwt: sku, name, price
+
+
+def test_a_spreadsheet_of_an_old_excel_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "a.xls").write_bytes(_XLS)
+    assert documents(tmp_path / "a.xls") == [
+        DocumentRow("Quiet mouse", "a-1", {"price": "7.5"}),
+        DocumentRow("Flat keyboard", "a-2", {"price": "9"}),
+    ]
+
+
+def test_lines_in_place_of_a_table_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("name;price\nA good thing;1\nAnother;2;3\n")
+    assert len(documents(tmp_path / "a.csv")) == 3
+    assert "each line is a document" in capsys.readouterr().err
 
 
 def test_columns_are_chosen_by_option_and_the_choice_is_printed_as_options(

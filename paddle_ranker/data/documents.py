@@ -55,7 +55,7 @@ _TEXTS = (*TEXT, *DESCRIPTION)
 _SQL = re.compile(r"^(COPY .* FROM stdin;|INSERT INTO |CREATE TABLE )", re.MULTILINE)
 _QUOTED = re.compile(r'^"', re.MULTILINE)  # a line that begins with a quoted cell
 _ID_NAME = re.compile(
-    r"((.*_)?(unnamed.*|id|no|nr|num|nummer|number|sku|key|code|uid|guid|uuid|isbn|ean|gtin|asin|slug)|.*(编号|号码|id))?"
+    r"((.*_)?(unnamed.*|id|no|nr|num|nummer|number|sku|key|code|uid|guid|uuid|isbn|ean|gtin|asin|slug)|.*(编号|号码|序号|id))?"
 )
 _ID = re.compile(r"[^\s,;]{1,64}")
 _LONGEST_TITLE, _LONGEST_NAME = 120, 60  # maximum characters: of titles on average, of a column's name

@@ -133,7 +133,7 @@ export function drawFacets(facets) {
   $("facets").replaceChildren(groups.length > FOLDED ? button({ id: "fold", "aria-expanded": String(!isShut), onclick: fold }, say("fold")) : "", ...groups, isAny && shown?.answer.total !== undefined && wordsIn(shown.query).length > 1 ? make("p", { class: "quiet" }, say("facet_counts")) : "");
 }
 
-const yearOf = (end) => Number(/^(\d{4})-01-01/.exec(end)?.[1] ?? NaN);
+const yearOf = (end) => Number(/^(\d{4})(?:-01-01|$)/.exec(end)?.[1] ?? NaN);
 const tellEnd = (end) => (typeof end === "number" ? count(end) : String(end).slice(0, 10));
 
 /** Return a value of a facet in words: a range of whole numbers or years by its first and last. */

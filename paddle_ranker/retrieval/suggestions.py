@@ -236,7 +236,7 @@ class _Titles:
     def __init__(self, segment: Segment, field: Field):
         if field.name == TEXT:
             numbers: dict[str, int] = {}
-            texts = Progress(_texts_of(segment), desc="suggestions", unit="text", total=len(segment))
+            texts: Progress[str] = Progress(_texts_of(segment), desc="suggestions", unit="text", total=len(segment))
             codes = (numbers.setdefault(text, len(numbers)) if text else -1 for text in texts)
             self.codes, titles = np.fromiter(codes, np.int32, len(segment)), [*numbers]
         else:

@@ -372,8 +372,8 @@ class _Table:
     ) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         """Yield (number, row) for each row: a dict from column names to values, or a `BadRow` with the reason.
 
-        In text files the number is the line's. Values are converted by their column's spelling, HTML to its text; missing
-        values are absent.
+        In text files the number is the line's. Values are converted by their column's spelling, HTML to its text;
+        missing values are absent.
 
         roles: names of the columns that become id, title and text, by role; in the rows the id and text columns are
             called `id` and `text`

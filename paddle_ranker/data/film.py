@@ -1,7 +1,7 @@
 """Read films (MP4, MOV, WebM, MKV, AVI): their length, and their frames, of which one is in memory at a time.
 
-    frames = FrameReader()
-    frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: what is seen at second 12
+frames = FrameReader()
+frames.read(Path("film.mp4"), 12.0)  # [height, width, 3] uint8: what is seen at second 12
 """
 
 from __future__ import annotations

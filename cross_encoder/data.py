@@ -46,7 +46,7 @@ def encode_labels(
     by_teacher = loss.of_teacher if loss else ()
     highest = 0.0
     if isinstance(source, RecordFile):
-        pair_encoder.read_files(folder_of(source.path))
+        pair_encoder.set_title_folder(folder_of(source.path))
     collector, rows = PairCollector(folder, max_bytes), 0
     for part in chunks(source):
         queries = [pair.query for pair in part]

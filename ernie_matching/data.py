@@ -42,7 +42,7 @@ def encode_triples(
     name = source.path if isinstance(source, RecordFile) else "the triples"
     by_teacher = loss.of_teacher if loss else ()
     if isinstance(source, RecordFile):
-        pair_encoder.read_files(folder_of(source.path))
+        pair_encoder.set_title_folder(folder_of(source.path))
     collector, rows = PairCollector(folder, max_bytes), 0
     for part in chunks(source):
         queries = [triple.query for triple in part for _ in range(2)]

@@ -95,8 +95,8 @@ class PairRowEncoder(Protocol):
         """Write the tokenizer files into `folder`."""
         ...
 
-    def read_files(self, folder: Path) -> None:
-        """Set the folder of the file that pairs are read from; titles that are pictures are paths in that folder."""
+    def set_title_folder(self, folder: Path) -> None:
+        """Set the folder to which titles that are paths of pictures are relative; no other encoder uses it."""
         ...
 
 
@@ -227,7 +227,7 @@ class PairEncoder:
         """Return the pairs with the places of their tokens; unchanged if the model reads no places."""
         return pairs
 
-    def read_files(self, folder: Path) -> None:
+    def set_title_folder(self, folder: Path) -> None:
         """Do nothing: titles are texts."""
 
     def sample(self, text: str, random: np.random.Generator) -> str:
@@ -528,7 +528,7 @@ class BlendedPairEncoder:
             )
         return GivenArrays({"input_ids": input_ids, "token_type_ids": token_type_ids})
 
-    def read_files(self, folder: Path) -> None:
+    def set_title_folder(self, folder: Path) -> None:
         """Do nothing: titles are texts."""
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:

@@ -76,8 +76,7 @@ class PicturePairEncoder(PairEncoder):
         self._query_template = template.text_before, template.text_after
         self.folder: Optional[Path] = None
 
-    def read_files(self, folder: Path) -> None:
-        """Set the folder in which titles are paths of files."""
+    def set_title_folder(self, folder: Path) -> None:
         self.folder = folder.resolve()
 
     def title(self, data: bytes) -> PictureTitle:

@@ -66,7 +66,7 @@ class EvaluationSet:
         require_both_classes(path, self.labels, "AUC")
         self._windows = windows
         titles = [record.title for record in records]
-        pair_encoder.read_files(folder_of(path))
+        pair_encoder.set_title_folder(folder_of(path))
         self.pairs = pair_encoder.encode(self.queries, titles, truncate=windows is None)
         self._pair_encoder = pair_encoder
         self._batch_size = batch_size

@@ -34,7 +34,7 @@ def scorer_for(parts: ScoringRanker, options: ScoringOptions, pairs_file: Option
     pairs_file: file of the pairs, whose titles may be paths of pictures
     """
     if pairs_file is not None:
-        parts.row_encoder.read_files(folder_of(pairs_file))
+        parts.row_encoder.set_title_folder(folder_of(pairs_file))
     return Scorer(
         parts.engine,
         parts.row_encoder,

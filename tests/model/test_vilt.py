@@ -81,7 +81,7 @@ def test_a_picture_s_file_is_read_and_a_text_is_refused(vilt: Path, tmp_path: Pa
     (tmp_path / "cat.png").write_bytes(stream.getvalue())
     with pytest.raises(DataError, match=r"'cat\.png' is a text, and this ranker reads pictures"):
         scorer.encode(TEXTS[:1], ["cat.png"])
-    scorer.row_encoder.read_files(tmp_path)
+    scorer.row_encoder.set_title_folder(tmp_path)
     np.testing.assert_allclose(scorer.logits(scorer.encode(TEXTS[:1], ["cat.png"])), found, atol=1e-6)
     for bad, words in ((stream.getvalue()[:-30], "damaged"), (b"", "not an image")):
         with pytest.raises(DataError, match=words):

@@ -23,7 +23,7 @@ from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.metrics.significance import PERMUTATIONS, holm
 
 CERTAIN = 0.05  # maximum probability that any difference from the reference is called established by chance
-_LEVEL = 1e-12  # two values of a query that differ by at most this are a tie
+TIE = 1e-12  # two values of a query that differ by at most this are a tie
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _measure(
         if name in ours.by_query:
             with np.errstate(invalid="ignore"):
                 gains = measure.sign * (ours.by_query[name] - base.by_query[name])
-                wins, losses = int((gains > _LEVEL).sum()), int((gains < -_LEVEL).sum())
+                wins, losses = int((gains > TIE).sum()), int((gains < -TIE).sum())
         found[name] = Measured(intervals[name], gaps[name], p_value, wins=wins, losses=losses)
     return found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paddle_ranker.data.formats import write_rows
-from paddle_ranker.evaluation.comparison import Comparison, System
+from paddle_ranker.evaluation.comparison import TIE, Comparison, System
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import NOT_RETURNED, ranking_order
 
@@ -36,7 +36,7 @@ class QueryDifference:
     @property
     def outcome(self) -> str:
         """The system's outcome: "win", "loss" or "tie"."""
-        if abs(self.difference) <= 1e-12:
+        if abs(self.difference) <= TIE:
             return "tie"
         return "win" if self.sign * self.difference > 0 else "loss"
 

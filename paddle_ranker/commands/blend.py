@@ -109,7 +109,7 @@ def blend(options: BlendOptions) -> list[str]:
     if target.exists() or target.is_symlink():
         raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
     runtime.select_device(options.device)
-    models = [_ranker(options.ranker, options), *(_member(source, options) for source in options.folders[1:])]
+    models = [_ranker(options.ranker), *(_member(source) for source in options.folders[1:])]
     source = RecordFile(options.dev_file, LabeledPair, options)
     dev = list(source)
     queries, labels = [pair.query for pair in dev], np.array([pair.label for pair in dev], dtype=np.float64)
@@ -139,7 +139,7 @@ def blend(options: BlendOptions) -> list[str]:
     ]
 
 
-def _ranker(source: str, options: BlendOptions) -> RankerModel:
+def _ranker(source: str) -> RankerModel:
     from paddle_ranker.model.model_folder import MEMBER, load_model
     from paddle_ranker.model.ranker_folder import RankerModel
 
@@ -148,14 +148,14 @@ def _ranker(source: str, options: BlendOptions) -> RankerModel:
     return model
 
 
-def _member(source: str, options: BlendOptions) -> RankerModel:
+def _member(source: str) -> RankerModel:
     from paddle_ranker.model.blend import member_of_tower
     from paddle_ranker.model.model_folder import TOWER, identify
     from paddle_ranker.model.tower_network import TowerModel
 
     found = identify(find_model(source))
     if not TOWER.fits(found):
-        return _ranker(source, options)
+        return _ranker(source)
     tower = found.load(TOWER, LoadOptions())
     assert isinstance(tower, TowerModel)
     return member_of_tower(tower, found.path)

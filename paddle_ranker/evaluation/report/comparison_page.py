@@ -82,7 +82,7 @@ def _query_by_query(comparison: Comparison, system: System, measure: str) -> dic
     differences = query_differences(comparison, system.name, measure)
     return {
         "system": system,
-        "picture": as_url(queries_svg(comparison, differences, measure)),
+        "picture": as_url(queries_svg(differences, measure)),
         "wins": [one for one in differences[::-1][:EXAMPLES] if one.outcome == "win"],
         "losses": [one for one in differences[:EXAMPLES] if one.outcome == "loss"],
     }

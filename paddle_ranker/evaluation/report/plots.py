@@ -46,10 +46,10 @@ def intervals_svg(comparison: Comparison, measures: Sequence[str]) -> str:
         return svg_of(_draw_intervals(comparison, measures))
 
 
-def queries_svg(comparison: Comparison, differences: Sequence[QueryDifference], measure: str) -> str:
+def queries_svg(differences: Sequence[QueryDifference], measure: str) -> str:
     """Return the picture of one system's differences per query as SVG, wins first."""
     with drawing():
-        return svg_of(_draw_queries(comparison, differences, measure))
+        return svg_of(_draw_queries(differences, measure))
 
 
 def write_plot(path: str, comparison: Comparison, measure: str) -> None:
@@ -147,7 +147,7 @@ def _write_beside(panel: Axes, place: int, text: str, color: str) -> None:
     panel.text(1.02, place, text, transform=panel.get_yaxis_transform(), va="center", fontsize=9, color=color)
 
 
-def _draw_queries(comparison: Comparison, differences: Sequence[QueryDifference], measure: str) -> Figure:
+def _draw_queries(differences: Sequence[QueryDifference], measure: str) -> Figure:
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(10.0, 1.9), layout="constrained")

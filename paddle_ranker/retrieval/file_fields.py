@@ -40,8 +40,8 @@ class FileTower:
     """Tower of a field of files. Thread-safe.
 
     Args:
-        tower: computes vectors of files, and of queries if it has a network for texts.
-        reads: type of the files, `PICTURE` or `SOUND`, see `TowerInfo`.
+        tower: computes vectors of files, and of queries if it reads texts.
+        reads: type of the files that the tower reads, `PICTURE` or `SOUND`, see `TowerInfo`.
     """
 
     def __init__(self, tower: Tower, reads: str):
@@ -80,7 +80,10 @@ class FilmTower(FileTower):
         self._frames = FrameReader()
 
     def vectors(self, files: Sequence[Union[bytes, FilePiece]]) -> Vectors:
-        """Return the vectors of frames that begin pieces of films, of whole films (means) and of pictures."""
+        """Return the vectors of pieces of films, of whole films and of pictures, `[n, size]`.
+
+        A piece has the vector of its first frame, a whole film the mean of the vectors of sampled frames.
+        """
         owners = list[int]()
 
         def frames() -> Iterator[Array]:

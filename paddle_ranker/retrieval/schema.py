@@ -149,7 +149,7 @@ class FieldType(NamedTuple):
         raises `ValueError` for a file of another type
     sample: bytes of an example, to try a tower that reads no texts
     reader: name in `READERS` of the reader of a file's words when it is added; "" if words are not read
-    examples: further types of files that a search may give as examples of what it looks for in a field of this type
+    examples: further types of files that a search in a field of this type may give as an example
     not_read: called with a file's path; returns what of the file has no effect, for a report; "": nothing
     """
 
@@ -385,7 +385,7 @@ class Field:
 
     @property
     def examples(self) -> tuple[str, ...]:
-        """The types of files that a search may give as examples of what it looks for in the field."""
+        """Types of the files that searches in the field may give as examples."""
         return (self.type, *FIELD_TYPES[self.type].examples)
 
     def problem(self, value: object) -> str:

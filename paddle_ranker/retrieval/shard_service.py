@@ -142,10 +142,10 @@ class _Seen:
 
 
 class Operation(NamedTuple):
-    """Call that a shard answers.
+    """Kind of call that a shard answers.
 
-    answer: called with the generation (a call that writes: with the folder's writer) and the call's arguments; returns
-        the result
+    answer: called with a generation, or with the folder's writer if the call is in `WRITES`, and the call's arguments;
+        returns the result
     kind: type of the result, see `_require`
     fits: called with the result, the shard's facts and the arguments; returns whether the result fits them
     """

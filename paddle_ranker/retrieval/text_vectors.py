@@ -130,7 +130,7 @@ class Tower:
         return tower.compute(tower.encoder.encode(pictures))
 
     def encode_frames(self, frames: Iterable[Array]) -> Vectors:
-        """Return the vectors of pictures, `[height, width, 3] uint8`, of which only one is held at a time."""
+        """Return the vectors of pictures, `[height, width, 3] uint8`; only one picture is in memory at a time."""
         tower = self._reading(PICTURE)
         assert isinstance(tower.encoder, PictureEncoder)
         return tower.compute(tower.encoder.encode_each(frames))

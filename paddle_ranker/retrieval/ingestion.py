@@ -73,7 +73,7 @@ class Added(NamedTuple):
 
 
 class Written(Protocol):
-    """Documents that an addition has named, written or not yet; looked up by texts and ids, see `Segment`."""
+    """Documents of an addition that have ids, written or not yet; looked up by texts and ids, see `Segment`."""
 
     def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
 
@@ -85,7 +85,7 @@ class Naming:
 
     Args:
         now: the documents of the index before the addition.
-        written: documents that the addition has named so far; the caller appends to it.
+        written: documents of the addition that have ids so far; the caller appends to it.
 
     Attributes:
         next_id: number that the next row without an id gets.

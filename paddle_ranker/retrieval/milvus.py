@@ -279,7 +279,7 @@ class MilvusSearch:
         """Return, for each query, the document numbers and scores of its best `k` documents, best first.
 
         queries: vectors, `[q, size]`
-        allowed: for each part, which documents may be found; None: all
+        allowed: for each segment, which documents may be found; None: all
         """
         count = now.info.count
         left = count if allowed is None else sum(int(np.count_nonzero(mask)) for mask in allowed)

@@ -182,12 +182,12 @@ class Generation:
         return [*takewhile(lambda phrase: phrase in found, phrases)]
 
     def _find_phrase(self, phrase: str) -> list[NDArray[np.int32]]:
-        """Return, for each part, the rows of the live documents that have a phrase in a searched field."""
+        """Return, for each segment, the rows of the live documents that have a phrase in a searched field."""
         masks = _Phrases(self, [phrase], exactly=True).having(0, [part.mask for part in self.parts])
         return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
 
     def _find_phrases(self, phrases: tuple[str, ...]) -> tuple[list[str], list[Booleans]]:
-        """Return the phrases as `found_phrases` does and, for each part, which documents have all of them."""
+        """Return the phrases as `found_phrases` does and, for each segment, which documents have all of them."""
         found, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
         for number, phrase in enumerate(phrases):
             have = reader.having(number, masks)
@@ -197,7 +197,7 @@ class Generation:
         return found, masks
 
     def _kept(self, query: ParsedQuery) -> list[Booleans]:
-        """Return, for each part, which documents have all phrases of a query and none of its exclusions."""
+        """Return, for each segment, which documents have all phrases of a query and none of its exclusions."""
         found, masks = self._having_all(query.phrases)
         if len(found) < len(query.phrases):
             return [np.zeros(len(mask), bool) for mask in masks]
@@ -215,7 +215,7 @@ class Generation:
     ) -> list[Hits]:
         """Search by an index of `INDEXES`, which is built of all documents when it is first used.
 
-        allowed: for each part, which documents may be found; None: all
+        allowed: for each segment, which documents may be found; None: all
         """
         with self._building:
             if name not in self._others:
@@ -243,7 +243,7 @@ class Generation:
         return {part.segment.name: part.segment for part in self.parts}
 
     def allowed(self, where: Optional[Filter]) -> Optional[list[Booleans]]:
-        """Return, for each part, which documents are live and meet a filter; None without a filter.
+        """Return, for each segment, which documents are live and meet a filter; None without a filter.
 
         Raises `FilterError` for a field that no document has, and for a comparison that values of its type do not
         allow.
@@ -260,7 +260,7 @@ class Generation:
     def scaled(self, field: str, type: str, masks: Sequence[Booleans], most: int) -> FieldScale:
         """Return the distribution of the numbers or dates that documents have in a field of this type.
 
-        masks: for each part, which documents count
+        masks: for each segment, which documents count
         most: if a segment has more bytes of the field's values than this, the result is marked `is_large`
         """
         found = list[FieldScale]()
@@ -288,7 +288,7 @@ class Generation:
 
         name: name of the vector field
         queries: `[q, size]`
-        allowed: for each part, which documents may be found; None: all
+        allowed: for each segment, which documents may be found; None: all
         breadth: ef or nprobe of an approximate index; None: the index's default
         exactly: compare every vector, even if the segments have approximate indexes
         """
@@ -464,7 +464,7 @@ class _Phrases:
             self._may_have.append([may & ~has for may, has in zip(may_have, have)])
 
     def having(self, number: int, among: Sequence[Booleans]) -> list[Booleans]:
-        """Return, for each part, which of the documents `among` have the phrase with this number."""
+        """Return, for each segment, which of the documents `among` have the phrase at index `number`."""
         following = range(number, len(self._phrases))
         for place, (part, mask) in enumerate(zip(self._parts, among)):
             for row in checked(np.flatnonzero(mask & self._may_have[number][place]).tolist()):

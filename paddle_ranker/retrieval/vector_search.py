@@ -90,7 +90,7 @@ def search_vectors(
 
     The products are those of the stored vectors, whether or not an index found the candidates.
 
-    allowed: for each part, `[vectors] bool`, which vectors may be found; None: all
+    allowed: for each of `parts`, `[vectors] bool`, which vectors may be found; None: all
     breadth: ef or nprobe of an approximate index; None: the index's default
     """
     found = []

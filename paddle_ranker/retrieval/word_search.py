@@ -127,7 +127,7 @@ class _Term(NamedTuple):
     """A token of a query.
 
     weight: idf times the weight in the query
-    postings: for each part, the documents that have the token
+    postings: for each part of the collection, the documents that have the token
     tables: for each part, the score that each code of `postings` adds, before it is multiplied by `weight`
     most: for each part, the highest score that the token adds
     given: the part of the query that a correction or synonym stands for; "" for a token of the query itself
@@ -244,7 +244,7 @@ class WordSearcher:
     def search(self, query: Asked, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
         """Return the numbers and scores of the best `k` documents that share a token with a query, best first.
 
-        allowed: for each part, `[documents] bool`, which documents may be found; None: all
+        allowed: for each of `parts`, `[documents] bool`, which documents may be found; None: all
         """
         terms = self._terms(query)
         best = Best(k)
@@ -380,7 +380,7 @@ class WordSearcher:
         return [counts[word] for word in words]
 
     def may_have(self, terms: Sequence[Sequence[str]]) -> list[Booleans]:
-        """For each part, return which documents may satisfy all `terms`, `[documents] bool`.
+        """Return, for each of `parts`, which documents may satisfy all `terms`, `[documents] bool`.
 
         A document satisfies a term if it has any of the term's tokens. Only the rarest terms are checked, so a document
         may be returned that does not satisfy another.
@@ -430,7 +430,7 @@ class WordSearcher:
         return {term.token: term.given for term in self._terms(query) if term.given}
 
     def matching(self, query: Asked) -> list[Booleans]:
-        """Return, for each part, which live documents share a token with a query, `[documents] bool`."""
+        """Return, for each of `parts`, which live documents share a token with a query, `[documents] bool`."""
         masks = [np.zeros(len(part.postings.lengths), bool) for part in self._parts]
         for term in checked(self._terms(query)):
             for mask, postings in zip(masks, term.postings):

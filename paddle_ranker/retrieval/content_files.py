@@ -222,8 +222,8 @@ class StagedFiles(ContentFiles):
 
         Raises `ValueError` without `data` if the index has no such file, and if the addition is over.
 
-        data: the file's bytes, or the path of a copy. None: stage a link to the index's file, so that it is not lost if
-            others delete it
+        data: the file's bytes, or the path of a copy. None: stage a link to the index's file, so that the
+            addition has the file even if others delete it
         """
         with self._one_thread:
             if name in self.names:

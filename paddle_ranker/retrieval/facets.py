@@ -189,8 +189,7 @@ def _spelled(counts: Counts) -> dict[str, int]:
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
     """Return the ranges that have values, in order; the arguments are the fields of `Scale`.
 
-    The last range of numbers ends above the greatest number, or includes it as its end. A range of dates never includes
-    its end.
+    The last range of numbers ends above the greatest number, or with it. A range of dates never includes its end.
     """
     low, high = positions.min(), positions.max()
     if kind == DATES:

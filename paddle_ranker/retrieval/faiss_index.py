@@ -179,7 +179,7 @@ class FaissSegment:
         """Return `wanted` candidates of each query from the lists whose centres are nearest to the query.
 
         nprobe was measured by the index's own vectors. A query may be unlike these, and a mask may leave only vectors
-        far from it. So nprobe is raised until the best `k` by their codes stay the same.
+        far from the query. So nprobe is raised until the `k` best rows, judged by their codes, stay the same.
         """
         count, lists = int(self._index.ntotal), int(self._index.nlist)
         probed, selected = min(lists, (breadth or int(self._index.nprobe)) * count // allowed), self._selected(mask)

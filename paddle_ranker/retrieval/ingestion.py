@@ -142,7 +142,7 @@ class Naming:
 
 
 class Addition:
-    """Writer of documents into new segments of index folders; they can be searched once a new index.json names them.
+    """Writer of documents into new segments of index folders, which are searched once a new index.json names them.
 
     A document that replaces another goes to the folder of the replaced document, new ones to the smallest folder.
 

@@ -42,8 +42,8 @@ _NO_FIELDS: Mapping[str, float] = {}
 class RemoteSnapshot:
     """Documents of shards elsewhere as one search sees them; see `LocalSnapshot` for its methods.
 
-    The first answers decide which generation of each shard the search sees. If a shard no longer has its generation, or
-    fails while the others may answer without it, a method raises `StaleSnapshot`, and the search begins again.
+    The first answers decide which generation of each shard the search sees. If a shard no longer has that generation,
+    or fails while the other shards may answer alone, a method raises `StaleSnapshot`; the search then begins again.
 
     Args:
         calls: calls to the shards.

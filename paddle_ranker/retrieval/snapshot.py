@@ -287,8 +287,8 @@ class LocalSnapshot:
         """Return the first `count` documents that follow an id; None: from the first.
 
         Documents are ordered by the hash of the id, then by id; additions, removals and merges of segments keep this
-        order. Pages that begin after the last id of the page before show each document that stays exactly once, even if
-        the document with that id was removed.
+        order. If each page begins after the last id of the previous page, a document that stays is shown exactly once,
+        even if the document with that id was removed.
         """
         now, key = self.generation, None if id is None else (int(text_hashes([id])[0]), id)
         each = [part.segment.by_hash(key, part.live, count) for part in now.parts]

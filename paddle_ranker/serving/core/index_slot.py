@@ -246,7 +246,7 @@ class IndexSlot(Slot[ServedIndex]):
         deadline: float,
         reserve: Optional[Reserve] = None,
     ) -> R:
-        """Run `work(*arguments)` in a thread and return its result; if cancelled before it begins, it never runs.
+        """Run `work(*arguments)` in a thread; return its result. If the call is cancelled before, `work` never begins.
 
         deadline: time on `time.monotonic()`'s clock
         reserve: called with the bytes that `work` is about to hold, see `StoppableWork.run`

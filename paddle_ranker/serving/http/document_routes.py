@@ -181,7 +181,7 @@ class DocumentRoutes:
     async def _read(self, request: Request, adapter: TypeAdapter[A]) -> tuple[A, Sequence[dict[str, Any]]]:
         """Read and check a request that changes documents; return the parsed request, and the fields of each document.
 
-        Raises `Fault` if the request is invalid, if the server only reads its index, or if another site's page sent it.
+        Raises `Fault` if the request is invalid or comes from another site's page, or if the index is only read.
 
         adapter: parses the body
         """

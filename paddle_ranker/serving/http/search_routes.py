@@ -530,7 +530,7 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
 
 
 def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, size: int) -> dict[str, Any]:
-    """Return the best passage of a text, JSON-ready, with its highlights, whose positions count from its start.
+    """Return the best passage of a text, JSON-ready, with its highlights; positions count from its start.
 
     shared: finds the passage with most words of the query
     size: maximum code points of the passage

@@ -82,7 +82,7 @@ class PortProtocol:
 
 
 class Acceptor:
-    """Acceptor of connections, which hands each to its protocol as soon as its first bytes tell the protocol.
+    """Acceptor of connections: hands each connection to a protocol as soon as the first bytes tell which one.
 
     While the maximum number of connections is open, further ones wait in the system's queue.
 
@@ -142,7 +142,7 @@ class Acceptor:
 
 
 class _Unknown(asyncio.Protocol):
-    """A connection whose protocol is unknown until its first bytes come; then its handler gets it."""
+    """A connection whose protocol is unknown until the first bytes come; the handler then gets the connection."""
 
     def __init__(self, handlers: Handlers, connections: Connections):
         self._handlers, self._connections, self._begin = handlers, connections, b""

@@ -138,7 +138,7 @@ def read_picture(source: Source, limits: ImageLimits = _DEFAULT_LIMITS) -> Array
 
 
 def frame_count(path: Path) -> int:
-    """Return how many frames, or pages, a picture has that was read before."""
+    """Return the number of frames, or pages, in the file of a picture that has been read without an error."""
     with Image.open(path, formats=_FORMATS) as image:
         return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: one picture, and its preview
 

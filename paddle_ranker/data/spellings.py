@@ -235,7 +235,7 @@ def has_markup(cell: str) -> bool:
 
 
 def text_of_html(cell: str) -> str:
-    r"""Return the text of HTML without tags: a line for each block, and none for `\n`, as WooCommerce writes it."""
+    r"""Return the text of HTML, a line for each block; `\n` in two characters, which WooCommerce writes, is a space."""
     parser = _TextOfHTML()
     parser.feed(cell.replace("\\n", "\n"))
     parser.close()

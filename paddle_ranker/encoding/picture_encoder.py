@@ -232,7 +232,7 @@ class PictureEncoder:
     encode_queries = encode
 
     def encode_each(self, pictures: Iterable[Array]) -> EncodedPictures:
-        """Scale pictures, RGB pixels, one after the other, so that only one is held at a time."""
+        """Scale pictures, given as RGB pixels, one after the other: only one is in memory at a time."""
         pixels = [self.scaled(picture) for picture in pictures]
         return EncodedPictures(np.reshape(np.array(pixels, np.uint8), (-1, 3, self.height, self.width)))
 

@@ -147,7 +147,7 @@ PADDLE_IS_MISSING = (
 
 
 def in_checkout(line: str) -> str:
-    """Return the advice `line`, which names a file of a checkout; in an installed wheel, say so in it."""
+    """Return `line`, advice that names a file of a checkout; in an installed wheel, append that this needs one."""
     is_checkout = (Path(__file__).resolve().parents[1] / "scripts" / "setup.sh").is_file()
     return line if is_checkout else f"{line} (in a checkout of the project)"
 

@@ -97,7 +97,7 @@ def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
 
 
 def run(options: MakeTriplesOptions) -> None:
-    """Read graded pairs, write triples (and the pairs of held-out queries), and print their numbers."""
+    """Read graded pairs, write triples (and the pairs of held-out queries), and print how many were written."""
     with output_free_for(options.output_file, options.dev_file):
         _run(options)
 

@@ -54,7 +54,7 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
 
 
 def version() -> str:
-    """Return a text that changes whenever a picture's words may change (`Reader.version`); "no OCR" without it."""
+    """Return a text that changes whenever the words of a picture may (`Reader.version`); "no OCR" without RapidOCR."""
     try:
         return f"{_VERSION}, rapidocr {metadata.version('rapidocr')}"
     except metadata.PackageNotFoundError:

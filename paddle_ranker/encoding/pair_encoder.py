@@ -482,7 +482,7 @@ class BlendedPairEncoder:
         note_at_end(self, instead_of=self.members)
 
     def counts(self) -> dict[str, int]:
-        """Return counts of truncated pairs, by phrase for a report, which names the maximum length of a member."""
+        """Return how many pairs were truncated, by phrase for a report; of members with one phrase, the most."""
         found: dict[str, int] = {}
         for member in self.members:
             for what, count in member.counts().items():

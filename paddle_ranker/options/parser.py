@@ -94,7 +94,7 @@ def _parse_bool(text: str) -> bool:
 
 
 class _OneValue(argparse.Action):
-    """Action that stores an option's value; refuses two different values for one option."""
+    """Action that stores an option's value; values of an option given again are joined by `joins`, or refused."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, joins: Optional[str] = None, **declared: Any) -> None:
         super().__init__(option_strings, dest, **declared)
@@ -108,7 +108,7 @@ class _OneValue(argparse.Action):
         values: object,
         option_string: Optional[str] = None,
     ) -> None:
-        """Store an option's value; raises `UsageError` if the option already has a different one."""
+        """Store an option's value; raises `UsageError` if the option has a different one that `joins` does not join."""
         for other, value in self._given.items():
             first, second = (" ".join(text) if isinstance(text, list) else text for text in (value, values))
             if self._joins is not None:

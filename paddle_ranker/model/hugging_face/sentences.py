@@ -346,7 +346,7 @@ def _write(path: Path, values: object) -> None:
 def list_modules(folder: Path) -> list[tuple[str, Path]]:
     """Return the class name and the folder of each step, in order; empty without `modules.json`.
 
-    Raises `CheckpointError` if the file is damaged, or names a path that is not a folder in this folder.
+    Raises `CheckpointError` if the file is damaged, or names a path that is no subfolder of `folder`.
     """
     path = folder / MODULES_FILE
     if not path.is_file():

@@ -203,10 +203,9 @@ def cuda_devices() -> int:
 
 
 def own_gpu(device: str) -> str:
-    """Return the device of this process: for `gpu`, the GPU `gpu:N` of its share; otherwise `device` itself.
+    """Return `gpu:N` for the device `gpu` if several processes share a model's work or its training, else `device`.
 
-    Only if several processes share a model's work, they get the GPUs in turn; processes of `paddle.distributed.launch`
-    have those that it names.
+    Processes of `paddle.distributed.launch` get the GPUs that it assigns; others get the GPUs in turn.
     """
     launched = os.environ.get("FLAGS_selected_gpus", "").partition(",")[0]  # noqa: SIM112  # Paddle's name
     if device == "gpu" and launched.isdigit():

@@ -28,8 +28,7 @@ class Band:
     mask: mask of padding, added to the products with each key, `[batch, 1, 1, length]`
     window: number of tokens to either side that a token attends to; at most the number of positions
     longest: maximum length of the model's texts; in an exported graph, it decides between mask and blocks. Otherwise
-        the
-        length of the batch decides
+        the length of the batch decides
     global_tokens: as in `attend_banded`
     """
 

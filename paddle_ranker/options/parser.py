@@ -163,9 +163,8 @@ def _end_files(options_class: type[Options], arguments: Sequence[str]) -> list[s
     """Separate an option's files from positional arguments: `--test a.tsv b.tsv B` becomes `--test=a.tsv:b.tsv B`.
 
     argparse gives an option all values up to the next option, and has no way to limit them. Here the files of an option
-    end at the first value that a positional argument claims: `compare A --test dev.tsv B` compares A with B. And an
-    option
-    has only one file if required positional arguments follow: `blend --train a.tsv RANKER DEV_FILE TARGET`.
+    end at the first value that a positional argument claims: `compare A --test dev.tsv B` compares A with B. An
+    option has only one file if required positional arguments follow: `blend --train a.tsv RANKER DEV_FILE TARGET`.
     """
     fields, made = fields_of(options_class), list(arguments)
     of_files = {name for field in fields if field.metadata["files"] for name in names_of(field)}

@@ -67,8 +67,7 @@ def _status(error: requests.HTTPError) -> str:
 
 
 def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:
-    """Request the bytes of `url` that `part` lacks, or all if the file has changed; return the length of the whole
-    file.
+    """Request the bytes of `url` that `part` lacks, or all if the file has changed; return the whole length.
 
     If the server states no length, the result is the length of `part` after the request.
     """

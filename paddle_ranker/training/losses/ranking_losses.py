@@ -165,7 +165,7 @@ def binary_cross_entropy(logits: Tensor, labels: Numbers) -> Tensor:
 
 
 def mean_squared_error(logits: Tensor, labels: Numbers, highest: float) -> Tensor:
-    """Return mean((sigmoid(l) - y / highest)^2) of logits l and labels y, which are clipped to 0 to `highest`.
+    """Return mean((sigmoid(l) - y / highest)^2) of logits l and labels y; labels are first clipped to 0 to `highest`.
 
     With labels 0 and 1, it is the Brier score (Brier, 1950).
     """

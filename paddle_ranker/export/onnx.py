@@ -149,7 +149,7 @@ def _mend_group_norms(model: Any, program: Path) -> None:
 
 
 def squeeze_scalars(model: Any) -> None:
-    """Replace nodes that reshape to a scalar, as in a blend, by Squeeze: OpenVINO before 2026 cannot read the former."""
+    """Replace reshapes to a scalar, as in a blend, by Squeeze: OpenVINO before 2026 cannot read such reshapes."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:

@@ -40,7 +40,9 @@ class TrainBatchNegOptions(TaughtTowerOptions):
         help="put all examples of a query into one part of a batch, where each text is computed once (default: true "
         "for labelled pairs, else false)",
     )
-
+    freeze_pictures: bool = option(
+        False, help="train what follows the network of pictures alone, whose states are computed once and cached"
+    )
     lexical_size: Optional[int] = option(
         None,
         help="length of a lexical part added to the vectors: a text's words, weighted by idf in training titles; "
@@ -65,6 +67,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     from paddle_ranker.data.records import LabeledPair
     from paddle_ranker.model.tower_network import LEXICAL
     from recall.data import PictureCheck, encode_pairs, open_rows
+    from recall.frozen_pictures import freeze_pictures
     from recall.model import InBatchExamples, LossSettings
     from recall.teacher import with_teacher
     from recall.training import learn_words, open_evaluation, start_tower_training, train_tower
@@ -78,6 +81,8 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     source.check = PictureCheck((queries or model).row_encoder, model.row_encoder, options.train_set_file)
     pairs = encode_pairs(source, model.row_encoder, options.train_set_file, queries.row_encoder if queries else None)
     options.terms.require_negatives(pairs.negatives.most if pairs.negatives else 0)
+    if options.freeze_pictures:
+        pairs = freeze_pictures(start, pairs, options)
     if LEXICAL in start.part_factors:
         learn_words(start, pairs.titles)
     pairs = with_teacher(pairs, options, run)

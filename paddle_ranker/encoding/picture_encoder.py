@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
+from numpy.typing import DTypeLike
 from PIL import Image
 
 from paddle_ranker.array_types import Array, Arrays, Integers
@@ -71,30 +72,33 @@ class EncodedPictures(Columns):
         return cls(np.concatenate([part.pixels for part in parts]))
 
 
-class PixelCache:
-    """Cache of decoded pictures' pixels, in memory or in a temporary file that vanishes with the process.
+class PictureCache:
+    """Cache of an array for each picture, in memory or in a temporary file that vanishes with the process.
 
     count: number of pictures
-    shape: shape of a picture's pixels
-    folder: folder of the file; None: in memory
+    shape: shape of a picture's array: its pixels, or what a frozen network makes of them
+    dtype: type of the array's numbers
+    folder: folder of the file
+    max_bytes: size beyond which the cache is a file
 
     Raises `RankerError` if the folder cannot hold the file.
     """
 
-    def __init__(self, count: int, shape: tuple[int, ...], folder: Optional[Path]):
+    def __init__(self, count: int, shape: tuple[int, ...], dtype: DTypeLike, folder: Path, max_bytes: int):
         self.is_there = np.zeros(count, bool)
-        if folder is None:
-            self.pixels: Array = np.zeros((count, *shape), np.uint8)
+        nbytes = count * int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if nbytes <= max_bytes:
+            self.values: Array = np.zeros((count, *shape), dtype)
             return
         with tempfile.TemporaryFile(dir=folder) as file:
             try:
-                os.posix_fallocate(file.fileno(), 0, max(1, count * int(np.prod(shape))))
+                os.posix_fallocate(file.fileno(), 0, max(1, nbytes))
             except OSError as error:
                 raise RankerError(
-                    f"{folder}: {count * int(np.prod(shape)) / 2**20:.0f} MB of pixels could not be kept there "
+                    f"{folder}: {nbytes / 2**20:.0f} MB of pictures could not be kept there "
                     f"({error.strerror or error}); make room, or choose another --output"
                 ) from error
-            self.pixels = np.memmap(file, np.uint8, "r+", shape=(count, *shape))
+            self.values = np.memmap(file, dtype, "r+", shape=(count, *shape))
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class PictureFiles(Columns):
     paths: Sequence[str]
     encoder: PictureEncoder
     rows: Integers
-    cache: Optional[PixelCache] = None
+    cache: Optional[PictureCache] = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -129,8 +133,8 @@ class PictureFiles(Columns):
         missing = np.unique(rows[~self.cache.is_there[rows]])
         for start in range(0, len(missing), _AT_ONCE):
             some = missing[start : start + _AT_ONCE]
-            self.cache.pixels[some], self.cache.is_there[some] = self._decoded(some), True
-        return {PIXELS: np.array(self.cache.pixels[rows])}
+            self.cache.values[some], self.cache.is_there[some] = self._decoded(some), True
+        return {PIXELS: np.array(self.cache.values[rows])}
 
     def _decoded(self, rows: Integers) -> Array:
         return self.encoder.encode([self.paths[row] for row in rows]).pixels
@@ -147,8 +151,7 @@ class PictureFiles(Columns):
     def cached(self, folder: Path, max_bytes: int) -> PictureFiles:
         """Return these pictures with a cache of pixels: in memory or, beyond `max_bytes`, in a file in `folder`."""
         shape = (3, self.encoder.height, self.encoder.width)
-        is_large = len(self.paths) * int(np.prod(shape)) > max_bytes
-        return replace(self, cache=PixelCache(len(self.paths), shape, folder if is_large else None))
+        return replace(self, cache=PictureCache(len(self.paths), shape, np.uint8, folder, max_bytes))
 
 
 @dataclass(frozen=True)

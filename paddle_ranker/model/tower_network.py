@@ -73,6 +73,7 @@ class TowerNetwork(nn.Layer):
         query_tower: network of the queries; None: this network.
         learned_scale: factor of the cosines in the loss.
         training_pooling: pooling in training, in place of `pooling`; "" or None: `pooling`.
+        is_frozen: whether `forward` takes vectors of `pooled` in training, in place of pictures.
     """
 
     def __init__(self, encoder: Encoder, info: TowerInfo, rows: RowsOfTower):
@@ -87,6 +88,7 @@ class TowerNetwork(nn.Layer):
         self.query_tower: Optional[TowerNetwork] = None
         self.learned_scale: Optional[nn.Layer] = None
         self.training_pooling: Optional[str] = None
+        self.is_frozen = False
         if info.output_layer:
             initializer = nn.initializer.TruncatedNormal(0.0, encoder.config.initializer_range)
             weight = paddle.ParamAttr(initializer=initializer)
@@ -119,13 +121,16 @@ class TowerNetwork(nn.Layer):
             samples]`
         token_type_ids: as in `Encoder.forward`; None for pictures; for sounds their counts of samples, `[batch]`
         """
+        pooled = input_ids if self.is_frozen and self.training else self.pooled(input_ids, token_type_ids)
+        return self._projected(pooled, input_ids, token_type_ids)
+
+    def pooled(self, input_ids: Tensor, token_type_ids: Optional[Tensor] = None) -> Tensor:
+        """Return the pooled states of the encoder, `[batch, hidden]`; arguments as in `forward`."""
         pooling = self.training_pooling if self.training_pooling and self.training else self.pooling
         if pooling == "pooler":
-            pooled = self.encoder.pooled(input_ids, token_type_ids)
-        else:
-            states = self.encoder(input_ids, token_type_ids)
-            pooled = pool_states(states, self._is_token(input_ids), pooling)
-        return self._projected(pooled, input_ids, token_type_ids)
+            return self.encoder.pooled(input_ids, token_type_ids)
+        states = self.encoder(input_ids, token_type_ids)
+        return pool_states(states, self._is_token(input_ids), pooling)
 
     def _is_token(self, input_ids: Tensor) -> Tensor:
         """Return which ids are tokens and not padding, `[batch, length]` bool.

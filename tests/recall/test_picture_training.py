@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
+import paddle
 import pytest
+from paddle import Tensor
 from PIL import Image, ImageDraw
 
 from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.data.pictures import ImageError
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, load_model
+from paddle_ranker.model.networks.pictures import PictureTransformer
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.tower_network import load_tower, query_tower_of
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
 from recall.train_batch_neg import TrainBatchNegOptions, train
+from tests.model.test_pictures import published
 
 pytestmark = pytest.mark.unit
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
@@ -86,7 +93,8 @@ def test_names_find_pictures_and_pictures_find_alike(data: Path, trained: Path) 
         np.testing.assert_allclose(tower.encode_pictures([paths[row] for row in rows]), vectors[rows], atol=1e-6)
 
 
-def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("freezes", [False, True])
+def test_a_killed_training_goes_on_to_the_same_bits(freezes: bool, data: Path, tmp_path: Path) -> None:
     def kill(step: int, measures: dict[str, float]) -> None:
         if step == 6:
             raise KilledError
@@ -97,11 +105,12 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
         "save_step": 2,
         "epochs": 4,
         "micro_batch": 8,
+        "freeze_pictures": freezes,
     }
     train(options(data, tmp_path / "whole", **changes))
     with pytest.raises(KilledError):
         train(options(data, tmp_path / "killed", **changes), kill)
-    # Pixels are now kept in a file.
+    # Pixels, or the states of a frozen network, are now kept in a file.
     train(options(data, tmp_path / "killed", **changes, resume=True, data_memory_mb=0))
     for inner in ("", "query"):
         files = [tmp_path / run / "last" / inner / PARAMETERS_FILE for run in ("whole", "killed")]
@@ -111,6 +120,37 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
 
 class KilledError(Exception):
     """A training was killed."""
+
+
+def test_a_frozen_network_computes_each_picture_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, counts = published("clip", tmp_path / "clip"), list[int]()
+    network = load_tower(clip, LoadOptions()).network
+    pixels = paddle.to_tensor(np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8))
+    states, vectors = network.pooled(pixels), network(pixels)
+    network.train()
+    network.is_frozen = True
+    np.testing.assert_allclose(network(states).numpy(), vectors.numpy(), atol=1e-6)
+    pooled = PictureTransformer.pooled
+
+    def counted(self: PictureTransformer, input_ids: Tensor, *others: Optional[Tensor]) -> Tensor:
+        counts.append(len(input_ids))
+        return pooled(self, input_ids, *others)
+
+    monkeypatch.setattr(PictureTransformer, "pooled", counted)
+    settings = {"model_name_or_path": str(clip), "epochs": 3, "freeze_pictures": True, "learning_rate": 1e-3}
+    train(options(data, tmp_path / "run", **settings))
+    assert sum(counts) == len(COLOURS) * len(SHAPES) * 4
+    before, after = load_tower(clip, LoadOptions()), load_tower(tmp_path / "run" / "last", LoadOptions())
+    for name, value in before.network.own_state().items():
+        is_equal = np.array_equal(value.numpy(), after.network.own_state()[name].numpy())
+        assert is_equal == name.startswith("encoder."), name
+    learned = load_arrays(tmp_path / "run" / "last" / "query" / PARAMETERS_FILE)
+    texts = query_tower_of(resolve_model(str(clip)), LoadOptions())
+    assert texts is not None
+    assert all(not np.array_equal(value.numpy(), learned[name]) for name, value in texts.network.own_state().items()
+               if name.endswith("weight") and "layers" in name)  # fmt: skip
 
 
 def test_pictures_may_be_the_queries(data: Path, tmp_path: Path) -> None:

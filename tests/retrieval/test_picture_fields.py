@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paddle_ranker.commands.evaluate_recall import EvaluateRecallOptions, evaluate
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
 from paddle_ranker.errors import UsageError
+from paddle_ranker.evaluation.comparison import Measured
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
-from paddle_ranker.retrieval.text_vectors import Tower
+from paddle_ranker.retrieval.text_vectors import Tower, normalised
 from tests.model.test_pictures import published
 from tests.serving.test_search import Site
 
@@ -165,3 +167,50 @@ def test_a_batch_changes_no_vector(built: Path) -> None:
         for n in range(len(files)):
             scores = {one.id: one.score for one in searcher.search("", 99, like=f"b{n}")}
             assert scores[f"s{n}"] == pytest.approx(1.0, abs=1e-6)
+
+
+def titles_of(kind: str, names: list[str]) -> list[str]:
+    """Return the titles of documents whose pictures have these names: all right, half of them, none, or of a camera."""
+    if kind == "camera":
+        return [f"IMG_{number:04}.jpg" for number in range(len(names))]
+    wrong = [*names[1:], names[0]]
+    return [(other if kind == "wrong" or (kind == "half" and number % 2) else name) or "none"
+            for number, (name, other) in enumerate(zip(names, wrong))]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["right", "half", "camera", "wrong"])
+def test_titles_lower_no_ndcg_of_pictures_unless_all_are_wrong_and_no_weights_learned(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng, queries = np.random.default_rng(0), [f"thing{number}" for number in range(64)]
+    tower = Tower.open(published("clip", tmp_path / "clip"))
+    files = [picture(tuple(colour)) for colour in rng.integers(0, 200, (len(queries), 3)).tolist()]
+    cosines = tower.query_vectors(queries) @ normalised(tower.encode_pictures(files)).T
+    answers = [int(row[rng.integers(8)]) for row in np.argsort(-cosines)]  # one of the first eight pictures, at random
+    names = [" ".join(query for query, answer in zip(queries, answers) if answer == n) for n in range(len(files))]
+    (tmp_path / "files").mkdir()
+    titles = titles_of(kind, names)
+    rows = list[dict[str, str]]()
+    for number, (file, title) in enumerate(zip(files, titles)):
+        (tmp_path / "files" / f"{number}.png").write_bytes(file)
+        rows.append({"id": f"d{number}", "title": title, "photo": f"files/{number}.png"})
+    (tmp_path / "corpus.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    for half in (0, 1):
+        numbers = range(half, len(queries), 2)
+        (tmp_path / f"queries{half}.tsv").write_text("".join(f"q{number}\t{queries[number]}\n" for number in numbers))
+        (tmp_path / f"qrels{half}").write_text("".join(f"q{number} 0 d{answers[number]} 1\n" for number in numbers))
+    build = ["build", "--corpus", str(tmp_path / "corpus.jsonl"), "--output", str(tmp_path / "index")]
+    assert index([*build, "--field", "photo:picture", "--field_tower", f"photo={tmp_path / 'clip'}"]) == 0
+
+    def compare(half: int, **settings: Any) -> dict[str, Measured]:
+        judged = {"queries": (str(tmp_path / f"queries{half}.tsv"),), "qrels": (str(tmp_path / f"qrels{half}"),)}
+        options = EvaluateRecallOptions(index=str(tmp_path / "index"), baselines=False, **judged, **settings)
+        return {name: measures["ndcg@10"] for name, measures in evaluate(options).measured.items()}
+
+    weights = str(tmp_path / "weights.json")
+    equal, learned = compare(1, learn_weights=weights), compare(0, fusion=weights)
+    assert 0.3 < equal["photo"].interval.estimate < 0.9
+    # "better": pictures alone are, beyond the interval of the paired difference.
+    assert (equal["photo"].verdict == "better") == (kind == "wrong")
+    assert learned["photo"].verdict != "better"

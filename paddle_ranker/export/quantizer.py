@@ -99,7 +99,10 @@ class Quantizer:
             if node.op_type == "MatMul" and self._is_matrix(node.input[1]) and node.input[0] not in self._weights
         ]
         if not self.products:
-            raise CheckpointError(f"{source}: has no product of a weight matrix to quantize; export the ranker again")
+            raise CheckpointError(
+                f"{source}: has no product of a weight matrix to quantize, as a network of convolutions has none; use "
+                "it in fp32"
+            )
 
     def _is_matrix(self, name: str) -> bool:
         shape = self._weights[name].dims if name in self._weights else ()

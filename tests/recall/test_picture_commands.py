@@ -166,6 +166,9 @@ def test_exported_towers_of_pictures_have_equal_vectors(
         line = "quantize --model OUT --calibration_file DATA/rows/pairs.tsv --test DATA/rows/pairs.tsv --max_loss 1"
         assert run(line, data, tmp_path / "clip") == 0
         assert (tmp_path / "clip" / "inference.get_pooled_embedding.int8.onnx").is_file()
+        assert "recall@10 1.0000 in fp32" in capsys.readouterr().out
+        assert run(line, data, tmp_path / "start") == 1
+        assert "a network of convolutions" in capsys.readouterr().err
 
 
 BAD = {

@@ -1,4 +1,4 @@
-"""Vectors of pictures from a server, in the shapes of Jina's and vLLM's clients; bad pictures are refused by place."""
+"""Vectors of pictures from a server, in the shapes of Jina's, vLLM's and Cohere's clients; bad ones are refused."""
 
 from __future__ import annotations
 
@@ -77,6 +77,59 @@ def test_pictures_and_texts_have_the_tower_s_vectors_in_their_order(folders: Pat
     np.testing.assert_allclose(clip.post("/embed", {"inputs": CAT, "truncate": True}).json(), [cat], atol=1e-5)
     facts = clip.slot.describe()
     assert (facts["reads"], facts["size"]) == (["picture", "text"], len(red))
+
+
+def cohere(kind: str = "image", **fields: Any) -> dict[str, Any]:
+    """Return a request as Cohere's clients send it."""
+    return {"model": "embed-v4.0", "input_type": kind, **fields}
+
+
+def parts(*contents: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"content": [content]} for content in contents]
+
+
+def test_cohere_s_clients_get_vectors_by_type(folders: Path, clip: PictureSite) -> None:
+    tower = Tower.open(folders / "clip")
+    (red, blue), (cat,) = tower.encode_pictures([RED, BLUE]), tower.query_vectors([CAT])
+    for asked, expected in (
+        (cohere(images=[data_url(RED), data_url(BLUE)]), [red, blue]),
+        (cohere("search_query", texts=[CAT], embedding_types=["float", "base64"], truncate="END"), [cat]),
+        (cohere("search_document", inputs=parts({"type": "text", "text": CAT}, image_url(data_url(RED)))), [cat, red]),
+    ):
+        answer = clip.post("/v2/embed", asked)
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        np.testing.assert_allclose(found["embeddings"]["float"], expected, atol=1e-5)
+        for numbers in found["embeddings"].get("base64", ()):
+            np.testing.assert_allclose(np.frombuffer(base64.b64decode(numbers), "<f4"), cat, atol=1e-5)
+        assert found["id"] == answer.headers["x-request-id"] and found["texts"] == asked.get("texts", [])
+        assert found["response_type"] == "embeddings_by_type" and found["meta"]["billed_units"]["input_tokens"] > 1
+
+
+COHERE_REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    (cohere(), "texts", "is required"),
+    (cohere(texts=["a"], images=[data_url(RED)]), "images", "leave one out"),
+    (cohere(images=["https://example.org/cat.png"]), "images[0]", "addresses are not fetched"),
+    (cohere(images=[data_url(RED), data_url(RED[:-20])]), "images[1]", "damaged"),
+    (cohere(inputs=[{"content": [*parts(image_url(data_url(RED)))[0]["content"], {"type": "text", "text": "a"}]}]),
+     "inputs[0].content", "made of one"),
+    (cohere("clustering", texts=["a"]), "input_type", "search_query"),
+    ({"texts": ["a"]}, "input_type", "required"),
+    (cohere(texts=["a"], embedding_types=["int8"]), "embedding_types[0]", "base64"),
+    (cohere(texts=["a"], output_dimension=7), "dimensions", "numbers"),
+    (cohere(texts=["xyzq" * 15], truncate="NONE"), "texts[0]", "tokens"),
+    (cohere(texts=["xyzq" * 15], truncate="START"), "truncate", "more tokens"),
+    (cohere(texts=["a"] * 9), "texts", "at most 8"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "field", "words"), COHERE_REFUSED)
+def test_what_cohere_has_and_a_tower_has_not_is_refused_by_name(
+    clip: PictureSite, asked: dict[str, Any], field: str, words: str
+) -> None:
+    answer = clip.post("/v2/embed", asked)
+    assert answer.status_code in (400, 413, 422), answer.text
+    assert answer.json()["field"] == field and words in answer.json()["message"], answer.text
 
 
 def refusals() -> Iterator[tuple[dict[str, Any], str, str]]:

@@ -1,6 +1,7 @@
-"""`POST /v1/embeddings` in OpenAI's format, also with Voyage's names; `/embed` in Text Embeddings Inference's format.
+"""`POST /v1/embeddings` in OpenAI's format, also with Voyage's names; `/v2/embed` in Cohere's format; `/embed` in Text
+Embeddings Inference's format.
 
-`/v1/embeddings` takes pictures, too: as Jina's clients send them in `input`, and vLLM's in `messages`.
+The first two take pictures, too: `/v1/embeddings` as Jina's clients send them in `input`, and vLLM's in `messages`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from paddle_ranker.serving.http.rerank_formats import ClientRequest, Side, Texts
 from paddle_ranker.serving.http.sent_pictures import Picture
 
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
+COHERE = "/v2/embed"
+_ENDS = {"START": "left", "END": "right"}  # at which texts are cut, by Cohere's names
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
 _UNION_TAGS = ("str", "list[str]", "list[union[str,Item]]", "Item", "list[MessagePart]", "MessagePart", "ImageUrl")
 _TEXT_BYTES, _BASE64_BYTES = 32, 16  # memory of a vector's component, from the engine's array to the answer
@@ -116,7 +119,7 @@ class EmbeddingsRequest(ClientRequest):
         if self.messages is not None:
             if len(self.messages) != 1:
                 raise Fault(UNPROCESSABLE, "is empty, expected a message", field="messages")
-            return [_content(self.messages[0].content)]
+            return [_content(self.messages[0].content, "messages[0].content")]
         if not isinstance(self.input, list):
             return [self.input or ""]
         return [one if isinstance(one, str) else _item(one, f"input[{place}]") for place, one in enumerate(self.input)]
@@ -137,10 +140,10 @@ def _item(item: Item, field: str) -> Union[str, Picture]:
     return item.text if item.image is None else Picture(f"{field}.image", item.image)  # type: ignore[return-value]
 
 
-def _content(content: Union[str, list[MessagePart]]) -> Union[str, Picture]:
+def _content(content: Union[str, list[MessagePart]], field: str) -> Union[str, Picture]:
     if isinstance(content, str):
         return content
-    field, found = "messages[0].content", list[Union[str, Picture]]()
+    found = list[Union[str, Picture]]()
     for place, part in enumerate(content):
         if getattr(part, part.type) is None:
             raise Fault(UNPROCESSABLE, "is required", field=f"{field}[{place}].{part.type}")
@@ -153,6 +156,47 @@ def _content(content: Union[str, list[MessagePart]]) -> Union[str, Picture]:
         problem = f"has {len(found)} texts and pictures; a vector is made of one: send each in a request, or as input"
         raise Fault(UNPROCESSABLE, problem, field=field)
     return found[0]
+
+
+class CohereInput(_Strict):
+    """An input of Cohere's: one text or one picture."""
+
+    content: list[MessagePart]
+
+
+class CohereRequest(ClientRequest):
+    """Make vectors of texts and pictures (Cohere)."""
+
+    texts: Optional[Texts] = None
+    images: Optional[list[str]] = Field(None, description="data: URLs in base64; addresses are not fetched")
+    inputs: Optional[list[CohereInput]] = None
+    input_type: Literal["search_query", "search_document", "image"] = Field(
+        description="which prompt of the tower's precedes the texts"
+    )
+    embedding_types: list[Literal["float", "base64"]] = Field(
+        ["float"], min_length=1, description="numbers, or the base64 of float32, little-endian"
+    )
+    output_dimension: Optional[int] = Field(None, ge=1, description="as dimensions of /v1/embeddings")
+    truncate: Literal["NONE", "START", "END"] = Field("END", description="refuse long texts, or cut them at an end")
+    max_tokens: Optional[int] = Field(None, ge=1, description="tokens that a text may have")
+
+    @property
+    def source(self) -> str:
+        """The field with what to make vectors of; raises `Fault` unless it is one of three."""
+        found = [name for name in ("texts", "images", "inputs") if getattr(self, name) is not None]
+        if len(found) != 1:
+            problem = f"stands beside {found[0]}: leave one out" if found else "is required, or images, or inputs"
+            raise Fault(UNPROCESSABLE, problem, field=found[1] if found else "texts")
+        return found[0]
+
+    @property
+    def items(self) -> list[Union[str, Picture]]:
+        """The texts and pictures to make vectors of; raises `Fault` as `source` does, and for a bad input."""
+        name = self.source
+        if name == "inputs":
+            return [_content(one.content, f"inputs[{place}].content") for place, one in enumerate(self.inputs or ())]
+        pictures = [Picture(f"images[{place}]", data) for place, data in enumerate(self.images or ())]
+        return [*(self.texts or ()), *pictures]
 
 
 class EmbedRequest(ClientRequest):
@@ -185,6 +229,19 @@ class EmbeddingsAnswer(TypedDict):
     usage: Annotated[Usage, Field(description="tokens that were looked at")]
 
 
+class CohereAnswer(TypedDict):
+    """An answer to a `CohereRequest`."""
+
+    id: Annotated[str, Field(description="the request's id")]
+    response_type: Literal["embeddings_by_type"]
+    embeddings: Annotated[
+        dict[Literal["float", "base64"], Union[list[list[float]], list[str]]],
+        Field(description="by type, in the order of the texts or pictures"),
+    ]
+    texts: list[str]
+    meta: Annotated[dict[str, dict[str, Any]], Field(description="version, and tokens that were looked at")]
+
+
 Vectors = Annotated[list[list[float]], Field(description="in the order of the texts")]
 
 
@@ -199,6 +256,7 @@ class Embedder:
     def __init__(self, tower: TowerSlot, *, keep_texts: bool = False):
         self._tower, self._keep_texts = tower, keep_texts
         self._openai, self._tei = TypeAdapter(EmbeddingsRequest), TypeAdapter(EmbedRequest)
+        self._cohere = TypeAdapter(CohereRequest)
 
     async def embeddings(self, request: Request) -> Response:
         """Answer in OpenAI's format; faults have the status 400, since OpenAI's clients do not know 422."""
@@ -229,6 +287,32 @@ class Embedder:
         usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
         frame = {"object": "list", "data": None, "model": self._tower.name, "usage": usage}
         return _answer(await run_in_thread(found.vectors.nbytes, _openai_answer, frame, found.vectors, is_base64))
+
+    async def cohere(self, request: Request) -> Response:
+        """Answer in Cohere's format."""
+        deadline = deadline_of(request)
+        body = await read_body(request, self._tower.limits.request_bytes)
+        asked = await run_in_thread(len(body), _validated, self._cohere, body, self._tower.limits, deadline=deadline)
+        del body  # its texts are held once
+        ends = {"truncate": _ENDS.get(asked.truncate)}
+        found = await self._vectors(
+            request,
+            asked.items,
+            TruncationRequest(asked.source, asked.truncate == "NONE", ends, {"max_tokens": asked.max_tokens}),
+            is_query=asked.input_type == "search_query",
+            dimensions=asked.output_dimension,
+            normalize=None,
+            number_bytes=_TEXT_BYTES + _BASE64_BYTES,
+        )
+        frame = {
+            "id": request.scope["state"]["request_id"],
+            "response_type": "embeddings_by_type",
+            "embeddings": None,
+            "texts": asked.texts or [],
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": found.tokens}},
+        }
+        types = asked.embedding_types
+        return _answer(await run_in_thread(found.vectors.nbytes, _cohere_answer, frame, found.vectors, types))
 
     async def embed(self, request: Request) -> Response:
         """Answer in Text Embeddings Inference's format."""
@@ -312,9 +396,10 @@ class Embedder:
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
     asked = validated(adapter, body, text_bounds(limits.pairs), _UNION_TAGS, _refusal)
-    given = asked.input if isinstance(asked, EmbeddingsRequest) else asked.inputs
+    field = {EmbeddingsRequest: "input", EmbedRequest: "inputs"}.get(type(asked)) or asked.source
+    given = getattr(asked, field)
     if isinstance(given, list):
-        limits.check_most(len(given), "input" if isinstance(asked, EmbeddingsRequest) else "inputs")
+        limits.check_most(len(given), field)
     return asked
 
 
@@ -342,12 +427,19 @@ def _are_tokens(given: object) -> bool:
 
 
 def _openai_answer(frame: dict[str, Any], vectors: Array, is_base64: bool) -> bytes:
-    if is_base64:
-        rows = [b'"%b"' % base64.b64encode(row.astype("<f4").tobytes()) for row in vectors]
-    else:
-        rows = number_lists(vectors)
+    rows = _base64_rows(vectors) if is_base64 else number_lists(vectors)
     data = [b'{"object":"embedding","index":%d,"embedding":%b}' % item for item in enumerate(rows)]
     return to_json(frame).replace(b'"data":null', b'"data":[%b]' % b",".join(data), 1)
+
+
+def _cohere_answer(frame: dict[str, Any], vectors: Array, types: Sequence[str]) -> bytes:
+    rows = {kind: _base64_rows(vectors) if kind == "base64" else number_lists(vectors) for kind in types}
+    data = b",".join(b'"%b":[%b]' % (kind.encode(), b",".join(each)) for kind, each in rows.items())
+    return to_json(frame).replace(b'"embeddings":null', b'"embeddings":{%b}' % data, 1)
+
+
+def _base64_rows(vectors: Array) -> list[bytes]:
+    return [b'"%b"' % base64.b64encode(row.astype("<f4").tobytes()) for row in vectors]
 
 
 def _tei_answer(vectors: Array) -> bytes:
@@ -376,8 +468,8 @@ def openai_refusal(fault: Fault, request_id: str) -> dict[str, object]:
 def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return a route for each of `paths`; see `Embedder` for the formats.
 
-    `OPENAI` paths take OpenAI's format, `OTHER_TEI` paths refuse all requests, and all other paths take the format of
-    Text Embeddings Inference's `/embed`.
+    `OPENAI` paths take OpenAI's format, `COHERE` Cohere's, `OTHER_TEI` paths refuse all requests, and all other paths
+    take the format of Text Embeddings Inference's `/embed`.
     """
     embedder = Embedder(tower, keep_texts=keep_texts)
     made: list[BaseRoute] = []
@@ -390,6 +482,11 @@ def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) 
                 DescribedRoute(
                     "POST", path, embedder.embeddings, summary, [EmbeddingsRequest], [EmbeddingsAnswer], "Vectors"
                 )
+            )
+        elif path == COHERE:
+            summary = "Make vectors of texts and pictures, as Cohere does"
+            made.append(
+                DescribedRoute("POST", path, embedder.cohere, summary, [CohereRequest], [CohereAnswer], "Vectors")
             )
         else:
             summary = "Make vectors, as Text Embeddings Inference does"

@@ -136,11 +136,12 @@ class _Search(Endpoint):
 
 
 class _Vectors(Endpoint):
-    """Vectors of texts, for clients of Text Embeddings Inference."""
+    """Vectors of texts, for clients of Text Embeddings Inference; of texts and pictures, for Cohere's."""
 
     slots = (TOWER_SLOT,)
     paths: ClassVar[Mapping[str, str]] = {
-        "/embed": "tei_embed", "/": "tei_embed", "/embed_all": "tei_embed", "/embed_sparse": "tei_embed"
+        "/embed": "tei_embed", "/": "tei_embed", "/embed_all": "tei_embed", "/embed_sparse": "tei_embed",
+        "/v2/embed": "cohere_embed",
     }  # fmt: skip
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:

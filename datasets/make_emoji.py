@@ -2,13 +2,15 @@
 
 python datasets/make_emoji.py --output datasets/emoji
 paddle-ranker starter --corpus datasets/emoji/names.txt --picture_size 32 ...
+paddle-ranker train-batch-neg --train datasets/emoji/alike.tsv ...
 paddle-ranker train-batch-neg --train datasets/emoji/train.tsv ...
 paddle-ranker index build --corpus datasets/emoji/documents.jsonl --output emoji --field picture:picture ...
 paddle-ranker evaluate-recall --index emoji --queries datasets/emoji/queries.zh.tsv --qrels datasets/emoji/qrels.txt
 
 `train.tsv` has the name, and the name with all keywords, beside pictures of two styles, in each language; `names.txt`
-has these texts. The documents have pictures of the third, with which nothing was trained. `qrels.unseen.txt` has those
-whose names are not in `train.tsv` either: one of five.
+has these texts, and `alike.tsv` both pictures of each name, either way round. The documents have pictures of the third
+style, with which nothing was trained. `qrels.unseen.txt` has those whose names are not in `train.tsv` either: one of
+five.
 The packages are fetched by `npm pack`. The pictures belong to Google, Twitter and Microsoft (Apache-2.0, CC BY 4.0,
 MIT), the names to Unicode: they are not for redistribution with this project.
 """
@@ -24,6 +26,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 from PIL import Image
@@ -115,7 +118,8 @@ def run(options: EmojiOptions) -> None:
     if not both:
         raise RankerError("the packages have no emoji in common: they have changed; take the versions named here")
     with new_folder(Path(options.output), replace=True) as folder:
-        documents, train, learned = list[str](), list[str](), list[str]()
+        documents, train, alike, learned = list[str](), list[str](), list[str](), list[str]()
+        learned_styles = [style for style in STYLES if style != SEARCHED]
         qrels: dict[str, list[str]] = {"": [], ".unseen": []}
         queries: dict[str, list[str]] = {language: [] for language in _LANGUAGES}
         for style in STYLES:
@@ -136,11 +140,13 @@ def run(options: EmojiOptions) -> None:
                 # One text of all keywords: alone, keywords such as "face" fit a hundred pictures.
                 texts = [text for names_of in own.values() for text in dict.fromkeys([names_of[0], " ".join(names_of)])]
                 learned += texts
-                train += [f"{text}\t{style}/{id}.png\n" for text in texts for style in STYLES if style != SEARCHED]
+                train += [f"{text}\t{style}/{id}.png\n" for text in texts for style in learned_styles]
+                alike += [f"{one}/{id}.png\t{other}/{id}.png\n" for one, other in permutations(learned_styles)]
             for language in _LANGUAGES:
                 queries[language].append(f"{id}\t{own[language][0]}\n")
         (folder / "documents.jsonl").write_text("".join(documents), encoding="utf-8")
         (folder / "train.tsv").write_text("".join(train), encoding="utf-8")
+        (folder / "alike.tsv").write_text("".join(alike), encoding="utf-8")
         (folder / "names.txt").write_text("".join(f"{text}\n" for text in learned), encoding="utf-8")
         for language, lines in queries.items():
             (folder / f"queries.{language}.tsv").write_text("".join(lines), encoding="utf-8")

@@ -20,7 +20,7 @@ if ! wants_help "$@" && ! has_option --index "$@"; then
     [ -e "$DATA" ] || run_single "$ROOT/datasets/make_emoji.py" --output "$DATA"
     if [ ! -e "$TOWER" ]; then
         say "search of pictures: training a tower of pictures and names"
-        (cd "$ROOT" && run_single -m benchmarks.pictures --data "$DATA" --output "$FOLDER" --seeds 1000)
+        (cd "$ROOT" && run_single -m benchmarks.pictures --data "$DATA" --output "$FOLDER" --seeds 1000 --alike_epochs 20)
     fi
     if [ ! -e "$FOLDER/emoji" ] || [ "$TOWER/" -nt "$FOLDER/emoji/index.json" ]; then
         rm -rf "$FOLDER/emoji" "$FOLDER/emoji.part"

@@ -194,15 +194,19 @@ def draw_emoji(folder: Path) -> None:
             picture.paste(Image.new("RGBA", (side, side), colour), (5, 5))
             picture.save(folder / style / f"{colour}.png")
     for colour in colours:
-        rows.append({"id": colour, "title": colour, "zh": f"色 {colour}", "picture": f"fluent/{colour}.png"})
+        row = {"id": colour, "title": colour, "zh": f"色 {colour}", "text": f"{colour}; 色 {colour}; colour"}
+        rows.append({**row, "picture": f"fluent/{colour}.png"})
     (folder / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "names.txt").write_text("".join(f"{colour}\n" for colour in colours), encoding="utf-8")
     pairs = [f"{colour}\t{style}/{colour}.png\n" for colour in colours[:-2] for style in ("google", "twitter")]
     (folder / "train.tsv").write_text("".join(pairs), encoding="utf-8")
+    alike = [f"google/{colour}.png\ttwitter/{colour}.png\n" for colour in colours[:-2]]
+    (folder / "alike.tsv").write_text("".join(alike), encoding="utf-8")
     for language, key in (("en", "title"), ("zh", "zh")):
         lines = [f"{row['id']}\t{row[key]}\n" for row in rows]
         (folder / f"queries.{language}.tsv").write_text("".join(lines), encoding="utf-8")
-    (folder / "qrels.unseen.txt").write_text("".join(f"{colour} 0 {colour} 1\n" for colour in colours[-2:]))
+    for name, some in (("qrels.txt", colours), ("qrels.unseen.txt", colours[-2:])):
+        (folder / name).write_text("".join(f"{colour} 0 {colour} 1\n" for colour in some))
 
 
 @ONCE

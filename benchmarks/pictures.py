@@ -130,7 +130,7 @@ def beside_texts(tower: Path, data: Path) -> list[list[str]]:
             field = {"field": "picture:picture", "field_tower": f"picture={tower}"}
             Index.build(fields, Path(folder) / "index", title="title", **field).close()
             judged = {"queries": str(data / "queries.en.tsv"), "qrels": str(data / "qrels.txt")}
-            settings = {"baselines": False, "learn_weights": f"{folder}/weights.json", **judged}
+            settings: dict[str, Any] = {"baselines": False, "learn_weights": f"{folder}/weights.json", **judged}
             found = evaluate(EvaluateRecallOptions(index=f"{folder}/index", **settings)).by_query
         alone, *both = (found[system]["ndcg@10"] for system in ("picture", HYBRID, LEARNED))
         shown = [f"{each.mean():.3f}, {interval_of(each - alone):+.3f}" for each in both]

@@ -83,7 +83,9 @@ def _frozen(tower: TowerModel, pictures: Columns, options: TrainingOptions) -> C
     engine = DygraphEngine(network, tower.signature)
     shape, memory = (network.config.hidden_size,), options.data_memory_mb << 20
     states = PictureCache(len(pictures), shape, np.float32, Path(options.save_dir), memory).values
-    parts = Progress(pictures.chunks(size), desc="frozen pictures", unit="batch", total=-(-len(pictures) // size))
+    parts: Progress[tuple[Integers, PictureFiles]] = Progress(
+        pictures.chunks(size), desc="frozen pictures", unit="batch", total=-(-len(pictures) // size)
+    )
     for rows, some in parts:
         states[rows] = engine.call(network.pooled, some.pad(np.arange(len(some))))[0]
     for parameter in network.encoder.parameters():

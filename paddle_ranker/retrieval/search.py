@@ -395,8 +395,11 @@ class Search:
 
     @once
     def words(self) -> WordQuery:
-        """The query as it is searched by words; if the searcher `words` is not used, with clear corrections alone."""
-        if self.settings.literal:
+        """The query as it is searched by words; if the searcher `words` is not used, with clear corrections alone.
+
+        If only fields of files are searched, nothing is corrected: see `tower_text`.
+        """
+        if self.settings.literal or all(map(self._has_files, self.searchers)):
             return WordQuery(self.text, self.text)
         if WORDS in self.searchers:
             return self.collection.rewrite_query(self.query, self.settings.prefix, self.settings.synonyms)
@@ -416,8 +419,19 @@ class Search:
 
     @property
     def model_text(self) -> str:
-        """The query as towers and rankers read it, with its clear corrections."""
+        """The query as rankers and towers of texts read it, with its clear corrections."""
         return self.words.text
+
+    def tower_text(self, searcher: str) -> str:
+        """The query as a searcher's tower reads it: as typed for fields of files, else `model_text`.
+
+        Corrections come from the words of the index's texts. Pictures show things that no text names: a poodle is then
+        not a mistyped noodle.
+        """
+        return self.text if self._has_files(searcher) else self.model_text
+
+    def _has_files(self, searcher: str) -> bool:
+        return any(field.name == searcher for field in self.collection.info.schema.files)
 
     def choose_searchers(self) -> None:
         """Compute the vectors of `like`, `[1, size]` by vector field; drop searchers that have nothing to search for.
@@ -457,7 +471,7 @@ class Search:
             computes, or vectors `[n, size]`. None: this search's query
         """
         if queries is None:
-            queries = [self.words if searcher == WORDS else self.model_text]
+            queries = [self.words if searcher == WORDS else self.tower_text(searcher)]
         refuse_text(queries, "queries", *ASKED)
         settings, has_vectors = self.settings, searcher in self.collection.info.vector_fields
         breadth = (settings.ef, settings.nprobe) if has_vectors else (None, None)
@@ -1109,7 +1123,7 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
     """Run all stages of some searches: encode, read, search, fuse, rank, finish.
 
     1. `Search.choose_searchers`: vectors of an example (`like`), and the searchers that are used.
-    2. `Search.model_text`: the parsed query with its corrections.
+    2. `Search.words`: the parsed query with its corrections.
     3. `_find`: each searcher's hits, fused to one list. With `sort`, `Search.find_sorted` takes its place.
     4. `_rank`: the ranker orders the first documents, if the search wants that.
     5. `Search.finish`: leave out, group, and choose what is shown.
@@ -1121,25 +1135,26 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
         for one in searches:
             one.choose_searchers()
     with _timed(searches, "read"):
-        texts = [one.model_text for one in searches]  # with corrections: a mistyped word has another vector
+        for one in searches:
+            _ = one.words
     if first.sort:
         with _timed(searches, "sort"):
             for one in searches:
                 one.find_sorted()
     else:
-        _find(searches, texts, models)
+        _find(searches, models)
     _rank([one for one in searches if one.wants_ranking], models)
     for one in searches:
         one.finish()
         one.took["total"] = _since(began)
 
 
-def _find(searches: Sequence[Search], texts: Sequence[str], models: SearchModels) -> None:
+def _find(searches: Sequence[Search], models: SearchModels) -> None:
     """Search by all searchers, and fuse each search's lists to one."""
     first = searches[0]
     fields = first.collection.info.vector_fields
     asks = [name for name in first.searchers if name in fields and name not in first.like_vectors]
-    vectors = {name: models.begin_vectors(name, texts) for name in asks}
+    vectors = {name: models.begin_vectors(name, [one.tower_text(name) for one in searches]) for name in asks}
     lookups = {name: _begin_lookups(searches, name, None) for name in first.searchers if name not in fields}
     for name in first.like_vectors:
         lookups[name] = _begin_lookups(searches, name, np.concatenate([one.like_vectors[name] for one in searches]))

@@ -169,6 +169,20 @@ def test_a_batch_changes_no_vector(built: Path) -> None:
             assert scores[f"s{n}"] == pytest.approx(1.0, abs=1e-6)
 
 
+def test_words_of_texts_correct_no_query_of_pictures(built: Path) -> None:
+    stored, tower = [picture(colour) for colour in COLOURS.values()], Tower.open(built.parent / "clip")
+    cosines = normalised(tower.encode_pictures(stored)) @ normalised(tower.query_vectors(["a poodle"])).T
+    with Searcher.open(built, SearchSettings(), write=True) as searcher:
+        searcher.add([Document(f"n{number}", "noodle soup") for number in range(30)])
+        found = searcher.run(["a poodle"], 9)[0]
+        assert [(one.given, one.to) for one in found.words.corrected] == [("poodle", ("noodle",))]
+        by_photo = found.candidates.scores[:, found.candidates.searchers.index("photo")]
+        scores = dict(zip(found.candidates.ids, by_photo.tolist()))
+        np.testing.assert_allclose([scores[name] for name in COLOURS], cosines[:, 0], atol=1e-5)
+    with Searcher.open(built, SearchSettings(("photo",))) as searcher:
+        assert searcher.run(["a poodle"], 9)[0].words.corrected == ()
+
+
 def titles_of(kind: str, names: list[str]) -> list[str]:
     """Return the titles of documents whose pictures have these names: all right, half of them, none, or of a camera."""
     if kind == "camera":
@@ -198,14 +212,14 @@ def test_titles_lower_no_ndcg_of_pictures_unless_all_are_wrong_and_no_weights_le
     (tmp_path / "corpus.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     for half in (0, 1):
         numbers = range(half, len(queries), 2)
-        (tmp_path / f"queries{half}.tsv").write_text("".join(f"q{number}\t{queries[number]}\n" for number in numbers))
+        (tmp_path / f"queries{half}").write_text("".join(f"q{number}\t{queries[number]}\n" for number in numbers))
         (tmp_path / f"qrels{half}").write_text("".join(f"q{number} 0 d{answers[number]} 1\n" for number in numbers))
     build = ["build", "--corpus", str(tmp_path / "corpus.jsonl"), "--output", str(tmp_path / "index")]
     assert index([*build, "--field", "photo:picture", "--field_tower", f"photo={tmp_path / 'clip'}"]) == 0
 
     def compare(half: int, **settings: Any) -> dict[str, Measured]:
-        judged = {"queries": (str(tmp_path / f"queries{half}.tsv"),), "qrels": (str(tmp_path / f"qrels{half}"),)}
-        options = EvaluateRecallOptions(index=str(tmp_path / "index"), baselines=False, **judged, **settings)
+        judged = {name: str(tmp_path / name) + str(half) for name in ("queries", "qrels")}
+        options = EvaluateRecallOptions(index=str(tmp_path / "index"), baselines=False, **{**judged, **settings})
         return {name: measures["ndcg@10"] for name, measures in evaluate(options).measured.items()}
 
     weights = str(tmp_path / "weights.json")

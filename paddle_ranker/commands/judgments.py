@@ -202,9 +202,9 @@ class Judgment:
     query: text of the query
     id: id of the document
     label: the label
-    is_often_clicked: whether it was clicked at least half as often as the query's most clicked document
-    is_judged: whether a person judged it
-    position: the position at which it was shown most often
+    is_often_clicked: whether the document was clicked at least half as often as the query's most clicked document
+    is_judged: whether a person judged the pair
+    position: the position at which the document was shown most often
     """
 
     query: str

@@ -1,6 +1,6 @@
 """Floors of vectors: a vector searcher's floor is the score that even queries without an answer reach.
 
-If no vector searcher is above its floor, and no document has the words that matter of the query, a search says that no
+If no vector searcher is above its floor, and no document has the query's words that matter, a search says that no
 document is close to the query.
 
 Floors are measured with made-up queries, of pieces of unrelated documents. A searcher's floor is the 95th percentile of
@@ -42,7 +42,10 @@ class _Measured(Protocol):
 
 
 def need_measuring(info: IndexInfo) -> bool:
-    """Return whether floors must be measured: a tower makes vectors, and there are none or the index has grown much."""
+    """Return whether floors must be measured: for the first time, or since the index has doubled.
+
+    Always False for few documents, and without towers.
+    """
     if info.count < FEWEST or not _fields_with_towers(info):
         return False
     return info.floors is None or info.count >= _GROWTH * info.floors.documents

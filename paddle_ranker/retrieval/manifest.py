@@ -134,7 +134,7 @@ class SegmentInfo:
 
 @dataclass(frozen=True)
 class Floors:
-    """Scores that the best documents reach for unrelated queries, by searcher; see `retrieval.floors`.
+    """Scores that the best documents reach for unrelated queries, by vector searcher; see `retrieval.floors`.
 
     documents: number of the index's documents when the floors were measured
     """
@@ -158,7 +158,7 @@ class IndexInfo:
     more_vectors: further vector fields
     states: stored states of the documents, for one ranker; None if no states are stored
     columns: column of the corpus by role: `id`, `title`, `text`
-    floors: floors of the searchers; None if they are not measured, since there are too few documents
+    floors: floors of the vector searchers; None if they are not measured: without towers, or with too few documents
     count: number of documents that are not removed
     """
 

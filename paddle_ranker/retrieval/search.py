@@ -648,7 +648,10 @@ class Search:
         return WORDS not in self.searchers or self._covered_weight() < _COVERED
 
     def _covered_weight(self) -> float:
-        """Return the share of the query's weight whose words, or their corrections, one of the first documents has."""
+        """Return the highest share of the query's weight that its words, or their corrections, in one document have.
+
+        Only the first `_FIRST` documents of the list are looked at.
+        """
         ids = [self.candidates.ids[place] for place in self.order[:_FIRST]]
         each = self.collection.explain_words(self.words, ids, self.fusion.fields).values()
         weight = self.collection.query_weight(self.words)

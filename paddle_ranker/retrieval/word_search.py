@@ -404,8 +404,9 @@ class WordSearcher:
     def total_weight(self, query: Asked) -> float:
         """Return the sum of the weights of the query's words.
 
-        A word that no document has gets the weight of its correction; without one, its weight comes from idf(0), or is
-        0 if it joins other words of the query, as 18v does 18 and v. No word counts as a name.
+        A word that no document has gets the weight of its correction. Without a correction, its weight comes from
+        idf(0), or is 0 if the word joins two others of the query, as 18v joins 18 and v. The factor `NAME` of whole
+        names is left out.
         """
         counted, given = self.words_in(query)
         if isinstance(query, CountedQuery):

@@ -226,9 +226,9 @@ class CollectionWriter:
             self._commit(segments)
 
     def measure_floors(self) -> None:
-        """Measure the searchers' floors if the index has none, or if its documents have doubled since.
+        """Measure the floors of vector searchers if that is needed, see `need_measuring`.
 
-        This searches for 200 queries by each searcher, and computes their vectors by each tower.
+        For each field with a tower, this computes the vectors of 200 queries, and searches for them.
         """
         now = self._snapshot
         if need_measuring(now.info):

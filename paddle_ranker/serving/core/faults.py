@@ -65,7 +65,7 @@ class Fault(RankerError):
     def settled(self) -> Fault:
         """Remove the fault's traceback, and return the fault; call it where a fault becomes an answer.
 
-        The traceback refers to the frames that raised the fault, and so to the request's data. These often refer to the
-        fault (futures do); such a cycle would stay in memory until the next garbage collection.
+        The traceback refers to the frames that raised the fault, and so to the request's data. The frames often refer
+        to the fault (by a future); such a cycle would stay in memory until the next garbage collection.
         """
         return self.with_traceback(None)

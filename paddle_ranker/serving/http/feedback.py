@@ -165,7 +165,7 @@ _Key = tuple[str, str]  # a query and a document's id
 
 
 class _Room(dict[_Key, _Pair]):
-    """Pairs by query and document id, in the order in which they were put.
+    """Pairs by query and document id, in the order of the calls of `put`.
 
     Attributes:
         held: number of characters of all pairs.

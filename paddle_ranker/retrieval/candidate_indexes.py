@@ -70,7 +70,7 @@ class Like(NamedTuple):
     """Example that the results of a search should resemble: a document of the index, or a file.
 
     id: id of the document; "" for a file
-    kind: type of the fields that have such files, a name in `FIELD_TYPES`; "" for a document
+    kind: type of the file, the name in `FIELD_TYPES` of fields that hold such files; "" for a document
     data: bytes of the file
     """
 

@@ -289,6 +289,51 @@ def test_values_of_a_facet_unfold_and_add_up(open_page: OpenPage, site: Site) ->
     assert site.asked[-1]["where"] == {"kind": ["论文", "问答"]}
 
 
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_many_facets_are_folded_in_a_narrow_window(open_page: OpenPage, site: Site, width: int) -> None:
+    facets = {name: [{"value": f"{name}{n}", "count": 9 - n} for n in range(2)] for name in "abcd"}
+    site.index["fields"] = {**site.index["fields"], **{name: {"type": "string"} for name in facets}}
+    site.change = lambda content: {**content, "facets": facets}
+    page = open_page(at(site), width=width)
+    drawn(page)
+    values = page.locator("#facets [role=group] button")
+    assert values.count() == 8 and page.is_visible("#fold") is (width < 1024)
+    if width < 1024:
+        assert not values.first.is_visible() and page.get_attribute("#fold", "aria-expanded") == "false"
+        page.click("#fold")
+        assert page.evaluate("document.activeElement.id") == "fold"
+    assert values.first.is_visible()
+    with page.expect_response("**/v1/search"):
+        values.first.click()
+    page.reload()
+    drawn(page)
+    assert values.first.is_visible()  # a value that was chosen is not folded up
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [({"gte": "2000", "lt": "2005"}, "2000 – 2004"), ({"gte": "2000-01-01", "lt": "2001-01-01"}, "2000")],
+)
+def test_ranges_of_years_end_with_their_last_year(
+    open_page: OpenPage, site: Site, value: dict[str, str], shown: str
+) -> None:
+    site.index["fields"] = {**site.index["fields"], "year": {"type": "date"}}
+    other = {"value": {"lt": "1990-01-01"}, "count": 2}
+    site.change = lambda content: {**content, "facets": {"year": [{"value": value, "count": 3}, other]}}
+    page = open_page(at(site))
+    drawn(page)
+    assert page.locator("#facets button").first.inner_text().split() == [*shown.split(), "3"]
+
+
+def test_numbers_that_a_table_has_as_texts_are_shown_as_numbers(open_page: OpenPage, site: Site) -> None:
+    site.index["fields"] = {"price": {"type": "number", "unit": "€"}, "code": {"type": "string"}}
+    fields = {"price": "12345.50", "code": "00017"}
+    site.change = lambda content: {**content, "hits": [{**hit, "fields": fields} for hit in content["hits"]]}
+    page = open_page(at(site))
+    drawn(page)
+    assert "price 12,345.5 € · 00017" in page.inner_text(f"{ROW} .fields")
+
+
 def test_documents_with_any_of_the_words_are_counted_and_all_words_are_offered(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site, "iPhone price"))
     drawn(page)

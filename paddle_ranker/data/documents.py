@@ -46,6 +46,7 @@ from paddle_ranker.options.input_files import paths_of
 _SAMPLE_ROWS, _SAMPLE_BYTES = 1000, 1 << 15
 _SAME_WIDTH = 0.9  # minimum share of a table's rows with the same number of cells
 _MOST_ABOVE = 20  # rows above a header
+_NONE = "\x1f"  # separator of a table of one column, whose texts may have any other
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SEPARATOR_LINE = re.compile("sep=(.)\r?\n", re.IGNORECASE)  # the first line of some spreadsheets' files
@@ -496,6 +497,7 @@ class _Table:
             return None  # two halves of a sentence
         self._preamble = preamble
         is_dump = not quote and any(cell == _NO_VALUE for row in rows for cell in row)
+        separator = _NONE if width == 1 else separator
         names = _column_names(rows[0]) if header else tuple(f"column_{place + 1}" for place in range(width))
         return _Dialect(encoding, separator, quote, names, header, is_dump)
 
@@ -512,9 +514,9 @@ class _Table:
         if self._encoding not in (None, "utf-8"):
             found.append(f"text in {ENCODINGS.get(str(self._encoding), self._encoding)}")
         if self._dialect is not None:
-            found.append(
-                f"a table, columns separated by {_SEPARATORS.get(self._dialect.separator, self._dialect.separator)}"
-            )
+            separator = self._dialect.separator
+            columns_are = f"columns separated by {_SEPARATORS.get(separator, separator)}"
+            found.append("a table of one column" if separator == _NONE else f"a table, {columns_are}")
         if self._preamble:
             rows = "row" if self._preamble == 1 else "rows"
             found.append(f"{self._preamble} {rows} above the header left out (--header false for documents)")

@@ -254,6 +254,13 @@ def test_a_spreadsheet_of_an_old_excel_is_a_table(tmp_path: Path) -> None:
     ]
 
 
+def test_texts_of_a_single_column_may_have_any_separator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [f"A good thing {n}" if n != 9 else "one, two;\tthree" for n in NUMBERS]
+    (tmp_path / "a.txt").write_text("\n".join(["title", '"A quiet, good mouse"', *texts]), encoding="utf-8")
+    assert [one.text for one in documents(tmp_path / "a.txt")] == ["A quiet, good mouse", *texts]
+    assert "a table of one column; --id_column none" in capsys.readouterr().err
+
+
 def test_lines_in_place_of_a_table_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.csv").write_text("name;price\nA good thing;1\nAnother;2;3\n")
     assert len(documents(tmp_path / "a.csv")) == 3

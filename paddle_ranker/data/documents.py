@@ -720,6 +720,7 @@ class _Facts:
     codes: number of values that could be ids
     are_different: whether all values differ
     are_texts: whether most values have several words and differ, and they are neither dates nor lists
+    are_objects: whether all values are objects or lists of JSON
     is_html: whether most values have tags of HTML
     example: the first value
     spelling: how the values are written; None for plain numbers, ISO dates and texts
@@ -734,6 +735,7 @@ class _Facts:
     codes: int
     are_different: bool
     are_texts: bool
+    are_objects: bool
     is_html: bool
     example: str
     spelling: Optional[ValueSpelling]
@@ -749,7 +751,7 @@ class _Column:
         self.spellings = Spellings()
         self.example = ""
         self.count = self.characters = self.words = self.codes = self.marked_up = 0
-        self.are_strings, self.are_different = True, True
+        self.are_strings = self.are_objects = self.are_different = True
         self._values = set[int]()  # hashes, of all as long as all differ
 
     def add(self, value: object) -> None:
@@ -758,6 +760,7 @@ class _Column:
             return
         self.count += 1
         self.are_strings &= isinstance(value, str)
+        self.are_objects &= isinstance(value, (dict, list))
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         self.example = self.example or text
         self.spellings.add(text)
@@ -780,6 +783,7 @@ class _Column:
             self.codes,
             self.are_different,
             is_text,
+            self.are_objects,
             2 * self.marked_up > self.count,
             self.example,
             values.chosen(decimal_comma),
@@ -808,7 +812,8 @@ def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) 
         if named is not None:
             roles[role] = named
     total = max((one.count for one in columns.values()), default=0)
-    free = {name: one for name, one in columns.items() if name not in roles.values() and one.count}
+    free = {name: one for name, one in columns.items()
+            if name not in roles.values() and one.count and not one.are_objects}  # fmt: skip
     for role, known in (("id", ID), ("text", _TEXTS), ("title", TITLES)):
         named = next((name for one in known for name in free if key_of(plain_name(name)) == one), None)
         if role not in chosen and named is not None:

@@ -25,7 +25,10 @@ from typing import NamedTuple, Optional, Union
 Cell = Union[bool, int, float, str, list[str]]
 Read = Callable[[str], Cell]  # raises ValueError for a cell of another spelling
 
-_CURRENCIES = "[€$£¥₩₹₽฿元円]|EUR|USD|GBP|CHF|CNY|RMB|JPY|CAD|AUD|PLN|SEK|NOK|DKK|INR|HUF|kr|zł|Kč|Ft"
+# Shift JIS has a backslash for the yen.
+_CURRENCIES = (
+    r"(?:NT|HK|US|AU?|CA?|R)?\$|[€£¥₩₹₽฿元円\\]|EUR|USD|GBP|CHF|CNY|RMB|JPY|CAD|AUD|PLN|SEK|NOK|DKK|INR|HUF|kr|zł|Kč|Ft"
+)
 _UNITS = f"(?:{_CURRENCIES}|%|kg|g|km|m|cm|mm|ml|l|GB|MB|KB|TB)?"
 _NUMBER = re.compile(rf"(?P<before>{_UNITS}) ?(?P<sign>[-+]?)(?P<digits>\d[\d.,' ]*?) ?(?P<after>{_UNITS})")
 _PLAIN = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -52,6 +55,7 @@ _TIMES = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:
 _SEPARATORS = (", ", "; ", ";", "|", "、")
 _LONGEST_ITEM, _LONGEST = 40, 100  # characters of an item of a list, and of any other value
 _MANY_ITEMS = 1.2  # values are lists if they have at least this many items on average
+_ENDS = (".", "!", "?", "。", "！", "？")
 _SHOWN = 3  # values that are no numbers, in a message
 _MOST_ITEMS = 1 << 16  # distinct items of a list that are counted
 _MARKUP = re.compile(
@@ -108,6 +112,8 @@ class Spellings:
                 del self._left[name]
         if self._left and match is not None:
             self._units.add((match["before"], match["after"]))
+        if cell.startswith(("{", "[")) or cell.endswith(_ENDS):  # JSON and sentences have commas, too
+            self._items.clear()
         for separator, items in [*self._items.items()]:
             split = cell.split(separator, _MOST_ITEMS)
             items.update(split)

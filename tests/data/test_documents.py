@@ -254,6 +254,12 @@ def test_a_spreadsheet_of_an_old_excel_is_a_table(tmp_path: Path) -> None:
     ]
 
 
+def test_an_object_is_no_text_whatever_its_name(tmp_path: Path) -> None:
+    rows = [{"id": n, "headline": name(n), "content": {"lang": "en"}} for n in NUMBERS]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert documents(tmp_path / "a.json")[4] == DocumentRow(name(4), "4", {"content": {"lang": "en"}})
+
+
 def test_texts_of_a_single_column_may_have_any_separator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = [f"A good thing {n}" if n != 9 else "one, two;\tthree" for n in NUMBERS]
     (tmp_path / "a.txt").write_text("\n".join(["title", '"A quiet, good mouse"', *texts]), encoding="utf-8")
@@ -341,6 +347,8 @@ def test_a_column_is_html_if_most_of_its_values_are(
         (['["a", "b"]', '["c, d"]'], [["a", "b"], ["c, d"]]),
         (["{a,b}", '{"c, d",NULL}', "{}"], [["a", "b"], ["c, d"], []]),
         (['{"a": 1}', "{'a': 1}", "{a,b}"], None),
+        (["NT$788", "NT$1,200"], [788, 1200]),
+        (["\\5,308", "\\900"], [5308, 900]),
         (["5 kg", "3 g"], None),
         (["00001", "00002"], None),
         (["1.2.3", "4.5.6"], None),
@@ -355,6 +363,8 @@ def test_a_column_is_html_if_most_of_its_values_are(
         (["yes", "no", "maybe"], None),
         (["sale, eco", "eco", "sale"], [["sale", "eco"], ["eco"], ["sale"]]),
         (["Braund, Mr. A", "Smith, Mr. B"], None),
+        (["Late, and open.", "Great!", "Late, and open.", "Late, and open."], None),
+        (['{"a": 1, "b": 2}'] * 3, None),
     ],
 )
 def test_a_column_has_one_spelling_or_stays_as_it_is(cells: list[str], values: Optional[list[object]]) -> None:

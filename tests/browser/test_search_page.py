@@ -291,8 +291,9 @@ def test_values_of_a_facet_unfold_and_add_up(open_page: OpenPage, site: Site) ->
 
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_many_facets_are_folded_in_a_narrow_window(open_page: OpenPage, site: Site, width: int) -> None:
-    facets = {name: [{"value": f"{name}{n}", "count": 9 - n} for n in range(2)] for name in "abcd"}
-    site.index["fields"] = {**site.index["fields"], **{name: {"type": "string"} for name in facets}}
+    facets = {"kind": [{"value": value, "count": 9} for value in ("新闻", "问答")]}
+    facets.update({name: [{"value": f"{name}{n}", "count": 9} for n in range(2)] for name in "abc"})
+    site.index["fields"] = {**site.index["fields"], **{name: {"type": "string"} for name in "abc"}}
     site.change = lambda content: {**content, "facets": facets}
     page = open_page(at(site), width=width)
     drawn(page)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from paddle_ranker.evaluation.retrieval import JudgedQueries
     from paddle_ranker.retrieval.search import Searcher
 
-TODAY, NEW_RANKER = "today", "new ranker"
+TODAY, LEARNED_FEATURES, NEW_RANKER = "today", "learned features", "new ranker"
 REPORT, FUSION_FILE, RANKER_FOLDER = "report.txt", "fusion.json", "ranker"
+_FOR_FEATURES = 300  # minimum labels, of queries that are not held out, for learning weights of features
 _FOR_RANKER = 500  # minimum labels, of queries that are not held out, for training a ranker
 _HELD_OUT, _VALIDATION = 0.3, 0.15  # share of held-out queries; share of the others that select a checkpoint
 _FEWEST = 10  # queries, in training as well as held out
@@ -100,6 +101,10 @@ def improve(options: ImproveOptions) -> Optional[str]:
     with new_folder(output) as folder:
         systems, said = _learned_weights(options, searcher, learning, folder), list[str]()
         said.append(f"{len(others):,} labels of {len(learning.queries):,} queries, {len(judged.queries):,} held out")
+        if len(others) < _FOR_FEATURES:
+            said.append(f"no weights of features were learned: {_FOR_FEATURES} labels are needed")
+        else:
+            systems.update(_learned_features(searcher, learning, systems))
         if options.model is None or len(others) < _FOR_RANKER:
             why = "name an encoder by --model" if options.model is None else f"{_FOR_RANKER} labels are needed"
             said.append(f"no ranker was trained: {why}")
@@ -112,6 +117,8 @@ def improve(options: ImproveOptions) -> Optional[str]:
             said += _table(comparison)
         else:
             said.append("nothing to learn: the index has one searcher, of one field; add a tower, or --model")
+        if recommended == LEARNED_FEATURES:
+            systems[recommended].settings.fusion.write(folder / FUSION_FILE, {"queries": len(learning.queries)})
         said.append(_advice(recommended, output))
         for name, file in ((NEW_RANKER, RANKER_FOLDER), ("", FUSION_FILE)):
             is_kept = recommended is not None and (recommended == NEW_RANKER) == (name == NEW_RANKER)
@@ -187,6 +194,31 @@ def _learned_weights(
         return {}
     settings = replace(searcher.settings, fusion=Fusion.read(file))
     return {LEARNED: Searcher(searcher.collection, settings, None, searcher.ranker)}
+
+
+def _learned_features(
+    searcher: Searcher, learning: JudgedQueries, systems: Mapping[str, Searcher]
+) -> dict[str, Searcher]:
+    """Learn weights of features from the queries that are not held out, beside the learned weights of searchers.
+
+    Return a searcher that uses them, by name.
+
+    systems: searchers that use learned weights, by name
+    """
+    from paddle_ranker.commands.evaluate_recall import LEARNED
+    from paddle_ranker.evaluation.retrieval import feature_lists
+    from paddle_ranker.retrieval.search import Searcher
+    from paddle_ranker.retrieval.weight_learning import learn_features
+
+    settings = systems.get(LEARNED, searcher).settings
+    plain = Searcher(searcher.collection, settings)
+    try:
+        features = learn_features(*feature_lists(plain, learning, settings.fusion))
+    except DataError as error:
+        note(f"features: {error}")
+        return {}
+    settings = replace(settings, fusion=replace(settings.fusion, features=features))
+    return {LEARNED_FEATURES: Searcher(searcher.collection, settings, None, searcher.ranker)}
 
 
 def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[TrainingPair], folder: Path) -> Searcher:

@@ -30,7 +30,7 @@ from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection import Collection
     from paddle_ranker.retrieval.filters import Filter
-    from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSettings
+    from paddle_ranker.retrieval.search import FeatureParts, Result, Search, Searcher, SearchSettings
     from paddle_ranker.scoring.ranker import Ranker
 
 FORMATS = ("text", "json", "trec")
@@ -38,12 +38,13 @@ _SHOWN, _LISTED = 10, 100
 _QUERIES = 64  # queries that are searched together
 _SAMPLED = 1 << 16  # bytes of a field's values, among which a similar value is looked for
 _SHOWN_CHARACTERS = 300  # most characters shown of a text; in JSON, texts are whole
+_SHOWN_FEATURES = 4  # most features shown of a result, the heaviest
 _RANKED = ("rank_top", "recall_weight", *OF_MODEL)
 
 
 def fusion_help() -> str:
     kinds = "; ".join(f"{name}, {kind.what}" for name, kind in FUSIONS.items())
-    return f"how the lists of several searchers become one: {kinds}; or a file of evaluate-recall --learn_weights"
+    return f"how the lists of several searchers become one: {kinds}; or a file of improve or evaluate-recall"
 
 
 @dataclass(frozen=True)
@@ -273,13 +274,13 @@ def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterat
             ]
             what = ("a word of " if found.searchers == (WORDS,) else "") + quoted(query) if query else "such a vector"
             note(f"no document has {what}{' and meets --where' * bool(options.where)}: {listed(advice)}")
-        for place, result in enumerate(results, start=1):
+        for place, (result, candidate) in enumerate(zip(results, found.shown), start=1):
             shown = result.score if result.probability is None else result.probability
             title = "" if result.title is None else f"{result.title} | "
             in_file = "" if result.place is None else shown_place(result.place)
             yield f"{place:4}. {shown:.4f}  {title}{in_file and f'{in_file} | '}{_beginning(result.text)}"
             if options.explain:
-                yield f"      {_explained(result)}"
+                yield f"      {_explained(result, found.by_feature.get(candidate))}"
             if result.answer is not None:
                 yield f"      {result.answer}"
             if result.similar:
@@ -291,8 +292,12 @@ def _beginning(text: str) -> str:
     return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}…"
 
 
-def _explained(result: Result) -> str:
+def _explained(result: Result, features: Optional[FeatureParts]) -> str:
+    """Return scores, ranks and fields of a result, and which features of its text weigh most, if there are any."""
     parts = [f"{name} {one.score:.4f}, rank {one.rank}" for name, one in result.searchers.items()]
+    if features is not None:
+        heaviest = sorted(features.others.items(), key=lambda one: -abs(one[1]))[:_SHOWN_FEATURES]
+        parts.append(f"features {', '.join(f'{name} {added:+.3f}' for name, added in heaviest)}")
     if len(parts) > 1 or result.probability is not None:
         parts.append(f"fused {result.score:.4f}")
     if result.probability is not None:

@@ -28,7 +28,7 @@ from paddle_ranker.metrics.ranking import RELEVANT, Scored
 from paddle_ranker.options import RowOptions
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, numbers_of
+from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, by_score, numbers_of
 from paddle_ranker.retrieval.manifest import WORDS
 from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.searchable import LookupRequest
@@ -69,6 +69,10 @@ class JudgedQueries:
     def label(self, query: str, id: str) -> int:
         """Return a document's label; 0 if nobody judged it."""
         return self.qrels[query].get(self.copies.get(id, id), 0)
+
+    def is_judged(self, query: str, id: str) -> bool:
+        """Return whether somebody judged a document for a query."""
+        return self.copies.get(id, id) in self.qrels[query]
 
     def is_result(self, query: str, id: str) -> bool:
         """Return whether a document is a valid result of a query; False if the document is the query itself."""
@@ -272,14 +276,15 @@ def search_judged(
         found.runs[f"{first}{RANKED}"] = {}
     for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
         searches = searcher.run([text for _, text in part], top_k, fusion=fusion)
-        for (query, _), one in zip(part, [search.candidates for search in searches]):
-            order, scores = fusion.best(one, top_k)
-            ids = [one.ids[number] for number in order]
+        for (query, _), search in zip(part, searches):
+            one = search.candidates
+            best = by_score(search.fused, one.ids)[:top_k]
+            ids, of_best = [one.ids[place] for place in best], search.fused[best].tolist()
             found.lists.append(_judged_list(query, one, judged, top_k))
             for name, of_searcher, ranks in zip(names, one.scores.T, one.ranks.T):
                 rows = np.flatnonzero((ranks > 0) & (ranks <= top_k))
                 found.runs[name][query] = {one.ids[row]: float(of_searcher[row]) for row in rows}
-            found.runs[first][query] = dict(zip(ids, scores.tolist()))
+            found.runs[first][query] = dict(zip(ids, of_best))
             for name, other in others.items():
                 order, scores = other.best(one, top_k)
                 found.runs[name][query] = {one.ids[row]: score for row, score in zip(order, scores.tolist())}
@@ -300,6 +305,28 @@ def search_judged(
             ids = [one.ids[place] for place in scored]
             found.ranked.append(JudgedList(query, ids, inputs, labels, one.titled[scored]))
     return replace(found, runs={name: judged.results(run, measured) for name, run in found.runs.items()})
+
+
+def feature_lists(
+    searcher: Searcher, judged: JudgedQueries, fusion: Fusion
+) -> tuple[list[JudgedList], tuple[str, ...]]:
+    """Return the first documents of each query's fused list with their features, for `learn_features`; and the names.
+
+    fusion: replaces the searcher's fusion; its own features count nothing
+    """
+    found, names, fusion = list[JudgedList](), tuple[str, ...](), replace(fusion, features={})
+    for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
+        for (query, _), search in zip(part, searcher.run([text for _, text in part], fusion=fusion)):
+            if not search.order:
+                continue
+            places, features = search.list_features()
+            names, ids = features.names, [search.candidates.ids[place] for place in places]
+            rows = [row for row, id in enumerate(ids) if judged.is_result(query, id)]
+            ids = [ids[row] for row in rows]
+            labels = np.array([judged.label(query, id) for id in ids], np.float64)
+            is_judged = np.array([judged.is_judged(query, id) for id in ids], bool)
+            found.append(JudgedList(query, ids, features.values[rows], labels, judged=is_judged))
+    return found, names
 
 
 def _judged_list(query: str, candidates: Candidates, judged: JudgedQueries, top_k: int) -> JudgedList:

@@ -1,12 +1,12 @@
-"""24 features of how a query's words occur in a title, and a logistic regression on these features.
+"""Features of how a query's words occur in texts: 24 of a pair, and those of a list's texts by the index's words.
 
-The regression is a baseline: a ranker that does not beat it has learned nothing useful.
+The logistic regression on the 24 is a baseline: a ranker that does not beat it has learned nothing useful.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from paddle_ranker.array_types import Floats
 from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.lexical.bm25 import BM25, WordStatistics
-from paddle_ranker.lexical.tokens import letters
+from paddle_ranker.lexical.tokens import Tokenizer, letters
 from paddle_ranker.metrics.logistic import relevant_of
 from paddle_ranker.metrics.ranking import standardised
 
@@ -47,6 +48,30 @@ FEATURES = (
     "title_asks",  # 1 if the title has a question mark
     "title_breaks",  # 1 if the title has a colon or an ellipsis
 )
+LIST_FEATURES = (
+    "coverage",  # share of the weight of the query's tokens that the text has
+    "coverage_pairs",  # the same of tokens with more than one character
+    "longest_run",
+    "whole_query",
+    "text_length",
+    "jaccard",
+    "first_match",
+    "last_match",
+    "match_span",
+    "rarest_missing",  # weight of the query's heaviest token that the text lacks
+    "rarest_missing_pair",
+    "text_matched",  # share of the text's tokens that the query has
+    "matches",
+    "numbers_missing",
+    "numbers_extra",
+    "latin_missing",
+    "latin_extra",
+    "text_asks",
+    "text_breaks",
+    "likeness",  # mean Jaccard similarity to the list's other texts
+    "likeness_first",  # the same to the first ten of them
+)
+_FIRST = 10  # texts of `likeness_first`
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _LATIN = re.compile(r"[a-z]+")
 
@@ -138,6 +163,69 @@ def longest_shared_run(query: str, title: str) -> int:
         while start + best < len(query) and query[start : start + best + 1] in title:
             best += 1
     return best
+
+
+def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str], tokenize: Tokenizer) -> Floats:
+    """Return the features of a list's texts, `[texts, features] float64`, in the order of `LIST_FEATURES`.
+
+    Args:
+        weights: weights of the query's tokens in the collection, by token, as of `Snapshot.word_weights`.
+        texts: texts of the list, best first.
+        tokenize: tokenizer of the collection.
+    """
+    asked, pairs = letters(query), {token: weight for token, weight in weights.items() if len(token) > 1}
+    total, of_pairs = sum(weights.values()) or 1.0, sum(pairs.values()) or 1.0
+    plain = normalise(query)
+    numbers, latin = set(_NUMBER.findall(plain)), set(_LATIN.findall(plain))
+    rows, token_sets = list[list[float]](), list[set[str]]()
+    for text in texts:
+        plain, tokens, own = normalise(text), tokenize(text), letters(text)
+        distinct, count, run = set(tokens), max(len(tokens), 1), longest_shared_run(asked, own)
+        matches = [place for place, token in enumerate(tokens) if token in weights]
+        first, last = (matches[0], matches[-1]) if matches else (len(tokens), len(tokens))
+        missing = [weight for token, weight in weights.items() if token not in distinct]
+        missing_pairs = [weight for token, weight in pairs.items() if token not in distinct]
+        text_numbers, text_latin = set(_NUMBER.findall(plain)), set(_LATIN.findall(plain))
+        token_sets.append(distinct)
+        rows.append([
+            1.0 - sum(missing) / total,
+            1.0 - sum(missing_pairs) / of_pairs,
+            run / max(len(asked), 1),
+            float(run == len(asked)),
+            np.log1p(len(own)),
+            _jaccard(distinct, set(weights)),
+            first / count,
+            last / count,
+            (last - first) / max(len(weights), 1),
+            max(missing, default=0.0),
+            max(missing_pairs, default=0.0),
+            len(matches) / count,
+            np.log1p(len(matches)),
+            len(numbers - text_numbers),
+            len(text_numbers - numbers),
+            len(latin - text_latin),
+            len(text_latin - latin),
+            float("?" in plain),
+            float(":" in plain or "..." in plain),
+        ])  # fmt: skip
+    alike = _similarities(token_sets)
+    others = alike.sum(axis=1) / max(len(texts) - 1, 1)
+    first_others = np.minimum(_FIRST, len(texts)) - (np.arange(len(texts)) < _FIRST)
+    to_first = alike[:, :_FIRST].sum(axis=1) / np.maximum(first_others, 1)
+    own_features = np.array(rows, np.float64).reshape(len(texts), len(LIST_FEATURES) - 2)
+    return np.column_stack([own_features, others, to_first])
+
+
+def _similarities(token_sets: Sequence[set[str]]) -> Floats:
+    """Return the Jaccard similarity of each two sets, `[sets, sets]`; 0 of a set to itself."""
+    columns: dict[str, int] = {}
+    has_token = np.zeros((len(token_sets), len(set().union(*token_sets))), np.float64)
+    for row, tokens in enumerate(token_sets):
+        has_token[row, [columns.setdefault(token, len(columns)) for token in tokens]] = 1.0
+    shared, sizes = has_token @ has_token.T, has_token.sum(axis=1)
+    found: Floats = shared / np.maximum(sizes[:, None] + sizes - shared, 1.0)
+    np.fill_diagonal(found, 0.0)
+    return found
 
 
 def _share(tokens: set[str], others: set[str], statistics: WordStatistics) -> float:

@@ -12,12 +12,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Union
+from typing import NamedTuple, Union
 
 import numpy as np
 
 from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
+from paddle_ranker.lexical.features import LIST_FEATURES
 from paddle_ranker.metrics.ranking import standardise
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.candidate_indexes import Hits
@@ -29,8 +30,11 @@ from paddle_ranker.storage.untrusted import read_json
 
 RRF_K = 60  # the constant of Cormack et al. (2009)
 ValuesOf = Callable[[str, Sequence[str]], Sequence[tuple[Value, ...]]]  # (field, ids) to the documents' values
-FORMAT = 4
+FORMAT = 5
+FEATURE_DEPTH = 50  # first documents of a fused list that features order
 _ABOVE, _TINY = 1.01, 1e-6  # factor and summand that make the bonus of a title larger than the range of scores
+SEARCHER_FEATURES = ("log_rank", "score", "normalised")  # of each searcher
+FUSED_FEATURES = ("fused.log_rank", "fused.score")
 TITLE = "exact_title"  # the signal of documents whose whole title is the query
 TITLE_MATCH = "title_match"  # the signal of documents whose titles have all words of the query
 
@@ -101,6 +105,40 @@ class Candidates:
         is_wide = high > low
         shares = np.divide(self.scores - low, high - low, out=np.ones_like(self.scores), where=is_wide)
         return np.where(is_found, shares, 0.0)
+
+
+class ListFeatures(NamedTuple):
+    """Features of the first documents of a fused list.
+
+    searchers: names of the searchers, whose features come first, those of `SEARCHER_FEATURES` for each
+    names: names of all features
+    values: `[documents, features] float64`, standardised over these documents: their mean is 0, their deviation 1 or 0
+    """
+
+    searchers: tuple[str, ...]
+    names: tuple[str, ...]
+    values: Floats
+
+    @classmethod
+    def of(cls, candidates: Candidates, places: Sequence[int], fused: Floats, texts: Floats) -> ListFeatures:
+        """Return the features of the documents at `places`, which are in the order of the fused list.
+
+        A searcher that did not find a document counts as if it had found it last, with the lowest score of these.
+
+        fused: fused scores of the documents, `[documents]`
+        texts: values of `LIST_FEATURES` for the documents, `[documents, features]`
+        """
+        ranks, scores = candidates.ranks[places], candidates.scores[places]
+        last = candidates.ranks.max(axis=0, initial=0) + 1
+        lowest = np.where(np.isnan(scores), np.inf, scores).min(axis=0, initial=np.inf)
+        lowest = np.where(np.isinf(lowest), 0.0, lowest)
+        of_searchers = [np.log(np.where(ranks > 0, ranks, last)), np.where(np.isnan(scores), lowest, scores)]
+        of_searchers.append(candidates.normalised[places])
+        by_searcher = np.stack(of_searchers, axis=2).reshape(len(places), -1)
+        of_fusion = np.column_stack([np.log(np.arange(1, len(places) + 1)), fused])
+        names = [f"{searcher}.{name}" for searcher in candidates.searchers for name in SEARCHER_FEATURES]
+        values, *_ = standardise(np.hstack([by_searcher, of_fusion, texts]), np.float64)
+        return cls(candidates.searchers, (*names, *FUSED_FEATURES, *LIST_FEATURES), values)
 
 
 def reciprocal_ranks(candidates: Candidates, weights: Floats) -> Floats:
@@ -195,6 +233,8 @@ class Fusion:
         document whose whole title is the query also gains `title` times the range of the candidates' fused scores, and
         of the last stage's: with 1 it comes before all others
     fields: weights of searched fields by name; fields that are not named keep the schema's weight
+    features: weights of features by name, see `ListFeatures`; their weighted sum orders the first `FEATURE_DEPTH`
+        documents of the fused list. Empty: these stay as they were fused
     signals: further summands of the last stage, by name of a searcher or of a field with numbers
     """
 
@@ -204,10 +244,11 @@ class Fusion:
     title: float = 1.0
     fields: Mapping[str, float] = field(default_factory=dict)
     signals: Mapping[str, Signal] = field(default_factory=dict)
+    features: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         FUSIONS[self.method]
-        values = [*self.weights.values(), self.recall_weight, self.title]
+        values = [*self.weights.values(), *self.features.values(), self.recall_weight, self.title]
         values += [value for one in self.signals.values() for value in (one.weight, one.mean, one.deviation)]
         if not all(map(math.isfinite, values)):
             raise UsageError(f"weights {quoted(dict(self.weights))}: give finite numbers")
@@ -285,6 +326,12 @@ class Fusion:
             found[name] = signal.weight * signal.standardised(numbers)
         return found
 
+    def by_feature(self, features: ListFeatures) -> Floats:
+        """Return what each feature adds to the scores of a list's first documents, `[documents, features]`."""
+        weights = np.array([self.features.get(name, 0.0) for name in features.names])
+        found: Floats = features.values * weights
+        return found
+
     def weights_of(self, searchers: Sequence[str]) -> Floats:
         """Return the weights of searchers, `[searchers]`.
 
@@ -314,15 +361,15 @@ class Fusion:
             facts = read_json(Path(path))
             if not isinstance(facts, dict) or facts.get("format") != FORMAT:
                 raise ValueError(f"no fusion of format {FORMAT}")
-            weights, fields = ({str(name): float(value) for name, value in facts[key].items()}
-                               for key in ("weights", "fields"))  # fmt: skip
+            weights, fields, features = ({str(name): float(value) for name, value in facts[key].items()}
+                                         for key in ("weights", "fields", "features"))  # fmt: skip
             signals = {
                 str(name): Signal(float(one["weight"]), bool(one["is_field"]), bool(one["log"]), float(one["mean"]),
                                   float(one["deviation"]))
                 for name, one in facts["signals"].items()
             }  # fmt: skip
             recall_weight, title = float(facts["recall_weight"]), float(facts["title"])
-            return cls(str(facts["method"]), weights, recall_weight, title, fields, signals)
+            return cls(str(facts["method"]), weights, recall_weight, title, fields, signals, features)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise DataError(
                 f"{path}: not a file of learned weights ({brief(str(error))}): make one with evaluate-recall "

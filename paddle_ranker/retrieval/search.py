@@ -34,6 +34,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.picture_pairs import PICTURES, PictureTitle
 from paddle_ranker.encoding.table_pairs import CELLS, TablePairEncoder
 from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted, refuse_text
+from paddle_ranker.lexical.features import list_features
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
@@ -44,7 +45,16 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.content_files import like_of
 from paddle_ranker.retrieval.filters import Filter, no_field
 from paddle_ranker.retrieval.floors import FEWEST, is_nothing_close
-from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, parse_fusion
+from paddle_ranker.retrieval.fusion import (
+    FEATURE_DEPTH,
+    SEARCHER_FEATURES,
+    TITLE,
+    Candidates,
+    Fusion,
+    ListFeatures,
+    by_score,
+    parse_fusion,
+)
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.manifest import VECTORS, WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
@@ -73,8 +83,9 @@ _READ_AT_ONCE = 32  # documents that are in memory while a ranker's texts are ma
 _MOST_SHOWN = 1 << 13  # with more shown documents, a position drops those that are no longer in the list
 MOST_PACKED = 1 + 2 * 8 * _MOST_SHOWN  # bytes of a packed position
 _SORTED = 2  # first byte of a packed `SortedPosition`
-RANK = "rank"  # the name of a stage
+RANK, FEATURES = "rank", "features"  # names of stages
 _PAIR_TOKENS, _SPECIAL_TOKENS = 128, 3  # tokens of a pair, for a ranker that is not trained yet
+_ABOVE = 1e-6  # distance of the last document that features order from the best of the others
 _CLOSE = 0.1  # if the best document's probability is lower, no document is close
 _COVERED = 0.5  # if a document's words have a lower share of the query's weight, it is not close
 _FIRST = 10  # documents whose words are looked at for this
@@ -144,6 +155,19 @@ class Result:
     similar: tuple[str, ...] = ()
     place: Optional[PlaceInFile] = None
     answer: Optional[TableAnswer] = None
+
+
+class FeatureParts(NamedTuple):
+    """Parts of a document's score by features.
+
+    searchers: what each searcher's features add, `[searchers]`
+    others: what each other feature adds, by name
+    first: what all documents get that features order, so that they are above the others
+    """
+
+    searchers: Floats
+    others: Mapping[str, float]
+    first: float
 
 
 class Position(NamedTuple):
@@ -308,8 +332,10 @@ class Search:
         text: the query's words.
         candidates: the searchers' lists, joined; set by `fuse`.
         best: best score of each searcher.
-        fused: fused scores, by place.
+        fused: fused scores, by place. With `Fusion.features`, those of the first documents are by features.
         fused_rank: rank after fusion, from 1, by place.
+        by_feature: parts of the fused scores by features, by place; set by `order_by_features`.
+        by_whole_title: the part of each fused score for a whole title that is the query, `[candidates]`.
         order: places, best first; each stage may change it.
         whole: ids of the documents that the ranker reads whole, by index of their text in the result of `to_rank`.
         passages: spans of the texts that `to_rank` returned, by place.
@@ -347,6 +373,7 @@ class Search:
         self.like, self.like_vectors = like, dict[str, Vectors]()
         self.logits: dict[int, float] = {}
         self.added: dict[str, dict[int, float]] = {}  # by signal: summand of each ranked document's logit, by place
+        self.by_feature: dict[int, FeatureParts] = {}
         self.probabilities: dict[int, float] = {}
         self.passages: dict[int, tuple[int, int]] = {}
         self.whole: dict[int, str] = {}
@@ -497,14 +524,54 @@ class Search:
             hits = {name: one.without(self.like.id) for name, one in hits.items()}
         self.best = {name: max(hits[name].scores, default=0.0) for name in self.searchers}
         self.candidates = Candidates.of({name: hits[name] for name in self.searchers}, self.fusion.title)
+        self.by_feature = {}
         files = {field.name for field in self.collection.info.schema.files}
         self._found, self._pieces = {}, {}
         for name, one in hits.items():
             spans = self._pieces if name in files else self._found
             spans.update((id, span) for id, span in zip(one.ids, one.passages or ()) if span is not None)
-        self.fused: Floats = self.fusion.scores(self.candidates)
+        own = self.fusion.fused(self.candidates)
+        self.by_whole_title = self.fusion.titles_share(self.candidates.titled, own)
+        self._set_fused(own + self.by_whole_title)
+
+    def _set_fused(self, scores: Floats) -> None:
+        self.fused: Floats = scores
         self.order = by_score(self.fused, self.candidates.ids)
         self.fused_rank = {place: rank for rank, place in enumerate(self.order, start=1)}
+
+    def list_features(self) -> tuple[list[int], ListFeatures]:
+        """Return the places of the first documents of the fused list, best first, and their features.
+
+        A text is what a ranker of 128 tokens would read of the document.
+        """
+        top, texts = self.order[:FEATURE_DEPTH], dict[str, str]()
+        documents = self.collection.each([self.candidates.ids[place] for place in top])
+        while some := dict(islice(documents, _READ_AT_ONCE)):
+            texts.update(zip(some, (text for _, text in self.read([*some.values()], EstimatedTokens()))))
+        tokenize = self.collection.info.schema.analyser
+        weights = self._word_weights or dict.fromkeys(tokenize(self.model_text), 1.0)
+        each = [texts.get(self.candidates.ids[place], "") for place in top]
+        of_texts = list_features(self.model_text, weights, each, tokenize)
+        return top, ListFeatures.of(self.candidates, top, self.fused[top], of_texts)
+
+    def order_by_features(self) -> None:
+        """Order the first documents of the fused list by `Fusion.features`; the others stay behind them."""
+        if not self.order or not self.has_words:
+            return
+        top, features = self.list_features()
+        by_feature = self.fusion.by_feature(features)
+        of_searchers = len(features.searchers) * len(SEARCHER_FEATURES)
+        by_searcher = by_feature[:, :of_searchers].reshape(len(top), -1, len(SEARCHER_FEATURES)).sum(axis=2)
+        scores = by_feature.sum(axis=1)
+        titles = self.fusion.titles_share(self.candidates.titled[top], scores)
+        scores, fused = scores + titles, self.fused.copy()
+        others = fused[self.order[len(top) :]]
+        above = float(others.max() - scores.min()) + _ABOVE if len(others) else 0.0
+        fused[top], self.by_whole_title[top] = scores + above, titles
+        for number, place in enumerate(top):
+            added = dict(zip(features.names[of_searchers:], by_feature[number, of_searchers:].tolist()))
+            self.by_feature[place] = FeatureParts(by_searcher[number], added, above)
+        self._set_fused(fused)
 
     def find_sorted(self) -> None:
         """Set the candidates to the first matching documents in the order of `sort`, or to those after `after`.
@@ -1127,7 +1194,8 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
 
     1. `Search.choose_searchers`: vectors of an example (`like`), and the searchers that are used.
     2. `Search.words`: the parsed query with its corrections.
-    3. `_find`: each searcher's hits, fused to one list. With `sort`, `Search.find_sorted` takes its place.
+    3. `_find`: each searcher's hits, fused to one list, whose first documents features order if the fusion has weights
+       of these. With `sort`, `Search.find_sorted` takes its place.
     4. `_rank`: the ranker orders the first documents, if the search wants that.
     5. `Search.finish`: leave out, group, and choose what is shown.
 
@@ -1171,6 +1239,10 @@ def _find(searches: Sequence[Search], models: SearchModels) -> None:
     with _timed(searches, "fuse"):
         for number, one in enumerate(searches):
             one.fuse({name: own[number] for name, own in hits.items()})
+    if first.fusion.features:
+        with _timed(searches, FEATURES):
+            for one in searches:
+                one.order_by_features()
 
 
 def _rank(searches: Sequence[Search], models: SearchModels) -> None:

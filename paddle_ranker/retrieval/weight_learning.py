@@ -1,4 +1,4 @@
-"""Learn weights from judgments: of searchers, of fields, and of the fused score beside a ranker's logit.
+"""Learn weights from judgments: of searchers, fields and features, and of the fused score beside a ranker's logit.
 
 learned = learn_weights(lists, ("words", "vectors"), folds=5)
 Fusion("weighted", learned.weights)
@@ -14,16 +14,18 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.array_types import Booleans, Floats
+from paddle_ranker.array_types import Booleans, Floats, Integers
 from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.choosing import choose
-from paddle_ranker.metrics.logistic import LinearModel, fit_logistic, folds_of, out_of_fold, relevant_of
+from paddle_ranker.metrics.logistic import PENALTY, LinearModel, fit_logistic, folds_of, out_of_fold, relevant_of
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
 
 _FACTORS = np.array([1.0, 0.125, 0.25, 0.5, 2.0, 4.0, 8.0])  # tried factors of a field's weight
 _TITLES = np.array([1.0, 0.5, 0.25, 0.125, 0.0])  # tried values of `Fusion.title`
 _SWEEPS = 2  # most passes over all fields
+_UNJUDGED = 0.3  # weight of a document that nobody judged, which is probably not relevant
 _MOST_TRIED, _MOST_STEPS = 100, 20  # tried sets of weights; a weight is a multiple of 1/20, or of a larger step
 
 
@@ -36,6 +38,7 @@ class JudgedList:
     inputs: the scores that are weighted, `[candidates, inputs] float64`
     labels: `[candidates] float64`, 0 for a document that nobody judged
     titled: `[candidates] bool`, whether the whole title is the query; None: of no document
+    judged: `[candidates] bool`, whether somebody judged the document; None: all are judged
     """
 
     query: str
@@ -43,6 +46,7 @@ class JudgedList:
     inputs: Floats
     labels: Floats
     titled: Optional[Booleans] = None
+    judged: Optional[Booleans] = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,58 @@ def learn_fields(
     fold_of = folds_of(count, folds)
     without = [ascend(fold_of != fold) for fold in range(int(fold_of.max()) + 1)]
     return ascend(np.ones(count, bool)), [without[fold] for fold in fold_of.tolist()]
+
+
+def learn_features(lists: Sequence[JudgedList], names: Sequence[str]) -> dict[str, float]:
+    """Learn `Fusion.features` from the features of judged lists.
+
+    The loss is RankNet's (Burges et al. 2005) of a linear model: the logistic loss of each pair of documents of a query
+    that differ in their labels. A pair weighs as much as its labels differ, and 0.3 times as much for each document
+    that nobody judged. Each query weighs the same.
+
+    Args:
+        lists: columns of `inputs` are features.
+        names: the features' names.
+
+    Raises `DataError` if no query has documents with different labels.
+    """
+    from scipy.optimize import minimize
+
+    inputs, better, worse, weights_of_pairs = _feature_pairs(lists)
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        scores = inputs @ weights
+        gaps = scores[better] - scores[worse]
+        pull = weights_of_pairs * sigmoid(-gaps)
+        moved = np.bincount(worse, pull, len(inputs)) - np.bincount(better, pull, len(inputs))
+        mean = float(weights_of_pairs @ np.logaddexp(0.0, -gaps))
+        return mean + PENALTY * float(weights @ weights) / 2, moved @ inputs + PENALTY * weights
+
+    start = np.zeros(len(names))
+    weights = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    return dict(zip(names, weights.tolist()))
+
+
+def _feature_pairs(lists: Sequence[JudgedList]) -> tuple[Floats, Integers, Integers, Floats]:
+    """Return the inputs of all lists, and the pairs of documents of a query that differ in their labels.
+
+    A pair has the rows of the better and of the worse document, and a weight; all weights add up to 1. Raises
+    `DataError` if there are no pairs.
+    """
+    inputs, rows, weights, first = list[Floats](), list[Integers](), list[Floats](), 0
+    for one in lists:
+        trust = np.ones(len(one.labels)) if one.judged is None else np.where(one.judged, 1.0, _UNJUDGED)
+        each = np.maximum(one.labels[:, None] - one.labels, 0.0) * trust[:, None] * trust
+        pairs = np.argwhere(each)
+        if len(pairs):
+            inputs.append(one.inputs)
+            rows.append(first + pairs)
+            weights.append(each[pairs[:, 0], pairs[:, 1]] / each.sum())
+            first += len(one.labels)
+    if not inputs:
+        raise DataError("no query has documents with different labels to learn the weights of features from")
+    better, worse = np.concatenate(rows).T
+    return np.concatenate(inputs), better, worse, np.concatenate(weights) / len(inputs)
 
 
 def rank_loss(ranks: Sequence[int]) -> float:

@@ -17,7 +17,7 @@ from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.retrieval import first_of, held_out_runs, lexical_runs, vector_run
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.fusion import Fusion
+from paddle_ranker.retrieval.fusion import FORMAT, Fusion
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.text_vectors import Tower
@@ -480,7 +480,7 @@ def test_a_file_of_weights_that_cannot_be_is_refused(tmp_path: Path, call: Call)
         ({"keywords": 0}, "above 0"),
         ({"keywords": "x"}, "not a file"),
     ):
-        facts = {"format": 4, **asdict(Fusion()), "fields": fields}
+        facts = {"format": FORMAT, **asdict(Fusion()), "fields": fields}
         weights.write_text(json.dumps(facts))
         with pytest.raises((UsageError, DataError), match=fragment):
             Searcher.open(folder, SearchSettings(fusion=Fusion.read(weights)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Sequence
@@ -10,12 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_ranker.commands import improve, index
+from paddle_ranker import Index
+from paddle_ranker.commands import improve, index, search
 from paddle_ranker.data.beir import write_beir
-from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.fusion import FEATURE_DEPTH, Fusion
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.serving.core.logs import JsonLog
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
+from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import Call
+from tests.serving_cases import Application, close_slots, opened_slots
 from tests.tiny import write_encoder
 
 pytestmark = pytest.mark.unit
@@ -117,3 +124,93 @@ def test_what_cannot_be_learned_is_said(folder: Path, tmp_path: Path, call: Call
     assert status == 1 and "held out, and 10 of each are needed" in errors and not (tmp_path / "few-out").exists()
     status, _, errors = call(improve.main, "--index", tmp_path / "index", "--output", tmp_path / "none")
     assert status == 2 and "one of both" in errors
+
+
+PLACES = (
+    "{name} of the {other} shop",
+    "the {other} shop with {name}",
+    "the shop of {other} near {name}",
+    "a {other} {name}",
+)
+
+
+@pytest.fixture(scope="module")
+def titled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index and judgments where a document answers if its text begins with the query, which its score ignores."""
+    folder, random = tmp_path_factory.mktemp("titled"), np.random.default_rng(5)
+    rows, qrels = list[dict[str, str]](), dict[str, dict[str, int]]()
+    for number, name in enumerate(NAMES):
+        for copy in range(2):
+            for place in random.permutation(len(PLACES)).tolist():
+                id = f"d{len(rows)}"
+                other = NAMES[(number + 1 + 7 * copy + place) % COUNT]
+                rows.append({"id": id, "text": PLACES[place].format(name=name, other=f"{other}{other}")})
+                qrels.setdefault(f"q{number}", {})[id] = int(place == 0)
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    given = ["build", "--corpus", str(folder / "corpus.jsonl"), "--output", str(folder / "index")]
+    assert index.main(given) == 0
+    write_beir(folder / "judged", [], {f"q{n}": name for n, name in enumerate(NAMES)}, {"test": qrels})
+    return folder
+
+
+def test_features_of_texts_are_learned_and_every_door_orders_by_them(titled: Path, tmp_path: Path, call: Call) -> None:
+    today = tmp_path / "today.json"
+    Fusion("weighted").write(today, {})
+    given = ("--index", titled / "index", "--fusion", today)
+    config, slots = opened_slots(index=str(titled / "index"), fusion=str(today))
+    application = Application()
+    application.app = make_app(slots, config, Metrics())
+    asked = {"query": NAMES[0], "top_k": 30, "explain": True}
+    try:
+        before = application.ask("POST", "/v1/search", asked).json()["hits"]
+        improving = ("--beir", titled / "judged", "--accept", "true", "--output", tmp_path / "out")
+        status, printed, errors = call(improve.main, *given, *improving)
+        assert status == 0, errors
+        assert "learned features is ahead of today: nDCG@10 +" in printed and "recommended: learned features" in printed
+        assert Fusion.read(today).features["first_match"] < 0
+        asyncio.run(Reloader([Reloadable(slot, None) for slot in slots.values()], Metrics(), JsonLog()).load())
+        after = application.ask("POST", "/v1/search", asked).json()["hits"]
+    finally:
+        close_slots(slots)
+    assert [hit["id"] for hit in before] != [hit["id"] for hit in after]
+    assert [hit["text"].startswith(NAMES[0]) for hit in after[:4]] == [True, True, False, False]
+    for hit in after:
+        signals, score = hit["signals"], hit["stages"]["fused"]["score"]
+        assert sum(one["added"] for one in signals.values() if one["to"] == "fused") == pytest.approx(score)
+        assert sum(signals["features"]["parts"].values()) == pytest.approx(signals["features"]["added"])
+    found = Index(titled / "index").search(NAMES[0], top_k=30, fusion=str(today))
+    assert [(one.id, one.score) for one in found] == [(one["id"], one["stages"]["fused"]["score"]) for one in after]
+    status, printed, _ = call(search.main, *given, NAMES[0], "--top_k", "30", "--explain", "true")
+    shown = [line.split(":")[0].strip() for line in printed.splitlines() if "features " in line]
+    assert status == 0 and shown == [one["id"] for one in after] and "first_match +" in printed
+    status, printed, _ = call(improve.main, *given, "--beir", titled / "judged", "--output", tmp_path / "again")
+    assert status == 0 and "recommended: nothing" in printed  # what was accepted serves today
+
+
+def test_shards_order_by_features_as_one_index(titled: Path, tmp_path: Path) -> None:
+    rows = (titled / "corpus.jsonl").read_text("utf-8").splitlines(keepends=True)
+    for number in range(2):
+        (tmp_path / f"{number}.jsonl").write_text("".join(rows[number::2]), encoding="utf-8")
+        given = ["--corpus", str(tmp_path / f"{number}.jsonl"), "--output", str(tmp_path / f"shard{number}")]
+        assert index.main(["build", *given]) == 0
+    weights = {"coverage": 1.0, "first_match": -1.0, "likeness": 0.5, "rarest_missing": -0.3, "words.score": 0.2}
+    settings = SearchSettings(fusion=Fusion("weighted", features=weights))
+    folders = [tmp_path / "shard0", tmp_path / "shard1"]
+    with Searcher.open(titled / "index", settings) as one, Searcher.open(folders, settings) as several:
+        for query in (NAMES[0], f"{NAMES[7]} {NAMES[9]}"):
+            wanted = {found.id: found.score for found in one.search(query, 60)}
+            assert {found.id: found.score for found in several.search(query, 60)} == pytest.approx(wanted, abs=1e-9)
+            assert len(wanted) >= 8
+
+
+def test_only_the_first_documents_are_ordered_by_features_and_the_others_follow(titled: Path) -> None:
+    fusion = Fusion("weighted", features={"text_length": 1.0, "words.score": 0.0})
+    with Searcher.open(titled / "index") as searcher:
+        (plain,) = searcher.run(["shop"], 100)
+        (ordered,) = searcher.run(["shop"], 100, fusion=fusion)
+    ids = [[one.candidates.ids[place] for place in one.order] for one in (plain, ordered)]
+    assert len(ids[0]) == len(ids[1]) == 100
+    assert {*ids[0][:FEATURE_DEPTH]} == {*ids[1][:FEATURE_DEPTH]} and ids[0][:FEATURE_DEPTH] != ids[1][:FEATURE_DEPTH]
+    assert ids[0][FEATURE_DEPTH:] == ids[1][FEATURE_DEPTH:]
+    scores = ordered.fused[ordered.order].tolist()
+    assert scores == sorted(scores, reverse=True)

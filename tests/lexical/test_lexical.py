@@ -14,7 +14,7 @@ from benchmarks.harness.runs import Baseline
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25, FEATURES, LexicalFeatures, LexicalLogistic
-from paddle_ranker.lexical.features import longest_shared_run
+from paddle_ranker.lexical.features import LIST_FEATURES, list_features, longest_shared_run
 from paddle_ranker.lexical.tokens import bigrams, words
 from paddle_ranker.metrics.measures import evaluate_ranking
 
@@ -140,3 +140,20 @@ def test_quality_on_real_data_stays(real_data: Path, make: Callable[[], Baseline
     queries, titles, labels = dev
     found = evaluate_ranking(queries, labels, baseline.score(queries, titles))
     assert (found["auc"], found["ndcg@10"]) == pytest.approx((auc, ndcg), abs=0.003)
+
+
+def test_the_features_of_a_list_are_those_counted_by_hand() -> None:
+    weights = {"red": 1.0, "shoe": 2.0, "12": 1.0}
+    found = list_features("red shoe 12", weights, ["12 red boots: why?", "red shoe 12"], str.split)
+    assert found.shape == (2, len(LIST_FEATURES))
+    first, second = (dict(zip(LIST_FEATURES, row)) for row in found.tolist())
+    assert first == pytest.approx({
+        "coverage": 0.5, "coverage_pairs": 0.5, "longest_run": 3 / 9, "whole_query": 0, "text_length": np.log(14),
+        "jaccard": 2 / 5, "first_match": 0, "last_match": 1 / 4, "match_span": 1 / 3, "rarest_missing": 2,
+        "rarest_missing_pair": 2, "text_matched": 2 / 4, "matches": np.log(3), "numbers_missing": 0, "numbers_extra": 0,
+        "latin_missing": 1, "latin_extra": 2, "text_asks": 1, "text_breaks": 1, "likeness": 2 / 5,
+        "likeness_first": 2 / 5,
+    })  # fmt: skip
+    assert second["coverage"] == second["whole_query"] == second["jaccard"] == 1 and second["rarest_missing"] == 0
+    assert list_features("red", {}, ["", "a"], str.split).shape == (2, len(LIST_FEATURES))
+    assert list_features("red", {}, [], str.split).shape == (0, len(LIST_FEATURES))

@@ -7,7 +7,9 @@ import pytest
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError
-from paddle_ranker.retrieval.weight_learning import JudgedList, learn_recall_weight, learn_weights
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.metrics.logistic import PENALTY
+from paddle_ranker.retrieval.weight_learning import JudgedList, learn_features, learn_recall_weight, learn_weights
 
 pytestmark = pytest.mark.unit
 
@@ -103,6 +105,21 @@ def test_signals_count_where_the_labels_follow_them_alone() -> None:
     none = learn_recall_weight(chance, 2, signals={"more": 2, "noise": 3})
     assert none.weights["more"] == none.weights["noise"] == 0.0
     assert none.held_out == learn_recall_weight(chance, 2).held_out
+
+
+def test_weights_of_features_make_the_loss_of_a_query_s_pairs_least() -> None:
+    ids, inputs = ["a", "b", "c"], np.array([[0.0], [1.0], [-1.0]])
+    judged = JudgedList("q", ids, inputs, np.array([1.0, 0.0, 0.0]), judged=np.array([True, True, False]))
+    nothing = JudgedList("n", ids, inputs, np.zeros(3))  # has no pair to learn from
+    (weight,) = learn_features([judged, nothing], ["own"]).values()
+    # Of (a, b), which weighs 1, the gap is -weight; of (a, c), which nobody judged, it is weight.
+    slope = (sigmoid(np.array(weight)) - 0.3 * sigmoid(np.array(-weight))) / 1.3 + PENALTY * weight
+    assert weight < 0 and abs(float(slope)) < 1e-5
+    graded = JudgedList("q", ids, np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), np.array([2.0, 1.0, 0.0]))
+    first, second = learn_features([graded], ["first", "second"]).values()
+    assert first > second > 0
+    with pytest.raises(DataError, match="documents with different labels"):
+        learn_features([nothing], ["own"])
 
 
 def test_noise_keeps_equal_weights_in_nineteen_of_twenty_trials() -> None:

@@ -31,6 +31,7 @@ from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.query_parsing import parse_query
 from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, TEXT
 from paddle_ranker.retrieval.search import (
+    FEATURES,
     MOST_PACKED,
     Listing,
     ListingError,
@@ -516,7 +517,9 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
             hit["similar"] = found.similar[place]
         hit["stages"] = _stages(found, place, rank)
         if parts is not None and shares is not None:
-            hit["signals"] = _signals(found, place, parts[place], float(shares[place]))
+            by_feature = found.by_feature.get(place)
+            of_searchers = parts[place] if by_feature is None else by_feature.searchers
+            hit["signals"] = _signals(found, place, of_searchers, float(shares[place]))
             if id in terms and WORDS in hit["signals"]:
                 hit["signals"][WORDS]["terms"] = _terms(terms[id], FoldedText(looked_at, analyser), given)
             if place in found.logits:
@@ -570,8 +573,13 @@ def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str
         value, added = float(found.candidates.titles[place]), float(found.candidates.by_titles[place])
         signals[TITLE_MATCH] = {"value": value, "added": added, "to": WORDS}
     if found.candidates.titled[place]:
-        added = found.fused[place] - found.fusion.fused(found.candidates)[place]
-        signals[TITLE] = {"value": 1.0, "added": float(added), "to": FUSED}
+        signals[TITLE] = {"value": 1.0, "added": float(found.by_whole_title[place]), "to": FUSED}
+    if place in found.by_feature:
+        names = found.candidates.searchers
+        of_others = {name: added for name, added in zip(names, parts.tolist()) if name not in signals}
+        by_feature = found.by_feature[place]
+        every = {**by_feature.others, **of_others, "first": by_feature.first}
+        signals[FEATURES] = {"value": len(every), "added": sum(every.values()), "to": FUSED, "parts": every}
     if place in found.logits:
         logit, weight = found.logits[place], found.fusion.recall_weight
         signals["ranker"] = {"value": logit, "added": logit, "to": RANKED}

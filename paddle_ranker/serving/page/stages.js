@@ -35,7 +35,7 @@ function drawLegend(answer) {
 
 /** Return the milliseconds of a column's stage, in words. */
 function timeOf(stage, took = {}) {
-  const parts = { vectors: [took.encode, took.vectors], fused: [took.fuse], ranked: [took.rank] }[stage] ?? [took[stage]];
+  const parts = { vectors: [took.encode, took.vectors], fused: [took.fuse, took.features ?? 0], ranked: [took.rank] }[stage] ?? [took[stage]];
   return parts.every(Number.isFinite) ? time(parts.reduce((sum, part) => sum + part, 0)) : "";
 }
 

@@ -9,7 +9,7 @@ addWords({
     why_place: "排序模型把它排在第 {to} 位，之前是第 {from} 位。", why_title: "标题里有你的词：{terms}。", why_text: "正文里有你的词：{terms}。",
     why_corrected: "它有 {terms}，由你的词“{from}”更正而来。", why_synonym: "它有 {terms}，是你的词“{from}”的同义词。",
     why_words: "它与查询有共同的词。", why_vectors: "它的意思与查询相近。", why_field: "它的 {name} 与查询相近。",
-    why_ranker: "排序模型读了它和查询。", why_match: "与查询最多有连续 {n} 个词相同。", why_recall: "召回时的名次也计入。",
+    why_ranker: "排序模型读了它和查询。", why_match: "与查询最多有连续 {n} 个词相同。", why_recall: "召回时的名次也计入。", why_features: "它的文字与查询共有什么，也经过权衡。",
     why_missing: "按{stage}没有找到它。", why_behind: "按{stage}，它不在前列。", added: "加 {n}", value: "值 {n}", logit: "logit {n}", at: "第 {places} 字",
     rank: "{stage}第 {n} 位", path: "名次", numbers: "数值", fields: "字段", text: "全文",
   },
@@ -23,7 +23,7 @@ addWords({
     why_synonym: "It has {terms}, for your word “{from}”: a synonym.",
     why_words: "It shares words with the query.", why_vectors: "Its meaning is close to the query’s.",
     why_field: "Its {name} is close to the query.", why_ranker: "The ranker read it with the query.",
-    why_match: "It shares up to {n} words in a row with the query.", why_recall: "Its place before ranking counts, too.",
+    why_match: "It shares up to {n} words in a row with the query.", why_recall: "Its place before ranking counts, too.", why_features: "What its text and the query share was weighed, too.",
     why_missing: "It was not found by {stage}.", why_behind: "It is not among the first by {stage}.", numbers: "Numbers", added: "adds {n}", value: "value {n}", logit: "logit {n}",
     at: "at character {places}", rank: "{stage}: rank {n}", path: "Its ranks", fields: "Fields", text: "Text",
   },
@@ -114,7 +114,7 @@ function sentencesOf(hit, { name, value, terms }, answer) {
     return sentences.length ? sentences : [[say("why_words")]];
   }
   if (name === "match") return [[say("why_match", { n: value })]];
-  if (["vectors", "recall"].includes(name)) return [[say(`why_${name}`)]];
+  if (["vectors", "recall", "features"].includes(name)) return [[say(`why_${name}`)]];
   return [[searchers().includes(name) ? say("why_field", { name }) : name]];
 }
 

@@ -80,6 +80,8 @@ INSTEAD = {
     "new nomic_bert gte jina_bert jina_bert_v3 eurobert snowflake": "its network is code of its own: take BAAI/bge-m3 "
     "(xlm-roberta) or Alibaba-NLP/gte-modernbert-base (modernbert)",
     "deberta": "take its later version, microsoft/deberta-v3-base (deberta-v2)",
+    "layoutlmv2 layoutlmv3": "it reads a picture of the page beside words and boxes, and its weights are not for "
+    "commercial use: take microsoft/layoutlm-base-uncased (layoutlm) or SCUT-DLVCLab/lilt-roberta-en-base (lilt)",
     "": "take a model of one of these: BAAI/bge-reranker-v2-m3 as reranker, BAAI/bge-m3 for vectors",
 }
 Values = UncheckedObject

@@ -17,9 +17,12 @@ from paddle_ranker.data.pictures import ImageError, ImageLimits, decoded, rgb, u
 from paddle_ranker.data.readers import Part, Unread
 from paddle_ranker.errors import DataError, DependencyError
 
-_VERSION = 1  # raised when the same picture would give other parts
+_VERSION = 2  # raised when the same picture would give other parts
 _LEAST_SURE = 0.5  # minimum confidence of OCR in a line
 _LONGEST = 100  # maximum longer side of a picture divided by its shorter side; longer pictures have no words
+_SIDE = 2000  # pixels; OCR shrinks pictures with a longer side
+_TALL = 2  # minimum height of a picture that is read in stretches, divided by its width
+_GAP = 15  # rows of pixels around the end of a stretch, which are as empty as possible
 
 
 def read(path: Path) -> Iterator[Union[Part, Unread]]:
@@ -83,19 +86,36 @@ def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[U
     name, fields: name and fields of the part
     """
     lines, unsure, size = list[PageLine](), 0, pixels.shape[1::-1]
-    output = None
-    if max(size) <= _LONGEST * min(size):
-        output = _engine()(np.ascontiguousarray(pixels[:, :, ::-1]))  # blue, green, red
-    if output is not None and output.txts is not None:
+    ends = _ends(pixels) if max(size) <= _LONGEST * min(size) else []
+    for top, bottom in zip([0, *ends], ends):
+        output = _engine()(np.ascontiguousarray(pixels[top:bottom, :, ::-1]))  # blue, green, red
+        if output.txts is None:
+            continue
         for text, box, score, words in zip(output.txts, output.boxes, output.scores, output.word_results):
             if text.strip() and score >= _LEAST_SURE:
-                lines.append(_line(text, _box(box, size), [(word, _box(own, size)) for word, _, own in words]))
+                placed = [(word, _box(own, top, size)) for word, _, own in words]
+                lines.append(_line(text, _box(box, top, size), placed))
             unsure += score < _LEAST_SURE
     if lines:
         text, places = page_text(lines)
         yield Part(name, text, fields, places)
     if unsure or not lines:
         yield Unread(name, f"{unsure:,} lines of which OCR is not sure" if unsure else "no words")
+
+
+def _ends(pixels: Array) -> list[int]:
+    """Return the rows of pixels before which the stretches end that OCR reads one by one, the last one included.
+
+    Only a tall picture, such as a long screenshot, has several; they end between lines of text.
+    """
+    height, width = pixels.shape[:2]
+    longest, ends = max(_SIDE, width), list[int]()
+    while height > _TALL * width and height - sum(ends[-1:]) > longest:
+        last = sum(ends[-1:]) + longest
+        first = last - longest // 4
+        contrast = np.ptp(pixels[first:last], axis=1).max(axis=1).astype(np.float64)
+        ends.append(first + int(np.convolve(contrast, np.ones(_GAP), "valid").argmin()) + _GAP // 2)
+    return [*ends, height]
 
 
 def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> PageLine:
@@ -111,12 +131,13 @@ def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> PageLine:
     return PageLine.of((word, boxes[start : start + len(word)]) for word, start in zip(words_of_text, starts))
 
 
-def _box(corners: Sequence[Sequence[float]], size: tuple[int, ...]) -> Box:
+def _box(corners: Sequence[Sequence[float]], above: int, size: tuple[int, ...]) -> Box:
     """Return the upright box (left, top, right, bottom) around four corners, as fractions of the picture's size.
 
-    corners: (x, y) in pixels
+    corners: (x, y) in pixels of a stretch of the picture
+    above: rows of pixels above this stretch
     size: (width, height) of the picture
     """
-    fractions = np.clip(np.asarray(corners, dtype=float) / size, 0, 1)
+    fractions = np.clip((np.asarray(corners, dtype=float) + np.array([0, above])) / size, 0, 1)
     (left, top), (right, bottom) = fractions.min(0).tolist(), fractions.max(0).tolist()
     return left, top, right, bottom

@@ -49,3 +49,14 @@ def test_damaged_pictures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:500])
     with pytest.raises(DataError, match="damaged or cut short"):
         [*READERS["ocr"].read(tmp_path / "a.png")]
+
+
+def test_every_line_of_a_long_screenshot_is_read_where_it_stands(tmp_path: Path) -> None:
+    image, count = Image.new("RGB", (600, 9000), "white"), 60
+    for number in range(count):
+        ImageDraw.Draw(image).text((40, 150 * number + 40), f"entry {number}", "black", ImageFont.load_default(20))
+    image.save(tmp_path / "a.png")
+    (part,) = READERS["ocr"].read(tmp_path / "a.png")
+    assert isinstance(part, Part) and part.text.split() == [f for n in range(count) for f in ("entry", str(n))]
+    for number, (_, _, left, top, _, bottom) in enumerate(part.places[::2]):
+        assert left == pytest.approx(40 / 600, abs=0.02) and top < (150 * number + 52) / 9000 < bottom

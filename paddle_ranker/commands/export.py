@@ -14,7 +14,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.command_registry import run_for_kind
 from paddle_ranker.model.load_options import CheckpointOptions, HeadOptions, LoadOptions
 from paddle_ranker.model.model_kind import ModelInfo, RowEncoder, TrainedModel
-from paddle_ranker.options import ThreadOptions, option, redeclare, run_command
+from paddle_ranker.options import ThreadOptions, note, option, redeclare, run_command
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, on
     files = [exported.program, exported.parameters, *(onnx_files(exported.onnx) if exported.onnx else [])]
     sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in files)
     print(f"exported: {exported.folder}: {sizes}")
+    if model.signature.is_rankers and any(config.names_cells for config in model.network.configs):
+        note("exported, it ranks tables, but names no cells; the folder that it was exported from does")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

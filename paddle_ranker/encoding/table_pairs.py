@@ -69,10 +69,15 @@ class TablePairEncoder(PairEncoder):
 
     places, place_size = CELLS, 7
 
-    def __init__(self, files: ModelTokenizer, max_seq_length: int, restarts: bool = True) -> None:
-        """restarts: whether positions restart in each cell"""
+    def __init__(
+        self, files: ModelTokenizer, max_seq_length: int, restarts: bool = True, operations: Sequence[str] = ()
+    ) -> None:
+        """restarts: whether positions restart in each cell
+
+        operations: names of the operations that the ranker chooses from, such as SUM
+        """
         super().__init__(files, max_seq_length)
-        self._restarts = restarts
+        self._restarts, self.operations = restarts, operations
         self.template = replace(self.template, after=())
         self.cut_tables = self.left_out = self.left_out_columns = self._named = 0
         vocabulary = files.token_to_id

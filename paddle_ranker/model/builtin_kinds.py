@@ -21,8 +21,11 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_kind import (
     CLIENT,
     EXPORTED,
+    LOGIT,
+    OPERATION_LOGITS,
     RANKER_SIGNATURE,
     SERVER,
+    TOKEN_LOGITS,
     TRANSFORMERS,
     ModelKind,
     ModelPart,
@@ -64,6 +67,14 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
 
     def signature(self, info: RankerInfo) -> Signature:
         return RANKER_SIGNATURE
+
+    def scoring_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> tuple[nn.Layer, tuple[str, ...]]:
+        """Return the network; of a ranker that names cells, one that also returns what these are chosen by."""
+        from paddle_ranker.model.network import AnsweringNetwork
+
+        if not any(config.names_cells for config in model.network.configs):
+            return super().scoring_network(model)
+        return AnsweringNetwork(model.network), (LOGIT, TOKEN_LOGITS, OPERATION_LOGITS)
 
     def static_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> nn.Layer:
         """Return a network that computes the probability, calibrated if the ranker is, and the logit."""

@@ -319,7 +319,7 @@ _NAMED_OTHERWISE = ("names_cells", "operations")  # which transformers states in
 
 def _of_tables(files: ModelTokenizer, max_seq_length: int, config: EncoderConfig) -> PairEncoder:
     assert isinstance(config, TapasConfig)
-    return TablePairEncoder(files, max_seq_length, config.reset_position_index_per_cell)
+    return TablePairEncoder(files, max_seq_length, config.reset_position_index_per_cell, config.operations)
 
 
 _PLACES_OF_CELLS = {

@@ -84,6 +84,8 @@ class Signature:
 TOKENS = (ArraySpec("input_ids", "int64", (None, None)), ArraySpec("token_type_ids", "int64", (None, None)))
 
 LOGIT = "logit"
+# Further outputs of rankers that answer questions of tables: of tokens, `[batch, length]`, and of operations
+TOKEN_LOGITS, OPERATION_LOGITS = "token_logits", "operation_logits"
 
 # A ranker's graph returns the probability, calibrated if the ranker is, and the logit before calibration. Engines
 # return only this logit; `Scorer` calibrates it.

@@ -146,16 +146,18 @@ class RankerNetwork(nn.Layer):
         encode = self.encoder if self.pooling else self.encoder.pooled
         return self._logits(encode(input_ids, token_type_ids, extra), input_ids, types)
 
-    def answers(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Optional[Tensor]]:
-        """Return the logits by which a ranker that names cells answers questions of tables.
+    def answers(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+        """Return the logits by which a ranker that names cells ranks tables and answers questions of them.
 
-        Returns the logits of tokens, `[batch, length]`, and of operations, `[batch, operations]`; None without
-        operations.
+        Returns the logits of tables, `[batch]`, of tokens, `[batch, length]`, and of operations, `[batch, operations]`;
+        None without operations.
         """
-        extra = self._match_levels(input_ids, types_of(token_type_ids))
+        types = types_of(token_type_ids)
+        extra = self._match_levels(input_ids, types)
         states, operation = self.encoder(input_ids, token_type_ids, extra), self.encoder.cells.operation
-        operations = None if operation is None else operation(self.encoder.pool(states, input_ids))
-        return self._selected(states, input_ids, token_type_ids).tokens, operations
+        selected = self._selected(states, input_ids, token_type_ids)
+        logits = self._with_features(selected.cells.max(axis=-1), input_ids, types)
+        return logits, selected.tokens, None if operation is None else operation(self.encoder.pool(states, input_ids))
 
     def _selected(self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> CellLogits:
         logits = self.head(self.dropout(states)).squeeze(-1)
@@ -210,6 +212,17 @@ class RankerNetwork(nn.Layer):
         if self.similarity_head is not None:
             logit = logit + (self.similarity_head(input_ids, token_type_ids) if similarity is None else similarity)
         return logit
+
+
+class AnsweringNetwork(nn.Layer):
+    """Network that scores with a ranker that names cells: it returns `RankerNetwork.answers`."""
+
+    def __init__(self, network: RankerNetwork):
+        super().__init__()
+        self.network, self.configs = network, network.configs
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+        return self.network.answers(input_ids, token_type_ids)
 
 
 class ScoringNetwork(nn.Layer):

@@ -29,10 +29,9 @@ import numpy as np
 from typing_extensions import TypeVar
 
 from paddle_ranker.array_types import Floats, Integers, Vectors
-from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.picture_pairs import PICTURES, PictureTitle
-from paddle_ranker.encoding.table_pairs import CELLS, TablePairEncoder
+from paddle_ranker.encoding.table_pairs import CELLS
 from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted, refuse_text
 from paddle_ranker.lexical.features import list_features
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
@@ -71,7 +70,7 @@ from paddle_ranker.retrieval.typed_values import Value, is_value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.word_search import ASKED, Asked, single_token
 from paddle_ranker.scoring.ranker import Ranker
-from paddle_ranker.scoring.table_answers import TableAnswer, names_cells, table_answers
+from paddle_ranker.scoring.table_answers import TableAnswer, answers_of
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 from paddle_ranker.storage.untrusted import Unchecked
 
@@ -344,7 +343,8 @@ class Search:
         cut: number of documents below `min_probability`; set by `finish`.
         shown: places of the documents that are shown.
         documents: the documents that are shown, by id.
-        answers: cells that answer the query, by place of a shown table; set by `name_cells`.
+        answer_of: function from the index of a text of `to_rank` to the cells of that table that answer the query (None
+            for other texts); None if the ranker names no cells.
         similar: ids of hidden documents of a group of nearly equal texts, by place of the group's first document.
         took: milliseconds by stage.
         degraded: stages that were left out, since they would miss the deadline.
@@ -377,12 +377,13 @@ class Search:
         self.probabilities: dict[int, float] = {}
         self.passages: dict[int, tuple[int, int]] = {}
         self.whole: dict[int, str] = {}
-        self._scored_as: list[int] = []  # for each ranked document, the index of its text in the result of `to_rank`
+        self._scored_as: dict[int, int] = {}  # by place of a ranked document: index of its text in `to_rank`
         # By id of a document that was found by a vector: the vector's passage; its piece of a recording (`pieces_of`).
         self._found, self._pieces = dict[str, Span](), dict[str, Span]()
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
-        self.answers: dict[int, TableAnswer] = {}
+        self.answer_of: Optional[Callable[[int], Optional[TableAnswer]]] = None
+        self._answers = dict[int, Optional[TableAnswer]]()  # by place, for `answer`
         self.took: dict[str, float] = {}
         self.degraded: list[str] = []
         self.is_calibrated = False
@@ -600,7 +601,7 @@ class Search:
         reserve(sum(map(sys.getsizeof, texts.values())))
         # Equal texts have one logit: computed in two batches, it would differ in its last digits, and so would ties.
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts[place] for place in top))}
-        self._scored_as = [numbers[texts[place]] for place in top]
+        self._scored_as = {place: numbers[texts[place]] for place in top}
         self.whole = {numbers[texts[place]]: self.candidates.ids[place] for place in whole}
         return list(numbers)
 
@@ -656,7 +657,8 @@ class Search:
         is_calibrated: whether the probabilities are calibrated
         """
         self.is_calibrated = is_calibrated
-        logits, probabilities = logits[self._scored_as], probabilities[self._scored_as]
+        numbers = [*self._scored_as.values()]
+        logits, probabilities = logits[numbers], probabilities[numbers]
         top = self.order[: len(logits)]
         weight = self.fusion.recall_weight
         shares = self.fusion.shares(self.candidates)[top] if weight else np.zeros(len(top))
@@ -870,19 +872,18 @@ class Search:
             span = self.span_of(place)
             spans = [span if span != (0, len(document.text)) else self.shared_words.passage(document.text, [])]
         found = place_of(document, schema, spans, piece)
-        answer = self.answers.get(place)
+        answer = self.answer(place)
         if found is None or answer is None or not answer.cells:
             return found
         return {**found, "cells": [[cell.row, cell.column] for cell in answer.cells[:MOST_PLACES]]}
 
-    def name_cells(self, ranker: Ranker) -> None:
-        """Find the cells of the shown tables that answer the query, by a ranker that names cells."""
-        places = [place for place in self.shown if place in self.logits]
-        documents = [self.documents[self.candidates.ids[place]] for place in places]
-        read = zip(places, self.read(documents, ranker.pair_encoder))
-        tables = {place: text for place, (_, text) in read if isinstance(text, PlacedText)}
-        answers = table_answers(ranker.loaded, [self.model_text] * len(tables), [*tables.values()])
-        self.answers = dict(zip(tables, answers))
+    def answer(self, place: int) -> Optional[TableAnswer]:
+        """Return the cells of a ranked table that answer the query; None if it is no table, or none are named."""
+        if self.answer_of is None or place not in self.logits:
+            return None
+        if place not in self._answers:
+            self._answers[place] = self.answer_of(self._scored_as[place])
+        return self._answers[place]
 
     def result(self, place: int) -> Result:
         candidates = self.candidates
@@ -901,7 +902,7 @@ class Search:
             self.probabilities.get(place),
             tuple(self.similar.get(place, ())),
             place_in_file,
-            self.answers.get(place),
+            self.answer(place),
         )
 
     def results(self) -> list[Result]:
@@ -1067,12 +1068,7 @@ class Searcher(Generic[C]):
             return [Search(now, one, self.searchers, settings, listing, example) for one in queries]
 
         models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
-        found = in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
-        ranker = self.ranker
-        if ranker is not None and isinstance(ranker.pair_encoder, TablePairEncoder) and names_cells(ranker.loaded):
-            for one in found:
-                one.name_cells(ranker)
-        return found
+        return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
 
 
 class TokenCounter(Protocol):
@@ -1163,10 +1159,14 @@ class _Models:
         if self._stored is not None:
             each = zip(searches, texts)
             return [self._stored.logits(one.collection, one.model_text, own, one.whole) for one, own in each]
-        asked = [one.model_text for one, own in zip(searches, texts) for _ in own]
+        queries = [one.model_text for one, own in zip(searches, texts) for _ in own]
         with idle():
-            logits = self._ranker.score(asked, [text for own in texts for text in own], logits=True)
-        return np.split(logits, np.cumsum([len(own) for own in texts])[:-1])
+            logits, outputs = self._ranker.scored(queries, [text for own in texts for text in own])
+        ends = np.cumsum([len(own) for own in texts])
+        for one, own, end in zip(searches, texts, ends.tolist()):
+            rows = {name: array[end - len(own) : end] for name, array in outputs.items()}
+            one.answer_of = answers_of(self._ranker.row_encoder, one.model_text, own, rows)
+        return np.split(logits, ends[:-1])
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
         raise error

@@ -18,6 +18,7 @@ from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.ranker import RankedTitle, with_answers
 from paddle_ranker.scoring.scoring_options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.stored_ranker import score_stored_pairs
+from paddle_ranker.scoring.table_answers import names_cells
 from paddle_ranker.storage.prefetch import CHUNK, chunks
 
 OptionsT = TypeVar("OptionsT", bound=ScoringOptions)
@@ -39,8 +40,12 @@ def rank_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, li
         yield from best_by_query(score_stored_pairs(options, options.store), top_k, cut)
         return
     loaded = open_model(options.params_path, RANKER, LoadOptions.of(options))
+    answers = scorer_for(loaded, options) if names_cells(loaded.engine) else None
     for query, titles in best_by_query(score_pairs(loaded, options), top_k, cut):
-        yield query, with_answers(loaded, query, titles)
+        if answers is not None and titles:  # outputs of all titles of a file would be too large to keep
+            outputs = answers.run(answers.encode([query] * len(titles), [one.title for one in titles]))
+            titles = with_answers(answers, query, titles, outputs)
+        yield query, titles
 
 
 def best_by_query(

@@ -9,7 +9,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from paddle_ranker.array_types import Array
+from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.encoding.windows import make_windows
 from paddle_ranker.errors import UsageError, did_you_mean, quoted
@@ -17,9 +17,10 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
+from paddle_ranker.model.model_kind import TOKEN_LOGITS
 from paddle_ranker.scoring.loading import ScoringRanker, open_model
 from paddle_ranker.scoring.scorer import Scorer
-from paddle_ranker.scoring.table_answers import TableAnswer, names_cells, table_answers
+from paddle_ranker.scoring.table_answers import TableAnswer, table_answers
 from paddle_ranker.scoring.texts import is_number, list_searches, list_texts, require_count, require_text
 
 
@@ -128,7 +129,7 @@ class Ranker:
         wanted, given = list_texts(queries, "queries"), list_texts(titles, "titles")
         if len(wanted) != len(given):
             raise UsageError(f"{len(wanted)} queries and {len(given)} titles: give one title for each query")
-        found = self._logits(wanted, given)
+        found, _ = self.scored(wanted, given)
         return found if logits else sigmoid(found)
 
     def rank(
@@ -168,8 +169,14 @@ class Ranker:
         """
         return self._rank(list_searches(searches, "searches"), top_k, min_probability, logits)
 
-    def _logits(self, queries: list[str], titles: list[str]) -> Array:
-        return self.scorer.logits(self.scorer.encode(queries, titles))
+    def scored(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[Array, Arrays]:
+        """Return the logits of the pairs (queries[i], titles[i]), `[n]` float64, and all outputs, `[n, ...]` by name.
+
+        Logits are calibrated if the ranker is. With windows, there are no outputs.
+        """
+        pairs = self.scorer.encode(queries, titles)
+        outputs = self.scorer.run(pairs) if self.windows is None else {}
+        return self.scorer.logits_in(outputs) if self.windows is None else self.scorer.logits(pairs), outputs
 
     def _rank(
         self,
@@ -180,23 +187,28 @@ class Ranker:
     ) -> list[list[RankedTitle]]:
         require_cut(top_k, min_probability)
         queries = [query for query, titles in searches for _ in titles]
-        computed = self._logits(queries, [title for _, titles in searches for title in titles])
+        computed, outputs = self.scored(queries, [title for _, titles in searches for title in titles])
         ends = np.cumsum([len(titles) for _, titles in searches], dtype=np.int64)
         ranked = []
-        for (query, titles), found in zip(searches, np.split(computed, ends[:-1])):
+        for (query, titles), found, begin in zip(searches, np.split(computed, ends[:-1]), [0, *ends.tolist()]):
             probabilities = sigmoid(found)
             order = np.argsort(-probabilities, kind="stable")
             shown = found[order] if with_logits else None
             best = best_titles(titles, order, probabilities[order], top_k, min_probability, shown)
-            ranked.append(with_answers(self.loaded, query, best))
+            rows = [begin + one.index for one in best]
+            ranked.append(with_answers(self.scorer, query, best, {name: one[rows] for name, one in outputs.items()}))
         return ranked
 
 
-def with_answers(loaded: ScoringRanker, query: str, titles: list[RankedTitle]) -> list[RankedTitle]:
-    """Return the titles with their answers to the query, if the ranker names cells of tables; else unchanged."""
-    if not names_cells(loaded):
+def with_answers(scorer: Scorer, query: str, titles: list[RankedTitle], outputs: Arrays) -> list[RankedTitle]:
+    """Return the titles with their answers to the query, if the ranker names cells of tables; else unchanged.
+
+    outputs: the ranker's outputs for the titles, `[titles, ...]`
+    """
+    if TOKEN_LOGITS not in outputs:
         return titles
-    answers = table_answers(loaded, [query] * len(titles), [one.title for one in titles])
+    tables = [one.title for one in titles]
+    answers = table_answers(scorer.row_encoder, [query] * len(tables), tables, outputs)
     return [replace(one, answer=answer) for one, answer in zip(titles, answers)]
 
 

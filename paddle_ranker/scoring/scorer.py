@@ -15,7 +15,7 @@ from paddle_ranker.encoding.columns import Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder, require_pairs
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
-from paddle_ranker.model.model_kind import LOGIT
+from paddle_ranker.model.model_kind import LOGIT, TOKEN_LOGITS
 from paddle_ranker.scoring.engines.engine import Engine
 from paddle_ranker.storage.prefetch import CHUNK
 
@@ -99,6 +99,14 @@ class Scorer(BatchRunner):
         """
         require_pairs(queries, titles)
         return self.row_encoder.encode(queries, titles, truncate=self.windows is None, check=check)
+
+    def compute(self, columns: Columns, rows: NDArray[np.int64]) -> Arrays:
+        """See `BatchRunner.compute`; rows of all batches have as many `TOKEN_LOGITS`, those of the longest pair."""
+        outputs = super().compute(columns, rows)
+        if TOKEN_LOGITS in outputs:
+            logits, most = outputs[TOKEN_LOGITS], self.row_encoder.max_seq_length
+            outputs[TOKEN_LOGITS] = np.pad(logits, ((0, 0), (0, max(0, most - logits.shape[1]))))[:, :most]
+        return outputs
 
     def logits(self, pairs: Columns, share: int = 0, shares: int = 1) -> Floats:
         """Return the logits of encoded pairs, `[n]` float64, in their order.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional, cast
+from typing import Optional
 
 import numpy as np
 
 from paddle_ranker.array_types import Array
+from paddle_ranker.data.placed_text import PlacedText
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.table_pairs import TablePairEncoder
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.scoring.loading import ScoringRanker
+from paddle_ranker.model.model_kind import OPERATION_LOGITS, TOKEN_LOGITS
+from paddle_ranker.scoring.engines.engine import Engine
 
-_AT_ONCE = 16  # tables in a batch
 _LEAST = 0.5  # cells with a higher probability are part of an answer
 
 
@@ -47,35 +49,48 @@ class TableAnswer:
         return "; ".join([", ".join(cells) or "no cell", *filter(None, [self.operation])])
 
 
-def names_cells(loaded: ScoringRanker) -> bool:
+def names_cells(engine: Engine) -> bool:
     """Return whether a ranker answers by cells; False for exported rankers, which compute only logits."""
-    config = getattr(getattr(loaded.engine, "network", None), "config", None)
-    return config is not None and bool(config.names_cells)
+    return TOKEN_LOGITS in getattr(engine, "outputs", ())
 
 
-def table_answers(loaded: ScoringRanker, questions: Sequence[str], tables: Sequence[str]) -> list[TableAnswer]:
+def table_answers(
+    encoder: PairRowEncoder, questions: Sequence[str], tables: Sequence[str], outputs: Mapping[str, Array]
+) -> list[TableAnswer]:
     """Return the answer of each table, `tables[i]`, to `questions[i]`.
 
-    loaded: a ranker that `names_cells`
+    encoder: the ranker's encoder
+    outputs: the outputs of the ranker, which names cells, for the pairs, `[n, ...]`
 
     A cell is part of the answer if the mean probability of its tokens is above 0.5, as in transformers.
     """
-    from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-
-    engine, encoder = cast(DygraphEngine, loaded.engine), cast(TablePairEncoder, loaded.row_encoder)
-    names, answers = engine.network.config.operations, list[TableAnswer]()
-    for start in range(0, len(tables), _AT_ONCE):
-        some = tables[start : start + _AT_ONCE]
-        pairs = encoder.encode(questions[start : start + _AT_ONCE], some)
-        arrays = pairs.pad(range(len(pairs)))
-        logits, *operations = engine.call(engine.network.answers, arrays)
-        chosen = operations[0].argmax(axis=1) if operations else [None] * len(some)
-        probabilities = sigmoid(logits.astype(np.float64))
-        for table, types, own, operation in zip(some, arrays["token_type_ids"], probabilities, chosen):
-            answers.append(
-                TableAnswer(_cells(encoder, table, types, own), None if operation is None else names[operation])
-            )
+    assert isinstance(encoder, TablePairEncoder)
+    pairs, answers = encoder.encode(questions, tables), list[TableAnswer]()
+    probabilities = sigmoid(outputs[TOKEN_LOGITS].astype(np.float64))
+    operations = outputs[OPERATION_LOGITS].argmax(axis=1) if OPERATION_LOGITS in outputs else None
+    for row, table in enumerate(tables):
+        cells = _cells(encoder, table, pairs.pad([row])["token_type_ids"][0], probabilities[row])
+        answers.append(TableAnswer(cells, None if operations is None else encoder.operations[operations[row]]))
     return answers
+
+
+def answers_of(
+    encoder: PairRowEncoder, question: str, texts: Sequence[str], outputs: Mapping[str, Array]
+) -> Optional[Callable[[int], Optional[TableAnswer]]]:
+    """Return a function from the index of a text to its answer (None if it is no table); None without answers.
+
+    outputs: the ranker's outputs for the question and each text, `[texts, ...]`
+    """
+    if TOKEN_LOGITS not in outputs:
+        return None
+
+    def answer(number: int) -> Optional[TableAnswer]:
+        if not isinstance(texts[number], PlacedText):
+            return None
+        rows = {name: array[number : number + 1] for name, array in outputs.items()}
+        return table_answers(encoder, [question], [texts[number]], rows)[0]
+
+    return answer
 
 
 def _cells(encoder: TablePairEncoder, table: str, types: Array, probabilities: Array) -> tuple[Cell, ...]:

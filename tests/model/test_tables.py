@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 from typing import Any, Optional
+from unittest import mock
 
 import numpy as np
 import paddle
@@ -87,7 +88,11 @@ def test_a_ranker_of_tables_is_converted_exported_and_ranks(tmp_path: Path, netw
         exported = Ranker.load(tmp_path / "exported", engine=engine)
         np.testing.assert_allclose(exported.score(questions, tables), wanted, atol=1e-5)
         assert exported.rank(questions[0], tables[:1])[0].answer is None
-    ranked = Ranker.load(folder).rank(questions[0], tables)
+    ranker = Ranker.load(folder)
+    runs = mock.Mock(wraps=ranker.scorer.compute)
+    with mock.patch.object(ranker.scorer, "compute", runs):
+        ranked = ranker.rank(questions[0], tables)
+    assert sum(len(call.args[1]) for call in runs.call_args_list) == 20  # each table is computed once
     assert len(ranked) == 20 and [one.answer is None for one in ranked] == [network is None] * 20
     convert(ConvertOptions(source=str(tmp_path / "ours"), target=str(tmp_path / "back"), to="hf"))
     back = Ranker.load(tmp_path / "back")
@@ -105,7 +110,7 @@ def test_cells_and_operations_are_those_of_transformers(tmp_path: Path, network:
     questions, tables = zip(*((question, table_text(rows)) for question, rows in cases()[:ANSWERED]))
     arrays = ranker.row_encoder.encode(questions, tables).pad(range(ANSWERED))  # padded to the longest
     engine: Any = ranker.loaded.engine
-    logits, *operations = engine.call(engine.network.answers, arrays)
+    _, logits, *operations = engine.call(engine.network, arrays)
     for row, said in enumerate(expected):
         own = logits[row][arrays["token_type_ids"][row, :, 2] > 0]
         theirs = [np.nan if one is None else one for one in said["logits"]]  # None: of a column that is not selected
@@ -201,7 +206,9 @@ def test_a_ranker_of_tables_is_trained_quantized_and_served(
     assert best.title == tables[0] and (best.answer is None) == (network is None)
     if HAS_ONNX:
         static = ["--model", str(tmp_path / "exported")]
+        capsys.readouterr()
         assert main(["export", "--model", str(trained), "--output", static[1], "--onnx"]) == 0
+        assert ("names no cells" in capsys.readouterr().err) == (network is not None)
         quality = ["--calibration_file", str(tmp_path / "pairs.jsonl"), *pairs[2:4], "--max_loss", "1"]
         assert main(["quantize", *static, *quality, "--seconds", "0.1"]) == 0
         int8 = Ranker.load(static[1], engine="onnx", precision="int8").score(*asked)
@@ -220,4 +227,11 @@ def test_a_ranker_of_tables_is_trained_quantized_and_served(
         results = {one.id: one for one in opened.search("city points", top_k=20, ranker=str(trained))}
     assert len(hits) == len(results) > 5
     for hit in hits:
-        assert hit["probability"] == pytest.approx(results[hit["id"]].probability, abs=1e-5)
+        result = results[hit["id"]]
+        assert hit["probability"] == pytest.approx(result.probability, abs=1e-5)
+        assert ("answer" in hit) == (result.answer is not None) == (network is not None)
+        if result.answer is not None:
+            assert hit["answer"].get("operation") == result.answer.operation
+            cells = [[cell["row"], cell["column"]] for cell in hit["answer"]["cells"]]
+            assert cells == [[cell.row, cell.column] for cell in result.answer.cells]
+            assert hit["place"] == result.place and (not cells or hit["place"]["cells"] == cells)

@@ -132,13 +132,13 @@ def test_loading_names_what_is_of_another_type(source: Any, how: Any, message: s
 def test_many_queries_are_one_call_of_the_scorer(ranker: Ranker, monkeypatch: pytest.MonkeyPatch) -> None:
     searches = [("深度学习", TITLES), ("a b c", TITLES[:2]), ("nothing", []), ("深度学习", TITLES[::-1])]
     wanted = [ranker.rank(query, titles, top_k=3) for query, titles in searches]
-    calls, logits = [], ranker.scorer.logits
+    calls, run = [], ranker.scorer.run
 
     def counted(pairs: Any) -> Any:
         calls.append(len(pairs))
-        return logits(pairs)
+        return run(pairs)
 
-    monkeypatch.setattr(ranker.scorer, "logits", counted)
+    monkeypatch.setattr(ranker.scorer, "run", counted)
     found = ranker.rank_many(iter(searches), top_k=3)
     assert calls == [14] and [len(titles) for titles in found] == [3, 2, 0, 3]
     for ours, theirs in zip(found, wanted):

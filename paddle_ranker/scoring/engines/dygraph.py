@@ -39,14 +39,14 @@ class DygraphEngine:
         self.network = network
         self.limits = InputLimits(signature, network.configs)
         self._inputs = signature.input_names
-        self._outputs = tuple(outputs or signature.read)
+        self.outputs = tuple(outputs or signature.read)
         self.precision = precision
         self._device = _device_of(network)
         self.batch_tokens = fastest_tokens(self._device, 0)
 
     def run(self, arrays: Arrays) -> Arrays:
         """Return a dict from output name to array."""
-        return dict(zip(self._outputs, self.call(self.network, arrays)))
+        return dict(zip(self.outputs, self.call(self.network, arrays)))
 
     def call(self, function: Callable[..., object], arrays: Arrays) -> list[Array]:  # type: ignore[explicit-any]
         """Call `function`, the network or one of its methods, on the inputs; return its outputs that are not None."""

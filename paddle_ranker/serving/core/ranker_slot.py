@@ -223,7 +223,7 @@ class RankerSlot(Slot[ServedRanker]):
 
 def _scores(served: ServedRanker, job: Job) -> Scores:
     logits = served.scorer.logits_in(job.outputs)
-    return Scores(sigmoid(logits), logits, job.tokens)
+    return Scores(sigmoid(logits), logits, job.tokens, job.outputs)
 
 
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:

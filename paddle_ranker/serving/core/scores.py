@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,11 +27,13 @@ class Scores(NamedTuple):
 
     probabilities, logits: of each pair, `[n]` float64
     tokens: number of tokens of all pairs together, including special tokens
+    outputs: all outputs of the ranker, `[n, ...]` by name
     """
 
     probabilities: Array
     logits: Array
     tokens: int = 0
+    outputs: Mapping[str, Array] = {}
 
 
 class ScoringService(Protocol):

@@ -28,6 +28,7 @@ from paddle_ranker.retrieval.search import RANK, Listing, ListingError, Search, 
 from paddle_ranker.retrieval.searchable import ShardError, Snapshot
 from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.retrieval.turns import Reserve, TooLate, idle, wait_for
+from paddle_ranker.scoring.table_answers import answers_of
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
@@ -366,11 +367,11 @@ class _QueuedModels:
         if served is not ranker.ready() or self._index.states is not self._pipeline.index.ready().states:
             stored = None  # the models were reloaded meanwhile
         left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
+        cut = [texts[number][:most] for number in left.tolist()]
         scoring: list[tuple[NDArray[np.int64], Coroutine[None, None, Scores]]] = []
         if stored is not None:
             scoring.append((stored.rows, ranker.score_encoded(stored.pairs, deadline=self.rank_until)))
         if len(left):
-            cut = [texts[number][:most] for number in left.tolist()]
             asked = [search.model_text] * len(cut)
             by_text = ranker.score_pairs(asked, cut, deadline=self.rank_until, check_lengths=self._read.check)
             scoring.append((left, by_text))
@@ -378,7 +379,10 @@ class _QueuedModels:
         logits = np.empty(len(texts))
         try:
             for (rows, _), future in zip(scoring, begun):
-                logits[rows] = wait_for(future).logits
+                scores = wait_for(future)
+                logits[rows] = scores.logits
+            if stored is None and len(left):  # rankers of tables have no stored states
+                search.answer_of = answers_of(served.model.row_encoder, search.model_text, cut, scores.outputs)
         finally:  # if one is refused, the other one leaves the queue
             for future in begun:
                 future.cancel()

@@ -513,6 +513,8 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
             hit["logit"], hit["probability"] = found.logits[place], found.probabilities[place]
             start, end = found.passages[place]
             hit["read"] = {"start": start, "end": end}
+        if (answer := found.answer(place)) is not None:
+            hit["answer"] = answer.as_json()
         if place in found.similar:
             hit["similar"] = found.similar[place]
         hit["stages"] = _stages(found, place, rank)
@@ -750,6 +752,15 @@ class Hit(TypedDict):
         ]
     ]
     contents: NotRequired[Annotated[dict[str, list[Content]], Field(description="files of fields")]]
+    answer: NotRequired[
+        Annotated[
+            dict[str, Any],
+            Field(
+                description="cells of a table that answer the query (row and column from 0, text, probability), "
+                "and the operation, such as SUM; by a ranker that names cells"
+            ),
+        ]
+    ]
     similar: NotRequired[Annotated[list[str], Field(description="candidates with nearly the same text, not shown")]]
     logit: NotRequired[float]
     probability: NotRequired[Annotated[float, Field(description="of relevance; of documents that were ranked")]]

@@ -287,7 +287,7 @@ def read_log(options: JudgmentsOptions, collection: Collection) -> ReadLog:
 
 
 def judgments(options: JudgmentsOptions) -> None:
-    """Read the log, write the folder, and print the counts of used and skipped lines."""
+    """Read the log of searches, write the folder of judgments, and print the counts of used and skipped lines."""
     from paddle_ranker.data.trec import can_hold
     from paddle_ranker.retrieval.shards import open_index
     from paddle_ranker.storage.atomic import make_folder, new_folder

@@ -77,7 +77,7 @@ ROLES = ("id", "title", "text")
 class FileFields(NamedTuple):
     """Fields of an index whose values are files.
 
-    by_suffix: for files of a folder: the field's name, by the suffix of the files that it takes
+    by_suffix: a dict from a file's suffix to the name of the field that takes such files of a folder
     read: names of the fields whose files are read for their words; the words become the document's text
     """
 

@@ -176,11 +176,11 @@ def decoded(
 
     Waits while other pictures that are being decoded use all the memory of `limits.decoded`.
 
-    size: the longer side, in pixels, that the caller will scale the picture to. JPEG is decoded at a smaller size, but
-        not below twice this. None: at full size
+    size: the longer side, in pixels, that the caller will scale the picture to: a JPEG may be decoded at a reduced size
+        of at least twice as many pixels. None: at full size
 
-    Raises `ImageError` for other data, and for a picture beyond the limits, without decoding it. Truncated files are
-    detected; other damage only in PNG, which has checksums.
+    Raises `ImageError` if the data are no picture, and, before decoding, if the picture exceeds the limits. Truncated
+    files are detected; other damage only in PNG, which has checksums.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else read_image(source, limits)

@@ -82,8 +82,8 @@ class PairRowEncoder(Protocol):
     ) -> Columns:
         """Encode the pairs (queries[i], titles[i]); without `truncate` they keep their full length.
 
-        check: called with the pairs' lengths before the pairs are built, see `LengthCheck`; may raise to refuse them. A
-            long query with many titles would take memory for each of them
+        check: called with the pairs' lengths, see `LengthCheck`; may raise to refuse them. Called before the pairs are
+            built, since each pair holds a copy of its query: a long query with many titles takes much memory
         """
         ...
 
@@ -235,7 +235,7 @@ class PairEncoder:
         return text
 
     def _prompted(self, queries: Sequence[str]) -> Sequence[str]:
-        """Return the queries behind the query prompt, if there is one."""
+        """Return the queries, each with the query prompt before it, if there is a prompt."""
         return [self.query_prompt + query for query in queries] if self.query_prompt else queries
 
     def _tokenized(

@@ -284,7 +284,7 @@ class PictureEncoder:
         return np.asarray(image).transpose(2, 0, 1)
 
     def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise, by input name, for comparing networks."""
+        """Yield batches of noise, by input name, to compare an exported network with its source."""
         rng = np.random.default_rng(0)
         for rows in (1, 2, 5):
             yield {PIXELS: rng.integers(0, 256, (rows, 3, self.height, self.width), np.uint8)}

@@ -118,7 +118,7 @@ class PicturePairEncoder(PairEncoder):
         return EncodedPairs(ids, offsets, lengths.astype(np.int32), self.pad_id, places.reshape(-1), self.place_size)
 
     def _patches(self, title: str) -> NDArray[np.int16]:
-        """Return the places of a picture's patches, with their pixels, `[patches, place_size]`."""
+        """Return the place and pixels of each patch of the picture that `title` names, `[patches, place_size]`."""
         try:
             if isinstance(title, PictureTitle):
                 source = title.picture

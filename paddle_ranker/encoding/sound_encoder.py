@@ -170,11 +170,11 @@ class SoundEncoder:
 
     @property
     def max_length(self) -> int:
-        """Cost of the longest sound as a number of tokens."""
+        """Number of tokens that the longest accepted sound counts as."""
         return _LONGEST * self.rate // _SAMPLES_A_TOKEN
 
     def samples(self) -> Iterator[Arrays]:
-        """Yield batches of noise, by input name, for comparing networks."""
+        """Yield batches of noise, by input name, to compare an exported network with its source."""
         rng = np.random.default_rng(0)
         for sizes in ((self.rate,), (self.least, 2 * self.least + 7), (self.rate // 2, self.least + 1, self.rate // 3)):
             yield self.encode([rng.standard_normal(size) for size in sizes]).pad(range(len(sizes)))

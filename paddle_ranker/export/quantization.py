@@ -215,7 +215,7 @@ class Quantized:
 
     @property
     def share(self) -> str:
-        """Return the phrase for messages: "70 of 73 products of weights in integers"."""
+        """Return the phrase for messages: "70 of 73 products of weights in integers", that is, matrix products."""
         return f"{self.products - len(self.left_out)} of {self.products} products of weights in integers"
 
 

@@ -171,7 +171,7 @@ def is_whole(text: str, start: int, end: int) -> bool:
 def word_starts(folded: str) -> Booleans:
     """Return which characters of a folded text begin a word, or a part of one, `[characters] bool`.
 
-    In scripts without spaces between words, every character (with its marks) does.
+    In scripts without spaces between words, every character (with its marks) begins one.
     """
     is_unit, is_letter, goes_on = _begins().take(code_points(folded), axis=1)
     is_letter[1:] &= ~goes_on[:-1]

@@ -53,7 +53,7 @@ class FeatureHead(nn.Layer):
         raise NotImplementedError
 
     def learn_tables(self, pairs: EncodedPairs) -> None:
-        """Learn the tables that `features` reads from the training pairs; a head without tables learns nothing."""
+        """Learn, from the training pairs, the tables that `features` uses; a head without tables learns nothing."""
 
     @property
     def has_learned(self) -> bool:

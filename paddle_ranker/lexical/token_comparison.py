@@ -96,7 +96,7 @@ def compared(speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tens
 
 
 def whole_characters(same: Tensor, inside: Tensor) -> Tensor:
-    """Return `same`, with 0 for parts of characters unless all parts of the character are equal.
+    """Return `same`, with 0 for tokens that hold only some bytes of a character, unless both characters are equal.
 
     same: `[batch, length, length]` float32, 1 if token i equals token j
     inside: `[batch, length]` float32, 1 for tokens that begin inside a character

@@ -45,7 +45,7 @@ class ContentFiles:
     """Files of an index folder.
 
     index: folder that keeps new files
-    others: further index folders (shards) whose files are found, too
+    others: further index folders (shards) where files are also searched for, but never written
     """
 
     def __init__(self, index: Path, *others: Path):

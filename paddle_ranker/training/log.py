@@ -78,7 +78,7 @@ class TrainingLog:
         """Print one progress line and record it.
 
         step, epoch, batch: counted from 1; the batch is counted within its epoch
-        shown: means to print, by name, the loss first
+        shown: the averages to print, by name, the loss first
         more: further metrics that are recorded but not printed (`learning_rate`, `gradient_norm`, ...)
         speed: steps per second since the previous line
         """

@@ -350,7 +350,7 @@ class _Trainer:
         return improved
 
     def _save(self, scheduled: bool) -> None:
-        """Write a checkpoint and its state, in the first process."""
+        """Write a checkpoint and its state, in the first process only."""
         if not self.folder:
             return
         task, done = self.task, self.done

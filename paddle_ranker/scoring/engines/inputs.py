@@ -61,7 +61,7 @@ class InputLimits:
         }
 
     def typed(self, outputs: Arrays) -> Arrays:
-        """Return `outputs` as arrays of the signature's types; some engines return other types."""
+        """Convert `outputs` to the types that the model's signature declares; some engines return other types."""
         types = {spec.name: spec.dtype for spec in self.signature.outputs}
         return {name: np.asarray(array, types[name]) for name, array in outputs.items()}
 

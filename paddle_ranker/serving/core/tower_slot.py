@@ -206,8 +206,9 @@ class TowerSlot(Slot[ServedTower]):
     ) -> TextVectors:
         """Compute the vectors of texts; see `VectorService`.
 
-        check_lengths: called while the texts are encoded: with the index of a text, the token counts `[n]` of this text
-            and the next ones, prompts included, and the length to which texts are truncated; may raise a `Fault`
+        check_lengths: called for each batch as `check_lengths(first, counts, limit)`: the index of the batch's first
+            text, the token counts `[n]` of its texts, prompts included, and the length to which texts are truncated;
+            may raise a `Fault`
         """
         served = self.ready().of(TEXT, is_query, field)
         self.limits.check_pairs(len(texts), field)

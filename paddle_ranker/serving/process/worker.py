@@ -218,7 +218,7 @@ class Worker:
             os._exit(0)  # Python would wait at exit for the loading thread, which nothing can stop
 
     async def _keep_gauges(self) -> None:
-        """Set this worker's gauges at regular intervals, since `/metrics` may be answered by another worker."""
+        """Publish this worker's gauges at regular intervals, for whichever worker answers `/metrics`."""
         while True:
             note_gauges(self._slots, self._metrics, len(self._connections))
             await asyncio.sleep(_GAUGE_SECONDS)

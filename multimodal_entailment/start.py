@@ -19,7 +19,7 @@ from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.model.encoder_loading import load_encoder
-from paddle_ranker.model.ranker_folder import has_match_embeddings
+from paddle_ranker.model.ranker_folder import checked_match_embeddings
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.run import Start, start_run
 
@@ -70,7 +70,7 @@ def _text_encoder(options: TrainEntailmentOptions) -> tuple[PostTextEncoder, Pai
     loaded = load_encoder(options.model_name_or_path)
     encoder, is_new = loaded.pair_encoder(options.max_seq_length), list(loaded.new_parts)
     trained = loaded.checkpoint.arrays.get("match_embeddings.weight")
-    with_match = has_match_embeddings(loaded.checkpoint, options.match_embeddings)
+    with_match = checked_match_embeddings(loaded.checkpoint, options.match_embeddings)
     if options.freeze_text and trained is None:
         with_match = False  # untrained match embeddings would stay zero
     compares = (never_match_ids(encoder), encoder.spelling()) if with_match else (None, None)

@@ -134,7 +134,7 @@ def blend(options: BlendOptions) -> list[str]:
         f"other queries, in {options.folds} parts)",
         *_weights_in_words(target, names, average.weights),
         f"calibrated on these queries: probability = {fitted}" if fitted else f"note: not calibrated: {why_not}",
-        average.says(count),
+        average.verdict(count),
         _advice(options, names, average),
     ]
 

@@ -120,7 +120,7 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
     started = dataclasses.replace(
         info,
         kind=fresh.kind,
-        match_embeddings=has_match_embeddings(checkpoint, fresh.match_embeddings),
+        match_embeddings=checked_match_embeddings(checkpoint, fresh.match_embeddings),
         lexical_features=fresh.lexical_features or _LEXICAL in checkpoint.arrays,
         similarity=fresh.similarity is not None or _SIMILARITY in checkpoint.arrays,
         stored_titles=fresh.stored_titles or info.stored_titles,
@@ -240,7 +240,7 @@ def _assembled(
     return RankerModel(info, pair_encoder, signature, network, new_parts, has_two_class_head(checkpoint.unnamed))
 
 
-def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
+def checked_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
     """Return `wanted`: whether a ranker gets match embeddings.
 
     Raises `CheckpointError` if they are not wanted, but the checkpoint has them.

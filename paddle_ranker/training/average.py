@@ -63,7 +63,7 @@ class Average:
     worth: list[Measured]
     logits: Floats
 
-    def says(self, queries: int) -> str:
+    def verdict(self, queries: int) -> str:
         """Return one line that says whether learned weights are better than equal ones.
 
         queries: number of judged queries

@@ -176,10 +176,10 @@ def test_it_is_said_whether_learned_weights_are_better(of_two: tuple[Path, list[
     folder, lines = of_two
     facts = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))["training"]
     assert (facts["pull_to_equal"] == "equal") == lines[-2].startswith("equal weights: ")
-    assert learn_average(*drawn(40, 0, (1.0, 1.0)), 5).says(40).startswith("equal weights: ")
+    assert learn_average(*drawn(40, 0, (1.0, 1.0)), 5).verdict(40).startswith("equal weights: ")
     unlike = learn_average(*drawn(80, 1, (1.5, 0.0)), 5)
-    assert unlike.better["auc"].low > 0 and unlike.says(80).startswith("learned weights are better")
-    assert "not established" in dataclasses.replace(unlike, better={"auc": Interval(0.01, -0.01, 0.03)}).says(80)
+    assert unlike.better["auc"].low > 0 and unlike.verdict(80).startswith("learned weights are better")
+    assert "not established" in dataclasses.replace(unlike, better={"auc": Interval(0.01, -0.01, 0.03)}).verdict(80)
 
 
 def test_measures_over_folds_are_those_of_one_model() -> None:

@@ -1,11 +1,11 @@
 """Draw scenes of a few shapes, with texts of their count, colour and place that are right or wrong.
 
 python datasets/make_scenes.py --output datasets/scenes
-paddle-ranker starter --corpus datasets/scenes/texts.txt --picture_size 48 --patch_size 8 ...
-paddle-ranker train-ce --train datasets/scenes/train.tsv --test datasets/scenes/dev.tsv --model START ...
 
-A line of `train.tsv`, `dev.tsv` and `test.tsv` has a text, "two red circles left", the path of a picture, and 1 or 0.
-In `dev.tsv` and `test.tsv` a wrong text differs from the right one in one word. No picture is in two files.
+A line of `train.tsv`, `dev.tsv` and `test.tsv` has a text, the path of a picture, and 1 or 0. In `dev.tsv` and `test.tsv`
+a text names all three facts, "two red left"; in `train.tsv` one to three of them, "red" or "two left", since a network
+learns a single fact sooner. Each right text has a wrong one beside it, which differs in one fact. No picture is
+in two files. The training's commands are in docs/pictures.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ COUNTS = ("one", "two", "three")
 COLOURS = {"red": (210, 40, 40), "green": (40, 160, 60), "blue": (50, 70, 210), "yellow": (230, 200, 40)}
 SHAPES = ("circles", "squares", "triangles")
 PLACES = ("left", "right", "top", "bottom")
-WORDS = (COUNTS, tuple(COLOURS), SHAPES, PLACES)
+WORDS = (COUNTS, tuple(COLOURS), PLACES)
+# The shapes on the left may all be at the top, too, so that a wrong place is always the opposite one.
+OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,16 @@ class SceneOptions(Options):
     """Options of `datasets/make_scenes.py`."""
 
     output: str = option("datasets/scenes", help="folder to make")
-    scenes: int = option(6000, help="pictures to train with; a tenth as many each for dev.tsv and test.tsv", minimum=10)
+    scenes: int = option(
+        20_000, help="pictures to train with; a twentieth as many each for dev.tsv and test.tsv", minimum=20
+    )
     seed: int = option(1, help="random seed", minimum=0)
 
 
 def draw(words: tuple[str, ...], rng: random.Random) -> Image.Image:
-    """Draw the scene that the words name."""
-    count, colour, shape, place = words
+    """Draw the scene that the words name, of a shape that they do not name."""
+    count, colour, place = words
+    shape = rng.choice(SHAPES)
     shade = rng.randint(215, 255)
     picture = Image.new("RGB", (SIDE, SIDE), (shade, shade, shade))
     pen, centres = ImageDraw.Draw(picture), list[tuple[int, int]]()
@@ -63,35 +68,33 @@ def draw(words: tuple[str, ...], rng: random.Random) -> Image.Image:
     return picture
 
 
-def wrong(words: tuple[str, ...], rng: random.Random, most: int) -> tuple[str, ...]:
-    """Return the words with others in the places of some of them, at most `most`."""
-    changed = rng.sample(range(len(words)), rng.randint(1, most))
-    return tuple(
-        rng.choice([other for other in kinds if other != word]) if place in changed else word
-        for place, (word, kinds) in enumerate(zip(words, WORDS))
-    )
+def texts(words: tuple[str, ...], named: list[int], rng: random.Random) -> tuple[str, str]:
+    """Return a right text and one that is wrong in one fact; both name the facts of these indices, in order."""
+    wrong, fact = list(words), rng.choice(named)
+    others = [word for word in WORDS[fact] if word != words[fact]]
+    wrong[fact] = OPPOSITE.get(words[fact]) or rng.choice(others)
+    return " ".join(words[number] for number in named), " ".join(wrong[number] for number in named)
 
 
 def run(options: SceneOptions) -> None:
     """Draw the scenes, and write the folder."""
     rng = random.Random(options.seed)
-    texts = set[str]()
+    facts, all_texts = range(len(WORDS)), set[str]()
     with new_folder(Path(options.output), replace=True) as folder:
-        for name, count in (("train", options.scenes), ("dev", options.scenes // 10), ("test", options.scenes // 10)):
+        for name, count in (("train", options.scenes), ("dev", options.scenes // 20), ("test", options.scenes // 20)):
             (folder / name).mkdir()
             lines = []
-            # Texts that are wrong in several words are learned first; the hardest, wrong in one, are measured.
-            most = len(WORDS) if name == "train" else 1
             for number in range(count):
-                words = tuple(rng.choice(kinds) for kinds in WORDS)
+                words = tuple(rng.choice(kind) for kind in WORDS)
                 path = f"{name}/{number:05}.png"
                 draw(words, rng).save(folder / path)
-                for label, own in ((1, words), (0, wrong(words, rng, most))):
-                    texts.add(" ".join(own))
-                    lines.append(f"{' '.join(own)}\t{path}\t{label}\n")
+                named = sorted(rng.sample(facts, rng.randint(1, len(facts)) if name == "train" else len(facts)))
+                right, wrong = texts(words, named, rng)
+                all_texts |= {right, wrong}
+                lines += [f"{right}\t{path}\t1\n", f"{wrong}\t{path}\t0\n"]
             (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
-        (folder / "texts.txt").write_text("".join(f"{text}\n" for text in sorted(texts)), encoding="utf-8")
-    few = options.scenes // 10
+        (folder / "texts.txt").write_text("".join(f"{text}\n" for text in sorted(all_texts)), encoding="utf-8")
+    few = options.scenes // 20
     print(f"{options.output}: {options.scenes:,} scenes to train with, {few:,} to choose by, {few:,} to test with")
 
 

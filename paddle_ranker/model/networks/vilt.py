@@ -77,3 +77,13 @@ class ViltEncoder(Encoder):
 
     def _make_embeddings(self) -> nn.Layer:
         return ViltEmbeddings(self.config, self.masks)
+
+    def _initialise(self) -> None:
+        """Initialise as BERT, but give a picture's positions and kinds the scale of words, which pass a LayerNorm.
+
+        Smaller positions would be lost beside the pixels.
+        """
+        super()._initialise()
+        draw, own = nn.initializer.TruncatedNormal(), self.embeddings
+        for embedding in (own.class_embedding, own.patch_positions, own.modality_embeddings):
+            draw(embedding.weight)

@@ -2,10 +2,10 @@
 
 python datasets/make_scenes.py --output datasets/scenes
 
-A line of `train.tsv`, `dev.tsv` and `test.tsv` has a text, the path of a picture, and 1 or 0. In `dev.tsv` and `test.tsv`
-a text names all three facts, "two red left"; in `train.tsv` one to three of them, "red" or "two left", since a network
-learns a single fact sooner. Each right text has a wrong one beside it, which differs in one fact. No picture is
-in two files. The training's commands are in docs/pictures.md.
+A line of `train.tsv`, `dev.tsv` and `test.tsv` has a text, the path of a picture, and 1 or 0. In `dev.tsv` and
+`test.tsv` a text names all three facts, "two red left"; in `train.tsv` one to three of them, "red" or "two left", since
+a network learns a single fact sooner. Each right text has a wrong one beside it, which differs in one fact. No picture
+is in two files. docs/pictures.md has the commands that train on them.
 """
 
 from __future__ import annotations

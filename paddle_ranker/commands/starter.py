@@ -177,15 +177,10 @@ def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
     from paddle_ranker.model.config import ViltConfig
 
     shared = {field.name: getattr(config, field.name) for field in fields(config)}
-    sizes: dict[str, object] = {
-        "image_size": side,
-        "shortest_edge": side,
-        "patch_size": patch,
-        "max_position_embeddings": _TEXT_LENGTH,
-    }
-    # With BERT's 0.02, a small network learns pictures from nothing many times slower.
-    sizes["initializer_range"] = config.hidden_size**-0.5
-    return ViltConfig(**{**shared, **sizes, "model_type": "vilt", "normalize_before": True})
+    sizes = {"image_size": side, "shortest_edge": side, "patch_size": patch, "max_position_embeddings": _TEXT_LENGTH}
+    # From BERT's range of 0.02, a small network hardly learns pictures.
+    own = {**sizes, "initializer_range": config.hidden_size**-0.5, "model_type": "vilt", "normalize_before": True}
+    return ViltConfig(**{**shared, **own})
 
 
 def _add_pictures(folder: Path, side: int) -> None:

@@ -31,12 +31,13 @@ def encode_labels(
     folder: Optional[Path] = None,
     max_bytes: int = MAX_BYTES,
     *,
-    with_queries: bool = False,
+    group_by: Optional[str] = None,
     with_positions: bool = False,
     loss: Optional[LossExpression] = None,
 ) -> EncodedExamples:
     """Encode all labelled pairs of `source`, a list or a file that is read in chunks.
 
+    With `group_by`, "query" or "title", the pairs with the same query or title share a batch.
     Pairs beyond `max_bytes` of memory go to unnamed temporary files in `folder` (None: the system's temporary folder).
     Raises `DataError` for a bad row of a file; for a missing teacher's score that the `loss` needs; with
     `with_positions`, for a missing position. If the loss needs labels, raises it if all pairs are relevant or none is,
@@ -51,8 +52,8 @@ def encode_labels(
     for part in chunks(source):
         queries = [pair.query for pair in part]
         columns: dict[str, np.ndarray] = {"labels": np.array([pair.label for pair in part], dtype=np.float32)}
-        if with_queries:
-            columns["queries"] = np.array([_query_number(query) for query in queries], dtype=np.int64)
+        if group_by is not None:
+            columns["queries"] = np.array([_number_of(getattr(pair, group_by)) for pair in part], dtype=np.int64)
         if by_teacher:
             columns["teacher"] = teacher_column(name, by_teacher, [pair.teacher_score for pair in part], rows)
         if with_positions:
@@ -112,6 +113,6 @@ def _positions(name: str, part: Sequence[LabeledPair], first: int) -> Integers:
     return np.array([pair.position for pair in part], np.int64)
 
 
-def _query_number(query: str) -> int:
-    # hash() differs between processes. 64 bits distinguish ten million queries.
-    return int.from_bytes(blake2b(query.encode("utf-8"), digest_size=8).digest(), "little", signed=True)
+def _number_of(text: str) -> int:
+    # hash() differs between processes. 64 bits distinguish ten million texts.
+    return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8).digest(), "little", signed=True)

@@ -17,6 +17,7 @@ from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.training_options import RankerTrainingOptions
 
 if TYPE_CHECKING:
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.training.task import FitResult, OnEvaluation
 
 
@@ -38,7 +39,7 @@ class TrainCeOptions(RankerTrainingOptions):
     group_by_query: Optional[bool] = option(
         None,
         help="put all titles of a query into one batch (default: true for losses that compare titles and so need it, "
-        "else false)",
+        "else false; rankers of pictures put all texts of a picture into one batch)",
     )
     position_tower: bool = option(
         False,
@@ -54,6 +55,19 @@ class TrainCeOptions(RankerTrainingOptions):
     def groups(self) -> bool:
         """Return True if all titles of a query are put into one batch."""
         return self.expression.compares_titles if self.group_by_query is None else self.group_by_query
+
+
+def _group_by(options: TrainCeOptions, pair_encoder: PairEncoder) -> Optional[str]:
+    """Return the column whose equal values share a batch: the query, the title, or None.
+
+    A picture's texts share a batch. Their gradients have in common what the network makes of the picture alone, which
+    cancels for a right and a wrong text. In random batches it hides what there is to learn.
+    """
+    from paddle_ranker.encoding.picture_pairs import PICTURES
+
+    if options.groups:
+        return "query"
+    return "title" if pair_encoder.places == PICTURES and options.group_by_query is None else None
 
 
 def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
@@ -78,7 +92,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
         model.row_encoder,
         Path(options.save_dir),
         options.data_memory_mb << 20,
-        with_queries=options.groups,
+        group_by=_group_by(options, model.row_encoder),
         with_positions=options.position_tower,
         loss=options.expression,
     )

@@ -27,7 +27,8 @@ class EncodedExamples:
     """Encoded pairs, n of them; each group of `rows_each` adjacent pairs is one example.
 
     labels: `[n]` float32, 1 and above is relevant; None: only the first pair of each example is relevant
-    queries: `[n]` int64, index of the query, equal for all pairs of a query; None: queries are not distinguished
+    queries: `[n]` int64, index of the query, equal for all pairs of a query, or of a picture; None: queries are not
+        distinguished
     teacher: `[n]` float32, a teacher's logits; None: no loss needs them
     positions: `[n]` int64, positions at which titles were shown, from 1; None: there is no position tower
     highest_label: the highest label of all pairs
@@ -69,7 +70,7 @@ class RankingExamples(ABC):
         if loss.expression.of_teacher and data.teacher is None:
             raise ValueError(f"{loss.expression.text} needs a teacher's scores: encode the file with loss=...")
         if loss.expression.compares_titles and data.queries is None and data.rows_each == 1:
-            raise ValueError(f"{loss.expression.text} needs the queries: encode the file with with_queries=True")
+            raise ValueError(f"{loss.expression.text} needs the queries: encode the file with the queries")
         self.pairs, self.rows_each = data.pairs, data.rows_each
         self.groups: Optional[Groups] = None if data.queries is None else Groups.of(data.queries)
         self._data, self._loss = data, loss

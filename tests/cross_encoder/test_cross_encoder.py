@@ -53,7 +53,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def data(pair_encoder: PairEncoder) -> EncodedExamples:
-    return encode_labels(ROWS, pair_encoder, with_queries=True)
+    return encode_labels(ROWS, pair_encoder, group_by="query")
 
 
 def test_classification_metrics() -> None:
@@ -81,7 +81,7 @@ def test_a_file_larger_than_a_chunk_is_read_whole(
     pair_encoder: PairEncoder, data: EncodedExamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cross_encoder.data.chunks", lambda source: ([row] for row in source))
-    split = encode_labels(ROWS, pair_encoder, with_queries=True)
+    split = encode_labels(ROWS, pair_encoder, group_by="query")
     assert split.queries is not None and data.queries is not None
     assert split.labels is not None and data.labels is not None
     assert split.labels.tolist() == data.labels.tolist() and split.queries.tolist() == data.queries.tolist()
@@ -141,7 +141,7 @@ def test_a_teacher_is_in_every_record_and_alone_needs_no_two_classes(pair_encode
 def grouped(pair_encoder: PairEncoder, *labels: list[float]) -> EncodedExamples:
     """Encode one query for each list, with a title for each label."""
     rows = [LabeledPair("深度"[: i + 1] * (i + 1), "学", label) for i, own in enumerate(labels) for label in own]
-    return encode_labels(rows, pair_encoder, with_queries=True)
+    return encode_labels(rows, pair_encoder, group_by="query")
 
 
 def test_queries_with_nothing_to_compare_are_counted(pair_encoder: PairEncoder) -> None:

@@ -54,6 +54,7 @@ NOT_RUN = {
     '--gpus "0,1,2,3"': "needs four GPUs",
     "deploy ray": "serves until Ctrl-C, or needs a cluster: tests/scale/test_serve.py deploys",
     "--nproc_per_node": "tests/training/test_distributed.py starts several processes",
+    "datasets/scenes": "draws and trains for minutes: tests/data/test_scenes.py draws fewer",
     "paddle-ranker improve": "needs the log of many searches: tests/commands/test_improve.py makes one",
 }
 MODELS = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,18 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from cross_encoder.model import LabeledExamples
+from cross_encoder.train_ce import main as train_ce
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.commands.export import main as export
+from paddle_ranker.commands.starter import main as starter
 from paddle_ranker.encoding.picture_pairs import PictureTitle
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.scorer import Scorer
+from tests.conftest import load_script
 from tests.model.test_families import HAS_ONNX
 from tests.model.vilt_cases import FILE, SCALING, TEXTS, titles, write
 from tests.tiny import change_json
@@ -114,3 +120,34 @@ def test_other_settings_are_refused_by_name(vilt: Path, file: str, key: str, val
     change_json(vilt / file, **{key: value})
     with pytest.raises(CheckpointError, match=problem):
         opened(vilt)
+
+
+def test_a_starter_learns_colours_from_nothing_with_a_picture_s_texts_in_one_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, loss = list[list[int]](), LabeledExamples.loss
+
+    def recorded(examples: LabeledExamples, network: Any, indices: np.ndarray) -> Any:
+        batches.append(sorted(indices.tolist()))
+        return loss(examples, network, indices)
+
+    monkeypatch.setattr(LabeledExamples, "loss", recorded)
+    scenes = load_script("datasets/make_scenes.py")
+    rng, colours = random.Random(1), list(scenes.COLOURS)
+    for name, count in (("train", 300), ("dev", 50)):
+        lines = []
+        for number in range(count):
+            right, wrong = rng.sample(colours, 2)
+            path = tmp_path / f"{name}{number}.png"
+            scenes.draw((rng.choice(scenes.COUNTS), right, rng.choice(scenes.PLACES)), rng).save(path)
+            lines += [f"{right}\t{path.name}\t1\n", f"{wrong}\t{path.name}\t0\n"]
+        (tmp_path / f"{name}.tsv").write_text("".join(lines))
+    start, output, shape = tmp_path / "start", tmp_path / "out", "--picture_size 48 --patch_size 24 --hidden_size 32"
+    train, dev = str(tmp_path / "train.tsv"), str(tmp_path / "dev.tsv")
+    assert starter(["--corpus", train, "--output", str(start), "--dropout", "0", *shape.split()]) == 0
+    settings = "--match_embeddings false --epochs 12 --learning_rate 2e-3 --new_parts_factor 1"
+    given = ["--train", train, "--test", dev, "--model", str(start), "--output", str(output)]
+    assert train_ce([*given, *settings.split()]) == 0, capsys.readouterr().err
+    best = max(float(auc) for auc in re.findall(r"eval_dev auc:([\d.]+)", capsys.readouterr().out))
+    assert best > 0.9, best
+    assert all(batch[::2] == [row - 1 for row in batch[1::2]] and batch[0] % 2 == 0 for batch in batches)

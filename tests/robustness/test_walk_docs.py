@@ -63,6 +63,7 @@ MODELS = {
     "film": "needs films and a model: tests/retrieval/test_film_fields.py makes some",
     "talks": "needs recordings and a model: tests/data/test_speech.py makes some",
     "whisper": "needs a published model",
+    "VILT": "needs a published model: tests/model/test_vilt.py writes one",
     "openai/clip": "needs a published model: tests/model/test_pictures.py makes one",
     "--picture_size": "needs pictures: tests/recall/test_picture_training.py makes some",
     "pictures.tsv": "lists such pictures",

@@ -1,22 +1,26 @@
-"""Measure what rankers add to the fused list: every train query of QBQTC, by what has not seen it.
+"""Measure what learned features add to the fused list: every train query of QBQTC, by what has not seen it.
 
     python -m benchmarks.fused_rankers --work_dir WORK --tower M3E
 
-The index holds the 16,020 titles of train and dev; its tower is not trained on them. In each fold, rankers learn from
-the judged titles among the first `--depth` of the other folds' fused lists, and order the lists of this fold's queries:
+The index holds the 16,020 titles of train and dev; its tower is not trained on them. In each fold, weights are learned
+from the first 50 documents of the other folds' fused lists, and order the lists of this fold's queries:
 
-| row | ranker |
+| row | what orders |
 | --- | --- |
-| recall | logistic regression on ranks and scores of the fusion and of each searcher |
-| lexical | the 24 lexical features |
-| recall and lexical | both |
+| learned features | features and learner of `paddle-ranker improve` |
+| ranks and scores; texts | the same learner on the features of searchers and fusion alone; of the texts alone |
+| judged alone | without the documents that nobody judged, which otherwise count as not relevant, with a weight of 0.3 |
+| pointwise | logistic regression of the judged documents, relevant or not |
+| with 24 lexical | the 24 lexical features as further columns |
+| boosted trees; mean with boosted trees | HistGradientBoostingRegressor; its mean with learned features |
 
-Titles that nobody judged count as not relevant. Intervals are of paired differences from the fused list.
+Intervals are of paired differences from the fused list.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
@@ -24,82 +28,95 @@ import numpy as np
 
 from benchmarks.recall import qbqtc
 from paddle_ranker import runtime
-from paddle_ranker.array_types import Floats
+from paddle_ranker.array_types import Floats, Integers
 from paddle_ranker.commands import index
 from paddle_ranker.data.beir import CORPUS, write_beir
 from paddle_ranker.data.trec import Scores, in_order
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.report.text import verdicts
-from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, comparison_lines
-from paddle_ranker.lexical.features import FEATURES, LexicalFeatures
+from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, comparison_lines, feature_lists
+from paddle_ranker.lexical.features import LIST_FEATURES, LexicalFeatures
 from paddle_ranker.metrics.logistic import fit_logistic, folds_of
+from paddle_ranker.metrics.ranking import standardise, standardised
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.retrieval.fusion import FEATURE_DEPTH
 from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.weight_learning import JudgedList, learn_features
 
-FUSED = "fused"
-_TOP = 100  # documents of a run
+FUSED, FEATURES = "fused", "learned features"
+Model = Callable[[Floats], Floats]  # from features, `[documents, features]`, to scores, `[documents]`
+Learner = Callable[[Sequence[JudgedList]], Model]
 
 
 @dataclass(frozen=True)
 class FusedRankersOptions(Options):
     work_dir: str = option(help="folder for the titles and their index, which are kept for the next run")
     tower: str = option(help="tower that makes the vectors, or any encoder")
-    depth: int = option(50, help="documents of each fused list that are ranked", minimum=10)
     folds: int = option(5, help="folds of the queries", minimum=2)
     data_dir: Optional[str] = option(None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA)")
     cpu_threads: int = option(0, help="threads; 0: one a core", minimum=0)
 
 
-@dataclass(frozen=True)
-class FusedList:
-    """The first documents of a query's fused list.
-
-    ids, titles: of the documents, all that were found; the other attributes have the first `--depth` of them
-    recall, lexical: features, `[documents, features]`
-    labels: 0 for a document that nobody judged
-    judged: whether somebody judged the document
-    """
-
-    query: str
-    ids: list[str]
-    titles: list[str]
-    recall: Floats
-    lexical: Floats
-    labels: Floats
-    judged: Floats
+def pairwise(lists: Sequence[JudgedList]) -> Model:
+    """Learn as `improve` does."""
+    names = [str(column) for column in range(lists[0].inputs.shape[1])]
+    weights = np.array([*learn_features(lists, names).values()])
+    return lambda inputs: inputs @ weights
 
 
-def fused_lists(options: FusedRankersOptions, judged: JudgedQueries, folder: Path) -> list[FusedList]:
-    """Search the index for each query."""
-    features, lists = LexicalFeatures(), list[FusedList]()
-    with Searcher.open(folder) as searcher:
-        texts = {one.id: one.text for one in searcher.collection.snapshot().documents()}
-        features.fit([*texts.values()])
-        found = searcher.run([*judged.queries.values()], _TOP)
-        for (query, text), candidates in zip(judged.queries.items(), [search.candidates for search in found]):
-            order, scores = searcher.settings.fusion.best(candidates, _TOP)
-            ids, rows = [candidates.ids[row] for row in order], order[: options.depth]
-            ranks = np.column_stack([np.arange(1, len(rows) + 1), candidates.ranks[rows]])
-            ranks = np.where(ranks > 0, ranks, _TOP + 1)
-            raw = np.column_stack([scores[: len(rows)], candidates.scores[rows], candidates.normalised[rows]])
-            recall = np.column_stack([np.log(ranks), np.where(np.isnan(raw), np.nanmin(raw, axis=0), raw)])
-            titles, labels = [texts[id] for id in ids], judged.qrels[query]
-            lexical = features.transform([text] * len(rows), titles[: len(rows)])
-            given = [labels.get(id) for id in ids[: len(rows)]]
-            own = np.array([label or 0 for label in given], np.float64)
-            is_judged = np.array([label is not None for label in given])
-            lists.append(FusedList(query, ids, titles, recall, lexical, own, is_judged))
-    return lists
+def judged_alone(lists: Sequence[JudgedList]) -> Model:
+    """Learn as `improve` does, from the judged documents alone."""
+    return pairwise([_judged_of(one) for one in lists])
 
 
-def order_by(scores: Floats, one: FusedList) -> dict[str, float]:
-    """Return a query's run: the ranked documents by their scores, then the others as they are fused."""
-    first = [one.ids[place] for place in np.argsort(-scores, kind="stable")]
-    return in_order([*first, *one.ids[len(scores) :]])
+def pointwise(lists: Sequence[JudgedList]) -> Model:
+    """Learn whether a judged document is relevant, by logistic regression."""
+    each = [_judged_of(one) for one in lists]
+    model = fit_logistic(np.concatenate([one.inputs for one in each]), np.concatenate([one.labels for one in each]))
+    return model.logits
+
+
+def boosted(lists: Sequence[JudgedList]) -> Model:
+    """Learn the labels by boosted trees; a document that nobody judged weighs 0.3."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    model = HistGradientBoostingRegressor(
+        learning_rate=0.05, max_iter=150, max_leaf_nodes=8, min_samples_leaf=100, l2_regularization=10, random_state=0
+    )
+    trust = np.concatenate([np.ones(len(one.labels)) if one.judged is None else one.judged for one in lists])
+    weights = np.where(trust, 1.0, 0.3)
+    model.fit(np.concatenate([one.inputs for one in lists]), np.concatenate([one.labels for one in lists]), weights)
+    return lambda inputs: np.asarray(model.predict(inputs), np.float64)
+
+
+def mean_with_boosted(lists: Sequence[JudgedList]) -> Model:
+    """Learn by `pairwise` and by `boosted`, and average the standardised scores."""
+    first, second = pairwise(lists), boosted(lists)
+    return lambda inputs: standardised(first(inputs)) + standardised(second(inputs))
+
+
+def _judged_of(one: JudgedList) -> JudgedList:
+    assert one.judged is not None
+    ids = [id for id, is_judged in zip(one.ids, one.judged) if is_judged]
+    return JudgedList(one.query, ids, one.inputs[one.judged], one.labels[one.judged])
+
+
+def _with_columns(one: JudgedList, columns: Floats) -> JudgedList:
+    return replace(one, inputs=np.hstack([one.inputs, standardise(columns, np.float64).values]))
+
+
+def run_of(lists: Sequence[JudgedList], learn: Learner, fold_of: Integers) -> Scores:
+    """Return a run: each list, ordered by what was learned from the other folds."""
+    run: Scores = {}
+    for fold in np.unique(fold_of):
+        score = learn([one for one, own in zip(lists, fold_of) if own != fold])
+        for one in (one for one, own in zip(lists, fold_of) if own == fold):
+            run[one.query] = in_order(one.ids[place] for place in np.argsort(-score(one.inputs), kind="stable"))
+    return run
 
 
 def run(options: FusedRankersOptions) -> None:
-    """Print the table of all rankers."""
+    """Print the table of all rows."""
     runtime.prepare_command(options.cpu_threads)
     work = Path(options.work_dir)
     folder, built = work / "qbqtc_train", work / f"qbqtc_train-{Path(options.tower).resolve().name}"
@@ -111,24 +128,29 @@ def run(options: FusedRankersOptions) -> None:
         if index.main(["build", *given, "--cpu_threads", str(options.cpu_threads)]):
             raise DataError(f"{built}: the index could not be built")
     judged = JudgedQueries("qbqtc/train.tsv", made.queries, made.qrels)
-    lists = fused_lists(options, judged, built)
-    fold_of = folds_of(len(lists), options.folds)
-    runs: dict[str, Scores] = {FUSED: {}}
-    kinds = {"recall": ("recall",), "lexical": ("lexical",), "recall and lexical": ("recall", "lexical")}
-    for fold in range(options.folds):
-        measured = [one for one, own in zip(lists, fold_of) if own == fold]
-        learning = [one for one, own in zip(lists, fold_of) if own != fold]
-        runs[FUSED].update((one.query, in_order(one.ids)) for one in measured)
-        for name, parts in kinds.items():
-            rows = np.concatenate([np.hstack([getattr(one, part) for part in parts])[one.judged] for one in learning])
-            model = fit_logistic(rows, np.concatenate([one.labels[one.judged] for one in learning]))
-            for one in measured:
-                scores = model.logits(np.hstack([getattr(one, part) for part in parts]))
-                runs.setdefault(name, {})[one.query] = order_by(scores, one)
-    known = [*runs[FUSED]]
-    own = JudgedQueries(judged.source, {id: made.queries[id] for id in known}, {id: made.qrels[id] for id in known})
-    comparison = compare_runs(own, runs, _TOP)
-    print(f"{len(known):,} queries, {len(made.documents):,} titles, {len(FEATURES)} lexical features")
+    with Searcher.open(built) as searcher:
+        lists, names = feature_lists(searcher, judged, searcher.settings.fusion)
+        texts = {one.id: one.text for one in searcher.collection.snapshot().documents()}
+    lexical, fold_of = LexicalFeatures(), folds_of(len(lists), options.folds)
+    lexical.fit([*texts.values()])
+    of_pairs = [
+        lexical.transform([judged.queries[one.query]] * len(one.ids), [texts[id] for id in one.ids]) for one in lists
+    ]
+    recall = len(names) - len(LIST_FEATURES)  # features of the searchers and the fusion
+    rows: dict[str, tuple[Sequence[JudgedList], Learner]] = {
+        FEATURES: (lists, pairwise),
+        "ranks and scores": ([replace(one, inputs=one.inputs[:, :recall]) for one in lists], pairwise),
+        "texts": ([replace(one, inputs=one.inputs[:, recall:]) for one in lists], pairwise),
+        "judged alone": (lists, judged_alone),
+        "pointwise": (lists, pointwise),
+        "with 24 lexical": ([*map(_with_columns, lists, of_pairs)], pairwise),
+        "boosted trees": (lists, boosted),
+        "mean with boosted trees": (lists, mean_with_boosted),
+    }
+    runs = {FUSED: {one.query: in_order(one.ids) for one in lists}}
+    runs.update((name, run_of(own, learn, fold_of)) for name, (own, learn) in rows.items())
+    comparison = compare_runs(judged, runs, FEATURE_DEPTH)
+    print(f"{len(lists):,} queries, {len(made.documents):,} titles, {len(names)} features")
     print("\n".join([*verdicts(comparison), *comparison_lines(comparison)]))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from paddle_ranker import Ranker
-from paddle_ranker.array_types import Array
+from paddle_ranker.array_types import Array, Arrays
 from paddle_ranker.commands.index import main
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import RANKER
@@ -48,9 +48,9 @@ class Reading(Ranker):
 
     texts: list[str]
 
-    def score(self, queries: Iterable[str], titles: Iterable[str], *, logits: bool = False) -> Array:
+    def scored(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[Array, Arrays]:
         self.texts = list(titles)
-        return super().score(queries, self.texts, logits=logits)
+        return super().scored(queries, self.texts)
 
 
 def searched(folder: str, ranker: str = "ranker", query: str = "水稻病害") -> tuple[dict[str, float], list[str]]:

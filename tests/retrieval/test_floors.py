@@ -110,14 +110,14 @@ def test_shards_here_and_elsewhere_say_what_one_folder_says(tmp_path: Path) -> N
 class SureRanker:
     """A ranker to which every document has the same probability."""
 
-    pair_encoder = None
+    pair_encoder = row_encoder = None
 
     def __init__(self, probability: float, calibration: object):
         self._logit = np.log(probability / (1 - probability))
         self.info = SimpleNamespace(calibration=calibration)
 
-    def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
-        return np.full(len(titles), self._logit)
+    def scored(self, queries: Sequence[str], titles: Sequence[str]) -> Any:
+        return np.full(len(titles), self._logit), {}
 
 
 @pytest.mark.parametrize(

@@ -89,12 +89,12 @@ def test_a_document_counts_by_its_best_passage(tmp_path: Path, method: str, is_d
 
 def test_the_ranker_reads_the_passage_that_was_found(tmp_path: Path) -> None:
     class StubRanker:
-        pair_encoder, info = None, SimpleNamespace(calibration=None)
+        pair_encoder, row_encoder, info = None, None, SimpleNamespace(calibration=None)
         read: list[str] = []
 
-        def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> np.ndarray:
+        def scored(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             self.read += titles
-            return np.zeros(len(titles))
+            return np.zeros(len(titles)), {}
 
     info = IndexInfo(None, VectorsInfo("exact", SIZE), schema=SCHEMA)
     with Collection.create(tmp_path / "index", info) as collection:

@@ -98,10 +98,10 @@ def remote(pool: Executor, folders: Sequence[Path], **options: Any) -> RemoteCol
 
 
 class StubRanker:
-    pair_encoder, info = None, SimpleNamespace(calibration=None)
+    pair_encoder, row_encoder, info = None, None, SimpleNamespace(calibration=None)
 
-    def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
-        return np.array([float(len(set(q) & set(t))) for q, t in zip(queries, titles)])
+    def scored(self, queries: Sequence[str], titles: Sequence[str]) -> Any:
+        return np.array([float(len(set(q) & set(t))) for q, t in zip(queries, titles)]), {}
 
 
 def said(search: Search) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def searched(collection: Searchable, query: str, settings: SearchSettings, **giv
     else:
         search.fuse({name: search.lookup(name, vectors if name == "vectors" else None)[0] for name in searchers})
     if search.wants_ranking:
-        scores = StubRanker().score([query] * 99, search.to_rank(), logits=True)
+        scores, _ = StubRanker().scored([query] * 99, search.to_rank())
         search.rank(scores, scores)
     search.finish()
     return search

@@ -46,14 +46,14 @@ class StubRanker:
     """Gives a pair the number of characters that both texts share as its logit; counts what it is asked."""
 
     pair_encoder: Optional[PairEncoder] = None
-    info = SimpleNamespace(calibration=None)
+    row_encoder, info = None, SimpleNamespace(calibration=None)
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
-    def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
+    def scored(self, queries: Sequence[str], titles: Sequence[str]) -> Any:
         self.asked += zip(queries, titles)
-        return np.array([float(len(set(q) & set(t))) for q, t in zip(queries, titles)])
+        return np.array([float(len(set(q) & set(t))) for q, t in zip(queries, titles)]), {}
 
 
 def ranks_of(query: str, ids: Sequence[str]) -> dict[str, dict[str, tuple[float, int]]]:

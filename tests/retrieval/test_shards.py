@@ -45,10 +45,10 @@ SHARES = (slice(0, 7), slice(7, 40), slice(40, 60))
 
 
 class StubRanker:
-    pair_encoder, info = None, SimpleNamespace(calibration=None)
+    pair_encoder, row_encoder, info = None, None, SimpleNamespace(calibration=None)
 
-    def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
-        return np.array([float(len(set(q) & set(t))) for q, t in zip(queries, titles)])
+    def scored(self, queries: Sequence[str], titles: Sequence[str]) -> Any:
+        return np.array([float(len(set(q) & set(t))) for q, t in zip(queries, titles)]), {}
 
 
 @pytest.fixture

@@ -57,10 +57,10 @@ def vectors_of(texts: Sequence[str]) -> Vectors:
 class FarRanker:
     """A ranker to which a long text is the worst."""
 
-    pair_encoder, info = None, SimpleNamespace(calibration=None)
+    pair_encoder, row_encoder, info = None, None, SimpleNamespace(calibration=None)
 
-    def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
-        return np.array([-5.0 if len(title) > 500 else 5.0 for title in titles])
+    def scored(self, queries: Sequence[str], titles: Sequence[str]) -> Any:
+        return np.array([-5.0 if len(title) > 500 else 5.0 for title in titles]), {}
 
 
 @pytest.fixture(scope="module")

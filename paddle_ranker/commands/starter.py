@@ -32,7 +32,7 @@ from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
 
-_VERSION = 1  # part of the name in the cache; raised when the same options would make another encoder
+_VERSION = 2  # part of the name in the cache; raised when the same options would make another encoder
 _TEXT_LENGTH = 40  # positions of a text beside a picture, as in ViLT
 _NAME_LENGTH = 64  # maximum length of a picture's name in tokens
 

@@ -1,11 +1,12 @@
-"""`Index`: one object that builds, searches, measures and changes an index, for notebooks and programs.
+"""For notebooks and programs: `Index` builds, searches, measures and changes an index; `evaluate` measures a ranker.
 
-    from paddle_ranker import Index
+    from paddle_ranker import Index, evaluate
 
     index = Index.build(rows, "my_index", title="name", text="description")
     index.search("quiet mouse", where={"price": {"lt": 50}}, facets=["brand"])
+    evaluate("checkpoint/best", labelled_rows).report()
 
-Its methods do what the commands `index`, `search` and `evaluate-recall` do, by the same functions.
+They do what the commands `index`, `search`, `evaluate-recall` and `evaluate` do, by the same functions.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 
 from paddle_ranker.errors import UsageError, brief, listed, quoted
-from paddle_ranker.options import DocumentOptions, options_from
+from paddle_ranker.options import DocumentOptions, note, options_from
 from paddle_ranker.options.input_files import ShownFile, folder_of
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
@@ -91,7 +92,7 @@ class ResultList(list[Result]):
 
 
 class Evaluation:
-    """Measures of an index's searches and of BM25.
+    """Measures of an index's searches, or of a ranker, and of baselines.
 
     Attributes:
         comparison: all measures, with their intervals and differences.
@@ -108,6 +109,36 @@ class Evaluation:
         return "\n".join([*verdicts(self.comparison), *comparison_lines(self.comparison)])
 
     __repr__ = report
+
+
+def evaluate(ranker: Union[Ranker, str, Path], rows: Rows, *, baselines: bool = True) -> Evaluation:
+    """Measure a ranker on labelled pairs; compare it with BM25 and a linear model, as the command `evaluate` does.
+
+    Args:
+        ranker: a `Ranker`, a model folder, or a name of the Hugging Face hub.
+        rows: a data frame, mappings, or the path of a labelled file, with `query`, `title` and `label` (1 and more:
+            relevant).
+        baselines: whether to measure the baselines, too.
+
+    Raises `DataError` for rows that lack a value, and if no measure applies to them.
+    """
+    from paddle_ranker.evaluation.comparison import System, compare_systems
+    from paddle_ranker.evaluation.measuring_options import BaselineOptions
+    from paddle_ranker.evaluation.pairs import read_labelled
+    from paddle_ranker.evaluation.systems import baseline_systems
+    from paddle_ranker.scoring.ranker import Ranker
+
+    name, ranker = ("ranker", ranker) if isinstance(ranker, Ranker) else (Path(ranker).name, Ranker.load(ranker))
+    with _as_file(rows) as path:
+        pairs = read_labelled(path)
+        systems = [System(name, pairs.spread(ranker.score(*pairs.texts(name), logits=True)), "model")]
+        if baselines:
+            others, notes = baseline_systems(pairs, BaselineOptions(test_file=path))
+            systems += others
+            pairs.notes.extend(notes)
+    for line in pairs.notes:
+        note(line)
+    return Evaluation(compare_systems(pairs, systems))
 
 
 class Index:
@@ -351,10 +382,17 @@ def _score(hit: Result) -> float:
 
 @contextmanager
 def _as_file(rows: Rows) -> Iterator[str]:
-    """Yield the path of a file of documents: `rows` if it is a path, else a temporary file of JSON lines."""
+    """Yield `rows` if it is a path, else the path of a temporary file of these rows, which messages call "rows"."""
     if isinstance(rows, (str, Path)):
         yield str(rows)
         return
+    with written_rows(rows) as path:
+        yield ShownFile(path, "rows")
+
+
+@contextmanager
+def written_rows(rows: Rows) -> Iterator[str]:
+    """Write rows to a temporary file of JSON lines; yield its path, and delete the file at the end."""
     if any(name is not None for name in getattr(getattr(rows, "index", None), "names", ())):
         rows = rows.reset_index()  # a named index of pandas is a column, such as the id
     for method in ("to_dicts", "to_dict"):  # polars, pandas
@@ -377,7 +415,7 @@ def _as_file(rows: Rows) -> Iterator[str]:
         with path.open("w", encoding="utf-8", errors="surrogatepass") as stream:
             for row in cast("Iterable[Any]", rows):
                 stream.write(json.dumps(_mapping(row), ensure_ascii=False, default=plain_or_copied) + "\n")
-        yield ShownFile(str(path), "rows")
+        yield str(path)
 
 
 def _mapping(row: Any) -> Mapping[str, Any]:

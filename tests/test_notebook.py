@@ -86,7 +86,7 @@ def test_texts_and_documents_are_rows_too(tmp_path: Path) -> None:
 
 
 def test_the_package_lists_what_it_is_for_and_searches_without_paddle(tmp_path: Path) -> None:
-    assert dir(paddle_ranker) == ["Index", "RankedTitle", "Ranker", "__version__", "train"]
+    assert dir(paddle_ranker) == ["Index", "RankedTitle", "Ranker", "__version__", "evaluate", "train"]
     program = (
         "import sys; from paddle_ranker import Index; index = Index.build(['a text', 'others'], sys.argv[1]); "
         "assert len(index.search('text')) == 1 and 'paddle' not in sys.modules"

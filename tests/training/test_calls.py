@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
 import paddle_ranker
-from paddle_ranker import Ranker, train
+from paddle_ranker import Ranker, evaluate, train
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.metrics.calibration import sigmoid
@@ -56,6 +57,28 @@ def test_what_the_run_reached_is_returned_and_a_function_sees_each_evaluation(da
     assert len(Ranker.load(result.best_checkpoint).rank("深度", ["深度", "学习"])) == 2
     trained = json.loads((tmp_path / "best" / "ranker.json").read_text(encoding="utf-8"))["training"]
     assert trained["train_file"] == f"{data / 'triples-0.tsv'}:{data / 'triples-1.tsv'}" and trained["examples"] == 16
+
+
+def test_tables_in_memory_are_trained_and_measured_as_files_are(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ["query", "title", "label"]
+    pairs, dev = (pandas.read_csv(data / name, sep="\t", names=columns) for name in ("pairs.tsv", "dev.tsv"))
+    of_files = train("ce", **options(data, tmp_path / "files", train=data / "pairs.tsv"))
+    rows = dev.to_dict("records")
+    of_tables = train("ce", **options(data, tmp_path / "tables", train=pairs, test=rows))
+    assert of_tables.best == of_files.best
+    again = train("ce", **options(data, tmp_path / "tables", train=pairs, test=rows), resume=True)
+    assert again.steps == of_tables.steps  # the rows are told to be the same
+    best = of_files.best_checkpoint
+    measured = evaluate(Ranker.load(best, device="cpu"), dev, baselines=False)
+    assert measured.comparison.measured["ranker"]["auc"].interval.estimate == pytest.approx(of_files.best["auc"])
+    capsys.readouterr()
+    assert main(["evaluate", str(best), "--test", str(data / "dev.tsv"), "--baselines"]) == 0
+    printed = capsys.readouterr().out
+    assert evaluate(best, rows).report().splitlines()[-1] in printed
+    with pytest.raises(DataError, match="title"):
+        evaluate(best, [{"query": "a", "text": "b", "label": 1}])
 
 
 @pytest.mark.parametrize(("what", "file"), [("pairwise", "triples-*.tsv"), ("train-ce", "pairs.tsv")])

@@ -71,6 +71,7 @@ def test_tables_in_memory_are_trained_and_measured_as_files_are(
     again = train("ce", **options(data, tmp_path / "tables", train=pairs, test=rows), resume=True)
     assert again.steps == of_tables.steps  # the rows are told to be the same
     best = of_files.best_checkpoint
+    assert best is not None
     measured = evaluate(Ranker.load(best, device="cpu"), dev, baselines=False)
     assert measured.comparison.measured["ranker"]["auc"].interval.estimate == pytest.approx(of_files.best["auc"])
     capsys.readouterr()

@@ -40,7 +40,7 @@ from paddle_ranker.metrics.logistic import fit_logistic, folds_of
 from paddle_ranker.metrics.ranking import standardise, standardised
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.fusion import FEATURE_DEPTH
-from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.weight_learning import JudgedList, learn_features
 
 FUSED, FEATURES = "fused", "learned features"

@@ -33,7 +33,8 @@ from paddle_ranker.evaluation.retrieval import (
 )
 from paddle_ranker.options import DeviceOptions, main_of, option
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
+from paddle_ranker.retrieval.search import Search, SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.weight_learning import learn_recall_weight
 from paddle_ranker.scoring.ranker import Ranker
 

@@ -41,7 +41,7 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import words
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.floors import unrelated_queries
-from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.searcher import Searcher
 
 Qrels = dict[str, dict[str, int]]
 MADE_UP = 300  # queries without an answer

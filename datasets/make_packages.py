@@ -22,7 +22,7 @@ from typing import Any, Optional
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.near_duplicates import CONTENT
-from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.storage.atomic import new_file
 
 # Queries of people who do not know the packages' names, with the names that answer them.

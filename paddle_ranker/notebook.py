@@ -31,8 +31,9 @@ from paddle_ranker.options.input_files import ShownFile, folder_of
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.ingestion import Added
-from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSettings, Where, open_query_towers
+from paddle_ranker.retrieval.search import Result, Search, SearchSettings, Where
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.searcher import Searcher, open_query_towers
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.typed_values import plain
 from paddle_ranker.storage.atomic import link_or_copy

@@ -16,14 +16,16 @@ from paddle_ranker.metrics.measures import evaluate_ranking, ranking_intervals
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 
 pytestmark = pytest.mark.unit
 MODULES = (
     "paddle_ranker.encoding.pair_encoder", "paddle_ranker.evaluation.recall", "paddle_ranker.lexical.bm25",
     "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.snapshot",
     "paddle_ranker.retrieval.writer", "paddle_ranker.retrieval.candidate_indexes",
-    "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.text_vectors",
+    "paddle_ranker.retrieval.listing", "paddle_ranker.retrieval.search", "paddle_ranker.retrieval.searcher",
+    "paddle_ranker.retrieval.text_vectors",
     "paddle_ranker.retrieval.word_search", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
     "paddle_ranker.scoring.scorer", "paddle_ranker.serving.clients.base", "paddle_ranker.serving.clients.http_client",
     "paddle_ranker.serving.clients.search_client", "paddle_ranker.serving.clients.teacher",

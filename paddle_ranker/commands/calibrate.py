@@ -203,7 +203,8 @@ class SearchedPairs:
     """
 
     def __init__(self, options: CalibrateOptions, reader: Optional[PairEncoder]):
-        from paddle_ranker.retrieval.search import Searcher, SearchSettings
+        from paddle_ranker.retrieval.search import SearchSettings
+        from paddle_ranker.retrieval.searcher import Searcher
 
         assert options.index is not None
         self._folder, self._reader, self.top = options.index, reader, options.rank_top or RANK_TOP

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import JudgedQueries, Searched
     from paddle_ranker.retrieval.fusion import Signal
-    from paddle_ranker.retrieval.search import Searcher
+    from paddle_ranker.retrieval.searcher import Searcher
 
 LEARNED, LEARNED_RANKED, LEARNED_FIELDS = "learned weights", "ranker + learned recall weight", "learned field weights"
 _MOST_SIGNALS, _LOG = 5, ":log"

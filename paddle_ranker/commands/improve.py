@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import JudgedQueries
-    from paddle_ranker.retrieval.search import Searcher
+    from paddle_ranker.retrieval.searcher import Searcher
 
 TODAY, LEARNED_FEATURES, NEW_RANKER = "today", "learned features", "new ranker"
 REPORT, FUSION_FILE, RANKER_FOLDER = "report.txt", "fusion.json", "ranker"
@@ -180,7 +180,7 @@ def _learned_weights(
     from paddle_ranker.commands.evaluate_recall import LEARNED, EvaluateRecallOptions, can_learn, learn
     from paddle_ranker.evaluation.retrieval import search_judged
     from paddle_ranker.retrieval.fusion import Fusion
-    from paddle_ranker.retrieval.search import Searcher
+    from paddle_ranker.retrieval.searcher import Searcher
 
     if not can_learn(searcher):
         return {}
@@ -207,7 +207,7 @@ def _learned_features(
     """
     from paddle_ranker.commands.evaluate_recall import LEARNED
     from paddle_ranker.evaluation.retrieval import feature_lists
-    from paddle_ranker.retrieval.search import Searcher
+    from paddle_ranker.retrieval.searcher import Searcher
     from paddle_ranker.retrieval.weight_learning import learn_features
 
     settings = systems.get(LEARNED, searcher).settings
@@ -225,7 +225,7 @@ def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[Tra
     """Train a ranker on the pairs that are not held out; return a searcher that uses it."""
     from paddle_ranker.commands.command_registry import COMMANDS
     from paddle_ranker.options import options_from
-    from paddle_ranker.retrieval.search import Searcher
+    from paddle_ranker.retrieval.searcher import Searcher
     from paddle_ranker.scoring.ranker import Ranker
 
     dev, train = _split(pairs, _VALIDATION, options.seed + 1)

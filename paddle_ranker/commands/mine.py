@@ -59,7 +59,8 @@ from paddle_ranker.training.mining import (
 from paddle_ranker.training.teachers import Teachers
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.search import Search, Searcher
+    from paddle_ranker.retrieval.search import Search
+    from paddle_ranker.retrieval.searcher import Searcher
 
 RERANKED = 100
 _PART = 8 * QUERIES_AT_ONCE  # queries of an actor's part
@@ -396,7 +397,8 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
 
 def _searcher(options: MineOptions) -> Searcher:
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.retrieval.search import Searcher, SearchSettings
+    from paddle_ranker.retrieval.search import SearchSettings
+    from paddle_ranker.retrieval.searcher import Searcher
 
     assert options.index is not None
     settings = SearchSettings(milvus_uri=options.milvus_uri)

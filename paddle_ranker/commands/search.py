@@ -30,7 +30,8 @@ from paddle_ranker.scoring.scoring_options import OF_MODEL, ScoringOptions
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection import Collection
     from paddle_ranker.retrieval.filters import Filter
-    from paddle_ranker.retrieval.search import FeatureParts, Result, Search, Searcher, SearchSettings
+    from paddle_ranker.retrieval.search import FeatureParts, Result, Search, SearchSettings
+    from paddle_ranker.retrieval.searcher import Searcher
     from paddle_ranker.scoring.ranker import Ranker
 
 FORMATS = ("text", "json", "trec")
@@ -143,7 +144,7 @@ class SearchOptions(SearchingOptions):
 def open_searcher(options: SearchingOptions) -> Searcher:
     """Open the index and the ranker that the options name; print a note on how the index is searched."""
     from paddle_ranker.model.load_options import LoadOptions
-    from paddle_ranker.retrieval.search import Searcher
+    from paddle_ranker.retrieval.searcher import Searcher
 
     tower = LoadOptions(device=options.device, threads=options.cpu_threads)
     ranker = ranker_of(options) if options.ranker is not None else None

@@ -30,8 +30,8 @@ from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, by_score, numbers_of
 from paddle_ranker.retrieval.manifest import WORDS
-from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.searchable import LookupRequest
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.text_vectors import Tower, nearest
 from paddle_ranker.retrieval.weight_learning import JudgedList, rank_loss
 from paddle_ranker.retrieval.word_search import WordSearcher

@@ -22,7 +22,8 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from tests.conftest import Call
 from tests.export_cases import write_two_members
 from tests.tiny import HAN, PAIRS, QUERIES, TITLES, change_json, draw_words, write_ranker

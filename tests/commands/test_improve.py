@@ -15,7 +15,8 @@ from paddle_ranker import Index
 from paddle_ranker.commands import improve, index, search
 from paddle_ranker.data.beir import write_beir
 from paddle_ranker.retrieval.fusion import FEATURE_DEPTH, Fusion
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.reload import Reloadable, Reloader

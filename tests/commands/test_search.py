@@ -11,7 +11,7 @@ import pytest
 from paddle_ranker import Index
 from paddle_ranker.commands import index, search
 from paddle_ranker.data.trec import read_run
-from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.searcher import Searcher
 from tests.conftest import Call
 from tests.tiny import write_ranker
 

@@ -29,7 +29,8 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.content_files import StagedFiles
 from paddle_ranker.retrieval.index_folder import IndexFolder
 from paddle_ranker.retrieval.schema import FIELD_TYPES
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.writer import CollectionWriter
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.process.worker import make_app

@@ -16,7 +16,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.model_folder import RANKER
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.scoring.loading import open_model
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from tests.scoring.test_title_states import split_ranker

@@ -12,7 +12,8 @@ import pytest
 
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.text_vectors import Tower
 from tests.data.test_film import BLUE, CODECS, GREEN, GREY, RED, bad_films, make
 from tests.model.test_pictures import published

@@ -17,7 +17,8 @@ from paddle_ranker import Index
 from paddle_ranker.commands import index, search
 from paddle_ranker.retrieval.manifest import Floors, read_manifest
 from paddle_ranker.retrieval.remote import RemoteCollection
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import shard_folders
 from tests.conftest import Call

@@ -16,7 +16,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.near_duplicates import CHARACTERS, RESEMBLANCE, leaders, sketches_of
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.searcher import Searcher
 from tests.conftest import Call
 from tests.serving.test_search import Site
 

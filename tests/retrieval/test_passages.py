@@ -21,7 +21,8 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.ingestion import Cutter
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.scoring.ranker import Ranker

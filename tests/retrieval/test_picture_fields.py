@@ -20,7 +20,8 @@ from paddle_ranker.commands.search import main as search
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.comparison import Measured
 from paddle_ranker.retrieval.candidate_indexes import Document
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.text_vectors import Tower, normalised
 from tests.model.test_pictures import published
 from tests.serving.test_search import Site

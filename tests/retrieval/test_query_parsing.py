@@ -26,8 +26,9 @@ from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.query_parsing import ParsedQuery, Synonyms, _parts, parse_query
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import TEXT, Field, Schema, infer
-from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
+from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards

@@ -19,7 +19,8 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.scoring.ranker import Ranker
 from tests.tiny import write_tokenizer
 

@@ -18,7 +18,8 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.ingestion import Naming
 from paddle_ranker.retrieval.manifest import IndexInfo, write_manifest
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shard_builds import BUILD_STATE
 from paddle_ranker.retrieval.shards import SHARDS, open_index, shard_folders, shard_name, write_shards
 from paddle_ranker.retrieval.writer import CollectionWriter

@@ -18,7 +18,8 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
+from paddle_ranker.retrieval.search import Search, SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.scoring.ranker import Ranker
 

@@ -23,11 +23,13 @@ from paddle_ranker.retrieval import field_values, sorting
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.listing import Listing, unpack_position
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Listing, Search, Searcher, SearchSettings, unpack_position
+from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.turns import Abandoned, Caller, Turns

@@ -16,7 +16,8 @@ from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
 from paddle_ranker.data.speech import MODEL_VARIABLE
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import SearchSettings
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.scoring.engines.engine_registry import is_installed
 from tests.model.test_pictures import published as published_pictures

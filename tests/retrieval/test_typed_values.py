@@ -20,10 +20,11 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Condition, Filter, FilterError
+from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.remote import RemoteCollection
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Listing, Search, SearchSettings
+from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards

@@ -23,7 +23,8 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.document_states import copy_ranker
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Result, Searcher
+from paddle_ranker.retrieval.search import Result
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.storage.untrusted import read_json

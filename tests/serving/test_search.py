@@ -37,7 +37,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.milvus import MilvusHits
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors

@@ -22,10 +22,12 @@ from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.candidate_indexes import Like, LikeError
 from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.fusion import Fusion
+from paddle_ranker.retrieval.listing import Listing, ListingError
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.query_parsing import LONGEST_QUERY, ParsedQuery
-from paddle_ranker.retrieval.search import RANK, Listing, ListingError, Search, SearchSettings, chosen, run_searches
+from paddle_ranker.retrieval.search import RANK, Search, SearchSettings, chosen
 from paddle_ranker.retrieval.searchable import ShardError, Snapshot
+from paddle_ranker.retrieval.searcher import run_searches
 from paddle_ranker.retrieval.text_vectors import normalised
 from paddle_ranker.retrieval.turns import Reserve, TooLate, idle, wait_for
 from paddle_ranker.scoring.table_answers import answers_of

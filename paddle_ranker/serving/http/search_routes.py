@@ -27,21 +27,19 @@ from paddle_ranker.retrieval.content_files import bytes_of
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
-from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
-from paddle_ranker.retrieval.query_parsing import parse_query
-from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, TEXT
-from paddle_ranker.retrieval.search import (
-    FEATURES,
+from paddle_ranker.retrieval.listing import (
     MOST_PACKED,
     Listing,
     ListingError,
     Position,
-    Search,
-    SearchSettings,
     SortedPosition,
     require_fields,
     unpack_position,
 )
+from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
+from paddle_ranker.retrieval.query_parsing import parse_query
+from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, TEXT
+from paddle_ranker.retrieval.search import FEATURES, Search, SearchSettings
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.turns import checked

@@ -1,0 +1,162 @@
+"""Lists of results: sorted or grouped, and continued after the position where an earlier page ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Optional, Union
+
+import numpy as np
+
+from paddle_ranker.errors import UsageError, refuse_text
+from paddle_ranker.lexical.postings import Hashes
+from paddle_ranker.retrieval.filters import Filter, no_field
+from paddle_ranker.retrieval.near_duplicates import CONTENT
+from paddle_ranker.retrieval.search_options import TOP_K
+from paddle_ranker.retrieval.sorting import MOST_SORTED, SortedDocument
+from paddle_ranker.retrieval.typed_values import Value, is_value
+from paddle_ranker.storage.untrusted import Unchecked
+
+MOST_SHOWN = 1 << 13  # with more shown documents, a position drops those that are no longer in the list
+MOST_PACKED = 1 + 2 * 8 * MOST_SHOWN  # bytes of a packed position
+_SORTED = 2  # first byte of a packed `SortedPosition`
+
+
+class Position(NamedTuple):
+    """Position behind a page of a list: the documents that the pages so far have shown.
+
+    The next page has the best documents that no page has shown. So each document is shown once, even if documents are
+    added, replaced or removed between pages, and scores change.
+
+    is_ranked: whether the ranker ordered the first documents of the list
+    shown: for each shown document, the 8 bytes of its id's hash, see `text_hashes`
+    """
+
+    is_ranked: bool
+    shown: bytes
+
+    def packed(self) -> bytes:
+        """Return the position as bytes, for `unpack_position`."""
+        return bytes([self.is_ranked]) + self.shown
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Position:
+        """Convert the bytes of `packed` back to the position; raises `ValueError` for other bytes."""
+        if len(packed) % 8 != 1 or packed[0] > 1:
+            raise ValueError("no position in a list")
+        return cls(bool(packed[0]), packed[1:])
+
+    @property
+    def hashes(self) -> Hashes:
+        """The hashes of the shown documents' ids, `[n] uint64`."""
+        return np.frombuffer(self.shown, "<u8")
+
+    def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
+        """Return whether this is a position in a list that is sorted by `sort` and grouped by `group_by`."""
+        return not sort or group_by is not None
+
+
+class SortedPosition(NamedTuple):
+    """Position behind a page of a list that is sorted by fields.
+
+    The next page begins after the last document's values and id. So each document that keeps its values is shown once.
+
+    shown: number of documents on the pages so far
+    last: the last of these documents
+    """
+
+    shown: int
+    last: SortedDocument
+
+    def packed(self) -> bytes:
+        values = [None if value is None else [value.kind, value.of, value.unit] for value in self.last.values]
+        return bytes([_SORTED]) + json.dumps([self.shown, self.last.id, values], ensure_ascii=False).encode()
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> SortedPosition:
+        found: Unchecked = json.loads(packed[1:])
+        try:
+            count, id, values = found
+            typed = tuple(None if one is None else Value(*one) for one in values)
+            is_whole = type(count) is int and count > 0 and isinstance(id, str)
+        except TypeError as error:
+            raise ValueError("no position in a list") from error
+        if not is_whole or not all(one is None or is_value(one) for one in typed):
+            raise ValueError("no position in a list")
+        return cls(count, SortedDocument(typed, id))
+
+    def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
+        return len(sort) == len(self.last.values) and group_by is None
+
+
+def unpack_position(packed: bytes) -> Union[Position, SortedPosition]:
+    """Convert the bytes of a position's `packed` back to the position; raises `ValueError` for other bytes."""
+    return (SortedPosition if packed[:1] == bytes([_SORTED]) else Position).unpacked(packed)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Part of a search's list to show, and the order of the list.
+
+    top_k: number of documents that are shown
+    offset: number of documents that are skipped before them
+    after: the `position` after the previous page, in place of `offset`
+    where: only documents whose fields meet this filter
+    min_probability: documents to which the ranker gives a lower probability are left out
+    sort: fields by which all matching documents are ordered, `-year` for the highest first; empty: by score. The
+        matching documents are those that `Search.total` counts; without words, all that meet the filter. Nothing is
+        scored or ranked
+    group_by: field by whose values candidates are grouped, or `content`, if no field has this name: groups of nearly
+        equal texts; None: no groups. With `sort`, the first `depth` documents are the candidates
+    group_size: number of documents of each group that are shown
+    """
+
+    top_k: int = TOP_K
+    offset: int = 0
+    after: Union[Position, SortedPosition, None] = None
+    where: Optional[Filter] = None
+    min_probability: float = 0.0
+    sort: Sequence[str] = ()
+    group_by: Optional[str] = None
+    group_size: int = 1
+
+    def __post_init__(self) -> None:
+        refuse_text(self.sort, "sort")
+        if self.after is not None and not self.after.fits(self.sort, self.group_by):
+            raise ListingError("after", "is a position in a list of another order")
+        if self.sort and self.offset + self.top_k > MOST_SORTED:
+            problem = f"reaches beyond the first {MOST_SORTED:,} sorted documents: page by cursor, in Python by after"
+            raise ListingError("offset", problem)
+
+    def require_fields(self, fields: Sequence[str]) -> None:
+        """Raise `ListingError` if `sort` or `group_by` names a field that the documents lack.
+
+        fields: names of the documents' fields
+        """
+        require_fields("sort", [name.removeprefix("-") for name in self.sort], fields)
+        require_fields("group_by", [] if self.group_by is None else [self.group_by], [*fields, CONTENT])
+
+
+class ListingError(UsageError):
+    """A parameter of a listing is not valid.
+
+    parameter: name of the parameter
+    problem: the rest of the message, after the parameter's name
+    """
+
+    def __init__(self, parameter: str, problem: str):
+        super().__init__(f"{parameter}: {problem}")
+        self.parameter, self.problem = parameter, problem
+
+
+def require_fields(parameter: str, names: Iterable[str], fields: Sequence[str]) -> None:
+    """Raise `ListingError` for a name that is no field of the documents.
+
+    parameter: the parameter of the listing that has the names, for the message
+    fields: names of the documents' fields
+    """
+    known = {*fields}
+    for name in names:
+        if name not in known:
+            raise ListingError(parameter, no_field(name, fields))

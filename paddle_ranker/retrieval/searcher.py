@@ -1,0 +1,432 @@
+"""Search a collection: by words, by vectors, by both, and then by a ranker. Python, commands and servers search so.
+
+searcher = Searcher.open("index", ranker="checkpoint/best")
+for result in searcher.search("query", top_k=10):
+    print(result.title, result.text, result.searchers["words"].rank, result.probability)
+
+`run_searches` runs the stages of `Search` in order, for many searches at once. It gets vectors and scores from
+`SearchModels`: the implementation for `Searcher` computes them, the one for servers puts the texts into the server's
+queues.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Optional, Protocol, Union
+
+import numpy as np
+from typing_extensions import TypeVar
+
+from paddle_ranker.array_types import Floats, Vectors
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.errors import UsageError, refuse_text
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.content_files import like_of
+from paddle_ranker.retrieval.fusion import (
+    Fusion,
+    parse_fusion,
+)
+from paddle_ranker.retrieval.ingestion import Added
+from paddle_ranker.retrieval.listing import Listing
+from paddle_ranker.retrieval.manifest import VECTORS, WORDS
+from paddle_ranker.retrieval.search import FEATURES, RANK, Result, Search, SearchSettings, Where, chosen, filter_of
+from paddle_ranker.retrieval.search_options import TOP_K
+from paddle_ranker.retrieval.searchable import Searchable, Snapshot, StaleSnapshot
+from paddle_ranker.retrieval.shards import open_index, open_shards
+from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
+from paddle_ranker.retrieval.turns import TooLate, idle, in_turn, until, wait_for
+from paddle_ranker.retrieval.vector_search import check_breadth
+from paddle_ranker.retrieval.word_search import Asked
+from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.scoring.table_answers import answers_of
+from paddle_ranker.scoring.texts import list_texts, require_count, require_text
+
+C = TypeVar("C", bound=Searchable, default=Collection)
+QueryVectors = Callable[[Sequence[str]], Vectors]
+_DEFAULTS = LoadOptions()
+
+
+class Searcher(Generic[C]):
+    """Search engine of an index, which also adds documents; any number of threads may search at once.
+
+    Args:
+        collection: the open index, or a `RemoteCollection` of shards elsewhere.
+        settings: how the index is searched.
+        query_vectors: called with queries; returns their vectors, `[n, size]`, for the searcher `vectors` (default: the
+            index's own tower computes them).
+        ranker: orders the first results; None: they stay in the fusion's order.
+
+    Raises `UsageError` for a searcher that the index lacks, and for weights that are not valid.
+    """
+
+    def __init__(
+        self,
+        collection: C,
+        settings: SearchSettings,
+        query_vectors: Optional[QueryVectors] = None,
+        ranker: Optional[Ranker] = None,
+    ):
+        for name in ("depth", "rank_top"):
+            require_count(getattr(settings, name), name)
+        self.collection, self.settings, self.ranker = collection, settings, ranker
+        self._query_vectors = query_vectors
+        self._stored = None if ranker is None else stored_scorer(collection, ranker)
+        self.searchers = chosen(collection.info, settings)
+        fields = [one for name, one in collection.info.vector_fields.items() if name in self.searchers]
+        check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
+        settings.fusion.weights_of(self.searchers)
+        collection.info.schema.weights_by(settings.fusion.fields)
+        if fields:
+            collection.require_address()
+
+    @classmethod
+    def open(
+        cls,
+        folder: Union[str, Path, Sequence[Union[str, Path]]],
+        settings: Optional[SearchSettings] = None,
+        *,
+        ranker: Union[str, Path, Ranker, None] = None,
+        options: LoadOptions = _DEFAULTS,
+        batch_size: int = 256,
+        write: bool = False,
+    ) -> Searcher[Collection]:
+        """Open an index folder, and the towers in it.
+
+        folder: an index folder, or several, which are searched as one: see `open_shards`
+        settings: how the index is searched
+        ranker: an open ranker, or the folder of one, which is opened on the device of `options`
+        options: how the towers are opened
+        batch_size: texts of full length that are computed at once
+        write: whether documents may be added and removed
+
+        Raises `CheckpointError` for a folder that is no index or is damaged.
+        """
+        settings = settings or SearchSettings()
+        if isinstance(folder, (str, Path)):
+            collection = open_index(folder, milvus_uri=settings.milvus_uri, write=write)
+        elif write or settings.milvus_uri is not None:
+            raise UsageError("shards are open for reading, and none is in Milvus: write to one folder at a time")
+        else:
+            collection = open_shards(folder)
+        open_query_towers(collection, settings, options, batch_size)
+        if ranker is not None and not isinstance(ranker, Ranker):
+            ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
+        return Searcher(collection, settings, None, ranker)
+
+    def __enter__(self) -> Searcher[C]:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the index; searches under way go on."""
+        self.collection.close()
+
+    def add(self, documents: Iterable[Document]) -> Added:
+        """Add documents, or replace those of the same id; see `CollectionWriter.add`."""
+        refuse_text(documents, "documents", Document)
+        return self.collection.writer.add(documents)
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove documents; see `CollectionWriter.remove`."""
+        refuse_text(ids, "ids")
+        return self.collection.writer.remove(ids)
+
+    def search(
+        self,
+        query: str,
+        top_k: int = TOP_K,
+        where: Where = None,
+        fusion: Union[str, Fusion, None] = None,
+        group_by: Optional[str] = None,
+        sort: Sequence[str] = (),
+        like: Union[str, Path, bytes, None] = None,
+    ) -> list[Result]:
+        """Return up to `top_k` documents, best first.
+
+        where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", a list of them, or
+            {"year": {"gte": 2020}, "lang": "zh"}
+        fusion: in place of the settings' fusion: "rrf", "weighted", or a file of learned weights
+        group_by: a field: only the best candidate with each of its values is returned; or "content": the best of each
+            group of nearly equal texts, which lists the others in `Result.similar`
+        sort: fields that order all matching documents in place of scores; ["-year"] for the highest first
+        like: an example that results should be like: the id of a document, or a file (its `Path` or bytes); the query
+            may then be ""
+
+        Raises `UsageError` for arguments that are not valid.
+        """
+        query = query if like is not None and query == "" else require_text(query, "query")
+        return self.run([query], top_k, where, fusion, group_by, sort, like)[0].results()
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        top_k: int = TOP_K,
+        where: Where = None,
+        fusion: Union[str, Fusion, None] = None,
+        group_by: Optional[str] = None,
+        sort: Sequence[str] = (),
+    ) -> list[list[Result]]:
+        """Search for many queries as `search` does, in shared batches; return one list of results per query."""
+        refuse_text(queries, "queries")
+        return [one.results() for one in self.run(queries, top_k, where, fusion, group_by, sort)]
+
+    def run(
+        self,
+        queries: Sequence[str],
+        top_k: int = TOP_K,
+        where: Where = None,
+        fusion: Union[str, Fusion, None] = None,
+        group_by: Optional[str] = None,
+        sort: Sequence[str] = (),
+        like: Union[str, Path, bytes, None] = None,
+    ) -> list[Search]:
+        """Search as `search_many` does; return the finished `Search` of each query, with the results of its stages."""
+        refuse_text(queries, "queries")
+        refuse_text(sort, "sort")
+        require_count(top_k, "top_k")
+        queries = list(queries) if like is not None else list_texts(queries, "queries")
+        example = None if like is None else like_of(like, self.collection.info.schema)
+        if example is not None and sort:
+            raise UsageError("like: stands beside sort, which scores nothing: leave one out")
+        fused = parse_fusion(fusion) if isinstance(fusion, str) else fusion or self.settings.fusion
+        if not fused.fields:
+            fused = replace(fused, fields=self.settings.fusion.fields)
+        rank_top = self.settings.rank_top if self.ranker is not None else 0
+        settings, where = replace(self.settings, fusion=fused, rank_top=rank_top), filter_of(where)
+        fused.weights_of(self.searchers)
+
+        def searches(now: Snapshot) -> list[Search]:
+            listing = Listing(top_k, where=where, group_by=group_by, sort=sort)
+            return [Search(now, one, self.searchers, settings, listing, example) for one in queries]
+
+        models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
+        return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
+
+
+class SearchModels(Protocol):
+    """Models that searches use.
+
+    Attributes:
+        pair_encoder: encoder of the ranker's pairs; None if the ranker reads any length.
+        is_calibrated: whether the ranker's probabilities are calibrated.
+        rank_until: time on `time.monotonic()`'s clock by which ranking must be done.
+    """
+
+    rank_until: float
+
+    @property
+    def pair_encoder(self) -> Optional[PairEncoder]: ...
+
+    @property
+    def is_calibrated(self) -> bool: ...
+
+    def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
+        """Begin to compute the vectors of queries for a vector field; return a future of `[n, size]`."""
+        ...
+
+    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+        """Score the texts of each search's `to_rank`; return `[texts] float64` per search.
+
+        Raises `TooLate` if scoring would miss the deadline.
+        """
+        ...
+
+    def ranked_late(self, search: Search, error: TooLate) -> None:
+        """Record that a search could not be ranked in time and keeps its fused order; or raise `error`."""
+        ...
+
+
+class _Models:
+    """Models of a `Searcher`. Each call computes at once, in the calling thread; other searches run meanwhile."""
+
+    rank_until = math.inf
+
+    def __init__(
+        self,
+        collection: Searchable,
+        ranker: Optional[Ranker],
+        stored: Optional[StoredScorer],
+        query_vectors: Optional[QueryVectors],
+    ):
+        self._collection, self._ranker, self._stored = collection, ranker, stored
+        self._query_vectors = query_vectors
+
+    @property
+    def pair_encoder(self) -> Optional[PairEncoder]:
+        return None if self._ranker is None else self._ranker.pair_encoder
+
+    @property
+    def is_calibrated(self) -> bool:
+        return self._ranker is not None and self._ranker.info.calibration is not None
+
+    def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
+        found = Future[Vectors]()
+        with idle():
+            if field == VECTORS and self._query_vectors is not None:
+                found.set_result(self._query_vectors(texts))
+            else:
+                found.set_result(self._collection.snapshot().tower(field).query_vectors(texts))
+        return found
+
+    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+        assert self._ranker is not None
+        if self._stored is not None:
+            each = zip(searches, texts)
+            return [self._stored.logits(one.collection, one.model_text, own, one.whole) for one, own in each]
+        queries = [one.model_text for one, own in zip(searches, texts) for _ in own]
+        with idle():
+            logits, outputs = self._ranker.scored(queries, [text for own in texts for text in own])
+        ends = np.cumsum([len(own) for own in texts])
+        for one, own, end in zip(searches, texts, ends.tolist()):
+            rows = {name: array[end - len(own) : end] for name, array in outputs.items()}
+            one.answer_of = answers_of(self._ranker.row_encoder, one.model_text, own, rows)
+        return np.split(logits, ends[:-1])
+
+    def ranked_late(self, search: Search, error: TooLate) -> None:
+        raise error
+
+
+def run_searches(now: Snapshot, begin: Callable[[Snapshot], list[Search]], models: SearchModels) -> list[Search]:
+    """Run the stages of searches in order; return the finished searches.
+
+    now: a snapshot to search
+    begin: called with a snapshot; returns searches of it that differ only in their queries. If shards changed
+        meanwhile, it is called again with a new snapshot
+    """
+    while True:
+        try:
+            searches = begin(now)
+            if searches:
+                _run(searches, models)
+            return searches
+        except StaleSnapshot as error:
+            now = error.snapshot
+
+
+def _run(searches: Sequence[Search], models: SearchModels) -> None:
+    """Run all stages of some searches: encode, read, search, fuse, rank, finish.
+
+    1. `Search.choose_searchers`: vectors of an example (`like`), and the searchers that are used.
+    2. `Search.words`: the parsed query with its corrections.
+    3. `_find`: each searcher's hits, fused to one list, whose first documents features order if the fusion has weights
+       of these. With `sort`, `Search.find_sorted` takes its place.
+    4. `_rank`: the ranker orders the first documents, if the search wants that.
+    5. `Search.finish`: leave out, group, and choose what is shown.
+
+    `took` of each search gets the milliseconds of the stages.
+    """
+    began, first = time.monotonic(), searches[0]
+    with _timed(searches, "encode"), idle():
+        for one in searches:
+            one.choose_searchers()
+    with _timed(searches, "read"):
+        for one in searches:
+            _ = one.words
+    if first.sort:
+        with _timed(searches, "sort"):
+            for one in searches:
+                one.find_sorted()
+    else:
+        _find(searches, models)
+    _rank([one for one in searches if one.wants_ranking], models)
+    for one in searches:
+        one.finish()
+        one.took["total"] = _since(began)
+
+
+def _find(searches: Sequence[Search], models: SearchModels) -> None:
+    """Search by all searchers, and fuse each search's lists to one."""
+    first = searches[0]
+    fields = first.collection.info.vector_fields
+    asks = [name for name in first.searchers if name in fields and name not in first.like_vectors]
+    vectors = {name: models.begin_vectors(name, [one.tower_text(name) for one in searches]) for name in asks}
+    lookups = {name: _begin_lookups(searches, name, None) for name in first.searchers if name not in fields}
+    for name in first.like_vectors:
+        lookups[name] = _begin_lookups(searches, name, np.concatenate([one.like_vectors[name] for one in searches]))
+    # Towers in a queue compute vectors meanwhile; shards elsewhere are all asked before one is waited for.
+    hits = {} if all(one.done() for one in vectors.values()) else _looked_up(searches, lookups)
+    for name, future in vectors.items():
+        with _timed(searches, "encode"):
+            asked = wait_for(future)
+        lookups[name] = _begin_lookups(searches, name, asked)
+    hits.update(_looked_up(searches, {name: own for name, own in lookups.items() if name not in hits}))
+    with _timed(searches, "fuse"):
+        for number, one in enumerate(searches):
+            one.fuse({name: own[number] for name, own in hits.items()})
+    if first.fusion.features:
+        with _timed(searches, FEATURES):
+            for one in searches:
+                one.order_by_features()
+
+
+def _rank(searches: Sequence[Search], models: SearchModels) -> None:
+    if not searches:
+        return
+    try:
+        with _timed(searches, RANK), until(models.rank_until):
+            texts = [one.to_rank(models.pair_encoder) for one in searches]
+            logits = models.logits(searches, texts)
+            for one, own in zip(searches, logits):
+                one.rank(own, sigmoid(own), is_calibrated=models.is_calibrated)
+    except TooLate as error:
+        for one in searches:
+            models.ranked_late(one, error)
+
+
+def _begin_lookups(
+    searches: Sequence[Search], searcher: str, vectors: Optional[Vectors]
+) -> list[Callable[[], list[Hits]]]:
+    """Begin to search by a searcher: one call for all searches, or one for each if any has phrases or exclusions."""
+    asked: Union[Sequence[Asked], Vectors]
+    if vectors is not None:
+        asked = vectors
+    else:
+        asked = [one.words if searcher == WORDS else one.model_text for one in searches]
+    if all(one.phrase_filter is None for one in searches):
+        return [searches[0].begin_lookup(searcher, asked)]
+    return [one.begin_lookup(searcher, asked[number : number + 1]) for number, one in enumerate(searches)]
+
+
+def _looked_up(
+    searches: Sequence[Search], lookups: Mapping[str, Sequence[Callable[[], list[Hits]]]]
+) -> dict[str, list[Hits]]:
+    """Wait for the lookups; return the hits of each searcher, by its name, one `Hits` per search."""
+    found = dict[str, list[Hits]]()
+    for name, each in lookups.items():
+        with _timed(searches, name):
+            found[name] = [hits for own in each for hits in own()]
+    return found
+
+
+@contextmanager
+def _timed(searches: Sequence[Search], stage: str) -> Iterator[None]:
+    """Add the milliseconds that the block takes to `took` of these searches, under a stage's name."""
+    began = time.monotonic()
+    yield
+    for one in searches:
+        one.took[stage] = round(one.took.get(stage, 0.0) + _since(began), 3)
+
+
+def _since(began: float) -> float:
+    return round(1000 * (time.monotonic() - began), 3)
+
+
+def open_query_towers(collection: Collection, settings: SearchSettings, options: LoadOptions, batch_size: int) -> None:
+    """Open the towers of an index that compute vectors of queries in searches with these settings."""
+    for name, one in collection.info.vector_fields.items():
+        if one.tower is not None and name in (settings.by or (name,)):
+            collection.snapshot().models.tower(collection.info, name, options, batch_size)

@@ -151,10 +151,11 @@ def test_the_learned_recall_weight_is_of_the_learned_fusion(
 ) -> None:
     write_ranker(tmp_path / "ranker")
 
-    def score(_: Ranker, queries: Sequence[str], titles: Sequence[str], logits: bool = False) -> np.ndarray:
-        return np.array([len({*query} & {*title}) - 0.5 * len(title) for query, title in zip(queries, titles)])
+    def scored(_: Ranker, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        overlaps = [len({*query} & {*title}) - 0.5 * len(title) for query, title in zip(queries, titles)]
+        return np.array(overlaps), {}
 
-    monkeypatch.setattr(Ranker, "score", score)
+    monkeypatch.setattr(Ranker, "scored", scored)
     ask = ["--index", folder / "index", "--test", folder / "pairs.tsv", "--resamples", 100, "--baselines", "false"]
     ranked = ["--ranker", tmp_path / "ranker", "--device", "cpu", "--learn_weights", tmp_path / "w.json"]
     status, out, err = call(evaluate_recall.main, *ask, *ranked)
@@ -170,10 +171,10 @@ def test_the_learned_recall_weight_is_of_the_learned_fusion(
         answers, found, retriever.search_many([query for query, _ in answers], 100)
     ):
         shares = dict(zip(one.ids, learned.shares(one)))
-        scored = [result for result in results if result.logit is not None]
-        inputs = np.array([[result.logit, shares[result.id]] for result in scored])
-        labels = np.array([result.text == title for result in scored], np.float64)
-        lists.append(JudgedList(query, [result.id for result in scored], inputs, labels))
+        ranked_results = [result for result in results if result.logit is not None]
+        inputs = np.array([[result.logit, shares[result.id]] for result in ranked_results])
+        labels = np.array([result.text == title for result in ranked_results], np.float64)
+        lists.append(JudgedList(query, [result.id for result in ranked_results], inputs, labels))
     assert learned.recall_weight == pytest.approx(learn_recall_weight(lists).weights["recall"], rel=1e-3)
 
 
@@ -380,10 +381,10 @@ def test_signals_that_help_join_the_last_stage(tmp_path: Path, call: Call, monke
     """Clicks make answers, the year does not; a document without clicks counts as one with the mean."""
     write_ranker(tmp_path / "ranker")
 
-    def score(_: Ranker, queries: Sequence[str], titles: Sequence[str], logits: bool = False) -> np.ndarray:
-        return np.array([float(sum(map(ord, title)) % 7) for title in titles])
+    def scored(_: Ranker, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return np.array([float(sum(map(ord, title)) % 7) for title in titles]), {}
 
-    monkeypatch.setattr(Ranker, "score", score)
+    monkeypatch.setattr(Ranker, "scored", scored)
     random = np.random.default_rng(0)
     clicks, years = random.lognormal(3, 2, COUNT).round(), random.integers(2000, 2020, COUNT).tolist()
     texts = [f"{text_of(n)}{('研究', '教育', '管理')[n % 3]}" for n in range(COUNT)]

@@ -199,11 +199,10 @@ def _learned_weights(
 def _learned_features(
     searcher: Searcher, learning: JudgedQueries, systems: Mapping[str, Searcher]
 ) -> dict[str, Searcher]:
-    """Learn weights of features from the queries that are not held out, beside the learned weights of searchers.
+    """Learn weights of features; return a dict from their name to the searcher that uses them.
 
-    Return a searcher that uses them, by name.
-
-    systems: searchers that use learned weights, by name
+    learning: the queries to learn from, which are not held out
+    systems: searchers that use learned weights of searchers, by name; the new searcher keeps these weights
     """
     from paddle_ranker.commands.evaluate_recall import LEARNED
     from paddle_ranker.evaluation.retrieval import feature_lists

@@ -281,7 +281,7 @@ def _in_int8(folder: ExportedFolder, options: QuantizeOptions) -> list[Engine]:
 class _Upper(NamedTuple):
     """Upper layers of a split ranker in int8.
 
-    path: the ONNX file, which does not exist if `products` is 0
+    path: the ONNX file; it is not written if `products` is 0, since nothing would be in int8
     products: number of matrix products in int8
     quality: the gate's measures
     """

@@ -95,13 +95,13 @@ def cut(
 
 
 def _last(breaks: Sequence[Sequence[int]], least: int, most: int) -> int:
-    """Return the last position above `least` and up to `most`, of the first list with such a position; else 0."""
+    """Return the last position above `least` and up to `most` of the first list that has one; 0 if none has."""
     places = (found[bisect_right(found, most) - 1] for found in breaks if bisect_right(found, most))
     return next((place for place in places if place > least), 0)
 
 
 def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
-    """Return the first position from `least` to below `before`, of the first list with such a position; else 0."""
+    """Return the first position from `least` to below `before` of the first list that has one; 0 if none has."""
     places = (found[bisect_left(found, least)] for found in breaks if bisect_left(found, least) < len(found))
     return next((place for place in places if place < before), 0)
 

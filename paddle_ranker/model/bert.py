@@ -348,8 +348,8 @@ class Encoder(nn.Layer):
     def split(self, layers: int) -> None:
         """Let each text of a pair attend only to itself in the first `layers` layers, the lower layers; 0: in none.
 
-        Raises `CheckpointError` if the encoder has no more layers than these, or if its family's attention depends on
-        positions in a pair.
+        Raises `CheckpointError` if the encoder does not have more than `layers` layers, or if its family's attention
+        depends on positions in a pair.
         """
         own = ("_embed", "forward", "pooled")
         is_other = any(getattr(type(self), name) is not getattr(Encoder, name) for name in own)

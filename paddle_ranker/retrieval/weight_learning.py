@@ -120,8 +120,8 @@ def learn_fields(
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn the weights of searched fields.
 
-    One field's weight is changed at a time: by the factor nearest to 1 of those with about the least loss, but only if
-    some factor is better beyond chance than 1; see `learn_weights`.
+    One field's weight at a time is multiplied by a factor. It stays as it is, unless some factor lowers the loss by
+    more than chance; of the factors with about the lowest loss, the one nearest to 1 is taken. See `learn_weights`.
 
     given: the weights to begin with
     losses_of: called with weights; returns the loss of each query, `[count]`, as of `rank_loss`

@@ -85,7 +85,10 @@ class WordSplitter:
         return self._settled(text, normalized) if _OPEN in normalized else normalized
 
     def _settled(self, text: str, normalized: str) -> str:
-        """Complete `normalized`: replace characters that the table lacks, and sort marks; both follow `_OPEN`."""
+        """Complete `normalized`: replace the characters that the table lacks, and sort adjacent marks.
+
+        In `normalized`, an `_OPEN` stands before each such character and before each mark.
+        """
         table = self._table
         if _UNSEEN in normalized:
             for char in set(text):

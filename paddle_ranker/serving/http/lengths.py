@@ -21,8 +21,10 @@ class TruncationRequest:
 
     field: name of the request's field with the texts, for faults
     refuses: whether a text that would be cut is refused
-    sides: the end at which texts are to be cut, "left" or "right" in any case, by the name of the field that says so
-    most: how many tokens are to be left (-1: as many as the model reads), by the name of the field that says so
+    sides: a dict from the name of each request field that chooses the end to cut at, to its value: "left" or "right",
+        in upper or lower case
+    most: a dict from the name of each request field that limits texts, to the number of tokens to keep; -1: as many as
+        the model reads
     """
 
     field: str

@@ -180,9 +180,9 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _unless(launchers: int, given: int, default: int) -> int:
-    """Return `given`, or `default`, this server's, if `given` is `launchers`, the launcher's default.
+    """Return `given`; but if it equals `launchers`, return `default`.
 
-    The launcher passes its own default even if the user gives no value.
+    The launcher passes its own default, `launchers`, even if the user gives no value; `default` is this server's.
     """
     return default if given == launchers else given
 

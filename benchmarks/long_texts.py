@@ -11,8 +11,9 @@ start as one small ModernBERT, and a further one is trained on whole texts and r
 keyword of a paper (with all keywords together every system finds the paper), and all papers with that keyword are
 relevant.
 
-With `--set manpages` the papers are the Chinese manual pages of datasets/make_real.py: a page's description is its only
-keyword, its first characters are its title, and the splits made there are trained on and ranked.
+`--papers FILE` compares them on texts of your own. With `--set manpages` the papers are the Chinese manual pages of
+datasets/make_real.py: a page's description is its only keyword, its first characters are its title, and the splits made
+there are trained on and ranked.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ _OPENING, _LONGEST_PAGE = 200, 20_000  # characters of a manual page: for its ti
 @dataclass(frozen=True)
 class LongTextsOptions(QualityOptions):
     set: str = option("csl", help="papers, or manual pages", choices=("csl", "manpages"))
-    train_papers: int = option(600, help="number of papers of CSL to train on; the others are ranked", minimum=20)
+    papers: Optional[str] = option(
+        None, help="your own texts in place of CSL: JSON lines with keywords (a list), title, abstract and category"
+    )
+    train_papers: int = option(600, help="number of papers to train on; the others are ranked", minimum=20)
     candidates: int = option(
         20, help="number of papers to rank per query: the relevant papers, and BM25's best others", minimum=2
     )
@@ -101,7 +105,7 @@ def read_papers(path: Path) -> list[Paper]:
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row["keywords"] and row["title"] and row["abstract"]:
-            paper = Paper(tuple(row["keywords"]), row["title"], row["abstract"], row["category"])
+            paper = Paper(tuple(row["keywords"]), row["title"], row["abstract"], row.get("category", ""))
             papers.setdefault(paper.title, paper)
     return list(papers.values())
 
@@ -250,7 +254,7 @@ class Harness:
             self.digest = file_digest(manpages_folder(options.data_dir) / CORPUS)
             self.known, self.ranked = read_pages(options.data_dir)
         else:
-            path = real_data_file(options.data_dir, "csl/papers.jsonl")
+            path = Path(options.papers) if options.papers else real_data_file(options.data_dir, "csl/papers.jsonl")
             self.digest = file_digest(path)
             self.known, self.ranked = split_papers(read_papers(path), options.train_papers)
         self.pairs, self.titles = candidates_of(self.ranked, options.candidates)

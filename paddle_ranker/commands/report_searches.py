@@ -81,7 +81,7 @@ class SearchCounts:
     ranks: int = 0
     spellings: Counter[str] = field(default_factory=Counter)
 
-    def stated(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return the counts for JSON; `click_rate` is None without searches, `mean_rank` without clicks."""
         return {
             "searches": self.searches,
@@ -188,15 +188,15 @@ def report_of(log: CountedLog, top: int) -> dict[str, Any]:
 
     def first(count_of: Callable[[SearchCounts], int]) -> list[dict[str, Any]]:
         kept = sorted((-count_of(one), one.spellings.most_common(1)[0][0], one) for one in queries if count_of(one))
-        return [{"query": shown, **one.stated()} for _, shown, one in kept[:top]]
+        return [{"query": shown, **one.summary()} for _, shown, one in kept[:top]]
 
     return {
         "first_day": min(log.days),
         "last_day": max(log.days),
         "queries": len(queries),
-        **log.all.stated(),
+        **log.all.summary(),
         "left_out": {name: count for name, count in log.left_out.items() if count},
-        "days": [{"day": day, **one.stated()} for day, one in sorted(log.days.items())],
+        "days": [{"day": day, **one.summary()} for day, one in sorted(log.days.items())],
         "most_frequent": first(lambda one: one.searches),
         "queries_without_results": first(lambda one: one.searches - one.found),
         "queries_with_nothing_close": first(lambda one: one.nothing_close),

@@ -80,7 +80,7 @@ class DecodedBytes:
         self._turn, self._freed = threading.Lock(), threading.Condition()
 
     @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
+    def reserve(self, size: int) -> Iterator[None]:
         """Reserve `size` bytes during the block; wait until there is room, in the order of calls.
 
         size: at most `most`; more would never have room
@@ -186,7 +186,7 @@ def decoded(
     data = source if isinstance(source, bytes) else read_image(source, limits)
     if len(data) > limits.max_bytes:
         raise _too_many_bytes(name, len(data), limits)
-    with limits.decoded.hold(_checked(name, data, size, limits)), _opened(name, data, limits) as image:
+    with limits.decoded.reserve(_checked(name, data, size, limits)), _opened(name, data, limits) as image:
         _draft(image, size)
         with _parsing(name, limits):
             image.load()

@@ -59,13 +59,13 @@ class ModelType:
     path: the folder, or a parameter file
     name: name of the kind; if the files state no kind, a key in `_OTHERS`
     form: how the model is stored (`TRAINED`, `TRANSFORMERS`, `EXPORTED`, `SERVER`, `CLIENT`); "" if there is no model
-    stated: the kind that the folder's files state; None if they state none, as in encoders and published rankers
+    stated_kind: the kind that the folder's files state; None if they state none, as in encoders and published rankers
     """
 
     path: Path
     name: str
     form: str = ""
-    stated: Optional[AnyKind] = None
+    stated_kind: Optional[AnyKind] = None
 
     @property
     def folder(self) -> Path:
@@ -79,15 +79,15 @@ class ModelType:
         If no file states the kind of a published ranker, only its head shows it: the parameters are read then. Raises
         `CheckpointError` if they are damaged.
         """
-        if self.stated is not None or self.name != "encoder":
-            return self.stated
+        if self.stated_kind is not None or self.name != "encoder":
+            return self.stated_kind
         arrays = load_arrays(self.path if self.path.is_file() else self.path / PARAMETERS_FILE)
         return next((KINDS[kind] for head, kind in PUBLISHED_HEADS.items() if head in arrays), None)
 
     @cached_property
     def info(self) -> Optional[ModelInfo]:
         """Contents of the info file, or of transformers' files in its place; None if the files state no kind."""
-        return None if self.stated is None else self.stated.read_info(self.folder)
+        return None if self.stated_kind is None else self.stated_kind.read_info(self.folder)
 
     @property
     def is_exported(self) -> bool:
@@ -107,7 +107,7 @@ class ModelType:
     @property
     def is_tower(self) -> bool:
         """Whether the model is a tower, in any form; False for an encoder alone."""
-        return self.stated is not None and self.stated.name == TOWER_KIND
+        return self.stated_kind is not None and self.stated_kind.name == TOWER_KIND
 
     @property
     def reads(self) -> str:
@@ -201,7 +201,9 @@ def _is_member(found: ModelType) -> bool:
 
 def _has_encoder(found: ModelType) -> bool:
     """Return whether a training can start from the text encoder in a model."""
-    return found.form in _STARTS and (found.stated is None or found.stated.has_encoder) and found.reads == TEXT
+    return (
+        found.form in _STARTS and (found.stated_kind is None or found.stated_kind.has_encoder) and found.reads == TEXT
+    )
 
 
 def _reads_texts(found: ModelType) -> bool:

@@ -149,7 +149,7 @@ def documents_for(collection: Collection, corpus: str, options: DocumentOptions)
     Log the columns that only the corpus or only the index has. Raises `UsageError` if corpus and index share no column.
     """
     info = collection.info
-    joins = not info.schema.fields  # an older index, or one of texts alone
+    joins = not info.schema.fields  # an index of texts alone
     rows = DocumentFile(corpus, options, joins_title=joins, columns=info.columns, files=info.schema.file_fields)
     if not info.generation:
         return rows

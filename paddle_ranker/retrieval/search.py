@@ -316,10 +316,6 @@ class Search:
             self.searchers = tuple(filter(asked.__contains__, self.searchers))
             self.fusion = fitting(self.settings.fusion, self.searchers)
 
-    def lookup(self, searcher: str, queries: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
-        """Search by one searcher; return its hits for each query. The arguments are those of `begin_lookup`."""
-        return self.begin_lookup(searcher, queries)()
-
     def begin_lookup(
         self, searcher: str, queries: Union[Sequence[Asked], Vectors, None] = None
     ) -> Callable[[], list[Hits]]:

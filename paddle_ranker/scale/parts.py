@@ -228,7 +228,7 @@ class _Actor:
         (number,), (rows,) = batch["number"].to_pylist(), batch["rows"].to_pylist()
         answer = {"number": number, "facts": rows}
         if number != _END:
-            answer["facts"] = json.dumps(_told(self._part, number, json.loads(rows)))
+            answer["facts"] = json.dumps(_outcome(self._part, number, json.loads(rows)))
         return pyarrow.Table.from_pylist([answer])
 
     def _part(self, number: int, rows: Sequence[Any]) -> dict[str, Any]:
@@ -246,7 +246,7 @@ class _Actor:
         return {"rows": len(rows)}
 
 
-def _told(work: Any, *arguments: object) -> dict[str, Any]:
+def _outcome(work: Any, *arguments: object) -> dict[str, Any]:
     """Call `work(*arguments)`; return the dict that it returns, and what it wrote to standard error as `notes`.
 
     If the call raises `RankerError` or `OSError`, the dict has instead the error's text (`error`) and the name of its
@@ -279,15 +279,15 @@ def _read(source: Source, finished: frozenset[int], place: _Place) -> Iterator[A
         return {"part": next(waiting, None)}
 
     while True:
-        told = _told(following)
-        notes += told.pop("notes")
-        if told.get("part") is None:
+        outcome = _outcome(following)
+        notes += outcome.pop("notes")
+        if outcome.get("part") is None:
             break
         if number not in finished:
-            yield table(number, json.dumps(told["part"]))
+            yield table(number, json.dumps(outcome["part"]))
         number += 1
-    report = "" if "error" in told else source.report()
-    yield table(_END, json.dumps({**told, "parts": number, "notes": notes, "report": report}))
+    report = "" if "error" in outcome else source.report()
+    yield table(_END, json.dumps({**outcome, "parts": number, "notes": notes, "report": report}))
 
 
 def run(

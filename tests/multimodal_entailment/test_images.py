@@ -198,7 +198,7 @@ def test_images_that_are_decoded_at_a_time_share_their_memory() -> None:
     limits = ImageLimits(decoded=DecodedBytes(4 * 64 * 64))
     data, found = encoded(two_halves()), []
     waiting = threading.Thread(target=lambda: found.append(load_image(data, 8, limits)), daemon=True)
-    with limits.decoded.hold(1):
+    with limits.decoded.reserve(1):
         waiting.start()
         until(limits.decoded._turn.locked)
         assert not found

@@ -121,7 +121,7 @@ def test_the_pages_of_a_search_show_each_document_that_stays_once(tmp_path: Path
         while True:
             now = changing.index.snapshot()
             search = Search(now, "水稻", searchers, settings, Listing(LIMIT, after=after, **how))
-            found = {name: search.lookup(name, vectors_of(["水稻"]) if name == "vectors" else None)[0]
+            found = {name: search.begin_lookup(name, vectors_of(["水稻"]) if name == "vectors" else None)()[0]
                      for name in searchers}  # fmt: skip
             if search.sort:
                 search.find_sorted()

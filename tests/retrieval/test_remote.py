@@ -133,7 +133,9 @@ def searched(collection: Searchable, query: str, settings: SearchSettings, **giv
     if search.sort:
         search.find_sorted()
     else:
-        search.fuse({name: search.lookup(name, vectors if name == "vectors" else None)[0] for name in searchers})
+        search.fuse(
+            {name: search.begin_lookup(name, vectors if name == "vectors" else None)()[0] for name in searchers}
+        )
     if search.wants_ranking:
         scores, _ = StubRanker().scored([query] * 99, search.to_rank())
         search.rank(scores, scores)

@@ -133,7 +133,7 @@ def test_all_ways_agree(folders: list[Path], pool: Executor) -> None:
 
     def said(collection: Searchable, query: str) -> tuple[Any, ...]:
         search = Search(collection.snapshot(), query, ("words",), SearchSettings(depth=7), Listing(7))
-        search.fuse({"words": search.lookup("words")[0]})
+        search.fuse({"words": search.begin_lookup("words")()[0]})
         search.finish()
         candidates = search.candidates
         return candidates.ids, candidates.scores.tolist(), candidates.titles.tolist(), search.results()

@@ -119,7 +119,7 @@ def searched(
     if search.sort:
         search.find_sorted()
     else:
-        search.fuse({"words": search.lookup("words")[0]})
+        search.fuse({"words": search.begin_lookup("words")()[0]})
     search.finish()
     counted = {name: [(json.loads(one), n) for one, n in own.items()] for name, own in search.facets(facets).items()}
     return [one.id for one in search.results()], counted

@@ -72,7 +72,7 @@ class ServedIndex:
         return self.collection.info if self.seen is None else self.seen.info
 
     @property
-    def stated(self) -> dict[str, object]:
+    def summary(self) -> dict[str, object]:
         """Name, version and document count of the index, for answers."""
         return {"name": self.name, "version": self.info.generation, "documents": self.info.count}
 
@@ -172,7 +172,7 @@ class IndexSlot(Slot[ServedIndex]):
         served = self.ready()
         info, options = served.info, self.options
         return {
-            **served.stated,
+            **served.summary,
             "searchers": {name: search_method(info, name, options.ef, options.nprobe) for name in info.searchers},
             "fusion": served.fusion.method,
             "writable": options.writable,

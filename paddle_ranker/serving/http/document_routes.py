@@ -153,7 +153,7 @@ class DocumentRoutes:
         documents = await self._index.run(
             self._index.own.snapshot().after, after, int(limit), deadline=deadline, reserve=reserve_of(request)
         )
-        content = {"documents": [_content(one) for one in documents], "index": served.stated}
+        content = {"documents": [_content(one) for one in documents], "index": served.summary}
         return answer(request, await run_in_thread(MUCH_BYTES + 1, to_json, content), "application/json")
 
     async def remove(self, request: Request) -> Response:
@@ -202,7 +202,7 @@ class DocumentRoutes:
         return self._index.deadline(deadline_of(request))
 
     async def _answer(self, request: Request, **counts: int) -> Response:
-        return answer(request, to_json({**counts, "index": self._index.ready().stated}), "application/json")
+        return answer(request, to_json({**counts, "index": self._index.ready().summary}), "application/json")
 
 
 def _content(document: Document) -> dict[str, Any]:

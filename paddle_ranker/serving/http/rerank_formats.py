@@ -70,8 +70,8 @@ class Activation(ClientRequest):
 
     raw_scores: Optional[bool] = Field(None, description="logits instead of probabilities")
     use_activation: Optional[bool] = Field(None, description="vLLM's name: false for logits")
-    softmax: Optional[bool] = Field(None, description="older name of use_activation")
-    activation: Optional[bool] = Field(None, description="older name of use_activation")
+    softmax: Optional[bool] = Field(None, description="vLLM's older name of use_activation")
+    activation: Optional[bool] = Field(None, description="vLLM's older name of use_activation")
     truncate_prompt_tokens: Optional[int] = Field(
         None, ge=-1, description="tokens that a pair may have; -1: as many as are scored"
     )

@@ -223,7 +223,7 @@ class SearchRoutes:
         served = await index.current(deadline)
         tower, unfamiliar = self._pipeline.tower, self._pipeline.drift_check(served).unfamiliar
         content = {
-            **served.stated,
+            **served.summary,
             "searchers": self._pipeline.searchers(served),
             "like": _likes(served.info),
             "fusions": list(FUSIONS),
@@ -377,7 +377,7 @@ class SearchRoutes:
         content: dict[str, Any] = {
             "query": query,
             "model": None if ranker is None else ranker.name,
-            "index": found.index.stated,
+            "index": found.index.summary,
             "hits": hits,
             "cut": search.cut,
             "exact": search.is_exact,

@@ -231,7 +231,9 @@ def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
     term: a token of any tokenizer; for a stem, the words with this stem are its occurrences
     """
     if all(shape == "i" * len(piece) for _, piece, shape in pieces(term)):
-        found = [*islice(_occurrences(text.text, term), _MOST_PLACES)]
+        # With a mark behind it, an ideograph is another token.
+        whole = (one for one in _occurrences(text.text, term) if is_whole(text.text, *one))
+        found = [*islice(whole, _MOST_PLACES)]
     elif (tokens := text.tokens.get(term)) is not None:
         found = tokens
     else:  # a token of another tokenizer

@@ -145,6 +145,7 @@ def test_folding_is_done_once_and_places_are_those_of_the_text(text: str, option
 
 
 @_PATIENTLY
+@example("A股", "A股A股\u093f")
 @given(_WRITTEN, _WRITTEN)
 def test_every_word_that_counts_is_highlighted_and_nothing_else(query: str, text: str) -> None:
     shared, given = SharedWords(query), FoldedText(text)

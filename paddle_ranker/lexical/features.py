@@ -175,6 +175,7 @@ def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str]
     """
     asked, pairs = letters(query), {token: weight for token, weight in weights.items() if len(token) > 1}
     total, of_pairs = sum(weights.values()) or 1.0, sum(pairs.values()) or 1.0
+    query_tokens = set(weights)
     plain = normalise(query)
     numbers, latin = set(_NUMBER.findall(plain)), set(_LATIN.findall(plain))
     rows, token_sets = list[list[float]](), list[set[str]]()
@@ -193,7 +194,7 @@ def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str]
             run / max(len(asked), 1),
             float(run == len(asked)),
             np.log1p(len(own)),
-            _jaccard(distinct, set(weights)),
+            _jaccard(distinct, query_tokens),
             first / count,
             last / count,
             (last - first) / max(len(weights), 1),
@@ -218,10 +219,10 @@ def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str]
 
 def _similarities(token_sets: Sequence[set[str]]) -> Floats:
     """Return the Jaccard similarity of each two sets, `[sets, sets]`; 0 of a set to itself."""
-    columns: dict[str, int] = {}
-    has_token = np.zeros((len(token_sets), len(set().union(*token_sets))), np.float64)
+    columns = {token: column for column, token in enumerate(set().union(*token_sets))}
+    has_token = np.zeros((len(token_sets), len(columns)), np.float64)
     for row, tokens in enumerate(token_sets):
-        has_token[row, [columns.setdefault(token, len(columns)) for token in tokens]] = 1.0
+        has_token[row, [columns[token] for token in tokens]] = 1.0
     shared, sizes = has_token @ has_token.T, has_token.sum(axis=1)
     found: Floats = shared / np.maximum(sizes[:, None] + sizes - shared, 1.0)
     np.fill_diagonal(found, 0.0)

@@ -300,8 +300,8 @@ def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
         return Like(example)
     try:
         data = read_file(example, _MOST_BYTES) if isinstance(example, Path) else example
-        kinds, problems = list(dict.fromkeys(kind for one in schema.files for kind in one.examples)), list[str]()
-        for kind in kinds:
+        problems = list[str]()
+        for kind in schema.examples:
             try:
                 FIELD_TYPES[kind].suffix_of(data)
                 return Like(kind=kind, data=data)

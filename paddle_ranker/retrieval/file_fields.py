@@ -94,7 +94,8 @@ class FilmTower(FileTower):
                     yield frame
 
         vectors = self._tower.encode_frames(frames())
-        return np.concatenate([mean_vector(vectors[np.equal(owners, number)]) for number in range(len(files))])
+        ends = np.cumsum(np.bincount(owners, minlength=len(files)))
+        return np.concatenate([mean_vector(own) for own in np.split(vectors, ends[:-1])])
 
     def _frames_of(self, file: Union[bytes, FilePiece]) -> Iterator[Array]:
         if isinstance(file, FilePiece):

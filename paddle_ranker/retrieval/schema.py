@@ -457,6 +457,11 @@ class Schema:
         return tuple(one for one in self.fields if FIELD_TYPES[one.type].media_types)
 
     @cached_property
+    def examples(self) -> tuple[str, ...]:
+        """Types of the files that searches may give as examples, each once."""
+        return tuple(dict.fromkeys(kind for one in self.files for kind in one.examples))
+
+    @cached_property
     def read_files(self) -> tuple[Field, ...]:
         """The fields of files whose words are read when a document is added."""
         return tuple(one for one in self.files if FIELD_TYPES[one.type].reader)

@@ -175,8 +175,10 @@ class Ranker:
         Logits are calibrated if the ranker is. With windows, there are no outputs.
         """
         pairs = self.scorer.encode(queries, titles)
-        outputs = self.scorer.run(pairs) if self.windows is None else {}
-        return self.scorer.logits_in(outputs) if self.windows is None else self.scorer.logits(pairs), outputs
+        if self.windows is not None:
+            return self.scorer.logits(pairs), {}
+        outputs = self.scorer.run(pairs)
+        return self.scorer.logits_in(outputs), outputs
 
     def _rank(
         self,

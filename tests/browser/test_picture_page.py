@@ -22,11 +22,16 @@ from tests.started import until
 pytestmark = pytest.mark.browser
 
 
-def made(base: Path) -> RealSite:
-    path = corpus(base, {name: picture(colour) for name, colour in COLOURS.items()})
-    build = ["build", "--corpus", str(path), "--output", str(base / "index"), "--field", "photo:picture"]
-    assert index([*build, "--field_tower", f"photo={published('clip', base / 'clip')}"]) == 0
-    return RealSite(index=base / "index")
+def site_of(files: Path, base: Path, field: str, tower: Path) -> RealSite:
+    """Return a site of files that a field's tower reads; `field` is "name:type"."""
+
+    def made() -> RealSite:
+        build = ["build", "--corpus", str(files), "--output", str(base / "index"), "--field", field]
+        assert index([*build, "--field_tower", f"{field.partition(':')[0]}={tower}"]) == 0
+        return RealSite(index=base / "index")
+
+    with ThreadPoolExecutor(1) as elsewhere:  # in this thread Playwright's event loop runs, where nothing may tokenize
+        return elsewhere.submit(made).result()
 
 
 def is_first(page: Any, name: str) -> bool:
@@ -37,9 +42,8 @@ def test_pictures_are_a_grid_and_found_by_pictures(
     open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with ThreadPoolExecutor(1) as elsewhere:  # in this thread Playwright's event loop runs, where nothing may tokenize
-        real = elsewhere.submit(made, tmp_path).result()
-    with real as site:
+    files = corpus(tmp_path, {name: picture(colour) for name, colour in COLOURS.items()})
+    with site_of(files, tmp_path, "photo:picture", published("clip", tmp_path / "clip")) as site:
         page = open_page(f"{site.address}/?q=picture")
         drawn(page)
         assert page.locator(".has-pictures").count() == 1 and page.locator(ROW).count() == len(COLOURS)
@@ -78,16 +82,9 @@ def test_a_dropped_sound_finds_the_second(open_page: OpenPage, tmp_path: Path, m
     names = ("low", "high", "middle")
     song = np.concatenate([tone(name, 10) for name in names])
     (tmp_path / "files" / "song.wav").write_bytes(wav(song, 16_000))
-    build = ["build", "--corpus", str(tmp_path / "files"), "--output", str(tmp_path / "index")]
-    tower = published_sounds("hubert", tmp_path / "tower")
-
-    def made() -> RealSite:
-        assert index([*build, "--field", "sound:recording", "--field_tower", f"sound={tower}"]) == 0
-        return RealSite(index=tmp_path / "index")
-
-    with ThreadPoolExecutor(1) as elsewhere:
-        real = elsewhere.submit(made).result()
-    with real as site:
+    with site_of(
+        tmp_path / "files", tmp_path, "sound:recording", published_sounds("hubert", tmp_path / "tower")
+    ) as site:
         page = open_page(f"{site.address}/")
         page.wait_for_selector("#example:not([hidden])")
         assert page.get_attribute("#example input", "accept") == "audio/*"
@@ -124,16 +121,7 @@ def test_a_film_shows_and_plays_from_the_second_that_a_dropped_picture_found(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "colours.webm").write_bytes(make((RED, GREEN, BLUE), "webm", seconds=4))
-    build = ["build", "--corpus", str(tmp_path / "files"), "--output", str(tmp_path / "index")]
-    tower = published("clip", tmp_path / "clip")
-
-    def made() -> RealSite:
-        assert index([*build, "--field", "film:film", "--field_tower", f"film={tower}"]) == 0
-        return RealSite(index=tmp_path / "index")
-
-    with ThreadPoolExecutor(1) as elsewhere:
-        real = elsewhere.submit(made).result()
-    with real as site:
+    with site_of(tmp_path / "files", tmp_path, "film:film", published("clip", tmp_path / "clip")) as site:
         page = open_page(f"{site.address}/")
         page.wait_for_selector("#example:not([hidden])")
         assert page.get_attribute("#example input", "accept") == "image/*"

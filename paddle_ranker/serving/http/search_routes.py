@@ -311,8 +311,7 @@ class SearchRoutes:
 
         Raises `Fault` if the field has neither, or if the request sorts.
         """
-        schema = self._pipeline.index.schema
-        kinds = {kind for one in schema.files for kind in one.examples}
+        kinds = self._pipeline.index.schema.examples
         ((kind, value), *others) = [*(asked.like or {"": ""}).items()]
         if others or kind not in ("id", *kinds):
             expected = listed(f'{{"{one}": ...}}' for one in ("id", *sorted(kinds)))

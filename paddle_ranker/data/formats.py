@@ -298,9 +298,10 @@ def line_count(path: str) -> Optional[int]:
 
 
 def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
-    """Yield (number, line) of a text file, plain or in gzip, without interpreting the lines.
+    """Yield (number from 1, line) of a text file, plain or in gzip, without splitting lines into columns.
 
-    Raises `DataError` as `read_rows` does, and for formats that are not text, such as Parquet.
+    An unreadable line (not UTF-8, or with a NUL byte) comes as a `BadRow`, an empty line between others as "". Raises
+    `DataError` as `read_rows` does, and for formats that are not text, such as Parquet.
     """
     with _open(path) as stream:
         found = _recognise(path, stream)

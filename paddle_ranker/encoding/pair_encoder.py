@@ -96,7 +96,7 @@ class PairRowEncoder(Protocol):
         ...
 
     def set_title_folder(self, folder: Path) -> None:
-        """Set the folder to which titles that are paths of pictures are relative; no other encoder uses it."""
+        """Set the folder from which paths of pictures in titles start; encoders whose titles are texts ignore it."""
         ...
 
 

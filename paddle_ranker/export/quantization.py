@@ -95,9 +95,10 @@ class RankingGate:
 
 
 class TowerGate:
-    """The gate for towers: Recall@10 of the queries of `--test`; the collection is the titles of both files.
+    """Gate for towers: measures Recall@10 of the queries of `--test`.
 
-    Raises `DataError` if a file cannot be used to calibrate or to measure.
+    The collection is all titles of the calibration file and the relevant titles of `--test`. Raises `DataError` if a
+    file cannot be used to calibrate or to measure.
     """
 
     rows, outputs, draws = "text", "vectors", "queries"

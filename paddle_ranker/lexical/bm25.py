@@ -126,8 +126,8 @@ def text_statistics(
     in tokens and at least 1. Raises `DataError` if there are no texts.
 
     texts: ids of each text, `[tokens]`
-    text_ids: `[vocab_size]`, for each token the id that stands for it, equal for tokens that count as the same; None:
-        each token stands for itself
+    text_ids: `[vocab_size]`, replaces each token by the token that it counts as, before counting (`never_match` is
+        checked after that); the idf of a replaced token has no meaning. None: no token is replaced
     """
     frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
     excluded = np.zeros(vocab_size, dtype=bool)

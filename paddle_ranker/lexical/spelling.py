@@ -38,7 +38,7 @@ class WordVocabulary(Sequence[str]):
     """Distinct words, in the order of their UTF-8 bytes; thread-safe.
 
     Args:
-        lines: the words in UTF-8, one per line, `[bytes] uint8`.
+        lines: as `lines_of` returns: the distinct words in UTF-8, sorted, with newlines between, `[bytes] uint8`.
     """
 
     def __init__(self, lines: NDArray[np.uint8]):

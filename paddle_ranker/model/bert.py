@@ -403,9 +403,11 @@ class Encoder(nn.Layer):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the hidden states of all tokens, `[batch, length, hidden]`.
 
-        input_ids, token_type_ids: `[batch, length]` int64; positions that hold `pad_token_id` are masked. In families
-            that read places, `token_type_ids` may be `[batch, length, 1 + numbers of a place]`
-        extra: `[batch, length, hidden]`, added to the input embeddings; in a split encoder, after the lower layers
+        input_ids, token_type_ids: `[batch, length]` int64; positions that hold `pad_token_id` are masked. Where
+            tokens have places (boxes, cells, patches), `token_type_ids` may be `[batch, length, 1 + n]`: the type, then
+            the n numbers of the token's place
+        extra: `[batch, length, hidden]`, added to the input embeddings; a split encoder adds it to the states after its
+            lower layers instead
         """
         if self.lower:
             states = self.apart(input_ids, token_type_ids)

@@ -262,7 +262,10 @@ class Addition:
 
     @property
     def absent(self) -> list[Place]:
-        """The places of the index's documents that were not among the rows."""
+        """Places of the documents that the index had before and that no row given to `run` matched; valid after `run`.
+
+        Documents of `gone` are not among them.
+        """
         return [Place(part, row) for part, given in enumerate(self._given) for row in np.flatnonzero(~given).tolist()]
 
     def _changed(self, chunk: Sequence[Document]) -> list[Document]:

@@ -241,9 +241,9 @@ def checked(items: Iterable[T]) -> Iterator[T]:
 
 
 def reserve(size: int) -> None:
-    """Count `size` more bytes that this work holds until its caller has the answer.
+    """Report to the `Caller` that waits for the running work that the work holds `size` more bytes until it answers.
 
-    Raises an error of the caller's `reserve` if there is no room for them.
+    Does nothing outside `Caller.run`. Raises what the `reserve` given to that `Caller` raises if there is no room.
     """
     turn = _TURN.get()
     if turn is not None:

@@ -115,13 +115,14 @@ class CollectionWriter:
         prepared: Sequence[SegmentData] = (),
         files: Optional[StagedFiles] = None,
     ) -> Added:
-        """Add documents, or replace those of the same id; durable when it returns. If it raises, nothing is added.
+        """Add documents, or replace those of the same id; durable when it returns.
 
-        A document that replaces another goes to the end of the order, and its version is one higher. A document that
-        the index has already is left as it is. Vectors of texts that the index has are copied.
+        All documents are added, or none if it raises; an error of the merge after that leaves them added. A document
+        whose id, text and fields the index already has is left as it is; one with other contents replaces it, goes to
+        the end of the order and gets a version one higher. Vectors of texts that the index has are copied.
 
         vectors_of: called with texts; returns their vectors, `[n, size]` (default: the index's own tower)
-        merge: merge small segments, too; if False, call `merge` soon, which may be in another thread
+        merge: also merge small segments at the end; if False, call the method `merge` soon, in any thread
         prepared: result of `prepare` for these documents
         files: the files of these documents, as in `prepare`; the caller closes it
         """

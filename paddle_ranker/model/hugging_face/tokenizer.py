@@ -106,9 +106,9 @@ def write_tokenizer(
 
 
 def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], fills_masks: bool) -> None:
-    """Write settings that make transformers use `tokenizer.json` unchanged, by the class `PreTrainedTokenizerFast`.
+    """Write `tokenizer_config.json`, such that transformers loads `tokenizer.json` unchanged.
 
-    settings: further entries of the file
+    settings: further entries of `tokenizer_config.json`
     inputs: names of the model's inputs
     fills_masks: as in `write_tokenizer`
     """

@@ -59,10 +59,10 @@ class _Before(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Queries that are computed together.
+    """Attention queries that are computed together, with the mask of the keys that they see.
 
-    start, stop: range of their tokens, without `stop`; None: the queries are only the rows' last tokens
-    mask: additive mask of the keys up to `stop`
+    start, stop: the queries' tokens, from `start` up to, not including, `stop`; `stop` None: to the last token
+    mask: additive mask of the prefix's keys, if any, then of the keys before `stop`
     """
 
     start: int

@@ -220,7 +220,10 @@ class IndexSlot(Slot[ServedIndex]):
         return replace(served, seen=served.collection.snapshot())
 
     async def current(self, deadline: float) -> ServedIndex:
-        """Return the result of `latest`, computed in a thread if it reads the folder; await it in the event loop."""
+        """Return `latest()` without blocking the event loop: runs in a thread if the index has changed.
+
+        deadline: as in `run`
+        """
         if self.ready().collection.is_current:
             return self.latest()
         return await self.run(self.latest, deadline=deadline)

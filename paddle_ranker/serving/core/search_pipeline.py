@@ -195,7 +195,7 @@ class SearchPipeline:
         }
 
     def ranker_facts(self) -> dict[str, object]:
-        """Return whether the ranker's probabilities are calibrated; JSON-ready, empty without a ranker."""
+        """Return `{"calibrated": whether the ranker's probabilities are calibrated}`; `{}` without a ranker."""
         return {} if self.ranker is None else {"calibrated": self.ranker.info.calibration is not None}
 
     def states_facts(self, index: ServedIndex) -> dict[str, object]:

@@ -125,7 +125,7 @@ _UNTAKEN_MS = 60_000  # the system closes a connection whose peer has received n
 
 
 def _keep_alive(listener: socket.socket) -> None:
-    """Enable TCP keep-alive for the sockets that `listener` accepts; it detects peers that are gone."""
+    """Make the system close connections that `listener` accepts once their peer is gone, or takes nothing for 60 s."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in {**_SILENCE, "TCP_USER_TIMEOUT": _UNTAKEN_MS}.items():
         if hasattr(socket, name):

@@ -166,7 +166,10 @@ class Worker:
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
 
     def run(self) -> int:
-        """Serve until a signal; return the exit status. Raises the errors of loading the models."""
+        """Serve until a signal, or until the supervisor's pipe ends; return the exit status.
+
+        Raises the errors of loading the models.
+        """
         try:
             with routed_logging(self._log):
                 if any(kind.needs_paddle(self._config) for kind in self._kinds.values()):

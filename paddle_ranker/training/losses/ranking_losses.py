@@ -175,15 +175,17 @@ def mean_squared_error(logits: Tensor, labels: Numbers, highest: float) -> Tenso
 
 
 def margin_on_logits(logits: Tensor, labels: Numbers, queries: Numbers, margin: float) -> Tensor:
-    """Return the mean of max(0, margin - (l+ - l-)) over a query's pairs of titles with different labels.
+    """Return the mean, over all titles, of the loss of a title's query: the mean of max(0, margin - (l+ - l-)).
 
-    Unlike with `margin_on_probabilities`, the gradient of a violated pair does not vanish for logits far from 0.
+    The mean is over the query's pairs of titles with different labels; l+ is the logit of the title with the higher
+    label. A query without such a pair contributes 0. Unlike with `margin_on_probabilities`, the gradient of a violated
+    pair does not vanish for logits far from 0.
     """
     return _over_pairs(logits, labels, queries, lambda ahead: _hinge(margin - ahead))
 
 
 def margin_on_probabilities(logits: Tensor, labels: Numbers, queries: Numbers, margin: float) -> Tensor:
-    """Return the mean of max(0, margin - (p+ - p-)), p = sigmoid(l), over a query's pairs with different labels.
+    """Return the loss of `margin_on_logits` with probabilities p = sigmoid(l) in place of logits.
 
     On triples, it is the published pairwise ranker's loss.
     """
@@ -193,7 +195,7 @@ def margin_on_probabilities(logits: Tensor, labels: Numbers, queries: Numbers, m
 
 
 def rank_net(logits: Tensor, labels: Numbers, queries: Numbers, margin: float = 0.0) -> Tensor:
-    """Return the mean of log(1 + exp(margin - (l+ - l-))) over a query's pairs of titles with different labels.
+    """Return the loss of `margin_on_logits` with log(1 + exp(margin - (l+ - l-))) for each pair.
 
     With margin 0, it is RankNet (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
     """
@@ -203,7 +205,7 @@ def rank_net(logits: Tensor, labels: Numbers, queries: Numbers, margin: float = 
 
 
 def _over_pairs(scores: Tensor, labels: Numbers, queries: Numbers, loss_of_lead: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the mean of `loss_of_lead`(score+ - score-) over the pairs of titles of a query with different labels."""
+    """Return the loss of `margin_on_logits` with `loss_of_lead`(score+ - score-) for each pair."""
     found = Queries(queries)
     higher, lower = found.pairs(labels)
     if not len(higher):

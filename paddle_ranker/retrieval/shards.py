@@ -176,7 +176,7 @@ def open_shards(folders: Sequence[Union[str, Path]]) -> Collection:
 def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[IndexInfo]:
     """Read the manifests of all folders as of one time; raises `UsageError` if they cannot be shards of one index.
 
-    root: the folder of shards; its file `pending` holds manifests that a change is writing
+    root: the folder of shards; its folder `pending` holds manifests that a change is writing
     """
     while True:
         pending = [folder if root is None else inside(root, _PENDING) / folder.name for folder in folders]

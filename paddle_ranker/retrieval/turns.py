@@ -4,7 +4,7 @@ for part in checked(parts):  # raises if the caller has left; lets other work go
     ...
 
 Each piece of work has a thread; as many of these threads compute at a time as there are cores. Every loop over data
-calls `check`, which ends the thread's turn after `TURN` seconds if other work waits. The next turn goes alternately to
+calls `check`, which ends the thread's turn after `TURN_SECONDS` seconds if other work waits. The next turn goes alternately to
 the caller that has used the least processor time and to the work that has waited longest: a small search waits for a
 turn or two, and a large one never starves. Time is measured, never estimated, and no work is begun twice.
 """
@@ -28,7 +28,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
 Reserve = Callable[[int], None]  # counts bytes of memory; raises an error if there is no room for them
-TURN = 0.005  # seconds after which a turn ends at the next `check`
+TURN_SECONDS = 0.005  # seconds after which a turn ends at the next `check`
 # Callers are ranked by which of these processor seconds they have used up, then by arrival. So callers with equally
 # large work are served one after the other; in turns, each would take as long as all of them together.
 _LEVELS = (0.005, 0.05, 0.5)
@@ -120,13 +120,13 @@ class Caller:
         """
         turn = _Turn(self, turns or TURNS)
         self.wakes.add(turn.ready)
-        before = _TURN.set(turn)
+        before = _current.set(turn)
         try:
             turn.take()
             return work()
         finally:
             turn.give()
-            _TURN.reset(before)
+            _current.reset(before)
             self.wakes.discard(turn.ready)
 
     def reserve(self, size: int) -> None:
@@ -147,7 +147,7 @@ class _Turn:
         """Wait until the thread may compute; raises `Abandoned` if the caller has left."""
         if self.caller.has_left or not self._turns.take(self):
             raise Abandoned
-        self._ends, self._used = time.monotonic() + TURN, time.thread_time()
+        self._ends, self._used = time.monotonic() + TURN_SECONDS, time.thread_time()
 
     def give(self) -> None:
         """End the turn, so that other work goes on."""
@@ -223,12 +223,12 @@ def _rank(turn: _Turn) -> tuple[int, int]:
 
 
 TURNS = Turns(usable_cores())
-_TURN: ContextVar[Optional[_Turn]] = ContextVar("turn", default=None)
+_current: ContextVar[Optional[_Turn]] = ContextVar("turn", default=None)
 
 
 def check() -> None:
     """Raise `Abandoned` if the caller of this work has left; if the turn is over, let other work go first."""
-    turn = _TURN.get()
+    turn = _current.get()
     if turn is not None:
         turn.check()
 
@@ -245,7 +245,7 @@ def reserve(size: int) -> None:
 
     Does nothing outside `Caller.run`. Raises what the `reserve` given to that `Caller` raises if there is no room.
     """
-    turn = _TURN.get()
+    turn = _current.get()
     if turn is not None:
         turn.caller.reserve(size)
 
@@ -253,7 +253,7 @@ def reserve(size: int) -> None:
 @contextmanager
 def idle() -> Iterator[None]:
     """Let other work compute while the block waits, for another machine or for a lock. Blocks may be nested."""
-    turn = _TURN.get()
+    turn = _current.get()
     if turn is None or not turn.is_held:
         yield
         return
@@ -284,7 +284,7 @@ def locking(lock: Lock) -> Iterator[None]:
 
 def watch() -> Callable[[], None]:
     """Return a function, for other threads, that raises `Abandoned` once the caller of this work has left."""
-    turn = _TURN.get()
+    turn = _current.get()
 
     def check_caller() -> None:
         if turn is not None and turn.caller.has_left:
@@ -295,7 +295,7 @@ def watch() -> Callable[[], None]:
 
 def wait_for(future: Future[R]) -> R:
     """Return a future's result; other work computes meanwhile. Cancels the future if the caller leaves."""
-    turn = _TURN.get()
+    turn = _current.get()
     if turn is not None and not future.done():
         caller, ended = turn.caller, threading.Event()
         caller.wakes.add(ended)
@@ -315,7 +315,7 @@ def wait_for(future: Future[R]) -> R:
 @contextmanager
 def until(deadline: float) -> Iterator[None]:
     """Run the block with an earlier deadline; raises `TooLate` if it passes while the caller still waits."""
-    turn = _TURN.get()
+    turn = _current.get()
     if turn is None:
         yield
         return
@@ -336,4 +336,4 @@ def until(deadline: float) -> Iterator[None]:
 
 def in_turn(work: Callable[[], R]) -> R:
     """Return `work()`, run in turn with other work, unless the thread already has a turn."""
-    return work() if _TURN.get() is not None else Caller().run(work)
+    return work() if _current.get() is not None else Caller().run(work)

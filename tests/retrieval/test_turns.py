@@ -28,7 +28,7 @@ class Shop:
         self._own, self._threads = threading.local(), list[threading.Thread]()
         clock = SimpleNamespace(monotonic=time.monotonic, thread_time=lambda: getattr(self._own, "used", 0.0))
         monkeypatch.setattr(turns, "time", clock)
-        monkeypatch.setattr(turns, "TURN", 0.0)  # it ends at each check
+        monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)  # it ends at each check
 
     def begin(self, name: str, steps: int, at: Callable[[int], None] = lambda step: None) -> Caller:
         """Start work in a thread; `at` is called in each step."""

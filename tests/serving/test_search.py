@@ -257,7 +257,7 @@ def test_an_answer_is_the_same_where_other_work_goes_first_at_each_check(
     wanted = [site.search("研究", **one) for one in asked]
     assert wanted[0]["cut"] > 0
     monkeypatch.setattr(turns, "TURNS", turns.Turns(1))
-    monkeypatch.setattr(turns, "TURN", 0.0)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
     each = [ask_app(site.app, "POST", "/v1/search", {"query": "研究", **one}) for one in asked * 8]
 
     async def at_once() -> list[httpx.Response]:

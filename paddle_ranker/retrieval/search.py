@@ -142,7 +142,7 @@ _WHOLE_LIST = Listing()
 
 
 class Search:
-    """A search of a snapshot, one method per stage: `begin_lookup` of each searcher, `fuse`, `to_rank`, `rank`, `finish`.
+    """A search of a snapshot, one method per stage, from `begin_lookup` of each searcher to `finish`.
 
     A candidate's place is its index in `candidates`. A stage calls `turns.check` between its steps, which lets other
     searches run.

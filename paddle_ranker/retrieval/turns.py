@@ -4,7 +4,7 @@ for part in checked(parts):  # raises if the caller has left; lets other work go
     ...
 
 Each piece of work has a thread; as many of these threads compute at a time as there are cores. Every loop over data
-calls `check`, which ends the thread's turn after `TURN_SECONDS` seconds if other work waits. The next turn goes alternately to
+calls `check`, which ends the thread's turn after `TURN_SECONDS` if other work waits. The next turn goes alternately to
 the caller that has used the least processor time and to the work that has waited longest: a small search waits for a
 turn or two, and a large one never starves. Time is measured, never estimated, and no work is begun twice.
 """

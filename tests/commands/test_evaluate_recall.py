@@ -24,6 +24,7 @@ from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.weight_learning import JudgedList, learn_recall_weight
 from paddle_ranker.scoring.ranker import Ranker
+from tests.checkout import ONCE
 from tests.conftest import Call
 from tests.tiny import write_ranker
 
@@ -425,6 +426,7 @@ def test_signals_that_help_join_the_last_stage(tmp_path: Path, call: Call, monke
         assert status == 1 and "no document has it" in err
 
 
+@ONCE
 def test_weights_of_fields_are_learned_where_keywords_matter(tmp_path: Path, call: Call) -> None:
     folder, weights = write_fields(tmp_path, True)
     found, text = of_half(call, tmp_path, "learn", "--learn_weights", weights)
@@ -454,6 +456,7 @@ def test_weights_of_fields_are_learned_where_keywords_matter(tmp_path: Path, cal
         assert {id: sum(own.values()) for id, own in added.items()} == pytest.approx(untitled, abs=1e-9)
 
 
+@ONCE
 def test_weights_of_fields_stay_as_they_were_on_noise(tmp_path: Path, call: Call) -> None:
     _, weights = write_fields(tmp_path, False)
     found, text = of_half(call, tmp_path, "learn", "--learn_weights", weights)
@@ -461,6 +464,7 @@ def test_weights_of_fields_stay_as_they_were_on_noise(tmp_path: Path, call: Call
     assert list(found) == ["words", "learned field weights"] and not Fusion.read(weights).fields
 
 
+@ONCE
 def test_weights_of_searchers_are_learned_beside_those_of_fields(tmp_path: Path, call: Call) -> None:
     _, weights = write_fields(tmp_path, True)
     with Collection.open(tmp_path / "index") as collection:

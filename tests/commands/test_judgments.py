@@ -21,6 +21,7 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
+from tests.checkout import ONCE
 from tests.conftest import Call
 from tests.tiny import write_encoder
 
@@ -208,6 +209,7 @@ def simulated(exponent: float, noise: float, seed: int) -> judgments.JoinedLog:
     return log
 
 
+@ONCE
 def test_positions_are_estimated_from_all_searches(capsys: pytest.CaptureFixture[str]) -> None:
     options = judgments.JudgmentsOptions(log="log", index="index", output_dir="out", debias="ipw")
     assert options.without_clicks == "drop"

@@ -17,6 +17,7 @@ from paddle_ranker.commands import evaluate_recall, index
 from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import LabeledPair, Pair, read_records
 from paddle_ranker.options import DocumentOptions
+from tests.checkout import ONCE
 from tests.conftest import load_script
 
 pytestmark = [pytest.mark.unit, pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")]
@@ -134,6 +135,7 @@ def rows(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@ONCE
 def test_each_page_is_there_once(made: Path) -> None:
     ids = [str(row["_id"]) for row in rows(made / "both" / "beir" / "corpus.jsonl")]
     assert sorted(ids) == sorted([*(f"p{n}.1{end}" for n in range(PAGES) for end in ("", ".zh_TW")), "twin.8"])
@@ -181,6 +183,7 @@ def test_the_commands_take_it_and_training_pairs_are_of_other_pages(
     assert "r@5: 1.0000" in capsys.readouterr().out  # what a text and its description share is nowhere else
 
 
+@ONCE
 def test_scripts_are_told_apart(make_real: ModuleType, made: Path, tmp_path: Path) -> None:
     output = ["--package", str(made / "manpages.deb"), "--output", str(tmp_path / "one")]
     assert make_real.main(output) == 0

@@ -15,6 +15,7 @@ from paddle_ranker.array_types import Array, Vectors
 from paddle_ranker.data import recordings
 from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, StretchReader, read_recording
 from paddle_ranker.errors import DataError
+from tests.checkout import ONCE
 
 soundfile = pytest.importorskip("soundfile", reason="pip install 'paddle-ranker[sound]'")
 pytest.importorskip("soxr", reason="pip install 'paddle-ranker[sound]'")
@@ -49,6 +50,7 @@ def test_each_format_has_the_samples_that_were_written(format: str, subtype: Opt
     np.testing.assert_allclose(samples[inside], tone(RATE)[inside], atol=tolerance)
 
 
+@ONCE
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 192_000])
 @pytest.mark.parametrize("channels", [1, 2, 100])
 def test_rates_are_resampled_and_channels_mixed(rate: int, channels: int) -> None:

@@ -22,6 +22,7 @@ from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.ingestion import Cutter
 from paddle_ranker.retrieval.schema import Field, Schema
+from tests.checkout import ONCE
 from tests.tiny import write_tokenizer
 from tests.tokenizer_cases import NASTY_TEXTS
 
@@ -137,6 +138,7 @@ def multilingual(draw: random.Random, pieces: int) -> str:
     return "".join(draw.choice(scripts) + draw.choice(between) for _ in range(pieces))
 
 
+@ONCE
 @pytest.mark.parametrize(("prompt", "template"), [("", ""), ("fox ", "Ünï {title}: {text}！")])
 @pytest.mark.parametrize("is_builtin", [False, True])
 def test_no_passage_has_more_tokens_than_its_bound(

@@ -15,6 +15,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
 from paddle_ranker.retrieval.vector_search import searched_exactly
+from tests.checkout import ONCE
 
 pytestmark = pytest.mark.unit
 SIZE, COUNT = 64, 4000
@@ -83,7 +84,7 @@ def test_removed_documents_vectors_find_what_is_left(
     assert "50 removed documents' as queries: recall@10 against exact search" in shown
 
 
-@pytest.mark.parametrize("structure", [pytest.param("ivf_pq", marks=pytest.mark.slow), "ivf_sq8"])
+@pytest.mark.parametrize("structure", [pytest.param("ivf_pq", marks=[pytest.mark.slow, ONCE]), "ivf_sq8"])
 def test_lists_lose_no_answers_with_and_without_filters(tmp_path: Path, structure: str) -> None:
     count = 10_400
     counts = [int(count * 0.79), count - int(count * 0.79)]

@@ -83,6 +83,7 @@ class Changing:
         self.stay &= self.ids()
 
 
+@ONCE
 def test_a_listing_shows_each_document_that_stays_once(tmp_path: Path) -> None:
     for seed in range(3):
         changing, shown, after = Changing(tmp_path / f"{seed}", seed), list[str](), None

@@ -34,6 +34,7 @@ from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.turns import Abandoned, Caller
+from tests.checkout import ONCE
 
 pytestmark = pytest.mark.unit
 
@@ -346,6 +347,7 @@ def test_names_are_completed(tmp_path: Path) -> None:
     )  # names are completed, and not corrected
 
 
+@ONCE
 def test_corrections_are_of_live_words_however_they_are_stored(tmp_path: Path) -> None:
     """One folder, one of many segments, two shards and shards elsewhere find the same."""
     removed = {"gone0": "kubernatiz", "gone1": "zebrq", "gone2": "zebrafish", "gone3": "smal"}
@@ -432,6 +434,7 @@ PIECES += [
 ]
 
 
+@ONCE
 def test_phrases_are_found_where_their_text_stands(tmp_path: Path) -> None:
     """Phrases and exclusions find what a reading of all texts finds, whatever stands beside them."""
     draw = random.Random(7)

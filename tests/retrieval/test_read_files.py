@@ -25,6 +25,7 @@ from paddle_ranker.registry import VARIABLE
 from paddle_ranker.retrieval.places import packed, unpacked
 from paddle_ranker.retrieval.schema import FIELD_TYPES
 from paddle_ranker.serving.http import contents
+from tests.checkout import ONCE
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.parity
@@ -340,6 +341,7 @@ pdf.page_picture = page_picture
 """
 
 
+@ONCE
 def test_a_page_that_kills_or_holds_what_draws_it_ends_no_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

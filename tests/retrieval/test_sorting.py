@@ -33,6 +33,7 @@ from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.turns import Abandoned, Caller, Turns
+from tests.checkout import ONCE
 from tests.retrieval.test_remote import through
 from tests.serving.test_search import Site
 
@@ -175,6 +176,7 @@ def test_without_words_all_that_meet_the_filter_match(places: dict[str, Searchab
         assert [one.id for one in search.results()] == ordered([one for one in RICE if "field" not in one.text], ["at"])
 
 
+@ONCE
 def test_blocks_and_equal_hashes_change_nothing(
     places: dict[str, Searchable], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_blocks_and_equal_hashes_change_nothing(
     assert pages(changed, ["kind"], 7) == ordered(RICE, ["kind"])
 
 
+@ONCE
 def test_each_document_that_keeps_its_values_is_shown_once_while_others_change(tmp_path: Path) -> None:
     for seed, sort in enumerate((["-level", "kind"], ["name"], ["at"])):
         draw, folder = random.Random(seed), tmp_path / f"{seed}"

@@ -29,6 +29,7 @@ from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
 from paddle_ranker.retrieval.typed_values import TYPES, order_value, period_of
+from tests.checkout import ONCE
 from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
@@ -282,6 +283,7 @@ def met(sign: str, at: Any, low: Any, high: Any) -> bool:
     return bool({"lt": at < low, "lte": at <= high, "gt": at > high, "gte": at >= low}.get(sign, low <= at <= high))
 
 
+@ONCE
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "undeclared"])
 @pytest.mark.parametrize("kind", [*DRAWN])
 def test_all_callers_agree_with_values_that_were_drawn(

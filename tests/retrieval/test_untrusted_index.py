@@ -26,6 +26,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, 
 from paddle_ranker.retrieval.schema import MOST_FIELDS, Field, Schema
 from paddle_ranker.retrieval.shard_builds import recut
 from paddle_ranker.retrieval.shards import open_index
+from tests.checkout import ONCE
 from tests.retrieval.test_conformance import SIZE, documents_of, vectors_of
 from tests.serving_cases import SECONDS
 from tests.tiny import write_index, write_tower
@@ -200,6 +201,7 @@ def mutated(found: Any) -> Iterator[Any]:
             yield other
 
 
+@ONCE
 @pytest.mark.parametrize("name", ["index.json", "segment.json", "unfinished.json"])
 def test_a_changed_value_is_an_error_of_ours_or_gives_a_right_answer(whole: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "index"
@@ -219,6 +221,7 @@ def test_a_changed_value_is_an_error_of_ours_or_gives_a_right_answer(whole: Path
     assert refused
 
 
+@ONCE
 def test_a_mapped_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
     """The process would be killed by SIGBUS."""
     code = (

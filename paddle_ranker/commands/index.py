@@ -203,8 +203,9 @@ class BuildOptions(CorpusOptions, RayOptions):
             "declare a field, NAME:TYPE with a type of "
             + ", ".join(f"{name} ({kind.what})" for name, kind in FIELD_TYPES.items())
             + "; also :list (but for a title); of text :weight=NUMBER, :title, :literal (its words correct no query) "
-            + f"and :analyser=NAME+NAME ({', '.join(FOLDS)}, a language); several with commas, or --field again "
-            "(default: by the values)"
+            + f"and :analyser=NAME+NAME ({', '.join(FOLDS)}, a language); last :format=, how files write "
+            "numbers, dates, truth values or lists (1.234,5, %d/%m/%Y, ja/nein, ;); several with commas, or --field "
+            "again (default: by the values)"
         ),
         joins=",",
     )
@@ -263,7 +264,7 @@ class BuildOptions(CorpusOptions, RayOptions):
     @property
     def declared(self) -> tuple[Field, ...]:
         """The fields that `--field` declares."""
-        return tuple(Field.parse(one) for one in self.field.split(",") if one)
+        return Field.parse_several(self.field)
 
     @property
     def identity(self) -> dict[str, object]:
@@ -482,7 +483,9 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
         schema=schema,
         more_vectors=tuple(more),
         states=states,
-        columns=dict(DocumentFile(options.documents_file, options, files=schema.file_fields).columns),
+        columns=dict(
+            DocumentFile(options.documents_file, options, files=schema.file_fields, declared=schema.spellings).columns
+        ),
     )
     return info, count
 
@@ -508,7 +511,13 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                         "--shards and --skip_bad_rows: files are read shard by shard; leave one of both out"
                     )
                 joins, file_fields = not info.schema.fields, info.schema.file_fields
-                rows = DocumentFile(options.documents_file, options, joins_title=joins, files=file_fields)
+                rows = DocumentFile(
+                    options.documents_file,
+                    options,
+                    joins_title=joins,
+                    files=file_fields,
+                    declared=info.schema.spellings,
+                )
                 with Progress(desc="cut", unit="document", total=total) as progress:
                     counted = _counted(rows, progress)
                     cut = shard_builds.cut(target, info, counted, total, count, identity, rows.report)
@@ -540,7 +549,8 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
     """Return the corpus's schema, declared or inferred from all values, and its number of rows; print the fields."""
     is_folder = any(map(os.path.isdir, paths_of(options.documents_file)))
     declared = folder_fields(options.declared) if is_folder else options.declared
-    rows = DocumentFile(options.documents_file, options, files=Schema(declared).file_fields)
+    given = Schema(declared)
+    rows = DocumentFile(options.documents_file, options, files=given.file_fields, declared=given.spellings)
     examples, notes = dict[str, object](), list[str]()
 
     def seen() -> Iterator[DocumentRow]:
@@ -551,7 +561,11 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
             yield row
 
     inferred = infer(seen(), declared, notes.append, rows.columns.get("title"))
-    used = [one for one in inferred.fields if one.name in examples or one in options.declared]
+    used = [
+        one if one.format else one.in_format(rows.spellings.get(one.name))
+        for one in inferred.fields
+        if one.name in examples or one in options.declared
+    ]
     schema = replace(
         with_parts(replace(inferred, fields=tuple(used))),
         template=options.template,
@@ -605,7 +619,8 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     else:
         for name, value in options.of_vectors.items():
             differences[_SHOWN.get(name, name)] = (str(value), str(getattr(info.vectors, name)))
-    given_fields, own_fields = {str(one) for one in options.declared}, {str(one) for one in info.schema.fields}
+    given_fields = {str(one) for one in options.declared}
+    own_fields = {str(one) for field in info.schema.fields for one in (field, replace(field, format=""))}
     if not given_fields <= own_fields:
         differences["field"] = (",".join(sorted(given_fields)), ",".join(sorted(own_fields)) or "none")
     if options.shards is not None:

@@ -38,7 +38,7 @@ from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.readers import Unread, is_file_name
 from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
 from paddle_ranker.data.skips import NOT_READ, LeftOut, Skips
-from paddle_ranker.data.spellings import Spellings, ValueSpelling, has_markup, is_no_value, text_of_html
+from paddle_ranker.data.spellings import LIST, Spellings, ValueSpelling, has_markup, spelling_of, text_of_html
 from paddle_ranker.errors import DataError, UsageError, brief, did_you_mean, listed, quoted
 from paddle_ranker.options import TAB, DocumentOptions, note_once
 from paddle_ranker.options.input_files import paths_of
@@ -71,6 +71,8 @@ _PLAIN, _MOST_TEXT = (".txt", ".md"), 1 << 24  # suffixes of a folder's text fil
 INNER = ("fields", "metadata")  # objects whose members are fields
 NO_COLUMN = "none"
 _BY_VALUES: Mapping[str, str] = {}
+Declared = Mapping[str, Optional[ValueSpelling]]  # by a field's name: the spelling of its texts, None to keep them
+_INFERRED: Declared = {}
 ROLES = ("id", "title", "text")
 
 
@@ -109,6 +111,7 @@ class DocumentFile:
         joins_title: bool = False,
         columns: Mapping[str, str] = _BY_VALUES,
         files: FileFields = _NO_FILES,
+        declared: Declared = _INFERRED,
     ) -> None:
         """Create the object without opening a file.
 
@@ -116,9 +119,11 @@ class DocumentFile:
         columns: the columns that become `id`, `title` and `text`, by these names; used if a file has a column of the
             name, and the rules name no other column
         files: the fields whose values are files
+        declared: how texts of fields spell their values; a row with another spelling is a bad row. Fields that are not
+            among these are read by their columns' values, if a file is a table of text.
         """
         self.path, self._rules, self._joins_title, self._columns = path, rules, joins_title, columns
-        self._files = files
+        self._files, self._declared, self._spellings = files, declared, dict[str, set[Optional[ValueSpelling]]]()
         self.kept = 0
         self.line: Union[int, str] = 0  # line of the last document; with several files `7 of b`
         self._skips, self._unread = Skips(rules.skip_bad_rows), LeftOut(NOT_READ)
@@ -145,6 +150,11 @@ class DocumentFile:
         tables = [self._open(path)[0] for path in paths_of(self.path)] if self._files.read else []
         return sum(one.counts.get(name, 0) for one in tables for name in self._files.read)
 
+    @property
+    def spellings(self) -> dict[str, ValueSpelling]:
+        """Spellings of fields in the last loop, if they are the same in all files that have values of the field."""
+        return {name: one for name, found in self._spellings.items() for one in found if one and len(found) == 1}
+
     def report(self) -> str:
         """Return a summary of the last loop: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report(), self._unread.report())))
@@ -168,11 +178,14 @@ class DocumentFile:
     def __iter__(self) -> Iterator[DocumentRow]:
         paths = paths_of(self.path)
         self.kept, self._skips = 0, Skips(self._rules.skip_bad_rows, name_files=len(paths) > 1)
-        self._unread = LeftOut(NOT_READ)
+        self._unread, self._spellings = LeftOut(NOT_READ), {}
         for path in paths:
             before = self.kept
             table, roles = self._open(path)
-            for number, row in table.rows(roles, self._files):
+            spellings = table.spellings(roles, self._declared) if isinstance(table, _Table) else {}
+            for name in filter(table.counts.get, table.columns):
+                self._spellings.setdefault(name, set()).add(spellings.get(name))
+            for number, row in table.rows(roles, self._files, self._declared):
                 document = self._document(row, roles.get("title")) if isinstance(row, dict) else row
                 if isinstance(document, Unread):
                     self.leave_unread(*document)
@@ -196,13 +209,13 @@ class DocumentFile:
         file's parts replace it.
         """
         if not self._files.has_file(row):
-            return _document(row, title_name, self._joins_title)
+            return _document(row, title_name, self._joins_title, self._declared)
         named = {f"{name}_" if name == "text" else name: value for name, value in row.items()}
         title = row.get("title" if title_name is None else title_name)
         if not title:
             file = next(str(row[name]) for name in self._files.read if row.get(name))
             title = row.get("id") if file.startswith("data:") else _title_of(file)
-        return _document({**named, "text": title or "file"}, title_name, False)
+        return _document({**named, "text": title or "file"}, title_name, False, self._declared)
 
     def _open(self, path: str) -> tuple[Union[_Table, _Folder], dict[str, str]]:
         """Return a file's table or folder, and the names of the columns that become id, title and text, by role.
@@ -218,15 +231,18 @@ class DocumentFile:
         known = {role: name for role, name in self._columns.items() if name in table.columns}
         free = {name: one for name, one in table.columns.items() if name not in self._files.read}
         roles = _roles(free, {**known, **chosen}, path)
-        table.describe(roles)
+        table.describe(roles, self._declared)
         return table, roles
 
 
-def _document(row: Mapping[str, Any], title_name: Optional[str], joins_title: bool) -> Union[DocumentRow, BadRow]:
+def _document(
+    row: Mapping[str, Any], title_name: Optional[str], joins_title: bool, declared: Declared
+) -> Union[DocumentRow, BadRow]:
     """Convert a row to a document; return a `BadRow` with the reason if it cannot be a document.
 
     title_name: name of the column that becomes the title, or None
     joins_title: whether the title is put before the text
+    declared: see `DocumentFile`
     """
     fields = dict[str, Any]()
     for name, value in row.items():
@@ -234,6 +250,13 @@ def _document(row: Mapping[str, Any], title_name: Optional[str], joins_title: bo
             fields.update(value)
         elif name not in ("id", "text"):
             fields[name] = value
+    for name, spelling in declared.items():
+        value = fields.get(name)
+        if spelling is not None and isinstance(value, str):
+            try:
+                fields[name] = spelling.value(value)
+            except ValueError:
+                return BadRow(f"{name} is {quoted(value)}, expected a {spelling.type} written as {spelling.format}")
     titles = (fields.get(name) for name in (title_name, *TITLES) if name is not None)
     title = next((one for one in titles if isinstance(one, str) and one.strip()), "")
     text: Any = row.get("text")
@@ -369,19 +392,20 @@ class _Table:
         return {name: one.count for name, one in self.columns.items()}
 
     def rows(
-        self, roles: Mapping[str, str], files: FileFields = _NO_FILES
+        self, roles: Mapping[str, str], files: FileFields = _NO_FILES, declared: Declared = _INFERRED
     ) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
         """Yield (number, row) for each row: a dict from column names to values, or a `BadRow` with the reason.
 
-        In text files the number is the line's. Values are converted by their column's spelling, HTML to its text;
-        missing values are absent.
+        In text files the number is the line's. Values are converted by the spelling that their column is found to have,
+        HTML to its text; missing values are absent.
 
         roles: names of the columns that become id, title and text, by role; in the rows the id and text columns are
             called `id` and `text`
         files: fields whose values are files; a row with a file to read needs no text
+        declared: see `DocumentFile`; the values of these columns are not converted here
         """
         id, title, text = map(roles.get, ROLES)
-        is_table, spellings = self._dialect is not None or self._is_spreadsheet, self._spellings(roles)
+        is_table, spellings = self._dialect is not None or self._is_spreadsheet, self._inferred(roles, declared)
         for number, row in self.named_rows():
             if isinstance(row, BadRow):
                 yield number, row
@@ -391,7 +415,7 @@ class _Table:
             for name, value in row.items():
                 spelling = spellings.get(name)
                 if spelling is not None and isinstance(value, str):
-                    value = None if is_no_value(value) else spelling.read(value)
+                    value = spelling.value(value)
                 elif isinstance(value, str) and self.columns[name].is_html:
                     value = text_of_html(value)
                 if value is not None and (value != "" or not is_table):
@@ -501,14 +525,19 @@ class _Table:
         names = _column_names(rows[0]) if header else tuple(f"column_{place + 1}" for place in range(width))
         return _Dialect(encoding, separator, quote, names, header, is_dump)
 
-    def _spellings(self, roles: Mapping[str, str]) -> dict[str, ValueSpelling]:
-        """Return the spellings of a text file's columns by name, without those of id, title and text."""
+    def _inferred(self, roles: Mapping[str, str], declared: Declared) -> dict[str, ValueSpelling]:
+        """Return the inferred spellings of a text file's columns by name, without those of id, title and text."""
         columns = self.columns.items() if self._dialect is not None else ()
-        return {name: one.spelling for name, one in columns if one.spelling and name not in roles.values()}
+        apart = {*roles.values(), *declared}
+        return {name: one.spelling for name, one in columns if one.spelling and name not in apart}
 
-    def describe(self, roles: Mapping[str, str]) -> None:
-        """Print what was detected, in the form of the options that would set it; `roles` as in `rows`."""
-        found, columns, spellings = list[str](), self.columns, self._spellings(roles)
+    def spellings(self, roles: Mapping[str, str], declared: Declared) -> dict[str, ValueSpelling]:
+        """Return the spellings by which columns are read, declared or inferred; the arguments as in `rows`."""
+        return {**{name: one for name, one in declared.items() if one}, **self._inferred(roles, declared)}
+
+    def describe(self, roles: Mapping[str, str], declared: Declared) -> None:
+        """Print what was detected, in the form of the options that would set it; the arguments as in `rows`."""
+        found, columns, spellings = list[str](), self.columns, self._inferred(roles, declared)
         if self.holds_lines and self.path.lower().endswith(_TABLES):
             found.append("no table, as too many lines differ in their separators: each line is a document")
         if self._encoding not in (None, "utf-8"):
@@ -529,18 +558,28 @@ class _Table:
         for name, spelling in spellings.items():
             example = columns[name].example
             value = json.dumps(spelling.read(example), ensure_ascii=False)
-            note_once(f"{self.path}: {name}: {spelling.name}, {quoted(example)} is {value}")
+            note_once(f"{self.path}: {_field_option(name, spelling)}: {quoted(example)} is {value}")
         for name in [name for name, one in columns.items() if one.is_html]:
             note_once(f"{self.path}: {name}: HTML, its text is kept without tags")
         for name, one in columns.items() if self._dialect is not None else ():
             stays = f"{self.path}: {name} stays text"
-            if name in spellings or name in roles.values() or not one.values:
+            if name in spellings or name in declared or name in roles.values() or not one.values:
                 continue
-            if one.is_doubtful:
-                note_once(f"{stays}, for no value tells whether days or months come first")
+            if one.doubtful_dates:
+                options = " or ".join(_field_option(name, spelling_of("date", one)) for one in one.doubtful_dates)
+                note_once(f"{stays}, for no value tells whether days or months come first: {options}")
+            elif one.has_doubtful_points:
+                option = _field_option(name, spelling_of("number", "1.234,5"))
+                note_once(f"{self.path}: {name}: points are before decimals; if they are between thousands, {option}")
             elif one.values > one.numbers > one.values / 2:
                 others = one.values - one.numbers
                 note_once(f"{stays}: {others:,} of {one.values:,} values are no numbers, such as {listed(one.others)}")
+
+
+def _field_option(name: str, spelling: ValueSpelling) -> str:
+    """Return the option that declares a field whose texts have a spelling."""
+    kind = f"keyword:{LIST}" if spelling.type == LIST else spelling.type
+    return f"--field {shlex.quote(f'{name}:{kind}:format={spelling.format}')}"
 
 
 class _Folder:
@@ -576,7 +615,7 @@ class _Folder:
         return self._files.by_suffix.get(Path(name).suffix[1:].lower())
 
     def rows(
-        self, roles: Mapping[str, str], files: FileFields = _NO_FILES
+        self, roles: Mapping[str, str], files: FileFields = _NO_FILES, declared: Declared = _INFERRED
     ) -> Iterator[tuple[int, Union[dict[str, Any], Unread]]]:
         """Yield (number, row) for each file: a dict, or an `Unread` with the reason why the file is left out.
 
@@ -724,7 +763,7 @@ class _Facts:
     is_html: whether most values have tags of HTML
     example: the first value
     spelling: how the values are written; None for plain numbers, ISO dates and texts
-    is_doubtful: whether the values are dates of which none shows whether days or months come first
+    doubtful_dates, has_doubtful_points: see `Spellings`
     numbers: number of values that are numbers
     others: the first values that are not numbers
     """
@@ -739,7 +778,8 @@ class _Facts:
     is_html: bool
     example: str
     spelling: Optional[ValueSpelling]
-    is_doubtful: bool
+    doubtful_dates: tuple[str, ...]
+    has_doubtful_points: bool
     numbers: int
     others: tuple[str, ...]
 
@@ -787,7 +827,8 @@ class _Column:
             2 * self.marked_up > self.count,
             self.example,
             values.chosen(decimal_comma),
-            values.is_doubtful,
+            values.doubtful_dates,
+            values.has_doubtful_points,
             values.numbers,
             tuple(values.others),
         )

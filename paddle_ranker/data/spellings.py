@@ -6,7 +6,8 @@
     spelling.chosen().read("89,90 €")    # 89.9
 
 A column has a spelling only if all its values have it. Numbers as JSON writes them and ISO 8601 dates need none, and
-codes with a zero before their digits stay texts. `text_of_html` removes the tags of cells that shops and blogs export.
+codes with a zero before their digits stay texts. `spelling_of` returns the spelling that a field declares by its
+format. `text_of_html` removes the tags of cells that shops and blogs export.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from functools import partial
 from html.parser import HTMLParser
 from typing import NamedTuple, Optional, Union
 
+from paddle_ranker.errors import listed
+
 Cell = Union[bool, int, float, str, list[str]]
 Read = Callable[[str], Cell]  # raises ValueError for a cell of another spelling
 
@@ -33,6 +36,7 @@ _UNITS = f"(?:{_CURRENCIES}|%|kg|g|km|m|cm|mm|ml|l|GB|MB|KB|TB)?"
 _NUMBER = re.compile(rf"(?P<before>{_UNITS}) ?(?P<sign>[-+]?)(?P<digits>\d[\d.,' ]*?) ?(?P<after>{_UNITS})")
 _PLAIN = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ].*)?)?")
+_UNMISTAKABLE = {"date": _ISO, "boolean": re.compile("true|false", re.IGNORECASE)}
 _TYPOGRAPHY = str.maketrans("\u2212’", "-'")
 # As people and pandas write that there is no value; a text is one of these only among values of another type.
 NO_VALUES = frozenset(
@@ -53,6 +57,7 @@ _DATES = (
 )  # fmt: skip
 _TIMES = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _SEPARATORS = (", ", "; ", ";", "|", "、")
+LIST = "list"  # type of a spelling whose values are lists
 _LONGEST_ITEM, _LONGEST = 40, 100  # characters of an item of a list, and of any other value
 _MANY_ITEMS = 1.2  # values are lists if they have at least this many items on average
 _ENDS = (".", "!", "?", "。", "！", "？")
@@ -71,12 +76,24 @@ _HIDDEN = frozenset(("script", "style"))
 class ValueSpelling(NamedTuple):
     """A way to write a column's values, such as numbers with decimal commas.
 
-    name: description for messages
+    type: "number", "date", "boolean" or "list"
+    format: name of the spelling, such as "1.234,5"; a field may declare it
     read: called with a cell; returns its number, truth value, ISO 8601 date or list
     """
 
-    name: str
+    type: str
+    format: str
     read: Read
+
+    def value(self, cell: str) -> Optional[Cell]:
+        """Return a cell's value, None for a missing value; ISO 8601 dates, `true` and `false` stay as they are.
+
+        Raises `ValueError` for a cell of another spelling.
+        """
+        if is_no_value(cell):
+            return None
+        unmistakable = _UNMISTAKABLE.get(self.type)
+        return cell if unmistakable is not None and unmistakable.fullmatch(cell.strip()) else self.read(cell)
 
 
 class Spellings:
@@ -105,9 +122,9 @@ class Spellings:
         self._has_point |= "." in cell
         if len(cell) > _LONGEST and not cell.startswith(("[", "{")):
             self._left.clear()
-        for name, read in [*self._left.items()]:
+        for name, spelling in [*self._left.items()]:
             try:
-                read(cell)
+                spelling.read(cell)
             except ValueError:
                 del self._left[name]
         if self._left and match is not None:
@@ -125,8 +142,8 @@ class Spellings:
         """Whether the column shows that its table has decimal commas: by numbers with them, or by dates with points."""
         if not self.count:
             return False
-        are_dates = any(f"dates as %d.%m.%Y{time}" in self._left for time in _TIMES)
-        return are_dates or ("numbers as 1.234,5" in self._left and "numbers as 1,234.5" not in self._left)
+        are_dates = any(f"%d.%m.%Y{time}" in self._left for time in _TIMES)
+        return are_dates or (_COMMA in self._left and _POINT not in self._left)
 
     def chosen(self, decimal_comma: bool = False) -> Optional[ValueSpelling]:
         """Return the spelling by which to read the column; None if its values stay as they are.
@@ -135,24 +152,33 @@ class Spellings:
         """
         if not self.count or (self._needs_none and not (decimal_comma and self._has_point)):
             return None
-        left = [name for name in self._left if not name.startswith("numbers") or len(self._units) <= 1]
+        left = [one for one in self._left.values() if one.type != "number" or len(self._units) <= 1]
         if decimal_comma:
-            left.sort(key=lambda name: name.startswith("numbers") and "1,234.5" in name)
-        elif self.is_doubtful:
+            left.sort(key=lambda one: one.format == _POINT)
+        elif self.doubtful_dates:
             return None
-        for name in left:
-            return ValueSpelling(name, self._left[name])
+        for spelling in left:
+            return spelling
         for separator, items in self._items.items():
             total = sum(items.values())
             if total >= _MANY_ITEMS * self.count and 2 * len(items) <= total:
-                return ValueSpelling(f"lists by {separator.strip()!r}", partial(_read_list, separator))
+                return _list_spelling(separator)
         return None
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether the values are dates, none of which shows whether days or months come first."""
-        return self.count > 0 and any(f"dates as {one}{time}" in self._left and f"dates as {other}{time}" in self._left
-                   for one, other in _AMBIGUOUS for time in _TIMES)  # fmt: skip
+    def doubtful_dates(self) -> tuple[str, ...]:
+        """The two formats that fit dates, none of which shows whether days or months come first; else ()."""
+        for pair in _AMBIGUOUS:
+            for time in _TIMES:
+                formats = tuple(one + time for one in pair)
+                if self.count and self._left.keys() >= {*formats}:
+                    return formats
+        return ()
+
+    @property
+    def has_doubtful_points(self) -> bool:
+        """Whether the values are plain numbers, in all of which the point could be between thousands: `1.299`."""
+        return self.count > 0 and self._needs_none and self._has_point and _COMMA in self._left
 
 
 def _read_number(decimal: str, cell: str) -> Union[int, float]:
@@ -271,12 +297,38 @@ def _read_list(separator: str, cell: str) -> list[str]:
     return [item for item in map(str.strip, cell.split(separator)) if item]
 
 
+def _list_spelling(separator: str) -> ValueSpelling:
+    return ValueSpelling(LIST, separator, partial(_read_list, separator))
+
+
+_POINT, _COMMA = "1,234.5", "1.234,5"
 # By precedence. A decimal point comes before a decimal comma, by which `1,234` would be another number.
-_SPELLINGS: dict[str, Read] = {
-    "lists as ['a', 'b']": _read_written_list,
-    "lists as {a,b}": _read_array,
-    "numbers as 1,234.5": partial(_read_number, "."),
-    "numbers as 1.234,5": partial(_read_number, ","),
-    **{f"truth values as {'/'.join(words)}": partial(_read_truth, words) for words in _TRUTHS},
-    **{f"dates as {date}{time}": partial(_read_date, date + time) for date in _DATES for time in _TIMES},
+_SPELLINGS = {
+    one.format: one
+    for one in (
+        ValueSpelling(LIST, "['a', 'b']", _read_written_list),
+        ValueSpelling(LIST, "{a,b}", _read_array),
+        ValueSpelling("number", _POINT, partial(_read_number, ".")),
+        ValueSpelling("number", _COMMA, partial(_read_number, ",")),
+        *(ValueSpelling("boolean", "/".join(words), partial(_read_truth, words)) for words in _TRUTHS),
+        *(ValueSpelling("date", date + time, partial(_read_date, date + time)) for date in _DATES for time in _TIMES),
+    )
 }
+
+
+def spelling_of(type: str, format: str) -> ValueSpelling:
+    """Return the spelling of a type's values by its format; raises `ValueError` with the formats that there are.
+
+    type: see `ValueSpelling.type`; any other type has no formats
+    """
+    spelling = _SPELLINGS.get(format)
+    if spelling is not None and spelling.type == type:
+        return spelling
+    if type == LIST and format in (",", *_SEPARATORS):
+        return _list_spelling(format)
+    formats = [one.format for one in _SPELLINGS.values() if one.type == type]
+    if type == LIST:
+        formats += [",", *_SEPARATORS]
+    elif type == "date":
+        formats = [*_DATES, "these followed by", *_TIMES[1:]]
+    raise ValueError(listed(map(repr, formats)))

@@ -150,7 +150,15 @@ def documents_for(collection: Collection, corpus: str, options: DocumentOptions)
     """
     info = collection.info
     joins = not info.schema.fields  # an index of texts alone
-    rows = DocumentFile(corpus, options, joins_title=joins, columns=info.columns, files=info.schema.file_fields)
+    schema = info.schema
+    rows = DocumentFile(
+        corpus,
+        options,
+        joins_title=joins,
+        columns=info.columns,
+        files=schema.file_fields,
+        declared=schema.spellings,
+    )
     if not info.generation:
         return rows
     there = dict.fromkeys([*info.columns.values(), *collection.fields])

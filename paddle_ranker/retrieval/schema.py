@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Annotated, NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.documents import TITLES, FileFields
+from paddle_ranker.data.documents import TITLES, Declared, FileFields
 from paddle_ranker.data.film import BEGINNINGS
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.data.readers import READERS, Reader, is_file_name
 from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.data.spellings import LIST, ValueSpelling, spelling_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
 from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
@@ -47,7 +48,8 @@ _LONG = 40  # mean characters from which texts with several words are searched
 # Codes such as article numbers are searched, too: values without spaces, nearly all of which differ.
 _CODE, _FEWEST_CODES, _MOST_CODES, _DIFFERENT = re.compile(r"(?!.*://)\S{1,64}"), 20, 1 << 20, 0.9
 _SLOT = re.compile(r"\{([^{}]*)\}")
-_OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list", "label=TEXT", "unit=TEXT")
+_OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal")  # of searched fields
+_OPTIONS_OF_ALL = ("list", "label=TEXT", "unit=TEXT", "format=FORMAT")
 FIRST_BYTES = 1 << 16  # of a file that is read, which tell its format
 PLACES = "places"  # name of the field with the places of a document's words in its file
 _ALIASES = {
@@ -331,6 +333,8 @@ class Field:
     literal: whether mistyped words of queries are never corrected to words of this searched field
     label: name that the search page shows in place of `name`
     unit: unit that the search page shows after numbers, such as €
+    format: how texts in files spell the values, see `data.spellings.spelling_of`; "": as the type says, or as all
+        values of a file's column are spelled
     """
 
     name: str
@@ -342,11 +346,22 @@ class Field:
     literal: bool = False
     label: str = ""
     unit: str = ""
+    format: str = ""
+
+    @classmethod
+    def parse_several(cls, text: str) -> tuple[Field, ...]:
+        """Parse fields that are joined by commas; a comma that is not before NAME:TYPE belongs to a field's option."""
+        before_field = rf",(?=[^,:]+:(?:{'|'.join(map(re.escape, FIELD_TYPES))})(?:[:,]|$))"
+        return tuple(cls.parse(one) for one in re.split(before_field, text) if one)
 
     @classmethod
     def parse(cls, text: str) -> Field:
-        """Parse `title:text:weight=3:title` or `tags:keyword:list`; raises `UsageError` for anything else."""
+        """Parse `title:text:weight=3:title` or `tags:keyword:list`; raises `UsageError` for anything else.
+
+        A format is the last option, as it may have a colon.
+        """
         name, _, rest = text.partition(":")
+        rest, has_format, format = rest.partition(":format=")
         kind, *options = rest.split(":")
         found = cls(name, kind)
         if not name or kind not in FIELD_TYPES:
@@ -370,9 +385,30 @@ class Field:
             else:
                 raise UsageError(
                     f"--field {quoted(text)}: {quoted(option)} is no option of a {kind} field; expected "
-                    f"{listed(_OPTIONS if found.is_searched else _OPTIONS[4:])}"
+                    f"{listed((*(_OPTIONS if found.is_searched else ()), *_OPTIONS_OF_ALL))}"
                 )
-        return found
+        if not has_format:
+            return found
+        try:
+            spelling_of(found._values, format)
+        except ValueError as error:
+            choices = str(error) or "none: such values are kept as they are"
+            raise UsageError(f"--field {quoted(text)}: the format is {quoted(format)}, expected {choices}") from None
+        return replace(found, format=format)
+
+    @property
+    def _values(self) -> str:
+        return LIST if self.list else self.type
+
+    def in_format(self, spelling: Optional[ValueSpelling]) -> Field:
+        """Return the field with a spelling's format if values of the field can be spelled so, else unchanged."""
+        fits = spelling is not None and spelling.type == self._values
+        return replace(self, format=spelling.format) if spelling is not None and fits else self
+
+    @property
+    def spelling(self) -> Optional[ValueSpelling]:
+        """How texts spell the values, by the format; None without a format. Raises `ValueError` for an unknown one."""
+        return spelling_of(self._values, self.format) if self.format else None
 
     @property
     def is_searched(self) -> bool:
@@ -400,7 +436,11 @@ class Field:
         weight = f":weight={self.weight:g}" if self.weight != 1 else ""
         words = f":analyser={self.analyser}" if self.analyser else ""
         flags = f"{':title' * self.title}{':list' * self.list}{':literal' * self.literal}"
-        shown = "".join(f":{key}={text}" for key, text in (("label", self.label), ("unit", self.unit)) if text)
+        shown = "".join(
+            f":{key}={text}"
+            for key, text in (("label", self.label), ("unit", self.unit), ("format", self.format))
+            if text
+        )
         return f"{self.name}:{self.type}{weight}{flags}{words}{shown}"
 
 
@@ -480,6 +520,12 @@ class Schema:
                 for alias in (suffix, *_ALIASES.get(suffix, ())):
                     by_suffix.setdefault(alias, one.name)
         return FileFields(by_suffix, frozenset(one.name for one in self.read_files))
+
+    @cached_property
+    def spellings(self) -> Declared:
+        """How texts spell the values of declared fields; without those that are spelled as a file's column is."""
+        return {one.name: one.spelling for one in self.fields
+                if one.format or not (one.list or one.type in ("number", "date", "boolean"))}  # fmt: skip
 
     def reader_of(self, document: Document) -> Optional[Reader]:
         """Return the reader that has read a document's words from a file; None if they come from no file."""

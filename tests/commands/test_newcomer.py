@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -183,3 +184,103 @@ def test_a_search_without_results_says_what_to_try(index: Index, capsys: pytest.
 def test_a_field_or_a_direction_alone_may_be_a_text(index: Index) -> None:
     hits = index.search("quiet", sort="-Price", facets="Lagernd", top_k=2)
     assert [hit.id for hit in hits] == ["39", "38"] and hits.facets == {"Lagernd": {True: 20, False: 20}}
+
+
+def typed(number: int, **others: object) -> dict[str, object]:
+    return {
+        "Nr": number,
+        "Name": f"Quiet mouse {number}",
+        "Blurb": f"A mouse for the office, number {number}.",
+        **others,
+    }
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "where"),
+    [
+        (["03/04/2024", "05/06/2024"], "date:format=%d/%m/%Y", ["2024-04-03", "2024-06-05"]),
+        (["03/04/2024", "05/06/2024"], "date:format=%m/%d/%Y", ["2024-03-04", "2024-05-06"]),
+        (["03/04/2024, 10:30", "2024-06-05"], "date:format=%d/%m/%Y, %H:%M", ["2024-04-03T10:30", "2024-06-05"]),
+        (["1.299", "2.450"], "number:format=1.234,5", ["1299", "2450"]),
+        (["1.299", "2.450"], "number", ["1.299", "2.45"]),
+        (["1,299", "2,450"], "number:format=1.234,5", ["1.299", "2.45"]),
+        (["1,299", "2,450"], "number:format=1,234.5", ["1299", "2450"]),
+        (["1,299", "2,450"], "keyword", ["'1,299'", "'2,450'"]),
+        (["si", "no"], "boolean:format=si/no", ["true", "false"]),
+        (["a,b", "c"], "keyword:list:format=,", ["b", "c"]),
+        (["a|b", "c"], "keyword:list:format=|", ["a", "c"]),
+    ],
+)
+def test_a_field_is_read_by_the_format_that_is_asked_for(cells: list[str], options: str, where: list[str]) -> None:
+    rows = [typed(number, Value=cell, Other="x") for number, cell in enumerate(cells)]
+    write(rows)
+    declared = f"Value:{options},Other:keyword"
+    made = {
+        "table": Index.build("table.csv", "table", field=declared),
+        "rows": Index.build(rows, "rows", field=declared),
+    }
+    for name, index in made.items():
+        assert [[hit.id for hit in index.search("mouse", where=f"Value={one}")] for one in where] == [["0"], ["1"]], (
+            name
+        )
+        index.add([typed(7, Value=cells[0], Other="y")])
+        assert {hit.id for hit in index.search("mouse", where=f"Value={where[0]}")} == {"0", "7"}
+    schema = made["table"]._collection.info.schema
+    assert ",".join(map(str, schema.fields[-2:])) == "Other:keyword," + declared.partition(",Other")[0]
+    assert main([*BUILD[:3], "--output", "again", "--field", ",".join(map(str, schema.fields))]) == 0
+    assert Index("again")._collection.info.schema == schema
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("Value:date:format=%d-%m-%y", "the format is '%d-%m-%y', expected '%d.%m.%Y', '%d.%m.%y', '%d/%m/%Y'"),
+        ("Value:number:format=%d/%m/%Y", "expected '1,234.5', '1.234,5'"),
+        ("Value:keyword:format=;", "expected none: such values are kept as they are"),
+        ("Value:number:format=", "the format is '', expected"),
+        ("Value:date:format=%m/%d/%Y", "line 3: Value is '31/04/2024', expected a date written as %m/%d/%Y"),
+    ],
+)
+def test_a_format_that_does_not_fit_is_refused(field: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write([typed(0, Value="03/04/2024"), typed(1, Value="31/04/2024"), typed(2, Value="N/A")])
+    assert main([*BUILD, "--field", field])
+    assert says in capsys.readouterr().err and not Path("index").exists()
+    if "line" in says:
+        assert main([*BUILD, "--field", field, "--skip_bad_rows"]) == 0
+        assert len(Index("index")) == 2
+
+
+def test_the_printed_choice_is_the_option_that_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    tags = ("sale, eco", "eco", "sale", "new, sale")
+    rows = [
+        typed(n, Price=f"{n + 1}.300,50 €", Day=f"{n % 28 + 1}/04/2024", Tags=tags[n % 4], New="ja") for n in range(40)
+    ]
+    write(rows)
+    assert main([*BUILD, "--id_column", "Nr"]) == 0
+    said = capsys.readouterr()
+    options = [line.split(": --field ")[1].partition(": ")[0] for line in said.err.splitlines() if ": --field " in line]
+    asked = ["'Tags:keyword:list:format=, '", "Day:date:format=%d/%m/%Y", "New:boolean:format=ja/nein"]
+    assert sorted(options) == [*asked, "Price:number:format=1.234,5"]
+    assert "Price:number:format=1.234,5  1300.5" in said.out
+    again = [argument for option in options for argument in ("--field", *shlex.split(option))]
+    assert main([*BUILD, *again]) == 0  # they are those of the index that is there
+    assert main([*BUILD[:-1], "again", *again]) == 0
+    assert Index("again")._collection.info.schema == Index("index")._collection.info.schema
+    write([typed(90, Price="1.500 €", Day="01/02/2024", Tags="new, blue", New="ja")], "more.csv")
+    assert main(["add", "index", "--corpus", "more.csv"]) == 0  # its own values say neither month nor thousands
+    where = "Price=1500 and Day=2024-02-01 and Tags=blue and New=true"
+    assert [hit.id for hit in Index("index").search("mouse", where=where)] == ["90"]
+    write([typed(91, Price="89.90", Day="01/02/2024", Tags="new", New="ja")], "more.csv")
+    assert main(["add", "index", "--corpus", "more.csv"]) == 1
+    assert "Price is '89.90', expected a number written as 1.234,5" in capsys.readouterr().err
+
+
+def test_a_doubtful_column_is_said_with_the_options_that_settle_it(capsys: pytest.CaptureFixture[str]) -> None:
+    write([typed(n, Weight=f"1.{n}00", Day=f"0{n}/04/2024") for n in range(1, 10)])
+    assert main([*BUILD]) == 0
+    said = capsys.readouterr().err
+    day, weight = "--field Day:date:format=", "--field Weight:number:format=1.234,5"
+    assert (
+        f"Day stays text, for no value tells whether days or months come first: {day}%d/%m/%Y or {day}%m/%d/%Y" in said
+    )
+    assert f"Weight: points are before decimals; if they are between thousands, {weight}" in said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Optional, TypeVar
 
@@ -101,6 +101,14 @@ def refuse_text(given: object, name: str, *kinds: type) -> None:
         kind = "" if what else f" ({type(given).__name__})"
         instead = f", as in [{quoted(given)}]" if what else ""
         raise UsageError(f"{name} is {what}{quoted(given)}{kind}: expected several{instead}")
+
+
+def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
+    """Raise `UsageError` unless both are lists of texts, with a title for each query."""
+    refuse_text(queries, "queries")
+    refuse_text(titles, "titles")
+    if len(queries) != len(titles):
+        raise UsageError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
 
 
 def require_items(given: Iterable[T], name: str, *kinds: type) -> list[T]:

@@ -28,7 +28,7 @@ from paddle_ranker.encoding.columns import (
 )
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer, Spelling
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
-from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text
+from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text, require_pairs
 from paddle_ranker.options import note_at_end
 
 # Called with each row's token count before truncation, [n], special tokens included, and with the maximum length; may
@@ -41,14 +41,6 @@ LOST_CAPITALS = (
 )
 
 _LEAST_ROOM = 8  # a prompt must leave the text after it one part in this many of the tokens
-
-
-def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
-    """Raise `UsageError` unless both are lists of texts, and `ValueError` unless there is a title for each query."""
-    refuse_text(queries, "queries")
-    refuse_text(titles, "titles")
-    if len(queries) != len(titles):
-        raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
 
 
 class PairRowEncoder(Protocol):

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from paddle_ranker.data.placed_text import PlacedText
 from paddle_ranker.encoding.cell_values import column_values, ranks, relations, values_in
 from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts, offsets_of
-from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder, require_pairs
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.encoding.tokenizers.interface import ModelTokenizer
-from paddle_ranker.errors import DataError, UsageError, brief, quoted
+from paddle_ranker.errors import DataError, UsageError, brief, quoted, require_pairs
 from paddle_ranker.options import note_once
 
 CELLS = "cells"  # `places` of encoders whose titles are tables

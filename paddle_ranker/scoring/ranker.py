@@ -126,10 +126,7 @@ class Ranker:
         probability = sigmoid(logit); both are calibrated if the ranker is. Raises `UsageError` if the numbers of
         queries and titles differ, or one of them is not text.
         """
-        wanted, given = list_texts(queries, "queries"), list_texts(titles, "titles")
-        if len(wanted) != len(given):
-            raise UsageError(f"{len(wanted)} queries and {len(given)} titles: give one title for each query")
-        found, _ = self.scored(wanted, given)
+        found, _ = self.scored(list_texts(queries, "queries"), list_texts(titles, "titles"))
         return found if logits else sigmoid(found)
 
     def rank(

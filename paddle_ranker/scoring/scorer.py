@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Arrays, Floats
 from paddle_ranker.encoding.batching import batches_of_columns, most_tokens
 from paddle_ranker.encoding.columns import Columns, EncodedPairs
-from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder, require_pairs
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
+from paddle_ranker.errors import require_pairs
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.model.model_kind import LOGIT, TOKEN_LOGITS
 from paddle_ranker.scoring.engines.engine import Engine

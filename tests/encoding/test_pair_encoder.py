@@ -58,7 +58,7 @@ def test_what_an_encoder_knows_and_refuses(folder: Path) -> None:
     ids = (encoder.pad_id, encoder.cls_id, encoder.sep_id, encoder.mask_id, encoder.unk_id)
     assert ids == (0, 1, 2, 3, 4)
     assert (encoder.vocab_size, encoder.max_seq_length, encoder.backend) == (13, 16, "builtin")
-    with pytest.raises(ValueError, match="2 queries and 1 titles"):
+    with pytest.raises(UsageError, match="2 queries and 1 titles"):
         encoder.encode(["a", "b"], ["c"])
     with pytest.raises(UsageError, match="max_seq_length 4: must be at least 5"):
         PairEncoder.from_folder(folder, 4)

@@ -96,7 +96,7 @@ def test_texts_are_scored_in_their_order_in_several_requests(live: LiveService, 
         assert np.allclose(client.score(QUERIES, TITLES), expected, atol=1e-6)
         assert live.service.calls == [2, 1]
         assert client.score([], []).shape == (0,)
-        with pytest.raises(ValueError, match="1 queries and 2 titles"):
+        with pytest.raises(UsageError, match="1 queries and 2 titles"):
             client.score(["a"], ["b", "c"])
 
 

@@ -12,7 +12,7 @@ from typing import Any, Optional, TypeVar, Union
 import numpy as np
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.errors import UsageError, refuse_text
+from paddle_ranker.errors import UsageError, refuse_text, require_pairs
 from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.model_folder import RANKER, TOWER, identify
 from paddle_ranker.model.tower import TextEncoder
@@ -107,11 +107,8 @@ class ScoringClient(BatchClient, ABC):
         return self.ask_all(self.requests(queries, titles))
 
     def requests(self, queries: Sequence[str], titles: Sequence[str]) -> list[tuple[Message, int]]:
-        """Return (message, pair count) of each request for these pairs; raises `ValueError` if the lengths differ."""
-        refuse_text(queries, "queries")
-        refuse_text(titles, "titles")
-        if len(queries) != len(titles):
-            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
+        """Return (message, pair count) of each request for these pairs; raises `UsageError` if the lengths differ."""
+        require_pairs(queries, titles)
         parts = [(queries[part], titles[part]) for part in self.parts(len(queries))]
         return [(self._request(*part), len(part[0])) for part in parts]
 

@@ -33,11 +33,6 @@ from paddle_ranker.serving.paddle.pipeline import PipelineNames, error_number, r
 from paddle_ranker.serving.paddle_launchers.brpc_server import EVERY_ADDRESS
 from paddle_ranker.serving.paddle_launchers.pipeline_config import TENSORRT, PipelineConfig
 
-# Importing the package configures logging anew, which disables every logger that was there.
-for _logger in [*logging.root.manager.loggerDict.values()]:
-    if isinstance(_logger, logging.Logger):
-        _logger.disabled = False
-
 _DIE_WITH_THE_PARENT = 1  # PR_SET_PDEATHSIG
 _REQUEST = "request"
 _PATIENCE, _PAUSE = 600.0, 0.2  # seconds that a request waits while the model is loaded; seconds between attempts
@@ -187,6 +182,7 @@ def run(config: PipelineConfig) -> None:
     a fork. Raises `CheckpointError` for a precision or a model that the vendor's server cannot compute.
     """
     config.require_vendors_precision()
+    _enable_loggers()
     os.register_at_fork(after_in_child=_end_with_the_parent)
     service = VendorModelService(config)
     service.prepare()
@@ -197,6 +193,13 @@ def run(config: PipelineConfig) -> None:
     except KeyboardInterrupt:
         for process in multiprocessing.active_children():
             process.kill()
+
+
+def _enable_loggers() -> None:
+    """Enable all loggers again: importing paddle_serving_server configures logging, which disables existing loggers."""
+    for logger in [*logging.root.manager.loggerDict.values()]:
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 def _announce(config: PipelineConfig, is_tower: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.command_registry import COMMANDS, ENCODER, OF_KIND, TRAIN, Command
+from paddle_ranker.commands.command_registry import COMMANDS, OF_KIND, TRAIN, Command
+from paddle_ranker.model.role_names import ENCODER
 
 COMMANDS.add(
     "train-ce",

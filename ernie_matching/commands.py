@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.command_registry import COMMANDS, ENCODER, OF_KIND, RANKER, SCORE, TRAIN, Command
+from paddle_ranker.commands.command_registry import COMMANDS, OF_KIND, SCORE, TRAIN, Command
+from paddle_ranker.model.role_names import ENCODER, RANKER
 
 COMMANDS.add(
     "train-pairwise",

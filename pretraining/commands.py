@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.command_registry import COMMANDS, ENCODERS, MASKED_LM, WORD_PIECES, Command
+from paddle_ranker.commands.command_registry import COMMANDS, ENCODERS, Command
+from paddle_ranker.model.role_names import MASKED_LM, WORD_PIECE_ENCODER
 
 COMMANDS.add(
     "pretrain",
@@ -11,7 +12,7 @@ COMMANDS.add(
         "train an encoder on raw text, as a masked language model",
         "TrainMlmOptions",
         ENCODERS,
-        (WORD_PIECES,),
+        (WORD_PIECE_ENCODER,),
     ),
 )
 for _name, _help in {

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.command_registry import (
-    COMMANDS,
-    ENCODER,
-    OF_KIND,
-    SCORE,
-    TOWER,
-    TRAIN,
-    TRAINED_TOWER,
-    Command,
-)
+from paddle_ranker.commands.command_registry import COMMANDS, OF_KIND, SCORE, TRAIN, Command
+from paddle_ranker.model.role_names import ENCODER, TOWER, TRAINED_TOWER
 
 COMMANDS.add(
     "train-batch-neg",

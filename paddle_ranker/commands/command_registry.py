@@ -11,6 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.model.role_names import (
+    CONVERTIBLE,
+    EXPORTED,
+    MEMBER,
+    QUANTIZABLE,
+    RANKER,
+    TOWER,
+    TRAINED_MODEL,
+    TRAINED_RANKER,
+)
 from paddle_ranker.registry import Registry, load_named_plugins
 
 if TYPE_CHECKING:
@@ -18,14 +28,6 @@ if TYPE_CHECKING:
 
 START, DATA, TRAIN, SCORE, FIND = "start", "training data", "train", "score and measure", "search"
 IMPROVE, SERVE, ENCODERS = "improve a ranker", "export and serve", "encoders"
-# Names of roles of a model for a command (`Command.takes`), as in `paddle_ranker.model.model_folder.ROLES`;
-# `doctor --model` lists the commands that accept a model.
-RANKER, TRAINED_RANKER, MEMBER = "ranker", "trained ranker", "ranker of one network"
-TRAINED, EXPORTED, QUANTIZED = "trained model", "exported model", "exported model that can be quantized"
-ENCODER, WORD_PIECES = "encoder", "encoder of WordPiece"  # starts of trainings
-CONVERTIBLE = "model that transformers or sentence-transformers knows"
-TOWER, MASKED_LM = "tower", "masked language model"  # a tower, or any encoder; an encoder with such a head
-TRAINED_TOWER = "trained tower"
 GROUPS = (START, DATA, TRAIN, SCORE, FIND, IMPROVE, SERVE, ENCODERS)  # in the order in which people come to need them
 
 
@@ -37,7 +39,8 @@ class Command:
     help: one line of description
     options: for a training command, the name of its options class in that module; the module then has a function
         `train(options, on_evaluation)`
-    takes: names of the roles of models that the command accepts: `RANKER`, `ENCODER` and the others above
+    takes: names of the roles of models that the command accepts, such as `role_names.RANKER`; `doctor --model` lists
+        the commands that accept a model
     group: title under which `paddle-ranker help` lists the command: one of `GROUPS`, or a new title, listed after them
     """
 
@@ -64,10 +67,10 @@ _TAKES = {
     "mine": (RANKER, TOWER),
     "calibrate": (TRAINED_RANKER,),
     "blend": (MEMBER,),
-    "quantize": (QUANTIZED,),
+    "quantize": (QUANTIZABLE,),
     "export-serving": (EXPORTED,),
     "index": (TOWER,),
-    "export": (TRAINED,),
+    "export": (TRAINED_MODEL,),
     "convert": (CONVERTIBLE,),
 }
 for _group, _commands in {

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from paddle_ranker.commands import command_registry
 from paddle_ranker.commands.info import Fact, facts_of
 from paddle_ranker.errors import PADDLE_INDEX, CheckpointError, RankerError, UsageError, in_checkout, one_line, quoted
+from paddle_ranker.model.role_names import TRAINED_MODEL
 from paddle_ranker.options import Options, json_text, main_of, option
 from paddle_ranker.runtime import (
     TF32_VARIABLE,
@@ -371,7 +372,7 @@ def examine_model(source: str) -> Examined:
         place = str(path.resolve()) if Path(source).exists() else f"{path}, in the cache"
         found.facts += [("found at", place), ("what", model.what), *facts_of(model), *_weights(model.folder)]
         found.works += _open(model, found.facts)
-        found.counts_as |= {name for name, role in ROLES.items() if role.fits(model)}
+        found.counts_as |= {role.name for role in ROLES if role.fits(model)}
     except (RankerError, OSError) as error:
         found.problem = one_line(error)
         return found
@@ -506,7 +507,7 @@ def _commands(counts_as: set[str], model: ModelType) -> Iterator[Fact]:
     groups: dict[str, list[str]] = {group: [] for group in command_registry.GROUPS}
     for name, command in command_registry.COMMANDS.items():
         kind = "" if model.kind is None else model.kind.name
-        has_own = f"{name} {kind}" in command_registry.OF_KIND and command_registry.TRAINED not in command.takes
+        has_own = f"{name} {kind}" in command_registry.OF_KIND and TRAINED_MODEL not in command.takes
         if has_own or counts_as & set(command.takes):
             groups.setdefault(command.group, []).append(name)
     yield from ((group, ", ".join(names)) for group, names in groups.items() if names)

@@ -21,6 +21,7 @@ from typing import Generic, Optional, Union, cast
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model import role_names
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_kind import (
@@ -179,7 +180,7 @@ class ModelType:
 class Role(Generic[InfoT, EncoderT]):
     """Role in which commands, or slots of the server, open models; generic as `ModelKind` is.
 
-    name: name in the report of `doctor --model`: "ranker"
+    name: one of `role_names`, for the report of `doctor --model`: "ranker"
     wanted: name in errors, after "not": "a ranker"
     fits: called with a `ModelType`; returns whether the model can take the role
     opens_as: name of the kind that opens the model; "": the model's own kind
@@ -222,34 +223,34 @@ def _can_be_quantized(found: ModelType) -> bool:
     return found.is_exported and (found.is_ranker or found.is_tower or hasattr(found.kind, "gate"))
 
 
-MODEL: Role[ModelInfo, RowEncoder] = Role("model", "a model", lambda found: found.kind is not None)
+MODEL: Role[ModelInfo, RowEncoder] = Role(role_names.MODEL, "a model", lambda found: found.kind is not None)
 TRAINED_MODEL: Role[ModelInfo, RowEncoder] = Role(
-    "trained model", "a trained model", lambda found: found.form in _STARTS and found.kind is not None
+    role_names.TRAINED_MODEL, "a trained model", lambda found: found.form in _STARTS and found.kind is not None
 )
-RANKER: Role[RankerInfo, PairRowEncoder] = Role("ranker", "a ranker", lambda found: found.is_ranker)
+RANKER: Role[RankerInfo, PairRowEncoder] = Role(role_names.RANKER, "a ranker", lambda found: found.is_ranker)
 TRAINED_TOWER: Role[TowerInfo, RowsOfTower] = Role(
-    "trained tower", "a trained tower", lambda found: found.is_tower and found.form in _STARTS
+    role_names.TRAINED_TOWER, "a trained tower", lambda found: found.is_tower and found.form in _STARTS
 )
 TRAINED_RANKER: Role[RankerInfo, PairRowEncoder] = Role(
-    "trained ranker", "a trained ranker", lambda found: found.is_ranker and found.form in _STARTS
+    role_names.TRAINED_RANKER, "a trained ranker", lambda found: found.is_ranker and found.form in _STARTS
 )
-MEMBER: Role[RankerInfo, PairRowEncoder] = Role("ranker of one network", "a trained ranker of one network", _is_member)
-TOWER: Role[TowerInfo, TextEncoder] = Role("tower of texts", "a tower of texts", _reads_texts, TOWER_KIND)
+MEMBER: Role[RankerInfo, PairRowEncoder] = Role(role_names.MEMBER, "a trained ranker of one network", _is_member)
+TOWER: Role[TowerInfo, TextEncoder] = Role(role_names.TEXT_TOWER, "a tower of texts", _reads_texts, TOWER_KIND)
 SERVED_TOWER: Role[TowerInfo, RowsOfTower] = Role(
-    "served tower",
+    role_names.SERVED_TOWER,
     "a tower of texts or pictures, or an encoder alone",
     lambda found: found.is_encoder or (found.is_tower and found.reads != SOUND),
     TOWER_KIND,
 )
 # The encoder inside a ranker makes vectors, too; commands that look for any vectors take it.
 ANY_TOWER: Role[TowerInfo, RowsOfTower] = Role(
-    "tower", "a tower or an encoder", lambda found: found.is_tower or _has_encoder(found), TOWER_KIND
+    role_names.TOWER, "a tower or an encoder", lambda found: found.is_tower or _has_encoder(found), TOWER_KIND
 )
-ENCODER: Role[ModelInfo, RowEncoder] = Role("encoder", "a ranker or an encoder to train", _has_encoder)
+ENCODER: Role[ModelInfo, RowEncoder] = Role(role_names.ENCODER, "a ranker or an encoder to train", _has_encoder)
 MASKED_LM: Role[ModelInfo, RowEncoder] = Role(
-    "masked language model", "a masked language model", lambda found: found.name == "masked_lm"
+    role_names.MASKED_LM, "a masked language model", lambda found: found.name == "masked_lm"
 )
-_ALL: tuple[AnyRole, ...] = (
+ROLES: tuple[AnyRole, ...] = (
     MODEL,
     TRAINED_MODEL,
     TRAINED_TOWER,
@@ -261,21 +262,19 @@ _ALL: tuple[AnyRole, ...] = (
     ANY_TOWER,
     ENCODER,
     MASKED_LM,
-    Role("encoder of WordPiece", "an encoder that reads word pieces", _reads_word_pieces),
+    Role(role_names.WORD_PIECE_ENCODER, "an encoder that reads word pieces", _reads_word_pieces),
     Role(
-        "exported model",
+        role_names.EXPORTED,
         "an exported ranker or tower",
         lambda found: found.is_exported and (found.is_ranker or found.is_tower),
     ),
-    Role("exported model that can be quantized", "an exported model with a gate", _can_be_quantized),
+    Role(role_names.QUANTIZABLE, "an exported model with a gate", _can_be_quantized),
     Role(
-        "model that transformers or sentence-transformers knows",
+        role_names.CONVERTIBLE,
         "a ranker of one network, a tower or an encoder",
         lambda found: _is_member(found) or (found.form in _STARTS and (found.is_tower or found.is_encoder)),
     ),
 )
-# By name, as commands state them (`paddle_ranker.commands.command_registry.Command.takes`).
-ROLES = {role.name: role for role in _ALL}
 
 
 def identify(path: Path) -> ModelType:

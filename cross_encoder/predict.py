@@ -1,6 +1,6 @@
 """Rank the titles of each query of a file (query, title) with a cross-encoder, one line a title, best first.
 
-paddle-ranker predict --model checkpoint/best --input pairs.tsv --topk 10
+paddle-ranker predict --model checkpoint/best --input pairs.tsv --top_k 10
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class TrainEntailmentOptions(TrainingOptions):
         help="measure that selects the best checkpoint",
         choices=("macro_f1", "accuracy", "loss"),
     )
-    eval_step: int = redeclare(TrainingOptions, "eval_step", 100, aliases=("--eval_steps",))
+    eval_step: int = redeclare(TrainingOptions, "eval_step", 100)
     weight_decay: float = redeclare(TrainingOptions, "weight_decay", 0.01)
     warmup_proportion: float = redeclare(TrainingOptions, "warmup_proportion", 0.06)
 

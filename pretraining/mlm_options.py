@@ -82,8 +82,8 @@ class TrainMlmOptions(TrainingOptions):
     weight_decay: float = redeclare(TrainingOptions, "weight_decay", 0.01)
     warmup_proportion: float = redeclare(TrainingOptions, "warmup_proportion", 0.06)
     epochs: int = redeclare(TrainingOptions, "epochs", 10)
-    eval_step: int = redeclare(TrainingOptions, "eval_step", 1000, aliases=("--eval_steps",))
-    save_step: int = redeclare(TrainingOptions, "save_step", 1000, aliases=("--save_steps",))
+    eval_step: int = redeclare(TrainingOptions, "eval_step", 1000)
+    save_step: int = redeclare(TrainingOptions, "save_step", 1000)
     logging_steps: int = redeclare(TrainingOptions, "logging_steps", 100)
 
     def __post_init__(self) -> None:

@@ -20,7 +20,6 @@ PUBLISHED = (1, 5, 10, 20, 50)
 class EvaluateTowerOptions(RowOptions):
     similar_text_pair: str = option(
         help="pairs of a query and a text that answers it, or labelled pairs", name="test", files=True,
-        aliases=("--similar_text_pair_file",),
     )  # fmt: skip
     recall_result_file: str = option(
         help="results: query, text, cosine, best first, as recall.py writes them", name="input", files=True

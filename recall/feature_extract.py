@@ -17,6 +17,7 @@ from recall.inference import EncodeOptions, encode
 @dataclass(frozen=True)
 class FeatureOptions(EncodeOptions):
     params_path: str = redeclare(EncodeOptions, "params_path", aliases=("--model_dir",))
+    input_file: str = redeclare(EncodeOptions, "input_file", aliases=("--corpus_file",))
     output_file: str = redeclare(EncodeOptions, "output_file", "corpus_embedding.npy")
 
 

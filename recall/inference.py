@@ -37,7 +37,6 @@ class EncodeOptions(TowerOptions, RayOptions, DocumentOptions):
     )
     input_file: str = option(
         help="texts: one per line, or columns or JSON with id, text (else title)", name="input", files=True,
-        aliases=("--corpus", "--corpus_file"),
     )  # fmt: skip
     output_file: str = option(help=".npy file to write; the scales of int8 go to NAME.scales.npy", name="output")
     dtype: str = option("float32", help="type of the stored numbers", choices=STORED_TYPES)

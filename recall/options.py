@@ -35,7 +35,7 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
         None,
         help="pairs to evaluate on during training: query, title, possibly a label (default: no evaluation)",
         name="test",
-        aliases=("--similar_text_pair_file", "--test_set_file", "--dev_set_file"),
+        aliases=("--similar_text_pair_file", "--test_set_file"),
         files=True,
     )
     evaluate: Optional[bool] = option(None, help="evaluate during training (default: true if there is a test file)")

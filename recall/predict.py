@@ -23,9 +23,7 @@ class PredictCosineOptions(TowerOptions):
     params_path: str = option(
         help="tower: a folder of a tower (exported or not) or of any encoder, or a name", name="model", leads=True
     )
-    text_pair_file: str = option(
-        help="pairs of texts: query, title; - for standard input", name="input", files=True, aliases=("--test",)
-    )
+    text_pair_file: str = option(help="pairs of texts: query, title; - for standard input", name="input", files=True)
     output_emb_size: Optional[int] = option(
         None, help="length of the vectors, for a check: the checkpoint states it", minimum=1
     )

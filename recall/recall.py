@@ -36,7 +36,6 @@ class RecallOptions(TowerOptions):
     corpus_file: str = option(help="texts to search, one per line", name="corpus", files=True)
     similar_text_pair: str = option(
         help="queries: pairs of a query and a text that answers it", name="input", files=True,
-        aliases=("--similar_text_pair_file", "--test"),
     )  # fmt: skip
     recall_result_dir: str = option("recall_result", help="folder of the file to write; made if missing")
     recall_result_file: str = option(

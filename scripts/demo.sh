@@ -21,7 +21,7 @@ describe() {
 
 # All names of an option: the one that every command shows, and the tutorial's.
 TRAIN_NAMES="--train --train_file --train_set --train_files --train_set_file"
-TOWER_TEST_NAMES="--test --similar_text_pair --similar_text_pair_file --test_set_file --dev_set_file"
+TOWER_TEST_NAMES="--test --similar_text_pair --similar_text_pair_file --test_set_file"
 TEST_NAMES="--test --test_file"
 INPUT_NAMES="--input --input_file --test_set --test --test_file"
 MODEL_NAMES="--model --params_path --init_from_ckpt"

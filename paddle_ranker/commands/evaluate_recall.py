@@ -50,7 +50,7 @@ class EvaluateRecallOptions(SearchingOptions):
         None, help="a BEIR folder with queries.jsonl and qrels/, in place of --qrels and --queries", either=True
     )
     split: str = option("test", help="which of a BEIR folder's qrels")
-    top_k: int = option(100, help="documents of each query that are measured", minimum=1, aliases=("--recall_num",))
+    top_k: int = option(100, help="documents of each query that are measured", minimum=1)
     baselines: bool = option(True, help="measure BM25 on words and on bigrams beside (and on stems of English)")
     untuned: Optional[str] = option(
         None, help="measure the vectors of another tower or encoder beside, such as the one that training started from"

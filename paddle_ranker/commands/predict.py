@@ -1,7 +1,7 @@
 """Score the pairs of a file (query, title) with a model; the kind of model is read from its folder.
 
 paddle-ranker predict --model checkpoint/best --input pairs.tsv
-paddle-ranker predict --model checkpoint/best --input pairs.tsv --topk 10 --format json
+paddle-ranker predict --model checkpoint/best --input pairs.tsv --top_k 10 --format json
 paddle-ranker predict --model checkpoint/best --help
 """
 

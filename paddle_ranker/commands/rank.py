@@ -15,7 +15,7 @@ from paddle_ranker.scoring.scoring_options import RankingOptions
 
 @dataclass(frozen=True)
 class RankOptions(RankingOptions):
-    top_k: int = option(10, help="titles that are shown of each query", minimum=1, aliases=("--topk",))
+    top_k: int = option(10, help="titles that are shown of each query", minimum=1)
     max_queries: int = option(0, help="stop after so many queries; 0: all", minimum=0)
     format: str = option("text", help="text for people, jsonl for programs", choices=("text", "jsonl"))
 

@@ -110,7 +110,7 @@ class SearchOptions(SearchingOptions):
     )
     output_file: Optional[str] = option(None, help="file to write (default: standard output)", name="output")
     top_k: Optional[int] = option(
-        None, help=f"results of each query (default: {_SHOWN} as text, else {_LISTED})", minimum=1, aliases=("--topk",)
+        None, help=f"results of each query (default: {_SHOWN} as text, else {_LISTED})", minimum=1
     )
     where: Optional[str] = option(
         None, help="only documents whose fields meet this: lang=zh, 'year>=2020 and lang in zh,en'", joins=" and "

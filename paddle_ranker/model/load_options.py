@@ -39,7 +39,6 @@ class CheckpointOptions(Options):
         None,
         help="maximum length of a pair or text in tokens (default: the model's)",
         minimum=5,
-        aliases=("--max_seq_len",),
     )
 
 

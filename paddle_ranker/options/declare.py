@@ -42,9 +42,10 @@ def option(
 ) -> Any:
     """Declare one option of a command.
 
-    `name`, without `--`, is shown instead of the field's name, which stays an alias. `choices`, and a `help` that is a
-    function, are evaluated when they are needed, since a registry may grow. `more` are bounds, inclusive (`minimum`,
-    `maximum`) or exclusive (`above`, `below`), and settings:
+    `name`, without `--`, is shown instead of the field's name, which stays an alias. `aliases` are further names, such
+    as those of the published tutorial. `choices`, and a `help` that is a function, are evaluated when they are needed,
+    since a registry may grow. `more` are bounds, inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`), and
+    settings:
 
     positional: the option is given without its name, in the order of the fields: `convert SOURCE TARGET`. It is
         optional if it has a default

@@ -83,7 +83,7 @@ class FileOptions(ScoringOptions):
     input_file: str = option(
         help="pairs to score: query, title; - for standard input",
         name="input",
-        aliases=("--test_set", "--test"),
+        aliases=("--test_set",),
         files=True,
     )
     min_probability: Optional[float] = option(
@@ -139,14 +139,14 @@ class PrintingOptions(RankingOptions, RayOptions):
         None,
         help="print at most this many titles of each query, best first (default: every pair, in the order of the file)",
         minimum=1,
-        aliases=("--top_k",),
+        name="top_k",
     )
     format: str = option("dict", help="format of a line: dict, as in the tutorial, or json", choices=("dict", "json"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cascade is not None and self.topk is None:
-            raise UsageError("--cascade ranks the titles of each query: add --topk 10")
+            raise UsageError("--cascade ranks the titles of each query: add --top_k 10")
         if self.ray is None and self.output_file is not None:
             raise UsageError(
                 f"--output {self.output_file}: is for --ray; without it, write `> FILE` behind the command"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import shlex
@@ -60,6 +61,12 @@ TUTORIAL = {
     "pretraining/train_tokenizer.py": ("--train/--files", "--output/--output_dir"),
     "multimodal_entailment/train.py": ("--train/--train_file", "--test/--validation_file", "--output/--save_dir"),
     "multimodal_entailment/predict.py": ("--input/--input_file", "--output/--output_file"),
+}  # fmt: skip
+# Second names of options: those of the published tutorial; `--train_file`, since Paddle's launcher takes `--train`
+# itself; and `search-serve --ranker`, as in `search`.
+SECOND_NAMES = {
+    "--max_seq_len", "--valid_steps", "--eval_steps", "--save_steps", "--log_steps", "--amp_loss_scale", "--test_set",
+    "--test_set_file", "--similar_text_pair_file", "--corpus_file", "--model_dir", "--train_file", "--ranker",
 }  # fmt: skip
 # Scripts under published names: an installed command does as much for every kind, or more.
 PUBLISHED = {
@@ -212,6 +219,16 @@ def test_every_option_that_takes_a_file_takes_several() -> None:
             if reads and may_name and not writes and not field.metadata["files"] and not field.metadata["choices"]:
                 single.append(f"{options_class.__name__}.{field.name}")
     assert single == []
+
+
+def test_only_options_of_the_tutorial_have_second_names() -> None:
+    for command in COMMANDS.values():
+        command.load()
+    for name in PUBLISHED:
+        importlib.import_module(name)
+    classes = [found for found in every(Options) if found.__module__.split(".")[0] in PACKAGES]
+    fields = [field for found in classes for field in fields_of(found)]
+    assert {name for field in fields for name in field.metadata["aliases"]} == SECOND_NAMES
 
 
 def every(options_class: type[Options]) -> Iterator[type[Options]]:

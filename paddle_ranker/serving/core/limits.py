@@ -51,8 +51,7 @@ class Limits(Options):
     auto_truncate: bool = option(
         False,
         help="cut texts that are too long to be scored whole, or above --characters, whatever a request says of it, "
-        "instead of refusing the request; Text Embeddings Inference has it under this name",
-        aliases=("--auto-truncate",),
+        "instead of refusing the request",
         shared=True,
     )
 

@@ -68,7 +68,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
     max_wait_us: int = option(
         0, help="microseconds that a request waits for others while the engine is idle", minimum=0, maximum=10_000_000
     )
-    max_seq_length: Optional[int] = redeclare(CheckpointOptions, "max_seq_length", aliases=())
+    max_seq_length: Optional[int] = redeclare(CheckpointOptions, "max_seq_length")
     drain_seconds: float = option(30.0, help="seconds for requests in flight when the server stops", minimum=0)
     pipeline_service: str = option("ernie", help="service name of the pipeline's gateway, POST /ernie/prediction")
     pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")

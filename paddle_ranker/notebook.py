@@ -17,7 +17,6 @@ import html
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from paddle_ranker.options import DocumentOptions, note, options_from
 from paddle_ranker.options.input_files import ShownFile, folder_of
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
+from paddle_ranker.retrieval.index_folder import WRITER_WAIT
 from paddle_ranker.retrieval.ingestion import Added
 from paddle_ranker.retrieval.search import Result, Search, SearchSettings, Where
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 Rows = Any  # a data frame, or an iterable of mappings, texts or `Document`s; see `Index.build`
 Judgments = Mapping[str, Union[Mapping[str, float], Iterable[str]]]
 _SHOWN = 160  # characters of a text in a table of hits
-_PATIENCE = 10.0  # seconds to wait for another process that writes to the index
 
 
 class ResultList(list[Result]):
@@ -340,7 +339,7 @@ class Index:
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
-        with open_index(self.folder, write=True, until=time.monotonic() + _PATIENCE) as collection:
+        with open_index(self.folder, write=True, wait=WRITER_WAIT) as collection:
             collection.require_address()
             yield collection
         self._collection.refresh()

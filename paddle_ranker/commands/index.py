@@ -57,7 +57,7 @@ from paddle_ranker.retrieval.collection import Collection, documents_for
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.index_folder import delete
+from paddle_ranker.retrieval.index_folder import WRITER_WAIT, delete
 from paddle_ranker.retrieval.ingestion import JOURNAL, Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.manifest import (
     MANIFEST,
@@ -111,7 +111,6 @@ _CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or long
 _CHECKED_FILTERS = 10
 _WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  # change no content of a new index
 _MANY_TEXTS = 500  # exporting the tower is worth its time from this number of texts on
-_PATIENCE = 10.0  # seconds to wait for another process that writes to the index
 
 
 @dataclass(frozen=True)
@@ -537,7 +536,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     work.build(number, progress.update)
         unread = shard_builds.unread_in(folder).report()
         shard_builds.finish(folder, count)
-    with open_index(folder, write=True, until=time.monotonic() + _PATIENCE) as collection:
+    with open_index(folder, write=True, wait=WRITER_WAIT) as collection:
         open_towers(collection, load, options.batch_size)
         collection.writer.measure_floors()
     report, info = "; ".join(filter(None, (cut.report, unread))), open_index(folder).info
@@ -650,7 +649,7 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
 def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection:
     """Open an index for writing; wait a little for a server that is writing to it."""
     uri = options.milvus_uri if is_address(options.milvus_uri) else None
-    opened = open_index(options.index, write=True, until=time.monotonic() + _PATIENCE, milvus_uri=uri)
+    opened = open_index(options.index, write=True, wait=WRITER_WAIT, milvus_uri=uri)
     opened.require_address()
     return opened
 

@@ -9,7 +9,7 @@ from operator import not_
 from statistics import median
 from typing import NamedTuple, Optional
 
-from paddle_ranker.data.readers import Place
+from paddle_ranker.data.placed_text import SpanPlace
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the page, from its top left corner
 Word = tuple[int, int, float, float, float, float]  # start, end and box
@@ -62,13 +62,13 @@ def around(boxes: Sequence[Box]) -> Box:
     return min(left), min(top), max(right), max(bottom)
 
 
-def page_text(lines: Sequence[PageLine]) -> tuple[str, list[Place]]:
+def page_text(lines: Sequence[PageLine]) -> tuple[str, list[SpanPlace]]:
     """Return the text of a page, one line for each paragraph, and the places of its words.
 
     lines: in the order of the file; columns are read one after the other even if their lines alternate
     """
     lines = _in_reading_order(lines)
-    text, places = "", list[Place]()
+    text, places = "", list[SpanPlace]()
     for number, line in enumerate(lines):
         if number:
             before = lines[number - 1]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import SupportsIndex, Union
 
-Place = tuple[Union[int, float], ...]  # start and end in code points, and the numbers of the place
+SpanPlace = tuple[Union[int, float], ...]  # start and end in code points, and the numbers of the place
 
 
 class PlacedText(str):
@@ -21,7 +21,7 @@ class PlacedText(str):
     spans; so does a text that puts a prompt before it.
     """
 
-    places: tuple[Place, ...]
+    places: tuple[SpanPlace, ...]
 
     def __new__(cls, text: str, places: Iterable[Sequence[Union[int, float]]]) -> PlacedText:
         """Create the text; raises `ValueError` if the places are not its spans in order, with finite numbers."""
@@ -39,20 +39,6 @@ class PlacedText(str):
             before = start
         return created
 
-    @classmethod
-    def of_words(cls, words: Sequence[str], boxes: Sequence[Sequence[float]]) -> PlacedText:
-        """Join words by spaces into a text with each word's place; raises `ValueError` for another number of boxes.
-
-        boxes: box [x0, y0, x1, y1] of each word, from 0 to 1,000 as in transformers
-        """
-        if len(words) != len(boxes):
-            raise ValueError(f"{len(words)} words and {len(boxes)} boxes: give one box for each word")
-        places, start = [], 0
-        for word, box in zip(words, boxes):
-            places.append((start, start + len(word), *(number / 1000 for number in box)))
-            start += len(word) + 1
-        return cls(" ".join(words), places)
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, str) and str(self) == str(other) and self.places == getattr(other, "places", ())
 
@@ -61,7 +47,7 @@ class PlacedText(str):
 
     __hash__ = str.__hash__
 
-    def __getnewargs__(self) -> tuple[str, tuple[Place, ...]]:  # type: ignore[override]
+    def __getnewargs__(self) -> tuple[str, tuple[SpanPlace, ...]]:  # type: ignore[override]
         return str(self), self.places  # for pickle
 
     def __add__(self, other: str) -> PlacedText:

@@ -12,9 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Union, cast
 
+from paddle_ranker.data.placed_text import SpanPlace
 from paddle_ranker.registry import Registry
 
-Place = tuple[Union[int, float], ...]
 FIRST_SECOND, LAST_SECOND = "first_second", "last_second"  # fields of parts whose places are seconds
 MOST_PIECES = 1024  # most pieces of a part that get separate vectors
 
@@ -32,7 +32,7 @@ class Part(NamedTuple):
     name: str
     text: str
     fields: Mapping[str, object] = {}
-    places: Sequence[Place] = ()
+    places: Sequence[SpanPlace] = ()
 
 
 class Unread(NamedTuple):

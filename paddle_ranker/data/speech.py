@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Protocol, Union, cast
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, Part, Place, Unread
+from paddle_ranker.data.placed_text import SpanPlace
+from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, Part, Unread
 from paddle_ranker.data.recordings import RATE, IncompleteRecordingError, read_recording
 from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.storage.digest import content_digest
@@ -115,7 +116,7 @@ def _quietest(samples: Vectors) -> int:
     return int(means.argmin() + _PAUSE // 2) * _WINDOW
 
 
-def transcript(words: Iterable[tuple[str, float, float]], start: float) -> tuple[str, list[Place]]:
+def transcript(words: Iterable[tuple[str, float, float]], start: float) -> tuple[str, list[SpanPlace]]:
     """Join words to a text; return it, and the words' places: start and end in code points, then in seconds.
 
     words: (word, begin, end) as `SpeechModel.words` yields them
@@ -123,7 +124,7 @@ def transcript(words: Iterable[tuple[str, float, float]], start: float) -> tuple
 
     A pause of two seconds begins a line.
     """
-    text, places, last = "", list[Place](), 0.0
+    text, places, last = "", list[SpanPlace](), 0.0
     for word, begin, end in words:
         if text and begin - last >= _PARAGRAPH:
             text += "\n"

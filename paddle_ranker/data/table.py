@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Optional, Union
 from paddle_ranker.data.documents import named_rows, rows_above_header
 from paddle_ranker.data.formats import BadRow, cell_text, found_encoding, open_text, sheets_of
 from paddle_ranker.data.labels import number_of
-from paddle_ranker.data.readers import Part, Place, Unread
+from paddle_ranker.data.placed_text import SpanPlace
+from paddle_ranker.data.readers import Part, Unread
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import note
 
@@ -282,7 +283,7 @@ class _Writer:
         shown: called with a column's name; returns the text to write for it
         """
         self.text = f"{table.title}\n" if table.title else ""
-        self.places = list[Place]()
+        self.places = list[SpanPlace]()
         self.first = self.last = -1
         for column in columns:
             self.text += _BETWEEN if column > columns.start else ""

@@ -11,6 +11,7 @@ names; searches read it. `CollectionWriter` adds and removes documents.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Optional, Union
@@ -72,14 +73,14 @@ class Collection:
         folder: Union[str, Path, IndexFolder],
         *,
         write: bool = False,
-        until: float = 0.0,
+        wait: float = 0.0,
         milvus_uri: Optional[str] = None,
     ) -> Collection:
         """Open an index folder; raises `CheckpointError` if the folder has no index, or a damaged one.
 
-        write: whether documents may be added and removed. If another process has the folder open for writing, wait for
-            it until the time `until`, then raise `RankerError`
-        until: time on `time.monotonic()`'s clock; 0: do not wait
+        write: whether documents may be added and removed. Raises `RankerError` if another process has the folder open
+            for writing
+        wait: seconds to wait for that process first
         milvus_uri: address of the Milvus server with the index's vectors. Without it, no server is connected to, even
             if the folder names one. Raises `UsageError` if the folder names another address
         """
@@ -87,7 +88,7 @@ class Collection:
         uri = address_of(index.read_info().vectors)  # raises before a lock is put into a folder that is no index
         if milvus_uri is not None and milvus_uri != uri:
             raise UsageError(f"--milvus_uri {milvus_uri}: the vectors of {index.folder} are not there; leave it out")
-        lock = index.lock(until) if write else None
+        lock = index.lock(time.monotonic() + wait) if write else None
         try:
             return cls(index, index.open_generation({}), lock, milvus_uri)
         except BaseException:

@@ -97,7 +97,7 @@ class FieldValues:
         """Return the value with this code as a tuple: a list's items, or the single value; empty for null."""
         return self._type.values(self._read(code))
 
-    def scale(self) -> Optional[tuple[str, Integers, Positions]]:
+    def numeric_values(self) -> Optional[tuple[str, Integers, Positions]]:
         """Return `facets.NUMBERS` or `facets.DATES`, the codes of the values without null, and their positions.
 
         A position is a number, or the microseconds of a date since 1970. Returns None if there are values of other

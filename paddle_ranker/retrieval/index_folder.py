@@ -17,6 +17,7 @@ from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.storage.atomic import locked
 
 _LOCK, _WAIT_SECONDS = "writer.lock", 0.01
+WRITER_WAIT = 10.0  # seconds for which commands and notebooks wait for another process that writes to the index
 Lock = ExitStack  # of the folders of an index
 
 

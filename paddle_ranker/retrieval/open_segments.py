@@ -266,7 +266,7 @@ class Generation:
         found = list[FieldScale]()
         for part, mask in zip(self.parts, masks):
             counts = part.segment.value_counts(field, mask)
-            if counts.any() and (scale := part.segment.scale(field, type)) is not None:
+            if counts.any() and (scale := part.segment.numeric_values(field, type)) is not None:
                 kind, codes, positions = scale
                 check()
                 there = codes[codes < len(counts)]

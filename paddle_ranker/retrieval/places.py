@@ -18,8 +18,8 @@ import numpy as np
 
 from paddle_ranker.array_types import Integers
 from paddle_ranker.data.labels import number_of
-from paddle_ranker.data.placed_text import PlacedText
-from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, FilePiece, Place
+from paddle_ranker.data.placed_text import PlacedText, SpanPlace
+from paddle_ranker.data.readers import FIRST_SECOND, LAST_SECOND, MOST_PIECES, READERS, FilePiece
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.passages import Span
 from paddle_ranker.retrieval.candidate_indexes import Document
@@ -57,7 +57,7 @@ def pieces_in(path: Optional[Path], spans: Iterable[Span]) -> list[FilePiece]:
     return [FilePiece(path, start / _SECOND, end / _SECOND) for start, end in spans]
 
 
-def packed(places: Sequence[Place]) -> str:
+def packed(places: Sequence[SpanPlace]) -> str:
     """Pack places of spans, `(start, end, *place)` in the order of the text, into a short text."""
     values = np.asarray(places, np.float64).T
     values[1] -= values[0]

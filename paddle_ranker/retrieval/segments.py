@@ -454,14 +454,14 @@ class Segment:
         check()
         return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
 
-    def scale(self, field: str, type: str) -> Optional[tuple[str, Integers, Positions]]:
-        """Return the distribution of a field of numbers or dates, see `FieldValues.scale`.
+    def numeric_values(self, field: str, type: str) -> Optional[tuple[str, Integers, Positions]]:
+        """Return the values of a field of numbers or dates, see `FieldValues.numeric_values`.
 
         Returns None for other types, and if the values take more than 8 MB.
         """
         if type not in (NUMBERS, DATES) or self.bytes_of(field) > _SCALED:
             return None
-        return self.typed_values(field, type).scale()
+        return self.typed_values(field, type).numeric_values()
 
     def _arranged_values(self, field: str, type: str) -> FieldValues:
         line = self._line_of(field)

@@ -104,7 +104,7 @@ class ShardWork:
         from paddle_ranker.retrieval.towers import open_towers
 
         shard = _shard_of(self.folder, number)
-        with Collection.open(shard, write=True, until=time.monotonic() + _WAIT_SECONDS) as collection:
+        with Collection.open(shard, write=True, wait=_WAIT_SECONDS) as collection:
             if collection.info.generation:
                 collection.writer.merge(None)
                 return

@@ -39,13 +39,13 @@ _NAME = re.compile(r"shard-\d{4,}", re.ASCII)
 
 
 def open_index(
-    folder: Union[str, Path], *, write: bool = False, until: float = 0.0, milvus_uri: Optional[str] = None
+    folder: Union[str, Path], *, write: bool = False, wait: float = 0.0, milvus_uri: Optional[str] = None
 ) -> Collection:
     """Open an index folder, or a folder of shards; see `Collection.open`."""
     folder = Path(folder)
     folders = shard_folders(folder)
     index = IndexFolder(folder) if folders == [folder] else ShardFolders(folders, folder)
-    return Collection.open(index, write=write, until=until, milvus_uri=milvus_uri)
+    return Collection.open(index, write=write, wait=wait, milvus_uri=milvus_uri)
 
 
 def shard_folders(folder: Union[str, Path]) -> list[Path]:

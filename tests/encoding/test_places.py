@@ -33,6 +33,13 @@ def encoder_of(folder: Path, length: int = 64, separator: int = 1000) -> BoxedPa
     return BoxedPairEncoder(read_tokenizer(folder), length, separator)
 
 
+def placed_title() -> PlacedText:
+    starts = [len(" ".join([*TITLE[:place], ""])) for place in range(len(TITLE))]
+    words = zip(starts, TITLE, BOXES)
+    places = [(start, start + len(word), *(side / 1000 for side in box)) for start, word, box in words]
+    return PlacedText(" ".join(TITLE), places)
+
+
 def boxes_of(pairs: EncodedPairs, row: int = 0) -> list[list[int]]:
     types = pairs.pad([row])["token_type_ids"]
     assert types.shape[2] == 5 and types[0, :, 0].tolist() == [0] * 7 + [1] * (types.shape[1] - 7)
@@ -41,8 +48,7 @@ def boxes_of(pairs: EncodedPairs, row: int = 0) -> list[list[int]]:
 
 
 def test_a_text_keeps_the_places_of_its_spans() -> None:
-    text = PlacedText.of_words(["a", "bc"], [[0, 0, 1000, 500], [10, 20, 30, 40]])
-    assert text == PlacedText("a bc", [(0, 1, 0.0, 0.0, 1.0, 0.5), (2, 4, 0.01, 0.02, 0.03, 0.04)])
+    text = PlacedText("a bc", [(0, 1, 0.0, 0.0, 1.0, 0.5), (2, 4, 0.01, 0.02, 0.03, 0.04)])
     assert text != "a bc" and "a bc" not in (text, text[:2]) and hash(text) == hash("a bc") and len({text, "a bc"}) == 2
     assert text[1:3] == PlacedText(" b", [(1, 2, 0.01, 0.02, 0.03, 0.04)])
     assert ">" + text + "!" == PlacedText(">a bc!", [(1, 2, *text.places[0][2:]), (3, 5, *text.places[1][2:])])
@@ -62,7 +68,7 @@ def test_bad_places_are_refused(places: list[list[float]]) -> None:
 
 def test_tokens_have_the_boxes_of_their_words_as_in_transformers(tmp_path: Path) -> None:
     encoder = encoder_of(tmp_path)
-    title = PlacedText.of_words(TITLE, BOXES)
+    title = placed_title()
     pairs = encoder.encode([QUERY, QUERY], [title, " ".join(TITLE)])
     assert pairs[0].tolist() == pairs[1].tolist() == IDS
     assert boxes_of(pairs) == OF_TOKENS
@@ -89,7 +95,7 @@ def test_boxes_outside_are_clipped_and_counted(tmp_path: Path) -> None:
 def test_places_stay_with_their_tokens(tmp_path: Path, most: int) -> None:
     """In files, in any order, in windows, and in batches."""
     encoder = encoder_of(tmp_path)
-    title = PlacedText.of_words(TITLE, BOXES)
+    title = placed_title()
     collector = PairCollector(tmp_path, max_bytes=most)
     for queries in (["-", QUERY], [QUERY]):
         collector.append(encoder.encode(queries, [title] * len(queries)))

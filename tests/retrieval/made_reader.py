@@ -19,7 +19,8 @@ from typing import Any, Union
 import numpy as np
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.data.readers import READERS, Part, Place, Reader, Unread
+from paddle_ranker.data.placed_text import SpanPlace
+from paddle_ranker.data.readers import READERS, Part, Reader, Unread
 from paddle_ranker.errors import DataError, DependencyError, UsageError
 from paddle_ranker.retrieval.schema import FIELD_TYPES, file_type
 
@@ -62,7 +63,7 @@ def read_sheet(path: Path) -> Iterator[Union[Part, Unread]]:
     """Yield the lines of a file of cells, two rows a part, the header first in each."""
     header, *rows = path.read_text().splitlines()[1:]
     for first in range(0, len(rows), 2):
-        text, places, own = "\n".join([header, *rows[first : first + 2]]), list[Place](), rows[first : first + 2]
+        text, places, own = "\n".join([header, *rows[first : first + 2]]), list[SpanPlace](), rows[first : first + 2]
         for number, line in enumerate([header, *own]):
             start = sum(len(one) + 1 for one in [header, *own][:number])
             for column, cell in enumerate(line.split(" | ")):

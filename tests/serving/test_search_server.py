@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -62,7 +62,11 @@ def test_two_processes_find_what_either_was_told_and_reload_without_losing_a_req
                         assert f"new{number}" in {hit["id"] for hit in answer["hits"]}
             assert one.document("new0") == Document("new0", "水稻0", {"year": 0})
             assert one.remove(["new0"])["removed"] == 1 and one.document("new0") is None
-            paged = list(one.search_all("水稻", top_k=2, fields=[]))
+            paged: list[Any] = []
+            cursor: Optional[str] = ""
+            while cursor is not None:
+                page = one.search("水稻", top_k=2, fields=[], cursor=cursor)
+                paged, cursor = paged + page["hits"], page["cursor"]
             assert len(paged) == 6 and [hit["rank"] for hit in paged] == [1, 2, 3, 4, 5, 6]
             assert one.suggest("老年") == ["老年人研究"] and one.suggest("研究", top_k=1) != []
             with pytest.raises(RefusedError, match="the API key is missing"):

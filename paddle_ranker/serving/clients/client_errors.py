@@ -11,7 +11,6 @@ from paddle_ranker.errors import RankerError
 
 T = TypeVar("T")
 LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not waited for
-_backoff = wait_random_exponential(multiplier=0.1, max=5.0)
 
 
 class ServerError(RankerError):
@@ -58,7 +57,10 @@ def asking_again(ask: Callable[[], T], retries: int) -> T:
     The wait between calls is the one that the server asks for, plus a random backoff. Raises the last call's error.
     """
     retrying = Retrying(
-        stop=stop_after_attempt(retries + 1), wait=_seconds, retry=retry_if_exception(_is_worth_it), reraise=True
+        stop=stop_after_attempt(retries + 1),
+        wait=wait_as_asked(0.1, 5.0),
+        retry=retry_if_exception(_is_worth_it),
+        reraise=True,
     )
     return retrying(ask)
 
@@ -69,7 +71,16 @@ def _is_worth_it(error: BaseException) -> bool:
     return isinstance(error, UnreachableError)
 
 
-def _seconds(state: RetryCallState) -> float:
-    error: Optional[BaseException] = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, OverloadedError) else None
-    return float(_backoff(state)) + (asked or 0.0)
+def wait_as_asked(shortest: float, longest: float) -> Callable[[RetryCallState], float]:
+    """Return the wait before a retry, for `tenacity`: the seconds that the server asks for, plus a random backoff.
+
+    shortest, longest: seconds of the backoff, at most, before the first retry and before any
+    """
+    backoff = wait_random_exponential(multiplier=shortest, max=longest)
+
+    def seconds(state: RetryCallState) -> float:
+        error: Optional[BaseException] = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, OverloadedError) else None
+        return float(backoff(state)) + (asked or 0.0)
+
+    return seconds

@@ -50,10 +50,6 @@ class HttpCalls:
     def close(self) -> None:
         self._session.close()
 
-    def post(self, path: str, body: bytes, **headers: str) -> bytes:
-        """Send a POST request; see `ask`."""
-        return self.ask("POST", path, body, **headers)
-
     def ask(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> bytes:
         """Send a request and return the body of the response; raises `ServerError` unless its status is 200.
 
@@ -124,7 +120,7 @@ class HttpClient(GeneralModelClient):
         headers = {"Content_Type": "application/proto" if self._proto else "application/json"}
         if self._gzip:
             body, headers["Content_Encoding"] = pack(body, "gzip"), "gzip"
-        content = self._calls.post(_PATH, body, **headers)
+        content = self._calls.ask("POST", _PATH, body, **headers)
         return parse(messages().Response, content) if self._proto else read_message(content, messages().Response)
 
 
@@ -161,7 +157,7 @@ class RerankClient(BatchClient):
             asked["top_n"] = top_k
         body = json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass")
         headers = {"Content_Type": "application/json"}
-        content = asking_again(lambda: self._calls.post("/v1/rerank", body, **headers), self.retries)
+        content = asking_again(lambda: self._calls.ask("POST", "/v1/rerank", body, **headers), self.retries)
         try:
             found = validated(self._answer, content, json_bounds(len(titles)))
             ranked = [

@@ -29,20 +29,10 @@ class SearchClient(Client):
     def search(self, query: str, **asked: Any) -> dict[str, Any]:
         """Search; return the server's answer.
 
-        asked: fields of the request: `top_k=20, rank_top=50, where={...}`
+        asked: fields of the request: `top_k=20, rank_top=50, where={...}`; with `cursor=""` the answer has the `cursor`
+            of the next page, None after the last
         """
         return self._ask("POST", "/v1/search", {"query": query, **asked})
-
-    def search_all(self, query: str, **asked: Any) -> Iterator[dict[str, Any]]:
-        """Yield the hits of all pages of a search, fetched `top_k` at a time; a request's `depth` limits them.
-
-        asked: fields of the request, as in `search`
-        """
-        cursor: Optional[str] = ""
-        while cursor is not None:
-            answer = self.search(query, **asked, cursor=cursor)
-            yield from answer["hits"]
-            cursor = answer["cursor"]
 
     def suggest(self, typed: str, top_k: int = 8) -> list[str]:
         """Return texts that continue `typed`: first queries whose results users have clicked, then titles."""

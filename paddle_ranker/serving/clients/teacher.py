@@ -25,14 +25,13 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 from pydantic import TypeAdapter
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
-from tenacity.wait import wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, stop_before_delay
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.progress import Progress
-from paddle_ranker.serving.clients.client_errors import OverloadedError, RefusedError, ServerError
+from paddle_ranker.serving.clients.client_errors import OverloadedError, RefusedError, ServerError, wait_as_asked
 from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.json_text import json_bounds
@@ -48,7 +47,6 @@ _SAID = 300  # characters of a server's message that an error shows
 _ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most bytes of an answer, plus this many for each byte of the request
 _MAY_BE_OVER = {408, 425, 429, *range(500, 600)} - {501, 505}  # statuses after which another attempt may succeed
 _VERSION = 1  # format of the file of answers
-_backoff = wait_random_exponential(multiplier=0.5, max=30.0)
 
 
 class HttpTeacher:
@@ -159,7 +157,7 @@ class HttpTeacher:
         async def ask_some() -> None:
             again = AsyncRetrying(
                 stop=stop_after_attempt(options.teacher_retries + 1) | stop_before_delay(options.teacher_deadline),
-                wait=_seconds,
+                wait=wait_as_asked(0.5, 30.0),
                 retry=retry_if_exception_type(OverloadedError),
                 before_sleep=lambda _: self.costs.update(retries=1),
                 sleep=lambda seconds: rest(failed, seconds),
@@ -383,12 +381,6 @@ async def rest(failed: asyncio.Event, seconds: float) -> None:
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(failed.wait(), seconds)
         raise asyncio.CancelledError
-
-
-def _seconds(state: RetryCallState) -> float:
-    error: Optional[BaseException] = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, OverloadedError) else None
-    return float(_backoff(state)) + (asked or 0.0)
 
 
 def _retry_after(value: str) -> Optional[float]:

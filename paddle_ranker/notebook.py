@@ -28,6 +28,7 @@ from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, note, options_from
 from paddle_ranker.options.input_files import ShownFile, folder_of
 from paddle_ranker.retrieval.content_files import kept_rows
+from paddle_ranker.retrieval.explanations import explained_results
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.index_folder import WRITER_WAIT
 from paddle_ranker.retrieval.ingestion import Added
@@ -240,11 +241,12 @@ class Index:
         rank_top: int = RANK_TOP,
         fusion: Union[str, Fusion, None] = None,
         literal: bool = False,
+        explain: bool = False,
     ) -> Union[ResultList, list[ResultList]]:
         """Search for a query, or for several in shared batches; return a `ResultList`, or a list with one for each.
 
         Args:
-            query: a text, or several; may be empty beside `like` or `where`.
+            query: a text, or several; may be empty beside `like`.
             like: what documents should be like, with or without a query: a document's id, or a file (`Path` or bytes).
             top_k, offset: how many results to return, and how many better ones to skip.
             where: conditions on fields: "price<50 and brand=Acme", or {"price": {"lt": 50}, "brand": "Acme"}.
@@ -256,14 +258,18 @@ class Index:
             ranker: orders the first `rank_top` documents: a `Ranker`, a folder, or a name.
             fusion: how the searchers' results are joined: "rrf", "weighted" or a file of learned weights.
             literal: search without corrections, synonyms, phrases and exclusions.
+            explain: say in `signals` of each result what searchers, features and the ranker added to its scores.
 
-        Raises `UsageError` for a field or a searcher that the index lacks.
+        Raises `UsageError` for an empty query, and for a field or a searcher that the index lacks.
         """
         queries = [query] if isinstance(query, str) else list(query)
+        if like is None and any(isinstance(one, str) and not one.strip() for one in queries):
+            raise UsageError("query: is empty: say what to search for")
         searcher = self._searcher(by, depth, ranker, rank_top, fusion, literal)
         facets, sort = ((one,) if isinstance(one, str) else one for one in (facets, sort))
         found = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
-        hits = [ResultList(one, one.results()[offset:], one.facets(facets) if facets else {}) for one in found]
+        results = explained_results if explain else Search.results
+        hits = [ResultList(one, results(one)[offset:], one.facets(facets) if facets else {}) for one in found]
         return hits[0] if isinstance(query, str) else hits
 
     def evaluate(

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import NamedTuple, Optional, Protocol, Union
+from typing import Any, NamedTuple, Optional, Protocol, Union
 
 import numpy as np
 
@@ -109,6 +109,7 @@ class Result:
         `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells are those of the
         query's words in the text, or else of `passage`. None for a document that was not read from a file
     answer: cells of a table that answer the query, if the ranker names cells; `place` then has these cells
+    signals: what each searcher, feature and signal added to the scores, see `explanations`; None unless that was asked
     """
 
     id: str
@@ -123,6 +124,7 @@ class Result:
     similar: tuple[str, ...] = ()
     place: Optional[PlaceInFile] = None
     answer: Optional[TableAnswer] = None
+    signals: Optional[Mapping[str, Any]] = None
 
 
 class FeatureParts(NamedTuple):

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from pydantic_core import to_json
 
+from paddle_ranker import Index, Ranker
 from paddle_ranker.commands import index
 from paddle_ranker.commands.evaluate_recall import main as evaluate
 from paddle_ranker.commands.mine import main as mine
@@ -507,6 +508,36 @@ def test_explanations_add_up(site: Site) -> None:
     assert [hit["text"][one["start"] : one["end"]] for one in hit["highlights"]] == ["水稻病害"] * len(
         hit["highlights"]
     )
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"where": {"year": {"gte": 2003}, "lang": "zh"}, "facets": ["lang"]},
+        {"by": ["words"], "depth": 12, "offset": 3},
+        {"by": ["vectors"], "group_by": "year"},
+        {"rank_top": 5, "fusion": "rrf"},
+        {"literal": True, "sort": ["-year"]},
+    ],
+)
+def test_python_answers_as_the_server_does(folders: dict[str, Path], site: Site, asked: dict[str, Any]) -> None:
+    answer = site.search("水稻病害", top_k=7, total=True, explain=True, **{"rank_top": 0, **asked})
+    ranker = Ranker.load(folders["model"]) if "rank_top" in asked else None
+    with Index(folders["index"]) as opened:
+        found = opened.search("水稻病害", top_k=7, explain=True, ranker=ranker, **asked)
+        assert [one.signals for one in opened.search("水稻病害")] == [None] * 10
+        with pytest.raises(UsageError, match="query: is empty"):
+            opened.search(" ", where="year>2003")
+    shown = [
+        {"id": one.id, "text": one.text, "fields": one.fields, "signals": one.signals}
+        | ({} if one.logit is None else {"logit": one.logit})
+        for one in found
+    ]
+    hits = [{name: value for name, value in hit.items() if name in shown[0]} for hit in answer["hits"]]
+    assert rounded(json.loads(to_json(shown))) == rounded(hits) and len(hits) == 7
+    assert all(hit["signals"] for hit in hits) and answer.get("total") == found.total
+    counts = {name: {one["value"]: one["count"] for one in values} for name, values in answer.get("facets", {}).items()}
+    assert counts == found.facets
 
 
 def test_signals_of_the_last_stage_are_explained(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -19,14 +19,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import NotRequired, TypedDict
 
-from paddle_ranker.array_types import Floats
 from paddle_ranker.errors import UsageError, listed, quoted
-from paddle_ranker.lexical.highlights import FoldedText, Highlight, SharedWords, level_of, places_of
+from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.retrieval.candidate_indexes import Like
 from paddle_ranker.retrieval.content_files import bytes_of
+from paddle_ranker.retrieval.explanations import FUSED, RANKED, SORTED, Explanation
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError
-from paddle_ranker.retrieval.fusion import FUSIONS, TITLE, TITLE_MATCH
+from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.retrieval.listing import (
     MOST_PACKED,
     Listing,
@@ -36,10 +36,10 @@ from paddle_ranker.retrieval.listing import (
     require_fields,
     unpack_position,
 )
-from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
+from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.query_parsing import parse_query
 from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, TEXT
-from paddle_ranker.retrieval.search import FEATURES, Search, SearchSettings
+from paddle_ranker.retrieval.search import Search, SearchSettings
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.turns import checked
@@ -68,9 +68,7 @@ from paddle_ranker.serving.http.suggest import is_suggesting
 _MOST_CONDITIONS = 1000  # conditions of a filter; each value of a list counts
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request
 _MOST_BYTES = 1 << 20  # bytes of a request if no field has files
-FUSED, RANKED, SORTED = "fused", "ranked", "sorted"
 _MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # names in facets or in sort; values of a facet
-_MOST_TERMS = 32  # terms in the explanation of a hit
 _LOGGED_CHARACTERS = 1000  # characters of a parameter; longer ones are left out of the log
 _LOOKED_AT = 400_000  # code points of all an answer's texts that are searched for words
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # values of a field that are listed; bytes of values that are read for that
@@ -472,13 +470,9 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
 
     ranks: rank of each document to convert, by its index among the search's candidates
     """
-    analyser, shared = found.collection.info.schema.analyser, found.shared_words
+    shared = found.shared_words
     ids = [found.candidates.ids[place] for place in ranks]
-    explains = asked.explain and WORDS in (found.searchers if found.sort else found.candidates.searchers)
-    terms = found.collection.explain_words(found.words, ids, found.fusion.fields) if explains else {}
-    given = found.collection.words_given(found.words) if explains and found.words.extras else {}
-    parts = found.fusion.parts(found.candidates) if asked.explain and not found.sort else None
-    shares = found.fusion.shares(found.candidates) if asked.explain and not found.sort else None
+    explanation = Explanation(found, [*ranks]) if asked.explain else None
     hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.collection.info.schema
     has_text = TEXT in names if names is not None else asked.snippet is None
     is_looked_at = asked.explain or has_text or asked.snippet is not None
@@ -515,18 +509,9 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
         if place in found.similar:
             hit["similar"] = found.similar[place]
         hit["stages"] = _stages(found, place, rank)
-        if parts is not None and shares is not None:
-            by_feature = found.by_feature.get(place)
-            of_searchers = parts[place] if by_feature is None else by_feature.searchers
-            hit["signals"] = _signals(found, place, of_searchers, float(shares[place]))
-            if id in terms and WORDS in hit["signals"]:
-                hit["signals"][WORDS]["terms"] = _terms(terms[id], FoldedText(looked_at, analyser), given)
-            if place in found.logits:
-                level = max((one.level for one in highlights), default=0)
-                hit["signals"]["match"] = {"value": level, "to": RANKED}
-        elif id in terms:  # in a sorted search, the words' part of a score that does not count
-            score, own = sum(terms[id].values()), _terms(terms[id], FoldedText(looked_at, analyser), given)
-            hit["signals"] = {WORDS: {"value": score, "added": 0.0, "to": SORTED, "terms": own}}
+        signals = None if explanation is None else explanation.signals(place, looked_at, highlights)
+        if signals is not None:
+            hit["signals"] = signals
         hits.append(hit)
     return hits
 
@@ -553,53 +538,6 @@ def _stages(found: Search, place: int, rank: int) -> dict[str, Any]:
     if place in found.logits:
         stages[RANKED] = {"rank": rank}
     return stages
-
-
-def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, Any]:
-    """Return, by searcher or signal, its value for a candidate and its summand of the fused or the final score.
-
-    place: the candidate's index
-    parts: contribution of each searcher to the fused score, `[searchers]`
-    share: the candidate's result of `Fusion.shares`
-    """
-    said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
-    signals: dict[str, Any] = {
-        name: {"value": score, "added": added, "to": FUSED}
-        for (name, score, added), rank in zip(said, found.candidates.ranks[place].tolist())
-        if rank
-    }
-    if found.candidates.titles[place]:
-        value, added = float(found.candidates.titles[place]), float(found.candidates.by_titles[place])
-        signals[TITLE_MATCH] = {"value": value, "added": added, "to": WORDS}
-    if found.candidates.titled[place]:
-        signals[TITLE] = {"value": 1.0, "added": float(found.by_whole_title[place]), "to": FUSED}
-    if place in found.by_feature:
-        names = found.candidates.searchers
-        of_others = {name: added for name, added in zip(names, parts.tolist()) if name not in signals}
-        by_feature = found.by_feature[place]
-        every = {**by_feature.others, **of_others, "first": by_feature.first}
-        signals[FEATURES] = {"value": len(every), "added": sum(every.values()), "to": FUSED, "parts": every}
-    if place in found.logits:
-        logit, weight = found.logits[place], found.fusion.recall_weight
-        signals["ranker"] = {"value": logit, "added": logit, "to": RANKED}
-        if weight:
-            signals["recall"] = {"value": share, "added": weight * share, "to": RANKED}
-        if found.candidates.titled[place] and TITLE in found.added:
-            signals[f"{TITLE}_{RANKED}"] = {"value": 1.0, "added": found.added[TITLE][place], "to": RANKED}
-        for name, signal in found.fusion.signals.items():
-            own = found.added[name][place]
-            key = name if signal.is_field else f"{name}_{RANKED}"  # a searcher adds to the fused score, too
-            signals[key] = {"value": own / signal.weight if signal.weight else 0.0, "added": own, "to": RANKED}
-    return signals
-
-
-def _terms(added: dict[str, float], folded: FoldedText, given: dict[str, str]) -> list[dict[str, Any]]:
-    best = sorted(added.items(), key=lambda one: -one[1])[:_MOST_TERMS]
-    return [
-        {"term": term, "added": value, "level": level_of(term), "at": places_of(term, folded)}
-        | ({"for": given[term]} if term in given else {})
-        for term, value in best
-    ]
 
 
 def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Filter]:

@@ -162,7 +162,7 @@ class CountedLog:
 
     def _search(self, line: SearchLine) -> Optional[_Search]:
         """Count a search, unless it is left out; return it, or None."""
-        from paddle_ranker.lexical.characters import fold
+        from paddle_ranker.unicode.characters import fold
 
         day = line.time[: len("2026-11-22")]
         if not self._since <= day <= self._until:

@@ -10,14 +10,16 @@ from statistics import median
 from typing import NamedTuple, Optional
 
 from paddle_ranker.data.placed_text import SpanPlace
+from paddle_ranker.unicode.characters import HAN, SYLLABLES, UNSPACED_SCRIPTS, in_brackets
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the page, from its top left corner
 Word = tuple[int, int, float, float, float, float]  # start, end and box
 
-_WORD_LIKE = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # characters without spaces
-_PIECE = re.compile(f"[{_WORD_LIKE}]|[^\\s{_WORD_LIKE}]+")
-_NO_SPACE = re.compile(f"[{_WORD_LIKE}\u3001-\u301f\uff00-\uffef]")  # such characters, and the punctuation between them
-_HYPHEN = re.compile(f"[^\\W\\d{_WORD_LIKE}][-\u2010\u00ad]$")
+_ALONE = in_brackets((*HAN, *SYLLABLES))
+_PIECE = re.compile(f"[{_ALONE}]|[^\\s{_ALONE}]+")
+# Characters between which a line end is no space: those of scripts without spaces, and their punctuation.
+_NO_SPACE = re.compile(f"[{_ALONE}{in_brackets(UNSPACED_SCRIPTS)}\u3001-\u301f\uff00-\uffef]")
+_HYPHEN = re.compile(f"[^\\W\\d{_ALONE}][-\u2010\u00ad]$")
 _FEWEST, _NARROWEST = 3, 0.15  # minimum rows of a page in two columns; minimum share of the page's width of each
 _SPACING, _SIZES = 0.8, 1.3  # between lines of a paragraph: maximum space in line heights, maximum ratio of heights
 _DOTS = 3  # a word of more dots is a leader, as in a table of contents; an ellipsis has three

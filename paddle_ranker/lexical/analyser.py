@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Optional, Union
 from unicodedata import combining
 
 from paddle_ranker.errors import DependencyError, UsageError, listed, quoted
-from paddle_ranker.lexical.characters import HAN_BLOCKS, accents, class_of, fold, is_whole, shape_of
+from paddle_ranker.unicode.characters import HAN, accents, class_of, fold, is_han, is_whole, shape_of
 
 LONGEST = 64  # characters of a word; longer words are neither stemmed nor joined from parts
 _DIGEST = 6  # a word of more parts, on average shorter than three characters, is a digest: a single token
@@ -91,7 +91,6 @@ _ATOMS = re.compile("w[wm]*|0+")  # runs of letters and runs of digits
 _RUNS = re.compile(f"i[im]*|t[tm]*|(?:(?<![w0m.#@$])[.#@$](?=[w0]))?{_PART}(?:[-._/&@+]?{_PART})*")
 _UNITS = re.compile("[it]m*")
 is_spelled = re.compile("w[wm]{0,63}").fullmatch  # called with a word's classes: letters only, so it has a spelling
-_IS_HAN = re.compile("[\u4e00-\u9fd5]*").fullmatch  # characters that jieba's words consist of
 
 
 class Token(NamedTuple):
@@ -314,7 +313,7 @@ class Analyser:
             return pairs
         words = jieba_segmenter().tokenize(run.text, "search")
         found = [Token(word, run.start + start, run.start + end) for word, start, end in words if len(word) > 1]
-        return [*found, *(pair for pair in pairs if not _IS_HAN(pair.text))]
+        return [*found, *(pair for pair in pairs if not is_han(pair.text))]
 
     def _joined(self, run: CharacterRun, units: Sequence[str]) -> Iterable[str]:
         """Return the texts of the pairs of units, or of jieba's words, that `groups` returns."""
@@ -400,7 +399,7 @@ def _simplified() -> dict[int, str]:
         from opencc import OpenCC
     except ImportError as error:
         raise DependencyError("the analyser's simplified needs OpenCC: pip install opencc") from error
-    given = [chr(code) for first, end in HAN_BLOCKS for code in range(first, end)]
+    given = [chr(code) for first, last in HAN for code in range(first, last + 1)]
     pairs = zip(given, OpenCC("t2s").convert("\n".join(given)).split("\n"))
     return {ord(one): other for one, other in pairs if one != other and len(other) == 1}
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.lexical.bm25 import BM25, WordStatistics
 from paddle_ranker.lexical.tokens import Tokenizer, letters
 from paddle_ranker.metrics.logistic import relevant_of
 from paddle_ranker.metrics.ranking import standardised
+from paddle_ranker.unicode.character_kinds import normalise
 
 FEATURES = (
     "bm25_words",

@@ -8,15 +8,18 @@ shared.passage(text)               # (320, 520), of a long text
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple, Optional
 
-from paddle_ranker.encoding.unicode.table import MARK, OTHER, unicode_table
+import numpy as np
+
 from paddle_ranker.lexical.analyser import ENGLISH, Analyser, CharacterRun, Token, pieces, standard
-from paddle_ranker.lexical.characters import fold, is_whole
+from paddle_ranker.unicode.character_kinds import MARK, OTHER, unicode_table
+from paddle_ranker.unicode.characters import code_points, fold, is_whole
 
 LEVELS = 3  # of highlights: 1 for a shared word, 2 for two words in a row, 3 for three; as in match embeddings
 PASSAGE = 200  # code points of the passage of a long text
@@ -27,28 +30,9 @@ _LETTER = "[^\\W_]"
 _BETWEEN = " \t\n\r-._'/&@+"  # what may stand between the words of one n-gram
 
 
-class _Joined(dict[int, str]):
-    """Dict from a code point to its class in folding, c, x or m; filled on first use.
-
-    m (marks, ignored characters, voice marks of half-width kana, vowels and finals of hangul) may fold to one character
-    with the character before; x folds to several characters; c is any other.
-    """
-
-    def __missing__(self, code_point: int) -> str:
-        char = chr(code_point)
-        joins = unicode_table().kind(char) in (MARK, OTHER) or char in "\uff9e\uff9f" or "\u1160" <= char <= "\u11ff"
-        kind = "m" if joins or not fold(char) else "c" if len(fold(char)) == 1 else "x"
-        return self.setdefault(code_point, kind)
-
-
-_JOINED = _Joined()
-# Clusters of characters that may fold to more or fewer characters.
-_ALONE = (
-    "\x00-\x7f\u00b0\u00b7\u00c0-\u00de\u00e0-\u0131\u0410-\u044f\u2010-\u2016\u2018-\u2023\u3000-\u3098\u30a0-\u30fe"
-    "\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e"
-)
-_OTHERS = re.compile(f"[{_ALONE}]?[^{_ALONE}]+")
-_CLUSTERS = re.compile("[cx]m+|x|m+")
+_KINDS = np.zeros(sys.maxunicode + 1, np.uint8)  # by code point, see `_kinds_of`; 0 until the character occurs
+_VOICED = "\uff9e\uff9f"  # voice marks of half-width kana
+_CLUSTERS = re.compile("[cx]m+|x|m+")  # characters that may fold to more or fewer characters
 
 
 class Highlight(NamedTuple):
@@ -75,16 +59,16 @@ class FoldedText:
         text, fold = text[:_LOOKED_AT], analyser.fold
         self._analyser = analyser
         self._spans: Optional[list[tuple[int, int]]] = None
-        if not _OTHERS.search(text):
+        kinds = "" if text.isascii() else _kinds_of(text)
+        if not kinds.strip("c"):
             self.text = fold(text)
             return
         parts, spans, place = list[str](), list[tuple[int, int]](), 0
-        for others in _OTHERS.finditer(text):
-            for match in _CLUSTERS.finditer(others.group().translate(_JOINED)):
-                start, end = others.start() + match.start(), others.start() + match.end()
-                parts += [fold(text[place:start]), fold(text[start:end])]
-                spans += [*zip(range(place, start), range(place + 1, start + 1)), *[(start, end)] * len(parts[-1])]
-                place = end
+        for match in _CLUSTERS.finditer(kinds):
+            start, end = match.span()
+            parts += [fold(text[place:start]), fold(text[start:end])]
+            spans += [*zip(range(place, start), range(place + 1, start + 1)), *[(start, end)] * len(parts[-1])]
+            place = end
         parts.append(fold(text[place:]))
         spans += zip(range(place, len(text)), range(place + 1, len(text) + 1))
         self.text, self._spans = "".join(parts), spans
@@ -112,6 +96,21 @@ class FoldedText:
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Return the start and end, in the original text, of a non-empty part of `text`."""
         return (start, end) if self._spans is None else (self._spans[start][0], self._spans[end - 1][1])
+
+
+def _kinds_of(text: str) -> str:
+    """Return the class of each character in folding: c, x or m.
+
+    m (marks, ignored characters, voice marks of half-width kana, vowels and finals of hangul) may fold to one character
+    with the character before; x folds to several characters; c is any other.
+    """
+    kinds = _KINDS.take(code_points(text))
+    if not kinds.all():
+        for char in set(text):
+            joins = unicode_table().kind(char) in (MARK, OTHER) or char in _VOICED or "\u1160" <= char <= "\u11ff"
+            _KINDS[ord(char)] = ord("m" if joins or not fold(char) else "c" if len(fold(char)) == 1 else "x")
+        kinds = _KINDS.take(code_points(text))
+    return kinds.tobytes().decode("ascii")
 
 
 class SharedWords:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Integers
-from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
+from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold, shape_of
 
 Span = tuple[int, int]
 

@@ -23,7 +23,7 @@ from rapidfuzz.distance import OSA
 
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.errors import DependencyError
-from paddle_ranker.lexical.characters import is_han, is_name, without_accents
+from paddle_ranker.unicode.characters import is_han, is_name, without_accents
 
 LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters from which a word may have one error, and two
 _LONGEST = 64

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from paddle_ranker.encoding.unicode.table import LETTER, UNCOMMON, normalise, unicode_table
 from paddle_ranker.errors import UsageError, quoted, refuse_text
 from paddle_ranker.lexical.analyser import Analyser, jieba_segmenter, pieces, standard
-from paddle_ranker.lexical.characters import UNIT, UNSPACED, WORD, fold
+from paddle_ranker.unicode.character_kinds import normalise
+from paddle_ranker.unicode.characters import UNIT, UNSPACED, WORD, code_points, fold, is_letter
 
 Tokenizer = Callable[[str], list[str]]
 
 
-class _Letters(dict[int, str]):
-    """A dict from a code point to its character if it is a letter, digit or ideograph, else ""; filled on first use."""
-
-    def __missing__(self, code_point: int) -> str:
-        char = chr(code_point)
-        return self.setdefault(code_point, char if unicode_table().kind(char) == LETTER else "")
-
-
-_LETTERS = _Letters()
 _SPACED_SHARE = 0.05  # least share of texts with spaces, see `have_spaces`
 
 
@@ -30,9 +21,8 @@ def letters(text: str) -> str:
 
 
 def _only_letters(text: str) -> str:
-    if UNCOMMON.search(text):
-        return text.translate(_LETTERS)
-    return "".join(filter(str.isalnum, text))
+    codes = code_points(text)
+    return codes[is_letter(codes)].tobytes().decode("utf-32-le")
 
 
 def bigrams(text: str) -> list[str]:
@@ -43,7 +33,9 @@ def bigrams(text: str) -> list[str]:
 
 def words(text: str) -> list[str]:
     """Return jieba's words of a text that have a letter, digit or ideograph."""
-    return [word for word in jieba_segmenter().lcut(normalise(text)) if _only_letters(word)]
+    text = normalise(text)
+    kept = {*_only_letters(text)}
+    return [word for word in jieba_segmenter().lcut(text) if not kept.isdisjoint(word)]
 
 
 STANDARD = "standard"

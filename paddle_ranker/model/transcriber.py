@@ -18,13 +18,13 @@ from paddle_ranker.array_types import Array, Integers
 from paddle_ranker.data.recordings import RATE
 from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.lexical.characters import UNIT, UNSPACED, shape_of
 from paddle_ranker.model.encoder_loading import unfilled
 from paddle_ranker.model.hugging_face.sound_models import read_published
 from paddle_ranker.model.networks.sounds import SpeechNetwork
 from paddle_ranker.model.parameters import set_parameters
 from paddle_ranker.storage.foreign_config import PREPROCESSOR_FILE, ForeignConfig
 from paddle_ranker.storage.untrusted import Unchecked
+from paddle_ranker.unicode.characters import UNIT, UNSPACED, shape_of
 
 _VOCABULARY, _TOKENIZER = "vocab.json", "tokenizer_config.json"
 _ROLES = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}

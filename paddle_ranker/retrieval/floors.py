@@ -17,10 +17,10 @@ import numpy as np
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.analyser import pieces
-from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import Floors, IndexInfo
+from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold
 
 FEWEST = 100  # documents, below which chance cannot be told from an answer
 _QUERIES, _QUANTILE, _SEED = 200, 0.95, 1000

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans
-from paddle_ranker.lexical.characters import fold
 from paddle_ranker.retrieval.turns import check
+from paddle_ranker.unicode.characters import fold
 
 CONTENT = "content"  # `group_by` this name groups near duplicates, unless the index has a field of this name
 RESEMBLANCE = 0.8  # two texts of at least this resemblance are near duplicates
 CHARACTERS = 2000  # Texts are compared by their beginnings of this length.
 _SHINGLE, _BINS, _LANES = 5, 256, 8
 _EMPTY = np.uint16(0xFFFF)
-_WORDS = re.compile(r"\w+")
+_WORDS = re.compile(r"\w+")  # only drops punctuation: the terms of an analyser would be no sequence of characters
 _MULTIPLIER, _MIXER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD)  # of splitmix64 and MurmurHash3
 
 Sketches = NDArray[np.uint16]

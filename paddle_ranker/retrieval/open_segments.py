@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from paddle_ranker.array_types import Booleans, Floats, Integers, Vectors
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.analyser import PART, Analyser, Phrase, analyser
-from paddle_ranker.lexical.characters import fold
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.retrieval.candidate_indexes import INDEXES, CandidateIndex, Document, Hits, IndexOptions
@@ -35,6 +34,7 @@ from paddle_ranker.retrieval.typed_values import CommonTypes
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.word_search import Asked, Totals, WordPart, WordSearcher, texts_of
 from paddle_ranker.storage.untrusted import inside, open_array
+from paddle_ranker.unicode.characters import fold
 
 # Sizes of caches: word searchers with other weights of fields or other totals; phrases of synonyms, with the documents
 # that have them; phrases and exclusions of queries, with the documents that meet them.

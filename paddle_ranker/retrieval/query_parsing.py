@@ -26,9 +26,9 @@ from rapidfuzz.distance import OSA
 
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, brief, quoted
 from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, CharacterRun, Token, is_spelled
-from paddle_ranker.lexical.characters import fold, is_han, without_accents
 from paddle_ranker.lexical.spelling import homophones
 from paddle_ranker.storage.untrusted import read_file
+from paddle_ranker.unicode.characters import fold, is_han, without_accents
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym

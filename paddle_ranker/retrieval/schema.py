@@ -28,7 +28,6 @@ from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.data.spellings import LIST, ValueSpelling, spelling_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
-from paddle_ranker.lexical.characters import UNIT, UNSPACED, fold, shape_of
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import PICTURE, SOUND
@@ -37,6 +36,7 @@ from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.typed_values import STORED, TYPES, CommonTypes
 from paddle_ranker.storage.declared import Between, Count
 from paddle_ranker.storage.untrusted import Unchecked
+from paddle_ranker.unicode.characters import UNIT, UNSPACED, fold, shape_of
 
 TEXT = "text"  # name of the field that every document has, and of its type
 TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0  # `TITLE_WEIGHT` is the weight of summaries, too

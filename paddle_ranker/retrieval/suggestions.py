@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans, Integers
 from paddle_ranker.lexical.analyser import analyser
-from paddle_ranker.lexical.characters import word_starts
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.schema import TEXT, Field
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
+from paddle_ranker.unicode.characters import word_starts
 
 T = TypeVar("T")
 LONGEST = 200  # characters of a suggestion; longer texts are not suggested

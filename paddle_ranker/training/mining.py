@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Optional, Protocol
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Text, TitleRow, Triple
-from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters
 from paddle_ranker.retrieval.candidate_indexes import CandidateIndex
+from paddle_ranker.unicode.character_kinds import normalise
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -19,8 +19,8 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer, WordPiece
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
-from paddle_ranker.encoding.unicode.table import kind_of_category, unicode_table
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.unicode.character_kinds import kind_of_category, unicode_table
 from tests.conftest import run_python
 from tests.serving_cases import calls_of
 from tests.tokenizer_cases import NASTY_TEXTS, SPECIAL

@@ -17,11 +17,11 @@ from paddle_ranker.commands import index, search
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.lexical import analyser as analysis
 from paddle_ranker.lexical.analyser import NAME, Analyser, _word, analyser, standard
-from paddle_ranker.lexical.characters import fold
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, places_of
 from paddle_ranker.lexical.passages import best_span
 from paddle_ranker.lexical.tokens import query_weights
 from paddle_ranker.retrieval.word_search import WordSearcher
+from paddle_ranker.unicode.characters import fold
 from tests.conftest import Call
 
 pytestmark = pytest.mark.unit

@@ -85,7 +85,7 @@ def test_only_the_package_and_its_facts(installed: Environment) -> None:
     assert (facts / "top_level.txt").read_text(encoding="utf-8").split() == ["paddle_ranker"]
     package = installed.packages / "paddle_ranker"
     assert (package / "py.typed").is_file() and (package / "protos/descriptors.binpb").is_file()
-    assert (package / "encoding/unicode/table.json").is_file()
+    assert (package / "unicode/table.json").is_file()
     assert (package / "evaluation/report/page.html.j2").is_file()
 
 

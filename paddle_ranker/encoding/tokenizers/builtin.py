@@ -9,10 +9,12 @@ from typing import Optional, Protocol
 import numpy as np
 
 from paddle_ranker.encoding.tokenizers.interface import FlatIds, Lengths
-from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
+from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, TextRules, WordSplitter
+from paddle_ranker.unicode.characters import in_brackets
 
 _ID_BYTES = np.dtype(np.int32).itemsize
-_WORD = re.compile(r"\s*(?:[\u3400-\u9fff]|[^\s\u3400-\u9fff]+)")  # its tokens do not depend on other words
+_ALONE = in_brackets(CJK_RANGES)
+_WORD = re.compile(rf"\s*(?:[{_ALONE}]|[^\s{_ALONE}]+)")  # its tokens do not depend on other words
 _SOME_WORDS = 64  # words looked up at a time if not all are needed
 
 

@@ -18,10 +18,11 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SPACE, SYMBOL, UNASSIGNED, unicode_table
 from paddle_ranker.errors import DependencyError
+from paddle_ranker.unicode.character_kinds import INVISIBLE, MARK, SPACE, SYMBOL, UNASSIGNED, unicode_table
 
 _SPACES = " \t\n\r"
+# BERT's and PaddleNLP's ideographs, which decide ids: a model's rule, apart from the table of scripts.
 CJK_RANGES = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),

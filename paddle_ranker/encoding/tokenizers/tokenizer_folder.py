@@ -27,9 +27,9 @@ from paddle_ranker.encoding.tokenizers.interface import (
     bert_template,
 )
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
-from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import CheckpointError, DependencyError, brief, quoted
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
+from paddle_ranker.unicode.character_kinds import normalise
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

@@ -24,9 +24,9 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import (
     TokenizerFiles,
     read_settings,
 )
-from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject
+from paddle_ranker.unicode.character_kinds import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 
 # Settings of BertNormalizer -> settings of `TextRules`
 _RULES = {

@@ -1,4 +1,4 @@
-"""Write the table of characters: `python3.11 -m paddle_ranker.encoding.unicode.build_table --oldest python3.9`.
+"""Write the table of characters: `python3.11 -m paddle_ranker.unicode.build_table --oldest python3.9`.
 
 The table gets the Unicode version of the Python that runs this command. Another version changes the tokens of some
 texts: change it only on purpose, and mention it in the release notes.
@@ -13,10 +13,10 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from paddle_ranker.encoding.unicode.table import FILE, UNASSIGNED, kind_of_category
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.unicode.character_kinds import FILE, UNASSIGNED, kind_of_category
 
 _ASSIGNED = """import json, sys, unicodedata as u
 print(json.dumps([u.unidata_version, [i for i in range(sys.maxunicode + 1) if u.category(chr(i)) != "Cn"]]))"""

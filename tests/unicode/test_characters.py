@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from paddle_ranker.data.page_text import PageLine, page_text
 from paddle_ranker.lexical.analyser import Phrase, standard
-from paddle_ranker.lexical.characters import fold, shape_of, without_accents, word_starts
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.lexical.passages import characters_for
 from paddle_ranker.lexical.tokens import have_spaces
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.schema import infer
+from paddle_ranker.unicode.characters import fold, shape_of, without_accents, word_starts
 
 pytestmark = pytest.mark.unit
 
@@ -42,6 +43,9 @@ def test_every_reader_of_a_script_separates_its_words_alike(letters: str, has_sp
     assert bool(SharedWords("x", phrases=[part]).highlights(letters)) is not has_spaces
     assert characters_for(letters, 10) == (40 if has_spaces else 10)
     assert have_spaces([letters]) is has_spaces
+    boxes = [[(0.1, top, 0.9, top + 0.02)] * len(letters) for top in (0.1, 0.13)]
+    is_joined = page_text([PageLine.of([(letters, one)]) for one in boxes])[0] == 2 * letters
+    assert is_joined is not (has_spaces or letters == UNSPACED["Hangul"])  # Korean has spaces between phrases
     rows = [Document(str(n), "x", {"note": letters * 10}) for n in range(3)]
     assert infer(rows).fields[0].type == ("keyword" if has_spaces else "text")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
 from unicodedata import category, decimal, normalize
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans
-from paddle_ranker.encoding.unicode.table import LETTER, MARK, OTHER, SPACE, SYMBOL, normalise, unicode_table
+from paddle_ranker.unicode.character_kinds import LETTER, MARK, OTHER, SPACE, SYMBOL, normalise, unicode_table
 
 # Classes of characters, ASCII characters themselves, so that patterns can be written over them. A sign is its own
 # class; every other character is a space or a semicolon.
@@ -29,17 +30,21 @@ DIGIT = "0"
 MARK_CLASS = "m"
 SIGNS = "-._'/&@+#%*$,"  # which can be part of a word
 
-# The table of scripts without spaces between words. Hangul is among the units, since its words have endings.
-_UNITS = (
-    *((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x3029), (0x3031, 0x3035), (0x3038, 0x30FF), (0x3105, 0x312F)),
-    *((0x31A0, 0x31BF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xA000, 0xA48C), (0xAC00, 0xD7AF)),
-    *((0xF900, 0xFAFF), (0x16FE0, 0x18D7F), (0x1B000, 0x1B2FF), (0x20000, 0x3FFFF)),
+# The table of scripts without spaces between words: first and last code point of each range.
+HAN = (
+    *((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x3029), (0x3038, 0x303B), (0x3400, 0x4DBF), (0x4E00, 0x9FFF)),
+    *((0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
 )
-_UNSPACED = (
+# Kana, bopomofo, Yi, Tangut and their like.
+SYLLABLES = (
+    *((0x3031, 0x3035), (0x303C, 0x303C), (0x3041, 0x30FF), (0x3105, 0x312F), (0x31A0, 0x31BF), (0x31F0, 0x31FF)),
+    *((0xA000, 0xA48C), (0x16FE0, 0x18D7F), (0x1B000, 0x1B2FF)),
+)
+_HANGUL = ((0xAC00, 0xD7AF),)  # written with spaces, but its words have endings, so each syllable is a unit
+UNSPACED_SCRIPTS = (
     *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF)),
     *((0xA9E0, 0xA9FF), (0xAA60, 0xAADF)),
 )
-HAN_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))  # (first code point, last + 1) of each block
 is_han = re.compile("[\u4e00-\u9fff]+").fullmatch  # whether all characters are in Unicode's basic block of Chinese
 
 # Characters without a meaning of their own: soft hyphens, zero-width characters, variation selectors, the frames of
@@ -111,6 +116,11 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
+def in_brackets(ranges: Iterable[tuple[int, int]]) -> str:
+    """Return ranges of code points, first and last each, as they stand between the brackets of a regular expression."""
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+
+
 def shape_of(folded: str) -> str:
     """Return a string with the class of each character of a folded text; see `class_of`."""
     return _classes().take(code_points(folded)).tobytes().decode("ascii")
@@ -131,7 +141,7 @@ def _classes() -> NDArray[np.uint8]:
         elif kind == SYMBOL:
             symbols = [code for code in range(max(first, 128), last + 1) if category(chr(code))[0] != "P"]
             classes[symbols] = ord(UNIT)
-    for name, ranges in ((UNIT, _UNITS), (UNSPACED, _UNSPACED)):
+    for name, ranges in ((UNIT, (*HAN, *SYLLABLES, *_HANGUL)), (UNSPACED, UNSPACED_SCRIPTS)):
         for first, last in ranges:
             part = classes[first : last + 1]
             part[part == ord(WORD)] = ord(name)
@@ -195,3 +205,17 @@ def is_name(codes: NDArray[np.uint32]) -> Booleans:
 @lru_cache(maxsize=1)
 def _name_codes() -> Booleans:
     return np.isin(_classes(), [*b"0", *SIGNS.encode()])
+
+
+def is_letter(codes: NDArray[np.uint32]) -> Booleans:
+    """Return which code points are letters, digits or ideographs, `[n] bool`."""
+    found: Booleans = _letter_codes().take(codes)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _letter_codes() -> Booleans:
+    found = np.zeros(sys.maxunicode + 1, bool)
+    for kind, first, last in unicode_table().runs():
+        found[first : last + 1] = kind == LETTER
+    return found

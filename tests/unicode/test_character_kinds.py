@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
-from paddle_ranker.encoding.unicode import build_table
-from paddle_ranker.encoding.unicode.table import FILE, LETTER, UNCOMMON, kind_of_category, normalise, unicode_table
 from paddle_ranker.lexical.tokens import bigrams, letters
+from paddle_ranker.unicode import build_table
+from paddle_ranker.unicode.character_kinds import FILE, LETTER, UNCOMMON, kind_of_category, normalise, unicode_table
 
 pytestmark = pytest.mark.unit
 

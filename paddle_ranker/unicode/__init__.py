@@ -1,0 +1,1 @@
+"""Characters of all scripts, alike on every Python: their kinds by a fixed version of Unicode, classes and folding."""

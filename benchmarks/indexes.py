@@ -134,7 +134,7 @@ def measure(folder: Path, options: IndexesOptions) -> None:
     if options.size <= 200_000:
         bm25s = importlib.import_module("bm25s")
         retriever = bm25s.BM25()
-        retriever.index([bigrams(one.text) for one in collection.snapshot().documents()], show_progress=False)
+        retriever.index([bigrams(document.text) for document in collection.snapshot().documents()], show_progress=False)
         ask = partial(retriever.retrieve, k=TOP, show_progress=False)
         print(f"bm25s (NumPy), top {TOP}: {milliseconds(ask, [[bigrams(text)] for text in texts])}")
 

@@ -112,7 +112,7 @@ def heading_groups(pages: Sequence[PlacedText], candidates: int) -> Groups:
             found = [place for place in searcher.search(heading, candidates)[0].tolist() if place != right]
             places = [right, *found[: candidates - 1]]
             if len(places) == candidates:
-                groups.append([LabeledPair(heading, stretches[one], float(one == right)) for one in places])
+                groups.append([LabeledPair(heading, stretches[place], float(place == right)) for place in places])
     return groups
 
 

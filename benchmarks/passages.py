@@ -70,7 +70,7 @@ def run(options: PassagesOptions) -> None:
     by_passage = Searcher.open(options.index, settings, ranker=Ranker.load(options.ranker))
     by_first = Searcher.open(options.first, settings, ranker=FirstTokens.load(options.first_ranker or options.ranker))
     files = [beir_judgments(options.beir, split) for split in options.splits]
-    parts = [read_judged(one.qrels, one.queries) for one in files]
+    parts = [read_judged(file.qrels, file.queries) for file in files]
     judged = replace(
         parts[0],
         queries={id: text for part in parts for id, text in part.queries.items()},

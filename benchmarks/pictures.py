@@ -118,8 +118,9 @@ def beside_texts(tower: Path, data: Path) -> list[list[str]]:
     wrong = np.random.default_rng(0).permutation(len(documents)).tolist()
     texts = {
         "keywords without the name": [
-            "; ".join(part for part in one["text"].split("; ") if part not in (one["title"], one["zh"])) or "none"
-            for one in documents
+            "; ".join(part for part in document["text"].split("; ") if part not in (document["title"], document["zh"]))
+            or "none"
+            for document in documents
         ],
         "wrong names": [documents[number]["title"] for number in wrong],
     }

@@ -221,7 +221,7 @@ class Systems:
         learn, score = (pair_encoder.encode(*texts_of(pairs)) for pairs in (split.pairs, self.harness.of(split)))
         learn_heads(heads, learn)
         inputs, measured = (
-            np.concatenate([one.of_pairs(pairs, np.arange(len(pairs)), standardise=True) for one in heads], axis=1)
+            np.concatenate([head.of_pairs(pairs, np.arange(len(pairs)), standardise=True) for head in heads], axis=1)
             for pairs in (learn, score)
         )
         if name == COSINE:

@@ -150,7 +150,7 @@ def killed_run(line: list[str], output: Path, nodes: Nodes, kind: str, after: in
         return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def parts() -> dict[str, int]:
-        names = [f"{one.name[:11]}.txt" for one in output.glob("part-*.facts.json")]
+        names = [f"{path.name[:11]}.txt" for path in output.glob("part-*.facts.json")]
         return {name: (output / name).stat().st_ino for name in names}
 
     running = start()

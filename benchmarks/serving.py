@@ -385,12 +385,12 @@ def _compare_scores(result: Run, cases: Sequence[Case]) -> None:
     async def scores(measured: Measured) -> np.ndarray:
         dialect, found = DIALECTS[measured.system.dialect], []
         connection = connect(dialect, _HOST, measured.server.port)
-        for one in cases:
-            answer = await connection.ask(dialect.write(one))
+        for case in cases:
+            answer = await connection.ask(dialect.write(case))
             if answer.code != OK:
                 said = measured.server.said()[-500:].strip()
                 raise RankerError(f"{measured.system.name} answers {answer.code}: {said}")
-            found.append(dialect.read(answer.body, len(one.titles))[1])
+            found.append(dialect.read(answer.body, len(case.titles))[1])
         await connection.close()
         return np.concatenate(found)
 

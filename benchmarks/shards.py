@@ -95,7 +95,7 @@ def run(options: ShardsOptions) -> None:
 
 
 def _compare(searchers: dict[str, Searcher[Any]], queries: Sequence[str]) -> None:
-    first, *others = ([one.search(query) for query in queries] for one in searchers.values())
+    first, *others = ([searcher.search(query) for query in queries] for searcher in searchers.values())
     print("equal answers:", all(found == first for found in others))
     times: dict[str, list[float]] = {name: [] for name in searchers}
     for _ in range(_TURNS):

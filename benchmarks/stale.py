@@ -60,9 +60,9 @@ def imported_files(program: Path) -> set[Path]:
             continue
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+                names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
             left += [(ROOT / name.replace(".", "/")).with_suffix(".py") for name in names]
     return found
 

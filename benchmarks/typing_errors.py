@@ -41,7 +41,7 @@ class TypingOptions(Options):
 
 
 def _sounds(text: str, place: int, letters: str, draw: np.random.Generator) -> Optional[str]:
-    others = [one for one in homophones(text[place]) if one in letters]
+    others = [homophone for homophone in homophones(text[place]) if homophone in letters]
     return text[:place] + str(draw.choice(others)) + text[place + 1 :] if others else None
 
 

@@ -41,7 +41,7 @@ def cascade(options: CascadeOptions) -> None:
     if options.format == "json":
         shown = comparison_json(comparison)
         shown["titles_seen_by_large"] = measured.seen
-        shown["milliseconds"] = {one.name: {"mean": one.mean, "median": one.median} for one in timings}
+        shown["milliseconds"] = {timing.name: {"mean": timing.mean, "median": timing.median} for timing in timings}
         print(json_text(shown, indent=2))
         return
     for line in comparison.pairs.notes:
@@ -51,10 +51,11 @@ def cascade(options: CascadeOptions) -> None:
     print("\n".join(systems_table(comparison)))
     share = measured.seen / measured.titles
     print(f"\nthe large ranker scores {measured.seen:,} of the {measured.titles:,} titles ({share:.0%})")
-    for one in timings:
+    for timing in timings:
         print(
-            f"{one.name:12} {one.mean:8.1f} ms a query (median {one.median:.1f}), "
-            f"{one.titles_per_second:,.0f} titles/s, {timings[0].mean / one.mean:.2f} times as fast as the large one"
+            f"{timing.name:12} {timing.mean:8.1f} ms a query (median {timing.median:.1f}), "
+            f"{timing.titles_per_second:,.0f} titles/s, {timings[0].mean / timing.mean:.2f} times as fast as the large "
+            "one"
         )
 
 

@@ -115,7 +115,9 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
         raise DataError(f"--learn_weights: {options.index} has one searcher, of one field; add a tower, or --ranker")
     judged = _judged(options, searcher)
     if options.write_beir is not None:
-        documents = ((one.id, one.text, one.fields) for one in searcher.collection.snapshot().documents())
+        documents = (
+            (document.id, document.text, document.fields) for document in searcher.collection.snapshot().documents()
+        )
         write_beir(Path(options.write_beir), documents, judged.queries, {"test": judged.qrels})
     signals = _signals(options, searcher)
     of_numbers = {name: one for name, one in signals.items() if one.is_field}
@@ -195,7 +197,7 @@ def _add_others(
         passages = [(one.id, schema.passage(one, one.text[slice(*span)])) for one, spans in cut for span in spans]
         others["untuned"] = vector_run(tower, passages, judged.queries, judged.depth(options.top_k))
     if options.baselines:
-        texts = {one.id: schema.passage(one) for one in searcher.collection.snapshot().documents()}
+        texts = {document.id: schema.passage(document) for document in searcher.collection.snapshot().documents()}
         others.update(lexical_runs(texts, judged.queries, judged.depth(options.top_k)))
     for name, run in [*others.items(), *peers.items()]:
         if name in runs:
@@ -228,7 +230,7 @@ def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Si
             found[name] = Signal(0.0)
             continue
         type = TYPES[searcher.collection.snapshot().type_of(name)]
-        each = (type.values(one.fields.get(name)) for one in searcher.collection.snapshot().documents())
+        each = (type.values(document.fields.get(name)) for document in searcher.collection.snapshot().documents())
         values = [own for own in each if own]
         numbers = numbers_of(values)
         if not values or np.isnan(numbers).any() or (log and numbers.min() < 0):

@@ -136,8 +136,14 @@ def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[TrainingPair]
     if options.log is not None:
         found = read_log(JudgmentsOptions(log=options.log, index=options.index, output_dir=""), searcher.collection)
         return [
-            TrainingPair(one.query, one.id, one.label, one.whole_label, found.titles[one.query, one.id])
-            for one in found.judgments
+            TrainingPair(
+                judgment.query,
+                judgment.id,
+                judgment.label,
+                judgment.whole_label,
+                found.titles[judgment.query, judgment.id],
+            )
+            for judgment in found.judgments
         ]
     from paddle_ranker.data.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged
@@ -158,8 +164,8 @@ def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[TrainingPair]
 def _split(pairs: list[TrainingPair], share: float, seed: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
     """Return the pairs of about the share `share` of the queries, and all other pairs."""
     drawn, others = list[TrainingPair](), list[TrainingPair]()
-    for one in pairs:
-        (drawn if draw(one.query, seed) < share else others).append(one)
+    for pair in pairs:
+        (drawn if draw(pair.query, seed) < share else others).append(pair)
     return drawn, others
 
 
@@ -167,8 +173,8 @@ def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries
     from paddle_ranker.evaluation.retrieval import RELEVANT, JudgedQueries
 
     qrels: dict[str, dict[str, int]] = {}
-    for one in pairs:
-        qrels.setdefault(one.query, {})[one.id] = one.whole_label
+    for pair in pairs:
+        qrels.setdefault(pair.query, {})[pair.id] = pair.whole_label
     answered = {query: own for query, own in qrels.items() if max(own.values()) >= RELEVANT}
     return JudgedQueries(str(options.log or options.beir), {query: query for query in answered}, answered)
 

@@ -273,7 +273,7 @@ class BuildOptions(CorpusOptions, RayOptions):
         towers = {"tower": self.tower, "store_states": self.store_states, **self.field_towers}
         return {
             **{name: str(value) for name, value in vars(self).items() if name not in left_out},
-            "files": [[one.st_size, one.st_mtime_ns] for one in files],
+            "files": [[file.st_size, file.st_mtime_ns] for file in files],
             "towers": {name: content_digest(resolve_model(folder)) for name, folder in towers.items() if folder},
         }
 
@@ -561,9 +561,9 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
 
     inferred = infer(seen(), declared, notes.append, rows.columns.get("title"))
     used = [
-        one if one.format else one.in_format(rows.spellings.get(one.name))
-        for one in inferred.fields
-        if one.name in examples or one in options.declared
+        field if field.format else field.in_format(rows.spellings.get(field.name))
+        for field in inferred.fields
+        if field.name in examples or field in options.declared
     ]
     schema = replace(
         with_parts(replace(inferred, fields=tuple(used))),
@@ -629,7 +629,7 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
         if given := getattr(options, name):
             differences[name] = (str(given), str(getattr(info.schema, name) or "none"))
     given_towers = {name: content_digest(Path(folder)) for name, folder in options.field_towers.items()}
-    own_towers = {one.name: one.tower.digest for one in info.more_vectors if one.tower is not None}
+    own_towers = {vector.name: vector.tower.digest for vector in info.more_vectors if vector.tower is not None}
     differences["field_tower"] = (str(given_towers or own_towers), str(own_towers))
     if options.store_states is not None and info.states is not None:
         from paddle_ranker.scoring.stored_ranker import SplitRanker
@@ -778,7 +778,7 @@ def check(options: CheckOptions) -> None:
                     raise CheckpointError(f"{model}: is missing; copy the index again")
         print(f"{options.index}: whole; {len(collection):,} documents, {files:,} files, {size / 1e6:,.1f} MB")
         texts, vectors = _queries(now, options)
-        more = {one.name for one in collection.info.more_vectors}  # their recall is not measured
+        more = {vector.name for vector in collection.info.more_vectors}  # their recall is not measured
         for by in [name for name in now.info.searchers if name not in more] if texts else ():
             queries = texts if by != VECTORS else [vector[None] for vector in vectors]
             times, found = [], []

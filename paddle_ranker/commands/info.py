@@ -106,7 +106,7 @@ def _shown(value: object) -> str:
 
 def _info_facts(info: ModelInfo) -> Iterator[Fact]:
     """Yield each fact in the folder's info file except its kind; training facts come last."""
-    names = [one.name for one in dataclasses.fields(info) if one.name not in ("kind", "format_version", "export")]
+    names = [field.name for field in dataclasses.fields(info) if field.name not in ("kind", "format_version", "export")]
     for name in sorted(names, key=lambda name: name in ("results", "training", "versions")):
         text = _shown(getattr(info, name))
         if text:

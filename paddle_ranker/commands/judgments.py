@@ -226,7 +226,7 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
     Pairs whose text has changed are skipped and counted: their feedback is not about the current text.
     """
     sessions = list(log.sessions())
-    used = sessions if options.without_clicks == "keep" else [one for one in sessions if one.clicked]
+    used = sessions if options.without_clicks == "keep" else [session for session in sessions if session.clicked]
     log.counts["searches without a click"] = len(sessions) - len(used)
     counts = count_clicks(used)
     exponent = options.position_exponent

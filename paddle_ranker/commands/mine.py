@@ -368,7 +368,7 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
     indexes = sorted(map(str, Path(options.index).rglob("index.json"))) if options.index else []
     made_of = {
         **identity_of(options, {**contents, "index": join_files(indexes) if indexes else options.index}),
-        "--ranker": [content_digest(one) for one in rankers],
+        "--ranker": [content_digest(ranker) for ranker in rankers],
     }
     parts = Parts(Path(f"{options.output_file}.parts"), made_of)
     threads = options.cpu_threads or 1

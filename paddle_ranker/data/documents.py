@@ -148,7 +148,7 @@ class DocumentFile:
     def files_to_read(self) -> int:
         """Number of rows with a file in a field of `FileFields.read`."""
         tables = [self._open(path)[0] for path in paths_of(self.path)] if self._files.read else []
-        return sum(one.counts.get(name, 0) for one in tables for name in self._files.read)
+        return sum(table.counts.get(name, 0) for table in tables for name in self._files.read)
 
     @property
     def spellings(self) -> dict[str, ValueSpelling]:
@@ -383,7 +383,7 @@ class _Table:
         for _, row in self.named_rows():
             for name, value in row.items() if isinstance(row, dict) else ():
                 columns.setdefault(name, _Column()).add(value)
-        comma = any(one.spellings.has_decimal_comma for one in columns.values())
+        comma = any(column.spellings.has_decimal_comma for column in columns.values())
         return {name: one.facts(comma) for name, one in columns.items()}
 
     @property
@@ -566,7 +566,7 @@ class _Table:
             if name in spellings or name in declared or name in roles.values() or not one.values:
                 continue
             if one.doubtful_dates:
-                options = " or ".join(_field_option(name, spelling_of("date", one)) for one in one.doubtful_dates)
+                options = " or ".join(_field_option(name, spelling_of("date", date)) for date in one.doubtful_dates)
                 note_once(f"{stays}, for no value tells whether days or months come first: {options}")
             elif one.has_doubtful_points:
                 option = _field_option(name, spelling_of("number", "1.234,5"))
@@ -852,7 +852,7 @@ def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) 
             )
         if named is not None:
             roles[role] = named
-    total = max((one.count for one in columns.values()), default=0)
+    total = max((column.count for column in columns.values()), default=0)
     free = {name: one for name, one in columns.items()
             if name not in roles.values() and one.count and not one.are_objects}  # fmt: skip
     for role, known in (("id", ID), ("text", _TEXTS), ("title", TITLES)):

@@ -275,7 +275,9 @@ def found_encoding(path: str) -> str:
     if 2 * wrong <= others:
         return "utf-8"
     text = b"".join(line for line in odd if not _is_utf8(line))
-    best = charset_normalizer.from_bytes(text, cp_isolation=[one for one in ENCODINGS if one != UTF_16]).best()
+    best = charset_normalizer.from_bytes(
+        text, cp_isolation=[encoding for encoding in ENCODINGS if encoding != UTF_16]
+    ).best()
     name = best.encoding if best is not None else "cp1252"
     # What both encodings of Western and of Central Europe read alike is Western.
     alike = name == "cp1250" and text.decode("cp1250", "replace") == text.decode("cp1252", "replace")

@@ -79,8 +79,8 @@ _IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")  # an identifier of a p
 _ABBREVIATED = re.compile(r"[a-z]{1,4}[ _-]?\d?")
 _ENDINGS = [name for name in (*QUERY, *TITLE, *NEGATIVE, *LABEL) if not name.isascii() or len(name) > 2]
 _NAMED = re.compile(
-    f"^[^ _]{{1,3}}({'|'.join(one for one in _ENDINGS if not one.isascii())})$"
-    f"|^([^ _-]+[ _-]){{1,2}}({'|'.join(one for one in _ENDINGS if one.isascii())})$"
+    f"^[^ _]{{1,3}}({'|'.join(ending for ending in _ENDINGS if not ending.isascii())})$"
+    f"|^([^ _-]+[ _-]){{1,2}}({'|'.join(ending for ending in _ENDINGS if ending.isascii())})$"
 )
 _LONGEST_NAME, _SHORTEST_TEXT = 24, 8  # characters; other scripts than Latin have longer words
 _SHOWN = 4  # maximum names of a column in a message, the first excluded

@@ -463,8 +463,11 @@ class RecordFile(Generic[T]):
         positives = _side(named, "title", "teacher_score")
         negatives = _side(named, "neg_title", "neg_teacher_score")
         if self.kind is Triple:
-            others = [{"neg_title": one["title"], "neg_teacher_score": one["teacher_score"]} for one in negatives]
-            rows = [{"query": query, **one, **other} for one in positives for other in others]
+            others = [
+                {"neg_title": negative["title"], "neg_teacher_score": negative["teacher_score"]}
+                for negative in negatives
+            ]
+            rows = [{"query": query, **positive, **other} for positive in positives for other in others]
         elif self.kind is LabeledPair:
             labels = _several(named.get("label", [1.0] * len(positives) + [0.0] * len(negatives)))
             if len(labels) != len(positives) + len(negatives):

@@ -124,7 +124,7 @@ def column_values(cells: Sequence[str]) -> dict[int, Value]:
     if not counts or max(counts.values()) < len(cells) * _LEAST_SHARE:
         return {}
     is_date = counts[True] == max(counts.values())
-    firsts = (next((one for one in values if isinstance(one, tuple) == is_date), None) for values in found)
+    firsts = (next((value for value in values if isinstance(value, tuple) == is_date), None) for values in found)
     return {row: value for row, value in enumerate(firsts) if value is not None}
 
 

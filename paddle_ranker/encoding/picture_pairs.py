@@ -106,7 +106,7 @@ class PicturePairEncoder(PairEncoder):
         texts = self._alone(self._prompted(queries), *self._query_template, self._longest_query, check)
         patches = {title: self._patches(title) for title in dict.fromkeys(titles)}
         of_pairs = [patches[title] for title in titles]
-        counts = np.array([1 + len(one) for one in of_pairs], np.int64)
+        counts = np.array([1 + len(pair) for pair in of_pairs], np.int64)
         lengths = texts.lengths_of(np.arange(len(texts)))
         offsets = offsets_of(lengths + counts)
         # Any id but that of padding stands for patches; the network does not look at it.

@@ -80,7 +80,7 @@ class LoadOptions:
         changes: values that replace these
         """
         fields = dataclasses.fields(cls)
-        values = {one.name: getattr(options, _NAMES.get(one.name, one.name), one.default) for one in fields}
+        values = {field.name: getattr(options, _NAMES.get(field.name, field.name), field.default) for field in fields}
         return cls(**{**values, **changes})
 
     def __post_init__(self) -> None:

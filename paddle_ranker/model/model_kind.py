@@ -116,7 +116,7 @@ def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature,
         outputs.append(ArraySpec(f"{side}_vectors", "float32", (None, vectors), may_round=True))
         length = f"{side}_length"  # ONNX Runtime may share memory between dimensions of one name
         outputs.append(ArraySpec(f"{side}_matches", "float32", (None, None, matches), may_round=True, length=length))
-    lower = Signature(TOKENS, tuple(outputs), tuple(one.name for one in outputs))
+    lower = Signature(TOKENS, tuple(outputs), tuple(output.name for output in outputs))
     return lower, Signature((states, *TOKENS, *outputs[1:]), RANKER_SIGNATURE.outputs[1:], (LOGIT,))
 
 

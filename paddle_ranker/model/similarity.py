@@ -144,7 +144,7 @@ class SimilarityHead(FeatureHead):
         vectors += [states[-1][:, 0]]
         own = text.own[:, before:].unsqueeze(2)
         matches = [_normalised(states[depth][:, before:]) * own for depth in (-1, self._depths[1])]
-        return Side(paddle.concat([_normalised(one) for one in vectors], axis=1), paddle.concat(matches, axis=2))
+        return Side(paddle.concat([_normalised(vector) for vector in vectors], axis=1), paddle.concat(matches, axis=2))
 
     def _text(self, input_ids: Tensor, inside: Tensor, alone: _Alone) -> _Text:
         """Return one text of each pair as it is encoded alone, padded to the longest of the batch.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Optional
 
 from paddle_ranker.array_types import Floats
 from paddle_ranker.lexical.highlights import FoldedText, Highlight, level_of, places_of
@@ -40,7 +40,7 @@ class Explanation:
         self._parts = None if found.sort else found.fusion.parts(found.candidates)
         self._shares = None if found.sort else found.fusion.shares(found.candidates)
 
-    def signals(self, place: int, text: str, highlights: Sequence[Highlight]) -> Optional[dict[str, Any]]:
+    def signals(self, place: int, text: str, highlights: Sequence[Highlight]) -> Optional[dict[str, dict[str, object]]]:
         """Return a document's signals by name, JSON-ready; None if it was sorted and has no word of the query.
 
         A signal has its `value`, what it `added`, and `to` which stage's score; `words` has the `terms`, too.
@@ -63,7 +63,7 @@ class Explanation:
         if terms is not None and WORDS in signals:
             signals[WORDS]["terms"] = _terms(terms, folded, self._given)
         if place in found.logits:
-            signals["match"] = {"value": max((one.level for one in highlights), default=0), "to": RANKED}
+            signals["match"] = {"value": max((highlight.level for highlight in highlights), default=0), "to": RANKED}
         return signals
 
 
@@ -76,7 +76,7 @@ def explained_results(found: Search) -> list[Result]:
     ]
 
 
-def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, Any]:
+def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, dict[str, object]]:
     """Return, by searcher or signal, its value for a candidate and its summand of the fused or the final score.
 
     place: the candidate's index
@@ -84,7 +84,7 @@ def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str
     share: the candidate's result of `Fusion.shares`
     """
     said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
-    signals: dict[str, Any] = {
+    signals: dict[str, dict[str, object]] = {
         name: {"value": score, "added": added, "to": FUSED}
         for (name, score, added), rank in zip(said, found.candidates.ranks[place].tolist())
         if rank
@@ -114,7 +114,7 @@ def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str
     return signals
 
 
-def _terms(added: Mapping[str, float], folded: FoldedText, given: Mapping[str, str]) -> list[dict[str, Any]]:
+def _terms(added: Mapping[str, float], folded: FoldedText, given: Mapping[str, str]) -> list[dict[str, object]]:
     best = sorted(added.items(), key=lambda one: -one[1])[:_MOST_TERMS]
     return [
         {"term": term, "added": value, "level": level_of(term), "at": places_of(term, folded)}

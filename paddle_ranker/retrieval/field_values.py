@@ -163,7 +163,7 @@ class FieldValues:
             found = self._equal(condition.intervals)
         if self._owners is not None:
             found = np.bincount(self._owners[found], minlength=len(self)) > 0
-            if any(one.kind == MISSING for one in condition.intervals):
+            if any(interval.kind == MISSING for interval in condition.intervals):
                 found |= np.diff(self._firsts) == 0
         return ~found if condition.operator == "!=" else found
 
@@ -173,24 +173,24 @@ class FieldValues:
         `<` and `>=` compare with an interval's low end, `<=` and `>` with its high end.
         """
         compare, found = _COMPARE[sign], np.zeros(len(self._kinds), bool)
-        for one in intervals:
-            bound = one.low if sign in ("<", ">=") else one.high
-            if one.kind == TEXT:
+        for interval in intervals:
+            bound = interval.low if sign in ("<", ">=") else interval.high
+            if interval.kind == TEXT:
                 among = bisect_right if sign in ("<=", ">") else bisect_left
                 orders = _Sorted(lambda code: text_order(self._text_at(code)), self._folded)
                 place = among(orders, text_order(str(bound)))
                 found[self._folded[:place] if sign in ("<", "<=") else self._folded[place:]] = True
             elif len(self._positions):
-                found |= compare(self._positions, self._position(bound)) & (self._kinds == one.kind)
-                for place in self._alike([one]):
+                found |= compare(self._positions, self._position(bound)) & (self._kinds == interval.kind)
+                for place in self._alike([interval]):
                     found[place] = compare(self._item(place).of, bound)
         return found
 
     def _equal(self, intervals: Sequence[ValueRange]) -> Booleans:
         """Return which values (lists item by item) lie in one of the intervals."""
         found = np.zeros(len(self._kinds), bool)
-        for kind in {one.kind for one in intervals}:
-            of_kind, own = self._kinds == kind, [one for one in intervals if one.kind == kind]
+        for kind in {interval.kind for interval in intervals}:
+            of_kind, own = self._kinds == kind, [interval for interval in intervals if interval.kind == kind]
             if kind == MISSING:
                 found |= of_kind
             elif kind == TEXT:
@@ -215,7 +215,11 @@ class FieldValues:
 
     def _alike(self, intervals: Sequence[ValueRange]) -> list[int]:
         """Return the places of items to compare exactly: as float64, they equal a large bound of an interval."""
-        large = [float(one.low) for one in intervals if one.kind == NUMBER and abs(float(one.low)) >= LARGE]
+        large = [
+            float(interval.low)
+            for interval in intervals
+            if interval.kind == NUMBER and abs(float(interval.low)) >= LARGE
+        ]
         if not large:
             return []
         found: list[int] = np.flatnonzero(np.isin(self._positions, large) & (self._kinds == NUMBER)).tolist()

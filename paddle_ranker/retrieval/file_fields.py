@@ -53,7 +53,7 @@ class FileTower:
         """Open a folder, as `Tower.open` does; raises `UsageError` for a tower that does not read the files."""
         tower = Tower.open(folder, options, batch_size, for_search=True)
         if reads not in tower.reads:
-            what = " and ".join(f"{one}s" for one in sorted(tower.reads))
+            what = " and ".join(f"{read}s" for read in sorted(tower.reads))
             remedy = "a CLIP, or train one" if reads == PICTURE else "a wav2vec2 or a hubert"
             raise UsageError(f"{folder}: a tower of {what}, and the field has {reads}s; take {remedy}")
         return cls(tower, reads)
@@ -61,8 +61,8 @@ class FileTower:
     def vectors(self, files: Sequence[Union[bytes, FilePiece]]) -> Vectors:
         """Return the vectors of files, or of pieces of recordings, `[n, size]`."""
         if self._stretches is None:
-            return self._tower.encode_pictures([one for one in files if isinstance(one, bytes)])
-        sounds = [self._stretches.read(*one) if isinstance(one, FilePiece) else one for one in files]
+            return self._tower.encode_pictures([file for file in files if isinstance(file, bytes)])
+        sounds = [self._stretches.read(*file) if isinstance(file, FilePiece) else file for file in files]
         return self._tower.encode_sounds(sounds, takes_incomplete=True)  # the reader counts the end that is missing
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:

@@ -249,12 +249,14 @@ class Fusion:
     def __post_init__(self) -> None:
         FUSIONS[self.method]
         values = [*self.weights.values(), *self.features.values(), self.recall_weight, self.title]
-        values += [value for one in self.signals.values() for value in (one.weight, one.mean, one.deviation)]
+        values += [
+            value for signal in self.signals.values() for value in (signal.weight, signal.mean, signal.deviation)
+        ]
         if not all(map(math.isfinite, values)):
             raise UsageError(f"weights {quoted(dict(self.weights))}: give finite numbers")
         if any(abs(weight) > MOST_WEIGHT for weight in self.weights.values()):  # sums must stay finite
             raise UsageError(f"weights {quoted(dict(self.weights))}: give numbers up to {MOST_WEIGHT:g}")
-        if not all(one.deviation > 0 for one in self.signals.values()):
+        if not all(signal.deviation > 0 for signal in self.signals.values()):
             raise UsageError(f"signals {listed([*self.signals])}: deviations must be above 0")
         if not all(0 < weight <= MOST_WEIGHT for weight in self.fields.values()):
             raise UsageError(f"weights of fields {quoted(dict(self.fields))}: give numbers above 0")

@@ -240,12 +240,15 @@ class Addition:
         """Group documents by the folder that has a document of their id; new ones go to the smallest folder."""
         if len(self._folders) == 1:
             return {self._folders[0]: list(documents)} if documents else {}
-        there, smallest = self._now.find([one.id for one in documents]), min(self._folders, key=self._sizes.__getitem__)
+        there, smallest = (
+            self._now.find([document.id for document in documents]),
+            min(self._folders, key=self._sizes.__getitem__),
+        )
         found = dict[Path, list[Document]]()
-        for one in documents:
-            place = there.get(one.id)
+        for document in documents:
+            place = there.get(document.id)
             folder = smallest if place is None else self._now.parts[place.part].segment.folder.parent
-            found.setdefault(folder, []).append(one)
+            found.setdefault(folder, []).append(document)
         return found
 
     def _gone_parts(self) -> Iterator[Place]:
@@ -440,11 +443,11 @@ class Cutter:
         """Return the start and end, in code points, of each passage of each document."""
         tokens, overlap, encoder = self._schema.passage_tokens, self._schema.passage_overlap, self._encoder
         if not tokens:
-            return [[(0, len(one.text))] for one in documents]
+            return [[(0, len(document.text))] for document in documents]
         if encoder is None:
-            ends = estimated_ends([one.text for one in documents])
+            ends = estimated_ends([document.text for document in documents])
             return [cut(one.text, own, tokens, overlap) for one, own in zip(documents, ends)]
-        return [self._cut(encoder, one, tokens, overlap) for one in documents]
+        return [self._cut(encoder, document, tokens, overlap) for document in documents]
 
     def _cut(self, encoder: TextEncoder, document: Document, tokens: int, overlap: int) -> Spans:
         count, prompt, schema = encoder.tokens.count_tokens, encoder.text_prompt, self._schema

@@ -184,7 +184,7 @@ class IndexInfo:
     @property
     def models(self) -> list[str]:
         """The names of the folders with copies of models."""
-        towers = [one.tower.folder for one in self.vector_fields.values() if one.tower is not None]
+        towers = [field.tower.folder for field in self.vector_fields.values() if field.tower is not None]
         return [*towers, *([] if self.states is None else [self.states.folder])]
 
     @property
@@ -193,7 +193,7 @@ class IndexInfo:
 
     @property
     def count(self) -> int:
-        return sum(one.live for one in self.segments)
+        return sum(segment.live for segment in self.segments)
 
     def same_kind(self, other: IndexInfo) -> bool:
         """Return whether another index would store the same words and vectors for a document, by the same tower."""
@@ -203,7 +203,7 @@ class IndexInfo:
 
     def files(self) -> set[str]:
         """Return the names of the segments' folders and of the files with their removed rows."""
-        return {name for one in self.segments for name in (one.name, one.deleted) if name is not None}
+        return {name for segment in self.segments for name in (segment.name, segment.deleted) if name is not None}
 
     def next(self, segments: Sequence[SegmentInfo], next_id: int) -> IndexInfo:
         """Return the contents of index.json for the next generation, which has these segments."""
@@ -261,7 +261,7 @@ def info_of(found: Unchecked, path: Path) -> IndexInfo:
     values = dict(found) if isinstance(found, dict) else {}
     count = values.pop("count", None)
     info = read_declared(IndexInfo, path, values, "copy the index again", exact=True)
-    names, fields, more = [one.name for one in info.segments], info.schema.fields, info.more_vectors
+    names, fields, more = [segment.name for segment in info.segments], info.schema.fields, info.more_vectors
     embedded = {TEXT, *(field.name for field in fields if field.type in FIELD_TYPES and field.is_embedded)}
     rules: list[tuple[object, bool]] = [
         (info.format, info.format == FORMAT),
@@ -271,10 +271,15 @@ def info_of(found: Unchecked, path: Path) -> IndexInfo:
         (count, type(count) is int and count == info.count),
         (more, len({VECTORS, *(field.name for field in more)}) == 1 + len(more)),
     ]
-    for one in info.segments:
-        file = one.deleted
-        is_own = file is not None and file.startswith(one.name) and bool(_DELETED.fullmatch(file, len(one.name)))
-        rules += [(one, is_own == (one.removed > 0) == (file is not None)), (one, one.removed <= one.count)]
+    for segment in info.segments:
+        file = segment.deleted
+        is_own = (
+            file is not None and file.startswith(segment.name) and bool(_DELETED.fullmatch(file, len(segment.name)))
+        )
+        rules += [
+            (segment, is_own == (segment.removed > 0) == (file is not None)),
+            (segment, segment.removed <= segment.count),
+        ]
     for field in fields:
         rules += [
             (field, bool(field.name) and field.type in FIELD_TYPES and field.weight > 0),

@@ -228,8 +228,8 @@ def postings_of(documents: Sequence[Document], schema: Schema, tokenizer: str) -
     """Return the inverted index of the searched fields of documents; `tokenizer` is a name in `TOKENIZERS`."""
     texts = [schema.searched(document) for document in checked(documents)]
     # Items of a list stand in lines of their own, so no word goes from one to the next.
-    fields = [["\n".join(one[place]) for one in texts] for place in range(len(schema.words))]
-    literal = [one.literal for one in schema.words]
+    fields = [["\n".join(text[place]) for text in texts] for place in range(len(schema.words))]
+    literal = [word.literal for word in schema.words]
     return Postings.of_fields([checked(field) for field in fields], schema.tokenizers(tokenizer), literal)
 
 

@@ -140,6 +140,6 @@ def shown_place(place: PlaceInFile) -> str:
     if seconds := place.get("seconds"):
         return str(timedelta(seconds=int(seconds[0][0])))
     if cells := place.get("cells"):
-        row, column = next((one for one in cells if one[0] >= 0), cells[0])
+        row, column = next((cell for cell in cells if cell[0] >= 0), cells[0])
         return f"{f'row {row + 1:,}' if row >= 0 else 'header'}, column {column + 1:,}"
     return f"page {place['page']:,}" if "page" in place else ""

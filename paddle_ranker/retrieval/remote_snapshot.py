@@ -107,7 +107,7 @@ class RemoteSnapshot:
         refuse_text(request.queries, "queries", *ASKED)
         queries = request.queries
         if request.by == WORDS:
-            queries = self._counted([one for one in queries if not isinstance(one, np.ndarray)])
+            queries = self._counted([query for query in queries if not isinstance(query, np.ndarray)])
         given = request._replace(queries=queries, where=self._checked(request.where), fields=dict(request.fields))
         received = self._begin("search", dict.fromkeys(self._alive, tuple(given)))
 
@@ -212,7 +212,7 @@ class RemoteSnapshot:
         if where is None or where.is_typed:
             return where
         there = self.fields
-        types = self._types([one.field for one in where.conditions if one.field in there])
+        types = self._types([condition.field for condition in where.conditions if condition.field in there])
         return where.typed(there, types.__getitem__)
 
     def _types(self, fields: Sequence[str]) -> dict[str, str]:
@@ -232,7 +232,7 @@ class RemoteSnapshot:
         words = self._all.words
         if words is None:
             return [*queries]
-        plain = [one.query if isinstance(one, CountedQuery) else one for one in queries]
+        plain = [query.query if isinstance(query, CountedQuery) else query for query in queries]
         each = [[*words.words_in(one)[0]] for one in plain]
         self._count([word for own in each for word in own])
         totals = self._all.totals

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, NamedTuple, Optional, Protocol, Union
+from typing import NamedTuple, Optional, Protocol, Union
 
 import numpy as np
 
@@ -124,7 +124,7 @@ class Result:
     similar: tuple[str, ...] = ()
     place: Optional[PlaceInFile] = None
     answer: Optional[TableAnswer] = None
-    signals: Optional[Mapping[str, Any]] = None
+    signals: Optional[Mapping[str, object]] = None
 
 
 class FeatureParts(NamedTuple):

@@ -505,7 +505,7 @@ def write_segment(
             "title_hashes": _sorted_hashes(text_hashes(map(schema.key_of, documents))),
         }
         names, arrays["fields"], values = _field_values(documents, {PLACES} if schema.read_files else set())
-        (target / "fields.jsonl").write_bytes(b"".join(_json(one) + b"\n" for one in values))
+        (target / "fields.jsonl").write_bytes(b"".join(_json(value) + b"\n" for value in values))
         for name, vectors in contents.vectors.items():
             prefix = file_prefix(name)
             arrays[f"{prefix}vectors"] = vectors.stored.values

@@ -60,9 +60,9 @@ class _Hashes:
     def has(self, hashes: Hashes) -> Booleans:
         """Return which of these hashes are in the set, `[n] bool`."""
         found = np.zeros(len(hashes), bool)
-        for one in self._arrays:
-            if len(one):
-                found |= one[np.minimum(np.searchsorted(one, hashes), len(one) - 1)] == hashes
+        for array in self._arrays:
+            if len(array):
+                found |= array[np.minimum(np.searchsorted(array, hashes), len(array) - 1)] == hashes
         return found
 
 

@@ -103,7 +103,7 @@ class ShardFolders(IndexFolder):
         """Open the segments that all manifests name; try again if manifests are replaced meanwhile."""
         while True:
             infos = _manifests(self.folders, self._root)
-            named = [(folder, one) for folder, info in zip(self.folders, infos) for one in info.segments]
+            named = [(folder, segment) for folder, info in zip(self.folders, infos) for segment in info.segments]
             if len({one.name for _, one in named}) < len(named):
                 raise UsageError(f"{listed(map(str, self.folders))}: are copies of one index, or were; build each anew")
             together = _together(infos)
@@ -128,10 +128,11 @@ class ShardFolders(IndexFolder):
         assert self._root is not None
         changed = dict[Path, IndexInfo]()
         owners = {
-            one.name: next(folder for folder in self.folders if (folder / one.name).is_dir()) for one in info.segments
+            segment.name: next(folder for folder in self.folders if (folder / segment.name).is_dir())
+            for segment in info.segments
         }
         for folder, old in zip(self.folders, _manifests(self.folders)):
-            own = [one for one in info.segments if owners[one.name] == folder]
+            own = [segment for segment in info.segments if owners[segment.name] == folder]
             new = replace(old, segments=tuple(own), words=info.words, states=info.states, floors=info.floors)
             if new != old:
                 changed[folder] = new.next(own, info.next_id)
@@ -208,7 +209,7 @@ def _pending_info(folder: Path) -> Optional[IndexInfo]:
 def _together(infos: Sequence[IndexInfo]) -> IndexInfo:
     return replace(
         infos[0],
-        segments=tuple(one for info in infos for one in info.segments),
+        segments=tuple(segment for info in infos for segment in info.segments),
         generation=sum(info.generation for info in infos),
         next_id=max(info.next_id for info in infos),
         floors=merged_floors([info.floors for info in infos]),

@@ -175,7 +175,9 @@ class ValueType(NamedTuple):
             found.append(ValueRange(MISSING, "", ""))
         if self is TYPES[STORED] and isinstance(value, UntypedValue):
             candidates = [TYPES[name] for name in ("boolean", "number")] if is_equality else [TYPES["number"]]
-            fitting = [one for one in candidates if one.fits(value) and one.read(value) is not None]
+            fitting = [
+                candidate for candidate in candidates if candidate.fits(value) and candidate.read(value) is not None
+            ]
             for one in fitting:
                 found += one.intervals(value, operator)
             if fitting and not is_equality:

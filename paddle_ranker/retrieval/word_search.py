@@ -116,7 +116,7 @@ def single_token(tokenize: Tokenizer, text: str) -> Optional[str]:
         return None
     tokens = tokenize(text)
     longest = max(tokens, key=len, default="")
-    return longest if tokens and all(one in longest for one in tokens) else None
+    return longest if tokens and all(token in longest for token in tokens) else None
 
 
 def _no_phrase(text: str) -> Sequence[NDArray[np.int32]]:
@@ -220,9 +220,9 @@ class WordSearcher:
         self._tables = [self._saturated(_frequencies(part.postings, averages, b, weights)) for part in parts]
         # By tokenizer and part: weighted frequencies in the fields of this tokenizer alone.
         self._frequencies = [
-            [_frequencies(part.postings, averages, b, [w * (own is one) for w, own in zip(weights, of_fields)])
+            [_frequencies(part.postings, averages, b, [w * (own is tokenizer) for w, own in zip(weights, of_fields)])
              for part in parts]
-            for one in self._tokenizers if len(self._tokenizers) > 1
+            for tokenizer in self._tokenizers if len(self._tokenizers) > 1
         ]  # fmt: skip
         self._highest = [float(table.max(initial=0.0)) for table in self._tables]
         self._highest_of: dict[tuple[int, int], float] = {}  # by part and hash of a frequent token
@@ -304,7 +304,7 @@ class WordSearcher:
 
     def rewriter_of(self, words: KnownWords) -> Optional[QueryRewriter]:
         """Return a rewriter of queries that looks words up in `words`; None if no field has an analyser."""
-        analysers = [one for one in self._tokenizers if isinstance(one, Analyser)]
+        analysers = [tokenizer for tokenizer in self._tokenizers if isinstance(tokenizer, Analyser)]
         return QueryRewriter(words, analysers[0]) if analysers else None
 
     @property
@@ -326,7 +326,7 @@ class WordSearcher:
         """Return the shortest live words that begin with a prefix; see `KnownWords`."""
         wanted, vocabularies = most, self._vocabularies
         while True:
-            each = [one.beginning(prefix, wanted) for one in vocabularies]
+            each = [vocabulary.beginning(prefix, wanted) for vocabulary in vocabularies]
             found = self._live_words(sorted({*chain.from_iterable(each)}, key=shortest_first))
             # A vocabulary that may have more words has returned all up to its last one, but none behind that.
             if ends := [shortest_first(own[-1]) for own in each if len(own) == wanted]:
@@ -343,13 +343,13 @@ class WordSearcher:
     def tokens_of_word(self, word: str) -> list[str]:
         """Return the tokens that stand for a folded word in the index."""
         found = dict[str, None]()
-        for one in self._tokenizers:
-            if isinstance(one, Analyser):
-                own = one.fold(word) if one.table else word
+        for tokenizer in self._tokenizers:
+            if isinstance(tokenizer, Analyser):
+                own = tokenizer.fold(word) if tokenizer.table else word
                 if own.isalpha():
-                    found[stem(own, one.language or ENGLISH)] = None
+                    found[stem(own, tokenizer.language or ENGLISH)] = None
                 else:
-                    runs = (run for run in one.runs(own) if run.is_word)
+                    runs = (run for run in tokenizer.runs(own) if run.is_word)
                     found.update((max(run.word.texts, key=len), None) for run in runs)
         return list(found)
 
@@ -370,9 +370,9 @@ class WordSearcher:
     def counts_of(self, words: Sequence[Word]) -> list[int]:
         """Return how many live documents have each word."""
         counts = dict(zip(words, self.counts([next(filter(None, word)) for word in words])))
-        for word in checked([one for one in counts if _phrase_of(one)]):
+        for word in checked([count for count in counts if _phrase_of(count)]):
             counts[word] = sum(map(len, self._find_phrase(_phrase_of(word))))
-        for word in checked([one for one in counts if len({*one}) > 1]):
+        for word in checked([count for count in counts if len({*count}) > 1]):
             counts[word] = 0
             for number, part in enumerate(self._parts):
                 found = [part.postings.of_terms(text_hashes([own]))[0] if own else None for own in word]
@@ -463,7 +463,7 @@ class WordSearcher:
 
     def _whole(self, text: str) -> Word:
         """Return the word that stands for a whole text: a single token of each field, else a phrase."""
-        each = [single_token(one, text) for one in self._tokenizers]
+        each = [single_token(tokenizer, text) for tokenizer in self._tokenizers]
         return (f"{_PHRASE}{' '.join(text.split())}",) if None in each else tuple(each)
 
     def _phrase(self, phrase: str, number: int, documents: NDArray[np.int32]) -> tuple[TermPostings, Floats]:
@@ -488,7 +488,7 @@ class WordSearcher:
         return TermPostings(documents, np.arange(len(documents), dtype=np.uint32)), least
 
     def _terms(self, query: Asked) -> list[_Term]:
-        synonyms = {one.given for one in _word_query(query).synonyms}
+        synonyms = {synonym.given for synonym in _word_query(query).synonyms}
         idfs = dict[Word, float]()
         (counted, given), found = self.words_in(query), list[tuple[int, _Term]]()
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
@@ -535,9 +535,14 @@ class WordSearcher:
         if len(self._tokenizers) == 1:
             return {(token,): weight for token, weight in query_weights(self._tokenizers[0], query).items()}
         each = [list(weighed(tokenize, query)) for tokenize in self._tokenizers]
-        analysers, apart = [one for one in self._tokenizers if isinstance(one, Analyser)], frozenset[str]()
-        if len({one.jieba for one in analysers}) > 1:  # pairs and jieba's words are not of the same characters
-            apart = frozenset().union(*(one.groups_of(query) for one in analysers))
+        analysers, apart = (
+            [tokenizer for tokenizer in self._tokenizers if isinstance(tokenizer, Analyser)],
+            frozenset[str](),
+        )
+        if (
+            len({analyser.jieba for analyser in analysers}) > 1
+        ):  # pairs and jieba's words are not of the same characters
+            apart = frozenset().union(*(analyser.groups_of(query) for analyser in analysers))
         rows = [[one for one in own if one[0] not in apart] for own in each]
         words: dict[Word, float] = {}
         for several in zip(*rows) if len({*map(len, rows)}) == 1 else ():

@@ -81,7 +81,7 @@ def gpus_for(load: LoadOptions) -> int:
         ray.init()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    machines = [one["NodeID"] for one in ray.nodes() if one["Alive"] and one["Resources"].get("GPU", 0) >= 1]
+    machines = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
     if not machines:
         return 0
     names = exported_engines() if load.engine == AUTO else [load.engine or DEFAULT]

@@ -179,9 +179,9 @@ def _ranked_lines(
 
     assert options.topk is not None
     lines = [
-        printed_pair(query, one.title, one.probability, one.recall_score, names, options.format)
+        printed_pair(query, title.title, title.probability, title.recall_score, names, options.format)
         for query, titles in best_by_query(scored(), options.topk, CutOff(options.min_probability))
-        for one in titles
+        for title in titles
     ]
     return "".join(f"{line}\n" for line in lines).encode(), len(lines)
 

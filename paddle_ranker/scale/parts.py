@@ -127,11 +127,11 @@ class Parts:
         Raises `CheckpointError` if a part is missing.
         """
         parts = sorted(self._there(), key=lambda one: one.number)
-        if [one.number for one in parts] != [*range(count)] or not all(map(self._is_whole, parts)):
+        if [part.number for part in parts] != [*range(count)] or not all(map(self._is_whole, parts)):
             raise CheckpointError(f"{self.folder}: a part is missing; run the command again")
         self._write(MANIFEST, {"made_of": self.identity, "parts": [*map(asdict, parts)]})
-        for one in parts:
-            self._facts(one.number).unlink(missing_ok=True)
+        for part in parts:
+            self._facts(part.number).unlink(missing_ok=True)
         (self.folder / _BEGUN).unlink(missing_ok=True)
         return parts
 

@@ -43,7 +43,7 @@ def rank_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, li
     answers = scorer_for(loaded, options) if names_cells(loaded.engine) else None
     for query, titles in best_by_query(score_pairs(loaded, options), top_k, cut):
         if answers is not None and titles:  # outputs of all titles of a file would be too large to keep
-            outputs = answers.run(answers.encode([query] * len(titles), [one.title for one in titles]))
+            outputs = answers.run(answers.encode([query] * len(titles), [title.title for title in titles]))
             titles = with_answers(answers, query, titles, outputs)
         yield query, titles
 

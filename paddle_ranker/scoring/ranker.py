@@ -206,7 +206,7 @@ def with_answers(scorer: Scorer, query: str, titles: list[RankedTitle], outputs:
     """
     if TOKEN_LOGITS not in outputs:
         return titles
-    tables = [one.title for one in titles]
+    tables = [title.title for title in titles]
     answers = table_answers(scorer.row_encoder, [query] * len(tables), tables, outputs)
     return [replace(one, answer=answer) for one, answer in zip(titles, answers)]
 

@@ -194,7 +194,9 @@ class _Reader:
         if dataclasses.is_dataclass(kind):
             empty = dataclasses.MISSING
             fields = dataclasses.fields(kind)
-            needed = [one.name for one in fields if self._exact or (one.default is one.default_factory is empty)]
+            needed = [
+                field.name for field in fields if self._exact or (field.default is field.default_factory is empty)
+            ]
         else:
             needed = list(hints) if kind.__total__ else []
         lacking = [_inside(place, name) for name in needed if name not in value]

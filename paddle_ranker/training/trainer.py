@@ -523,7 +523,7 @@ def squared_norm(gradients: Sequence[Tensor]) -> Tensor:
     vectors = [gradient.reshape([-1]) for gradient in gradients]
     if paddle.device.get_device() != "cpu":
         return paddle.add_n([paddle.concat(bucket).square().sum().reshape([1]) for bucket in buckets(vectors)])
-    return paddle.add_n([paddle.matmul(one.unsqueeze(0), one.unsqueeze(1)).reshape([1]) for one in vectors])
+    return paddle.add_n([paddle.matmul(vector.unsqueeze(0), vector.unsqueeze(1)).reshape([1]) for vector in vectors])
 
 
 @paddle.no_grad()

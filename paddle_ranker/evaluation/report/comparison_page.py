@@ -83,8 +83,8 @@ def _query_by_query(comparison: Comparison, system: System, measure: str) -> dic
     return {
         "system": system,
         "picture": as_url(queries_svg(differences, measure)),
-        "wins": [one for one in differences[::-1][:EXAMPLES] if one.outcome == "win"],
-        "losses": [one for one in differences[:EXAMPLES] if one.outcome == "loss"],
+        "wins": [difference for difference in differences[::-1][:EXAMPLES] if difference.outcome == "win"],
+        "losses": [difference for difference in differences[:EXAMPLES] if difference.outcome == "loss"],
     }
 
 

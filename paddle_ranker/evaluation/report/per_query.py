@@ -89,17 +89,17 @@ def write_per_query(path: str, comparison: Comparison, measure: str) -> None:
 
     def rows() -> Iterator[tuple[object, ...]]:
         for system in comparison.others:
-            for one in query_differences(comparison, system.name, measure):
+            for difference in query_differences(comparison, system.name, measure):
                 yield (
-                    comparison.query_ids[one.row],
-                    query_text(comparison, one.row),
+                    comparison.query_ids[difference.row],
+                    query_text(comparison, difference.row),
                     system.name,
                     comparison.reference,
                     measure,
-                    one.value,
-                    one.reference_value,
-                    one.difference,
-                    one.outcome,
+                    difference.value,
+                    difference.reference_value,
+                    difference.difference,
+                    difference.outcome,
                 )
 
     write_rows(path, COLUMNS, rows(), header=True)

@@ -152,7 +152,7 @@ def _draw_queries(differences: Sequence[QueryDifference], measure: str) -> Figur
 
     picture = Figure(figsize=(10.0, 1.9), layout="constrained")
     panel = picture.subplots()
-    outcomes = [one.outcome for one in differences]
+    outcomes = [difference.outcome for difference in differences]
     drawn = differences[:: -(len(differences) // _MOST_BARS + 1)]  # wins first; of very many every n-th
     values = np.array([one.difference for one in drawn])
     colors = [{"win": BETTER, "loss": WORSE, "tie": UNKNOWN}[one.outcome] for one in drawn]

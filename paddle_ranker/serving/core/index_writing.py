@@ -75,7 +75,7 @@ class IndexWriter:
 
         def made(collection: Collection) -> Sequence[Document]:
             nonlocal documents  # fields now have names of staged files, so that the next call decodes no file again
-            documents = [files.keep(one, collection.info.schema) for one in documents]
+            documents = [files.keep(document, collection.info.schema) for document in documents]
             if not replace:
                 _refuse_changes(collection, documents)
             return documents
@@ -224,7 +224,9 @@ def _faults() -> Iterator[None]:
 
 def _refuse_changes(collection: Collection, documents: Sequence[Document]) -> None:
     there = collection.snapshot().documents_of([document.id for document in documents])
-    changed = [one.id for one in documents if one.id in there and not alike(there[one.id], one)]
+    changed = [
+        document.id for document in documents if document.id in there and not alike(there[document.id], document)
+    ]
     if changed:
         raise Fault(
             ALREADY_THERE, f"{listed(changed)}: there already, and not alike; mode replace replaces", field="id"

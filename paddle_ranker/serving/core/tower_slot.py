@@ -80,7 +80,7 @@ class ServedTower(ServedModel):
         field: name of the request's field, for the fault
         """
         towers = (self.queries, self) if is_query else (self, self.queries)
-        reader = next((one for one in towers if one is not None and one.model.info.reads == kind), None)
+        reader = next((tower for tower in towers if tower is not None and tower.model.info.reads == kind), None)
         if reader is None:
             remedy = "serve a CLIP, or train a tower of pictures" if kind == PICTURE else "serve one with texts"
             raise Fault(UNPROCESSABLE, f"is a {kind}, and this tower reads {self.reads[0]}s: {remedy}", field=field)
@@ -90,7 +90,7 @@ class ServedTower(ServedModel):
     def texts(self) -> Optional[TextEncoder]:
         """The encoder of texts; None if the tower reads pictures alone."""
         rows = [one.model.row_encoder for one in (self, self.queries) if one is not None]
-        return next((one for one in rows if isinstance(one, TextEncoder)), None)
+        return next((row for row in rows if isinstance(row, TextEncoder)), None)
 
 
 class TowerSlot(Slot[ServedTower]):

@@ -154,7 +154,7 @@ def _no_content(name: str) -> Fault:
 def _file_of(now: LocalSnapshot, name: str) -> Optional[tuple[Path, str]]:
     """Return the path and the media type of a file in the index, or None if no document has a file of this name."""
     types = {
-        suffix: kind for one in now.info.schema.files for suffix, kind in FIELD_TYPES[one.type].media_types.items()
+        suffix: kind for file in now.info.schema.files for suffix, kind in FIELD_TYPES[file.type].media_types.items()
     }
     kind, path = types.get(name.partition(".")[2]), now.files.find(name)
     return None if kind is None or path is None or not now.has_file(name) else (path, kind)

@@ -153,7 +153,7 @@ class DocumentRoutes:
         documents = await self._index.run(
             self._index.own.snapshot().after, after, int(limit), deadline=deadline, reserve=reserve_of(request)
         )
-        content = {"documents": [_content(one) for one in documents], "index": served.summary}
+        content = {"documents": [_content(document) for document in documents], "index": served.summary}
         return answer(request, await run_in_thread(MUCH_BYTES + 1, to_json, content), "application/json")
 
     async def remove(self, request: Request) -> Response:

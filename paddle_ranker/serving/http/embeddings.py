@@ -370,7 +370,7 @@ class Embedder:
         held = len(items) * info.size * number_bytes
         if pictures:
             held += len(pictures) * self._tower.picture_bytes(pictures[0].field) + sum(
-                len(one.data) for one in pictures
+                len(picture.data) for picture in pictures
             )
         if SHARE in state:
             state[SHARE].reserve_answer(held)
@@ -381,8 +381,8 @@ class Embedder:
                 await self._tower.vectors(texts, is_query=is_query, deadline=deadline, field=field, check_lengths=check)
             )
         if pictures:
-            files = await run_in_thread(held, lambda: [one.file() for one in pictures], deadline=deadline)
-            fields = [one.field for one in pictures]
+            files = await run_in_thread(held, lambda: [picture.file() for picture in pictures], deadline=deadline)
+            fields = [picture.field for picture in pictures]
             parts.append(await self._tower.picture_vectors(files, fields, deadline=deadline))
         order = np.argsort([isinstance(one, Picture) for one in items], kind="stable")
         found = TextVectors(

@@ -356,7 +356,9 @@ def _shown(query: str, document: Document, pair: _Pair, schema: Schema) -> dict[
         "position": pair.position,
         "text": document.text,
         "fields": dict(document.fields),
-        "highlights": [one._asdict() for one in SharedWords(query, schema.analyser).highlights(document.text)],
+        "highlights": [
+            highlight._asdict() for highlight in SharedWords(query, schema.analyser).highlights(document.text)
+        ],
         "stages": {name: {"rank": rank} for name, rank in pair.ranks.items()},
     }
 

@@ -103,7 +103,8 @@ class Reranker:
         results = scored
         if asked.return_documents:
             given = [
-                {"text": one} if isinstance(one, str) else one.model_dump(exclude_unset=True) for one in asked.documents
+                {"text": document} if isinstance(document, str) else document.model_dump(exclude_unset=True)
+                for document in asked.documents
             ]
             results = [{**one, "document": given[one["index"]]} for one in scored]
         path = request.scope["path"]
@@ -116,7 +117,7 @@ class Reranker:
         }
         if path != _OF_COHERE_ALONE:  # Voyage's clients, which cannot be told apart, read these names
             content.update({"object": "list", "data": scored})
-        has_more = asked.return_documents and any(isinstance(one, DocumentObject) for one in asked.documents)
+        has_more = asked.return_documents and any(isinstance(document, DocumentObject) for document in asked.documents)
         returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if asked.return_documents else 0
         encoded = await run_in_thread(returned, to_json, content)
         return answer(request, encoded, "application/json")
@@ -133,13 +134,13 @@ class Reranker:
         }
         if not pictures:
             return titles
-        fields = [one.field for one in pictures.values()]
+        fields = [picture.field for picture in pictures.values()]
         if not self._service.reads_pictures:
             raise Fault(UNPROCESSABLE, "is a picture, and this ranker reads texts: serve a ViLT", field=fields[0])
-        size = sum(len(one.data) for one in pictures.values())
+        size = sum(len(picture.data) for picture in pictures.values())
         if SHARE in request.scope["state"]:
             request.scope["state"][SHARE].reserve_answer(size + len(pictures) * self._service.picture_bytes())
-        files = await run_in_thread(size, lambda: [one.file() for one in pictures.values()], deadline=deadline)
+        files = await run_in_thread(size, lambda: [picture.file() for picture in pictures.values()], deadline=deadline)
         read = await self._service.picture_titles(files, fields, deadline=deadline)
         for place, title in zip(pictures, read):
             titles[place] = title

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import JudgedQueries, Searched
-    from paddle_ranker.retrieval.fusion import Signal
+    from paddle_ranker.retrieval.fusion import Fusion, Signal
     from paddle_ranker.retrieval.searcher import Searcher
 
 LEARNED, LEARNED_RANKED, LEARNED_FIELDS = "learned weights", "ranker + learned recall weight", "learned field weights"
+LEARNED_FEATURES = "learned features"
+FEWEST_LABELS = 300  # minimum labels for learning weights of features
 _MOST_SIGNALS, _LOG = 5, ":log"
+_MEASURE = "ndcg@10"  # by which features must be better
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class EvaluateRecallOptions(SearchingOptions):
     runs: tuple[str, ...] = option((), help="TREC runs of other systems to measure beside; name=PATH", several=True)
     learn_weights: Optional[str] = option(
         None,
-        help="learn the weights of searchers and fields from these judgments, and write them to this file, for "
-        "--fusion",
+        help="learn the weights of searchers and fields from these judgments, and without --ranker from "
+        f"{FEWEST_LABELS} labels on those of features; write them to this file, for --fusion",
     )
     signals: tuple[str, ...] = option(
         (),
@@ -111,9 +114,10 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
         for name, path in (name_systems(options.runs).items() if options.runs else ())
     }
     searcher = open_searcher(options)
-    if options.learn_weights is not None and not can_learn(searcher):
-        raise DataError(f"--learn_weights: {options.index} has one searcher, of one field; add a tower, or --ranker")
     judged = _judged(options, searcher)
+    has_features = searcher.ranker is None and has_labels_for_features(judged)
+    if options.learn_weights is not None and not (can_learn(searcher) or has_features):
+        raise DataError(f"--learn_weights: {options.index} has one searcher, of one field; add a tower, or --ranker")
     if options.write_beir is not None:
         documents = (
             (document.id, document.text, document.fields) for document in searcher.collection.snapshot().documents()
@@ -125,7 +129,13 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     runs, said, nothing_learned = dict(searched.runs), [], None
     if options.learn_weights is not None:
         try:
-            said = learn(options, searcher, judged, searched, runs, signals)
+            fusion = searcher.settings.fusion
+            if can_learn(searcher):
+                fusion, said = learn(options, searcher, judged, searched, runs, signals)
+            if has_features:
+                fusion = _with_features(options, searcher, judged, fusion, runs, said)
+            fusion.write(options.learn_weights, {"queries": len(judged.queries)})
+            said.append(f"{options.learn_weights}: for --fusion; measured above with weights of other queries")
         except DataError as error:  # what was searched for is shown all the same
             nothing_learned = error
     _add_others(options, searcher, judged, runs, peers)
@@ -250,8 +260,8 @@ def learn(
     searched: Searched,
     runs: dict[str, Scores],
     signals: dict[str, Signal],
-) -> list[str]:
-    """Learn the weights and write the file; return lines for the report.
+) -> tuple[Fusion, list[str]]:
+    """Learn the weights of searchers, fields and signals; return the fusion by them, and lines for the report.
 
     runs: runs by weights that were learned from other queries are added here
     """
@@ -259,9 +269,8 @@ def learn(
     from paddle_ranker.retrieval.fusion import TITLE, Fusion
     from paddle_ranker.retrieval.weight_learning import learn_recall_weight, learn_title, learn_weights
 
-    assert options.learn_weights is not None
     names, fusion, lines = searcher.searchers, searcher.settings.fusion, list[str]()
-    method, weights, recall_weight, facts = fusion.method, {}, 0.0, {"queries": len(judged.queries)}
+    method, weights, recall_weight = fusion.method, {}, 0.0
     of_numbers = {name: one for name, one in signals.items() if one.is_field}
     columns = {name: number for number, name in enumerate((*names, *of_numbers), start=2) if name in signals}
     given = searcher.collection.info.schema.weights_by(fusion.fields)
@@ -320,8 +329,42 @@ def learn(
     fields = {} if is_built else _named(searcher, by_fields)
     if title != 1:
         lines.append(f"learned weight of whole titles: {title:g}")
-    Fusion(method, weights, recall_weight, title, fields, counting).write(options.learn_weights, facts)
-    return [*lines, f"{options.learn_weights}: for --fusion; measured above with weights of other queries"]
+    return Fusion(method, weights, recall_weight, title, fields, counting), lines
+
+
+def has_labels_for_features(judged: JudgedQueries) -> bool:
+    """Return whether the judgments are enough for learning weights of features."""
+    return sum(map(len, judged.qrels.values())) >= FEWEST_LABELS
+
+
+def _with_features(
+    options: EvaluateRecallOptions,
+    searcher: Searcher,
+    judged: JudgedQueries,
+    fusion: Fusion,
+    runs: dict[str, Scores],
+    lines: list[str],
+) -> Fusion:
+    """Return the fusion with learned features if they are better than the fusion alone; else the fusion.
+
+    runs: the run by features that were learned from other queries is added here
+    lines: a report is appended
+    """
+    from paddle_ranker.evaluation.retrieval import compare_runs, feature_lists, held_out_runs
+    from paddle_ranker.retrieval.weight_learning import learn_features, scores_by_other_features
+
+    lists, names = feature_lists(searcher, judged, fusion)
+    without = next(name for name in (LEARNED, LEARNED_FIELDS, *runs) if name in runs)
+    held_out = scores_by_other_features(lists, names, options.folds)
+    scores = {query: held_out.get(query, {}) for query in judged.queries}
+    runs[LEARNED_FEATURES] = held_out_runs(scores, runs[without], options.top_k)
+    two = {name: runs[name] for name in (without, LEARNED_FEATURES)}
+    compared = compare_runs(judged, two, options.top_k, resamples=options.resamples, seed=options.seed)
+    if compared.measured[LEARNED_FEATURES][_MEASURE].verdict != "better":
+        lines.append(f"learned features: none (no gain over {without} is established)")
+        return fusion
+    lines.append(f"learned features: {len(names)}, which order the first documents")
+    return replace(fusion, features=learn_features(lists, names))
 
 
 def _learn_fields(

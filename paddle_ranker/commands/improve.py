@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.commands.evaluate_recall import (
+    FEWEST_LABELS,
+    LEARNED,
+    LEARNED_FEATURES,
+    has_labels_for_features,
+)
 from paddle_ranker.commands.judgments import JudgmentsOptions, draw, read_log
 from paddle_ranker.commands.search import SearchingOptions, open_searcher
 from paddle_ranker.errors import DataError, UsageError
@@ -24,11 +30,11 @@ if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import JudgedQueries
+    from paddle_ranker.retrieval.fusion import Fusion
     from paddle_ranker.retrieval.searcher import Searcher
 
-TODAY, LEARNED_FEATURES, NEW_RANKER = "today", "learned features", "new ranker"
+TODAY, NEW_RANKER = "today", "new ranker"
 REPORT, FUSION_FILE, RANKER_FOLDER = "report.txt", "fusion.json", "ranker"
-_FOR_FEATURES = 300  # minimum labels, of queries that are not held out, for learning weights of features
 _FOR_RANKER = 500  # minimum labels, of queries that are not held out, for training a ranker
 _HELD_OUT, _VALIDATION = 0.3, 0.15  # share of held-out queries; share of the others that select a checkpoint
 _FEWEST = 10  # queries, in training as well as held out
@@ -99,12 +105,10 @@ def improve(options: ImproveOptions) -> Optional[str]:
             f"{len(judged.queries)} held out, and {_FEWEST} of each are needed: use a longer log, or judge more"
         )
     with new_folder(output) as folder:
-        systems, said = _learned_weights(options, searcher, learning, folder), list[str]()
+        systems, said = _learned_fusions(options, searcher, learning), list[str]()
         said.append(f"{len(others):,} labels of {len(learning.queries):,} queries, {len(judged.queries):,} held out")
-        if len(others) < _FOR_FEATURES:
-            said.append(f"no weights of features were learned: {_FOR_FEATURES} labels are needed")
-        else:
-            systems.update(_learned_features(searcher, learning, systems))
+        if not has_labels_for_features(learning):
+            said.append(f"no weights of features were learned: {FEWEST_LABELS} labels are needed")
         if options.model is None or len(others) < _FOR_RANKER:
             why = "name an encoder by --model" if options.model is None else f"{_FOR_RANKER} labels are needed"
             said.append(f"no ranker was trained: {why}")
@@ -117,13 +121,11 @@ def improve(options: ImproveOptions) -> Optional[str]:
             said += _table(comparison)
         else:
             said.append("nothing to learn: the index has one searcher, of one field; add a tower, or --model")
-        if recommended == LEARNED_FEATURES:
+        if recommended not in (None, NEW_RANKER):
             systems[recommended].settings.fusion.write(folder / FUSION_FILE, {"queries": len(learning.queries)})
         said.append(_advice(recommended, output))
-        for name, file in ((NEW_RANKER, RANKER_FOLDER), ("", FUSION_FILE)):
-            is_kept = recommended is not None and (recommended == NEW_RANKER) == (name == NEW_RANKER)
-            if not is_kept:
-                _remove(folder / file)
+        if recommended != NEW_RANKER and (folder / RANKER_FOLDER).exists():
+            shutil.rmtree(folder / RANKER_FOLDER)
         (folder / REPORT).write_text("\n".join([*said, ""]), encoding="utf-8")
     print("\n".join(said))
     if options.accept and recommended is not None:
@@ -179,51 +181,31 @@ def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries
     return JudgedQueries(str(options.log or options.beir), {query: query for query in answered}, answered)
 
 
-def _learned_weights(
-    options: ImproveOptions, searcher: Searcher, learning: JudgedQueries, folder: Path
-) -> dict[str, Searcher]:
-    """Learn weights of searchers and fields from `learning`; return searchers that use them, by name."""
-    from paddle_ranker.commands.evaluate_recall import LEARNED, EvaluateRecallOptions, can_learn, learn
-    from paddle_ranker.evaluation.retrieval import search_judged
-    from paddle_ranker.retrieval.fusion import Fusion
-    from paddle_ranker.retrieval.searcher import Searcher
-
-    if not can_learn(searcher):
-        return {}
-    file, same = folder / FUSION_FILE, {name: getattr(options, name) for name in ("index", "by", "depth")}
-    given = EvaluateRecallOptions(**same, beir="", learn_weights=str(file), top_k=_DEPTH)
-    try:
-        searched = search_judged(searcher, learning, _DEPTH)
-        learn(given, searcher, learning, searched, dict(searched.runs), {})
-    except DataError as error:
-        note(f"weights: {error}")
-        return {}
-    settings = replace(searcher.settings, fusion=Fusion.read(file))
-    return {LEARNED: Searcher(searcher.collection, settings, None, searcher.ranker)}
-
-
-def _learned_features(
-    searcher: Searcher, learning: JudgedQueries, systems: Mapping[str, Searcher]
-) -> dict[str, Searcher]:
-    """Learn weights of features; return a dict from their name to the searcher that uses them.
-
-    learning: the queries to learn from, which are not held out
-    systems: searchers that use learned weights of searchers, by name; the new searcher keeps these weights
-    """
-    from paddle_ranker.commands.evaluate_recall import LEARNED
-    from paddle_ranker.evaluation.retrieval import feature_lists
+def _learned_fusions(options: ImproveOptions, searcher: Searcher, learning: JudgedQueries) -> dict[str, Searcher]:
+    """Learn weights of searchers and fields, then of features beside them; return searchers that use them, by name."""
+    from paddle_ranker.commands.evaluate_recall import EvaluateRecallOptions, can_learn, learn
+    from paddle_ranker.evaluation.retrieval import feature_lists, search_judged
     from paddle_ranker.retrieval.searcher import Searcher
     from paddle_ranker.retrieval.weight_learning import learn_features
 
-    settings = systems.get(LEARNED, searcher).settings
-    plain = Searcher(searcher.collection, settings)
+    fusions: dict[str, Fusion] = {}
+    fusion = searcher.settings.fusion
     try:
-        features = learn_features(*feature_lists(plain, learning, settings.fusion))
+        if can_learn(searcher):
+            same = {name: getattr(options, name) for name in ("index", "by", "depth")}
+            given = EvaluateRecallOptions(**same, beir="", top_k=_DEPTH)
+            searched = search_judged(searcher, learning, _DEPTH)
+            fusion, _ = learn(given, searcher, learning, searched, dict(searched.runs), {})
+            fusions[LEARNED] = fusion
+        if has_labels_for_features(learning):
+            features = learn_features(*feature_lists(searcher, learning, fusion))
+            fusions[LEARNED_FEATURES] = replace(fusion, features=features)
     except DataError as error:
-        note(f"features: {error}")
-        return {}
-    settings = replace(settings, fusion=replace(settings.fusion, features=features))
-    return {LEARNED_FEATURES: Searcher(searcher.collection, settings, None, searcher.ranker)}
+        note(f"weights: {error}")
+    return {
+        name: Searcher(searcher.collection, replace(searcher.settings, fusion=one), None, searcher.ranker)
+        for name, one in fusions.items()
+    }
 
 
 def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[TrainingPair], folder: Path) -> Searcher:
@@ -290,10 +272,6 @@ def _advice(recommended: Optional[str], output: Path) -> str:
         return "recommended: nothing; what serves today stays"
     name, file = ("ranker", RANKER_FOLDER) if recommended == NEW_RANKER else ("fusion", FUSION_FILE)
     return f"recommended: {recommended}, --{name} {output / file} of search and search-serve"
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _accept(options: ImproveOptions, output: Path, recommended: str) -> None:

@@ -312,9 +312,10 @@ def feature_lists(
 ) -> tuple[list[JudgedList], tuple[str, ...]]:
     """Return the first documents of each query's fused list with their features, for `learn_features`; and the names.
 
-    fusion: replaces the searcher's fusion; its own features count nothing
+    fusion: replaces the searcher's fusion; its own features count nothing, nor does the searcher's ranker
     """
     found, names, fusion = list[JudgedList](), tuple[str, ...](), replace(fusion, features={})
+    searcher = Searcher(searcher.collection, searcher.settings)
     for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
         for (query, _), search in zip(part, searcher.run([text for _, text in part], fusion=fusion)):
             if not search.order:

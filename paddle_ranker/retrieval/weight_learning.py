@@ -185,6 +185,19 @@ def learn_features(lists: Sequence[JudgedList], names: Sequence[str]) -> dict[st
     return dict(zip(names, weights.tolist()))
 
 
+def scores_by_other_features(
+    lists: Sequence[JudgedList], names: Sequence[str], folds: int = 5
+) -> dict[str, dict[str, float]]:
+    """Score documents by weights of features that `learn_features` learned from other queries; by query and id."""
+    fold_of, scores = folds_of(len(lists), folds), dict[str, dict[str, float]]()
+    for fold in range(int(fold_of.max()) + 1):
+        own = fold_of == fold
+        weights = np.array([*learn_features([one for one, is_own in zip(lists, own) if not is_own], names).values()])
+        held_out = (one for one, is_own in zip(lists, own) if is_own)
+        scores.update((one.query, dict(zip(one.ids, (one.inputs @ weights).tolist()))) for one in held_out)
+    return scores
+
+
 def _feature_pairs(lists: Sequence[JudgedList]) -> tuple[Floats, Integers, Integers, Floats]:
     """Return the inputs of all lists, and the pairs of documents of a query that differ in their labels.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker import Index
-from paddle_ranker.commands import improve, index, search
+from paddle_ranker.commands import evaluate_recall, improve, index, search
 from paddle_ranker.data.beir import write_beir
 from paddle_ranker.retrieval.fusion import FEATURE_DEPTH, Fusion
 from paddle_ranker.retrieval.search import SearchSettings
@@ -186,6 +186,28 @@ def test_features_of_texts_are_learned_and_every_door_orders_by_them(titled: Pat
     assert status == 0 and shown == [one["id"] for one in after] and "first_match +" in printed
     status, printed, _ = call(improve.main, *given, "--beir", titled / "judged", "--output", tmp_path / "again")
     assert status == 0 and "recommended: nothing" in printed  # what was accepted serves today
+
+
+@pytest.mark.parametrize("has_answers", [True, False])
+def test_a_measurement_writes_features_if_they_are_better_on_held_out_queries(
+    titled: Path, tmp_path: Path, call: Call, has_answers: bool
+) -> None:
+    given, weights = ["--index", titled / "index", "--baselines", "false"], tmp_path / "weights.json"
+    judged = titled / "judged"
+    if not has_answers:  # labels at random
+        lines = (judged / "qrels" / "test.tsv").read_text("utf-8").splitlines()
+        labels = np.random.default_rng(7).permutation([line.split("\t")[2] for line in lines[1:]])
+        rows = [[*line.split("\t")[:2], label] for line, label in zip(lines[1:], labels.tolist())]
+        qrels: dict[str, dict[str, int]] = {}
+        for query, id, label in rows:
+            qrels.setdefault(query, {})[id] = int(label)
+        judged = tmp_path / "judged"
+        write_beir(judged, [], {f"q{n}": name for n, name in enumerate(NAMES)}, {"test": qrels})
+    status, printed, errors = call(evaluate_recall.main, *given, "--beir", judged, "--learn_weights", weights)
+    assert status == 0, errors
+    assert ("learned features is ahead of words" in printed) is has_answers
+    assert ("learned features: none (no gain over words is established)" in printed) is not has_answers
+    assert bool(Fusion.read(weights).features) is has_answers
 
 
 def test_shards_order_by_features_as_one_index(titled: Path, tmp_path: Path) -> None:

@@ -51,17 +51,14 @@ FEATURES = (
 LIST_FEATURES = (
     "coverage",  # share of the weight of the query's tokens that the text has
     "coverage_pairs",  # the same of tokens with more than one character
+    "coverage_letters",  # share of the query's distinct letters and digits that the text has
     "longest_run",
     "whole_query",
     "text_length",
-    "jaccard",
     "first_match",
     "last_match",
     "match_span",
     "rarest_missing",  # weight of the query's heaviest token that the text lacks
-    "rarest_missing_pair",
-    "text_matched",  # share of the text's tokens that the query has
-    "matches",
     "numbers_missing",
     "numbers_extra",
     "latin_missing",
@@ -175,8 +172,7 @@ def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str]
     """
     asked, pairs = letters(query), {token: weight for token, weight in weights.items() if len(token) > 1}
     total, of_pairs = sum(weights.values()) or 1.0, sum(pairs.values()) or 1.0
-    query_tokens = set(weights)
-    plain = normalise(query)
+    plain, query_letters = normalise(query), set(asked)
     numbers, latin = set(_NUMBER.findall(plain)), set(_LATIN.findall(plain))
     rows, token_sets = list[list[float]](), list[set[str]]()
     for text in texts:
@@ -185,23 +181,20 @@ def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str]
         matches = [place for place, token in enumerate(tokens) if token in weights]
         first, last = (matches[0], matches[-1]) if matches else (len(tokens), len(tokens))
         missing = [weight for token, weight in weights.items() if token not in distinct]
-        missing_pairs = [weight for token, weight in pairs.items() if token not in distinct]
+        missing_pairs = (weight for token, weight in pairs.items() if token not in distinct)
         text_numbers, text_latin = set(_NUMBER.findall(plain)), set(_LATIN.findall(plain))
         token_sets.append(distinct)
         rows.append([
             1.0 - sum(missing) / total,
             1.0 - sum(missing_pairs) / of_pairs,
+            len(query_letters & set(own)) / max(len(query_letters), 1),
             run / max(len(asked), 1),
             float(run == len(asked)),
             np.log1p(len(own)),
-            _jaccard(distinct, query_tokens),
             first / count,
             last / count,
             (last - first) / max(len(weights), 1),
             max(missing, default=0.0),
-            max(missing_pairs, default=0.0),
-            len(matches) / count,
-            np.log1p(len(matches)),
             len(numbers - text_numbers),
             len(text_numbers - numbers),
             len(latin - text_latin),

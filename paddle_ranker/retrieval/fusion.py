@@ -30,7 +30,7 @@ from paddle_ranker.storage.untrusted import read_json
 
 RRF_K = 60  # the constant of Cormack et al. (2009)
 ValuesOf = Callable[[str, Sequence[str]], Sequence[tuple[Value, ...]]]  # (field, ids) to the documents' values
-FORMAT = 5
+FORMAT = 6
 FEATURE_DEPTH = 50  # first documents of a fused list that features order
 _ABOVE, _TINY = 1.01, 1e-6  # factor and summand that make the bonus of a title larger than the range of scores
 SEARCHER_FEATURES = ("log_rank", "score", "normalised")  # of each searcher

@@ -148,12 +148,13 @@ def test_the_features_of_a_list_are_those_counted_by_hand() -> None:
     assert found.shape == (2, len(LIST_FEATURES))
     first, second = (dict(zip(LIST_FEATURES, row)) for row in found.tolist())
     assert first == pytest.approx({
-        "coverage": 0.5, "coverage_pairs": 0.5, "longest_run": 3 / 9, "whole_query": 0, "text_length": np.log(14),
-        "jaccard": 2 / 5, "first_match": 0, "last_match": 1 / 4, "match_span": 1 / 3, "rarest_missing": 2,
-        "rarest_missing_pair": 2, "text_matched": 2 / 4, "matches": np.log(3), "numbers_missing": 0, "numbers_extra": 0,
-        "latin_missing": 1, "latin_extra": 2, "text_asks": 1, "text_breaks": 1, "likeness": 2 / 5,
-        "likeness_first": 2 / 5,
+        "coverage": 0.5, "coverage_pairs": 0.5, "coverage_letters": 1, "longest_run": 3 / 9, "whole_query": 0,
+        "text_length": np.log(14), "first_match": 0, "last_match": 1 / 4, "match_span": 1 / 3, "rarest_missing": 2,
+        "numbers_missing": 0, "numbers_extra": 0, "latin_missing": 1, "latin_extra": 2, "text_asks": 1,
+        "text_breaks": 1, "likeness": 2 / 5, "likeness_first": 2 / 5,
     })  # fmt: skip
-    assert second["coverage"] == second["whole_query"] == second["jaccard"] == 1 and second["rarest_missing"] == 0
+    assert second["coverage"] == second["whole_query"] == 1 and second["rarest_missing"] == 0
+    columns = list_features("红鞋红1A", {}, ["鞋子 a", "红", "Ａ１红鞋", ""], list).T
+    assert columns[LIST_FEATURES.index("coverage_letters")].tolist() == [2 / 4, 1 / 4, 1, 0]
     assert list_features("red", {}, ["", "a"], str.split).shape == (2, len(LIST_FEATURES))
     assert list_features("red", {}, [], str.split).shape == (0, len(LIST_FEATURES))

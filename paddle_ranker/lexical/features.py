@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,16 +72,37 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _LATIN = re.compile(r"[a-z]+")
 
 
-@dataclass(frozen=True)
-class _Text:
-    """One text in all the forms from which features are computed."""
+class _Characters:
+    """A text in the forms in which its characters are compared."""
+
+    def __init__(self, text: str) -> None:
+        self.plain = normalise(text)
+        self.letters = letters(self.plain)
+        self.numbers, self.latin = set(_NUMBER.findall(self.plain)), set(_LATIN.findall(self.plain))
+
+    def shared_run(self, title: _Characters) -> tuple[float, float]:
+        """Return the features `longest_run` and `whole_query` of this query and a title."""
+        run = longest_shared_run(self.letters, title.letters)
+        return run / max(len(self.letters), 1), float(run == len(self.letters))
+
+    def differences(self, title: _Characters) -> list[float]:
+        """Return the features from `numbers_missing` on of this query and a title."""
+        return [
+            len(self.numbers - title.numbers),
+            len(title.numbers - self.numbers),
+            len(self.latin - title.latin),
+            len(title.latin - self.latin),
+            float("?" in title.plain),
+            float(":" in title.plain or "..." in title.plain),
+        ]
+
+
+class _Text(NamedTuple):
+    """A text in all the forms from which the features of a pair are computed."""
 
     words: list[str]
     bigrams: list[str]
-    letters: str
-    numbers: set[str]
-    latin: set[str]
-    plain: str
+    characters: _Characters
 
 
 class LexicalFeatures:
@@ -104,15 +124,8 @@ class LexicalFeatures:
         return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
 
     def _read(self, text: str) -> _Text:
-        plain = normalise(text)
-        return _Text(
-            words=self._words.tokenize(plain),
-            bigrams=self._bigrams.tokenize(plain),
-            letters=letters(plain),
-            numbers=set(_NUMBER.findall(plain)),
-            latin=set(_LATIN.findall(plain)),
-            plain=plain,
-        )
+        characters = _Characters(text)
+        return _Text(self._words.tokenize(characters.plain), self._bigrams.tokenize(characters.plain), characters)
 
     def _pair(self, query: _Text, title: _Text) -> list[float]:
         bm25_words = self._words.score_tokens(query.words, title.words)
@@ -120,8 +133,7 @@ class LexicalFeatures:
         query_words, title_words = set(query.words), set(title.words)
         query_bigrams, title_bigrams = set(query.bigrams), set(title.bigrams)
         words, bigrams = self._words.statistics, self._bigrams.statistics
-        run = longest_shared_run(query.letters, title.letters)
-        length = max(len(query.letters), 1)
+        letters_of_query, letters_of_title = len(query.characters.letters), len(title.characters.letters)
         matches = [place for place, bigram in enumerate(title.bigrams) if bigram in query_bigrams]
         first, last = (matches[0], matches[-1]) if matches else (len(title.bigrams), len(title.bigrams))
         places = max(len(title.bigrams), 1)
@@ -132,24 +144,18 @@ class LexicalFeatures:
             bm25_bigrams / (self._bigrams.score_tokens(query.bigrams, query.bigrams) or 1.0),
             _share(query_words, title_words, words),
             _share(query_bigrams, title_bigrams, bigrams),
-            run / length,
-            float(run == len(query.letters)),
-            np.log1p(len(query.letters)),
-            np.log1p(len(title.letters)),
+            *query.characters.shared_run(title.characters),
+            np.log1p(letters_of_query),
+            np.log1p(letters_of_title),
             _jaccard(query_words, title_words),
             _jaccard(query_bigrams, title_bigrams),
             first / places,
             last / places,
-            min((last - first + 2) / length, 5.0) if matches else 0.0,
+            min((last - first + 2) / max(letters_of_query, 1), 5.0) if matches else 0.0,
             max(map(words.idf, query_words - title_words), default=0.0),
             max(map(bigrams.idf, query_bigrams - title_bigrams), default=0.0),
             _share(title_words, query_words, words),
-            len(query.numbers - title.numbers),
-            len(title.numbers - query.numbers),
-            len(query.latin - title.latin),
-            len(title.latin - query.latin),
-            float("?" in title.plain),
-            float(":" in title.plain or "..." in title.plain),
+            *query.characters.differences(title.characters),
         ]
 
 
@@ -170,37 +176,29 @@ def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str]
         texts: texts of the list, best first.
         tokenize: tokenizer of the collection.
     """
-    asked, pairs = letters(query), {token: weight for token, weight in weights.items() if len(token) > 1}
+    characters, pairs = _Characters(query), {token: weight for token, weight in weights.items() if len(token) > 1}
     total, of_pairs = sum(weights.values()) or 1.0, sum(pairs.values()) or 1.0
-    plain, query_letters = normalise(query), set(asked)
-    numbers, latin = set(_NUMBER.findall(plain)), set(_LATIN.findall(plain))
+    query_letters = set(characters.letters)
     rows, token_sets = list[list[float]](), list[set[str]]()
     for text in texts:
-        plain, tokens, own = normalise(text), tokenize(text), letters(text)
-        distinct, count, run = set(tokens), max(len(tokens), 1), longest_shared_run(asked, own)
+        tokens, of_text = tokenize(text), _Characters(text)
+        distinct, count = set(tokens), max(len(tokens), 1)
         matches = [place for place, token in enumerate(tokens) if token in weights]
         first, last = (matches[0], matches[-1]) if matches else (len(tokens), len(tokens))
         missing = [weight for token, weight in weights.items() if token not in distinct]
         missing_pairs = (weight for token, weight in pairs.items() if token not in distinct)
-        text_numbers, text_latin = set(_NUMBER.findall(plain)), set(_LATIN.findall(plain))
         token_sets.append(distinct)
         rows.append([
             1.0 - sum(missing) / total,
             1.0 - sum(missing_pairs) / of_pairs,
-            len(query_letters & set(own)) / max(len(query_letters), 1),
-            run / max(len(asked), 1),
-            float(run == len(asked)),
-            np.log1p(len(own)),
+            len(query_letters & set(of_text.letters)) / max(len(query_letters), 1),
+            *characters.shared_run(of_text),
+            np.log1p(len(of_text.letters)),
             first / count,
             last / count,
             (last - first) / max(len(weights), 1),
             max(missing, default=0.0),
-            len(numbers - text_numbers),
-            len(text_numbers - numbers),
-            len(latin - text_latin),
-            len(text_latin - latin),
-            float("?" in plain),
-            float(":" in plain or "..." in plain),
+            *characters.differences(of_text),
         ])  # fmt: skip
     alike = _similarities(token_sets)
     others = alike.sum(axis=1) / max(len(texts) - 1, 1)

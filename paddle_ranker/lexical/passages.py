@@ -118,6 +118,7 @@ def best_span(
     """
     if len(text) <= size:
         return 0, len(text)
+    # Folding would move the characters and take thirty times as long.
     lowered = text[:_LOOKED_AT].lower().translate(table)
     if len(lowered) != min(len(text), _LOOKED_AT):  # some characters have a small form of another length
         lowered = text[:_LOOKED_AT]

@@ -56,6 +56,7 @@ class ResultList(list[Result]):
         total: how many documents have a word of the query and meet the filter; None if words were not searched.
         facets: how often each value occurs, by field and value.
         corrected: for each query word that no document has, the tuple of words that were searched instead.
+        query_read_by: by searcher whose tower reads only the beginning of the query: characters that it reads.
         nothing_close: whether no result is closer to the query than results of unrelated queries are to those queries.
     """
 
@@ -63,7 +64,7 @@ class ResultList(list[Result]):
         super().__init__(results)
         self.query, self.total = found.query.text, found.total()
         self.facets = {name: {_value(key): count for key, count in counts.items()} for name, counts in facets.items()}
-        self.nothing_close = found.nothing_close
+        self.nothing_close, self.query_read_by = found.nothing_close, dict(found.read_by)
         self.corrected = {one.given: tuple(one.to) for one in found.words.corrected}
 
     def __repr__(self) -> str:
@@ -89,7 +90,8 @@ class ResultList(list[Result]):
         facets = "".join(f"; {name}: {listed(f'{value} {count}' for value, count in values.items())}"
                          for name, values in self.facets.items())  # fmt: skip
         close = "; nothing is close" * self.nothing_close
-        return f"{quoted(self.query)}: {len(self):,} documents{total}{close}{corrected}{facets}"
+        cut = "".join(f"; {name} reads {end:,} characters of the query" for name, end in self.query_read_by.items())
+        return f"{quoted(self.query)}: {len(self):,} documents{total}{close}{cut}{corrected}{facets}"
 
 
 class Evaluation:

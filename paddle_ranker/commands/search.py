@@ -235,6 +235,8 @@ def search(options: SearchOptions) -> None:
             for (id, query), one in zip(part, found):
                 if one.query.read is not None:
                     note(f"{quoted(query)}: has {len(query):,} characters; the first {one.query.read:,} are read")
+                for name, end in one.read_by.items():
+                    note(f"{quoted(query)}: too long for the tower of {name}, which reads the first {end:,} characters")
                 if one.nothing_close and one.shown:
                     note(f"{quoted(query)}: nothing is close; the documents below are the nearest")
                 for read in one.words.corrected:

@@ -40,6 +40,7 @@ LOST_CAPITALS = (
     "convert MODEL NEW --to tower --lowercase makes them small"
 )
 
+TOKENS_OF_CHARACTER = 4  # most tokens of a character
 _LEAST_ROOM = 8  # a prompt must leave the text after it one part in this many of the tokens
 
 

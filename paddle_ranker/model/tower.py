@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Optional, Union
 
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
+from paddle_ranker.encoding.pair_encoder import TOKENS_OF_CHARACTER, LengthCheck, PairEncoder
 from paddle_ranker.encoding.picture_encoder import PIXELS, PictureEncoder
 from paddle_ranker.encoding.sound_encoder import LENGTHS, SAMPLES, SoundEncoder
 from paddle_ranker.errors import CheckpointError, listed, refuse_text
@@ -151,6 +151,14 @@ class TextEncoder:
         if self.query_prompt:
             queries = [self.query_prompt + query for query in queries]
         return self.tokens.encode_single(queries, check)
+
+    def query_read(self, query: str) -> Optional[int]:
+        """Return how many code points of a query are read, from its start; None if all are."""
+        most, text = self.max_length - self.tokens.template.text_tokens, self.query_prompt + query
+        if len(text) <= most // TOKENS_OF_CHARACTER:
+            return None
+        end = self.tokens.characters_of(text, most)
+        return None if end >= len(text) else max(0, end - len(self.query_prompt))
 
     @property
     def max_length(self) -> int:

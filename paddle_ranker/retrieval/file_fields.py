@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 
@@ -70,6 +70,10 @@ class FileTower:
         if TEXT not in self._tower.reads:
             raise UsageError(f"the tower reads {self._reads}s, and texts were given: take one that reads texts, too")
         return self._tower.query_vectors(queries)
+
+    def query_read(self, query: str) -> Optional[int]:
+        """Return how many code points of a query are read, from its start; None if all are."""
+        return self._tower.query_read(query)
 
 
 class FilmTower(FileTower):

@@ -373,6 +373,9 @@ class _RemoteTower:
         found: Vectors = self._calls.any("query_vectors", self._field, list(queries))
         return found
 
+    def query_read(self, query: str) -> Optional[int]:
+        return None  # not worth a call to a shard
+
 
 class _Wanted:
     """Stand-in for `KnownWords` that records the tokens whose counts a query needs, to fetch all in one round."""

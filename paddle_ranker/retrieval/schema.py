@@ -87,6 +87,10 @@ class FieldTower(Protocol):
         """Return the vectors of queries; raises `UsageError` if the tower reads no texts, only files."""
         ...
 
+    def query_read(self, query: str) -> Optional[int]:
+        """Return how many code points of a query the tower reads; None if all, or if that is not known."""
+        ...
+
 
 OpenTower = Callable[[Path, LoadOptions, int], FieldTower]  # (folder, options, batch size) to the tower
 

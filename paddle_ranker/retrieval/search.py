@@ -178,6 +178,7 @@ class Search:
         answer_of: function from the index of a text of `to_rank` to the cells of that table that answer the query (None
             for other texts); None if the ranker names no cells.
         similar: ids of hidden documents of a group of nearly equal texts, by place of the group's first document.
+        read_by: by searcher whose tower reads only the beginning of the query: code points that it reads.
         took: milliseconds by stage.
         degraded: stages that were left out, since they would miss the deadline.
     """
@@ -216,6 +217,7 @@ class Search:
         self.similar: dict[int, list[str]] = {}
         self.answer_of: Optional[Callable[[int], Optional[TableAnswer]]] = None
         self._answers = dict[int, Optional[TableAnswer]]()  # by place, for `answer`
+        self.read_by: dict[str, int] = {}
         self.took: dict[str, float] = {}
         self.degraded: list[str] = []
         self.is_calibrated = False

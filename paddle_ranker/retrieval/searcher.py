@@ -238,6 +238,10 @@ class SearchModels(Protocol):
         """Begin to compute the vectors of queries for a vector field; return a future of `[n, size]`."""
         ...
 
+    def query_read(self, field: str, text: str) -> Optional[int]:
+        """Return how many code points of a query a vector field's tower reads; None if all, or if that is not known."""
+        ...
+
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
         """Score the texts of each search's `to_rank`; return `[texts] float64` per search.
 
@@ -281,6 +285,10 @@ class _Models:
             else:
                 found.set_result(self._collection.snapshot().tower(field).query_vectors(texts))
         return found
+
+    def query_read(self, field: str, text: str) -> Optional[int]:
+        is_given = field == VECTORS and self._query_vectors is not None
+        return None if is_given else self._collection.snapshot().tower(field).query_read(text)
 
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
         assert self._ranker is not None
@@ -354,6 +362,9 @@ def _find(searches: Sequence[Search], models: SearchModels) -> None:
     fields = first.collection.info.vector_fields
     asks = [name for name in first.searchers if name in fields and name not in first.like_vectors]
     vectors = {name: models.begin_vectors(name, [one.tower_text(name) for one in searches]) for name in asks}
+    for one in searches:
+        read = {name: models.query_read(name, one.tower_text(name)) for name in asks}
+        one.read_by = {name: end for name, end in read.items() if end is not None}
     lookups = {name: _begin_lookups(searches, name, None) for name in first.searchers if name not in fields}
     for name in first.like_vectors:
         lookups[name] = _begin_lookups(searches, name, np.concatenate([one.like_vectors[name] for one in searches]))

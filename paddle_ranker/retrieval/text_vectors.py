@@ -118,6 +118,11 @@ class Tower:
         refuse_text(queries, "queries")
         return self.compute_queries(self._queries.encoder.encode_queries(queries))
 
+    def query_read(self, query: str) -> Optional[int]:
+        """Return how many code points of a query are read, from its start; None if all are."""
+        encoder = self._queries.encoder
+        return encoder.query_read(query) if isinstance(encoder, TextEncoder) else None
+
     def encode_pictures(self, pictures: Sequence[Union[Source, Array]]) -> Vectors:
         """Return the vectors of pictures, `[n, size]`, which may be queries or searched.
 

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -84,6 +84,9 @@ class PageTower:
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
         raise UsageError("no texts")
+
+    def query_read(self, query: str) -> Optional[int]:
+        return None
 
 
 READERS.add("tape", Reader(read_tape, lambda: lacking() if "MADE_LACKS" in os.environ else "1", "seconds"))

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -157,6 +157,9 @@ def test_searches_go_on_while_the_tower_of_a_field_computes() -> None:
             other.join(SECONDS)
             order.append("tower")
             return np.zeros((1, 2), np.float32)
+
+        def query_read(self, text: str) -> Optional[int]:
+            return None
 
     index: Any = SimpleNamespace(snapshot=SimpleNamespace(tower=lambda field: Tower()))
     nothing: Any = None

@@ -22,9 +22,10 @@ import pytest
 from pydantic_core import to_json
 
 from paddle_ranker import Index, Ranker
-from paddle_ranker.commands import index
+from paddle_ranker.commands import index, judgments
 from paddle_ranker.commands.evaluate_recall import main as evaluate
 from paddle_ranker.commands.mine import main as mine
+from paddle_ranker.commands.search import main as search_main
 from paddle_ranker.data.beir import write_beir
 from paddle_ranker.data.records import Triple, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -473,6 +474,40 @@ def test_an_answer_and_the_log_say_that_nothing_is_close(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
+def test_training_rows_of_the_log_are_what_the_ranker_read_in_the_search(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    filler = "田地里的作物需要很多照看。" * 8
+    texts = [
+        f"{one}的第{n}期。{filler * (n % 3)}{one}在{WORDS[n % 6]}中的研究。{filler}" for n, one in enumerate(WORDS * 2)
+    ]
+    rows = [{"id": f"d{n}", "title": f"{text[:4]}手册", "text": text} for n, text in enumerate(texts)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    built = ["--tower", folders["index"] / "tower", "--passage_tokens", 24, "--output", tmp_path / "index"]
+    assert index.main(["build", "--corpus", f"{tmp_path}/corpus.jsonl", "--device", "cpu", *map(str, built)]) == 0
+    made, read = Site(index=tmp_path / "index", model=folders["model"], search_log=tmp_path / "log"), {}
+    for query in ("深度学习", "老年人护里", "水稻病害的研究"):
+        answer = made.search(query, top_k=6, rank_top=6)
+        for one in answer.get("corrected", ()):
+            query = query.replace(one["from"], one["to"][0])
+        for hit in answer["hits"]:
+            said = {"search_id": answer["search_id"], "query": answer["query"], "id": hit["id"], "event": "click"}
+            assert made.ask("POST", "/v1/feedback", said).status_code == 200
+            text = hit["text"][hit["read"]["start"] : hit["read"]["end"]]
+            read[query, hit["rank"]] = f"{hit['title']} {text}", hit["logit"], text == hit["text"]
+    made.close()
+    assert ("老年人护理", 1) in read and {is_whole for *_, is_whole in read.values()} >= {False}
+    given = ["--log", tmp_path / "log", "--index", tmp_path / "index", "--output", tmp_path / "out", "--dev_share", 0]
+    assert judgments.main([*map(str, given)]) == 0
+    written = [*map(json.loads, (tmp_path / "out" / "train.jsonl").read_text("utf-8").splitlines())]
+    assert {(row["query"], row["position"]): row["title"] for row in written} == {
+        key: text for key, (text, *_) in read.items()
+    }
+    queries, titles = ([row[name] for row in written] for name in ("query", "title"))
+    logits = Ranker.load(folders["model"], device="cpu").score(queries, titles, logits=True)
+    assert logits.tolist() == pytest.approx([read[row["query"], row["position"]][1] for row in written], abs=1e-4)
+
+
 def test_the_log_has_of_a_query_what_was_used(written: Site) -> None:
     assert written.search("水稻", logged=False)["search_id"]
     answer = written.search("水" * 5000, where={"lang": ["x" * 1100]})
@@ -568,6 +603,22 @@ def test_a_query_that_is_too_long_is_cut_where_the_ranker_cuts_it(site: Site, fo
     assert site.search(query, rank_top=0)["query_read"] == most
     assert "query_read" not in site.search(query[:most], rank_top=0)
     assert site.search("x" * 3000, rank_top=8)["query_read"] == 1000  # one token as a whole, and many as a shorter word
+
+
+def test_a_query_that_is_too_long_for_a_tower_alone_is_told_at_every_door(folders: dict[str, Path], call: Call) -> None:
+    most = 32 - len("深度") - 2  # beside the prompt of queries, [CLS] and [SEP]
+    short, long = "水稻病害", ("水稻病害诊断" * 40)[: most + 9]
+    made = Site(index=folders["index"])
+    answers = [made.search(query) for query in (short, long[:most], long)]
+    made.close()
+    assert [one.get("query_read_by") for one in answers] == [None, None, {"vectors": most}]
+    assert all("query_read" not in one for one in answers)  # the words are all searched
+    assert answers[1]["hits"][0]["stages"]["vectors"] == answers[2]["hits"][0]["stages"]["vectors"]
+    with Index(folders["index"]) as opened:
+        hits = opened.search(long)
+    assert hits.query_read_by == {"vectors": most} and f"vectors reads {most} characters of the query" in repr(hits)
+    status, _, errors = call(search_main, "--index", folders["index"], long)
+    assert status == 0 and f"too long for the tower of vectors, which reads the first {most} characters" in errors
 
 
 def test_documents_longer_than_a_request_may_send_are_ranked_by_their_beginning(

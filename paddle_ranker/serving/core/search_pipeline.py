@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Array, Floats, Vectors
-from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.pair_encoder import TOKENS_OF_CHARACTER, PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.calibration import ListScores, SearchScores
 from paddle_ranker.model.tower import TowerInfo
@@ -38,7 +38,6 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
-_LONG_QUERY = 4  # most tokens of a character: queries of fewer characters than a pair's tokens / 4 are never cut
 _ANSWERING = 0.1  # share of a caller's time that is reserved for writing the answer, and most seconds of that
 SEARCHES = 100  # distinct queries after which their scores are compared
 _MEASURES = {"tenth": "tenth best logit of a list", "spread": "standard deviation of a list's logits"}
@@ -279,7 +278,7 @@ class SearchPipeline:
     def _read(self, text: str) -> _Read:
         """Return the part of a query that is used: as much as the ranker reads beside the shortest title."""
         encoders = () if self.ranker is None else self.ranker.encoders
-        least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=LONGEST_QUERY)
+        least = min((encoder.max_seq_length // TOKENS_OF_CHARACTER for encoder in encoders), default=LONGEST_QUERY)
         return _Read(text) if len(text) <= least else _Read.of(text, encoders)
 
     def _settings(self, index: ServedIndex, query: Query) -> SearchSettings:
@@ -336,6 +335,13 @@ class _QueuedModels:
         with idle():  # other searches run while a model or another machine computes
             found.set_result(self._index.snapshot.tower(field).query_vectors(texts))
         return found
+
+    def query_read(self, field: str, text: str) -> Optional[int]:
+        if field != VECTORS:
+            return self._index.snapshot.tower(field).query_read(text)
+        tower = self._pipeline.tower
+        encoder = None if tower is None else tower.query_encoder
+        return None if encoder is None else encoder.query_read(text)
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
         tower = self._pipeline.tower

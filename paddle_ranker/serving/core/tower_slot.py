@@ -164,6 +164,13 @@ class TowerSlot(Slot[ServedTower]):
         rows = self.ready().of(is_query=is_query).model.row_encoder
         return (rows.tokens,) if isinstance(rows, TextEncoder) else ()
 
+    @property
+    def query_encoder(self) -> Optional[TextEncoder]:
+        """The encoder of queries; None if the tower reads no texts. Raises `Fault` as `ready` does."""
+        served = self.ready()
+        rows = (served.queries or served).model.row_encoder
+        return rows if isinstance(rows, TextEncoder) else None
+
     def describe(self) -> dict[str, object]:
         """Return the tower's description for `/info`; the first keys are those of Text Embeddings Inference."""
         served = self.ready()

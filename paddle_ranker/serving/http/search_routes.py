@@ -396,6 +396,8 @@ class SearchRoutes:
             content["shards"] = dict(search.shards)
         if found.query_read is not None:
             content["query_read"] = found.query_read
+        if search.read_by:
+            content["query_read_by"] = search.read_by
         if search.degraded:
             content["degraded"] = search.degraded
         return content
@@ -726,6 +728,11 @@ class SearchAnswer(TypedDict):
     query: Annotated[str, Field(description="as much of it as was used")]
     query_read: NotRequired[
         Annotated[int, Field(description="code points of a query that is too long, which were used")]
+    ]
+    query_read_by: NotRequired[
+        Annotated[
+            dict[str, int], Field(description="code points of the query that a searcher's tower reads, if not all")
+        ]
     ]
     corrected: NotRequired[
         Annotated[list[dict[str, Any]], Field(description="from, to, and by: typing, sound or prefix")]

@@ -24,7 +24,7 @@ const WORDS = {
     gone: "服务器没有回应。", busy: "服务器正忙。", refused: "服务器拒绝了这次请求。", failed: "服务器出错了。", unread: "服务器的回答读不懂。",
     again: "重试", again_in: "{n} 秒后可重试。", stale: "下面仍是上一次“{query}”的结果。",
     late_rank: "排序没有按时完成：下面是融合后的顺序。", late: "没有按时完成：{stage}。",
-    nothing_close: "没有找到很接近的内容；下面是相对最近的。", unranked: "没有经过排序模型：下面是融合后的顺序。", too_long: "查询太长：只用了前 {n} 个字。", unsaved: "没有记下来：{why}", saved: "已记下",
+    nothing_close: "没有找到很接近的内容；下面是相对最近的。", unranked: "没有经过排序模型：下面是融合后的顺序。", too_long: "查询太长：只用了前 {n} 个字。", too_long_by: "查询太长：{name}只读了前 {n} 个字。", unsaved: "没有记下来：{why}", saved: "已记下",
     unfamiliar: "排序模型可能不适合这些文档：得分应在 {expected} 左右，实为 {seen}。",
     key_focus: "输入", key_move: "选择", key_why: "为什么", key_close: "关闭",
   },
@@ -48,7 +48,7 @@ const WORDS = {
     gone: "The server does not answer.", busy: "The server is busy.", refused: "The server refused the request.", failed: "The server failed.", unread: "The server’s answer cannot be read.",
     again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
     late_rank: "Ranking was late: this is the fused order.", late: "Late: {stage}.",
-    nothing_close: "Nothing comes close to your search. These are the nearest documents there are.", unranked: "No ranker was asked: this is the fused order.", too_long: "The query is too long: only its first {n} characters were used.", unsaved: "Not saved: {why}", saved: "Saved",
+    nothing_close: "Nothing comes close to your search. These are the nearest documents there are.", unranked: "No ranker was asked: this is the fused order.", too_long: "The query is too long: only its first {n} characters were used.", too_long_by: "The query is too long for {name}, which reads its first {n} characters.", unsaved: "Not saved: {why}", saved: "Saved",
     unfamiliar: "The ranker may not fit these documents: its scores should be about {expected}, and are {seen}.",
     key_focus: "type", key_move: "choose", key_why: "why", key_close: "close",
   },
@@ -656,6 +656,7 @@ function notices(answer) {
   if (answer.hits.length && answer.ranked === false && index.ranker !== null && state.how && !state.sort && !answer.degraded.includes("rank")) told.push(say("unranked"));
   if (answer.nothing_close && answer.hits.length) told.unshift(say("nothing_close"));
   if (answer.query_read < codePoints(shown.query).length) told.push(say("too_long", { n: count(answer.query_read) }));
+  for (const [name, n] of Object.entries(answer.query_read_by ?? {})) told.push(say("too_long_by", { name: nameOf(name), n: count(n) }));
   const again = (name, change) => button({ onclick: () => (Object.assign(state, change, { q: shown.query }), fillQuery(), search("chosen")) }, say(name));
   const read = [
     ...(answer.corrected ?? []).filter(({ by }) => by !== "prefix").map((one) => say("corrected", { ...one, to: one.to.join(", ") })),

@@ -64,6 +64,7 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
     from paddle_ranker.model.pretrained import resolve_model
     from paddle_ranker.options import note
     from paddle_ranker.retrieval.parallel_encoding import EncodePlan, Encoding
+    from paddle_ranker.retrieval.towers import MANY_TEXTS, note_export
     from paddle_ranker.retrieval.vector_files import VectorFile
     from paddle_ranker.storage.digest import content_digest
 
@@ -94,8 +95,11 @@ def encode(options: EncodeOptions, rows: Union[DocumentFile, RecordFile[Line], N
         rest: Iterator[str] = islice((row.text for row in rows), file.rows, None)
         with Progress(desc="encode", unit="text", initial=file.rows) as progress:
             for vectors in encoding.run(rest):
+                before = file.rows
                 file.append(vectors)
                 progress.update(len(vectors))
+                if before < MANY_TEXTS <= file.rows:
+                    note_export(options.params_path, options.device, "encode --model exported --engine onnx")
         file.finish()
     if rows.skipped:
         note(f"{options.input_file}: {rows.report()}")

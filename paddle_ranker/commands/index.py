@@ -13,7 +13,6 @@ paddle-ranker index check index
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 import uuid
@@ -110,7 +109,6 @@ _OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILV
 _CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or longer values, are not checked as filters
 _CHECKED_FILTERS = 10
 _WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  # change no content of a new index
-_MANY_TEXTS = 500  # exporting the tower is worth its time from this number of texts on
 
 
 @dataclass(frozen=True)
@@ -448,7 +446,7 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
 def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     """Copy the towers into a new index's folder; return the contents of its index.json and the corpus's row count."""
     from paddle_ranker.retrieval.document_states import copy_ranker
-    from paddle_ranker.retrieval.towers import copy_field_tower, copy_tower
+    from paddle_ranker.retrieval.towers import MANY_TEXTS, copy_field_tower, copy_tower, note_export
 
     _LIBRARIES.get(options.method, lambda: None)()
     words = None if options.words == _NO_WORDS else WordsInfo(options.words or STANDARD)
@@ -460,12 +458,8 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
         copied = copy_tower(options.tower, index)
         tower = copied.copy
         vectors = options.vectors(copied.size)
-        if count >= _MANY_TEXTS and _is_on_cpu(options.device) and copied.can_be_exported:
-            note(
-                f"note: {options.tower} computes {count:,} texts by its network; an exported tower is faster on a CPU: "
-                f"paddle-ranker export --model {shlex.quote(options.tower)} --output exported --onnx, then index build "
-                "--tower exported --engine onnx"
-            )
+        if count >= MANY_TEXTS:
+            note_export(options.tower, options.device, "index build --tower exported --engine onnx")
     for name, folder in options.field_towers.items():
         copied = copy_field_tower(schema.field(name), folder, index)
         how = options.vectors(copied.size)
@@ -487,10 +481,6 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
         ),
     )
     return info, count
-
-
-def _is_on_cpu(device: str) -> bool:
-    return device == "cpu" or (device == "auto" and not runtime.cuda_devices())
 
 
 def _build_shards(options: BuildOptions, count: int) -> None:

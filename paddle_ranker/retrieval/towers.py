@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
+from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.model_folder import identify, is_exported
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import SOUND, TEXT, TowerInfo
+from paddle_ranker.options import note_once
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.ingestion import VectorsOf
 from paddle_ranker.retrieval.manifest import VECTORS, TowerCopy
@@ -21,19 +24,15 @@ from paddle_ranker.storage.atomic import make_folder, new_folder
 from paddle_ranker.storage.digest import content_digest
 
 TOWER_FOLDER = "tower"
+MANY_TEXTS = 500  # exporting a tower is worth its time from this number of texts on
 
 
 class Copied(NamedTuple):
-    """A copied tower.
-
-    size: components of the tower's vectors
-    can_be_exported: whether `export` takes the tower
-    """
+    """A copied tower; `size` is the number of components of its vectors."""
 
     copy: TowerCopy
     size: int
     reads_texts: bool = True
-    can_be_exported: bool = False
 
 
 def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) -> Copied:
@@ -59,8 +58,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
         shutil.copytree(folder, target, dirs_exist_ok=True)
         if stated is not None:
             stated.write(target)
-    can_be_exported = stated is None and not is_exported(folder)
-    return Copied(TowerCopy(name, content_digest(folder)), size, can_be_exported=can_be_exported)
+    return Copied(TowerCopy(name, content_digest(folder)), size)
 
 
 def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Copied:
@@ -81,6 +79,21 @@ def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Cop
     with new_folder(index / folder, replace=True) as target:
         shutil.copytree(found, target, dirs_exist_ok=True)
     return Copied(TowerCopy(folder, content_digest(found)), size, reads_texts)
+
+
+def note_export(source: str, device: str, then: str) -> None:
+    """Log how to export a tower, which is then faster; do nothing on a GPU, and for what `export` does not take.
+
+    then: the command that uses the exported tower
+    """
+    path = resolve_model(source)
+    folder = path.parent if path.is_file() else path
+    is_on_cpu = device == "cpu" or (device == "auto" and not runtime.cuda_devices())
+    if is_on_cpu and not is_exported(folder) and isinstance(identify(folder).info, TowerInfo):
+        note_once(
+            f"{source}: computes many texts by its network; an exported tower is faster on a CPU: paddle-ranker export "
+            f"--model {shlex.quote(source)} --output exported --onnx, then {then}"
+        )
 
 
 def _folder_of(source: Union[str, Path]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ from paddle_ranker.array_types import Vectors
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.errors import DataError
 from paddle_ranker.retrieval import text_vectors as vectors_module
+from paddle_ranker.retrieval import towers
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.retrieval.vector_files import VectorFile, open_vectors, scales_path
 from recall.feature_extract import main as feature_extract
@@ -69,6 +71,23 @@ def test_rows_keep_their_order_in_every_type(
         np.testing.assert_allclose(found, wanted, atol=far)
         np.testing.assert_array_equal(open_vectors(output).block(0, 100), found)
     assert not list(tmp_path.glob("*.part*"))
+
+
+@pytest.mark.parametrize(("many", "is_told"), [(90, True), (101, False)])
+def test_many_texts_by_a_network_are_told_the_faster_way(
+    tower: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    many: int,
+    is_told: bool,
+) -> None:
+    monkeypatch.setattr(towers, "MANY_TEXTS", many)
+    copied = shutil.copytree(tower, tmp_path / "tower")  # a note is printed once
+    assert encode(copied, source, tmp_path / "v.npy", "--device", "cpu") == 0
+    way = f"paddle-ranker export --model {copied} --output exported --onnx, then encode --model exported --engine onnx"
+    assert (way in capsys.readouterr().err) is is_told
 
 
 def test_several_processes_write_the_rows_in_their_order(

@@ -268,3 +268,9 @@ def test_the_docs_describe_a_search_and_try_it(open_page: OpenPage, site: RealSi
     with page.expect_response(f"{site.address}/v1/search") as response:
         page.get_by_role("button", name="EXECUTE").first.click()
     assert response.value.status == 200 and response.value.json()["hits"]
+    ground = "node => getComputedStyle(node).getPropertyValue('--bg').trim()"
+    grounds = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        grounds.append(page.locator("openapi-explorer").evaluate(ground))
+    assert grounds == ["#ffffff", "#101216"]

@@ -126,7 +126,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     signals = _signals(options, searcher)
     of_numbers = {name: one for name, one in signals.items() if one.is_field}
     searched = search_judged(searcher, judged, options.top_k, fields=of_numbers)
-    runs, said, nothing_learned = dict(searched.runs), [], None
+    runs, said, nothing_learned = dict(searched.runs), list[str](), None
     if options.learn_weights is not None:
         try:
             fusion = searcher.settings.fusion

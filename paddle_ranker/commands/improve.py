@@ -121,7 +121,7 @@ def improve(options: ImproveOptions) -> Optional[str]:
             said += _table(comparison)
         else:
             said.append("nothing to learn: the index has one searcher, of one field; add a tower, or --model")
-        if recommended not in (None, NEW_RANKER):
+        if recommended is not None and recommended != NEW_RANKER:
             systems[recommended].settings.fusion.write(folder / FUSION_FILE, {"queries": len(learning.queries)})
         said.append(_advice(recommended, output))
         if recommended != NEW_RANKER and (folder / RANKER_FOLDER).exists():

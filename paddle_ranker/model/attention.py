@@ -53,8 +53,8 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: D
     width = q.shape[-1]
     mask = mask.astype(q.dtype).expand([q.shape[0], mask.shape[1], q.shape[1], k.shape[1]])
     split = (states.reshape([0, 0, heads, width // heads]) for states in (q, k, v))
-    found = F.scaled_dot_product_attention(*split, mask, dropout.probability, training=dropout.training)
-    return found.reshape([0, 0, width])
+    attended = F.scaled_dot_product_attention(*split, mask, dropout.probability, training=dropout.training)
+    return attended.reshape([0, 0, width])
 
 
 def _has_kernel(q: Tensor, heads: int, mask: Tensor) -> bool:
@@ -96,9 +96,9 @@ def _is_right(dtype: paddle.dtype, size: int) -> bool:
                 values = [random(queries), random(130), random(130), random(queries)]
                 hidden = rng.random([2, 1, queries, 130]) < np.array([0.0, 0.5]).reshape([2, 1, 1, 1])
                 mask = paddle.to_tensor(np.where(hidden, np.float32(-1e4), np.float32(0)))
-                found = _with_gradients(_fused, values, mask)
+                computed = _with_gradients(_fused, values, mask)
                 expected = _with_gradients(_formula, [states.astype("float32") for states in values], mask)
-                differences += [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, expected)]
+                differences += [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(computed, expected)]
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         note(f"attention without a fused kernel: Paddle's fails here ({str(error).strip().splitlines()[-1]})")
         return False
@@ -122,4 +122,4 @@ def _with_gradients(
     for states in (q, k, v):
         states.stop_gradient = False
     output = compute(q, k, v, mask, 2, Dropout(0.0, Masks()))
-    return [found.astype("float32").numpy() for found in (output, *paddle.grad(output, [q, k, v], gradient))]
+    return [tensor.astype("float32").numpy() for tensor in (output, *paddle.grad(output, [q, k, v], gradient))]

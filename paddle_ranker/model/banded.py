@@ -111,9 +111,9 @@ def attend_banded(
     of_global = mask[:, :, :, :global_tokens].unsqueeze(1) + paddle.zeros_like(near[:, :, :, :, :1])
     masks = paddle.concat([of_global, near], axis=-1)
     seen = [states[:, :global_tokens] for states in (k, v)]
-    found = attend_in_blocks(q, k, v, masks, heads, dropout, reach, block, seen)
+    attended = attend_in_blocks(q, k, v, masks, heads, dropout, reach, block, seen)
     first = attend(q[:, :global_tokens], k, v, mask, heads, dropout)
-    return paddle.concat([first, found[:, global_tokens:]], axis=1)
+    return paddle.concat([first, attended[:, global_tokens:]], axis=1)
 
 
 def attend_in_blocks(
@@ -145,8 +145,8 @@ def attend_in_blocks(
     )
     products = paddle.matmul(queries, keys, transpose_y=True)
     weights = dropout(F.softmax(products + mask.astype(products.dtype)))
-    found = paddle.matmul(weights, values).transpose([0, 2, 1, 3]).reshape([batch, -1, width])
-    return found[:, : sizes_of(q)[1]]
+    attended = paddle.matmul(weights, values).transpose([0, 2, 1, 3]).reshape([batch, -1, width])
+    return attended[:, : sizes_of(q)[1]]
 
 
 def _reach(window: int, block: int) -> int:

@@ -34,12 +34,12 @@ def activation_named(name: str) -> Callable[[Tensor], Tensor]:
 
     Raises `CheckpointError` for an unknown name.
     """
-    found: Optional[Callable[[Tensor], Tensor]] = _ACTIVATIONS.get(name) or getattr(F, str(name), None)
-    if found is None:
+    function: Optional[Callable[[Tensor], Tensor]] = _ACTIVATIONS.get(name) or getattr(F, str(name), None)
+    if function is None:
         raise CheckpointError(
             f"the activation {quoted(str(name))} is not done here; known are gelu, gelu_new, quick_gelu, relu, silu"
         )
-    return found
+    return function
 
 
 def _gelu_new(x: Tensor) -> Tensor:
@@ -76,13 +76,14 @@ def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
 def types_of(token_type_ids: Tensor) -> Tensor:
     """Return the tokens' types, `[batch, length]`.
 
-    token_type_ids: the types, or `[batch, length, 1 + numbers of a place]`: types, then places (as boxes on a page)
+    token_type_ids: `[batch, length]` types; or `[batch, length, 1 + n]`: each token's type, then the n numbers of its
+        place (such as its box on a page)
     """
     return token_type_ids[:, :, 0] if token_type_ids.ndim == 3 else token_type_ids
 
 
 def places_of(token_type_ids: Tensor, size: int) -> Tensor:
-    """Return the tokens' places, `[batch, length, size]` int64, from the input of `types_of`; zeros without places."""
+    """Return the tokens' places, `[batch, length, size]` int64, from the input of `types_of`; zeros if it has none."""
     if token_type_ids.ndim == 3:
         return token_type_ids[:, :, 1:]
     return paddle.zeros_like(token_type_ids).unsqueeze(-1).tile([1, 1, size])
@@ -205,17 +206,17 @@ class EncoderLayer(nn.Layer):
         self.activation = activation_named(config.hidden_act)
 
     def forward(
-        self, hidden: Tensor, mask: Tensor, first_token_only: bool = False, places: Optional[Tensor] = None
+        self, hidden: Tensor, mask: Tensor, first_token_only: bool = False, indices: Optional[Tensor] = None
     ) -> Tensor:
         """Return the layer's output, `[batch, length, size]`.
 
-        With `first_token_only`, compute only the first token's output, `[batch, 1, size]`; with `places`, only the
+        With `first_token_only`, compute only the first token's output, `[batch, 1, size]`; with `indices`, only the
         output of the chosen tokens, `[batch, chosen, size]` (see `_at`).
         """
         inner = self.norm1(hidden) if self.normalize_before else hidden
         query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
-        if places is not None:
-            query, residual = _at(inner, places), _at(hidden, places)
+        if indices is not None:
+            query, residual = _at(inner, indices), _at(hidden, indices)
         # `for_one` needs weights that sum to 1, and dropout in training changes their sum.
         attention = self.self_attn.for_one if first_token_only and not self.training else self.self_attn
         attended = residual + self.dropout1(attention(query, inner, mask))
@@ -226,14 +227,14 @@ class EncoderLayer(nn.Layer):
         return output if self.normalize_before else self.norm2(output)
 
 
-def _at(hidden: Tensor, places: Tensor) -> Tensor:
+def _at(hidden: Tensor, indices: Tensor) -> Tensor:
     """Return the states of the chosen tokens, `[batch, chosen, size]`.
 
     hidden: `[batch, length, size]`
-    places: `[batch, chosen]` indices into the batch's flattened tokens
+    indices: `[batch, chosen]` indices into the batch's flattened tokens
     """
     size = hidden.shape[-1]
-    return paddle.gather(hidden.reshape([-1, size]), places.reshape([-1])).reshape([*places.shape, size])
+    return paddle.gather(hidden.reshape([-1, size]), indices.reshape([-1])).reshape([*indices.shape, size])
 
 
 def _apart(queries: Tensor, keys: Tensor) -> Tensor:
@@ -351,8 +352,8 @@ class Encoder(nn.Layer):
         Raises `CheckpointError` if the encoder does not have more than `layers` layers, or if its family's attention
         depends on positions in a pair.
         """
-        own = ("_embed", "forward", "pooled")
-        is_other = any(getattr(type(self), name) is not getattr(Encoder, name) for name in own)
+        methods = ("_embed", "forward", "pooled")
+        is_other = any(getattr(type(self), name) is not getattr(Encoder, name) for name in methods)
         if layers and (is_other or self.config.place_limits):
             raise CheckpointError(
                 f"--stored_titles is not done for encoders of the family {self.config.model_type}; choose one with "
@@ -420,16 +421,16 @@ class Encoder(nn.Layer):
         return self._states_of(self.encoder.layers, hidden, mask)
 
     def _states_of(self, layers: Iterable[nn.Layer], hidden: Tensor, *context: object) -> list[Tensor]:
-        found = [hidden]
+        states = [hidden]
         for layer in layers:
             hidden = layer(hidden, *context)
-            found.append(hidden)
+            states.append(hidden)
         if self.config.normalize_before:
-            found[-1] = self.encoder.norm(hidden)
-        return found
+            states[-1] = self.encoder.norm(hidden)
+        return states
 
     def at(
-        self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor, documents: Optional[Tensor] = None
+        self, input_ids: Tensor, token_type_ids: Tensor, indices: Tensor, documents: Optional[Tensor] = None
     ) -> Tensor:
         """Return the hidden states of the chosen tokens of each sequence, `[batch, chosen, hidden]`.
 
@@ -437,17 +438,17 @@ class Encoder(nn.Layer):
         for the chosen tokens only.
 
         input_ids, token_type_ids: as in `forward`
-        places: `[batch, chosen]` int64 indices into the flattened `input_ids`; row i chooses tokens of sequence i
-        documents: `[batch, length]` int64, index of each token's document, to whose tokens alone it attends. None: it
-            attends to all tokens
+        indices: `[batch, chosen]` int64 indices into the flattened `input_ids`; row i chooses tokens of sequence i
+        documents: `[batch, length]` int64, index of each token's document; a token attends only to the tokens of its
+            document. None: tokens attend to the whole sequence
         """
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         last_mask = mask
         if documents is not None:
-            chosen = paddle.gather(documents.reshape([-1]), places.reshape([-1])).reshape(places.shape)
+            chosen = paddle.gather(documents.reshape([-1]), indices.reshape([-1])).reshape(indices.shape)
             mask, last_mask = mask + _apart(documents, documents), mask + _apart(chosen, documents)
         hidden = self._through(self.encoder.layers[:-1], hidden, mask)
-        hidden = self.encoder.layers[-1](hidden, last_mask, places=places)
+        hidden = self.encoder.layers[-1](hidden, last_mask, indices=indices)
         return self.encoder.norm(hidden) if self.config.normalize_before else hidden
 
     def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
@@ -543,5 +544,5 @@ def relative_buckets(positions: int) -> Array:
     near = half // 2
     shares = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(near))
     far = near + (shares / np.float32(math.log(_FARTHEST / near)) * np.float32(half - near)).astype(np.int64)
-    found = np.where(distance < near, distance, np.minimum(far, half - 1))
-    return np.asarray(found + half * (apart < 0), np.int64)
+    buckets = np.where(distance < near, distance, np.minimum(far, half - 1))
+    return np.asarray(buckets + half * (apart < 0), np.int64)

@@ -59,7 +59,7 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         self.name, self.prefix = name, prefix
 
     def describe(self, form: str) -> tuple[str, str]:
-        """Return the `what` and the `use` of a folder; they depend on the form of the ranker in it."""
+        """Return the `what` and the `use` (see `ModelKind`) of a folder that holds a ranker in `form`."""
         return _RANKERS.get(form, (self.what, self.use))
 
     def read_info(self, folder: Path) -> Optional[RankerInfo]:
@@ -69,7 +69,7 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         return RANKER_SIGNATURE
 
     def scoring_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> tuple[nn.Layer, tuple[str, ...]]:
-        """Return the network; of a ranker that names cells, one that also returns what these are chosen by."""
+        """Return the network and its outputs' names; with the logits of tokens and operations if it names cells."""
         from paddle_ranker.model.network import AnsweringNetwork
 
         if not any(config.names_cells for config in model.network.configs):

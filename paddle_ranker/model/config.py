@@ -158,8 +158,8 @@ class EncoderConfig:
 
         Raises `CheckpointError` if `vocab_size` is missing or a value is unusable.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        chosen = {name: value for name, value in values.items() if name in known and value is not None}
+        names = {field.name for field in dataclasses.fields(cls)}
+        chosen = {name: value for name, value in values.items() if name in names and value is not None}
         if "vocab_size" not in chosen:
             raise CheckpointError("the configuration has no vocab_size")
         if values.get("pool_act") not in (None, "tanh"):  # of PaddleNLP's ERNIE
@@ -409,8 +409,8 @@ class DebertaConfig(EncoderConfig):
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
         """Create a configuration as the base class does; `pos_att_type` may also be a string, "p2c|c2p"."""
-        stated = values.get("pos_att_type")
-        kinds = tuple(kind.strip() for kind in stated.lower().split("|")) if isinstance(stated, str) else stated
+        types = values.get("pos_att_type")
+        kinds = tuple(kind.strip() for kind in types.lower().split("|")) if isinstance(types, str) else types
         return super().from_dict({**values, "pos_att_type": tuple(kinds) if isinstance(kinds, list) else kinds})
 
     @property
@@ -421,12 +421,12 @@ class DebertaConfig(EncoderConfig):
     @property
     def unused(self) -> tuple[str, ...]:
         """Endings of names of parameters that this network does not use, though transformers' files may have them."""
-        there = {
+        parameters = {
             "embeddings.position_embeddings": self.position_biased_input,
             "encoder.rel_embeddings": self.relative_attention,
             "encoder.rel_norm": self.has_rel_norm,
         }
-        return tuple(name for name, is_used in there.items() if not is_used)
+        return tuple(name for name, is_used in parameters.items() if not is_used)
 
     @property
     def span(self) -> int:

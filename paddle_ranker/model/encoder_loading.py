@@ -118,10 +118,10 @@ def read_checkpoint(
     inner = None if source.is_file() else find_transformers(source)
     if inner is not None:
         return _of_hugging_face(inner, read_reranker(source))
-    found = identify(source)
+    model_type = identify(source)
     file = source if source.is_file() else source / PARAMETERS_FILE
-    if found.form != TRAINED or not file.is_file():
-        raise found.refusal(wanted)
+    if model_type.form != TRAINED or not file.is_file():
+        raise model_type.refusal(wanted)
     return _of_file(file, model_name)
 
 
@@ -161,7 +161,7 @@ def _of_hugging_face(folder: Path, reranker: Optional[CrossEncoderSettings]) -> 
 
 
 def _tokenizer_of(folder: Path, config: EncoderConfig) -> ModelTokenizer:
-    """Read the tokenizer of a folder of this toolkit or PaddleNLP; some of PaddleNLP's have transformers' files."""
+    """Read the tokenizer of a folder of this toolkit or PaddleNLP, also if its files are in transformers' format."""
     if not config.vocab_size:
         raise CheckpointError(f"{folder}: reads pictures; give an encoder of texts")
     family = family_of(config.model_type)
@@ -213,7 +213,7 @@ def encoder_of(
 ) -> tuple[Encoder, list[str]]:
     """Create a checkpoint's encoder; return it, and the names of the parts that the checkpoint lacks.
 
-    These are randomly initialised.
+    The parts that it lacks are randomly initialised.
 
     config: configuration to use; None: the checkpoint's
     need_pooler: whether the checkpoint must have a pooler
@@ -247,9 +247,9 @@ def ranker_of(
 
 def _filled(config: EncoderConfig, named: Named, need_pooler: bool, share: bool) -> tuple[Encoder, list[str]]:
     network = unfilled(config)
-    own = {name[len(ENCODER_PREFIX) :]: array for name, array in named.items() if name.startswith(ENCODER_PREFIX)}
+    arrays = {name[len(ENCODER_PREFIX) :]: array for name, array in named.items() if name.startswith(ENCODER_PREFIX)}
     missing = set_parameters(
-        network, own, may_lack=() if need_pooler else (_POOLER,), prefix=ENCODER_PREFIX, share=share
+        network, arrays, may_lack=() if need_pooler else (_POOLER,), prefix=ENCODER_PREFIX, share=share
     )
     state = network.state_dict()
     for name in missing:

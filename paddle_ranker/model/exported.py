@@ -91,9 +91,12 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def read(self) -> dict[str, int]:
-        """Index in the graph of each output that engines return, by name; without any, that of the first output."""
-        there = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
-        return there or {self.outputs[0]: 0}
+        """Index, among the graph's outputs, of each output that engines return, by name.
+
+        If the graph has none of them, engines return its first output.
+        """
+        indices = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
+        return indices or {self.outputs[0]: 0}
 
     @property
     def config(self) -> EncoderConfig:
@@ -103,8 +106,8 @@ class Exported(Generic[InfoT, EncoderT]):
     @property
     def program(self) -> Path:
         """File of the graph."""
-        found = [self.folder / f"{self.prefix}.{format}" for format in GRAPH_FORMATS]
-        return next(path for path in found if path.is_file())
+        candidates = [self.folder / f"{self.prefix}.{format}" for format in GRAPH_FORMATS]
+        return next(path for path in candidates if path.is_file())
 
     @property
     def parameters(self) -> Path:
@@ -142,21 +145,21 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     Raises `CheckpointError` if there is no static model, if it cannot take the role, or if a file is missing or does
     not have the size recorded by the export.
     """
-    found = identify(Path(source))
-    folder = found.folder
-    if found.name == "absent":
+    model_type = identify(Path(source))
+    folder = model_type.folder
+    if model_type.name == "absent":
         raise CheckpointError(f"{folder}: there is no such folder; make it with: {EXPORT} {folder}")
-    if not found.is_exported:
-        raise CheckpointError(f"{folder}: there is no static model in it{_remedy(found)}")
-    kind, info = found.kind_for(role), found.info
-    export = _checked_export(found)
+    if not model_type.is_exported:
+        raise CheckpointError(f"{folder}: there is no static model in it{_remedy(model_type)}")
+    kind, info = model_type.kind_for(role), model_type.info
+    export = _checked_export(model_type)
     prefix = prefix or export["prefix"]
     if not (folder / f"{prefix}{STATIC_PARAMETERS}").is_file():
-        raise CheckpointError(f"{folder}: there is no {prefix}{STATIC_PARAMETERS} in it{_remedy(found)}")
-    known = cast(InfoT, info)
-    configs = kind.configs(folder, known)
-    signature = kind.signature(known).with_places(len(configs[0].place_limits) if configs else 0)
-    exported = Exported(folder, prefix, kind, known, signature, configs)
+        raise CheckpointError(f"{folder}: there is no {prefix}{STATIC_PARAMETERS} in it{_remedy(model_type)}")
+    typed = cast(InfoT, info)
+    configs = kind.configs(folder, typed)
+    signature = kind.signature(typed).with_places(len(configs[0].place_limits) if configs else 0)
+    exported = Exported(folder, prefix, kind, typed, signature, configs)
     if not any((folder / f"{prefix}.{format}").is_file() for format in GRAPH_FORMATS):
         raise CheckpointError(f"{folder}: there is no {prefix}.json and no {prefix}.pdmodel in it; copy it again")
     for name, size in export["files"].items():
@@ -177,11 +180,11 @@ def open_exported(source: Path, role: Role[InfoT, EncoderT], prefix: Optional[st
     return exported
 
 
-def _remedy(found: ModelType) -> str:
+def _remedy(model_type: ModelType) -> str:
     """Return the end of a message about a folder without a static model: how to get one."""
-    if found.kind is None or not found.kind.is_ranker:
-        return f": it is {found.what}; {found.use}"
-    return f"; make it with: {EXPORT.replace('RANKER', str(found.folder))} FOLDER (it is {found.what})"
+    if model_type.kind is None or not model_type.kind.is_ranker:
+        return f": it is {model_type.what}; {model_type.use}"
+    return f"; make it with: {EXPORT.replace('RANKER', str(model_type.folder))} FOLDER (it is {model_type.what})"
 
 
 def require_readable(program: Path, paddle_version: str) -> None:
@@ -203,8 +206,8 @@ def exporting_again(folder: Path, paddle_version: str) -> str:
     paddle_version: the version that runs now
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
-    found = identify(folder)
-    kind, info = found.kind, found.info
+    model_type = identify(folder)
+    kind, info = model_type.kind, model_type.info
     serves = kind is not None and info is not None and is_for_serving(info.export, kind.signature(info))
     then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if serves else ""
     return f"export the ranker again with this Paddle, beside this one, and give that: {EXPORT} {beside}{then}"
@@ -215,14 +218,14 @@ def is_for_serving(export: Optional[ExportFacts], signature: Signature) -> bool:
     return export is not None and ("aliases" in export or len(export["outputs"]) < len(signature.outputs))
 
 
-def _checked_export(found: ModelType) -> ExportFacts:
+def _checked_export(model_type: ModelType) -> ExportFacts:
     """Return the facts of a folder's static model; raises `CheckpointError` if there are none, or they are damaged."""
-    info = found.info
-    assert found.kind is not None and info is not None
-    export, path = info.export, found.folder / found.kind.info_file
+    info = model_type.info
+    assert model_type.kind is not None and info is not None
+    export, path = info.export, model_type.folder / model_type.kind.info_file
     if export is None:
         raise CheckpointError(f"{path}: does not say what the static model is; export it again: {EXPORT} FOLDER")
-    signature = found.kind.signature(info)
+    signature = model_type.kind.signature(info)
     # Names, not paths: a foreign folder must not reach outside itself.
     names = [export.get("prefix", "/"), *export.get("files", ["/"])]
     sound = all(Path(name).name == name for name in names) and tuple(export.get("inputs", ())) == signature.input_names

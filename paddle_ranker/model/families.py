@@ -180,10 +180,10 @@ def _added(config: type[EncoderConfig]) -> dict[str, object]:
     return {field.name: field.default for field in fields(config) if field.name not in shared}
 
 
-def _absolute(stated: ForeignConfig, values: Values) -> None:
-    """Check that a BERT's configuration states absolute positions."""
-    stated.require("position_embedding_type", "absolute", remedy=PLAIN)
-    stated.require("embedding_size", values["hidden_size"], remedy=PLAIN)
+def _check_bert(settings: ForeignConfig, values: Values) -> None:
+    """Raise `CheckpointError` unless a BERT has absolute positions and embeddings as wide as its layers."""
+    settings.require("position_embedding_type", "absolute", remedy=PLAIN)
+    settings.require("embedding_size", values["hidden_size"], remedy=PLAIN)
 
 
 FAMILIES.add("ernie_gram", replace(BERT, classes="ErnieGram"))
@@ -192,20 +192,20 @@ for _type, _classes, _fields in (
     ("ernie", "Ernie", {**_FIELDS, "use_task_id": False, "task_type_vocab_size": 3}),
 ):
     _names = Names(_BERT_PLAIN, {**_BERT_LINEAR, **_POOLER}, _type)
-    FAMILIES.add(_type, replace(BERT, classes=_classes, architecture=Architecture(_names, _fields, _absolute)))
+    FAMILIES.add(_type, replace(BERT, classes=_classes, architecture=Architecture(_names, _fields, _check_bert)))
 _ROBERTA = Architecture(
-    Names(_BERT_PLAIN, {**_BERT_LINEAR, **_POOLER}, "roberta", _TWO_LAYERS), _ROBERTA_FIELDS, _absolute
+    Names(_BERT_PLAIN, {**_BERT_LINEAR, **_POOLER}, "roberta", _TWO_LAYERS), _ROBERTA_FIELDS, _check_bert
 )
 for _type, _classes in (("roberta", "Roberta"), ("camembert", "Camembert"), ("xlm-roberta", "XLMRoberta")):
     _add(_type, _classes, _ROBERTA)
 
 
-def _check_longformer(stated: ForeignConfig, values: Values) -> None:
-    _absolute(stated, values)
-    windows = stated.get("attention_window", 512)
+def _check_longformer(settings: ForeignConfig, values: Values) -> None:
+    _check_bert(settings, values)
+    windows = settings.get("attention_window", 512)
     windows = windows if isinstance(windows, list) and windows else [windows]
     if any(type(window) is not int or window % 2 or window != windows[0] for window in windows):
-        raise stated.error(f"attention_window is {quoted(windows)}, expected one even number for all layers")
+        raise settings.error(f"attention_window is {quoted(windows)}, expected one even number for all layers")
     values["attention_window"] = windows[0]
 
 
@@ -234,10 +234,10 @@ _add(
 )
 
 
-def _check_big_bird(stated: ForeignConfig, values: Values) -> None:
-    _absolute(stated, values)
-    stated.require("use_bias", True, remedy=PLAIN)
-    stated.require("rescale_embeddings", False, remedy=PLAIN)
+def _check_big_bird(settings: ForeignConfig, values: Values) -> None:
+    _check_bert(settings, values)
+    settings.require("use_bias", True, remedy=PLAIN)
+    settings.require("rescale_embeddings", False, remedy=PLAIN)
 
 
 def _boxed(separator: int) -> Encodes:
@@ -253,7 +253,7 @@ _add(
     Architecture(
         Names({**_BERT_PLAIN, **_BOX_TABLES}, {**_BERT_LINEAR, **_POOLER}, "layoutlm"),
         {**_FIELDS, **_added(LayoutLMConfig)},
-        _absolute,
+        _check_bert,
     ),
     _network("networks.layouts", "LayoutLMEncoder"),
     LayoutLMConfig,
@@ -287,7 +287,7 @@ _add(
             _TWO_LAYERS,
         ),
         {**_FIELDS, **_added(LiltConfig)},
-        _absolute,
+        _check_bert,
     ),
     _network("networks.layouts", "LiltEncoder"),
     LiltConfig,
@@ -295,11 +295,11 @@ _add(
 )
 
 
-def _check_tapas(stated: ForeignConfig, values: Values) -> None:
-    values["names_cells"] = TAPAS_ANSWERS in stated.get("architectures", [])
-    names, count = stated.get("aggregation_labels", {}), stated.get("num_aggregation_labels", 0)
+def _check_tapas(settings: ForeignConfig, values: Values) -> None:
+    values["names_cells"] = TAPAS_ANSWERS in settings.get("architectures", [])
+    names, count = settings.get("aggregation_labels", {}), settings.get("num_aggregation_labels", 0)
     if type(count) is not int or not isinstance(names, dict) or len(names) not in (0, count):
-        raise stated.error(f"num_aggregation_labels is {quoted(count)}, aggregation_labels are {quoted(names)}: one "
+        raise settings.error(f"num_aggregation_labels is {quoted(count)}, aggregation_labels are {quoted(names)}: one "
                            "needs a name for each; copy it again")  # fmt: skip
     values["operations"] = tuple(str(names.get(str(number), number)) for number in range(count))
     sizes = values["type_vocab_sizes"]
@@ -365,8 +365,8 @@ _add(
 )
 
 
-def _check_electra(stated: ForeignConfig, values: Values) -> None:
-    stated.require("position_embedding_type", "absolute", remedy=PLAIN)
+def _check_electra(settings: ForeignConfig, values: Values) -> None:
+    settings.require("position_embedding_type", "absolute", remedy=PLAIN)
 
 
 _add(
@@ -383,10 +383,10 @@ _add(
 )
 
 
-def _check_mpnet(stated: ForeignConfig, values: Values) -> None:
-    stated.require("relative_attention_num_buckets", 32, remedy=PLAIN)
+def _check_mpnet(settings: ForeignConfig, values: Values) -> None:
+    settings.require("relative_attention_num_buckets", 32, remedy=PLAIN)
     if values["pad_token_id"] != 1:
-        stated.require("pad_token_id", 1, remedy=PLAIN)
+        settings.require("pad_token_id", 1, remedy=PLAIN)
 
 
 _add(
@@ -421,11 +421,11 @@ _add(
 )
 
 
-def _check_distilbert(stated: ForeignConfig, values: Values) -> None:
+def _check_distilbert(settings: ForeignConfig, values: Values) -> None:
     for alias, name in (("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("num_attention_heads", "n_heads")):
-        if name in stated:
-            stated.require(alias, stated.get(name), remedy=f"{name} says another; remove one of them")
-        values[alias] = stated.get(alias, values[alias])
+        if name in settings:
+            settings.require(alias, settings.get(name), remedy=f"{name} says another; remove one of them")
+        values[alias] = settings.get(alias, values[alias])
 
 
 _add(
@@ -489,14 +489,14 @@ def _share(size: object, heads: object) -> object:
     return size // heads if isinstance(size, int) and isinstance(heads, int) and heads > 0 else None
 
 
-def _check_deberta(stated: ForeignConfig, values: Values) -> None:
-    stated.require("talking_head", False, remedy=PLAIN)
+def _check_deberta(settings: ForeignConfig, values: Values) -> None:
+    settings.require("talking_head", False, remedy=PLAIN)
     usual = _share(values["hidden_size"], values["num_attention_heads"])
-    stated.require("attention_head_size", usual, remedy=PLAIN)
-    stated.require("pooler_hidden_size", values["hidden_size"], remedy=PLAIN)
+    settings.require("attention_head_size", usual, remedy=PLAIN)
+    settings.require("pooler_hidden_size", values["hidden_size"], remedy=PLAIN)
     values["norm_rel_ebd"] = str(values["norm_rel_ebd"]).lower()
     if values["norm_rel_ebd"] not in ("none", "layer_norm"):
-        stated.require("norm_rel_ebd", "none", "layer_norm", remedy=PLAIN)
+        settings.require("norm_rel_ebd", "none", "layer_norm", remedy=PLAIN)
 
 
 _add(
@@ -551,30 +551,30 @@ reference_compile repad_logits_with_grad layer_norm_eps position_embedding_type
 _MODERN_IDLE = frozenset(_MODERN_NAMES.split())
 
 
-def _check_modern(stated: ForeignConfig, values: Values) -> None:
+def _check_modern(settings: ForeignConfig, values: Values) -> None:
     size, heads = values["hidden_size"], values["num_attention_heads"]
-    stated.require("head_dim", _share(size, heads), remedy=PLAIN)
-    rotary = stated.inner("rope_parameters")  # since transformers 5
+    settings.require("head_dim", _share(size, heads), remedy=PLAIN)
+    rotary = settings.inner("rope_parameters")  # since transformers 5
     for kind, ours in _THETAS.items():
         of_kind = rotary.inner(kind)
         of_kind.require("rope_type", "default", remedy=PLAIN)
         values[ours] = of_kind.get("rope_theta", values[ours])
-    if "layer_types" in stated:
-        kinds = stated.get("layer_types")
+    if "layer_types" in settings:
+        kinds = settings.get("layer_types")
         if not isinstance(kinds, list):
-            raise stated.error(f"layer_types is {quoted(kinds)}, expected a list")
+            raise settings.error(f"layer_types is {quoted(kinds)}, expected a list")
         every = next((n for n in range(1, len(kinds)) if kinds[n] == "full_attention"), len(kinds))
         pattern = ["sliding_attention" if number % every else "full_attention" for number in range(len(kinds))]
         if kinds != pattern:
-            raise stated.error(f"layer_types are {quoted(kinds)}: full attention in every n-th is done here")
+            raise settings.error(f"layer_types are {quoted(kinds)}: full attention in every n-th is done here")
         values["global_attn_every_n_layers"] = every
-    if "sliding_window" in stated:  # tokens to either side; takes precedence
-        window = stated.get("sliding_window")
+    if "sliding_window" in settings:  # tokens to either side; takes precedence
+        window = settings.get("sliding_window")
         if type(window) is not int:
-            raise stated.error(f"sliding_window is {quoted(window)}, expected a whole number")
+            raise settings.error(f"sliding_window is {quoted(window)}, expected a whole number")
         values["local_attention"] = 2 * window
     if values["classifier_pooling"] not in _POOLINGS:
-        stated.require("classifier_pooling", *_POOLINGS, remedy=PLAIN)
+        settings.require("classifier_pooling", *_POOLINGS, remedy=PLAIN)
 
 
 _add(
@@ -627,15 +627,15 @@ _add(
 )
 
 
-def _check_qwen3(stated: ForeignConfig, values: Values) -> None:
-    rotary = stated.inner("rope_parameters")  # since transformers 5
+def _check_qwen3(settings: ForeignConfig, values: Values) -> None:
+    rotary = settings.inner("rope_parameters")  # since transformers 5
     rotary.require("rope_type", "default", remedy=PLAIN)
     values["rope_theta"] = rotary.get("rope_theta", values["rope_theta"])
-    stated.require("use_sliding_window", False, remedy=PLAIN)
-    stated.require("is_causal", True, remedy=PLAIN)  # False: tokens also attend to those after them
-    kinds = stated.get("layer_types", [])
+    settings.require("use_sliding_window", False, remedy=PLAIN)
+    settings.require("is_causal", True, remedy=PLAIN)  # False: tokens also attend to those after them
+    kinds = settings.get("layer_types", [])
     if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
-        raise stated.error(f"layer_types are {quoted(kinds)}: full attention in all layers is done here")
+        raise settings.error(f"layer_types are {quoted(kinds)}: full attention in all layers is done here")
 
 
 _add(
@@ -689,12 +689,12 @@ _add(
 )
 
 
-def _check_vilt(stated: ForeignConfig, values: Values) -> None:
-    stated.require("num_channels", 3, remedy="take a model of pictures in RGB")
-    stated.require("qkv_bias", True, remedy="take a model whose attention has biases")
-    stated.require("max_image_length", -1, remedy="take a model that reads all patches")
+def _check_vilt(settings: ForeignConfig, values: Values) -> None:
+    settings.require("num_channels", 3, remedy="take a model of pictures in RGB")
+    settings.require("qkv_bias", True, remedy="take a model whose attention has biases")
+    settings.require("max_image_length", -1, remedy="take a model that reads all patches")
     remedy = "take a model whose pictures are scaled as ViLT's are"
-    scaling = ForeignConfig.read(stated.path.with_name("preprocessor_config.json"))
+    scaling = ForeignConfig.read(settings.path.with_name("preprocessor_config.json"))
     if "size" not in scaling:
         raise scaling.error("is missing, or says no size; it says how pictures are scaled: copy it again")
     for name, done in (
@@ -843,9 +843,9 @@ def _flatten(values: UncheckedObject) -> UncheckedObject:
             flat.update(_flatten(part))
     flat.update({name: value for name, value in values.items() if name not in ("init_args", "init_class")})
     if "model_type" not in flat:
-        known = [name for name, family in FAMILIES.items() if architecture.startswith(family.classes)]
-        if known:
-            flat["model_type"] = known[0]
+        names = [name for name, family in FAMILIES.items() if architecture.startswith(family.classes)]
+        if names:
+            flat["model_type"] = names[0]
     return flat
 
 

@@ -71,10 +71,10 @@ class HubName:
     @classmethod
     def parse(cls, text: str) -> Optional[HubName]:
         """Parse a name; return None for a path, and for a name without an owner."""
-        found = _NAME.fullmatch(text)
-        if found is None or ".." in text or "--" in found[1] or text.endswith(_FILES):
+        match = _NAME.fullmatch(text)
+        if match is None or ".." in text or "--" in match[1] or text.endswith(_FILES):
             return None
-        return cls(found[1], found[2] or _MAIN)
+        return cls(match[1], match[2] or _MAIN)
 
     @property
     def folder(self) -> Path:
@@ -123,10 +123,10 @@ def _fetch(name: HubName) -> Path:
 
     where = f"{_endpoint()}/{name.repository}"
     with _explained(name):
-        found = HfApi().model_info(
+        model = HfApi().model_info(
             name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
-        commit, sizes = str(found.sha), {file.rfilename: file.size or 0 for file in found.siblings or []}
+        commit, sizes = str(model.sha), {file.rfilename: file.size or 0 for file in model.siblings or []}
     small, weights = list(filter(_SMALL.fullmatch, sizes)), list(filter(_WEIGHTS.fullmatch, sizes))
     folders = {os.path.dirname(file) for file in weights}
     pickles = [file for file in filter(_PICKLES.fullmatch, sizes) if os.path.dirname(file) not in folders]
@@ -176,16 +176,16 @@ def missing_file(folder: Path) -> str:
     lacking += missing_shards(encoder)
     if not any((encoder / vocabulary).is_file() for vocabulary in _VOCABULARIES):
         lacking.append(TOKENIZER_FILE)
-    found = [(encoder / file).relative_to(folder) for file in lacking]
+    missing = [(encoder / file).relative_to(folder) for file in lacking]
     for kind, module in list_modules(folder):
         if kind != "Normalize" and not (module / "config.json").is_file():
-            found.append((module / "config.json").relative_to(folder))
+            missing.append((module / "config.json").relative_to(folder))
         if kind in ("Dense", "LayerNorm") and not any((module / file).is_file() for file in WEIGHT_FILES):
-            found.append((module / SAFETENSORS_FILE).relative_to(folder))
-    if not found and (folder / QUERY_FOLDER / MODULES_FILE).is_file():
+            missing.append((module / SAFETENSORS_FILE).relative_to(folder))
+    if not missing and (folder / QUERY_FOLDER / MODULES_FILE).is_file():
         lacks = missing_file(folder / QUERY_FOLDER)
         return f"{QUERY_FOLDER}/{lacks}" if lacks else ""
-    return str(found[0]) if found else ""
+    return str(missing[0]) if missing else ""
 
 
 def _download(name: HubName, commit: str, files: list[str]) -> None:
@@ -262,14 +262,14 @@ def _reason(error: BaseException) -> str:
 
 def _not_here(name: HubName) -> str:
     """Return the beginning of a message about a model that is not complete in the cache."""
-    there = name.cached()
-    lacking = missing_file(there) if there is not None else ""
+    folder = name.cached()
+    lacking = missing_file(folder) if folder is not None else ""
     if lacking:
-        return f"{name.repository}: is no folder here, {there} lacks {lacking}"
+        return f"{name.repository}: is no folder here, {folder} lacks {lacking}"
     at = "" if name.revision == _MAIN else f" (revision {brief(name.revision)})"
     others = sorted(path.name for path in (name.folder / "snapshots").glob("*"))
-    known = f" (which has {name.repository}@{others[0]})" if others else ""
-    return f"{name.repository}{at}: is no folder here and not in Hugging Face's cache {_cache()}{known}"
+    alternative = f" (which has {name.repository}@{others[0]})" if others else ""
+    return f"{name.repository}{at}: is no folder here and not in Hugging Face's cache {_cache()}{alternative}"
 
 
 def _by_hand(name: HubName) -> str:
@@ -291,8 +291,8 @@ def _require_reachable(name: HubName, endpoint: str) -> None:
 
     address = urlsplit(select_proxy(endpoint, get_environ_proxies(endpoint)) or endpoint)
     failed: list[str] = []
-    asked = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
-    seconds = float(asked) if asked.isdigit() else _CONNECT_SECONDS
+    timeout = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
+    seconds = float(timeout) if timeout.isdigit() else _CONNECT_SECONDS
 
     def connect() -> None:
         try:

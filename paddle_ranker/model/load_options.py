@@ -86,11 +86,11 @@ class LoadOptions:
     def __post_init__(self) -> None:
         """Raise `UsageError`, which names the field, for a value of the wrong type, such as `threads="2"`."""
         for field in dataclasses.fields(self):
-            value, stated = getattr(self, field.name), str(field.type)
-            kind = stated.removeprefix("Optional[").removesuffix("]")
-            known, words = _TYPES[kind]
-            fits = isinstance(value, known) and isinstance(value, bool) == (kind == "bool")
-            if not fits and (value is not None or kind == stated):
+            value, annotation = getattr(self, field.name), str(field.type)
+            kind = annotation.removeprefix("Optional[").removesuffix("]")
+            types, words = _TYPES[kind]
+            fits = isinstance(value, types) and isinstance(value, bool) == (kind == "bool")
+            if not fits and (value is not None or kind == annotation):
                 raise UsageError(f"{field.name} {quoted(value)}: expected {words}")
 
 

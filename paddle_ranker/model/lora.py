@@ -51,14 +51,14 @@ def add_adapters(encoder: Encoder, rank: int) -> None:
 
 
 def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the parameters by name without adapters, whose products are added to their matrices, `[outputs, inputs]`.
+    """Add each adapter's product to the matrix that it adapts, `[outputs, inputs]`; return all parameters by name.
 
-    state: the parameters by name, adapters included
+    state: the parameters by name, adapters included; the result has no adapters
     """
-    found = {name: value for name, value in state.items() if _ADAPTER not in name}
+    parameters = {name: value for name, value in state.items() if _ADAPTER not in name}
     for name, up in state.items():
         layer, _, part = name.rpartition(_ADAPTER)
         if part == "up":
             addition = paddle.matmul(state[f"{layer}{_ADAPTER}down"], up).detach() * _SCALE
-            found[f"{layer}.weight"] = state[f"{layer}.weight"].detach() + addition.transpose([1, 0])
-    return found
+            parameters[f"{layer}.weight"] = state[f"{layer}.weight"].detach() + addition.transpose([1, 0])
+    return parameters

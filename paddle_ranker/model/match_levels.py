@@ -30,7 +30,10 @@ LEVELS = 4
 def levels_of_pair(
     speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tensor, never_match: Sequence[int]
 ) -> Tensor:
-    """Return the match level of every token, `[batch, length]` int64; `speller` (None: the id) says which are equal."""
+    """Return the match level of every token, `[batch, length]` int64, by the tokens that are equal.
+
+    Two tokens are equal if `speller` spells them alike; if it is None, if their ids are equal.
+    """
     tokens = compared(speller, input_ids, token_type_ids)
     return tokens.at_inputs(match_levels(tokens.ids, tokens.types, never_match, tokens.inside))
 

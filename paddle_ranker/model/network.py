@@ -149,8 +149,8 @@ class RankerNetwork(nn.Layer):
     def answers(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor, Optional[Tensor]]:
         """Return the logits by which a ranker that names cells ranks tables and answers questions of them.
 
-        Returns the logits of tables, `[batch]`, of tokens, `[batch, length]`, and of operations, `[batch, operations]`;
-        None without operations.
+        Returns the logits of tables, `[batch]`, of tokens, `[batch, length]`, and of operations, `[batch, operations]`
+        (None if the ranker chooses no operation).
         """
         types = types_of(token_type_ids)
         extra = self._match_levels(input_ids, types)
@@ -300,7 +300,7 @@ def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_ne
 
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Load all parameters but the encoder's as `load_parameters` does; the heads were created in a `LazyGuard`."""
+    """Load all parameters but the encoder's, as `load_parameters` does, into heads created in a `LazyGuard`."""
     heads = {name: array for name, array in named.items() if not name.startswith(ENCODER_PREFIX)}
     apart = (ENCODER_PREFIX, SIMILARITY_TOWER)  # loaded already
     missing = set_parameters(network, heads, may_lack=(*apart, *(_MAY_BE_NEW if allow_new else ())))

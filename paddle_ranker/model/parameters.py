@@ -228,7 +228,7 @@ def _in_order(array: Array) -> Array:
     """Return the array in C order; a transposed matrix is copied in blocks, which is faster."""
     if array.ndim != 2 or not array.flags.f_contiguous:
         return np.ascontiguousarray(array)
-    found = np.empty(array.shape, array.dtype)
+    ordered = np.empty(array.shape, array.dtype)
     for start in range(0, array.shape[1], _BLOCK):
-        found[:, start : start + _BLOCK] = array[:, start : start + _BLOCK]
-    return found
+        ordered[:, start : start + _BLOCK] = array[:, start : start + _BLOCK]
+    return ordered

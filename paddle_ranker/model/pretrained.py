@@ -94,10 +94,10 @@ def _fetch_model(name: str, folder: Path) -> None:
     for file, address in _addresses(name).items():
         if (parts / file).exists():
             continue
-        known = _paddlenlp_copy(name, file, address)
-        if known is not None:
+        copy = _paddlenlp_copy(name, file, address)
+        if copy is not None:
             with new_file(parts / file, "wb") as stream:
-                stream.write(known.read_bytes())
+                stream.write(copy.read_bytes())
             continue
         try:
             fetch(address, parts / f"{file}.part")
@@ -159,7 +159,7 @@ def published_model(name: str) -> Published:
             "'paddle-ranker[paddlenlp]', or give a folder or a name of the Hugging Face hub with its owner, OWNER/MODEL"
         ) from error
 
-    for model_type, known, files, tokenizer in (
+    for model_type, configurations, files, tokenizer in (
         ("ernie", ernie.ERNIE_PRETRAINED_INIT_CONFIGURATION, ernie.ERNIE_PRETRAINED_RESOURCE_FILES_MAP, ErnieTokenizer),
         (
             "ernie_gram",
@@ -169,9 +169,9 @@ def published_model(name: str) -> Published:
         ),
         ("bert", bert.BERT_PRETRAINED_INIT_CONFIGURATION, bert.BERT_PRETRAINED_RESOURCE_FILES_MAP, BertTokenizer),
     ):
-        if name in known:
+        if name in configurations:
             return Published(
-                EncoderConfig.from_dict({**known[name], "model_type": model_type}),
+                EncoderConfig.from_dict({**configurations[name], "model_type": model_type}),
                 files["model_state"].get(name),
                 tokenizer.pretrained_resource_files_map["vocab_file"].get(name),
                 dict(tokenizer.pretrained_init_configuration.get(name) or {}),

@@ -114,9 +114,9 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
     Raises `CheckpointError` if the encoder is incomplete or does not fit its configuration, or `source` is a blend.
     """
     source = Path(source)
-    stated = _stated(source)
+    stored = _stated(source)
     checkpoint = read_checkpoint(source, options.model_name).for_label(options.positive_label)
-    info = _described(checkpoint, stated, options)
+    info = _described(checkpoint, stored, options)
     started = dataclasses.replace(
         info,
         kind=fresh.kind,
@@ -140,12 +140,14 @@ def _states_width(source: Path, fresh: Fresh, info: RankerInfo, size: int) -> in
     info: the checkpoint's info
     size: width of the encoder's states
     """
-    width, stated = fresh.stored_width, info.stored_width
+    width, current = fresh.stored_width, info.stored_width
     if width and not (fresh.stored_titles or info.stored_titles):
         raise CheckpointError(f"--stored_width {width}: the encoder is not split; give --stored_titles, too")
-    if width >= size or stated not in (0, width or stated):
-        raise CheckpointError(f"--stored_width {width}: a state of {source} has {stated or size} numbers; leave it out")
-    return width or stated
+    if width >= size or current not in (0, width or current):
+        raise CheckpointError(
+            f"--stored_width {width}: a state of {source} has {current or size} numbers; leave it out"
+        )
+    return width or current
 
 
 def _similarity_tower(wanted: str, source: Path, checkpoint: Checkpoint) -> Path:
@@ -154,7 +156,7 @@ def _similarity_tower(wanted: str, source: Path, checkpoint: Checkpoint) -> Path
     wanted: `Fresh.similarity`
     source: the checkpoint's path
 
-    Raises `CheckpointError` if the checkpoint has a similarity already, or if `wanted` is `START` and it is a ranker.
+    Raises `CheckpointError` if the checkpoint already has a similarity, or is a ranker and `wanted` is `START`.
     """
     if _SIMILARITY in checkpoint.arrays:
         raise CheckpointError(f"{source}: has a similarity of both texts, which stays: leave out --similarity {wanted}")
@@ -180,18 +182,18 @@ def _stated(source: Path) -> Optional[RankerInfo]:
 
 
 def _described(
-    checkpoint: Checkpoint, stated: Optional[RankerInfo], options: LoadOptions, length: Optional[int] = None
+    checkpoint: Checkpoint, stored: Optional[RankerInfo], options: LoadOptions, length: Optional[int] = None
 ) -> RankerInfo:
-    """Return the checkpoint's info: `stated`, or else that of a published checkpoint.
+    """Return the checkpoint's info: `stored`, or else that of a published checkpoint.
 
-    stated: contents of the checkpoint's info file, or None
+    stored: contents of the checkpoint's info file; None without the file
     length: maximum tokens of a pair if no info file states them; None: that of published checkpoints
     """
     published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in checkpoint.unnamed), None)
     longest = min(length or PUBLISHED_MAX_SEQ_LENGTH, checkpoint.config.longest_pair)
     with_match = _MATCH in checkpoint.arrays
-    info = stated or RankerInfo(published_kind or "pairwise", max_seq_length=longest, match_embeddings=with_match)
-    if stated is None and checkpoint.ranker is not None:
+    info = stored or RankerInfo(published_kind or "pairwise", max_seq_length=longest, match_embeddings=with_match)
+    if stored is None and checkpoint.ranker is not None:
         info = dataclasses.replace(checkpoint.ranker, max_seq_length=longest, match_embeddings=with_match)
     return dataclasses.replace(info, max_seq_length=options.max_seq_length or info.max_seq_length)
 

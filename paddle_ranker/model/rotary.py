@@ -22,9 +22,9 @@ def rotary_table(positions: int, size: int, theta: float) -> Array:
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def angles_of(table: Tensor, places: Tensor) -> Tensor:
-    """Look up the cosines and sines of positions `places`, `[length]`; return them as `[2, 1, length, 1, size]`."""
-    parts = paddle.split(paddle.gather(table, places), 2, axis=-1)
+def angles_of(table: Tensor, positions: Tensor) -> Tensor:
+    """Look up the cosines and sines of `positions`, `[length]`; return both as `[2, 1, length, 1, size]`."""
+    parts = paddle.split(paddle.gather(table, positions), 2, axis=-1)
     return paddle.stack([paddle.concat([part, part], axis=-1) for part in parts]).unsqueeze([1, 3])
 
 

@@ -48,11 +48,11 @@ class _Text(NamedTuple):
     """One text of each pair of a batch, as it is encoded alone.
 
     ids: `[batch, length]` int64
-    own: `[batch, length]` float32, 1 for the text's own tokens, 0 for special tokens and padding
+    is_content: `[batch, length]` float32, 1 for the tokens of the text, 0 for special tokens and padding
     """
 
     ids: Tensor
-    own: Tensor
+    is_content: Tensor
 
 
 class Side(NamedTuple):
@@ -108,11 +108,11 @@ class SimilarityHead(FeatureHead):
         """Compare queries and titles; return each pair's features, `[batch, count]` float32, as `features` does."""
         products, hidden = query.vectors * title.vectors, self.tower.config.hidden_size
         places = range(self.sizes[0] - (len(self._depths) + 1) * hidden, self.sizes[0], hidden)
-        found = [products[:, : places[0]].sum(axis=1)]
-        found += [products[:, place : place + hidden].sum(axis=1) for place in places]
-        found += _best_matches(query.matches[:, :, :hidden], title.matches[:, :, :hidden])
-        found += _best_matches(query.matches[:, :, hidden:], title.matches[:, :, hidden:])
-        return paddle.stack(found, axis=1)
+        features = [products[:, : places[0]].sum(axis=1)]
+        features += [products[:, place : place + hidden].sum(axis=1) for place in places]
+        features += _best_matches(query.matches[:, :, :hidden], title.matches[:, :, :hidden])
+        features += _best_matches(query.matches[:, :, hidden:], title.matches[:, :, hidden:])
+        return paddle.stack(features, axis=1)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -142,8 +142,8 @@ class SimilarityHead(FeatureHead):
         vectors = [self.tower.of_states(states[-1], text.ids, paddle.zeros_like(text.ids))]
         vectors += [pool_states(states[depth], is_token, "mean") for depth in self._depths]
         vectors += [states[-1][:, 0]]
-        own = text.own[:, before:].unsqueeze(2)
-        matches = [_normalised(states[depth][:, before:]) * own for depth in (-1, self._depths[1])]
+        is_content = text.is_content[:, before:].unsqueeze(2)
+        matches = [_normalised(states[depth][:, before:]) * is_content for depth in (-1, self._depths[1])]
         return Side(paddle.concat([_normalised(vector) for vector in vectors], axis=1), paddle.concat(matches, axis=2))
 
     def _text(self, input_ids: Tensor, inside: Tensor, alone: _Alone) -> _Text:
@@ -163,8 +163,8 @@ class SimilarityHead(FeatureHead):
         shown = (places < count).astype("int64")
         ones = paddle.ones_like(places)
         rows = (ones[:, :1].cumsum(axis=0) - ones[:, :1]) * ones.sum(axis=1, keepdim=True)
-        found = paddle.gather(input_ids.reshape([-1]), (rows + (places + start) * shown).reshape([-1]))
-        text = found.reshape(paddle.shape(places)) * shown + pad * (one - shown)
+        tokens = paddle.gather(input_ids.reshape([-1]), (rows + (places + start) * shown).reshape([-1]))
+        text = tokens.reshape(paddle.shape(places)) * shown + pad * (one - shown)
         whole = paddle.concat([*_columns(text, alone.before), text, *_columns(text, alone.after)], axis=1)
         places = paddle.cumsum(paddle.ones_like(whole), axis=1) - one
         begin = paddle.full([1], len(alone.before), "int64")
@@ -174,13 +174,13 @@ class SimilarityHead(FeatureHead):
             here = (places == end + paddle.full([1], number, "int64")).astype("int64")
             whole = whole * (one - here) + paddle.full([1], alone.after[number], "int64") * here
         whole = whole * is_inside + pad * (one - is_inside)
-        own = (places >= begin).astype("float32") * (places < end).astype("float32")
+        is_content = (places >= begin).astype("float32") * (places < end).astype("float32")
         longest = [end.max().reshape([1]) + paddle.full([1], len(alone.after), "int64")]
         if paddle.in_dynamic_mode():  # `paddle.slice` would read both bounds of both slices from the device
             count = int(longest[0])
-            return _Text(whole[:, :count], own[:, :count])
+            return _Text(whole[:, :count], is_content[:, :count])
         none = [paddle.zeros([1], "int64")]
-        return _Text(paddle.slice(whole, [1], none, longest), paddle.slice(own, [1], none, longest))
+        return _Text(paddle.slice(whole, [1], none, longest), paddle.slice(is_content, [1], none, longest))
 
 
 def depths_of(layers: int) -> list[int]:
@@ -202,7 +202,7 @@ def feature_names(layers: int) -> list[str]:
 
 def _columns(text: Tensor, ids: tuple[int, ...]) -> list[Tensor]:
     """Return a column, `[batch, 1]` int64, for each of `ids`; `text` gives the batch's size."""
-    return [paddle.full_like(text[:, :1], one) for one in ids]
+    return [paddle.full_like(text[:, :1], id) for id in ids]
 
 
 def _normalised(vectors: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ def _best_matches(query: Tensor, title: Tensor) -> list[Tensor]:
     query, title: states of length 1, or 0 for other tokens than the text's own, `[batch, length, size]` float32
     """
     # Half is far from both: stored states are rounded.
-    in_query, in_title = (((one * one).sum(axis=2) > 0.5).astype("float32") for one in (query, title))
+    in_query, in_title = (((states * states).sum(axis=2) > 0.5).astype("float32") for states in (query, title))
     cosines = paddle.matmul(query, title, transpose_y=True)
     of_query = (cosines + (in_title.unsqueeze(1) - 1.0) * _FAR).max(axis=2)
     of_title = (cosines + (in_query.unsqueeze(2) - 1.0) * _FAR).max(axis=1)

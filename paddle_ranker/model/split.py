@@ -87,17 +87,17 @@ def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
 
 @paddle.no_grad()
 def lower_states(network: RankerNetwork, pairs: EncodedPairs, most: int) -> Array:
-    """Return the states after the lower layers of `most` of the pairs, spread evenly: `[tokens, hidden]` float32."""
+    """Return the lower layers' states of at most `most` pairs, spread evenly: `[tokens, hidden]` float32."""
     rows = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(np.int64))
-    was_training, found = network.training, []
+    was_training, parts = network.training, []
     network.eval()
     for start in range(0, len(rows), _BATCH):
         batch = pairs.pad(rows[start : start + _BATCH])
         states = network.encoder.apart(*map(paddle.to_tensor, batch.values())).numpy()
-        found.append(states[batch["input_ids"] != network.config.pad_token_id])
+        parts.append(states[batch["input_ids"] != network.config.pad_token_id])
     if was_training:
         network.train()
-    return np.concatenate(found)
+    return np.concatenate(parts)
 
 
 def similarity_sizes(network: RankerNetwork) -> tuple[int, int]:
@@ -111,11 +111,11 @@ def lower_digest(network: RankerNetwork, encoder: RowEncoder) -> str:
 
     These are the tokenizer, the lower layers, the layer that narrows the states, and the tower of a similarity.
     """
-    found, below = hashlib.sha256(), ("embeddings.", *(f"encoder.layers.{n}." for n in range(network.encoder.lower)))
+    digest, below = hashlib.sha256(), ("embeddings.", *(f"encoder.layers.{n}." for n in range(network.encoder.lower)))
     with tempfile.TemporaryDirectory() as folder:
         encoder.save(folder)
-        found.update(content_digest(Path(folder)).encode())
-    found.update(_settings(network.config).encode())
+        digest.update(content_digest(Path(folder)).encode())
+    digest.update(_settings(network.config).encode())
     state = {name: value for name, value in network.encoder.state_dict().items() if name.startswith(below)}
     if network.narrow is not None:
         state.update({f"narrow.{name}": value for name, value in network.narrow.down.state_dict().items()})
@@ -123,12 +123,12 @@ def lower_digest(network: RankerNetwork, encoder: RowEncoder) -> str:
     if head is not None:
         info = head.model.info
         made = info.size, info.pooling, info.output_tanh, info.cut_from, info.text_prompt
-        found.update(f"{_settings(head.tower.config)}{made}".encode())
+        digest.update(f"{_settings(head.tower.config)}{made}".encode())
         state.update({f"tower.{name}": value for name, value in head.tower.own_state().items()})
     for name, value in sorted(state.items()):
-        found.update(name.encode())
-        found.update(np.ascontiguousarray(value.numpy()).data)
-    return found.hexdigest()[:16]
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.numpy()).data)
+    return digest.hexdigest()[:16]
 
 
 def _settings(config: EncoderConfig) -> str:

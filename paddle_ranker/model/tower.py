@@ -53,8 +53,8 @@ class TowerInfo:
     similarity: how vectors are compared: cosine, or dot if their lengths matter
     query_prompt, text_prompt: text that precedes every query, and every other text
     lexical_size: how many of a vector's last dimensions encode the text's words (`LexicalVector`)
-    nested_sizes: sizes below `size`, ascending: the first dimensions of a vector, as many as one of these, are a good
-        vector once normalised (Kusupati et al., 2022, "Matryoshka Representation Learning")
+    nested_sizes: sizes below `size`, ascending, to which vectors can be cut: the first dimensions, once normalised, are
+        a good vector (Kusupati et al., 2022, "Matryoshka Representation Learning")
     cut_from: size before the cut to `size`, if vectors are normalised before it, as by sentence-transformers'
         `truncate_dim` after Normalize; otherwise 0
     towers: 2 if queries have a separate tower, in the folder `QUERY_FOLDER`; else 1

@@ -133,7 +133,7 @@ class TowerNetwork(nn.Layer):
         return pool_states(states, self._is_token(input_ids), pooling)
 
     def _is_token(self, input_ids: Tensor) -> Tensor:
-        """Return which ids are tokens and not padding, `[batch, length]` bool.
+        """Return a mask of the ids that are tokens, not padding, `[batch, length]` bool.
 
         Qwen3-Embedding pads with its end token: the first padding id of a row is then a token.
         """
@@ -217,13 +217,13 @@ def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
 def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None:
     """Write a separate tower for queries into the folder of a tower.
 
-    info: info of the tower; the query tower gets its facts about training, results and versions
+    info: info of the text tower; its facts about training, results and versions are copied to the query tower
     """
     (folder / QUERY_FOLDER).mkdir()
-    own = dataclasses.replace(
+    query_info = dataclasses.replace(
         queries.info, towers=1, training=info.training, results=info.results, versions=info.versions
     )
-    save_tower(folder / QUERY_FOLDER, queries, own)
+    save_tower(folder / QUERY_FOLDER, queries, query_info)
 
 
 def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:
@@ -257,11 +257,11 @@ def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
         if name is None:
             missing.append(part)
             continue
-        for own, tensor in layer.state_dict().items():
-            array = arrays.get(f"{name}.{own}")
+        for parameter, tensor in layer.state_dict().items():
+            array = arrays.get(f"{name}.{parameter}")
             if array is None or list(array.shape) != list(tensor.shape) or array.dtype.kind != "f":
-                found = "is missing" if array is None else f"has {array.dtype} numbers of shape {list(array.shape)}"
-                raise CheckpointError(f"{checkpoint.file}: {name}.{own} {found}, expected {list(tensor.shape)}")
+                problem = "is missing" if array is None else f"has {array.dtype} numbers of shape {list(array.shape)}"
+                raise CheckpointError(f"{checkpoint.file}: {name}.{parameter} {problem}, expected {list(tensor.shape)}")
             tensor.set_value(array)
     return missing
 
@@ -303,11 +303,11 @@ def _require_sizes(checkpoint: Checkpoint, info: TowerInfo) -> None:
     if (info.output_layer and not outputs) or (info.lexical_size and signs is None):
         lacking = LEXICAL if outputs or not info.output_layer else OUTPUT_LAYERS[0]
         raise CheckpointError(f"{checkpoint.file}: has no parameters of {lacking}; copy the folder again")
-    there = outputs[0].shape[-1:] if info.output_layer else (checkpoint.config.hidden_size,)
+    pooled = outputs[0].shape[-1:] if info.output_layer else (checkpoint.config.hidden_size,)
     lexical = signs.shape[-1:] if info.lexical_size and signs is not None else (0,)
-    if (*there, *lexical) != (width, info.lexical_size):
+    if (*pooled, *lexical) != (width, info.lexical_size):
         raise CheckpointError(
-            f"{checkpoint.file}: vectors have {listed(there)} numbers, and {listed(lexical)} of words; {TOWER_FILE} "
+            f"{checkpoint.file}: vectors have {listed(pooled)} numbers, and {listed(lexical)} of words; {TOWER_FILE} "
             f"says {width:,} and {info.lexical_size:,} (size, lexical_size); copy the folder again"
         )
 

@@ -56,18 +56,21 @@ class Letters:
     @classmethod
     def read(cls, folder: Path) -> Letters:
         """Read `vocab.json` and `tokenizer_config.json`; raises `CheckpointError` if one is unusable."""
-        stated = ForeignConfig.read(folder / _TOKENIZER, frozenset(_IDLE.split()))
-        stated.require("target_lang", remedy="take a model of one language")
-        stated.require("replace_word_delimiter_char", " ", remedy="take a model whose words are parted by spaces")
+        settings = ForeignConfig.read(folder / _TOKENIZER, frozenset(_IDLE.split()))
+        settings.require("target_lang", remedy="take a model of one language")
+        settings.require("replace_word_delimiter_char", " ", remedy="take a model whose words are parted by spaces")
         ids = ForeignConfig.read(folder / _VOCABULARY)
         vocabulary = {token: ids.get(token) for token in ids.unknown}
         if not vocabulary or not all(type(number) is int for number in vocabulary.values()):
             raise ids.error("has no ids of letters, which spell what is said; copy the folder of a CTC model again")
-        roles = {role: _content(stated.get(role, default)) for role, default in _ROLES.items()}
-        delimiter, lowercases = _content(stated.get("word_delimiter_token", "|")), stated.get("do_lower_case", False)
+        roles = {role: _content(settings.get(role, default)) for role, default in _ROLES.items()}
+        delimiter, lowercases = (
+            _content(settings.get("word_delimiter_token", "|")),
+            settings.get("do_lower_case", False),
+        )
         if roles["pad_token"] not in vocabulary:
             raise ids.error(f"has no {quoted(roles['pad_token'])}, the token of frames without a letter")
-        stated.log_unknown()
+        settings.log_unknown()
         tokens = {number: token for token, number in vocabulary.items() if token not in roles.values()}
         return cls(tokens, vocabulary[roles["pad_token"]], delimiter, bool(lowercases))
 
@@ -148,12 +151,12 @@ class Transcriber:
         """Return the logits of each sound's frames, `[frames, letters]`, computed as one batch."""
         inputs = self._rows.encode(sounds).pad(range(len(sounds)))
         with paddle.no_grad():
-            found = self._network(*(paddle.to_tensor(inputs[name]) for name in (SAMPLES, LENGTHS))).numpy()
+            outputs = self._network(*(paddle.to_tensor(inputs[name]) for name in (SAMPLES, LENGTHS))).numpy()
         counts = [self._rows.frames(int(size)) for size in inputs[LENGTHS]]
-        return [logits[:count] for logits, count in zip(found, counts)]
+        return [logits[:count] for logits, count in zip(outputs, counts)]
 
     def words(self, samples: Array) -> Iterator[tuple[str, float, float]]:
-        """Yield (word, begin, end) for each word that is said, in seconds; see `SpeechModel.words`."""
+        """Yield (word, begin, end) for each spoken word, with times in seconds; see `SpeechModel.words`."""
         step = self._rows.step / RATE
         for word, first, last in self._letters.words(self._frames(samples)):
             yield word, first * step, last * step
@@ -171,5 +174,5 @@ class Transcriber:
     def _ids(self, piece: Array) -> Integers:
         if np.abs(piece).max(initial=0) < _SILENT:
             return np.full(self._rows.frames(max(len(piece), self._rows.least)) + 1, self._letters.blank)
-        found: Integers = self.logits([piece])[0].argmax(1)
-        return found
+        ids: Integers = self.logits([piece])[0].argmax(1)
+        return ids

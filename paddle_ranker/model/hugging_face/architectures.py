@@ -94,8 +94,8 @@ class Architecture:
 
     names: names of the parameters
     fields: keys of the configuration, with transformers' defaults
-    check: called with the configuration and the values read so far, under the names of `EncoderConfig`; completes the
-        values; raises `CheckpointError` for unsupported ones
+    check: called with the configuration and the values read so far, under the names of `EncoderConfig`; adds missing
+        values; raises `CheckpointError` for unsupported values
     ours: field of `EncoderConfig`, by a key of the configuration that has another name
     without_effect: keys that never change results, in addition to `WITHOUT_EFFECT`
     answers: whether its language models are rankers, which answer "yes" or "no" to a pair
@@ -108,18 +108,18 @@ class Architecture:
     without_effect: frozenset[str] = frozenset()
     answers: bool = False
 
-    def read(self, stated: ForeignConfig) -> Values:
+    def read(self, config: ForeignConfig) -> Values:
         """Return a configuration by the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
         for name, (done, remedy) in _REFUSED.items():
             if not (name == "is_causal" and self.answers):  # decoders check it themselves
-                stated.require(name, *done, remedy=remedy)
-        found = {self.ours.get(name, name): stated.get(name, default) for name, default in self.fields.items()}
+                config.require(name, *done, remedy=remedy)
+        values = {self.ours.get(name, name): config.get(name, default) for name, default in self.fields.items()}
         for name in self.fields:
             if name.endswith(("_act", "activation")):
-                found[self.ours.get(name, name)] = _activation(stated, name, self.fields[name])
-        self.check(stated, found)
-        stated.ignore(self.without_effect)
-        return {name: value for name, value in found.items() if value is not None}
+                values[self.ours.get(name, name)] = _activation(config, name, self.fields[name])
+        self.check(config, values)
+        config.ignore(self.without_effect)
+        return {name: value for name, value in values.items() if value is not None}
 
     def written(self, config: EncoderConfig) -> Values:
         """Return a configuration under transformers' names."""
@@ -128,15 +128,15 @@ class Architecture:
         return {name: value for name, value in values.items() if value or self.fields[name] is not None}
 
 
-def _activation(stated: ForeignConfig, name: str, default: object) -> str:
+def _activation(config: ForeignConfig, name: str, default: object) -> str:
     """Return this toolkit's name of the activation that the key `name` states; raises `CheckpointError` if unsupported.
 
     default: transformers' default
     """
-    given = stated.get(name, default)
-    if not isinstance(given, str) or given not in ACTIVATIONS:
-        raise stated.error(f"{name} is {quoted(given)}, which is not done here; known: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[given]
+    activation = config.get(name, default)
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise config.error(f"{name} is {quoted(activation)}, which is not done here; known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[activation]
 
 
 # Head of a masked language model: complete names, which never have a prefix. The last two repeat the word embeddings
@@ -253,7 +253,7 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
 
 
 def is_of_other_head(name: str) -> bool:
-    """Return whether a parameter is a constant, or belongs to a head that rankers do not use, by its name."""
+    """Return whether a name is that of a constant, or of a parameter of a head that rankers do not use."""
     return _OTHER_HEADS.search(name) is not None
 
 
@@ -267,9 +267,9 @@ def _of_head(base: str, names: Names, prefix: str) -> Optional[str]:
 
 
 def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
-    """Return the arrays of a PaddleNLP checkpoint, which may have transformers' names, under this toolkit's names."""
+    """Rename a PaddleNLP checkpoint's arrays, which may have transformers' names, to this toolkit's names."""
     prefix = min((name[: -len(_OUR_WORDS)] for name in arrays if name.endswith(_OUR_WORDS)), key=len, default="")
-    found = {}
+    renamed = {}
     of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}
     for name, array in arrays.items():
         base, _, kind = name.rpartition(".")
@@ -283,8 +283,8 @@ def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
             base = prefix + names.ours[pattern].format(number and number.group())
             if base in of_heads:  # a pooler beside a two-layer head, as in `to_ours`
                 continue
-        found[f"{base}.{kind}"] = array
-    return found
+        renamed[f"{base}.{kind}"] = array
+    return renamed
 
 
 def to_theirs(named: dict[str, Array], names: Names) -> dict[str, Array]:

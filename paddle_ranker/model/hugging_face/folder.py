@@ -101,17 +101,17 @@ class ClassifierHead:
     activation: str = ""
 
     @classmethod
-    def of(cls, stated: ForeignConfig) -> Optional[ClassifierHead]:
+    def of(cls, config: ForeignConfig) -> Optional[ClassifierHead]:
         """Read the head from a configuration; return None if the model is no classifier of texts."""
-        labels, count = stated.get("id2label"), stated.get("num_labels", stated.get("_num_labels", 2))
-        problem, old = stated.get("problem_type", ""), stated.get("sbert_ce_default_activation_function", "")
-        library = stated.inner("sentence_transformers", without_effect=("version",))
+        labels, count = config.get("id2label"), config.get("num_labels", config.get("_num_labels", 2))
+        problem, old = config.get("problem_type", ""), config.get("sbert_ce_default_activation_function", "")
+        library = config.inner("sentence_transformers", without_effect=("version",))
         activation = str(library.get("activation_fn", old)).rpartition(".")[2]
-        if answers_pairs(stated):
-            return cls(stated.path, ("yes",))
-        if architecture_of(stated) == TAPAS_ANSWERS or architecture_of(stated).endswith(_RETRIEVES):
-            return cls(stated.path, ("relevance",))
-        if not architecture_of(stated).endswith(CLASSIFIES):
+        if answers_pairs(config):
+            return cls(config.path, ("yes",))
+        if architecture_of(config) == TAPAS_ANSWERS or architecture_of(config).endswith(_RETRIEVES):
+            return cls(config.path, ("relevance",))
+        if not architecture_of(config).endswith(CLASSIFIES):
             return None
         try:
             if type(count) is not int:
@@ -121,8 +121,8 @@ class ClassifierHead:
             else:
                 names = tuple(f"LABEL_{number}" for number in range(min(count, _MOST_CLASSES)))  # as transformers
         except (TypeError, ValueError) as error:
-            raise stated.error(f"its classes are {quoted(labels or count)} ({error}); copy it again") from None
-        return cls(stated.path, names, str(problem), activation)
+            raise config.error(f"its classes are {quoted(labels or count)} ({error}); copy it again") from None
+        return cls(config.path, names, str(problem), activation)
 
     @property
     def _is_unnamed(self) -> bool:
@@ -193,12 +193,12 @@ class ClassifierHead:
         return sign * (weight[:, 1:] - weight[:, :1]), sign * (bias[1:] - bias[:1])
 
 
-def answers_pairs(stated: ForeignConfig) -> bool:
+def answers_pairs(config: ForeignConfig) -> bool:
     """Return whether a configuration is that of a language model that ranks by its answers "yes" and "no"."""
-    architecture = family_of(stated.get("model_type")).architecture
-    if architecture is None or not architecture.answers or not architecture_of(stated).endswith(GENERATES):
+    architecture = family_of(config.get("model_type")).architecture
+    if architecture is None or not architecture.answers or not architecture_of(config).endswith(GENERATES):
         return False
-    folder = stated.path.parent
+    folder = config.path.parent
     return not (folder / MODULES_FILE).is_file() or model_type_of(folder) == CROSS_ENCODER
 
 
@@ -242,12 +242,12 @@ def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
                 f"{folder / _CHAT_FILE}: has no {quoted(lacking[0])}: pairs are put into the chat of Qwen3-Reranker "
                 "here, and this model was trained with another; take one of Qwen/Qwen3-Reranker's"
             )
-        stated = ForeignConfig.read(folder / place / "config.json", ("module_input_name",))
-        yes, no = stated.get("true_token_id"), stated.get("false_token_id")
-        stated.log_unknown()
+        settings = ForeignConfig.read(folder / place / "config.json", ("module_input_name",))
+        yes, no = settings.get("true_token_id"), settings.get("false_token_id")
+        settings.log_unknown()
         if type(yes) is int and (no is None or type(no) is int):
             return yes, no
-        raise stated.error(f"its answers are {quoted(yes)} and {quoted(no)}, expected ids of tokens; copy it again")
+        raise settings.error(f"its answers are {quoted(yes)} and {quoted(no)}, expected ids of tokens; copy it again")
     tokenizer = folder_tokenizer(folder)
     yes, no = (tokenizer.id_of(answer) for answer in ("yes", "no"))
     if yes is None or no is None:
@@ -324,7 +324,7 @@ def find_encoder(folder: Path) -> Optional[Path]:
 
 
 def find_transformers(folder: Path) -> Optional[Path]:
-    """Return `find_encoder(folder)`, or None if the folder has Paddle's parameters, which are read in preference."""
+    """Return `find_encoder(folder)`; None if the folder has Paddle's parameters, which take precedence."""
     return None if (folder / PARAMETERS_FILE).is_file() else find_encoder(folder)
 
 
@@ -343,7 +343,7 @@ def states_head(folder: Path) -> bool:
 
 
 def why_no_ranker(folder: Path) -> str:
-    """Return why the head of a transformers folder is no ranker's, for messages; "" if it is, or without a head."""
+    """Return, for messages, why a transformers folder's head is no ranker's; "" for a ranker's head or no head."""
     head = stated_head(folder)
     if head is None or len(head.labels) in _CLASSES:
         return ""
@@ -355,15 +355,15 @@ def read_model(folder: Path) -> HuggingFaceModel:
 
     Raises `CheckpointError` if the architecture is unsupported, or the weights are damaged or hostile.
     """
-    stated = read_foreign_config(folder / "config.json")
-    (config, names), head = _described(stated), ClassifierHead.of(stated)
+    settings = read_foreign_config(folder / "config.json")
+    (config, names), head = _described(settings), ClassifierHead.of(settings)
     file, theirs = read_weights(folder)
     _check_size(config, theirs, folder)
-    own_code = "auto_map" in stated
+    own_code = "auto_map" in settings
     try:
         if config.names_cells:
-            theirs = with_cell_heads(theirs, stated)
-        arrays, left_over = to_ours(_with_answers(folder, theirs, names) if answers_pairs(stated) else theirs, names)
+            theirs = with_cell_heads(theirs, settings)
+        arrays, left_over = to_ours(_with_answers(folder, theirs, names) if answers_pairs(settings) else theirs, names)
         if "classifier.weight" in arrays and not names.head_has_bias:
             arrays["classifier.bias"] = np.zeros(arrays["classifier.weight"].shape[1], np.float32)
     except CheckpointError as error:
@@ -384,8 +384,8 @@ def read_model(folder: Path) -> HuggingFaceModel:
     if not is_whole_head(arrays):  # an incomplete head is useless
         left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
-    architecture = architecture_of(stated)
-    is_ranker = architecture.endswith((CLASSIFIES, _RETRIEVES)) or config.names_cells or answers_pairs(stated)
+    architecture = architecture_of(settings)
+    is_ranker = architecture.endswith((CLASSIFIES, _RETRIEVES)) or config.names_cells or answers_pairs(settings)
     if architecture and not is_ranker:  # taggers also have a `classifier`
         left_over += [name for name in arrays if name.startswith("classifier.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
@@ -395,23 +395,23 @@ def read_model(folder: Path) -> HuggingFaceModel:
     elif architecture and "classifier.weight" not in arrays:
         raise CheckpointError(f"{folder / file}: has no classifier.weight, which {architecture} needs: copy it again")
     if own_code:
-        note_once(f"note: {stated.path}: the code that came with the model (auto_map) is not run: it is plain here")
+        note_once(f"note: {settings.path}: the code that came with the model (auto_map) is not run: it is plain here")
     if unknown:
         note_once(f"note: {folder / file}: parameters unknown here and not used: {listed(unknown)}")
-    stated.log_unknown()
+    settings.log_unknown()
     return HuggingFaceModel(config, arrays, left_over, file, head)
 
 
-def architecture_of(stated: ForeignConfig) -> str:
+def architecture_of(config: ForeignConfig) -> str:
     """Return the class that a `config.json` states first, "" without one."""
-    names = stated.get("architectures", [])
+    names = config.get("architectures", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise stated.error(f"architectures is {quoted(names)}, expected the names of classes; copy it again")
+        raise config.error(f"architectures is {quoted(names)}, expected the names of classes; copy it again")
     return names[0] if names else ""
 
 
 def _is_of_other_classes(arrays: dict[str, Array]) -> bool:
-    """Return whether the head's number of classes is not one that a ranker has."""
+    """Return whether the head has a number of classes that no ranker has."""
     shape = arrays["classifier.weight"].shape if "classifier.weight" in arrays else ()
     return len(shape) == 2 and shape[1] not in _CLASSES
 
@@ -481,24 +481,24 @@ def read_configuration(path: Path) -> UncheckedObject:
     return values
 
 
-def _described(stated: ForeignConfig) -> tuple[EncoderConfig, Names]:
+def _described(settings: ForeignConfig) -> tuple[EncoderConfig, Names]:
     """Return an encoder's configuration, and the names of its parameters in transformers."""
-    model_type = stated.get("model_type")
+    model_type = settings.get("model_type")
     architecture = family_of(model_type).architecture
     if architecture is None:
         instead = next((text for types, text in INSTEAD.items() if model_type in types.split()), INSTEAD[""])
-        raise stated.error(
+        raise settings.error(
             f"model_type is {quoted(model_type)}; {', '.join(known_to_transformers())} can be converted; {instead}"
         )
-    found = architecture.read(stated)
-    found["model_type"] = model_type
-    path = stated.path
-    unstated = "pad_token_id" not in found
+    values = architecture.read(settings)
+    values["model_type"] = model_type
+    path = settings.path
+    unstated = "pad_token_id" not in values
     padding = library_padding(path.parent) if model_type in _WORD_PIECES or unstated else None
     if padding is not None:  # config.json may state the padding id of BERT's vocabulary instead
-        found["pad_token_id"] = padding
+        values["pad_token_id"] = padding
     try:
-        return config_from(found), architecture.names
+        return config_from(values), architecture.names
     except CheckpointError as error:
         found_at = {f"{ours} is ": f"{theirs} is " for theirs, ours in architecture.ours.items()}
         problem = next((str(error).replace(*names, 1) for names in found_at.items() if names[0] in str(error)), error)

@@ -96,7 +96,7 @@ _FALLBACK_LENGTH = 512
 
 
 @dataclass(frozen=True)
-class Described:
+class TokenizerDescription:
     """Settings of a tokenizer in a transformers folder, apart from `tokenizer.json`.
 
     name: the class in transformers, without "Fast"
@@ -112,7 +112,7 @@ class Described:
     added: dict[int, UncheckedObject]
 
     @classmethod
-    def read(cls, folder: Path) -> Described:
+    def read(cls, folder: Path) -> TokenizerDescription:
         """Read a folder's files; raises `CheckpointError` if a file is damaged or has unsupported settings."""
         settings = ForeignConfig.read(folder / CONFIG_FILE, _WITHOUT_EFFECT)
         config = read_settings(folder / "config.json", "copy it again")
@@ -132,8 +132,8 @@ class Described:
             settings.require(key, value, remedy=f"set it to {value}, as published tokenizers of tables have it")
         special_map = ForeignConfig.read(folder / SPECIAL_TOKENS_FILE, _WITHOUT_EFFECT)
         special = dict(ROLES if name != _BERTS[-1] else _MPNET_ROLES)
-        for stated in (special_map, settings):
-            special.update((role, token_text(stated.get(role), role, folder)) for role in ROLES if role in stated)
+        for source in (special_map, settings):
+            special.update((role, token_text(source.get(role), role, folder)) for role in ROLES if role in source)
         special_map.log_unknown()
         return cls(folder, name, settings, special, _added_tokens(folder, settings, special.values()))
 
@@ -144,7 +144,7 @@ class Described:
 
     @property
     def goes_by_settings(self) -> bool:
-        """Whether the class takes its rules from the settings, and from the other files only its vocabulary."""
+        """Whether the tokenizer's class takes its rules from the settings, and only its vocabulary from other files."""
         return self.name in _BERTS or self.is_paddles
 
     @property
@@ -153,22 +153,22 @@ class Described:
         return (self.folder / TOKENIZER_FILE).is_file()
 
     @property
-    def described(self) -> UncheckedObject:
+    def library_json(self) -> UncheckedObject:
         """Contents of `tokenizer.json`; reading a large file takes a second."""
         return read_settings(self.folder / TOKENIZER_FILE, "copy it again")
 
     @property
     def added_in_library(self) -> dict[int, str]:
         """Texts of the tokens that `tokenizer.json` adds to its vocabulary, by id; damaged entries are left out."""
-        tokens = self.described.get("added_tokens")
+        tokens = self.library_json.get("added_tokens")
         entries = [token for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
         return {token["id"]: str(token.get("content")) for token in entries if type(token.get("id")) is int}
 
     def rule(self, name: str, default: Optional[bool] = None) -> Optional[bool]:
         """Return a boolean setting, or `default`; raises `CheckpointError` if its value is no boolean."""
         self.settings.require(name, True, False, remedy="set it to true or false")
-        found: Optional[bool] = self.settings.get(name, default)
-        return found
+        value: Optional[bool] = self.settings.get(name, default)
+        return value
 
     @property
     def rules(self) -> TextRules:
@@ -182,15 +182,15 @@ def bring_tokenizer(source: Path, target: Path) -> None:
 
     Raises `CheckpointError` if the tokenizer is missing, damaged or unsupported.
     """
-    found = Described.read(source)
-    pieces = _word_pieces(found)
+    tokenizer = TokenizerDescription.read(source)
+    pieces = _word_pieces(tokenizer)
     if pieces is None:
-        _bring_library(found, target)
+        _bring_library(tokenizer, target)
     else:
-        _bring_word_pieces(found, *pieces, target)
+        _bring_word_pieces(tokenizer, *pieces, target)
     for name in _ELSEWHERE:
-        found.settings.get(name)
-    found.settings.log_unknown()
+        tokenizer.settings.get(name)
+    tokenizer.settings.log_unknown()
 
 
 def gives_types(folder: Path) -> bool:
@@ -198,15 +198,19 @@ def gives_types(folder: Path) -> bool:
 
     Raises `CheckpointError` for types other than 0 and 1.
     """
-    found = Described.read(folder)
-    names = found.settings.get("model_input_names")
-    returned = "token_type_ids" in names if isinstance(names, list) else found.name in _TYPED or found.is_paddles
-    own = found.has_library and not (found.goes_by_settings and _is_word_pieces(found.described))
+    tokenizer = TokenizerDescription.read(folder)
+    names = tokenizer.settings.get("model_input_names")
+    returned = (
+        "token_type_ids" in names if isinstance(names, list) else tokenizer.name in _TYPED or tokenizer.is_paddles
+    )
+    reads_library = tokenizer.has_library and not (
+        tokenizer.goes_by_settings and _is_word_pieces(tokenizer.library_json)
+    )
     if returned:
-        if own:
+        if reads_library:
             return LibraryFiles.read(folder).gives_types
-        return found.name in (*_BERTS[:-1], "DebertaV2Tokenizer") or found.is_paddles
-    if names is None and found.name == _GENERIC[0] and own and LibraryFiles.read(folder).gives_types:
+        return tokenizer.name in (*_BERTS[:-1], "DebertaV2Tokenizer") or tokenizer.is_paddles
+    if names is None and tokenizer.name == _GENERIC[0] and reads_library and LibraryFiles.read(folder).gives_types:
         note_once(
             f"note: {folder / CONFIG_FILE} states no model_input_names: the texts of a pair have one token type, as in "
             "transformers 5; transformers 4 gives them two"
@@ -220,9 +224,9 @@ def library_padding(folder: Path) -> Optional[int]:
         (folder / name).is_file() for name in (TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE, *SENTENCEPIECE_FILES)
     ):
         return None  # opening the tokenizer raises an error
-    found = Described.read(folder)
-    if found.has_library and found.name == _QWEN:  # its large file need not be opened
-        ids = [number for number, text in found.added_in_library.items() if text == found.special["pad_token"]]
+    tokenizer = TokenizerDescription.read(folder)
+    if tokenizer.has_library and tokenizer.name == _QWEN:  # its large file need not be opened
+        ids = [number for number, text in tokenizer.added_in_library.items() if text == tokenizer.special["pad_token"]]
         if len(ids) == 1:
             return ids[0]
     with tempfile.TemporaryDirectory() as temporary:
@@ -234,7 +238,7 @@ def library_padding(folder: Path) -> Optional[int]:
 
 
 def stated_length(folder: Path) -> int:
-    """Return the maximum length of a text, in tokens, that a transformers folder states; by default its positions."""
+    """Return the maximum length of a text, in tokens, that a transformers folder states, else its positions."""
     settings = ForeignConfig.read(folder / CONFIG_FILE)
     positions = ForeignConfig.read(folder / "config.json").get("max_position_embeddings")
     for length in (text_settings(folder)[0], settings.get("model_max_length", settings.get("max_len")), positions):
@@ -244,30 +248,32 @@ def stated_length(folder: Path) -> int:
 
 
 def text_settings(folder: Path) -> tuple[Optional[int], bool]:
-    """Return sentence-transformers' maximum length of texts in tokens (or None), and whether texts are lowercased.
+    """Return the length in tokens that sentence-transformers sets (None: none), and whether it lowercases texts.
 
     Raises `CheckpointError` if other settings of texts are unsupported.
     """
     if not any((place / MODULES_FILE).is_file() for place in (folder, folder.parent)):
         return None, False  # sentence-transformers then ignores the file
-    stated = ForeignConfig.read(folder / LENGTH_FILE, ("unpad_inputs", "module_output_name", "tokenizer_name_or_path"))
+    settings = ForeignConfig.read(
+        folder / LENGTH_FILE, ("unpad_inputs", "module_output_name", "tokenizer_name_or_path")
+    )
     remedy = "take a model that reads texts as they are"
-    stated.require("do_lower_case", True, False, remedy=remedy)
-    stated.require(
+    settings.require("do_lower_case", True, False, remedy=remedy)
+    settings.require(
         "transformer_task", "feature-extraction", "sequence-classification", "text-generation", remedy=remedy
     )
     for name in ("query_length", "document_length", "query_expansion"):
-        stated.require(name, remedy=remedy)
+        settings.require(name, remedy=remedy)
     for name in ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs",
                  "processing_kwargs"):  # fmt: skip
-        given = stated.inner(name, _LOADING)
-        if given.unknown:
-            raise stated.error(f"{given.unknown[0]} is stated, which is not done here; {remedy}")
-    for name in stated.get("modality_config", {"text": {}}):
-        if name != "text" and (name, stated.get("transformer_task")) != ("message", "text-generation"):
-            raise stated.error(f"modality_config has {quoted(name)}, only 'text' is done here; {remedy}")
-    length, lowers = stated.get("max_seq_length"), bool(stated.get("do_lower_case"))
-    stated.log_unknown()
+        inner = settings.inner(name, _LOADING)
+        if inner.unknown:
+            raise settings.error(f"{inner.unknown[0]} is stated, which is not done here; {remedy}")
+    for name in settings.get("modality_config", {"text": {}}):
+        if name != "text" and (name, settings.get("transformer_task")) != ("message", "text-generation"):
+            raise settings.error(f"modality_config has {quoted(name)}, only 'text' is done here; {remedy}")
+    length, lowers = settings.get("max_seq_length"), bool(settings.get("do_lower_case"))
+    settings.log_unknown()
     return length, lowers
 
 
@@ -298,96 +304,98 @@ def _is_word_pieces(described: UncheckedObject) -> bool:
     )
 
 
-def _word_pieces(found: Described) -> Optional[tuple[bytes, TextRules]]:
+def _word_pieces(tokenizer: TokenizerDescription) -> Optional[tuple[bytes, TextRules]]:
     """Return the bytes of `vocab.txt` and the rules for a tokenizer with BERT's rules; None for other tokenizers."""
-    path = found.folder / TOKENIZER_FILE
-    if not found.has_library:
-        others = any((found.folder / name).is_file() for name in (*SENTENCEPIECE_FILES, MERGES_FILE))
-        if others or not (found.folder / VOCABULARY_FILE).is_file():
+    path = tokenizer.folder / TOKENIZER_FILE
+    if not tokenizer.has_library:
+        others = any((tokenizer.folder / name).is_file() for name in (*SENTENCEPIECE_FILES, MERGES_FILE))
+        if others or not (tokenizer.folder / VOCABULARY_FILE).is_file():
             return None
-        return read_file(found.folder / VOCABULARY_FILE), found.rules
-    described = found.described if found.goes_by_settings or found.name in _GENERIC else {}
+        return read_file(tokenizer.folder / VOCABULARY_FILE), tokenizer.rules
+    described = tokenizer.library_json if tokenizer.goes_by_settings or tokenizer.name in _GENERIC else {}
     if not _is_word_pieces(described):
         return None
     try:
         tokens, rules = vocabulary_of_json(described, path), rules_of_json(described, path)
     except CheckpointError:
-        if found.goes_by_settings:
+        if tokenizer.goes_by_settings:
             raise
         return None
-    known, added = set(tokens), described.get("added_tokens") or []
+    token_set, added = set(tokens), described.get("added_tokens") or []
     vocabulary = "".join(f"{token}\n" for token in tokens).encode("utf-8")
-    if not known.issuperset(map(found.special.get, ("pad_token", "cls_token", "sep_token", "unk_token"))):
+    if not token_set.issuperset(map(tokenizer.special.get, ("pad_token", "cls_token", "sep_token", "unk_token"))):
         return None
     if not rules.of_bert:  # written by this toolkit
         return vocabulary, rules
-    if found.goes_by_settings:
-        if "added_tokens_decoder" not in found.settings:
-            found.added.update((token["id"], token) for token in added)
-        return vocabulary, found.rules
-    library = LibraryFiles.read(found.folder)
-    ends = (library.token_to_id[found.special[role]] for role in ("cls_token", "sep_token"))
+    if tokenizer.goes_by_settings:
+        if "added_tokens_decoder" not in tokenizer.settings:
+            tokenizer.added.update((token["id"], token) for token in added)
+        return vocabulary, tokenizer.rules
+    library = LibraryFiles.read(tokenizer.folder)
+    ends = (library.token_to_id[tokenizer.special[role]] for role in ("cls_token", "sep_token"))
     shape = dataclasses.replace(library.template(), longer_keeps_more=False, keeps_end=False)
-    is_plain = all(token.get("special") and token.get("content") in known for token in (*added, *found.added.values()))
+    is_plain = all(
+        token.get("special") and token.get("content") in token_set for token in (*added, *tokenizer.added.values())
+    )
     return (vocabulary, rules) if is_plain and shape == bert_template(*ends) else None
 
 
-def _bring_word_pieces(found: Described, vocabulary: bytes, rules: TextRules, target: Path) -> None:
+def _bring_word_pieces(tokenizer: TokenizerDescription, vocabulary: bytes, rules: TextRules, target: Path) -> None:
     """Write `vocab.txt` and its settings, or `tokenizer.json` if the tokenizer has added tokens or MPNet's template."""
-    if text_settings(found.folder)[1] and not rules.do_lower_case:
+    if text_settings(tokenizer.folder)[1] and not rules.do_lower_case:
         rules = dataclasses.replace(rules, do_lower_case=True, strip_accents=rules.strips_accents)
-    files = write_word_pieces(target, vocabulary, rules, found.special, _side(found))
-    more = [(number, token) for number, token in sorted(found.added.items())
+    files = write_word_pieces(target, vocabulary, rules, tokenizer.special, _side(tokenizer))
+    more = [(number, token) for number, token in sorted(tokenizer.added.items())
             if number >= files.vocab_size or not token.get("special")]  # fmt: skip
-    if found.name != "MPNetTokenizer" and not more:
+    if tokenizer.name != "MPNetTokenizer" and not more:
         return
     from tokenizers import processors
 
     library = library_tokenizer(files)
-    if found.name == "MPNetTokenizer":
+    if tokenizer.name == "MPNetTokenizer":
         last, first = files.special_tokens["sep_token"], files.special_tokens["cls_token"]
         library.post_processor = processors.RobertaProcessing(
             (last, files.token_to_id[last]), (first, files.token_to_id[first])
         )
-    _add_tokens(library, more, found.folder)
+    _add_tokens(library, more, tokenizer.folder)
     library.save(str(target / TOKENIZER_FILE))
     (target / VOCABULARY_FILE).unlink()
     LibraryFiles.read(target)
 
 
-def _bring_library(found: Described, target: Path) -> None:
+def _bring_library(tokenizer: TokenizerDescription, target: Path) -> None:
     """Write `tokenizer.json`, copied or made from a SentencePiece model or from `vocab.json` and `merges.txt`."""
-    source = found.folder
+    source = tokenizer.folder
     model = next((name for name in SENTENCEPIECE_FILES if (source / name).is_file()), None)
-    if not found.has_library and model is None and not (source / MERGES_FILE).is_file():
+    if not tokenizer.has_library and model is None and not (source / MERGES_FILE).is_file():
         raise CheckpointError(
             f"{source}: has no {TOKENIZER_FILE}, no {SENTENCEPIECE_FILES[0]}, no {MERGES_FILE} and no "
             f"{VOCABULARY_FILE}; copy the folder again"
         )
-    if not found.has_library and found.name in ("BigBirdTokenizer", _QWEN):
+    if not tokenizer.has_library and tokenizer.name in ("BigBirdTokenizer", _QWEN):
         raise CheckpointError(
-            f"{source}: has no {TOKENIZER_FILE}, which {found.name} needs here: open it with AutoTokenizer of "
+            f"{source}: has no {TOKENIZER_FILE}, which {tokenizer.name} needs here: open it with AutoTokenizer of "
             "transformers and save it again"
         )
     for name in (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE):
         if (source / name).is_file():
             (target / name).write_bytes(read_file(source / name, MOST_BYTES))
-    more = [(number, token) for number, token in sorted(found.added.items()) if not token.get("special")]
-    if more and found.has_library:
-        known = found.added_in_library
-        more = [(number, token) for number, token in more if known.get(number) != token["content"]]
+    more = [(number, token) for number, token in sorted(tokenizer.added.items()) if not token.get("special")]
+    if more and tokenizer.has_library:
+        texts = tokenizer.added_in_library
+        more = [(number, token) for number, token in more if texts.get(number) != token["content"]]
     lowers = text_settings(source)[1]
-    if found.has_library and not (more or lowers or found.name == "RobertaTokenizer"):
+    if tokenizer.has_library and not (more or lowers or tokenizer.name == "RobertaTokenizer"):
         return  # `read_tokenizer` checks the file, which takes a second if it is large
     settings = {**read_settings(source / SPECIAL_TOKENS_FILE), **read_settings(source / CONFIG_FILE)}
-    if found.has_library:
+    if tokenizer.has_library:
         library = LibraryFiles.read(target).library
     elif model is not None:
-        reserved = CAMEMBERT if found.name == "CamembertTokenizer" else XLM_ROBERTA
+        reserved = CAMEMBERT if tokenizer.name == "CamembertTokenizer" else XLM_ROBERTA
         library = tokenizer_of_sentencepiece(source / model, settings, reserved)
     else:
         library = _tokenizer_of_merges(source, settings)
-    _prefix(library, found)
+    _prefix(library, tokenizer)
     _add_tokens(library, more, source)
     library.save(str(target / TOKENIZER_FILE))
     files = LibraryFiles.read(target)
@@ -395,10 +403,12 @@ def _bring_library(found: Described, target: Path) -> None:
         files.in_small_letters().write(target)
 
 
-def _side(found: Described) -> str:
+def _side(tokenizer: TokenizerDescription) -> str:
     """Return the side at which long texts are truncated, "left" or "right"."""
-    truncation = ForeignConfig(found.folder / TOKENIZER_FILE, found.described, _JSON_KEYS).inner("truncation")
-    return str(found.settings.get("truncation_side") or truncation.get("direction", "right")).lower()
+    truncation = ForeignConfig(tokenizer.folder / TOKENIZER_FILE, tokenizer.library_json, _JSON_KEYS).inner(
+        "truncation"
+    )
+    return str(tokenizer.settings.get("truncation_side") or truncation.get("direction", "right")).lower()
 
 
 def _added_tokens(folder: Path, settings: ForeignConfig, special: Iterable[str]) -> dict[int, UncheckedObject]:
@@ -406,13 +416,13 @@ def _added_tokens(folder: Path, settings: ForeignConfig, special: Iterable[str])
 
     Raises `CheckpointError` if their entries are damaged.
     """
-    stated = settings.get("added_tokens_decoder")
-    if stated is None:  # older folders have a separate file
+    tokens = settings.get("added_tokens_decoder")
+    if tokens is None:  # older folders have a separate file
         named = read_settings(folder / ADDED_TOKENS_FILE, "copy it again")
-        known = set(special)
-        stated = {number: {"content": token, "special": token in known} for token, number in named.items()}
+        specials = set(special)
+        tokens = {number: {"content": token, "special": token in specials} for token, number in named.items()}
     try:
-        return {int(number): {**token, "content": str(token["content"])} for number, token in stated.items()}
+        return {int(number): {**token, "content": str(token["content"])} for number, token in tokens.items()}
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{folder}: its added tokens are damaged ({error}); copy it again") from error
 
@@ -427,20 +437,20 @@ def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]
     for number, token in tokens:
         flags = {name: bool(token[name]) for name in ("single_word", "lstrip", "rstrip", "normalized") if name in token}
         library.add_tokens([AddedToken(token["content"], special=bool(token.get("special")), **flags)])
-        found = library.token_to_id(token["content"])
-        if found != number:
+        token_id = library.token_to_id(token["content"])
+        if token_id != number:
             raise CheckpointError(
-                f"{folder}: the added token {quoted(token['content'])} has the id {number}, and would get {found}; "
+                f"{folder}: the added token {quoted(token['content'])} has the id {number}, and would get {token_id}; "
                 "save the tokenizer again, with transformers 5"
             )
 
 
-def _prefix(library: Tokenizer, found: Described) -> None:
+def _prefix(library: Tokenizer, tokenizer: TokenizerDescription) -> None:
     """Set whether a space is added before texts, as RoBERTa's class does whatever `tokenizer.json` says."""
     from tokenizers import pre_tokenizers
 
-    wanted = found.rule("add_prefix_space", found.name == "LayoutLMv3Tokenizer")
-    is_robertas = found.name == "RobertaTokenizer" or not found.has_library
+    wanted = tokenizer.rule("add_prefix_space", tokenizer.name == "LayoutLMv3Tokenizer")
+    is_robertas = tokenizer.name == "RobertaTokenizer" or not tokenizer.has_library
     if is_robertas and isinstance(library.pre_tokenizer, pre_tokenizers.ByteLevel):
         library.pre_tokenizer.add_prefix_space = bool(wanted)
 
@@ -473,8 +483,8 @@ def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # `_prefix` may change this
     library.decoder = decoders.ByteLevel()
     library.post_processor = processors.RobertaProcessing(*ends)
-    known = [token for token in special.values() if library.token_to_id(token) is not None]
-    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in known])
+    present = [token for token in special.values() if library.token_to_id(token) is not None]
+    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
     return library
 
 

@@ -59,8 +59,8 @@ def _published(folder: Path) -> Optional[Path]:
     """
     if (folder / INFO_FILE).is_file():
         return None
-    known = (*picture_models.MODEL_TYPES, *sound_models.MODEL_TYPES)
-    return next((path for path in (folder, *_first_step(folder)) if _model_type(path) in known), None)
+    types = (*picture_models.MODEL_TYPES, *sound_models.MODEL_TYPES)
+    return next((path for path in (folder, *_first_step(folder)) if _model_type(path) in types), None)
 
 
 def _model_type(folder: Path) -> object:

@@ -102,8 +102,8 @@ class Dense:
 class Sentences:
     """Settings of a tower in a sentence-transformers folder: its info and dense layers.
 
-    pooler: the layer, if any, that equals the encoder's pooler: tanh over the first token's state, of unchanged width
-    output_layer: the layer after it, if any; vectors are the first `info.size` dimensions of its output
+    pooler: the layer that equals the encoder's pooler: tanh over the first token's state, of unchanged width; or None
+    output_layer: the last layer, or None; vectors are the first `info.size` dimensions of its output
     """
 
     info: TowerInfo
@@ -215,8 +215,8 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
     inner = [(kind, path) for kind, path in modules[2:] if kind != "Dropout"]
     layers = [_dense(path) if kind == "Dense" else path for kind, path in inner]
     last = layers.pop() if layers else None
-    known = all(kind in ("Dense", "LayerNorm", "Normalize") for kind, _ in inner)
-    if kinds[:2] != ["Transformer", "Pooling"] or not known or not isinstance(last, Dense):
+    is_supported = all(kind in ("Dense", "LayerNorm", "Normalize") for kind, _ in inner)
+    if kinds[:2] != ["Transformer", "Pooling"] or not is_supported or not isinstance(last, Dense):
         raise CheckpointError(
             f"{folder / MODULES_FILE}: is a reranker whose steps are {listed(kinds)}; Transformer, Pooling, then "
             "Dense, LayerNorm, Normalize and Dropout, and a Dense at the end are done here"
@@ -238,12 +238,12 @@ def read_reranker(folder: Path) -> Optional[CrossEncoderSettings]:
             weights = layer.arrays()
             steps.append((layer.activation, layer.outputs))
         elif kind == "LayerNorm":
-            stated = ForeignConfig.read(path / "config.json")
-            found = read_weights(path)[1]
-            weights = found["norm.weight"], found["norm.bias"]
-            stated.require("dimension", weights[0].size, remedy="copy the folder again")
+            config = ForeignConfig.read(path / "config.json")
+            norm = read_weights(path)[1]
+            weights = norm["norm.weight"], norm["norm.bias"]
+            config.require("dimension", weights[0].size, remedy="copy the folder again")
             steps.append(("norm", weights[0].size))
-            stated.log_unknown()
+            config.log_unknown()
         else:
             _require_of_vectors(ForeignConfig.read(path / "config.json"))
             steps.append(("normalize", 0))
@@ -263,11 +263,11 @@ def stated_ranker(folder: Path) -> RankerInfo:
     return dataclasses.replace(info, max_seq_length=length)
 
 
-def _require_of_vectors(stated: ForeignConfig) -> None:
+def _require_of_vectors(config: ForeignConfig) -> None:
     """Raise `CheckpointError` unless a step's input and output are vectors of texts."""
     for name in ("module_input_name", "module_output_name"):
-        stated.require(name, "sentence_embedding", remedy="take a model whose steps make vectors of texts")
-    stated.log_unknown()
+        config.require(name, "sentence_embedding", remedy="take a model whose steps make vectors of texts")
+    config.log_unknown()
 
 
 def _encoder(folder: Path) -> Path:
@@ -280,11 +280,11 @@ def _encoder(folder: Path) -> Path:
 def _settings(folder: Path, wanted: str) -> ForeignConfig:
     """Read the settings of a folder; raises `CheckpointError` unless they state the model type `wanted`."""
     settings = ForeignConfig.read(folder / MODEL_FILE, ("__version__", "requirements", "keep_in_fp32_modules"))
-    found = settings.get("model_type", SENTENCE_TRANSFORMER)
-    if found != wanted:
-        is_reranker = found == CROSS_ENCODER
+    model_type = settings.get("model_type", SENTENCE_TRANSFORMER)
+    if model_type != wanted:
+        is_reranker = model_type == CROSS_ENCODER
         use = "predict, evaluate, rank and serve --model take it" if is_reranker else f"{wanted} is done here"
-        raise settings.error(f"it is a {found}, no {wanted}; {use}")
+        raise settings.error(f"it is a {model_type}, no {wanted}; {use}")
     return settings
 
 
@@ -351,50 +351,50 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
     path = folder / MODULES_FILE
     if not path.is_file():
         return []
-    found = []
+    modules = []
     try:
         for number, step in enumerate(read_json(path)):
-            stated = ForeignConfig(path, step, ("idx", "name"), f"{number}.")
-            inside, kind = stated.get("path", ""), str(stated.get("type")).rpartition(".")[2]
+            settings = ForeignConfig(path, step, ("idx", "name"), f"{number}.")
+            inside, kind = settings.get("path", ""), str(settings.get("type")).rpartition(".")[2]
             if not isinstance(inside, str) or (inside and Path(inside).name != inside):
                 raise ValueError(f"the path {quoted(inside)} is not of a folder beside it")
-            stated.require("kwargs", [], remedy="take a model whose steps need nothing of the caller")
-            stated.log_unknown()
-            found.append((kind, folder / inside))
+            settings.require("kwargs", [], remedy="take a model whose steps need nothing of the caller")
+            settings.log_unknown()
+            modules.append((kind, folder / inside))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error}); copy it again") from error
-    return found
+    return modules
 
 
 def _pooling(folder: Path) -> tuple[str, bool]:
-    """Return the pooling's name, and whether the prompt's token states are pooled, too."""
-    stated = ForeignConfig.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
-    old = [mode for key, mode in _OLD_POOLING.items() if stated.get(key)]
-    modes: Unchecked = stated.get("pooling_mode", old or "mean")
+    """Return the name of the pooling, and whether it includes the states of the prompt's tokens."""
+    config = ForeignConfig.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
+    old = [mode for key, mode in _OLD_POOLING.items() if config.get(key)]
+    modes: Unchecked = config.get("pooling_mode", old or "mean")
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in [*_POOLING]:
-        raise stated.error(f"pools by {quoted(modes)}; one of {', '.join(_POOLING)} is done here")
-    stated.require("include_prompt", True, False, remedy="set it to true or false")
-    stated.log_unknown()
-    return _POOLING[modes[0]], stated.get("include_prompt", True)
+        raise config.error(f"pools by {quoted(modes)}; one of {', '.join(_POOLING)} is done here")
+    config.require("include_prompt", True, False, remedy="set it to true or false")
+    config.log_unknown()
+    return _POOLING[modes[0]], config.get("include_prompt", True)
 
 
 def _dense(folder: Path) -> Dense:
-    stated = ForeignConfig.read(folder / "config.json", ("bias",))
-    path = str(stated.get("activation_function", f"{_TORCH}activation.Tanh"))
+    config = ForeignConfig.read(folder / "config.json", ("bias",))
+    path = str(config.get("activation_function", f"{_TORCH}activation.Tanh"))
     # The library also replaces a function that is not torch's by tanh.
     activation = _ACTIVATIONS.get(path.rpartition(".")[2]) if path.startswith("torch.") else "tanh"
-    sizes: Unchecked = stated.get("in_features"), stated.get("out_features")
-    makes = stated.get("module_output_name", "sentence_embedding")
+    sizes: Unchecked = config.get("in_features"), config.get("out_features")
+    makes = config.get("module_output_name", "sentence_embedding")
     for problem, is_so in (
         (f"the activation {quoted(path)}", activation is None),
-        ("a residual", bool(stated.get("use_residual"))),
+        ("a residual", bool(config.get("use_residual"))),
         (f"sizes {quoted(sizes)}", not all(type(size) is int and 0 < size <= 1 << 20 for size in sizes)),
-        ("tokens to read", stated.get("module_input_name", "sentence_embedding") != "sentence_embedding"),
+        ("tokens to read", config.get("module_input_name", "sentence_embedding") != "sentence_embedding"),
     ):
         if is_so:
-            raise stated.error(f"a dense layer with {problem}, which is not done here")
-    stated.log_unknown()
+            raise config.error(f"a dense layer with {problem}, which is not done here")
+    config.log_unknown()
     return Dense(folder, sizes[0], sizes[1], str(activation), str(makes))
 
 

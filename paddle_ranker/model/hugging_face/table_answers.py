@@ -16,26 +16,26 @@ _VECTORS = {"output": "classifier", "column_output": "tapas.cells.column"}  # a 
 _OPERATION = ("aggregation_classifier", "tapas.cells.operation")
 
 
-def with_cell_heads(arrays: dict[str, Array], stated: ForeignConfig) -> dict[str, Array]:
+def with_cell_heads(arrays: dict[str, Array], config: ForeignConfig) -> dict[str, Array]:
     """Return the parameters with all heads as linear layers; the temperature divides the weights of the head of cells.
 
     Raises `CheckpointError` for a head that is missing or has another shape, and for an unusable temperature.
     """
-    temperature = stated.get("temperature", 1.0)
+    temperature = config.get("temperature", 1.0)
     if type(temperature) not in (int, float) or not 0 < temperature < np.inf:
-        raise stated.error(f"temperature is {temperature}, expected a number above 0; copy it again")
+        raise config.error(f"temperature is {temperature}, expected a number above 0; copy it again")
     lacking = [name for vector in _VECTORS for name in (f"{vector}_weights", f"{vector}_bias") if name not in arrays]
     if lacking:
         raise CheckpointError(f"has no {listed(lacking)}, which {TAPAS_ANSWERS} needs: copy it again")
-    found = {name.replace(*_OPERATION): array for name, array in arrays.items()}
+    converted = {name.replace(*_OPERATION): array for name, array in arrays.items()}
     for vector, ours in _VECTORS.items():
-        weight, bias = found.pop(f"{vector}_weights"), found.pop(f"{vector}_bias")
+        weight, bias = converted.pop(f"{vector}_weights"), converted.pop(f"{vector}_bias")
         if weight.ndim != 1 or bias.size != 1:
             raise CheckpointError(f"{vector}_weights has shape {list(weight.shape)}, expected one number per state")
         divisor = np.float32(temperature if ours == "classifier" else 1)
-        found[f"{ours}.weight"] = weight.astype(np.float32)[None] / divisor
-        found[f"{ours}.bias"] = bias.astype(np.float32).reshape(1) / divisor
-    return found
+        converted[f"{ours}.weight"] = weight.astype(np.float32)[None] / divisor
+        converted[f"{ours}.bias"] = bias.astype(np.float32).reshape(1) / divisor
+    return converted
 
 
 def without_cell_heads(arrays: dict[str, Array]) -> dict[str, Array]:

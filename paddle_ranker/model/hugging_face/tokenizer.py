@@ -52,7 +52,7 @@ def write_word_pieces(
     side: the side at which long texts are truncated, "left" or "right"
     """
     (folder / VOCABULARY_FILE).write_bytes(vocabulary)
-    stated = {
+    settings = {
         **special,
         "do_lower_case": rules.do_lower_case,
         **({} if rules.strip_accents is None else {"strip_accents": rules.strip_accents}),
@@ -61,7 +61,7 @@ def write_word_pieces(
         "tokenizer_class": "BertTokenizer",  # PaddleNLP knows no Fast ones
         "truncation_side": side,
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False), encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     files = TokenizerFiles.read(folder)
     files.write(folder)
     return files
@@ -89,8 +89,8 @@ def write_tokenizer(
     inputs = ["input_ids", *(["token_type_ids"] if with_types else []), "attention_mask"]
     if not isinstance(files, TokenizerFiles):  # already in that format
         files.write(target)
-        stated = {key: value for key, value in read_settings(target / CONFIG_FILE).items() if key in _KNOWN_KEYS}
-        _write_settings(target, {**stated, "model_max_length": max_length}, inputs, fills_masks)
+        kept = {key: value for key, value in read_settings(target / CONFIG_FILE).items() if key in _KNOWN_KEYS}
+        _write_settings(target, {**kept, "model_max_length": max_length}, inputs, fills_masks)
         return
     # transformers would add a special token that the vocabulary lacks, with an id that has no embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
@@ -113,12 +113,12 @@ def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], 
     fills_masks: as in `write_tokenizer`
     """
     as_it_is = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
-    stated = {**settings, **as_it_is, **({} if fills_masks else {"split_special_tokens": True})}
-    (target / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    contents = {**settings, **as_it_is, **({} if fills_masks else {"split_special_tokens": True})}
+    (target / CONFIG_FILE).write_text(json.dumps(contents, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def library_tokenizer(files: TokenizerFiles) -> Unchecked:
-    """Create a tokenizer of `tokenizers` that gives texts the ids that a WordPiece tokenizer gives them."""
+    """Create a tokenizer of `tokenizers` that gives texts the same ids as a WordPiece tokenizer's files."""
     try:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     except ImportError as error:
@@ -187,7 +187,7 @@ def vocabulary_of_json(described: UncheckedObject, path: Path) -> list[str]:
 
 
 def _filler(token_id: int) -> str:
-    """Return a token for an id that has none. No text matches it, since the tokenizer splits at brackets."""
+    """Return a token for an id without a token. No text matches it, since the tokenizer splits at brackets."""
     return f"[id {token_id} has no token]"
 
 
@@ -197,7 +197,7 @@ def rules_of_json(described: UncheckedObject, path: Path) -> TextRules:
     ours = _our_rules(normalizer.get("normalizers") or [])
     if ours is not None:
         return ours
-    stated = {name: value for name, value in normalizer.items() if name in _RULES}
+    values = {name: value for name, value in normalizer.items() if name in _RULES}
     if normalizer.get("type") == "BertNormalizer" and normalizer.get("clean_text") is False:
         raise CheckpointError(
             f"{path}: its BertNormalizer has clean_text false, which keeps control characters and is not done here, "
@@ -212,7 +212,7 @@ def rules_of_json(described: UncheckedObject, path: Path) -> TextRules:
         raise CheckpointError(
             f"{path}: its pre_tokenizer is {splitter.get('type')}; only BertPreTokenizer is done here"
         )
-    return TextRules(**{_RULES[name]: value for name, value in stated.items()}, of_bert=True)
+    return TextRules(**{_RULES[name]: value for name, value in values.items()}, of_bert=True)
 
 
 def _our_rules(steps: list[UncheckedObject]) -> Optional[TextRules]:
@@ -221,11 +221,11 @@ def _our_rules(steps: list[UncheckedObject]) -> Optional[TextRules]:
     strips = "NFD" in kinds
     lowers = bool(steps) and bool(steps[-1].get("lowercase"))
     patterns = _Patterns.of(TextRules(do_lower_case=lowers, strip_accents=strips))
-    found = [step["pattern"] for step in steps if step.get("type") == "Replace"]
+    replaced = [step["pattern"] for step in steps if step.get("type") == "Replace"]
     ours = [{"Regex": patterns.dropped}]
     if strips:
         ours += [*({"String": young} for young in _YOUNG_DECOMPOSITIONS), {"Regex": patterns.accents}]
-    if found != ours or kinds[-1] != "BertNormalizer":
+    if replaced != ours or kinds[-1] != "BertNormalizer":
         return None
     return TextRules(lowers, strips, bool(steps[-1].get("handle_chinese_chars")))
 
@@ -258,15 +258,15 @@ class _Patterns:
 
 def _without_spaces(ranges: Iterable[_Range]) -> list[_Range]:
     """Return the ranges without tab, line feed, carriage return and surrogates."""
-    found: list[_Range] = []
+    kept: list[_Range] = []
     for first, last in ranges:
         kept_before = first
         for hole_first, hole_last in (*((code, code) for code in _SPACES), _SURROGATES):
             if kept_before <= hole_first <= last:
-                found += [(kept_before, hole_first - 1)] if kept_before < hole_first else []
+                kept += [(kept_before, hole_first - 1)] if kept_before < hole_first else []
                 kept_before = hole_last + 1
-        found += [(kept_before, last)] if kept_before <= last else []
-    return found
+        kept += [(kept_before, last)] if kept_before <= last else []
+    return kept
 
 
 def _class(ranges: Iterable[_Range]) -> str:

@@ -78,8 +78,8 @@ def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
             _require_plain(arrays, path)
             return name, arrays
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".h5", ".msgpack", ".onnx", ".gguf"))
-    found = f"; {', '.join(others)} cannot be read here" if others else ""
-    raise CheckpointError(f"{folder}: has no {SAFETENSORS_FILE} and no {TORCH_FILE}{found}")
+    unreadable = f"; {', '.join(others)} cannot be read here" if others else ""
+    raise CheckpointError(f"{folder}: has no {SAFETENSORS_FILE} and no {TORCH_FILE}{unreadable}")
 
 
 def _unwrapped(arrays: dict[str, Array], path: Path) -> dict[str, Array]:
@@ -188,8 +188,8 @@ def _read_shards(index: Path) -> dict[str, Array]:
             raise CheckpointError(f"{index}: refused, it names {quoted(file)}, not a {suffix} file beside it")
         if not (index.parent / file).is_file():
             raise CheckpointError(f"{index.parent / file}: there is no such file, though {index.name} names it")
-        found = _read(index.parent / file)
-        arrays.update((name, array) for name, array in found.items() if places.get(name) == file)
+        shard = _read(index.parent / file)
+        arrays.update((name, array) for name, array in shard.items() if places.get(name) == file)
     missing = sorted(set(places) - set(arrays))
     if missing:
         raise CheckpointError(f"{index}: {missing[0]} is not in {places[missing[0]]}: copy that file again")
@@ -250,7 +250,7 @@ def _named_arrays(content: Unchecked) -> dict[str, Array]:
 
 
 class _Storage(Sealed):
-    """Array in a PyTorch file; `fill` sets its values later, as the older format has them after the pickle."""
+    """Array in a PyTorch file; `fill` sets its values later, since the older format has them after the pickle."""
 
     __slots__ = ("count", "kind", "values")
 
@@ -350,7 +350,7 @@ class _TensorUnpickler(SafeUnpickler):
 
 
 def _short(value: Unchecked) -> str:
-    """Describe a value of a pickle in one line, since a small file can hold a value whose text is endless."""
+    """Describe a pickle's value in one short line, since a small file can hold a value whose text is endless."""
     simple = isinstance(value, (str, int)) or (isinstance(value, list) and all(type(item) is int for item in value))
     if not simple or (isinstance(value, int) and value.bit_length() > 100) or (isinstance(value, str) and not value):
         return f"a {type(value).__name__.strip('_')}"
@@ -398,8 +398,8 @@ def _read_archive(path: Path) -> Unchecked:
             storage = _one_of(storages, kind, key, count)
             entry = entries.get(f"{prefix}data/{key}")
             if entry is None or entry.file_size != storage.size:
-                found = "not there" if entry is None else f"{entry.file_size:,} bytes long"
-                raise RefusedPickleError(f"its storage {_short(key)} of {storage.size:,} bytes is {found}")
+                size = "not there" if entry is None else f"{entry.file_size:,} bytes long"
+                raise RefusedPickleError(f"its storage {_short(key)} of {storage.size:,} bytes is {size}")
             if is_new:
                 storage.fill(archive.read(entry))  # which checks its CRC
             return storage

@@ -96,8 +96,8 @@ class _Blocks:
     def _mask(self, is_first: Tensor, is_last: Tensor, is_beyond: Tensor, random_blocks: int) -> Tensor:
         """Return the mask for `attend_in_blocks`.
 
-        is_first, is_last: which tokens are in the first block, and which in the last block of their text
-        is_beyond: which positions of a text's last block lie outside the batch's length
+        is_first, is_last: whether each token is in the first block, and in the last block of its text
+        is_beyond: whether each position of a text's last block lies outside the batch's length
         random_blocks: number of random blocks in transformers, each of which the first block replaces
         """
         padding, dtype = self.padding, self.padding.dtype
@@ -131,10 +131,10 @@ class _Blocks:
 Mask = Union[Tensor, _Blocks]  # a mask over all pairs of tokens, or the blocks that each block attends to
 
 
-def _at(states: Tensor, places: Tensor) -> Tensor:
+def _at(states: Tensor, indices: Tensor) -> Tensor:
     """Return the states of the chosen tokens, `[batch * chosen, width]`.
 
     states: `[batch, length, width]`
-    places: `[batch, chosen]` indices into the batch's flattened tokens
+    indices: `[batch, chosen]` indices into the batch's flattened tokens
     """
-    return paddle.gather(states.reshape([-1, states.shape[2]]), places.reshape([-1]))
+    return paddle.gather(states.reshape([-1, states.shape[2]]), indices.reshape([-1]))

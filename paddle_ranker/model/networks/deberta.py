@@ -39,7 +39,7 @@ class DebertaEncoder(Encoder):
         return self._through(self.encoder.layers[1:], hidden, *context)
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
-        """Return the hidden states after each layer, `[batch, length, hidden]` each; those of the first layer twice."""
+        """Return the hidden states after each layer, `[batch, length, hidden]` each, the first layer's twice."""
         hidden, context = self._after_first(input_ids, token_type_ids, None)
         return [hidden, *self._states_of(self.encoder.layers[1:], hidden, *context)]
 
@@ -75,9 +75,9 @@ class DebertaEncoder(Encoder):
         middle, width = (paddle.full([1], n, "int64") for n in (len(self._buckets) // 2, 2 * self.config.span))
         places = paddle.cumsum(ones, axis=0)  # exports with a dynamic length
         apart = places.unsqueeze(1) - places.unsqueeze(0)
-        found = paddle.gather(paddle.to_tensor(self._buckets), apart.reshape([-1]) + middle)
-        found, rows = found.reshape(paddle.shape(apart)), (places - ones) * width
-        return paddle.stack([found + rows.unsqueeze(1), found + rows.unsqueeze(0)])
+        buckets = paddle.gather(paddle.to_tensor(self._buckets), apart.reshape([-1]) + middle)
+        buckets, rows = buckets.reshape(paddle.shape(apart)), (places - ones) * width
+        return paddle.stack([buckets + rows.unsqueeze(1), buckets + rows.unsqueeze(0)])
 
 
 def relative_buckets(config: DebertaConfig) -> Array:
@@ -217,11 +217,11 @@ class _Convolution(nn.Layer):
         sides = [paddle.zeros_like(states[:, :1])] * ((kernel - 1) // 2)
         padded = paddle.concat([*sides, states, *sides], axis=1)
         weights = paddle.split(self.conv.weight.transpose([2, 1, 0]), self.groups, axis=-1)  # [kernel, inputs, outputs]
-        found = []
+        outputs = []
         for inputs, weight in zip(paddle.split(padded, self.groups, axis=-1), weights):
             near = (inputs[:, place : place - kernel + 1 or None] for place in range(kernel))
-            found.append(sum(paddle.matmul(one, weight[place]) for place, one in enumerate(near)))
-        return paddle.concat(found, axis=-1) + self.conv.bias
+            outputs.append(sum(paddle.matmul(shifted, weight[place]) for place, shifted in enumerate(near)))
+        return paddle.concat(outputs, axis=-1) + self.conv.bias
 
 
 class _Layers(nn.Layer):

@@ -122,9 +122,9 @@ class LiltLayer(EncoderLayer):
         self.size = config.hidden_size
 
     def forward(
-        self, hidden: Tensor, mask: Tensor, first_token_only: bool = False, places: Optional[Tensor] = None
+        self, hidden: Tensor, mask: Tensor, first_token_only: bool = False, indices: Optional[Tensor] = None
     ) -> Tensor:
-        query = hidden[:, :1] if first_token_only else hidden if places is None else _at(hidden, places)
+        query = hidden[:, :1] if first_token_only else hidden if indices is None else _at(hidden, indices)
         query = self._apart(query)
         state, layout = self.self_attn.both(query, self._apart(hidden), mask)
         state, layout = self.norm1(query[0] + self.dropout1(state)), self.layout_norm1(query[1] + self.dropout1(layout))
@@ -162,9 +162,9 @@ class LiltEncoder(Encoder):
         return [state[:, :, : self.config.hidden_size] for state in Encoder.states(self, input_ids, token_type_ids)]
 
     def at(
-        self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor, documents: Optional[Tensor] = None
+        self, input_ids: Tensor, token_type_ids: Tensor, indices: Tensor, documents: Optional[Tensor] = None
     ) -> Tensor:
-        return Encoder.at(self, input_ids, token_type_ids, places, documents)[:, :, : self.config.hidden_size]
+        return Encoder.at(self, input_ids, token_type_ids, indices, documents)[:, :, : self.config.hidden_size]
 
 
 class TapasEmbeddings(Embeddings):

@@ -64,10 +64,10 @@ class _Attention(Attention):
         if query is not hidden:
             return self.for_one(query, hidden, mask)
         q, k, v = self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
-        found = attend_locally(mask, q, k, v, self.heads, self.dropout)
+        attended = attend_locally(mask, q, k, v, self.heads, self.dropout)
         if mask.global_tokens:
-            found = paddle.concat([self._of_global(hidden[:, :1], hidden, mask), found[:, 1:]], axis=1)
-        return self.out_proj(found)
+            attended = paddle.concat([self._of_global(hidden[:, :1], hidden, mask), attended[:, 1:]], axis=1)
+        return self.out_proj(attended)
 
     def for_one(self, query: Tensor, hidden: Tensor, mask: Band) -> Tensor:
         """Compute the attention of the global first token, `[batch, 1, size]`."""

@@ -43,8 +43,8 @@ class ModernBertEncoder(Encoder):
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
         hidden, context = self._begin(input_ids, token_type_ids, None)
-        found = self._states_of(self.encoder.layers, hidden, *context)
-        return [*found[:-1], self.encoder.norm(found[-1])]
+        states = self._states_of(self.encoder.layers, hidden, *context)
+        return [*states[:-1], self.encoder.norm(states[-1])]
 
     def _begin(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
@@ -129,10 +129,10 @@ class _Attention(nn.Layer):
         q = q[:, :1] if first_token_only else rotated(q, angles)  # at position 0, the rotation is the identity
         q, k, v = (states.reshape([0, 0, self.heads * self.head_size]) for states in (q, rotated(k, angles), v))
         if isinstance(mask, Band):
-            found = (attend_first if first_token_only else attend_locally)(mask, q, k, v, self.heads, self.dropout)
+            attended = (attend_first if first_token_only else attend_locally)(mask, q, k, v, self.heads, self.dropout)
         else:
-            found = attend(q, k, v, mask, self.heads, self.dropout)
-        return self.out_proj(found)
+            attended = attend(q, k, v, mask, self.heads, self.dropout)
+        return self.out_proj(attended)
 
 
 class _Layer(nn.Layer):

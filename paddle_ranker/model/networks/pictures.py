@@ -243,7 +243,7 @@ class PictureTextEncoder(Encoder):
         return (is_later.astype("float32") * MASKED).unsqueeze([0, 1])
 
     def _whole(self, input_ids: Tensor) -> Tensor:
-        """Return ids padded to all positions if the encoder's results depend on padding, else the ids unchanged."""
+        """Pad ids to all positions if the encoder's results depend on padding; else return the ids unchanged."""
         if self.config.causal:
             return input_ids
         longest = self.config.max_position_embeddings

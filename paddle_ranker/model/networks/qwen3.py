@@ -112,8 +112,8 @@ class Qwen3Encoder(Encoder):
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
         hidden, context = self._begin(input_ids, token_type_ids, None)
-        found = self._states_of(self.encoder.layers, hidden, context)
-        return [*found[:-1], self.encoder.norm(found[-1])]
+        states = self._states_of(self.encoder.layers, hidden, context)
+        return [*states[:-1], self.encoder.norm(states[-1])]
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the state of each text's last token, `[batch, hidden]`; arguments as in `forward`.
@@ -149,11 +149,11 @@ class Qwen3Encoder(Encoder):
             first = self.read_prefixes(ids[:1, :shared], np.array([shared]))
             before = first._replace(of_row=np.zeros(len(ids), np.int64))
             ids = ids[:, shared:]
-        own = paddle.to_tensor(ids)
+        tokens = paddle.to_tensor(ids)
         if before is None:
-            hidden, context = self._begin(own, own, None)
+            hidden, context = self._begin(tokens, tokens, None)
         else:
-            hidden, context = self.embeddings(own), self._context_after(before, ids.shape[1])
+            hidden, context = self.embeddings(tokens), self._context_after(before, ids.shape[1])
         return Prefixes(self._keys_and_values(hidden, context), lengths, np.arange(len(ids)))
 
     def _keys_and_values(self, hidden: Tensor, context: _Context) -> list[tuple[Tensor, Tensor]]:
@@ -263,7 +263,7 @@ def _blocks(length: int, before: Optional[Prefixes] = None) -> list[_Block]:
 
     before: prefixes that the rows follow, or None
     """
-    found = []
+    blocks = []
     for start in range(0, length, BLOCK):
         stop = min(start + BLOCK, length)
         is_hidden = np.triu(np.ones((1, 1, stop - start, stop), bool), start + 1)
@@ -271,8 +271,8 @@ def _blocks(length: int, before: Optional[Prefixes] = None) -> list[_Block]:
             rows = (len(before.of_row), 1, stop - start)
             parts = [np.broadcast_to(part, (*rows, part.shape[3])) for part in (before.is_beyond, is_hidden)]
             is_hidden = np.concatenate(parts, axis=3)
-        found.append(_Block(start, stop, _additive(is_hidden)))
-    return found
+        blocks.append(_Block(start, stop, _additive(is_hidden)))
+    return blocks
 
 
 def _additive(is_hidden: Array) -> Tensor:
@@ -378,8 +378,8 @@ class _Attention(nn.Layer):
             hidden, blocks = last.of(hidden), [last.block(context.before)]
             angles = paddle.matmul(last.chosen.unsqueeze(0).astype(angles.dtype), angles.squeeze(3)).unsqueeze(3)
         q = rotated(self.q_norm(self.q_proj(hidden).reshape([0, 0, self.heads, self.size])), angles)
-        found = [self._of_block(q, k, v, block) for block in blocks]
-        return self.out_proj(found[0] if len(found) == 1 else paddle.concat(found, axis=1))
+        attended = [self._of_block(q, k, v, block) for block in blocks]
+        return self.out_proj(attended[0] if len(attended) == 1 else paddle.concat(attended, axis=1))
 
     def _of_block(self, q: Tensor, k: Tensor, v: Tensor, block: _Block) -> Tensor:
         if block.stop is not None:
@@ -390,9 +390,9 @@ class _Attention(nn.Layer):
         q = q.reshape([0, 0, self.shared, group, self.size]).transpose([0, 3, 1, 2, 4])
         q = q.reshape([0, -1, self.shared * self.size])
         mask = paddle.concat([block.mask] * group, axis=2)
-        found = attend(q, k, v, mask, self.shared, self.dropout)
-        found = found.reshape([0, group, -1, self.shared, self.size]).transpose([0, 2, 3, 1, 4])
-        return found.reshape([0, 0, self.heads * self.size])
+        attended = attend(q, k, v, mask, self.shared, self.dropout)
+        attended = attended.reshape([0, group, -1, self.shared, self.size]).transpose([0, 2, 3, 1, 4])
+        return attended.reshape([0, 0, self.heads * self.size])
 
 
 class _Layer(nn.Layer):

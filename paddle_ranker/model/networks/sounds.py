@@ -44,7 +44,7 @@ class _Convolution(nn.Layer):
     def __init__(self, config: SoundConfig, number: int):
         super().__init__()
         inputs = config.conv_dim[number - 1] if number else 1
-        size, kernel, stride = (each[number] for each in (config.conv_dim, config.conv_kernel, config.conv_stride))
+        size, kernel, stride = (sizes[number] for sizes in (config.conv_dim, config.conv_kernel, config.conv_stride))
         self.conv = nn.Conv1D(inputs, size, kernel, stride, bias_attr=None if config.conv_bias else False)
         self.kernel, self.stride = kernel, stride
         self.over_time = config.feat_extract_norm == "group" and number == 0
@@ -83,10 +83,10 @@ class _Positions(nn.Layer):
         hidden = hidden * is_frame
         if self.config.conv_pos_batch_norm:
             hidden = hidden * self.scale + self.shift * is_frame
-        found = self.conv(hidden.transpose([0, 2, 1]))
+        positions = self.conv(hidden.transpose([0, 2, 1]))
         if self.config.num_conv_pos_embeddings % 2 == 0:  # one frame more than there were
-            found = found[:, :, :-1]
-        return self.activation(found).transpose([0, 2, 1])
+            positions = positions[:, :, :-1]
+        return self.activation(positions).transpose([0, 2, 1])
 
 
 class _Frames(nn.Layer):

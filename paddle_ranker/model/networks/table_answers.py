@@ -70,7 +70,7 @@ class CellHeads(nn.Layer):
 
 
 def _equal(numbers: Tensor) -> Tensor:
-    """Return which tokens have the same number, `[batch, length, length]` float32."""
+    """Return 1 for each pair of tokens with equal numbers, else 0: `[batch, length, length]` float32."""
     return (numbers.unsqueeze(2) == numbers.unsqueeze(1)).astype("float32")
 
 

@@ -55,19 +55,19 @@ class ViltEmbeddings(Embeddings):
         """
         weights, cells = [], []
         for number in (0, 1):
-            place, count = (places[:, :, one].astype("float32") for one in (number, number + 2))
+            place, count = (places[:, :, index].astype("float32") for index in (number, number + 2))
             steps = paddle.maximum(count - 1, paddle.ones_like(count))
             place = place * (self.side - 1) / steps
             low = paddle.minimum(paddle.floor(place), paddle.full_like(place, max(0, self.side - 2)))
             high = paddle.minimum(low + 1, paddle.full_like(place, self.side - 1))
             weights.append((1 - (place - low), place - low))
             cells.append((low.astype("int64"), high.astype("int64")))
-        found = 0
+        embeddings = 0
         for row_weight, row in zip(weights[0], cells[0]):
             for column_weight, column in zip(weights[1], cells[1]):
                 position = self.patch_positions(row * self.side + column + 1)
-                found = found + (row_weight * column_weight).unsqueeze(-1) * position
-        return found
+                embeddings = embeddings + (row_weight * column_weight).unsqueeze(-1) * position
+        return embeddings
 
 
 class ViltEncoder(Encoder):
@@ -84,6 +84,6 @@ class ViltEncoder(Encoder):
         Smaller positions would be lost beside the pixels.
         """
         super()._initialise()
-        draw, own = nn.initializer.TruncatedNormal(), self.embeddings
-        for embedding in (own.class_embedding, own.patch_positions, own.modality_embeddings):
+        draw, embeddings = nn.initializer.TruncatedNormal(), self.embeddings
+        for embedding in (embeddings.class_embedding, embeddings.patch_positions, embeddings.modality_embeddings):
             draw(embedding.weight)

@@ -40,8 +40,8 @@ def encode_labels(
     With `group_by`, "query" or "title", the pairs with the same query or title share a batch.
     Pairs beyond `max_bytes` of memory go to unnamed temporary files in `folder` (None: the system's temporary folder).
     Raises `DataError` for a bad row of a file; for a missing teacher's score that the `loss` needs; with
-    `with_positions`, for a missing position. If the loss needs labels, raises it if all pairs are relevant or none is,
-    unless some labels are shares.
+    `with_positions`, for a missing position; and, if the loss needs labels, if all pairs are relevant or none is
+    (unless some labels are shares).
     """
     name = source.path if isinstance(source, RecordFile) else "the training pairs"
     by_teacher = loss.of_teacher if loss else ()

@@ -60,8 +60,8 @@ class TrainCeOptions(RankerTrainingOptions):
 def _group_by(options: TrainCeOptions, pair_encoder: PairEncoder) -> Optional[str]:
     """Return the column whose equal values share a batch: the query, the title, or None.
 
-    A picture's texts share a batch. Their gradients have in common what the network makes of the picture alone, which
-    cancels for a right and a wrong text. In random batches it hides what there is to learn.
+    If titles are pictures, the texts of a picture share a batch. The part of their gradients that depends on the
+    picture alone then cancels between a right and a wrong text; in random batches it would hide the rest.
     """
     from paddle_ranker.encoding.picture_pairs import PICTURES
 

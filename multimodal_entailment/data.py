@@ -84,11 +84,11 @@ def read_posts(
     closed, an unknown label, neither text nor image, an image that is a web address), and a file without a good row.
     It does not check whether the image files exist.
     """
-    several = paths_of(path)
-    if len(several) > 1:
+    paths = paths_of(path)
+    if len(paths) > 1:
         return [
             dataclasses.replace(pair, row=f"{pair.row} of {name}")
-            for name in several
+            for name in paths
             for pair in read_posts(name, image_folder, need_labels, skip_bad_rows, images)
         ]
     path = Path(path)
@@ -135,26 +135,26 @@ def _columns(path: Path, reader: Iterator[list[str]], need_labels: bool, images:
         raise DataError(f"{path}: the file is empty; expected a header: {', '.join(COLUMNS)}") from None
     except csv.Error as error:
         raise DataError(f"{path}, line 1: {error}; expected a header: {', '.join(COLUMNS)}") from None
-    found: dict[str, int] = {}
+    places: dict[str, int] = {}
     for wanted in (*COLUMNS, "label_idx"):
         for name in (f"{wanted}_path", wanted) if wanted.startswith("image") else (wanted,):
             if names.count(name) > 1:
                 raise DataError(f"{path}, line 1: the header names the column {name} more than once")
             if name in names:
-                found.setdefault(wanted, names.index(name))
-    missing = [name for name in ("text_1", "text_2") if name not in found]
+                places.setdefault(wanted, names.index(name))
+    missing = [name for name in ("text_1", "text_2") if name not in places]
     if images:
-        missing += [name for name in ("image_1", "image_2") if name not in found]
+        missing += [name for name in ("image_1", "image_2") if name not in places]
     else:
-        found = {name: place for name, place in found.items() if not name.startswith("image")}
-    if need_labels and not any(name in found for name in _LABEL_COLUMNS):
+        places = {name: place for name, place in places.items() if not name.startswith("image")}
+    if need_labels and not any(name in places for name in _LABEL_COLUMNS):
         missing.append("label")
     if missing:
         hint = "; for texts without images use --modalities text" if missing[0].startswith("image") else ""
         raise DataError(
             f"{path}: the header has {listed(names)}, but pairs of posts need {', '.join(missing)} too{hint}"
         )
-    return _Columns(len(names), found)
+    return _Columns(len(names), places)
 
 
 def _pair(cells: list[str], columns: _Columns, row: int, folder: Path, need_labels: bool) -> PostPair:
@@ -181,19 +181,19 @@ def _image(cell: str, name: str, folder: Path) -> Optional[str]:
 
 
 def _label(values: dict[str, str], need_labels: bool) -> Optional[int]:
-    given = {name: values[name] for name in _LABEL_COLUMNS if values.get(name)}
-    if not given:
+    cells = {name: values[name] for name in _LABEL_COLUMNS if values.get(name)}
+    if not cells:
         if need_labels:
             raise _BadRowError("the label is empty")
         return None
-    labels = {name: label_index(cell) for name, cell in given.items()}
+    labels = {name: label_index(cell) for name, cell in cells.items()}
     for name, label in labels.items():
         if label is None:
             raise _BadRowError(
-                f"the {name} {quoted(given[name])} is unknown; choose from {', '.join(LABELS)}, or 0 to 2"
+                f"the {name} {quoted(cells[name])} is unknown; choose from {', '.join(LABELS)}, or 0 to 2"
             )
     if len(set(labels.values())) > 1:
-        raise _BadRowError(f"the label {quoted(given['label'])} and the label_idx {quoted(given['label_idx'])} differ")
+        raise _BadRowError(f"the label {quoted(cells['label'])} and the label_idx {quoted(cells['label_idx'])} differ")
     return next(iter(labels.values()))
 
 

@@ -81,7 +81,7 @@ class Relations:
 
 
 def numbers_of_things(pictures: int) -> list[tuple[int, int]]:
-    """Return the possible numbers of things in the two pictures for a relation, all equally likely."""
+    """Return the pairs of numbers of things, in picture one and two, that a relation allows; all are equally likely."""
     if pictures == CONTRADICTS:
         return [(number, 0) for number in _NUMBERS]
     pairs = [(more, fewer) for more, fewer in product(_NUMBERS, _NUMBERS) if more - fewer >= _APART]
@@ -90,16 +90,16 @@ def numbers_of_things(pictures: int) -> list[tuple[int, int]]:
 
 def all_relations() -> dict[Relations, Fraction]:
     """Return a dict from each possible `Relations` to its probability; the probabilities sum to 1."""
-    found = {}
+    probabilities = {}
     for (texts, p), (claim, q), (pictures, r) in product(_TEXTS.items(), _CLAIMS.items(), _PICTURES.items()):
         numbers = numbers_of_things(pictures)
         for first, second in numbers:
-            found[Relations(texts, claim, first, second)] = p * q * r / len(numbers)
-    return found
+            probabilities[Relations(texts, claim, first, second)] = p * q * r / len(numbers)
+    return probabilities
 
 
 def class_shares() -> dict[str, Fraction]:
-    """Return a dict from a label's name to its share."""
+    """Return a dict from a label's name to its share of all pairs that can be drawn."""
     shares = dict.fromkeys(LABELS, Fraction(0))
     for relations, probability in all_relations().items():
         shares[LABELS[relations.label]] += probability
@@ -112,7 +112,7 @@ def subsets() -> list[tuple[str, ...]]:
 
 
 def best_guesses(inputs: Sequence[str]) -> tuple[Fraction, dict[tuple[object, ...], int]]:
-    """Return the best possible accuracy from some inputs, and a dict from their information to the best label."""
+    """Return the best possible accuracy from some inputs, and the best label by what `Relations.seen` returns."""
     labels: dict[tuple[object, ...], dict[int, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
     for relations, probability in all_relations().items():
         labels[relations.seen(inputs)][relations.label] += probability
@@ -121,7 +121,7 @@ def best_guesses(inputs: Sequence[str]) -> tuple[Fraction, dict[tuple[object, ..
 
 
 def accuracy_of_best_guesses(inputs: Sequence[str], drawn: Iterable[Relations]) -> Fraction:
-    """Return the best possible accuracy on the pairs in `drawn`, for a model that sees only some inputs."""
+    """Return the accuracy of `best_guesses` from some inputs on the pairs in `drawn`."""
     _, guesses = best_guesses(inputs)
     right = [guesses[relations.seen(inputs)] == relations.label for relations in drawn]
     return Fraction(sum(right), len(right))
@@ -204,9 +204,9 @@ def _pair(dice: Dice, part: str, relations: Relations) -> DemoPair:
     place, things = dice.pick(scenes(part))
     kind, other = dice.some(STATES, 2)
     side = dice.below(2)
-    said = kind[side]
-    then = {CONTRADICTS: kind[1 - side], ADDS: other[dice.below(2)]}.get(relations.texts, said)
-    sentences = [_fact(dice, part, place, said), _fact(dice, part, place, then)]
+    statement = kind[side]
+    then = {CONTRADICTS: kind[1 - side], ADDS: other[dice.below(2)]}.get(relations.texts, statement)
+    sentences = [_fact(dice, part, place, statement), _fact(dice, part, place, then)]
     colour, another, claimed = dice.pick(list(COLOURS)), dice.pick(list(COLOURS)), ""
     if relations.claim != NO_CLAIM:
         claimed = colour if relations.claim == TRUE_CLAIM else dice.pick([name for name in COLOURS if name != colour])

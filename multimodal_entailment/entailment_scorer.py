@@ -111,7 +111,7 @@ class GivenPosts:
     images: the images of the first posts and of the second posts, files or their bytes; None: a missing image
     places: names for messages of the first posts' images, then of the second posts', `[2 n]`; None: `pair 3, image_1`
 
-    Raises `UsageError` if their numbers differ.
+    Raises `UsageError` if the numbers of texts and images differ.
     """
 
     texts: tuple[Sequence[str], Sequence[str]]
@@ -209,24 +209,24 @@ class Entailment:
         return probabilities
 
     def _posts(
-        self, given: GivenPosts, skip_bad: bool = False, before_each: Optional[Callable[[], None]] = None
+        self, pairs: GivenPosts, skip_bad: bool = False, before_each: Optional[Callable[[], None]] = None
     ) -> Posts:
         encoder, images = self._texts, None
         if self.info.image_size is not None:
-            both = [*given.images[0], *given.images[1]]
+            both = [*pairs.images[0], *pairs.images[1]]
             images = DecodedImages(
-                both, self.info.image_size, self._pool, self._limits, places=given.places, skip_bad=skip_bad,
+                both, self.info.image_size, self._pool, self._limits, places=pairs.places, skip_bad=skip_bad,
                 before_each=before_each,
             )  # fmt: skip
-        texts = None if encoder is None else _encoded(encoder, given.texts, before_each)
-        return Posts(len(given), texts, images)
+        texts = None if encoder is None else _encoded(encoder, pairs.texts, before_each)
+        return Posts(len(pairs), texts, images)
 
-    def encode_posts(self, given: GivenPosts, before_each: Optional[Callable[[], None]] = None) -> Posts:
+    def encode_posts(self, pairs: GivenPosts, before_each: Optional[Callable[[], None]] = None) -> Posts:
         """Encode texts and decode images for `compute`; raises as `predict` does.
 
-        `before_each` is called before each image and before some texts; if it raises, the work ends.
+        `before_each` is called before each image, and from time to time between texts; if it raises, the work ends.
         """
-        return self._posts(given, before_each=before_each).held()
+        return self._posts(pairs, before_each=before_each).held()
 
     def compute(self, posts: Columns, rows: NDArray[np.int64]) -> Arrays:
         """Return `logits`, `[m, 3]`, of the pairs `rows` `[m]` of `posts`, computed as one batch."""

@@ -42,11 +42,11 @@ def evaluate(options: EvaluateEntailmentOptions) -> None:
     )
     pairs = measured_pairs(options, model.info)
     probabilities = model.predict_posts(pairs, options.skip_bad_rows)
-    found = evaluate_predictions(labels_of(pairs), probabilities, resamples=options.resamples, seed=options.seed)
+    measured = evaluate_predictions(labels_of(pairs), probabilities, resamples=options.resamples, seed=options.seed)
     if options.confusion_plot is not None:
-        title = f"{Path(options.model).resolve().name}: accuracy {found.intervals['accuracy']}"
-        write_confusion_plot(options.confusion_plot, found.confusion, title)
-    print(json.dumps(found.to_dict(), indent=2) if options.format == "json" else as_text(found, pairs))
+        title = f"{Path(options.model).resolve().name}: accuracy {measured.intervals['accuracy']}"
+        write_confusion_plot(options.confusion_plot, measured.confusion, title)
+    print(json.dumps(measured.to_dict(), indent=2) if options.format == "json" else as_text(measured, pairs))
 
 
 def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> list[PostPair]:
@@ -82,9 +82,9 @@ def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> 
     return chosen
 
 
-def as_text(found: EntailmentEvaluation, pairs: Sequence[PostPair]) -> str:
+def as_text(measured: EntailmentEvaluation, pairs: Sequence[PostPair]) -> str:
     """Format the measures as lines: the overall measures, a table of the classes, the confusion matrix."""
-    intervals = found.intervals
+    intervals = measured.intervals
     lines = [
         f"accuracy: {_shown(intervals['accuracy'])}",
         f"macro_f1: {_shown(intervals['macro_f1'])}",
@@ -96,8 +96,8 @@ def as_text(found: EntailmentEvaluation, pairs: Sequence[PostPair]) -> str:
         cells = (_shown(intervals[f"{label} {name}"]) for name in ("precision", "recall", "auc"))
         lines.append(f"{label:<14}{count:>7,}  " + "".join(f"{cell:<24}" for cell in cells).rstrip())
     lines += ["", "truth (rows), predicted (columns)", f"{'':<14}" + "".join(f"{label:>15}" for label in LABELS)]
-    lines += [f"{label:<14}" + "".join(f"{n:>15,}" for n in row) for label, row in zip(LABELS, found.confusion)]
-    lines += ["", f"{found.count:,} pairs of posts; [ ]: 95% bootstrap intervals over them"]
+    lines += [f"{label:<14}" + "".join(f"{n:>15,}" for n in row) for label, row in zip(LABELS, measured.confusion)]
+    lines += ["", f"{measured.count:,} pairs of posts; [ ]: 95% bootstrap intervals over them"]
     return "\n".join(lines)
 
 

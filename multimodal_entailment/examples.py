@@ -104,15 +104,15 @@ def logits_of(network: EntailmentNetwork, batch: Arrays) -> Tensor:
 
 
 def regions_of(network: EntailmentNetwork, images: np.ndarray, is_there: np.ndarray) -> Tensor:
-    """Return the features of images, `[m, regions, width]`; zeros where `is_there` `[m]` is False.
+    """Return the features of images, `[m, regions, width]`; zeros for missing images (`is_there` `[m]` is False).
 
     Only images that exist go through the vision encoder, so that missing ones do not affect its batch statistics.
     """
     assert network.vision is not None
     if not is_there.any():
         return paddle.zeros([len(images), 1, network.vision.width])
-    there = paddle.to_tensor(images[is_there])
-    regions = network.regions(there) if images.dtype == np.uint8 else there
+    existing = paddle.to_tensor(images[is_there])
+    regions = network.regions(existing) if images.dtype == np.uint8 else existing
     nothing = paddle.zeros_like(regions[:1])
     places = np.where(is_there, np.cumsum(is_there) - 1, is_there.sum())
     return paddle.gather(paddle.concat([regions, nothing]), paddle.to_tensor(places))

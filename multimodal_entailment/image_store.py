@@ -98,7 +98,7 @@ class ImageStore:
         return len(self._array)
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the images of the rows `indices` `[m]`, and which of them have an image, `[m]` bool.
+        """Return the images of the rows `indices` `[m]`, and whether each row has an image, `[m]` bool.
 
         Pixels are `[m, 3, size, size] uint8`, features `[m, regions, width] float32`; without an image they are 0.
         """
@@ -134,11 +134,11 @@ class ImageStore:
         by_path = dict(zip(named, self._parallel(digest, named)))
         digests: list[Optional[str]] = []
         for row, path in enumerate(self._paths):
-            found = None if path is None else by_path[path]
-            if isinstance(found, ImageError):
-                self._refuse(row, str(found))
-                found = None
-            digests.append(found)
+            result = None if path is None else by_path[path]
+            if isinstance(result, ImageError):
+                self._refuse(row, str(result))
+                result = None
+            digests.append(result)
         return digests
 
     def _kept(

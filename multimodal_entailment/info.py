@@ -98,7 +98,7 @@ class EntailmentInfo:
 
 
 ENTAILMENT: Role[EntailmentInfo, PostEncoder] = Role(
-    KIND, "a model of pairs of posts", lambda found: found.name == KIND
+    KIND, "a model of pairs of posts", lambda model_type: model_type.name == KIND
 )
 
 

@@ -98,11 +98,11 @@ def evaluate_predictions(
     """Measure `probabilities` `[n, classes]` against `labels` `[n]`; the intervals are over draws of pairs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # raised for a measure that no draw defines
-        found = bootstrap_intervals(
+        intervals = bootstrap_intervals(
             class_statistics(labels, probabilities), len(labels), resamples=resamples, seed=seed
         )
     measures = all_measures(labels, probabilities)
-    intervals = {name: replace(interval, estimate=measures[name]) for name, interval in found.items()}
+    intervals = {name: replace(interval, estimate=measures[name]) for name, interval in intervals.items()}
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=_CLASSES)
     return EntailmentEvaluation(len(labels), intervals, confusion)
 

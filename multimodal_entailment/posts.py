@@ -36,7 +36,7 @@ class Images(Protocol):
     """A list of images; several entries may hold the same image, or none."""
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the images at `indices` `[m]`, and which entries have an image, `[m]` bool.
+        """Return the images at `indices` `[m]`, and whether each entry has an image, `[m]` bool.
 
         Pixels are uint8 `[m, 3, size, size]`, stored features of a frozen encoder float32 `[m, regions, width]`.
         """
@@ -51,7 +51,7 @@ class HeldImages:
     present: np.ndarray
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels at `indices` `[m]`, and which entries have an image, `[m]` bool."""
+        """Return the pixels at `indices` `[m]`, and whether each entry has an image, `[m]` bool."""
         return self.pixels[indices], self.present[indices]
 
 

@@ -65,8 +65,8 @@ def _check(model: Entailment, folder: Path) -> None:
     images = [[None if row % 3 == missing else colours.getvalue() for row in rows] for missing in (0, 1)]
     posts = model.encode_posts(GivenPosts((texts, texts[::-1]), (images[0], images[1])))
     together = model.compute(posts, rows)["logits"]
-    each = [model.compute(posts, rows[row : row + 1])["logits"] for row in range(min(len(rows), 12))]
-    alone = np.concatenate(each)
+    logits = [model.compute(posts, rows[row : row + 1])["logits"] for row in range(min(len(rows), 12))]
+    alone = np.concatenate(logits)
     if not (np.isfinite(together).all() and np.isfinite(alone).all()):
         raise CheckpointError(f"{folder}: the model gives probabilities that are not numbers; export it again")
     gap = float(np.abs(softmax(together[: len(alone)], axis=1) - softmax(alone, axis=1)).max())
@@ -132,13 +132,13 @@ class EntailmentSlot(Slot[ServedEntailment]):
         served = self.model
         if served is None:
             raise Fault(UNAVAILABLE, "the model of pairs of posts is not loaded yet", retry_after=1.0)
-        found = served.model.info
+        info = served.model.info
         return {
             "model_id": served.name,
             "labels": list(self.labels),
-            "max_input_length": found.max_seq_length,
-            "vision": found.vision,
-            "image_size": found.image_size,
+            "max_input_length": info.max_seq_length,
+            "vision": info.vision,
+            "image_size": info.image_size,
             "loaded_at": served.loaded_at,
             "engine": served.model.engine,
             "batch_pairs": served.model.max_rows,

@@ -53,10 +53,10 @@ class Size:
     @classmethod
     def parse(cls, text: str) -> Size:
         """Parse `4x128` (4 layers, 128 wide); raises `UsageError` for anything else."""
-        found = _SIZE.fullmatch(text)
-        if not found:
+        match = _SIZE.fullmatch(text)
+        if not match:
             raise UsageError(f"size {text}: give LAYERSxWIDTH, as in 4x128")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.layers}x{self.width}"
@@ -322,8 +322,8 @@ class Runs:
     def flops(self, rung: Rung) -> float:
         """Return C: the floating-point operations of a run."""
         options = self.options
-        each = rung.size.flops_per_token(options.max_seq_length, self.vocab_size, options.mlm_probability)
-        return self.tokens_read(rung) * each
+        per_token = rung.size.flops_per_token(options.max_seq_length, self.vocab_size, options.mlm_probability)
+        return self.tokens_read(rung) * per_token
 
     def _measure(self, size: Size) -> Cost:
         """Return the cost of a size in seconds, measured by a short training."""

@@ -115,8 +115,8 @@ def config_named(name: str, vocab_size: int, pad_id: int, model_type: str) -> En
         raise UsageError(f"--config {name}: choose from {', '.join(SHAPES)}, or name an existing JSON file{hint}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name for field in dataclasses.fields(EncoderConfig)} | {"architectures"}
-        unknown = sorted(set(values) - known)
+        fields = {field.name for field in dataclasses.fields(EncoderConfig)} | {"architectures"}
+        unknown = sorted(set(values) - fields)
         if unknown:
             raise ValueError(f"unknown {', '.join(unknown[:3])}")
         described = {"model_type": model_type, **values, "vocab_size": vocab_size, "pad_token_id": pad_id}
@@ -138,12 +138,12 @@ def _with_dropout(config: EncoderConfig, options: TrainMlmOptions) -> EncoderCon
     )
 
 
-def _require_same(given: TokenizerFiles, own: TokenizerFiles, name: str, folder: Path) -> None:
-    if given.token_to_id == own.token_to_id and given.rules.split_like(own.rules):
+def _require_same(chosen: TokenizerFiles, expected: TokenizerFiles, name: str, folder: Path) -> None:
+    if chosen.token_to_id == expected.token_to_id and chosen.rules.split_like(expected.rules):
         return
-    where = "splits text by other rules" if given.token_to_id == own.token_to_id else (
-        f"has {given.vocab_size} word pieces, {folder} has {own.vocab_size}"
-        if given.vocab_size != own.vocab_size
+    where = "splits text by other rules" if chosen.token_to_id == expected.token_to_id else (
+        f"has {chosen.vocab_size} word pieces, {folder} has {expected.vocab_size}"
+        if chosen.vocab_size != expected.vocab_size
         else "gives other ids to the same pieces, or has others"
     )  # fmt: skip
     raise CheckpointError(
@@ -224,8 +224,8 @@ def _repeated(eval_store: TokenStore, held: np.ndarray, store: TokenStore, order
     wanted = list(eval_store.hashes(held))
     sizes = np.unique(np.diff(eval_store.offsets)[held])
     alike = np.isin(np.diff(store.offsets)[order], sizes)
-    found = set(wanted).intersection(store.hashes(order[alike]))
-    return sum(number in found for number in wanted)
+    repeated = set(wanted).intersection(store.hashes(order[alike]))
+    return sum(number in repeated for number in wanted)
 
 
 def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLanguageModel) -> str:
@@ -265,7 +265,7 @@ def make_masking(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> Masking
 
 
 def special_ids(tokenizer: TokenizerFiles) -> list[int]:
-    """Return the ids of special and reserved tokens, which no text is tokenized to, and the id of [UNK]."""
+    """Return the ids of [UNK] and of special and reserved tokens, which occur in no tokenized text."""
     splitter = WordSplitter(tokenizer.rules)
     ordinary = set()
     for token, token_id in tokenizer.token_to_id.items():

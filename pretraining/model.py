@@ -104,7 +104,11 @@ class MaskedLanguageModel(nn.Layer):
 
 
 def _by_row(shape: tuple[int, ...], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Arrange places in rows, `[batch, longest]`, padded with the row's first token; also return their indices."""
+    """Arrange token indices in rows, `[batch, longest]`; also return each index's place in the flattened result.
+
+    shape: `(batch, length)`, the shape of the ids
+    places: ascending indices into the flattened ids, `[m]`; rows are padded with the index of the row's first token
+    """
     batch, length = shape
     rows = places // length
     counts = np.bincount(rows, minlength=batch)
@@ -128,9 +132,9 @@ class MaskedLm:
 
 def load_masked_lm(folder: Path, *, need_head: bool) -> MaskedLm:
     """Load the encoder of a folder, and the head of a masked language model if there is one; see `masked_lm_of`."""
-    found = identify(folder)
-    if need_head and found.form != TRAINED:
-        raise found.refusal(MASKED_LM.wanted)
+    model_type = identify(folder)
+    if need_head and model_type.form != TRAINED:
+        raise model_type.refusal(MASKED_LM.wanted)
     checkpoint = read_checkpoint(folder)
     return masked_lm_of(checkpoint, folder, need_head=need_head)
 

@@ -227,7 +227,11 @@ def _require_spread(n: Floats, d: Floats) -> None:
 
 
 def _standard_error(slopes: Floats, residuals: Floats) -> Floats:
-    """Return the standard errors of fitted values, `[values]`, from the residuals, `[runs]`, and their slopes."""
+    """Return the standard errors of fitted values, `[values]`.
+
+    slopes: derivative of each residual by each value, `[runs, values]`
+    residuals: `[runs]`
+    """
     runs, values = slopes.shape
     _, sizes, directions = np.linalg.svd(slopes, full_matrices=False)
     spread = np.square(residuals).sum() / (runs - values)

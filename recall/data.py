@@ -35,17 +35,18 @@ class Negatives:
     """Titles that do not answer an example's query: example i has `titles[offsets[i]:offsets[i + 1]]`, possibly none.
 
     offsets: `[n + 1]` int64; titles: `[m]` int64
-    known: number of titles left out because they are known to answer the query as well as the example's title does
+    known_answers: number of titles that were left out, since they are known to answer the query as well as the
+        example's title does
     """
 
     offsets: Integers
     titles: Integers
-    known: int = 0
+    known_answers: int = 0
 
     @classmethod
-    def of(cls, found: Iterable[Iterable[int]]) -> Negatives:
+    def of(cls, titles: Iterable[Iterable[int]]) -> Negatives:
         """Join the indices of each example's negatives."""
-        rows = [list(row) for row in found]
+        rows = [list(row) for row in titles]
         offsets = np.cumsum([0, *map(len, rows)])
         return cls(offsets, np.array([title for row in rows for title in row], np.int64))
 
@@ -55,7 +56,7 @@ class Negatives:
         return int(np.diff(self.offsets).max(initial=0))
 
     def draw(self, count: int, key: Sequence[int]) -> Integers:
-        """Return places in `titles`, `[n, count]`: distinct titles of each example, at random; padded with -1."""
+        """Draw distinct titles of each example; return their indices in `titles`, `[n, count]`, padded with -1."""
         sizes = np.diff(self.offsets)
         owner = np.repeat(np.arange(len(sizes)), sizes)
         order = np.lexsort((np.random.default_rng(key).random(len(self.titles)), owner))
@@ -102,29 +103,35 @@ class TextPairs:
         return replace(self, queries=queries, titles=titles)
 
     def grades_of(self, queries: Integers, titles: Integers) -> Floats:
-        """Return the titles' grades for the queries, 0 if not known to answer; the indices' shapes broadcast."""
+        """Return titles' grades for queries; 0 if a title is not known to answer.
+
+        queries, titles: indices, whose shapes broadcast
+        """
         codes = self.query_keys[queries] << _KEY_BITS | self.title_keys[titles]
         place = np.searchsorted(self.answers, codes).clip(max=len(self.answers) - 1)
-        found: Floats = np.where(self.answers[place] == codes, self.grades[place], 0.0)
-        return found
+        grades: Floats = np.where(self.answers[place] == codes, self.grades[place], 0.0)
+        return grades
 
     def read_alike(self, queries: Integers, titles: Integers) -> Booleans:
-        """Return whether each title reads like each query, `[queries, titles]`; both are indices."""
-        found: Booleans = self.query_keys[queries][:, None] == self.title_keys[titles]
-        return found
+        """Return whether each title reads like each query, `[queries, titles]` bool.
+
+        queries, titles: indices, one dimension each
+        """
+        is_alike: Booleans = self.query_keys[queries][:, None] == self.title_keys[titles]
+        return is_alike
 
     def without_known_negatives(self) -> TextPairs:
         """Return these pairs without negatives that are known to answer as well as the example's title does."""
         if self.negatives is None:
             return self
         owner = np.repeat(np.arange(len(self)), np.diff(self.negatives.offsets))
-        own = self.grades_of(self.query_of, self.title_of)
-        is_worse = self.grades_of(self.query_of[owner], self.negatives.titles) < own[owner]
+        grades = self.grades_of(self.query_of, self.title_of)
+        is_worse = self.grades_of(self.query_of[owner], self.negatives.titles) < grades[owner]
         offsets = np.concatenate([[0], np.cumsum(is_worse)])[self.negatives.offsets]
         return replace(self, negatives=Negatives(offsets, self.negatives.titles[is_worse], int((~is_worse).sum())))
 
     def listed(self) -> tuple[Integers, Integers]:
-        """Return the distinct pairs of a query with its titles and its negatives: indices of both, `[m]` each."""
+        """Return the distinct pairs of a query with its titles and negatives: (queries, titles), indices `[m]` each."""
         queries, titles = [self.query_of], [self.title_of]
         if self.negatives is not None:
             queries.append(np.repeat(self.query_of, np.diff(self.negatives.offsets)))
@@ -133,16 +140,19 @@ class TextPairs:
         return codes // len(self.titles), codes % len(self.titles)
 
     def teacher_of(self, queries: Integers, titles: Integers) -> NDArray[np.float32]:
-        """Return the teacher's logits of pairs, `[m]`; both are indices. Raises `DataError` for a pair without one."""
-        found = [self.teacher.get(pair) for pair in zip(queries.tolist(), titles.tolist())]
-        for pair, logit in zip(zip(queries, titles), found):
+        """Return the teacher's logits of the pairs (queries[i], titles[i]) of indices, `[m]`.
+
+        Raises `DataError` for a pair without a teacher's logit.
+        """
+        logits = [self.teacher.get(pair) for pair in zip(queries.tolist(), titles.tolist())]
+        for pair, logit in zip(zip(queries, titles), logits):
             if logit is None:
                 query, title = quoted(self.texts[0][pair[0]]), quoted(self.texts[1][pair[1]])
                 raise DataError(
                     f"the pair ({query}, {title}) has no teacher's score, which --loss learns from: let paddle-ranker "
                     "distill add the scores, or give --teacher FOLDER"
                 )
-        return np.array(found, np.float32)
+        return np.array(logits, np.float32)
 
 
 def _within(columns: Columns, folder: Path, memory: int) -> Columns:
@@ -220,7 +230,7 @@ class _Read(NamedTuple):
 
 
 def _read(rows: Iterable[Row]) -> _Read:
-    queries, titles, examples, others, judged, teacher = found = _Read(_Numbers(), _Numbers(), [], {}, {}, {})
+    queries, titles, examples, others, judged, teacher = contents = _Read(_Numbers(), _Numbers(), [], {}, {}, {})
     for row in rows:
         title = titles[row.text if isinstance(row, Text) else row.title]
         pair = queries[row.text if isinstance(row, Text) else row.query], title
@@ -241,7 +251,7 @@ def _read(rows: Iterable[Row]) -> _Read:
             others.setdefault(pair, []).append(negative)
         else:
             examples.append(pair)
-    return found
+    return contents
 
 
 def encode_pairs(
@@ -298,6 +308,7 @@ def _negatives(
 ) -> Optional[Negatives]:
     if judged:
         return Negatives.of(
-            [title for title, grade in judged[query].items() if grade < judged[query][own]] for query, own in examples
+            [title for title, grade in judged[query].items() if grade < judged[query][answer]]
+            for query, answer in examples
         )
     return Negatives.of(dict.fromkeys(others[pair]) for pair in examples) if others else None

@@ -48,14 +48,14 @@ def run(options: EvaluateTowerOptions) -> None:
 
     pairs = open_pairs(options.similar_text_pair, options)
     answers: dict[str, dict[str, int]] = {}
-    asked = set()
+    all_queries = set()
     for pair in pairs:
-        asked.add(one_line(pair.query))
+        all_queries.add(one_line(pair.query))
         if is_answer(pair):
             answers.setdefault(one_line(pair.query), {})[one_line(pair.title)] = 1
-    notes = notes_on(pairs, asked, answers)
-    found = read_results(options.recall_result_file, answers)
-    best = {query: found.get(query, [])[: options.recall_num] for query in answers}
+    notes = notes_on(pairs, all_queries, answers)
+    results = read_results(options.recall_result_file, answers)
+    best = {query: results.get(query, [])[: options.recall_num] for query in answers}
     if options.format == "text":
         for cut in PUBLISHED:
             shares = [len(titles.keys() & best[query][:cut]) / len(titles) for query, titles in answers.items()]

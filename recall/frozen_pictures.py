@@ -65,18 +65,18 @@ def freeze_pictures(start: TowerStart, pairs: TextPairs, options: TrainingOption
     if not isinstance(pairs.titles, PictureFiles) and not isinstance(pairs.queries, PictureFiles):
         raise UsageError("--freeze_pictures: this tower reads no pictures: leave it out")
     titles = _frozen(model, pairs.titles, options)
-    found = replace(
+    frozen = replace(
         pairs,
         titles=titles,
         queries=titles if pairs.queries is pairs.titles else _frozen(queries, pairs.queries, options),
     )
     if all(parameter.stop_gradient for parameter in model.network.parameters()):
         raise UsageError("--freeze_pictures: nothing is left to train: give --output_emb_size, or leave it out")
-    return found
+    return frozen
 
 
 def _frozen(tower: TowerModel, pictures: Columns, options: TrainingOptions) -> Columns:
-    """Freeze a tower's encoder and return its states of pictures; other columns are returned unchanged."""
+    """Freeze a tower's encoder, and return the pictures' pooled states; return other columns unchanged."""
     if not isinstance(pictures, PictureFiles):
         return pictures
     network, size = tower.network, options.batch_size
@@ -86,8 +86,8 @@ def _frozen(tower: TowerModel, pictures: Columns, options: TrainingOptions) -> C
     parts: Progress[tuple[Integers, PictureFiles]] = Progress(
         pictures.chunks(size), desc="frozen pictures", unit="batch", total=-(-len(pictures) // size)
     )
-    for rows, some in parts:
-        states[rows] = engine.call(network.pooled, some.pad(np.arange(len(some))))[0]
+    for rows, batch in parts:
+        states[rows] = engine.call(network.pooled, batch.pad(np.arange(len(batch))))[0]
     for parameter in network.encoder.parameters():
         parameter.stop_gradient = True
     network.is_frozen = True

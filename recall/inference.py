@@ -112,7 +112,7 @@ def _encode_by_actors(
     rows: Union[DocumentFile, RecordFile[Line]],
     identity: Mapping[str, object],
 ) -> Path:
-    """Encode the rows by actors of a cluster, in parts beside the file, and put these together."""
+    """Encode the rows by actors of a cluster, in parts beside the output file; then join the parts."""
     from paddle_ranker.retrieval.vector_files import VectorFile
     from paddle_ranker.scale.offline import RowSource, encode
     from paddle_ranker.scale.parts import Parts

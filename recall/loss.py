@@ -17,7 +17,7 @@ MOST_SCALE = 100.0  # maximum of a learned scale (Radford et al., 2021, "CLIP")
 class TowerLoss:
     """A sum of losses.
 
-    in_batch: factor of the cross-entropy of each query's title among all titles of the batch; 0: it is not used
+    in_batch: factor of the cross-entropy of each query's title among all titles of the batch; 0: no such loss
     of_lists: a ranker's losses of the logits of a query's title and its negatives; None: there are none
     """
 
@@ -35,7 +35,7 @@ class TowerLoss:
         most: the largest number of negatives of an example
         """
         comparisons = self.of_lists.comparisons if self.of_lists and not most else {}
-        names = [name for found in comparisons.values() for name in found]
+        names = [name for losses in comparisons.values() for name in losses]
         if names:
             raise DataError(
                 f"--loss {' and '.join(names)}: compares the title of a query with its negatives, and the training "

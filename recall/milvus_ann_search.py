@@ -70,8 +70,8 @@ def run(options: MilvusSearchOptions) -> None:
             _insert(rows, options)
         if options.search:
             query = _checked(stored.block(options.index, options.index + 1), options.index)
-            (found,) = rows.nearest(query, options.top_k)
-            for key, score, text in zip(found.keys, found.scores, found.texts):
+            (hits,) = rows.nearest(query, options.top_k)
+            for key, score, text in zip(hits.keys, hits.scores, hits.texts):
                 print(json_text({"index": key, "text": text, "score": score}))
     finally:
         rows.close()

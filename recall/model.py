@@ -47,7 +47,7 @@ class LossSettings:
     scale: factor of the cosines, unless the network has a learned scale
     margin: subtracted from the cosine of a query and its title
     terms: the losses, and their factors
-    nested: a dict from shorter lengths, at which the vectors' first numbers also have a loss, to the loss's factor
+    nested: factors of further losses by length: each is the loss of the vectors cut to this length
     negatives: maximum number of an example's negatives in a batch
     """
 
@@ -88,15 +88,15 @@ class InBatchExamples:
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the negatives of each example for an epoch."""
-        own = self.pairs.title_of[:, None]
+        answers = self.pairs.title_of[:, None]
         if self.pairs.negatives is None:
-            self._titles, self._is_there = own, np.ones((len(self), 1), bool)
+            self._titles, self._is_there = answers, np.ones((len(self), 1), bool)
             return
         drawn = self.pairs.negatives.draw(self._drawn, [self._seed, epoch])
         # An example with fewer negatives repeats its title in the empty places, which does not count as a negative.
-        others = np.where(drawn < 0, own, self.pairs.negatives.titles[drawn]) if drawn.size else drawn
-        self._titles = np.concatenate([own, others], axis=1)
-        self._is_there = np.concatenate([np.ones_like(own, bool), drawn >= 0], axis=1)
+        others = np.where(drawn < 0, answers, self.pairs.negatives.titles[drawn]) if drawn.size else drawn
+        self._titles = np.concatenate([answers, others], axis=1)
+        self._is_there = np.concatenate([np.ones_like(answers, bool), drawn >= 0], axis=1)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -111,11 +111,11 @@ class InBatchExamples:
 
     def lengths(self, indices: Integers) -> Integers:
         """Return the token count of the longest text of each example in `indices`, `[m]`."""
-        found: Integers = self._longest[indices]
-        return found
+        lengths: Integers = self._longest[indices]
+        return lengths
 
     def weight(self, indices: Integers) -> float:
-        """Return the number of examples."""
+        """Return the number of examples, `m`."""
         return float(len(indices))
 
     def outputs(self, network: nn.Layer, indices: Integers) -> Tensor:
@@ -147,7 +147,7 @@ class InBatchExamples:
             for size, factor in self.settings.nested.items():
                 cut = F.normalize(outputs[:, :size], axis=-1) if network.normalize else outputs[:, :size]
                 loss = loss + factor * self._loss_of(batch, rows, negative, cut, scale)[0]
-            share = len(batch.own[rows]) / len(batch.own)
+            share = len(batch.title_columns[rows]) / len(batch.title_columns)
             learned = {} if network.learned_scale is None else {"scale": share * network.learned_scale().detach()}
             yield loss, {"accuracy": accuracy, **learned}
         self.batches += 1
@@ -156,9 +156,9 @@ class InBatchExamples:
     def _loss_of(
         self, batch: _Batch, rows: slice, negative: Booleans, outputs: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the share of a block of queries in the loss of vectors of one length, and in the accuracy.
+        """Return the summand of a block of queries in the loss of vectors of one length, and in the accuracy.
 
-        in_batch is the mean cross-entropy of each query's title among all titles of the batch, with
+        The loss `in_batch` is the mean cross-entropy of each query's title among all titles of the batch, with
         logit = scale * (cosine - margin), the margin for the query's title only (Wang et al., 2018, "CosFace"). Not
         negatives are: titles that are known to answer the query at least as well as its title, titles that read like
         the query, and repeated titles.
@@ -166,19 +166,19 @@ class InBatchExamples:
         queries, titles = batch.split(outputs)
         logits = scale * paddle.matmul(queries[rows], titles, transpose_y=True)
         flat, (count, width) = logits.reshape([-1]), logits.shape
-        own = paddle.gather(flat, paddle.to_tensor(np.arange(count) * width + batch.own[rows]))
-        own = own - scale * self.settings.margin
+        of_titles = paddle.gather(flat, paddle.to_tensor(np.arange(count) * width + batch.title_columns[rows]))
+        of_titles = of_titles - scale * self.settings.margin
         others = logits + paddle.to_tensor(np.where(negative, 0.0, _NEVER).astype(np.float32))
-        accuracy = (own > others.max(axis=1)).astype("float32").sum() / len(batch.own)
+        accuracy = (of_titles > others.max(axis=1)).astype("float32").sum() / len(batch.title_columns)
         terms = self.settings.terms
         losses = []
         if terms.in_batch:
-            surprise = F.softplus(paddle.logsumexp(others, axis=1) - own)
-            losses.append(terms.in_batch / len(batch.own) * surprise.sum())
+            surprise = F.softplus(paddle.logsumexp(others, axis=1) - of_titles)
+            losses.append(terms.in_batch / len(batch.title_columns) * surprise.sum())
         if self._of_lists is not None:
             row, column, numbers = batch.lists(rows)
-            teacher = self.pairs.teacher_of(batch.asked[rows][row], numbers) if terms.of_teacher else None
-            labels = (column == batch.own[rows][row]).astype(np.float64)
+            teacher = self.pairs.teacher_of(batch.query_of[rows][row], numbers) if terms.of_teacher else None
+            labels = (column == batch.title_columns[rows][row]).astype(np.float64)
             logits_of_lists = paddle.gather(flat, paddle.to_tensor(row * width + column))
             losses.append(len(row) / batch.listed * self._of_lists(logits_of_lists, labels, row, teacher))
         return paddle.add_n(losses), accuracy
@@ -200,20 +200,22 @@ def _vectors(network: Callable[..., Tensor], rows: Columns, indices: Integers) -
 class _Batch:
     """Texts of a batch: b examples with q titles in all.
 
-    Attributes: `asked`, the index of each example's query, `[b]`; `own`, the column of its title, `[b]`; `listed`, the
-    number of titles that the data have for the queries.
+    Attributes:
+        query_of: index of each example's query, `[b]`.
+        title_columns: column of each example's title, `[b]`.
+        listed: number of titles that the data have for the queries.
     """
 
     def __init__(self, examples: InBatchExamples, parts: Sequence[Integers]):
-        self._counts, self._each = [len(part) for part in parts], examples.rows_each - 1
-        starts = np.cumsum([0, *(self._each * count for count in self._counts)])
-        # Column of each example's titles, first its answer: [b, each]. A part's answers come before its negatives.
+        self._counts, self._titles_each = [len(part) for part in parts], examples.rows_each - 1
+        starts = np.cumsum([0, *(self._titles_each * count for count in self._counts)])
+        # Columns of each example's titles, its answer first: [b, titles each]. A part's answers precede its negatives.
         self._columns = np.concatenate(
-            [start + np.arange(self._each * count).reshape(self._each, count).T
+            [start + np.arange(self._titles_each * count).reshape(self._titles_each, count).T
              for start, count in zip(starts, self._counts)]
         )  # fmt: skip
         whole = np.concatenate(parts)
-        self.asked, self.own = examples.pairs.query_of[whole], self._columns[:, 0]
+        self.query_of, self.title_columns = examples.pairs.query_of[whole], self._columns[:, 0]
         self._is_there = examples._is_there[whole]
         self._titles = np.empty(self._columns.size, np.int64)
         self._titles[self._columns] = examples._titles[whole]
@@ -225,20 +227,20 @@ class _Batch:
     def blocks(self) -> Iterator[slice]:
         """Yield blocks of examples, small enough that their logits take little memory."""
         size = max(1, _CELLS // len(self._titles))
-        return (slice(start, start + size) for start in range(0, len(self.own), size))
+        return (slice(start, start + size) for start in range(0, len(self.title_columns), size))
 
     def is_negative(self, rows: slice) -> Booleans:
         """Return which titles are negatives of the queries of a block, `[examples, q]`."""
-        asked, own = self.asked[rows], self.own[rows]
-        grades = self._pairs.grades_of(asked[:, None], self._titles)
-        is_worse = grades < grades[np.arange(len(own)), own][:, None]
-        found: Booleans = is_worse & self._is_first & ~self._pairs.read_alike(asked, self._titles)
-        found[np.arange(len(own)), own] = False
-        return found
+        queries, columns = self.query_of[rows], self.title_columns[rows]
+        grades = self._pairs.grades_of(queries[:, None], self._titles)
+        is_worse = grades < grades[np.arange(len(columns)), columns][:, None]
+        is_negative: Booleans = is_worse & self._is_first & ~self._pairs.read_alike(queries, self._titles)
+        is_negative[np.arange(len(columns)), columns] = False
+        return is_negative
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of the queries, `[b, size]`, and of the titles, `[q, size]`."""
-        rows = [rows for count in self._counts for rows in (count, self._each * count)]
+        rows = [rows for count in self._counts for rows in (count, self._titles_each * count)]
         blocks = paddle.split(outputs, rows)
         return paddle.concat(blocks[::2]), paddle.concat(blocks[1::2])
 

@@ -163,19 +163,19 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
         """Return the nested sizes, ascending, and the factors of their losses; None: as the checkpoint has them."""
         if self.nested_sizes is None:
             return None
-        found: dict[int, float] = {}
+        factors: dict[int, float] = {}
         for part in filter(None, self.nested_sizes.split(",")):
             factor, star, size = part.rpartition("*")
             try:
-                is_new = int(size) not in found
-                found[int(size)] = float(factor) if star else 1.0
-                is_sound = is_new and int(size) > 0 and 0 < found[int(size)] < math.inf
+                is_new = int(size) not in factors
+                factors[int(size)] = float(factor) if star else 1.0
+                is_sound = is_new and int(size) > 0 and 0 < factors[int(size)] < math.inf
             except ValueError:
                 is_sound = False
             if not is_sound:
                 problem = f"--nested_sizes {quoted(self.nested_sizes)}"
                 raise UsageError(f"{problem}: expected lengths, each once, as in 64,128")
-        return dict(sorted(found.items()))
+        return dict(sorted(factors.items()))
 
     @property
     def parts(self) -> int:
@@ -193,9 +193,9 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
 
     def note_unused(self) -> None:
         """Note which of the given published options have no effect here."""
-        given = [f"--{name}" for name in _HNSW if getattr(self, name) is not None]
-        if given:
-            note(f"{', '.join(given)}: evaluations search exactly, without a graph; paddle-ranker index takes them")
+        unused = [f"--{name}" for name in _HNSW if getattr(self, name) is not None]
+        if unused:
+            note(f"{', '.join(unused)}: evaluations search exactly, without a graph; paddle-ranker index takes them")
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Itera
     from paddle_ranker.retrieval.exact_search import nearest
 
     if options.hnsw_m is None and options.hnsw_ef is None:
-        found, cosines = nearest(vectors, queries, options.recall_num)
-        yield from zip(found.tolist(), cosines.tolist())
+        numbers, cosines = nearest(vectors, queries, options.recall_num)
+        yield from zip(numbers.tolist(), cosines.tolist())
         return
     from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
     from paddle_ranker.retrieval.vector_indexes import index_of_vectors
@@ -107,9 +107,9 @@ def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Itera
 
 
 def _rows(
-    queries: Sequence[str], corpus: Sequence[str], found: Iterable[tuple[list[int], list[float]]]
+    queries: Sequence[str], corpus: Sequence[str], results: Iterable[tuple[list[int], list[float]]]
 ) -> Iterator[tuple[str, str, float]]:
-    for query, (numbers, cosines) in zip(queries, found):
+    for query, (numbers, cosines) in zip(queries, results):
         for number, cosine in zip(numbers, cosines):
             yield query, corpus[number], cosine
 

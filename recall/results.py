@@ -50,13 +50,13 @@ def read_results(path: str, queries: Collection[str]) -> dict[str, list[str]]:
     The published script writes tabs in texts unchanged; the known `queries` distinguish them from the columns' tabs.
     Raises `DataError`, naming the line, for any other row.
     """
-    found: dict[str, dict[str, None]] = {}
-    known = {one_line(query) for query in queries}
+    texts_of: dict[str, dict[str, None]] = {}
+    known_queries = {one_line(query) for query in queries}
     rows = ((file, *row) for file in paths_of(path) for row in read_rows(file))
     for name, number, row in rows:
-        query, text = _texts(name, number, row, known)
-        found.setdefault(one_line(query), {})[one_line(text)] = None
-    return {query: list(texts) for query, texts in found.items()}
+        query, text = _texts(name, number, row, known_queries)
+        texts_of.setdefault(one_line(query), {})[one_line(text)] = None
+    return {query: list(texts) for query, texts in texts_of.items()}
 
 
 def _texts(path: str, number: int, row: Row, queries: Collection[str]) -> tuple[str, str]:

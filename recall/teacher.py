@@ -27,8 +27,8 @@ def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: TrainingRun
     Raises `CheckpointError` if the ranker cannot be loaded, `ServerError` if the URL does not answer with scores.
     """
     if options.teacher is not None:
-        own = ScoringOptions(device=options.device, cpu_threads=options.cpu_threads)
-        return _taught(pairs, Teachers(options.teacher, own), run.processes)
+        scoring = ScoringOptions(device=options.device, cpu_threads=options.cpu_threads)
+        return _taught(pairs, Teachers(options.teacher, scoring), run.processes)
     if options.teacher_url is None:
         return pairs
     from paddle_ranker.serving.clients.teacher import HttpTeacher
@@ -45,10 +45,10 @@ def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: TrainingRun
 def _taught(pairs: TextPairs, teacher: Teacher, processes: Optional[ProcessGroup] = None) -> TextPairs:
     queries, titles = pairs.listed()
     lacking = [pair for pair in zip(queries.tolist(), titles.tolist()) if pair not in pairs.teacher]
-    own = slice(None) if processes is None else slice(processes.rank, None, processes.size)
+    share = slice(None) if processes is None else slice(processes.rank, None, processes.size)
     logits = np.zeros(len(lacking))
-    logits[own] = teacher.logits(
-        [pairs.texts[0][query] for query, _ in lacking[own]], [pairs.texts[1][title] for _, title in lacking[own]]
+    logits[share] = teacher.logits(
+        [pairs.texts[0][query] for query, _ in lacking[share]], [pairs.texts[1][title] for _, title in lacking[share]]
     )
     if processes is not None:
         processes.wait()  # shares may take minutes more or less

@@ -89,8 +89,8 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     if evaluation is not None:
         evaluation.compare(pairs)
     test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"
-    known = pairs.negatives.known if pairs.negatives else 0
-    left_out = f", without {known:,} negatives that other rows call answers of the query" if known else ""
+    dropped = pairs.negatives.known_answers if pairs.negatives else 0
+    left_out = f", without {dropped:,} negatives that other rows call answers of the query" if dropped else ""
     run.report(f"{options.train_set_file}: {source.report()}: {len(pairs):,} pairs to learn{left_out}{test}")
 
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)

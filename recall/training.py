@@ -80,20 +80,20 @@ def start_tower_training(
         before = model.info.training
     else:
         source = options.init_from_ckpt or options.model_name_or_path
-        checkpoint, stated = _read(source, options, dropout)
-        info = tower_info(options, checkpoint, stated, lexical_size)
+        checkpoint, start_info = _read(source, options, dropout)
+        info = tower_info(options, checkpoint, start_info, lexical_size)
         model, new_parts = start_tower(checkpoint, info)
         queries = None
         if info.towers == 2:
             inner = checkpoint.file.parent / QUERY_FOLDER
             start = options.query_model or (str(inner) if inner.is_dir() else source)
-            of_queries, their = (checkpoint, stated) if start == source else _read(start, options, dropout)
+            of_queries, their = (checkpoint, start_info) if start == source else _read(start, options, dropout)
             queries, new_in_queries = start_tower(of_queries, _info_of_queries(options, info, of_queries, their))
             new_parts += [f"query_tower.{part}" for part in new_in_queries]
         run.report_start(source, new_parts, *[part.tokens for part in _texts_of(model, queries)])
         _refuse_unused(options, model.row_encoder, (queries or model).row_encoder)
         factors = dict.fromkeys([*new_parts, "learned_scale"], options.new_parts_factor)
-        before = stated.training
+        before = start_info.training
     in_training = _pooling_in_training(model.info.pooling, before) if without_pooler else None
     if in_training is not None:
         model, queries = _without_pooler(model), None if queries is None else _without_pooler(queries)
@@ -132,54 +132,60 @@ def _texts_of(*towers: Optional[TowerModel]) -> list[TextEncoder]:
 
 
 def tower_info(
-    options: TowerTrainingOptions, checkpoint: Checkpoint, stated: TowerInfo, lexical_size: Optional[int] = None
+    options: TowerTrainingOptions, checkpoint: Checkpoint, start: TowerInfo, lexical_size: Optional[int] = None
 ) -> TowerInfo:
-    """Return the info of the tower to train: as the options state it, else as `stated`."""
-    given: dict[str, Any] = {
+    """Return the info of the tower to train: as the options state it, else as `start`, the info of the start."""
+    changes: dict[str, Any] = {
         "max_seq_length": options.max_seq_length, "pooling": options.asked_pooling,
         "query_prompt": options.query_prompt, "text_prompt": options.text_prompt, "towers": options.towers,
         "nested_sizes": options.nested and tuple(options.nested),
     }  # fmt: skip
-    if stated.reads != TEXT:
-        given.update(dict.fromkeys(("max_seq_length", "pooling", "query_prompt", "text_prompt")))
+    if start.reads != TEXT:
+        changes.update(dict.fromkeys(("max_seq_length", "pooling", "query_prompt", "text_prompt")))
     # Vectors that are compared by their cosine have length 1, so that a plain product compares them.
-    is_scaled = stated.normalize or stated.similarity == "cosine"
-    given["normalize"] = is_scaled if options.normalize is None else options.normalize
-    given["similarity"] = "cosine" if given["normalize"] else "dot"
-    size, before = stated.size - stated.lexical_size, stated.lexical_size
+    is_scaled = start.normalize or start.similarity == "cosine"
+    changes["normalize"] = is_scaled if options.normalize is None else options.normalize
+    changes["similarity"] = "cosine" if changes["normalize"] else "dot"
+    size, before = start.size - start.lexical_size, start.lexical_size
     if options.output_emb_size is not None:
-        is_stated = stated.output_layer and options.output_emb_size == size
+        is_stated = start.output_layer and options.output_emb_size == size
         size = options.output_emb_size or checkpoint.config.hidden_size
-        given.update(output_layer=options.output_emb_size > 0, output_tanh=is_stated and stated.output_tanh, cut_from=0)
+        changes.update(
+            output_layer=options.output_emb_size > 0, output_tanh=is_stated and start.output_tanh, cut_from=0
+        )
     lexical_size = before if lexical_size is None else lexical_size
-    given.update(size=size + lexical_size, lexical_size=lexical_size)
+    changes.update(size=size + lexical_size, lexical_size=lexical_size)
     if lexical_size and before not in (0, lexical_size):
         raise UsageError(f"--lexical_size {lexical_size}: the checkpoint's is {before}; leave it out, or give 0")
-    if lexical_size and stated.cut_from and options.output_emb_size is None:
+    if lexical_size and start.cut_from and options.output_emb_size is None:
         raise UsageError(
             f"--lexical_size {lexical_size}: the vectors are cut (truncate_dim); give --output_emb_size too"
         )
-    if lexical_size and not given["normalize"]:
+    if lexical_size and not changes["normalize"]:
         raise UsageError(f"--lexical_size {lexical_size} is a share of vectors that are 1 long: give --normalize true")
-    if max(given["nested_sizes"] or stated.nested_sizes, default=0) >= size:
+    if max(changes["nested_sizes"] or start.nested_sizes, default=0) >= size:
         raise UsageError(f"--nested_sizes: give lengths below that of the vectors, {size}")
-    info = replace(stated, **{name: value for name, value in given.items() if value is not None})
+    info = replace(start, **{name: value for name, value in changes.items() if value is not None})
     return replace(info, training={}, results={}, versions={}, export=None)
 
 
 def _info_of_queries(
-    options: TowerTrainingOptions, info: TowerInfo, checkpoint: Checkpoint, stated: TowerInfo
+    options: TowerTrainingOptions, info: TowerInfo, checkpoint: Checkpoint, start: TowerInfo
 ) -> TowerInfo:
     """Return the info of the queries' tower: that of the titles, but for what another kind of input needs.
 
-    Raises `UsageError` if its vectors have another length.
+    Raises `UsageError` if vectors of queries and titles would have different lengths.
     """
-    if info.reads == stated.reads == TEXT:
+    if info.reads == start.reads == TEXT:
         return replace(info, towers=1)
-    own = tower_info(options, checkpoint, stated)
-    if own.size != info.size:
-        raise UsageError(f"vectors of queries have {own.size} numbers, of titles {info.size}: give --output_emb_size")
-    return replace(own, towers=1, normalize=info.normalize, similarity=info.similarity, nested_sizes=info.nested_sizes)
+    query_info = tower_info(options, checkpoint, start)
+    if query_info.size != info.size:
+        raise UsageError(
+            f"vectors of queries have {query_info.size} numbers, of titles {info.size}: give --output_emb_size"
+        )
+    return replace(
+        query_info, towers=1, normalize=info.normalize, similarity=info.similarity, nested_sizes=info.nested_sizes
+    )
 
 
 def learn_words(start: TowerStart, titles: Columns) -> None:
@@ -203,21 +209,21 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
     states = TowerInfo.read(place) is not None or is_sentences(place)
     if not states:
         load = replace(load, pooling=options.asked_pooling or "pooler")
-    checkpoint, stated = read_tower(folder, load)
+    checkpoint, info = read_tower(folder, load)
     if not states:
         if options.asked_pooling is None and not checkpoint.has_trained_pooler:
             note(f"note: {folder} has no trained pooler: vectors are the mean of the tokens' states; see --pooling")
-            stated = replace(stated, pooling="mean")
-        length = min(_MAX_SEQ_LENGTH, stated.max_seq_length)
-        stated = replace(stated, max_seq_length=length, similarity="cosine")
+            info = replace(info, pooling="mean")
+        length = min(_MAX_SEQ_LENGTH, info.max_seq_length)
+        info = replace(info, max_seq_length=length, similarity="cosine")
     if dropout is not None:
         config = replace(checkpoint.config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
         checkpoint = replace(checkpoint, config=config)
-    return checkpoint, stated
+    return checkpoint, info
 
 
 def _pooling_in_training(pooling: str, before: Mapping[str, object]) -> Optional[str]:
-    """Return the pooling to use in training only, "pooler" or None; `before` records the earlier training."""
+    """Return "pooler" if the pooler is used in training only, else None; `before` records the earlier training."""
     if pooling == "first" and not before.get(TRAINING_POOLING):
         return None  # the first token's state made its vectors from the start
     return "pooler" if pooling in ("pooler", "first") else None
@@ -262,7 +268,7 @@ class RecallEvaluation:
         self._tower, self._query_tower = towers
 
     def compare(self, pairs: TextPairs) -> None:
-        """Warn of pairs that are trained on, too; of single texts, of queries that are."""
+        """Warn if pairs of the evaluation are also trained on; if texts are trained on alone, if queries are."""
         queries, titles = pairs.texts
         numbers = zip(pairs.query_of.tolist(), pairs.title_of.tolist())
         learned = {(queries[query], titles[title]) for query, title in numbers}
@@ -276,8 +282,8 @@ class RecallEvaluation:
         began = time.monotonic()
         texts = _shared(self._tower, self._texts, processes)
         queries = _shared(self._query_tower, self._queries, processes)
-        found, cosines = nearest(texts, queries, self._options.recall_num)
-        ranking = self._set.ranking(found)
+        results, cosines = nearest(texts, queries, self._options.recall_num)
+        ranking = self._set.ranking(results)
         cuts = [cut for cut in _CUTS if cut <= self._options.recall_num]
         measures = {f"recall@{cut}": float(recall_at(ranking, cut).mean()) for cut in cuts}
         measures["mrr@10"] = float(reciprocal_rank_at(ranking, 10).mean())
@@ -288,12 +294,12 @@ class RecallEvaluation:
             numbers, _ = nearest(cut[0], cut[1], 10)
             measures[f"recall@10/{size}"] = float(recall_at(self._set.ranking(numbers), 10).mean())
         if processes.is_first:
-            self._write(found, cosines)
+            self._write(results, cosines)
             line = " ".join(f"recall@{cut}={100 * measures[f'recall@{cut}']:.3f}" for cut in cuts)
             tqdm.write(f"{line} ({self.report}, {time.monotonic() - began:.1f} s)")
         return measures
 
-    def _write(self, found: np.ndarray, cosines: Vectors) -> None:
+    def _write(self, results: np.ndarray, cosines: Vectors) -> None:
         if self._options.results_path is None:
             return
         folder, name = self._options.results_path
@@ -301,7 +307,7 @@ class RecallEvaluation:
         corpus = self._set.corpus
         rows = (
             (query, corpus[number], round(cosine, 6))
-            for query, numbers, row in zip(self._set.queries, found.tolist(), cosines.tolist())
+            for query, numbers, row in zip(self._set.queries, results.tolist(), cosines.tolist())
             for number, cosine in zip(numbers, row)
         )
         write_results(os.path.join(folder, name), rows)
@@ -311,12 +317,12 @@ def _shared(tower: Tower, columns: Columns, processes: ProcessGroup) -> Vectors:
     """Return the vectors of all rows; each process computes a share of them."""
     if processes.size == 1:
         return tower.compute(columns)
-    own = np.arange(processes.rank, len(columns), processes.size)
-    computed = tower.compute(columns.take(own))
+    rows = np.arange(processes.rank, len(columns), processes.size)
+    computed = tower.compute(columns.take(rows))
     size = int(processes.sum(np.array([float(computed.shape[1]) if processes.is_first else 0.0]))[0])
     vectors = np.zeros((len(columns), size), np.float32)
-    if len(own):
-        vectors[own] = computed
+    if len(rows):
+        vectors[rows] = computed
     return processes.sum(vectors)
 
 
@@ -350,7 +356,7 @@ def train_tower(
         if start.queries is not None:
             save_query_tower(folder, start.queries, info)
 
-    stated = {name: getattr(model.info, name) for name in ("max_seq_length", "size", "pooling", "normalize", "towers")}
+    shape = {name: getattr(model.info, name) for name in ("max_seq_length", "size", "pooling", "normalize", "towers")}
     task = Task(
         model.network,
         examples,
@@ -359,7 +365,7 @@ def train_tower(
         metric=options.metric,
         part_factors=start.part_factors,
         identity={
-            "options": {**options.identity(), **stated},
+            "options": {**options.identity(), **shape},
             "content": {name: content_digest(path) for name, path in options.compared.items()},
         },
         begin_epoch=examples.begin_epoch,

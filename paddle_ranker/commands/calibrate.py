@@ -132,7 +132,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     shape = encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
     windows = make_windows(*shape, encoder.members[0].template)
     searches = None if options.index is None else SearchedPairs(options, shortest(encoder) if windows is None else None)
-    dev = EvaluationSet(options.dev_file, encoder, options.batch_size, rules=options, windows=windows, found=searches)
+    dev = EvaluationSet(options.dev_file, encoder, options.batch_size, rules=options, windows=windows, convert=searches)
     if searches is not None:
         print(searches.report)
     scored = dev.logits(DygraphEngine(parts.network))

@@ -212,7 +212,7 @@ def _fill(sizes: Sequence[int], room: Sequence[int]) -> list[list[int]]:
     """Distribute groups over micro-batches by best fit: a group goes where it leaves the least room.
 
     sizes: number of examples in each group, the group with the longest pair first
-    room: for each group, how many examples a micro-batch may have that begins with it
+    room: for each group, how many examples a micro-batch that begins with the group may have
 
     Returns the indices of the groups in each micro-batch.
     """

@@ -26,7 +26,7 @@ class BoxedPairEncoder(PairEncoder):
     contains its last character; all other tokens have the box (0, 0, 0, 0), as in transformers. Boxes that reach
     outside the page are clipped; `clipped` counts them.
 
-    separator: all four coordinates of the boxes of separators in a pair with a `PlacedText`
+    separator: value of all four coordinates of a separator's box, in a pair with a `PlacedText`
     """
 
     places, place_size = "boxes", 4
@@ -73,7 +73,7 @@ class BoxedPairEncoder(PairEncoder):
         return replace(encoded, places=boxes.reshape(-1), place_size=self.place_size)
 
     def _put(self, target: _Boxes, text: str) -> None:
-        """Write the boxes of a text's tokens into `target`, which may have room only for the first, or last."""
+        """Write the boxes of a text's tokens into `target`; if the text is truncated, only those of the kept tokens."""
         if not isinstance(text, PlacedText) or not text.places or not len(target):
             return
         spans = np.array([place[:2] for place in text.places], np.int64)
@@ -87,10 +87,10 @@ class BoxedPairEncoder(PairEncoder):
         """Return the boxes of a text's spans, `[spans, 4]`, in whole numbers from 0 to `SIDE`; count clipped ones."""
         if any(len(place) != 2 + self.place_size for place in text.places):
             raise DataError(f"the text {quoted(text)}: a place is not [start, end, x0, y0, x1, y1]; correct it")
-        given = np.array([place[2:] for place in text.places], np.float64)
-        boxes = np.clip(np.rint(SIDE * given), 0, SIDE)
+        corners = np.array([place[2:] for place in text.places], np.float64)
+        boxes = np.clip(np.rint(SIDE * corners), 0, SIDE)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
-        outside = ((given < 0) | (given > 1)).any(axis=1) | (given[:, 2:] < given[:, :2]).any(axis=1)
+        outside = ((corners < 0) | (corners > 1)).any(axis=1) | (corners[:, 2:] < corners[:, :2]).any(axis=1)
         if outside.any():
             with self._truncated_lock:
                 self.clipped += int(outside.sum())

@@ -53,13 +53,13 @@ def _date(text: str) -> Optional[Date]:
         if not pattern.match(text):
             continue
         try:
-            found = datetime.strptime(text, form)
+            date = datetime.strptime(text, form)
         except ValueError:
             continue
-        if _FIRST_YEAR <= found.year <= _LAST_YEAR:
+        if _FIRST_YEAR <= date.year <= _LAST_YEAR:
             year, month, day = (
                 float(number) if part in parts else None
-                for part, number in zip("ymd", (found.year, found.month, found.day))
+                for part, number in zip("ymd", (date.year, date.month, date.day))
             )
             return year, month, day
     return None
@@ -90,41 +90,43 @@ def _spans(text: str, words: int) -> Iterator[tuple[int, int]]:
 def values_in(text: str) -> tuple[Value, ...]:
     """Return the numbers and dates in a text, in order; if several overlap, only the longest."""
     text = " ".join(text.lower().split())
-    found: dict[tuple[int, int], list[Value]] = {}
+    values: dict[tuple[int, int], list[Value]] = {}
     for match in _NUMBER.finditer(text):
         number = _number(match.group())
         if number is not None:
-            found.setdefault(match.span(), []).append(number)
+            values.setdefault(match.span(), []).append(number)
     for span in _spans(text, 1):
-        if span in found:
+        if span in values:
             continue
         word = text[slice(*span)]
         for number in (_number(word), _NAMED.get(word)):
             if number is not None:
-                found.setdefault(span, []).append(number)
+                values.setdefault(span, []).append(number)
     for span in _spans(text, _MOST_WORDS):
         date = _date(text[slice(*span)])
         if date is not None:
-            found.setdefault(span, []).append(date)
+            values.setdefault(span, []).append(date)
     kept: list[tuple[int, int]] = []
-    for start, end in sorted(found, key=lambda span: (span[0] - span[1], span[0])):
+    for start, end in sorted(values, key=lambda span: (span[0] - span[1], span[0])):
         if not any(first <= start and end <= last for first, last in kept):
             kept.append((start, end))
-    return tuple(value for span in sorted(kept) for value in found[span])
+    return tuple(value for span in sorted(kept) for value in values[span])
 
 
 def column_values(cells: Sequence[str]) -> dict[int, Value]:
-    """Return, by row, the first value of the column's type in each cell; cells without one are absent.
+    """Return, by row, the first value of the column's type in each cell; cells without such a value are absent.
 
     The column's type, number or date, is the one that more cells have; dates if equally many. Returns {} if too few
     cells have it.
     """
-    found = [values_in(cell) for cell in cells]
-    counts = Counter(kind for values in found for kind in {isinstance(value, tuple) for value in values})
+    values_of_cells = [values_in(cell) for cell in cells]
+    counts = Counter(kind for values in values_of_cells for kind in {isinstance(value, tuple) for value in values})
     if not counts or max(counts.values()) < len(cells) * _LEAST_SHARE:
         return {}
     is_date = counts[True] == max(counts.values())
-    firsts = (next((value for value in values if isinstance(value, tuple) == is_date), None) for values in found)
+    firsts = (
+        next((value for value in values if isinstance(value, tuple) == is_date), None) for values in values_of_cells
+    )
     return {row: value for row, value in enumerate(firsts) if value is not None}
 
 
@@ -156,18 +158,20 @@ def ranks(values: dict[int, Value]) -> dict[int, tuple[int, int]]:
 
 
 def relations(question: Sequence[Value], values: dict[int, Value]) -> dict[int, int]:
-    """Return, by row, how the question's values compare with the row's: a sum of 1 (equal), 2 (less) and 4 (greater).
+    """Return, by row, how the question's values compare with the row's value: a sum of the numbers below.
+
+    1: a value of the question is equal; 2: one is less; 4: one is greater
 
     question: values in the question
     values: values of a column, by row
     """
-    found: dict[int, int] = {}
+    sums: dict[int, int] = {}
     for value in question:
         key = _key_of([*values.values(), value]) if values else None
         if key is None:
             continue
-        asked = key(value)
+        in_question = key(value)
         for row, other in values.items():
-            own = key(other)
-            found[row] = found.get(row, 0) | (1 if asked == own else 2 if asked < own else 4)
-    return found
+            in_row = key(other)
+            sums[row] = sums.get(row, 0) | (1 if in_question == in_row else 2 if in_question < in_row else 4)
+    return sums

@@ -319,8 +319,8 @@ class PairEncoder:
         """Whether every capital letter becomes [UNK], though the vocabulary has all small letters."""
         with suppress(CheckpointError):
             unknown = [self.unk_id]
-            found = [ids.tolist() == unknown for ids in self.encode_texts([*ascii_uppercase, *ascii_lowercase])]
-            return all(found[:26]) and not any(found[26:])
+            is_unknown = [ids.tolist() == unknown for ids in self.encode_texts([*ascii_uppercase, *ascii_lowercase])]
+            return all(is_unknown[:26]) and not any(is_unknown[26:])
         return False
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
@@ -387,11 +387,11 @@ class PairEncoder:
 
     def _special_id(self, role: str) -> int:
         token = self._files.special_tokens.get(role)
-        found = None if token is None else self._files.id_of(token)
-        if found is None:
+        special_id = None if token is None else self._files.id_of(token)
+        if special_id is None:
             what = role if token is None else f"{token} (the {role})"
             raise CheckpointError(f"the vocabulary has no {what}: add it, or use another model")
-        return found
+        return special_id
 
     def counts(self) -> dict[str, int]:
         """Return how many pairs or texts were truncated, by phrase for a report."""
@@ -435,11 +435,11 @@ class InstructedPairEncoder(PairEncoder):
         return self
 
     def _chat_ids(self, text: str) -> tuple[int, ...]:
-        found: list[int] = []
+        ids: list[int] = []
         for part in _CHAT_TOKENS.split(text):
             special = self._files.id_of(part) if _CHAT_TOKENS.fullmatch(part) else None
-            found += [special] if special is not None else self._tokenizer.encode([part])[0].tolist()
-        return tuple(found)
+            ids += [special] if special is not None else self._tokenizer.encode([part])[0].tolist()
+        return tuple(ids)
 
     def encode(
         self,
@@ -475,12 +475,12 @@ class BlendedPairEncoder:
         note_at_end(self, instead_of=self.members)
 
     def counts(self) -> dict[str, int]:
-        """Return how many pairs were truncated, by phrase for a report; of members with one phrase, the most."""
-        found: dict[str, int] = {}
+        """Return how many pairs were truncated, by phrase for a report; the largest count if members share a phrase."""
+        counts: dict[str, int] = {}
         for member in self.members:
             for what, count in member.counts().items():
-                found[what] = max(count, found.get(what, 0))
-        return found
+                counts[what] = max(count, counts.get(what, 0))
+        return counts
 
     @property
     def truncated(self) -> int:
@@ -535,7 +535,7 @@ def _put(ids: NDArray[np.int32], places: NDArray[np.int64], special: Sequence[in
 
 def shortest(encoder: PairRowEncoder) -> PairEncoder:
     """Return the encoder itself, or of a blend's members the one with the smallest `max_seq_length`."""
-    return min(encoder.members, key=lambda one: one.max_seq_length)
+    return min(encoder.members, key=lambda member: member.max_seq_length)
 
 
 def never_match_ids(pair_encoder: PairEncoder) -> list[int]:

@@ -76,7 +76,7 @@ class PictureCache:
     """Cache of an array for each picture, in memory or in a temporary file that vanishes with the process.
 
     count: number of pictures
-    shape: shape of a picture's array: its pixels, or what a frozen network makes of them
+    shape: shape of a picture's array: its pixels, or a frozen network's output for them
     dtype: type of the array's numbers
     folder: folder of the file
     max_bytes: size beyond which the cache is a file
@@ -132,8 +132,8 @@ class PictureFiles(Columns):
             return {PIXELS: self._decoded(rows)}
         missing = np.unique(rows[~self.cache.is_there[rows]])
         for start in range(0, len(missing), _AT_ONCE):
-            some = missing[start : start + _AT_ONCE]
-            self.cache.values[some], self.cache.is_there[some] = self._decoded(some), True
+            chunk = missing[start : start + _AT_ONCE]
+            self.cache.values[chunk], self.cache.is_there[chunk] = self._decoded(chunk), True
         return {PIXELS: np.array(self.cache.values[rows])}
 
     def _decoded(self, rows: Integers) -> Array:
@@ -193,31 +193,31 @@ class PictureEncoder:
         return cls._of(read_preprocessor(folder, "image_processor", "how pictures are scaled", _WITHOUT_EFFECT))
 
     @classmethod
-    def _of(cls, stated: ForeignConfig) -> PictureEncoder:
-        name = str(stated.get("image_processor_type", stated.get("feature_extractor_type", "CLIP")))
-        known = [start for start in _CLASSES if name.startswith((f"{start}Image", f"{start}Feature"))]
-        if not known and name != "CLIP":
-            raise stated.error(f"image_processor_type is {quoted(name)}; {', '.join(_CLASSES)} are done here")
-        defaults = _CLASSES[known[0] if known else "CLIP"]
-        is_square = stated.get("default_to_square", (known or ["CLIP"])[0] == "ViT")
-        size = _size(stated, "size", defaults["size"], is_square) if stated.get("do_resize", True) else None
-        crops = bool(stated.get("do_center_crop", defaults["do_center_crop"]))
-        crop = _size(stated, "crop_size", {"height": 224, "width": 224}, True) if crops else size
+    def _of(cls, settings: ForeignConfig) -> PictureEncoder:
+        name = str(settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP")))
+        classes = [start for start in _CLASSES if name.startswith((f"{start}Image", f"{start}Feature"))]
+        if not classes and name != "CLIP":
+            raise settings.error(f"image_processor_type is {quoted(name)}; {', '.join(_CLASSES)} are done here")
+        defaults = _CLASSES[classes[0] if classes else "CLIP"]
+        is_square = settings.get("default_to_square", (classes or ["CLIP"])[0] == "ViT")
+        size = _size(settings, "size", defaults["size"], is_square) if settings.get("do_resize", True) else None
+        crops = bool(settings.get("do_center_crop", defaults["do_center_crop"]))
+        crop = _size(settings, "crop_size", {"height": 224, "width": 224}, True) if crops else size
         if not isinstance(crop, tuple):
-            raise stated.error("neither size nor crop_size says the height and the width of the pixels")
-        resample = stated.get("resample", defaults["resample"])
+            raise settings.error("neither size nor crop_size says the height and the width of the pixels")
+        resample = settings.get("resample", defaults["resample"])
         if resample not in _RESAMPLES:
-            raise stated.error(f"resample is {quoted(resample)}; one of {_RESAMPLES} is done here")
-        factor = float(stated.get("rescale_factor", 1 / 255)) if stated.get("do_rescale", True) else 1.0
-        moments = tuple(_channels(stated, key, default) for key, default in
+            raise settings.error(f"resample is {quoted(resample)}; one of {_RESAMPLES} is done here")
+        factor = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
+        moments = tuple(_channels(settings, key, default) for key, default in
                         zip(("image_mean", "image_std"), defaults["moments"]))  # fmt: skip
-        mean, std = moments if stated.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
+        mean, std = moments if settings.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
         for key in ("do_pad", "do_thumbnail", "do_align_long_axis", "do_reduce_labels", "do_flip_channel_order"):
-            stated.require(key, False, remedy="take a model whose pictures are only scaled and cropped")
-        stated.ignore(["crop_size", "size", "crop_pct", "pad_size", "rescale_factor", "image_mean", "image_std"])
-        if stated.unknown:
-            raise stated.error(
-                f"{', '.join(stated.unknown)}: unknown here, and may change the pixels; remove it if not"
+            settings.require(key, False, remedy="take a model whose pictures are only scaled and cropped")
+        settings.ignore(["crop_size", "size", "crop_pct", "pad_size", "rescale_factor", "image_mean", "image_std"])
+        if settings.unknown:
+            raise settings.error(
+                f"{', '.join(settings.unknown)}: unknown here, and may change the pixels; remove it if not"
             )
         return cls(*crop, size, resample, crops, factor, mean, std)
 
@@ -331,8 +331,8 @@ def _cropped(image: Image.Image, height: int, width: int, top: int, left: int) -
     return canvas.crop((left, top, left + width, top + height))
 
 
-def _size(stated: ForeignConfig, name: str, default: Any, is_square: bool) -> Union[tuple[int, int], int]:
-    value = stated.get(name, default)
+def _size(settings: ForeignConfig, name: str, default: Any, is_square: bool) -> Union[tuple[int, int], int]:
+    value = settings.get(name, default)
     if isinstance(value, dict):
         sides = value.get("shortest_edge") if set(value) == {"shortest_edge"} else tuple(map(value.get, _SIDES))
         is_known = set(value) in ({"shortest_edge"}, {*_SIDES})
@@ -341,17 +341,17 @@ def _size(stated: ForeignConfig, name: str, default: Any, is_square: bool) -> Un
         sides, is_known = tuple(sides) if isinstance(sides, list) else sides, True
     numbers: tuple[Any, ...] = sides if isinstance(sides, tuple) else (sides,)
     if not is_known or not all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in numbers):
-        raise stated.error(f"{name} is {quoted(value)}; shortest_edge, or height and width, are done here")
+        raise settings.error(f"{name} is {quoted(value)}; shortest_edge, or height and width, are done here")
     return numbers if len(numbers) == 2 else numbers[0]
 
 
-def _channels(stated: ForeignConfig, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
-    value: Any = stated.get(name, default)
+def _channels(settings: ForeignConfig, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    value: Any = settings.get(name, default)
     values = (
         (value,) * 3 if isinstance(value, (int, float)) else tuple(value) if isinstance(value, (list, tuple)) else ()
     )
     if len(values) != 3 or not all(type(number) in (int, float) for number in values):
-        raise stated.error(f"{name} is {quoted(value)}; one number, or one of each channel, is done here")
+        raise settings.error(f"{name} is {quoted(value)}; one number, or one of each channel, is done here")
     if name == "image_std" and 0 in values:
-        raise stated.error(f"{name} is {quoted(value)}; pixels cannot be divided by 0")
+        raise settings.error(f"{name} is {quoted(value)}; pixels cannot be divided by 0")
     return tuple(map(float, values))

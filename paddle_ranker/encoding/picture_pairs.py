@@ -40,7 +40,7 @@ class PictureTitle(str):
         return created
 
     def __getitem__(self, key: Union[SupportsIndex, slice]) -> str:
-        """Return a part of the name, as a plain string; if it is the whole name, this picture."""
+        """Slice the name, to a plain string; a slice of the whole name returns this picture."""
         part = str(self)[key]
         return self if part == str(self) else part
 
@@ -113,8 +113,8 @@ class PicturePairEncoder(PairEncoder):
         ids = np.full(offsets[-1], self.cls_id, np.int32)
         ids[ragged_positions(offsets[:-1], lengths)] = texts.ids
         places = np.zeros((len(ids), self.place_size), np.int16)
-        for end, one in zip(offsets[1:].tolist(), of_pairs):
-            places[end - len(one) : end] = one
+        for end, pair in zip(offsets[1:].tolist(), of_pairs):
+            places[end - len(pair) : end] = pair
         return EncodedPairs(ids, offsets, lengths.astype(np.int32), self.pad_id, places.reshape(-1), self.place_size)
 
     def _patches(self, title: str) -> NDArray[np.int16]:

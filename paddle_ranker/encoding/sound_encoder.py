@@ -58,7 +58,7 @@ class EncodedSounds(Columns):
         return EncodedSounds(self.samples[ragged_positions(self.offsets[:-1][rows], sizes)], offsets_of(sizes))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return, by input name, samples `[batch, samples]`, padded to the longest sound; counts of them `[batch]`."""
+        """Return samples `[batch, samples]`, padded to the longest sound, and their counts `[batch]`, by input name."""
         rows = np.asarray(indices, np.int64)
         sizes = self._sizes[rows]
         samples = np.zeros((len(rows), sizes.max(initial=0)), np.float32)
@@ -95,17 +95,17 @@ class SoundEncoder:
 
         Raises `CheckpointError`, which names the setting, if one is not supported.
         """
-        stated = read_preprocessor(folder, "feature_extractor", "how sounds are sampled", _WITHOUT_EFFECT)
-        stated.require("feature_extractor_type", "Wav2Vec2FeatureExtractor", remedy="take a model that reads samples")
-        stated.require("feature_size", 1, remedy="take a model that reads samples of one channel")
-        rate, normalises = stated.get("sampling_rate", 16_000), stated.get("do_normalize", True)
+        settings = read_preprocessor(folder, "feature_extractor", "how sounds are sampled", _WITHOUT_EFFECT)
+        settings.require("feature_extractor_type", "Wav2Vec2FeatureExtractor", remedy="take a model that reads samples")
+        settings.require("feature_size", 1, remedy="take a model that reads samples of one channel")
+        rate, normalises = settings.get("sampling_rate", 16_000), settings.get("do_normalize", True)
         if type(rate) is not int or not _LEAST_RATE <= rate <= _MOST_RATE:
-            raise stated.error(f"sampling_rate is {quoted(rate)}, expected {_LEAST_RATE} to {_MOST_RATE:,} a second")
+            raise settings.error(f"sampling_rate is {quoted(rate)}, expected {_LEAST_RATE} to {_MOST_RATE:,} a second")
         if type(normalises) is not bool:
-            raise stated.error(f"do_normalize is {quoted(normalises)}, expected true or false")
-        if stated.unknown:
-            raise stated.error(
-                f"{', '.join(stated.unknown)}: unknown here, and may change the samples; remove it if not"
+            raise settings.error(f"do_normalize is {quoted(normalises)}, expected true or false")
+        if settings.unknown:
+            raise settings.error(
+                f"{', '.join(settings.unknown)}: unknown here, and may change the samples; remove it if not"
             )
         return cls(rate, normalises, *_frame(ForeignConfig.read(folder / _CONFIG_FILE)))
 
@@ -131,7 +131,7 @@ class SoundEncoder:
         """Yield a sound in pieces of half a minute, the last of which may be shorter; raises as `encode` does.
 
         name: name of the sound for messages
-        takes_incomplete: whether to accept a file whose end is missing or damaged, and yield what precedes that
+        takes_incomplete: whether to accept a file whose end is missing or damaged, and yield its intact beginning
         """
         size, held = _LONGEST * self.rate, np.empty(0, np.float32)
         for block in self._blocks(sound, name, takes_incomplete):
@@ -195,7 +195,7 @@ def _frame(config: ForeignConfig) -> tuple[int, int]:
     strides = config.get("conv_stride", (5, 2, 2, 2, 2, 2, 2))
     size, step = 1, 1
     for name, sizes in (("conv_kernel", kernels), ("conv_stride", strides)):
-        if not isinstance(sizes, (list, tuple)) or not all(type(one) is int and 0 < one < 1 << 16 for one in sizes):
+        if not isinstance(sizes, (list, tuple)) or not all(type(size) is int and 0 < size < 1 << 16 for size in sizes):
             raise CheckpointError(f"{config.path}: {name} is {quoted(sizes)}, expected a list of sizes")
     for kernel, stride in zip(kernels, strides):
         size, step = size + (kernel - 1) * step, step * stride

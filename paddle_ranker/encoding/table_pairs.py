@@ -30,7 +30,7 @@ class ReadTable(NamedTuple):
     """Table of a title.
 
     rows: cells of each row below the header, all of equal length
-    row_numbers, column_numbers: the numbers that the title's places give to the rows and columns; some may be skipped
+    row_numbers, column_numbers: numbers of the rows and columns in the title's places; numbers may be skipped
     """
 
     header: list[str]
@@ -122,26 +122,26 @@ class TablePairEncoder(PairEncoder):
             raise UsageError("tables are not cut into windows: use --windows none")
         require_pairs(queries, titles)
         tables = {title: self._table(title) for title in dict.fromkeys(titles)}
-        asked = {query: self._ids([self.query_prompt + query])[0] for query in dict.fromkeys(queries)}
+        questions = {query: self._ids([self.query_prompt + query])[0] for query in dict.fromkeys(queries)}
         room = self.max_seq_length - self.template.pair_tokens
-        lengths = np.array([len(asked[q]) + len(tables[t].ids) for q, t in zip(queries, titles)], np.int64)
+        lengths = np.array([len(questions[q]) + len(tables[t].ids) for q, t in zip(queries, titles)], np.int64)
         if check is not None:
             check(lengths + self.template.pair_tokens, self.max_seq_length)
         ids, places, starts = [], [], []
         for query, title in zip(queries, titles):
-            question, table = asked[query][: max(room // 2, room - len(tables[title].ids))], tables[title]
-            self._count_truncated(np.array([len(question) < len(asked[query])]), "questions")
+            question, table = questions[query][: max(room // 2, room - len(tables[title].ids))], tables[title]
+            self._count_truncated(np.array([len(question) < len(questions[query])]), "questions")
             kept = self._fitting(table, room - len(question), title)
             before = np.concatenate([self.template.before, question, self.template.between])
             ids.append(np.concatenate([before, table.ids[kept]]))
             starts.append(len(before))
-            own = np.zeros((len(ids[-1]), self.place_size), np.int16)
-            own[: len(before), 6] = np.arange(len(before))
-            own[len(before) :] = self._places(query, table)[kept]
+            pair_places = np.zeros((len(ids[-1]), self.place_size), np.int16)
+            pair_places[: len(before), 6] = np.arange(len(before))
+            pair_places[len(before) :] = self._places(query, table)[kept]
             if not self._restarts:
-                own[:, 6] = np.arange(len(own))
-            places.append(own.reshape(-1))
-        offsets = offsets_of(np.array([len(one) for one in ids], np.int64))
+                pair_places[:, 6] = np.arange(len(pair_places))
+            places.append(pair_places.reshape(-1))
+        offsets = offsets_of(np.array([len(pair) for pair in ids], np.int64))
         joined = np.concatenate([np.empty(0, np.int32), *ids]).astype(np.int32)
         flat = np.concatenate([np.empty(0, np.int16), *places])
         return EncodedPairs(joined, offsets, np.array(starts, np.int32), self.pad_id, flat, self.place_size)
@@ -169,7 +169,7 @@ class TablePairEncoder(PairEncoder):
         with self._truncated_lock:
             self.left_out_columns += len(column_numbers) - len(header)
         ids = self._ids([cell for row in (header, *rows[:_MOST]) for cell in row])
-        lengths = np.array([len(one) for one in ids], np.int64)
+        lengths = np.array([len(cell_ids) for cell_ids in ids], np.int64)
         width, flat = len(header), np.concatenate([np.empty(0, np.int32), *ids])
         number = np.repeat(np.arange(len(ids)), lengths)
         inside = np.arange(len(flat)) - np.repeat(offsets_of(lengths)[:-1], lengths)
@@ -209,12 +209,12 @@ class TablePairEncoder(PairEncoder):
     def _places(self, query: str, table: _Table) -> NDArray[np.int16]:
         """Return the places of all tokens of a table, `[tokens, place_size]`, for a question."""
         columns, rows = int(table.cells[:, 0].max(initial=0)), len(table.rows)
-        numbers, asked = np.zeros((columns + 1, rows + 1, 3), np.int64), values_in(query)
+        numbers, of_question = np.zeros((columns + 1, rows + 1, 3), np.int64), values_in(query)
         for column in range(columns):
             values = column_values([row[column] for row in table.rows])
             for row, (rank, inverse) in ranks(values).items():
                 numbers[column + 1, row + 1, :2] = rank, inverse
-            for row, relation in relations(asked, values).items():
+            for row, relation in relations(of_question, values).items():
                 numbers[column + 1, row + 1, 2] = relation
         places = np.zeros((len(table.ids), self.place_size), np.int16)
         places[:, :2] = table.cells

@@ -123,8 +123,8 @@ def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: in
     )
     tokenizer.train_from_iterator(_lines_of(counts), trainer)
     ids: dict[str, int] = tokenizer.get_vocab()
-    known = set(alphabet)
-    return [token for token in sorted(ids, key=ids.__getitem__) if token not in known]
+    characters = set(alphabet)
+    return [token for token in sorted(ids, key=ids.__getitem__) if token not in characters]
 
 
 def _lines_of(counts: Counter[str]) -> Iterator[str]:

@@ -40,10 +40,10 @@ class Timing:
 class MeasuredCascade:
     """Measures and timings of the large ranker, the small ranker and the cascade of both, in this order.
 
-    comparison: their measures
-    timings: their speeds
+    comparison: measures of the three
+    timings: speeds of the three
     titles, queries: number of titles and of queries that were scored
-    seen: number of these titles that the large ranker scores in the cascade
+    seen: number of titles that the large ranker scores in the cascade
     """
 
     comparison: Comparison
@@ -66,9 +66,9 @@ def measure_cascade(
     pairs = read_measured_pairs(options, {})
     queries, titles = pairs.texts(large)
     scorers, logits = [], []
-    for path, given in ((large, options), (small, options_of_small(options, small))):
-        parts = open_model(path, RANKER, LoadOptions.of(given))
-        scorers.append(scorer_for(parts, given, options.test_file))
+    for path, of_ranker in ((large, options), (small, options_of_small(options, small))):
+        parts = open_model(path, RANKER, LoadOptions.of(of_ranker))
+        scorers.append(scorer_for(parts, of_ranker, options.test_file))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
     rows_of: dict[str, list[int]] = {}
     for row, query in enumerate(query for query, is_one in zip(pairs.query_ids, pairs.candidates) if is_one):

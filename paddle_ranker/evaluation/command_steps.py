@@ -57,9 +57,9 @@ def print_evaluation(
     if options.scores_file is not None:
         write_scores(options.scores_file, pairs, systems[0].scores, name)
     if options.qrels_file is not None:
-        known = zip(pairs.query_ids, pairs.document_ids, pairs.labels.tolist(), pairs.judged)
+        rows = zip(pairs.query_ids, pairs.document_ids, pairs.labels.tolist(), pairs.judged)
         write_qrels(
-            options.qrels_file, ((query, document, label) for query, document, label, is_known in known if is_known)
+            options.qrels_file, ((query, document, label) for query, document, label, is_known in rows if is_known)
         )
     with output_free_for(options.scores_file, options.qrels_file):
         if options.format == "json":

@@ -158,25 +158,30 @@ def compare_systems(
         raise UsageError(f"--reference {reference}: choose from {', '.join(names)}, best")
     measured = {
         name: _measure(
-            one, None if name == reference else values[reference], len(names) - 1, resamples, permutations, seed
+            system_values,
+            None if name == reference else values[reference],
+            len(names) - 1,
+            resamples,
+            permutations,
+            seed,
         )
-        for name, one in values.items()
+        for name, system_values in values.items()
     }
     _correct(measured, [name for name in names if name != reference], available)
-    by_query = {name: one.by_query for name, one in values.items()}
+    by_query = {name: system_values.by_query for name, system_values in values.items()}
     query_ids = list(dict.fromkeys(pairs.query_ids))
     return Comparison(pairs, list(systems), reference, available, measured, by_query, query_ids, ties)
 
 
 class _Values:
-    """Statistic of each measure for a system, and values per query for measures that have these."""
+    """A system's statistic for each measure, and its values per query for measures that have values per query."""
 
     def __init__(self, pairs: MeasuredPairs, scores: Floats, names: Sequence[str], ties: str) -> None:
         ids = pairs.document_ids if ties == "trec_eval" else None
         self.scored = Scored(pairs.query_ids, pairs.labels, scores, ids=ids, judged=pairs.judged)
         self.statistics: dict[str, Statistic] = {name: MEASURES[name].statistic(self.scored) for name in names}
-        found = {name: MEASURES[name].by_query(self.scored) for name in names}
-        self.by_query = {name: values for name, values in found.items() if values is not None}
+        by_query = {name: MEASURES[name].by_query(self.scored) for name in names}
+        self.by_query = {name: values for name, values in by_query.items() if values is not None}
 
     def estimate(self, name: str) -> float:
         """Return the value of a measure on all queries."""
@@ -196,7 +201,7 @@ def _measure(
         return {name: Measured(interval) for name, interval in intervals.items()}
     differences = {name: difference(ours.statistics[name], base.statistics[name]) for name in ours.statistics}
     gaps = _intervals(differences, queries, resamples, seed, CERTAIN / others)
-    found = {}
+    measured = {}
     for name in ours.statistics:
         measure = MEASURES[name]
         p_value = measure.p_value(ours.scored, base.scored, permutations, seed)
@@ -205,8 +210,8 @@ def _measure(
             with np.errstate(invalid="ignore"):
                 gains = measure.sign * (ours.by_query[name] - base.by_query[name])
                 wins, losses = int((gains > TIE).sum()), int((gains < -TIE).sum())
-        found[name] = Measured(intervals[name], gaps[name], p_value, wins=wins, losses=losses)
-    return found
+        measured[name] = Measured(intervals[name], gaps[name], p_value, wins=wins, losses=losses)
+    return measured
 
 
 def _intervals(
@@ -221,11 +226,11 @@ def _intervals(
 def _correct(measured: dict[str, dict[str, Measured]], others: Sequence[str], names: Sequence[str]) -> None:
     """Correct each measure's p-values by Holm's method over all systems except the reference; set the verdicts."""
     for name in names:
-        found = [measured[other][name] for other in others]
-        p_values = [one.p_value for one in found if one.p_value is not None]  # of all systems, or of none
-        corrections: Sequence[Optional[float]] = holm(p_values) or [None] * len(found)
-        for other, one, corrected in zip(others, found, corrections):
-            assert one.difference is not None
-            is_known = one.difference.excludes_zero()
-            verdict = "better" if MEASURES[name].sign * one.difference.estimate > 0 else "worse"
-            measured[other][name] = replace(one, corrected=corrected, verdict=verdict if is_known else "")
+        results = [measured[other][name] for other in others]
+        p_values = [result.p_value for result in results if result.p_value is not None]  # of all systems, or of none
+        corrections: Sequence[Optional[float]] = holm(p_values) or [None] * len(results)
+        for other, result, corrected in zip(others, results, corrections):
+            assert result.difference is not None
+            is_known = result.difference.excludes_zero()
+            verdict = "better" if MEASURES[name].sign * result.difference.estimate > 0 else "worse"
+            measured[other][name] = replace(result, corrected=corrected, verdict=verdict if is_known else "")

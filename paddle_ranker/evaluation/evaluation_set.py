@@ -42,13 +42,13 @@ class EvaluationSet:
         rules: Optional[RowOptions] = None,
         windows: Optional[Windows] = None,
         one_label: bool = False,
-        found: Optional[Callable[[Sequence[LabeledPair]], Sequence[LabeledPair]]] = None,
+        convert: Optional[Callable[[Sequence[LabeledPair]], Sequence[LabeledPair]]] = None,
     ):
         """Read and encode the file.
 
         one_label: whether to ignore pairs with several labels, and count them in `report`. The evaluate commands raise
             an error for such pairs; a training should not, since the file was accepted when it began
-        found: called with the file's pairs; returns other pairs, to measure on instead
+        convert: called with the file's pairs; returns other pairs, to measure on instead
         """
         source = RecordFile(path, LabeledPair, rules)
         records, lines = [], []
@@ -60,7 +60,7 @@ class EvaluationSet:
             records, left_out = without_contradictions(path, records, lines, skip_bad_rows=True)
             self.skipped += source.kept - len(records)
             self.report += f"; {left_out}" if left_out else ""
-        records = records if found is None else [*found(records)]
+        records = records if convert is None else [*convert(records)]
         self.queries = [record.query for record in records]
         self.labels = np.array([record.label for record in records], dtype=np.float64)
         require_both_classes(path, self.labels, "AUC")

@@ -207,8 +207,8 @@ def judged_runs(
     for side, path in enumerate((queries_file, documents_file)):
         if path is not None:
             wanted = {row[side] for row, is_candidate in zip(rows, chosen) if is_candidate}
-            known = read_texts(path, wanted, rules)
-            texts[side] = [known.get(row[side], "") for row in rows]
+            texts_by_id = read_texts(path, wanted, rules)
+            texts[side] = [texts_by_id.get(row[side], "") for row in rows]
     return MeasuredPairs(
         source=source,
         query_ids=[query for query, _ in rows],
@@ -223,7 +223,7 @@ def judged_runs(
 
 
 def _nothing_shared(name: str, run: Scores, source: str, wanted: set[str]) -> DataError:
-    there, here = next(iter(run)), min(wanted)
+    theirs, ours = next(iter(run)), min(wanted)
     return DataError(
-        f"{name} and {source} share no query (one has {there}, the other {here}): are they of the same collection?"
+        f"{name} and {source} share no query (one has {theirs}, the other {ours}): are they of the same collection?"
     )

@@ -57,16 +57,16 @@ class RecallSet:
     def __init__(self, pairs: Iterable[tuple[str, str]], corpus: Iterable[str] = ()):
         refuse_text(corpus, "corpus")
         numbers = {text: number for number, text in enumerate(dict.fromkeys(corpus))}
-        found: dict[str, list[int]] = {}
+        answers: dict[str, list[int]] = {}
         for query, title in pairs:
             place = numbers.setdefault(title, len(numbers))
-            found.setdefault(query, [])
-            if place not in found[query]:
-                found[query].append(place)
-        if not found:
+            answers.setdefault(query, [])
+            if place not in answers[query]:
+                answers[query].append(place)
+        if not answers:
             raise DataError(_NO_ANSWERS)
-        self.queries, self.corpus = list(found), list(numbers)
-        self.answers: Sequence[Sequence[int]] = list(found.values())
+        self.queries, self.corpus = list(answers), list(numbers)
+        self.answers: Sequence[Sequence[int]] = list(answers.values())
 
     def ranking(self, numbers: Integers) -> Ranking:
         """Return the results of a search as a ranking, for measures by query such as `recall_at`.

@@ -1,7 +1,7 @@
 """Measure searches of a collection: runs of several systems on the same queries, with baselines, and a picture.
 
 judged = read_pairs("dev.tsv", ids_of_texts)
-runs = {"hybrid": found, **lexical_runs(texts, judged.queries, 100)}
+runs = {"hybrid": results, **lexical_runs(texts, judged.queries, 100)}
 comparison = compare_runs(judged, runs, 100)
 """
 
@@ -55,8 +55,8 @@ class JudgedQueries:
     qrels: labels as `qrels[query][document]`
     notes: one line for each reason that rows were skipped
     documents: ids of queries that are documents, with the same id; such a document is not a result of its query
-    copies: by the id of each answer whose text other documents share, the id of the first of these documents; all of
-        them count as one answer
+    copies: documents that repeat the text of an answer: a dict from their ids to the id of the first document with the
+        text; all of them count as one answer
     """
 
     source: str
@@ -97,8 +97,8 @@ class JudgedQueries:
     @property
     def answers(self) -> list[str]:
         """The ids of the documents that answer a query, each once."""
-        found = (id for labels in self.qrels.values() for id, label in labels.items() if label >= RELEVANT)
-        return list(dict.fromkeys(found))
+        ids = (id for labels in self.qrels.values() for id, label in labels.items() if label >= RELEVANT)
+        return list(dict.fromkeys(ids))
 
 
 def read_judged(
@@ -111,15 +111,19 @@ def read_judged(
     """
     judged = read_qrels(qrels, rules)
     texts = read_texts(queries, judged.qrels, rules)
-    found = collection.snapshot().documents_of(list(texts)) if collection is not None else {}
+    of_same_id = collection.snapshot().documents_of(list(texts)) if collection is not None else {}
     itself = {
         query
-        for query, document in found.items()
+        for query, document in of_same_id.items()
         if _reads_as(document.text, texts[query]) and judged.qrels[query].get(query, 0) < RELEVANT
     }
     notes = [*judged.notes]
-    if found:
-        others = f"; {len(found) - len(itself):,} more only share its id, and count" if len(itself) < len(found) else ""
+    if of_same_id:
+        others = (
+            f"; {len(of_same_id) - len(itself):,} more only share its id, and count"
+            if len(itself) < len(of_same_id)
+            else ""
+        )
         notes.append(
             f"{queries}: {len(itself):,} of {len(texts):,} queries are documents of the same id: each is left out of "
             f"its own results{others}"
@@ -147,9 +151,9 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
     source = open_pairs(path, rules)
     answers: dict[str, dict[str, int]] = {}
     copies: dict[str, str] = {}
-    asked = set()
+    queries = set()
     for pair in source:
-        asked.add(pair.query)
+        queries.add(pair.query)
         if not is_answer(pair):
             continue
         if pair.title not in ids:
@@ -160,7 +164,7 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
         first, *others = ids[pair.title]
         copies.update(dict.fromkeys(others, first))
         answers.setdefault(pair.query, {})[first] = 1
-    notes = notes_on(source, asked, answers)
+    notes = notes_on(source, queries, answers)
     width = len(str(len(answers)))
     names = {f"q{number:0{width}}": query for number, query in enumerate(answers, start=1)}
     if copies:
@@ -197,9 +201,9 @@ def vector_run(tower: Tower, passages: Sequence[tuple[str, str]], queries: Mappi
     ids = [id for id, _ in passages]
     most = min(len(ids), top_k * max(Counter(ids).values(), default=1))  # with them, `top_k` documents are found
     vectors = np.concatenate(list(tower.stream(Progress([text for _, text in passages], desc="encode"))))
-    found, products = nearest(vectors, tower.query_vectors(list(queries.values())), most)
+    nearest_rows, products = nearest(vectors, tower.query_vectors(list(queries.values())), most)
     run: Scores = {}
-    for query, numbers, scores in zip(queries, found.tolist(), products.tolist()):
+    for query, numbers, scores in zip(queries, nearest_rows.tolist(), products.tolist()):
         best = run[query] = {}
         for number, score in zip(numbers, scores):
             if len(best) < top_k:
@@ -271,50 +275,54 @@ def search_judged(
         first = HYBRID
         if not fusion.weights:
             others = {f"{HYBRID} ({method})": Fusion(method) for method in FUSIONS if method != fusion.method}
-    found = Searched({name: {} for name in dict.fromkeys((first, *names, *others))}, [], [])
+    searched = Searched({name: {} for name in dict.fromkeys((first, *names, *others))}, [], [])
     if searcher.ranker is not None:
-        found.runs[f"{first}{RANKED}"] = {}
+        searched.runs[f"{first}{RANKED}"] = {}
     for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
         searches = searcher.run([text for _, text in part], top_k, fusion=fusion)
         for (query, _), search in zip(part, searches):
-            one = search.candidates
-            best = by_score(search.fused, one.ids)[:top_k]
-            ids, of_best = [one.ids[place] for place in best], search.fused[best].tolist()
-            found.lists.append(_judged_list(query, one, judged, top_k))
-            for name, of_searcher, ranks in zip(names, one.scores.T, one.ranks.T):
+            candidates = search.candidates
+            best = by_score(search.fused, candidates.ids)[:top_k]
+            ids, of_best = [candidates.ids[place] for place in best], search.fused[best].tolist()
+            searched.lists.append(_judged_list(query, candidates, judged, top_k))
+            for name, of_searcher, ranks in zip(names, candidates.scores.T, candidates.ranks.T):
                 rows = np.flatnonzero((ranks > 0) & (ranks <= top_k))
-                found.runs[name][query] = {one.ids[row]: float(of_searcher[row]) for row in rows}
-            found.runs[first][query] = dict(zip(ids, of_best))
+                searched.runs[name][query] = {candidates.ids[row]: float(of_searcher[row]) for row in rows}
+            searched.runs[first][query] = dict(zip(ids, of_best))
             for name, other in others.items():
-                order, scores = other.best(one, top_k)
-                found.runs[name][query] = {one.ids[row]: score for row, score in zip(order, scores.tolist())}
+                order, scores = other.best(candidates, top_k)
+                searched.runs[name][query] = {candidates.ids[row]: score for row, score in zip(order, scores.tolist())}
         if searcher.ranker is None:
             continue
         for (query, _), search in zip(part, searches):
-            one = search.candidates
-            found.runs[f"{first}{RANKED}"][query] = in_order(one.ids[place] for place in search.shown)
+            candidates = search.candidates
+            searched.runs[f"{first}{RANKED}"][query] = in_order(candidates.ids[place] for place in search.shown)
             numbers = [
-                signal.standardised(numbers_of(searcher.collection.snapshot().values(name, one.ids)))
+                signal.standardised(numbers_of(searcher.collection.snapshot().values(name, candidates.ids)))
                 for name, signal in (fields or {}).items()
             ]
-            signals = np.column_stack([fusion.shares(one), one.normalised, *numbers])
-            scored = [place for place in search.order[: len(search.logits)] if judged.is_result(query, one.ids[place])]
+            signals = np.column_stack([fusion.shares(candidates), candidates.normalised, *numbers])
+            scored = [
+                place for place in search.order[: len(search.logits)] if judged.is_result(query, candidates.ids[place])
+            ]
             inputs = np.array([[search.logits[place], *signals[place]] for place in scored])
             inputs = inputs.reshape(-1, 1 + signals.shape[1])
-            labels = np.array([judged.label(query, one.ids[place]) for place in scored], np.float64)
-            ids = [one.ids[place] for place in scored]
-            found.ranked.append(JudgedList(query, ids, inputs, labels, one.titled[scored]))
-    return replace(found, runs={name: judged.results(run, measured) for name, run in found.runs.items()})
+            labels = np.array([judged.label(query, candidates.ids[place]) for place in scored], np.float64)
+            ids = [candidates.ids[place] for place in scored]
+            searched.ranked.append(JudgedList(query, ids, inputs, labels, candidates.titled[scored]))
+    return replace(searched, runs={name: judged.results(run, measured) for name, run in searched.runs.items()})
 
 
 def feature_lists(
     searcher: Searcher, judged: JudgedQueries, fusion: Fusion
 ) -> tuple[list[JudgedList], tuple[str, ...]]:
-    """Return the first documents of each query's fused list with their features, for `learn_features`; and the names.
+    """Return the first documents of each query's fused list with their features, and the names of the features.
 
-    fusion: replaces the searcher's fusion; its own features count nothing, nor does the searcher's ranker
+    The result is for `learn_features`.
+
+    fusion: replaces the searcher's fusion; features in it are ignored, and so is the searcher's ranker
     """
-    found, names, fusion = list[JudgedList](), tuple[str, ...](), replace(fusion, features={})
+    lists, names, fusion = list[JudgedList](), tuple[str, ...](), replace(fusion, features={})
     searcher = Searcher(searcher.collection, searcher.settings)
     for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
         for (query, _), search in zip(part, searcher.run([text for _, text in part], fusion=fusion)):
@@ -326,8 +334,8 @@ def feature_lists(
             ids = [ids[row] for row in rows]
             labels = np.array([judged.label(query, id) for id in ids], np.float64)
             is_judged = np.array([judged.is_judged(query, id) for id in ids], bool)
-            found.append(JudgedList(query, ids, features.values[rows], labels, judged=is_judged))
-    return found, names
+            lists.append(JudgedList(query, ids, features.values[rows], labels, judged=is_judged))
+    return lists, names
 
 
 def _judged_list(query: str, candidates: Candidates, judged: JudgedQueries, top_k: int) -> JudgedList:
@@ -343,8 +351,8 @@ def _judged_list(query: str, candidates: Candidates, judged: JudgedQueries, top_
 def first_of(run: Scores, top_k: int) -> Scores:
     """Return the first documents of each query in a run, in trec_eval's order: by score in single precision, by id."""
 
-    def key(found: tuple[str, float]) -> tuple[float, bytes]:
-        return float(np.float32(found[1])), found[0].encode()
+    def key(result: tuple[str, float]) -> tuple[float, bytes]:
+        return float(np.float32(result[1])), result[0].encode()
 
     return {
         query: dict(sorted(scores.items(), key=key, reverse=True)[:top_k]) if len(scores) > top_k else scores
@@ -378,10 +386,10 @@ def compare_runs(
         scores, notes = pairs.of_run(run, name)
         pairs.notes.extend(notes)
         systems.append(System(name, scores, "run"))
-    found = compare_systems(pairs, systems, ties="trec_eval", resamples=resamples, seed=seed)
-    within = [name for name in found.measures if int(name.partition("@")[2] or 0) <= top_k]
-    measured = {system: {name: values[name] for name in within} for system, values in found.measured.items()}
-    return replace(found, measures=[name for name in SHOWN if name in within], measured=measured)
+    comparison = compare_systems(pairs, systems, ties="trec_eval", resamples=resamples, seed=seed)
+    within = [name for name in comparison.measures if int(name.partition("@")[2] or 0) <= top_k]
+    measured = {system: {name: values[name] for name in within} for system, values in comparison.measured.items()}
+    return replace(comparison, measures=[name for name in SHOWN if name in within], measured=measured)
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
@@ -404,7 +412,7 @@ def recall_curves(comparison: Comparison, most: int = 100) -> dict[str, Floats]:
 
 
 def draw_curves(path: str, comparison: Comparison, most: int = 100) -> None:
-    """Draw every system's recall against the number of documents, as PNG, or SVG or PDF if the extension says so."""
+    """Draw every system's recall against the number of documents; the extension chooses SVG or PDF, else PNG."""
     with new_picture(path, 7.0, 4.5, 150, "--plot") as figure:
         panel = figure.subplots()
         places = range(1, most + 1)

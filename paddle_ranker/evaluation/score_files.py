@@ -32,9 +32,9 @@ def read_scores(path: str, pairs: MeasuredPairs, *, skip_bad_rows: bool = False)
     differs from the labelled file in its number of rows or its texts, or shares no query with the qrels.
     """
     if is_run(path):
-        found = read_run(path, skip_bad_rows=skip_bad_rows)
-        scores, notes = pairs.of_run(found.run, path)
-        return scores, found.notes + notes
+        run = read_run(path, skip_bad_rows=skip_bad_rows)
+        scores, notes = pairs.of_run(run.run, path)
+        return scores, run.notes + notes
     if pairs.has_ids:
         raise DataError(f"{path}: not a TREC run (query Q0 document rank score tag), which is what goes with qrels")
     return _by_row(path, pairs), []

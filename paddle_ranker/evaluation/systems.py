@@ -96,8 +96,8 @@ def named_systems(
             facts.update(kind=parts.info.kind, max_seq_length=str(parts.info.max_seq_length))
             systems.append(System(name, pairs.spread(logits), "model", facts))
         else:
-            scores, said = read_scores(path, pairs, skip_bad_rows=options.skip_bad_rows)
-            notes += said
+            scores, notes_on_file = read_scores(path, pairs, skip_bad_rows=options.skip_bad_rows)
+            notes += notes_on_file
             systems.append(System(name, scores, "scores", facts))
     return systems, notes
 

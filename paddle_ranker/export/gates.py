@@ -63,7 +63,7 @@ class Quality:
     measure: name of the measure
     before, after: value of the measure in fp32, and in int8
     difference: `after` minus `before`, with its confidence interval
-    moved: the root mean square of the outputs' changes, divided by the outputs' standard deviation
+    moved: root mean square of the outputs' changes from fp32 to int8, divided by the outputs' standard deviation
     """
 
     engine: str

@@ -75,10 +75,11 @@ def write_onnx(
         command = [sys.executable, "-c", _TRANSLATE, str(program), str(translated), str(written)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if not written.is_file():
-            said = [line for line in (done.stdout + done.stderr).splitlines() if "Error" in line or "ERROR" in line]
+            lines = (done.stdout + done.stderr).splitlines()
+            error = next((line for line in lines if "Error" in line or "ERROR" in line), f"status {done.returncode}")
             raise RankerError(
-                f"paddle2onnx could not translate {program.name} ({said[0] if said else f'status {done.returncode}'}); "
-                f"update it ({_INSTALL} paddle2onnx), or export without --onnx"
+                f"paddle2onnx could not translate {program.name} ({error}); update it ({_INSTALL} paddle2onnx), or "
+                "export without --onnx"
             )
         model = onnx.load(str(written))
         _name_arrays(model, signature)

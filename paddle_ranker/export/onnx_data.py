@@ -27,12 +27,12 @@ def data_file(path: Path) -> Path:
 
 
 def onnx_files(path: Path) -> list[Path]:
-    """Return those of the ONNX file and its file of parameters that exist."""
+    """Return the ONNX file and its file of parameters, if they exist."""
     return [file for file in (path, data_file(path)) if file.is_file()]
 
 
 def save_onnx(model: Any, path: Path) -> None:
-    """Write an ONNX model; this consumes `model`, whose large parameters may then be only on the disk."""
+    """Write an ONNX model; afterwards large parameters may be only on the disk, so do not use `model` again."""
     import onnx
 
     data_file(path).unlink(missing_ok=True)

@@ -43,8 +43,8 @@ def network_outputs(network: nn.Layer, batches: Sequence[Arrays], signature: Sig
     """Return, for every batch, the network's outputs by name."""
     network.eval()
     with paddle.no_grad():
-        found = [network(*(paddle.to_tensor(batch[name]) for name in signature.input_names)) for batch in batches]
-    outputs = [arrays if isinstance(arrays, (tuple, list)) else (arrays,) for arrays in found]
+        results = [network(*(paddle.to_tensor(batch[name]) for name in signature.input_names)) for batch in batches]
+    outputs = [arrays if isinstance(arrays, (tuple, list)) else (arrays,) for arrays in results]
     return [{name: array.numpy() for name, array in zip(signature.output_names, arrays)} for arrays in outputs]
 
 
@@ -113,9 +113,9 @@ def compare(
     for batch, wanted in zip(batches, expected):
         rows = _rows(batch)
         for inputs, count in ((batch, rows), ({key: array[:1] for key, array in batch.items()}, 1)):
-            found = run(inputs)
+            exported = run(inputs)
             for output, all_ours in wanted.items():
-                ours, theirs, spec = all_ours[:count], found[output], specs[output]
+                ours, theirs, spec = all_ours[:count], exported[output], specs[output]
                 gap = np.abs(ours.astype(np.float64) - theirs)
                 allowed = spec.tolerance * np.maximum(1.0, np.abs(ours))
                 if rounding is not None and spec.may_round and (gap > allowed).any():

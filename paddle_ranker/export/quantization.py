@@ -138,9 +138,9 @@ class TowerGate:
         self._before: dict[str, tuple[Floats, Vectors]] = {}
 
     def _located(self, file: str, query: str, title: str) -> tuple[str, str]:
-        """Return a pair of a file, with paths of pictures or sounds that are valid from the working folder.
+        """Return a pair of a file with its paths of pictures or sounds relative to the working folder.
 
-        In the file they are relative to the file's folder.
+        In the file, paths are relative to the file's folder.
         """
         if not isinstance(self._encoder, TextEncoder):
             title = str(folder_of(file) / title)
@@ -162,12 +162,12 @@ class TowerGate:
         """Return each query's recall, `[queries]`, and the vectors of the texts."""
         tower = Tower(engine, self._encoder, self._batch_size, self._queries)
         texts = tower.vectors(self._set.corpus)
-        found, _ = nearest(texts, tower.query_vectors(self._set.queries), _CUT)
-        return recall_at(self._set.ranking(found), _CUT), texts
+        results, _ = nearest(texts, tower.query_vectors(self._set.queries), _CUT)
+        return recall_at(self._set.ranking(results), _CUT), texts
 
 
 def _right_pairs(options: QuantizeOptions) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of `--test` that belong together; with labels, those labelled 1 or more."""
+    """Yield the pairs (query, answer) of `--test`; if pairs have labels, those labelled 1 or more."""
     labelled = RecordFile(options.eval_file, LabeledPair, options)
     try:
         next(iter(labelled), None)
@@ -329,8 +329,8 @@ def _quantize_upper(
     quantizer = Quantizer(upper.onnx, trial.folder)
 
     def judge() -> list[Quality]:
-        own = dataclasses.replace(upper, folder=trial.folder)
-        joined = [_Joined(below, engine, fp32) for engine in _in_int8(own, options)]
+        written = dataclasses.replace(upper, folder=trial.folder)
+        joined = [_Joined(below, engine, fp32) for engine in _in_int8(written, options)]
         return [row for engine in joined for row in gate.judge(fp32, engine)]
 
     try:

@@ -22,7 +22,7 @@ _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
 
 
 class NothingToQuantizeError(CheckpointError):
-    """All products of a graph are computed for only one token of each pair, and stay in fp32."""
+    """Error if all products of a graph are computed for only one token of each pair, and so stay in fp32."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Quantizer:
         session = onnxruntime.InferenceSession(
             watched.SerializeToString(), _session_options(), providers=["CPUExecutionProvider"]
         )
-        found = Calibrated(dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0), {})
+        calibrated = Calibrated(dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0), {})
         random = np.random.default_rng(0)
         of_one_token: set[str] = set()
         for batch in batches:
@@ -132,18 +132,18 @@ class Quantizer:
                 rows = values.reshape(-1, values.shape[-1])
                 if len(rows) == InputLimits.rows(batch):
                     of_one_token.add(name)
-                found.lowest[name] = min(found.lowest[name], float(rows.min()))
-                found.highest[name] = max(found.highest[name], float(rows.max()))
-                kept = found.samples.get(name, rows[:0])
-                some = rows[random.permutation(len(rows))[: max(0, _SAMPLE - len(kept))]]
-                found.samples[name] = np.concatenate([kept, some])
+                calibrated.lowest[name] = min(calibrated.lowest[name], float(rows.min()))
+                calibrated.highest[name] = max(calibrated.highest[name], float(rows.max()))
+                kept = calibrated.samples.get(name, rows[:0])
+                drawn = rows[random.permutation(len(rows))[: max(0, _SAMPLE - len(kept))]]
+                calibrated.samples[name] = np.concatenate([kept, drawn])
         self.products = [product for product in self.products if product.activation not in of_one_token]
         if not self.products:
             raise NothingToQuantizeError(
                 f"{self.source}: all its products of weights are of one token a pair, as with a single layer: integers "
                 "would gain nothing; score with --precision bf16"
             )
-        return found
+        return calibrated
 
     def by_error(self, calibrated: Calibrated, full_range: bool) -> list[Product]:
         """Return the products by decreasing error: the result's mean squared error over its mean square."""

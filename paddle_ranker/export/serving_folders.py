@@ -71,7 +71,7 @@ def _members(info: Optional[ModelInfo]) -> tuple[str, ...]:
 
 
 def _alone(info: ModelInfo) -> ModelInfo:
-    """Return the info of a served graph, which has one tower: a separate tower of queries is served separately."""
+    """Return the info for a served graph, which has one tower; a separate query tower is served by itself."""
     return dataclasses.replace(info, towers=1) if isinstance(info, TowerInfo) else info
 
 
@@ -115,13 +115,13 @@ def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> Non
         return
     if not folder.is_dir():
         raise RankerError(f"{folder}: is a file; {remedy}")
-    found = identify(folder)
-    info = found.info
+    model_type = identify(folder)
+    info = model_type.info
     export = info.export if info else None
     files = export["files"] if export else {}
-    if found.form == EXPORTED:
+    if model_type.form == EXPORTED:
         raise RankerError(f"{folder}: holds an exported model, which would be lost; {remedy}")
-    described = () if found.kind is None else (found.kind.info_file,)
+    described = () if model_type.kind is None else (model_type.kind.info_file,)
     ours = {"README.md", *described, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *files, *_members(info)}
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours and UNFINISHED not in path.name)
     if foreign:

@@ -87,10 +87,10 @@ def export_model(
             batches = [{name: batch[name] for name in names} for batch in samples]
             whole = ModelPart("", signature, lambda: kind.static_network(model))
             expected, parities = _write_graph(whole, temporary / prefix, batches, onnx)
-            found = batches
+            inputs = batches
             for part in kind.parts(model):
-                outputs, _ = _write_graph(part, temporary / f"{prefix}.{part.name}", found, onnx)
-                found = [{**batch, **arrays} for batch, arrays in zip(found, outputs)]
+                outputs, _ = _write_graph(part, temporary / f"{prefix}.{part.name}", inputs, onnx)
+                inputs = [{**batch, **arrays} for batch, arrays in zip(inputs, outputs)]
             kind.write_descriptions(temporary, model)
             facts = _facts(temporary, prefix, signature, parities)
             if getattr(model.info, "stored_titles", 0):

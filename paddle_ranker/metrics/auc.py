@@ -91,8 +91,8 @@ def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floa
     def all_at_once(swapped: NDArray[np.bool_]) -> Floats:
         first = np.hstack([~swapped, swapped]).astype(np.float64)  # 1 for results that now belong to the first system
         other = 1.0 - first
-        found = np.einsum("bi,bi->b", first @ counts, first) - np.einsum("bi,bi->b", other @ counts, other)
-        return np.asarray(found, np.float64)
+        differences = np.einsum("bi,bi->b", first @ counts, first) - np.einsum("bi,bi->b", other @ counts, other)
+        return np.asarray(differences, np.float64)
 
     return all_at_once
 
@@ -119,7 +119,7 @@ def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats
 def _auc_by_sorting(
     query: Integers, second: NDArray[np.bool_], relevant: NDArray[np.bool_], ranks: Floats, total: float
 ) -> Difference:
-    """Return what `auc_difference` returns, in little memory for many queries; but each swap passes over all pairs.
+    """Return the function of `auc_difference` in a form that needs little memory; each swap passes over all pairs.
 
     query, relevant, ranks: query, relevance and rank of all pairs of the first system, then of the second, `[2 *
         pairs]`

@@ -87,14 +87,16 @@ class SearchScores:
         """
         from scipy.stats import ks_2samp
 
-        compared = [(name, getattr(self, name), [getattr(one, name) for one in lists]) for name in ListScores._fields]
-        chances = [ks_2samp(own, others, method="asymp").pvalue for _, own, others in compared]
+        compared = [
+            (name, getattr(self, name), [getattr(scores, name) for scores in lists]) for name in ListScores._fields
+        ]
+        chances = [ks_2samp(expected, others, method="asymp").pvalue for _, expected, others in compared]
         if min(chances) * len(chances) > _CHANCE:
             return None
-        name, own, others = compared[int(np.argmin(chances))]
+        name, expected, others = compared[int(np.argmin(chances))]
         return {
             "measure": name,
-            "expected": round(float(np.median(own)), 2),
+            "expected": round(float(np.median(expected)), 2),
             "seen": round(float(np.median(others)), 2),
         }
 
@@ -175,11 +177,11 @@ def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
         return (design * (p * (1 - p))[:, None]).T @ design / len(p)
 
     start = np.zeros(design.shape[1])
-    found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10}).x
-    scale = float(found[0] / unit)
+    fitted = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10}).x
+    scale = float(fitted[0] / unit)
     if scale <= 0:
         raise DataError(_wrong_way(method))
-    return Calibration(method, scale, float(found[1] - scale * centre) if method == "platt" else 0.0)
+    return Calibration(method, scale, float(fitted[1] - scale * centre) if method == "platt" else 0.0)
 
 
 def _require_solution(method: str, relevant: NDArray[np.bool_], logits: Floats) -> None:

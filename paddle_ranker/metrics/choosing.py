@@ -14,7 +14,7 @@ _TINY = 1e-12
 def choose(losses: Floats, distance: Floats) -> int:
     """Return the index of the alternative to use: 0, unless others are better beyond chance (`beats_first`).
 
-    If others are better, the chosen one has the least `distance` of those whose loss is `about_least`.
+    If others are better, the result is the one with the least `distance` among those that `about_least` accepts.
 
     losses: `[n, queries]`, the loss of each alternative on each query; the preferred alternative first
     distance: `[n]`, how far each alternative is from the preferred one
@@ -34,8 +34,8 @@ def about_least(losses: Floats) -> Booleans:
     if count < 2:
         return np.ones(len(losses), bool)
     differences = losses - losses[losses.sum(axis=1).argmin()]
-    found: Booleans = differences.mean(axis=1) <= differences.std(axis=1, ddof=1) / np.sqrt(count)
-    return found
+    is_near: Booleans = differences.mean(axis=1) <= differences.std(axis=1, ddof=1) / np.sqrt(count)
+    return is_near
 
 
 def beats_first(losses: Floats) -> bool:
@@ -52,8 +52,8 @@ def beats_first(losses: Floats) -> bool:
     def largest(signs: Floats) -> Floats:
         means = signs @ gains / count
         errors = np.sqrt(np.maximum(np.square(gains).mean(axis=0) - np.square(means), _TINY) / (count - 1))
-        found: Floats = (means / errors).max(axis=1)
-        return found
+        statistics: Floats = (means / errors).max(axis=1)
+        return statistics
 
     random, chance = np.random.default_rng(0), 0
     seen = largest(np.ones((1, count)))[0]

@@ -52,8 +52,8 @@ def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> Li
     """
     inputs, relevant = np.asarray(inputs, np.float64), relevant_of(labels)
     standard, mean, deviation = standardise(inputs, np.float32)
-    found, bias = regress(standard, relevant, penalty)
-    weights = found / deviation
+    scaled, bias = regress(standard, relevant, penalty)
+    weights = scaled / deviation
     return LinearModel(weights, float(bias - weights @ mean))
 
 
@@ -112,8 +112,8 @@ def out_of_fold(
     for fold in np.unique(fold_of):
         held_out = fold_of == fold
         model = fit(~held_out) if fit else fit_logistic(members[~held_out], labels[~held_out])
-        found = model.logits(members)
-        logits[held_out] = (standardised(found) if standardise else found)[held_out]
+        computed = model.logits(members)
+        logits[held_out] = (standardised(computed) if standardise else computed)[held_out]
     return logits
 
 
@@ -147,8 +147,8 @@ def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
         penalty += (pull - PENALTY) * (np.eye(count) - 1.0 / count)
     penalty = turn.T @ penalty @ turn
 
-    def loss(found: Floats) -> tuple[float, Floats]:
-        weights, logits = found[:-1], inputs @ found[:-1] + found[-1]
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        weights, logits = parameters[:-1], inputs @ parameters[:-1] + parameters[-1]
         wrong = sigmoid(logits) - relevant
         slope = np.append(inputs.T @ wrong / len(wrong) + penalty @ weights, wrong.mean())
         entropy = np.logaddexp(0.0, logits) - relevant * logits
@@ -158,15 +158,15 @@ def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
     start = np.append(np.full(size, 1.0 / count), 0.0)
     bounds = [(0.0, None)] * size + [(None, None)]
     options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    weights = turn @ found[:-1] / deviation
-    return LinearModel(weights, float(found[-1] - weights @ mean))
+    parameters = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    weights = turn @ parameters[:-1] / deviation
+    return LinearModel(weights, float(parameters[-1] - weights @ mean))
 
 
 def equal_average(members: Floats) -> Floats:
     """Return the mean of the members' standardised logits, `[n] float64`."""
-    found: Floats = standardise(members, np.float32).values.mean(axis=1)
-    return found
+    mean: Floats = standardise(members, np.float32).values.mean(axis=1)
+    return mean
 
 
 def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> float:

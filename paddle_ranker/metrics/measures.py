@@ -1,6 +1,6 @@
 """Measures of ranking quality: exact, and fast enough for millions of pairs.
 
-    found = evaluate_ranking(queries, labels, scores)               # {"auc": ..., "ndcg@10": ..., ...}
+    measures = evaluate_ranking(queries, labels, scores)            # {"auc": ..., "ndcg@10": ..., ...}
     values = ndcg_at(rank(queries, labels, scores), k=10)           # one value a query
     MEASURES["map"].value(Scored(queries, labels, scores))          # any measure by its name
 
@@ -63,7 +63,10 @@ class Measure(ABC):
         """Return the measure as a function of how often each query was drawn, for `bootstrap_interval`."""
 
     def by_query(self, scored: Scored) -> Optional[Floats]:
-        """Return each query's value, `[queries] float64`, NaN for a query without one; None if queries have none."""
+        """Return the value of each query, `[queries] float64`; None if the measure has no values per query.
+
+        NaN marks a query without a value.
+        """
         return None
 
     def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> Optional[float]:
@@ -155,11 +158,11 @@ def ndcg_at(ranking: Ranking, k: int) -> Floats:
     """
     gains = np.maximum(ranking.labels, 0.0)
     ideal = gains[np.lexsort((-gains, ranking.query))]
-    found, best = (
+    gained, best = (
         ranking.sum_by_query(np.where(places < k, values / np.log2(places + 2.0), 0.0))
         for values, places in ((gains, ranking.position), (ideal, ranking.place))
     )
-    return _divide(found, best)
+    return _divide(gained, best)
 
 
 def reciprocal_rank_at(ranking: Ranking, k: int) -> Floats:
@@ -175,8 +178,8 @@ def average_precision(ranking: Ranking) -> Floats:
     relevant = ranking.relevant
     before: Integers = np.cumsum(relevant) - relevant
     first = np.flatnonzero(ranking.place == 0)
-    found = before - before[first][ranking.query] + 1.0  # number of relevant titles up to this one, if it is relevant
-    precisions = np.where(relevant & (ranking.position < UNRANKED), found / (ranking.position + 1.0), 0.0)
+    hits = before - before[first][ranking.query] + 1.0  # number of relevant titles up to this one, if it is relevant
+    precisions = np.where(relevant & (ranking.position < UNRANKED), hits / (ranking.position + 1.0), 0.0)
     return _divide(ranking.sum_by_query(precisions), ranking.sum_by_query(relevant))
 
 
@@ -186,7 +189,7 @@ def precision_at(ranking: Ranking, k: int) -> Floats:
 
 
 def recall_at(ranking: Ranking, k: int) -> Floats:
-    """Return which share of a query's relevant titles is among the first `k` titles: `[queries] float64`."""
+    """Return the share of a query's relevant titles that are among the first `k` titles: `[queries] float64`."""
     hits = ranking.sum_by_query(ranking.relevant & (ranking.position < k))
     return _divide(hits, ranking.sum_by_query(ranking.relevant))
 
@@ -196,8 +199,8 @@ def recall_curve(ranking: Ranking, most: int) -> Floats:
     hits = ranking.relevant & (ranking.position < most)
     total = ranking.sum_by_query(ranking.relevant)[ranking.query[hits]]
     gains = np.bincount(ranking.position[hits], 1.0 / total, minlength=most)
-    found: Floats = np.cumsum(gains) / ranking.queries
-    return found
+    curve: Floats = np.cumsum(gains) / ranking.queries
+    return curve
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:
@@ -257,14 +260,14 @@ def evaluate_ranking(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> 
     scored = Scored(queries, labels, scores)
     count_relevant(scored.labels)
     ranking = scored.ranking
-    found: dict[str, float] = {
+    values: dict[str, float] = {
         name: MEASURES[name].value(scored) for name in training_measures() if MEASURES[name].applies(scored)
     }
     if ranking.queries < len(ranking.query):
-        found["queries"] = ranking.queries
-        found["queries_with_positive"] = int((ranking.sum_by_query(ranking.relevant) > 0).sum())
-    found["pairs"] = len(ranking.query)
-    return found
+        values["queries"] = ranking.queries
+        values["queries_with_positive"] = int((ranking.sum_by_query(ranking.relevant) > 0).sum())
+    values["pairs"] = len(ranking.query)
+    return values
 
 
 def ranking_intervals(

@@ -206,8 +206,8 @@ class Scored:
     ):
         checked = check_pairs(queries, labels, scores)
         self.ranking = _ranking(*checked, ids)
-        known = slice(None) if judged is None else judged
-        self.numbers, self.labels, self.scores = checked[0][known], checked[1][known], checked[2][known]
+        rows = slice(None) if judged is None else judged
+        self.numbers, self.labels, self.scores = checked[0][rows], checked[1][rows], checked[2][rows]
 
     @cached_property
     def ordered(self) -> Floats:

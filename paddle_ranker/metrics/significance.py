@@ -52,11 +52,11 @@ def swap_test(difference: Difference, queries: int, permutations: int = PERMUTAT
     generator = np.random.default_rng(seed)
     extreme, chunk = 0, max(1, _CELLS_AT_ONCE // max(queries, 1))
     for done in range(0, count, chunk):
-        some = min(chunk, count - done)
+        size = min(chunk, count - done)
         if exact:
-            swapped = (np.arange(done, done + some)[:, None] >> np.arange(queries)) & 1 == 1
+            swapped = (np.arange(done, done + size)[:, None] >> np.arange(queries)) & 1 == 1
         else:
-            swapped = generator.integers(0, 2, (some, queries), dtype=np.int8) == 1
+            swapped = generator.integers(0, 2, (size, queries), dtype=np.int8) == 1
         extreme += int((np.abs(difference(swapped)) >= limit).sum())
     return extreme / count if exact else (1 + extreme) / (1 + count)
 

@@ -86,21 +86,21 @@ def gpus_for(load: LoadOptions) -> int:
         return 0
     names = exported_engines() if load.engine == AUTO else [load.engine or DEFAULT]
     kinds = [ENGINES[DEFAULT if name == DYGRAPH else name] for name in names]  # both choose as Paddle does
-    there = NodeAffinitySchedulingStrategy(machines[0], soft=True)
+    on_machine = NodeAffinitySchedulingStrategy(machines[0], soft=True)
     # `max_calls`: the process, which has loaded Paddle, ends.
-    ask = ray.remote(num_cpus=0, max_calls=1, scheduling_strategy=there)(_use_gpu)
+    ask = ray.remote(num_cpus=0, max_calls=1, scheduling_strategy=on_machine)(_use_gpu)
     return int(ray.get(ask.remote(kinds, load.precision)))
 
 
 def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
     """Return whether one of the engines, in this precision, would compute on a GPU of this machine.
 
-    Makes GPUs that Ray has hidden from this process visible again.
+    If Ray has hidden the GPUs from this process, they become visible again.
     """
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "0"):  # older versions of Ray hide them from who asks for none
         del os.environ["CUDA_VISIBLE_DEVICES"]
-    found = [kind.device_for(precision) for kind in kinds]
-    return any(one is None or one.name != "cpu" for one in found)
+    devices = [kind.device_for(precision) for kind in kinds]
+    return any(device is None or device.name != "cpu" for device in devices)
 
 
 def hide_other_gpus() -> None:

@@ -172,8 +172,8 @@ def _ranked_lines(
     from paddle_ranker.scoring.files import CutOff, printed_pair
 
     def scored() -> Iterator[tuple[Pair, float]]:
-        for one in done:
-            for line in (parts.folder / one.name).read_bytes().splitlines():
+        for part in done:
+            for line in (parts.folder / part.name).read_bytes().splitlines():
                 *row, probability = json.loads(line)
                 yield Pair(*row), probability
 
@@ -187,7 +187,7 @@ def _ranked_lines(
 
 
 def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, None]]) -> dict[str, object]:
-    """Return all that the results of a command depend on: digests of the files that it reads, and its other options.
+    """Return everything that a command's results depend on: digests of the files that it reads, and other options.
 
     contents: for options that name files: the path whose digest is taken, by the option's field
     """
@@ -204,8 +204,8 @@ def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, Non
 def total(done: Sequence[Done]) -> Counter[str]:
     """Return the sums of the parts' `counts`, by name."""
     counts = Counter[str]()
-    for one in done:
-        counts.update(one.counts)
+    for part in done:
+        counts.update(part.counts)
     return counts
 
 
@@ -239,8 +239,8 @@ def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOption
     done = run(
         source, work, parts, options.ray, actors=options.actors, threads=threads, load=plan.options, label="encode"
     )
-    for one in done:
-        yield np.load(parts.folder / one.name, allow_pickle=False)
+    for part in done:
+        yield np.load(parts.folder / part.name, allow_pickle=False)
     note_counts(total(done))
 
 

@@ -87,7 +87,7 @@ class Parts:
             if any(self.folder.iterdir()):
                 raise RankerError(f"{self.folder}: has other files; name a new folder")
             self._write(_BEGUN, {"made_of": self.identity})
-        return {one.number: one for one in self._there() if self._is_whole(one)}
+        return {part.number: part for part in self._there() if self._is_whole(part)}
 
     @property
     def manifest(self) -> Optional[list[Done]]:
@@ -95,7 +95,7 @@ class Parts:
         path = self.folder / MANIFEST
         if not path.exists():
             return None
-        return [Done(**one) for one in read_json(path)["parts"]]
+        return [Done(**facts) for facts in read_json(path)["parts"]]
 
     def require_shared(self) -> None:
         """Raise `RankerError` if this machine does not see the folder that `begin` made on the command's machine."""
@@ -108,8 +108,8 @@ class Parts:
     def read(self, number: int) -> Optional[Done]:
         """Return the facts of part `number`, or None if its file is missing or does not match the facts."""
         path = self._facts(number)
-        found = Done(**read_json(path)) if path.exists() else None
-        return found if found is not None and self._is_whole(found) else None
+        done = Done(**read_json(path)) if path.exists() else None
+        return done if done is not None and self._is_whole(done) else None
 
     def write(self, number: int, extension: str, content: bytes, rows: int, counts: Mapping[str, int]) -> Done:
         """Write the file of part `number` and its facts to the disk; return the facts."""
@@ -126,7 +126,7 @@ class Parts:
 
         Raises `CheckpointError` if a part is missing.
         """
-        parts = sorted(self._there(), key=lambda one: one.number)
+        parts = sorted(self._there(), key=lambda part: part.number)
         if [part.number for part in parts] != [*range(count)] or not all(map(self._is_whole, parts)):
             raise CheckpointError(f"{self.folder}: a part is missing; run the command again")
         self._write(MANIFEST, {"made_of": self.identity, "parts": [*map(asdict, parts)]})
@@ -247,18 +247,18 @@ class _Actor:
 
 
 def _outcome(work: Any, *arguments: object) -> dict[str, Any]:
-    """Call `work(*arguments)`; return the dict that it returns, and what it wrote to standard error as `notes`.
+    """Call `work(*arguments)`; return its dict, with the text that it wrote to standard error as `notes`.
 
     If the call raises `RankerError` or `OSError`, the dict has instead the error's text (`error`) and the name of its
     class (`kind`), so that the process that runs the command can raise it.
     """
-    notes, found = io.StringIO(), dict[str, Any]()
+    notes, outcome = io.StringIO(), dict[str, Any]()
     with redirect_stderr(notes), redirect_stdout(io.StringIO()):
         try:
-            found = work(*arguments)
+            outcome = work(*arguments)
         except (RankerError, OSError) as error:
-            found = {"error": str(error), "kind": type(error).__name__}
-    return {**found, "notes": notes.getvalue()}
+            outcome = {"error": str(error), "kind": type(error).__name__}
+    return {**outcome, "notes": notes.getvalue()}
 
 
 def _read(source: Source, finished: frozenset[int], place: _Place) -> Iterator[Any]:
@@ -314,22 +314,22 @@ def run(
     from paddle_ranker.options import note, note_once
 
     finished = parts.begin()
-    if (there := parts.manifest) is not None:
+    if (manifest := parts.manifest) is not None:
         note(f"{parts.folder}: is done already")
-        return there
+        return manifest
     if finished:
         note(f"{parts.folder}: going on, {len(finished):,} parts are there")
     count = 0
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ side warns of what Ray Data does itself
     cores = max(usable_cores(), (actors or 1) * threads)  # a local cluster that has too few would wait for ever
     with connected(address, cores), Progress(desc=label, unit=work.unit, total=source.count()) as progress:
-        progress.update(sum(one.rows for one in finished.values()))
+        progress.update(sum(part.rows for part in finished.values()))
         for row in _dataset(source, work, parts, frozenset(finished), actors, threads, load).iter_rows():
             facts = json.loads(row["facts"])
             for line in filter(None, facts["notes"].split("\n")):
                 note_once(line)
             if "error" in facts:
-                kinds = {one.__name__: one for one in (DataError, UsageError, CheckpointError)}
+                kinds = {kind.__name__: kind for kind in (DataError, UsageError, CheckpointError)}
                 raise kinds.get(facts["kind"], RankerError)(facts["error"])
             if row["number"] == _END:
                 count = facts["parts"]

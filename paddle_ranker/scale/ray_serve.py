@@ -98,19 +98,19 @@ def arguments_of(options: Any) -> dict[str, object]:
             "--shards: are in place of --index, and documents are added where a shard's folder is: leave out --index "
             "and --writable"
         )
-    found: dict[str, object] = {}
+    arguments: dict[str, object] = {}
     names = {field.name for field in fields_of(deploy_options())} - {"debug", "port", "api_key"}
     for field in given_of(options, sorted(names)):
         name, value = field.name, getattr(options, field.name)
         if isinstance(value, Path) or name == "shards":
             paths = [value] if isinstance(value, Path) else [*value]
             texts = [os.path.abspath(path) if os.path.exists(path) else str(path) for path in paths]
-            found[name] = texts[0] if isinstance(value, Path) else texts
+            arguments[name] = texts[0] if isinstance(value, Path) else texts
         else:
-            found[name] = [*value] if isinstance(value, tuple) else value
+            arguments[name] = [*value] if isinstance(value, tuple) else value
     if options.api_key is not None:
-        found[_NEEDS_KEY] = True
-    return found
+        arguments[_NEEDS_KEY] = True
+    return arguments
 
 
 def _options_of(args: Mapping[str, object]) -> Any:
@@ -130,7 +130,7 @@ def application(args: Mapping[str, object]) -> Any:
         serve.deployment(_Shard)
         .options(name=f"shard-{number}", max_ongoing_requests=_AT_ONCE, **_scaled(options.shard_replicas))
         .bind(str(folder))
-        for number, folder in enumerate(one for given in options.shards for one in shard_folders(given))
+        for number, folder in enumerate(shard for path in options.shards for shard in shard_folders(path))
     ]
     threads = threads_of(options)
     actor = {"num_cpus": threads, "num_gpus": gpus_for(LoadOptions.of(config_of(options)))}
@@ -154,10 +154,10 @@ def threads_of(options: Any) -> int:
 
 
 def cores_of(options: Any) -> int:
-    """Return how many CPU cores the smallest allowed number of replicas requests; a replica of a shard requests one."""
-    shards = sum(len(shard_folders(given)) for given in options.shards)
-    least, each = bounds_of(options.replicas, "replicas")[0], bounds_of(options.shard_replicas, "shard_replicas")[0]
-    return least * threads_of(options) + each * shards
+    """Return how many CPU cores the smallest allowed numbers of replicas request; a shard's replica requests one."""
+    shards = sum(len(shard_folders(path)) for path in options.shards)
+    least, of_shard = bounds_of(options.replicas, "replicas")[0], bounds_of(options.shard_replicas, "shard_replicas")[0]
+    return least * threads_of(options) + of_shard * shards
 
 
 def _scaled(replicas: str) -> dict[str, object]:
@@ -294,9 +294,9 @@ def _sharded_slot(config: ServeConfig, shards: Sequence[Any], partial: bool) -> 
         """A slot of an index whose shards are deployments."""
 
         def open(self) -> Searchable:
-            for one in shards:
-                one.process_id.remote().result(timeout_s=_START_SECONDS)
-            return RemoteCollection([_Transport(one) for one in shards], partial=partial, timeout=_SHARD_SECONDS)
+            for shard in shards:
+                shard.process_id.remote().result(timeout_s=_START_SECONDS)
+            return RemoteCollection([_Transport(shard) for shard in shards], partial=partial, timeout=_SHARD_SECONDS)
 
     assert isinstance(config, IndexSlotOptions)
     return ShardedSlot(config, config)

@@ -29,8 +29,8 @@ def rank_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str, li
 
     Titles below `options.min_probability` are omitted, so a query may have no titles. The rows of a query need not be
     adjacent, so all queries are in memory until the file is read, with at most 2 * `top_k` + 64 titles each. With
-    `options.store`, titles with stored states are scored from these. With `options.cascade`, a small ranker scores all
-    titles, and this ranker only the best titles of each query.
+    `options.store`, titles with stored states are scored from these states. With `options.cascade`, a small ranker
+    scores all titles, and the ranker `options.params_path` only the best titles of each query.
     """
     if options.cascade is not None:
         yield from _cascade_by_query(options, top_k)

@@ -24,17 +24,17 @@ Precision = Union[type[np.float32], type[np.float64]]
 
 def parse_cascade(text: str) -> tuple[str, int]:
     """Parse `PATH:DEPTH`, or `PATH` with the default depth 20, to the small ranker's path and the depth."""
-    found = re.fullmatch(r"([^:].*?)(?::(-?\d+))?", text)
-    depth = DEPTH if found is None or found[2] is None else int(found[2])
-    if found is None or depth < 1:
+    match = re.fullmatch(r"([^:].*?)(?::(-?\d+))?", text)
+    depth = DEPTH if match is None or match[2] is None else int(match[2])
+    if match is None or depth < 1:
         raise UsageError(
             f"{quoted(text)} is no cascade: give SMALL_RANKER:TITLES, as in small:20, with at least 1 title"
         )
-    return found[1], depth
+    return match[1], depth
 
 
 def chosen(small: Array, depth: int) -> Array:
-    """Return the indices of the `depth` best scores of one query, in ascending order.
+    """Return the indices of the `depth` best scores of one query, ascending by index.
 
     small: the small ranker's scores of the query's titles, `[n]`
     """
@@ -46,7 +46,7 @@ def rerank(small: Array, best: Array, large: Array, precision: Precision = np.fl
 
     The titles in `best` come first, by descending `large` score; the others follow by descending `small` score. If a
     `small` score is not below the score before it, it is replaced by the next lower number, so that the returned scores
-    descend. Titles with equal scores keep the given order.
+    descend. Titles with equal scores keep their order in the input.
 
     Args:
         small: the small ranker's scores of all titles, `[n] float64`.

@@ -155,7 +155,7 @@ class CutOff:
 
 
 def truncations(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> dict[str, int]:
-    """Return how many pairs were longer than the ranker's maximum length so far, by message: truncated or windowed."""
+    """Return how many pairs so far exceeded the ranker's maximum length, by message: truncated or windowed."""
     return {**pair_encoder.counts(), **({} if windows is None else windows.counts())}
 
 

@@ -113,10 +113,10 @@ class Ranker:
         Raises `CheckpointError` if anything that the scores depend on is missing, `UsageError` for an unknown argument,
         invalid windows or an unavailable precision, `DependencyError` if the engine's package is missing.
         """
-        known = [field.name for field in fields(LoadOptions)]
+        names = [field.name for field in fields(LoadOptions)]
         for name in how:
-            if name not in known:
-                raise UsageError(f"Ranker.load has no {name}{did_you_mean(name, known)}: there are {', '.join(known)}")
+            if name not in names:
+                raise UsageError(f"Ranker.load has no {name}{did_you_mean(name, names)}: there are {', '.join(names)}")
         loaded = open_model(source, RANKER, LoadOptions(**how))
         return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 
@@ -126,8 +126,8 @@ class Ranker:
         probability = sigmoid(logit); both are calibrated if the ranker is. Raises `UsageError` if the numbers of
         queries and titles differ, or one of them is not text.
         """
-        found, _ = self.scored(list_texts(queries, "queries"), list_texts(titles, "titles"))
-        return found if logits else sigmoid(found)
+        computed, _ = self.scored(list_texts(queries, "queries"), list_texts(titles, "titles"))
+        return computed if logits else sigmoid(computed)
 
     def rank(
         self,
@@ -189,13 +189,15 @@ class Ranker:
         computed, outputs = self.scored(queries, [title for _, titles in searches for title in titles])
         ends = np.cumsum([len(titles) for _, titles in searches], dtype=np.int64)
         ranked = []
-        for (query, titles), found, begin in zip(searches, np.split(computed, ends[:-1]), [0, *ends.tolist()]):
-            probabilities = sigmoid(found)
+        for (query, titles), of_query, begin in zip(searches, np.split(computed, ends[:-1]), [0, *ends.tolist()]):
+            probabilities = sigmoid(of_query)
             order = np.argsort(-probabilities, kind="stable")
-            shown = found[order] if with_logits else None
+            shown = of_query[order] if with_logits else None
             best = best_titles(titles, order, probabilities[order], top_k, min_probability, shown)
-            rows = [begin + one.index for one in best]
-            ranked.append(with_answers(self.scorer, query, best, {name: one[rows] for name, one in outputs.items()}))
+            rows = [begin + title.index for title in best]
+            ranked.append(
+                with_answers(self.scorer, query, best, {name: array[rows] for name, array in outputs.items()})
+            )
         return ranked
 
 
@@ -208,7 +210,7 @@ def with_answers(scorer: Scorer, query: str, titles: list[RankedTitle], outputs:
         return titles
     tables = [title.title for title in titles]
     answers = table_answers(scorer.row_encoder, [query] * len(tables), tables, outputs)
-    return [replace(one, answer=answer) for one, answer in zip(titles, answers)]
+    return [replace(title, answer=answer) for title, answer in zip(titles, answers)]
 
 
 def best_titles(

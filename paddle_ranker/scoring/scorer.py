@@ -50,15 +50,15 @@ class BatchRunner:
 
         With several `shares`, only the batches number `share`, `share + shares`, ... are computed; other rows are 0.
         """
-        found: Arrays = {}
+        results: Arrays = {}
         batches = batches_of_columns(columns, self.max_tokens, self.max_rows, self.by_query)
         for rows in islice(batches, share, None, shares):
             outputs = self.compute(columns, rows)
-            found = found or _zeros(outputs, len(columns))
+            results = results or _zeros(outputs, len(columns))
             for name, array in outputs.items():
-                found[name][rows] = array
+                results[name][rows] = array
         # Without rows, or with fewer batches than shares.
-        return found or _zeros(self.engine.limits.empty(), len(columns))
+        return results or _zeros(self.engine.limits.empty(), len(columns))
 
     def compute(self, columns: Columns, rows: NDArray[np.int64]) -> Arrays:
         """Return a dict from output name to the outputs for the rows at `rows` `[batch]`, computed as one batch."""
@@ -102,7 +102,7 @@ class Scorer(BatchRunner):
         return self.row_encoder.encode(queries, titles, truncate=self.windows is None, check=check)
 
     def compute(self, columns: Columns, rows: NDArray[np.int64]) -> Arrays:
-        """See `BatchRunner.compute`; rows of all batches have as many `TOKEN_LOGITS`, those of the longest pair."""
+        """Compute a batch as `BatchRunner.compute` does, with `TOKEN_LOGITS` padded to the maximum length of a pair."""
         outputs = super().compute(columns, rows)
         if TOKEN_LOGITS in outputs:
             logits, most = outputs[TOKEN_LOGITS], self.row_encoder.max_seq_length

@@ -135,11 +135,11 @@ class SplitRanker:
         return StoredPairs(query, titles, np.zeros(len(titles), np.int64), self.encoder.pad_id)
 
     def logits_of(self, pairs: StoredPairs) -> Floats:
-        """Return the logits of pairs as `logits` does; their queries are encoded and have no states yet."""
+        """Return the logits of pairs as `logits` does; the pairs' queries are encoded and have no states yet."""
         return self._upper.logits(self._with_states(pairs))
 
     def compute(self, pairs: StoredPairs, rows: NDArray[np.int64]) -> Arrays:
-        """Return the outputs for some pairs, by name, computed as one batch; their queries have no states yet.
+        """Return the outputs for some pairs, by name, computed as one batch; the pairs' queries have no states yet.
 
         rows: indices of the pairs, `[batch]`
         """
@@ -166,8 +166,10 @@ class SplitRanker:
             states[ragged_positions(starts, lengths)] = outputs[STATES][is_token]
             if info.vectors:
                 vectors[rows] = outputs[f"{SIDES[is_title]}_vectors"]
-                found, own = outputs[f"{SIDES[is_title]}_matches"], lengths - len(before) - len(after)
-                matches[ragged_positions(starts + len(before), own)] = found[np.arange(found.shape[1]) < own[:, None]]
+                of_batch, counts = outputs[f"{SIDES[is_title]}_matches"], lengths - len(before) - len(after)
+                matches[ragged_positions(starts + len(before), counts)] = of_batch[
+                    np.arange(of_batch.shape[1]) < counts[:, None]
+                ]
         return TextStates(states, texts.ids, texts.offsets, vectors, matches)
 
 
@@ -251,8 +253,10 @@ class StoredRanker:
         """Return the probabilities of the titles at `rows` `[n]` of the store, or with `logits` their logits."""
         queries = self.ranker.query_states([require_text(query, "query")])
         parts = [rows[start : start + _PAIRS_AT_ONCE] for start in range(0, len(rows), _PAIRS_AT_ONCE)]
-        found = np.concatenate([np.zeros(0), *(self.ranker.logits(queries, self.titles.take(part)) for part in parts)])
-        return found if logits else sigmoid(found)
+        computed = np.concatenate(
+            [np.zeros(0), *(self.ranker.logits(queries, self.titles.take(part)) for part in parts)]
+        )
+        return computed if logits else sigmoid(computed)
 
     def rank(
         self,
@@ -270,12 +274,12 @@ class StoredRanker:
         Raises `DataError` for an id that the store lacks.
         """
         require_cut(top_k, min_probability)
-        given = self.titles.ids if ids is None else list_texts(ids, "ids")
-        found = self.score(query, self.titles.rows_of(given), logits=True)
-        probabilities = sigmoid(found)
+        titles = self.titles.ids if ids is None else list_texts(ids, "ids")
+        computed = self.score(query, self.titles.rows_of(titles), logits=True)
+        probabilities = sigmoid(computed)
         order = np.argsort(-probabilities, kind="stable")
-        shown = found[order] if logits else None
-        return best_titles(given, order, probabilities[order], top_k, min_probability, shown)
+        shown = computed[order] if logits else None
+        return best_titles(titles, order, probabilities[order], top_k, min_probability, shown)
 
 
 def score_stored_pairs(options: PredictOptions, store: str) -> Iterator[tuple[Pair, float]]:
@@ -297,11 +301,11 @@ def score_stored_pairs(options: PredictOptions, store: str) -> Iterator[tuple[Pa
         nonlocal absent, seen
         queries, of, texts = part
         rows = titles.rows_with(texts)
-        there, others = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
-        states = titles.take(rows[there])
+        stored, others = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+        states = titles.take(rows[stored])
         if len(others):
             states = joined(states, ranker.states_of(texts.take(others), is_title=True))
-            states = taken(states, np.argsort(np.concatenate([there, others])))
+            states = taken(states, np.argsort(np.concatenate([stored, others])))
         absent, seen = absent + len(others), seen + len(rows)
         return ranker.logits_of(StoredPairs(queries, states, of, encoder.pad_id))
 

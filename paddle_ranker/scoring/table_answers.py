@@ -77,7 +77,7 @@ def table_answers(
 def answers_of(
     encoder: PairRowEncoder, question: str, texts: Sequence[str], outputs: Mapping[str, Array]
 ) -> Optional[Callable[[int], Optional[TableAnswer]]]:
-    """Return a function from the index of a text to its answer (None if it is no table); None without answers.
+    """Return a function from a text's index to the answer in it (None: it is no table); None if there are no answers.
 
     outputs: the ranker's outputs for the question and each text, `[texts, ...]`
     """
@@ -96,7 +96,7 @@ def answers_of(
 def _cells(encoder: TablePairEncoder, table: str, types: Array, probabilities: Array) -> tuple[Cell, ...]:
     """Return the selected cells of a table.
 
-    types: types and places of the pair's tokens, `[length, 1 + place_size]`
+    types: each token's type, then the numbers of its place in the table, `[length, 1 + place_size]`
     probabilities: the tokens' probabilities, `[length]`
     """
     columns, rows = types[:, 1], types[:, 2]

@@ -58,9 +58,9 @@ def list_searches(value: object, name: str) -> list[tuple[str, list[str]]]:
     return searches
 
 
-def _shown(given: object) -> str:
-    if given is None:
+def _shown(value: object) -> str:
+    if value is None:
         return "None"
-    if isinstance(given, str):
-        return f"the text {quoted(given)}"
-    return f"{quoted(given)} ({type(given).__name__})"
+    if isinstance(value, str):
+        return f"the text {quoted(value)}"
+    return f"{quoted(value)} ({type(value).__name__})"

@@ -4,8 +4,8 @@
 | --- | --- |
 | `states.json` | the ranker that made them, counts, and each file's size and digest |
 | `states.npy` | states, `[tokens, width]` float32, float16 or int8, memory-mapped |
-| `vectors.npy`, `matches.npy` | of a ranker with a similarity: as of `TextStates`, of the states' type |
-| `NAME_scales.npy` | of int8: a factor per row of `NAME.npy`, float32 |
+| `vectors.npy`, `matches.npy` | if the ranker has a similarity: those of `TextStates`, in the type of the states |
+| `NAME_scales.npy` | if the type is int8: a factor per row of `NAME.npy`, float32 |
 | `tokens.npy` | token ids, `[tokens]` int32 |
 | `offsets.npy` | each title's first token, and the end, `[titles + 1]` int64 |
 | `ids.npy`, `id_ends.npy` | the titles' ids, one after another in UTF-8, and their ends in bytes, if they have ids |
@@ -49,8 +49,7 @@ class StatesInfo:
     ranker: digest of the parameters that the states depend on
     layers: number of lower layers
     width: width of a state
-    vectors, matches: of a ranker with a similarity, sizes of a title's vectors and of a token's matches, see
-        `TextStates`
+    vectors, matches: sizes of a title's vectors and of a token's matches, see `TextStates`; 0 without a similarity
     dtype: float16, int8 or float32
     titles, tokens: number of titles and of tokens
     files: a dict from file name to its size in bytes and its digest
@@ -102,7 +101,7 @@ class TextStates:
 
 @dataclass(frozen=True)
 class StoredPairs(Columns):
-    """Pairs of queries and titles with known states: the input of a split ranker's upper layers.
+    """Pairs of queries and titles with computed states: the input of a split ranker's upper layers.
 
     Row i is the pair of query `query_of[i]` and title `i`. Queries may be encoded texts without states;
     `SplitRanker.compute` then runs the lower layers on the queries of a batch.
@@ -176,12 +175,12 @@ def taken(texts: TextStates, rows: NDArray[np.int64]) -> TextStates:
     )
 
 
-def joined(one: TextStates, other: TextStates) -> TextStates:
-    """Return the states of the texts of both, in order."""
-    offsets = np.concatenate([one.offsets, one.offsets[-1] + other.offsets[1:]])
+def joined(first: TextStates, second: TextStates) -> TextStates:
+    """Return the states of the texts of `first`, then of `second`."""
+    offsets = np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]])
     tokens, (states, vectors, matches) = (
-        np.concatenate([one.tokens, other.tokens]),
-        (np.concatenate([getattr(texts, name) for texts in (one, other)]) for name in _NUMBERS),
+        np.concatenate([first.tokens, second.tokens]),
+        (np.concatenate([getattr(texts, name) for texts in (first, second)]) for name in _NUMBERS),
     )
     return TextStates(states, tokens, offsets, vectors, matches)
 
@@ -224,8 +223,8 @@ class StatesWriter:
         self._tokens += len(titles.tokens)
         if ids is not None:
             refuse_text(ids, "ids")
-            encoded = [one.encode("utf-8") for one in ids]
-            ends = self._id_bytes + np.cumsum([len(one) for one in encoded], dtype=np.int64)
+            encoded = [id.encode("utf-8") for id in ids]
+            ends = self._id_bytes + np.cumsum([len(text) for text in encoded], dtype=np.int64)
             self._write("ids", np.frombuffer(b"".join(encoded), np.uint8))
             self._write("id_ends", ends)
             self._id_bytes = int(ends[-1]) if len(ends) else self._id_bytes
@@ -352,13 +351,13 @@ class TitleStates:
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
-        return {one: row for row, one in enumerate(self.ids)}
+        return {id: row for row, id in enumerate(self.ids)}
 
     def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of titles by their ids, `[n]` int64; raises `DataError` for an unknown id."""
         refuse_text(ids, "ids")
         try:
-            return np.array([self._row_of[one] for one in ids], np.int64)
+            return np.array([self._row_of[id] for id in ids], np.int64)
         except KeyError as error:
             raise DataError(f"{self.folder}: holds no title {quoted(error.args[0])}") from error
 
@@ -395,10 +394,10 @@ class TitleStates:
     def _numbers(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         if name not in self.info.sizes:
             return np.zeros((len(rows), 0), np.float32)
-        found = self._arrays[name][rows].astype(np.float32)
+        numbers = self._arrays[name][rows].astype(np.float32)
         if self.info.dtype == "int8":
-            found *= self._arrays[f"{name}_scales"][rows][:, None]
-        return found
+            numbers *= self._arrays[f"{name}_scales"][rows][:, None]
+        return numbers
 
     def tokens_of(self, row: int) -> NDArray[np.int32]:
         """Return the token ids of one title, [length] int32."""

@@ -204,20 +204,20 @@ def point(link: Path, target: Path) -> None:
     sync(link.parent)
 
 
-def _exchange(one: Path, other: Path) -> None:
+def _exchange(first: Path, second: Path) -> None:
     """Exchange the names of two folders or links, atomically if supported, else by three renames."""
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+    if rename is not None and rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0:
         return
-    aside = one.with_name(f"{one.name}-old")
-    os.rename(other, aside)
+    aside = first.with_name(f"{first.name}-old")
+    os.rename(second, aside)
     try:
-        os.rename(one, other)
+        os.rename(first, second)
     except OSError:
-        os.rename(aside, other)
+        os.rename(aside, second)
         raise
-    os.rename(aside, one)
+    os.rename(aside, first)
 
 
 def _remove(entry: Path) -> None:
@@ -241,6 +241,8 @@ def cache_folder(*parts: str) -> Path:
 
     The cache folder is `PADDLE_RANKER_CACHE`, else `paddle_ranker` in `XDG_CACHE_HOME` or `~/.cache`.
     """
-    own = os.environ.get("PADDLE_RANKER_CACHE")
-    root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_ranker"
+    folder = os.environ.get("PADDLE_RANKER_CACHE")
+    root = (
+        Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_ranker"
+    )
     return root.joinpath(*parts)

@@ -84,12 +84,12 @@ def read_declared(
     """
     reader = _Reader(exact)
     try:
-        found: DeclaredT = reader.fitted(kind, values, "")
+        instance: DeclaredT = reader.fitted(kind, values, "")
     except (_Misfit, CheckpointError) as error:  # also of the class's own checks
         raise CheckpointError(f"{path}: damaged ({error}); {remedy}") from error
     if reader.unknown:
         note_once(f"note: {path}: unknown here and not used: {listed(reader.unknown)}")
-    return found
+    return instance
 
 
 def require_declared(instance: Any) -> None:
@@ -154,7 +154,7 @@ class _Reader:
         if origin is dict:
             if not isinstance(value, dict):
                 raise _Misfit(place, value, "an object")
-            return {name: self.fitted(arguments[1], one, _inside(place, name)) for name, one in value.items()}
+            return {name: self.fitted(arguments[1], item, _inside(place, name)) for name, item in value.items()}
         return self._object(hint, value, place)
 
     def _number(self, hint: type, value: Unchecked, place: str, within: Any) -> Any:
@@ -178,7 +178,7 @@ class _Reader:
             wanted = f"{len(kinds)}" if len(kinds) != len(value) else f"{max(0, least)} to {most}"
             raise _Misfit(place, value, f"a list of {wanted} values")
         return origin(
-            self.fitted(kind, one, f"{place}[{number}]") for number, (kind, one) in enumerate(zip(kinds, value))
+            self.fitted(hint, item, f"{place}[{number}]") for number, (hint, item) in enumerate(zip(kinds, value))
         )
 
     def _object(self, kind: Any, value: Unchecked, place: str) -> Any:
@@ -202,8 +202,8 @@ class _Reader:
         lacking = [_inside(place, name) for name in needed if name not in value]
         if lacking:
             raise _Misfit(listed(lacking), "missing", "a value")
-        known = {name: one for name, one in value.items() if name in hints}
-        return kind(**{name: self.fitted(hints[name], one, _inside(place, name)) for name, one in known.items()})
+        items = {name: item for name, item in value.items() if name in hints}
+        return kind(**{name: self.fitted(hints[name], item, _inside(place, name)) for name, item in items.items()})
 
 
 def _inside(place: str, name: str) -> str:

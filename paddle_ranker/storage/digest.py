@@ -19,37 +19,37 @@ _DIGITS = 16
 def content_digest(path: Union[str, Path]) -> str:
     """Return a digest of the content of a file, a folder or several files: 16 hexadecimal digits of SHA-256.
 
-    A folder's digest depends on the names and digests of all files in it; that of several files on their digests, in
-    order. Raises `RankerError` for an unreadable file.
+    A folder's digest depends on the names and digests of all files in it; the digest of several files on the digest of
+    each, in order. Raises `RankerError` for an unreadable file.
     """
-    paths, found = paths_of(path), hashlib.sha256()
+    paths, digest = paths_of(path), hashlib.sha256()
     if len(paths) > 1:
-        found.update("".join(f"{content_digest(one)}\n" for one in paths).encode())
-        return found.hexdigest()[:_DIGITS]
+        digest.update("".join(f"{content_digest(file)}\n" for file in paths).encode())
+        return digest.hexdigest()[:_DIGITS]
     path = Path(path)
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.is_file():
-                found.update(f"{file.relative_to(path)}\0{content_digest(file)}\n".encode())
-        return found.hexdigest()[:_DIGITS]
+                digest.update(f"{file.relative_to(path)}\0{content_digest(file)}\n".encode())
+        return digest.hexdigest()[:_DIGITS]
     try:
         with open(path, "rb") as stream:
             while block := stream.read(1 << 20):
-                found.update(block)
+                digest.update(block)
     except OSError as error:
         raise RankerError(f"{path}: cannot read it ({error.strerror})") from error
-    return found.hexdigest()[:_DIGITS]
+    return digest.hexdigest()[:_DIGITS]
 
 
 def warn_of_same_data(options: Options, *names: str) -> None:
-    """Print a warning for each two of the options `names` that name the same file, or files of equal content."""
+    """Print a warning for each pair of the options `names` that name the same file, or files of equal content."""
     compared = [(field, path) for field, path in input_files(options) if field.name in names]
-    given = [(shown_name(field), path) for field, path in sorted(compared, key=lambda one: names.index(one[0].name))]
-    for (one, first), (other, second) in combinations(given, 2):
-        how = _shared(first, second) if one != other else None
+    files = [(shown_name(field), path) for field, path in sorted(compared, key=lambda item: names.index(item[0].name))]
+    for (name, first), (other_name, second) in combinations(files, 2):
+        how = _shared(first, second) if name != other_name else None
         if how is not None:
             print(
-                f"warning: {other} {second} is {one} {first} ({how}): what is measured on what was learned from "
+                f"warning: {other_name} {second} is {name} {first} ({how}): what is measured on what was learned from "
                 "says nothing about new queries",
                 file=sys.stderr,
             )

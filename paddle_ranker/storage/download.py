@@ -74,8 +74,8 @@ def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int
     about = part.with_name(part.name + ".json")
     validator = None
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        known = json.loads(about.read_text(encoding="utf-8"))
-        validator = known.get("validator") if known.get("url") == url else None
+        metadata = json.loads(about.read_text(encoding="utf-8"))
+        validator = metadata.get("validator") if metadata.get("url") == url else None
     held = part.stat().st_size if validator and part.exists() else 0
     # Compression would change length and offsets.
     headers = {"Accept-Encoding": "identity"}

@@ -1,9 +1,9 @@
 """Settings in a JSON file of a foreign model: each key is used, refused, known to have no effect, or logged.
 
-stated = ForeignConfig.read(folder / "config.json", without_effect=("use_cache",))
-size = stated.get("hidden_size", 768)                                # used
-stated.require("is_decoder", False, remedy="take an encoder")        # any other value is refused by name
-stated.log_unknown()                                                 # log all other keys
+settings = ForeignConfig.read(folder / "config.json", without_effect=("use_cache",))
+size = settings.get("hidden_size", 768)                              # used
+settings.require("is_decoder", False, remedy="take an encoder")      # any other value is refused by name
+settings.log_unknown()                                               # log all other keys
 """
 
 from __future__ import annotations
@@ -77,13 +77,17 @@ class ForeignConfig:
         self._used.update(names)
 
     def inner(self, name: str, without_effect: Collection[str] = ()) -> ForeignConfig:
-        """Return the object in a key, empty if missing, as settings whose unknown keys `self.unknown` includes."""
+        """Return the JSON object at a key (empty if missing); `self.unknown` includes its unknown keys."""
         if name not in self._inner:
             self._inner[name] = ForeignConfig(self.path, self.get(name, {}), without_effect, f"{self.place}{name}.")
         return self._inner[name]
 
     def require(self, name: str, *done: object, remedy: str) -> None:
-        """Raise `CheckpointError` unless a key is missing or its value is one of `done`; `remedy` ends the error."""
+        """Raise `CheckpointError` unless a key is missing or its value is one of `done`.
+
+        done: the values that this toolkit supports
+        remedy: advice at the end of the error
+        """
         value = self.get(name)
         if value is not None and value not in done:
             only = f"; only {' or '.join(map(quoted, done))} is done here" if done else ", which is not done here"
@@ -96,9 +100,9 @@ class ForeignConfig:
     @property
     def unknown(self) -> list[str]:
         """Names of keys that were not used and are not known to have no effect."""
-        known = self._used.union(self._without_effect)
-        own = [self.place + name for name, value in self._values.items() if name not in known and value is not None]
-        return own + [name for inner in self._inner.values() for name in inner.unknown]
+        used = self._used.union(self._without_effect)
+        keys = [self.place + name for name, value in self._values.items() if name not in used and value is not None]
+        return keys + [name for inner in self._inner.values() for name in inner.unknown]
 
     def log_unknown(self) -> None:
         """Log the unknown keys, once per process."""

@@ -49,14 +49,14 @@ def output_free_for(*paths: Optional[str]) -> AbstractContextManager[object]:
 
 def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
     """Open a stream (see `is_stream`) for writing, in mode `w` or `wb`, without truncating it."""
-    found = _open_file(path)
-    if found is not None and found[0] == os.getpid():
+    open_file = _open_file(path)
+    if open_file is not None and open_file[0] == os.getpid():
         # Duplicate the open file to keep its position; opening the path again would overwrite from the beginning.
         if sys.__stdout__ is not None:
             sys.__stdout__.flush()
-        descriptor = os.dup(found[1])
+        descriptor = os.dup(open_file[1])
     else:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND if found else os.O_WRONLY)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND if open_file else os.O_WRONLY)
     binary = io.BufferedWriter(_Counting(descriptor))
     return binary if mode == "wb" else io.TextIOWrapper(binary, **arguments)
 

@@ -152,12 +152,12 @@ def read_versioned(path: Path, expected: int) -> UncheckedObject:
     return values
 
 
-def _check(path: Path, found: os.stat_result, most: int) -> int:
-    if not stat.S_ISREG(found.st_mode):
+def _check(path: Path, status: os.stat_result, most: int) -> int:
+    if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: is no regular file but a folder, pipe or device; copy its folder again")
-    if found.st_size > most:
+    if status.st_size > most:
         raise CheckpointError(
-            f"{path}: has {found.st_size:,} bytes, more than the {most:,} that are read; it is no such file of a model "
-            "that runs here"
+            f"{path}: has {status.st_size:,} bytes, more than the {most:,} that are read; it is no such file of a "
+            "model that runs here"
         )
-    return found.st_size
+    return status.st_size

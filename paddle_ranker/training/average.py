@@ -45,10 +45,10 @@ class Average:
     alone: measures of each member
     equal: measures of the mean of the members' standardised logits
     blend: measures of the blend; each query is scored by weights fitted to other queries
-    ahead: for each member, `blend` minus the member's measures
-    better: `blend` minus `equal`
+    ahead: for each member, differences of the measures: `blend` minus the member
+    better: differences of the measures: `blend` minus `equal`
     without: for each member, measures of the blend of all other members, also by weights from other queries
-    worth: for each member, `blend` minus `without`
+    worth: for each member, differences of the measures: `blend` minus `without`
     logits: logits of the blend, by weights learned from other folds of queries, not yet calibrated, `[n] float64`
     """
 
@@ -68,11 +68,11 @@ class Average:
 
         queries: number of judged queries
         """
-        name, found = next(iter(self.better.items()))
-        difference = f"{name} {found:+.4f} against equal weights, over draws of {queries:,} queries"
+        name, gain = next(iter(self.better.items()))
+        difference = f"{name} {gain:+.4f} against equal weights, over draws of {queries:,} queries"
         if self.pull == EQUAL:
             return f"equal weights: {queries:,} queries do not tell better ones ({difference})"
-        if found.low > 0:
+        if gain.low > 0:
             return f"learned weights are better than equal ones: {difference}"
         return f"note: that learned weights are better than equal ones is not established: {difference}"
 
@@ -83,13 +83,15 @@ class Average:
         below.
         """
         first = next(iter(self.blend))
-        found = [number for number, differences in enumerate(self.worth) if not _is_ahead(differences)]
-        return sorted(found, key=lambda number: self.worth[number][first].estimate)
+        members = [number for number, differences in enumerate(self.worth) if not _is_ahead(differences)]
+        return sorted(members, key=lambda number: self.worth[number][first].estimate)
 
 
 def _is_ahead(differences: Measured) -> bool:
-    found = differences.values()
-    return any(difference.low > 0 for difference in found) and not any(difference.high < 0 for difference in found)
+    intervals = differences.values()
+    return any(difference.low > 0 for difference in intervals) and not any(
+        difference.high < 0 for difference in intervals
+    )
 
 
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
@@ -134,10 +136,10 @@ def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: 
     return fit_and_judge("platt", queries, labels, average.logits, folds)
 
 
-def add_linear(parts: RankerModel, own: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:
-    """Change a ranker's network in place so that its logit becomes own * logit + sum of weight * linear logit + bias.
+def add_linear(parts: RankerModel, factor: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:
+    """Change a ranker's network in place so that its logit becomes factor * logit + sum(weight * linear logit) + bias.
 
-    own: factor of the ranker's logit
+    factor: factor of the ranker's logit
     added: (weight, linear model) for each linear model of the network's standardised lexical features
     bias: added to the logit
 
@@ -147,10 +149,10 @@ def add_linear(parts: RankerModel, own: float, added: Sequence[tuple[float, Line
     if network.kinds[-1] != "linear":
         raise CheckpointError(f"its logit is a {network.kinds[-1]}, to which no linear model can be added exactly")
     for parameter in (network.head.weight, network.head.bias):
-        parameter.set_value((own * parameter.numpy().astype("float64")).astype("float32"))
+        parameter.set_value((factor * parameter.numpy().astype("float64")).astype("float32"))
     for head in (network.lexical, network.similarity_head):
         if head is not None:
-            head.weight.set_value((own * head.weight.numpy().astype("float64")).astype("float32"))
+            head.weight.set_value((factor * head.weight.numpy().astype("float64")).astype("float32"))
     bias += sum(weight * linear.bias for weight, linear in added)
     network.head.bias.set_value((network.head.bias.numpy() + bias).astype("float32"))
     if network.lexical is not None and added:
@@ -205,7 +207,7 @@ def _features(parts: RankerModel, pairs: Sequence[LabeledPair]) -> Floats:
 def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
     """Read a file of labelled pairs, or of triples, whose titles get the label 1 and whose neg_titles get 0.
 
-    Of triples, each pair is returned once; its label is 1 if a triple has it as title.
+    A pair that occurs in several triples is returned once, with the label 1 if its text is the title of one of them.
     """
     try:
         return read_records(path, LabeledPair, rules)

@@ -120,7 +120,7 @@ def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
     """
     log_position = np.log(counts.position.astype(np.float64))
     clicks = counts.of_pairs(counts.clicks)
-    found = float(counts.clicks @ log_position)
+    observed = float(counts.clicks @ log_position)
     exponent = 1.0
     for _ in range(_STEPS):
         weights = counts.views * np.exp(-exponent * log_position)
@@ -135,7 +135,7 @@ def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
                 "no clicked document was shown for its query at two positions, so the log cannot tell how much they "
                 "matter: log the searches of another ranker or index too, or give --position_exponent"
             )
-        step = (float(clicks @ mean) - found) / information
+        step = (float(clicks @ mean) - observed) / information
         exponent = min(max(exponent + step, -_MOST_EXPONENT), _MOST_EXPONENT)
         if abs(step) < 1e-6:
             break

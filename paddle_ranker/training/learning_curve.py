@@ -136,9 +136,9 @@ def smooth(values: Floats, width: int) -> Floats:
 
     values: `[n]` float64
     """
-    known = np.isfinite(values)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(known)])
+    is_finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(is_finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(is_finite)])
     place = np.arange(len(values))
     first, end = np.maximum(place - width // 2, 0), np.minimum(place + width // 2 + 1, len(values))
     with np.errstate(invalid="ignore"):
@@ -209,8 +209,8 @@ def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
 
 def _is_share(values: Floats) -> bool:
     """Return whether all finite values lie between 0 and 1, as those of AUC and nDCG do."""
-    known = values[np.isfinite(values)]
-    return bool(len(known)) and bool(((known >= 0) & (known <= 1)).all())
+    finite = values[np.isfinite(values)]
+    return bool(len(finite)) and bool(((finite >= 0) & (finite <= 1)).all())
 
 
 def _printable(name: str) -> str:

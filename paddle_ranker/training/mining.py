@@ -62,11 +62,11 @@ class JudgedQuery:
 
     def positives(self, least: float) -> list[LabeledPair]:
         """Return the pairs with labels of at least `least`, in order; of equal `text_key`s the first."""
-        found: dict[str, LabeledPair] = {}
+        pairs: dict[str, LabeledPair] = {}
         for pair in self.pairs:
             if pair.label >= least:
-                found.setdefault(text_key(pair.title), pair)
-        return list(found.values())
+                pairs.setdefault(text_key(pair.title), pair)
+        return list(pairs.values())
 
 
 def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:
@@ -247,8 +247,8 @@ class Miner:
             # Retrieve enough that `candidates` remain after the known answers and the query itself are removed.
             top = self._choice.candidates + max(len(judged.answers) for judged in part) + 1
             candidates = [
-                self._choice.unknown(judged, [self._index.document(id).text for id in found.ids], self.counts)
-                for judged, found in zip(part, self._index.search([judged.query for judged in part], top))
+                self._choice.unknown(judged, [self._index.document(id).text for id in hits.ids], self.counts)
+                for judged, hits in zip(part, self._index.search([judged.query for judged in part], top))
             ]
             candidates = [titles[: self._choice.candidates] for titles in candidates]
             positives = [judged.positives(self._choice.min_label) for judged in part]
@@ -266,16 +266,16 @@ class Miner:
         positives: positives of each query
         candidates: titles of each query's candidates, in the index's order, which candidates of equal probability keep
         """
-        texts = [[pair.title for pair in relevant] + found for relevant, found in zip(positives, candidates)]
+        texts = [[pair.title for pair in relevant] + titles for relevant, titles in zip(positives, candidates)]
         read = [self._reads(judged.query, titles) for judged, titles in zip(part, texts)]
         probabilities: Iterator[Optional[float]] = repeat(None)
         if self._ranker is not None:
             queries = [judged.query for judged, titles in zip(part, texts) for _ in titles]
-            probabilities = iter(self._ranker.score(queries, [text for own in read for text in own]).tolist())
-        scored = [[*map(Candidate, titles, probabilities, own)] for titles, own in zip(texts, read)]
+            probabilities = iter(self._ranker.score(queries, [text for parts in read for text in parts]).tolist())
+        scored = [[*map(Candidate, titles, probabilities, parts)] for titles, parts in zip(texts, read)]
         for relevant, every in zip(positives, scored):
-            found = every[len(relevant) :]
-            yield every[: len(relevant)], sorted(found, key=lambda candidate: -(candidate.probability or 0.0))
+            ranked = every[len(relevant) :]
+            yield every[: len(relevant)], sorted(ranked, key=lambda candidate: -(candidate.probability or 0.0))
 
     def _of_query(
         self, judged: JudgedQuery, positives: list[LabeledPair], ranked: tuple[list[Candidate], list[Candidate]]

@@ -64,7 +64,7 @@ class Precision:
         return f"mixed precision, {self.dtype}, first loss scale {self.scale:g}{emulated if self._emulated else ''}"
 
     def forward(self) -> AbstractContextManager[None]:
-        """Return the context in which the loss is computed."""
+        """Return the context manager in which to compute the loss."""
         if not self.use_amp or self._emulated:
             return nullcontext()
         context: AbstractContextManager[None] = paddle.amp.auto_cast(True, level="O1", dtype=self.dtype)
@@ -94,7 +94,7 @@ class Precision:
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped, "float16": is_float16}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Restore what `state` returned; after another half-precision type, the loss scale starts again."""
+        """Restore the result of `state`; if it is of another half-precision type, the loss scale starts again."""
         self.skipped = int(state["skipped"])
         was_float16 = bool(state["float16"])
         if self.use_amp and was_float16 != (self.dtype == "float16"):

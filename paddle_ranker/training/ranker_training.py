@@ -88,12 +88,12 @@ def open_evaluation(start: Start[RankerModel], test_file: str, options: RankerTr
 
     Raises `DataError` for a file that `options.metric` cannot be measured on.
     """
-    found = EvaluationSet(test_file, start.model.row_encoder, options.batch_size, rules=options, one_label=True)
-    if not MEASURES[options.metric].applies(Scored(found.queries, found.labels, found.labels)):
-        one_title = len(set(found.queries)) == len(found.queries)
+    evaluation = EvaluationSet(test_file, start.model.row_encoder, options.batch_size, rules=options, one_label=True)
+    if not MEASURES[options.metric].applies(Scored(evaluation.queries, evaluation.labels, evaluation.labels)):
+        one_title = len(set(evaluation.queries)) == len(evaluation.queries)
         why = "it has one title a query" if one_title else "no query has titles of different labels"
         raise DataError(f"{test_file}: the evaluation file gives no {options.metric} ({why}): choose --metric auc")
-    return found
+    return evaluation
 
 
 def train_ranker(
@@ -116,7 +116,9 @@ def train_ranker(
     if run.processes.is_first:
         warn_of_same_data(options, *files)
         warn_of_overlap("pairs", pair_keys(examples.pairs), pair_keys(evaluation.pairs))
-    new_heads = [one for one in (model.network.lexical, model.network.similarity_head) if one and not one.has_learned]
+    new_heads = [
+        head for head in (model.network.lexical, model.network.similarity_head) if head and not head.has_learned
+    ]
     if new_heads:
         learn_heads(new_heads, examples.pairs, examples.pair_labels if "head" in model.new_parts else None)
     if model.network.narrow is not None and _NARROW[0] in model.new_parts:

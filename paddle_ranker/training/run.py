@@ -67,7 +67,7 @@ class TrainingRun:
         """
         if new_parts:
             self.report(f"start from {source}; new: {', '.join(new_parts)}")
-        if not self.resumed and any(each.loses_capitals for each in tokens):
+        if not self.resumed and any(encoder.loses_capitals for encoder in tokens):
             self.report(f"{source}: {LOST_CAPITALS.replace('MODEL', str(source))}")
 
     def describe(self, facts: Mapping[str, object], results: Mapping[str, object]) -> Description:

@@ -113,8 +113,8 @@ class _Gradients(NamedTuple):
     @classmethod
     def of(cls, network: nn.Layer) -> _Gradients:
         """Return a network's gradients after a backward pass."""
-        found = gradients_of(network)
-        return cls(found, squared_norm(found) if found else None)
+        gradients = gradients_of(network)
+        return cls(gradients, squared_norm(gradients) if gradients else None)
 
     def norm(self) -> float:
         """Return the Euclidean norm of all gradients as one vector; waits until it is computed."""
@@ -234,7 +234,7 @@ class _Trainer:
             skip = 0
 
     def _backward(self, batch: list[Integers]) -> tuple[dict[str, float], _Gradients]:
-        """Compute the gradients of the batch's mean loss, times the loss scale; return the means by name, and these.
+        """Compute the gradients of the batch's mean loss, times the loss scale; return (means by name, gradients).
 
         Each process computes its parts of the batch one after another. The gradients and the means (the loss and
         others) of all parts are summed. The sum also includes whether a process has received a signal, so that all stop
@@ -246,8 +246,8 @@ class _Trainer:
         sums = np.zeros(2 + MOST_MEANS)  # how many processes had a signal; the loss; further means
 
         if isinstance(examples, WholeBatchExamples):
-            found = backward(examples, network, batch, self.processes, self.precision, self._seed)
-            losses.append((1.0 / self.processes.size, *found))
+            loss_and_means = backward(examples, network, batch, self.processes, self.precision, self._seed)
+            losses.append((1.0 / self.processes.size, *loss_and_means))
         else:
             whole = sum(examples.weight(part) for part in batch if len(part))
             for place in range(self.processes.rank, len(batch), self.processes.size):
@@ -275,9 +275,9 @@ class _Trainer:
         self._signal_in_any_process = bool(sums[0])
         return dict(zip(names, sums[1:].tolist())), gradients
 
-    def _seed(self, place: int) -> None:
-        """Seed dropout for part `place` of the next step's batch, whatever was drawn before, in any process."""
-        sequence = np.random.SeedSequence([self.options.seed, self.done.step + 1, place])
+    def _seed(self, part: int) -> None:
+        """Seed dropout for a part of the next step's batch; earlier draws and the process have no influence."""
+        sequence = np.random.SeedSequence([self.options.seed, self.done.step + 1, part])
         paddle.seed(int(sequence.generate_state(1)[0]))
 
     def _update(self, batch: list[Integers], loss: float, gradients: _Gradients) -> dict[str, float]:
@@ -439,7 +439,7 @@ def rate_factor(step: int, total_steps: int, warmup_proportion: float, decay: Ca
     """Return the factor of the learning rate at a step: it rises from 0 to 1 over the warm-up, then follows `decay`.
 
     warmup_proportion: share of `total_steps` that is warm-up
-    decay: called with the share of the later steps that is done; returns the factor
+    decay: called with the share of the steps after the warm-up that are done; returns the factor
     """
     warmup = int(warmup_proportion * total_steps)
     if step < warmup:

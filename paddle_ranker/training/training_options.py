@@ -174,9 +174,9 @@ class RankerTrainingOptions(HeadOptions, LabelOptions, AdapterOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.metric not in MEASURES or not MEASURES[self.metric].in_training:
-            known = training_measures()
+            names = training_measures()
             raise UsageError(
-                f"--metric {self.metric}: choose from {', '.join(known)}{did_you_mean(self.metric, known)}"
+                f"--metric {self.metric}: choose from {', '.join(names)}{did_you_mean(self.metric, names)}"
             )
         self.expression.margins(self.margin)
 

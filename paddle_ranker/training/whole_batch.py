@@ -77,34 +77,34 @@ def backward(
         whole = outputs(local[0])
         leaf = whole.detach()
         leaf.stop_gradient = False
-        found_loss = _loss_on(examples, network, leaf, parts, precision)
+        result = _loss_on(examples, network, leaf, parts, precision)
         paddle.autograd.backward([whole], [leaf.grad])
-        return found_loss
+        return result
 
     rows = [examples.rows_each * len(part) for part in batch]
     ends = np.cumsum(rows)
     with paddle.no_grad():
-        found = {place: outputs(place).detach() for place in local}
+        outputs_of = {place: outputs(place).detach() for place in local}
     # The first process always has a part.
-    width = int(processes.sum(np.array([float(found[0].shape[1]) if processes.is_first else 0.0]))[0])
+    width = int(processes.sum(np.array([float(outputs_of[0].shape[1]) if processes.is_first else 0.0]))[0])
     leaf = paddle.concat(
         [
-            found[place] if place in found else paddle.zeros([rows[place], width])
+            outputs_of[place] if place in outputs_of else paddle.zeros([rows[place], width])
             for place in range(len(batch))
             if rows[place]
         ]
     )
-    del found
+    del outputs_of
     processes.sum_tensor(leaf)
     leaf.stop_gradient = False
-    found_loss = _loss_on(examples, network, leaf, parts, precision)
+    result = _loss_on(examples, network, leaf, parts, precision)
     for parameter in network.parameters():  # each process has the whole gradient of the loss's own parameters
         if parameter.grad is not None and processes.size > 1:
             paddle.assign(parameter.grad / processes.size, output=parameter.grad)
     for place in local:
         start = int(ends[place]) - rows[place]
         paddle.autograd.backward([outputs(place)], [leaf.grad[start : int(ends[place])]])
-    return found_loss
+    return result
 
 
 def _loss_on(

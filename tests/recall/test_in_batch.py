@@ -167,7 +167,7 @@ def test_a_known_answer_of_a_query_is_no_negative_of_its_other_answers(
     found = [[titles[number] for number in pairs.negatives.titles[start:end]] for start, end in bounds]
     examples = [(queries[query], titles[title]) for query, title in zip(pairs.query_of, pairs.title_of)]
     assert [(*pair, negatives) for pair, negatives in zip(examples, found)] == wanted
-    assert pairs.negatives.known == known
+    assert pairs.negatives.known_answers == known
 
 
 def test_nested_lengths_and_lists_of_a_teacher_are_terms_of_the_loss(tmp_path: Path) -> None:

@@ -72,13 +72,13 @@ class Tokenizer:
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
         """Return the end of each token; see `Tokenizes.ends`. A word is divided evenly among its tokens."""
-        words = [_WORD.findall(text) for text in texts]
-        distinct = list(dict.fromkeys(word for found in words for word in found))
+        words_of_texts = [_WORD.findall(text) for text in texts]
+        distinct = list(dict.fromkeys(word for words in words_of_texts for word in words))
         tokens_of, ends = dict(zip(distinct, self.encode(distinct)[1].tolist())), []
-        for found in words:
-            counts = np.fromiter(map(tokens_of.__getitem__, found), np.int64, len(found))
-            stops = np.cumsum(np.fromiter(map(len, found), np.int64, len(found)))
-            lengths = np.fromiter(map(len, map(str.lstrip, found)), np.int64, len(found))
+        for words in words_of_texts:
+            counts = np.fromiter(map(tokens_of.__getitem__, words), np.int64, len(words))
+            stops = np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))
+            lengths = np.fromiter(map(len, map(str.lstrip, words)), np.int64, len(words))
             number = np.arange(1, counts.sum() + 1) - np.repeat(np.cumsum(counts) - counts, counts)  # in its word
             shares = np.repeat(lengths, counts) * number // np.repeat(counts, counts)
             ends.append(np.repeat(stops - lengths, counts) + shares)
@@ -115,16 +115,16 @@ class WordPiece:
         ids: list[int] = []
         start, pieces = 0, self._initial
         while start < len(word):
-            found, stop = _NO_TOKEN, start
+            longest, stop = _NO_TOKEN, start
             for end in range(start + 1, len(word) + 1):  # stops where no token continues, mostly after a few characters
                 piece_id = pieces.get(word[start:end])
                 if piece_id is None:
                     break
                 if piece_id != _NO_TOKEN:
-                    found, stop = piece_id, end
-            if found == _NO_TOKEN:
+                    longest, stop = piece_id, end
+            if longest == _NO_TOKEN:
                 return [self._unk_id]
-            ids.append(found)
+            ids.append(longest)
             start, pieces = stop, self._continued
         return ids
 
@@ -134,6 +134,6 @@ def _continues(token: str) -> bool:
 
 
 def _with_beginnings(token_to_id: Mapping[str, int]) -> dict[str, int]:
-    """Return a copy of `token_to_id` with the prefixes of all tokens; one that is no token has the id `_NO_TOKEN`."""
+    """Return a copy of `token_to_id` with the prefixes of all tokens; a prefix that is no token has `_NO_TOKEN`."""
     beginnings = (token[:end] for token in token_to_id for end in range(1, len(token)))
     return {**dict.fromkeys(beginnings, _NO_TOKEN), **token_to_id}

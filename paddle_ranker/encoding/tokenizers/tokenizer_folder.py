@@ -72,10 +72,10 @@ class TokenizerFiles:
         """
         vocabulary, token_to_id, vocab_size = _read_vocabulary(folder)
         config = read_settings(folder / CONFIG_FILE)
-        stated = config.get(_LINES)
-        if isinstance(stated, int) and vocab_size < stated:
+        expected = config.get(_LINES)
+        if isinstance(expected, int) and vocab_size < expected:
             raise CheckpointError(
-                f"{folder / VOCABULARY_FILE} has {vocab_size:,} tokens, {CONFIG_FILE} says {stated:,}: it was cut "
+                f"{folder / VOCABULARY_FILE} has {vocab_size:,} tokens, {CONFIG_FILE} says {expected:,}: it was cut "
                 "short; copy it again"
             )
         special_tokens = dict(ROLES)
@@ -284,22 +284,22 @@ class LibraryFiles:
                 settings = read_settings(folder / name)
                 named = [role for role in _USUAL if settings.get(role) is not None]
                 special.update((role, token_text(settings[role], role, folder)) for role in named)
-        found = cls(files, special, settings if CONFIG_FILE in files else {})
+        loaded = cls(files, special, settings if CONFIG_FILE in files else {})
         try:
-            library = found.library
+            library = loaded.library
         except DependencyError:
             raise
         except Exception as error:  # the library raises nothing more special
             raise CheckpointError(f"{path}: the tokenizers library cannot read it ({brief(str(error))})") from None
         for role, tokens in _USUAL.items():
-            known = [
+            present = [
                 token for token in (special.get(role), *tokens) if token and library.token_to_id(token) is not None
             ]
-            if known:
-                special[role] = known[0]
+            if present:
+                special[role] = present[0]
         if "pad_token" not in special:
             raise CheckpointError(f"{path}: has no padding token ({' or '.join(_USUAL['pad_token'])}); copy it again")
-        return found
+        return loaded
 
     @property
     def library(self) -> Library:
@@ -316,11 +316,11 @@ class LibraryFiles:
         # Threads of the library would compete with those of the server and the engine, and it would warn of forks.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         library = Library.from_buffer(self.files[TOKENIZER_FILE])
-        stated = (library.truncation or {}).get("direction", "right")
+        side = (library.truncation or {}).get("direction", "right")
         library.no_truncation()
         library.no_padding()
         library.encode_special_tokens = True
-        return library, self.settings.get("truncation_side") or stated
+        return library, self.settings.get("truncation_side") or side
 
     @cached_property
     def vocab_size(self) -> int:
@@ -360,8 +360,8 @@ class LibraryFiles:
         from tokenizers import normalizers
 
         library = Library.from_buffer(self.files[TOKENIZER_FILE])
-        known = [] if library.normalizer is None else [library.normalizer]
-        library.normalizer = normalizers.Sequence([normalizers.Lowercase(), *known])
+        others = [] if library.normalizer is None else [library.normalizer]
+        library.normalizer = normalizers.Sequence([normalizers.Lowercase(), *others])
         return replace(self, files={**self.files, TOKENIZER_FILE: library.to_str().encode("utf-8")})
 
     def template(self) -> PairTemplate:
@@ -428,7 +428,9 @@ class LibraryTokenizer:
         self._library, self._special, self._unknown = library, np.array(special, np.int32), unknown
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
-        rows = [e.ids for e in self._library.encode_batch_fast([*map(_sound, texts)], add_special_tokens=False)]
+        rows = [
+            e.ids for e in self._library.encode_batch_fast([*map(_without_surrogates, texts)], add_special_tokens=False)
+        ]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         flat = np.fromiter((number for row in rows for number in row), np.int32, count=int(lengths.sum()))
         if self._unknown is not None:
@@ -436,11 +438,11 @@ class LibraryTokenizer:
         return flat, lengths
 
     def ends(self, texts: Sequence[str]) -> list[Lengths]:
-        found = self._library.encode_batch([*map(_sound, texts)], add_special_tokens=False)
-        return [np.maximum.accumulate([0, *(end for _, end in one.offsets)])[1:] for one in found]
+        encodings = self._library.encode_batch([*map(_without_surrogates, texts)], add_special_tokens=False)
+        return [np.maximum.accumulate([0, *(end for _, end in encoding.offsets)])[1:] for encoding in encodings]
 
 
-def _sound(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     """Replace lone surrogates in a text, which JSON can contain and `tokenizers` refuses."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
@@ -467,14 +469,14 @@ def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:
         raise CheckpointError(
             f"{TOKENIZER_FILE}: its post_processor puts texts in the order {order}, only {usual} is done here"
         )
-    found: list[list[int]] = [[] for _ in range(texts + 1)]
+    parts: list[list[int]] = [[] for _ in range(texts + 1)]
     place = 0
     for number, text in zip(encoding.ids, encoding.sequence_ids):
         if text is None:
-            found[place].append(number)
+            parts[place].append(number)
         else:
             place = text + 1
-    return [tuple(part) for part in found]
+    return [tuple(part) for part in parts]
 
 
 TOKENIZER_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE)

@@ -58,8 +58,8 @@ def query_differences(comparison: Comparison, system: str, measure: str) -> list
     ours, theirs = comparison.by_query[system][measure], comparison.by_query[comparison.reference][measure]
     sign = MEASURES[measure].sign
     rows = [row for row in range(len(ours)) if not np.isnan(ours[row])]
-    found = [QueryDifference(row, float(ours[row]), float(theirs[row]), sign) for row in rows]
-    return sorted(found, key=lambda one: sign * one.difference)
+    differences = [QueryDifference(row, float(ours[row]), float(theirs[row]), sign) for row in rows]
+    return sorted(differences, key=lambda query: sign * query.difference)
 
 
 def query_text(comparison: Comparison, row: int) -> str:
@@ -84,7 +84,7 @@ def best_titles(comparison: Comparison, system: System, row: int, count: int) ->
 def write_per_query(path: str, comparison: Comparison, measure: str) -> None:
     """Write each query's difference for every system but the reference, from the largest loss to the largest win.
 
-    The file is JSON lines or Parquet if the extension says so, else tab-separated.
+    The extension chooses JSON lines or Parquet; any other file is tab-separated.
     """
 
     def rows() -> Iterator[tuple[object, ...]]:

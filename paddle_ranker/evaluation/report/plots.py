@@ -68,8 +68,8 @@ def drawing() -> Iterator[None]:
         raise DependencyError("pictures need matplotlib: pip install matplotlib") from error
     from matplotlib.font_manager import fontManager
 
-    known = {font.name for font in fontManager.ttflist}
-    fonts = ["DejaVu Sans", *(name for name in _CHINESE_FONTS if name in known)]
+    installed = {font.name for font in fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(name for name in _CHINESE_FONTS if name in installed)]
     with matplotlib.rc_context({**_SETTINGS, "font.family": fonts}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the default font lacks
         yield
@@ -154,8 +154,8 @@ def _draw_queries(differences: Sequence[QueryDifference], measure: str) -> Figur
     panel = picture.subplots()
     outcomes = [difference.outcome for difference in differences]
     drawn = differences[:: -(len(differences) // _MOST_BARS + 1)]  # wins first; of very many every n-th
-    values = np.array([one.difference for one in drawn])
-    colors = [{"win": BETTER, "loss": WORSE, "tie": UNKNOWN}[one.outcome] for one in drawn]
+    values = np.array([query.difference for query in drawn])
+    colors = [{"win": BETTER, "loss": WORSE, "tie": UNKNOWN}[query.outcome] for query in drawn]
     panel.bar(np.arange(len(values)), values, width=1.0, color=colors, linewidth=0)
     panel.axhline(0, color=PLAIN, linewidth=0.9)
     panel.set_xlim(-0.5, max(len(values), 1) - 0.5)

@@ -44,10 +44,10 @@ def _searches_svg(days: Sequence[_DAY]) -> str:
 
     picture = Figure(figsize=(10.0, 2.6), layout="constrained")
     panel, without = picture.subplots(), [day["without_results"] for day in days]
-    found = [day["searches"] - day["without_results"] for day in days]
+    with_results = [day["searches"] - day["without_results"] for day in days]
     dates = _prepare(panel, days)
-    panel.bar(dates, found, color=BLUE, label="with results")
-    panel.bar(dates, without, bottom=found, color=ORANGE, label="without results")
+    panel.bar(dates, with_results, color=BLUE, label="with results")
+    panel.bar(dates, without, bottom=with_results, color=ORANGE, label="without results")
     panel.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncol=2)  # above the bars
     panel.set_ylabel("searches")
     return svg_of(picture)
@@ -60,13 +60,13 @@ def _clicks_svg(days: Sequence[_DAY]) -> str:
     picture = Figure(figsize=(10.0, 3.6), layout="constrained")
     for panel, name, title in zip(picture.subplots(2, 1), ("click_rate", "mean_rank"), ("click rate", "mean rank")):
         dates = _prepare(panel, days)
-        there = [(date, day[name]) for date, day in zip(dates, days) if day[name] is not None]
-        panel.plot([date for date, _ in there], [value for _, value in there], "o-", color=BLUE, markersize=4)
+        points = [(date, day[name]) for date, day in zip(dates, days) if day[name] is not None]
+        panel.plot([date for date, _ in points], [value for _, value in points], "o-", color=BLUE, markersize=4)
         panel.set_ylabel(title)
         if name == "click_rate":
             panel.set_ylim(0, 1)
         else:
-            panel.set_ylim(max([value for _, value in there], default=1) + 1, 0.5)  # the first rank on top
+            panel.set_ylim(max([value for _, value in points], default=1) + 1, 0.5)  # the first rank on top
     return svg_of(picture)
 
 

@@ -58,7 +58,7 @@ def p_text(p_value: Optional[float]) -> str:
 
 
 def verdicts(comparison: Comparison, measure: str = "ndcg@10") -> list[str]:
-    """Return the `verdict` of each system but the reference in `measure`, or if that was not measured in the first."""
+    """Return the `verdict` of each system but the reference in `measure`; if it was not measured, in the first one."""
     measure = measure if measure in comparison.measures else comparison.measures[0]
     return [verdict(comparison, system.name, measure) for system in comparison.others]
 
@@ -83,7 +83,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
             system.name: {
                 "what": system.what,
                 **system.facts,
-                "measures": {name: measured_json(one) for name, one in comparison.measured[system.name].items()},
+                "measures": {name: measured_json(values) for name, values in comparison.measured[system.name].items()},
             }
             for system in comparison.systems
         },
@@ -92,13 +92,13 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def measured_json(measured: Measured) -> dict[str, Any]:
-    found: dict[str, Any] = _interval_json(measured.interval)
+    values: dict[str, Any] = _interval_json(measured.interval)
     if measured.difference is not None:
-        found["difference"] = _interval_json(measured.difference)
-        found.update(p_value=measured.p_value, corrected_p_value=measured.corrected)
+        values["difference"] = _interval_json(measured.difference)
+        values.update(p_value=measured.p_value, corrected_p_value=measured.corrected)
     if measured.wins is not None:
-        found.update(wins=measured.wins, losses=measured.losses)
-    return found
+        values.update(wins=measured.wins, losses=measured.losses)
+    return values
 
 
 def _interval_json(interval: Interval) -> dict[str, Optional[float]]:

@@ -56,11 +56,11 @@ class DygraphEngine:
         self.network.eval()
         try:
             with paddle.no_grad(), self._products():
-                found = function(*(paddle.to_tensor(arrays[name]) for name in self._inputs))
+                outputs = function(*(paddle.to_tensor(arrays[name]) for name in self._inputs))
         finally:
             if training:
                 self.network.train()
-        tensors = found if isinstance(found, (tuple, list)) else (found,)
+        tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
         return [_read(tensor) for tensor in tensors if tensor is not None]
 
     def _products(self) -> AbstractContextManager[None]:

@@ -43,11 +43,11 @@ class EngineKind:
 
     def device_for(self, precision: str) -> Optional[FoundDevice]:
         """Resolve `--device auto`: to the CPU if the GPU lacks the precision; None if the engine resolves it itself."""
-        found = None if self.find_device is None else self.find_device()
-        offered = [device for device, precisions in self.precisions.items() if precision in precisions]
-        if found is None or found.name in offered or "cpu" not in offered:
-            return found
-        return FoundDevice("cpu", f"the engine does not compute {precision} on {found.name}")
+        device = None if self.find_device is None else self.find_device()
+        offered = [kind for kind, precisions in self.precisions.items() if precision in precisions]
+        if device is None or device.name in offered or "cpu" not in offered:
+            return device
+        return FoundDevice("cpu", f"the engine does not compute {precision} on {device.name}")
 
 
 ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
@@ -67,7 +67,11 @@ def int8_engines() -> list[str]:
 
 def engines_with(precision: str) -> list[str]:
     """Return the names of the engines that offer a precision on some device."""
-    return [name for name, kind in ENGINES.items() if any(precision in found for found in kind.precisions.values())]
+    return [
+        name
+        for name, kind in ENGINES.items()
+        if any(precision in precisions for precisions in kind.precisions.values())
+    ]
 
 
 def is_installed(engine: str) -> bool:

@@ -37,7 +37,7 @@ class InputLimits:
         self._longest = texts * sum(config.longest_pair for config in configs)
 
     def smallest(self) -> Arrays:
-        """Return a small batch that is valid for any graph with these inputs (of a blend: tokens for each member)."""
+        """Return a small batch that is valid for any graph with these inputs; a blend's has tokens for each member."""
         types = [_TYPES * member + side for member in range(len(self._vocabulary)) for side in (0, 0, 0, 1, 1)]
         arrays: Arrays = {}
         for spec in self.signature.inputs:
@@ -123,7 +123,7 @@ class InputLimits:
 
 def _check_shape(spec: ArraySpec, array: Array, rows: int) -> None:
     fits = array.ndim == len(spec.shape) and len(array) == rows
-    if not fits or any(size not in (None, found) for size, found in zip(spec.shape[1:], array.shape[1:])):
+    if not fits or any(size not in (None, length) for size, length in zip(spec.shape[1:], array.shape[1:])):
         expected = [rows, *("any" if size is None else size for size in spec.shape[1:])]
         raise DataError(f"{spec.name} {list(array.shape)}: must be [{', '.join(map(str, expected))}]")
 

@@ -71,7 +71,7 @@ class OnnxRuntimeEngine:
             raise _cannot_use(device, onnxruntime.__version__)
         self._session = session
         outputs = [output.name for output in self._session.get_outputs()]
-        inputs = [given.name for given in self._session.get_inputs()]
+        inputs = [node.name for node in self._session.get_inputs()]
         check_names(path, inputs, len(outputs), folder.signature, len(folder.outputs))
         self._outputs = {name: outputs[place] for name, place in folder.read.items()}
         self.precision = precision
@@ -83,8 +83,8 @@ class OnnxRuntimeEngine:
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
             return self.limits.empty()
-        found = self._session.run(list(self._outputs.values()), checked)
-        return self.limits.typed(dict(zip(self._outputs, found)))
+        outputs = self._session.run(list(self._outputs.values()), checked)
+        return self.limits.typed(dict(zip(self._outputs, outputs)))
 
 
 def _cannot_use(device: str, version: str, reason: str = "") -> RankerError:

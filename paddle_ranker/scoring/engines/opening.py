@@ -35,10 +35,10 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
     name = options.engine or DEFAULT
     if options.tensorrt and name != "inference":
         raise UsageError(f"--tensorrt belongs to --engine inference, not {name}")
-    found = ENGINES[name].device_for(options.precision) if options.device == AUTO_DEVICE else None
-    if found is not None:
-        found.report()
-        options = replace(options, device=found.name)
+    device = ENGINES[name].device_for(options.precision) if options.device == AUTO_DEVICE else None
+    if device is not None:
+        device.report()
+        options = replace(options, device=device.name)
     options = replace(options, device=own_gpu(options.device))
     require_offered(name, options.device, options.precision)
     engine = ENGINES[name].open(folder, options)

@@ -61,8 +61,8 @@ class OpenVinoEngine:
                 "--engine onnx, or export the ranker again with --onnx on the modern stack"
             ) from error
         # An input also has the names of its casts and of operations that OpenVINO optimized away.
-        known = [_name(given.names, folder.signature.input_names) for given in self._model.inputs]
-        check_names(path, known, len(self._model.outputs), folder.signature, len(folder.outputs))
+        inputs = [_name(port.names, folder.signature.input_names) for port in self._model.inputs]
+        check_names(path, inputs, len(self._model.outputs), folder.signature, len(folder.outputs))
         self._read = folder.read
         self.precision = precision
         self.batch_tokens = fastest_tokens("cpu", threads)
@@ -94,5 +94,5 @@ def _core() -> Core:
     return openvino.Core()
 
 
-def _name(names: set[str], known: Sequence[str]) -> str:
-    return next((name for name in known if name in names), " or ".join(sorted(names)))
+def _name(names: set[str], inputs: Sequence[str]) -> str:
+    return next((name for name in inputs if name in names), " or ".join(sorted(names)))

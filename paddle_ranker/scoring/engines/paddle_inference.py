@@ -76,10 +76,10 @@ class PaddleInferenceEngine:
         if not rows:
             return self.limits.empty()
         with self._predictors.lend() as predictor:
-            found = [_run(predictor, part, self._read) for part in self._parts(checked, rows)]
-        if len(found) == 1:  # nothing to copy
-            return self.limits.typed(found[0])
-        return self.limits.typed({name: np.concatenate([part[name] for part in found]) for name in found[0]})
+            outputs = [_run(predictor, part, self._read) for part in self._parts(checked, rows)]
+        if len(outputs) == 1:  # nothing to copy
+            return self.limits.typed(outputs[0])
+        return self.limits.typed({name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]})
 
     def _parts(self, arrays: Arrays, rows: int) -> list[Arrays]:
         """Split a batch into parts of at most `TENSORRT_ROWS` rows; without TensorRT, return the batch as one part."""

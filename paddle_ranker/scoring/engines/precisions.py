@@ -28,8 +28,10 @@ def require_offered(engine: str, device: str, precision: str, *, cpuinfo: Option
     if not by_device:
         return
     if kind not in by_device:
-        known = list(by_device)
-        raise UsageError(f"--device {device}: the engine {engine} runs on {', '.join(known)}; type --device {known[0]}")
+        devices = list(by_device)
+        raise UsageError(
+            f"--device {device}: the engine {engine} runs on {', '.join(devices)}; type --device {devices[0]}"
+        )
     lacks_bf16 = kind == "cpu" and not has_bf16(cpuinfo)
     usable = [name for name in by_device[kind] if not (name == "bf16" and lacks_bf16)]
     if precision in usable:

@@ -50,7 +50,7 @@ class LossExpression:
         """Return the names of the losses that compare titles of a query, by the requirement that they share."""
         needed = dict.fromkeys(loss.compares for loss in LOSSES.values() if loss.compares)
         names = {need: [term.name for term in self.terms if term.loss.compares == need] for need in needed}
-        return {need: found for need, found in names.items() if found}
+        return {need: losses for need, losses in names.items() if losses}
 
     @property
     def compares_titles(self) -> bool:
@@ -75,24 +75,24 @@ class LossExpression:
         """
         return all(term.loss.shift_invariant for term in self.terms)
 
-    def margins(self, given: Optional[float]) -> dict[str, float]:
-        """Return the margin of each loss that has one, by name: `given`, or if that is None the loss's default.
+    def margins(self, margin: Optional[float]) -> dict[str, float]:
+        """Return the margin of each loss that has one, by name: `margin`, or if that is None the loss's default.
 
         Raises `UsageError` if a margin is given but no loss has one, or if some losses' margins are on logits and
         others' on probabilities.
         """
         with_margin = [term for term in self.terms if term.loss.margin is not None]
-        if given is not None and not with_margin:
-            known = ", ".join(name for name, facts in LOSSES.items() if facts.margin is not None)
+        if margin is not None and not with_margin:
+            choices = ", ".join(name for name, facts in LOSSES.items() if facts.margin is not None)
             raise UsageError(
-                f"--margin {given}: --loss {self.text} has no margin; leave it out, or choose from {known}"
+                f"--margin {margin}: --loss {self.text} has no margin; leave it out, or choose from {choices}"
             )
-        if given is not None and len({term.loss.on_probabilities for term in with_margin}) > 1:
+        if margin is not None and len({term.loss.on_probabilities for term in with_margin}) > 1:
             raise UsageError(
-                f"--margin {given}: --loss {self.text} has margins on probabilities and on logits, two quantities; "
+                f"--margin {margin}: --loss {self.text} has margins on probabilities and on logits, two quantities; "
                 "leave it out for the default of each"
             )
-        return {term.name: given if given is not None else term.loss.margin or 0.0 for term in with_margin}
+        return {term.name: margin if margin is not None else term.loss.margin or 0.0 for term in with_margin}
 
 
 def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
@@ -108,11 +108,11 @@ def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
         name = name.strip()
         scale = factor_of(text, factor) if star else 1.0
         if name not in LOSSES and name not in OTHER_NAMES:
-            known = [*LOSSES, *OTHER_NAMES]
+            choices = [*LOSSES, *OTHER_NAMES]
             problem = f"{quoted(name)} is no loss" if name else "the name of a loss is missing"
             raise UsageError(
-                f"--loss {shown}: {problem}; choose from {', '.join(known)}, or a sum of them as in 0.5*bce+ranknet"
-                f"{did_you_mean(name, known)}"
+                f"--loss {shown}: {problem}; choose from {', '.join(choices)}, or a sum of them as in 0.5*bce+ranknet"
+                f"{did_you_mean(name, choices)}"
             )
         terms += [Term(scale, known_name) for known_name in OTHER_NAMES.get(name, name).split("+")]
     names = [term.name for term in terms]
@@ -139,15 +139,15 @@ def factor_of(text: str, factor: str) -> float:
     return number
 
 
-def margin_of(loss: str, given: Optional[float] = None) -> tuple[float, bool]:
+def margin_of(loss: str, margin: Optional[float] = None) -> tuple[float, bool]:
     """Return the margin by which a ranker trained with `loss` is judged, and whether it is a margin on probabilities.
 
-    The margin is `given`, else the largest default of the losses in the sum, else 0 on logits.
+    The margin is `margin`, else the largest default of the losses in the sum, else 0 on logits.
     """
     losses = [term.loss for term in parse_loss(loss).terms]
     margins = [(facts.margin, facts.on_probabilities) for facts in losses if facts.margin is not None]
-    largest, on_probabilities = max(margins, key=lambda margin: margin[0], default=(0.0, False))
-    return largest if given is None else given, on_probabilities
+    largest, on_probabilities = max(margins, key=lambda pair: pair[0], default=(0.0, False))
+    return largest if margin is None else margin, on_probabilities
 
 
 class RankingLoss:
@@ -183,17 +183,17 @@ class RankingLoss:
         0, and a diverged training would look finished.
 
         logits: `[n]` float32
-        labels, queries, teacher: `[n]` each. Raises `ValueError` if a loss needs queries or teacher and it is None
+        labels, queries, teacher: `[n]` each. Raises `ValueError` if a loss needs `queries` or `teacher`, which is None
         """
         if queries is None and self.expression.compares_titles:
             raise ValueError(f"--loss {self.expression.text} compares the titles of one query: give the queries")
         if teacher is None and self.expression.of_teacher:
             raise ValueError(f"--loss {self.expression.text} learns from a teacher: give its logits")
-        known: dict[str, object] = {"labels": labels, "relevant": labels >= RELEVANT, "queries": queries}
-        known.update(logits=logits, teacher=teacher, highest=self._highest)
+        batch: dict[str, object] = {"labels": labels, "relevant": labels >= RELEVANT, "queries": queries}
+        batch.update(logits=logits, teacher=teacher, highest=self._highest)
         losses = [logits.sum() * 0.0]  # NaN if a logit is NaN or infinite
         for term in self.expression.terms:
-            arguments = {**known, "margin": self._margins.get(term.name)}
+            arguments = {**batch, "margin": self._margins.get(term.name)}
             values = {name: arguments[name] for name in term.loss.arguments}
             losses.append(term.factor * term.loss.function(**values))
         return sum(losses)

@@ -113,41 +113,41 @@ class Queries:
 class Grid:
     """Titles in rows, one row per query, with padding.
 
-    places: `[queries, longest]`, the titles' indices in the batch
-    there: `[queries, longest]`, True for titles, False for padding
+    indices: `[queries, longest]`, the titles' indices in the batch; 0 for padding
+    is_title: `[queries, longest]`, True for titles, False for padding
     codes: `[queries]`, index of each row's query
     """
 
-    places: Integers
-    there: Booleans
+    indices: Integers
+    is_title: Booleans
     codes: Integers
 
     @classmethod
     def of(cls, queries: Queries) -> Grid:
         """Arrange all titles in rows, one for each query, in the order of the batch."""
         order = np.argsort(queries.codes, kind="stable")
-        there = np.arange(queries.titles.max(initial=0)) < queries.titles[:, None]
-        places = np.zeros(there.shape, np.int64)
-        places[there] = order
-        return cls(places, there, np.arange(len(queries.titles)))
+        is_title = np.arange(queries.titles.max(initial=0)) < queries.titles[:, None]
+        indices = np.zeros(is_title.shape, np.int64)
+        indices[is_title] = order
+        return cls(indices, is_title, np.arange(len(queries.titles)))
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def rows(self, chosen: Booleans) -> Grid:
         """Return the grid of the rows for which `chosen` [queries] is true."""
-        return replace(self, places=self.places[chosen], there=self.there[chosen], codes=self.codes[chosen])
+        return replace(self, indices=self.indices[chosen], is_title=self.is_title[chosen], codes=self.codes[chosen])
 
     def values(self, values: Numbers, padding: float) -> Floats:
         """Arrange values `[n]` in rows, `[queries, longest]`, filled up with `padding`."""
-        rows: Floats = np.where(self.there, values[self.places], padding)
+        rows: Floats = np.where(self.is_title, values[self.indices], padding)
         return rows
 
     def logits(self, logits: Tensor, kept: Booleans) -> Tensor:
         """Arrange logits `[n]` in rows, `[queries, longest]`; where `kept` is False, exp(logit) is 0."""
         import paddle
 
-        rows = paddle.gather(logits, paddle.to_tensor(self.places.ravel())).reshape(self.places.shape)
+        rows = paddle.gather(logits, paddle.to_tensor(self.indices.ravel())).reshape(self.indices.shape)
         # Minus infinity is no alternative: its gradient would be 0 times infinity.
         return paddle.where(paddle.to_tensor(kept), rows, paddle.full_like(rows, -1e30))
 
@@ -206,12 +206,12 @@ def rank_net(logits: Tensor, labels: Numbers, queries: Numbers, margin: float = 
 
 def _over_pairs(scores: Tensor, labels: Numbers, queries: Numbers, loss_of_lead: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the loss of `margin_on_logits` with `loss_of_lead`(score+ - score-) for each pair."""
-    found = Queries(queries)
-    higher, lower = found.pairs(labels)
+    groups = Queries(queries)
+    higher, lower = groups.pairs(labels)
     if not len(higher):
         return zero(scores)
     values = loss_of_lead(differences(scores, higher, lower))
-    return found.mean_over_titles(values, found.codes[higher], found.share_of_pairs(higher))
+    return groups.mean_over_titles(values, groups.codes[higher], groups.share_of_pairs(higher))
 
 
 def _hinge(x: Tensor) -> Tensor:
@@ -254,18 +254,18 @@ def _list_cross_entropy(
     """
     import paddle
 
-    found = Queries(queries)
-    grid = Grid.of(found)
+    groups = Queries(queries)
+    grid = Grid.of(groups)
     grid = grid.rows(grid.values(labels, np.inf).min(axis=1) < grid.values(labels, -np.inf).max(axis=1))
     if not len(grid):
         return zero(logits)
     target = target_of(grid)
     target = target / target.sum(axis=1, keepdims=True)
-    rows = grid.logits(logits, grid.there)
+    rows = grid.logits(logits, grid.is_title)
     # Paddle's log_softmax returns at least -64, so it is not used.
     surprise = paddle.logsumexp(rows, axis=1, keepdim=True) - rows
     values = (constant(target, logits) * surprise).sum(axis=1)
-    return found.mean_over_titles(values, grid.codes, np.ones(len(grid)))
+    return groups.mean_over_titles(values, grid.codes, np.ones(len(grid)))
 
 
 def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -> Tensor:
@@ -277,18 +277,18 @@ def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -
     import paddle
     import paddle.nn.functional as F
 
-    found = Queries(queries)
-    grid = Grid.of(found)
+    groups = Queries(queries)
+    grid = Grid.of(groups)
     chosen = grid.values(relevant, 0.0) > 0
-    both = chosen.any(axis=1) & (grid.there & ~chosen).any(axis=1)
+    both = chosen.any(axis=1) & (grid.is_title & ~chosen).any(axis=1)
     grid, chosen = grid.rows(both), chosen[both]
     if not len(grid):
         return zero(logits)
-    others = paddle.logsumexp(grid.logits(logits, grid.there & ~chosen), axis=1)
+    others = paddle.logsumexp(grid.logits(logits, grid.is_title & ~chosen), axis=1)
     row, column = np.nonzero(chosen)
-    own = paddle.gather(logits, paddle.to_tensor(grid.places[row, column]))
-    surprise = F.softplus(paddle.gather(others, paddle.to_tensor(row)) - own)
-    return found.mean_over_titles(surprise, grid.codes[row], 1.0 / chosen.sum(axis=1)[row])
+    of_chosen = paddle.gather(logits, paddle.to_tensor(grid.indices[row, column]))
+    surprise = F.softplus(paddle.gather(others, paddle.to_tensor(row)) - of_chosen)
+    return groups.mean_over_titles(surprise, grid.codes[row], 1.0 / chosen.sum(axis=1)[row])
 
 
 def lambda_rank(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
@@ -301,16 +301,16 @@ def lambda_rank(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     """
     import paddle.nn.functional as F
 
-    found = Queries(queries)
-    higher, lower = found.pairs(labels)
+    groups = Queries(queries)
+    higher, lower = groups.pairs(labels)
     if not len(higher):
         return zero(logits)
-    gains = found.gains(labels)
+    gains = groups.gains(labels)
     values = logits.numpy().astype(np.float64)
-    discounts = 1.0 / np.log2(2.0 + found.ranks(np.lexsort((labels, -values, found.codes))))
+    discounts = 1.0 / np.log2(2.0 + groups.ranks(np.lexsort((labels, -values, groups.codes))))
     weights = np.abs(gains[higher] - gains[lower]) * np.abs(discounts[higher] - discounts[lower])
     ahead = differences(logits, higher, lower)
-    return found.mean_over_titles(F.softplus(-ahead), found.codes[higher], weights / math.log(2.0))
+    return groups.mean_over_titles(F.softplus(-ahead), groups.codes[higher], weights / math.log(2.0))
 
 
 def teacher_mse(logits: Tensor, teacher: Numbers) -> Tensor:
@@ -325,12 +325,12 @@ def margin_mse(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
     Distillation", 2020). The paper pairs a relevant title with another one; here labels are not used. A query of one
     title contributes 0.
     """
-    found = Queries(queries)
-    first, second = found.all_pairs()
+    groups = Queries(queries)
+    first, second = groups.all_pairs()
     if not len(first):
         return zero(logits)
     apart = differences(logits - constant(teacher, logits), first, second)
-    return found.mean_over_titles(apart**2, found.codes[first], found.share_of_pairs(first))
+    return groups.mean_over_titles(apart**2, groups.codes[first], groups.share_of_pairs(first))
 
 
 def kl_divergence(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
@@ -340,9 +340,9 @@ def kl_divergence(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
     """
     import paddle
 
-    found = Queries(queries)
-    grid = Grid.of(found)
-    grid = grid.rows(grid.there.sum(axis=1) > 1)
+    groups = Queries(queries)
+    grid = Grid.of(groups)
+    grid = grid.rows(grid.is_title.sum(axis=1) > 1)
     if not len(grid):
         return zero(logits)
     wanted = grid.values(teacher, -np.inf)
@@ -351,10 +351,10 @@ def kl_divergence(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
         wanted = wanted - np.log(np.exp(wanted).sum(axis=1, keepdims=True))
     target = np.exp(wanted)
     entropy = (target * np.where(target > 0, wanted, 0.0)).sum(axis=1)
-    rows = grid.logits(logits, grid.there)
+    rows = grid.logits(logits, grid.is_title)
     surprise = paddle.logsumexp(rows, axis=1, keepdim=True) - rows
     values = (constant(target, logits) * surprise).sum(axis=1) + constant(entropy, logits)
-    return found.mean_over_titles(values, grid.codes, np.ones(len(grid)))
+    return groups.mean_over_titles(values, grid.codes, np.ones(len(grid)))
 
 
 for _name, _loss in {

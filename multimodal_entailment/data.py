@@ -261,7 +261,7 @@ def class_counts(pairs: Iterable[PostPair]) -> dict[str, int]:
 
 
 def images_of(pairs: Sequence[PostPair]) -> tuple[list[Optional[str]], list[str]]:
-    """Return the image paths of n pairs for an `ImageStore`, and their places (`line 17, image_1`) for errors.
+    """Return the image paths of n pairs for an `ImageStore`, and names of the images (`line 17, image_1`) for errors.
 
     Both have 2n entries: entry i is the first image of pair i, entry n + i its second image.
     """

@@ -222,11 +222,11 @@ def _fact(dice: Dice, part: str, place: str, state: str) -> str:
 
 
 def make_demo_posts(folder: Path, size: int, seed: int) -> dict[str, Any]:
-    """Write `train.csv`, `validation.csv`, `test.csv`, their `images/` and `truth.json`; return the latter's content.
+    """Write `train.csv`, `validation.csv`, `test.csv`, their `images/` and `truth.json`; return the truth's content.
 
-    There are `size` training pairs, a fifth as many validation pairs and half as many test pairs. The truth holds for
-    each subset of the inputs `best_accuracy`, the best possible accuracy over all pairs that could be drawn, and
-    `best_guesses_on_test`, the accuracy of the same guesses on the test pairs that were drawn.
+    There are `size` training pairs, a fifth as many validation pairs and half as many test pairs. For each subset of
+    the inputs, `truth.json` has `best_accuracy`, the best possible accuracy over all pairs that could be drawn, and
+    `best_guesses_on_test`, the accuracy of the same guesses on the drawn test pairs.
 
     The folder is written atomically. Raises `RankerError` if it exists or cannot be written.
     """

@@ -43,8 +43,8 @@ class DecodedImages:
         size: pixels per side.
         pool: the threads that read and decode.
         limits: the largest image that is decoded.
-        places: the name of each image in messages (default: `pair 3, image_1`).
-        skip_bad: treat a broken image as missing, and note it in `bad`; if False, it raises `ImageError`.
+        names: the name of each image for messages (default: `pair 3, image_1`).
+        skip_bad: treat a broken image as missing, and note it in `bad`; if False, raise `ImageError`.
         before_each: called in the pool before each image; if it raises, no further image is decoded.
     """
 
@@ -55,12 +55,12 @@ class DecodedImages:
         pool: ThreadPoolExecutor,
         limits: ImageLimits,
         *,
-        places: Optional[Sequence[str]] = None,
+        names: Optional[Sequence[str]] = None,
         skip_bad: bool = False,
         before_each: Optional[Callable[[], None]] = None,
     ):
         self._images, self._size, self._pool, self._limits = images, size, pool, limits
-        self._places, self._skip_bad = places, skip_bad
+        self._names, self._skip_bad = names, skip_bad
         self._before_each = before_each
         self.bad: list[str] = []
 
@@ -90,8 +90,8 @@ class DecodedImages:
             return error
 
     def _place(self, index: int) -> str:
-        if self._places is not None:
-            return self._places[index]
+        if self._names is not None:
+            return self._names[index]
         second, pair = divmod(index, len(self._images) // 2)
         return f"pair {pair + 1}, image_{second + 1}"
 
@@ -109,14 +109,14 @@ class GivenPosts:
 
     texts: the texts of the first posts and of the second posts, `[n]` each
     images: the images of the first posts and of the second posts, files or their bytes; None: a missing image
-    places: names for messages of the first posts' images, then of the second posts', `[2 n]`; None: `pair 3, image_1`
+    names: for messages, names of the first posts' images, then of the second posts', `[2 n]`; None: `pair 3, image_1`
 
     Raises `UsageError` if the numbers of texts and images differ.
     """
 
     texts: tuple[Sequence[str], Sequence[str]]
     images: tuple[Sequence[Optional[Image]], Sequence[Optional[Image]]]
-    places: Optional[Sequence[str]] = None
+    names: Optional[Sequence[str]] = None
 
     def __post_init__(self) -> None:
         counts = {len(values) for values in (*self.texts, *self.images)}
@@ -198,10 +198,10 @@ class Entailment:
 
         With `skip_bad_images`, a broken image counts as missing, and one line on stderr has their number.
         """
-        paths, places = images_of(pairs)
+        paths, names = images_of(pairs)
         half = len(pairs)
         texts = [pair.text_1 for pair in pairs], [pair.text_2 for pair in pairs]
-        posts = self._posts(GivenPosts(texts, (paths[:half], paths[half:]), places), skip_bad_images)
+        posts = self._posts(GivenPosts(texts, (paths[:half], paths[half:]), names), skip_bad_images)
         probabilities = self.probabilities(posts)
         if isinstance(posts.images, DecodedImages) and posts.images.bad:
             bad = posts.images.bad
@@ -215,7 +215,7 @@ class Entailment:
         if self.info.image_size is not None:
             both = [*pairs.images[0], *pairs.images[1]]
             images = DecodedImages(
-                both, self.info.image_size, self._pool, self._limits, places=pairs.places, skip_bad=skip_bad,
+                both, self.info.image_size, self._pool, self._limits, names=pairs.names, skip_bad=skip_bad,
                 before_each=before_each,
             )  # fmt: skip
         texts = None if encoder is None else _encoded(encoder, pairs.texts, before_each)

@@ -1,7 +1,7 @@
 """Decode images once, or compute a frozen encoder's features once, and keep them in files for later epochs.
 
-paths, places = images_of(pairs)
-store = ImageStore(paths, 128, places=places)
+paths, names = images_of(pairs)
+store = ImageStore(paths, 128, names=names)
 pixels, present = store.take(np.array([0, 5]))
 """
 
@@ -51,8 +51,8 @@ class ImageStore:
             depend on the content of the images, the size, the encoder's parameters, and TF32.
         encoder: a frozen encoder, whose features are stored instead of pixels.
         limits: the largest image that is decoded.
-        skip_bad: treat a bad image as missing, and note it in `bad`; if False, it is an error.
-        places: names of the rows for messages, such as `line 17, image_1`.
+        skip_bad: treat a bad image as missing, and note it in `bad`; if False, raise `ImageError`.
+        names: names of the rows for messages, such as `line 17, image_1`.
 
     Raises `ImageError`, naming the row, at the first image that does not exist, is damaged or is too large.
     """
@@ -67,11 +67,11 @@ class ImageStore:
         encoder: Optional[VisionEncoder] = None,
         limits: Optional[ImageLimits] = None,
         skip_bad: bool = False,
-        places: Optional[Sequence[str]] = None,
+        names: Optional[Sequence[str]] = None,
     ):
         self.size = size
         self._paths = paths
-        self._places = places or [f"row {row}" for row in range(len(paths))]
+        self._names = names or [f"row {row}" for row in range(len(paths))]
         self._workers = workers or len(os.sched_getaffinity(0))
         self._limits = limits or ImageLimits()
         self._skip_bad = skip_bad
@@ -116,7 +116,7 @@ class ImageStore:
         return f"{len(self.bad):,} images left out ({reasons}{'; …' if len(self.bad) > _REASONS_SHOWN else ''})"
 
     def _refuse(self, row: int, problem: str) -> None:
-        error = ImageError(problem, self._places[row])
+        error = ImageError(problem, self._names[row])
         if not self._skip_bad:
             raise error
         self.bad[row] = str(error)

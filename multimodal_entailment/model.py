@@ -72,9 +72,9 @@ class Missing(nn.Layer):
 class PostFusion(nn.Layer):
     """Classifier of a pair of posts by the features of its texts, of image one and of image two.
 
-    Each of these has a separate projection, so that image one differs from image two. With attention, the text attends
-    to the regions of each image, and each image to the tokens of the texts; the results are added to the list of
-    projections. All are concatenated; a further projection combines them, and a dense layer gives the logits.
+    Texts, image one and image two have separate projections, so that image one differs from image two. With attention,
+    the text attends to the regions of each image, and each image to the tokens of the texts, which gives further
+    projections. All projections are concatenated; another projection combines them, and a dense layer gives the logits.
 
     Args:
         text_width, image_width: the widths of the features; None: the model has no such features.
@@ -193,7 +193,7 @@ class PostTextEncoder(nn.Layer):
         config: the encoder's configuration.
         never_match: ids of special tokens, padding and [UNK]; None: no match embeddings.
         encoder: a pretrained encoder of that configuration; None: a new one with random parameters.
-        spelling: the tokens' spelling, by which match levels compare them; None: they compare ids.
+        spelling: the tokens' spelling, by which match levels compare tokens; None: tokens are compared by ids.
     """
 
     def __init__(

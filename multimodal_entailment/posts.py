@@ -57,13 +57,13 @@ class HeldImages:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A sublist of a list of images: the entries at `places`."""
+    """A sublist of a list of images: the entries at `indices`."""
 
     images: Images
-    places: np.ndarray
+    indices: np.ndarray
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.images.take(self.places[indices])
+        return self.images.take(self.indices[indices])
 
 
 @dataclass(frozen=True)

@@ -183,13 +183,13 @@ class EntailmentSlot(Slot[ServedEntailment]):
 
 
 def _encoded(model: Entailment, posts: Sequence[Post]) -> Posts:
-    places = [f"{post.place}image_{number}" for number in (1, 2) for post in posts]
+    names = [f"{post.place}image_{number}" for number in (1, 2) for post in posts]
     texts = [post.texts[0] or "" for post in posts], [post.texts[1] or "" for post in posts]
     images = [post.images[0] for post in posts], [post.images[1] for post in posts]
     try:
         before_each = watch()
         with idle():  # other threads decode the images
-            return model.encode_posts(GivenPosts(texts, images, places), before_each=before_each)
+            return model.encode_posts(GivenPosts(texts, images, names), before_each=before_each)
     except ImageError as error:
         kind = TOO_LARGE if isinstance(error, ImageTooLargeError) else UNPROCESSABLE
         raise Fault(kind, error.message, field=error.place) from error

@@ -136,15 +136,15 @@ def describe_data(split: Split) -> str:
 def make_posts(pairs: Sequence[PostPair], model: EntailmentModel, options: TrainEntailmentOptions) -> Posts:
     """Encode the pairs' texts and decode their images, if the model takes them.
 
-    With a frozen vision encoder, the store holds its features instead of pixels. With `skip_bad_rows`, a broken image
-    counts as missing, and a printed line says how many there are; otherwise it raises an `ImageError` that names the
-    row.
+    With a frozen vision encoder, the images are its features instead of pixels. With `skip_bad_rows`, a broken image
+    counts as missing, and a printed line has their number. Otherwise a broken image raises an `ImageError`, which names
+    the row.
     """
     texts, images = None, None
     if model.row_encoder.texts is not None:
         texts = model.row_encoder.texts.encode([pair.text_1 for pair in pairs], [pair.text_2 for pair in pairs])
     if model.info.image_size is not None:
-        paths, places = images_of(pairs)
+        paths, names = images_of(pairs)
         images = ImageStore(
             paths,
             model.info.image_size,
@@ -152,7 +152,7 @@ def make_posts(pairs: Sequence[PostPair], model: EntailmentModel, options: Train
             cache_dir=options.cache_dir or Path(options.save_dir) / "images",
             encoder=model.network.vision if options.freeze_vision else None,
             skip_bad=options.skip_bad_rows,
-            places=places,
+            names=names,
         )
         if images.bad:
             print(images.report(), flush=True)

@@ -33,12 +33,13 @@ _LARGEST_EXPONENT = 700.0
 class MaskedBatch:
     """A batch with some tokens masked.
 
-    `ids` `[batch, length]` int64; `places` `[m]` int64, ascending indices of the chosen tokens in the flattened batch;
-    `labels` `[m]` int64, the original ids at these places.
+    ids: `[batch, length]` int64
+    indices: `[m]` int64, ascending indices of the chosen tokens in the flattened batch
+    labels: `[m]` int64, the original ids of these tokens
     """
 
     ids: np.ndarray
-    places: np.ndarray
+    indices: np.ndarray
     labels: np.ndarray
 
 
@@ -99,8 +100,8 @@ class Masking:
         random = chosen & (draws[1] >= TO_MASK) & (draws[1] < TO_MASK + TO_RANDOM)
         masked_ids[masked] = self._mask_id
         masked_ids[random] = self._ordinary[(draws[2][random] * len(self._ordinary)).astype(np.int64)]
-        places = np.flatnonzero(chosen.reshape(-1))
-        return MaskedBatch(masked_ids, places, ids.reshape(-1)[places])
+        of_chosen = np.flatnonzero(chosen.reshape(-1))
+        return MaskedBatch(masked_ids, of_chosen, ids.reshape(-1)[of_chosen])
 
 
 def perplexity(loss: float) -> float:
@@ -150,7 +151,7 @@ class MaskedExamples:
         batch = self.masked(indices)
         if not len(batch.labels):  # the sequences hold only special tokens and [UNK]
             return network.cls.predictions.decoder_bias.sum() * 0.0, {}
-        logits = network(batch.ids, batch.places)
+        logits = network(batch.ids, batch.indices)
         return token_losses(logits, paddle.to_tensor(batch.labels)).mean(), {}
 
 
@@ -194,7 +195,7 @@ class HeldOut:
         for indices in self._batches[processes.rank :: processes.size]:
             batch = self._masking.mask(*self._sequences.batch(indices), indices, epoch=0)
             if len(batch.labels):
-                logits = network(batch.ids, batch.places)
+                logits = network(batch.ids, batch.indices)
                 losses = token_losses(logits, paddle.to_tensor(batch.labels)).sum()
                 right = int((logits.argmax(axis=-1).numpy() == batch.labels).sum())
                 sums += [float(losses), right, len(batch.labels)]

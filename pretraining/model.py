@@ -54,8 +54,8 @@ class MaskedLanguageModel(nn.Layer):
     """Network that predicts masked tokens.
 
     Its parameters have the names of PaddleNLP's ErnieForMaskedLM and BertForMaskedLM: `ernie.*` or `bert.*`, and
-    `cls.predictions.*`. The pooler is not used here, so it is not trained; without `has_pooler`, it is random and not
-    saved: a ranker adds its own.
+    `cls.predictions.*`. The pooler is not used, so it is not trained. Without `has_pooler`, it is random and is not
+    saved; a ranker adds a new one.
     """
 
     def __init__(self, config: EncoderConfig, has_pooler: bool = False, encoder: Optional[Encoder] = None):
@@ -78,15 +78,15 @@ class MaskedLanguageModel(nn.Layer):
         encoder: Encoder = getattr(self, self.config.model_type)
         return encoder
 
-    def forward(self, input_ids: np.ndarray, places: np.ndarray) -> Tensor:
-        """Return the logits of the tokens at `places`, `[m, vocab]` float32.
+    def forward(self, input_ids: np.ndarray, indices: np.ndarray) -> Tensor:
+        """Return the logits of the tokens at `indices`, `[m, vocab]` float32.
 
         Args:
             input_ids: `[batch, length]` int64; padding is masked, and all tokens are of type 0.
-            places: `[m]` int64, ascending indices of the flattened `input_ids`. Only these tokens go through most of
+            indices: `[m]` int64, ascending indices of the flattened `input_ids`. Only these tokens go through most of
                 the last layer, and through the head's product with all word embeddings.
         """
-        grid, slots = _by_row(input_ids.shape, places)
+        grid, slots = _by_row(input_ids.shape, indices)
         ids = paddle.to_tensor(input_ids)
         documents = None
         if self.separator is not None:
@@ -103,18 +103,18 @@ class MaskedLanguageModel(nn.Layer):
         return type(state)((n, t) for n, t in state.items() if self.has_pooler or not n.startswith(pooler))
 
 
-def _by_row(shape: tuple[int, ...], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Arrange token indices in rows, `[batch, longest]`; also return each index's place in the flattened result.
+def _by_row(shape: tuple[int, ...], indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arrange token indices in rows, `[batch, longest]`; also return the position of each in the flattened rows.
 
     shape: `(batch, length)`, the shape of the ids
-    places: ascending indices into the flattened ids, `[m]`; rows are padded with the index of the row's first token
+    indices: ascending indices into the flattened ids, `[m]`; rows are padded with the index of the row's first token
     """
     batch, length = shape
-    rows = places // length
+    rows = indices // length
     counts = np.bincount(rows, minlength=batch)
-    columns = np.arange(len(places)) - (np.cumsum(counts) - counts)[rows]
+    columns = np.arange(len(indices)) - (np.cumsum(counts) - counts)[rows]
     grid = np.repeat(np.arange(batch) * length, counts.max()).reshape(batch, -1)
-    grid[rows, columns] = places
+    grid[rows, columns] = indices
     return grid, rows * grid.shape[1] + columns
 
 

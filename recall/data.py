@@ -75,9 +75,9 @@ class TextPairs:
     negatives: titles that do not answer the examples' queries; None: the data have none
     texts: the distinct queries and titles themselves
     query_keys, title_keys: a number for each query and title, equal for texts that read the same (`text_key`)
-    answers: every (query, title) that is an answer, its two keys in one number `query << 31 | title`, sorted
+    answers: for every pair of a query and its answer, both keys in one number, `query << 31 | title`, sorted
     grades: the highest label of each answer, `[answers]` float64; 1 without labels
-    teacher: a teacher's logits by (query, title), both indices
+    teacher: a teacher's logits, by the indices (query, title)
     """
 
     queries: Columns

@@ -18,7 +18,7 @@ class TowerLoss:
     """A sum of losses.
 
     in_batch: factor of the cross-entropy of each query's title among all titles of the batch; 0: no such loss
-    of_lists: a ranker's losses of the logits of a query's title and its negatives; None: there are none
+    of_lists: a ranker's losses, over the logits of each query's title and negatives; None: no such losses
     """
 
     in_batch: float

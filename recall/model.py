@@ -247,7 +247,7 @@ class _Batch:
     def lists(self, rows: slice) -> tuple[Integers, Integers, Integers]:
         """Return the titles that the data have for the queries of a block.
 
-        Returns for each title the number of its example in the block, its column and its index, `[listed]` each.
+        For each title, the result has its example's number in the block, its column and its index, `[titles]` each.
         """
         row, place = np.nonzero(self._is_there[rows])
         column = self._columns[rows][row, place]

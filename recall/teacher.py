@@ -18,8 +18,8 @@ from recall.options import TaughtTowerOptions
 def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: TrainingRun) -> TextPairs:
     """Return the pairs, with the teacher's logits added wherever they are missing.
 
-    With several training processes, each computes a share of the scores; those of a URL are requested by the first one,
-    and the others read them from its cache.
+    With several training processes, each computes a share of a ranker's scores. Scores of a URL are requested by the
+    first process, and the others read them from its cache.
 
     Args:
         options: the options that name the teacher, if any.

@@ -197,7 +197,7 @@ def learn_words(start: TowerStart, titles: Columns) -> None:
 
 
 def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) -> tuple[Checkpoint, TowerInfo]:
-    """Read a model's files; return their contents, and the info of the tower in them.
+    """Read a model's files; return their contents, and the info of the tower that they hold.
 
     If an encoder's folder states no pooling, the tower is that of the published scripts: the pooler's output (without a
     trained pooler the mean of the states), scaled to length 1, for at most 128 tokens.

@@ -59,8 +59,8 @@ class TablePairEncoder(PairEncoder):
 
     A title is a `PlacedText` with the places `(start, end, row, column)` of its cells; row -1 is the header. Any other
     title is the header of a table of one column without rows. If a table is too long, all cells are truncated to the
-    same number of tokens, at least one, so that the table fits; if that is not enough, the last rows are left out. Both
-    are counted, and a note names the first tables whose rows were left out.
+    same number of tokens, at least one, so that the table fits; if that is not enough, the last rows are left out.
+    Truncated tables and rows left out are counted, and a note names the first tables whose rows were left out.
 
     The numbers of a token's place: column and row from 1, 0 (a label of earlier answers in TAPAS), rank and inverse
     rank of the cell's number or date in its column, how the question's values compare with it, and the position in the

@@ -54,7 +54,7 @@ class JudgedQueries:
     queries: texts by id
     qrels: labels as `qrels[query][document]`
     notes: one line for each reason that rows were skipped
-    documents: ids of queries that are documents, with the same id; such a document is not a result of its query
+    documents: ids of queries that are also documents with the same id; such a document is no result of that query
     copies: documents that repeat the text of an answer: a dict from their ids to the id of the first document with the
         text; all of them count as one answer
     """

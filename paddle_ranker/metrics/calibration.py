@@ -109,7 +109,7 @@ class Calibration:
     scale, shift: calibrated logit = scale * logit + shift; scale > 0
     fitted_on: the file of the fit: name, digest, counts of pairs, queries and relevant pairs, and how it was scored
     searched: scores of searches, if the calibration is for searches of an index; else None
-    figures: how well the calibration fits, as `figures_of` returns it
+    figures: how well the calibration fits; the result of `figures_of`
 
     Raises `CheckpointError` if scale or shift is not a finite number, or scale is not above 0.
     """

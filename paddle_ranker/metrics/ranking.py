@@ -31,8 +31,8 @@ class Ranking:
     """Pairs sorted by query (in order of first occurrence), then by score, best first.
 
     query: `[pairs] int64`, index of the pair's query, ascending
-    position: `[pairs] int64`, the pair's place within its query, from 0; `UNRANKED` for a document that the system did
-        not return, which counts as missed if it is relevant
+    position: `[pairs] int64`, the pair's rank within its query, from 0; `UNRANKED` for a document that the system did
+        not return; such a document counts as missed if it is relevant
     labels: `[pairs] float64`
     queries: number of queries
     """
@@ -48,7 +48,7 @@ class Ranking:
 
     @property
     def place(self) -> Integers:
-        """Each pair's place within its query, from 0; documents not returned come last: `[pairs] int64`."""
+        """Each pair's rank within its query, from 0; documents that were not returned come last: `[pairs] int64`."""
         starts = np.flatnonzero(np.diff(self.query, prepend=-1))
         return np.arange(len(self.query)) - starts[self.query]
 

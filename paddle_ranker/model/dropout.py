@@ -51,7 +51,7 @@ class Masks:
 
 
 class _Masked(PyLayer):
-    """Product with a mask. For the backward pass it keeps one byte per value, in place of both factors."""
+    """Product of a tensor and a mask, which keeps one byte per value for the backward pass instead of both factors."""
 
     @staticmethod
     def forward(ctx: PyLayerContext, hidden: Tensor, kept: Array, scale: float) -> Tensor:

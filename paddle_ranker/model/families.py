@@ -90,7 +90,7 @@ class EncoderFamily:
 
 
 def _network(module: str, name: str) -> Callable[[EncoderConfig], Encoder]:
-    """Return a function that creates the network `name` of `module`, which it imports when it is called."""
+    """Return a function that imports `module` when called, and creates the network `name` of it."""
 
     def create(config: EncoderConfig) -> Encoder:
         network: Encoder = getattr(import_module(f"paddle_ranker.model.{module}"), name)(config)

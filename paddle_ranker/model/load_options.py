@@ -50,7 +50,7 @@ class LoadOptions:
     device: cpu, gpu, xpu or npu, with or without a number; auto: a GPU if the engine can use one, else the CPU
     precision: precision of matrix products: fp32; exported models also take bf16, int8 or fp16, if the engine and the
         device support it
-    threads: CPU threads of an exported model's engine; 0: one per core. `runtime.prepare` sets those of dygraph
+    threads: CPU threads of an exported model's engine; 0: one per core. `runtime.prepare` sets the threads of dygraph
     tensorrt: whether Paddle Inference compiles the graph with TensorRT, on a GPU
     model_name: name of the model whose configuration belongs to a bare parameter file
     max_seq_length: maximum length of a row in tokens; None: as trained

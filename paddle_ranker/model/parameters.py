@@ -43,7 +43,8 @@ class Sealed:
 class SafeUnpickler(pickle.Unpickler):
     """Unpickler that refuses all names but those in `allowed`.
 
-    `allowed` maps (module, name) to the object that takes its place; objects written in Python must be `Sealed`.
+    allowed: a dict from (module, name) in the pickle to the object to use for this name; objects written in Python must
+        be `Sealed`
     """
 
     def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Unchecked], encoding: str = "ASCII"):

@@ -67,7 +67,7 @@ class TowerNetwork(nn.Layer):
 
     encoder: a pretrained encoder
     info: states pooling, output layer and normalisation
-    rows: the row encoder; the lexical part needs its tokens, a tower of pictures its means of pixels
+    rows: the row encoder: a lexical part reads its tokenizer, a tower of pictures its means of pixels
 
     Attributes, which a training may set:
         query_tower: network of the queries; None: this network.

@@ -67,9 +67,9 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
 def gpus_for(load: LoadOptions) -> int:
     """Return how many GPUs a process that opens a model with the options `load` must request from Ray: 0 or 1.
 
-    For the device `auto`, it is 1 if a machine of the cluster has a GPU and the engine would compute on it. A Ray task
-    on such a machine finds this out, since packages and GPUs differ between machines. The task requests no GPU, since
-    all may be in use, for example by an earlier version of a service.
+    For the device `auto`, the result is 1 if a machine of the cluster has a GPU and the engine would compute on that
+    GPU. A Ray task on such a machine finds this out, since packages and GPUs differ between machines. The task requests
+    no GPU, since all may be in use, for example by an earlier version of a service.
 
     Raises `UsageError` for a device with an index, or of another kind than cpu, gpu and auto.
     """

@@ -192,9 +192,9 @@ class Work(ABC):
 
 @dataclass(frozen=True)
 class _Place:
-    """Folder and plugins of the command, which its processes on all machines take over.
+    """Working folder and plugins of the command; the command's processes on all machines use the same.
 
-    folder: the working folder, to which paths are relative
+    folder: the working folder, from which relative paths start
     plugins: value of the variable `PADDLE_RANKER_PLUGINS`
     """
 

@@ -85,8 +85,8 @@ class Cascade:
         small: ranker that scores all titles.
         depth: number of titles of a query that the large ranker scores.
 
-    A title that the large ranker scored has its probability, which depends only on the pair. Any other title has the
-    small ranker's probability, lowered if necessary to stay below the probabilities of the titles before it.
+    A title that the large ranker scored has the large ranker's probability, which depends only on the pair. Any other
+    title has the small ranker's probability, lowered if necessary to stay below the probabilities of the titles before.
     """
 
     def __init__(self, large: Ranker, small: Ranker, depth: int = DEPTH):

@@ -67,8 +67,8 @@ class SplitRanker:
         titles = ranker.title_states(["a title", "another"])
         ranker.logits(ranker.query_states(["a query"]), titles)
 
-    The logits are those of the whole ranker, except for pairs above its maximum length: here each text is truncated
-    separately, to the longest that a pair can have.
+    The logits are those of the whole ranker, except for pairs above the ranker's maximum length: here each text is
+    truncated separately, to the longest that a pair can have.
 
     Attributes:
         info: the ranker's info.
@@ -104,7 +104,7 @@ class SplitRanker:
     def of(cls, opened: ScoringRanker, batch_size: int = 256) -> SplitRanker:
         """Split an opened ranker; the parts of an exported ranker are opened from its folder, in the same engine.
 
-        Raises `CheckpointError` if its encoder is not split, or it was exported without parts.
+        Raises `CheckpointError` if the ranker's encoder is not split, or the ranker was exported without parts.
         """
         if not opened.info.stored_titles:
             raise CheckpointError("the ranker's encoder is not split")

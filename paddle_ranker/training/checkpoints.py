@@ -28,7 +28,7 @@ _RUN_FILES = (METRICS_FILE, PICTURE_FILE)
 
 
 def require_free(save_dir: Union[str, Path]) -> None:
-    """Raise `RankerError` if another training writes into the folder, since that training may move files in it.
+    """Raise `RankerError` if another training writes into the folder, since either could move the other's files.
 
     A missing folder is created; if nothing is written into it, it is removed when the process ends.
     """

@@ -51,8 +51,12 @@ class Session(Generic[D]):
 class ClickCounts(Generic[D]):
     """How often each pair was shown and clicked at each position.
 
+    Counts are kept in cells: a cell is a pair at a position.
+
     pairs: query and document of each pair, in the order in which they were first shown
-    pair, position, views, clicks: `[cells]` each; a cell is a pair at a position, `pair` its index in `pairs`
+    pair: index in `pairs` of each cell's pair, `[cells]`
+    position: position of each cell, from 1, `[cells]`
+    views, clicks: how often each cell's pair was shown and clicked at its position, `[cells]` each
     """
 
     pairs: list[tuple[str, D]]

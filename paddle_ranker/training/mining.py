@@ -264,7 +264,7 @@ class Miner:
 
         part: the queries
         positives: positives of each query
-        candidates: titles of each query's candidates, in the index's order, which candidates of equal probability keep
+        candidates: titles of each query's candidates, in the index's order; of equal probabilities, this order decides
         """
         texts = [[pair.title for pair in relevant] + titles for relevant, titles in zip(positives, candidates)]
         read = [self._reads(judged.query, titles) for judged, titles in zip(part, texts)]

@@ -76,14 +76,14 @@ def test_bad_images_name_their_row_or_are_counted(folder: Path) -> None:
     data = (folder / "3.png").read_bytes()
     (folder / "short.png").write_bytes(data[: len(data) // 2])
     paths = [str(folder / name) for name in ("0.png", "short.png", "none.png", "4.png", "short.png")]
-    places = [f"line {row}, image_1" for row in (2, 3, 4, 6, 7)]
+    names = [f"line {row}, image_1" for row in (2, 3, 4, 6, 7)]
     for _ in range(2):  # the second time, the cache knows the undecodable image
         with pytest.raises(ImageError, match=r"^line 4, image_1: .*none\.png: there is no such image"):
-            ImageStore(paths, SIZE, cache_dir=folder / "cache", places=places)
+            ImageStore(paths, SIZE, cache_dir=folder / "cache", names=names)
         with pytest.raises(ImageError, match=r"^line 3, image_1: .*short\.png: damaged or cut short"):
-            ImageStore(paths[:2], SIZE, cache_dir=folder / "cache", places=places[:2])
+            ImageStore(paths[:2], SIZE, cache_dir=folder / "cache", names=names[:2])
     for _ in range(2):
-        store = ImageStore(paths, SIZE, cache_dir=folder / "cache", places=places, skip_bad=True)
+        store = ImageStore(paths, SIZE, cache_dir=folder / "cache", names=names, skip_bad=True)
         pixels, present = store.take(np.arange(5))
         assert present.tolist() == [True, False, False, True, False]
         assert not pixels[~present].any() and (pixels[3] == pixels_of(folder / "4.png")).all()

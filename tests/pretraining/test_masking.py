@@ -45,7 +45,7 @@ def test_rates_are_those_asked_for_and_specials_stay() -> None:
         hidden = make(probability).mask(ids, starts, np.arange(len(ids)), epoch=1)
         ordinary = ~np.isin(ids, SPECIAL)
         chosen = np.zeros(ids.size, bool)
-        chosen[hidden.places] = True
+        chosen[hidden.indices] = True
         assert not (chosen & ~ordinary.reshape(-1)).any()
         assert within(int(chosen.sum()), int(ordinary.sum()), probability)
         np.testing.assert_array_equal(hidden.labels, ids.reshape(-1)[chosen])
@@ -76,24 +76,24 @@ def test_whole_words_are_hidden_whole_at_the_same_rate() -> None:
     units[:, 1:] |= special[:, :-1]
     number = np.cumsum(units.reshape(-1))
     chosen = np.zeros(ids.size, bool)
-    chosen[hidden.places] = True
+    chosen[hidden.indices] = True
     words = int(number[-1]) + 1
     sizes = np.bincount(number, ~special.reshape(-1), words)
     hit = np.bincount(number, chosen, words)
     assert set(np.unique(hit[sizes > 0] / sizes[sizes > 0])) == {0.0, 1.0}
     assert sizes.max() > 3 and within(int((hit > 0).sum()), int((sizes > 0).sum()), 0.2)
     single = make().mask(ids, starts, np.arange(len(ids)), epoch=1)
-    torn = np.bincount(number, np.isin(np.arange(ids.size), single.places), words)
+    torn = np.bincount(number, np.isin(np.arange(ids.size), single.indices), words)
     assert ((torn > 0) & (torn < sizes)).any()  # without the option, words are split
 
 
 def test_an_unknown_token_parts_a_word() -> None:
     ids, starts = np.array([[1, 10, 4, 11, 2]]), np.array([[True, True, False, False, True]])
     for number in range(40):
-        places = make(0.5, whole_words=True).mask(ids, starts, np.array([number]), 1).places.tolist()
+        places = make(0.5, whole_words=True).mask(ids, starts, np.array([number]), 1).indices.tolist()
         assert 2 not in places
     found = {
-        tuple(make(0.5, whole_words=True).mask(ids, starts, np.array([number]), 1).places.tolist())
+        tuple(make(0.5, whole_words=True).mask(ids, starts, np.array([number]), 1).indices.tolist())
         for number in range(40)
     }
     assert found == {(1,), (3,), (1, 3)}
@@ -120,6 +120,6 @@ def test_something_is_always_hidden_where_anything_can_be() -> None:
     starts = np.ones(ids.shape, bool)
     counts = np.zeros(3)
     for number in range(300):
-        places = make(0.01).mask(ids, starts, np.array([number] * 3), 1).places
+        places = make(0.01).mask(ids, starts, np.array([number] * 3), 1).indices
         counts += np.bincount(places // 4, minlength=3)
     assert counts[0] == 300 and counts[1] == 0 and 300 <= counts[2] < 310

@@ -66,7 +66,7 @@ def test_the_loss_is_the_one_worked_out_in_numpy(changes: dict[str, Any]) -> Non
             return batch
 
     labels = np.array([11, 14, 21, 33])
-    batch = type("Batch", (), {"ids": IDS, "places": PLACES, "labels": labels})()
+    batch = type("Batch", (), {"ids": IDS, "indices": PLACES, "labels": labels})()
     shifted = expected - expected.max(axis=1, keepdims=True)
     by_hand = -(shifted[np.arange(4), labels] - np.log(np.exp(shifted).sum(axis=1))).mean()
     examples = Given.__new__(Given)

@@ -421,7 +421,7 @@ class LibraryTokenizer:
 
     special: ids that must not occur in texts. Unigram ignores `encode_special_tokens` and gives special tokens in texts
         their ids
-    unknown: id that replaces these; None: nothing is replaced
+    unknown: id that replaces ids in `special`; None: nothing is replaced
     """
 
     def __init__(self, library: Library, special: Sequence[int] = (), unknown: Optional[int] = None):

@@ -226,8 +226,8 @@ _CHAT_FILE, _SCORE = "chat_template.jinja", "score"
 def answer_ids(folder: Path) -> tuple[int, Optional[int]]:
     """Return the ids of the answers "yes" and "no" (None if only "yes" counts).
 
-    They come from sentence-transformers' settings, or else from the tokenizer. Raises `CheckpointError` if there is no
-    such token, or if the chat template is not that of Qwen3-Reranker.
+    The ids come from sentence-transformers' settings, or else from the tokenizer. Raises `CheckpointError` if the
+    tokenizer lacks an answer, or if the chat template is not that of Qwen3-Reranker.
     """
     path = folder / MODULES_FILE
     steps = [step for step in (read_json(path) if path.is_file() else []) if isinstance(step, dict)]

@@ -46,7 +46,7 @@ _Range = tuple[int, int]  # first and last code point
 def write_word_pieces(
     folder: Path, vocabulary: bytes, rules: TextRules, special: dict[str, str], side: str
 ) -> TokenizerFiles:
-    """Write `vocab.txt` and its settings into an existing folder, and return their contents.
+    """Write `vocab.txt` and its settings into an existing folder, and return the contents of both files.
 
     special: tokens by role
     side: the side at which long texts are truncated, "left" or "right"

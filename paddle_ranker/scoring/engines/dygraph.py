@@ -20,8 +20,8 @@ _TYPES = {"bf16": "bfloat16", "fp16": "float16"}
 class DygraphEngine:
     """Engine that runs the network itself, without dropout and gradients.
 
-    network: takes the signature's inputs in their order; returns one tensor or several. Its `configs` are the
-        configurations of its encoders
+    network: takes the signature's inputs in their order; returns one tensor or several. `network.configs` are the
+        configurations of the network's encoders
     signature: names the network's inputs
     outputs: names of the tensors that the network returns, in their order; default: `signature.read`
     precision: precision of matrix products: fp32, and on GPUs bf16 or fp16

@@ -37,7 +37,7 @@ class Engine(Protocol):
     Attributes:
         name: name of the engine, as in `--engine`.
         precision: precision of matrix products.
-        limits: inputs that it accepts.
+        limits: limits of the inputs.
     """
 
     name: str

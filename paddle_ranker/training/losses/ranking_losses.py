@@ -156,7 +156,7 @@ def binary_cross_entropy(logits: Tensor, labels: Numbers) -> Tensor:
     """Return mean(log(1 + exp(l)) - y l) of logits l and labels y, of which those above 1 count as 1.
 
     It is the cross-entropy of two classes whose logits differ by l, the published cross-encoder's loss. A label between
-    0 and 1 is a share: it equals several copies of the title, of which that share has the label 1.
+    0 and 1 is a share: the title counts as several copies, of which this share has the label 1, the others 0.
     """
     import paddle.nn.functional as F
 

@@ -32,8 +32,8 @@ def evaluate(options: EvaluatePairwiseOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.evaluation.command_steps import print_evaluation, score_measured_pairs
 
-    parts, pairs, logits = score_measured_pairs(options)
-    print_evaluation(options, pairs, logits, _margin_loss(options, parts.info, pairs, logits))
+    ranker, pairs, logits = score_measured_pairs(options)
+    print_evaluation(options, pairs, logits, _margin_loss(options, ranker.info, pairs, logits))
 
 
 def _margin_loss(

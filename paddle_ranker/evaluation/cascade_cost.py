@@ -67,8 +67,8 @@ def measure_cascade(
     queries, titles = pairs.texts(large)
     scorers, logits = [], []
     for path, of_ranker in ((large, options), (small, options_of_small(options, small))):
-        parts = open_model(path, RANKER, LoadOptions.of(of_ranker))
-        scorers.append(scorer_for(parts, of_ranker, options.test_file))
+        ranker = open_model(path, RANKER, LoadOptions.of(of_ranker))
+        scorers.append(scorer_for(ranker, of_ranker, options.test_file))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
     rows_of: dict[str, list[int]] = {}
     for row, query in enumerate(query for query, is_one in zip(pairs.query_ids, pairs.candidates) if is_one):

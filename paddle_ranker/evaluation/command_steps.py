@@ -37,8 +37,8 @@ def score_measured_pairs(options: EvaluateOptions) -> tuple[ScoringRanker, Measu
     pairs = read_measured_pairs(options, {})
     for line in pairs.notes:
         note(line)
-    parts, logits = score_with_model(options.init_from_ckpt, options, pairs)
-    return parts, pairs, logits
+    ranker, logits = score_with_model(options.init_from_ckpt, options, pairs)
+    return ranker, pairs, logits
 
 
 def print_evaluation(

@@ -75,10 +75,10 @@ def score_with_model(source: str, options: MeasuringOptions, pairs: MeasuredPair
     from paddle_ranker.scoring.loading import open_model
 
     queries, titles = pairs.texts(source)
-    parts = open_model(source, RANKER, LoadOptions.of(options))
-    scorer = scorer_for(parts, options, options.test_file)
+    ranker = open_model(source, RANKER, LoadOptions.of(options))
+    scorer = scorer_for(ranker, options, options.test_file)
     logits = scorer.logits(scorer.encode(queries, titles))
-    return parts, logits
+    return ranker, logits
 
 
 def named_systems(
@@ -92,8 +92,8 @@ def named_systems(
     for name, path in paths.items():
         facts = {"from": path, "sha256": content_digest(path)}
         if is_model(path):
-            parts, logits = score_with_model(path, options, pairs)
-            facts.update(kind=parts.info.kind, max_seq_length=str(parts.info.max_seq_length))
+            ranker, logits = score_with_model(path, options, pairs)
+            facts.update(kind=ranker.info.kind, max_seq_length=str(ranker.info.max_seq_length))
             systems.append(System(name, pairs.spread(logits), "model", facts))
         else:
             scores, notes_on_file = read_scores(path, pairs, skip_bad_rows=options.skip_bad_rows)

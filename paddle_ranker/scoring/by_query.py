@@ -77,8 +77,8 @@ def _cascade_by_query(options: RankingOptions, top_k: int) -> Iterator[tuple[str
     assert options.cascade is not None
     source, depth = parse_cascade(options.cascade)
     # Open the large ranker first, so that its errors come before the small ranker has scored the file.
-    parts = open_model(options.params_path, RANKER, LoadOptions.of(options))
-    scorer = scorer_for(parts, options)
+    ranker = open_model(options.params_path, RANKER, LoadOptions.of(options))
+    scorer = scorer_for(ranker, options)
     first_stage = dataclasses.replace(
         options_of_small(options, source), params_path=source, cascade=None, min_probability=None
     )

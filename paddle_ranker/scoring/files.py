@@ -28,29 +28,29 @@ T = TypeVar("T")
 STANDARD_INPUT = "/dev/stdin"  # sys.stdin would block the end of the process if a thread still reads it
 
 
-def scorer_for(parts: ScoringRanker, options: ScoringOptions, pairs_file: Optional[str] = None) -> Scorer:
+def scorer_for(ranker: ScoringRanker, options: ScoringOptions, pairs_file: Optional[str] = None) -> Scorer:
     """Return a scorer with the ranker's calibration and the windows of the options.
 
     pairs_file: file of the pairs, whose titles may be paths of pictures
     """
     if pairs_file is not None:
-        parts.row_encoder.set_title_folder(folder_of(pairs_file))
+        ranker.row_encoder.set_title_folder(folder_of(pairs_file))
     return Scorer(
-        parts.engine,
-        parts.row_encoder,
+        ranker.engine,
+        ranker.row_encoder,
         options.batch_size,
-        calibration=parts.info.calibration,
-        windows=windows_for(parts, options),
+        calibration=ranker.info.calibration,
+        windows=windows_for(ranker, options),
     )
 
 
-def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windows]:
+def windows_for(ranker: ScoringRanker, options: ScoringOptions) -> Optional[Windows]:
     """Return the windows of the options, or None; log if the calibration was fitted with other settings."""
-    encoder = parts.row_encoder
+    encoder = ranker.row_encoder
     shape = encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
     windows = make_windows(*shape, encoder.members[0].template)
-    if parts.info.calibration:
-        fitted, now = parts.info.calibration.fitted_on.get("scored"), scored_with(parts.row_encoder, windows)
+    if ranker.info.calibration:
+        fitted, now = ranker.info.calibration.fitted_on.get("scored"), scored_with(ranker.row_encoder, windows)
         if fitted and fitted != now:
             note(
                 f"note: the ranker was calibrated with {_shown(fitted)}; with {_shown(now)} its probabilities are less "
@@ -78,9 +78,9 @@ def predict_pairs(options: PredictOptions) -> Iterator[tuple[Pair, float]]:
     yield from predict_with(open_model(options.params_path, RANKER, LoadOptions.of(options)), options)
 
 
-def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+def predict_with(ranker: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Score the pairs as `predict_pairs` does, with a ranker that is already loaded."""
-    yield from above(options.min_probability, score_pairs(parts, options))
+    yield from above(options.min_probability, score_pairs(ranker, options))
 
 
 def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Iterator[tuple[Pair, float]]:
@@ -92,9 +92,9 @@ def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Ite
     cut.report()
 
 
-def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+def score_pairs(ranker: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Yield each pair of the input file with its probability; note skipped rows at the end."""
-    scorer = scorer_for(parts, options, options.input_file)
+    scorer = scorer_for(ranker, options, options.input_file)
 
     def encode(part: list[Pair]) -> Columns:
         return scorer.encode([pair.query for pair in part], [pair.title for pair in part])

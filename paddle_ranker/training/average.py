@@ -136,7 +136,7 @@ def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: 
     return fit_and_judge("platt", queries, labels, average.logits, folds)
 
 
-def add_linear(parts: RankerModel, factor: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:
+def add_linear(ranker: RankerModel, factor: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:
     """Change a ranker's network in place so that its logit becomes factor * logit + sum(weight * linear logit) + bias.
 
     factor: factor of the ranker's logit
@@ -145,7 +145,7 @@ def add_linear(parts: RankerModel, factor: float, added: Sequence[tuple[float, L
 
     Raises `CheckpointError` unless the ranker's logit is linear in its head.
     """
-    network = parts.network
+    network = ranker.network
     if network.kinds[-1] != "linear":
         raise CheckpointError(f"its logit is a {network.kinds[-1]}, to which no linear model can be added exactly")
     for parameter in (network.head.weight, network.head.bias):
@@ -160,19 +160,19 @@ def add_linear(parts: RankerModel, factor: float, added: Sequence[tuple[float, L
         network.lexical.weight.set_value((network.lexical.weight.numpy() + lexical).astype("float32"))
 
 
-def lexical_logits(parts: RankerModel, linear: LinearModel, pairs: Sequence[LabeledPair]) -> Floats:
+def lexical_logits(ranker: RankerModel, linear: LinearModel, pairs: Sequence[LabeledPair]) -> Floats:
     """Return the logits of pairs by a linear model of a ranker's lexical features, `[n]` float64."""
-    return linear.logits(_features(parts, pairs))
+    return linear.logits(_features(ranker, pairs))
 
 
-def with_features(parts: RankerModel, train: Sequence[LabeledPair]) -> RankerModel:
+def with_features(ranker: RankerModel, train: Sequence[LabeledPair]) -> RankerModel:
     """Return the ranker with a lexical head whose tables are filled; tables that the ranker already has are kept.
 
     train: pairs from which the tables are learned
 
     Raises `DataError` if tables must be learned and `train` is empty.
     """
-    network = with_lexical_features(parts)
+    network = with_lexical_features(ranker)
     assert network.lexical is not None
     if not network.lexical.has_learned:
         if not train:
@@ -180,14 +180,14 @@ def with_features(parts: RankerModel, train: Sequence[LabeledPair]) -> RankerMod
                 f"{BM25} needs the frequencies of words, and the ranker has no lexical features: give --train, or a "
                 "ranker trained with --lexical_features true"
             )
-        network.lexical.learn(_encode(parts, train))
-    return dataclasses.replace(parts, network=network)
+        network.lexical.learn(_encode(ranker, train))
+    return dataclasses.replace(ranker, network=network)
 
 
-def learn_linear(parts: RankerModel, train: Sequence[LabeledPair]) -> LinearModel:
+def learn_linear(ranker: RankerModel, train: Sequence[LabeledPair]) -> LinearModel:
     """Fit a linear model of a ranker's lexical features to the labels of pairs."""
     labels = np.array([pair.label for pair in train], dtype=np.float64)
-    return fit_logistic(_features(parts, train), labels)
+    return fit_logistic(_features(ranker, train), labels)
 
 
 def bm25() -> LinearModel:
@@ -195,13 +195,13 @@ def bm25() -> LinearModel:
     return LinearModel(np.array([float(name == "bm25_tokens") for name in GRAPH_FEATURES]), 0.0)
 
 
-def _encode(parts: RankerModel, pairs: Sequence[LabeledPair]) -> EncodedPairs:
-    return parts.row_encoder.encode([pair.query for pair in pairs], [pair.title for pair in pairs])
+def _encode(ranker: RankerModel, pairs: Sequence[LabeledPair]) -> EncodedPairs:
+    return ranker.row_encoder.encode([pair.query for pair in pairs], [pair.title for pair in pairs])
 
 
-def _features(parts: RankerModel, pairs: Sequence[LabeledPair]) -> Floats:
-    assert parts.network.lexical is not None
-    return parts.network.lexical.of_pairs(_encode(parts, pairs), np.arange(len(pairs)), standardise=True)
+def _features(ranker: RankerModel, pairs: Sequence[LabeledPair]) -> Floats:
+    assert ranker.network.lexical is not None
+    return ranker.network.lexical.of_pairs(_encode(ranker, pairs), np.arange(len(pairs)), standardise=True)
 
 
 def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
@@ -221,7 +221,7 @@ def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
     return [LabeledPair(*texts, label) for texts, label in {**others, **relevant}.items()]
 
 
-def logits_of(parts: RankerModel, pairs: list[LabeledPair], batch_size: int) -> Floats:
+def logits_of(ranker: RankerModel, pairs: list[LabeledPair], batch_size: int) -> Floats:
     """Return the ranker's logits of pairs, before any calibration, `[n]` float64."""
-    scorer = Scorer(DygraphEngine(parts.network), parts.row_encoder, batch_size)
+    scorer = Scorer(DygraphEngine(ranker.network), ranker.row_encoder, batch_size)
     return scorer.logits(scorer.encode([pair.query for pair in pairs], [pair.title for pair in pairs]))

@@ -55,8 +55,8 @@ class Teachers:
 
         self._rankers = []
         for source in split_paths(sources):
-            parts = open_model(source, RANKER, LoadOptions.of(options))
-            self._rankers.append(scorer_for(parts, options))
+            ranker = open_model(source, RANKER, LoadOptions.of(options))
+            self._rankers.append(scorer_for(ranker, options))
 
     def __len__(self) -> int:
         return len(self._rankers)

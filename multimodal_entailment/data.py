@@ -79,10 +79,10 @@ def read_posts(
         skip_bad_rows: skip bad rows, and print one line with their number and the reasons on stderr.
         images: read the images' paths; if False, the file needs no such columns, and every image is None.
 
-    Raises `DataError`, with the file, the line and its content, for a missing or damaged file, a file that is not all
-    UTF-8 (also with `skip_bad_rows`), missing columns, a bad row (a wrong number of cells, a quote that is never
-    closed, an unknown label, neither text nor image, an image that is a web address), and a file without a good row.
-    It does not check whether the image files exist.
+    Raises `DataError`, with the file, the line and its content, for a missing or damaged file, for a file that is not
+    all UTF-8 (also with `skip_bad_rows`), for missing columns, for a bad row, and for a file without a good row. A bad
+    row has a wrong number of cells, a quote that is never closed, an unknown label, neither text nor image, or an image
+    that is a web address. Whether the image files exist is not checked.
     """
     paths = paths_of(path)
     if len(paths) > 1:

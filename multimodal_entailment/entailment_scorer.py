@@ -130,8 +130,11 @@ class GivenPosts:
 class Entailment:
     """A model for pairs of posts: does the second follow from the first? Thread-safe.
 
-    Attributes: `labels`, the classes in the order of the probabilities; `info`, the contents of the model's info file;
-    the names of the `engine` and its `precision`; `max_rows` and `max_tokens`, the most pairs and tokens of a batch.
+    Attributes:
+        labels: the classes, in the order of the probabilities.
+        info: contents of the model's info file.
+        engine, precision: names of the engine and of its precision.
+        max_rows, max_tokens: maximum numbers of pairs and of tokens in a batch.
     """
 
     labels = LABELS

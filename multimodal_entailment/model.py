@@ -213,7 +213,10 @@ class PostTextEncoder(nn.Layer):
             )
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, need_tokens: bool) -> tuple[Tensor, Optional[Tensor]]:
-        """Return the pooled output `[batch, hidden]`, and the tokens' states `[batch, length, hidden]` if needed."""
+        """Return the pooled output `[batch, hidden]`, and the tokens' states `[batch, length, hidden]` or None.
+
+        need_tokens: whether to return the tokens' states; without them, the last layer costs less
+        """
         extra = None
         if self.never_match is not None:
             extra = self.match_embeddings(levels_of_pair(self.speller, input_ids, token_type_ids, self.never_match))

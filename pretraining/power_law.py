@@ -34,9 +34,9 @@ _MOST_DRAWS = 20  # attempts per draw that can be fitted
 class LossLaw:
     """The law L(N, D) = floor + a / N^alpha + b / D^beta.
 
-    `undetermined` names the constants (E, alpha, beta) that the fit left at a bound of its search, where values beyond
-    the bound fit as well, or better; and E if other floors fit nearly as well: its standard error is a factor above
-    `_LARGEST_ERROR`.
+    undetermined: the constants (E, alpha, beta) that the runs do not determine: the fit left them at a bound of its
+        search, beyond which values may fit as well or better. E is also undetermined if other floors fit nearly as
+        well, so that its standard error is a factor above `_LARGEST_ERROR`
     """
 
     floor: float

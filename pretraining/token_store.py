@@ -185,7 +185,10 @@ class WordStarts:
         return self._segmenter is not None
 
     def of(self, texts: Sequence[str], ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Return which `ids` of `texts` begin a word, `[total]` bool; `lengths` `[n]` are the texts' token counts."""
+        """Return whether each of the `ids` of `texts` begins a word, `[total]` bool.
+
+        lengths: token count of each text, `[n]`
+        """
         starts = ~self._continues[ids]
         if self.segments:
             # Each word of the splitter has exactly one token that does not continue another, so words and such tokens
@@ -195,7 +198,7 @@ class WordStarts:
         return starts
 
     def _begins(self, words: list[str]) -> list[bool]:
-        """Return which of the splitter's words begin a word of jieba."""
+        """Return whether each of the splitter's words begins a word of jieba."""
         begins: list[bool] = []
         for ideographs, run in groupby(words, lambda word: len(word) == 1 and is_chinese(ord(word))):
             run_words = list(run)

@@ -230,7 +230,7 @@ class _Batch:
         return (slice(start, start + size) for start in range(0, len(self.title_columns), size))
 
     def is_negative(self, rows: slice) -> Booleans:
-        """Return which titles are negatives of the queries of a block, `[examples, q]`."""
+        """Return whether each title is a negative of each query of a block, `[examples, q]` bool."""
         queries, columns = self.query_of[rows], self.title_columns[rows]
         grades = self._pairs.grades_of(queries[:, None], self._titles)
         is_worse = grades < grades[np.arange(len(columns)), columns][:, None]

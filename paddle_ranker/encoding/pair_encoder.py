@@ -311,7 +311,7 @@ class PairEncoder:
         return self._files.words()
 
     def spelling(self) -> Optional[Spelling]:
-        """Return the spelling by which tokens are equal, see `ModelTokenizer.spelling`."""
+        """Return the spelling by which tokens are compared; None if they are compared by their ids."""
         return self._files.spelling()
 
     @property

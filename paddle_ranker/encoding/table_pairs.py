@@ -179,7 +179,7 @@ class TablePairEncoder(PairEncoder):
         return _Table(rows, flat, cells, np.maximum(begins, -1))
 
     def _fitting(self, table: _Table, room: int, title: str) -> NDArray[np.bool_]:
-        """Return which tokens of a table to keep, so that they fit into `room` tokens; count what is cut or left out.
+        """Return a mask of the table's tokens to keep, at most `room`, `[tokens]` bool; count what is cut or left out.
 
         title: the table as text, for the note that names it
         """

@@ -25,7 +25,7 @@ def choose(losses: Floats, distance: Floats) -> int:
 
 
 def about_least(losses: Floats) -> Booleans:
-    """Return which rows of `losses`, `[n, queries]`, are within one standard error of the least mean loss, `[n] bool`.
+    """Return whether each row of `losses`, `[n, queries]`, is within one standard error of the least mean, `[n] bool`.
 
     The standard error is that of the difference between a row and the row of least mean, over queries. With a single
     query, all rows are True (Breiman et al. 1984, Classification and Regression Trees).

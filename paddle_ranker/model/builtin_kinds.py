@@ -139,7 +139,7 @@ class CrossEncoderKind(RankerKind):
         return states_head(folder) and not is_sentences(folder)
 
     def read_info(self, folder: Path) -> Optional[RankerInfo]:
-        """Read `ranker.json`, or the files of transformers in its place."""
+        """Read `ranker.json`, or the files of transformers in its place; None without either."""
         from paddle_ranker.model.hugging_face.sentences import stated_ranker
 
         info = super().read_info(folder)
@@ -191,7 +191,7 @@ class TowerKind(ModelKind[TowerInfo, RowsOfTower]):
         return is_sentences(folder)
 
     def read_info(self, folder: Path) -> Optional[TowerInfo]:
-        """Read `tower.json`, or the files that sentence-transformers writes in its place."""
+        """Read `tower.json`, or the files that sentence-transformers writes in its place; None without either."""
         from paddle_ranker.model.hugging_face.sentences import stated_info
 
         return stated_info(folder)

@@ -10,7 +10,6 @@ import stat
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Optional
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -48,7 +47,7 @@ def fetch(url: str, part: Path, attempts: int = 3) -> None:
             except requests.HTTPError as error:
                 raise RankerError(f"{url}: HTTP {_status(error)}") from error
             except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout):
-                total = None
+                continue
             except requests.RequestException as error:
                 # A connection that breaks within the body raises ConnectionError, too; then `part` holds some bytes.
                 if attempt + 1 == attempts or not part.exists():
@@ -56,7 +55,7 @@ def fetch(url: str, part: Path, attempts: int = 3) -> None:
                         f"{url}: cannot be reached ({type(error).__name__}); check the network and the proxy settings"
                     ) from error
                 continue
-            if total is not None and part.stat().st_size == total:
+            if part.stat().st_size == total:
                 return
     received = part.stat().st_size if part.exists() else 0
     raise RankerError(f"{url}: the transfer stopped after {received:,} bytes; run again to go on from there")
@@ -66,10 +65,10 @@ def _status(error: requests.HTTPError) -> str:
     return f"{error.response.status_code} {error.response.reason}" if error.response is not None else "error"
 
 
-def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:
-    """Request the bytes of `url` that `part` lacks, or all if the file has changed; return the whole length.
+def _fetch_once(session: requests.Session, url: str, part: Path) -> int:
+    """Request the bytes of `url` that `part` lacks, or all if the file has changed; return the file's length.
 
-    If the server states no length, the result is the length of `part` after the request.
+    If the server sends no length, the result is the length of `part` after the request.
     """
     about = part.with_name(part.name + ".json")
     validator = None

@@ -165,7 +165,7 @@ class TokenizerDescription:
         return {token["id"]: str(token.get("content")) for token in entries if type(token.get("id")) is int}
 
     def rule(self, name: str, default: Optional[bool] = None) -> Optional[bool]:
-        """Return a boolean setting, or `default`; raises `CheckpointError` if its value is no boolean."""
+        """Return a boolean setting, `default` if it is missing; raises `CheckpointError` if it is no boolean."""
         self.settings.require(name, True, False, remedy="set it to true or false")
         value: Optional[bool] = self.settings.get(name, default)
         return value

@@ -106,7 +106,7 @@ class Posts(Columns):
         return cls(sum(map(len, parts)), EncodedPairs.concat(texts) if texts else None, images)
 
     def held(self) -> Posts:
-        """Return the pairs with their images in memory; broken images raise their errors now."""
+        """Return the pairs with their images in memory; raises `ImageError` for a broken image."""
         if self.images is None or isinstance(self.images, HeldImages):
             return self
         return Posts(self.count, self.texts, HeldImages(*self.images.take(np.arange(2 * self.count))))

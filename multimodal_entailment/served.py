@@ -100,8 +100,8 @@ class EntailmentSlot(Slot[ServedEntailment]):
     def load(self, observer: Optional[BatchObserver] = None) -> ServedEntailment:
         """Load the model, run batches through it, and check its answers.
 
-        Raises `CheckpointError` if the answers are not numbers or depend on a pair's neighbours, and what
-        `Entailment.load` raises.
+        Raises as `Entailment.load` does, and `CheckpointError` if the answers are not numbers or depend on the other
+        pairs of a batch.
         """
         limits, folder = self.limits, self.folder
         assert folder is not None

@@ -65,7 +65,7 @@ def start_entailment(options: TrainEntailmentOptions) -> Start[EntailmentModel]:
 
 
 def _text_encoder(options: TrainEntailmentOptions) -> tuple[PostTextEncoder, PairEncoder, list[str]]:
-    """Return the text encoder, its pair encoder, and the names of its new parts."""
+    """Return the text encoder's network, its pair encoder, and the names of its randomly initialised parts."""
     assert options.model_name_or_path is not None
     loaded = load_encoder(options.model_name_or_path)
     encoder, is_new = loaded.pair_encoder(options.max_seq_length), list(loaded.new_parts)

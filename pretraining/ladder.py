@@ -71,8 +71,9 @@ class Size:
     def flops_per_token(self, length: int, vocab_size: int, masked_share: float) -> float:
         """Return the floating-point operations of training per token read.
 
-        They are three times those of the forward pass: 2 per parameter of the layers, 4 `length` `width` per layer for
-        attention, and for the head 2 (`width`^2 + `vocab_size` `width`) times `masked_share`.
+        Training takes three times the operations of the forward pass, which are 2 per parameter of the layers,
+        4 `length` `width` per layer for attention, and for the head 2 (`width`^2 + `vocab_size` `width`) times
+        `masked_share`.
         """
         attention = 4 * self.layers * length * self.width
         head = 2 * masked_share * (self.width**2 + vocab_size * self.width)

@@ -96,7 +96,7 @@ class TextPairs:
         return len(self.query_of)
 
     def within(self, options: TrainingOptions) -> TextPairs:
-        """Return these pairs, with encoded texts beyond the options' memory limit in files of their folder."""
+        """Return these pairs; encoded texts beyond `options.data_memory_mb` move to files in `options.save_dir`."""
         folder, memory = Path(options.save_dir), options.data_memory_mb << 20
         titles = _within(self.titles, folder, memory)
         queries = titles if self.queries is self.titles else _within(self.queries, folder, memory)

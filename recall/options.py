@@ -160,7 +160,7 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
 
     @property
     def nested(self) -> Optional[dict[int, float]]:
-        """Return the nested sizes, ascending, and the factors of their losses; None: as the checkpoint has them."""
+        """Return the factor of the loss of each nested size, by size, ascending; None: the checkpoint's sizes stay."""
         if self.nested_sizes is None:
             return None
         factors: dict[int, float] = {}

@@ -322,7 +322,7 @@ def expected_calibration_error(relevant: NDArray[np.bool_], probabilities: Float
 
     The bins ((m - 1) / bins, m / bins] have equal width, 0 belongs to the first, and a bin's weight is its number of
     pairs. This is equation 3 of Guo et al. 2017, applied to the probability of relevance instead of the confidence in
-    the likelier class. On few pairs it is above 0 even for true probabilities.
+    the likelier class. On few pairs the result is above 0 even for true probabilities.
     """
     gaps = np.bincount(_bin_of(probabilities, bins), weights=probabilities - relevant, minlength=bins)
     return float(np.abs(gaps).sum() / len(probabilities))

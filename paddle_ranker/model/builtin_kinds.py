@@ -69,7 +69,10 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         return RANKER_SIGNATURE
 
     def scoring_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> tuple[nn.Layer, tuple[str, ...]]:
-        """Return the network and its outputs' names; with the logits of tokens and operations if it names cells."""
+        """Return the network and its outputs' names.
+
+        If the ranker names cells, the outputs include the logits of tokens and of operations.
+        """
         from paddle_ranker.model.network import AnsweringNetwork
 
         if not any(config.names_cells for config in model.network.configs):

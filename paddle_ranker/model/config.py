@@ -171,7 +171,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ElectraConfig(EncoderConfig):
-    """Configuration of ELECTRA, whose embeddings may be narrower than its layers; a projection then follows them."""
+    """Configuration of ELECTRA; if embeddings are narrower than the layers, a projection follows the embeddings."""
 
     embedding_size: Positive = 128
     has_tanh_pooler: ClassVar[bool] = False

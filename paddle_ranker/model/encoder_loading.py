@@ -213,7 +213,7 @@ def encoder_of(
 ) -> tuple[Encoder, list[str]]:
     """Create a checkpoint's encoder; return it, and the names of the parts that the checkpoint lacks.
 
-    The parts that it lacks are randomly initialised.
+    Missing parts are randomly initialised.
 
     config: configuration to use; None: the checkpoint's
     need_pooler: whether the checkpoint must have a pooler

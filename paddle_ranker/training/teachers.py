@@ -122,7 +122,7 @@ class Scoring:
                 yield LabeledPair(record.query, record.title, float(is_relevant), logit)
 
     def report(self) -> str:
-        """Return lines for the user: how many triples the teacher orders as they are, and how many labels it gave."""
+        """Return lines for the user: in how many triples the teacher prefers the title, and how many labels it gave."""
         lines = []
         if self.triples:
             lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")

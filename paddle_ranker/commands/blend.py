@@ -153,12 +153,12 @@ def _member(source: str) -> RankerModel:
     from paddle_ranker.model.model_folder import TOWER, identify
     from paddle_ranker.model.tower_network import TowerModel
 
-    found = identify(find_model(source))
-    if not TOWER.fits(found):
+    model_type = identify(find_model(source))
+    if not TOWER.fits(model_type):
         return _ranker(source)
-    tower = found.load(TOWER, LoadOptions())
+    tower = model_type.load(TOWER, LoadOptions())
     assert isinstance(tower, TowerModel)
-    return member_of_tower(tower, found.path)
+    return member_of_tower(tower, model_type.path)
 
 
 def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:
@@ -244,12 +244,15 @@ def _write(
         **_values(average.blend),
         "measured": f"cross-validated over the queries of {base_names(options.dev_file)}",
     }
-    first, own, bias = members.models[0], weights.weights[:count].copy(), weights.bias
+    first, kept_weights, bias = members.models[0], weights.weights[:count].copy(), weights.bias
     if members.linear:
         add_linear(
-            first, own[0], list(zip(weights.weights[count:], members.linear.values())), bias if count == 1 else 0.0
+            first,
+            kept_weights[0],
+            list(zip(weights.weights[count:], members.linear.values())),
+            bias if count == 1 else 0.0,
         )
-        own[0] = 1.0
+        kept_weights[0] = 1.0
         # The old calibration fits other logits.
         first = dataclasses.replace(
             first, info=dataclasses.replace(first.info, lexical_features=True, calibration=None)
@@ -257,7 +260,9 @@ def _write(
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary:
         if count > 1:
-            save_blend(temporary, [first, *members.models[1:]], LinearModel(own, bias), facts, results, calibration)
+            save_blend(
+                temporary, [first, *members.models[1:]], LinearModel(kept_weights, bias), facts, results, calibration
+            )
             return
         training = {**first.info.training, "blend": facts}
         info = dataclasses.replace(first.info, calibration=calibration, training=training, results=results)
@@ -265,7 +270,7 @@ def _write(
 
 
 def _values(measured: Measured) -> dict[str, float]:
-    return {name: found.estimate for name, found in measured.items()}
+    return {name: measure.estimate for name, measure in measured.items()}
 
 
 def _table(names: Sequence[str], average: Average) -> list[str]:
@@ -278,9 +283,9 @@ def _table(names: Sequence[str], average: Average) -> list[str]:
     if len(names) > 2:
         rows += zip([f"without {name}" for name in names], average.without, average.worth)
     table = [["", *average.blend, *(f"blend ahead, {measure}" for measure in average.blend)]]
-    for name, found, ahead in rows:
+    for name, measured, ahead in rows:
         differences = [f"{gap:+.4f}" for gap in ahead.values()]
-        table.append([name, *(f"{value:.4f}" for value in found.values()), *differences])
+        table.append([name, *(f"{value:.4f}" for value in measured.values()), *differences])
     widths = [max(map(len, column)) for column in zip_longest(*table, fillvalue="")]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
 

@@ -140,18 +140,18 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     if searches is not None:
         kept = best_of_each(dev.queries, scored, _READ)
         kept &= np.array(searches.has_label) | (options.unjudged != "left_out")
-    asked, labels, logits = (
+    queries_of_pairs, labels, logits = (
         [query for query, is_kept in zip(dev.queries, kept) if is_kept],
         dev.labels[kept],
         scored[kept],
     )
-    relevant, queries = int((labels >= RELEVANT).sum()), len(set(asked))
-    of = dev.report if searches is None else f"the best {_READ} of each query: {len(asked):,}"
+    relevant, queries = int((labels >= RELEVANT).sum()), len(set(queries_of_pairs))
+    of = dev.report if searches is None else f"the best {_READ} of each query: {len(queries_of_pairs):,}"
     print(f"{options.dev_file}: {of} pairs of {queries:,} queries, {relevant:,} relevant")
     _require_enough(options.dev_file, queries, relevant, len(labels) - relevant)
     method = options.method or DEFAULT_METHOD
     try:
-        judged = fit_and_judge(method, asked, labels, logits, options.folds)
+        judged = fit_and_judge(method, queries_of_pairs, labels, logits, options.folds)
     except DataError as error:
         raise DataError(f"{options.dev_file}: {error}") from error
     _print_judged(judged, method, options.folds)
@@ -168,10 +168,14 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
         **({} if searches is None else {"index": Path(str(options.index)).resolve().name}),
         "scored": scored_with(encoder, windows),
     }
-    found = dataclasses.replace(judged.calibration, fitted_on=fitted_on, figures=figures_of(judged, options.folds))
+    calibration = dataclasses.replace(
+        judged.calibration, fitted_on=fitted_on, figures=figures_of(judged, options.folds)
+    )
     if searches is None:
-        return found
-    return dataclasses.replace(found, searched=SearchScores.of(dev.queries, found.apply(scored), searches.top))
+        return calibration
+    return dataclasses.replace(
+        calibration, searched=SearchScores.of(dev.queries, calibration.apply(scored), searches.top)
+    )
 
 
 def best_of_each(queries: Sequence[str], logits: Floats, count: int) -> Booleans:
@@ -217,10 +221,10 @@ class SearchedPairs:
         judged, pairs = group_judgments(records), list[LabeledPair]()
         schema = self._searcher.collection.info.schema
         for start in range(0, len(judged), QUERIES_AT_ONCE):
-            some = judged[start : start + QUERIES_AT_ONCE]
-            for own, search in zip(some, self._searcher.run([one.query for one in some], self.top)):
+            part = judged[start : start + QUERIES_AT_ONCE]
+            for judged_query, search in zip(part, self._searcher.run([query.query for query in part], self.top)):
                 labels = dict[str, float]()
-                for pair in own.pairs:
+                for pair in judged_query.pairs:
                     key = text_key(pair.title)
                     labels[key] = max(labels.get(key, 0.0), pair.label)
                 documents = [*search.documents.values()]
@@ -228,9 +232,9 @@ class SearchedPairs:
                     keys = (text_key(document.text), text_key(schema.passage(document)))
                     label = next((labels[key] for key in keys if key in labels), None)
                     self.has_label.append(label is not None)
-                    pairs.append(LabeledPair(own.query, read, label or 0.0))
-        found = f"{len(pairs):,} documents found for {len(judged):,} queries"
-        self.report = f"{self._folder}: {found}, {sum(self.has_label):,} of them with a label"
+                    pairs.append(LabeledPair(judged_query.query, read, label or 0.0))
+        documents_found = f"{len(pairs):,} documents found for {len(judged):,} queries"
+        self.report = f"{self._folder}: {documents_found}, {sum(self.has_label):,} of them with a label"
         return pairs
 
 
@@ -285,19 +289,19 @@ def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional
 
     source = find_model(options.ranker)
     folder = source.parent if source.is_file() else source
-    own = RankerInfo.read(folder)
-    info = dataclasses.replace(own or parts.info, calibration=calibration)
+    stored_info = RankerInfo.read(folder)
+    info = dataclasses.replace(stored_info or parts.info, calibration=calibration)
     if options.output:
         target = Path(options.output)
         make_folder(target.parent)
         with new_folder(target) as temporary:
-            if own is None:  # Checkpoints of the published scripts are rewritten in the form of this toolkit.
+            if stored_info is None:  # Checkpoints of the published scripts are rewritten in the form of this toolkit.
                 save_ranker(temporary, parts.network, parts.row_encoder.members[0], info)
             else:
                 shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(f"{UNFINISHED}*"))
                 info.write(temporary, parts.network.config)
         return target
-    if own is None:
+    if stored_info is None:
         raise CheckpointError(
             f"{folder}: has no {INFO_FILE} to store a calibration in; make a new folder with --output"
         )

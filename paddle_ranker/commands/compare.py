@@ -96,8 +96,8 @@ def run(options: CompareOptions) -> None:
         runtime.prepare_command(options.cpu_threads)
     systems, notes = named_systems(named, options, pairs)
     if options.baselines:
-        baselines, said = baseline_systems(pairs, options)
-        systems, notes = systems + baselines, notes + said
+        baselines, baseline_notes = baseline_systems(pairs, options)
+        systems, notes = systems + baselines, notes + baseline_notes
     if len(systems) < 2:
         raise UsageError(_ONE)
     comparison = compare_systems(
@@ -181,13 +181,13 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"{path} is named twice: name different systems")
     last = [os.path.basename(os.path.abspath(path)) for path in unnamed]
     short = iter(last if len(set(last)) == len(last) else names_of([Path(path) for path in unnamed]))
-    found: dict[str, str] = {}
-    for given, path in zip(names, paths):
-        name = given or next(short)
-        if name in found:
+    path_of: dict[str, str] = {}
+    for chosen, path in zip(names, paths):
+        name = chosen or next(short)
+        if name in path_of:
             raise UsageError(f"two systems are named {name}: give them different names, as in mine={path}")
-        found[name] = path
-    return found
+        path_of[name] = path
+    return path_of
 
 
 def _named(argument: str) -> tuple[Optional[str], str]:

@@ -202,16 +202,18 @@ def _to_paddle(source: Path, temporary: Path, options: ConvertOptions) -> list[s
     if reranker is None or not reranker.has_head:
         named.update(for_label({}, model.arrays, model.head, options.positive_label, folder / model.file))
     try:
-        own = reranker.info if reranker is not None else None
-        network, new_parts = ranker_of(model.config, named, allow_new=not has_head, info=own)
+        hub_info = reranker.info if reranker is not None else None
+        network, new_parts = ranker_of(model.config, named, allow_new=not has_head, info=hub_info)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / model.file}: {error}") from error
     facts = describe_encoder(model.config)
     if has_head:
         # A ranker of ours that was converted to transformers gets its former info back.
         info = RankerInfo.read(folder) or RankerInfo("cross_encoder", length, match_embeddings=False)
-        if own is not None:
-            info = dataclasses.replace(info, query_prompt=own.query_prompt, pooling=own.pooling, steps=own.steps)
+        if hub_info is not None:
+            info = dataclasses.replace(
+                info, query_prompt=hub_info.query_prompt, pooling=hub_info.pooling, steps=hub_info.steps
+            )
         if options.query_prompt is not None:
             info = dataclasses.replace(info, query_prompt=options.query_prompt)
         training = info.training or {"converted from": source.resolve().name}
@@ -255,11 +257,11 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 
-    found = identify(source)
-    if find_encoder(source) is not None and found.form != TRAINED:
+    model_type = identify(source)
+    if find_encoder(source) is not None and model_type.form != TRAINED:
         raise CheckpointError(f"{source}: has no {PARAMETERS_FILE}; it is a Hugging Face folder already")
-    if found.form != TRAINED or not (MEMBER.fits(found) or found.is_encoder):
-        raise found.refusal("a ranker or an encoder")
+    if model_type.form != TRAINED or not (MEMBER.fits(model_type) or model_type.is_encoder):
+        raise model_type.refusal("a ranker or an encoder")
     config, info = read_config(source), RankerInfo.read(source)
     if info is not None and info.pooling:
         raise CheckpointError(
@@ -315,8 +317,8 @@ def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str,
 
     model = load_tower(source, LoadOptions(pooling=options.pooling, normalize=options.normalize))
     query, text = (
-        stated if given is None else given
-        for stated, given in (
+        read if optional is None else optional
+        for read, optional in (
             (model.info.query_prompt, options.query_prompt),
             (model.info.text_prompt, options.text_prompt),
         )

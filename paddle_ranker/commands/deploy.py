@@ -57,8 +57,8 @@ def deploy(options: Any) -> None:
         import ray
         from ray import serve
 
-        if (there := int(ray.cluster_resources().get("CPU", 0))) < wanted:
-            note(f"note: the replicas ask for {wanted:,} cores, and the cluster has {there:,}: some wait for machines")
+        if (cores := int(ray.cluster_resources().get("CPU", 0))) < wanted:
+            note(f"note: the replicas ask for {wanted:,} cores, and the cluster has {cores:,}: some wait for machines")
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         try:
@@ -85,11 +85,11 @@ def _require_address(options: Any) -> None:
     from ray.serve.context import _get_global_client
 
     client = _get_global_client()
-    there = client and (client.http_config.host, client.http_config.port)
-    if there and there != (options.host, options.port):
+    address = client and (client.http_config.host, client.http_config.port)
+    if address and address != (options.host, options.port):
         raise UsageError(
             f"--host {options.host} --port {options.port}: Serve runs on this cluster already and listens on "
-            f"{there[0]}, port {there[1]}; give these, or end it (serve shutdown)"
+            f"{address[0]}, port {address[1]}; give these, or end it (serve shutdown)"
         )
 
 

@@ -51,10 +51,10 @@ class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.teacher is None) == (self.teacher_url is None):
-            given = "no teacher" if self.teacher is None else f"{brief(self.teacher or '')} and --teacher_url"
+            teachers = "no teacher" if self.teacher is None else f"{brief(self.teacher or '')} and --teacher_url"
             raise UsageError(
-                f"{given}: give TEACHER DATA_FILE OUTPUT_FILE, or --teacher_url URL DATA_FILE OUTPUT_FILE (of several "
-                f"data files, {os.pathsep} between them)"
+                f"{teachers}: give TEACHER DATA_FILE OUTPUT_FILE, or --teacher_url URL DATA_FILE OUTPUT_FILE (of "
+                f"several data files, {os.pathsep} between them)"
             )
         if self.teacher_url is not None:
             _refuse_local(self)

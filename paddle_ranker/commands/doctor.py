@@ -163,7 +163,7 @@ def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]
     version = _version(package.name)
     if version and not (imports or package in ESSENTIAL):
         return Finding("optional packages", package.name, "ok", version), ""
-    essential, status, said = package in ESSENTIAL, "broken", ""
+    essential, status, result = package in ESSENTIAL, "broken", ""
     # Some packages send telemetry when they are imported.
     silent = "from paddle_ranker.libraries import switch_off_telemetry\nswitch_off_telemetry()"
     line = [sys.executable, "-W", "ignore", "-c", f"{silent}\n{package.code}"]
@@ -172,7 +172,7 @@ def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]
         printed = (done.stderr if done.returncode else done.stdout).decode(errors="replace").strip()
         last_line = printed.rpartition("\n")[2]
         if done.returncode == 0:
-            status, detail, said = "ok", version or "installed, version unknown", last_line
+            status, detail, result = "ok", version or "installed, version unknown", last_line
         elif not version:
             newest = ".".join(map(str, package.newest_python))
             none = f": there is none for Python {platform.python_version()}, only up to {newest}"
@@ -187,7 +187,7 @@ def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]
     group, remedy = "packages" if essential else "optional packages", "" if status == "ok" else install_line(package)
     if "libcuda.so" in detail:
         remedy = "install NVIDIA's driver; docker run needs --gpus all"
-    return Finding(group, package.name, status, detail.strip(), remedy, essential), said
+    return Finding(group, package.name, status, detail.strip(), remedy, essential), result
 
 
 def install_line(package: Package) -> str:
@@ -213,9 +213,9 @@ def install_line(package: Package) -> str:
 def _builds(name: str) -> dict[str, str]:
     """Return the versions of the installed distributions of a package, by name: `name` and `name-gpu`."""
     versions = {}
-    for found in (name, f"{name}-gpu"):
+    for distribution in (name, f"{name}-gpu"):
         with suppress(metadata.PackageNotFoundError):
-            versions[found] = metadata.version(found)
+            versions[distribution] = metadata.version(distribution)
     return versions
 
 
@@ -225,18 +225,18 @@ def _version(name: str) -> str:
 
 def find_gpus() -> tuple[list[Gpu], str]:
     """Return the GPUs that `nvidia-smi` lists and its error message; both are empty if it is not installed."""
-    said = ""
+    message = ""
     for fields in ("name,driver_version,compute_cap", "name,driver_version"):  # old drivers do not know the last one
         line = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
         try:
             done = subprocess.run(line, capture_output=True, text=True, timeout=IMPORT_SECONDS)
         except (OSError, subprocess.TimeoutExpired):
-            return [], said
+            return [], message
         if done.returncode == 0:
             rows = [[*map(str.strip, row.split(",")), ""] for row in done.stdout.splitlines() if "," in row]
             return [Gpu(name, driver, _capability(number)) for name, driver, number, *_ in rows], ""
-        said = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-    return [], said
+        message = (done.stdout + done.stderr).strip().rpartition("\n")[2]
+    return [], message
 
 
 def _capability(text: str) -> Optional[float]:
@@ -253,16 +253,16 @@ def _gpus(gpus: Sequence[Gpu], problem: str, cuda: object) -> list[Finding]:
     """Return the findings about GPUs and about TF32, for a Paddle built for the version `cuda` ("": for CPUs)."""
     if not gpus:
         return [Finding("machine", "GPUs", "off", f"nvidia-smi: {problem[:200]}")] if problem else []
-    said = "; ".join(map(str, gpus))
+    listed_gpus = "; ".join(map(str, gpus))
     # CUDA 11's builds know the same GPUs.
     build = "cu118" if str(cuda).startswith("11.") else f"cu{str(cuda).replace('.', '')}"
     others = [gpu.name for gpu in gpus if any(build in row[2] for row in CUDA_BUILDS) and build not in gpu.builds]
-    gpu = Finding("machine", "GPUs", "ok", said)
+    gpu = Finding("machine", "GPUs", "ok", listed_gpus)
     if cuda == "" or others:
         why = "is the CPU build" if cuda == "" else f"for CUDA {cuda} has no code for {', '.join(others)}"
         wanted = cuda_for(gpus)
         setup = f"{'' if wanted == 'cu126' else f'PADDLE_RANKER_CUDA={wanted} '}bash scripts/setup.sh gpu"
-        gpu = gpu._replace(status="off", detail=f"{said}: this Paddle {why}", remedy=in_checkout(setup))
+        gpu = gpu._replace(status="off", detail=f"{listed_gpus}: this Paddle {why}", remedy=in_checkout(setup))
     why = f"{TF32_VARIABLE}=1" if uses_tf32() else f"fp32 is fp32; {TF32_VARIABLE}=1 turns it on"
     return [gpu, Finding("fast paths", "TF32", "on" if uses_tf32() else "off", why)]
 
@@ -312,18 +312,18 @@ def examine(imports: bool = True) -> list[Finding]:
     model = processor.get("model name") or platform.processor() or platform.machine()
     bf16 = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in processor.get("flags", "").split()]
     bf16 += dict.fromkeys(gpu.name for gpu in gpus if (gpu.capability or 0) >= BF16_CAPABILITY)
-    known = "; ".join(f"{name}: paddlepaddle {one}, paddlenlp {two}" for name, (one, two) in STACKS.items())
-    names = {f"{one} {two}": name for name, (one, two) in STACKS.items()}
-    names.update({f"{one} ": name for name, (one, _) in STACKS.items()})
-    stack = names.get(f"{_version('paddlepaddle')} {_version('paddlenlp')}", f"other (tried together: {known})")
+    stacks = "; ".join(f"{name}: paddlepaddle {paddle}, paddlenlp {nlp}" for name, (paddle, nlp) in STACKS.items())
+    names = {f"{paddle} {nlp}": name for name, (paddle, nlp) in STACKS.items()}
+    names.update({f"{paddle} ": name for name, (paddle, _) in STACKS.items()})
+    stack = names.get(f"{_version('paddlepaddle')} {_version('paddlenlp')}", f"other (tried together: {stacks})")
     suits = (3, 9) <= PYTHON <= (3, 12)
     remedy = "" if suits else f"Python 3.9 to 3.12: {in_checkout('bash scripts/setup.sh')}"
-    own = f"{platform.python_version()} ({sys.executable})"
+    python = f"{platform.python_version()} ({sys.executable})"
     onednn = ("on", "in Paddle Inference") if facts.get("onednn") else ("off", "not found")
     return [
-        Finding("packages", "python", "ok" if suits else "broken", own, remedy, True),
+        Finding("packages", "python", "ok" if suits else "broken", python, remedy, True),
         Finding("packages", "stack", "ok", stack),
-        *(_one_build(one, gpus) for one, _ in probed if one.essential),
+        *(_one_build(finding, gpus) for finding, _ in probed if finding.essential),
         Finding("machine", "system", "ok", platform.platform()),
         Finding("machine", "processor", "ok", model),
         Finding("machine", "cores", "ok", f"{usable_cores()} of {os.cpu_count()} usable by this process"),
@@ -340,7 +340,7 @@ def examine(imports: bool = True) -> list[Finding]:
             ", ".join(bf16) or f"not in this processor{' or GPU' if gpus else ''}",
         ),
         *about_gpus[1:],
-        *(_one_build(one, gpus) for one, _ in probed if not one.essential),
+        *(_one_build(finding, gpus) for finding, _ in probed if not finding.essential),
     ]
 
 
@@ -365,31 +365,31 @@ def examine_model(source: str) -> Examined:
     from paddle_ranker.model.model_folder import ROLES, identify
     from paddle_ranker.model.pretrained import resolve_model
 
-    found = Examined()
+    findings = Examined()
     try:
         path = resolve_model(source)
         model = identify(path)
         place = str(path.resolve()) if Path(source).exists() else f"{path}, in the cache"
-        found.facts += [("found at", place), ("what", model.what), *facts_of(model), *_weights(model.folder)]
-        found.works += _open(model, found.facts)
-        found.counts_as |= {role.name for role in ROLES if role.fits(model)}
+        findings.facts += [("found at", place), ("what", model.what), *facts_of(model), *_weights(model.folder)]
+        findings.works += _open(model, findings.facts)
+        findings.counts_as |= {role.name for role in ROLES if role.fits(model)}
     except (RankerError, OSError) as error:
-        found.problem = one_line(error)
-        return found
-    found.works += [*_commands(found.counts_as, model), *_slots(model)]
-    return found
+        findings.problem = one_line(error)
+        return findings
+    findings.works += [*_commands(findings.counts_as, model), *_slots(model)]
+    return findings
 
 
 def _weights(folder: Path) -> Iterator[Fact]:
     """Yield the names and sizes of a folder's parameter files, if there are any."""
     endings = (".safetensors", ".bin", ".pdparams", ".pdiparams", ".onnx")
-    there = [*folder.glob("*"), *folder.glob("*/*")]  # members of a blend, steps of sentence-transformers
-    files = sorted(path.relative_to(folder) for path in there if path.name.endswith(endings))
+    paths = [*folder.glob("*"), *folder.glob("*/*")]  # members of a blend, steps of sentence-transformers
+    files = sorted(path.relative_to(folder) for path in paths if path.name.endswith(endings))
     if files:
         yield "files", ", ".join(f"{file} ({(folder / file).stat().st_size / 1e6:,.1f} MB)" for file in files)
 
 
-def _open(found: ModelType, facts: list[Fact]) -> list[Fact]:
+def _open(model_type: ModelType, facts: list[Fact]) -> list[Fact]:
     """Open a model and run it; return the engines that it works with, [] for an encoder alone.
 
     facts: facts about the model; more are appended
@@ -402,17 +402,17 @@ def _open(found: ModelType, facts: list[Fact]) -> list[Fact]:
     from paddle_ranker.scoring.loading import open_model
 
     began = time.perf_counter()
-    if found.is_encoder:
-        loaded = load_encoder(found.path)
+    if model_type.is_encoder:
+        loaded = load_encoder(model_type.path)
         length = min(loaded.checkpoint.stated_length or loaded.config.longest_pair, loaded.config.longest_pair)
         facts += _encoder_facts(loaded.pair_encoder(length))
         facts.append(("opens", f"in {time.perf_counter() - began:.1f} s"))
         return []
-    model = open_model(found.path, MODEL)
+    model = open_model(model_type.path, MODEL)
     _compute(model)
     facts += _encoder_facts(model.row_encoder)
     facts.append(("opens", f"in {time.perf_counter() - began:.1f} s, and computes"))
-    return [*(_engines(found.folder) if found.is_exported else _engines_after_export())]
+    return [*(_engines(model_type.folder) if model_type.is_exported else _engines_after_export())]
 
 
 def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
@@ -433,12 +433,15 @@ def _encoder_facts(encoder: object) -> Iterator[Fact]:
 
     members = getattr(encoder, "members", None) or (getattr(encoder, "texts", None),)  # of a blend; of pairs of posts
     tower = getattr(encoder, "tokens", None)
-    for one in (tower,) if isinstance(tower, PairEncoder) else members:
-        if isinstance(one, PairEncoder):
-            shown = _single(one) if one is tower else _pair(one)
-            yield "tokenizer", f"{one.vocab_size:,} ids, {'WordPiece' if one.backend == 'builtin' else one.backend}"
-            yield f"a {'text' if one is tower else 'pair'}", f"{shown}, at most {one.max_seq_length:,} tokens"
-            if one.loses_capitals:
+    for member in (tower,) if isinstance(tower, PairEncoder) else members:
+        if isinstance(member, PairEncoder):
+            shown = _single(member) if member is tower else _pair(member)
+            yield (
+                "tokenizer",
+                f"{member.vocab_size:,} ids, {'WordPiece' if member.backend == 'builtin' else member.backend}",
+            )
+            yield f"a {'text' if member is tower else 'pair'}", f"{shown}, at most {member.max_seq_length:,} tokens"
+            if member.loses_capitals:
                 yield "capitals", LOST_CAPITALS
 
 
@@ -528,19 +531,19 @@ def _slots(model: ModelType) -> Iterator[Fact]:
 
 def report_model(source: str, as_json: bool) -> int:
     """Print a model's facts, and the commands, engines and slots that accept it; return 1 if it does not open."""
-    found = examine_model(source)
+    findings = examine_model(source)
     if as_json:
-        report = {"ok": not found.problem, "model": source, "problem": found.problem}
-        report.update(facts=found.facts, counts_as=sorted(found.counts_as), works_with=dict(found.works))
+        report = {"ok": not findings.problem, "model": source, "problem": findings.problem}
+        report.update(facts=findings.facts, counts_as=sorted(findings.counts_as), works_with=dict(findings.works))
         print(json_text(report, indent=2))
-        return 1 if found.problem else 0
-    for title, facts in ((source, found.facts), ("works with", found.works)):
+        return 1 if findings.problem else 0
+    for title, facts in ((source, findings.facts), ("works with", findings.works)):
         if facts:
             print(f"\n{title}")
         for name, text in facts:
             print(f"  {name:<22} {text}")
-    print(f"\ndoes not open: {found.problem}" if found.problem else "\nopens")
-    return 1 if found.problem else 0
+    print(f"\ndoes not open: {findings.problem}" if findings.problem else "\nopens")
+    return 1 if findings.problem else 0
 
 
 def doctor(options: DoctorOptions) -> int:

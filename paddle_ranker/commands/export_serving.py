@@ -64,21 +64,21 @@ def export_serving(options: ExportServingOptions) -> None:
     print(f"exported for clients: {client}")
 
 
-def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+def aliases(name: str, texts: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """Return an alias for each of `names`: those in `given`, separated by commas or spaces, or without any the names.
 
     Raises `UsageError` if the number of aliases differs from the number of names, if two are equal, or if one is the
     name of another variable.
     """
-    words = tuple(word for text in given for word in re.split(r"[,\s]+", text) if word)
-    if given and (len(words) != len(names) or len(set(words)) != len(words)):
+    words = tuple(word for text in texts for word in re.split(r"[,\s]+", text) if word)
+    if texts and (len(words) != len(names) or len(set(words)) != len(words)):
         raise UsageError(
-            f"{name} {' '.join(given)}: give {len(names)} different name{'s' * (len(names) > 1)}, for "
+            f"{name} {' '.join(texts)}: give {len(names)} different name{'s' * (len(names) > 1)}, for "
             f"{', '.join(names)}"
         )
-    for word, own in zip(words, names):
-        if word in (*INPUTS, *OUTPUTS) and word != own:
-            raise UsageError(f"{name} {' '.join(given)}: {word} is the name of another variable than {own}")
+    for word, variable in zip(words, names):
+        if word in (*INPUTS, *OUTPUTS) and word != variable:
+            raise UsageError(f"{name} {' '.join(texts)}: {word} is the name of another variable than {variable}")
     return words or tuple(names)
 
 
@@ -94,8 +94,8 @@ def find_exported(folder: Path, model: Optional[str], parameters: Optional[str])
         raise UsageError(f"--model_filename {model}: must end in .pdmodel or .json")
     exported = open_exported(folder, MODEL, prefix or None)
     if parameters not in (None, exported.parameters.name):
-        own = exported.parameters.name
-        raise UsageError(f"--params_filename {parameters}: the parameters of {exported.program.name} are in {own}")
+        file = exported.parameters.name
+        raise UsageError(f"--params_filename {parameters}: the parameters of {exported.program.name} are in {file}")
     if exported.signature.input_names != INPUTS:
         raise identify(folder).refusal("an exported ranker or tower")
     if exported.is_for_serving:

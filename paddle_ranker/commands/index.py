@@ -129,11 +129,11 @@ class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
     @property
     def corpus_files(self) -> list[str]:
         """The paths of the documents' files; of a folder, the paths of all files in it."""
-        found = list[str]()
+        files = list[str]()
         for path in paths_of(self.documents_file):
             inside = [os.path.join(parent, name) for parent, _, names in os.walk(path) for name in sorted(names)]
-            found += inside if os.path.isdir(path) else [path]
-        return found
+            files += inside if os.path.isdir(path) else [path]
+        return files
 
 
 @dataclass(frozen=True)
@@ -250,13 +250,13 @@ class BuildOptions(CorpusOptions, RayOptions):
     @property
     def field_towers(self) -> dict[str, str]:
         """The folders of towers by field, from `--field_tower`."""
-        found = dict[str, str]()
-        for one in filter(None, self.field_tower.split(",")):
-            name, _, folder = one.partition("=")
-            if not name.isidentifier() or not folder or name in found or name in (WORDS, VECTORS, *INDEXES):
-                raise UsageError(f"--field_tower {quoted(one)}: expected NAME=FOLDER of one field each")
-            found[name] = folder
-        return found
+        folders = dict[str, str]()
+        for part in filter(None, self.field_tower.split(",")):
+            name, _, folder = part.partition("=")
+            if not name.isidentifier() or not folder or name in folders or name in (WORDS, VECTORS, *INDEXES):
+                raise UsageError(f"--field_tower {quoted(part)}: expected NAME=FOLDER of one field each")
+            folders[name] = folder
+        return folders
 
     @property
     def declared(self) -> tuple[Field, ...]:
@@ -289,7 +289,7 @@ class BuildOptions(CorpusOptions, RayOptions):
                 "leave one of both out"
             )
         Schema(self.declared, passage_tokens=self.passage_tokens, passage_overlap=self.passage_overlap)
-        if self.words not in (None, STANDARD) and any(one.analyser for one in self.declared):
+        if self.words not in (None, STANDARD) and any(field.analyser for field in self.declared):
             raise UsageError(f"--field with analyser=: is about --words {STANDARD}, not {self.words}; leave one out")
         if self.sync and self.skip_bad_rows:
             raise UsageError(
@@ -538,8 +538,10 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
     """Return the corpus's schema, declared or inferred from all values, and its number of rows; print the fields."""
     is_folder = any(map(os.path.isdir, paths_of(options.documents_file)))
     declared = folder_fields(options.declared) if is_folder else options.declared
-    given = Schema(declared)
-    rows = DocumentFile(options.documents_file, options, files=given.file_fields, declared=given.spellings)
+    declared_schema = Schema(declared)
+    rows = DocumentFile(
+        options.documents_file, options, files=declared_schema.file_fields, declared=declared_schema.spellings
+    )
     examples, notes = dict[str, object](), list[str]()
 
     def seen() -> Iterator[DocumentRow]:
@@ -561,7 +563,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
     )
-    for name in [one.name for one in options.declared if one.name not in (*examples, TEXT)]:
+    for name in [field.name for field in options.declared if field.name not in (*examples, TEXT)]:
         note(f"--field {name}: no document has this field{did_you_mean(name, examples)}")
     if schema.fields:
         print("fields (--field declares them otherwise):", *table(schema, examples), sep="\n")
@@ -608,16 +610,16 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     else:
         for name, value in options.of_vectors.items():
             differences[_SHOWN.get(name, name)] = (str(value), str(getattr(info.vectors, name)))
-    given_fields = {str(one) for one in options.declared}
-    own_fields = {str(one) for field in info.schema.fields for one in (field, replace(field, format=""))}
+    given_fields = {str(field) for field in options.declared}
+    own_fields = {str(form) for field in info.schema.fields for form in (field, replace(field, format=""))}
     if not given_fields <= own_fields:
         differences["field"] = (",".join(sorted(given_fields)), ",".join(sorted(own_fields)) or "none")
     if options.shards is not None:
         is_one = collection.folders == [collection.folder]
         differences["shards"] = (str(options.shards), "none" if is_one else str(len(collection.folders)))
     for name in ("template", "passage_tokens", "passage_overlap"):
-        if given := getattr(options, name):
-            differences[name] = (str(given), str(getattr(info.schema, name) or "none"))
+        if wanted := getattr(options, name):
+            differences[name] = (str(wanted), str(getattr(info.schema, name) or "none"))
     given_towers = {name: content_digest(Path(folder)) for name, folder in options.field_towers.items()}
     own_towers = {vector.name: vector.tower.digest for vector in info.more_vectors if vector.tower is not None}
     differences["field_tower"] = (str(given_towers or own_towers), str(own_towers))
@@ -627,11 +629,11 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
         own_states = info.states.ranker, info.states.dtype
         made_by = SplitRanker.open(options.store_states).states_info.ranker
         differences["store_states"] = (str((made_by, options.states_dtype or own_states[1])), str(own_states))
-    for name, (given, own) in differences.items():
-        if given != own:
+    for name, (wanted, built) in differences.items():
+        if wanted != built:
             raise RankerError(
-                f"{options.index}: is there and was built otherwise, --{name} {own}, not {given}; add to it with index "
-                "add, or name another folder"
+                f"{options.index}: is there and was built otherwise, --{name} {built}, not {wanted}; add to it with "
+                "index add, or name another folder"
             )
     require_tower(collection, options.tower)
 
@@ -687,9 +689,9 @@ def _add(
         print(f"{options.corpus}: {added.absent:,} documents {what}")
     now = collection.snapshot()
     print(f"{collection.folder}: {len(now):,} documents, searched by {listed(now.info.searchers)}")
-    for name, one in now.info.vector_fields.items():
-        if told := searched_exactly(one.info, [len(part.segment.vectors[name]) for part in now.parts]):
-            note(f"{collection.folder}: {name}: {told}")
+    for name, vectors in now.info.vector_fields.items():
+        if reason := searched_exactly(vectors.info, [len(part.segment.vectors[name]) for part in now.parts]):
+            note(f"{collection.folder}: {name}: {reason}")
 
 
 def _counts(added: Added) -> str:
@@ -699,9 +701,9 @@ def _counts(added: Added) -> str:
 
 
 def _encoded(vectors_of: VectorsOf, progress: Any, texts: Sequence[str]) -> Vectors:
-    found = vectors_of(texts)
+    vectors = vectors_of(texts)
     progress.update(len(texts))
-    return found
+    return vectors
 
 
 def _counted(rows: Iterable[DocumentRow], progress: Any) -> Iterator[DocumentRow]:
@@ -733,26 +735,28 @@ def remove(options: RemoveOptions) -> None:
 def info(options: FolderOptions) -> None:
     """Print the contents of an index folder."""
     collection = open_index(options.index)
-    found = collection.info
+    manifest = collection.info
     shards = "" if collection.folders == [collection.folder] else f" of {len(collection.folders):,} shards"
-    print(f"{options.index}: {found.count:,} documents in {len(found.segments):,} segments{shards}, generation "
-          f"{found.generation:,}")  # fmt: skip
-    if found.words is not None:
-        print(f"words: {found.words.tokenizer}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
-    if found.schema.fields:
-        print("fields:", *table(found.schema, {}), sep="\n")
-    for name, one in found.vector_fields.items():
-        print(f"{name}: {how_found(one.info)}; {one.info.size:,} components, {one.info.dtype}")
-        if one.tower is not None:
-            print(f"tower: {collection.folders[0] / one.tower.folder}, digest {one.tower.digest}")
-    if found.states is not None:
+    print(f"{options.index}: {manifest.count:,} documents in {len(manifest.segments):,} segments{shards}, generation "
+          f"{manifest.generation:,}")  # fmt: skip
+    if manifest.words is not None:
+        print(f"words: {manifest.words.tokenizer}, BM25 with k1 {manifest.words.k1:g} and b {manifest.words.b:g}")
+    if manifest.schema.fields:
+        print("fields:", *table(manifest.schema, {}), sep="\n")
+    for name, vectors in manifest.vector_fields.items():
+        print(f"{name}: {how_found(vectors.info)}; {vectors.info.size:,} components, {vectors.info.dtype}")
+        if vectors.tower is not None:
+            print(f"tower: {collection.folders[0] / vectors.tower.folder}, digest {vectors.tower.digest}")
+    if manifest.states is not None:
         stored = [part.segment.states.info for part in collection.snapshot().parts if part.segment.states is not None]
-        size = sum(one.bytes_per_title * one.titles for one in stored) / max(1, sum(one.titles for one in stored))
-        ranker = collection.folders[0] / found.states.folder
-        print(f"states: {found.states.dtype}, {size:,.0f} bytes a document, by {ranker}, digest {found.states.ranker}")
-    if found.schema.passage_tokens:
-        repeated = f", of which {found.schema.passage_overlap} repeated" if found.schema.passage_overlap else ""
-        print(f"passages: of at most {found.schema.passage_tokens} tokens{repeated}")
+        titles = sum(states.titles for states in stored)
+        size = sum(states.bytes_per_title * states.titles for states in stored) / max(1, titles)
+        ranker = collection.folders[0] / manifest.states.folder
+        digest = manifest.states.ranker
+        print(f"states: {manifest.states.dtype}, {size:,.0f} bytes a document, by {ranker}, digest {digest}")
+    if manifest.schema.passage_tokens:
+        repeated = f", of which {manifest.schema.passage_overlap} repeated" if manifest.schema.passage_overlap else ""
+        print(f"passages: of at most {manifest.schema.passage_tokens} tokens{repeated}")
 
 
 def check(options: CheckOptions) -> None:
@@ -771,23 +775,23 @@ def check(options: CheckOptions) -> None:
         more = {vector.name for vector in collection.info.more_vectors}  # their recall is not measured
         for by in [name for name in now.info.searchers if name not in more] if texts else ():
             queries = texts if by != VECTORS else [vector[None] for vector in vectors]
-            times, found = [], []
+            times, hits = [], []
             for query in queries:
                 began = time.perf_counter()
-                one = [query] if by != VECTORS else query
-                found += now.search(by, one, options.top_k, ef=options.ef, nprobe=options.nprobe)
+                batch = [query] if by != VECTORS else query
+                hits += now.search(by, batch, options.top_k, ef=options.ef, nprobe=options.nprobe)
                 times.append((time.perf_counter() - began) * 1e3)
             how = search_method(now.info, by, options.ef, options.nprobe)
             p50, p99 = np.percentile(times, [50, 99])
-            recall = f"; {_recall(now, vectors, found, options.top_k)}" if by == VECTORS else ""
-            print(f"{by}, {how}: {len(found):,} queries, one at a time: p50 {p50:.2f} ms, p99 {p99:.2f} ms{recall}")
+            recall = f"; {_recall(now, vectors, hits, options.top_k)}" if by == VECTORS else ""
+            print(f"{by}, {how}: {len(hits):,} queries, one at a time: p50 {p50:.2f} ms, p99 {p99:.2f} ms{recall}")
         if VECTORS in now.info.searchers and len(vectors):
             _check_filters(now, vectors, options)
 
 
 def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) -> None:
     """Print the recall for the vectors of removed documents, and the recall under filters, with the worst filter."""
-    removed = np.array([one for _, one in now.sample(options.sample, options.seed, removed=True)], np.float32)
+    removed = np.array([vector for _, vector in now.sample(options.sample, options.seed, removed=True)], np.float32)
     wheres = [
         (f"{name}={value.json()}", Filter.of({name: value.json()}))
         for name, sample in now.field_values(_CHECKED_BYTES).items()
@@ -795,11 +799,11 @@ def _check_filters(now: LocalSnapshot, vectors: Vectors, options: CheckOptions) 
         for value in sample.values
         if value.kind != OBJECT
     ][:_CHECKED_FILTERS]
-    asked: list[tuple[str, Vectors, Optional[Filter]]] = [(what, vectors, where) for what, where in wheres]
+    filtered: list[tuple[str, Vectors, Optional[Filter]]] = [(what, vectors, where) for what, where in wheres]
     measured = []
-    for what, queries, where in [*asked, *([("removed documents' vectors", removed, None)] if len(removed) else [])]:
-        found = now.search(VECTORS, queries, options.top_k, where, options.ef, options.nprobe)
-        measured.append((_recall(now, queries, found, options.top_k, where), what))
+    for what, queries, where in [*filtered, *([("removed documents' vectors", removed, None)] if len(removed) else [])]:
+        hits = now.search(VECTORS, queries, options.top_k, where, options.ef, options.nprobe)
+        measured.append((_recall(now, queries, hits, options.top_k, where), what))
     if wheres:
         recall, what = min(measured[: len(wheres)])
         print(f"vectors under {len(wheres):,} filters: {recall} at least ({what})")
@@ -826,14 +830,16 @@ def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vect
     return texts, tower.query_vectors(texts)
 
 
-def _recall(now: LocalSnapshot, vectors: Vectors, found: Sequence[Hits], k: int, where: Optional[Filter] = None) -> str:
+def _recall(
+    now: LocalSnapshot, vectors: Vectors, results: Sequence[Hits], k: int, where: Optional[Filter] = None
+) -> str:
     """Return the recall of `found` against an exact search, as text.
 
     A document that is as near as the exact search's last result, up to rounding, counts as found, since the order of
     equal texts is arbitrary.
     """
     shares = []
-    for hits, wanted in zip(found, now.search_exactly(vectors, k, where)):
+    for hits, wanted in zip(results, now.search_exactly(vectors, k, where)):
         least = float(wanted.scores[-1]) if wanted.ids else 0.0
         near = np.count_nonzero(np.asarray(hits.scores) >= least - 1e-6 * max(1.0, abs(least)))
         shares.append(near / len(wanted.ids) if wanted.ids else 1.0)

@@ -35,9 +35,9 @@ def run(options: InfoOptions) -> None:
     from paddle_ranker.model.model_folder import identify
     from paddle_ranker.model.pretrained import find_model
 
-    found = identify(find_model(options.model))
-    print(f"{options.model}: {found.what}; {found.use}")
-    for name, text in facts_of(found):
+    model_type = identify(find_model(options.model))
+    print(f"{options.model}: {model_type.what}; {model_type.use}")
+    for name, text in facts_of(model_type):
         print(f"{name}: {text}")
 
 
@@ -66,10 +66,8 @@ def facts_of(model: ModelType) -> Iterator[Fact]:
         config = encoder_config(model.folder)
         yield _encoder_fact(config)
         yield "max_seq_length", str(min(stated_length(model.folder), config.longest_pair))
-    elif model.form:
-        stated = read_config(model.folder)
-        if stated is not None:
-            yield _encoder_fact(stated)
+    elif model.form and (plain_config := read_config(model.folder)) is not None:
+        yield _encoder_fact(plain_config)
 
 
 def _head(labels: Sequence[str]) -> str:
@@ -98,7 +96,7 @@ def _shown(value: object) -> str:
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and type(value).__str__ is object.__str__:
         value = dataclasses.asdict(value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {json.dumps(one, ensure_ascii=False)}" for key, one in value.items())
+        return ", ".join(f"{key} {json.dumps(item, ensure_ascii=False)}" for key, item in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)

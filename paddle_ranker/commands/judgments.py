@@ -98,7 +98,10 @@ class _Search(NamedTuple):
 
     def named(self, id: str) -> Optional[Shown]:
         """Return the shown document with this id; None if it was not shown."""
-        return next((one for one in self.shown if id == (one if isinstance(one, str) else one[0])), None)
+        return next(
+            (document for document in self.shown if id == (document if isinstance(document, str) else document[0])),
+            None,
+        )
 
 
 class JoinedLog:
@@ -129,35 +132,35 @@ class JoinedLog:
         self.unread: set[tuple[str, str]] = set()
         self.clicks = 0
         self.counts: Counter[str] = Counter()
-        said: list[FeedbackLine] = []
+        feedback: list[FeedbackLine] = []
         seen: dict[tuple[str, str], tuple[str, str]] = {}  # each is shown many times
         reader = LogReader(folder)
         for line in Progress(reader, desc="read", unit="line"):
             if isinstance(line, SearchLine):
-                names = [(one.id, one.digest) for one in line.shown]
+                names = [(document.id, document.digest) for document in line.shown]
                 shown = tuple(seen.setdefault(name, name) for name in names)
                 query = sys.intern(line.model_text or line.query)
                 self.searches[line.search_id] = _Search(query, line.query, shown, line.first_position)
                 self._note_spans(query, line.shown, has_ranker=line.versions.get("ranker") is not None)
             else:
-                said.append(line)
+                feedback.append(line)
         self.counts["damaged lines"] = reader.damaged
         now = digests(list({id for id, _ in seen}))
         same: dict[Shown, Shown] = {(id, digest): id for id, digest in seen if now.get(id, digest) == digest}
         for id, search in self.searches.items():
             self.searches[id] = search._replace(shown=tuple(same.get(name, name) for name in search.shown))
-        said.sort(key=lambda line: line.time)
-        for line in said:
+        feedback.sort(key=lambda line: line.time)
+        for line in feedback:
             self._join(line)
 
     def _note_spans(self, query: str, shown: Sequence[ShownDocument], *, has_ranker: bool) -> None:
         """Record which parts of the shown documents' texts the ranker read in a search."""
-        for one in shown:
-            (self.unread.discard if has_ranker or one.read is not None else self.unread.add)((query, one.id))
-            if one.read is None:
-                self.spans.pop((query, one.id), None)
+        for document in shown:
+            (self.unread.discard if has_ranker or document.read is not None else self.unread.add)((query, document.id))
+            if document.read is None:
+                self.spans.pop((query, document.id), None)
             else:
-                self.spans[query, one.id] = (one.read[0], one.read[1])
+                self.spans[query, document.id] = (document.read[0], document.read[1])
 
     def title_of(self, query: str, document: Document, now: LocalSnapshot) -> str:
         """Return the passage of a document that the ranker read for a query, or that it would have read."""
@@ -242,20 +245,22 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
     for (query, _), label in zip(counts.pairs, labels.tolist()):
         best[query] = max(label, best.get(query, 0.0))
     judged = {pair: label for pair, label in log.judged.items() if label is not None}
-    found = []
+    pair_judgments = []
     changed = {pair for pair in (*counts.pairs, *judged) if not isinstance(pair[1], str)}
     log.counts["pairs whose text has changed since it was shown"] = len(changed)
     for (query, id), label, position in zip(counts.pairs, labels.tolist(), counts.usual_positions().tolist()):
-        said = judged.pop((query, id), None)
+        judgment = judged.pop((query, id), None)
         if not isinstance(id, str):
             continue
         often = label > 0 and label >= best[query] / 2
-        found.append(Judgment(query, id, label if said is None else float(said), often, said is not None, position))
+        pair_judgments.append(
+            Judgment(query, id, label if judgment is None else float(judgment), often, judgment is not None, position)
+        )
     # Pairs that are judged, and were shown only in searches without a click.
     for (query, id), label in judged.items():
         if isinstance(id, str):
-            found.append(Judgment(query, id, float(label), False, True, log.judged_positions[query, id]))
-    return found
+            pair_judgments.append(Judgment(query, id, float(label), False, True, log.judged_positions[query, id]))
+    return pair_judgments
 
 
 class ReadLog(NamedTuple):
@@ -276,13 +281,19 @@ class ReadLog(NamedTuple):
 def read_log(options: JudgmentsOptions, collection: Collection) -> ReadLog:
     """Read a log's judgments; leave out pairs whose document is not in the index, or that a data file cannot hold."""
     log = JoinedLog(Path(options.log), partial(_digests, collection))
-    found, now = judgments_of(log, options), collection.snapshot()
-    documents = now.documents_of(sorted({one.id for one in found}))
+    pair_judgments, now = judgments_of(log, options), collection.snapshot()
+    documents = now.documents_of(sorted({judgment.id for judgment in pair_judgments}))
     titles = {
-        (one.query, one.id): log.title_of(one.query, documents[one.id], now) for one in found if one.id in documents
+        (judgment.query, judgment.id): log.title_of(judgment.query, documents[judgment.id], now)
+        for judgment in pair_judgments
+        if judgment.id in documents
     }
-    usable = [one for one in found if _is_text(titles.get((one.query, one.id), "")) and _is_text(one.query)]
-    log.counts["pairs whose document is not in the index, or which are no text"] = len(found) - len(usable)
+    usable = [
+        judgment
+        for judgment in pair_judgments
+        if _is_text(titles.get((judgment.query, judgment.id), "")) and _is_text(judgment.query)
+    ]
+    log.counts["pairs whose document is not in the index, or which are no text"] = len(pair_judgments) - len(usable)
     return ReadLog(log, usable, documents, titles)
 
 
@@ -299,8 +310,10 @@ def judgments(options: JudgmentsOptions) -> None:
     with open_index(options.index) as collection:
         log, usable, documents, titles = read_log(options, collection)
         schema = collection.info.schema
-    held_out = {query for query in {one.query for one in usable} if draw(query, options.seed) < options.dev_share}
-    unheld = sum(one.query in held_out and not can_hold(one.id) for one in usable)
+    held_out = {
+        query for query in {judgment.query for judgment in usable} if draw(query, options.seed) < options.dev_share
+    }
+    unheld = sum(judgment.query in held_out and not can_hold(judgment.id) for judgment in usable)
     log.counts["held-out pairs whose id has a space, in the qrels"] = unheld
     judged = sum(label is not None for label in log.judged.values())
     print(f"{options.log}: {len(log.searches):,} searches, {log.clicks:,} clicks, {judged:,} judged pairs")
@@ -310,13 +323,13 @@ def judgments(options: JudgmentsOptions) -> None:
         raise DataError(f"{options.log}: no search with a click or a judgment, so there is nothing to learn from")
     with new_folder(output) as folder:
         parts = {
-            TRAIN: [one for one in usable if one.query not in held_out],
-            DEV: [one for one in usable if one.query in held_out],
+            TRAIN: [judgment for judgment in usable if judgment.query not in held_out],
+            DEV: [judgment for judgment in usable if judgment.query in held_out],
         }
         for name, part in parts.items():
             _write_pairs(folder / name, part, titles, whole=name == DEV)
         whole = {id: schema.passage(document) for id, document in documents.items()}
-        _write_qrels(folder / JUDGED, [one for one in parts[DEV] if can_hold(one.id)], whole)
+        _write_qrels(folder / JUDGED, [judgment for judgment in parts[DEV] if can_hold(judgment.id)], whole)
     for name, part in parts.items():
         _report(output / name, part)
     if options.dev_share and not parts[DEV]:
@@ -326,35 +339,40 @@ def judgments(options: JudgmentsOptions) -> None:
 def _digests(collection: Collection, ids: Sequence[str]) -> dict[str, str]:
     from paddle_ranker.serving.core.search_log import digest_of
 
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for start in range(0, len(ids), _AT_ONCE):
         documents = collection.snapshot().documents_of(ids[start : start + _AT_ONCE])
-        found.update((id, digest_of(document.text)) for id, document in documents.items())
-    return found
+        digests.update((id, digest_of(document.text)) for id, document in documents.items())
+    return digests
 
 
 def _write_pairs(path: Path, part: Sequence[Judgment], titles: Mapping[tuple[str, str], str], *, whole: bool) -> None:
     with path.open("w", encoding="utf-8") as stream:
-        for one in sorted(part, key=lambda one: (one.query, one.position)):
-            label = one.whole_label if whole else round(one.label, 6)
-            row = {"query": one.query, "title": titles[one.query, one.id], "label": label, "position": one.position}
+        for judgment in sorted(part, key=lambda judgment: (judgment.query, judgment.position)):
+            label = judgment.whole_label if whole else round(judgment.label, 6)
+            row = {
+                "query": judgment.query,
+                "title": titles[judgment.query, judgment.id],
+                "label": label,
+                "position": judgment.position,
+            }
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _write_qrels(folder: Path, part: Sequence[Judgment], texts: Mapping[str, str]) -> None:
     from paddle_ranker.data.beir import write_beir
 
-    names = {query: _name(query) for query in dict.fromkeys(one.query for one in part)}
+    names = {query: _name(query) for query in dict.fromkeys(judgment.query for judgment in part)}
     qrels: dict[str, dict[str, int]] = {}
-    for one in part:
-        qrels.setdefault(names[one.query], {})[one.id] = one.whole_label
-    documents = ((id, texts[id], dict[str, object]()) for id in dict.fromkeys(one.id for one in part))
+    for judgment in part:
+        qrels.setdefault(names[judgment.query], {})[judgment.id] = judgment.whole_label
+    documents = ((id, texts[id], dict[str, object]()) for id in dict.fromkeys(judgment.id for judgment in part))
     write_beir(folder, documents, {name: query for query, name in names.items()}, {"test": qrels})
 
 
 def _report(path: Path, part: Sequence[Judgment]) -> None:
-    queries, judged = len({one.query for one in part}), sum(one.is_judged for one in part)
-    above = sum(one.label > 0 for one in part)
+    queries, judged = len({judgment.query for judgment in part}), sum(judgment.is_judged for judgment in part)
+    above = sum(judgment.label > 0 for judgment in part)
     print(f"{path}: {queries:,} queries, {len(part):,} pairs, {above:,} with a label above 0, {judged:,} judged")
 
 

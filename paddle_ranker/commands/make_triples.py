@@ -40,8 +40,8 @@ class MakeTriplesOptions(LabelOptions):
         super().__post_init__()
         if self.dev_share is not None and self.dev_file is None:
             raise UsageError("--dev_share needs --dev_file: where should the pairs of held-out queries go?")
-        given = (*paths_of(self.input_file), self.output_file, self.dev_file)
-        paths = [os.path.realpath(path) for path in given if path]
+        files = (*paths_of(self.input_file), self.output_file, self.dev_file)
+        paths = [os.path.realpath(path) for path in files if path]
         if len(set(paths)) < len(paths):
             raise UsageError("--input, --output and --dev_file must be different files")
 

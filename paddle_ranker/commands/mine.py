@@ -149,8 +149,8 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
             method = self.method if compares else "tower"
             raise UsageError(f"--method {method} and --tower FOLDER belong together: give both, or neither")
         if self.words is not None and not (kind is not None and kind.compares_words):
-            found = "--index" if self.method is None else f"--method {self.method}"
-            raise UsageError(f"--words {self.words}: {found} finds candidates otherwise than by these; leave it out")
+            source = "--index" if self.method is None else f"--method {self.method}"
+            raise UsageError(f"--words {self.words}: {source} finds candidates otherwise than by these; leave it out")
         for field in () if self.ranker or self.tower or self.index else given_of(self, OF_MODEL):
             raise UsageError(f"{shown_name(field)} is about how a model computes: add --ranker or --tower")
         for field in given_of(self, ("rerank", "max_score_ratio", "margin", "positive_label", *WINDOWS)):
@@ -199,9 +199,9 @@ class SearchedIndex:
         titles = {*titles}
         self._keys = {*map(text_key, titles)}
         self._documents: dict[str, Document] = {}  # by the title that stands for it
-        for one in searcher.collection.snapshot().documents():
-            texts = one.text, self._schema.passage(one)
-            self._documents.update((text, one) for text in texts if text in titles)
+        for document in searcher.collection.snapshot().documents():
+            texts = document.text, self._schema.passage(document)
+            self._documents.update((text, document) for text in texts if text in titles)
         self._searches: dict[str, Search] = {}
 
     def __len__(self) -> int:
@@ -210,8 +210,8 @@ class SearchedIndex:
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first."""
         self._searches = dict(zip(queries, self._searcher.run(queries, top_k)))
-        found = [one.results() for one in self._searches.values()]
-        return [Hits([one.id for one in row], np.array([one.score for one in row])) for row in found]
+        results = [search.results() for search in self._searches.values()]
+        return [Hits([result.id for result in row], np.array([result.score for result in row])) for row in results]
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
@@ -223,9 +223,9 @@ class SearchedIndex:
 
     def reads(self, query: str, titles: Sequence[str]) -> list[str]:
         """Replace each title that is a document of the last `search` by the document's best passage for the query."""
-        there = [title for title in titles if title in self._documents]
-        read = self._searches[query].read([self._documents[title] for title in there], self._encoder)
-        passages = {title: text for title, (_, text) in zip(there, read)}
+        document_titles = [title for title in titles if title in self._documents]
+        read = self._searches[query].read([self._documents[title] for title in document_titles], self._encoder)
+        passages = {title: text for title, (_, text) in zip(document_titles, read)}
         return [passages.get(title, title) for title in titles]
 
 
@@ -350,11 +350,11 @@ class _MineParts(Work):
         mining = self._mining
         mining.miner.counts.clear()
         before = mining.truncations()
-        found = [json.dumps(astuple(one)) for one in mining.miner.mine_part(mining.queries[rows[0] : rows[-1] + 1])]
+        lines = [json.dumps(astuple(row)) for row in mining.miner.mine_part(mining.queries[rows[0] : rows[-1] + 1])]
         counts = dict(mining.miner.counts)
         for number, (now, earlier) in enumerate(zip(mining.truncations(), before)):
             counts.update({f"{number}{_OF_RANKER}{what}": count - earlier.get(what, 0) for what, count in now.items()})
-        return "".join(f"{line}\n" for line in found).encode(), len(found), counts
+        return "".join(f"{line}\n" for line in lines).encode(), len(lines), counts
 
 
 def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[str], list[dict[str, int]]]:
@@ -389,7 +389,7 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
             counts[name] = count
     require_negatives(options.queries, counts)
     kind = LabeledPair if options.format == "pairs" else Triple
-    lines = (line for one in done for line in (parts.folder / one.name).read_bytes().splitlines())
+    lines = (line for part in done for line in (parts.folder / part.name).read_bytes().splitlines())
     rows = write_records(options.output_file, (kind(*json.loads(line)) for line in lines))
     shutil.rmtree(parts.folder)
     return rows, counts, truncations

@@ -27,7 +27,7 @@ def predict(options: PrintingOptions, names: tuple[str, str] = ("query", "title"
         from paddle_ranker.scale.offline import predict as predict_by_actors
 
         done = predict_by_actors(options, names)
-        print(f"{options.output_file}: {sum(one.rows for one in done):,} pairs in {len(done):,} parts")
+        print(f"{options.output_file}: {sum(part.rows for part in done):,} pairs in {len(done):,} parts")
         return
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.by_query import rank_by_query
@@ -42,8 +42,8 @@ def predict(options: PrintingOptions, names: tuple[str, str] = ("query", "title"
     else:
         ranked = rank_by_query(options, options.topk)
         scored = ((query, t.title, t.probability, t.recall_score) for query, titles in ranked for t in titles)
-    for one in scored:
-        print(printed_pair(*one, names, options.format))
+    for pair in scored:
+        print(printed_pair(*pair, names, options.format))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -49,13 +49,13 @@ class ReportSearchesOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("since", "until"):
-            given = getattr(self, name)
+            day = getattr(self, name)
             try:
-                is_day = given is None or datetime.datetime.strptime(given, _DAY).strftime(_DAY) == given
+                is_day = day is None or datetime.datetime.strptime(day, _DAY).strftime(_DAY) == day
             except ValueError:
                 is_day = False
             if not is_day:
-                raise UsageError(f"--{name} {quoted(given)}: expected a day, such as 2026-11-22")
+                raise UsageError(f"--{name} {quoted(day)}: expected a day, such as 2026-11-22")
         if self.since and self.until and self.since > self.until:
             raise UsageError(f"--since {self.since} is after --until {self.until}: swap them")
 
@@ -179,16 +179,18 @@ class CountedLog:
             counted.found += bool(line.shown) and not is_page
             counted.nothing_close += bool(line.nothing_close) and not is_page
         of_query.spellings[shown] += 1
-        return _Search(counters, line.first_position, tuple(one.id for one in line.shown), is_page)
+        return _Search(counters, line.first_position, tuple(document.id for document in line.shown), is_page)
 
 
 def report_of(log: CountedLog, top: int) -> dict[str, Any]:
     """Return the report as a dict for JSON: all searches, the days, and the first `top` queries of each of `LISTS`."""
-    queries = [one for one in log.queries.values() if one.searches]
+    queries = [query for query in log.queries.values() if query.searches]
 
     def first(count_of: Callable[[SearchCounts], int]) -> list[dict[str, Any]]:
-        kept = sorted((-count_of(one), one.spellings.most_common(1)[0][0], one) for one in queries if count_of(one))
-        return [{"query": shown, **one.summary()} for _, shown, one in kept[:top]]
+        kept = sorted(
+            (-count_of(query), query.spellings.most_common(1)[0][0], query) for query in queries if count_of(query)
+        )
+        return [{"query": shown, **query.summary()} for _, shown, query in kept[:top]]
 
     return {
         "first_day": min(log.days),
@@ -196,11 +198,11 @@ def report_of(log: CountedLog, top: int) -> dict[str, Any]:
         "queries": len(queries),
         **log.all.summary(),
         "left_out": {name: count for name, count in log.left_out.items() if count},
-        "days": [{"day": day, **one.summary()} for day, one in sorted(log.days.items())],
-        "most_frequent": first(lambda one: one.searches),
-        "queries_without_results": first(lambda one: one.searches - one.found),
-        "queries_with_nothing_close": first(lambda one: one.nothing_close),
-        "queries_without_clicks": first(lambda one: 0 if one.clicks else one.found),
+        "days": [{"day": day, **counts.summary()} for day, counts in sorted(log.days.items())],
+        "most_frequent": first(lambda query: query.searches),
+        "queries_without_results": first(lambda query: query.searches - query.found),
+        "queries_with_nothing_close": first(lambda query: query.nothing_close),
+        "queries_without_clicks": first(lambda query: 0 if query.clicks else query.found),
     }
 
 
@@ -238,12 +240,12 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for title, name in {**LISTS, "Days": "days"}.items():
         yield from ("", title)
         yield "  searches  no results  click rate  mean rank" if report[name] else "  none"
-        for one in report[name]:
-            rate = "" if one["click_rate"] is None else f"{one['click_rate']:.1%}"
-            rank = "" if one["mean_rank"] is None else f"{one['mean_rank']:.1f}"
-            shown = one["day"] if name == "days" else one["query"]
+        for row in report[name]:
+            rate = "" if row["click_rate"] is None else f"{row['click_rate']:.1%}"
+            rank = "" if row["mean_rank"] is None else f"{row['mean_rank']:.1f}"
+            shown = row["day"] if name == "days" else row["query"]
             shown = brief(shown) if shown.isprintable() else quoted(shown)
-            yield f"  {one['searches']:>8,}  {one['without_results']:>10,}  {rate:>10}  {rank:>9}  {shown}"
+            yield f"  {row['searches']:>8,}  {row['without_results']:>10,}  {rate:>10}  {rank:>9}  {shown}"
 
 
 main = main_of(run, ReportSearchesOptions, __doc__)

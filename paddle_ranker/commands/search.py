@@ -148,9 +148,9 @@ def open_searcher(options: SearchingOptions) -> Searcher:
 
     tower = LoadOptions(device=options.device, threads=options.cpu_threads)
     ranker = ranker_of(options) if options.ranker is not None else None
-    several = [] if os.path.exists(options.index) else options.index.split(os.pathsep)
+    folders = [] if os.path.exists(options.index) else options.index.split(os.pathsep)
     searcher = Searcher.open(
-        several if len(several) > 1 else options.index,
+        folders if len(folders) > 1 else options.index,
         options.settings(),
         ranker=ranker,
         options=tower,
@@ -197,12 +197,18 @@ def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
     snapshot = collection.snapshot()
     count = snapshot.matching(None).count(where)
     samples, near = snapshot.field_values(_SAMPLED) if count == 0 else {}, ""
-    for one in where.conditions:
-        if one.field in samples and samples[one.field].type == "keyword" and one.operator in ("=", "in"):
-            texts = [str(value.of) for value in samples[one.field].values]
-            for text in (str(value) for value in one.values):
+    for condition in where.conditions:
+        if (
+            condition.field in samples
+            and samples[condition.field].type == "keyword"
+            and condition.operator in ("=", "in")
+        ):
+            texts = [str(value.of) for value in samples[condition.field].values]
+            for text in (str(value) for value in condition.values):
                 near += (
-                    f"; {one.field} = {text}{hint}" if text not in texts and (hint := did_you_mean(text, texts)) else ""
+                    f"; {condition.field} = {text}{hint}"
+                    if text not in texts and (hint := did_you_mean(text, texts))
+                    else ""
                 )
     return f"--where {brief(shown)}: {count:,} of {len(collection):,} documents meet it{near}"
 
@@ -231,17 +237,17 @@ def search(options: SearchOptions) -> None:
 
     def lines() -> Iterator[str]:
         for part in chunks(Progress(queries.items(), desc="search", unit="query"), _QUERIES):
-            found = searcher.run([text for _, text in part], top_k, where, group_by=options.group_by, like=like)
-            for (id, query), one in zip(part, found):
-                if one.query.read is not None:
-                    note(f"{quoted(query)}: has {len(query):,} characters; the first {one.query.read:,} are read")
-                for name, end in one.read_by.items():
+            searches = searcher.run([text for _, text in part], top_k, where, group_by=options.group_by, like=like)
+            for (id, query), finished in zip(part, searches):
+                if finished.query.read is not None:
+                    note(f"{quoted(query)}: has {len(query):,} characters; the first {finished.query.read:,} are read")
+                for name, end in finished.read_by.items():
                     note(f"{quoted(query)}: too long for the tower of {name}, which reads the first {end:,} characters")
-                if one.nothing_close and one.shown:
+                if finished.nothing_close and finished.shown:
                     note(f"{quoted(query)}: nothing is close; the documents below are the nearest")
-                for read in one.words.corrected:
+                for read in finished.words.corrected:
                     note(f"{quoted(query)}: no document has {quoted(read.given)}; searched {listed(read.to)}")
-                yield from _lines(options, id, query, one)
+                yield from _lines(options, id, query, finished)
 
     if options.output_file is None:
         for line in lines():
@@ -251,19 +257,19 @@ def search(options: SearchOptions) -> None:
         stream.writelines(f"{line}\n".encode() for line in lines())
 
 
-def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterator[str]:
+def _lines(options: SearchOptions, id: str, query: str, finished: Search) -> Iterator[str]:
     from paddle_ranker.data.trec import checked_id, in_order, run_lines
     from paddle_ranker.retrieval.manifest import WORDS
 
-    results = found.results()
+    results = finished.results()
     if options.form == "trec":
         ids = [result.id for result in results]
         scores = in_order(ids) if options.ranker else {result.id: result.score for result in results}
-        run = {checked_id(options.index, one): score for one, score in scores.items()}
+        run = {checked_id(options.index, document): score for document, score in scores.items()}
         yield from (line.rstrip("\n") for line in run_lines({checked_id("the queries", id): run}, "paddle_ranker"))
     elif options.form == "json":
-        shards = {} if found.shards is None else {"shards": dict(found.shards)}
-        close = {"nothing_close": True} if found.nothing_close else {}
+        shards = {} if finished.shards is None else {"shards": dict(finished.shards)}
+        close = {"nothing_close": True} if finished.nothing_close else {}
         yield json_text(
             {"id": id, "query": query, **shards, **close, "results": [_as_json(result) for result in results]}
         )
@@ -275,15 +281,17 @@ def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterat
                 "try other words",
                 *(f"leave out --{name}" for name in ("where", "literal") if getattr(options, name)),
             ]
-            what = ("a word of " if found.searchers == (WORDS,) else "") + quoted(query) if query else "such a vector"
+            what = (
+                ("a word of " if finished.searchers == (WORDS,) else "") + quoted(query) if query else "such a vector"
+            )
             note(f"no document has {what}{' and meets --where' * bool(options.where)}: {listed(advice)}")
-        for place, (result, candidate) in enumerate(zip(results, found.shown), start=1):
+        for place, (result, candidate) in enumerate(zip(results, finished.shown), start=1):
             shown = result.score if result.probability is None else result.probability
             title = "" if result.title is None else f"{result.title} | "
             in_file = "" if result.place is None else shown_place(result.place)
             yield f"{place:4}. {shown:.4f}  {title}{in_file and f'{in_file} | '}{_beginning(result.text)}"
             if options.explain:
-                yield f"      {_explained(result, found.by_feature.get(candidate))}"
+                yield f"      {_explained(result, finished.by_feature.get(candidate))}"
             if result.answer is not None:
                 yield f"      {result.answer}"
             if result.similar:
@@ -297,9 +305,9 @@ def _beginning(text: str) -> str:
 
 def _explained(result: Result, features: Optional[FeatureParts]) -> str:
     """Return scores, ranks and fields of a result, and which features of its text weigh most, if there are any."""
-    parts = [f"{name} {one.score:.4f}, rank {one.rank}" for name, one in result.searchers.items()]
+    parts = [f"{name} {stage.score:.4f}, rank {stage.rank}" for name, stage in result.searchers.items()]
     if features is not None:
-        heaviest = sorted(features.others.items(), key=lambda one: -abs(one[1]))[:_SHOWN_FEATURES]
+        heaviest = sorted(features.others.items(), key=lambda feature: -abs(feature[1]))[:_SHOWN_FEATURES]
         parts.append(f"features {', '.join(f'{name} {added:+.3f}' for name, added in heaviest)}")
     if len(parts) > 1 or result.probability is not None:
         parts.append(f"fused {result.score:.4f}")
@@ -310,7 +318,7 @@ def _explained(result: Result, features: Optional[FeatureParts]) -> str:
 
 
 def _as_json(result: Result) -> Mapping[str, Any]:
-    found = {name: {"score": one.score, "rank": one.rank} for name, one in result.searchers.items()}
+    searchers = {name: {"score": stage.score, "rank": stage.rank} for name, stage in result.searchers.items()}
     ranked = {"logit": result.logit, "probability": result.probability} if result.logit is not None else {}
     fields = {"fields": dict(result.fields)} if result.fields else {}
     title = {"title": result.title} if result.title is not None else {}
@@ -321,7 +329,7 @@ def _as_json(result: Result) -> Mapping[str, Any]:
         "text": result.text,
         **fields,
         "score": result.score,
-        "searchers": found,
+        "searchers": searchers,
         **({} if result.place is None else {"place": result.place}),
         **({} if result.answer is None else {"answer": result.answer.as_json()}),
         **ranked,

@@ -179,8 +179,8 @@ def vilt_of(config: EncoderConfig, side: int, patch: int) -> EncoderConfig:
     shared = {field.name: getattr(config, field.name) for field in fields(config)}
     sizes = {"image_size": side, "shortest_edge": side, "patch_size": patch, "max_position_embeddings": _TEXT_LENGTH}
     # From BERT's range of 0.02, a small network hardly learns pictures.
-    own = {**sizes, "initializer_range": config.hidden_size**-0.5, "model_type": "vilt", "normalize_before": True}
-    return ViltConfig(**{**shared, **own})
+    specific = {**sizes, "initializer_range": config.hidden_size**-0.5, "model_type": "vilt", "normalize_before": True}
+    return ViltConfig(**{**shared, **specific})
 
 
 def _add_pictures(folder: Path, side: int) -> None:

@@ -80,15 +80,15 @@ class _Ids:
 
     def of(self, rows: Sequence[TitleRow]) -> Optional[list[str]]:
         """Return the ids of the next rows; None if no row has one; raises `DataError` for invalid ids."""
-        found = [row.id for row in rows if row.id is not None]
-        self._lacks = self._lacks or len(found) < len(rows)
-        for one in found:
-            if one in self._seen:
-                raise DataError(f"{self._file}: the id {quoted(one)} occurs twice; keep one title of each id")
-            self._seen.add(one)
+        ids = [row.id for row in rows if row.id is not None]
+        self._lacks = self._lacks or len(ids) < len(rows)
+        for row_id in ids:
+            if row_id in self._seen:
+                raise DataError(f"{self._file}: the id {quoted(row_id)} occurs twice; keep one title of each id")
+            self._seen.add(row_id)
         if self._lacks and self._seen:
             raise DataError(f"{self._file}: some titles have no id; give each an id, or none")
-        return found or None
+        return ids or None
 
 
 main = main_of(store, StoreOptions, __doc__)

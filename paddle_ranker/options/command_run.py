@@ -58,14 +58,14 @@ def run_command(
         debug = "--debug" in arguments
         try:
             load_named_plugins()
-            found = options_class if isinstance(options_class, type) else options_class()
-            options: Any = parse_options(found, arguments, prog, description)
+            options_type = options_class if isinstance(options_class, type) else options_class()
+            options: Any = parse_options(options_type, arguments, prog, description)
             debug = options.debug
             require_inputs(options)
             options.look_up()
             with _counting() as counted:
                 status = run(options) or 0
-            note_counts(sum((Counter(one.counts()) for one in counted), Counter()))
+            note_counts(sum((Counter(source.counts()) for source in counted), Counter()))
             sys.stdout.flush()  # an error in writing the last of the output is an error like any other
             return status
         except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
@@ -246,14 +246,14 @@ def _counting() -> Iterator[list[Counted]]:
         _COUNTED.pop()
 
 
-def note_at_end(one: Counted, instead_of: Sequence[Counted] = ()) -> None:
+def note_at_end(counted: Counted, instead_of: Sequence[Counted] = ()) -> None:
     """Print the counts that an object has when the command ends, if a command is running.
 
     instead_of: objects that are not reported any more, since the counts of `one` include theirs
     """
     if _COUNTED and not _UNCOUNTED.get():
         _COUNTED[-1][:] = [other for other in _COUNTED[-1] if all(other is not part for part in instead_of)]
-        _COUNTED[-1].append(one)
+        _COUNTED[-1].append(counted)
 
 
 @functools.cache

@@ -64,8 +64,8 @@ def option(
     claims, joins = more.pop("claims", None), more.pop("joins", None)
     unknown = set(more) - set(_BOUNDS)
     if unknown:
-        there = ", ".join([*_FLAGS, "claims", "joins", *_BOUNDS])
-        raise TypeError(f"option() has no {', '.join(sorted(unknown))}: there are {there}")
+        keywords = ", ".join([*_FLAGS, "claims", "joins", *_BOUNDS])
+        raise TypeError(f"option() has no {', '.join(sorted(unknown))}: there are {keywords}")
     metadata = {"help": help, "name": name, "choices": choices, "aliases": tuple(aliases), "bounds": more, **flags}
     return dataclasses.field(default=default, metadata={**metadata, "claims": claims, "joins": joins})
 
@@ -145,13 +145,13 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
         return None
     is_tuple = typing.get_origin(kind) is tuple
     if field.metadata["files"]:
-        given = value if isinstance(value, (list, tuple)) else (value,)
-        if not given and field.default == ():
+        paths = value if isinstance(value, (list, tuple)) else (value,)
+        if not paths and field.default == ():
             return ()
-        if not given or not all(isinstance(path, (str, os.PathLike)) for path in given):
+        if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
             raise UsageError(f"{name} {quoted(value)}: expected the name of a file, or several")
-        found = find_files(given, name)
-        return tuple(found) if is_tuple else join_files(found)
+        files = find_files(paths, name)
+        return tuple(files) if is_tuple else join_files(files)
     if is_tuple:
         if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
             raise UsageError(f"{name} {quoted(value)}: expected several values, as in [{quoted(value)}]")

@@ -83,12 +83,12 @@ def find_files(names: Iterable[Union[str, os.PathLike[str]]], option: str) -> li
     Patterns use `*`, `?`, `[abc]`, and `**` for any folders; a name of an existing file is not taken for a pattern.
     `os.pathsep` may separate files, too. Raises `UsageError`, naming the option, for a pattern that no file matches.
     """
-    found = []
+    files = []
     for name in names:
         for path in paths_of(name):
             for part in _parts(path):
-                found += _matches(part, option) if _is_pattern(part) else [part]
-    return found
+                files += _matches(part, option) if _is_pattern(part) else [part]
+    return files
 
 
 def _parts(path: str) -> list[str]:
@@ -104,10 +104,10 @@ def _is_pattern(path: str) -> bool:
 
 
 def _matches(pattern: str, option: str) -> list[str]:
-    found = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
-    if not found:
+    paths = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
+    if not paths:
         raise UsageError(f"{option} {pattern}: no file matches; check the path")
-    return found
+    return paths
 
 
 def require_file(path: str) -> None:

@@ -41,14 +41,14 @@ def parse_options(
     parser = build_parser(options_class, prog, description)
     arguments = _end_files(options_class, _name_first(options_class, sys.argv[1:] if argv is None else argv))
     options = [field for field in fields_of(options_class) if not field.metadata["positional"]]
-    known = ["--help", "-h", *(name for field in options for name in names_of(field))]
+    names = ["--help", "-h", *(name for field in options for name in names_of(field))]
     # Otherwise the parser would only report the required option that the misspelled one left missing.
     if not {"--help", "-h"} & set(arguments):
         named = [text for text in takewhile(lambda text: text != "--", arguments) if text.startswith("--")]
-        _refuse_unknown([text for text in named if text.partition("=")[0] not in known], known, prog)
+        _refuse_unknown([text for text in named if text.partition("=")[0] not in names], names, prog)
     # Plain parsing would take an optional positional argument after an option for absent, so parse intermixed.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
-    _refuse_unknown(unknown, known, prog)
+    _refuse_unknown(unknown, names, prog)
     values = vars(namespace)
     for name, value in values.items():
         if isinstance(value, list):
@@ -56,9 +56,9 @@ def parse_options(
     return options_class(**values)
 
 
-def _refuse_unknown(unknown: Sequence[str], known: Sequence[str], prog: str) -> None:
+def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], prog: str) -> None:
     for text in unknown[:1]:
-        raise UsageError(f"unknown option {brief(text)}{did_you_mean(text.split('=')[0], known)}; see {prog} --help")
+        raise UsageError(f"unknown option {brief(text)}{did_you_mean(text.split('=')[0], names)}; see {prog} --help")
 
 
 def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:
@@ -67,16 +67,16 @@ def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:
     Raises `UsageError` as the command does: for an unknown name, a wrong value, or two values for one option.
     """
     fields = {name[2:]: field for field in fields_of(options_class) for name in names_of(field)}
-    given: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     named: dict[str, str] = {}
     for name, value in values.items():
         if name not in fields:
             raise UsageError(f"unknown option {brief(name)}{did_you_mean(name, list(fields))}")
         field = fields[name].name
-        if field in given and given[field] != value:
-            raise UsageError(f"{named[field]} {given[field]} and {name} {value} are one option: give one value")
-        given[field], named[field] = value, name
-    return options_class(**given)
+        if field in chosen and chosen[field] != value:
+            raise UsageError(f"{named[field]} {chosen[field]} and {name} {value} are one option: give one value")
+        chosen[field], named[field] = value, name
+    return options_class(**chosen)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,7 +99,7 @@ class _OneValue(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, joins: Optional[str] = None, **declared: Any) -> None:
         super().__init__(option_strings, dest, **declared)
         self._joins = joins
-        self._given: dict[Optional[str], Any] = {}
+        self._values: dict[Optional[str], Any] = {}
 
     def __call__(
         self,
@@ -109,10 +109,10 @@ class _OneValue(argparse.Action):
         option_string: Optional[str] = None,
     ) -> None:
         """Store an option's value; raises `UsageError` if the option has a different one that `joins` does not join."""
-        for other, value in self._given.items():
+        for other, value in self._values.items():
             first, second = (" ".join(text) if isinstance(text, list) else text for text in (value, values))
             if self._joins is not None:
-                values, self._given = f"{first}{self._joins}{second}", {}
+                values, self._values = f"{first}{self._joins}{second}", {}
             elif value == values:
                 continue
             elif other != option_string:
@@ -121,7 +121,7 @@ class _OneValue(argparse.Action):
                 raise UsageError(
                     f"{option_string} {first} and {option_string} {second}: give the option once, with all its values"
                 )
-        self._given[option_string] = values
+        self._values[option_string] = values
         setattr(namespace, self.dest, values)
 
 

@@ -36,8 +36,8 @@ def load_pair_encoder(folder: Folder) -> PairRowEncoder:
 
 def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
     """Return the text encoder of a tower's folder, or of a client's copy; None for another kind of model."""
-    found = identify(Path(folder))
-    return found.row_encoder(TOWER) if found.is_tower else None
+    model_type = identify(Path(folder))
+    return model_type.row_encoder(TOWER) if model_type.is_tower else None
 
 
 class Client:
@@ -114,10 +114,10 @@ class ScoringClient(BatchClient, ABC):
 
     def ask_all(self, requests: Sequence[tuple[Message, int]]) -> np.ndarray:
         """Send `requests` in order and return the probabilities of all their pairs, `[n]` float32."""
-        found = [np.empty(0, np.float32)]
+        probabilities = [np.empty(0, np.float32)]
         for request, count in requests:
-            found.append(self._probabilities(asking_again(lambda: self._answer(request), self.retries), count))  # noqa: B023
-        return np.concatenate(found)
+            probabilities.append(self._probabilities(asking_again(lambda: self._answer(request), self.retries), count))  # noqa: B023
+        return np.concatenate(probabilities)
 
     def vectors(self, texts: Sequence[str], *, is_query: bool = False) -> np.ndarray:
         """Return the vector of each text by the server's tower, `[n, size]` float32; may send several requests.
@@ -125,14 +125,14 @@ class ScoringClient(BatchClient, ABC):
         is_query: whether the texts are queries, for which the tower may have another prompt
         """
         refuse_text(texts, "texts")
-        found = []
+        parts = []
         for part in map(texts.__getitem__, self.parts(len(texts))):
             request = self._vector_request(part, is_query)
             vectors = self._vectors(asking_again(lambda: self._answer(request), self.retries))  # noqa: B023
             if vectors.ndim != 2 or len(vectors) != len(part):
                 raise ServerError(f"{self.address}: {list(vectors.shape)} numbers came for {len(part)} texts")
-            found.append(vectors)
-        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+            parts.append(vectors)
+        return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
     def _answer(self, request: Message) -> Message:
         try:

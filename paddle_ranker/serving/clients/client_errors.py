@@ -80,7 +80,7 @@ def wait_as_asked(shortest: float, longest: float) -> Callable[[RetryCallState],
 
     def seconds(state: RetryCallState) -> float:
         error: Optional[BaseException] = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, OverloadedError) else None
-        return float(backoff(state)) + (asked or 0.0)
+        retry_after = error.retry_after if isinstance(error, OverloadedError) else None
+        return float(backoff(state)) + (retry_after or 0.0)
 
     return seconds

@@ -108,11 +108,11 @@ def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
 def print_timed(ask: Callable[[], np.ndarray]) -> None:
     """Print how long `ask()` takes, then its result, a line for each probability (`[n]`) or vector (`[n, size]`)."""
     began = time.perf_counter()
-    found = ask()
+    result = ask()
     print(f"time to cost :{time.perf_counter() - began:.4f} seconds")
-    print("\n".join(lines_of(found)))
+    print("\n".join(lines_of(result)))
 
 
-def lines_of(found: np.ndarray) -> list[str]:
+def lines_of(result: np.ndarray) -> list[str]:
     """Return a line for each probability, `[0.96249247]`, or vector, `[0.1, -0.2]`, with float32's digits."""
-    return [f"[{', '.join(str(np.float32(number)) for number in np.atleast_1d(row))}]" for row in found]
+    return [f"[{', '.join(str(np.float32(number)) for number in np.atleast_1d(row))}]" for row in result]

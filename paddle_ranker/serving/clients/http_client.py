@@ -57,8 +57,8 @@ class HttpCalls:
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
-            asked = requests.Request(method, self._url + "/", data=body, headers={**self._headers, **named})
-            prepared = self._session.prepare_request(asked)
+            request = requests.Request(method, self._url + "/", data=body, headers={**self._headers, **named})
+            prepared = self._session.prepare_request(request)
             prepared.url = f"{prepared.url}{path[1:]}"  # unchanged: `requests` would resolve `..`
             with self._session.send(prepared, timeout=self._timeout, stream=True, allow_redirects=False) as answered:
                 content = self._read(answered)
@@ -146,23 +146,23 @@ class RerankClient(BatchClient):
         require_cut(top_k, None)
         ranked: list[RankedTitle] = []
         for part in self.parts(len(titles)):
-            found = self._rank(query, titles[part], top_k)
-            ranked += [replace(title, index=part.start + title.index) for title in found]
+            titles_of_part = self._rank(query, titles[part], top_k)
+            ranked += [replace(title, index=part.start + title.index) for title in titles_of_part]
         return sorted(ranked, key=lambda title: -title.probability)[:top_k]
 
     def _rank(self, query: str, titles: Sequence[str], top_k: Optional[int]) -> list[RankedTitle]:
         """Rank titles with one request."""
-        asked = _RERANK.body(query, titles, self._model)
+        fields = _RERANK.body(query, titles, self._model)
         if top_k is not None:
-            asked["top_n"] = top_k
-        body = json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            fields["top_n"] = top_k
+        body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
         headers = {"Content_Type": "application/json"}
         content = asking_again(lambda: self._calls.ask("POST", "/v1/rerank", body, **headers), self.retries)
         try:
-            found = validated(self._answer, content, json_bounds(len(titles)))
+            results = validated(self._answer, content, json_bounds(len(titles)))
             ranked = [
                 RankedTitle(result["index"], titles[result["index"]], float(result[_RERANK.score]))
-                for result in found[_RERANK.results]
+                for result in results[_RERANK.results]
             ]
         except (Fault, IndexError) as error:
             raise ServerError(f"{self.address}: is no rerank server ({quoted(error)})") from error

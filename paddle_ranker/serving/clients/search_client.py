@@ -26,18 +26,18 @@ class SearchClient(Client):
         super().__init__(host, port, **options)
         self._calls = HttpCalls(host, port, self.timeout, self.api_key)
 
-    def search(self, query: str, **asked: Any) -> dict[str, Any]:
+    def search(self, query: str, **fields: Any) -> dict[str, Any]:
         """Search; return the server's answer.
 
         asked: fields of the request: `top_k=20, rank_top=50, where={...}`; with `cursor=""` the answer has the `cursor`
             of the next page, None after the last
         """
-        return self._ask("POST", "/v1/search", {"query": query, **asked})
+        return self._ask("POST", "/v1/search", {"query": query, **fields})
 
     def suggest(self, typed: str, top_k: int = 8) -> list[str]:
         """Return texts that continue `typed`: first queries whose results users have clicked, then titles."""
-        found = self._ask("GET", f"/v1/suggest?{urlencode({'q': typed, 'top_k': top_k}, errors='surrogatepass')}")
-        return [one["text"] for one in found["suggestions"]]
+        answer = self._ask("GET", f"/v1/suggest?{urlencode({'q': typed, 'top_k': top_k}, errors='surrogatepass')}")
+        return [suggestion["text"] for suggestion in answer["suggestions"]]
 
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
         """Add documents; return the server's answer, with counts of added, replaced and unchanged documents.
@@ -45,8 +45,10 @@ class SearchClient(Client):
         mode: "replace": a document replaces a stored one with the same id; "add": such a document is refused
         """
         refuse_text(documents, "documents", Document)
-        given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
-        return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
+        contents = [
+            {"id": document.id, "text": document.text, "fields": dict(document.fields)} for document in documents
+        ]
+        return self._ask("POST", "/v1/documents", {"documents": contents, "mode": mode})
 
     def change(self, id: str, **values: Any) -> dict[str, Any]:
         """Change a document's text or fields; return the server's answer.
@@ -63,11 +65,13 @@ class SearchClient(Client):
         """
         while True:
             where = f"?limit={limit}" + ("" if after is None else f"&after={quote(after, safe='')}")
-            found = self._ask("GET", f"/v1/documents{where}")["documents"]
-            yield from (Document(one["id"], one["text"], one["fields"], one["version"]) for one in found)
-            if len(found) < limit:
+            page = self._ask("GET", f"/v1/documents{where}")["documents"]
+            yield from (
+                Document(document["id"], document["text"], document["fields"], document["version"]) for document in page
+            )
+            if len(page) < limit:
                 return
-            after = found[-1]["id"]
+            after = page[-1]["id"]
 
     def remove(self, ids: Sequence[str]) -> dict[str, Any]:
         """Remove the documents with these ids; return the server's answer, with counts of removed and missing."""
@@ -77,14 +81,14 @@ class SearchClient(Client):
     def document(self, id: str) -> Optional[Document]:
         """Return the document with this id, or None."""
         try:
-            found = self._ask("GET", f"/v1/documents/{quote(id, safe='', errors='surrogatepass')}")
+            content = self._ask("GET", f"/v1/documents/{quote(id, safe='', errors='surrogatepass')}")
         except RefusedError as error:
             if error.code == 404 and f'"{NO_DOCUMENT.name}"' in str(error):  # else there is no index
                 return None
             raise
-        if found["id"] != id:  # a proxy may have rewritten the address
-            raise ServerError(f"{self.address}: answers with document {quoted(found['id'])}, not {quoted(id)}")
-        return Document(found["id"], found["text"], found["fields"], found["version"])
+        if content["id"] != id:  # a proxy may have rewritten the address
+            raise ServerError(f"{self.address}: answers with document {quoted(content['id'])}, not {quoted(id)}")
+        return Document(content["id"], content["text"], content["fields"], content["version"])
 
     def index(self) -> dict[str, Any]:
         """Return the index's description: name, version, documents, fields."""
@@ -103,8 +107,8 @@ class SearchClient(Client):
         ranks = {hit["id"]: hit["rank"] for hit in search["hits"]}
         if id not in ranks:
             raise UsageError(f"{quoted(id)} is no hit of this search: give the id of one of its {len(ranks)}")
-        said = {"search_id": search["search_id"], "query": search["query"], "id": id, "position": ranks[id]}
-        self._once("POST", "/v1/feedback", {**said, "event": event, **more})
+        fields = {"search_id": search["search_id"], "query": search["query"], "id": id, "position": ranks[id]}
+        self._once("POST", "/v1/feedback", {**fields, "event": event, **more})
 
     def _ask(self, method: str, path: str, body: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
         return asking_again(lambda: self._once(method, path, body), self.retries)
@@ -113,9 +117,9 @@ class SearchClient(Client):
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
         answered = self._calls.ask(method, path, content, Content_Type="application/json")
         try:
-            found = json.loads(answered)
+            parsed = json.loads(answered)
         except ValueError as error:
             raise ServerError(f"{self.address}: is no server of an index ({quoted(error)})") from error
-        if not isinstance(found, dict):
-            raise ServerError(f"{self.address}: is no server of an index ({quoted(found)})")
-        return found
+        if not isinstance(parsed, dict):
+            raise ServerError(f"{self.address}: is no server of an index ({quoted(parsed)})")
+        return parsed

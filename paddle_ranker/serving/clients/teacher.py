@@ -85,8 +85,8 @@ class HttpTeacher:
         self._clipped = 0
         self._answered = False  # whether anything has answered at the URL
         self.costs: Counter[str] = Counter()
-        asked = json.dumps(self._protocol.says, sort_keys=True)
-        teacher = (self._url, self._name, options.teacher_model or "", asked)
+        fields = json.dumps(self._protocol.says, sort_keys=True)
+        teacher = (self._url, self._name, options.teacher_model or "", fields)
         self._kept = KeptAnswers(_kept_path(options, teacher), teacher)
         self._bar: Progress[None] = Progress(desc="ask", unit="pair")
         by = "by the URL; --teacher_protocol names another" if options.teacher_protocol == AUTO else "as told"
@@ -118,16 +118,16 @@ class HttpTeacher:
         refuse_text(titles, "titles")
         pairs = list(zip(queries, titles))
         different = list(dict.fromkeys(pairs))
-        known = self._kept.find(different)
-        missing = [pair for pair in different if pair not in known]
-        self.costs["kept"] += len(known)
+        scores = self._kept.find(different)
+        missing = [pair for pair in different if pair not in scores]
+        self.costs["kept"] += len(scores)
         if missing:
             try:
-                asyncio.run(self._ask_all(missing, known))
+                asyncio.run(self._ask_all(missing, scores))
             except ServerError as error:
                 kept = "; run again to go on from what was answered" if self.costs["pairs"] else ""
                 raise ServerError(f"{error}{kept}") from error
-        return self._as_logits(np.array([known[pair] for pair in pairs], np.float64))
+        return self._as_logits(np.array([scores[pair] for pair in pairs], np.float64))
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the sigmoid of every logit, `[n] float64`."""
@@ -141,14 +141,16 @@ class HttpTeacher:
 
     def cost(self) -> str:
         """Return a line with the counts of requests and pairs, and of the tokens or search units that they cost."""
-        known = ("requests", "retries", "pairs", "kept")
-        requests, retries, pairs, kept = (self.costs[name] for name in known)
+        shown = ("requests", "retries", "pairs", "kept")
+        requests, retries, pairs, kept = (self.costs[name] for name in shown)
         again = f", {retries:,} of them again" if retries else ""
-        said = "".join(f", {count:,} {name}" for name, count in self.costs.items() if name not in known)
+        others = "".join(f", {count:,} {name}" for name, count in self.costs.items() if name not in shown)
         before = f" and had {kept:,} (if another model answers there now, delete it)" if kept else ""
-        return f"{requests:,} requests{again}, {pairs:,} pairs answered{said}; {self._kept.path} keeps answers{before}"
+        return (
+            f"{requests:,} requests{again}, {pairs:,} pairs answered{others}; {self._kept.path} keeps answers{before}"
+        )
 
-    async def _ask_all(self, missing: Sequence[Pair], known: dict[Pair, float]) -> None:
+    async def _ask_all(self, missing: Sequence[Pair], scores_of: dict[Pair, float]) -> None:
         """Request the scores of `missing` pairs, several requests at a time; keep them, and add them to `known`."""
         options = self._options
         questions = _questions(missing, options.teacher_batch or self._protocol.batch)
@@ -167,15 +169,15 @@ class HttpTeacher:
                 for query, titles in questions:  # all askers share them
                     if failed.is_set():
                         return
-                    asked = self._protocol.body(query, titles, options.teacher_model)
-                    body = json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass")
+                    fields = self._protocol.body(query, titles, options.teacher_model)
+                    body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
                     answer: tuple[bytes, httpx.Headers] = await again(self._post, client, body)
                     scores = self._scores(*answer, titles)
-                    found = {(query, title): score for title, score in zip(titles, scores)}
-                    self._kept.add(found)
-                    known.update(found)
-                    self.costs["pairs"] += len(found)
-                    self._bar.update(len(found))
+                    new_scores = {(query, title): score for title, score in zip(titles, scores)}
+                    self._kept.add(new_scores)
+                    scores_of.update(new_scores)
+                    self.costs["pairs"] += len(new_scores)
+                    self._bar.update(len(new_scores))
             except Exception as error:
                 attempts = again.statistics.get("attempt_number", 1)
                 is_late = isinstance(error, ServerError) and attempts > 1
@@ -212,11 +214,11 @@ class HttpTeacher:
         except asyncio.TimeoutError as error:
             raise OverloadedError(f"{self._where}: no whole answer within {timeout:g} seconds") from error
         except httpx.TransportError as error:
-            said = self._shown(str(error) or type(error).__name__)
+            reason = self._shown(str(error) or type(error).__name__)
             if isinstance(error, httpx.ConnectError) and not self._answered:
-                problem = f"{self._where}: nothing answers there ({said}): start the server, or correct the URL"
+                problem = f"{self._where}: nothing answers there ({reason}): start the server, or correct the URL"
                 raise ServerError(problem) from error
-            raise OverloadedError(f"{self._where}: the connection broke ({said})") from error
+            raise OverloadedError(f"{self._where}: the connection broke ({reason})") from error
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise RefusedError(f"{self._where}: no answer can be read ({self._shown(str(error))})") from error
         if answered.status_code == 200:
@@ -236,13 +238,13 @@ class HttpTeacher:
                     )
         return answered, bytes(content)
 
-    def _error(self, answered: httpx.Response, said: str) -> ServerError:
+    def _error(self, answered: httpx.Response, text: str) -> ServerError:
         status = answered.status_code
-        message = f"{self._where}: status {status}: {self._shown(said) or 'nothing was said'}"
+        message = f"{self._where}: status {status}: {self._shown(text) or 'nothing was said'}"
         if status in _MAY_BE_OVER:
             after = _retry_after(answered.headers.get("retry-after", ""))
-            asked = "" if after is None else f" (to be asked again after {after:g} seconds)"
-            return OverloadedError(message + asked, status, after)
+            wait = "" if after is None else f" (to be asked again after {after:g} seconds)"
+            return OverloadedError(message + wait, status, after)
         if 300 <= status < 400:
             to = self._shown(answered.headers.get("location", "")) or "another address"
             return RefusedError(f"{self._where}: status {status}, it moved to {to}: give that", status)
@@ -260,12 +262,12 @@ class HttpTeacher:
         """Read the score of each title in an answer; raises `RefusedError` unless each title has exactly one score."""
         protocol = self._protocol
         try:
-            found = validated(self._adapter, content, json_bounds(len(titles)))
+            parsed = validated(self._adapter, content, json_bounds(len(titles)))
         except Fault as fault:
-            said = self._shown(content[:_SAID].decode("utf-8", "replace")) or "nothing"
-            problem = f"{self._where}: the answer is none of {protocol.what}'s ({fault}): {said}"
+            shown = self._shown(content[:_SAID].decode("utf-8", "replace")) or "nothing"
+            problem = f"{self._where}: the answer is none of {protocol.what}'s ({fault}): {shown}"
             raise RefusedError(f"{problem}; --teacher_protocol names another") from fault
-        results = found if protocol.results is None else found[protocol.results]
+        results = parsed if protocol.results is None else parsed[protocol.results]
         if len(results) != len(titles):
             raise RefusedError(f"{self._where}: {len(results):,} results came for {len(titles):,} titles")
         scores = {result["index"]: float(result[protocol.score]) for result in results}
@@ -273,21 +275,21 @@ class HttpTeacher:
             wrong = [result["index"] for result in results if not 0 <= result["index"] < len(titles)]
             problem = f"index {listed(wrong[:1])} came" if wrong else "an index came twice"
             raise RefusedError(f"{self._where}: {problem} for {len(titles):,} titles")
-        self._count_costs(headers, found)
+        self._count_costs(headers, parsed)
         return [scores[index] for index in range(len(titles))]
 
-    def _count_costs(self, headers: httpx.Headers, found: Any) -> None:
-        said: dict[str, int] = {}
+    def _count_costs(self, headers: httpx.Headers, parsed: Any) -> None:
+        costs: dict[str, int] = {}
         for path, unit in COSTS:
-            value = found
+            value = parsed
             for name in path:
                 value = value.get(name) if isinstance(value, dict) else None
             if isinstance(value, (int, float)) and 0 < value < _MOST_COST:
-                said.setdefault(unit, round(value))
+                costs.setdefault(unit, round(value))
         header = headers.get(self._protocol.tokens_header or "", "")
         if header.isdecimal() and len(header) < len(str(_MOST_COST)):
-            said.setdefault("tokens", int(header))
-        self.costs.update(said)
+            costs.setdefault("tokens", int(header))
+        self.costs.update(costs)
 
     def _as_logits(self, scores: Floats) -> Floats:
         is_probability = (scores >= 0) & (scores <= 1)
@@ -340,9 +342,9 @@ class KeptAnswers:
     def find(self, pairs: Iterable[Pair]) -> dict[Pair, float]:
         """Return the known scores of `pairs`, a dict keyed by pair."""
         with self._named():
-            asked = ((pair, self._file.execute("SELECT score FROM answers WHERE pair = ?", (self._key(pair),)))
+            answers = ((pair, self._file.execute("SELECT score FROM answers WHERE pair = ?", (self._key(pair),)))
                      for pair in pairs)  # fmt: skip
-            return {pair: float(row[0]) for pair, rows in asked for row in rows}
+            return {pair: float(row[0]) for pair, rows in answers for row in rows}
 
     def add(self, scores: dict[Pair, float]) -> None:
         """Store `scores`, by pair, in one transaction: all or none of them."""
@@ -408,10 +410,10 @@ def _protocol_name(options: TeacherOptions) -> str:
     parts = urlsplit(options.teacher_url or "")
     name = protocol_of(parts.hostname or "", parts.path)
     if name is None:
-        known = "; ".join(f"{name}: {protocol.what}" for name, protocol in RERANK_PROTOCOLS.items())
+        choices = "; ".join(f"{name}: {protocol.what}" for name, protocol in RERANK_PROTOCOLS.items())
         raise UsageError(
             f"--teacher_url: the path {brief(parts.path or '/')} shows no protocol: add one (/rerank, /v1/rerank, "
-            f"/v2/rerank), or name one by --teacher_protocol ({known})"
+            f"/v2/rerank), or name one by --teacher_protocol ({choices})"
         )
     return name
 

@@ -367,8 +367,8 @@ class Batcher:
             self._fail_all(batch, error)
             return
         seconds = time.perf_counter() - start
-        rate, known = len(batch.rows) / max(seconds, 1e-9), self.rows_per_second
-        self.rows_per_second = _RATE_MEMORY * known + (1 - _RATE_MEMORY) * rate if known else rate
+        rate, average = len(batch.rows) / max(seconds, 1e-9), self.rows_per_second
+        self.rows_per_second = _RATE_MEMORY * average + (1 - _RATE_MEMORY) * rate if average else rate
         self._observe(batch, seconds)
         self._deliver(batch, outputs)
 
@@ -399,10 +399,10 @@ class Batcher:
         with self._lock:  # two streams may hold rows of one job
             for job, count in batch.jobs():
                 end = start + count
-                own = {name: array[start:end] for name, array in outputs.items()}
-                if not (are_sound or all(np.isfinite(array).all() for array in own.values())):
+                part = {name: array[start:end] for name, array in outputs.items()}
+                if not (are_sound or all(np.isfinite(array).all() for array in part.values())):
                     self._fail(job, Fault(INTERNAL, f"the {self._what} gave a score that is not a number"))
-                job.store(own, places[start:end])
+                job.store(part, places[start:end])
                 if not job.left and not job.dropped:
                     finished.append(job)
                 start = end

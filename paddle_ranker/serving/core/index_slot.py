@@ -181,16 +181,16 @@ class IndexSlot(Slot[ServedIndex]):
 
     def gauges(self) -> dict[str, float]:
         """Return the size of the index, by the newest index.json, and the size of the log; see `Slot.gauges`."""
-        found: dict[str, float] = {}
+        gauges: dict[str, float] = {}
         if self.model is not None:
             collection, info = self.model.collection, self.model.collection.info
             if isinstance(collection, Collection) and not collection.is_current:
                 with suppress(RankerError, OSError):
                     info = collection.index.read_info()
-            found |= {"search_documents": info.count, "search_segments": len(info.segments)}
+            gauges |= {"search_documents": info.count, "search_segments": len(info.segments)}
         if self.log is not None:
-            found |= {"search_log_bytes": self.log.size(), "search_log_lost_lines": self.log.lost}
-        return found
+            gauges |= {"search_log_bytes": self.log.size(), "search_log_lost_lines": self.log.lost}
+        return gauges
 
     @property
     def schema(self) -> Schema:

@@ -97,16 +97,16 @@ class IndexWriter:
         """
 
         def made(collection: Collection) -> Sequence[Document]:
-            there = collection.snapshot().documents_of([id for id, _, _ in changes])
-            if missing := [id for id, _, _ in changes if id not in there]:
+            stored = collection.snapshot().documents_of([id for id, _, _ in changes])
+            if missing := [id for id, _, _ in changes if id not in stored]:
                 raise Fault(NO_DOCUMENT, f"there is no document {listed(missing)}; nothing was changed", field="id")
             documents = []
             for id, text, fields in changes:
-                merged = {**there[id].fields, **fields}
+                merged = {**stored[id].fields, **fields}
                 kept = {name: value for name, value in merged.items() if value is not None or name not in fields}
-                if collection.info.schema.read_files and text not in (None, there[id].text) and PLACES not in fields:
+                if collection.info.schema.read_files and text not in (None, stored[id].text) and PLACES not in fields:
                     kept.pop(PLACES, None)  # places belong to the old text
-                documents.append(Document(id, there[id].text if text is None else text, kept))
+                documents.append(Document(id, stored[id].text if text is None else text, kept))
             return documents
 
         return await self._add(made, self._index.own.snapshot().files.staged(), deadline, reserve)
@@ -182,12 +182,12 @@ class IndexWriter:
         """Compute the vectors of texts, `[n, size]`, through the tower's queue; called in a thread."""
         if self._tower is None:
             raise Fault(UNPROCESSABLE, "this index has no tower that makes vectors", field="documents")
-        found = []
+        parts = []
         for start in range(0, len(texts), self._tower.limits.pairs):
-            asked = self._tower.vectors(texts[start : start + self._tower.limits.pairs], deadline=deadline)
-            making = asyncio.run_coroutine_threadsafe(asked, loop)
-            found.append(comparable(wait_for(making).vectors, self._tower.info))
-        return np.concatenate(found)
+            computing = self._tower.vectors(texts[start : start + self._tower.limits.pairs], deadline=deadline)
+            making = asyncio.run_coroutine_threadsafe(computing, loop)
+            parts.append(comparable(wait_for(making).vectors, self._tower.info))
+        return np.concatenate(parts)
 
     def _merge_if_many(self) -> None:
         if len(self._index.info.segments) > MOST_SEGMENTS and not self._merge_waits:
@@ -223,9 +223,9 @@ def _faults() -> Iterator[None]:
 
 
 def _refuse_changes(collection: Collection, documents: Sequence[Document]) -> None:
-    there = collection.snapshot().documents_of([document.id for document in documents])
+    stored = collection.snapshot().documents_of([document.id for document in documents])
     changed = [
-        document.id for document in documents if document.id in there and not alike(there[document.id], document)
+        document.id for document in documents if document.id in stored and not alike(stored[document.id], document)
     ]
     if changed:
         raise Fault(

@@ -188,11 +188,11 @@ class Batch:
     def alone(self) -> Iterator[Batch]:
         """Yield a batch of one row for each row."""
         for number in range(len(self.rows)):
-            yield self._some(np.array([number]))
+            yield self._subset(np.array([number]))
 
     def keep(self, is_wanted: Sequence[bool]) -> Batch:
         """Return a batch of the rows whose piece is wanted; `is_wanted` has a value for each item of `pieces`."""
-        return self if all(is_wanted) else self._some(np.flatnonzero(np.asarray(is_wanted)[self.owners]))
+        return self if all(is_wanted) else self._subset(np.flatnonzero(np.asarray(is_wanted)[self.owners]))
 
     def jobs(self) -> Iterator[tuple[Job, int]]:
         """Yield (job, row count) for each job that has rows in the batch."""
@@ -203,7 +203,7 @@ class Batch:
         """Return the batch's rows ordered by job (as in `jobs`) and by index in the job, `[batch]` int64."""
         return np.argsort(self.rows)  # `columns` has the rows of the pieces one after another
 
-    def _some(self, chosen: NDArray[np.int64]) -> Batch:
+    def _subset(self, chosen: NDArray[np.int64]) -> Batch:
         return Batch(self.columns, self.rows[chosen], self.pieces, self.owners[chosen], self.places[chosen])
 
 
@@ -226,7 +226,7 @@ def encoded_pieces(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, F
 def _pieces_of(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault], None]) -> list[Piece]:
     try:
         fields = zip(*(span.texts() for span in spans if span.job.texts))
-        texts = [[text for some in field for text in some] for field in fields]
+        texts = [[text for texts_of_span in field for text in texts_of_span] for field in fields]
         encoded = encode(*texts) if texts else None
     except Exception as error:
         if len(spans) > 1:
@@ -242,8 +242,8 @@ def _pieces_of(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault
     for span in spans:
         job, start, count = span.job, span.start, span.count
         if job.columns is not None:  # an encoded job is a single span
-            given = job.columns.lengths
-            piece = Piece(job, start, count, job.columns, 0, given, int(given.sum()))
+            row_lengths = job.columns.lengths
+            piece = Piece(job, start, count, job.columns, 0, row_lengths, int(row_lengths.sum()))
         else:
             assert encoded is not None
             tokens = int(ends[offset + count] - ends[offset])

@@ -161,11 +161,11 @@ def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
     """
     if api_key is None:
         return
-    given = shown.encode("utf-8", "surrogateescape") if isinstance(shown, str) else (shown or b"")
-    if given[:7].lower() == b"bearer ":
-        given = given[7:]
-    if not hmac.compare_digest(given, api_key.encode("utf-8")):
-        raise Fault(UNAUTHORIZED, "the API key is missing" if not given else "the API key is wrong")
+    key = shown.encode("utf-8", "surrogateescape") if isinstance(shown, str) else (shown or b"")
+    if key[:7].lower() == b"bearer ":
+        key = key[7:]
+    if not hmac.compare_digest(key, api_key.encode("utf-8")):
+        raise Fault(UNAUTHORIZED, "the API key is missing" if not key else "the API key is wrong")
 
 
 def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) -> bytes:

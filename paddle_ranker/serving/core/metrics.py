@@ -104,12 +104,12 @@ class Metrics:
         outcome: ok, or the name of a fault's kind
         stages: milliseconds by stage
         """
-        found = self._children.get((protocol, outcome))
-        if found is None:
-            found = (self._requests.labels(protocol, outcome), self._latency.labels(protocol))
-            self._children[protocol, outcome] = found
-        found[0].inc()
-        found[1].observe(seconds)
+        children = self._children.get((protocol, outcome))
+        if children is None:
+            children = (self._requests.labels(protocol, outcome), self._latency.labels(protocol))
+            self._children[protocol, outcome] = children
+        children[0].inc()
+        children[1].observe(seconds)
         for stage, milliseconds in (stages or {}).items():
             self._stages.labels(stage).observe(milliseconds / 1000)
 

@@ -34,13 +34,13 @@ class PictureWork:
         """
 
         def read_all() -> list[R]:
-            found = []
+            results = []
             for picture, field in turns.checked(zip(pictures, fields)):
                 try:
-                    found.append(read(picture))
+                    results.append(read(picture))
                 except ImageError as error:
                     problem = error.message.removeprefix("the image: ")
                     raise Fault(UNPROCESSABLE, problem, field=field) from error
-            return found
+            return results
 
         return await self._work.run(sum(map(len, pictures)), deadline, read_all)

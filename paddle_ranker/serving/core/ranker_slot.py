@@ -238,7 +238,9 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     truncated = scorer.row_encoder.truncated
     export: ExportFacts = model.info.export or {}
     # Another device rounds as differently as the exported graph did: 4 times the logit's difference, at a slope of 1/4.
-    rounding = max((float(found.get(LOGIT, 0.0)) for found in export.get("parity", {}).values()), default=0.0)
+    rounding = max(
+        (float(differences.get(LOGIT, 0.0)) for differences in export.get("parity", {}).values()), default=0.0
+    )
     tolerance = max(tolerance_of(model.engine.precision), rounding)
     sample, random = scorer.row_encoder.members[0].sample, np.random.default_rng(0)
     titles = [sample(title, random) for title in (*TITLES, TITLES[-1] * 12)]

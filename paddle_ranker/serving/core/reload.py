@@ -110,7 +110,7 @@ class Reloader:
 
     async def _reload(self) -> dict[str, object]:
         began = time.monotonic()
-        folders = " and ".join(str(one.slot.folder) for one in self._slots)
+        folders = " and ".join(str(part.slot.folder) for part in self._slots)
         try:
             models, reason = await asyncio.wait_for(self._load(self._try_to_load), _LOADING_SECONDS)
         except asyncio.TimeoutError:  # nothing ends its thread: the next load gets another
@@ -128,7 +128,7 @@ class Reloader:
         return {"status": "switched", "model": " and ".join(model.name for model in models), "seconds": seconds}
 
     def _switch(self, models: Sequence[Optional[Served]]) -> list[Served]:
-        previous = [one.slot.switch(model) for one, model in zip(self._slots, models)]
+        previous = [part.slot.switch(model) for part, model in zip(self._slots, models)]
         return [model for model in previous if model is not None]
 
     async def _load(self, load: Callable[[], T]) -> T:
@@ -157,11 +157,11 @@ class Reloader:
     def _load_all(self) -> list[Served]:
         loaded: list[Served] = []
         try:
-            for one in self._slots:
+            for part in self._slots:
                 with uncounted():
-                    loaded.append(one.slot.load(one.observer))
-            for one, model in zip(self._slots, loaded):
-                one.slot.check_beside(model, [other for other in loaded if other is not model])
+                    loaded.append(part.slot.load(part.observer))
+            for part, model in zip(self._slots, loaded):
+                part.slot.check_beside(model, [other for other in loaded if other is not model])
         except BaseException:
             for model in loaded:  # their threads would never end
                 model.close()

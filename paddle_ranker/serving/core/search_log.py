@@ -72,8 +72,8 @@ def new_search_id(query: str) -> str:
 
 def is_of_query(search_id: str, query: str) -> bool:
     """Return whether a search's id has the digest of `query`; also True for an id without a digest."""
-    found = _CHECKED_ID.fullmatch(search_id)
-    return found is None or found[1] == digest_of(query)
+    match = _CHECKED_ID.fullmatch(search_id)
+    return match is None or match[1] == digest_of(query)
 
 
 class LogError(RankerError):
@@ -163,7 +163,7 @@ def _without_none(item: object) -> dict[str, object]:
 
 def _as_json(line: LogLine) -> bytes:
     if isinstance(line, SearchLine):
-        content = {**_without_none(line), "shown": [_without_none(one) for one in line.shown]}
+        content = {**_without_none(line), "shown": [_without_none(document) for document in line.shown]}
     else:
         content = _without_none(line)
     content = {"time": content.pop("time"), **content}
@@ -173,13 +173,13 @@ def _as_json(line: LogLine) -> bytes:
 def parse_line(data: bytes) -> LogLine:
     """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` for other data."""
     try:
-        found: Unchecked = json.loads(data)
+        content: Unchecked = json.loads(data)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    if "shown" in found:
-        found["shown"] = [_checked(Shown(**{"probability": None, **one})) for one in found["shown"]]
-        return _checked(SearchLine(**found))
-    line = _checked(FeedbackLine(**found))
+    if "shown" in content:
+        content["shown"] = [_checked(Shown(**{"probability": None, **document})) for document in content["shown"]]
+        return _checked(SearchLine(**content))
+    line = _checked(FeedbackLine(**content))
     if line.event not in EVENTS:
         raise ValueError(line.event)
     return line
@@ -235,18 +235,18 @@ class SearchLog:
         self._file: Optional[_LogFile] = None
         self._waiting: queue.SimpleQueue[tuple[LogLine, int, Optional[Future[None]]]] = queue.SimpleQueue()
         self._size, self._counting = 0, threading.Lock()  # characters that wait
-        self._some, self._urgent = threading.Event(), threading.Event()
+        self._has_lines, self._urgent = threading.Event(), threading.Event()
         self._closing = self._failing = self._drops_searches = False
         self._thread = threading.Thread(target=self._write_all, name="search-log", daemon=True)
         self._thread.start()
 
     def search(self, line: SearchLine) -> None:
         """Log a search. Returns at once and raises nothing; a line that cannot be written is counted in `lost`."""
-        ids = sum(len(one.id) for one in line.shown)
+        ids = sum(len(document.id) for document in line.shown)
         size = _FRAME + len(line.query) + ids + _PER_SHOWN * len(line.shown) + len(str(line.parameters))
         if not self._put(line, size, None):
             self._lose(1, "the disk is too slow")
-        self._some.set()
+        self._has_lines.set()
 
     def feedback(self, line: FeedbackLine) -> Future[None]:
         """Log feedback; the future resolves when the line is on the disk, or has a `LogError` if that fails."""
@@ -255,7 +255,7 @@ class SearchLog:
         if not self._put(line, _FRAME + len(line.query) + len(line.id), future):
             future.set_exception(LogError(f"{self.folder}: too many lines wait for the disk; try again later"))
         self._urgent.set()
-        self._some.set()
+        self._has_lines.set()
         return future
 
     def size(self) -> int:
@@ -266,7 +266,7 @@ class SearchLog:
         """Write the waiting lines, for at most `seconds`; later lines are lost."""
         self._closing = True
         self._urgent.set()
-        self._some.set()
+        self._has_lines.set()
         self._thread.join(seconds)
 
     def _put(self, line: LogLine, size: int, future: Optional[Future[None]]) -> bool:
@@ -280,9 +280,9 @@ class SearchLog:
 
     def _write_all(self) -> None:
         while not self._closing:
-            self._some.wait()
+            self._has_lines.wait()
             self._urgent.wait(_SYNC_EVERY)
-            self._some.clear()
+            self._has_lines.clear()
             self._urgent.clear()
             self._write_waiting()
         self._write_waiting()
@@ -357,8 +357,8 @@ class SearchLog:
     def _lose(self, lines: int, problem: str) -> None:
         with self._counting:
             self.lost += lines
-            said, self._failing = self._failing, True
-        if not said:
+            was_failing, self._failing = self._failing, True
+        if not was_failing:
             message = "%s: the log of searches cannot be written (%s); searches go on without it"
             logging.getLogger(__name__).warning(message, self.folder, problem)
 

@@ -96,8 +96,8 @@ class _Read:
     def of(cls, text: str, encoders: Sequence[PairEncoder]) -> _Read:
         """Cut the query to the part that all `encoders` read beside the shortest title; this tokenizes it."""
         # Of a pair's tokens, the special ones and one of the title are not the query's.
-        rooms = [(one, one.max_seq_length - one.template.pair_tokens - 1) for one in encoders]
-        end = min([len(text), *(one.characters_of(text, room) for one, room in rooms)])
+        rooms = [(encoder, encoder.max_seq_length - encoder.template.pair_tokens - 1) for encoder in encoders]
+        end = min([len(text), *(encoder.characters_of(text, room) for encoder, room in rooms)])
         return cls(text[:end], encoders[0] if len(encoders) == 1 else None, end < len(text))
 
     @property
@@ -217,16 +217,16 @@ class SearchPipeline:
             self._compared, self._drift_check = compared, DriftCheck(expected, served.name, index.name)
         return self._drift_check
 
-    def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
+    def _note_scores(self, search: Search, index: ServedIndex, query: Query) -> None:
         """Record the scores of a search by all searchers over all documents; when enough are recorded, judge them.
 
         Searches with a filter or an example, of an unfinished word, and for later pages are not recorded.
         """
         drift_check, listing, settings = self.drift_check(index), query.listing, query.settings
         is_part = query.like or listing.offset or listing.after or listing.where or settings.prefix or settings.by
-        if is_part or not found.logits or not drift_check.wants(settings.rank_top):
+        if is_part or not search.logits or not drift_check.wants(settings.rank_top):
             return
-        if drift_check.note(found.query.text, np.array([*found.logits.values()])):
+        if drift_check.note(search.query.text, np.array([*search.logits.values()])):
             drift_check.judge()
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
@@ -234,14 +234,17 @@ class SearchPipeline:
         return tuple(name for name in index.info.searchers if name != VECTORS or self.tower is not None)
 
     async def run(
-        self, work: Callable[[asyncio.AbstractEventLoop, float], R], stated: Optional[float], reserve: Optional[Reserve]
+        self,
+        work: Callable[[asyncio.AbstractEventLoop, float], R],
+        request_deadline: Optional[float],
+        reserve: Optional[Reserve],
     ) -> R:
         """Run `work(loop, deadline)` in a search thread and return its result; `loop` is the running event loop.
 
         stated: the deadline that the request states, or None, see `Slot.deadline`
         reserve: see `StoppableWork.run`
         """
-        deadline, loop = self.index.deadline(stated), asyncio.get_running_loop()
+        deadline, loop = self.index.deadline(request_deadline), asyncio.get_running_loop()
         return await self.index.run(work, loop, deadline, deadline=deadline, reserve=reserve)
 
     def search(
@@ -260,7 +263,7 @@ class SearchPipeline:
 
         models = _QueuedModels(self, index, read, loop, began, deadline)
         try:
-            (found,) = run_searches(index.snapshot if now is None else now, begin, models)
+            (search,) = run_searches(index.snapshot if now is None else now, begin, models)
         except FilterError as error:
             raise Fault(UNPROCESSABLE, str(error), field="where") from error
         except LikeError as error:
@@ -271,9 +274,9 @@ class SearchPipeline:
             _LOG.warning("%s cannot be searched: %s", index.name, error)
             problem = "the index cannot be searched now; see the server's log"
             raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
-        self._note_scores(found, index, query)
+        self._note_scores(search, index, query)
         query_read = read.characters() if read.is_cut or query.is_cut else None
-        return FoundSearch(found, replace(index, seen=found.collection), query_read)
+        return FoundSearch(search, replace(index, seen=search.collection), query_read)
 
     def _read(self, text: str) -> _Read:
         """Return the part of a query that is used: as much as the ranker reads beside the shortest title."""
@@ -282,12 +285,12 @@ class SearchPipeline:
         return _Read(text) if len(text) <= least else _Read.of(text, encoders)
 
     def _settings(self, index: ServedIndex, query: Query) -> SearchSettings:
-        options, own = self.index.options, index.fusion
-        if query.fusion not in (None, own.method):
-            own = Fusion(str(query.fusion), title=own.title, fields=own.fields)
+        options, fusion = self.index.options, index.fusion
+        if query.fusion not in (None, fusion.method):
+            fusion = Fusion(str(query.fusion), title=fusion.title, fields=fusion.fields)
         rank_top = query.settings.rank_top if self.ranker is not None else 0
-        given = replace(query.settings, by=(), fusion=own, rank_top=rank_top)
-        return replace(given, ef=options.ef, nprobe=options.nprobe, synonyms=index.synonyms)
+        settings = replace(query.settings, by=(), fusion=fusion, rank_top=rank_top)
+        return replace(settings, ef=options.ef, nprobe=options.nprobe, synonyms=index.synonyms)
 
     def _chosen(self, index: ServedIndex, settings: SearchSettings) -> tuple[str, ...]:
         try:
@@ -331,10 +334,10 @@ class _QueuedModels:
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
         if field == VECTORS:
             return asyncio.run_coroutine_threadsafe(self._vectors(texts), self._loop)
-        found = Future[Vectors]()
+        future = Future[Vectors]()
         with idle():  # other searches run while a model or another machine computes
-            found.set_result(self._index.snapshot.tower(field).query_vectors(texts))
-        return found
+            future.set_result(self._index.snapshot.tower(field).query_vectors(texts))
+        return future
 
     def query_read(self, field: str, text: str) -> Optional[int]:
         if field != VECTORS:
@@ -346,12 +349,12 @@ class _QueuedModels:
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
         tower = self._pipeline.tower
         assert tower is not None
-        found = await tower.vectors(texts, is_query=True, deadline=self._deadline, field="query")
-        return comparable(found.vectors, tower.info)
+        computed = await tower.vectors(texts, is_query=True, deadline=self._deadline, field="query")
+        return comparable(computed.vectors, tower.info)
 
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
         try:
-            return [self._logits(one, own) for one, own in zip(searches, texts)]
+            return [self._logits(search, texts_of_search) for search, texts_of_search in zip(searches, texts)]
         except Fault as fault:
             if fault.kind not in (TIMED_OUT, OVERLOADED):
                 raise
@@ -380,10 +383,10 @@ class _QueuedModels:
         if stored is not None:
             scoring.append((stored.rows, ranker.score_encoded(stored.pairs, deadline=self.rank_until)))
         if len(left):
-            asked = [search.model_text] * len(cut)
-            by_text = ranker.score_pairs(asked, cut, deadline=self.rank_until, check_lengths=self._read.check)
+            queries = [search.model_text] * len(cut)
+            by_text = ranker.score_pairs(queries, cut, deadline=self.rank_until, check_lengths=self._read.check)
             scoring.append((left, by_text))
-        begun = [asyncio.run_coroutine_threadsafe(one, self._loop) for _, one in scoring]
+        begun = [asyncio.run_coroutine_threadsafe(logits, self._loop) for _, logits in scoring]
         logits = np.empty(len(texts))
         try:
             for (rows, _), future in zip(scoring, begun):

@@ -45,10 +45,10 @@ def check_rows(
     tolerance: the allowed difference; None: that of the engine's precision
     """
     tolerance = tolerance_of(runner.engine.precision) if tolerance is None else tolerance
-    found = [runner.run(rows), *(runner.run(rows.take([row])) for row in range(len(rows)))]
-    if not all(np.isfinite(array).all() for outputs in found for array in outputs.values()):
+    runs = [runner.run(rows), *(runner.run(rows.take([row])) for row in range(len(rows)))]
+    if not all(np.isfinite(array).all() for outputs in runs for array in outputs.values()):
         raise CheckpointError(f"{folder}: the model gives values that are not numbers; export it again")
-    together, alone = read(found[0]), np.concatenate([read(outputs) for outputs in found[1:]])
+    together, alone = read(runs[0]), np.concatenate([read(outputs) for outputs in runs[1:]])
     gap = float((np.abs(together - alone) / np.maximum(1.0, np.abs(alone))).max())
     if gap > tolerance:
         raise CheckpointError(
@@ -83,14 +83,14 @@ class TokenInputs:
         given: called with the checked arrays; returns columns. Raises `InputError` for rows that no text can produce.
     """
 
-    def __init__(self, limits: InputLimits, given: Callable[[Array, Array], Columns]):
-        self._limits, self._given = limits, given
+    def __init__(self, limits: InputLimits, columns_of: Callable[[Array, Array], Columns]):
+        self._limits, self._columns_of = limits, columns_of
 
     def rows(self, input_ids: Array, token_type_ids: Array) -> Columns:
         """Convert `[n, length]` arrays to encoded rows; raises `Fault(INVALID)` if they are not valid rows."""
         try:
             arrays = self._limits.check({"input_ids": input_ids, "token_type_ids": token_type_ids})
-            return self._given(arrays["input_ids"], arrays["token_type_ids"])
+            return self._columns_of(arrays["input_ids"], arrays["token_type_ids"])
         except InputError as error:
             raise Fault(INVALID, error.problem, field=error.field) from error
         except DataError as error:

@@ -106,11 +106,11 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
 
         A folder name that every training has is preceded by the name of the folder around it: `news/best`.
         """
-        given = dict(one.rpartition("=")[::2] for one in self.served_name)
-        main = given.get("") if slot == RANKER_SLOT or self.model is None else None
+        names = dict(name.rpartition("=")[::2] for name in self.served_name)
+        main = names.get("") if slot == RANKER_SLOT or self.model is None else None
         path = Path(os.path.abspath(folder))
         parent = f"{path.parent.name}/" if _OF_MANY.fullmatch(path.name) and path.parent.name else ""
-        return given.get(slot) or main or f"{parent}{path.name}"
+        return names.get(slot) or main or f"{parent}{path.name}"
 
     def is_own_host(self, named: str) -> bool:
         """Return whether this server answers requests for a host; `named` is the request's `Host` without the port.
@@ -121,7 +121,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
         """
         named = named.lower().rstrip(".")
         if self.allowed_hosts or self.api_key is not None:
-            return not self.allowed_hosts or any(fnmatchcase(named, one.lower()) for one in self.allowed_hosts)
+            return not self.allowed_hosts or any(fnmatchcase(named, host.lower()) for host in self.allowed_hosts)
         if named in ("127.0.0.1", "localhost"):  # the usual names
             return True
         try:

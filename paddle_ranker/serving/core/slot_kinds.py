@@ -64,8 +64,8 @@ class SlotKind:
 
     def folder(self, config: ServeConfig) -> Optional[Path]:
         """Return the model's folder; None if this server does not have the slot."""
-        found = getattr(self.given(config), self.option)
-        return None if found is None else Path(found)
+        folder = getattr(self.given(config), self.option)
+        return None if folder is None else Path(folder)
 
 
 SLOTS: Registry[SlotKind] = Registry("served model", recipes="plugin")
@@ -87,11 +87,13 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     """
     if config.folder is None:
         return config
-    found = identify(config.folder)
+    model_type = identify(config.folder)
     # A folder that no slot accepts goes to the ranker's slot, which refuses it when it loads; so does an encoder, which
     # --tower takes.
     taking = (
-        kind for kind in SLOTS.values() if kind.takes is not None and found.kind is not None and kind.takes.fits(found)
+        kind
+        for kind in SLOTS.values()
+        if kind.takes is not None and model_type.kind is not None and kind.takes.fits(model_type)
     )
     slot = next(taking, SLOTS[RANKER_SLOT])
     if slot.folder(config) is not None:
@@ -114,13 +116,13 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
     if index is None:
         return config
     first = shard_folders(index)[0]
-    own = read_manifest(first).tower
-    given = SLOTS[TOWER_SLOT].folder(config)
-    if own is None:
+    tower = read_manifest(first).tower
+    tower_folder = SLOTS[TOWER_SLOT].folder(config)
+    if tower is None:
         return config
-    if given is not None:
-        raise UsageError(f"--{SLOTS[TOWER_SLOT].option} {given}: {index} has its own; leave it out")
-    return dataclasses.replace(config, **{SLOTS[TOWER_SLOT].option: first / own.folder})  # type: ignore[arg-type]
+    if tower_folder is not None:
+        raise UsageError(f"--{SLOTS[TOWER_SLOT].option} {tower_folder}: {index} has its own; leave it out")
+    return dataclasses.replace(config, **{SLOTS[TOWER_SLOT].option: first / tower.folder})  # type: ignore[arg-type]
 
 
 def with_found_models(config: ServeConfig) -> ServeConfig:
@@ -134,9 +136,9 @@ def with_found_models(config: ServeConfig) -> ServeConfig:
         config = dataclasses.replace(config, folder=find_model(config.folder))
     config = with_tower_of_index(with_folder_in_slot(config))
     for kind in served_by(config).values():
-        given = kind.folder(config)
-        folder = None if given is None else find_model(given)
-        if folder is None or (folder == given and folder.exists()):
+        name = kind.folder(config)
+        folder = None if name is None else find_model(name)
+        if folder is None or (folder == name and folder.exists()):
             continue
         if not folder.exists() and not kind.takes_encoders:
             raise UsageError(f"--{kind.option} {folder}: there is no such folder; train or export a model first")
@@ -152,14 +154,14 @@ def config_for(folder: Path, **options: object) -> ServeConfig:
 
 def served_by(config: ServeConfig) -> dict[str, SlotKind]:
     """Return the slots that this server has, by name; raises `UsageError` if it has none."""
-    found = {name: kind for name, kind in SLOTS.items() if kind.folder(config) is not None}
-    if not found:
+    kinds = {name: kind for name, kind in SLOTS.items() if kind.folder(config) is not None}
+    if not kinds:
         options = " or ".join(f"--{kind.option}" for kind in SLOTS.values())
         raise UsageError(f"nothing to serve: give {options}")
-    for one in config.served_name:
-        if (slot := one.rpartition("=")[0]) and slot not in found:
-            raise UsageError(f"--served_name {one}: this server has no {quoted(slot)}, only {listed(found)}")
-    return found
+    for name in config.served_name:
+        if (slot := name.rpartition("=")[0]) and slot not in kinds:
+            raise UsageError(f"--served_name {name}: this server has no {quoted(slot)}, only {listed(kinds)}")
+    return kinds
 
 
 def _ranker_slot(config: ServeConfig) -> Slot[Served]:

@@ -136,9 +136,9 @@ class Slot(ABC, Generic[M]):
         """Return current gauges of the model or index, by their names in `metrics.GAUGES`; by default {}."""
         return {}
 
-    def deadline(self, stated: Optional[float]) -> float:
+    def deadline(self, request_deadline: Optional[float]) -> float:
         """Return a request's deadline on `time.monotonic()`'s clock: `stated`, or the limits' default from now."""
-        return time.monotonic() + self.limits.deadline_seconds if stated is None else stated
+        return time.monotonic() + self.limits.deadline_seconds if request_deadline is None else request_deadline
 
 
 SlotT = TypeVar("SlotT")
@@ -149,9 +149,9 @@ class Slots(dict[str, Slot[Served]]):
 
     def of(self, name: str, kind: type[SlotT]) -> SlotT:
         """Return the slot with this name, which must be of the class `kind`."""
-        found = self[name]
-        assert isinstance(found, kind)
-        return found
+        slot = self[name]
+        assert isinstance(slot, kind)
+        return slot
 
 
 class _AwaitedJob(Job):

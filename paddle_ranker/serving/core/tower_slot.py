@@ -70,7 +70,7 @@ class ServedTower(ServedModel):
     @property
     def reads(self) -> tuple[str, ...]:
         """The kinds of inputs from which the tower computes vectors: "text", "picture" or both."""
-        return tuple(dict.fromkeys(one.model.info.reads for one in (self, self.queries) if one is not None))
+        return tuple(dict.fromkeys(tower.model.info.reads for tower in (self, self.queries) if tower is not None))
 
     def of(self, kind: str = TEXT, is_query: bool = False, field: str = "input") -> ServedTower:
         """Return the tower that reads inputs of `kind`: preferably `queries` for a query, and this tower otherwise.
@@ -89,7 +89,7 @@ class ServedTower(ServedModel):
     @property
     def texts(self) -> Optional[TextEncoder]:
         """The encoder of texts; None if the tower reads pictures alone."""
-        rows = [one.model.row_encoder for one in (self, self.queries) if one is not None]
+        rows = [tower.model.row_encoder for tower in (self, self.queries) if tower is not None]
         return next((row for row in rows if isinstance(row, TextEncoder)), None)
 
 
@@ -246,7 +246,7 @@ class TowerSlot(Slot[ServedTower]):
         served = self.ready().of(PICTURE, field=fields[0])
         encoder, end = served.model.row_encoder, self.deadline(deadline)
         assert isinstance(encoder, PictureEncoder)
-        parts = await self._pictures.read(pictures, fields, end, lambda one: encoder.encode([one]))
+        parts = await self._pictures.read(pictures, fields, end, lambda picture: encoder.encode([picture]))
         columns = EncodedPictures.concat(parts)
         job = await computed(served.batcher, len(columns), end, columns=columns)
         return TextVectors(job.outputs[VECTOR], job.tokens)

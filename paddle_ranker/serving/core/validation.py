@@ -48,16 +48,16 @@ class Body(BaseModel):
                 problem = f"is {shown}, which is not done here: leave it out, or say {listed(map(json.dumps, idle))}"
             raise Fault(UNPROCESSABLE, problem, field=path + brief(name))
 
-    def said(self, *names: str) -> Unchecked:
+    def value_of(self, *names: str) -> Unchecked:
         """Return the value of a field that has several names; None if the request has none of the names.
 
         Raises `Fault` if the request gives different values under two names.
         """
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        for name, value in given.items():
-            if value != next(iter(given.values())):
-                raise Fault(UNPROCESSABLE, f"says otherwise than {next(iter(given))}: leave one out", field=name)
-        return next(iter(given.values()), None)
+        values = {name: value for name in names if (value := getattr(self, name)) is not None}
+        for name, value in values.items():
+            if value != next(iter(values.values())):
+                raise Fault(UNPROCESSABLE, f"says otherwise than {next(iter(values))}: leave one out", field=name)
+        return next(iter(values.values()), None)
 
 
 def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Optional[int] = None) -> Fault:
@@ -68,12 +68,12 @@ def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Op
     """
     errors = error.errors(include_url=False, include_input=False)
     if number is None:
-        number = max(range(len(errors)), key=lambda one: len(errors[one]["loc"])) if union_tags else 0
-    found = errors[number]
-    if found["type"] == "json_invalid":
-        return not_json(found["ctx"]["error"])
-    problem = found["msg"].removeprefix("Value error, ")  # pydantic's prefix of messages of our own
-    return Fault(UNPROCESSABLE, problem, field=_path(found["loc"], union_tags) or "body")
+        number = max(range(len(errors)), key=lambda index: len(errors[index]["loc"])) if union_tags else 0
+    chosen = errors[number]
+    if chosen["type"] == "json_invalid":
+        return not_json(chosen["ctx"]["error"])
+    problem = chosen["msg"].removeprefix("Value error, ")  # pydantic's prefix of messages of our own
+    return Fault(UNPROCESSABLE, problem, field=_path(chosen["loc"], union_tags) or "body")
 
 
 def validated(
@@ -89,12 +89,12 @@ def validated(
     """
     check_json(body, bounds)
     try:
-        asked = adapter.validate_json(body)
+        request = adapter.validate_json(body)
     except ValidationError as error:
         raise refuse(error, union_tags) from error
-    if isinstance(asked, Body):
-        asked.check()
-    return asked
+    if isinstance(request, Body):
+        request.check()
+    return request
 
 
 def _path(location: tuple[Union[int, str], ...], union_tags: Collection[str]) -> str:

@@ -104,9 +104,9 @@ class AdminRoutes:
         """List the models in OpenAI's format, which OpenAI's clients request before they request vectors."""
         served = [slot.ready() for slot in self._slots.values()]
         data = [
-            {"id": one.name, "object": "model", "created": int(one.loaded_at), "owned_by": "paddle_ranker"}
-            for one in served
-            if isinstance(one, ServedModel)
+            {"id": model.name, "object": "model", "created": int(model.loaded_at), "owned_by": "paddle_ranker"}
+            for model in served
+            if isinstance(model, ServedModel)
         ]
         return _json({"object": "list", "data": data})
 
@@ -159,11 +159,11 @@ def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dic
     for name, kind in SLOTS.items():
         limits.update((limit, getattr(kind.given(config), limit)) for limit in kind.limits)
         if name in slots:
-            found = slots[name].describe()
+            description = slots[name].describe()
             if name == RANKER_SLOT or len(slots) == 1:
-                shown.update(found)
+                shown.update(description)
             if name != RANKER_SLOT:
-                shown[name] = found
+                shown[name] = description
     settings = ("device", "workers", "streams", "cpu_threads", "max_wait_us")
     return {
         **shown,

@@ -52,15 +52,15 @@ def contents_of(document: Document, schema: Schema, names: Optional[Container[st
 
     names: the fields whose files are returned; None: all
     """
-    found = {}
+    contents = {}
     for field in schema.files:
         value = document.fields.get(field.name) if names is None or field.name in names else None
         if value is not None:
-            found[field.name] = [
+            contents[field.name] = [
                 Content(url=_PATH + name, media_type=FIELD_TYPES[field.type].media_types[name.partition(".")[2]])
                 for name in (value if isinstance(value, list) else [value])
             ]
-    return found
+    return contents
 
 
 def routes(index: IndexSlot) -> list[BaseRoute]:
@@ -72,10 +72,10 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
         name = request.path_params["name"]
         request.scope["state"]["protocol"] = "contents"
         await index.current(deadline)
-        found = await index.run(_file_of, index.own.snapshot(), name, deadline=deadline)
-        if found is None:
+        file = await index.run(_file_of, index.own.snapshot(), name, deadline=deadline)
+        if file is None:
             raise _no_content(name)
-        return found
+        return file
 
     async def content(request: Request) -> Response:
         path, media_type = await file_of(request, index.deadline(deadline_of(request)))

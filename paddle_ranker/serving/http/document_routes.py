@@ -94,50 +94,50 @@ class DocumentRoutes:
 
     async def add(self, request: Request) -> Response:
         """Answer `POST /v1/documents`."""
-        asked, fields = await self._read(request, self._documents)
-        documents = [Document(one.id, one.text, own) for one, own in zip(asked.documents, fields)]
+        body, fields = await self._read(request, self._documents)
+        documents = [Document(document.id, document.text, values) for document, values in zip(body.documents, fields)]
         request.scope["state"]["pairs"] = len(documents)
-        deadline, replace = self._deadline(request), asked.mode == "replace"
+        deadline, replace = self._deadline(request), body.mode == "replace"
         added = await self._writer.add(documents, deadline, reserve_of(request), replace=replace)
         return await self._answer(request, added=added.new, replaced=added.replaced, unchanged=added.unchanged)
 
     async def change(self, request: Request) -> Response:
         """Answer `PATCH /v1/documents`."""
-        asked, fields = await self._read(request, self._changes)
-        changes = [(one.id, one.text, own) for one, own in zip(asked.documents, fields)]
+        body, fields = await self._read(request, self._changes)
+        changes = [(document.id, document.text, values) for document, values in zip(body.documents, fields)]
         request.scope["state"]["pairs"] = len(changes)
         added = await self._writer.change(changes, self._deadline(request), reserve_of(request))
         return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
 
-    def _checked(self, asked: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
+    def _checked(self, body: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
         """Check a parsed request's documents, and return the fields of each; [] for a removal.
 
         Raises `Fault` for a document that cannot be stored, and for invalid ids.
         """
-        if isinstance(asked, RemovalRequest):
-            check_count(len(asked.ids), self._index.options.documents, "ids")
-            self._index.limits.check_texts(asked.ids, "ids")
+        if isinstance(body, RemovalRequest):
+            check_count(len(body.ids), self._index.options.documents, "ids")
+            self._index.limits.check_texts(body.ids, "ids")
             return []
-        documents: Sequence[Union[GivenDocument, ChangedDocument]] = asked.documents
+        documents: Sequence[Union[GivenDocument, ChangedDocument]] = body.documents
         check_count(len(documents), self._index.options.documents, "documents")
-        found, files = [], {field.name for field in self._index.info.schema.files}
-        for place, one in enumerate(documents):
-            more = one.model_extra or {}
-            if one.text is not None:
-                self._index.limits.check_text(one.text, f"documents[{place}].text")
-                require_words(one.text, f"documents[{place}].text")
-            if inside := sorted(set(_OWN) & one.fields.keys()):
+        fields, files = [], {field.name for field in self._index.info.schema.files}
+        for place, document in enumerate(documents):
+            more = document.model_extra or {}
+            if document.text is not None:
+                self._index.limits.check_text(document.text, f"documents[{place}].text")
+                require_words(document.text, f"documents[{place}].text")
+            if inside := sorted(set(_OWN) & document.fields.keys()):
                 problem = f"holds {quoted(inside[0])}, which stands beside the fields, not among them"
                 raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}].fields")
-            if both := sorted(one.fields.keys() & more.keys()):
+            if both := sorted(document.fields.keys() & more.keys()):
                 problem = f"gives {listed(both)} twice, in fields and beside them; give each once"
                 raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}]")
-            found.append({**one.fields, **more})
-            values = {name: value for name, value in found[-1].items() if name not in files}
+            fields.append({**document.fields, **more})
+            values = {name: value for name, value in fields[-1].items() if name not in files}
             if (size := len(to_json(values))) > 4 * self._index.limits.characters:
                 problem = f"are {size:,} bytes as JSON, at most {4 * self._index.limits.characters:,} are allowed"
                 raise Fault(TOO_LARGE, problem, field=f"documents[{place}].fields")
-        return found
+        return fields
 
     async def list(self, request: Request) -> Response:
         """Answer `GET /v1/documents?after=ID&limit=100`."""
@@ -158,10 +158,10 @@ class DocumentRoutes:
 
     async def remove(self, request: Request) -> Response:
         """Answer `DELETE /v1/documents`."""
-        asked, _ = await self._read(request, self._removal)
-        request.scope["state"]["pairs"] = len(asked.ids)
-        removed = await self._writer.remove(asked.ids, self._deadline(request))
-        return await self._answer(request, removed=removed, missing=len(set(asked.ids)) - removed)
+        body, _ = await self._read(request, self._removal)
+        request.scope["state"]["pairs"] = len(body.ids)
+        removed = await self._writer.remove(body.ids, self._deadline(request))
+        return await self._answer(request, removed=removed, missing=len(set(body.ids)) - removed)
 
     async def one(self, request: Request) -> Response:
         """Answer `GET /v1/documents/{id}`."""
@@ -169,10 +169,10 @@ class DocumentRoutes:
         id, deadline = request.path_params["id"], self._deadline(request)
         request.scope["state"]["protocol"] = "documents"
         served = await self._index.current(deadline)
-        found = await self._index.run(
+        documents = await self._index.run(
             served.snapshot.documents_of, [id], deadline=deadline, reserve=reserve_of(request)
         )
-        document = found.get(id)
+        document = documents.get(id)
         if document is None:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
         much = MUCH_BYTES + 1  # the size of the fields is not known
@@ -193,8 +193,8 @@ class DocumentRoutes:
         body = await read_body(request, limits.request_bytes)
 
         def read() -> tuple[A, Sequence[dict[str, Any]]]:
-            asked: A = validated(adapter, body, limits.json_bounds)
-            return asked, self._checked(asked)
+            parsed: A = validated(adapter, body, limits.json_bounds)
+            return parsed, self._checked(parsed)
 
         return await run_in_thread(len(body), read, deadline=deadline)
 
@@ -271,7 +271,7 @@ class Listed(TypedDict):
 
 def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
     handlers = DocumentRoutes(index, writer)
-    one = DescribedRoute(
+    by_id = DescribedRoute(
         "GET",
         "/v1/documents/{id:path}",
         handlers.one,
@@ -281,7 +281,7 @@ def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
         also=[NO_DOCUMENT],
         parameters=[{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
     )
-    one.path_regex = re.compile(one.path_regex.pattern, re.S)  # an id may have lines
+    by_id.path_regex = re.compile(by_id.path_regex.pattern, re.S)  # an id may have lines
     return [
         DescribedRoute(
             "POST",
@@ -325,5 +325,5 @@ def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
             "Durable, and not found any more",
             also=[READ_ONLY],
         ),
-        one,
+        by_id,
     ]

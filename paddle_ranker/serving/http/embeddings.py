@@ -122,7 +122,9 @@ class EmbeddingsRequest(ClientRequest):
             return [_content(self.messages[0].content, "messages[0].content")]
         if not isinstance(self.input, list):
             return [self.input or ""]
-        return [one if isinstance(one, str) else _item(one, f"input[{place}]") for place, one in enumerate(self.input)]
+        return [
+            item if isinstance(item, str) else _item(item, f"input[{place}]") for place, item in enumerate(self.input)
+        ]
 
     @property
     def is_query(self) -> bool:
@@ -143,19 +145,21 @@ def _item(item: Item, field: str) -> Union[str, Picture]:
 def _content(content: Union[str, list[MessagePart]], field: str) -> Union[str, Picture]:
     if isinstance(content, str):
         return content
-    found = list[Union[str, Picture]]()
+    contents = list[Union[str, Picture]]()
     for place, part in enumerate(content):
         if getattr(part, part.type) is None:
             raise Fault(UNPROCESSABLE, "is required", field=f"{field}[{place}].{part.type}")
         if part.image_url is not None:
             url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
-            found.append(Picture(f"{field}[{place}].image_url", url))
+            contents.append(Picture(f"{field}[{place}].image_url", url))
         elif part.text:
-            found.append(part.text)
-    if len(found) != 1:
-        problem = f"has {len(found)} texts and pictures; a vector is made of one: send each in a request, or as input"
+            contents.append(part.text)
+    if len(contents) != 1:
+        problem = (
+            f"has {len(contents)} texts and pictures; a vector is made of one: send each in a request, or as input"
+        )
         raise Fault(UNPROCESSABLE, problem, field=field)
-    return found[0]
+    return contents[0]
 
 
 class CohereInput(_Strict):
@@ -183,18 +187,18 @@ class CohereRequest(ClientRequest):
     @property
     def source(self) -> str:
         """The field with what to make vectors of; raises `Fault` unless it is one of three."""
-        found = [name for name in ("texts", "images", "inputs") if getattr(self, name) is not None]
-        if len(found) != 1:
-            problem = f"stands beside {found[0]}: leave one out" if found else "is required, or images, or inputs"
-            raise Fault(UNPROCESSABLE, problem, field=found[1] if found else "texts")
-        return found[0]
+        names = [name for name in ("texts", "images", "inputs") if getattr(self, name) is not None]
+        if len(names) != 1:
+            problem = f"stands beside {names[0]}: leave one out" if names else "is required, or images, or inputs"
+            raise Fault(UNPROCESSABLE, problem, field=names[1] if names else "texts")
+        return names[0]
 
     @property
     def items(self) -> list[Union[str, Picture]]:
         """The texts and pictures to make vectors of; raises `Fault` as `source` does, and for a bad input."""
         name = self.source
         if name == "inputs":
-            return [_content(one.content, f"inputs[{place}].content") for place, one in enumerate(self.inputs or ())]
+            return [_content(item.content, f"inputs[{place}].content") for place, item in enumerate(self.inputs or ())]
         pictures = [Picture(f"images[{place}]", data) for place, data in enumerate(self.images or ())]
         return [*(self.texts or ()), *pictures]
 
@@ -270,37 +274,43 @@ class Embedder:
     async def _embeddings(self, request: Request) -> Response:
         deadline = deadline_of(request)
         body = await read_body(request, self._tower.limits.request_bytes)
-        asked = await run_in_thread(len(body), _validated, self._openai, body, self._tower.limits, deadline=deadline)
+        embed_request = await run_in_thread(
+            len(body), _validated, self._openai, body, self._tower.limits, deadline=deadline
+        )
         del body  # its texts are held once
-        is_base64 = asked.encoding_format == "base64"
-        refuses = asked.said("truncation", "truncate") is False
-        most = {"truncate_prompt_tokens": asked.truncate_prompt_tokens}
-        found = await self._vectors(
+        is_base64 = embed_request.encoding_format == "base64"
+        refuses = embed_request.value_of("truncation", "truncate") is False
+        most = {"truncate_prompt_tokens": embed_request.truncate_prompt_tokens}
+        result = await self._vectors(
             request,
-            asked.items,
-            TruncationRequest("input", refuses, {"truncation_side": asked.truncation_side}, most),
-            is_query=asked.is_query,
-            dimensions=asked.said("dimensions", "output_dimension"),
-            normalize=self._normalize(asked, "normalize", "normalized", "use_activation"),
+            embed_request.items,
+            TruncationRequest("input", refuses, {"truncation_side": embed_request.truncation_side}, most),
+            is_query=embed_request.is_query,
+            dimensions=embed_request.value_of("dimensions", "output_dimension"),
+            normalize=self._normalize(embed_request, "normalize", "normalized", "use_activation"),
             number_bytes=_BASE64_BYTES if is_base64 else _TEXT_BYTES,
         )
-        usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
+        usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
         frame = {"object": "list", "data": None, "model": self._tower.name, "usage": usage}
-        return _answer(await run_in_thread(found.vectors.nbytes, _openai_answer, frame, found.vectors, is_base64))
+        return _answer(await run_in_thread(result.vectors.nbytes, _openai_answer, frame, result.vectors, is_base64))
 
     async def cohere(self, request: Request) -> Response:
         """Answer in Cohere's format."""
         deadline = deadline_of(request)
         body = await read_body(request, self._tower.limits.request_bytes)
-        asked = await run_in_thread(len(body), _validated, self._cohere, body, self._tower.limits, deadline=deadline)
+        embed_request = await run_in_thread(
+            len(body), _validated, self._cohere, body, self._tower.limits, deadline=deadline
+        )
         del body  # its texts are held once
-        ends = {"truncate": _ENDS.get(asked.truncate)}
-        found = await self._vectors(
+        ends = {"truncate": _ENDS.get(embed_request.truncate)}
+        result = await self._vectors(
             request,
-            asked.items,
-            TruncationRequest(asked.source, asked.truncate == "NONE", ends, {"max_tokens": asked.max_tokens}),
-            is_query=asked.input_type == "search_query",
-            dimensions=asked.output_dimension,
+            embed_request.items,
+            TruncationRequest(
+                embed_request.source, embed_request.truncate == "NONE", ends, {"max_tokens": embed_request.max_tokens}
+            ),
+            is_query=embed_request.input_type == "search_query",
+            dimensions=embed_request.output_dimension,
             normalize=None,
             number_bytes=_TEXT_BYTES + _BASE64_BYTES,
         )
@@ -308,43 +318,45 @@ class Embedder:
             "id": request.scope["state"]["request_id"],
             "response_type": "embeddings_by_type",
             "embeddings": None,
-            "texts": asked.texts or [],
-            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": found.tokens}},
+            "texts": embed_request.texts or [],
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": result.tokens}},
         }
-        types = asked.embedding_types
-        return _answer(await run_in_thread(found.vectors.nbytes, _cohere_answer, frame, found.vectors, types))
+        types = embed_request.embedding_types
+        return _answer(await run_in_thread(result.vectors.nbytes, _cohere_answer, frame, result.vectors, types))
 
     async def embed(self, request: Request) -> Response:
         """Answer in Text Embeddings Inference's format."""
         deadline = deadline_of(request)
         body = await read_body(request, self._tower.limits.request_bytes)
-        asked = await run_in_thread(len(body), _validated, self._tei, body, self._tower.limits, deadline=deadline)
+        embed_request = await run_in_thread(
+            len(body), _validated, self._tei, body, self._tower.limits, deadline=deadline
+        )
         del body  # its texts are held once
-        if asked.prompt_name not in (None, *_IS_QUERY):
-            problem = f"is {quoted(asked.prompt_name)}, expected query or document"
+        if embed_request.prompt_name not in (None, *_IS_QUERY):
+            problem = f"is {quoted(embed_request.prompt_name)}, expected query or document"
             raise Fault(UNPROCESSABLE, problem, field="prompt_name")
-        refuses = not (asked.truncate or self._tower.limits.auto_truncate)
-        found = await self._vectors(
+        refuses = not (embed_request.truncate or self._tower.limits.auto_truncate)
+        result = await self._vectors(
             request,
-            [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs,
-            TruncationRequest("inputs", refuses, {"truncation_direction": asked.truncation_direction}),
-            is_query=_IS_QUERY[asked.prompt_name or "document"],
-            dimensions=asked.dimensions,
-            normalize=self._normalize(asked, "normalize"),
+            [embed_request.inputs] if isinstance(embed_request.inputs, str) else embed_request.inputs,
+            TruncationRequest("inputs", refuses, {"truncation_direction": embed_request.truncation_direction}),
+            is_query=_IS_QUERY[embed_request.prompt_name or "document"],
+            dimensions=embed_request.dimensions,
+            normalize=self._normalize(embed_request, "normalize"),
             number_bytes=_TEXT_BYTES,
         )
-        return _answer(await run_in_thread(found.vectors.nbytes, _tei_answer, found.vectors))
+        return _answer(await run_in_thread(result.vectors.nbytes, _tei_answer, result.vectors))
 
     async def not_made(self, request: Request) -> Response:
         """Refuse requests for kinds of vectors that Text Embeddings Inference has and towers do not."""
         raise Fault(NOT_FOUND, "a tower makes one vector of numbers for a text: ask POST /embed or /v1/embeddings")
 
-    def _normalize(self, asked: Body, *names: str) -> Optional[bool]:
+    def _normalize(self, request: Body, *names: str) -> Optional[bool]:
         for name in names:
-            if getattr(asked, name) is False and self._tower.info.normalize:
+            if getattr(request, name) is False and self._tower.info.normalize:
                 raise Fault(UNPROCESSABLE, "is false, and this tower has vectors of length 1 alone", field=name)
-        found: Optional[bool] = asked.said(*names)
-        return found
+        choice: Optional[bool] = request.value_of(*names)
+        return choice
 
     async def _vectors(
         self,
@@ -359,8 +371,8 @@ class Embedder:
     ) -> TextVectors:
         state, info, field = request.scope["state"], self._tower.info, cuts.field
         state["pairs"] = len(items)
-        texts = [one for one in items if isinstance(one, str)]
-        pictures = [one for one in items if isinstance(one, Picture)]
+        texts = [item for item in items if isinstance(item, str)]
+        pictures = [item for item in items if isinstance(item, Picture)]
         if self._keep_texts:
             state["texts"] = {field: texts}
         if dimensions not in (None, info.size, *info.nested_sizes):
@@ -384,23 +396,23 @@ class Embedder:
             files = await run_in_thread(held, lambda: [picture.file() for picture in pictures], deadline=deadline)
             fields = [picture.field for picture in pictures]
             parts.append(await self._tower.picture_vectors(files, fields, deadline=deadline))
-        order = np.argsort([isinstance(one, Picture) for one in items], kind="stable")
-        found = TextVectors(
+        order = np.argsort([isinstance(item, Picture) for item in items], kind="stable")
+        result = TextVectors(
             np.concatenate([part.vectors for part in parts])[np.argsort(order)], sum(part.tokens for part in parts)
         )
-        vectors = found.vectors if dimensions is None else found.vectors[:, :dimensions]
+        vectors = result.vectors if dimensions is None else result.vectors[:, :dimensions]
         if (info.normalize and vectors.shape[1] < info.size) or (normalize and not info.normalize):
             vectors = normalised(vectors)
-        return TextVectors(vectors, found.tokens)
+        return TextVectors(vectors, result.tokens)
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
-    asked = validated(adapter, body, text_bounds(limits.pairs), _UNION_TAGS, _refusal)
-    field = {EmbeddingsRequest: "input", EmbedRequest: "inputs"}.get(type(asked)) or asked.source
-    given = getattr(asked, field)
-    if isinstance(given, list):
-        limits.check_most(len(given), field)
-    return asked
+    request = validated(adapter, body, text_bounds(limits.pairs), _UNION_TAGS, _refusal)
+    field = {EmbeddingsRequest: "input", EmbedRequest: "inputs"}.get(type(request)) or request.source
+    value = getattr(request, field)
+    if isinstance(value, list):
+        limits.check_most(len(value), field)
+    return request
 
 
 def _refusal(error: ValidationError, tags: Collection[str]) -> Fault:
@@ -415,15 +427,15 @@ def _refusal(error: ValidationError, tags: Collection[str]) -> Fault:
     return refusal(error, tags, None if is_list else 0)
 
 
-def _have_pictures(given: object) -> bool:
-    items = given if isinstance(given, list) else [given]
+def _have_pictures(value: object) -> bool:
+    items = value if isinstance(value, list) else [value]
     return any(isinstance(item, dict) and not {"image", "image_url"}.isdisjoint(item) for item in items)
 
 
-def _are_tokens(given: object) -> bool:
-    while isinstance(given, list) and given:
-        given = given[0]
-    return type(given) is int
+def _are_tokens(value: object) -> bool:
+    while isinstance(value, list) and value:
+        value = value[0]
+    return type(value) is int
 
 
 def _openai_answer(frame: dict[str, Any], vectors: Array, is_base64: bool) -> bytes:
@@ -434,7 +446,7 @@ def _openai_answer(frame: dict[str, Any], vectors: Array, is_base64: bool) -> by
 
 def _cohere_answer(frame: dict[str, Any], vectors: Array, types: Sequence[str]) -> bytes:
     rows = {kind: _base64_rows(vectors) if kind == "base64" else number_lists(vectors) for kind in types}
-    data = b",".join(b'"%b":[%b]' % (kind.encode(), b",".join(each)) for kind, each in rows.items())
+    data = b",".join(b'"%b":[%b]' % (kind.encode(), b",".join(numbers)) for kind, numbers in rows.items())
     return to_json(frame).replace(b'"embeddings":null', b'"embeddings":{%b}' % data, 1)
 
 

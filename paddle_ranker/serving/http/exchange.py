@@ -28,11 +28,11 @@ def refuse_other_sites(request: Request) -> None:
         raise Fault(READ_ONLY, "pages of other sites may not change anything here", field="Sec-Fetch-Site")
 
 
-def refuse_parameters(request: Request, *known: str) -> None:
+def refuse_parameters(request: Request, *names: str) -> None:
     """Raise `Fault` for a query parameter of the URL that is not in `known`."""
     for name in request.query_params:
-        if name not in known:
-            choice = f"only {listed(known)}" if known else "which takes none there"
+        if name not in names:
+            choice = f"only {listed(names)}" if names else "which takes none there"
             raise Fault(UNPROCESSABLE, f"is no parameter of {request.url.path}, {choice}", field=brief(name))
 
 
@@ -52,9 +52,9 @@ async def read_body(request: Request, limit: int) -> bytes:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
         raise Fault(INVALID, f"{quoted(encoding)} is not understood, only gzip", field="Content-Encoding")
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated[:18]) > limit:
-        raise Fault(TOO_LARGE, f"has {stated[:18]} bytes, above the {limit:,} of a request", field="body")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:18]) > limit:
+        raise Fault(TOO_LARGE, f"has {length[:18]} bytes, above the {limit:,} of a request", field="body")
     body, parts, size, has_more = b"", list[bytes](), 0, True
     while has_more:
         message = await request.receive()
@@ -89,19 +89,19 @@ def deadline_of(request: Request) -> Optional[float]:
     state = request.scope.setdefault("state", {})
     if _DEADLINE not in state:
         state[_DEADLINE] = _stated_deadline(request)
-    found: Optional[float] = state[_DEADLINE]
-    return found
+    deadline: Optional[float] = state[_DEADLINE]
+    return deadline
 
 
 def _stated_deadline(request: Request) -> Optional[float]:
-    stated = request.headers.get(TIMEOUT_HEADER)
-    if stated is None:
+    timeout = request.headers.get(TIMEOUT_HEADER)
+    if timeout is None:
         return None
-    if not re.fullmatch("[0-9]{1,9}", stated) or int(stated) > LONGEST_TIMEOUT:
-        raise Fault(INVALID, f"is {quoted(stated)}, expected 1 to {LONGEST_TIMEOUT}", field=TIMEOUT_HEADER)
-    if not int(stated):
+    if not re.fullmatch("[0-9]{1,9}", timeout) or int(timeout) > LONGEST_TIMEOUT:
+        raise Fault(INVALID, f"is {quoted(timeout)}, expected 1 to {LONGEST_TIMEOUT}", field=TIMEOUT_HEADER)
+    if not int(timeout):
         raise Fault(TIMED_OUT, "is 0: nobody waits for an answer", field=TIMEOUT_HEADER)
-    return time.monotonic() + int(stated) / 1000
+    return time.monotonic() + int(timeout) / 1000
 
 
 def reserve_of(request: Request) -> Optional[Reserve]:

@@ -116,7 +116,7 @@ class JudgedIndex(Protocol):
     @property
     def limits(self) -> Limits: ...
 
-    def deadline(self, stated: Optional[float]) -> float:
+    def deadline(self, request_deadline: Optional[float]) -> float:
         """Return a request's deadline on `time.monotonic()`'s clock: `stated`, or the default."""
         ...
 
@@ -198,10 +198,10 @@ class JudgeTable:
     """
 
     def __init__(self, most: int = _MOST_HELD):
-        self._shown, self._said, self._most = _Room(), _Room(), most // 2
+        self._shown, self._judged, self._most = _Room(), _Room(), most // 2
 
     def __len__(self) -> int:
-        return len(self._shown) + len(self._said)
+        return len(self._shown) + len(self._judged)
 
     def add(self, line: LogLine) -> None:
         """Add a line of the log; lines may come in any order, since their times are compared."""
@@ -210,7 +210,7 @@ class JudgeTable:
             return
         for position, shown in enumerate(line.shown, start=line.first_position):
             key = line.query, shown.id
-            pair = self._said.get(key) or self._shown.get(key)
+            pair = self._judged.get(key) or self._shown.get(key)
             if pair is None:
                 if self._shown.held + _size_of(key) > self._most:
                     continue
@@ -229,21 +229,21 @@ class JudgeTable:
         label, key = line.judgment, (line.query, line.id)
         if label is None and line.event != "unjudged":
             return
-        pair = self._said.take(key) or self._shown.take(key) or _Pair()
-        self._said.put(key, pair)
-        while self._said.held > self._most and len(self._said) > 1:
-            self._said.take(next(iter(self._said)))
+        pair = self._judged.take(key) or self._shown.take(key) or _Pair()
+        self._judged.put(key, pair)
+        while self._judged.held > self._most and len(self._judged) > 1:
+            self._judged.take(next(iter(self._judged)))
         if line.time >= pair.judged_at and (not pair.has_changed or line.search_id == pair.search_id):
             pair.label, pair.judged_at, pair.judged_in = label, line.time, line.search_id
 
     def forget(self, keys: Iterable[_Key]) -> None:
         for key in keys:
             self._shown.take(key)
-            self._said.take(key)
+            self._judged.take(key)
 
     def counts(self) -> tuple[int, int]:
         """Return how many pairs have a judgment, and how many have none."""
-        pairs = [*self._shown.values(), *self._said.values()]
+        pairs = [*self._shown.values(), *self._judged.values()]
         judged = sum(pair.label is not None for pair in pairs)
         return judged, sum(pair.label is None and bool(pair.search_id) for pair in pairs)
 
@@ -251,11 +251,11 @@ class JudgeTable:
         """Return (query, document id, pair) for `count` unjudged pairs, the largest disagreement first."""
         open_ones = (
             (-pair.disagreement, pair.position, *key)
-            for key, pair in chain(self._shown.items(), self._said.items())
+            for key, pair in chain(self._shown.items(), self._judged.items())
             if pair.label is None and pair.search_id
         )
         first = heapq.nsmallest(count, open_ones)
-        return [(query, id, self._shown.get((query, id)) or self._said[query, id]) for *_, query, id in first]
+        return [(query, id, self._shown.get((query, id)) or self._judged[query, id]) for *_, query, id in first]
 
 
 class FeedbackRoutes:
@@ -286,17 +286,17 @@ class FeedbackRoutes:
         refuse_other_sites(request)
         refuse_parameters(request)
         body = await read_body(request, limits.request_bytes)
-        asked: FeedbackRequest = await run_in_thread(
+        feedback: FeedbackRequest = await run_in_thread(
             len(body), validated, self._request, body, json_bounds(1), deadline=deadline
         )
-        limits.check_text(asked.query, "query")
-        limits.check_text(asked.id, "id")
-        if not is_of_query(asked.search_id, asked.query):
+        limits.check_text(feedback.query, "query")
+        limits.check_text(feedback.id, "id")
+        if not is_of_query(feedback.search_id, feedback.query):
             problem = "is not that of the search: send the `query` of its answer"
             raise Fault(UNPROCESSABLE, problem, field="query")
-        if asked.label is not None and asked.label not in self._labels:
-            raise Fault(UNPROCESSABLE, f"is {asked.label}, expected one of {listed(self._labels)}", field="label")
-        writing = log.feedback(FeedbackLine(**asked.model_dump()))
+        if feedback.label is not None and feedback.label not in self._labels:
+            raise Fault(UNPROCESSABLE, f"is {feedback.label}, expected one of {listed(self._labels)}", field="label")
+        writing = log.feedback(FeedbackLine(**feedback.model_dump()))
         try:
             await asyncio.wait_for(asyncio.wrap_future(writing), max(0.0, deadline - time.monotonic()))
         except LogError as error:
@@ -332,16 +332,16 @@ class FeedbackRoutes:
         looked_at = _PAGE
         while True:
             check()
-            found = self._table.unjudged(offset + looked_at)[offset:]
-            documents = self._index.documents_of(list(dict.fromkeys(id for _, id, _ in found)))
-            gone = [(query, id) for query, id, pair in found if not pair.is_of(documents.get(id))]
+            unjudged = self._table.unjudged(offset + looked_at)[offset:]
+            documents = self._index.documents_of(list(dict.fromkeys(id for _, id, _ in unjudged)))
+            gone = [(query, id) for query, id, pair in unjudged if not pair.is_of(documents.get(id))]
             if not gone:
                 break
             self._changed += sum(id in documents for _, id in gone)
             self._table.forget(gone)
             looked_at = min(2 * looked_at, _MOST_LOOKED_AT)  # if the index was replaced, all may be gone
         judged, left = self._table.counts()
-        pairs = [_shown(query, documents[id], pair, self._index.schema) for query, id, pair in found[:_PAGE]]
+        pairs = [_shown(query, documents[id], pair, self._index.schema) for query, id, pair in unjudged[:_PAGE]]
         counts = {"judged": judged, "left": left, "changed": self._changed}
         return to_json({"labels": self._labels, "pairs": pairs, **counts})
 
@@ -363,11 +363,11 @@ def _shown(query: str, document: Document, pair: _Pair, schema: Schema) -> dict[
     }
 
 
-def _offset(given: str) -> int:
-    if not (given.isascii() and given.isdecimal() and len(given) <= 5 and int(given) <= _LARGEST_OFFSET):
-        problem = f"is {quoted(given)}, expected a number from 0 to {_LARGEST_OFFSET:,}"
+def _offset(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= _LARGEST_OFFSET):
+        problem = f"is {quoted(text)}, expected a number from 0 to {_LARGEST_OFFSET:,}"
         raise Fault(UNPROCESSABLE, problem, field="offset")
-    return int(given)
+    return int(text)
 
 
 def routes(log: Optional[SearchLog], index: JudgedIndex, labels: Sequence[int] = RELEVANT_OR_NOT) -> list[BaseRoute]:

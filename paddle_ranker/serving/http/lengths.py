@@ -39,8 +39,8 @@ class TruncationRequest:
         """
         if not (self.refuses or any(self.sides.values()) or any(count is not None for count in self.most.values())):
             return None
-        own = {"left" if encoder.template.keeps_end else "right" for encoder in encoders}
-        sides = {name: side for name, side in self.sides.items() if side is not None and {side.lower()} != own}
+        ends = {"left" if encoder.template.keeps_end else "right" for encoder in encoders}
+        sides = {name: side for name, side in self.sides.items() if side is not None and {side.lower()} != ends}
         longest = max(encoder.max_seq_length for encoder in encoders)
         most = {name: count for name, count in self.most.items() if count is not None and 0 <= count < longest}
         if not (self.refuses or sides or most):

@@ -93,11 +93,11 @@ def address_parameters(model: type[BaseModel], names: Mapping[str, str] = Mappin
 
     names: by field, names of parameters that differ from the field's name
     """
-    found = model.model_json_schema()
-    required = found.get("required", ())
+    described = model.model_json_schema()
+    required = described.get("required", ())
     return [
         {"name": names.get(name, name), "in": "query", "required": name in required, "schema": schema}
-        for name, schema in found["properties"].items()
+        for name, schema in described["properties"].items()
     ]
 
 

@@ -90,8 +90,8 @@ def _file_handler(name: str, content: bytes, policy: Mapping[str, str]) -> Calla
 
     async def answer(request: Request) -> Response:
         request.scope.setdefault("state", {})["protocol"] = "page"
-        known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
-        if etag in known or known == ["*"]:
+        etags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+        if etag in etags or etags == ["*"]:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=with_type)
 

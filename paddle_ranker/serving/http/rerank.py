@@ -73,40 +73,42 @@ class Reranker:
         """Answer in the request's format: Text Embeddings Inference's if the request has `texts`, else Cohere's."""
         deadline = deadline_of(request)
         body = await read_body(request, self._service.limits.request_bytes)
-        asked = None
+        parsed = None
         if b'"texts"' in body:  # a document may hold the word, too
             try:
-                asked = await self._parse(self._texts, body, deadline)
+                parsed = await self._parse(self._texts, body, deadline)
             except Fault as fault:
                 if fault.field != "texts" or b'"documents"' not in body:  # another field is wrong
                     raise
                 fault.settled()
-        if asked is None:
-            asked = await self._parse(self._documents, body, deadline)
+        if parsed is None:
+            parsed = await self._parse(self._documents, body, deadline)
         del body  # its texts are held once
-        rank = self._rank_texts if isinstance(asked, TextsRequest) else self._rank_documents
-        return await rank(request, asked, deadline)
+        rank = self._rank_texts if isinstance(parsed, TextsRequest) else self._rank_documents
+        return await rank(request, parsed, deadline)
 
-    async def _rank_documents(self, request: Request, asked: RerankRequest, deadline: Optional[float]) -> Response:
-        titles = await self._titles(request, asked.documents, deadline)
-        wants_logits, top = asked.wants_logits, asked.said("top_n", "top_k")
+    async def _rank_documents(
+        self, request: Request, rerank_request: RerankRequest, deadline: Optional[float]
+    ) -> Response:
+        titles = await self._titles(request, rerank_request.documents, deadline)
+        wants_logits, top = rerank_request.wants_logits, rerank_request.value_of("top_n", "top_k")
         cuts = TruncationRequest(
             "documents",
-            asked.said("truncate", "truncation") is False and not self._service.limits.auto_truncate,
-            {name: getattr(asked, name) for name in ("truncation_direction", "truncation_side")},
-            {name: getattr(asked, name) for name in _TOKENS},
+            rerank_request.value_of("truncate", "truncation") is False and not self._service.limits.auto_truncate,
+            {name: getattr(rerank_request, name) for name in ("truncation_direction", "truncation_side")},
+            {name: getattr(rerank_request, name) for name in _TOKENS},
         )
-        scores = await self._scores(request, [asked.query], titles, ("query", "documents"), cuts, deadline)
+        scores = await self._scores(request, [rerank_request.query], titles, ("query", "documents"), cuts, deadline)
         shown = (scores.logits if wants_logits else scores.probabilities).tolist()
         best = np.argsort(-scores.logits, kind="stable")[:top].tolist()
         scored: list[RankedResult] = [{"index": i, "relevance_score": shown[i]} for i in best]
         results = scored
-        if asked.return_documents:
-            given = [
+        if rerank_request.return_documents:
+            documents = [
                 {"text": document} if isinstance(document, str) else document.model_dump(exclude_unset=True)
-                for document in asked.documents
+                for document in rerank_request.documents
             ]
-            results = [{**one, "document": given[one["index"]]} for one in scored]
+            results = [{**result, "document": documents[result["index"]]} for result in scored]
         path = request.scope["path"]
         content = {
             "id": request.scope["state"]["request_id"],
@@ -117,8 +119,10 @@ class Reranker:
         }
         if path != _OF_COHERE_ALONE:  # Voyage's clients, which cannot be told apart, read these names
             content.update({"object": "list", "data": scored})
-        has_more = asked.return_documents and any(isinstance(document, DocumentObject) for document in asked.documents)
-        returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if asked.return_documents else 0
+        has_more = rerank_request.return_documents and any(
+            isinstance(document, DocumentObject) for document in rerank_request.documents
+        )
+        returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if rerank_request.return_documents else 0
         encoded = await run_in_thread(returned, to_json, content)
         return answer(request, encoded, "application/json")
 
@@ -146,27 +150,31 @@ class Reranker:
             titles[place] = title
         return titles
 
-    async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
+    async def _rank_texts(self, request: Request, texts_request: TextsRequest, deadline: Optional[float]) -> Response:
         request.scope["state"]["protocol"] = "tei"
-        cuts = self._tei_cuts(asked, "texts")
-        scores = await self._scores(request, [asked.query], asked.texts, ("query", "texts"), cuts, deadline)
-        shown = (scores.logits if asked.raw_scores else scores.probabilities).tolist()
+        cuts = self._tei_cuts(texts_request, "texts")
+        scores = await self._scores(
+            request, [texts_request.query], texts_request.texts, ("query", "texts"), cuts, deadline
+        )
+        shown = (scores.logits if texts_request.raw_scores else scores.probabilities).tolist()
         ranked: list[ScoredResult] = []
         for i in np.argsort(-scores.logits, kind="stable").tolist():
             ranked.append({"index": i, "score": shown[i]})
-            if asked.return_text:
-                ranked[-1]["text"] = asked.texts[i]
-        returned = sum(map(len, asked.texts)) if asked.return_text else 0
+            if texts_request.return_text:
+                ranked[-1]["text"] = texts_request.texts[i]
+        returned = sum(map(len, texts_request.texts)) if texts_request.return_text else 0
         return answer(request, await run_in_thread(returned, to_json, ranked), "application/json")
 
     async def scored(self, request: Request) -> Response:
         """Answer in vLLM's format of scores, in the order of the pairs."""
-        asked: ScoreRequest = await self._read(request, self._score)
-        names = _fields_of(asked)
-        given: list[Any] = [getattr(asked, name) for name in names]
-        queries, texts = [[one] if isinstance(one, str) else one for one in given]
-        wants_logits, sides = asked.wants_logits, {"truncation_side": asked.truncation_side}
-        cuts = TruncationRequest(names[1], False, sides, {"truncate_prompt_tokens": asked.truncate_prompt_tokens})
+        score_request: ScoreRequest = await self._read(request, self._score)
+        names = _fields_of(score_request)
+        values: list[Any] = [getattr(score_request, name) for name in names]
+        queries, texts = [[value] if isinstance(value, str) else value for value in values]
+        wants_logits, sides = score_request.wants_logits, {"truncation_side": score_request.truncation_side}
+        cuts = TruncationRequest(
+            names[1], False, sides, {"truncate_prompt_tokens": score_request.truncate_prompt_tokens}
+        )
         scores = await self._scores(request, queries, texts, names, cuts, deadline_of(request))
         shown = (scores.logits if wants_logits else scores.probabilities).tolist()
         content = {
@@ -181,23 +189,23 @@ class Reranker:
 
     async def predicted(self, request: Request) -> Response:
         """Answer in Text Embeddings Inference's format of classes, in the order of the pairs."""
-        asked: PredictRequest = await self._read(request, self._predict)
-        is_one = all(isinstance(one, str) for one in asked.inputs)
-        pairs = [asked.inputs] if is_one else asked.inputs
+        predict_request: PredictRequest = await self._read(request, self._predict)
+        is_one = all(isinstance(text, str) for text in predict_request.inputs)
+        pairs = [predict_request.inputs] if is_one else predict_request.inputs
         for place, pair in enumerate(pairs):
             if isinstance(pair, str) or len(pair) != 2:
                 problem = "is no pair: a ranker takes [query, text], or several of these"
                 raise Fault(UNPROCESSABLE, problem, field="inputs" if is_one else f"inputs[{place}]")
         queries, texts = [str(pair[0]) for pair in pairs], [str(pair[1]) for pair in pairs]
-        cuts = self._tei_cuts(asked, "inputs")
+        cuts = self._tei_cuts(predict_request, "inputs")
         scores = await self._scores(request, queries, texts, ("inputs", "inputs"), cuts, deadline_of(request))
-        shown = (scores.logits if asked.raw_scores else scores.probabilities).tolist()
-        found = [[{"score": score, "label": LABEL}] for score in shown]
-        return answer(request, to_json(found[0] if is_one else found), "application/json")
+        shown = (scores.logits if predict_request.raw_scores else scores.probabilities).tolist()
+        classes = [[{"score": score, "label": LABEL}] for score in shown]
+        return answer(request, to_json(classes[0] if is_one else classes), "application/json")
 
-    def _tei_cuts(self, asked: TeiRequest, field: str) -> TruncationRequest:
-        refuses = not (asked.truncate or self._service.limits.auto_truncate)
-        return TruncationRequest(field, refuses, {"truncation_direction": asked.truncation_direction})
+    def _tei_cuts(self, request: TeiRequest, field: str) -> TruncationRequest:
+        refuses = not (request.truncate or self._service.limits.auto_truncate)
+        return TruncationRequest(field, refuses, {"truncation_direction": request.truncation_direction})
 
     async def _scores(
         self,
@@ -252,24 +260,24 @@ def _title(document: Union[str, DocumentObject], number: int) -> str:
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
-    asked = validated(adapter, body, text_bounds(limits.pairs), _UNION_TAGS)
-    field = {TextsRequest: "texts", RerankRequest: "documents", PredictRequest: "inputs"}.get(type(asked))
+    request = validated(adapter, body, text_bounds(limits.pairs), _UNION_TAGS)
+    field = {TextsRequest: "texts", RerankRequest: "documents", PredictRequest: "inputs"}.get(type(request))
     if field is not None:
-        limits.check_most(len(getattr(asked, field)), field)
-    return asked
+        limits.check_most(len(getattr(request, field)), field)
+    return request
 
 
-def _fields_of(asked: ScoreRequest) -> tuple[str, str]:
+def _fields_of(request: ScoreRequest) -> tuple[str, str]:
     """Return the names of the request's two fields with the queries and the titles.
 
     Raises `Fault` unless the request has exactly two fields that belong together.
     """
-    given = {name for names in PAIRS_OF_FIELDS for name in names if getattr(asked, name) is not None}
+    present = {name for names in PAIRS_OF_FIELDS for name in names if getattr(request, name) is not None}
     for names in PAIRS_OF_FIELDS:
-        if given == set(names):
+        if present == set(names):
             return names
     choice = " or ".join(" and ".join(names) for names in PAIRS_OF_FIELDS)
-    raise Fault(UNPROCESSABLE, f"holds {listed(sorted(given)) or 'no texts'}: send {choice}", field="body")
+    raise Fault(UNPROCESSABLE, f"holds {listed(sorted(present)) or 'no texts'}: send {choice}", field="body")
 
 
 def routes(service: RankerSlot, *, keep_texts: bool = False) -> list[BaseRoute]:

@@ -80,7 +80,7 @@ class Activation(ClientRequest):
     @property
     def wants_logits(self) -> bool:
         """Whether the request asks for logits; raises `Fault` if its fields contradict each other."""
-        activated = self.said("use_activation", "softmax", "activation")
+        activated = self.value_of("use_activation", "softmax", "activation")
         if self.raw_scores is not None and self.raw_scores == activated:
             raise Fault(UNPROCESSABLE, "says otherwise than use_activation: leave one out", field="raw_scores")
         return bool(self.raw_scores) or activated is False
@@ -279,8 +279,8 @@ class RerankProtocol:
         named = {} if model is None else {"model": model}
         titles_named = {self.request.titles_field: list(titles)}
         # Not validated here: the server does that.
-        asked = self.request.model_construct(query=query, **titles_named, **self.says, **named)
-        return asked.model_dump(exclude_unset=True, warnings=False)
+        request = self.request.model_construct(query=query, **titles_named, **self.says, **named)
+        return request.model_dump(exclude_unset=True, warnings=False)
 
 
 _OWN_TEXTS = {"return_documents": False}

@@ -164,40 +164,40 @@ class SearchRoutes:
         deadline, limits = deadline_of(request), self._pipeline.index.limits
         has_files = bool(self._pipeline.index.schema.files)
         body = await read_body(request, limits.request_bytes if has_files else min(limits.request_bytes, _MOST_BYTES))
-        asked = await run_in_thread(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
-        return await self._search(request, asked)
+        search_request = await run_in_thread(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
+        return await self._search(request, search_request)
 
     async def by_address(self, request: Request) -> Response:
         """Answer `GET /v1/search?q=...&top_k=...`."""
         return await self._search(request, _of_address(request.query_params))
 
-    async def _search(self, request: Request, asked: SearchRequest) -> Response:
+    async def _search(self, request: Request, search_request: SearchRequest) -> Response:
         state, index = request.scope["state"], self._pipeline.index
         if self._keep_texts:
-            state["texts"] = {"query": asked.query}
+            state["texts"] = {"query": search_request.query}
         try:
-            work = partial(self._answered, asked)
-            found, written, line = await self._pipeline.run(work, deadline_of(request), reserve_of(request))
+            work = partial(self._answered, search_request)
+            result, written, line = await self._pipeline.run(work, deadline_of(request), reserve_of(request))
         except Fault as fault:
             raise fault.settled() from None
-        if index.log is not None and line is not None and asked.logged:
+        if index.log is not None and line is not None and search_request.logged:
             index.log.search(line)
-        search = found.search
+        search = result.search
         state["pairs"], state["stages"], state["is_empty"] = len(search.logits), search.took, not search.order
         return answer(request, written, "application/json")
 
     def _answered(
-        self, asked: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
+        self, request: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
         """Search; return the finished search, the answer's body, and the log's line (None if it is not logged)."""
         self._pipeline.index.latest()  # others may have added documents with more fields
         now: Optional[Snapshot] = None
         try:
-            query = self._query(asked)
+            query = self._query(request)
             while True:
-                found = self._pipeline.search(query, loop, deadline, now)
+                result = self._pipeline.search(query, loop, deadline, now)
                 try:
-                    return found, *self._written(asked, found)
+                    return result, *self._written(request, result)
                 except StaleSnapshot as error:  # shards have changed since
                     now = error.snapshot
         except ListingError as error:
@@ -205,13 +205,13 @@ class SearchRoutes:
             kind = TOO_LARGE if error.parameter == "offset" else UNPROCESSABLE
             raise Fault(kind, error.problem, field=field) from error
 
-    def _written(self, asked: SearchRequest, found: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
-        hits, dropped = hits_of(asked, found.search)
-        content = self._answer(asked, found, hits)
+    def _written(self, request: SearchRequest, result: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
+        hits, dropped = hits_of(request, result.search)
+        content = self._answer(request, result, hits)
         if dropped:
             content["dropped"] = dropped
         is_logged = self._pipeline.index.log is not None
-        return to_json(content), self._line(asked, found, content) if is_logged else None
+        return to_json(content), self._line(request, result, content) if is_logged else None
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""
@@ -252,69 +252,69 @@ class SearchRoutes:
             except StaleSnapshot as error:  # a shard failed: use the others
                 now = error.snapshot
 
-    def _query(self, asked: SearchRequest) -> Query:
+    def _query(self, request: SearchRequest) -> Query:
         """Check a request and convert it to a search.
 
         Raises `Fault` for values above the server's limits (`top_k`, `depth`, `rank_top`) and for names that the index
         lacks.
         """
         limits, options = self._pipeline.index.limits, self._pipeline.index.options
-        text = asked.query[: limits.characters]  # a query's first 1,000 are read
+        text = request.query[: limits.characters]  # a query's first 1,000 are read
         limits.check_text(text, "query")
-        like = None if asked.like is None else self._like(asked)
+        like = None if request.like is None else self._like(request)
         if like is None and not text.strip():
             raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="query")
-        if asked.fusion is not None and asked.fusion not in FUSIONS:
-            raise Fault(UNPROCESSABLE, f"{quoted(asked.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
-        depth = min(DEPTH, options.depth) if asked.depth is None else asked.depth
-        top_k = min(TOP_K, options.hits) if asked.top_k is None else asked.top_k
-        rank_top = min(RANK_TOP, limits.pairs) if asked.rank_top is None else asked.rank_top
-        for name, given, most in (
+        if request.fusion is not None and request.fusion not in FUSIONS:
+            raise Fault(UNPROCESSABLE, f"{quoted(request.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
+        depth = min(DEPTH, options.depth) if request.depth is None else request.depth
+        top_k = min(TOP_K, options.hits) if request.top_k is None else request.top_k
+        rank_top = min(RANK_TOP, limits.pairs) if request.rank_top is None else request.rank_top
+        for name, value, most in (
             ("top_k", top_k, options.hits),
             ("depth", depth, options.depth),
             ("rank_top", rank_top, limits.pairs),
         ):
-            if given > most:
-                raise Fault(TOO_LARGE, f"is {given:,}, at most {most:,} are allowed", field=name)
-        if asked.sort:
-            _refuse_unsorted(asked)
-        for field, names in (("facets", asked.facets or ()), ("sort", asked.sort or ())):
+            if value > most:
+                raise Fault(TOO_LARGE, f"is {value:,}, at most {most:,} are allowed", field=name)
+        if request.sort:
+            _refuse_unsorted(request)
+        for field, names in (("facets", request.facets or ()), ("sort", request.sort or ())):
             if len(names) > _MOST_NAMES:
                 raise Fault(TOO_LARGE, f"has {len(names):,} names, at most {_MOST_NAMES} are allowed", field=field)
-        own = self._pipeline.index.ready().collection.fields
-        require_fields("fields", asked.fields or (), [TEXT, *own])
-        require_fields("facets", asked.facets or (), own)
+        index_fields = self._pipeline.index.ready().collection.fields
+        require_fields("fields", request.fields or (), [TEXT, *index_fields])
+        require_fields("facets", request.facets or (), index_fields)
         try:
-            parsed = parse_query(text, literal=asked.literal)
+            parsed = parse_query(text, literal=request.literal)
         except UsageError as error:
             raise Fault(UNPROCESSABLE, str(error), field="query") from error
         settings = SearchSettings(
-            tuple(asked.by or ()), depth=depth, rank_top=rank_top, literal=asked.literal, prefix=asked.prefix
+            tuple(request.by or ()), depth=depth, rank_top=rank_top, literal=request.literal, prefix=request.prefix
         )
         listing = Listing(
             top_k,
-            asked.offset,
-            self._after(asked),
-            _filter(asked.where, limits),
-            asked.min_probability,
-            tuple(asked.sort or ()),
-            asked.group_by,
-            asked.group_size,
+            request.offset,
+            self._after(request),
+            _filter(request.where, limits),
+            request.min_probability,
+            tuple(request.sort or ()),
+            request.group_by,
+            request.group_size,
         )
-        is_cut = parsed.read is not None or len(text) < len(asked.query)
-        return Query(parsed, settings, listing, asked.fusion, is_cut, like)
+        is_cut = parsed.read is not None or len(text) < len(request.query)
+        return Query(parsed, settings, listing, request.fusion, is_cut, like)
 
-    def _like(self, asked: SearchRequest) -> Like:
+    def _like(self, request: SearchRequest) -> Like:
         """Return the example of the request, an id or a file, from its field `like`.
 
         Raises `Fault` if the field has neither, or if the request sorts.
         """
         kinds = self._pipeline.index.schema.examples
-        ((kind, value), *others) = [*(asked.like or {"": ""}).items()]
+        ((kind, value), *others) = [*(request.like or {"": ""}).items()]
         if others or kind not in ("id", *kinds):
-            expected = listed(f'{{"{one}": ...}}' for one in ("id", *sorted(kinds)))
-            raise Fault(UNPROCESSABLE, f"has {quoted([*(asked.like or ())])}, expected {expected}", field="like")
-        if asked.sort:
+            expected = listed(f'{{"{name}": ...}}' for name in ("id", *sorted(kinds)))
+            raise Fault(UNPROCESSABLE, f"has {quoted([*(request.like or ())])}, expected {expected}", field="like")
+        if request.sort:
             raise Fault(UNPROCESSABLE, "stands beside sort, which scores nothing: leave one out", field="like")
         if kind == "id":
             return Like(value)
@@ -325,56 +325,56 @@ class SearchRoutes:
             raise Fault(UNPROCESSABLE, f"expected {FIELD_TYPES[kind].what} ({error})", field=f"like.{kind}") from error
         return Like(kind=kind, data=data)
 
-    def _after(self, asked: SearchRequest) -> Union[Position, SortedPosition, None]:
+    def _after(self, request: SearchRequest) -> Union[Position, SortedPosition, None]:
         """Return the position after which the request's page begins, from its cursor; None without a cursor.
 
         Raises `Fault` for a cursor that does not come from an answer to this search.
         """
-        if not asked.cursor:
+        if not request.cursor:
             return None
-        if asked.offset:
+        if request.offset:
             raise Fault(UNPROCESSABLE, "stands beside offset, which it replaces: leave one out", field="cursor")
         try:
-            said = base64.urlsafe_b64decode(asked.cursor.encode())
-            if said[:_DIGEST_BYTES] != self._digest(asked, said[_DIGEST_BYTES:]):
+            cursor = base64.urlsafe_b64decode(request.cursor.encode())
+            if cursor[:_DIGEST_BYTES] != self._digest(request, cursor[_DIGEST_BYTES:]):
                 raise ValueError("the digest differs")
-            return unpack_position(said[_DIGEST_BYTES:])
+            return unpack_position(cursor[_DIGEST_BYTES:])
         except ValueError as error:
             problem = "is not of an answer to this search: repeat that request, or begin anew with an empty one"
             raise Fault(UNPROCESSABLE, problem, field="cursor") from error
 
-    def _cursor(self, asked: SearchRequest, found: Search) -> Optional[str]:
-        position = found.position()
+    def _cursor(self, request: SearchRequest, search: Search) -> Optional[str]:
+        position = search.position()
         if position is None:
             return None
         written = position.packed()
-        return base64.urlsafe_b64encode(self._digest(asked, written) + written).decode()
+        return base64.urlsafe_b64encode(self._digest(request, written) + written).decode()
 
-    def _digest(self, asked: SearchRequest, position: bytes) -> bytes:
+    def _digest(self, request: SearchRequest, position: bytes) -> bytes:
         """Return a digest of the index's name, the parameters that determine the list, and a packed position."""
-        given = asked.model_dump(exclude=_SHOWING, exclude_defaults=True)
-        what = [self._pipeline.index.ready().name, json.dumps(given, sort_keys=True)]
+        fields = request.model_dump(exclude=_SHOWING, exclude_defaults=True)
+        what = [self._pipeline.index.ready().name, json.dumps(fields, sort_keys=True)]
         return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
 
-    def _line(self, asked: SearchRequest, found: FoundSearch, content: dict[str, Any]) -> SearchLine:
-        given = {**asked.model_dump(exclude={"query", "logged"}, exclude_none=True), "offset": found.search.offset}
+    def _line(self, request: SearchRequest, result: FoundSearch, content: dict[str, Any]) -> SearchLine:
+        fields = {**request.model_dump(exclude={"query", "logged"}, exclude_none=True), "offset": result.search.offset}
         # A long filter would fill the log, as a long query would.
-        parameters = {name: value for name, value in given.items() if len(str(value)) <= _LOGGED_CHARACTERS}
-        search = found.search
+        parameters = {name: value for name, value in fields.items() if len(str(value)) <= _LOGGED_CHARACTERS}
+        search = result.search
         shown = [_shown(hit, search, place) for hit, place in zip(content["hits"], search.shown)]
-        versions, query = self._pipeline.versions(found.index), content["query"]
+        versions, query = self._pipeline.versions(result.index), content["query"]
         model_text = None if search.model_text == query else search.model_text
         nothing_close = content.get("nothing_close")
         return SearchLine(
             content["search_id"], query, versions, shown, parameters, model_text=model_text, nothing_close=nothing_close
         )
 
-    def _answer(self, asked: SearchRequest, found: FoundSearch, hits: list[dict[str, Any]]) -> dict[str, Any]:
-        ranker, query, search = self._pipeline.ranker, asked.query[: found.query_read], found.search
+    def _answer(self, request: SearchRequest, result: FoundSearch, hits: list[dict[str, Any]]) -> dict[str, Any]:
+        ranker, query, search = self._pipeline.ranker, request.query[: result.query_read], result.search
         content: dict[str, Any] = {
             "query": query,
             "model": None if ranker is None else ranker.name,
-            "index": found.index.summary,
+            "index": result.index.summary,
             "hits": hits,
             "cut": search.cut,
             "exact": search.is_exact,
@@ -383,19 +383,19 @@ class SearchRoutes:
             "took_ms": search.took,
             "search_id": new_search_id(query),
         }
-        if asked.cursor is not None:
-            content["cursor"] = self._cursor(asked, search)
-        if asked.total:
+        if request.cursor is not None:
+            content["cursor"] = self._cursor(request, search)
+        if request.total:
             content["total"] = search.total()
-        if asked.facets:
-            content["facets"] = _facets(search, asked.facets)
+        if request.facets:
+            content["facets"] = _facets(search, request.facets)
         if search.nothing_close:
             content["nothing_close"] = True
-        content.update(_read_as(asked, search))
+        content.update(_read_as(request, search))
         if search.shards is not None:
             content["shards"] = dict(search.shards)
-        if found.query_read is not None:
-            content["query_read"] = found.query_read
+        if result.query_read is not None:
+            content["query_read"] = result.query_read
         if search.read_by:
             content["query_read_by"] = search.read_by
         if search.degraded:
@@ -403,22 +403,22 @@ class SearchRoutes:
         return content
 
 
-def _refuse_unsorted(asked: SearchRequest) -> None:
+def _refuse_unsorted(request: SearchRequest) -> None:
     """Raise `Fault` if a request that sorts by fields has a parameter that has no effect on a sorted list."""
-    unused = [("fusion", asked.fusion), ("rank_top", asked.rank_top), ("min_probability", asked.min_probability)]
-    unused += [] if asked.group_by is not None else [("depth", asked.depth)]
+    unused = [("fusion", request.fusion), ("rank_top", request.rank_top), ("min_probability", request.min_probability)]
+    unused += [] if request.group_by is not None else [("depth", request.depth)]
     for name, value in unused:
         if value:
             raise Fault(UNPROCESSABLE, "stands beside sort, which scores and ranks nothing: leave one out", field=name)
 
 
-def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+def _facets(search: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Count the values of each of these fields among the found documents; return the most frequent with their counts.
 
     For numbers and dates, a value is a range.
     """
     try:
-        counted = found.facets(names)
+        counted = search.facets(names)
     except FilterError as error:
         raise Fault(UNPROCESSABLE, str(error), field="where") from error
     except UsageError as error:
@@ -431,69 +431,69 @@ def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _read_as(asked: SearchRequest, found: Search) -> dict[str, Any]:
+def _read_as(request: SearchRequest, search: Search) -> dict[str, Any]:
     """Return the parts of an answer that say how the query was read, if that differs from the query as written.
 
     These are corrections, synonyms, phrases, excluded words and `did_you_mean`.
     """
-    words, content = found.words, dict[str, Any]()
+    words, content = search.words, dict[str, Any]()
     if words.corrected:
-        content["corrected"] = [{"from": one.given, "to": one.to, "by": one.by} for one in words.corrected]
+        content["corrected"] = [{"from": change.given, "to": change.to, "by": change.by} for change in words.corrected]
     if words.synonyms:
-        content["synonyms"] = [{"from": one.given, "to": one.to} for one in words.synonyms]
-    phrases = [one for one in found.query.phrases if one not in found.unfound]
-    read = {"phrases": phrases, "unfound": found.unfound, "excluded": found.query.excluded}
-    content.update({name: own for name, own in read.items() if own})
-    is_plain = not (asked.literal or asked.prefix or found.query.phrases or found.query.excluded)
-    if is_plain and not asked.offset and not asked.cursor and (better := found.collection.did_you_mean(words)):
+        content["synonyms"] = [{"from": synonym.given, "to": synonym.to} for synonym in words.synonyms]
+    phrases = [phrase for phrase in search.query.phrases if phrase not in search.unfound]
+    read = {"phrases": phrases, "unfound": search.unfound, "excluded": search.query.excluded}
+    content.update({name: terms for name, terms in read.items() if terms})
+    is_plain = not (request.literal or request.prefix or search.query.phrases or search.query.excluded)
+    if is_plain and not request.offset and not request.cursor and (better := search.collection.did_you_mean(words)):
         content["did_you_mean"] = better
     return content
 
 
-def _shown(hit: dict[str, Any], found: Search, place: int) -> Shown:
-    ranks = {name: one["rank"] for name, one in hit["stages"].items()}
-    text, span = found.documents[hit["id"]].text, found.span_of(place)
+def _shown(hit: dict[str, Any], search: Search, place: int) -> Shown:
+    ranks = {name: stage["rank"] for name, stage in hit["stages"].items()}
+    text, span = search.documents[hit["id"]].text, search.span_of(place)
     read = None if span == (0, len(text)) else span
     return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text), read)
 
 
-def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def hits_of(request: SearchRequest, search: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the hits of an answer, and the documents that ranking dropped if the request has `explain`; JSON-ready."""
-    dropped = found.dropped() if asked.explain else {}
-    shown = {place: rank for rank, place in enumerate(found.shown, start=found.offset + 1)}
-    hits = _hits(asked, found, {**shown, **dropped})
+    dropped = search.dropped() if request.explain else {}
+    shown = {place: rank for rank, place in enumerate(search.shown, start=search.offset + 1)}
+    hits = _hits(request, search, {**shown, **dropped})
     for hit, place in zip(hits[len(shown) :], dropped):
-        hit["reason"] = "cut" if found.is_cut(place) else "moved"
+        hit["reason"] = "cut" if search.is_cut(place) else "moved"
     return hits[: len(shown)], hits[len(shown) :]
 
 
-def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[dict[str, Any]]:
+def _hits(request: SearchRequest, search: Search, ranks: dict[int, int]) -> list[dict[str, Any]]:
     """Convert documents to hits, JSON-ready.
 
     ranks: rank of each document to convert, by its index among the search's candidates
     """
-    shared = found.shared_words
-    ids = [found.candidates.ids[place] for place in ranks]
-    explanation = Explanation(found, [*ranks]) if asked.explain else None
-    hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.collection.info.schema
-    has_text = TEXT in names if names is not None else asked.snippet is None
-    is_looked_at = asked.explain or has_text or asked.snippet is not None
+    shared = search.shared_words
+    ids = [search.candidates.ids[place] for place in ranks]
+    explanation = Explanation(search, [*ranks]) if request.explain else None
+    hits, names, schema = [], None if request.fields is None else set(request.fields), search.collection.info.schema
+    has_text = TEXT in names if names is not None else request.snippet is None
+    is_looked_at = request.explain or has_text or request.snippet is not None
     most = _LOOKED_AT // max(1, len(ids)) if is_looked_at else 0  # code points of each text
     for (place, rank), id in zip(ranks.items(), checked(ids)):
-        document = found.documents[id]
+        document = search.documents[id]
         looked_at = document.text[:most]
         hit: dict[str, Any] = {"id": id, "rank": rank}
         if (title := schema.name_of(document)) is not None:
             hit["title"] = title
         highlights = shared.highlights(looked_at)
-        if (in_file := found.place_in_file(place, highlights or None)) is not None:
+        if (in_file := search.place_in_file(place, highlights or None)) is not None:
             hit["place"] = in_file
         if has_text:
             start, end = shared.passage(document.text, highlights)
             hit[TEXT], hit["passage"] = document.text, {"start": start, "end": end}
-            hit["highlights"] = [one._asdict() for one in highlights]
-        if asked.snippet is not None:
-            hit["snippet"] = _snippet(document.text, highlights, shared, asked.snippet)
+            hit["highlights"] = [highlight._asdict() for highlight in highlights]
+        if request.snippet is not None:
+            hit["snippet"] = _snippet(document.text, highlights, shared, request.snippet)
         hidden = PLACES if in_file is not None else None
         hit["fields"] = {
             name: value
@@ -502,15 +502,15 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
         }
         if contents := contents_of(document, schema, names):
             hit["contents"] = contents
-        if place in found.logits:
-            hit["logit"], hit["probability"] = found.logits[place], found.probabilities[place]
-            start, end = found.passages[place]
+        if place in search.logits:
+            hit["logit"], hit["probability"] = search.logits[place], search.probabilities[place]
+            start, end = search.passages[place]
             hit["read"] = {"start": start, "end": end}
-        if (answer := found.answer(place)) is not None:
+        if (answer := search.answer(place)) is not None:
             hit["answer"] = answer.as_json()
-        if place in found.similar:
-            hit["similar"] = found.similar[place]
-        hit["stages"] = _stages(found, place, rank)
+        if place in search.similar:
+            hit["similar"] = search.similar[place]
+        hit["stages"] = _stages(search, place, rank)
         signals = None if explanation is None else explanation.signals(place, looked_at, highlights)
         if signals is not None:
             hit["signals"] = signals
@@ -525,19 +525,24 @@ def _snippet(text: str, highlights: Sequence[Highlight], shared: SharedWords, si
     size: maximum code points of the passage
     """
     start, end = shared.passage(text, highlights, size)
-    inside = [one for one in highlights if start <= one.start and one.end <= end]
-    marked = [{"start": one.start - start, "end": one.end - start, "level": one.level} for one in inside]
+    inside = [highlight for highlight in highlights if start <= highlight.start and highlight.end <= end]
+    marked = [
+        {"start": highlight.start - start, "end": highlight.end - start, "level": highlight.level}
+        for highlight in inside
+    ]
     return {"text": text[start:end], "start": start, "end": end, "highlights": marked}
 
 
-def _stages(found: Search, place: int, rank: int) -> dict[str, Any]:
-    if found.sort:
+def _stages(search: Search, place: int, rank: int) -> dict[str, Any]:
+    if search.sort:
         return {SORTED: {"rank": rank}}
-    candidates = found.candidates
-    said = zip(candidates.searchers, candidates.ranks[place].tolist(), candidates.scores[place].tolist())
-    stages: dict[str, Any] = {name: {"rank": own, "score": score} for name, own, score in said if own}
-    stages[FUSED] = {"rank": found.fused_rank[place], "score": float(found.fused[place])}
-    if place in found.logits:
+    candidates = search.candidates
+    by_searcher = zip(candidates.searchers, candidates.ranks[place].tolist(), candidates.scores[place].tolist())
+    stages: dict[str, Any] = {
+        name: {"rank": searcher_rank, "score": score} for name, searcher_rank, score in by_searcher if searcher_rank
+    }
+    stages[FUSED] = {"rank": search.fused_rank[place], "score": float(search.fused[place])}
+    if place in search.logits:
         stages[RANKED] = {"rank": rank}
     return stages
 
@@ -546,53 +551,53 @@ def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Fi
     if not conditions:
         return None
     try:
-        found = Filter.of(conditions)
-        values = [value for one in found.conditions for value in one.values]
+        parsed = Filter.of(conditions)
+        values = [value for condition in parsed.conditions for value in condition.values]
         for most, count, what in (
             (_MOST_CONDITIONS, len(values), "values"),
             (limits.characters, sum(len(str(value)) for value in values), "characters"),
         ):
             if count > most:
                 raise Fault(TOO_LARGE, f"compares with more than the {most:,} {what} that are allowed", field="where")
-        return found
+        return parsed
     except UsageError as error:
         raise Fault(UNPROCESSABLE, str(error), field="where") from error
 
 
-def _of_address(given: QueryParams) -> SearchRequest:
+def _of_address(parameters: QueryParams) -> SearchRequest:
     """Convert the query parameters of a URL to a search request.
 
     Lists are comma-separated or repeated; the filter and `like` are JSON.
     """
-    several: dict[str, list[str]] = {}
-    for name, value in given.multi_items():  # one loop, since an address may have thousands of names
-        several.setdefault("query" if name == "q" else name, []).append(value)
+    texts_of: dict[str, list[str]] = {}
+    for name, value in parameters.multi_items():  # one loop, since an address may have thousands of names
+        texts_of.setdefault("query" if name == "q" else name, []).append(value)
     values: dict[str, Any] = {}
-    for name, own in several.items():
+    for name, texts in texts_of.items():
         if name in ("by", "fields", "facets", "sort"):
-            values[name] = [one for value in own for one in value.split(",") if one]
+            values[name] = [part for value in texts for part in value.split(",") if part]
         else:
-            refuse_repeated("q" if name == "query" else name, len(own))
-            values[name] = own[0]
+            refuse_repeated("q" if name == "query" else name, len(texts))
+            values[name] = texts[0]
     for name in {"where", "like"} & values.keys():
         try:
             values[name] = parse_json(values[name].encode("utf-8", "replace"), _BOUNDS)
         except Fault as fault:
             raise Fault(UNPROCESSABLE, fault.problem, field=name) from fault.settled()
     try:
-        asked = SearchRequest.model_validate(values, strict=False)
+        request = SearchRequest.model_validate(values, strict=False)
     except ValidationError as error:
-        found = refusal(error)
-        raise Fault(found.kind, found.problem, field="q" if found.field == "query" else found.field) from error
-    asked.check()
-    if asked.like is None and not asked.query.strip():
+        cause = refusal(error)
+        raise Fault(cause.kind, cause.problem, field="q" if cause.field == "query" else cause.field) from error
+    request.check()
+    if request.like is None and not request.query.strip():
         raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="q")
-    return asked
+    return request
 
 
 def _likes(info: IndexInfo) -> list[str]:
     """Return the keys that `like` may have: `id`, and types of files of fields with vectors; [] without any vectors."""
-    kinds = {kind for one in info.schema.files if one.name in info.vector_fields for kind in one.examples}
+    kinds = {kind for field in info.schema.files if field.name in info.vector_fields for kind in field.examples}
     return ["id", *sorted(kinds)] if info.vector_fields else []
 
 
@@ -603,30 +608,32 @@ def _fields(now: Snapshot) -> dict[str, Any]:
     values are worth counting: those with few values, or with numbers or dates; not texts, ids and numbers of parts of
     files, such as a page's.
     """
-    found, facets = dict[str, dict[str, Any]](), list[str]()
+    fields, facets = dict[str, dict[str, Any]](), list[str]()
     schema = now.info.schema
-    files, texts = {one.name for one in schema.files}, {one.name for one in schema.words}
-    shown = {one.name: {k: v for k, v in (("label", one.label), ("unit", one.unit)) if v} for one in schema.fields}
+    files, texts = {field.name for field in schema.files}, {field.name for field in schema.words}
+    shown = {
+        field.name: {k: v for k, v in (("label", field.label), ("unit", field.unit)) if v} for field in schema.fields
+    }
     for name, sample in now.field_values(_VALUE_BYTES).items():
         if name in files or (sample.are_all and not sample.values):
             continue  # values are names of files, or no document has one any more
-        found[name] = {"type": _NAMES[sample.type]}
+        fields[name] = {"type": _NAMES[sample.type]}
         if sample.has_lists:
-            found[name]["list"] = True
-        found[name].update(shown.get(name, {}))
+            fields[name]["list"] = True
+        fields[name].update(shown.get(name, {}))
         if sample.type == "keyword" and sample.are_all and 1 < len(sample.values) <= _MOST_VALUES:
-            found[name]["values"] = [one.of for one in sorted(sample.values, key=lambda one: one.order)]
+            fields[name]["values"] = [value.of for value in sorted(sample.values, key=lambda value: value.order)]
         scale = None if name in texts else now.scale(name).scale
         if scale is not None:
-            found[name]["min"], found[name]["max"] = scale.ends
+            fields[name]["min"], fields[name]["max"] = scale.ends
         if sample.type == "number":
-            are_whole = sample.are_all and all(isinstance(one.json(), int) for one in sample.values)
+            are_whole = sample.are_all and all(isinstance(value.json(), int) for value in sample.values)
             are_whole = are_whole if scale is None else bool((scale.positions % 1 == 0).all())
-            found[name]["type"] = "integer" if are_whole else "number"
+            fields[name]["type"] = "integer" if are_whole else "number"
         values = len(sample.values) if sample.are_all else None
         if name not in texts | schema.part_fields and _is_facet(values, scale, len(now)):
             facets.append(name)
-    return {"fields": found, "facets": facets}
+    return {"fields": fields, "facets": facets}
 
 
 def _is_facet(values: Optional[int], scale: Optional[Scale], documents: int) -> bool:

@@ -99,7 +99,10 @@ class Clicks:
         for query, count in Counter(self._clicked.values()).items():
             shown = " ".join(query.split())
             spellings.setdefault(analyser.fold(shown), Counter())[shown] += count
-        counts = ((own.most_common(1)[0][0], sum(own.values())) for own in spellings.values())
+        counts = (
+            (counts_of_query.most_common(1)[0][0], sum(counts_of_query.values()))
+            for counts_of_query in spellings.values()
+        )
         kept = {query: -count for query, count in counts if count >= least}
         return Completions([*kept], analyser.fold, [*kept.values()], starts_first=False)
 
@@ -176,10 +179,10 @@ class Suggester:
     def find(self, typed: str, count: int) -> bytes:
         """Return the JSON body of `/v1/suggest`: up to `count` suggestions for `typed`, queries before titles."""
         queries = [] if self._queries is None else self._queries.find(typed, count)
-        titles, known = self._titles.find(typed, count), {one.folded for one in queries}
-        found = [{"text": one.text, "from": "query"} for one in queries]
-        found += [{"text": one.text, "from": "title"} for one in titles if one.folded not in known]
-        return to_json({"suggestions": found[:count]})
+        titles, folded_queries = self._titles.find(typed, count), {query.folded for query in queries}
+        suggestions = [{"text": query.text, "from": "query"} for query in queries]
+        suggestions += [{"text": title.text, "from": "title"} for title in titles if title.folded not in folded_queries]
+        return to_json({"suggestions": suggestions[:count]})
 
 
 def _version_of(served: ServedIndex) -> tuple[float, int]:
@@ -200,29 +203,29 @@ class SuggestRoutes:
 
     async def suggest(self, request: Request) -> Response:
         """Answer `GET /v1/suggest?q=...&top_k=...`."""
-        index, asked = self._index, self._asked(request)
+        index, suggest_request = self._index, self._read(request)
         if self._keep_texts:
-            request.scope["state"]["texts"] = {"query": asked.q}
+            request.scope["state"]["texts"] = {"query": suggest_request.q}
         deadline = index.deadline(deadline_of(request))
         await self._suggester.follow()
-        content = await index.run(self._suggester.find, asked.q, asked.top_k, deadline=deadline)
+        content = await index.run(self._suggester.find, suggest_request.q, suggest_request.top_k, deadline=deadline)
         return answer(request, content, "application/json")
 
-    def _asked(self, request: Request) -> SuggestRequest:
+    def _read(self, request: Request) -> SuggestRequest:
         refuse_parameters(request, *SuggestRequest.model_fields)
-        given = request.query_params
-        for name in {*given}:
-            refuse_repeated(name, len(given.getlist(name)))
+        parameters = request.query_params
+        for name in {*parameters}:
+            refuse_repeated(name, len(parameters.getlist(name)))
         try:
-            asked = SuggestRequest.model_validate(dict(given), strict=False)
+            suggest_request = SuggestRequest.model_validate(dict(parameters), strict=False)
         except ValidationError as error:
             raise refusal(error) from error
-        self._index.limits.check_text(asked.q, "q")
-        if not asked.q.strip():
+        self._index.limits.check_text(suggest_request.q, "q")
+        if not suggest_request.q.strip():
             raise Fault(UNPROCESSABLE, "is empty: give the first letters of a word", field="q")
-        if asked.top_k > (most := self._index.options.hits):
-            raise Fault(TOO_LARGE, f"is {asked.top_k:,}, at most {most:,} are allowed", field="top_k")
-        return asked
+        if suggest_request.top_k > (most := self._index.options.hits):
+            raise Fault(TOO_LARGE, f"is {suggest_request.top_k:,}, at most {most:,} are allowed", field="top_k")
+        return suggest_request
 
 
 def routes(index: IndexSlot, *, keep_texts: bool = False) -> list[BaseRoute]:

@@ -250,19 +250,19 @@ class BaiduStdProtocol(asyncio.Protocol):
         require_key(self._api_key, meta.authentication_data)
         if not meta.HasField("request"):
             raise Fault(INVALID, "is missing", field="request")
-        asked = meta.request
-        if asked.service_name not in _SERVICES:
-            raise Fault(NOT_FOUND, f"{quoted(asked.service_name)} is not served here; {GENERAL_SERVICE} is")
-        if asked.method_name not in GENERAL_METHODS:
-            raise Fault(NO_METHOD, f"{quoted(asked.method_name)} is no method; {', '.join(GENERAL_METHODS)} are")
+        call = meta.request
+        if call.service_name not in _SERVICES:
+            raise Fault(NOT_FOUND, f"{quoted(call.service_name)} is not served here; {GENERAL_SERVICE} is")
+        if call.method_name not in GENERAL_METHODS:
+            raise Fault(NO_METHOD, f"{quoted(call.method_name)} is no method; {', '.join(GENERAL_METHODS)} are")
 
     async def _request(self, meta: Message, body: bytes, service: ModelService, share: Share) -> tuple[Message, float]:
         """Parse the request in a frame's body; return (request, deadline on `time.monotonic()`'s clock)."""
         arrived = time.monotonic()
         self._check(meta)
-        asked = meta.request
+        call = meta.request
         much = MUCH_BYTES + 1 if meta.compress_type else 0  # the decompressed size is not known
-        seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else service.limits.deadline_seconds
+        seconds = call.timeout_ms / 1000 if call.timeout_ms > 0 else service.limits.deadline_seconds
         deadline, allowed = arrived + seconds, bounds(service)
         async with self._reading_turn:
             frame = await run_in_thread(much, baidu_std.read_body, meta, body, self._limit, share, deadline=deadline)
@@ -271,7 +271,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             request = await run_in_thread(
                 len(payload), parse, messages().Request, payload, allowed, share, deadline=deadline
             )
-        if asked.method_name == "debug":
+        if call.method_name == "debug":
             request.profile_server = True
         return request, deadline
 

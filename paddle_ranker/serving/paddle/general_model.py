@@ -151,8 +151,8 @@ class TowerTensors(ServedTensors):
 
     async def of_texts(self, names: tuple[str, ...], texts: Texts, deadline: Optional[float]) -> Arrays:
         is_query = names == ("query",)
-        found = await self._service.vectors(texts[0], is_query=is_query, deadline=deadline, field=names[0])
-        return {VECTOR: found.vectors}
+        computed = await self._service.vectors(texts[0], is_query=is_query, deadline=deadline, field=names[0])
+        return {VECTOR: computed.vectors}
 
     async def of_tokens(self, input_ids: Array, token_type_ids: Array, deadline: Optional[float]) -> Arrays:
         return {VECTOR: (await self._service.token_vectors(input_ids, token_type_ids, deadline=deadline)).vectors}
@@ -245,15 +245,15 @@ def _response(request: Message, fetched: list[tuple[str, str]], outputs: Arrays)
 def _fetched(request: Message, model: ServedTensors) -> list[tuple[str, str]]:
     """Return (name, alias) of each output that a Request fetches, in its order; by default the model's first output."""
     outputs = model.outputs
-    found: list[tuple[str, str]] = []
+    fetched: list[tuple[str, str]] = []
     for place, name in enumerate(request.fetch_var_names):
         if name not in outputs:
             problem = f"{quoted(name)} is not an output of this model: choose from {', '.join(outputs)}"
             raise Fault(INVALID, problem, field=f"fetch_var_names[{place}]")
-        if outputs[name] in found:
+        if outputs[name] in fetched:
             raise Fault(INVALID, f"{quoted(name)} is asked for twice", field=f"fetch_var_names[{place}]")
-        found.append(outputs[name])
-    return found or [next(iter(outputs.values()))]
+        fetched.append(outputs[name])
+    return fetched or [next(iter(outputs.values()))]
 
 
 def _feeds(request: Message, model: ServedTensors) -> Feeds:
@@ -261,24 +261,24 @@ def _feeds(request: Message, model: ServedTensors) -> Feeds:
     feeds: Feeds = {}
     text_names = tuple(dict.fromkeys(name for names in model.texts for name in names))
     for place, tensor in enumerate(request.tensor):
-        given = [model.inputs.get(name, name) for name in (tensor.name, tensor.alias_name)]
-        known = [name for name in given if name in (*TOKENS, *text_names)]
-        if not known:
+        names = [model.inputs.get(name, name) for name in (tensor.name, tensor.alias_name)]
+        inputs = [name for name in names if name in (*TOKENS, *text_names)]
+        if not inputs:
             shown = " or ".join(map(quoted, dict.fromkeys((tensor.name, tensor.alias_name))))
             wanted = " or ".join(" and ".join(names) for names in model.texts)
             problem = f"{shown} is not an input of this model: {' and '.join(TOKENS)}, or {wanted}, are"
             raise Fault(INVALID, problem, field=f"tensor[{place}].name")
-        if known[0] in feeds:
-            raise Fault(INVALID, f"{known[0]} is there twice", field=f"tensor[{place}].name")
-        feeds[known[0]] = (f"tensor[{place}] ({known[0]})", tensor)
+        if inputs[0] in feeds:
+            raise Fault(INVALID, f"{inputs[0]} is there twice", field=f"tensor[{place}].name")
+        feeds[inputs[0]] = (f"tensor[{place}] ({inputs[0]})", tensor)
     has_tokens = any(name in feeds for name in TOKENS)
     wanted_names: tuple[str, ...] = TOKENS
     if not has_tokens:
         wanted_names = next((names for names in model.texts if not feeds.keys().isdisjoint(names)), TOKENS)
     missing = [name for name in wanted_names if name not in feeds]
     if missing:
-        there = ", ".join(feeds) or "nothing"
-        raise Fault(INVALID, f"lacks {' and '.join(missing)}; there is {there}", field="tensor")
+        present = ", ".join(feeds) or "nothing"
+        raise Fault(INVALID, f"lacks {' and '.join(missing)}; there is {present}", field="tensor")
     if len(feeds) > len(wanted_names):
         choice = "tokens or texts, not both" if has_tokens else f"one of {' or '.join(text_names)}"
         raise Fault(INVALID, f"holds {', '.join(feeds)}: send {choice}", field="tensor")

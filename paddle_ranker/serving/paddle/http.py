@@ -49,10 +49,10 @@ class _AnyPipeline(Route):
     """Route of the pipeline's gateway: every path of two parts, except those under a version, `/v1/...`."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, found = super().matches(scope)
-        if match is not Match.NONE and _VERSION.fullmatch(found["path_params"]["name"]):
+        match, child_scope = super().matches(scope)
+        if match is not Match.NONE and _VERSION.fullmatch(child_scope["path_params"]["name"]):
             return Match.NONE, {}
-        return match, found
+        return match, child_scope
 
 
 def _general(service: ModelService, method: str) -> Endpoint:
@@ -65,10 +65,10 @@ def _general(service: ModelService, method: str) -> Endpoint:
                 how: tuple[Any, ...] = parse, messages().Request, body, general_model.bounds(service), share
             else:
                 how = read_message, body, messages().Request, service.limits.json_bounds
-            asked = await run_in_thread(len(body), *how, deadline=deadline)
+            message = await run_in_thread(len(body), *how, deadline=deadline)
             if method == "debug":
-                asked.profile_server = True
-            response = await general_model.infer(asked, service, deadline=deadline, share=share)
+                message.profile_server = True
+            response = await general_model.infer(message, service, deadline=deadline, share=share)
             if content_type in PROTO:
                 return answer(request, response.SerializeToString(), content_type)
             return answer(request, await run_in_thread(response.ByteSize(), write_message, response), JSON)
@@ -84,17 +84,19 @@ def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
             deadline = deadline_of(request)
             body = await read_body(request, service.limits.request_bytes)
             how = read_message, body, messages().PipelineRequest, service.limits.json_bounds
-            asked = await run_in_thread(len(body), *how, deadline=deadline)
-            asked.name, asked.method = request.path_params["name"], request.path_params["method"]
+            message = await run_in_thread(len(body), *how, deadline=deadline)
+            message.name, message.method = request.path_params["name"], request.path_params["method"]
             try:
-                if asked.name in (names.service, TOWER_SLOT) and asked.method != names.method:
-                    problem = f"{quoted(asked.method)} is no method of {quoted(asked.name)}; {quoted(names.method)} is"
+                if message.name in (names.service, TOWER_SLOT) and message.method != names.method:
+                    problem = (
+                        f"{quoted(message.method)} is no method of {quoted(message.name)}; {quoted(names.method)} is"
+                    )
                     raise Fault(NO_METHOD, problem)
                 share = request.scope["state"].get(SHARE)
-                found = await pipeline.infer(asked, service, names, deadline=deadline, share=share)
+                response = await pipeline.infer(message, service, names, deadline=deadline, share=share)
             except Fault as fault:
-                found = pipeline.refusal(_noted(request, fault))
-            return answer(request, await run_in_thread(found.ByteSize(), write_message, found, True), JSON)
+                response = pipeline.refusal(_noted(request, fault))
+            return answer(request, await run_in_thread(response.ByteSize(), write_message, response, True), JSON)
 
         return await _answered(work(), request, _gateway_error)
 

@@ -90,9 +90,9 @@ async def infer(
         tensors = TowerTensors(tower)
         if share is not None:
             share.reserve_answer(tensors.answer_bytes(len(texts)))
-        found = await tower.vectors(texts, deadline=deadline, field="value")
+        computed = await tower.vectors(texts, deadline=deadline, field="value")
         _, key = next(iter(tensors.outputs.values()))
-        value = await run_in_thread(found.vectors.nbytes, _printed, found.vectors)
+        value = await run_in_thread(computed.vectors.nbytes, _printed, computed.vectors)
         return messages().PipelineResponse(key=[key], value=[value])
     pairs = await run_in_thread(size, read_pairs, request, service.limits, deadline=deadline)
     scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
@@ -168,22 +168,22 @@ def _values(request: Message, limits: Limits, read: Callable[[str, str], T], wha
 
 def _pairs_of(text: str, field: str, limits: Limits) -> list[tuple[str, str]]:
     try:
-        found = parse_json(text.encode("utf-8"), limits.json_bounds)
+        content = parse_json(text.encode("utf-8"), limits.json_bounds)
     except Fault as fault:
         if fault.kind is TOO_LARGE:
             raise
         most = 2 * _LONGEST_ESCAPE * limits.characters + _MOST_ENTRIES
         try:
-            found = read_printed_dict(text) if len(text) <= most else {}
+            content = read_printed_dict(text) if len(text) <= most else {}
         except ValueError:
-            found = {}
-        if not found:
+            content = {}
+        if not content:
             problem = f'{quoted(text)} is not JSON: send {{"query": ..., "title": ...}}, made with json.dumps'
             raise Fault(INVALID, problem, field=field) from None
-    if not isinstance(found, list):
-        return [_pair(found, field)]
-    limits.check_most(len(found), field)
-    return [_pair(item, f"{field}[{place}]") for place, item in enumerate(found)]
+    if not isinstance(content, list):
+        return [_pair(content, field)]
+    limits.check_most(len(content), field)
+    return [_pair(item, f"{field}[{place}]") for place, item in enumerate(content)]
 
 
 def _pair(item: Any, field: str) -> tuple[str, str]:
@@ -192,8 +192,8 @@ def _pair(item: Any, field: str) -> tuple[str, str]:
     for name in ("query", "title"):
         text = item.get(name)
         if not isinstance(text, str):
-            there = "is missing" if name not in item else f"is {quoted(text)}, expected text"
-            raise Fault(INVALID, there, field=f"{field}.{name}")
+            problem = "is missing" if name not in item else f"is {quoted(text)}, expected text"
+            raise Fault(INVALID, problem, field=f"{field}.{name}")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
@@ -211,7 +211,7 @@ def read_printed_dict(text: str) -> dict[str, str]:
         raise ValueError("not a dict")
     # Replaced from left to right, so that a quote after two backslashes remains, and ends a string.
     quotes = text.replace("\\\\", "\0\0").replace("\\'", "\0\0").replace('\\"', "\0\0")
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     entries, place, end = 0, 1, len(text) - 1
     while place < end:
         entries += 1
@@ -219,10 +219,10 @@ def read_printed_dict(text: str) -> dict[str, str]:
             raise ValueError("too many entries")
         key, place = _string(text, quotes, place, ":")
         value, place = _string(text, quotes, place, ",}")
-        found[key] = value
+        values[key] = value
     if place != len(text):
         raise ValueError("ends too early")
-    return found
+    return values
 
 
 def _string(text: str, quotes: str, place: int, ends: str) -> tuple[str, int]:

@@ -103,9 +103,9 @@ def read_launch(arguments: Sequence[str]) -> Launch:
     """
     flags, notes = _read_flags(arguments)
     for name, harmless in _WITHOUT.items():
-        given = flags.get(name, [harmless])[-1].lower()
-        if given != harmless and not (harmless == "false" and given in _FALSE):
-            notes.append(f"-{name} {given}: this server has none, and does without")
+        value = flags.get(name, [harmless])[-1].lower()
+        if value != harmless and not (harmless == "false" and value in _FALSE):
+            notes.append(f"-{name} {value}: this server has none, and does without")
     engine = _engine(flags)
     gpus = _gpus(flags, engine)
     if gpus[1:]:
@@ -179,12 +179,12 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
     return int(value)
 
 
-def _unless(launchers: int, given: int, default: int) -> int:
+def _unless(launchers: int, value: int, default: int) -> int:
     """Return `given`; but if it equals `launchers`, return `default`.
 
     The launcher passes its own default, `launchers`, even if the user gives no value; `default` is this server's.
     """
-    return default if given == launchers else given
+    return default if value == launchers else value
 
 
 def _engine(flags: dict[str, list[str]]) -> Any:
@@ -218,10 +218,12 @@ def _read(path: Path, message: Any) -> Any:
 
 
 def _gpus(flags: dict[str, list[str]], engine: Any) -> list[int]:
-    given = [number for value in flags.get("gpu_ids", flags.get("gpu_id", [])) for number in value.split(",") if number]
-    if any(not number.lstrip("-").isdigit() for number in given):
-        raise UsageError(f"--gpu_ids {' '.join(given)}: give numbers of GPUs")
-    return [int(number) for number in given] or (list(engine.gpu_ids) if engine.use_gpu else [])
+    numbers = [
+        number for value in flags.get("gpu_ids", flags.get("gpu_id", [])) for number in value.split(",") if number
+    ]
+    if any(not number.lstrip("-").isdigit() for number in numbers):
+        raise UsageError(f"--gpu_ids {' '.join(numbers)}: give numbers of GPUs")
+    return [int(number) for number in numbers] or (list(engine.gpu_ids) if engine.use_gpu else [])
 
 
 def serve_config(launch: Launch) -> ServeConfig:

@@ -89,16 +89,16 @@ class PipelineConfig:
 
     def require_fetched(self) -> None:
         """Raise `CheckpointError` if `fetch_list` names an output that the model does not have."""
-        found = identify(self.model)
-        if found.kind is None or found.info is None:
+        model_type = identify(self.model)
+        if model_type.kind is None or model_type.info is None:
             return
-        aliases = found.info.export.get("aliases", {}) if found.info.export else {}
-        usual = fetched_alias(found.kind.signature(found.info))
-        own = next((alias for name, alias in aliases.items() if name not in INPUTS), usual)
-        unknown = [str(name) for name in self.op["local_service_conf"].get("fetch_list") or () if name != own]
+        aliases = model_type.info.export.get("aliases", {}) if model_type.info.export else {}
+        usual = fetched_alias(model_type.kind.signature(model_type.info))
+        fetched = next((alias for name, alias in aliases.items() if name not in INPUTS), usual)
+        unknown = [str(name) for name in self.op["local_service_conf"].get("fetch_list") or () if name != fetched]
         if unknown:
             raise CheckpointError(
-                f"fetch_list: the model returns {own}, not {', '.join(unknown)}; change that in the configuration"
+                f"fetch_list: the model returns {fetched}, not {', '.join(unknown)}; change that in the configuration"
             )
 
     def require_vendors_precision(self) -> None:
@@ -143,9 +143,9 @@ def read_pipeline_config(
     Raises `UsageError` if the file does not exist, `CheckpointError`, which names the value, if it is not valid.
     """
     values = _load(path)
-    for name, given in zip(_PORTS, (rpc_port, http_port)):
-        if given is not None:
-            values[name] = given
+    for name, port in zip(_PORTS, (rpc_port, http_port)):
+        if port is not None:
+            values[name] = port
         _check(values, path, name, int, None)
     if not any(values.get(name) for name in _PORTS):
         raise CheckpointError(f"{path}: has neither rpc_port nor http_port: give one, or both")
@@ -223,14 +223,14 @@ def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: An
         raise CheckpointError(f"{path}: {name} is {value}: give 1 or more")
 
 
-def _model_folder(path: Path, local: dict[str, Any], given: Optional[Path]) -> Path:
+def _model_folder(path: Path, local: dict[str, Any], folder: Optional[Path]) -> Path:
     """Return the model's folder: `given`, or else the folder that the configuration file `path` names.
 
     local: the file's `local_service_conf`; its path is relative to the file's folder, or to the current folder if the
         model exists only there
     """
-    if given is not None:
-        return given.resolve()
+    if folder is not None:
+        return folder.resolve()
     named = local.get("model_config")
     if not isinstance(named, str):
         raise CheckpointError(f"{path}: local_service_conf has no model_config, the folder of the model")
@@ -240,8 +240,8 @@ def _model_folder(path: Path, local: dict[str, Any], given: Optional[Path]) -> P
 
 
 def _device(local: dict[str, Any], finds_gpu: Callable[[], bool]) -> tuple[str, tuple[str, ...]]:
-    kind, given = local["device_type"], local.get("devices")
-    devices = "" if given is None else str(given).replace(" ", "")
+    kind, configured = local["device_type"], local.get("devices")
+    devices = "" if configured is None else str(configured).replace(" ", "")
     if kind == -1:
         kind = GPU if devices else CPU
     if kind not in (CPU, GPU, TENSORRT, XPU):

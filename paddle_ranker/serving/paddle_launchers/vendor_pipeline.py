@@ -51,11 +51,11 @@ class TextRequestOp(vendor.RequestOp):
 
     def unpack_request_package(self, request: Any) -> tuple[dict[str, Any], int, Any, str]:
         """Return (rows of a request in a dict, the request's id in logs, error number or None, error text)."""
-        own = messages().PipelineRequest(key=request.key, value=request.value)
+        message = messages().PipelineRequest(key=request.key, value=request.value)
         try:
             if len(request.tensors):
                 raise Fault(INVALID, "is not taken: send texts as values", field="tensors")
-            rows = self._read(own, Limits())
+            rows = self._read(message, Limits())
         except Fault as fault:
             return {}, request.logid, error_number(fault.kind), str(fault)
         profile = {key: value for key, value in zip(request.key, request.value) if key == "pipeline.profile"}
@@ -86,8 +86,8 @@ class ModelOp(Op):
 
     def preprocess(self, input_dicts: dict[str, Any], data_id: int, log_id: int) -> tuple[Any, bool, Any, str]:
         """Return (the model's inputs, False since the model is not skipped, error number or None, error text)."""
-        ((_, given),) = input_dicts.items()
-        rows = given[_REQUEST]
+        ((_, content),) = input_dicts.items()
+        rows = content[_REQUEST]
         fields = {"text": rows} if isinstance(rows[0], str) else dict(zip(("query", "title"), map(list, zip(*rows))))
         try:
             self._limits.check_pairs(len(rows), "value")

@@ -156,7 +156,7 @@ class _Unknown(asyncio.Protocol):
         begin = self._begin = self._begin + data
         if not any(len(begin) < len(begins) and begins.startswith(begin) for begins, _ in self._handlers):
             self.connection_lost(None)
-            handler = next(one for begins, one in self._handlers if begin.startswith(begins))
+            handler = next(candidate for begins, candidate in self._handlers if begin.startswith(begins))
             protocol: Any = handler.connection()
             self._transport.set_protocol(protocol)
             protocol.connection_made(self._transport)

@@ -72,8 +72,8 @@ def listen(config: ServeConfig) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     for port in (*config.ports, *(() if config.http_port is None else (config.http_port,))):
         try:
-            found = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, kind, protocol, _, address = found[0]
+            addresses = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = addresses[0]
             listener = socket.socket(family, kind, protocol)
             sockets.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port rests for a minute

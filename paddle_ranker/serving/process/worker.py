@@ -160,8 +160,8 @@ class Worker:
         self._kinds = served_by(config)
         self._slots = Slots({name: kind.make(config) for name, kind in self._kinds.items()})
         # Packages that an engine imports may replace the signal handlers, which are then set again.
-        several = reloadable(self._slots, self._metrics)
-        self._reloader = Reloader(several, self._metrics, self._log, self._handle_signals)
+        parts = reloadable(self._slots, self._metrics)
+        self._reloader = Reloader(parts, self._metrics, self._log, self._handle_signals)
         self._acceptors: list[Acceptor] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
 

@@ -117,7 +117,7 @@ def calibrate(options: CalibrateOptions) -> None:
 def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     """Score the dev file without calibration, fit a calibration, and print the measures before and after.
 
-    Raises `DataError` for a file with one class or too few queries or pairs, and as `fit_and_judge` does.
+    Raises `DataError` for a file with labels of one class or too few queries or pairs, and as `fit_and_judge` does.
     """
     import numpy as np
 
@@ -195,7 +195,7 @@ def best_of_each(queries: Sequence[str], logits: Floats, count: int) -> Booleans
 class SearchedPairs:
     """Pairs that a search with a ranker would rank: the queries of labelled pairs with the documents found for each.
 
-    A document's label is that of the pair whose title is its text, or its title and text; 0 without such a pair.
+    A document has the label of the pair whose title equals the document's text, or its title and text; else 0.
 
     Args:
         reader: encoder that limits how much of a document is read; None: documents are read whole.

@@ -311,7 +311,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
 
 
 def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str, Tensor]]:
-    """Open any encoder as a tower; return it, and by name the parameters that its vectors depend on."""
+    """Open any encoder as a tower; return the tower, and the parameters that its vectors depend on, by name."""
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.model.tower_network import load_tower
 

@@ -156,9 +156,11 @@ class DoctorOptions(Options):
 
 
 def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]:
-    """Run `package.code` in a separate process; return the finding, and its last line if it succeeds, else "".
+    """Run `package.code` in a separate process; return the finding, and the last line that the code prints.
 
     imports: whether to run the code of optional packages; if not, an installed one is reported as ok
+
+    The line is "" if the code fails or is not run.
     """
     version = _version(package.name)
     if version and not (imports or package in ESSENTIAL):
@@ -224,7 +226,7 @@ def _version(name: str) -> str:
 
 
 def find_gpus() -> tuple[list[Gpu], str]:
-    """Return the GPUs that `nvidia-smi` lists and its error message; both are empty if it is not installed."""
+    """Return the GPUs that `nvidia-smi` lists, and its error message; both are empty without `nvidia-smi`."""
     message = ""
     for fields in ("name,driver_version,compute_cap", "name,driver_version"):  # old drivers do not know the last one
         line = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
@@ -478,7 +480,7 @@ def _engines(path: Path) -> Iterator[Fact]:
 
 
 def _tried(engine: str, folder: ExportedFolder) -> str:
-    """Return the reason why an engine does not open a folder; "" if it does."""
+    """Return the reason why an engine does not open a folder; "" if the engine opens it."""
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.scoring.engines.opening import open_engine
 

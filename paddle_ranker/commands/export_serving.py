@@ -65,10 +65,14 @@ def export_serving(options: ExportServingOptions) -> None:
 
 
 def aliases(name: str, texts: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Return an alias for each of `names`: those in `given`, separated by commas or spaces, or without any the names.
+    """Return an alias for each of `names`: the words in `texts`, or the names themselves if `texts` is empty.
 
-    Raises `UsageError` if the number of aliases differs from the number of names, if two are equal, or if one is the
-    name of another variable.
+    name: the option, for messages
+    texts: the option's values: aliases, separated by commas or spaces
+    names: the names of the variables
+
+    Raises `UsageError` if the number of aliases differs from the number of names, if two aliases are equal, or if an
+    alias is the name of another variable.
     """
     words = tuple(word for text in texts for word in re.split(r"[,\s]+", text) if word)
     if texts and (len(words) != len(names) or len(set(words)) != len(words)):
@@ -83,7 +87,7 @@ def aliases(name: str, texts: Sequence[str], names: Sequence[str]) -> tuple[str,
 
 
 def find_exported(folder: Path, model: Optional[str], parameters: Optional[str]) -> ExportedFolder:
-    """Open the static model with these file names; None stands for the name in the folder's info file.
+    """Open the static model with these file names; None: the name in the folder's info file.
 
     If the file `model` is missing but the graph exists in the other format (`.pdmodel` or `.json`), open that instead
     and print a line. Raises `CheckpointError` for a missing file, a model with other inputs than tokens, or a folder

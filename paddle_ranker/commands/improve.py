@@ -87,7 +87,10 @@ class TrainingPair(NamedTuple):
 
 
 def improve(options: ImproveOptions) -> Optional[str]:
-    """Learn, compare with today's search, and print and write the report; return what is recommended, or None."""
+    """Learn, compare with today's search, and print and write the report.
+
+    Returns the name of the recommended system; None if none is better than today's.
+    """
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.storage.atomic import make_folder, new_folder
 
@@ -242,7 +245,7 @@ def _steps(pairs: int) -> int:
 
 
 def _compare(judged: JudgedQueries, systems: Mapping[str, Searcher]) -> Comparison:
-    """Measure each system's results for the held-out queries, and compare it with today's."""
+    """Measure the results of each system for the held-out queries; compare each system with today's search."""
     from paddle_ranker.evaluation.retrieval import RANKED, compare_runs, search_judged
 
     runs: dict[str, Scores] = {}
@@ -254,7 +257,7 @@ def _compare(judged: JudgedQueries, systems: Mapping[str, Searcher]) -> Comparis
 
 
 def _best(comparison: Comparison) -> Optional[str]:
-    """Return the system with the highest measure among those significantly better than today's; None if none is."""
+    """Return the best of the systems that are significantly better than today's; None if there are none."""
     measured = {system.name: comparison.measured[system.name][_MEASURE] for system in comparison.others}
     better = [name for name, one in measured.items() if one.verdict == "better"]
     return max(better, key=lambda name: measured[name].interval.estimate, default=None)

@@ -833,7 +833,7 @@ def _queries(now: LocalSnapshot, options: CheckOptions) -> tuple[list[str], Vect
 def _recall(
     now: LocalSnapshot, vectors: Vectors, results: Sequence[Hits], k: int, where: Optional[Filter] = None
 ) -> str:
-    """Return the recall of `found` against an exact search, as text.
+    """Return the recall of `results` against an exact search, as text.
 
     A document that is as near as the exact search's last result, up to rounding, counts as found, since the order of
     equal texts is arbitrary.

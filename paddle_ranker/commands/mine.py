@@ -315,7 +315,7 @@ class _Mining:
 
 
 class _QueryNumbers(Source):
-    """Source of the numbers 0 to `queries` - 1. A part has `_PART` of them, the last may have fewer.
+    """Source of the numbers 0 to `queries` - 1, in parts of `_PART` numbers; the last part may have fewer.
 
     `_PART` is a multiple of the number of queries that the miner searches at once.
     """

@@ -47,7 +47,7 @@ def run_command(
 
     options_class: the class, or a function that returns it, if plugins add options
     ends_with_reader: True for a command that prints a line per row: if the reader of standard output leaves (`| head`),
-        it ends with status 0. Other commands finish their work, but their later output is lost
+        the command ends with status 0. Other commands finish their work, but their later output is lost
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _escape_unprintable()
@@ -247,9 +247,9 @@ def _counting() -> Iterator[list[Counted]]:
 
 
 def note_at_end(counted: Counted, instead_of: Sequence[Counted] = ()) -> None:
-    """Print the counts that an object has when the command ends, if a command is running.
+    """Print the counts of `counted` when the command ends; without a running command, do nothing.
 
-    instead_of: objects that are not reported any more, since the counts of `one` include theirs
+    instead_of: objects that are not reported any more, since the counts of `counted` include their counts
     """
     if _COUNTED and not _UNCOUNTED.get():
         _COUNTED[-1][:] = [other for other in _COUNTED[-1] if all(other is not part for part in instead_of)]

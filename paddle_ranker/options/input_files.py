@@ -78,7 +78,7 @@ def join_files(paths: Sequence[str]) -> str:
 
 
 def find_files(names: Iterable[Union[str, os.PathLike[str]]], option: str) -> list[str]:
-    """Return the files that names and patterns stand for, in the order of `names`; the files of one pattern are sorted.
+    """Expand names and patterns to names of files, in the order of `names`; the files of a pattern are sorted.
 
     Patterns use `*`, `?`, `[abc]`, and `**` for any folders; a name of an existing file is not taken for a pattern.
     `os.pathsep` may separate files, too. Raises `UsageError`, naming the option, for a pattern that no file matches.

@@ -94,7 +94,7 @@ def _parse_bool(text: str) -> bool:
 
 
 class _OneValue(argparse.Action):
-    """Action that stores an option's value; values of an option given again are joined by `joins`, or refused."""
+    """Action that stores an option's value; `joins` joins the values of a repeated option, which is else refused."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, joins: Optional[str] = None, **declared: Any) -> None:
         super().__init__(option_strings, dest, **declared)
@@ -216,7 +216,7 @@ def _usage(options_class: type[Options], prog: str) -> str:
 
 
 def _argument_of(field: dataclasses.Field[Any], kind: Any) -> tuple[list[str], dict[str, Any]]:
-    """Return what argparse's `add_argument` is called with for one field: (names, keyword arguments)."""
+    """Return the arguments of argparse's `add_argument` for one field: (names, keyword arguments)."""
     required, of_files = field.default is REQUIRED, field.metadata["files"]
     many = of_files or field.metadata["several"]
     text = help_of(field).replace("%", "%%") + (" (one or more; patterns)" if of_files else "")

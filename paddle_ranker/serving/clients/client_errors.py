@@ -14,9 +14,9 @@ LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not waited for
 
 
 class ServerError(RankerError):
-    """A server did not answer with scores.
+    """A server refused a request, failed, or could not be reached.
 
-    code: error number or name in the server's protocol, or None
+    code: error number or name in the server's protocol; None without an answer
     """
 
     def __init__(self, message: str, code: Optional[object] = None) -> None:
@@ -34,7 +34,7 @@ class UnreachableError(ServerError):
 class OverloadedError(ServerError):
     """The server is overloaded and has not begun the request.
 
-    retry_after: seconds to wait, as the server says; None if it says nothing
+    retry_after: seconds to wait, as the server demands; None if it does not say
     """
 
     def __init__(self, message: str, code: Optional[object] = None, retry_after: Optional[float] = None) -> None:

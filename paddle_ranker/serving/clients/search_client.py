@@ -29,8 +29,8 @@ class SearchClient(Client):
     def search(self, query: str, **fields: Any) -> dict[str, Any]:
         """Search; return the server's answer.
 
-        asked: fields of the request: `top_k=20, rank_top=50, where={...}`; with `cursor=""` the answer has the `cursor`
-            of the next page, None after the last
+        fields: fields of the request: `top_k=20, rank_top=50, where={...}`. With `cursor=""` the answer has the
+            `cursor` of the next page, None on the last page
         """
         return self._ask("POST", "/v1/search", {"query": query, **fields})
 
@@ -79,7 +79,7 @@ class SearchClient(Client):
         return self._ask("DELETE", "/v1/documents", {"ids": list(ids)})
 
     def document(self, id: str) -> Optional[Document]:
-        """Return the document with this id, or None."""
+        """Return the document with this id; None if the index has no such document."""
         try:
             content = self._ask("GET", f"/v1/documents/{quote(id, safe='', errors='surrogatepass')}")
         except RefusedError as error:

@@ -151,7 +151,7 @@ class HttpTeacher:
         )
 
     async def _ask_all(self, missing: Sequence[Pair], scores_of: dict[Pair, float]) -> None:
-        """Request the scores of `missing` pairs, several requests at a time; keep them, and add them to `known`."""
+        """Request the scores of `missing` pairs, several requests at a time; store the scores, also in `scores_of`."""
         options = self._options
         questions = _questions(missing, options.teacher_batch or self._protocol.batch)
         failed, errors = asyncio.Event(), []  # type: asyncio.Event, list[Exception]
@@ -340,7 +340,7 @@ class KeptAnswers:
             self._file.execute(f"PRAGMA user_version={_VERSION}")
 
     def find(self, pairs: Iterable[Pair]) -> dict[Pair, float]:
-        """Return the known scores of `pairs`, a dict keyed by pair."""
+        """Return the stored scores of `pairs`, by pair; pairs without a stored score are left out."""
         with self._named():
             answers = ((pair, self._file.execute("SELECT score FROM answers WHERE pair = ?", (self._key(pair),)))
                      for pair in pairs)  # fmt: skip

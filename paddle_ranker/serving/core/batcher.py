@@ -297,7 +297,7 @@ class Batcher:
             self._encode(spans)
 
     def _smaller(self) -> int:
-        """Return the size of the next batch's smallest job if a piece of a smaller job waits; else 0.
+        """Return the size of the smallest job in the next batch if a piece of a smaller job waits, else 0.
 
         The caller holds the lock.
         """

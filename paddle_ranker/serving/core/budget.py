@@ -41,7 +41,7 @@ class ByteBudget:
     def room(self, size: int) -> float:
         """Return the most bytes that may be held in all once a request of `size` bytes is added.
 
-        It is lower for large requests, so that small ones find room.
+        This maximum is lower for large requests, so that small ones find room.
         """
         if self.most is None:
             return math.inf

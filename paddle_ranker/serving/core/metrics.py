@@ -146,7 +146,7 @@ class Metrics:
         cause.
 
         before: called before the metrics are rendered
-        second: the current second, a whole number (default: by the clock)
+        second: the current time in whole seconds (default: by the clock)
         """
         second = int(time.monotonic()) if second is None else second
         if second != self._second:

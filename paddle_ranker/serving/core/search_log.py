@@ -212,8 +212,8 @@ def _checked(line: L) -> L:
 class SearchLog:
     """Writer of a log; thread-safe.
 
-    Searches are written and synced together, a moment later. They never wait for the disk; if it cannot be written to,
-    they are lost and counted. Feedback is synced before it is confirmed.
+    A thread writes and syncs several searches together. Callers never wait for that; if the disk cannot be written to,
+    the searches are lost and counted. Feedback is synced before it is confirmed.
 
     Args:
         folder: folder of the log, created if missing; several processes may share it.

@@ -84,8 +84,9 @@ class _Read:
 
     Args:
         text: the query, without the end that no encoder ever reads.
-        encoder: the ranker's pair encoder, if it may read less than `text` beside long titles; None: it reads all.
-        is_cut: whether the query was longer than `text`.
+        encoder: the ranker's pair encoder, if it may read less than `text` beside long titles; None: the ranker reads
+            all of `text`.
+        is_cut: whether `text` is only the beginning of the query.
     """
 
     def __init__(self, text: str, encoder: Optional[PairEncoder] = None, is_cut: bool = False):
@@ -198,9 +199,9 @@ class SearchPipeline:
         return {} if self.ranker is None else {"calibrated": self.ranker.info.calibration is not None}
 
     def states_facts(self, index: ServedIndex) -> dict[str, object]:
-        """Return whether the ranker uses the index's stored states, and the reason if not.
+        """Return whether the ranker uses the index's stored states, and if not, the reason; JSON-ready.
 
-        Empty without states or ranker.
+        Returns {} if the index has no stored states, or the server no ranker.
         """
         if self.ranker is None or index.info.states is None:
             return {}
@@ -241,7 +242,7 @@ class SearchPipeline:
     ) -> R:
         """Run `work(loop, deadline)` in a search thread and return its result; `loop` is the running event loop.
 
-        stated: the deadline that the request states, or None, see `Slot.deadline`
+        request_deadline: the request's own deadline, or None; see `Slot.deadline`
         reserve: see `StoppableWork.run`
         """
         deadline, loop = self.index.deadline(request_deadline), asyncio.get_running_loop()

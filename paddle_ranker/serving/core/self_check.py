@@ -80,7 +80,7 @@ class TokenInputs:
 
     Args:
         limits: limits of the engine's inputs.
-        given: called with the checked arrays; returns columns. Raises `InputError` for rows that no text can produce.
+        columns_of: called with the checked arrays; returns columns, or raises `InputError` for rows that no text has.
     """
 
     def __init__(self, limits: InputLimits, columns_of: Callable[[Array, Array], Columns]):

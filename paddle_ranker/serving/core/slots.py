@@ -137,7 +137,7 @@ class Slot(ABC, Generic[M]):
         return {}
 
     def deadline(self, request_deadline: Optional[float]) -> float:
-        """Return a request's deadline on `time.monotonic()`'s clock: `stated`, or the limits' default from now."""
+        """Return a request's deadline on `time.monotonic()`'s clock; None: the limits' default from now."""
         return time.monotonic() + self.limits.deadline_seconds if request_deadline is None else request_deadline
 
 

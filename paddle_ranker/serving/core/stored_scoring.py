@@ -30,7 +30,7 @@ class StoredScoring:
         self._problem = "the index had none when the models were loaded; reload the models"
 
     def open(self, now: Snapshot, ranker: ServedRanker, config: ServeConfig) -> None:
-        """If the ranker made the index's states, open and warm up its parts; else log why the states are not used.
+        """If the ranker made the index's states, split it into its parts and warm them up; else log why not.
 
         The parts also compute the states of new documents, if they give the same states as the index's own copy of the
         ranker.

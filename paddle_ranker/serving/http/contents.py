@@ -119,8 +119,7 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
 def _drawn(process: ChildProcess, path: Path, page: int, deadline: float) -> bytes:
     """Return a page of a PDF as JPEG; raises `Fault` if it cannot be drawn.
 
-    A process of its own draws the page, since PDFium may crash or compute without end for a file that was made to that
-    end.
+    A separate process draws the page, since a malicious file can make PDFium crash or compute forever.
     """
     reserve(8 * _PAGE_PIXELS)  # for drawing and converting the picture
     try:

@@ -110,7 +110,7 @@ class DocumentRoutes:
         return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
 
     def _checked(self, body: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
-        """Check a parsed request's documents, and return the fields of each; [] for a removal.
+        """Check the documents or ids of a parsed request; return the fields of each document, or [] for a removal.
 
         Raises `Fault` for a document that cannot be stored, and for invalid ids.
         """
@@ -263,7 +263,7 @@ class StoredDocument(TypedDict):
 
 
 class Listed(TypedDict):
-    """Some documents, and the index that has them."""
+    """A page of the index's documents."""
 
     documents: list[StoredDocument]
     index: IndexState

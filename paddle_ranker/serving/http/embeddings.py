@@ -57,7 +57,7 @@ Items = TypeAliasType("Items", Annotated[list[Union[str, Item]], FailFast()])
 
 
 class ImageUrl(_Strict):
-    """Where a picture is."""
+    """The data URL of a picture."""
 
     url: str = Field(description="a data: URL in base64; addresses are not fetched")
     detail: Optional[str] = None
@@ -186,7 +186,7 @@ class CohereRequest(ClientRequest):
 
     @property
     def source(self) -> str:
-        """The field with what to make vectors of; raises `Fault` unless it is one of three."""
+        """Name of the request's field with inputs; raises `Fault` unless exactly one of the three fields is set."""
         names = [name for name in ("texts", "images", "inputs") if getattr(self, name) is not None]
         if len(names) != 1:
             problem = f"stands beside {names[0]}: leave one out" if names else "is required, or images, or inputs"
@@ -195,7 +195,10 @@ class CohereRequest(ClientRequest):
 
     @property
     def items(self) -> list[Union[str, Picture]]:
-        """The texts and pictures to make vectors of; raises `Fault` as `source` does, and for a bad input."""
+        """The texts and pictures whose vectors are requested.
+
+        Raises `Fault` as `source` does, and for an input that is not exactly one text or one picture.
+        """
         name = self.source
         if name == "inputs":
             return [_content(item.content, f"inputs[{place}].content") for place, item in enumerate(self.inputs or ())]
@@ -348,7 +351,7 @@ class Embedder:
         return _answer(await run_in_thread(result.vectors.nbytes, _tei_answer, result.vectors))
 
     async def not_made(self, request: Request) -> Response:
-        """Refuse requests for kinds of vectors that Text Embeddings Inference has and towers do not."""
+        """Refuse requests for kinds of vectors that Text Embeddings Inference computes and towers do not."""
         raise Fault(NOT_FOUND, "a tower makes one vector of numbers for a text: ask POST /embed or /v1/embeddings")
 
     def _normalize(self, request: Body, *names: str) -> Optional[bool]:

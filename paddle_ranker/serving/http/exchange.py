@@ -29,7 +29,7 @@ def refuse_other_sites(request: Request) -> None:
 
 
 def refuse_parameters(request: Request, *names: str) -> None:
-    """Raise `Fault` for a query parameter of the URL that is not in `known`."""
+    """Raise `Fault` for a query parameter of the URL that is not in `names`."""
     for name in request.query_params:
         if name not in names:
             choice = f"only {listed(names)}" if names else "which takes none there"
@@ -105,7 +105,7 @@ def _stated_deadline(request: Request) -> Optional[float]:
 
 
 def reserve_of(request: Request) -> Optional[Reserve]:
-    """Return the function that reserves the answer's memory in the byte budget; None without a budget."""
+    """Return the function that reserves memory for the answer in the byte budget; None without a budget."""
     share: Optional[Share] = request.scope["state"].get(SHARE)
     return None if share is None else share.reserve_answer
 

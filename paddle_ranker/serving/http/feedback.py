@@ -117,7 +117,7 @@ class JudgedIndex(Protocol):
     def limits(self) -> Limits: ...
 
     def deadline(self, request_deadline: Optional[float]) -> float:
-        """Return a request's deadline on `time.monotonic()`'s clock: `stated`, or the default."""
+        """Return a request's deadline on `time.monotonic()`'s clock; None: the default."""
         ...
 
     def documents_of(self, ids: Sequence[str]) -> Mapping[str, Document]:
@@ -151,7 +151,7 @@ class _Pair:
     judged_at: str = ""
 
     def is_of(self, document: Optional[Document]) -> bool:
-        """Return whether `document` exists and has the text of `digest`; with a digest of None, any text counts."""
+        """Return whether `document` exists and has the text with this digest; if `digest` is None, any text."""
         return document is not None and self.digest in (None, digest_of(document.text))
 
     @property
@@ -190,8 +190,8 @@ def _size_of(key: _Key) -> int:
 class JudgeTable:
     """The pairs of a log, as many as fit into memory.
 
-    Searches add pairs only while there is room, so a flood of searches displaces nothing. Pairs with feedback have
-    separate room, in which the latest stay.
+    Half of the memory is for pairs without feedback: once it is full, searches add no more pairs. The other half is for
+    pairs with feedback: once it is full, new pairs replace the oldest.
 
     Args:
         most: maximum number of characters of all pairs.

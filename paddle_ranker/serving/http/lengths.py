@@ -33,7 +33,7 @@ class TruncationRequest:
     most: Mapping[str, Optional[int]] = dataclasses.field(default_factory=dict)
 
     def check(self, encoders: Sequence[PairEncoder]) -> Optional[Check]:
-        """Return a check for the queue (`Job.check`) that refuses texts if the encoders would cut them in another way.
+        """Return a check for the queue (`Job.check`) that refuses texts which the encoders would not cut as requested.
 
         Returns None if the encoders cut every text as the request wants.
         """

@@ -91,7 +91,7 @@ class _Handler:
 def address_parameters(model: type[BaseModel], names: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
     """Describe the fields of a model as query parameters, in OpenAPI's form.
 
-    names: by field, names of parameters that differ from the field's name
+    names: the parameter's name by the field's name, for parameters that have another name than their field
     """
     described = model.model_json_schema()
     required = described.get("required", ())
@@ -108,7 +108,7 @@ class DescribedRoute(Route):
         summary: says what a request does, as a verb and an object.
         takes: types of the body, any that pydantic knows; if empty, a request has no body.
         gives: types of the answer; if empty, the answer is a file.
-        what: a word for the answer.
+        what: description of the answer.
         also: kinds of faults in addition to those of every route.
         parameters: OpenAPI's parameters of the path or the query.
         forms: further content types of the body, and the body's type in each.
@@ -134,7 +134,7 @@ class DescribedRoute(Route):
 
 
 def openapi(routes: Iterable[BaseRoute], examples: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the server's description, JSON-ready: every `DescribedRoute`, and the admin routes.
+    """Return the OpenAPI description of each `DescribedRoute` in `routes` and of the admin routes, JSON-ready.
 
     examples: command lines that the description shows at its beginning: `curl SERVER/v1/search -d '{"query": "…"}'`
     """

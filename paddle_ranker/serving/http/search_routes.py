@@ -717,7 +717,7 @@ class Hit(TypedDict):
 
 
 class Dropped(Hit):
-    """A document that the ranker dropped; `rank` and `stages.ranked.rank` are the rank that it was dropped to."""
+    """A document that ranking took from the hits; `rank` and `stages.ranked.rank` are its new rank."""
 
     reason: Annotated[str, Field(description="moved: behind the hits; cut: below min_probability")]
 

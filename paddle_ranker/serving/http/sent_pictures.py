@@ -12,7 +12,7 @@ from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 class Picture(NamedTuple):
     """A picture of a request.
 
-    field: its place in the request, for faults
+    field: path of the picture in the request, for faults: `images[0]`
     data: a `data:` URL, or the base64 of its file
     """
 

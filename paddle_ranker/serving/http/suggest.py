@@ -90,7 +90,7 @@ class Clicks:
         return has_changed
 
     def documents(self) -> dict[str, int]:
-        """Return the number of clicks by id of the most clicked documents."""
+        """Return the number of clicks of each of the most clicked documents, by its id."""
         return dict(Counter(document for _, document in self._opened).most_common(_MOST_PREFERRED))
 
     def queries(self, analyser: Analyser, least: int) -> Completions:
@@ -136,7 +136,10 @@ class Suggester:
         self._next_look, self._problem = 0.0, ""
 
     async def follow(self) -> None:
-        """Update the suggestions in a thread if necessary; if the index has changed, wait for that at most a second."""
+        """Update the suggestions in a thread if necessary.
+
+        If the index has changed, wait for the thread, but at most a second.
+        """
         until = time.monotonic() + _WAIT_SECONDS
         while True:
             served = self._index.ready()

@@ -56,7 +56,7 @@ class ServedTensors(ABC):
     Attributes:
         limits: limits of requests.
         texts: the sets of string tensors, each a tuple of names, that the model takes in place of tokens.
-        outputs: (name, alias) of an output, by each name that clients may fetch; without a name, the first counts.
+        outputs: (name, alias) of the output, by each name that clients may fetch; the first is the default.
         inputs: name of a token input, by the alias that an export gave it.
     """
 

@@ -180,7 +180,7 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _unless(launchers: int, value: int, default: int) -> int:
-    """Return `given`; but if it equals `launchers`, return `default`.
+    """Return `value`; but if it equals `launchers`, return `default`.
 
     The launcher passes its own default, `launchers`, even if the user gives no value; `default` is this server's.
     """

@@ -224,7 +224,7 @@ def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: An
 
 
 def _model_folder(path: Path, local: dict[str, Any], folder: Optional[Path]) -> Path:
-    """Return the model's folder: `given`, or else the folder that the configuration file `path` names.
+    """Return the model's folder: `folder`, or if that is None, the folder that the configuration file `path` names.
 
     local: the file's `local_service_conf`; its path is relative to the file's folder, or to the current folder if the
         model exists only there

@@ -82,7 +82,7 @@ class EvaluateRecallOptions(SearchingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if sum(one is not None for one in (self.test_file, self.qrels, self.beir)) != 1:
+        if sum(source is not None for source in (self.test_file, self.qrels, self.beir)) != 1:
             raise UsageError("say what answers the queries: --test (query, title), --qrels or --beir; one of them")
         if (self.qrels is None) != (self.queries is None):
             raise UsageError("--qrels and --queries go together")
@@ -124,18 +124,18 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
         )
         write_beir(Path(options.write_beir), documents, judged.queries, {"test": judged.qrels})
     signals = _signals(options, searcher)
-    of_numbers = {name: one for name, one in signals.items() if one.is_field}
+    of_numbers = {name: signal for name, signal in signals.items() if signal.is_field}
     searched = search_judged(searcher, judged, options.top_k, fields=of_numbers)
-    runs, said, nothing_learned = dict(searched.runs), list[str](), None
+    runs, lines, nothing_learned = dict(searched.runs), list[str](), None
     if options.learn_weights is not None:
         try:
             fusion = searcher.settings.fusion
             if can_learn(searcher):
-                fusion, said = learn(options, searcher, judged, searched, runs, signals)
+                fusion, lines = learn(options, searcher, judged, searched, runs, signals)
             if has_features:
-                fusion = _with_features(options, searcher, judged, fusion, runs, said)
+                fusion = _with_features(options, searcher, judged, fusion, runs, lines)
             fusion.write(options.learn_weights, {"queries": len(judged.queries)})
-            said.append(f"{options.learn_weights}: for --fusion; measured above with weights of other queries")
+            lines.append(f"{options.learn_weights}: for --fusion; measured above with weights of other queries")
         except DataError as error:  # what was searched for is shown all the same
             nothing_learned = error
     _add_others(options, searcher, judged, runs, peers)
@@ -145,7 +145,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     if options.format == "json":
         print(json_text(comparison_json(comparison), indent=2))
     else:
-        print("\n".join([*verdicts(comparison), *said, *comparison_lines(comparison)]))
+        print("\n".join([*verdicts(comparison), *lines, *comparison_lines(comparison)]))
     if options.plot is not None:
         draw_curves(options.plot, comparison, options.top_k)
     if options.runs_folder is not None:
@@ -171,11 +171,11 @@ def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> JudgedQueries
     answers = judged.answers
     missing = searcher.collection.snapshot().missing(answers)
     if missing:
-        said = f"{qrels}: {len(missing):,} of its {len(answers):,} answers are no documents of {options.index}"
-        said += f", such as {listed(missing[:3])}"
+        problem = f"{qrels}: {len(missing):,} of its {len(answers):,} answers are no documents of {options.index}"
+        problem += f", such as {listed(missing[:3])}"
         if len(missing) == len(answers):
-            raise DataError(f"{said}: build the index of the collection that they are of, with its ids")
-        judged.notes.append(f"{said}; they count as not found")
+            raise DataError(f"{problem}: build the index of the collection that they are of, with its ids")
+        judged.notes.append(f"{problem}; they count as not found")
     return judged
 
 
@@ -204,7 +204,11 @@ def _add_others(
         tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
         documents = list(searcher.collection.snapshot().documents())
         cut = zip(documents, Cutter(schema, texts_of(tower.encoder)).spans(documents))
-        passages = [(one.id, schema.passage(one, one.text[slice(*span)])) for one, spans in cut for span in spans]
+        passages = [
+            (document.id, schema.passage(document, document.text[slice(*span)]))
+            for document, spans in cut
+            for span in spans
+        ]
         others["untuned"] = vector_run(tower, passages, judged.queries, judged.depth(options.top_k))
     if options.baselines:
         texts = {document.id: schema.passage(document) for document in searcher.collection.snapshot().documents()}
@@ -227,30 +231,32 @@ def _has_fields(searcher: Searcher) -> bool:
 
 
 def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Signal]:
-    """Return the signals of `--signals`, with weight 0; raises `DataError` for a field with values but numbers."""
+    """Return the signals of `--signals`, with weight 0; raises `DataError` for a field whose values are no numbers."""
     import numpy as np
 
     from paddle_ranker.retrieval.fusion import Signal, numbers_of
     from paddle_ranker.retrieval.typed_values import TYPES
 
-    found = {}
-    for given in options.signals:
-        name, log = given.removesuffix(_LOG), given.endswith(_LOG)
+    signals = {}
+    for choice in options.signals:
+        name, log = choice.removesuffix(_LOG), choice.endswith(_LOG)
         if name in searcher.searchers and not log:
-            found[name] = Signal(0.0)
+            signals[name] = Signal(0.0)
             continue
         type = TYPES[searcher.collection.snapshot().type_of(name)]
-        each = (type.values(document.fields.get(name)) for document in searcher.collection.snapshot().documents())
-        values = [own for own in each if own]
+        values_by_document = (
+            type.values(document.fields.get(name)) for document in searcher.collection.snapshot().documents()
+        )
+        values = [document_values for document_values in values_by_document if document_values]
         numbers = numbers_of(values)
         if not values or np.isnan(numbers).any() or (log and numbers.min() < 0):
             has = "no document has it" if not values else "some values are below 0" if log else "it has other values"
             raise DataError(
-                f"--signals {given}: is neither a searcher ({', '.join(searcher.searchers)}) nor a field with numbers: "
-                f"{has}"
+                f"--signals {choice}: is neither a searcher ({', '.join(searcher.searchers)}) nor a field with "
+                f"numbers: {has}"
             )
-        found[name] = Signal.of_values(numbers, log)
-    return found
+        signals[name] = Signal.of_values(numbers, log)
+    return signals
 
 
 def learn(
@@ -263,7 +269,7 @@ def learn(
 ) -> tuple[Fusion, list[str]]:
     """Learn the weights of searchers, fields and signals; return the fusion by them, and lines for the report.
 
-    runs: runs by weights that were learned from other queries are added here
+    runs: receives runs in which each query is searched by weights that were learned from other queries
     """
     from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
     from paddle_ranker.retrieval.fusion import TITLE, Fusion
@@ -271,57 +277,71 @@ def learn(
 
     names, fusion, lines = searcher.searchers, searcher.settings.fusion, list[str]()
     method, weights, recall_weight = fusion.method, {}, 0.0
-    of_numbers = {name: one for name, one in signals.items() if one.is_field}
+    of_numbers = {name: signal for name, signal in signals.items() if signal.is_field}
     columns = {name: number for number, name in enumerate((*names, *of_numbers), start=2) if name in signals}
-    given = searcher.collection.info.schema.weights_by(fusion.fields)
+    configured = searcher.collection.info.schema.weights_by(fusion.fields)
     counting: dict[str, Signal] = {}
     title = fusion.title
-    by_fields, others = given, [given] * len(judged.queries)  # the weights of fields; for a query, of other folds
+    # The weights of fields; for each query, those learned from other folds.
+    by_fields, others = configured, [configured] * len(judged.queries)
     if _has_fields(searcher):
         by_fields, others = _learn_fields(options, searcher, judged, runs, lines)
     # What is learned beside the fields' weights is learned from searches by them, for a query by other folds' weights.
     of_fields = {
-        own: searched if own == given else search_judged(
-            searcher, judged, options.top_k, replace(fusion, fields=_named(searcher, own)), of_numbers
+        field_weights: searched if field_weights == configured else search_judged(
+            searcher, judged, options.top_k, replace(fusion, fields=_named(searcher, field_weights)), of_numbers
         )
-        for own in dict.fromkeys([by_fields, *others] if len(names) > 1 or searched.ranked else [])
+        for field_weights in dict.fromkeys([by_fields, *others] if len(names) > 1 or searched.ranked else [])
     }  # fmt: skip
     of_query = dict(zip(judged.queries, others))
-    fused = {query: next(iter(of_fields[own].runs.values()))[query] for query, own in of_query.items() if of_fields}
+    fused = {
+        query: next(iter(of_fields[field_weights].runs.values()))[query]
+        for query, field_weights in of_query.items()
+        if of_fields
+    }
     if len(names) > 1:
-        learned = {own: learn_weights(found.lists, names, options.folds) for own, found in of_fields.items()}
-        by_others = {query: learned[own].held_out[query] for query, own in of_query.items()}
+        learned = {
+            field_weights: learn_weights(searches.lists, names, options.folds)
+            for field_weights, searches in of_fields.items()
+        }
+        by_others = {query: learned[field_weights].held_out[query] for query, field_weights in of_query.items()}
         title, held_out = learn_title(of_fields[by_fields].lists, by_others, options.folds)
         runs[LEARNED] = held_out_runs(held_out, fused, options.top_k)
         method, weights, is_equal = "weighted", dict(learned[by_fields].weights), learned[by_fields].is_equal
         shown = ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items())
         lines.append(f"learned weights: {shown}{' (equal: the queries do not tell better ones)' if is_equal else ''}")
     else:
-        alone = {one.query: dict(zip(one.ids, one.inputs[:, 0].tolist())) for one in searched.lists}
+        alone = {ranks.query: dict(zip(ranks.ids, ranks.inputs[:, 0].tolist())) for ranks in searched.lists}
         title, _ = learn_title(searched.lists, alone, options.folds)
     if searched.ranked:
         # The weight is of the share by the fusion that is written beside it.
 
         def learned_without(left_out: str) -> tuple[Mapping[str, float], Scores]:
-            """Return the weights without the signal `left_out`, and the run by such weights of other queries."""
+            """Return the weights without the signal `left_out`, and the run by such weights of other folds."""
             tried = {name: column for name, column in columns.items() if name != left_out}
-            found = {
-                own: learn_recall_weight(
-                    one.ranked, options.folds, one.lists if weights else (), tried, recall=left_out != "recall"
+            learned_by = {
+                field_weights: learn_recall_weight(
+                    searches.ranked,
+                    options.folds,
+                    searches.lists if weights else (),
+                    tried,
+                    recall=left_out != "recall",
                 )
-                for own, one in of_fields.items()
+                for field_weights, searches in of_fields.items()
             }
-            by_others = {query: found[own].held_out.get(query, {}) for query, own in of_query.items()}
+            by_others = {
+                query: learned_by[field_weights].held_out.get(query, {}) for query, field_weights in of_query.items()
+            }
             own_title, held_out = learn_title(of_fields[by_fields].ranked, by_others, options.folds)
-            return {**found[by_fields].weights, TITLE: own_title}, held_out_runs(held_out, fused, options.top_k)
+            return {**learned_by[by_fields].weights, TITLE: own_title}, held_out_runs(held_out, fused, options.top_k)
 
         last, runs[LEARNED_RANKED] = learned_without("")
         title = last[TITLE]
         recall_weight = last["recall"]
-        counting = {name: replace(one, weight=last[name]) for name, one in signals.items() if last[name]}
+        counting = {name: replace(signal, weight=last[name]) for name, signal in signals.items() if last[name]}
         lines.append(f"learned recall weight: {recall_weight:.3f} beside the ranker's logit")
         if signals:
-            shown = ", ".join(f"{name} {one.weight:+.3f}" for name, one in counting.items()) or "none"
+            shown = ", ".join(f"{name} {signal.weight:+.3f}" for name, signal in counting.items()) or "none"
             lines.append(f"learned signals: {shown} (the others' worth is not established)")
             for name in ("recall", *counting):
                 runs[f"{LEARNED_RANKED}, without {name}"] = learned_without(name)[1]
@@ -370,34 +390,34 @@ def _with_features(
 def _learn_fields(
     options: EvaluateRecallOptions, searcher: Searcher, judged: JudgedQueries, runs: dict[str, Scores], lines: list[str]
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
-    """Learn weights as `learn_fields` does.
+    """Learn the weights of fields; return the weights, and for each query those learned from the other folds' queries.
 
-    runs: the run of words by weights of other folds is added here
-    lines: a report is appended
+    runs: receives the run of words by the weights of other folds
+    lines: receives a report
     """
     from paddle_ranker.evaluation.retrieval import rank_losses, words_run
     from paddle_ranker.retrieval.weight_learning import learn_fields
 
-    schema, found = searcher.collection.info.schema, dict[tuple[float, ...], "Scores"]()
+    schema, run_of = searcher.collection.info.schema, dict[tuple[float, ...], "Scores"]()
 
     def losses_of(weights: tuple[float, ...]) -> Floats:
-        found[weights] = words_run(searcher, judged, options.top_k, _named(searcher, weights))
-        return rank_losses(found[weights], judged, options.top_k)
+        run_of[weights] = words_run(searcher, judged, options.top_k, _named(searcher, weights))
+        return rank_losses(run_of[weights], judged, options.top_k)
 
-    given = schema.weights_by(searcher.settings.fusion.fields)
-    learned, others = learn_fields(given, losses_of, len(judged.queries), options.folds)
-    runs[LEARNED_FIELDS] = {query: found[own][query] for query, own in zip(judged.queries, others)}
-    shown = ", ".join(f"{one.name} {weight:g}" for one, weight in zip(schema.words, learned))
-    if learned == given:
+    configured = schema.weights_by(searcher.settings.fusion.fields)
+    learned, others = learn_fields(configured, losses_of, len(judged.queries), options.folds)
+    runs[LEARNED_FIELDS] = {query: run_of[weights][query] for query, weights in zip(judged.queries, others)}
+    shown = ", ".join(f"{field.name} {weight:g}" for field, weight in zip(schema.words, learned))
+    if learned == configured:
         lines.append(f"learned field weights: {shown} (as they were: the queries do not tell better ones)")
     else:
-        fields = ",".join(str(replace(one, weight=weight)) for one, weight in zip(schema.words, learned))
+        fields = ",".join(str(replace(field, weight=weight)) for field, weight in zip(schema.words, learned))
         lines.append(f"learned field weights: {shown}; to build them in: index build --field {fields}")
     return learned, others
 
 
 def _named(searcher: Searcher, weights: Sequence[float]) -> dict[str, float]:
-    return {one.name: weight for one, weight in zip(searcher.collection.info.schema.words, weights)}
+    return {field.name: weight for field, weight in zip(searcher.collection.info.schema.words, weights)}
 
 
 def _write_runs(folder: Path, runs: dict[str, Scores]) -> None:

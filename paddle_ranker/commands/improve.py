@@ -108,29 +108,29 @@ def improve(options: ImproveOptions) -> Optional[str]:
             f"{len(judged.queries)} held out, and {_FEWEST} of each are needed: use a longer log, or judge more"
         )
     with new_folder(output) as folder:
-        systems, said = _learned_fusions(options, searcher, learning), list[str]()
-        said.append(f"{len(others):,} labels of {len(learning.queries):,} queries, {len(judged.queries):,} held out")
+        systems, lines = _learned_fusions(options, searcher, learning), list[str]()
+        lines.append(f"{len(others):,} labels of {len(learning.queries):,} queries, {len(judged.queries):,} held out")
         if not has_labels_for_features(learning):
-            said.append(f"no weights of features were learned: {FEWEST_LABELS} labels are needed")
+            lines.append(f"no weights of features were learned: {FEWEST_LABELS} labels are needed")
         if options.model is None or len(others) < _FOR_RANKER:
             why = "name an encoder by --model" if options.model is None else f"{_FOR_RANKER} labels are needed"
-            said.append(f"no ranker was trained: {why}")
+            lines.append(f"no ranker was trained: {why}")
         else:
             systems[NEW_RANKER] = _trained_ranker(options, searcher, others, folder)
         recommended = None
         if systems:
             comparison = _compare(judged, {TODAY: searcher, **systems})
             recommended = _best(comparison)
-            said += _table(comparison)
+            lines += _table(comparison)
         else:
-            said.append("nothing to learn: the index has one searcher, of one field; add a tower, or --model")
+            lines.append("nothing to learn: the index has one searcher, of one field; add a tower, or --model")
         if recommended is not None and recommended != NEW_RANKER:
             systems[recommended].settings.fusion.write(folder / FUSION_FILE, {"queries": len(learning.queries)})
-        said.append(_advice(recommended, output))
+        lines.append(_advice(recommended, output))
         if recommended != NEW_RANKER and (folder / RANKER_FOLDER).exists():
             shutil.rmtree(folder / RANKER_FOLDER)
-        (folder / REPORT).write_text("\n".join([*said, ""]), encoding="utf-8")
-    print("\n".join(said))
+        (folder / REPORT).write_text("\n".join([*lines, ""]), encoding="utf-8")
+    print("\n".join(lines))
     if options.accept and recommended is not None:
         _accept(options, output, recommended)
     return recommended
@@ -139,16 +139,16 @@ def improve(options: ImproveOptions) -> Optional[str]:
 def _pairs_of(options: ImproveOptions, searcher: Searcher) -> list[TrainingPair]:
     """Return the judged pairs of the log or of the BEIR folder whose documents are in the index."""
     if options.log is not None:
-        found = read_log(JudgmentsOptions(log=options.log, index=options.index, output_dir=""), searcher.collection)
+        judgments = read_log(JudgmentsOptions(log=options.log, index=options.index, output_dir=""), searcher.collection)
         return [
             TrainingPair(
                 judgment.query,
                 judgment.id,
                 judgment.label,
                 judgment.whole_label,
-                found.titles[judgment.query, judgment.id],
+                judgments.titles[judgment.query, judgment.id],
             )
-            for judgment in found.judgments
+            for judgment in judgments.judgments
         ]
     from paddle_ranker.data.beir import beir_judgments
     from paddle_ranker.evaluation.retrieval import read_judged
@@ -180,7 +180,7 @@ def _judged(pairs: list[TrainingPair], options: ImproveOptions) -> JudgedQueries
     qrels: dict[str, dict[str, int]] = {}
     for pair in pairs:
         qrels.setdefault(pair.query, {})[pair.id] = pair.whole_label
-    answered = {query: own for query, own in qrels.items() if max(own.values()) >= RELEVANT}
+    answered = {query: labels for query, labels in qrels.items() if max(labels.values()) >= RELEVANT}
     return JudgedQueries(str(options.log or options.beir), {query: query for query in answered}, answered)
 
 
@@ -196,9 +196,9 @@ def _learned_fusions(options: ImproveOptions, searcher: Searcher, learning: Judg
     try:
         if can_learn(searcher):
             same = {name: getattr(options, name) for name in ("index", "by", "depth")}
-            given = EvaluateRecallOptions(**same, beir="", top_k=_DEPTH)
+            learn_options = EvaluateRecallOptions(**same, beir="", top_k=_DEPTH)
             searched = search_judged(searcher, learning, _DEPTH)
-            fusion, _ = learn(given, searcher, learning, searched, dict(searched.runs), {})
+            fusion, _ = learn(learn_options, searcher, learning, searched, dict(searched.runs), {})
             fusions[LEARNED] = fusion
         if has_labels_for_features(learning):
             features = learn_features(*feature_lists(searcher, learning, fusion))
@@ -206,8 +206,8 @@ def _learned_fusions(options: ImproveOptions, searcher: Searcher, learning: Judg
     except DataError as error:
         note(f"weights: {error}")
     return {
-        name: Searcher(searcher.collection, replace(searcher.settings, fusion=one), None, searcher.ranker)
-        for name, one in fusions.items()
+        name: Searcher(searcher.collection, replace(searcher.settings, fusion=learned), None, searcher.ranker)
+        for name, learned in fusions.items()
     }
 
 
@@ -223,15 +223,15 @@ def _trained_ranker(options: ImproveOptions, searcher: Searcher, pairs: list[Tra
     training.mkdir()
     for name, part in (("train", train), ("dev", dev)):
         with (training / f"{name}.jsonl").open("w", encoding="utf-8") as stream:
-            for one in part:
-                label = one.label if name == "train" else one.whole_label
-                row = {"query": one.query, "title": one.title, "label": label}
+            for pair in part:
+                label = pair.label if name == "train" else pair.whole_label
+                row = {"query": pair.query, "title": pair.title, "label": label}
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     module = COMMANDS["train-ce"].load()
-    given = {"train": f"{training}/train.jsonl", "test": f"{training}/dev.jsonl", "model": options.model}
+    files = {"train": f"{training}/train.jsonl", "test": f"{training}/dev.jsonl", "model": options.model}
     losses = {"loss": "click_softmax" if options.log is not None else "listnet", "fractional_labels": True}
     where = {"output": str(training / "run"), "device": options.device, "cpu_threads": options.cpu_threads}
-    module.train(options_from(module.TrainCeOptions, **given, **losses, **where, eval_step=_steps(len(train))))
+    module.train(options_from(module.TrainCeOptions, **files, **losses, **where, eval_step=_steps(len(train))))
     best = training / "run" / "best"
     shutil.copytree(best if best.exists() else training / "run" / "last", folder / RANKER_FOLDER)
     shutil.rmtree(training)
@@ -250,16 +250,16 @@ def _compare(judged: JudgedQueries, systems: Mapping[str, Searcher]) -> Comparis
 
     runs: dict[str, Scores] = {}
     for name, searcher in systems.items():
-        found = search_judged(searcher, judged, _DEPTH).runs
-        first, *_ = found
-        runs[name] = found.get(f"{first}{RANKED}", found[first])
+        runs_of = search_judged(searcher, judged, _DEPTH).runs
+        first, *_ = runs_of
+        runs[name] = runs_of.get(f"{first}{RANKED}", runs_of[first])
     return compare_runs(judged, runs, _DEPTH)
 
 
 def _best(comparison: Comparison) -> Optional[str]:
     """Return the best of the systems that are significantly better than today's; None if there are none."""
     measured = {system.name: comparison.measured[system.name][_MEASURE] for system in comparison.others}
-    better = [name for name, one in measured.items() if one.verdict == "better"]
+    better = [name for name, system in measured.items() if system.verdict == "better"]
     return max(better, key=lambda name: measured[name].interval.estimate, default=None)
 
 

@@ -99,7 +99,7 @@ def _print_times(searcher: Searcher, queries: Sequence[str]) -> None:
             long = ([one for one in found.values() if len(one.text) > _LONG] * _RANKED)[:_RANKED]
             seconds = [_seconds(searcher.ranker, search, long) for _ in range(_REPEATS)]
             spans = [span for span, _ in search.read(long, searcher.ranker.pair_encoder)]
-            search._found = {}
+            search._vector_spans = {}
             parts = [replace(one, text=one.text[slice(*span)]) for one, span in zip(long, spans)]
             short = [_seconds(searcher.ranker, search, parts) for _ in range(_REPEATS)]
             ratios.append(np.median(seconds) / np.median(short))

@@ -54,7 +54,9 @@ class ContentFiles:
     def find(self, name: str) -> Optional[Path]:
         """Return the path of a file; None if no folder has a file of this name. Links are never followed."""
         folders = [index / _CONTENTS for index in (self._index, *self._others)] if is_file_name(name) else []
-        return next((one / name for one in folders if not one.is_symlink() and _is_regular(one / name)), None)
+        return next(
+            (folder / name for folder in folders if not folder.is_symlink() and _is_regular(folder / name)), None
+        )
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file; raises `CheckpointError` if it is missing, or if its SHA-256 is not its name."""
@@ -143,10 +145,10 @@ class StagedFiles(ContentFiles):
     def keep(self, row: Row, schema: Schema, *, reads: bool = False) -> Row:
         """Stage the files that a document's fields name; return the document with the staged files' names instead.
 
-        reads: whether new files of a type with a reader, such as PDF, are taken: the caller reads their words then
+        reads: whether new files of types with a reader, such as PDF, are accepted; the caller then reads their words
 
-        Raises `DataError` for a file that cannot be read or that the field's type refuses, and for a name that the
-        index has no file of.
+        Raises `DataError` for a file that cannot be read or that the field's type refuses, and for the name of a file
+        that the index lacks.
         """
         kept = {}
         if schema.read_files and PLACES in row.fields:
@@ -158,15 +160,15 @@ class StagedFiles(ContentFiles):
         for field in schema.files:
             if (value := row.fields.get(field.name)) is not None:
                 try:
-                    several = value if isinstance(value, list) else [value]
-                    own = [self._keep(field, one, reads) for one in several]
+                    values = value if isinstance(value, list) else [value]
+                    names = [self._keep(field, item, reads) for item in values]
                 except (OSError, ValueError, CheckpointError) as error:
                     shown = value if isinstance(value, Path) else quoted(value)
                     problem = f"{field.name} is {shown}, expected {FIELD_TYPES[field.type].what}"
                     raise DataError(
                         f"document {quoted(row.id or row.text)}: {problem} ({brief(str(error))})"
                     ) from error
-                kept[field.name] = own if isinstance(value, list) else own[0]
+                kept[field.name] = names if isinstance(value, list) else names[0]
         return replace(row, fields={**row.fields, **kept}) if kept else row
 
     def _keep(self, field: Field, value: object, reads: bool) -> str:
@@ -220,7 +222,7 @@ class StagedFiles(ContentFiles):
     def _stage(self, name: str, data: Union[bytes, Path, None] = None) -> None:
         """Stage a file under its name.
 
-        Raises `ValueError` without `data` if the index has no such file, and if the addition is over.
+        Raises `ValueError` if the addition is over, or if `data` is None and the index has no such file.
 
         data: the file's bytes, or the path of a copy. None: stage a link to the index's file, so that the
             addition has the file even if others delete it
@@ -229,12 +231,12 @@ class StagedFiles(ContentFiles):
             if name in self.names:
                 return
             self._open_folder()
-            there = self.find(name)
-            if there is None and data is None:
+            existing = self.find(name)
+            if existing is None and data is None:
                 raise ValueError("there is no such file in the index")
             path = self._folder / name
-            if there is not None:
-                link_or_copy(there, path)
+            if existing is not None:
+                link_or_copy(existing, path)
             elif isinstance(data, Path):
                 data.rename(path)
             else:
@@ -377,8 +379,9 @@ def kept_rows(
 
     A file whose type has a reader is read; its parts are yielded as rows in place of the row.
 
-    folder: paths in the rows are relative to it; those of files outside it are refused
-    source: its `refuse` is called for each row whose values do not fit the schema; if that returns, the row is left out
+    folder: paths in the rows are relative to this folder; paths of files outside this folder are refused
+    source: the corpus; `source.refuse` is called for each row whose values do not fit the schema, and unless it raises,
+        the row is left out
     processes: number of processes that read files (default: one per core)
     embedded: fields whose files have vectors, so that a part without words is a document, too
     """
@@ -402,23 +405,24 @@ def kept_rows(
                 paths[name] = path_of(row.fields[name])
             except (DataError, OSError, ValueError) as error:
                 raise DataError(f"document {quoted(row.id or row.text)}: {name} {error}") from error
-        given = replace(row, fields={**row.fields, **paths}) if paths else row
-        own = [one for one in schema.read_files if one.name in paths]
-        if not own:
-            return _KeptRow(reported(files.keep(given, schema)), source.line)
-        if len(own) > 1:
-            problem = f"{listed(one.name for one in own)} are read, each into documents of its own; give each a row"
+        with_paths = replace(row, fields={**row.fields, **paths}) if paths else row
+        read_fields = [field for field in schema.read_files if field.name in paths]
+        if not read_fields:
+            return _KeptRow(reported(files.keep(with_paths, schema)), source.line)
+        if len(read_fields) > 1:
+            names = listed(field.name for field in read_fields)
+            problem = f"{names} are read, each into documents of its own; give each a row"
             raise DataError(f"document {quoted(row.id or row.text)}: {problem}")
-        kept = reported(files.keep(given, schema, reads=True))
-        name = str(kept.fields[own[0].name])
+        kept = reported(files.keep(with_paths, schema, reads=True))
+        name = str(kept.fields[read_fields[0].name])
         path = files.find(name)
         assert path is not None
-        id = row.id or (str(row.fields[own[0].name]) if isinstance(paths[own[0].name], Path) else name)
+        id = row.id or (str(row.fields[read_fields[0].name]) if isinstance(paths[read_fields[0].name], Path) else name)
         try:
-            reading_of = reading.begin(FIELD_TYPES[own[0].type].reader, path, name.partition(".")[0])
+            reading_of = reading.begin(FIELD_TYPES[read_fields[0].type].reader, path, name.partition(".")[0])
         except DependencyError as error:
-            raise _Unreadable(f"document {quoted(id)}: {own[0].name}: {error}", str(error)) from error
-        return _KeptRow(replace(kept, id=id), source.line, own[0].name, reading_of)
+            raise _Unreadable(f"document {quoted(id)}: {read_fields[0].name}: {error}", str(error)) from error
+        return _KeptRow(replace(kept, id=id), source.line, read_fields[0].name, reading_of)
 
     def reported(row: DocumentRow) -> DocumentRow:
         for field in schema.files:
@@ -429,15 +433,19 @@ def kept_rows(
                     source.leave_unread(str(row.id or row.text), problem)
         return row
 
-    def finished(one: _KeptRow) -> Iterator[DocumentRow]:
+    def finished(kept_row: _KeptRow) -> Iterator[DocumentRow]:
         try:
-            for row in [one.row] if one.parts is None else _parts_of(one, schema, source, one.field in embedded):
+            for row in (
+                [kept_row.row]
+                if kept_row.parts is None
+                else _parts_of(kept_row, schema, source, kept_row.field in embedded)
+            ):
                 schema.check(row)
                 yield row
-            if one.parts is not None:
-                files.read_ids.add(str(one.row.id))
+            if kept_row.parts is not None:
+                files.read_ids.add(str(kept_row.row.id))
         except DataError as error:
-            refuse(error, one.line)
+            refuse(error, kept_row.line)
 
     def refuse(error: DataError, line: Union[int, str]) -> None:
         cause = error.cause if isinstance(error, _Unreadable) else ""
@@ -452,17 +460,17 @@ def kept_rows(
                 refuse(error, source.line)
             while waiting and (waiting[0].parts is None or len(waiting) > reading.window):
                 yield from finished(waiting.popleft())
-        for one in waiting:
-            yield from finished(one)
+        for kept_row in waiting:
+            yield from finished(kept_row)
 
 
-def _parts_of(one: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bool) -> Iterator[DocumentRow]:
+def _parts_of(kept_row: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bool) -> Iterator[DocumentRow]:
     """Yield the documents of the parts of a row's file; report parts that are not read to `source`."""
-    row, title = one.row, schema.title
-    has_words = READERS[FIELD_TYPES[schema.field(one.field).type].reader].has_words
-    assert one.parts is not None
+    row, title = kept_row.row, schema.title
+    has_words = READERS[FIELD_TYPES[schema.field(kept_row.field).type].reader].has_words
+    assert kept_row.parts is not None
     try:
-        for part in one.parts():
+        for part in kept_row.parts():
             id = f"{row.id}#{part.name}" if part.name else str(row.id)
             if isinstance(part, Unread):
                 source.leave_unread(id, part.reason)
@@ -479,6 +487,6 @@ def _parts_of(one: _KeptRow, schema: Schema, source: RowFile, keeps_wordless: bo
                 fields[PLACES] = packed(part.places)
             yield DocumentRow(part.text if part.text.strip() else row.text, id, fields)
     except DataError as error:
-        raise DataError(f"document {quoted(row.id)}: {one.field}: {error}") from error
+        raise DataError(f"document {quoted(row.id)}: {kept_row.field}: {error}") from error
     except DependencyError as error:
-        raise _Unreadable(f"document {quoted(row.id)}: {one.field}: {error}", str(error)) from error
+        raise _Unreadable(f"document {quoted(row.id)}: {kept_row.field}: {error}", str(error)) from error

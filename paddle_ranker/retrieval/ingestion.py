@@ -73,7 +73,7 @@ class Added(NamedTuple):
 
 
 class Written(Protocol):
-    """Documents of an addition that have ids, written or not yet; looked up by texts and ids, see `Segment`."""
+    """Documents of an addition that have their ids already, looked up by texts or ids as in a `Segment`."""
 
     def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
 
@@ -106,39 +106,41 @@ class Naming:
         texts = list(dict.fromkeys(text for row, text in named if row.id is None))
         hashes, documents = text_hashes(texts), []
         ids = {row.id for row in chunk if row.id is not None}
-        there = ((text, self._now.at(place)) for text, place in self._now.find_texts(texts).items())
-        known = {text: document for text, document in there if document.id not in ids}  # others have rows of their own
-        given = {texts[place] for one in self._written for place, _ in one.rows_of_texts(texts, hashes)}
-        numbers = iter(self._free_numbers(len({*texts} - {*known} - given), ids))
+        matches = ((text, self._now.at(place)) for text, place in self._now.find_texts(texts).items())
+        # A document whose id is that of another row of the chunk is left to that row.
+        indexed = {text: document for text, document in matches if document.id not in ids}
+        seen = {texts[place] for segment in self._written for place, _ in segment.rows_of_texts(texts, hashes)}
+        numbers = iter(self._free_numbers(len({*texts} - {*indexed} - seen), ids))
         for row, text in named:
-            if row.id is None and text in given:
+            if row.id is None and text in seen:
                 self.repeated += 1
                 continue
-            given.add(text)
-            same = known.get(text) if row.id is None else None
+            seen.add(text)
+            same = indexed.get(text) if row.id is None else None
             id = same.id if same is not None else row.id or next(numbers)
             documents.append(Document(id, row.text, row.fields))
         times = Counter(document.id for document in documents)
         again = [id for id, count in times.items() if count > 1]
-        asked = [*times]
-        hashes = text_hashes(asked)
-        again += [asked[place] for one in self._written for place, _ in one.rows_of_ids(asked, hashes)]
+        document_ids = [*times]
+        hashes = text_hashes(document_ids)
+        for segment in self._written:
+            again += [document_ids[place] for place, _ in segment.rows_of_ids(document_ids, hashes)]
         if again:
             raise DataError(f"document {quoted(again[0])}: there are two of this id; give each its own")
         return documents
 
     def _free_numbers(self, count: int, others: Container[str]) -> list[str]:
         """Return the next `count` numbers, as texts, that are the id of no document and not in `others`."""
-        found: list[str] = []
-        while len(found) < count:
+        numbers: list[str] = []
+        while len(numbers) < count:
             tried = [str(number) for number in range(self.next_id, self.next_id + count)]
             taken = set(self._now.find(tried))
             hashes = text_hashes(tried)
-            taken.update(tried[place] for one in self._written for place, _ in one.rows_of_ids(tried, hashes))
+            taken.update(tried[place] for segment in self._written for place, _ in segment.rows_of_ids(tried, hashes))
             free = [number for number in tried if number not in taken and number not in others]
-            found += free[: count - len(found)]
-            self.next_id = int(found[-1]) + 1 if len(found) == count else self.next_id + count
-        return found
+            numbers += free[: count - len(numbers)]
+            self.next_id = int(numbers[-1]) + 1 if len(numbers) == count else self.next_id + count
+        return numbers
 
 
 class Addition:
@@ -191,7 +193,7 @@ class Addition:
         self._naming = Naming(now, self._written)
         self._unchanged = 0
         self._at_once = dict[str, int]()  # by vector field: inputs that its tower gets at a time
-        self._given = [~part.mask for part in now.parts]  # documents that are removed, or that this addition has, too
+        self._matched = [~part.mask for part in now.parts]  # documents that are removed, or that this addition has, too
         self._fields = set(now.fields)
 
     @property
@@ -203,7 +205,7 @@ class Addition:
         """Compute words and vectors of the documents that would be written, by folder, without writing anything."""
         kept = [self._files.keep(storable(document), self._info.schema) for document in documents]
         changed = self._changed(self._naming.documents(kept))  # refuses repeated ids before any work on texts
-        return [self._segment_data(own) for own in self._by_folder(changed).values()]
+        return [self._segment_data(group) for group in self._by_folder(changed).values()]
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents and return the counts."""
@@ -218,21 +220,21 @@ class Addition:
         added = sum(map(len, self._written))
         if are_many:
             self._written = [merged for folder in self._folders for merged in self._merged(folder)]
-        self.segments = [SegmentInfo(one.name, len(one)) for one in self._written]
+        self.segments = [SegmentInfo(segment.name, len(segment)) for segment in self._written]
         if self._files.read_ids:
             self.gone = [*self._gone_parts()]
-        absent = sum(int(np.count_nonzero(~given)) for given in self._given)
+        absent = sum(int(np.count_nonzero(~matched)) for matched in self._matched)
         new, replaced = added - len(self.replaced), len(self.replaced)
         return Added(new, replaced, self._unchanged, self._naming.repeated, absent, len(self.gone))
 
     def _merged(self, folder: Path) -> Iterator[Segment]:
         """Merge the new segments of a folder into one; yield it, or nothing if there are none."""
-        own = [segment for segment in self._written if segment.folder.parent == folder]
-        if own:
-            target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in own)
+        segments = [segment for segment in self._written if segment.folder.parent == folder]
+        if segments:
+            target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in segments)
             merge_segments(target, sources, index_writers(self._info))
             if not self._info.vector_fields:  # else they are kept until this addition counts
-                for segment in own:
+                for segment in segments:
                     shutil.rmtree(segment.folder)
             yield Segment(target, self._info.schema)
 
@@ -240,27 +242,25 @@ class Addition:
         """Group documents by the folder that has a document of their id; new ones go to the smallest folder."""
         if len(self._folders) == 1:
             return {self._folders[0]: list(documents)} if documents else {}
-        there, smallest = (
-            self._now.find([document.id for document in documents]),
-            min(self._folders, key=self._sizes.__getitem__),
-        )
-        found = dict[Path, list[Document]]()
+        places = self._now.find([document.id for document in documents])
+        smallest = min(self._folders, key=self._sizes.__getitem__)
+        groups = dict[Path, list[Document]]()
         for document in documents:
-            place = there.get(document.id)
+            place = places.get(document.id)
             folder = smallest if place is None else self._now.parts[place.part].segment.folder.parent
-            found.setdefault(folder, []).append(document)
-        return found
+            groups.setdefault(folder, []).append(document)
+        return groups
 
     def _gone_parts(self) -> Iterator[Place]:
         """Yield the places of documents that were parts of a file, and that the file, read again, no longer has."""
-        for part, given in enumerate(self._given):
-            rows, segment = np.flatnonzero(~given), self._now.parts[part].segment
+        for part, matched in enumerate(self._matched):
+            rows, segment = np.flatnonzero(~matched), self._now.parts[part].segment
             for row, id in zip(rows.tolist(), segment.ids(rows)):
                 file, mark, _ = id.rpartition("#")
                 if (file if mark else id) in self._files.read_ids:
                     place = Place(part, row)
                     if self._info.schema.reader_of(self._now.at(place)) is not None:
-                        given[row] = True
+                        matched[row] = True
                         yield place
 
     @property
@@ -269,15 +269,16 @@ class Addition:
 
         Documents of `gone` are not among them.
         """
-        return [Place(part, row) for part, given in enumerate(self._given) for row in np.flatnonzero(~given).tolist()]
+        rows_of_parts = (np.flatnonzero(~matched).tolist() for matched in self._matched)
+        return [Place(part, row) for part, rows in enumerate(rows_of_parts) for row in rows]
 
     def _changed(self, chunk: Sequence[Document]) -> list[Document]:
         """Return the documents to store: those that the index lacks, or has with other contents."""
-        there, changed = self._now.find([document.id for document in chunk]), []
+        places, changed = self._now.find([document.id for document in chunk]), []
         for document in chunk:
-            place = there.get(document.id)
+            place = places.get(document.id)
             if place is not None:
-                self._given[place.part][place.row] = True
+                self._matched[place.part][place.row] = True
             old = None if place is None else self._now.at(place)
             if place is None or old is None:
                 changed.append(Document(document.id, document.text, document.fields))
@@ -289,7 +290,7 @@ class Addition:
         return changed
 
     def _write(self, folder: Path, chunk: Sequence[Document], write_index: Mapping[str, WriteIndex]) -> None:
-        contents = next((one for one in self._prepared if one.documents == chunk), None) or self._segment_data(chunk)
+        contents = next((data for data in self._prepared if data.documents == chunk), None) or self._segment_data(chunk)
         segment = self._new_segment(folder)
         write_segment(segment, contents, write_index, self._info.schema)
         self._written.append(Segment(segment, self._info.schema))
@@ -330,28 +331,28 @@ class Addition:
             values = _values_of(document, field.name)
             return values, pieces_of(document, schema_field) or [(0, 0)] * len(values)
 
-        there = self._now.find([document.id for document in chunk])
+        places = self._now.find([document.id for document in chunk])
         values, lenders = [*map(values_of, chunk)], dict[int, Place]()
         for number, document in enumerate(chunk):
-            place = there.get(document.id)
+            place = places.get(document.id)
             if place is not None and values_of(self._now.at(place)) == values[number]:
                 lenders[number] = place
         are_files = schema_field in self._info.schema.files
 
         def inputs(number: int) -> list[Unchecked]:
-            given, pieces = values[number]
+            items, pieces = values[number]
             if not are_files:
-                return given
+                return items
             if any(end for _, end in pieces):
-                self._files.verify(given[0])  # raises if there is no such file
-                return pieces_in(self._files.find(given[0]), pieces)
-            return [self._files.read(one) for one in given]
+                self._files.verify(items[0])  # raises if there is no such file
+                return pieces_in(self._files.find(items[0]), pieces)
+            return [self._files.read(name) for name in items]
 
         spans = [pieces for _, pieces in values]
         tower = self._tower
         most = _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
         return self._copied_or_computed(
-            field, chunk, spans, lenders, inputs, lambda given: tower(field.name).vectors(given), most
+            field, chunk, spans, lenders, inputs, lambda batch: tower(field.name).vectors(batch), most
         )
 
     def _vectors_of_texts(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
@@ -362,9 +363,9 @@ class Addition:
         """
         schema, spans, lenders = self._info.schema, self._cutter.spans(chunk), dict[int, Place]()
         texts = [schema.identity(document) for document in chunk]
-        there, same_id = self._now.find_texts(texts), self._now.find([document.id for document in chunk])
+        same_text, same_id = self._now.find_texts(texts), self._now.find([document.id for document in chunk])
         for number, (text, document) in enumerate(zip(texts, chunk)):
-            place = there.get(text, same_id.get(document.id))
+            place = same_text.get(text, same_id.get(document.id))
             # Other fields may change; what the tower reads may not.
             if place is not None and schema.passage(self._now.at(place)) == schema.passage(document):
                 lenders[number] = place
@@ -393,15 +394,15 @@ class Addition:
         most: maximum number of inputs in one call of `vectors_of`
         """
         name, firsts = field.name, np.cumsum([0, *map(len, spans)])
-        found, missing = np.empty((int(firsts[-1]), field.info.size), np.float32), list[int]()
+        vectors, missing = np.empty((int(firsts[-1]), field.info.size), np.float32), list[int]()
         for number in np.flatnonzero(np.diff(firsts)).tolist():
-            place, own = lenders.get(number), found[firsts[number] : firsts[number + 1]]
+            place, target = lenders.get(number), vectors[firsts[number] : firsts[number + 1]]
             lender = None if place is None else self._now.parts[place.part].segment
-            if place is None or lender is None or not _copied(own, spans[number], lender, place.row, name):
+            if place is None or lender is None or not _copied(target, spans[number], lender, place.row, name):
                 missing.append(number)
         if self._unfinished is not None:
             texts = [self._info.schema.identity(document) for document in chunk]
-            missing = self._unfinished.fill(found, spans, texts, missing, name)
+            missing = self._unfinished.fill(vectors, spans, texts, missing, name)
         start, unkept, kept_at = 0, 0, time.monotonic()
         while start < len(missing):
             check()
@@ -409,25 +410,25 @@ class Addition:
             at_once = min(most, self._at_once.get(name, _FIRST_PIECE))
             while stop < len(missing) and (stop == start or count + len(spans[missing[stop]]) <= at_once):
                 count, stop = count + len(spans[missing[stop]]), stop + 1
-            some = missing[start:stop]
+            batch = missing[start:stop]
             made = checked_vectors(
-                vectors_of([one for number in some for one in inputs(number)]),
-                [chunk[number].id for number in some for _ in spans[number]],
+                vectors_of([value for number in batch for value in inputs(number)]),
+                [chunk[number].id for number in batch for _ in spans[number]],
                 field.info,
             )
-            found[np.concatenate([np.arange(firsts[number], firsts[number + 1]) for number in some])] = made
+            vectors[np.concatenate([np.arange(firsts[number], firsts[number + 1]) for number in batch])] = made
             start, now = stop, time.monotonic()
             self._at_once[name] = max(1, min(int(count * _PIECE_SECONDS / max(now - began, 1e-3)), most))
             if self._unfinished is not None and now - kept_at >= _KEPT_SECONDS and start < len(missing):
                 done = missing[unkept:start]
-                vectors = np.concatenate([found[firsts[number] : firsts[number + 1]] for number in done])
-                kept = _field_vectors(vectors, [spans[number] for number in done], field.info)
+                done_vectors = np.concatenate([vectors[firsts[number] : firsts[number + 1]] for number in done])
+                kept = _field_vectors(done_vectors, [spans[number] for number in done], field.info)
                 folder, schema = self._new_segment(self._folders[0]), self._info.schema
                 contents = SegmentData([chunk[number] for number in done], {name: kept}, None)
                 write_segment(folder, contents, schema=schema)
                 self._unfinished.keep(Segment(folder, schema))
                 unkept, kept_at = start, now
-        return _field_vectors(found, spans, field.info)
+        return _field_vectors(vectors, spans, field.info)
 
 
 class Cutter:
@@ -446,7 +447,7 @@ class Cutter:
             return [[(0, len(document.text))] for document in documents]
         if encoder is None:
             ends = estimated_ends([document.text for document in documents])
-            return [cut(one.text, own, tokens, overlap) for one, own in zip(documents, ends)]
+            return [cut(document.text, token_ends, tokens, overlap) for document, token_ends in zip(documents, ends)]
         return [self._cut(encoder, document, tokens, overlap) for document in documents]
 
     def _cut(self, encoder: TextEncoder, document: Document, tokens: int, overlap: int) -> Spans:
@@ -470,8 +471,8 @@ def _field_vectors(vectors: Vectors, spans: Sequence[Spans], info: VectorsInfo) 
     spans: for each document, the (start, end) of each of its vectors
     """
     passages: Optional[Passages] = None
-    if any(len(own) != 1 for own in spans):
-        rows = [(row, *span) for row, own in enumerate(spans) for span in _stored(own)]
+    if any(len(document_spans) != 1 for document_spans in spans):
+        rows = [(row, *span) for row, document_spans in enumerate(spans) for span in _stored(document_spans)]
         passages = np.array(rows, np.int32).reshape(-1, 3)
     return FieldVectors(len(spans), StoredVectors.of(vectors, info.dtype), passages)
 
@@ -484,22 +485,23 @@ def _stored(spans: Spans) -> Spans:
 def _values_of(document: Document, field: str) -> list[Unchecked]:
     """Return a document's values of a field as a list, without empty ones."""
     value = document.text if field == TEXT else document.fields.get(field)
-    return [one for one in (value if isinstance(value, list) else [value]) if one]
+    return [item for item in (value if isinstance(value, list) else [value]) if item]
 
 
 def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str) -> bool:
-    """Copy the vectors that a segment has for the document in `row` into `vectors`; return whether it has them.
+    """Copy the vectors of the document in `row` of a segment into `vectors`; return whether this was possible.
 
-    A segment with other passages of the document than `spans` does not have them.
+    It is not if the segment has no vectors of the field, or divides the document into other passages than `spans`.
     """
-    own = segment.vectors.get(field)
-    if own is None:
+    field_vectors = segment.vectors.get(field)
+    if field_vectors is None:
         return False
-    rows = own.rows(row)
-    there = [(0, 0)] if own.passages is None else [*map(tuple, own.passages[rows, 1:].tolist())]
-    if there != _stored(spans):
+    rows = field_vectors.rows(row)
+    passages = field_vectors.passages
+    stored_spans = [(0, 0)] if passages is None else [*map(tuple, passages[rows, 1:].tolist())]
+    if stored_spans != _stored(spans):
         return False
-    vectors[:] = own.stored.rows(rows)
+    vectors[:] = field_vectors.stored.rows(rows)
     return True
 
 
@@ -529,25 +531,25 @@ class Unfinished:
         self.segments.append(segment)
         index = segment.folder.parent
         with new_file(inside(index, JOURNAL)) as stream:
-            json.dump([one.name for one in self.segments if one.folder.parent == index], stream)
+            json.dump([kept.name for kept in self.segments if kept.folder.parent == index], stream)
 
     def fill(
         self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int], field: str
     ) -> list[int]:
-        """Copy vectors of a field from these segments; return the indices of the texts that still lack vectors.
+        """Copy vectors of a field from the kept segments; return the indices of the texts that still lack vectors.
 
         vectors: `[n, size]`, those of all texts one after the other, changed in place
         spans: for each text, its passages
         texts: texts of documents as `Schema.identity` returns them
         missing: indices of the texts without vectors
         """
-        own, wanted = np.split(vectors, np.cumsum([*map(len, spans)])[:-1]), dict[str, list[int]]()
+        text_vectors, wanted = np.split(vectors, np.cumsum([*map(len, spans)])[:-1]), dict[str, list[int]]()
         for number in missing:
             wanted.setdefault(texts[number], []).append(number)
         names, hashes, done = [*wanted], text_hashes(wanted), set[int]()
         for segment in self.segments:
             for place, row in segment.rows_of_texts(names, hashes):
-                done.update(n for n in wanted[names[place]] if _copied(own[n], spans[n], segment, row, field))
+                done.update(n for n in wanted[names[place]] if _copied(text_vectors[n], spans[n], segment, row, field))
         return [number for number in missing if number not in done]
 
     def forget(self) -> None:
@@ -583,9 +585,9 @@ def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: Vector
     wanted = (len(vectors) if ids is None else len(ids), info.size)
     if vectors.shape != wanted:
         raise DataError(f"vectors of the shape {list(vectors.shape)}, expected {list(wanted)}: the index has that size")
-    found = np.ascontiguousarray(vectors, np.float32)
+    converted = np.ascontiguousarray(vectors, np.float32)
     if ids is None:
-        refuse_unstorable(found, "float32", lambda row: f"query {row + 1}")
+        refuse_unstorable(converted, "float32", lambda row: f"query {row + 1}")
     else:
-        refuse_unstorable(found, info.dtype, lambda row: f"document {quoted(ids[row])}")
-    return found
+        refuse_unstorable(converted, info.dtype, lambda row: f"document {quoted(ids[row])}")
+    return converted

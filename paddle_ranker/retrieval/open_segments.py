@@ -66,7 +66,7 @@ class OpenSegment:
 
 
 class Place(NamedTuple):
-    """Location of a document: index of its segment in `Generation.parts`, and row in it."""
+    """Location of a document: index of its segment in `Generation.parts`, and row in this segment."""
 
     part: int
     row: int
@@ -78,20 +78,20 @@ class Generation:
     def __init__(self, folder: Path, info: IndexInfo, opened: dict[str, Segment]):
         self.info, self.parts = info, []
         first = 0
-        for one in info.segments:
-            segment = opened.get(one.name) or Segment(folder / one.name, info.schema)
+        for entry in info.segments:
+            segment = opened.get(entry.name) or Segment(folder / entry.name, info.schema)
             live = None
             with segment.reading():
-                if one.count != len(segment):
-                    raise ValueError(f"{len(segment):,} documents, not {one.count:,}")
+                if entry.count != len(segment):
+                    raise ValueError(f"{len(segment):,} documents, not {entry.count:,}")
                 _require_states(info.states, segment)
-                if one.deleted is not None:
-                    removed: Integers = open_array(inside(segment.folder.parent, one.deleted), sys.maxsize)  # type: ignore[assignment]
+                if entry.deleted is not None:
+                    removed: Integers = open_array(inside(segment.folder.parent, entry.deleted), sys.maxsize)  # type: ignore[assignment]
                     live = np.ones(len(segment), bool)
                     if removed.dtype.kind in "iu" and (removed >= 0).all():
                         live[removed] = False
-                    if len(removed) != one.removed or len(live) - np.count_nonzero(live) != one.removed:
-                        raise ValueError(f"{one.deleted} does not name {one.removed:,} of them")
+                    if len(removed) != entry.removed or len(live) - np.count_nonzero(live) != entry.removed:
+                        raise ValueError(f"{entry.deleted} does not name {entry.removed:,} of them")
             self.parts.append(OpenSegment(segment, live, first))
             first += len(segment)
         self._firsts = np.array([part.first for part in self.parts], np.int64)
@@ -102,7 +102,7 @@ class Generation:
         self.find_phrase = lru_cache(maxsize=_PHRASES)(self._find_phrase)
         self._having_all = lru_cache(maxsize=_KEPT)(self._find_phrases)
         self.words = self.words_by({})
-        self.vectors = {name: self._vector_parts(name, one.info) for name, one in info.vector_fields.items()}
+        self.vectors = {name: self._vector_parts(name, field.info) for name, field in info.vector_fields.items()}
 
     def words_by(self, fields: Mapping[str, float], totals: Optional[Totals] = None) -> Optional[WordSearcher]:
         """Return the word searcher with other weights of some fields; None for an index without words.
@@ -121,10 +121,10 @@ class Generation:
                 raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
             parts.append(WordPart(part.segment.postings, part.live, part.first, partial(self._has_word, part)))
         tokenizers = schema.tokenizers(words.tokenizer)
-        found = WordSearcher(parts, tokenizers, words.k1, words.b, weights, totals, self.find_phrase)
+        searcher = WordSearcher(parts, tokenizers, words.k1, words.b, weights, totals, self.find_phrase)
         if len(self._weighted) > _WEIGHTED:
             self._weighted.pop(list(self._weighted)[1], None)
-        return self._weighted.setdefault(key, found)
+        return self._weighted.setdefault(key, searcher)
 
     def _has_word(self, part: OpenSegment, row: int, word: str) -> bool:
         """Return whether a document has this word as written, in a field whose words may correct mistyped queries."""
@@ -138,7 +138,7 @@ class Generation:
         )
 
     def _vector_parts(self, name: str, info: VectorsInfo) -> list[IndexedPart]:
-        found, first = list[IndexedPart](), 0
+        indexed, first = list[IndexedPart](), 0
         for part in self.parts:
             vectors = part.segment.vectors.get(name)
             if vectors is None or not vectors.stored.have_form(len(vectors), info.size, info.dtype):
@@ -146,14 +146,14 @@ class Generation:
                 raise CheckpointError(f"{folder}: has no such {name} as index.json says; copy the index again")
             index = part.segment.open_index(name, info) if info.method == FAISS else None
             live = None if part.live is None else vectors.of(part.live)
-            found.append(IndexedPart(VectorPart(vectors.stored, live, first), index))
+            indexed.append(IndexedPart(VectorPart(vectors.stored, live, first), index))
             first += len(vectors)
-        return found
+        return indexed
 
     @cached_property
     def fields(self) -> list[str]:
         """The names of the declared fields, and of further fields that documents have."""
-        declared = {one.name for one in self.info.schema.fields} - {TEXT}
+        declared = {field.name for field in self.info.schema.fields} - {TEXT}
         return sorted(declared.union(*(part.segment.fields for part in self.parts)))
 
     def type_of(self, field: str) -> str:
@@ -162,24 +162,26 @@ class Generation:
 
     def common_types(self, field: str) -> CommonTypes:
         """Return the types that all values of a field fit, over all segments."""
-        found = CommonTypes()
+        types = CommonTypes()
         for part in self.parts:
-            found.unite(part.segment.common_types(field))
-        return found
+            types.unite(part.segment.common_types(field))
+        return types
 
     def documents(self) -> Iterator[Document]:
         for part in self.parts:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
     def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
-        """Return `phrases` in order, without each that no document has in addition to those before it.
+        """Return the first of `phrases` that a document has, and each later one that a document has with all before it.
+
+        A phrase is left out if no document has it together with all phrases kept before it.
 
         required: stop at the first phrase that is left out
         """
-        found = list(self._having_all(tuple(phrases))[0])
+        existing = list(self._having_all(tuple(phrases))[0])
         if not required:
-            return found
-        return [*takewhile(lambda phrase: phrase in found, phrases)]
+            return existing
+        return [*takewhile(lambda phrase: phrase in existing, phrases)]
 
     def _find_phrase(self, phrase: str) -> list[NDArray[np.int32]]:
         """Return, for each segment, the rows of the live documents that have a phrase in a searched field."""
@@ -188,18 +190,18 @@ class Generation:
 
     def _find_phrases(self, phrases: tuple[str, ...]) -> tuple[list[str], list[Booleans]]:
         """Return the phrases as `found_phrases` does and, for each segment, which documents have all of them."""
-        found, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
+        existing, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
         for number, phrase in enumerate(phrases):
             have = reader.having(number, masks)
             if any(mask.any() for mask in have):
-                found.append(phrase)
+                existing.append(phrase)
                 masks = have
-        return found, masks
+        return existing, masks
 
     def _kept(self, query: ParsedQuery) -> list[Booleans]:
         """Return, for each segment, which documents have all phrases of a query and none of its exclusions."""
-        found, masks = self._having_all(query.phrases)
-        if len(found) < len(query.phrases):
+        existing, masks = self._having_all(query.phrases)
+        if len(existing) < len(query.phrases):
             return [np.zeros(len(mask), bool) for mask in masks]
         reader = _Phrases(self, query.excluded, exactly=False)
         for number in range(len(query.excluded)):
@@ -221,14 +223,14 @@ class Generation:
             if name not in self._others:
                 tokenizer = self.info.words.tokenizer if self.info.words else IndexOptions().words
                 self._others[name] = INDEXES[name].build(self.documents(), IndexOptions(tokenizer))
-        index, found = self._others[name], []
+        index, results = self._others[name], []
         for hits in index.search(queries, top_k if allowed is None else max(1, len(index))):
             kept = [*range(len(hits.ids))]
             if allowed is not None:
                 places = self.find(hits.ids)
                 kept = [n for n in kept if allowed[places[hits.ids[n]].part][places[hits.ids[n]].row]]
-            found.append(Hits([hits.ids[n] for n in kept[:top_k]], hits.scores[kept[:top_k]]))
-        return found
+            results.append(Hits([hits.ids[n] for n in kept[:top_k]], hits.scores[kept[:top_k]]))
+        return results
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -263,17 +265,17 @@ class Generation:
         masks: for each segment, which documents count
         most: if a segment has more bytes of the field's values than this, the result is marked `is_large`
         """
-        found = list[FieldScale]()
+        scales = list[FieldScale]()
         for part, mask in zip(self.parts, masks):
             counts = part.segment.value_counts(field, mask)
             if counts.any() and (scale := part.segment.numeric_values(field, type)) is not None:
                 kind, codes, positions = scale
                 check()
-                there = codes[codes < len(counts)]
-                found.append(FieldScale(Scale(kind, positions[codes < len(counts)], counts[there])))
+                counted = codes[codes < len(counts)]
+                scales.append(FieldScale(Scale(kind, positions[codes < len(counts)], counts[counted])))
             else:
-                found.append(FieldScale(None, has_others=bool(counts.any())))
-        return FieldScale.united(found, any(part.segment.bytes_of(field) > most for part in self.parts))
+                scales.append(FieldScale(None, has_others=bool(counts.any())))
+        return FieldScale.united(scales, any(part.segment.bytes_of(field) > most for part in self.parts))
 
     def search_vectors(
         self,
@@ -294,23 +296,23 @@ class Generation:
         """
         parts, fields = self.vectors[name], [part.segment.vectors[name] for part in self.parts]
         if exactly:
-            parts = [IndexedPart(one.part, None) for one in parts]
-        if all(one.passages is None for one in fields):
+            parts = [IndexedPart(indexed.part, None) for indexed in parts]
+        if all(vectors.passages is None for vectors in fields):
             return self.hits(search_vectors(parts, queries, k, allowed, breadth))
         masks = None
         if allowed is not None:
-            masks = [one.of(mask) for one, mask in zip(fields, allowed)]
-        most, wanted = sum(len(one.part.vectors) for one in parts), _PASSAGES * k
+            masks = [vectors.of(mask) for vectors, mask in zip(fields, allowed)]
+        most, wanted = sum(len(indexed.part.vectors) for indexed in parts), _PASSAGES * k
         while True:
-            found = search_vectors(parts, queries, wanted, masks, breadth)
-            best = [self._first_of_each(name, numbers, scores, k) for numbers, scores in found]
+            results = search_vectors(parts, queries, wanted, masks, breadth)
+            best = [self._first_of_each(name, numbers, scores, k) for numbers, scores in results]
             if wanted >= most or all(
-                len(rows) == k or len(numbers) < wanted for (rows, _, _), (numbers, _) in zip(best, found)
+                len(rows) == k or len(numbers) < wanted for (rows, _, _), (numbers, _) in zip(best, results)
             ):
                 break
             wanted *= _PASSAGES
         hits = self.hits([(numbers, scores) for numbers, scores, _ in best])
-        return [one._replace(passages=spans) for one, (_, _, spans) in zip(hits, best)]
+        return [query_hits._replace(passages=spans) for query_hits, (_, _, spans) in zip(hits, best)]
 
     def _first_of_each(
         self, name: str, numbers: Integers, scores: Floats, k: int
@@ -319,7 +321,7 @@ class Generation:
 
         numbers, scores: numbers and scores of the vectors, best first
         """
-        firsts = np.array([one.part.first for one in self.vectors[name]], np.int64)
+        firsts = np.array([indexed.part.first for indexed in self.vectors[name]], np.int64)
         places: dict[int, tuple[int, Optional[tuple[int, int]]]] = {}
         owners = (np.searchsorted(firsts, numbers, "right") - 1).tolist()
         for rank, (part, number) in enumerate(zip(owners, numbers.tolist())):
@@ -333,11 +335,11 @@ class Generation:
         ranks = [rank for rank, _ in places.values()]
         return np.array([*places], np.int64), scores[ranks], [span for _, span in places.values()]
 
-    def hits(self, found: Sequence[tuple[Integers, Floats]]) -> list[Hits]:
+    def hits(self, results: Sequence[tuple[Integers, Floats]]) -> list[Hits]:
         """Convert the numbers and scores of documents, a pair for each query, to hits."""
-        if not found:
+        if not results:
             return []
-        numbers = np.concatenate([numbers for numbers, _ in found])
+        numbers = np.concatenate([numbers for numbers, _ in results])
         if len(self.parts) == 1:
             ids = self.parts[0].segment.ids(numbers)
         else:
@@ -347,8 +349,8 @@ class Generation:
                 part, here = self.parts[number], np.flatnonzero(parts == number)
                 for place, id in zip(here.tolist(), part.segment.ids(numbers[here] - part.first)):
                     ids[place] = id
-        own = iter(ids)
-        return [Hits(list(islice(own, len(scores))), scores) for _, scores in found]
+        remaining = iter(ids)
+        return [Hits(list(islice(remaining, len(scores))), scores) for _, scores in results]
 
     def with_titles(
         self,
@@ -368,18 +370,18 @@ class Generation:
         numbers, scores: numbers and scores of the documents found by words so far, best first
         """
         keys = [key for text in texts_of(query) if (key := self.info.schema.title_key(text))]
-        each = [np.empty(0, np.int64)]
+        titled = [np.empty(0, np.int64)]
         for number, part in enumerate(self.parts):
             rows, mask = part.segment.rows_of_titles(keys), part.live if allowed is None else allowed[number]
-            each.append(part.first + (rows if mask is None else rows[mask[rows]]))
-        whole = np.concatenate(each)
+            titled.append(part.first + (rows if mask is None else rows[mask[rows]]))
+        whole = np.concatenate(titled)
         if len(whole):
             check()
-            own = words.scores_of(query, whole)
-            best = np.lexsort((whole, -own))[:k]
-            whole, own = whole[best], own[best]
+            whole_scores = words.scores_of(query, whole)
+            best = np.lexsort((whole, -whole_scores))[:k]
+            whole, whole_scores = whole[best], whole_scores[best]
             is_new = ~np.isin(whole, numbers)
-            numbers, scores = np.concatenate([numbers, whole[is_new]]), np.concatenate([scores, own[is_new]])
+            numbers, scores = np.concatenate([numbers, whole[is_new]]), np.concatenate([scores, whole_scores[is_new]])
             order = np.lexsort((numbers, -scores))
             numbers, scores = numbers[order], scores[order]
         titles = _PARTLY * words.title_shares(query, self.info.schema.title_place, numbers)
@@ -394,24 +396,24 @@ class Generation:
 
     def find(self, ids: Sequence[str]) -> dict[str, Place]:
         """Return the places of the documents with these ids, by id; an id that no document has is left out."""
-        hashes, found = text_hashes(ids), {}
+        hashes, places = text_hashes(ids), {}
         for number, part in enumerate(self.parts):
             for place, row in part.segment.rows_of_ids(ids, hashes):
                 if part.has(row):
-                    found[ids[place]] = Place(number, row)
-        return found
+                    places[ids[place]] = Place(number, row)
+        return places
 
     def find_texts(self, texts: Sequence[str]) -> dict[str, Place]:
         """Return the place of the first document with each text, by text; texts that no document has are left out.
 
         texts: texts of documents as `Schema.identity` returns them
         """
-        wanted, found = list(dict.fromkeys(texts)), dict[str, Place]()
+        wanted, places = list(dict.fromkeys(texts)), dict[str, Place]()
         for number, part in enumerate(self.parts):
             for place, row in part.segment.rows_of_texts(wanted, text_hashes(wanted), part.live):
-                found[wanted[place]] = Place(number, row)
-            wanted = [text for text in wanted if text not in found]
-        return found
+                places[wanted[place]] = Place(number, row)
+            wanted = [text for text in wanted if text not in places]
+        return places
 
     def keys_of(self, places: Sequence[Place]) -> Integers:
         """Return the hashes of the ids of the documents at these places, `[n] int64`."""
@@ -437,7 +439,7 @@ class _Phrases:
         schema, words = generation.info.schema, generation.info.words
         tokenizers = schema.tokenizers(words.tokenizer if words is not None else STANDARD)
         self._parts, self._schema = generation.parts, schema
-        self._folds = [one.fold if isinstance(one, Analyser) else fold for one in tokenizers]
+        self._folds = [tokenizer.fold if isinstance(tokenizer, Analyser) else fold for tokenizer in tokenizers]
         words_of_phrases = [*map(required_word, phrases)]
         written = [word or phrase for word, phrase in zip(words_of_phrases, phrases)]
         self._phrases = [[Phrase(folded(phrase)) for folded in self._folds] for phrase in written]
@@ -446,20 +448,20 @@ class _Phrases:
             by_stem = not exactly or required is not None
             have, may_have = ([np.zeros(len(part.segment), bool) for part in self._parts] for _ in range(2))
             by_tokenizer = dict(zip(tokenizers, alike))
-            for tokenize, own in by_tokenizer.items():
-                terms = tokenize.phrase_terms(own.text) if isinstance(tokenize, Analyser) else []
+            for tokenize, phrase in by_tokenizer.items():
+                terms = tokenize.phrase_terms(phrase.text) if isinstance(tokenize, Analyser) else []
                 if generation.words is None:
                     masks = [np.ones(len(part.segment), bool) for part in self._parts]
                 else:
                     masks = generation.words.may_have(terms)
-                may_have = [one | mask for one, mask in zip(may_have, masks)]
+                may_have = [may | mask for may, mask in zip(may_have, masks)]
                 if generation.words is None or len(terms) != 1:
                     continue
-                if terms[0] == (own.text,) and (len(by_tokenizer) == 1 or by_stem):
-                    have = [one | mask for one, mask in zip(have, masks)]
-                elif by_stem and PART + own.text in terms[0] and not own.text.isdecimal():
+                if terms[0] == (phrase.text,) and (len(by_tokenizer) == 1 or by_stem):
+                    have = [has | mask for has, mask in zip(have, masks)]
+                elif by_stem and PART + phrase.text in terms[0] and not phrase.text.isdecimal():
                     masks = generation.words.may_have([terms[0][:2]])
-                    have = [one | mask for one, mask in zip(have, masks)]
+                    have = [has | mask for has, mask in zip(have, masks)]
             self._have.append(have)
             self._may_have.append([may & ~has for may, has in zip(may_have, have)])
 
@@ -473,8 +475,8 @@ class _Phrases:
                 for other in checked(following):
                     may_have = self._may_have[other][place]
                     if may_have[row]:
-                        each = zip(self._phrases[other], folded)
-                        places = (one.places(text) for one, texts in each for text in texts)
+                        pairs = zip(self._phrases[other], folded)
+                        places = (phrase.places(text) for phrase, texts in pairs for text in texts)
                         self._have[other][place][row] = any(any(checked(stands)) for stands in places)
                         may_have[row] = False
         return [has & mask for has, mask in zip(self._have[number], among)]
@@ -482,12 +484,12 @@ class _Phrases:
 
 def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:
     """Raise `ValueError` unless a segment has the stored states that index.json says it has."""
-    found = None if segment.states is None else segment.states.info
-    if wanted is None or found is None:
+    stored = None if segment.states is None else segment.states.info
+    if wanted is None or stored is None:
         if wanted is not None:
             raise ValueError("it has no stored states, as index.json says")
         return
-    facts = found.ranker, found.layers, found.width, found.dtype, found.titles
+    facts = stored.ranker, stored.layers, stored.width, stored.dtype, stored.titles
     if facts != (wanted.ranker, wanted.layers, wanted.width, wanted.dtype, len(segment)):
         raise ValueError("its stored states are not those that index.json states")
 

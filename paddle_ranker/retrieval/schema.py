@@ -356,7 +356,7 @@ class Field:
     def parse_several(cls, text: str) -> tuple[Field, ...]:
         """Parse fields that are joined by commas; a comma that is not before NAME:TYPE belongs to a field's option."""
         before_field = rf",(?=[^,:]+:(?:{'|'.join(map(re.escape, FIELD_TYPES))})(?:[:,]|$))"
-        return tuple(cls.parse(one) for one in re.split(before_field, text) if one)
+        return tuple(cls.parse(part) for part in re.split(before_field, text) if part)
 
     @classmethod
     def parse(cls, text: str) -> Field:
@@ -367,45 +367,45 @@ class Field:
         name, _, rest = text.partition(":")
         rest, has_format, format = rest.partition(":format=")
         kind, *options = rest.split(":")
-        found = cls(name, kind)
+        field = cls(name, kind)
         if not name or kind not in FIELD_TYPES:
             raise UsageError(f"--field {quoted(text)}: expected NAME:TYPE with a type of {listed(FIELD_TYPES)}")
         for option in options:
             key, _, value = option.partition("=")
-            weight = number_of(value) if key == "weight" and found.is_searched else None
+            weight = number_of(value) if key == "weight" and field.is_searched else None
             if weight is not None and 0 < weight <= MOST_WEIGHT:
-                found = replace(found, weight=float(weight))
-            elif option == "title" and found.is_searched:
-                found = replace(found, title=True)
-            elif option == "literal" and found.is_searched:
-                found = replace(found, literal=True)
+                field = replace(field, weight=float(weight))
+            elif option == "title" and field.is_searched:
+                field = replace(field, title=True)
+            elif option == "literal" and field.is_searched:
+                field = replace(field, literal=True)
             elif key in ("label", "unit") and value:
-                found = replace(found, label=value) if key == "label" else replace(found, unit=value)
+                field = replace(field, label=value) if key == "label" else replace(field, unit=value)
             elif option == "list":
-                found = replace(found, list=True)
-            elif key == "analyser" and value and found.is_searched:
+                field = replace(field, list=True)
+            elif key == "analyser" and value and field.is_searched:
                 analyser(value)  # raises with the choices
-                found = replace(found, analyser=value)
+                field = replace(field, analyser=value)
             else:
                 raise UsageError(
                     f"--field {quoted(text)}: {quoted(option)} is no option of a {kind} field; expected "
-                    f"{listed((*(_OPTIONS if found.is_searched else ()), *_OPTIONS_OF_ALL))}"
+                    f"{listed((*(_OPTIONS if field.is_searched else ()), *_OPTIONS_OF_ALL))}"
                 )
         if not has_format:
-            return found
+            return field
         try:
-            spelling_of(found._values, format)
+            spelling_of(field._values, format)
         except ValueError as error:
             choices = str(error) or "none: such values are kept as they are"
             raise UsageError(f"--field {quoted(text)}: the format is {quoted(format)}, expected {choices}") from None
-        return replace(found, format=format)
+        return replace(field, format=format)
 
     @property
     def _values(self) -> str:
         return LIST if self.list else self.type
 
     def in_format(self, spelling: Optional[ValueSpelling]) -> Field:
-        """Return the field with a spelling's format if values of the field can be spelled so, else unchanged."""
+        """Return the field with the spelling's format; unchanged if that is no format of the field's type."""
         fits = spelling is not None and spelling.type == self._values
         return replace(self, format=spelling.format) if spelling is not None and fits else self
 
@@ -430,10 +430,10 @@ class Field:
 
     def problem(self, value: object) -> str:
         """Return why a value does not fit the field; "" if it fits. None always fits."""
-        several = value if isinstance(value, list) and (self.list or self.type == "stored") else [value]
-        for one in several:
-            if one is not None and not FIELD_TYPES[self.type].fits(one):
-                return f"{self.name} is {quoted(one)}, expected {FIELD_TYPES[self.type].what}"
+        items = value if isinstance(value, list) and (self.list or self.type == "stored") else [value]
+        for item in items:
+            if item is not None and not FIELD_TYPES[self.type].fits(item):
+                return f"{self.name} is {quoted(item)}, expected {FIELD_TYPES[self.type].what}"
         return ""
 
     def __str__(self) -> str:
@@ -455,7 +455,7 @@ TEXT_FIELD = Field(TEXT, TEXT)
 class Schema:
     """The declared fields; a document may have further ones, which are stored and can be filtered by.
 
-    fields: the declared fields; `text` is not among them if it has weight 1 and no other field is searched
+    fields: the declared fields; if `text` is not among them, it is a text field of weight 1
     template: text that towers and rankers read: `{text}` stands for the passage, `{NAME}` for a field; "": the default
     passage_tokens: maximum length, in the tower's tokens, of the passages of `text` that get vectors; 0: the whole text
         gets one vector
@@ -468,19 +468,20 @@ class Schema:
     passage_overlap: Count = 0
 
     def __post_init__(self) -> None:
-        names = Counter(one.name for one in self.fields)
+        names = Counter(field.name for field in self.fields)
         for name, times in names.items():
             if times > 1:
                 raise UsageError(f"--field {name}: is given twice; give it once")
-        if sum(one.title for one in self.fields) > 1:
-            raise UsageError(f"--field: {listed(one.name for one in self.fields if one.title)} are titles; name one")
-        if any(one.name == TEXT and not one.is_searched for one in self.fields) or "id" in names:
+        if sum(field.title for field in self.fields) > 1:
+            titles = listed(field.name for field in self.fields if field.title)
+            raise UsageError(f"--field: {titles} are titles; name one")
+        if any(field.name == TEXT and not field.is_searched for field in self.fields) or "id" in names:
             raise UsageError("--field: id and text are what every document has; text can only be a text field")
-        for one in self.fields:
-            if one.list and (one.title or one.name == TEXT):
-                raise UsageError(f"--field {one}: a title, and text, is one text; leave out list")
-            if one.list and FIELD_TYPES[one.type].reader:
-                raise UsageError(f"--field {one}: a document is a part of one file; leave out list")
+        for field in self.fields:
+            if field.list and (field.title or field.name == TEXT):
+                raise UsageError(f"--field {field}: a title, and text, is one text; leave out list")
+            if field.list and FIELD_TYPES[field.type].reader:
+                raise UsageError(f"--field {field}: a document is a part of one file; leave out list")
         for name in _SLOT.findall(self.template):
             if name != TEXT and name not in names:
                 raise UsageError(f"--template {quoted(self.template)}: {quoted(name)} is no declared field")
@@ -492,101 +493,104 @@ class Schema:
     @cached_property
     def words(self) -> tuple[Field, ...]:
         """The searched fields; `text` is always among them, first unless it is declared at another place."""
-        searched = tuple(one for one in self.fields if one.is_searched)
-        return searched if any(one.name == TEXT for one in searched) else (TEXT_FIELD, *searched)
+        searched = tuple(field for field in self.fields if field.is_searched)
+        return searched if any(field.name == TEXT for field in searched) else (TEXT_FIELD, *searched)
 
     @cached_property
     def files(self) -> tuple[Field, ...]:
         """The fields whose values are files."""
-        return tuple(one for one in self.fields if FIELD_TYPES[one.type].media_types)
+        return tuple(field for field in self.fields if FIELD_TYPES[field.type].media_types)
 
     @cached_property
     def examples(self) -> tuple[str, ...]:
         """Types of the files that searches may give as examples, each once."""
-        return tuple(dict.fromkeys(kind for one in self.files for kind in one.examples))
+        return tuple(dict.fromkeys(kind for field in self.files for kind in field.examples))
 
     @cached_property
     def read_files(self) -> tuple[Field, ...]:
         """The fields of files whose words are read when a document is added."""
-        return tuple(one for one in self.files if FIELD_TYPES[one.type].reader)
+        return tuple(field for field in self.files if FIELD_TYPES[field.type].reader)
 
     @property
     def part_fields(self) -> set[str]:
         """Names of the fields that readers of files give their parts, such as `page`."""
-        return {name for one in self.read_files for name in READERS[FIELD_TYPES[one.type].reader].fields}
+        return {name for field in self.read_files for name in READERS[FIELD_TYPES[field.type].reader].fields}
 
     @cached_property
     def file_fields(self) -> FileFields:
         """The fields of files, by the suffixes of the files that the fields take."""
         by_suffix = dict[str, str]()
-        for one in self.files:
-            for suffix in FIELD_TYPES[one.type].media_types:
+        for field in self.files:
+            for suffix in FIELD_TYPES[field.type].media_types:
                 for alias in (suffix, *_ALIASES.get(suffix, ())):
-                    by_suffix.setdefault(alias, one.name)
-        return FileFields(by_suffix, frozenset(one.name for one in self.read_files))
+                    by_suffix.setdefault(alias, field.name)
+        return FileFields(by_suffix, frozenset(field.name for field in self.read_files))
 
     @cached_property
     def spellings(self) -> Declared:
-        """How texts spell the values of declared fields; without those that are spelled as a file's column is."""
-        return {one.name: one.spelling for one in self.fields
-                if one.format or not (one.list or one.type in ("number", "date", "boolean"))}  # fmt: skip
+        """By name of a declared field: how texts spell its values.
+
+        Fields whose values are spelled as the column of the file spells them are left out.
+        """
+        return {field.name: field.spelling for field in self.fields
+                if field.format or not (field.list or field.type in ("number", "date", "boolean"))}  # fmt: skip
 
     def reader_of(self, document: Document) -> Optional[Reader]:
         """Return the reader that has read a document's words from a file; None if they come from no file."""
-        kinds = (FIELD_TYPES[one.type].reader for one in self.read_files if document.fields.get(one.name))
-        return next((READERS[one] for one in kinds), None)
+        kinds = (FIELD_TYPES[field.type].reader for field in self.read_files if document.fields.get(field.name))
+        return next((READERS[kind] for kind in kinds), None)
 
     def file_names(self, document: Document) -> set[str]:
         """Return the names of the files in a document's fields."""
         values = [document.fields.get(field.name) for field in self.files]
-        return {str(one) for value in values if value for one in (value if isinstance(value, list) else [value])}
+        return {str(item) for value in values if value for item in (value if isinstance(value, list) else [value])}
 
     @cached_property
     def weights(self) -> tuple[float, ...]:
-        return tuple(one.weight for one in self.words)
+        return tuple(field.weight for field in self.words)
 
     def weights_by(self, others: Mapping[str, float]) -> tuple[float, ...]:
         """Return the weights of the fields in `words`; `others` replaces some of them, by field name.
 
         Raises `UsageError` for a name that is not in `words`.
         """
-        names = [one.name for one in self.words]
+        names = [field.name for field in self.words]
         if unknown := sorted(others.keys() - {*names}):
             raise UsageError(f"weights of the fields {listed(unknown)}: words are searched in {listed(names)}")
-        return tuple(others.get(one.name, one.weight) for one in self.words)
+        return tuple(others.get(field.name, field.weight) for field in self.words)
 
     def tokenizers(self, name: str) -> list[Tokenizer]:
         """Return the tokenizer of each field in `words`; for `standard`, an analyser with the field's options."""
         if name != STANDARD:
             return [tokenizer_named(name)] * len(self.words)
-        return [analyser(one.analyser) for one in self.words]
+        return [analyser(field.analyser) for field in self.words]
 
     @property
     def analyser(self) -> Analyser:
         """The analyser of `text`; it also decides which words are highlighted."""
-        return analyser(next(one.analyser for one in self.words if one.name == TEXT))
+        return analyser(next(field.analyser for field in self.words if field.name == TEXT))
 
     def type_of(self, name: str) -> str:
         """Return the declared type of a field's values, a name in `typed_values.TYPES`; "" if none is declared."""
-        kind = next((one.type for one in self.fields if one.name == name), STORED)
+        kind = next((field.type for field in self.fields if field.name == name), STORED)
         return "" if kind == STORED else FIELD_TYPES[kind].values
 
     def field(self, name: str) -> Field:
         """Return a declared field, or `text`; raises `UsageError` for another name."""
-        found = {TEXT: TEXT_FIELD, **{one.name: one for one in self.fields}}
-        if name not in found:
-            raise UsageError(f"{quoted(name)} is no declared field, only {listed(found)} are")
-        return found[name]
+        fields = {TEXT: TEXT_FIELD, **{field.name: field for field in self.fields}}
+        if name not in fields:
+            raise UsageError(f"{quoted(name)} is no declared field, only {listed(fields)} are")
+        return fields[name]
 
     @property
     def title(self) -> Optional[str]:
         """The name of the title field, or None."""
-        return next((one.name for one in self.fields if one.title), None)
+        return next((field.name for field in self.fields if field.title), None)
 
     @cached_property
     def title_place(self) -> int:
         """The index in `words` of the title field; without a title field, of `text`."""
-        return [one.name for one in self.words].index(self.title or TEXT)
+        return [field.name for field in self.words].index(self.title or TEXT)
 
     @cached_property
     def _template(self) -> str:
@@ -597,7 +601,7 @@ class Schema:
 
         A field has one text, the items of a list, or none. A phrase must be within one of these texts.
         """
-        return [_texts_of(document, one.name) for one in self.words]
+        return [_texts_of(document, field.name) for field in self.words]
 
     def identity(self, document: Document) -> str:
         """Return a text that is equal for two documents only if their texts and fields are equal."""
@@ -605,12 +609,12 @@ class Schema:
         return f"{document.text}\0{fields}" if document.fields else document.text
 
     def title_key(self, text: str) -> str:
-        """Return the words of a title or a query, so that equal titles have equal keys; "" for a very long text.
+        """Return the words of a title or a query, without case, width, spaces and punctuation; "" for a very long text.
 
-        Case, width, spaces and punctuation make no difference. Without a title field, documents' texts are titles.
+        Without a title field, the documents' texts are their titles.
         """
-        own = analyser(self.field(self.title or TEXT).analyser)
-        folded = own.fold(text) if len(text) <= _LONGEST_TITLE else ""
+        title_analyser = analyser(self.field(self.title or TEXT).analyser)
+        folded = title_analyser.fold(text) if len(text) <= _LONGEST_TITLE else ""
         return " ".join(piece for _, piece, _ in pieces(folded)) or folded.strip()
 
     def key_of(self, document: Document) -> str:
@@ -627,8 +631,8 @@ class Schema:
         def value(slot: re.Match[str]) -> str:
             name = slot[1]
             if name not in values:
-                found = _text_of(document, name)
-                values[name] = "" if found == document.text else found  # a document that is a title alone
+                field_text = _text_of(document, name)
+                values[name] = "" if field_text == document.text else field_text  # a document that is a title alone
             return values[name]
 
         if not isinstance(text, PlacedText):
@@ -642,16 +646,16 @@ class Schema:
 
     def check(self, document: Union[Document, DocumentRow]) -> None:
         """Raise `DataError` if a value of a document does not fit its field."""
-        for one in self.fields:
-            problem = one.problem(document.fields.get(one.name)) if one.name != TEXT else ""
+        for field in self.fields:
+            problem = field.problem(document.fields.get(field.name)) if field.name != TEXT else ""
             if problem:
                 raise DataError(f"document {quoted(document.id or document.text)}: {problem}; correct it")
 
 
 def _texts_of(document: Document, name: str) -> list[str]:
     value = document.text if name == TEXT else document.fields.get(name)
-    several = value if isinstance(value, list) else [value]
-    return [one if isinstance(one, str) else str(one) for one in several if one is not None and one != ""]
+    items = value if isinstance(value, list) else [value]
+    return [item if isinstance(item, str) else str(item) for item in items if item is not None and item != ""]
 
 
 def _text_of(document: Document, name: str) -> str:
@@ -672,39 +676,39 @@ class _Values:
     def __init__(self) -> None:
         self.types = CommonTypes()
         self.characters = self.apart = 0
-        self.are_texts, self.are_codes, self.some_lists = True, True, False
+        self.are_texts, self.are_codes, self.has_lists = True, True, False
         self.hashes = set[int]()  # hashes of the first values, as long as they could be codes
         self.no_values: dict[str, None] = {}  # spellings of missing values, such as N/A
         self.keys: dict[str, None] = {}  # keys of the first object
 
     def add(self, value: object) -> None:
-        self.some_lists |= isinstance(value, list)
-        for one in value if isinstance(value, list) else [value]:
+        self.has_lists |= isinstance(value, list)
+        for item in value if isinstance(value, list) else [value]:
             before = self.types.missing
-            self.types.add(one)
-            if isinstance(one, dict) and not self.keys:
-                self.keys = dict.fromkeys(map(str, one))
-            self.are_texts &= isinstance(one, str)
-            if isinstance(one, str):
-                self.characters += len(one)
-                self.are_codes = self.are_codes and _CODE.fullmatch(one) is not None
+            self.types.add(item)
+            if isinstance(item, dict) and not self.keys:
+                self.keys = dict.fromkeys(map(str, item))
+            self.are_texts &= isinstance(item, str)
+            if isinstance(item, str):
+                self.characters += len(item)
+                self.are_codes = self.are_codes and _CODE.fullmatch(item) is not None
                 if self.are_codes and len(self.hashes) < _MOST_CODES:
-                    self.hashes.add(hash(one))
-                self.apart += " " in one or not {" ", UNIT, UNSPACED}.isdisjoint(shape_of(fold(one)))
+                    self.hashes.add(hash(item))
+                self.apart += " " in item or not {" ", UNIT, UNSPACED}.isdisjoint(shape_of(fold(item)))
                 if self.types.missing > before and len(self.no_values) < _SHOWN:
-                    self.no_values[one] = None
+                    self.no_values[item] = None
 
     def field(self, name: str, is_title: bool, text_length: float) -> Field:
         """Return the field that fits the values.
 
         text_length: mean length of the documents' texts, in characters
         """
-        found, count = self.types.type, self.types.valued + self.types.missing
+        kind, count = self.types.type, self.types.valued + self.types.missing
         if not count:
             return Field(name, STORED)
-        if found in ("boolean", "number", "date"):
-            return Field(name, found, list=self.some_lists)
-        if self.are_texts and not self.some_lists:
+        if kind in ("boolean", "number", "date"):
+            return Field(name, kind, list=self.has_lists)
+        if self.are_texts and not self.has_lists:
             if is_title:
                 return Field(name, TEXT, TITLE_WEIGHT, title=True)
             if self.characters >= _LONG * count and 2 * self.apart > count:
@@ -712,25 +716,25 @@ class _Values:
                 return Field(name, TEXT, TITLE_WEIGHT if is_summary else 1.0)
             if self.are_codes and len(self.hashes) >= max(_FEWEST_CODES, _DIFFERENT * min(count, _MOST_CODES)):
                 return Field(name, TEXT, literal=True)
-        return Field(name, "keyword" if self.are_texts else STORED, list=self.some_lists and self.are_texts)
+        return Field(name, "keyword" if self.are_texts else STORED, list=self.has_lists and self.are_texts)
 
 
 def folder_fields(declared: Sequence[Field]) -> tuple[Field, ...]:
     """Return fields for the files of a folder: those declared, and one for each type of files that is not declared."""
-    names, types = {one.name for one in declared}, {one.type for one in declared}
-    own = [Field(name, name) for name, kind in FIELD_TYPES.items() if kind.media_types and name not in names | types]
-    return (*declared, *own)
+    names, types = {field.name for field in declared}, {field.type for field in declared}
+    of_files = [name for name, kind in FIELD_TYPES.items() if kind.media_types and name not in names | types]
+    return (*declared, *(Field(name, name) for name in of_files))
 
 
 def with_parts(schema: Schema) -> Schema:
     """Return a schema with the fields that readers give parts of files, and with a title field if files are read."""
-    names, more = {one.name for one in schema.fields}, dict[str, Field]()
+    names, more = {field.name for field in schema.fields}, dict[str, Field]()
     if schema.read_files and schema.title is None:
         more["title"] = Field("title", TEXT, TITLE_WEIGHT, title=True)
-    for one in schema.read_files:
-        for name, kind in READERS[FIELD_TYPES[one.type].reader].fields.items():
+    for field in schema.read_files:
+        for name, kind in READERS[FIELD_TYPES[field.type].reader].fields.items():
             more.setdefault(name, Field(name, kind))
-    fields = (*schema.fields, *(one for name, one in more.items() if name not in names))
+    fields = (*schema.fields, *(field for name, field in more.items() if name not in names))
     return replace(schema, fields=tuple(sorted(fields, key=_schema_order)))
 
 
@@ -758,29 +762,30 @@ def infer(
         for name, value in row.fields.items():
             if value is not None and value != "":
                 values.setdefault(name, _Values()).add(value)
-    names = {one.name for one in declared}
-    has_title = any(one.title for one in declared)
+    names = {field.name for field in declared}
+    has_title = any(field.title for field in declared)
     titles = [
         name
-        for known in (title, *TITLES)
+        for title_name in (title, *TITLES)
         for name in values
-        if known is not None and name.lower() == known.lower() and name not in names
+        if title_name is not None and name.lower() == title_name.lower() and name not in names
     ]
-    found = list(declared)
+    fields = list(declared)
     for name in sorted(values.keys() - names):
-        found.append(values[name].field(name, not has_title and titles[:1] == [name], characters / count))
-        has_title |= found[-1].title
-    for field in found:
-        own = values.get(field.name)
-        if own is not None and field.type == STORED and own.types.type == "object":
-            example = f"{field.name}_{next(iter(own.keys), 'part')}"
+        fields.append(values[name].field(name, not has_title and titles[:1] == [name], characters / count))
+        has_title |= fields[-1].title
+    for field in fields:
+        field_values = values.get(field.name)
+        if field_values is not None and field.type == STORED and field_values.types.type == "object":
+            example = f"{field.name}_{next(iter(field_values.keys), 'part')}"
             note(f"{field.name}: holds objects, which are stored and found by no filter; give each part a field of its "
                  f"own, such as {example}")  # fmt: skip
-        if own is not None and own.types.missing and field.type in ("boolean", "number", "date"):
-            count, stand = own.types.valued + own.types.missing, "stands" if own.types.missing == 1 else "stand"
-            spellings = ", ".join(own.no_values)
-            note(f"{field.name}: {own.types.missing:,} of {count:,} values {stand} for none ({spellings})")
-    return Schema(tuple(sorted(found, key=_schema_order)))
+        if field_values is not None and field_values.types.missing and field.type in ("boolean", "number", "date"):
+            missing = field_values.types.missing
+            count, stand = field_values.types.valued + missing, "stands" if missing == 1 else "stand"
+            spellings = ", ".join(field_values.no_values)
+            note(f"{field.name}: {missing:,} of {count:,} values {stand} for none ({spellings})")
+    return Schema(tuple(sorted(fields, key=_schema_order)))
 
 
 def _schema_order(field: Field) -> tuple[bool, bool, str]:
@@ -789,10 +794,10 @@ def _schema_order(field: Field) -> tuple[bool, bool, str]:
 
 def table(schema: Schema, examples: Mapping[str, object]) -> list[str]:
     """Return the schema as lines for people: each field as `--field` takes it, and an example of the field's values."""
-    rows = [str(one) for one in (*schema.fields, *(one for one in schema.words if one not in schema.fields))]
+    rows = [str(field) for field in (*schema.fields, *(field for field in schema.words if field not in schema.fields))]
     width = max(map(len, rows), default=0)
-    shown = {one: brief(" ".join(_shown(examples.get(one.partition(":")[0], "")).split())) for one in rows}
-    return [f"  {one:{width}}  {shown[one]}".rstrip() for one in rows]
+    shown = {row: brief(" ".join(_shown(examples.get(row.partition(":")[0], "")).split())) for row in rows}
+    return [f"  {row:{width}}  {shown[row]}".rstrip() for row in rows]
 
 
 def _shown(value: object) -> str:

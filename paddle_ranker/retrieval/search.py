@@ -109,7 +109,7 @@ class Result:
         `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells are those of the
         query's words in the text, or else of `passage`. None for a document that was not read from a file
     answer: cells of a table that answer the query, if the ranker names cells; `place` then has these cells
-    signals: what each searcher, feature and signal added to the scores, see `explanations`; None unless that was asked
+    signals: what each searcher, feature and signal added to the scores, see `explanations`; None unless asked for
     """
 
     id: str
@@ -132,7 +132,7 @@ class FeatureParts(NamedTuple):
 
     searchers: what each searcher's features add, `[searchers]`
     others: what each other feature adds, by name
-    first: what all documents get that features order, so that they are above the others
+    first: constant added to every document that features order, which puts these documents above the others
     """
 
     searchers: Floats
@@ -155,8 +155,9 @@ class Search:
         searchers: names of the searchers.
         settings: how the snapshot is searched; if `rank_top` is 0, nothing is ranked.
         listing: which documents are shown.
-        like: an example. Its vectors are searched for in the vector fields that it has a vector for; without words in
-            the query, only in these. If it is a document of the index, this document is no result.
+        like: an example, a document or a file. Each vector field for which it has a vector is searched for this vector.
+            If the query has no words, nothing else is searched. An example that is a document is left out of the
+            results.
 
     Attributes:
         query: the parsed query.
@@ -212,7 +213,7 @@ class Search:
         self.whole: dict[int, str] = {}
         self._scored_as: dict[int, int] = {}  # by place of a ranked document: index of its text in `to_rank`
         # By id of a document that was found by a vector: the vector's passage; its piece of a recording (`pieces_of`).
-        self._found, self._pieces = dict[str, Span](), dict[str, Span]()
+        self._vector_spans, self._pieces = dict[str, Span](), dict[str, Span]()
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
         self.answer_of: Optional[Callable[[int], Optional[TableAnswer]]] = None
@@ -257,7 +258,7 @@ class Search:
 
     @once
     def words(self) -> WordQuery:
-        """The query as it is searched by words; if the searcher `words` is not used, with clear corrections alone.
+        """The query for the search by words; if the searcher `words` is not used, only its clear corrections are added.
 
         If only fields of files are searched, nothing is corrected: see `tower_text`.
         """
@@ -266,7 +267,9 @@ class Search:
         if WORDS in self.searchers:
             return self.collection.rewrite_query(self.query, self.settings.prefix, self.settings.synonyms)
         read = self.collection.rewrite_query(self.query)
-        return WordQuery(self.text, read.text, corrected=tuple(one for one in read.corrected if one.is_clear))
+        return WordQuery(
+            self.text, read.text, corrected=tuple(correction for correction in read.corrected if correction.is_clear)
+        )
 
     @once
     def phrase_filter(self) -> Optional[ParsedQuery]:
@@ -276,8 +279,8 @@ class Search:
     @property
     def unfound(self) -> list[str]:
         """The query's phrases that no document has; the search goes on without them."""
-        found = () if self.phrase_filter is None else self.phrase_filter.phrases
-        return [phrase for phrase in self.query.phrases if phrase not in found]
+        phrases = () if self.phrase_filter is None else self.phrase_filter.phrases
+        return [phrase for phrase in self.query.phrases if phrase not in phrases]
 
     @property
     def model_text(self) -> str:
@@ -313,11 +316,11 @@ class Search:
                 problem = f"{what} has no vector in any of {listed(self.searchers)}, which are searched"
                 raise LikeError(f"like: {problem}; build the index with --tower or --field_tower")
         texts = {name for name in self.searchers if name not in fields or fields[name].reads_texts}
-        asked = {*self.like_vectors, *(texts if self.has_words else ())}
-        if not asked:
+        usable = {*self.like_vectors, *(texts if self.has_words else ())}
+        if not usable:
             raise LikeError(f"towers of {listed(self.searchers)} read no texts: say by like what documents are like")
-        if not asked.issuperset(self.searchers):
-            self.searchers = tuple(filter(asked.__contains__, self.searchers))
+        if not usable.issuperset(self.searchers):
+            self.searchers = tuple(filter(usable.__contains__, self.searchers))
             self.fusion = fitting(self.settings.fusion, self.searchers)
 
     def begin_lookup(
@@ -325,8 +328,8 @@ class Search:
     ) -> Callable[[], list[Hits]]:
         """Begin to search by one searcher; return a function that waits for the hits for each query.
 
-        queries: of this search and of others with the same settings: texts, whose vectors the index's own tower
-            computes, or vectors `[n, size]`. None: this search's query
+        queries: queries of this search and of others with the same settings, as texts (the index's tower computes their
+            vectors) or as vectors `[n, size]`. None: this search's query
         """
         if queries is None:
             queries = [self.words if searcher == WORDS else self.tower_text(searcher)]
@@ -334,7 +337,7 @@ class Search:
         settings, has_vectors = self.settings, searcher in self.collection.info.vector_fields
         breadth = (settings.ef, settings.nprobe) if has_vectors else (None, None)
         if has_vectors and not isinstance(queries, np.ndarray):
-            queries = self.collection.tower(searcher).query_vectors([str(one) for one in queries])
+            queries = self.collection.tower(searcher).query_vectors([str(query) for query in queries])
         fields = self.fusion.fields if searcher == WORDS else {}
         asking = LookupRequest(
             searcher, queries, self._depth, self.where, *breadth, fields, self.phrase_filter, searcher == WORDS
@@ -352,18 +355,20 @@ class Search:
         hits: each searcher's documents, by its name
         """
         if self.like is not None and self.like.id:
-            hits = {name: one.without(self.like.id) for name, one in hits.items()}
+            hits = {name: searcher_hits.without(self.like.id) for name, searcher_hits in hits.items()}
         self.best = {name: max(hits[name].scores, default=0.0) for name in self.searchers}
         self.candidates = Candidates.of({name: hits[name] for name in self.searchers}, self.fusion.title)
         self.by_feature = {}
         files = {field.name for field in self.collection.info.schema.files}
-        self._found, self._pieces = {}, {}
-        for name, one in hits.items():
-            spans = self._pieces if name in files else self._found
-            spans.update((id, span) for id, span in zip(one.ids, one.passages or ()) if span is not None)
-        own = self.fusion.fused(self.candidates)
-        self.by_whole_title = self.fusion.titles_share(self.candidates.titled, own)
-        self._set_fused(own + self.by_whole_title)
+        self._vector_spans, self._pieces = {}, {}
+        for name, searcher_hits in hits.items():
+            spans = self._pieces if name in files else self._vector_spans
+            spans.update(
+                (id, span) for id, span in zip(searcher_hits.ids, searcher_hits.passages or ()) if span is not None
+            )
+        scores = self.fusion.fused(self.candidates)
+        self.by_whole_title = self.fusion.titles_share(self.candidates.titled, scores)
+        self._set_fused(scores + self.by_whole_title)
 
     def _set_fused(self, scores: Floats) -> None:
         self.fused: Floats = scores
@@ -373,16 +378,16 @@ class Search:
     def list_features(self) -> tuple[list[int], ListFeatures]:
         """Return the places of the first documents of the fused list, best first, and their features.
 
-        A text is what a ranker of 128 tokens would read of the document.
+        The features of a document's text are those of the part that a ranker of 128 tokens would read.
         """
         top, texts = self.order[:FEATURE_DEPTH], dict[str, str]()
         documents = self.collection.each([self.candidates.ids[place] for place in top])
-        while some := dict(islice(documents, _READ_AT_ONCE)):
-            texts.update(zip(some, (text for _, text in self.read([*some.values()], EstimatedTokens()))))
+        while batch := dict(islice(documents, _READ_AT_ONCE)):
+            texts.update(zip(batch, (text for _, text in self.read([*batch.values()], EstimatedTokens()))))
         tokenize = self.collection.info.schema.analyser
         weights = self._word_weights or dict.fromkeys(tokenize(self.model_text), 1.0)
-        each = [texts.get(self.candidates.ids[place], "") for place in top]
-        of_texts = list_features(self.model_text, weights, each, tokenize)
+        top_texts = [texts.get(self.candidates.ids[place], "") for place in top]
+        of_texts = list_features(self.model_text, weights, top_texts, tokenize)
         return top, ListFeatures.of(self.candidates, top, self.fused[top], of_texts)
 
     def order_by_features(self) -> None:
@@ -407,14 +412,14 @@ class Search:
     def find_sorted(self) -> None:
         """Set the candidates to the first matching documents in the order of `sort`, or to those after `after`.
 
-        Takes the place of `fuse`.
+        Called instead of `fuse`.
         """
         after = self.after.last if isinstance(self.after, SortedPosition) else None
         count = self.offset + self.top_k + 1  # one more tells whether another page follows
         count = count if self.group_by is None else max(self._depth, count)
         self._sorted = self._matches.first(self.sort, count, after, self.where)
-        self.candidates = Candidates.unscored([one.id for one in self._sorted])
-        self._found, self.fused, self.order = {}, np.zeros(len(self._sorted)), [*range(len(self._sorted))]
+        self.candidates = Candidates.unscored([entry.id for entry in self._sorted])
+        self._vector_spans, self.fused, self.order = {}, np.zeros(len(self._sorted)), [*range(len(self._sorted))]
 
     def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
         """Return the distinct texts of the first documents that the ranker should score, as `read` cuts them.
@@ -424,10 +429,10 @@ class Search:
         top, texts, whole = self.order[: self.settings.rank_top], dict[int, str](), list[int]()
         places = {self.candidates.ids[place]: place for place in top}
         documents = self.collection.each([*places])
-        while some := dict(islice(documents, _READ_AT_ONCE)):
-            for id, (span, text) in zip(some, self.read([*some.values()], encoder)):
+        while batch := dict(islice(documents, _READ_AT_ONCE)):
+            for id, (span, text) in zip(batch, self.read([*batch.values()], encoder)):
                 self.passages[places[id]], texts[places[id]] = span, text
-                whole += [places[id]] if span == (0, len(some[id].text)) else []
+                whole += [places[id]] if span == (0, len(batch[id].text)) else []
         reserve(sum(map(sys.getsizeof, texts.values())))
         # Equal texts have one logit: computed in two batches, it would differ in its last digits, and so would ties.
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts[place] for place in top))}
@@ -446,8 +451,11 @@ class Search:
         """
         refuse_text(documents, "documents", Document)
         kind = encoder.places if isinstance(encoder, PairEncoder) else ""
-        found = {} if kind == CELLS else self._found  # a part of a table lacks its header
-        schema, spans = self.collection.info.schema, [found.get(one.id, (0, len(one.text))) for one in documents]
+        passages = {} if kind == CELLS else self._vector_spans  # a part of a table lacks its header
+        schema, spans = (
+            self.collection.info.schema,
+            [passages.get(document.id, (0, len(document.text))) for document in documents],
+        )
         room = sys.maxsize if encoder is None else encoder.room_beside(self.model_text)
         long = [number for number, (start, end) in enumerate(spans) if end - start > room]
         if encoder is not None and long:
@@ -462,9 +470,12 @@ class Search:
             for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
                 spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
         if kind == PICTURES:
-            return [(span, self._picture(one)) for span, one in zip(spans, documents)]
-        texts = [placed_text(one, schema, kind) if kind else one.text for one in documents]
-        return [(span, schema.passage(one, text[slice(*span)])) for span, one, text in zip(spans, documents, texts)]
+            return [(span, self._picture(document)) for span, document in zip(spans, documents)]
+        texts = [placed_text(document, schema, kind) if kind else document.text for document in documents]
+        return [
+            (span, schema.passage(document, text[slice(*span)]))
+            for span, document, text in zip(spans, documents, texts)
+        ]
 
     def _picture(self, document: Document) -> str:
         """Return the first picture of a document, for a ranker that reads pictures; a white picture if it has none.
@@ -474,8 +485,8 @@ class Search:
         files = self.collection.files
         if files is None:
             raise UsageError("a ranker that reads pictures needs their files, and these are elsewhere: rank there")
-        for one in self.collection.info.schema.files:
-            value = document.fields.get(one.name) if one.type == "picture" else None
+        for file_field in self.collection.info.schema.files:
+            value = document.fields.get(file_field.name) if file_field.type == "picture" else None
             if value:
                 return PictureTitle(files.read(str(value[0] if isinstance(value, list) else value)))
         return PictureTitle(np.full((1, 1, 3), 255, np.uint8))
@@ -497,8 +508,8 @@ class Search:
         scores = logits + weight * shares + sum(added.values())
         titled = self.candidates.titled[top]
         if titled.any():
-            own = self.fusion.titles_share(titled, scores)
-            scores, self.added[TITLE] = scores + own, dict(zip(top, own.tolist()))
+            title_scores = self.fusion.titles_share(titled, scores)
+            scores, self.added[TITLE] = scores + title_scores, dict(zip(top, title_scores.tolist()))
         order = by_score(scores, [self.candidates.ids[place] for place in top])
         self.order[: len(top)] = [top[number] for number in order]
         self.logits = dict(zip(top, logits.tolist()))
@@ -547,14 +558,14 @@ class Search:
         return WORDS not in self.searchers or self._covered_weight() < _COVERED
 
     def _covered_weight(self) -> float:
-        """Return the highest share of the query's weight that its words, or their corrections, in one document have.
+        """Return the highest share of the query's weight that the words of one document cover, corrections included.
 
         Only the first `_FIRST` documents of the list are looked at.
         """
         ids = [self.candidates.ids[place] for place in self.order[:_FIRST]]
-        each = self.collection.explain_words(self.words, ids, self.fusion.fields).values()
+        explained = self.collection.explain_words(self.words, ids, self.fusion.fields).values()
         weight = self.collection.query_weight(self.words)
-        covered = max((sum(map(self._word_weights.__getitem__, one)) for one in each), default=0.0)
+        covered = max((sum(map(self._word_weights.__getitem__, tokens)) for tokens in explained), default=0.0)
         return covered / weight if weight else 0.0
 
     def is_cut(self, place: int) -> bool:
@@ -573,9 +584,9 @@ class Search:
         ended = {place: rank for rank, place in enumerate(self._unfinished, start=1) if self.is_cut(place)}
         ended.update((place, rank) for rank, place in enumerate(self.order, start=1) if rank > self.top_k)
         fused = sorted(self.fused_rank, key=self.fused_rank.__getitem__)[: self.top_k]
-        found = {place: ended[place] for place in fused if place in ended}
-        self.documents.update(self.collection.documents_of([self.candidates.ids[place] for place in found]))
-        return found
+        ranks = {place: ended[place] for place in fused if place in ended}
+        self.documents.update(self.collection.documents_of([self.candidates.ids[place] for place in ranks]))
+        return ranks
 
     def position(self) -> Union[Position, SortedPosition, None]:
         """Return the position of the last result, for the next page; None if no more results follow."""
@@ -610,8 +621,8 @@ class Search:
             leaders = self._leaders(order)
             keys = leaders
         else:
-            each = (tuple(value.key for value in values) for values in self._values(field, order))
-            keys = [key or place for place, key in zip(order, each)]  # no number is equal to a tuple
+            value_keys = (tuple(value.key for value in values) for values in self._values(field, order))
+            keys = [key or place for place, key in zip(order, value_keys)]  # no number is equal to a tuple
         seen, kept = Counter[object](), list[int]()
         for number, (place, key) in enumerate(zip(order, keys)):
             seen[key] += 1
@@ -627,19 +638,23 @@ class Search:
         order: places of the documents
         """
         check()
-        rank, sketches, there = {self.candidates.ids[place]: rank for rank, place in enumerate(order)}, [], list[int]()
+        rank, sketches, with_text = (
+            {self.candidates.ids[place]: rank for rank, place in enumerate(order)},
+            [],
+            list[int](),
+        )
         documents = self.collection.each([*rank])
-        while some := dict(islice(documents, _READ_AT_ONCE)):
-            texts = {rank[id]: document.text for id, document in some.items() if document.text.strip()}
-            there += texts
+        while batch := dict(islice(documents, _READ_AT_ONCE)):
+            texts = {rank[id]: document.text for id, document in batch.items() if document.text.strip()}
+            with_text += texts
             sketches.append(sketches_of([*texts.values()]))
-        if not there:
+        if not with_text:
             return [*order]
-        reserve(sum(one.nbytes for one in sketches))
-        ranks = sorted(range(len(there)), key=there.__getitem__)
+        reserve(sum(sketch.nbytes for sketch in sketches))
+        ranks = sorted(range(len(with_text)), key=with_text.__getitem__)
         first = leaders(np.concatenate(sketches)[ranks])
-        found = {there[one]: there[ranks[number]] for one, number in zip(ranks, first)}
-        return [order[found.get(rank, rank)] for rank in range(len(order))]
+        leader_of = {with_text[index]: with_text[ranks[number]] for index, number in zip(ranks, first)}
+        return [order[leader_of.get(rank, rank)] for rank in range(len(order))]
 
     @once
     def _word_weights(self) -> dict[str, float]:
@@ -669,21 +684,23 @@ class Search:
         require_fields("facets", names, self.collection.fields)
         wanted = dict[str, Optional[Filter]]()
         for name in names:
-            others = [one for one in self.where.conditions if one.field != name] if self.where else []
+            others = [condition for condition in self.where.conditions if condition.field != name] if self.where else []
             wanted[name] = Filter(tuple(others)) if others else None
         return self._matches.facets(wanted)
 
     def span_of(self, place: int) -> Span:
         """Return the span of a shown document's text that the ranker read; without a ranker, see `Result.passage`."""
         document = self.documents[self.candidates.ids[place]]
-        return self.passages.get(place) or self._found.get(document.id, (0, len(document.text)))
+        return self.passages.get(place) or self._vector_spans.get(document.id, (0, len(document.text)))
 
     @once
     def shared_words(self) -> SharedWords:
         """Finder of the query's words, their corrections and synonyms in texts."""
         analyser = self.collection.info.schema.analyser
-        phrases = [one.text for one in self.words.extras if one.is_whole and single_token(analyser, one.text) is None]
-        words = [one.text for one in self.words.extras if one.text not in phrases]
+        phrases = [
+            extra.text for extra in self.words.extras if extra.is_whole and single_token(analyser, extra.text) is None
+        ]
+        words = [extra.text for extra in self.words.extras if extra.text not in phrases]
         return SharedWords("\n".join([self.text, *words]), analyser, phrases)
 
     def place_in_file(self, place: int, highlights: Optional[Sequence[Highlight]] = None) -> Optional[PlaceInFile]:
@@ -697,18 +714,21 @@ class Search:
             return None
         if highlights is None:
             highlights = self.shared_words.highlights(document.text)
-        spans, piece = [(one.start, one.end) for one in highlights], self._pieces.get(document.id)
+        spans, piece = [(highlight.start, highlight.end) for highlight in highlights], self._pieces.get(document.id)
         if not spans and piece is None:
             span = self.span_of(place)
             spans = [span if span != (0, len(document.text)) else self.shared_words.passage(document.text, [])]
-        found = place_of(document, schema, spans, piece)
+        in_file = place_of(document, schema, spans, piece)
         answer = self.answer(place)
-        if found is None or answer is None or not answer.cells:
-            return found
-        return {**found, "cells": [[cell.row, cell.column] for cell in answer.cells[:MOST_PLACES]]}
+        if in_file is None or answer is None or not answer.cells:
+            return in_file
+        return {**in_file, "cells": [[cell.row, cell.column] for cell in answer.cells[:MOST_PLACES]]}
 
     def answer(self, place: int) -> Optional[TableAnswer]:
-        """Return the cells of a ranked table that answer the query; None if it is no table, or none are named."""
+        """Return the cells of a ranked table that answer the query.
+
+        None if the document is no table or is not ranked, or if the ranker names no cells.
+        """
         if self.answer_of is None or place not in self.logits:
             return None
         if place not in self._answers:
@@ -718,14 +738,14 @@ class Search:
     def result(self, place: int) -> Result:
         candidates = self.candidates
         document = self.documents[candidates.ids[place]]
-        said = zip(candidates.searchers, candidates.scores[place].tolist(), candidates.ranks[place].tolist())
+        by_searcher = zip(candidates.searchers, candidates.scores[place].tolist(), candidates.ranks[place].tolist())
         place_in_file = self.place_in_file(place)
         return Result(
             document.id,
             document.text,
             {name: value for name, value in document.fields.items() if place_in_file is None or name != PLACES},
             float(self.fused[place]),
-            {name: SearcherScore(score, rank) for name, score, rank in said if rank},
+            {name: SearcherScore(score, rank) for name, score, rank in by_searcher if rank},
             self.collection.info.schema.name_of(document),
             self.span_of(place),
             self.logits.get(place),
@@ -781,7 +801,7 @@ def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
     If all weights would then be 0, all are dropped, so that each is 1.
     """
     refuse_text(searchers, "searchers")
-    signals = {name: one for name, one in fusion.signals.items() if one.is_field or name in searchers}
+    signals = {name: signal for name, signal in fusion.signals.items() if signal.is_field or name in searchers}
     weights = {name: weight for name, weight in fusion.weights.items() if name in searchers}
     weights = weights if any(weights.get(name, 1.0) for name in searchers) else {}
     return replace(fusion, weights=weights, signals=signals)

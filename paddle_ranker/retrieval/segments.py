@@ -11,7 +11,7 @@ A segment's folder holds
     passages.npy                    `[passages, 3] int32`, if vectors are those of passages: row, start, end
     FIELD.vectors.npy, ...          the same of another vector field, in which documents may have none or several
     words_*.npy                     the inverted index: `Postings`
-    states/                         stored states of the documents as a ranker reads them, if there are: `TitleStates`
+    states/                         the states that a ranker's layers have for the documents, if stored: `TitleStates`
     segment.json                    how many documents there are, and the size and the sum of each file
 """
 
@@ -167,18 +167,18 @@ class Segment:
         shapes = {"offsets": (count + 1,), "id_offsets": (count + 1,), "fields": (len(self.fields), count), **hashes}
         ends = {"offsets": sizes["documents.jsonl"], "id_offsets": sizes["ids.bin"]}
         if f"{WORD_ARRAYS}terms" in arrays:
-            found, searched = len(arrays[f"{WORD_ARRAYS}documents"]), len(self._schema.words)
+            occurrences, searched = len(arrays[f"{WORD_ARRAYS}documents"]), len(self._schema.words)
             lengths = (count,) if searched == 1 else (count, searched)
             shapes.update(
                 {WORD_ARRAYS + "lengths": lengths, WORD_ARRAYS + "starts": (len(arrays[f"{WORD_ARRAYS}terms"]) + 1,)}
             )
             shapes.update(
                 {
-                    WORD_ARRAYS + "codes": (found,),
+                    WORD_ARRAYS + "codes": (occurrences,),
                     WORD_ARRAYS + "pairs": (len(arrays[f"{WORD_ARRAYS}pairs"]), 2 * searched),
                 }
             )
-            ends[f"{WORD_ARRAYS}starts"] = found
+            ends[f"{WORD_ARRAYS}starts"] = occurrences
         for name in self._vector_fields():
             file = f"{file_prefix(name)}passages"
             if (passages := arrays.get(file)) is None:
@@ -200,7 +200,7 @@ class Segment:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Convert errors in the block, which a damaged file causes, to `CheckpointError`."""
+        """Raise `CheckpointError` in place of the errors that a damaged file causes in the block."""
         try:
             yield
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -263,8 +263,8 @@ class Segment:
 
     def document(self, row: int) -> Document:
         with self.reading():
-            found = json.loads(self.line(row))
-            document = Document(found["id"], found["text"], found["fields"], found["version"])
+            record = json.loads(self.line(row))
+            document = Document(record["id"], record["text"], record["fields"], record["version"])
             kinds = (document.id, str), (document.text, str), (document.fields, dict), (document.version, int)
             if not all(isinstance(value, kind) for value, kind in kinds):
                 raise ValueError(f"document {row + 1:,} is not as it was written")
@@ -282,9 +282,9 @@ class Segment:
 
     def rows_of_ids(self, ids: Sequence[str], hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         """Yield (index in `ids`, row) for each id that this segment has; `hashes` are those of `ids`."""
-        found = list(self._hashed("id_hashes", hashes))
-        there = self.ids(np.array([row for _, row in found], np.int64))
-        return (one for one, id in zip(found, there) if id == ids[one[0]])
+        candidates = list(self._hashed("id_hashes", hashes))
+        candidate_ids = self.ids(np.array([row for _, row in candidates], np.int64))
+        return (candidate for candidate, id in zip(candidates, candidate_ids) if id == ids[candidate[0]])
 
     def rows_of_hashes(self, hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         """Yield (index in `hashes`, row) for each document whose id has one of these hashes."""
@@ -298,26 +298,26 @@ class Segment:
         after: hash and id; None: from the first document
         live: which rows are live, `[documents] bool`; None: all
         """
-        (hashes, rows), found = self.arrays["id_hashes"], list[tuple[int, str, int]]()
+        (hashes, rows), entries = self.arrays["id_hashes"], list[tuple[int, str, int]]()
         start = 0 if after is None else int(np.searchsorted(hashes, np.uint64(after[0])))
-        while start < len(hashes) and len(found) < count:
+        while start < len(hashes) and len(entries) < count:
             last = min(start + max(count, _LOOKED_AT), len(hashes)) - 1
             end = int(np.searchsorted(hashes, hashes[last], "right"))  # equal hashes are ordered together
             check()
-            own = rows[start:end].astype(np.int64)
-            kept = np.arange(len(own)) if live is None else np.flatnonzero(live[own])
-            own = own[kept]
-            some = sorted(zip(hashes[start:end][kept].tolist(), self.ids(own), own.tolist()))
-            found += [one for one in some if after is None or one[:2] > after]
+            candidates = rows[start:end].astype(np.int64)
+            kept = np.arange(len(candidates)) if live is None else np.flatnonzero(live[candidates])
+            candidates = candidates[kept]
+            batch = sorted(zip(hashes[start:end][kept].tolist(), self.ids(candidates), candidates.tolist()))
+            entries += [entry for entry in batch if after is None or entry[:2] > after]
             start = end
-        return found[:count]
+        return entries[:count]
 
     def hashes_of_rows(self) -> NDArray[np.uint64]:
         """Return the hash of each document's id, `[n]`."""
         hashes, rows = self.arrays["id_hashes"].astype(np.uint64)
-        found = np.empty(len(rows), np.uint64)
-        found[rows.astype(np.int64)] = hashes
-        return found
+        by_row = np.empty(len(rows), np.uint64)
+        by_row[rows.astype(np.int64)] = hashes
+        return by_row
 
     def rows_of_texts(
         self, texts: Sequence[str], hashes: NDArray[np.uint64], live: Optional[Booleans] = None
@@ -328,11 +328,11 @@ class Segment:
         hashes: the hash of each text
         live: which rows are live, `[documents] bool`; None: all
         """
-        found: set[int] = set()
+        seen: set[int] = set()
         for place, row in self._hashed("text_hashes", hashes):
-            is_new = place not in found and (live is None or live[row])
+            is_new = place not in seen and (live is None or live[row])
             if is_new and self._schema.identity(self.document(row)) == texts[place]:
-                found.add(place)
+                seen.add(place)
                 yield place, row
 
     def rows_of_titles(self, keys: Sequence[str]) -> NDArray[np.int64]:
@@ -359,7 +359,7 @@ class Segment:
                 raise CheckpointError(f"{path}: {problem}; copy the index again, or build it anew")
             size += path.stat().st_size
         for name, rows, wanted in (
-            *((name, len(one.stored), len(one)) for name, one in self.vectors.items()),
+            *((name, len(vectors.stored), len(vectors)) for name, vectors in self.vectors.items()),
             ("words", len(self.postings.lengths) if self.postings else 0, self.count),
         ):
             if rows not in (0, wanted):
@@ -405,7 +405,7 @@ class Segment:
             start = end + len(b", ")
 
     def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
-        """Return the values that live documents have in a field, and whether none is left out.
+        """Return the values that live documents have in a field, and whether these are all of them.
 
         If the field's values take more than `most` bytes, only one value is returned, as an example.
 
@@ -534,11 +534,11 @@ def seal(target: Path, count: int, fields: Sequence[str]) -> None:
 
 def checksum(path: Path) -> int:
     """Return the CRC-32 of a file."""
-    found = 0
+    crc = 0
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
-            found = zlib.crc32(block, found)
-    return found
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def storable(document: Row) -> Row:
@@ -566,9 +566,10 @@ def storable(document: Row) -> Row:
     return document if all(values[name] is fields[name] for name in fields) else replace(document, fields=values)
 
 
-def alike(one: Document, other: Document) -> bool:
+def alike(document: Document, other: Document) -> bool:
     """Return whether two documents have the same text and fields; `true`, `1` and `1.0` are three values."""
-    return (one.text, one.fields) == (other.text, other.fields) and _sorted(one.fields) == _sorted(other.fields)
+    are_equal = (document.text, document.fields) == (other.text, other.fields)
+    return are_equal and _sorted(document.fields) == _sorted(other.fields)
 
 
 def _sorted(fields: Mapping[str, object]) -> str:
@@ -611,11 +612,11 @@ def _field_values(
     names = sorted({name for document in documents for name in document.fields} - left_out)
     numbers = {name: number for number, name in enumerate(names)}
     codes = np.full((len(names), len(documents)), -1, np.int32)
-    known: list[dict[bytes, int]] = [{} for _ in names]
+    value_codes: list[dict[bytes, int]] = [{} for _ in names]
     for row, document in enumerate(documents):
         for name, value in document.fields.items():
             if value is not None and name not in left_out:
                 number = numbers[name]
-                codes[number, row] = known[number].setdefault(_json(value), len(known[number]))
-    values = [[json.loads(one) for one in own] for own in known]
+                codes[number, row] = value_codes[number].setdefault(_json(value), len(value_codes[number]))
+    values = [[json.loads(value) for value in field_codes] for field_codes in value_codes]
     return names, codes, values

@@ -97,7 +97,7 @@ class Refused(NamedTuple):
     """Answer to a call whose arguments are not valid.
 
     kind: name of the error's class, in `_REFUSALS`
-    problem: its message
+    problem: the error's message
     """
 
     kind: str
@@ -167,14 +167,14 @@ def _are_facts(sent: _SentFacts, info: IndexInfo) -> bool:
     return len(totals.lengths) == len(info.schema.words) and all(map(_is_count, numbers))
 
 
-def _are_hits(found: list[Hits], facts: Facts, by: str, queries: Sequence[Asked], top_k: int, *_: object) -> bool:
-    spans = [one.passages for one in found if one.passages is not None]
-    return len(found) == len(queries) and all(
-        len(one.ids) == len({*one.ids}) == len(one.scores) <= top_k + _whole_titles(one, top_k)
-        and not (np.diff(one.scores) > 0).any()
-        and (one.passages is None or len(one.passages) == len(one.ids))
-        for one in found
-    ) and all(0 <= span[0] < span[1] for own in spans for span in own if span is not None)  # fmt: skip
+def _are_hits(results: list[Hits], facts: Facts, by: str, queries: Sequence[Asked], top_k: int, *_: object) -> bool:
+    spans = [hits.passages for hits in results if hits.passages is not None]
+    return len(results) == len(queries) and all(
+        len(hits.ids) == len({*hits.ids}) == len(hits.scores) <= top_k + _whole_titles(hits, top_k)
+        and not (np.diff(hits.scores) > 0).any()
+        and (hits.passages is None or len(hits.passages) == len(hits.ids))
+        for hits in results
+    ) and all(0 <= span[0] < span[1] for span_list in spans for span in span_list if span is not None)  # fmt: skip
 
 
 def _whole_titles(hits: Hits, top_k: int) -> int:
@@ -186,10 +186,10 @@ def _whole_titles(hits: Hits, top_k: int) -> int:
     return count if is_possible and bool(((hits.titles >= 0) & (hits.titles <= 1)).all()) else -top_k - 1
 
 
-def _is_scale(found: FieldScale) -> bool:
-    if found.scale is None:
+def _is_scale(field_scale: FieldScale) -> bool:
+    if field_scale.scale is None:
         return True
-    kind, positions, counts = found.scale
+    kind, positions, counts = field_scale.scale
     return (
         kind in (NUMBERS, DATES)
         and 0 < len(positions) == len(counts)
@@ -201,10 +201,10 @@ def _is_scale(found: FieldScale) -> bool:
     )
 
 
-def _are_counted(found: Mapping[str, Counts], facts: Facts, query: Asked, phrase_filter: object,
+def _are_counted(counted: Mapping[str, Counts], facts: Facts, query: Asked, phrase_filter: object,
                  wanted: Facets) -> bool:  # fmt: skip
-    counts = [one for own in found.values() for one in own.items()]
-    return {*found} == {*wanted} and all(is_value(value) and _is_count(count) for value, count in counts)
+    counts = [item for field_counts in counted.values() for item in field_counts.items()]
+    return {*counted} == {*wanted} and all(is_value(value) and _is_count(count) for value, count in counts)
 
 
 READS: dict[str, Operation] = {  # type: ignore[explicit-any]  # of a type of arrays
@@ -212,53 +212,53 @@ READS: dict[str, Operation] = {  # type: ignore[explicit-any]  # of a type of ar
     "counts": Operation(
         lambda seen, words: seen.words.counts_of(words),
         list[int],
-        lambda found, facts, words: (
-            len(found) == len(words)
-            and 0 <= min(found, default=0) <= max(found, default=0) <= (facts.totals.documents if facts.totals else 0)
+        lambda result, facts, words: (
+            len(result) == len(words)
+            and 0 <= min(result, default=0) <= max(result, default=0) <= (facts.totals.documents if facts.totals else 0)
         ),
     ),
     "near": Operation(
         lambda seen, word, unfinished: seen.words.near(word, unfinished),
         list[tuple[str, int]],
-        lambda found, *_: all(_is_count(distance) for _, distance in found),
+        lambda result, *_: all(_is_count(distance) for _, distance in result),
     ),
     "beginning": Operation(
         lambda seen, prefix, most: seen.words.beginning(prefix, most),
         list[str],
-        lambda found, facts, prefix, most: len(found) <= most and all(one.startswith(prefix) for one in found),
+        lambda result, facts, prefix, most: len(result) <= most and all(word.startswith(prefix) for word in result),
     ),
     "common_types": Operation(
         lambda seen, fields: {name: seen.snapshot.generation.common_types(name) for name in fields},
         dict[str, CommonTypes],
-        lambda found, facts, fields: {*found} == {*fields},
+        lambda result, facts, fields: {*result} == {*fields},
     ),
     "phrases": Operation(
         lambda seen, phrases: seen.snapshot.generation.found_phrases(phrases, required=True),
         list[str],
-        lambda found, facts, phrases: found == [one for one in phrases if one in found],
+        lambda result, facts, phrases: result == [phrase for phrase in phrases if phrase in result],
     ),
     "search": Operation(lambda seen, *args: seen.snapshot.search(*args), list[Hits], _are_hits),
     "matches": Operation(
         lambda seen, query, phrase_filter, where: seen.matches(query, phrase_filter).count(where),
         int,
-        lambda found, *_: _is_count(found),
+        lambda result, *_: _is_count(result),
     ),
     "first": Operation(
         lambda seen, query, phrase_filter, *args: seen.matches(query, phrase_filter).first(*args),
         list[SortedDocument],
-        lambda found, facts, query, phrase_filter, sort, count, *_: (
-            len({one.id for one in found}) == len(found) <= count
+        lambda result, facts, query, phrase_filter, sort, count, *_: (
+            len({document.id for document in result}) == len(result) <= count
             and all(
-                len(one.values) == len(sort) and all(value is None or is_value(value) for value in one.values)
-                for one in found
+                len(document.values) == len(sort) and all(value is None or is_value(value) for value in document.values)
+                for document in result
             )
         ),
     ),
     "scales": Operation(
         lambda seen, query, phrase_filter, wanted: seen.matches(query, phrase_filter).scales(wanted),
         dict[str, FieldScale],
-        lambda found, facts, query, phrase_filter, wanted: (
-            {*found} == {*wanted} and all(map(_is_scale, found.values()))
+        lambda result, facts, query, phrase_filter, wanted: (
+            {*result} == {*wanted} and all(map(_is_scale, result.values()))
         ),
     ),
     "facet_values": Operation(
@@ -269,57 +269,59 @@ READS: dict[str, Operation] = {  # type: ignore[explicit-any]  # of a type of ar
     "explain_words": Operation(
         lambda seen, *args: seen.snapshot.explain_words(*args),
         dict[str, dict[str, float]],
-        lambda found, facts, query, ids, *_: {*found} <= {*ids},
+        lambda result, facts, query, ids, *_: {*result} <= {*ids},
     ),
     "documents_of": Operation(
         lambda seen, ids: seen.snapshot.documents_of(ids),
         dict[str, Document],
-        lambda found, facts, ids: {*found} <= {*ids} and all(id == one.id for id, one in found.items()),
+        lambda result, facts, ids: {*result} <= {*ids} and all(id == document.id for id, document in result.items()),
     ),
     "values": Operation(
         lambda seen, field, type, ids: seen.snapshot.values(field, ids, type),
         list[tuple[Value, ...]],
-        lambda found, facts, field, type, ids: (
-            len(found) == len(ids) and all(is_value(one) for own in found for one in own)
+        lambda result, facts, field, type, ids: (
+            len(result) == len(ids) and all(is_value(value) for values in result for value in values)
         ),
     ),
     "missing": Operation(
-        lambda seen, ids: seen.snapshot.missing(ids), list[str], lambda found, facts, ids: {*found} <= {*ids}
+        lambda seen, ids: seen.snapshot.missing(ids), list[str], lambda result, facts, ids: {*result} <= {*ids}
     ),
     "scale": Operation(
-        lambda seen, field, type: seen.snapshot.scale(field, type), FieldScale, lambda found, *_: _is_scale(found)
+        lambda seen, field, type: seen.snapshot.scale(field, type), FieldScale, lambda result, *_: _is_scale(result)
     ),
     "field_values": Operation(
         lambda seen, most, types: seen.snapshot.field_values(most, types),
         dict[str, FieldSample],
-        lambda found, facts, most, types: all(
-            one.type == types.get(name) and all(map(is_value, one.values)) for name, one in found.items()
+        lambda result, facts, most, types: all(
+            sample.type == types.get(name) and all(map(is_value, sample.values)) for name, sample in result.items()
         ),
     ),
     "like_vectors": Operation(
         lambda seen, field, like: seen.snapshot.like_vectors(field, Like(*like)),
         Vectors,
-        lambda found, facts, field, like: (
-            found.ndim == 2 and len(found) <= 1 and found.shape[1] == facts.info.vector_fields[field].info.size
+        lambda result, facts, field, like: (
+            result.ndim == 2 and len(result) <= 1 and result.shape[1] == facts.info.vector_fields[field].info.size
         ),
     ),
     "query_vectors": Operation(
         lambda seen, field, queries: seen.snapshot.tower(field).query_vectors(queries),
         Vectors,
-        lambda found, facts, field, queries: found.shape == (len(queries), facts.info.vector_fields[field].info.size),
+        lambda result, facts, field, queries: result.shape == (len(queries), facts.info.vector_fields[field].info.size),
     ),
 }
 WRITES: dict[str, Operation] = {  # type: ignore[explicit-any]
     "add": Operation(
-        lambda writer, documents: writer.add(documents), Added, lambda found, *_: all(map(_is_count, found))
+        lambda writer, documents: writer.add(documents), Added, lambda result, *_: all(map(_is_count, result))
     ),
-    "remove": Operation(lambda writer, ids: writer.remove(ids), int, lambda found, facts, ids: 0 <= found <= len(ids)),
+    "remove": Operation(
+        lambda writer, ids: writer.remove(ids), int, lambda result, facts, ids: 0 <= result <= len(ids)
+    ),
 }
 # Calls whose arguments may come from a user. If one shard refuses them, all do, since they were built alike.
 MAY_REFUSE = {"search", "query_vectors", "like_vectors", *WRITES}
 
 
-def _require(found: Unchecked, kind: Unchecked, depth: int = 0) -> None:
+def _require(value: Unchecked, kind: Unchecked, depth: int = 0) -> None:
     """Raise `ValueError` unless a value, with all values inside it, is of a type.
 
     Numbers must be finite, and texts without surrogates.
@@ -330,43 +332,43 @@ def _require(found: Unchecked, kind: Unchecked, depth: int = 0) -> None:
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
     if kind is object:
-        kind = _JSON.get(type(found))
+        kind = _JSON.get(type(value))
         if kind is None:
-            raise ValueError(f"a {brief(type(found).__name__)} is no value of a field")
+            raise ValueError(f"a {brief(type(value).__name__)} is no value of a field")
     origin: object = get_origin(kind)
     inner = get_args(kind)
     if origin is Union:
-        for one in inner[:-1]:
+        for option in inner[:-1]:
             with suppress(ValueError):
-                return _require(found, one, depth)
-        return _require(found, inner[-1], depth)
+                return _require(value, option, depth)
+        return _require(value, inner[-1], depth)
     if origin is np.ndarray:
         dtype = np.dtype(get_args(inner[1])[0])
-        if type(found) is not np.ndarray or found.dtype != dtype or not np.isfinite(found).all():
+        if type(value) is not np.ndarray or value.dtype != dtype or not np.isfinite(value).all():
             raise ValueError(f"expected finite numbers of {dtype}")
         return None
     wanted = type(None) if kind is None else dict if origin is Mapping else origin or kind
-    if type(found) is not wanted:
-        raise ValueError(f"a {brief(type(found).__name__)}, expected {brief(str(kind))}")
+    if type(value) is not wanted:
+        raise ValueError(f"a {brief(type(value).__name__)}, expected {brief(str(kind))}")
     if origin in (list, frozenset):
-        for one in found:
-            _require(one, inner[0], depth + 1)
+        for item in value:
+            _require(item, inner[0], depth + 1)
     elif origin in (dict, Counter, Mapping):
-        for name, value in found.items():
-            _require(name, inner[0], depth + 1)
-            _require(value, inner[1] if len(inner) > 1 else int, depth + 1)
+        for key, item in value.items():
+            _require(key, inner[0], depth + 1)
+            _require(item, inner[1] if len(inner) > 1 else int, depth + 1)
     elif origin is tuple:
-        each = [inner[0]] * len(found) if inner[1:] == (...,) else inner
-        if len(each) != len(found):
-            raise ValueError(f"{len(found)} values, expected {len(each)}")
-        for one, of in zip(found, each):
-            _require(one, of, depth + 1)
+        kinds = [inner[0]] * len(value) if inner[1:] == (...,) else inner
+        if len(kinds) != len(value):
+            raise ValueError(f"{len(value)} values, expected {len(kinds)}")
+        for item, item_kind in zip(value, kinds):
+            _require(item, item_kind, depth + 1)
     elif (hints := _hints(kind)) is not None:
-        for name, of in hints.items():
-            _require(getattr(found, name), of, depth + 1)
-    elif isinstance(found, str):
-        found.encode("utf-8")  # raises a `ValueError` for half of a surrogate pair
-    elif isinstance(found, (int, float)) and not abs(found) <= sys.float_info.max:  # NaN, too
+        for key, item_kind in hints.items():
+            _require(getattr(value, key), item_kind, depth + 1)
+    elif isinstance(value, str):
+        value.encode("utf-8")  # raises a `ValueError` for half of a surrogate pair
+    elif isinstance(value, (int, float)) and not abs(value) <= sys.float_info.max:  # NaN, too
         raise ValueError("a number that is not finite")
     return None
 
@@ -380,8 +382,8 @@ def _hints(kind: type) -> Optional[dict[str, object]]:
 class ShardService:
     """Service of an index folder as a shard, which a `RemoteCollection` calls; thread-safe.
 
-    It sees what others add to the folder, and also adds and removes documents itself. Raises `CheckpointError` for a
-    folder that is no index, `UsageError` for an index that cannot be a shard.
+    The service adds and removes documents, and searches also see what other processes add to the folder. Raises
+    `CheckpointError` for a folder that is no index, `UsageError` for an index that cannot be a shard.
     """
 
     def __init__(self, folder: Union[str, Path]):
@@ -397,22 +399,22 @@ class ShardService:
 
         Only failures of the shard are raised. Arguments that are not valid are answered by a `Refused`.
         """
-        version, known, *given = args
+        version, cached, *arguments = args
         try:
             if name in WRITES:
                 with self._collection.writer.writing(time.monotonic() + _WRITE_SECONDS):
-                    result = WRITES[name].answer(self._collection.writer, *given)
+                    result = WRITES[name].answer(self._collection.writer, *arguments)
                 seen = self._at(None)
             elif name in READS:
                 seen = self._at(version)
-                result = in_turn(partial(READS[name].answer, seen, *given))
+                result = in_turn(partial(READS[name].answer, seen, *arguments))
             else:
                 raise UsageError(f"shards have no {brief(name)}; use the same version of paddle_ranker everywhere")
         except (UsageError, DataError) as error:
-            kind = next(name for name, one in _REFUSALS.items() if isinstance(error, one))
+            kind = next(name for name, error_class in _REFUSALS.items() if isinstance(error, error_class))
             return Refused(kind, str(error))
         version = seen.snapshot.info.generation
-        return Answer(version, None if version == known else seen.facts, result)
+        return Answer(version, None if version == cached else seen.facts, result)
 
     def close(self) -> None:
         self._collection.close()
@@ -430,7 +432,7 @@ class ShardService:
                 raise Gone(f"{self._collection.folder}: generation {version} is no longer kept; search again")
             clock, latest = time.monotonic(), self._collection.info.generation
             self._seen[version].used = clock
-            others = sorted(self._seen.keys() - {latest, version}, key=lambda one: self._seen[one].used)
+            others = sorted(self._seen.keys() - {latest, version}, key=lambda generation: self._seen[generation].used)
             for place, old in enumerate(others, start=1):
                 if clock - self._seen[old].used > _KEPT_SECONDS or place <= len(others) - _MOST_KEPT:
                     del self._seen[old]
@@ -438,20 +440,20 @@ class ShardService:
 
 
 def _require_shard(info: IndexInfo, name: str) -> None:
-    if any(one.info.method == MILVUS for one in info.vector_fields.values()):
+    if any(field.info.method == MILVUS for field in info.vector_fields.values()):
         raise UsageError(f"{name}: has its vectors in Milvus, which searches one index at a time")
     if info.others:
         raise UsageError(f"{name}: is searched by {listed(info.others)}, which needs all documents in one folder")
 
 
 def read_answer(
-    answer: Unchecked, name: str, args: Sequence[Unchecked], known: Optional[tuple[int, Facts]], is_pinned: bool
+    answer: Unchecked, name: str, args: Sequence[Unchecked], cached: Optional[tuple[int, Facts]], is_pinned: bool
 ) -> Union[RankerError, tuple[tuple[int, Facts], Unchecked]]:
     """Check the answer of a shard; return ((version, facts), result), or the error of a refused call.
 
     Raises `ValueError` if the answer does not fit the call.
 
-    known: version and facts of the shard that the caller has
+    cached: version and facts of the shard that the caller has
     is_pinned: whether the call was for exactly the known version
     """
     if type(answer) is Refused:
@@ -464,9 +466,9 @@ def read_answer(
     version, sent, result = answer
     _require(version, int)
     if sent is None:
-        if known is None or version != known[0]:
+        if cached is None or version != cached[0]:
             raise ValueError(f"nothing is known of version {version}")
-        facts = known[1]
+        facts = cached[1]
     else:
         _require(sent, _SentFacts)
         try:
@@ -475,7 +477,7 @@ def read_answer(
             raise ValueError(brief(str(error))) from None
         if facts.info.generation != version or not _are_facts(sent, facts.info):
             raise ValueError("facts of something else")
-    if is_pinned and (known is None or version != known[0]):
+    if is_pinned and (cached is None or version != cached[0]):
         raise ValueError(f"version {version} was not asked for")
     read = {**READS, **WRITES}[name]
     _require(result, read.kind)

@@ -92,7 +92,7 @@ class LocalSnapshot:
         return self.models.tower(self.info, field)
 
     def like_vectors(self, field: str, like: Like) -> Vectors:
-        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if the example has none there.
+        """Return the vector of an example in a vector field, `[1, size]`; `[0, size]` if it has none in this field.
 
         A document with several vectors in the field, such as those of passages, gets their mean.
         """
@@ -105,12 +105,12 @@ class LocalSnapshot:
                 raise LikeError(f"like: {error}") from error
         now = self.generation
         place = now.find([like.id]).get(like.id)
-        own = None if place is None else now.parts[place.part].segment.vectors.get(field)
-        if place is None or own is None or not len(rows := own.rows(place.row)):
+        vectors = None if place is None else now.parts[place.part].segment.vectors.get(field)
+        if place is None or vectors is None or not len(rows := vectors.rows(place.row)):
             return none
         with now.reading():
-            found: Vectors = own.stored.rows(rows).mean(axis=0, keepdims=True, dtype=np.float32)
-        return found
+            mean: Vectors = vectors.stored.rows(rows).mean(axis=0, keepdims=True, dtype=np.float32)
+        return mean
 
     def type_of(self, field: str) -> str:
         """Return the type of a field's values, a name in `typed_values.TYPES`."""
@@ -119,17 +119,18 @@ class LocalSnapshot:
     def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
         """Return a sample of the values of each field, by name.
 
-        most: if a segment has more bytes of a field's values, it gives only one value, maybe of a removed document
-        types: types of fields, if this is one of several shards, which may have other types
+        most: from a segment with more bytes of a field's values than this, one value is taken, maybe of a removed
+            document
+        types: types by field that several shards agree on; a field without one has the type that fits this shard
         """
-        now, found = self.generation, dict[str, FieldSample]()
+        now, samples = self.generation, dict[str, FieldSample]()
         for name in self.fields:
             type = types.get(name) or now.type_of(name)
-            some = [part.segment.some_values(name, most, part.live) for part in now.parts]
-            found[name] = FieldSample.of(type, [value for values, _ in some for value in values])
-            if not all(are_all for _, are_all in some):
-                found[name] = found[name]._replace(are_all=False)
-        return found
+            of_parts = [part.segment.some_values(name, most, part.live) for part in now.parts]
+            samples[name] = FieldSample.of(type, [value for values, _ in of_parts for value in values])
+            if not all(are_all for _, are_all in of_parts):
+                samples[name] = samples[name]._replace(are_all=False)
+        return samples
 
     def search(
         self,
@@ -159,16 +160,16 @@ class LocalSnapshot:
             raise UsageError(f"{self._folder}: cannot be searched by {quoted(by)}, only by {listed(names)}")
         allowed, kept = now.allowed(where), None if phrase_filter is None else now.kept(phrase_filter)
         if kept is not None:
-            allowed = kept if allowed is None else [one & other for one, other in zip(allowed, kept)]
+            allowed = kept if allowed is None else [mask & other for mask, other in zip(allowed, kept)]
         if by == WORDS:
             words = now.words_by(fields, _totals_of(queries))
             assert words is not None
             with now.reading():
-                found = [words.search(query, top_k, allowed) for query in queries]
+                results = [words.search(query, top_k, allowed) for query in queries]
                 if not titles:
-                    return now.hits(found)
-                pairs = zip(queries, found)
-                return [now.with_titles(words, query, top_k, allowed, *own) for query, own in pairs]
+                    return now.hits(results)
+                pairs = zip(queries, results)
+                return [now.with_titles(words, query, top_k, allowed, *result) for query, result in pairs]
         if by not in now.info.vector_fields:
             return now.search_other(by, [str(query) for query in queries], top_k, allowed)
         info = now.info.vector_fields[by].info
@@ -186,23 +187,23 @@ class LocalSnapshot:
     def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
         """Return the documents with stored states of at most `most` tokens, as indices in `ids`, and the states."""
         refuse_text(ids, "ids")
-        now, found, rows, tokens = self.generation, list[int](), list[tuple[TitleStates, list[int]]](), 0
+        now, indices, rows, tokens = self.generation, list[int](), list[tuple[TitleStates, list[int]]](), 0
         places = now.find(ids)
         for number, part in enumerate(now.parts):
-            own = [(n, places[id].row) for n, id in enumerate(ids) if id in places and places[id].part == number]
-            if part.segment.states is not None and own:
-                lengths = part.segment.states.lengths_of([row for _, row in own]).tolist()
-                fitting = [one for one, length in zip(own, lengths) if 0 < length <= most]
-                found += [place for place, _ in fitting]
+            pairs = [(n, places[id].row) for n, id in enumerate(ids) if id in places and places[id].part == number]
+            if part.segment.states is not None and pairs:
+                lengths = part.segment.states.lengths_of([row for _, row in pairs]).tolist()
+                fitting = [pair for pair, length in zip(pairs, lengths) if 0 < length <= most]
+                indices += [place for place, _ in fitting]
                 rows.append((part.segment.states, [row for _, row in fitting]))
                 tokens += sum(length for length in lengths if length <= most)
-        if not found:
+        if not indices:
             return [], None
         numbers = tokens * (rows[0][0].info.width + rows[0][0].info.matches)
         check()
         reserve(numbers * np.dtype(np.float32).itemsize)
         with now.reading():
-            return found, reduce(joined, (states.take(own) for states, own in rows))
+            return indices, reduce(joined, (states.take(wanted) for states, wanted in rows))
 
     def rewrite_query(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
         """Rewrite a query with corrections and synonyms of its words; see `QueryRewriter.rewrite`."""
@@ -212,7 +213,10 @@ class LocalSnapshot:
         return words.rewriter.rewrite(query, prefix, synonyms)
 
     def did_you_mean(self, query: WordQuery) -> Optional[str]:
-        """Return the query with rare words replaced by frequent ones that look or sound alike; None if it has none."""
+        """Return the query with rare words replaced by frequent ones that look or sound alike.
+
+        None if there is no such frequent word, or if words are not searched.
+        """
         words = self.generation.words
         return None if words is None or words.rewriter is None else words.rewriter.did_you_mean(query)
 
@@ -242,7 +246,7 @@ class LocalSnapshot:
     def values(self, field: str, ids: Sequence[str], type: str = "") -> list[tuple[Value, ...]]:
         """Return, for each id, the items of the document's value in a field: one, several for a list, or none.
 
-        type: type of the field, if this is one of several shards, which may have another type; "": this shard's type
+        type: type of the field that several shards agree on; "": the type that fits this shard
         """
         refuse_text(ids, "ids")
         now = self.generation
@@ -267,7 +271,7 @@ class LocalSnapshot:
         else:
             masks = now.words.matching(query)
         kept = None if phrase_filter is None else now.kept(phrase_filter)
-        return Matches(now, masks if kept is None else [mask & own for mask, own in zip(masks, kept)])
+        return Matches(now, masks if kept is None else [mask & is_kept for mask, is_kept in zip(masks, kept)])
 
     def scale(self, field: str, type: str = "") -> FieldScale:
         """Return the distribution of a field's numbers or dates over live documents; `type` is as for `values`.
@@ -277,11 +281,9 @@ class LocalSnapshot:
         now = self.generation
         is_large = any(part.segment.bytes_of(field) > FACET_BYTES for part in now.parts)
         masks = [part.mask for part in now.parts]
-        return (
-            FieldScale(None, is_large=True)
-            if is_large
-            else now.scaled(field, type or now.type_of(field), masks, FACET_BYTES)
-        )
+        if is_large:
+            return FieldScale(None, is_large=True)
+        return now.scaled(field, type or now.type_of(field), masks, FACET_BYTES)
 
     def after(self, id: Optional[str], count: int) -> list[Document]:
         """Return the first `count` documents that follow an id; None: from the first.
@@ -291,8 +293,8 @@ class LocalSnapshot:
         even if the document with that id was removed.
         """
         now, key = self.generation, None if id is None else (int(text_hashes([id])[0]), id)
-        each = [part.segment.by_hash(key, part.live, count) for part in now.parts]
-        numbered = ([(*one, number) for one in own] for number, own in enumerate(each))
+        pages = [part.segment.by_hash(key, part.live, count) for part in now.parts]
+        numbered = ([(*entry, number) for entry in page] for number, page in enumerate(pages))
         places = [Place(number, row) for _, _, row, number in itertools.islice(heapq.merge(*numbered), count)]
         size = sum(now.parts[place.part].segment.document_bytes([place.row]) for place in places)
         reserve(_HELD * size)
@@ -306,13 +308,13 @@ class LocalSnapshot:
         Documents that the index lacks are left out. If words are not searched, the result is empty.
         """
         refuse_text(ids, "ids")
-        now, found = self.generation, dict[str, dict[str, float]]()
+        now, summands = self.generation, dict[str, dict[str, float]]()
         words, places = now.words_by(fields, _totals_of([query])), now.find(ids)
         for part in sorted({place.part for place in places.values()}):
-            own = [id for id, place in places.items() if place.part == part]
-            rows = [places[id].row for id in own]
-            found.update(zip(own, words.explain(query, part, rows) if words else [{}] * len(own)))
-        return found
+            part_ids = [id for id, place in places.items() if place.part == part]
+            rows = [places[id].row for id in part_ids]
+            summands.update(zip(part_ids, words.explain(query, part, rows) if words else [{}] * len(part_ids)))
+        return summands
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
@@ -333,7 +335,7 @@ class LocalSnapshot:
         rows: dict[int, list[int]] = {}
         for place in places.values():
             rows.setdefault(place.part, []).append(place.row)
-        size = sum(now.parts[part].segment.document_bytes(own) for part, own in rows.items())
+        size = sum(now.parts[part].segment.document_bytes(part_rows) for part, part_rows in rows.items())
         reserve(_HELD * size if keep else 0)
         for id, place in checked(places.items()):
             yield id, now.at(place)
@@ -341,9 +343,9 @@ class LocalSnapshot:
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Return the ids that no document has, each once, in order."""
         refuse_text(ids, "ids")
-        asked = list(dict.fromkeys(ids))
-        found = self.generation.find(asked)
-        return [id for id in asked if id not in found]
+        wanted = list(dict.fromkeys(ids))
+        existing = self.generation.find(wanted)
+        return [id for id in wanted if id not in existing]
 
     def sample(self, count: int, seed: int, *, removed: bool = False) -> list[tuple[Document, Vectors]]:
         """Return `count` documents, drawn without replacement, each with its vector, `[size]`.
@@ -356,9 +358,12 @@ class LocalSnapshot:
         )
         numbers = np.random.default_rng(seed).choice(live, min(count, len(live)), replace=False)
         for place in now.places(numbers):
-            own = now.parts[place.part].segment.vectors.get(VECTORS)
+            vectors = now.parts[place.part].segment.vectors.get(VECTORS)
             drawn.append(
-                (now.at(place), np.empty(0, np.float32) if own is None else own.stored.rows(own.rows(place.row)[:1])[0])
+                (
+                    now.at(place),
+                    np.empty(0, np.float32) if vectors is None else vectors.stored.rows(vectors.rows(place.row)[:1])[0],
+                )
             )
         return drawn
 
@@ -372,9 +377,9 @@ class LocalSnapshot:
 
         Raises `CheckpointError` for a file that is missing or has changed.
         """
-        found = [part.segment.verify() for part in self.generation.parts]
-        found += [(1, self.files.verify(name)) for name in sorted(self.file_names())]
-        return sum(files for files, _ in found), sum(size for _, size in found)
+        counts = [part.segment.verify() for part in self.generation.parts]
+        counts += [(1, self.files.verify(name)) for name in sorted(self.file_names())]
+        return sum(files for files, _ in counts), sum(size for _, size in counts)
 
     def file_names(self) -> set[str]:
         """Return the names of the files in documents' fields."""

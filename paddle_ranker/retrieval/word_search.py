@@ -52,8 +52,8 @@ class WordPart:
     def is_live(self, word: str, tokens: Sequence[str]) -> bool:
         """Return whether a live document has a word as written.
 
-        The vocabulary still has words of removed documents, and other words may have the same stems as tokens. So if a
-        removed document has a token, up to 200 documents are read.
+        The vocabulary also has words of removed documents, and other words may have the same tokens. So if a removed
+        document has one of the tokens, up to 200 live documents with this token are read.
 
         tokens: the word's tokens
         """
@@ -79,9 +79,9 @@ class Totals:
     lengths: tuple[int, ...]
 
     @classmethod
-    def of(cls, several: Sequence[Totals]) -> Totals:
+    def of(cls, totals: Sequence[Totals]) -> Totals:
         """Add up the totals of several collections."""
-        return cls(sum(one.documents for one in several), tuple(map(sum, zip(*(one.lengths for one in several)))))
+        return cls(sum(total.documents for total in totals), tuple(map(sum, zip(*(total.lengths for total in totals)))))
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ ASKED = (str, WordQuery, CountedQuery)
 
 def texts_of(query: Asked) -> list[str]:
     """Return a query as typed and, if that differs, with its clear corrections."""
-    own = _word_query(query)
-    return [*dict.fromkeys((own.given, own.text))]
+    word_query = _word_query(query)
+    return [*dict.fromkeys((word_query.given, word_query.text))]
 
 
 def single_token(tokenize: Tokenizer, text: str) -> Optional[str]:
@@ -220,7 +220,7 @@ class WordSearcher:
         self._tables = [self._saturated(_frequencies(part.postings, averages, b, weights)) for part in parts]
         # By tokenizer and part: weighted frequencies in the fields of this tokenizer alone.
         self._frequencies = [
-            [_frequencies(part.postings, averages, b, [w * (own is tokenizer) for w, own in zip(weights, of_fields)])
+            [_frequencies(part.postings, averages, b, [w * (t is tokenizer) for w, t in zip(weights, of_fields)])
              for part in parts]
             for tokenizer in self._tokenizers if len(self._tokenizers) > 1
         ]  # fmt: skip
@@ -237,9 +237,9 @@ class WordSearcher:
 
     def _saturated(self, frequencies: Floats) -> Floats:
         """Return the scores that a token of idf 1 adds, by its weighted frequencies; 0 for a frequency of 0."""
-        found, occurs = np.zeros_like(frequencies), frequencies > 0
-        found[occurs] = saturated(frequencies[occurs], 1.0, self._k1)  # 0 / 0 if k1 were 0, too
-        return found
+        scores, occurs = np.zeros_like(frequencies), frequencies > 0
+        scores[occurs] = saturated(frequencies[occurs], 1.0, self._k1)  # 0 / 0 if k1 were 0, too
+        return scores
 
     def search(self, query: Asked, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
         """Return the numbers and scores of the best `k` documents that share a token with a query, best first.
@@ -280,7 +280,7 @@ class WordSearcher:
         field: index of the title field
         numbers: numbers of the documents
         """
-        found = np.zeros(len(numbers))
+        highest = np.zeros(len(numbers))
         for text in texts_of(query):
             hashes = text_hashes(dict.fromkeys(self._of_fields[field](text)))
             for part in self._parts:
@@ -294,8 +294,8 @@ class WordSearcher:
                 times = np.array([_times_in(field, part.postings, term, rows) for term in terms], np.int64)
                 times = times.reshape(len(hashes), len(rows))
                 shares = (times > 0).all(axis=0) * times.sum(axis=0) / lengths[rows]
-                found[here] = np.maximum(found[here], shares)
-        return found
+                highest[here] = np.maximum(highest[here], shares)
+        return highest
 
     @cached_property
     def rewriter(self) -> Optional[QueryRewriter]:
@@ -313,45 +313,47 @@ class WordSearcher:
         return [part.postings.vocabulary for part in self._parts if len(part.postings.spellings)]
 
     def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
-        """Return the live words at the least distance from a word; see `KnownWords`."""
+        """Return the live words nearest to a word, each with its number of errors; see `KnownWords`."""
         for errors in range(most_errors(word) + 1):
-            found = set[str]()
+            words = set[str]()
             for vocabulary in checked(self._vocabularies):
-                found.update(vocabulary.near(word, errors, unfinished=unfinished))
-            if live := self._live_words(sorted(found)):
-                return [(own, errors) for own in live]
+                words.update(vocabulary.near(word, errors, unfinished=unfinished))
+            if live := self._live_words(sorted(words)):
+                return [(near_word, errors) for near_word in live]
         return []
 
     def beginning(self, prefix: str, most: int) -> list[str]:
         """Return the shortest live words that begin with a prefix; see `KnownWords`."""
         wanted, vocabularies = most, self._vocabularies
         while True:
-            each = [vocabulary.beginning(prefix, wanted) for vocabulary in vocabularies]
-            found = self._live_words(sorted({*chain.from_iterable(each)}, key=shortest_first))
+            lists = [vocabulary.beginning(prefix, wanted) for vocabulary in vocabularies]
+            live = self._live_words(sorted({*chain.from_iterable(lists)}, key=shortest_first))
             # A vocabulary that may have more words has returned all up to its last one, but none behind that.
-            if ends := [shortest_first(own[-1]) for own in each if len(own) == wanted]:
-                found = [word for word in found if shortest_first(word) <= min(ends)]
-            if len(found) >= most or not ends:
-                return found[:most]
+            if ends := [shortest_first(words[-1]) for words in lists if len(words) == wanted]:
+                live = [word for word in live if shortest_first(word) <= min(ends)]
+            if len(live) >= most or not ends:
+                return live[:most]
             wanted *= 4
 
     def _live_words(self, words: Sequence[str]) -> list[str]:
         """Return the words that a live document has, in their order."""
         tokens = [self.tokens_of_word(word) for word in checked(words)]
-        return [word for word, own in zip(words, tokens) if any(part.is_live(word, own) for part in self._parts)]
+        return [
+            word for word, of_word in zip(words, tokens) if any(part.is_live(word, of_word) for part in self._parts)
+        ]
 
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the tokens that stand for a folded word in the index."""
-        found = dict[str, None]()
+        """Return the tokens as which the analysers of the fields index a folded word."""
+        tokens = dict[str, None]()
         for tokenizer in self._tokenizers:
             if isinstance(tokenizer, Analyser):
-                own = tokenizer.fold(word) if tokenizer.table else word
-                if own.isalpha():
-                    found[stem(own, tokenizer.language or ENGLISH)] = None
+                folded = tokenizer.fold(word) if tokenizer.table else word
+                if folded.isalpha():
+                    tokens[stem(folded, tokenizer.language or ENGLISH)] = None
                 else:
-                    runs = (run for run in tokenizer.runs(own) if run.is_word)
-                    found.update((max(run.word.texts, key=len), None) for run in runs)
-        return list(found)
+                    runs = (run for run in tokenizer.runs(folded) if run.is_word)
+                    tokens.update((max(run.word.texts, key=len), None) for run in runs)
+        return list(tokens)
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
         """Return how many live documents have each token."""
@@ -364,8 +366,8 @@ class WordSearcher:
                 for place, (documents, _) in checked(zip(places.tolist(), part.postings.of_terms(hashes[places]))):
                     sizes[place] = np.count_nonzero(part.live[documents])
             counts += sizes
-        found: list[int] = counts.tolist()
-        return found
+        result: list[int] = counts.tolist()
+        return result
 
     def counts_of(self, words: Sequence[Word]) -> list[int]:
         """Return how many live documents have each word."""
@@ -375,8 +377,8 @@ class WordSearcher:
         for word in checked([count for count in counts if len({*count}) > 1]):
             counts[word] = 0
             for number, part in enumerate(self._parts):
-                found = [part.postings.of_terms(text_hashes([own]))[0] if own else None for own in word]
-                counts[word] += _live(part, self._joined(found, number)[0])
+                postings = [part.postings.of_terms(text_hashes([token]))[0] if token else None for token in word]
+                counts[word] += _live(part, self._joined(postings, number)[0])
         return [counts[word] for word in words]
 
     def may_have(self, terms: Sequence[Sequence[str]]) -> list[Booleans]:
@@ -386,10 +388,12 @@ class WordSearcher:
         may be returned that does not satisfy another.
         """
         masks = [np.ones(len(part.postings.lengths), bool) for part in self._parts]
-        each = [text_hashes(either) for either in terms]
-        sizes = [sum(int(part.postings.counts(own).sum()) for part in self._parts) for own in checked(each)]
-        rarest = sorted(range(len(each)), key=lambda place: sizes[place])[:_MOST_REQUIRED]
-        for hashes in checked([each[place] for place in rarest]):
+        term_hashes = [text_hashes(either) for either in terms]
+        sizes = [
+            sum(int(part.postings.counts(hashes).sum()) for part in self._parts) for hashes in checked(term_hashes)
+        ]
+        rarest = sorted(range(len(term_hashes)), key=lambda place: sizes[place])[:_MOST_REQUIRED]
+        for hashes in checked([term_hashes[place] for place in rarest]):
             for mask, part in zip(masks, self._parts):
                 has = np.zeros(len(mask), bool)
                 for documents, _ in checked(part.postings.of_terms(hashes)):
@@ -408,7 +412,7 @@ class WordSearcher:
         idf(0), or is 0 if the word joins two others of the query, as 18v joins 18 and v. The factor `NAME` of whole
         names is left out.
         """
-        counted, given = self.words_in(query)
+        counted, origins = self.words_in(query)
         if isinstance(query, CountedQuery):
             counts = [query.counts[word] for word in counted]
         else:
@@ -416,14 +420,14 @@ class WordSearcher:
         idfs = idf(counts, self.totals.documents).tolist()
         weights = {word: min(times, 1.0) * of_word for (word, times), of_word in zip(counted.items(), idfs)}
         corrections = dict[Word, float]()
-        for word, part in given.items():
+        for word, part in origins.items():
             for typed in self._words_of(part):
                 corrections[typed] = max(corrections.get(typed, 0.0), weights[word])
         unknown = {word for word, count in zip(counted, counts) if not count}
-        typed_words = [word for word in counted if word not in given]
+        typed_words = [word for word in counted if word not in origins]
         tokens = {token for word in typed_words for token in word if token}
-        counting = (corrections.get(one, 0.0 if _joins(one, tokens) else weights[one]) if one in unknown
-                    else weights[one] for one in typed_words)  # fmt: skip
+        counting = (corrections.get(word, 0.0 if _joins(word, tokens) else weights[word]) if word in unknown
+                    else weights[word] for word in typed_words)  # fmt: skip
         return float(sum(counting))
 
     def given_of(self, query: Asked) -> dict[str, str]:
@@ -440,31 +444,34 @@ class WordSearcher:
 
     def explain(self, query: Asked, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
         """Return, for each row of a part, the summands of the document's score, by token of the query."""
-        found: list[dict[str, float]] = [{} for _ in rows]
+        summands: list[dict[str, float]] = [{} for _ in rows]
         for term in self._terms(query) if rows else ():
             documents, codes = term.postings[part]
-            for row, added in zip(rows, found):
+            for row, added in zip(rows, summands):
                 at = int(np.searchsorted(documents, row))
                 if at < len(documents) and documents[at] == row:
                     added[term.token] = term.weight * float(term.tables[part][codes[at]])
-        return found
+        return summands
 
     def words_in(self, query: Asked) -> tuple[dict[Word, float], dict[Word, str]]:
-        """Return the weights of a query's words, and the part of the query that each word added to it stands for."""
+        """Return two maps by word: a query's words to their weights, and added words to what they stand for.
+
+        A word of a correction or synonym is added; it stands for a part of the query.
+        """
         query = query.query if isinstance(query, CountedQuery) else query
-        counted, given = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
+        counted, origins = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
         for extra in () if isinstance(query, str) else query.extras:
             words = {self._whole(extra.text): 1.0} if extra.is_whole else self._words_of(extra.text)
             for word, times in words.items():
-                if word not in counted or word in given:
+                if word not in counted or word in origins:
                     counted[word] = max(counted.get(word, 0.0), extra.factor * times)
-                    given.setdefault(word, extra.given)
-        return counted, given
+                    origins.setdefault(word, extra.given)
+        return counted, origins
 
     def _whole(self, text: str) -> Word:
         """Return the word that stands for a whole text: a single token of each field, else a phrase."""
-        each = [single_token(tokenizer, text) for tokenizer in self._tokenizers]
-        return (f"{_PHRASE}{' '.join(text.split())}",) if None in each else tuple(each)
+        tokens = [single_token(tokenizer, text) for tokenizer in self._tokenizers]
+        return (f"{_PHRASE}{' '.join(text.split())}",) if None in tokens else tuple(tokens)
 
     def _phrase(self, phrase: str, number: int, documents: NDArray[np.int32]) -> tuple[TermPostings, Floats]:
         """Return a phrase's postings in a part, and its score by code: the least score of its words in the document.
@@ -474,23 +481,23 @@ class WordSearcher:
         """
         least = np.full(len(documents), np.inf)
         for word in self._words_of(phrase):
-            found = [None if own is None else self._parts[number].postings.of_terms(text_hashes([own]))[0]
-                     for own in word]  # fmt: skip
-            if len({*word}) == 1 and found[0] is not None:
-                (there, codes), table = found[0], self._tables[number]
+            postings = [None if token is None else self._parts[number].postings.of_terms(text_hashes([token]))[0]
+                     for token in word]  # fmt: skip
+            if len({*word}) == 1 and postings[0] is not None:
+                (with_word, codes), table = postings[0], self._tables[number]
             else:
-                (there, codes), table = self._joined(found, number)
-            if len(there):
-                at = there.searchsorted(documents)
+                (with_word, codes), table = self._joined(postings, number)
+            if len(with_word):
+                at = with_word.searchsorted(documents)
                 added = table.take(codes.take(at, mode="clip"))
-                np.minimum(least, added, out=least, where=there.take(at, mode="clip") == documents)
+                np.minimum(least, added, out=least, where=with_word.take(at, mode="clip") == documents)
         least[np.isinf(least)] = 1.0
         return TermPostings(documents, np.arange(len(documents), dtype=np.uint32)), least
 
     def _terms(self, query: Asked) -> list[_Term]:
         synonyms = {synonym.given for synonym in _word_query(query).synonyms}
         idfs = dict[Word, float]()
-        (counted, given), found = self.words_in(query), list[tuple[int, _Term]]()
+        (counted, origins), counted_terms = self.words_in(query), list[tuple[int, _Term]]()
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
         parts = [part.postings.of_terms(hashes) for part in self._parts]
@@ -499,16 +506,17 @@ class WordSearcher:
         for word, times in checked(counted.items()):
             token = next(token for token in word if token is not None)
             if phrase := _phrase_of(word):
-                each = [self._phrase(phrase, n, own) for n, own in enumerate(self._find_phrase(phrase))]
-                postings, tables = [one for one, _ in each], [table for _, table in each]
+                phrases = [self._phrase(phrase, n, documents) for n, documents in enumerate(self._find_phrase(phrase))]
+                postings, tables = [term_postings for term_postings, _ in phrases], [table for _, table in phrases]
                 highest = [float(table.max(initial=0.0)) for table in tables]
             elif len({*word}) == 1:
                 postings, tables = [part[places[token]] for part in parts], self._tables
-                highest = [self._highest_in(n, hashed[places[token]], one) for n, one in enumerate(postings)]
+                highest = [self._highest_in(n, hashed[places[token]], in_part) for n, in_part in enumerate(postings)]
             else:
-                joined = [self._joined([None if own is None else part[places[own]] for own in word], number)
-                          for number, part in enumerate(parts)]  # fmt: skip
-                postings, tables = [one for one, _ in joined], [table for _, table in joined]
+                of_tokens = ([None if word_token is None else part[places[word_token]] for word_token in word]
+                             for part in parts)  # fmt: skip
+                joined = [self._joined(token_postings, number) for number, token_postings in enumerate(of_tokens)]
+                postings, tables = [term_postings for term_postings, _ in joined], [table for _, table in joined]
                 highest = [float(table.max(initial=0.0)) for table in tables]
             if isinstance(query, CountedQuery):
                 count = query.counts[word]
@@ -516,61 +524,50 @@ class WordSearcher:
                 count = sum(map(_live, self._parts, postings))
             if count:
                 of_word = idfs[word] = float(idf(count, self.totals.documents))
-                if given.get(word, "") in synonyms:  # it counts less than what was typed
-                    typed = [idfs[one] for one in self._words_of(given[word]) if one in idfs]
+                if origins.get(word, "") in synonyms:  # it counts less than what was typed
+                    typed = [idfs[typed_word] for typed_word in self._words_of(origins[word]) if typed_word in idfs]
                     of_word = min(of_word, sum(typed)) if typed else of_word
                 weight = times * of_word
-                most = [one * weight * (1.0 + _SLACK) for one in highest]
-                found.append(
-                    (
-                        count,
-                        _Term(
-                            phrase or token.removeprefix(WRITTEN), weight, postings, tables, most, given.get(word, "")
-                        ),
-                    )
-                )
-        return [term for _, term in sorted(found, key=lambda one: one[0])]
+                most = [score * weight * (1.0 + _SLACK) for score in highest]
+                name = phrase or token.removeprefix(WRITTEN)
+                counted_terms.append((count, _Term(name, weight, postings, tables, most, origins.get(word, ""))))
+        return [term for _, term in sorted(counted_terms, key=lambda counted_term: counted_term[0])]
 
     def _words_of(self, query: str) -> dict[Word, float]:
         if len(self._tokenizers) == 1:
             return {(token,): weight for token, weight in query_weights(self._tokenizers[0], query).items()}
-        each = [list(weighed(tokenize, query)) for tokenize in self._tokenizers]
-        analysers, apart = (
-            [tokenizer for tokenizer in self._tokenizers if isinstance(tokenizer, Analyser)],
-            frozenset[str](),
-        )
-        if (
-            len({analyser.jieba for analyser in analysers}) > 1
-        ):  # pairs and jieba's words are not of the same characters
+        tokenized = [list(weighed(tokenize, query)) for tokenize in self._tokenizers]
+        analysers = [tokenizer for tokenizer in self._tokenizers if isinstance(tokenizer, Analyser)]
+        apart = frozenset[str]()
+        if len({analyser.jieba for analyser in analysers}) > 1:  # pairs and jieba's words have different characters
             apart = frozenset().union(*(analyser.groups_of(query) for analyser in analysers))
-        rows = [[one for one in own if one[0] not in apart] for own in each]
+        rows = [[pair for pair in pairs if pair[0] not in apart] for pairs in tokenized]
         words: dict[Word, float] = {}
-        for several in zip(*rows) if len({*map(len, rows)}) == 1 else ():
-            word = tuple(token for token, _ in several)
-            words[word] = words.get(word, 0.0) + max(weight for _, weight in several)
+        for aligned in zip(*rows) if len({*map(len, rows)}) == 1 else ():
+            word = tuple(token for token, _ in aligned)
+            words[word] = words.get(word, 0.0) + max(weight for _, weight in aligned)
         done = {token for word in words for token in word}
-        for token in dict.fromkeys(token for own in each for token, _ in own if token not in done):
-            weights = [sum(weight for other, weight in own if other == token) for own in each]
+        for token in dict.fromkeys(token for pairs in tokenized for token, _ in pairs if token not in done):
+            weights = [sum(weight for other, weight in pairs if other == token) for pairs in tokenized]
             words[tuple(token if weight else None for weight in weights)] = max(weights)
         return words
 
     def _joined(self, postings: Sequence[Optional[TermPostings]], number: int) -> tuple[TermPostings, Floats]:
-        """Join a word's postings in a part: each document once, and the score by code.
+        """Join the postings of a word's tokens in a part; return the postings and the score of each code.
 
-        postings: the postings of the word's token of each tokenizer, or None
+        postings: for each tokenizer, the postings of its token for the word; None if it has no token for it
         number: index of the part
         """
         documents, sums = [np.empty(0, np.int32)], [np.empty(0)]
-        for frequencies, one in zip(self._frequencies, postings):
-            if one is not None:
-                documents.append(one.documents)
-                sums.append(frequencies[number][one.codes])
-        there, places = np.unique(np.concatenate(documents), return_inverse=True)
-        frequency: Floats = np.bincount(places.ravel(), np.concatenate(sums), len(there)).astype(np.float64)
+        for frequencies, term_postings in zip(self._frequencies, postings):
+            if term_postings is not None:
+                documents.append(term_postings.documents)
+                sums.append(frequencies[number][term_postings.codes])
+        joined, places = np.unique(np.concatenate(documents), return_inverse=True)
+        frequency: Floats = np.bincount(places.ravel(), np.concatenate(sums), len(joined)).astype(np.float64)
         kept = frequency > 0
-        return TermPostings(there[kept], np.arange(np.count_nonzero(kept), dtype=np.uint32)), self._saturated(
-            frequency[kept]
-        )
+        codes = np.arange(np.count_nonzero(kept), dtype=np.uint32)
+        return TermPostings(joined[kept], codes), self._saturated(frequency[kept])
 
     def _highest_in(self, number: int, hashed: int, postings: TermPostings) -> float:
         """Return the highest score that a token adds in a part, before its weight; for a rare token an upper bound.
@@ -608,11 +605,11 @@ class WordSearcher:
                 break
             kept = None if mask is None else mask[group.documents]
             rows = (group.documents if kept is None else group.documents[kept]).astype(np.int64)
-            found = scores.take(rows, mode="clip")
-            group.add_all(found, kept)
-            scores[rows] = found
+            sums = scores.take(rows, mode="clip")
+            group.add_all(sums, kept)
+            scores[rows] = sums
             touched.append(rows)
-            if best.k <= len(found) <= _LONG and len(above := found[found > least]) >= best.k:
+            if best.k <= len(sums) <= _LONG and len(above := sums[sums > least]) >= best.k:
                 least = float(np.partition(above, -best.k)[-best.k])
             left -= group.most
         else:
@@ -644,9 +641,9 @@ def shortest_first(word: str) -> tuple[int, bytes]:
 
 def _joins(word: Word, tokens: Collection[str]) -> bool:
     """Return whether a word begins with one of `tokens` and ends with another, as 18v does with 18 and v."""
-    own = [token for token in word if token]
-    return all(any(token != one and token.startswith(one) for one in tokens)
-               and any(token != one and token.endswith(one) for one in tokens) for token in own)  # fmt: skip
+    parts = [token for token in word if token]
+    return all(any(token != other and token.startswith(other) for other in tokens)
+               and any(token != other and token.endswith(other) for other in tokens) for token in parts)  # fmt: skip
 
 
 def _phrase_of(word: Word) -> str:
@@ -676,11 +673,11 @@ def _live(part: WordPart, postings: TermPostings) -> int:
 
 def _times_in(field: int, postings: Postings, term: TermPostings, rows: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return how often a term occurs in a field, for some rows of its documents, `[rows]`."""
-    found, at = np.zeros(len(rows), np.int64), term.documents.searchsorted(rows)
+    times, at = np.zeros(len(rows), np.int64), term.documents.searchsorted(rows)
     has_term = at < len(term.documents)
     has_term[has_term] = term.documents[at[has_term]] == rows[has_term]
-    found[has_term] = postings.pairs[term.codes[at[has_term]], 2 * field]
-    return found
+    times[has_term] = postings.pairs[term.codes[at[has_term]], 2 * field]
+    return times
 
 
 def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequence[float]) -> Floats:
@@ -688,12 +685,12 @@ def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequen
 
     averages: mean length of each field, for `length_norm`
     """
-    found = np.zeros(len(postings.pairs))
+    frequencies = np.zeros(len(postings.pairs))
     for field, weight in enumerate(weights):  # a matrix product would add them in an order that depends on the part
         counts, lengths = postings.pairs[:, 2 * field : 2 * field + 2].astype(np.float64).T
         norms = length_norm(lengths, averages[field], b)
-        found += weight * np.divide(counts, norms, out=np.zeros_like(counts), where=counts > 0)
-    return found
+        frequencies += weight * np.divide(counts, norms, out=np.zeros_like(counts), where=counts > 0)
+    return frequencies
 
 
 def _completed(
@@ -710,13 +707,13 @@ def _completed(
     """
     (k, least), left = goal, sum(group.most for group in groups)
     reached = [scores.take(rows, mode="clip") for rows in touched]
-    promising = _united(touched, [one >= least for one in reached])
+    promising = _united(touched, [row_scores >= least for row_scores in reached])
     if k <= len(promising) <= _MORE * k:
         sums = scores.take(promising, mode="clip")
         for group in groups:
             group.add_to(sums, promising)
         least = max(least, float(np.partition(sums, -k)[-k]))
-    candidates = _united(touched, [one >= least - left for one in reached])
+    candidates = _united(touched, [row_scores >= least - left for row_scores in reached])
     sums = scores.take(candidates, mode="clip")
     for group in groups:
         if len(sums) > k:
@@ -734,9 +731,10 @@ def _united(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:
 
     wanted: for each list, which of its documents to return
     """
-    found = np.concatenate([*(documents[some] for documents, some in zip(lists, wanted)), np.empty(0, np.int64)])
-    found.sort(kind="stable")  # merges the lists, a tenth of the time of numpy.unique
-    is_first = np.ones(len(found), bool)
-    np.not_equal(found[1:], found[:-1], out=is_first[1:])
-    united: Integers = found[is_first]
+    chosen = [documents[is_wanted] for documents, is_wanted in zip(lists, wanted)]
+    merged = np.concatenate([*chosen, np.empty(0, np.int64)])
+    merged.sort(kind="stable")  # merges the lists, a tenth of the time of numpy.unique
+    is_first = np.ones(len(merged), bool)
+    np.not_equal(merged[1:], merged[:-1], out=is_first[1:])
+    united: Integers = merged[is_first]
     return united

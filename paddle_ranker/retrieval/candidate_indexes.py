@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Document:
     """A text of a collection.
 
-    id: unique in the collection; hits refer to the document by it
+    id: unique in the collection; hits name the document by this id
     fields: dict of further values, keyed by name
     version: 1 at first, and 1 more after each replacement
     """
@@ -56,7 +56,7 @@ class Hits(NamedTuple):
     def without(self, id: str) -> Hits:
         if id not in self.ids:
             return self
-        kept = [place for place, one in enumerate(self.ids) if one != id]
+        kept = [place for place, hit_id in enumerate(self.ids) if hit_id != id]
         passages = None if self.passages is None else [self.passages[place] for place in kept]
         titles = None if self.titles is None else self.titles[kept]
         return Hits([self.ids[place] for place in kept], self.scores[kept], passages, titles)
@@ -162,8 +162,8 @@ class WordIndex(Documents):
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first; equal scores keep the documents' order."""
         refuse_text(queries, "queries")
-        found = (self._words.search(query, top_k) for query in queries)
-        return [Hits([self.ids[number] for number in numbers.tolist()], scores) for numbers, scores in found]
+        results = (self._words.search(query, top_k) for query in queries)
+        return [Hits([self.ids[number] for number in numbers.tolist()], scores) for numbers, scores in results]
 
 
 class RandomIndex(Documents):
@@ -205,12 +205,12 @@ class TowerIndex(Documents):
         """Return the inner product of the vectors of queries[i] and titles[i], for each i, `[n] float64`."""
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
-        asked = {query: number for number, query in enumerate(dict.fromkeys(queries))}
+        numbers = {query: number for number, query in enumerate(dict.fromkeys(queries))}
         others = list(dict.fromkeys(title for title in titles if title not in self._places))
-        of_queries = self._tower.query_vectors(list(asked))
+        of_queries = self._tower.query_vectors(list(numbers))
         of_others = dict(zip(others, self._tower.vectors(others))) if others else {}
         of_titles = [of_others[t] if t in of_others else self._vectors[self._places[t]] for t in titles]
-        products: Floats = np.einsum("ij,ij->i", of_queries[[asked[query] for query in queries]], of_titles)
+        products: Floats = np.einsum("ij,ij->i", of_queries[[numbers[query] for query in queries]], of_titles)
         return products.astype(np.float64)
 
 

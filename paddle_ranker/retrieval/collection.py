@@ -162,14 +162,14 @@ def documents_for(collection: Collection, corpus: str, options: DocumentOptions)
     )
     if not info.generation:
         return rows
-    there = dict.fromkeys([*info.columns.values(), *collection.fields])
-    is_told = any(getattr(options, f"{role}_column") is not None for role in ROLES) or rows.columns.get(TEXT) == TEXT
-    lacking = [name for name in there if name not in rows.names]
-    more = sorted(rows.names - {*there, *ROLES, *INNER, *rows.columns.values()})
-    if more and there and len(lacking) == len(there) and not is_told:
+    expected = dict.fromkeys([*info.columns.values(), *collection.fields])
+    has_roles = any(getattr(options, f"{role}_column") is not None for role in ROLES) or rows.columns.get(TEXT) == TEXT
+    lacking = [name for name in expected if name not in rows.names]
+    more = sorted(rows.names - {*expected, *ROLES, *INNER, *rows.columns.values()})
+    if more and expected and len(lacking) == len(expected) and not has_roles:
         raise UsageError(
             f"{corpus}: has the columns {listed(sorted(rows.names - {*ROLES}))}, and {collection.folder} has "
-            f"{listed(there)}: build another "
+            f"{listed(expected)}: build another "
             f"index of it, or say what is what by --id_column, --title_column and --text_column"
         )
     differences = [f"lacks {listed(lacking)}"] if lacking else []

@@ -73,15 +73,16 @@ def refuse_unstorable(vectors: Vectors, dtype: str, whose: Callable[[int], str])
     largest = np.abs(vectors).max(axis=1, initial=0.0)
     bad = np.flatnonzero(~(largest <= most))
     if len(bad):
-        found, row = float(largest[bad[0]]), int(bad[0])
-        if math.isfinite(found):
-            raise DataError(f"{whose(row)}: its vector holds {found:g}, {dtype} ends at {most:g}; take another --dtype")
+        component, row = float(largest[bad[0]]), int(bad[0])
+        if math.isfinite(component):
+            problem = f"its vector holds {component:g}, {dtype} ends at {most:g}"
+            raise DataError(f"{whose(row)}: {problem}; take another --dtype")
         raise DataError(f"{whose(row)}: its vector holds numbers that are not finite (NaN or infinity); make it again")
 
 
 def _as_floats(values: NDArray[np.generic], scales: Optional[NDArray[np.float32]]) -> Vectors:
-    found: Vectors = values.astype(np.float32, copy=False)
-    return found if scales is None else found * scales[:, None]
+    floats: Vectors = values.astype(np.float32, copy=False)
+    return floats if scales is None else floats * scales[:, None]
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,14 @@ def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vect
     rows: `[q, n]`, for each query row numbers of `stored`, or `NOT_FOUND`
     queries: `[q, size]`
     """
-    found = np.empty(rows.shape, np.float32)
+    products = np.empty(rows.shape, np.float32)
     at_once = max(1, _CELLS // max(1, rows.shape[1] * queries.shape[1]))
     for start in range(0, len(rows), at_once):
-        some = slice(start, start + at_once)
-        vectors = stored.rows(rows[some].reshape(-1)).reshape(*rows[some].shape, queries.shape[1])
-        np.einsum("qnj,qj->qn", vectors, queries[some], out=found[some])
-    found[(rows == NOT_FOUND) | np.isnan(found)] = -np.inf
-    return found
+        batch = slice(start, start + at_once)
+        vectors = stored.rows(rows[batch].reshape(-1)).reshape(*rows[batch].shape, queries.shape[1])
+        np.einsum("qnj,qj->qn", vectors, queries[batch], out=products[batch])
+    products[(rows == NOT_FOUND) | np.isnan(products)] = -np.inf
+    return products
 
 
 def nearest(
@@ -140,16 +141,17 @@ def nearest(
     for start in range(0, len(queries) if k else 0, _QUERIES):
         part = np.ascontiguousarray(queries[start : start + _QUERIES], np.float32)
         if most * len(part) <= _FEW:
-            found = np.tile(np.arange(len(stored)) if mask is None else np.flatnonzero(mask), (len(part), 1))
+            candidates = np.tile(np.arange(len(stored)) if mask is None else np.flatnonzero(mask), (len(part), 1))
         else:
             best = BestRows(len(part), min(k + _SPARE, most))
             for rows, block in checked(_blocks(stored, mask, len(part))):
                 best.add(rows, part @ block.T)
-            found = best.found()[0]
-        scores = products_of(stored, found, part)
-        order = np.lexsort((found, -scores))[:, :k]
+            candidates = best.result()[0]
+        scores = products_of(stored, candidates, part)
+        order = np.lexsort((candidates, -scores))[:, :k]
         row = np.arange(len(part))[:, None]
-        numbers[start : start + len(part)], products[start : start + len(part)] = found[row, order], scores[row, order]
+        here = slice(start, start + len(part))
+        numbers[here], products[here] = candidates[row, order], scores[row, order]
     return numbers, products
 
 

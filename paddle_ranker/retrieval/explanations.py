@@ -27,18 +27,18 @@ class Explanation:
     """What added to the scores of some documents of a finished search.
 
     Args:
-        found: the search.
+        search: the search.
         places: the documents' places.
     """
 
-    def __init__(self, found: Search, places: Sequence[int]):
-        self._found = found
-        ids, collection = [found.candidates.ids[place] for place in places], found.collection
-        has_words = WORDS in (found.searchers if found.sort else found.candidates.searchers)
-        self._terms = collection.explain_words(found.words, ids, found.fusion.fields) if has_words else {}
-        self._given = collection.words_given(found.words) if has_words and found.words.extras else {}
-        self._parts = None if found.sort else found.fusion.parts(found.candidates)
-        self._shares = None if found.sort else found.fusion.shares(found.candidates)
+    def __init__(self, search: Search, places: Sequence[int]):
+        self._search = search
+        ids, collection = [search.candidates.ids[place] for place in places], search.collection
+        has_words = WORDS in (search.searchers if search.sort else search.candidates.searchers)
+        self._terms = collection.explain_words(search.words, ids, search.fusion.fields) if has_words else {}
+        self._stands_for = collection.words_given(search.words) if has_words and search.words.extras else {}
+        self._parts = None if search.sort else search.fusion.parts(search.candidates)
+        self._shares = None if search.sort else search.fusion.shares(search.candidates)
 
     def signals(self, place: int, text: str, highlights: Sequence[Highlight]) -> Optional[dict[str, dict[str, object]]]:
         """Return a document's signals by name, JSON-ready; None if it was sorted and has no word of the query.
@@ -48,76 +48,76 @@ class Explanation:
         text: the beginning of the document's text, in which terms are looked for
         highlights: parts of `text` with words of the query
         """
-        found, id = self._found, self._found.candidates.ids[place]
+        search, id = self._search, self._search.candidates.ids[place]
         terms = self._terms.get(id)
-        folded = FoldedText(text, found.collection.info.schema.analyser)
+        folded = FoldedText(text, search.collection.info.schema.analyser)
         if self._parts is None or self._shares is None:
             if terms is None:
                 return None
             # In a sorted search, the words' part of a score that does not count.
-            own = _terms(terms, folded, self._given)
-            return {WORDS: {"value": sum(terms.values()), "added": 0.0, "to": SORTED, "terms": own}}
-        by_feature = found.by_feature.get(place)
+            explained = _terms(terms, folded, self._stands_for)
+            return {WORDS: {"value": sum(terms.values()), "added": 0.0, "to": SORTED, "terms": explained}}
+        by_feature = search.by_feature.get(place)
         of_searchers = self._parts[place] if by_feature is None else by_feature.searchers
-        signals = _signals(found, place, of_searchers, float(self._shares[place]))
+        signals = _signals(search, place, of_searchers, float(self._shares[place]))
         if terms is not None and WORDS in signals:
-            signals[WORDS]["terms"] = _terms(terms, folded, self._given)
-        if place in found.logits:
+            signals[WORDS]["terms"] = _terms(terms, folded, self._stands_for)
+        if place in search.logits:
             signals["match"] = {"value": max((highlight.level for highlight in highlights), default=0), "to": RANKED}
         return signals
 
 
-def explained_results(found: Search) -> list[Result]:
+def explained_results(search: Search) -> list[Result]:
     """Return the results of a search's page with their signals, best first."""
-    explanation, highlights_of = Explanation(found, found.shown), found.shared_words.highlights
+    explanation, highlights_of = Explanation(search, search.shown), search.shared_words.highlights
     return [
-        replace(one, signals=explanation.signals(place, one.text, highlights_of(one.text)))
-        for place, one in zip(found.shown, found.results())
+        replace(result, signals=explanation.signals(place, result.text, highlights_of(result.text)))
+        for place, result in zip(search.shown, search.results())
     ]
 
 
-def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, dict[str, object]]:
+def _signals(search: Search, place: int, parts: Floats, share: float) -> dict[str, dict[str, object]]:
     """Return, by searcher or signal, its value for a candidate and its summand of the fused or the final score.
 
     place: the candidate's index
     parts: contribution of each searcher to the fused score, `[searchers]`
     share: the candidate's result of `Fusion.shares`
     """
-    said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
+    scored = zip(search.candidates.searchers, search.candidates.scores[place].tolist(), parts.tolist())
     signals: dict[str, dict[str, object]] = {
         name: {"value": score, "added": added, "to": FUSED}
-        for (name, score, added), rank in zip(said, found.candidates.ranks[place].tolist())
+        for (name, score, added), rank in zip(scored, search.candidates.ranks[place].tolist())
         if rank
     }
-    if found.candidates.titles[place]:
-        value, added = float(found.candidates.titles[place]), float(found.candidates.by_titles[place])
+    if search.candidates.titles[place]:
+        value, added = float(search.candidates.titles[place]), float(search.candidates.by_titles[place])
         signals[TITLE_MATCH] = {"value": value, "added": added, "to": WORDS}
-    if found.candidates.titled[place]:
-        signals[TITLE] = {"value": 1.0, "added": float(found.by_whole_title[place]), "to": FUSED}
-    if place in found.by_feature:
-        names = found.candidates.searchers
+    if search.candidates.titled[place]:
+        signals[TITLE] = {"value": 1.0, "added": float(search.by_whole_title[place]), "to": FUSED}
+    if place in search.by_feature:
+        names = search.candidates.searchers
         of_others = {name: added for name, added in zip(names, parts.tolist()) if name not in signals}
-        by_feature = found.by_feature[place]
+        by_feature = search.by_feature[place]
         every = {**by_feature.others, **of_others, "first": by_feature.first}
         signals[FEATURES] = {"value": len(every), "added": sum(every.values()), "to": FUSED, "parts": every}
-    if place in found.logits:
-        logit, weight = found.logits[place], found.fusion.recall_weight
+    if place in search.logits:
+        logit, weight = search.logits[place], search.fusion.recall_weight
         signals["ranker"] = {"value": logit, "added": logit, "to": RANKED}
         if weight:
             signals["recall"] = {"value": share, "added": weight * share, "to": RANKED}
-        if found.candidates.titled[place] and TITLE in found.added:
-            signals[f"{TITLE}_{RANKED}"] = {"value": 1.0, "added": found.added[TITLE][place], "to": RANKED}
-        for name, signal in found.fusion.signals.items():
-            own = found.added[name][place]
+        if search.candidates.titled[place] and TITLE in search.added:
+            signals[f"{TITLE}_{RANKED}"] = {"value": 1.0, "added": search.added[TITLE][place], "to": RANKED}
+        for name, signal in search.fusion.signals.items():
+            summand = search.added[name][place]
             key = name if signal.is_field else f"{name}_{RANKED}"  # a searcher adds to the fused score, too
-            signals[key] = {"value": own / signal.weight if signal.weight else 0.0, "added": own, "to": RANKED}
+            signals[key] = {"value": summand / signal.weight if signal.weight else 0.0, "added": summand, "to": RANKED}
     return signals
 
 
-def _terms(added: Mapping[str, float], folded: FoldedText, given: Mapping[str, str]) -> list[dict[str, object]]:
-    best = sorted(added.items(), key=lambda one: -one[1])[:_MOST_TERMS]
+def _terms(added: Mapping[str, float], folded: FoldedText, stands_for: Mapping[str, str]) -> list[dict[str, object]]:
+    best = sorted(added.items(), key=lambda item: -item[1])[:_MOST_TERMS]
     return [
         {"term": term, "added": value, "level": level_of(term), "at": places_of(term, folded)}
-        | ({"for": given[term]} if term in given else {})
+        | ({"for": stands_for[term]} if term in stands_for else {})
         for term, value in best
     ]

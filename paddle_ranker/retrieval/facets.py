@@ -97,17 +97,17 @@ class FieldScale(NamedTuple):
     is_large: bool = False
 
     @classmethod
-    def united(cls, several: Sequence[FieldScale], is_large: bool = False) -> FieldScale:
+    def united(cls, parts: Sequence[FieldScale], is_large: bool = False) -> FieldScale:
         """Unite the distributions of several segments or shards."""
-        scales = [one.scale for one in several if one.scale is not None]
-        is_large = is_large or any(one.is_large for one in several)
-        has_others = any(one.has_others for one in several) or len({one.kind for one in scales}) > 1
+        scales = [part.scale for part in parts if part.scale is not None]
+        is_large = is_large or any(part.is_large for part in parts)
+        has_others = any(part.has_others for part in parts) or len({scale.kind for scale in scales}) > 1
         if has_others or not scales:
             return cls(None, has_others, is_large)
-        positions, places = np.unique(np.concatenate([one.positions for one in scales]), return_inverse=True)
-        counts = np.bincount(places, np.concatenate([one.counts for one in scales])).astype(np.int64)
-        is_there = counts > 0
-        scale = Scale(scales[0].kind, positions[is_there], counts[is_there]) if is_there.any() else None
+        positions, places = np.unique(np.concatenate([scale.positions for scale in scales]), return_inverse=True)
+        counts = np.bincount(places, np.concatenate([scale.counts for scale in scales])).astype(np.int64)
+        is_counted = counts > 0
+        scale = Scale(scales[0].kind, positions[is_counted], counts[is_counted]) if is_counted.any() else None
         return cls(scale, False, is_large)
 
     @property
@@ -115,7 +115,7 @@ class FieldScale(NamedTuple):
         """Number of documents by range, each a condition in JSON; None if values are counted one by one instead."""
         if self.scale is None or not (self.is_large or len(self.scale.positions) > FEW_VALUES):
             return None
-        return {json.dumps(one.condition): one.count for one in ranges_of(*self.scale)}
+        return {json.dumps(interval.condition): interval.count for interval in ranges_of(*self.scale)}
 
 
 class FieldSample(NamedTuple):
@@ -135,15 +135,15 @@ class FieldSample(NamedTuple):
     @classmethod
     def of(cls, type: str, values: Sequence[object]) -> FieldSample:
         """Make a sample of the values that some documents have in a field."""
-        items = {one.key: one for value in values for one in TYPES[type].values(value)}
+        items = {item.key: item for value in values for item in TYPES[type].values(value)}
         return cls(type, [*items.values()], any(isinstance(value, list) for value in values))
 
     @classmethod
-    def united(cls, several: Sequence[FieldSample]) -> FieldSample:
+    def united(cls, samples: Sequence[FieldSample]) -> FieldSample:
         """Unite the samples of several segments or shards; they must have the same type."""
-        items = {one.key: one for each in several for one in each.values}
-        has_lists, are_all = any(one.has_lists for one in several), all(one.are_all for one in several)
-        return cls(several[0].type, [*items.values()], has_lists, are_all)
+        items = {item.key: item for sample in samples for item in sample.values}
+        has_lists, are_all = any(sample.has_lists for sample in samples), all(sample.are_all for sample in samples)
+        return cls(samples[0].type, [*items.values()], has_lists, are_all)
 
 
 def facets_of(
@@ -160,17 +160,17 @@ def facets_of(
     values: called with the fields whose values are counted one by one; returns, for each segment or shard, counts by
         field
     """
-    each, found = scales(), dict[str, dict[str, int]]()
-    of_fields = {name: FieldScale.united([one[name] for one in each]) for name in wanted}
-    others = {name: one for name, one in wanted.items() if of_fields[name].ranges is None}
+    of_parts, facets = scales(), dict[str, dict[str, int]]()
+    of_fields = {name: FieldScale.united([part[name] for part in of_parts]) for name in wanted}
+    others = {name: field for name, field in wanted.items() if of_fields[name].ranges is None}
     for name in others:
         if of_fields[name].is_large:
             raise UsageError(f"{quoted(name)} has too many values to count")
     counted = values(others) if others else ()
     for name in wanted:
-        counts = sum((one[name] for one in counted if name in one), Counts())  # leaves out what never occurs
-        found[name] = of_fields[name].ranges or _spelled(counts)
-    return found
+        counts = sum((part[name] for part in counted if name in part), Counts())  # leaves out what never occurs
+        facets[name] = of_fields[name].ranges or _spelled(counts)
+    return facets
 
 
 def _spelled(counts: Counts) -> dict[str, int]:
@@ -179,11 +179,11 @@ def _spelled(counts: Counts) -> dict[str, int]:
     All dates are written with the precision of the most precise date, such as days; counts of dates that then look
     alike are summed.
     """
-    unit, found = max((one.unit for one in counts), default=0), dict[str, int]()
-    for value in sorted(counts, key=lambda one: one.order):
+    unit, spelled = max((value.unit for value in counts), default=0), dict[str, int]()
+    for value in sorted(counts, key=lambda value: value.order):
         text = json.dumps(value.json(unit), ensure_ascii=False)
-        found[text] = found.get(text, 0) + counts[value]
-    return dict(sorted(found.items(), key=lambda one: -one[1]))
+        spelled[text] = spelled.get(text, 0) + counts[value]
+    return dict(sorted(spelled.items(), key=lambda entry: -entry[1]))
 
 
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
@@ -204,7 +204,7 @@ def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
 
 
 def _most(ranges: list[Range]) -> int:
-    return max(one.count for one in ranges)
+    return max(interval.count for interval in ranges)
 
 
 def _counted(
@@ -231,7 +231,9 @@ def _round_steps(least: float) -> Iterator[tuple[float, int]]:
 def _equal_bounds(low: float, high: float) -> list[Bound]:
     """Return equally spaced bounds, multiples of a round step, from at most `low` to at least `high`."""
     steps = _round_steps((high - low) / MOST_RANGES or 1.0)
-    step, decimals = next(one for one in steps if math.ceil(high / one[0]) - math.floor(low / one[0]) <= MOST_RANGES)
+    step, decimals = next(
+        (step, decimals) for step, decimals in steps if math.ceil(high / step) - math.floor(low / step) <= MOST_RANGES
+    )
     first, last = math.floor(low / step), math.ceil(high / step)
     # A multiple is rounded to be as it is written: 3 * 0.1 is not 0.3.
     return [_number(round(number * step, decimals)) for number in range(first, max(last, first + 1) + 1)]
@@ -266,7 +268,7 @@ def _date_bounds(low: int, high: int) -> tuple[list[int], list[Bound]]:
         (months, _MONTHS, 12 * start.year + start.month - 1, len("2020-01")),
         (end.year - start.year + 1, _YEARS, start.year, len("2020")),
     )
-    fitting = ((step, *one) for one in spans for step in one[1] if one[0] <= (MOST_RANGES - 1) * step)
+    fitting = ((step, *spec) for spec in spans for step in spec[1] if spec[0] <= (MOST_RANGES - 1) * step)
     step, span, _, first, characters = next(fitting)
     units = range(step * (first // step), first + span + step, step)
     if characters == len("2020-01-01"):
@@ -275,8 +277,8 @@ def _date_bounds(low: int, high: int) -> tuple[list[int], list[Bound]]:
         dates = [_month(*divmod(unit, 12)) for unit in units]
     else:
         dates = [_month(unit, 0) for unit in units]
-    microseconds = [DAY * (one.toordinal() - _EPOCH) for one in dates]
-    return microseconds, [one.isoformat()[:characters] for one in dates]
+    microseconds = [DAY * (day.toordinal() - _EPOCH) for day in dates]
+    return microseconds, [day.isoformat()[:characters] for day in dates]
 
 
 def _date(ordinal: int) -> date:

@@ -90,17 +90,17 @@ def _measured_nprobe(faiss: ModuleType, index, stored: StoredVectors, factor: in
     factor: how many candidates faiss returns for each vector that is wanted
     """
     rows = np.linspace(0, len(stored) - 1, min(_MEASURED_BY, len(stored))).astype(np.int64)
-    own = stored.rows(rows)
-    queries = np.ascontiguousarray(np.concatenate([own, own + np.roll(own, len(own) // 2, axis=0)]))
+    samples = stored.rows(rows)
+    queries = np.ascontiguousarray(np.concatenate([samples, samples + np.roll(samples, len(samples) // 2, axis=0)]))
     wanted = nearest(stored, queries, _LOOKED_AT + 1)[0]
-    others = np.concatenate([wanted[: len(own)] != rows[:, None], wanted[len(own) :] >= 0])
-    others[len(own) :, _LOOKED_AT:] = False
+    others = np.concatenate([wanted[: len(samples)] != rows[:, None], wanted[len(samples) :] >= 0])
+    others[len(samples) :, _LOOKED_AT:] = False
     probed = min(index.nlist, _LEAST_PROBED)
     while probed < index.nlist:
-        given = faiss.SearchParametersIVF(nprobe=probed)
-        found: Integers = index.search(queries, factor * _LOOKED_AT, params=given)[1]
-        is_found = (wanted[:, :, None] == found[:, None, :]).any(axis=2) | ~others
-        if min(one.mean() for one in np.split(is_found, 2)) >= _MEASURED_RECALL:
+        parameters = faiss.SearchParametersIVF(nprobe=probed)
+        candidates: Integers = index.search(queries, factor * _LOOKED_AT, params=parameters)[1]
+        is_found = (wanted[:, :, None] == candidates[:, None, :]).any(axis=2) | ~others
+        if min(half.mean() for half in np.split(is_found, 2)) >= _MEASURED_RECALL:
             break
         probed = min(index.nlist, 2 * probed)
     return int(probed)
@@ -170,8 +170,8 @@ class FaissSegment:
         if self._info.structure.startswith("ivf"):
             return self._by_lists(queries, min(k, allowed), wanted, mask, allowed, breadth)
         parameters = self._faiss.SearchParameters(**self._selected(mask))
-        found: Integers = self._index.search(queries, wanted, params=parameters)[1]
-        return found
+        rows: Integers = self._index.search(queries, wanted, params=parameters)[1]
+        return rows
 
     def _by_lists(
         self, queries: Vectors, k: int, wanted: int, mask: Optional[Booleans], allowed: int, breadth: Optional[int]
@@ -184,20 +184,20 @@ class FaissSegment:
         count, lists = int(self._index.ntotal), int(self._index.nlist)
         probed, selected = min(lists, (breadth or int(self._index.nprobe)) * count // allowed), self._selected(mask)
 
-        def look(some: Vectors, probed: int) -> Integers:
+        def look(batch: Vectors, probed: int) -> Integers:
             parameters = self._faiss.SearchParametersIVF(nprobe=probed, **selected)
-            rows: Integers = self._index.search(some, wanted, params=parameters)[1]
+            rows: Integers = self._index.search(batch, wanted, params=parameters)[1]
             return rows
 
-        found = look(queries, probed)
+        candidates = look(queries, probed)
         left = np.arange(len(queries))
         while len(left) and probed < lists:
             probed = min(lists, _WIDER * probed)
             wider = look(queries[left], probed)
-            is_done = (wider[:, :k] == found[left][:, :k]).all(axis=1) & (wider[:, k - 1] != NOT_FOUND)
-            found[left] = wider
+            is_done = (wider[:, :k] == candidates[left][:, :k]).all(axis=1) & (wider[:, k - 1] != NOT_FOUND)
+            candidates[left] = wider
             left = left[~is_done]
-        return found
+        return candidates
 
     def _by_graph(
         self, queries: Vectors, k: int, wanted: int, mask: Optional[Booleans], allowed: int, breadth: Optional[int]
@@ -219,20 +219,20 @@ class FaissSegment:
         is_done = (counts >= k) & (support >= _SUPPORT)
         if is_done.all():
             return kept
-        found, left, best = kept, np.flatnonzero(~is_done), kept[:, : min(k, _LOOKED_AT)]
+        rows, left, best = kept, np.flatnonzero(~is_done), kept[:, : min(k, _LOOKED_AT)]
         # If hardly any of the nearest rows is allowed, the next ones may not be, either: compare all codes at once.
         by_codes = ~is_done & (counts * _WIDER < k)
         left = left[~by_codes[left]]
         while len(left) and (ef := ef * _WIDER) <= most:
             kept, counts, _ = self._look(queries[left], ef, wanted, mask, 0)
             is_done = (counts >= k) & (kept[:, : best.shape[1]] == best[left]).all(axis=1)
-            found[left], is_far = kept, ~is_done & (counts * _WIDER < k)
+            rows[left], is_far = kept, ~is_done & (counts * _WIDER < k)
             by_codes[left[is_far]] = True
             left = left[~is_done & ~is_far]
         by_codes[left] = True
         if by_codes.any():
-            found[by_codes] = self._among_codes(queries[by_codes], wanted, mask)
-        return found
+            rows[by_codes] = self._among_codes(queries[by_codes], wanted, mask)
+        return rows
 
     def _look(
         self, queries: Vectors, ef: int, wanted: int, mask: Optional[Booleans], supported: int
@@ -254,28 +254,28 @@ class FaissSegment:
         kept = kept[:, :wanted]
         return kept, counts, self._support(near, kept[:, :supported]) if supported else np.zeros(len(near))
 
-    def _support(self, near: Integers, found: Integers) -> Floats:
+    def _support(self, near: Integers, best: Integers) -> Floats:
         """Return, for each query, how many graph neighbours of a best row are among the rows of the search, on average.
 
         near: all rows that the search returned, `[queries, ef]`
-        found: its best rows, `[queries, supported]`
+        best: the best of these rows, `[queries, supported]`
         """
-        there = getattr(self._threads, "there", None)
-        if there is None:  # a thread's marks of all rows, and of -1: a graph has it where a row has fewer neighbours
-            there = self._threads.there = np.zeros(int(self._index.ntotal) + 1, bool)
+        marks = getattr(self._threads, "marks", None)
+        if marks is None:  # a thread's marks of all rows, and of -1: a graph has it where a row has fewer neighbours
+            marks = self._threads.marks = np.zeros(int(self._index.ntotal) + 1, bool)
         means = np.empty(len(near))
-        for number, (row, best) in enumerate(zip(near, np.maximum(found, 0))):
-            there[row], there[-1] = True, False
-            linked = self._neighbours[self._links[best][:, None] + self._of_entry]
-            means[number] = np.count_nonzero(there[linked]) / max(1, len(best))
-            there[row] = False
+        for number, (row, best_of_query) in enumerate(zip(near, np.maximum(best, 0))):
+            marks[row], marks[-1] = True, False
+            linked = self._neighbours[self._links[best_of_query][:, None] + self._of_entry]
+            means[number] = np.count_nonzero(marks[linked]) / max(1, len(best_of_query))
+            marks[row] = False
         return means
 
     def _among_codes(self, queries: Vectors, wanted: int, mask: Optional[Booleans]) -> Integers:
         """Return the best `wanted` allowed rows of each query by the codes of all rows."""
         parameters = self._faiss.SearchParameters(**self._selected(mask))
-        found: Integers = self._codes.search(queries, wanted, params=parameters)[1]
-        return found
+        rows: Integers = self._codes.search(queries, wanted, params=parameters)[1]
+        return rows
 
     def _selected(self, mask: Optional[Booleans]) -> dict[str, object]:
         if mask is None:

@@ -69,18 +69,18 @@ class FieldValues:
             raise CheckpointError("the values of a field are not as they were written; build the index anew")
         self._count, self._type, self._line, self._owners = len(values), TYPES[type], line, None
         self._starts = np.cumsum([1, *(length + _BETWEEN for length in lengths)], dtype=np.int64)
-        each: Iterable[Optional[Value]] = (next(iter(self._type.values(value)), None) for value in values)
+        flat: Iterable[Optional[Value]] = (next(iter(self._type.values(value)), None) for value in values)
         if any(isinstance(value, list) for value in values):
-            several = [self._type.values(value) for value in values]
-            self._owners = np.repeat(np.arange(len(values)), [len(own) for own in several])
-            self._firsts = np.cumsum([0, *map(len, several)])
-            each = (one for own in several for one in own)
+            item_lists = [self._type.values(value) for value in values]
+            self._owners = np.repeat(np.arange(len(values)), [len(items) for items in item_lists])
+            self._firsts = np.cumsum([0, *map(len, item_lists)])
+            flat = (item for items in item_lists for item in items)
         kinds, numbers, texts = bytearray(), list[Union[int, float]](), dict[int, str]()
-        for place, one in enumerate(each):
-            kinds.append(MISSING if one is None else one.kind)
-            numbers.append(0 if one is None or isinstance(one.of, str) else one.of)
-            if one is not None and one.kind == TEXT:
-                texts[place] = str(one.of)
+        for place, item in enumerate(flat):
+            kinds.append(MISSING if item is None else item.kind)
+            numbers.append(0 if item is None or isinstance(item.of, str) else item.of)
+            if item is not None and item.kind == TEXT:
+                texts[place] = str(item.of)
         self._kinds = np.frombuffer(bytes(kinds), np.uint8)
         # Positions of booleans, numbers and dates. Numbers of more than 53 bits are compared exactly, see `_alike`.
         self._positions: Positions = np.empty(0)
@@ -140,15 +140,15 @@ class FieldValues:
             places = self._firsts[codes]
         kinds = np.unique(self._kinds[places])
         if len(kinds) == 1 and kinds[0] in (BOOLEAN, NUMBER, DATE) and not self._are_large[places].any():
-            _, firsts, own = np.unique(self._positions[places], return_index=True, return_inverse=True)
-            ranks[codes] = own
+            _, firsts, inverse = np.unique(self._positions[places], return_index=True, return_inverse=True)
+            ranks[codes] = inverse
             return ranks, codes[firsts].astype(np.int32)
-        found, last = list[int](), None
+        first_codes, last = list[int](), None
         for order, code in _in_order((self._order_of(code), code) for code in codes.tolist()):
             if order != last:
-                found.append(code)
-            ranks[code], last = len(found) - 1, order
-        return ranks, np.array(found, np.int32)
+                first_codes.append(code)
+            ranks[code], last = len(first_codes) - 1, order
+        return ranks, np.array(first_codes, np.int32)
 
     def _order_of(self, code: int) -> tuple[object, ...]:
         value = order_value(self.values(code))
@@ -158,57 +158,57 @@ class FieldValues:
     def meeting(self, condition: Condition) -> Booleans:
         """Return which values meet a condition, `[values] bool`; the condition's type must be that of the values."""
         if condition.operator in ORDERED:
-            found = self._ordered(condition.operator, condition.intervals)
+            is_met = self._ordered(condition.operator, condition.intervals)
         else:
-            found = self._equal(condition.intervals)
+            is_met = self._equal(condition.intervals)
         if self._owners is not None:
-            found = np.bincount(self._owners[found], minlength=len(self)) > 0
+            is_met = np.bincount(self._owners[is_met], minlength=len(self)) > 0
             if any(interval.kind == MISSING for interval in condition.intervals):
-                found |= np.diff(self._firsts) == 0
-        return ~found if condition.operator == "!=" else found
+                is_met |= np.diff(self._firsts) == 0
+        return ~is_met if condition.operator == "!=" else is_met
 
     def _ordered(self, sign: str, intervals: Sequence[ValueRange]) -> Booleans:
-        """Return, for each value and each item of lists, whether it is `sign` any interval, `[items] bool`.
+        """Return which items (values, or lists' items) compare by `sign` with one of the intervals, `[items] bool`.
 
         `<` and `>=` compare with an interval's low end, `<=` and `>` with its high end.
         """
-        compare, found = _COMPARE[sign], np.zeros(len(self._kinds), bool)
+        compare, is_met = _COMPARE[sign], np.zeros(len(self._kinds), bool)
         for interval in intervals:
             bound = interval.low if sign in ("<", ">=") else interval.high
             if interval.kind == TEXT:
                 among = bisect_right if sign in ("<=", ">") else bisect_left
                 orders = _Sorted(lambda code: text_order(self._text_at(code)), self._folded)
                 place = among(orders, text_order(str(bound)))
-                found[self._folded[:place] if sign in ("<", "<=") else self._folded[place:]] = True
+                is_met[self._folded[:place] if sign in ("<", "<=") else self._folded[place:]] = True
             elif len(self._positions):
-                found |= compare(self._positions, self._position(bound)) & (self._kinds == interval.kind)
+                is_met |= compare(self._positions, self._position(bound)) & (self._kinds == interval.kind)
                 for place in self._alike([interval]):
-                    found[place] = compare(self._item(place).of, bound)
-        return found
+                    is_met[place] = compare(self._item(place).of, bound)
+        return is_met
 
     def _equal(self, intervals: Sequence[ValueRange]) -> Booleans:
         """Return which values (lists item by item) lie in one of the intervals."""
-        found = np.zeros(len(self._kinds), bool)
+        is_equal = np.zeros(len(self._kinds), bool)
         for kind in {interval.kind for interval in intervals}:
-            of_kind, own = self._kinds == kind, [interval for interval in intervals if interval.kind == kind]
+            of_kind, same_kind = self._kinds == kind, [interval for interval in intervals if interval.kind == kind]
             if kind == MISSING:
-                found |= of_kind
+                is_equal |= of_kind
             elif kind == TEXT:
-                for one in own:
-                    place = bisect_left(_Sorted(self._text_at, self._texts), str(one.low))
+                for interval in same_kind:
+                    place = bisect_left(_Sorted(self._text_at, self._texts), str(interval.low))
                     # Equal values have several spellings: 1.5 and "1.5" are one keyword.
-                    while place < len(self._texts) and self._text_at(code := int(self._texts[place])) == one.low:
-                        found[code], place = True, place + 1
+                    while place < len(self._texts) and self._text_at(code := int(self._texts[place])) == interval.low:
+                        is_equal[code], place = True, place + 1
             elif len(self._positions):
-                bounds = sorted((self._position(one.low), self._position(one.high)) for one in own)
+                bounds = sorted((self._position(interval.low), self._position(interval.high)) for interval in same_kind)
                 lows, highs = np.array(bounds, self._positions.dtype).T
-                places = np.searchsorted(lows, self._positions, "right") - 1 if len(own) > 1 else np.array(0)
+                places = np.searchsorted(lows, self._positions, "right") - 1 if len(same_kind) > 1 else np.array(0)
                 highs = np.maximum.accumulate(highs)[places]
-                found |= (self._positions >= lows[0]) & (self._positions <= highs) & of_kind
-                wanted = {one.low for one in own}
-                for place in self._alike(own):
-                    found[place] = self._item(place).of in wanted
-        return found
+                is_equal |= (self._positions >= lows[0]) & (self._positions <= highs) & of_kind
+                wanted = {interval.low for interval in same_kind}
+                for place in self._alike(same_kind):
+                    is_equal[place] = self._item(place).of in wanted
+        return is_equal
 
     def _position(self, bound: Union[bool, int, float, str]) -> Union[int, float]:
         return int(bound) if self._positions.dtype == np.int64 else float(bound)
@@ -222,8 +222,8 @@ class FieldValues:
         ]
         if not large:
             return []
-        found: list[int] = np.flatnonzero(np.isin(self._positions, large) & (self._kinds == NUMBER)).tolist()
-        return found
+        places: list[int] = np.flatnonzero(np.isin(self._positions, large) & (self._kinds == NUMBER)).tolist()
+        return places
 
     @once
     def _folded(self) -> NDArray[np.int32]:
@@ -235,8 +235,8 @@ class FieldValues:
         return np.array([code for _, code in _in_order(keys)], np.int32)
 
     def _read(self, code: int) -> object:
-        found: object = json.loads(bytes(self._line[self._starts[code] : self._starts[code + 1] - _BETWEEN]))
-        return found
+        value: object = json.loads(bytes(self._line[self._starts[code] : self._starts[code + 1] - _BETWEEN]))
+        return value
 
     def _item(self, place: int) -> Value:
         """Return a value by its position among all values, where the items of lists count one by one."""

@@ -99,7 +99,7 @@ class FilmTower(FileTower):
 
         vectors = self._tower.encode_frames(frames())
         ends = np.cumsum(np.bincount(owners, minlength=len(files)))
-        return np.concatenate([mean_vector(own) for own in np.split(vectors, ends[:-1])])
+        return np.concatenate([mean_vector(frame_vectors) for frame_vectors in np.split(vectors, ends[:-1])])
 
     def _frames_of(self, file: Union[bytes, FilePiece]) -> Iterator[Array]:
         if isinstance(file, FilePiece):

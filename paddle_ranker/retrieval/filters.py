@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Union
 
 from paddle_ranker.data.spellings import Spellings
@@ -36,9 +37,9 @@ def no_field(name: str, fields: Iterable[str]) -> str:
 
     fields: names of the documents' fields
     """
-    known = [*fields]
-    has = listed(known) if known else "none at all"
-    return f"{quoted(name)} is no field of these documents, which have {has}{did_you_mean(name, known)}"
+    names = [*fields]
+    has = listed(names) if names else "none at all"
+    return f"{quoted(name)} is no field of these documents, which have {has}{did_you_mean(name, names)}"
 
 
 Value = Union[str, int, float, bool, None]
@@ -74,13 +75,13 @@ class Condition:
     @cached_property
     def intervals(self) -> tuple[ValueRange, ...]:
         """The intervals of field values that equal one of the condition's values."""
-        found = (one for value in self.values for one in TYPES[self.type].intervals(value, self.operator))
-        return tuple(dict.fromkeys(found))
+        type = TYPES[self.type]
+        return tuple(dict.fromkeys(chain.from_iterable(type.intervals(value, self.operator) for value in self.values)))
 
     @property
     def meets_missing(self) -> bool:
         """Whether a document that lacks the field, or has null in it, meets the condition."""
-        return any(one.kind == MISSING for one in self.intervals) != (self.operator == "!=")
+        return any(interval.kind == MISSING for interval in self.intervals) != (self.operator == "!=")
 
     def typed(self, fields: Sequence[str], type_of: Callable[[str], str]) -> Condition:
         """Return the condition with its field's type.
@@ -94,19 +95,19 @@ class Condition:
             return self
         if self.field not in fields:
             raise FilterError(no_field(self.field, fields))
-        found = replace(self, type=type_of(self.field))
+        typed = replace(self, type=type_of(self.field))
         for value in self.values:
-            if not TYPES[found.type].intervals(value, self.operator):
-                problem = f"which {self.operator} {quoted(value)} cannot compare; {found._advice(value)}"
-            elif found.type == "keyword" and self.operator in ORDERED and _is_number(value):
+            if not TYPES[typed.type].intervals(value, self.operator):
+                problem = f"which {self.operator} {quoted(value)} cannot compare; {typed._advice(value)}"
+            elif typed.type == "keyword" and self.operator in ORDERED and _is_number(value):
                 problem = (
                     f"which {self.operator} would compare letter by letter with {value}; build the index with --field "
                     f"{self.field}:number, or quote the value"
                 )
             else:
                 continue
-            raise FilterError(f"{quoted(self.field)} holds {TYPES[found.type].what}, {problem}")
-        return found
+            raise FilterError(f"{quoted(self.field)} holds {TYPES[typed.type].what}, {problem}")
+        return typed
 
     def _advice(self, value: Value) -> str:
         """Return advice about a value that the type refuses: how to write it, or to correct the filter."""
@@ -127,11 +128,11 @@ class Filter:
 
     @property
     def is_typed(self) -> bool:
-        return all(one.type for one in self.conditions)
+        return all(condition.type for condition in self.conditions)
 
     def typed(self, fields: Sequence[str], type_of: Callable[[str], str]) -> Filter:
         """Return the filter with its fields' types; see `Condition.typed`."""
-        return Filter(tuple(one.typed(fields, type_of) for one in self.conditions))
+        return Filter(tuple(condition.typed(fields, type_of) for condition in self.conditions))
 
     @classmethod
     def parse(cls, conditions: Iterable[str]) -> Filter:
@@ -148,7 +149,7 @@ class Filter:
         Operators are eq, ne, gt, gte, lt, lte and in. Raises `FilterError` for other operators and malformed
         conditions.
         """
-        found = []
+        parsed = []
         for field, wanted in conditions.items():
             wanted = plain(wanted)
             compared = wanted if isinstance(wanted, Mapping) else {"in" if isinstance(wanted, list) else "eq": wanted}
@@ -162,19 +163,19 @@ class Filter:
                 if name == "in" and not isinstance(value, list):
                     raise FilterError(f"{field}: in takes a list, not {quoted(value)}")
                 values = value if isinstance(value, list) and name == "in" else [value]
-                for one in values:
-                    _require_comparable(field, name, one)
-                found.append(Condition(field, _NAMED[name], tuple(values)))
-        return cls(tuple(found))
+                for item in values:
+                    _require_comparable(field, name, item)
+                parsed.append(Condition(field, _NAMED[name], tuple(values)))
+        return cls(tuple(parsed))
 
 
 def _require_comparable(field: str, name: str, value: object) -> None:
     is_constant, has_order = value is None or isinstance(value, bool), _NAMED[name] in ORDERED
     is_finite = not isinstance(value, float) or math.isfinite(value)
     if (is_constant and has_order) or not (is_constant or isinstance(value, (str, int, float))) or not is_finite:
-        several = "; in takes several" if isinstance(value, list) else ""
+        hint = "; in takes several" if isinstance(value, list) else ""
         wanted = "a text or a number" if has_order else "a text, a number, a truth value or null"
-        raise FilterError(f"{field}: {name} compares with {quoted(value)}, expected {wanted}{several}")
+        raise FilterError(f"{field}: {name} compares with {quoted(value)}, expected {wanted}{hint}")
 
 
 def _is_number(value: Value) -> bool:
@@ -205,9 +206,9 @@ def _parsed(text: str) -> Condition:
     rest = rest.strip()
     if is_list and rest[:1] + rest[-1:] in ("()", "[]"):
         rest = rest[1:-1]
-    values = [one[1] for one in _ITEMS.finditer(rest)][: -1 if rest else None] if is_list else [rest]
+    values = [item[1] for item in _ITEMS.finditer(rest)][: -1 if rest else None] if is_list else [rest]
     sign = "in" if is_list else compared.replace("==", "=")
-    return Condition(_name(name), sign, tuple(_value(text, one) for one in values))
+    return Condition(_name(name), sign, tuple(_value(text, item) for item in values))
 
 
 def _name(text: str) -> str:

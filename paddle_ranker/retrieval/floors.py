@@ -52,7 +52,7 @@ def need_measuring(info: IndexInfo) -> bool:
 
 
 def _fields_with_towers(info: IndexInfo) -> list[str]:
-    return [name for name, one in info.vector_fields.items() if one.tower is not None]
+    return [name for name, field in info.vector_fields.items() if field.tower is not None]
 
 
 def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], Vectors]) -> Floors:
@@ -61,7 +61,7 @@ def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], 
     vectors_of: called with a vector field and queries; returns the queries' vectors by the field's tower
     """
     schema = index.info.schema
-    texts = [schema.passage(one) for one, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
+    texts = [schema.passage(document) for document, _ in index.sample(_QUERIES * _PIECES[1], _SEED)]
     queries, floors = unrelated_queries(texts, _QUERIES, _SEED), dict[str, float]()
     fields = _fields_with_towers(index.info)
     progress: Progress[None] = Progress(desc="floors", unit="query", total=len(queries) * len(fields))
@@ -69,7 +69,7 @@ def measure_floors(index: _Measured, vectors_of: Callable[[str, Sequence[str]], 
         vectors, best = vectors_of(name, queries), list[float]()
         for start in range(0, len(queries), _AT_ONCE):
             hits = index.search(name, vectors[start : start + _AT_ONCE], 1)
-            best += [max(one.scores, default=0.0) for one in hits]
+            best += [max(query_hits.scores, default=0.0) for query_hits in hits]
             progress.update(len(hits))
         floors[name] = float(np.quantile(best, _QUANTILE))
     progress.close()
@@ -102,14 +102,14 @@ def _piece(text: str, drawn: np.random.Generator) -> str:
     return run[start : start + _UNSPACED_PIECE]
 
 
-def merged_floors(several: Sequence[Optional[Floors]]) -> Optional[Floors]:
+def merged_floors(floors: Sequence[Optional[Floors]]) -> Optional[Floors]:
     """Return the floors of shards searched as one index: each searcher's highest; None if any shard has no floors."""
-    measured = [one for one in several if one is not None]
-    if not measured or len(measured) < len(several):
+    measured = [shard_floors for shard_floors in floors if shard_floors is not None]
+    if not measured or len(measured) < len(floors):
         return None
-    names = [name for name in measured[0].scores if all(name in one.scores for one in measured)]
-    scores = {name: max(one.scores[name] for one in measured) for name in names}
-    return Floors(max(one.documents for one in measured), scores)
+    names = [name for name in measured[0].scores if all(name in shard_floors.scores for shard_floors in measured)]
+    scores = {name: max(shard_floors.scores[name] for shard_floors in measured) for name in names}
+    return Floors(max(shard_floors.documents for shard_floors in measured), scores)
 
 
 def is_nothing_close(best: Mapping[str, float], floors: Floors) -> bool:

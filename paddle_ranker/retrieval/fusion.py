@@ -41,7 +41,7 @@ TITLE_MATCH = "title_match"  # the signal of documents whose titles have all wor
 
 @dataclass(frozen=True)
 class Candidates:
-    """Documents that searchers found for one query; a candidate's place is its index in all of these.
+    """Documents that searchers found for one query; a candidate's place is its index in `ids` and in the arrays.
 
     searchers: names of the searchers
     ids: documents that the first searcher found, then those that only the second found, and so on
@@ -59,16 +59,16 @@ class Candidates:
     by_titles: Floats
 
     @classmethod
-    def of(cls, found: Mapping[str, Hits], title: float = 1.0) -> Candidates:
+    def of(cls, lists: Mapping[str, Hits], title: float = 1.0) -> Candidates:
         """Join the hits of each searcher, by the documents' ids.
 
         title: see `Fusion.title`; each score by words gains `title * Hits.titles` times the best score by words
         """
         numbers: dict[str, int] = {}
-        rows = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in found.values()]
-        scores = np.full((len(numbers), len(found)), np.nan)
-        ranks, (titles, by_titles) = np.zeros((len(numbers), len(found)), np.int64), np.zeros((2, len(numbers)))
-        for column, (places, hits) in enumerate(zip(rows, found.values())):
+        rows = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in lists.values()]
+        scores = np.full((len(numbers), len(lists)), np.nan)
+        ranks, (titles, by_titles) = np.zeros((len(numbers), len(lists)), np.int64), np.zeros((2, len(numbers)))
+        for column, (places, hits) in enumerate(zip(rows, lists.values())):
             scores[places, column] = hits.scores
             ranks[places, column] = np.arange(1, len(places) + 1)
             if hits.titles is not None:
@@ -76,7 +76,7 @@ class Candidates:
                 scores[places, column] += by_titles[places]
                 order = np.argsort(-scores[places, column], kind="stable")
                 ranks[np.array(places)[order], column] = np.arange(1, len(places) + 1)
-        return cls(tuple(found), list(numbers), scores, ranks, titles, by_titles)
+        return cls(tuple(lists), list(numbers), scores, ranks, titles, by_titles)
 
     @classmethod
     def unscored(cls, ids: list[str]) -> Candidates:
@@ -89,8 +89,8 @@ class Candidates:
     @property
     def titled(self) -> Booleans:
         """Which candidates have the query as their whole title, `[candidates] bool`."""
-        found: Booleans = self.titles == 1
-        return found
+        is_titled: Booleans = self.titles == 1
+        return is_titled
 
     @property
     def normalised(self) -> Floats:
@@ -148,14 +148,14 @@ def reciprocal_ranks(candidates: Candidates, weights: Floats) -> Floats:
     """
     ranks = candidates.ranks
     shares = np.divide(1.0, RRF_K + ranks, out=np.zeros(ranks.shape), where=ranks > 0)
-    found: Floats = shares @ weights
-    return found
+    sums: Floats = shares @ weights
+    return sums
 
 
 def weighted_scores(candidates: Candidates, weights: Floats) -> Floats:
     """Return the weighted sum of `Candidates.normalised`, `[candidates]` (Bruch et al. 2023, convex combination)."""
-    found: Floats = candidates.normalised @ weights
-    return found
+    sums: Floats = candidates.normalised @ weights
+    return sums
 
 
 def by_score(scores: Floats, ids: Sequence[str]) -> list[int]:
@@ -204,8 +204,8 @@ class Signal:
 
         values: the field's numbers in many documents, as `numbers_of` returns them
         """
-        found = values[np.isfinite(values)]
-        scaled = np.log1p(found) if log else found
+        finite = values[np.isfinite(values)]
+        scaled = np.log1p(finite) if log else finite
         _, mean, deviation = standardise(scaled, np.float64)
         return cls(0.0, True, log, float(mean), float(deviation))
 
@@ -218,7 +218,7 @@ class Signal:
 def numbers_of(values: Sequence[tuple[Value, ...]]) -> Floats:
     """Convert documents' values of a field to numbers, `[n] float64`; NaN for a document without exactly one number."""
     return np.array(
-        [float(own[0].of) if len(own) == 1 and own[0].kind == NUMBER else np.nan for own in values], np.float64
+        [float(items[0].of) if len(items) == 1 and items[0].kind == NUMBER else np.nan for items in values], np.float64
     )
 
 
@@ -276,8 +276,8 @@ class Fusion:
         scores: scores to which the bonus will be added, `[n]`
         """
         highest, lowest = scores.max(initial=0.0), scores.min(initial=0.0)
-        found: Floats = self.title * (_ABOVE * (highest - lowest) + _TINY) * titled
-        return found
+        bonus: Floats = self.title * (_ABOVE * (highest - lowest) + _TINY) * titled
+        return bonus
 
     def fused(self, candidates: Candidates) -> Floats:
         """Return the candidates' scores without the bonus of titles, `[candidates]`."""
@@ -319,33 +319,33 @@ class Fusion:
 
         values: called with a field and ids of documents; returns the documents' values of the field
         """
-        found, normalised = {}, candidates.normalised
+        summands, normalised = {}, candidates.normalised
         for name, signal in self.signals.items():
             if signal.is_field:
                 numbers = numbers_of(values(name, [candidates.ids[place] for place in places]))
             else:
                 numbers = normalised[places, candidates.searchers.index(name)]
-            found[name] = signal.weight * signal.standardised(numbers)
-        return found
+            summands[name] = signal.weight * signal.standardised(numbers)
+        return summands
 
     def by_feature(self, features: ListFeatures) -> Floats:
         """Return what each feature adds to the scores of a list's first documents, `[documents, features]`."""
         weights = np.array([self.features.get(name, 0.0) for name in features.names])
-        found: Floats = features.values * weights
-        return found
+        summands: Floats = features.values * weights
+        return summands
 
     def weights_of(self, searchers: Sequence[str]) -> Floats:
         """Return the weights of searchers, `[searchers]`.
 
-        Raises `UsageError` if `weights` names a searcher that is not among `searchers`, or if all their weights are 0.
+        Raises `UsageError` if `self.weights` names a searcher that is not among `searchers`, or if all weights are 0.
         """
         unknown = sorted(self.weights.keys() - set(searchers))
         if unknown:
             raise UsageError(f"weights of {listed(unknown)}: the search is by {', '.join(searchers)}")
-        found = np.array([self.weights.get(name, 1.0) for name in searchers])
-        if not found.any():
+        weights = np.array([self.weights.get(name, 1.0) for name in searchers])
+        if not weights.any():
             raise UsageError(f"weights {quoted(dict(self.weights))}: give one that is not 0")
-        return found
+        return weights
 
     def write(self, path: Union[str, Path], learned: Mapping[str, object]) -> None:
         """Write the fusion as JSON.
@@ -366,9 +366,9 @@ class Fusion:
             weights, fields, features = ({str(name): float(value) for name, value in facts[key].items()}
                                          for key in ("weights", "fields", "features"))  # fmt: skip
             signals = {
-                str(name): Signal(float(one["weight"]), bool(one["is_field"]), bool(one["log"]), float(one["mean"]),
-                                  float(one["deviation"]))
-                for name, one in facts["signals"].items()
+                str(name): Signal(float(signal["weight"]), bool(signal["is_field"]), bool(signal["log"]),
+                                  float(signal["mean"]), float(signal["deviation"]))
+                for name, signal in facts["signals"].items()
             }  # fmt: skip
             recall_weight, title = float(facts["recall_weight"]), float(facts["title"])
             return cls(str(facts["method"]), weights, recall_weight, title, fields, signals, features)
@@ -385,16 +385,16 @@ def parse_fusion(name: str, weights: str = "") -> Fusion:
         if weights:
             raise UsageError(f"--weights {brief(weights)}: {name} has weights of its own; give one of both")
         return Fusion.read(name)
-    found = {}
+    parsed = {}
     for part in filter(None, weights.split(",")):
         searcher, _, value = part.partition("=")
-        if searcher.strip() in found:
+        if searcher.strip() in parsed:
             raise UsageError(f"--weights {quoted(weights)}: gives {brief(searcher.strip())} two weights; give one")
         try:
-            found[searcher.strip()] = float(value)
+            parsed[searcher.strip()] = float(value)
         except ValueError:
             raise UsageError(
                 f"--weights {quoted(weights)}: expected searchers and numbers, words=1,vectors=2"
             ) from None
     FUSIONS[name]  # raises with the choices
-    return Fusion(name, found)
+    return Fusion(name, parsed)

@@ -56,8 +56,8 @@ class LatestSnapshot:
         """
         with locking(self.changing):
             stamp, info = self.index.stamp(), self.index.read_info()  # what is written later is a change
-            own = self.info if self.info.states is not None else replace(self.info, states=info.states)
-            is_new = info.generation > self.info.generation and info.same_kind(own)
+            current = self.info if self.info.states is not None else replace(self.info, states=info.states)
+            is_new = info.generation > self.info.generation and info.same_kind(current)
             if is_new:
                 self._reopen()
             self._stamp = stamp

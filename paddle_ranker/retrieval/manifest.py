@@ -178,8 +178,8 @@ class IndexInfo:
 
     @cached_property
     def vector_fields(self) -> dict[str, VectorField]:
-        own = () if self.vectors is None else (VectorField(VECTORS, self.vectors, self.tower),)
-        return {one.name: one for one in (*own, *self.more_vectors)}
+        of_documents = () if self.vectors is None else (VectorField(VECTORS, self.vectors, self.tower),)
+        return {field.name: field for field in (*of_documents, *self.more_vectors)}
 
     @property
     def models(self) -> list[str]:
@@ -198,8 +198,8 @@ class IndexInfo:
     def same_kind(self, other: IndexInfo) -> bool:
         """Return whether another index would store the same words and vectors for a document, by the same tower."""
         # Indexes of the same kind may differ in these fields.
-        own = {"segments": (), "generation": 0, "next_id": 1, "columns": {}, "floors": None}
-        return dataclasses.replace(other, **own) == dataclasses.replace(self, **own)  # type: ignore[arg-type]
+        differing = {"segments": (), "generation": 0, "next_id": 1, "columns": {}, "floors": None}
+        return dataclasses.replace(other, **differing) == dataclasses.replace(self, **differing)  # type: ignore[arg-type]
 
     def files(self) -> set[str]:
         """Return the names of the segments' folders and of the files with their removed rows."""
@@ -228,20 +228,20 @@ def write_manifest(folder: Path, info: IndexInfo) -> None:
 def read_manifest(folder: Path) -> IndexInfo:
     """Read index.json; raises `CheckpointError` if it is missing, damaged or of another format."""
     try:
-        found = read_json(inside(folder, MANIFEST))
+        facts = read_json(inside(folder, MANIFEST))
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{folder}: is no index, it has no {MANIFEST}; make one with paddle-ranker index build"
         ) from None
     except ValueError as error:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
-    if isinstance(found, dict) and type(found.get("format")) is int and found["format"] != FORMAT:
+    if isinstance(facts, dict) and type(facts.get("format")) is int and facts["format"] != FORMAT:
         raise CheckpointError(
-            f"{folder}: an index of format {found['format']}, and this version reads format {FORMAT}: build it anew, "
+            f"{folder}: an index of format {facts['format']}, and this version reads format {FORMAT}: build it anew, "
             "paddle-ranker index build --corpus FILE --output FOLDER"
         )
     try:
-        return info_of(found, folder / MANIFEST)
+        return info_of(facts, folder / MANIFEST)
     except (ValueError, UsageError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
 
@@ -251,14 +251,14 @@ def is_segment(name: object) -> bool:
     return isinstance(name, str) and _SEGMENT.fullmatch(name) is not None
 
 
-def info_of(found: Unchecked, path: Path) -> IndexInfo:
+def info_of(facts: Unchecked, path: Path) -> IndexInfo:
     """Convert JSON to the contents of index.json.
 
     Raises `CheckpointError`, `ValueError` or `UsageError` for bad JSON.
 
     path: path of index.json, for messages
     """
-    values = dict(found) if isinstance(found, dict) else {}
+    values = dict(facts) if isinstance(facts, dict) else {}
     count = values.pop("count", None)
     info = read_declared(IndexInfo, path, values, "copy the index again", exact=True)
     names, fields, more = [segment.name for segment in info.segments], info.schema.fields, info.more_vectors
@@ -286,10 +286,10 @@ def info_of(found: Unchecked, path: Path) -> IndexInfo:
             (field.analyser, bool(analyser(field.analyser))),
             (field, not field.analyser or (info.words is not None and info.words.tokenizer == STANDARD)),
         ]
-    for each in more:
-        is_field = each.name.isidentifier() and each.name in embedded
-        rules += [(each, is_field and each.tower is not None and each.info.method != MILVUS)]
-    for vectors in (one.info for one in info.vector_fields.values()):
+    for vector_field in more:
+        is_field = vector_field.name.isidentifier() and vector_field.name in embedded
+        rules += [(vector_field, is_field and vector_field.tower is not None and vector_field.info.method != MILVUS)]
+    for vectors in (vector_field.info for vector_field in info.vector_fields.values()):
         rules += [
             (vectors.uri, vectors.uri is None or is_address(vectors.uri) or _PLAIN.fullmatch(vectors.uri) is not None),
             (vectors.method, vectors.method != MILVUS or None not in (vectors.uri, vectors.collection)),

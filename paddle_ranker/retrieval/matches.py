@@ -54,15 +54,15 @@ class Matches:
 
     def values(self, wanted: Facets) -> dict[str, Counts]:
         """Count the values of fields; see `facets`."""
-        found = dict[str, Counts]()
+        by_field = dict[str, Counts]()
         for name, (type, where) in wanted.items():
-            counts = found[name] = Counts()
+            counts = by_field[name] = Counts()
             for part, mask in zip(self._now.parts, self._meeting(where)):
                 counted = part.segment.value_counts(name, mask).tolist()
                 for value, count in checked(zip(part.segment.values_of(name), counted)):
-                    items = {one.key: one for one in TYPES[type].values(value)} if count else {}
+                    items = {item.key: item for item in TYPES[type].values(value)} if count else {}
                     counts.update(dict.fromkeys(items.values(), count))
-        return found
+        return by_field
 
     def first(
         self,
@@ -76,11 +76,11 @@ class Matches:
 
         sort: the fields, `-year` for the highest first
         after: only documents that follow this one; None: from the first
-        types: types of the fields, if this is one of several shards, which may have other types; empty: this shard's
+        types: types of the fields that several shards agree on; empty: the types that fit this shard
         """
         keys = sort_keys(sort, types or self._now.type_of)
-        each = zip(self._now.parts, self._meeting(where))
-        return merged([first_of_segment(part.segment, mask, keys, after, count) for part, mask in each], keys, count)
+        pairs = zip(self._now.parts, self._meeting(where))
+        return merged([first_of_segment(part.segment, mask, keys, after, count) for part, mask in pairs], keys, count)
 
     def _meeting(self, where: Optional[Filter]) -> list[Booleans]:
-        return [mask & own for mask, own in zip(self._masks, self._now.allowed(where) or self._masks)]
+        return [mask & allowed for mask, allowed in zip(self._masks, self._now.allowed(where) or self._masks)]

@@ -110,7 +110,7 @@ def _merge_states(target: Path, sources: Sequence[Source], write_states: Optiona
     stored = [segment.states for segment, _ in sources if segment.states is not None]
     if write_states is not None:
         target.mkdir()
-        write_states(target, (one.document(row) for one, rows in _rows(sources) for row in rows.tolist()))
+        write_states(target, (segment.document(row) for segment, rows in _rows(sources) for row in rows.tolist()))
     elif len(stored) == len(sources):
         target.mkdir()
         writer = StatesWriter(target, stored[0].info)
@@ -136,9 +136,9 @@ def _merge_passages(file: Path, field: str, sources: Sequence[Source]) -> int:
         whole = np.zeros((len(segment), 3), np.int32)
         whole[:, 0] = np.arange(len(segment))
         passages = segment.vectors[field].passages
-        own = whole if passages is None else passages
-        own = own[kept[own[:, 0]]]
-        merged.append(np.column_stack([new[own[:, 0]], own[:, 1:]]).astype(np.int32))
+        spans = whole if passages is None else passages
+        spans = spans[kept[spans[:, 0]]]
+        merged.append(np.column_stack([new[spans[:, 0]], spans[:, 1:]]).astype(np.int32))
         first += int(np.count_nonzero(kept))
     passages = np.concatenate(merged)
     np.save(file, passages)
@@ -206,7 +206,7 @@ def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[s
         np.save(target / "fields.npy", np.empty((0, count), np.int32))
     with open(target / "fields.jsonl", "wb") as stream:
         for number, name in enumerate(names):
-            known: dict[str, int] = {}
+            merged_codes: dict[str, int] = {}
             place = 0
             for segment, mask in sources:
                 codes = segment.codes_of(name)
@@ -216,11 +216,11 @@ def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[s
                 used[codes] = True  # -1, no value, is the last place
                 new = np.full(len(values) + 1, -1, np.int32)
                 for code in np.flatnonzero(used[:-1]).tolist():
-                    new[code] = known.setdefault(json.dumps(values[code], ensure_ascii=False), len(known))
+                    new[code] = merged_codes.setdefault(json.dumps(values[code], ensure_ascii=False), len(merged_codes))
                 assert merged is not None
                 merged[number, place : place + len(codes)] = new[codes]
                 place += len(codes)
-            stream.write(f"[{', '.join(known)}]\n".encode())
+            stream.write(f"[{', '.join(merged_codes)}]\n".encode())
     return names
 
 

@@ -118,8 +118,8 @@ class MilvusRows:
     def drop(self, keys: Integers) -> None:
         """Delete the rows of these keys; keys without a row are ignored."""
         for start in range(0, len(keys), _AT_ONCE):
-            some = keys[start : start + _AT_ONCE].tolist()
-            self._call(partial(self._client.delete, self._name, ids=some))
+            batch = keys[start : start + _AT_ONCE].tolist()
+            self._call(partial(self._client.delete, self._name, ids=batch))
 
     def drop_from(self, key: int) -> None:
         """Delete the rows of this key and all above it."""
@@ -133,7 +133,7 @@ class MilvusRows:
     def nearest(self, queries: Vectors, k: int) -> list[MilvusHits]:
         """Return, for each query of `[q, size]`, the `k` rows with the largest inner product, best first."""
         fields = ["key", "text"] if self._texts else ["key"]  # Milvus 2.3 returns the key only if it is named
-        found = self._call(
+        answers = self._call(
             lambda: self._client.search(
                 self._name, queries, limit=k, output_fields=fields, consistency_level="Strong", timeout=_SECONDS
             )
@@ -144,14 +144,14 @@ class MilvusRows:
                 [float(hit["distance"]) for hit in hits],
                 [hit["entity"].get("text", "") for hit in hits] if self._texts else [],
             )
-            for hits in found
+            for hits in answers
         ]
 
     def count(self) -> int:
-        found = self._call(
+        answer = self._call(
             lambda: self._client.query(self._name, output_fields=["count(*)"], consistency_level="Strong")
         )
-        return int(found[0]["count(*)"])
+        return int(answer[0]["count(*)"])
 
     def forget(self) -> None:
         """Delete the collection in Milvus."""
@@ -241,10 +241,10 @@ class MilvusSearch:
         """
         keys = [key_of(segment.hashes_of_rows()) for segment in added]
         self._write_pending(np.concatenate([gone, *keys]))
-        for segment, some in zip(added, keys):
-            for start in range(0, len(some), _AT_ONCE):
-                stop = min(start + _AT_ONCE, len(some))
-                self._rows.put(some[start:stop], segment.vectors[VECTORS].stored.block(start, stop))
+        for segment, segment_keys in zip(added, keys):
+            for start in range(0, len(segment_keys), _AT_ONCE):
+                stop = min(start + _AT_ONCE, len(segment_keys))
+                self._rows.put(segment_keys[start:stop], segment.vectors[VECTORS].stored.block(start, stop))
         commit()
         self._rows.drop(np.setdiff1d(gone, np.concatenate([np.empty(0, np.int64), *keys])))
         self._rows.finish()
@@ -253,7 +253,7 @@ class MilvusSearch:
     def repair(self, now: Generation) -> None:
         """Finish a change that a killed process, or a failure of Milvus, left unfinished.
 
-        now: the index's documents, to whose vectors the changed rows are set
+        now: the index's documents; the changed rows in Milvus get the vectors of these
         """
         self.require_address()
         if not os.path.lexists(self._pending):
@@ -263,8 +263,8 @@ class MilvusSearch:
         for number, part in enumerate(now.parts):
             here = [(key, at.row) for key, at in zip(keys.tolist(), places) if at is not None and at.part == number]
             for start in range(0, len(here), _AT_ONCE):
-                some, rows = np.array(here[start : start + _AT_ONCE], np.int64).T
-                self._rows.put(some, part.segment.vectors[VECTORS].stored.rows(rows))
+                batch, rows = np.array(here[start : start + _AT_ONCE], np.int64).T
+                self._rows.put(batch, part.segment.vectors[VECTORS].stored.rows(rows))
         self._rows.drop(keys[[place is None for place in places]])
         self._rows.finish()
         self._pending.unlink()
@@ -286,8 +286,8 @@ class MilvusSearch:
         wanted = min(2 * k * max(1, count) // max(1, left), max(1, count))
         if left * _SHARE < count or wanted > MOST_FOUND or not count or not len(queries):
             return self._exactly(now, queries, k, allowed)
-        found = self._rows.nearest(queries, wanted)
-        return [self._scored(now, query, k, allowed, one.keys, left) for query, one in zip(queries, found)]
+        results = self._rows.nearest(queries, wanted)
+        return [self._scored(now, query, k, allowed, hits.keys, left) for query, hits in zip(queries, results)]
 
     def _scored(
         self,
@@ -298,16 +298,16 @@ class MilvusSearch:
         keys: Sequence[int],
         left: int,
     ) -> tuple[Integers, Floats]:
-        found, total = [], 0
+        candidates, total = [], 0
         places = [place for place in _places_of(now, np.array(keys, np.int64)) if place is not None]
         for number, (part, _) in enumerate(now.vectors[VECTORS]):
             rows = np.array([place.row for place in places if place.part == number], np.int64)
             rows = rows if allowed is None else rows[allowed[number][rows]]
-            found.append((rows[None] + part.first, products_of(part.vectors, rows[None], query[None])))
+            candidates.append((rows[None] + part.first, products_of(part.vectors, rows[None], query[None])))
             total += len(rows)
         if total < min(k, left):
             return self._exactly(now, query[None], k, allowed)[0]
-        return best_rows(found, 1, k)[0]
+        return best_rows(candidates, 1, k)[0]
 
     @staticmethod
     def _exactly(
@@ -318,9 +318,9 @@ class MilvusSearch:
 
 def _places_of(now: Generation, keys: Integers) -> list[Optional[Place]]:
     """Return the places of the live documents of these keys; None for a key without a live document."""
-    found: list[Optional[Place]] = [None] * len(keys)
+    places: list[Optional[Place]] = [None] * len(keys)
     for number, part in enumerate(now.parts):
         for place, row in part.segment.rows_of_hashes(keys.view(np.uint64)):
             if part.has(row):
-                found[place] = Place(number, row)
-    return found
+                places[place] = Place(number, row)
+    return places

@@ -36,7 +36,7 @@ def sketches_of(texts: Sequence[str]) -> Sketches:
     cut = [text[:CHARACTERS] for text in texts]
     words = [(" ".join(_WORDS.findall(fold(text))) or text).ljust(_SHINGLE) for text in cut]
     codes = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
-    rows = np.repeat(np.arange(len(words), dtype=np.uint32), [len(one) for one in words])
+    rows = np.repeat(np.arange(len(words), dtype=np.uint32), [len(text) for text in words])
     hashes = np.zeros(max(0, len(codes) - _SHINGLE + 1), np.uint64)
     for place in range(_SHINGLE):
         hashes = (hashes ^ codes[place : place + len(hashes)]) * _MULTIPLIER
@@ -56,7 +56,7 @@ def leaders(sketches: Sketches) -> list[int]:
     resemblance of two texts, the share of their shingles that both have, is estimated by the share of equal bins among
     those that are not empty in both. The estimate's standard error is 0.03 for long texts, and less for short texts.
     """
-    kept, numbers, found = np.empty_like(sketches), list[int](), list[int]()
+    kept, numbers, leading = np.empty_like(sketches), list[int](), list[int]()
     for number, sketch in enumerate(sketches):
         check()
         others = kept[: len(numbers)]
@@ -65,16 +65,16 @@ def leaders(sketches: Sketches) -> list[int]:
         empty = _counts((others[near] & sketch) == _EMPTY)
         near = near[alike[near] - empty >= RESEMBLANCE * (_BINS - empty)]
         if len(near):
-            found.append(numbers[near[0]])
+            leading.append(numbers[near[0]])
         else:
             kept[len(numbers)] = sketch
             numbers.append(number)
-            found.append(number)
-    return found
+            leading.append(number)
+    return leading
 
 
-def _counts(found: Booleans) -> NDArray[np.int64]:
+def _counts(marks: Booleans) -> NDArray[np.int64]:
     """Count the true values in each row of `[n, 256] bool`, eight at a time, which is faster than `count_nonzero`."""
-    lanes = found.view(np.uint64).sum(axis=1)  # at most 32 in each of eight bytes
-    counts: NDArray[np.int64] = lanes.view(np.uint8).reshape(len(found), _LANES).sum(axis=1, dtype=np.int64)
+    lanes = marks.view(np.uint64).sum(axis=1)  # at most 32 in each of eight bytes
+    counts: NDArray[np.int64] = lanes.view(np.uint8).reshape(len(marks), _LANES).sum(axis=1, dtype=np.int64)
     return counts

@@ -87,12 +87,12 @@ class Encoding:
 
     def _received(self, worker: Connection) -> tuple[Vectors, int]:
         try:
-            found = worker.recv()
+            answer = worker.recv()
         except (EOFError, OSError) as error:
             raise RankerError(_ENDED) from error
-        if isinstance(found, str):
-            raise RankerError(found)
-        vectors, cut, self._length = found
+        if isinstance(answer, str):
+            raise RankerError(answer)
+        vectors, cut, self._length = answer
         return vectors, cut
 
 

@@ -37,7 +37,8 @@ _SECOND = 100  # a piece's start and end are stored in 1/100 seconds
 def pieces_of(document: Document, field: Field) -> list[Span]:
     """Return the pieces of a document's recording or film that get a vector each: starts and ends in 1/100 seconds.
 
-    They are equally long. Returns [] for a field of other values, and for a document without the seconds of its file.
+    The pieces are equally long. Returns [] for a field of other values, and for a document that lacks the seconds of
+    its file.
     """
     name = FIELD_TYPES[field.type].reader
     reader = READERS[name] if name and isinstance(document.fields.get(field.name), str) else None
@@ -75,12 +76,12 @@ def unpacked(text: str) -> tuple[Integers, Integers]:
     width, _, data = text.partition(":")
     inflate = zlib.decompressobj()
     try:
-        found = np.frombuffer(inflate.decompress(base64.b64decode(data, validate=True), _MOST_BYTES), "<i8")
+        numbers = np.frombuffer(inflate.decompress(base64.b64decode(data, validate=True), _MOST_BYTES), "<i8")
     except (zlib.error, binascii.Error) as error:
         raise ValueError(str(error)) from error
     if not inflate.eof:
         raise ValueError("it is cut short or too long")
-    values = found.reshape(int(width), -1).copy()
+    values = numbers.reshape(int(width), -1).copy()
     values[0] = np.cumsum(values[0])
     values[1] += values[0]
     return values[:2].T, values[2:].T
@@ -91,7 +92,8 @@ def place_of(
 ) -> Optional[PlaceInFile]:
     """Return where a document is in the file that it was read from; None for a document that was read from no file.
 
-    The result has the document's own numbers, such as `page`, and the places of the spans, such as `boxes`. Raises
+    The result has the numbers that the document's fields give, such as `page`, and the places of the spans, such as
+    `boxes`. Raises
     `CheckpointError` if the stored places are damaged.
 
     spans: parts of the document's text, without overlaps
@@ -100,7 +102,7 @@ def place_of(
     reader = schema.reader_of(document)
     if reader is None:
         return None
-    found: dict[str, Unchecked] = {
+    place: dict[str, Unchecked] = {
         name: document.fields[name] for name, kind in reader.fields.items()
         if kind == "number" and name in document.fields
     }  # fmt: skip
@@ -111,12 +113,13 @@ def place_of(
             first, last = np.searchsorted(ranges[:, 1], start, "right"), np.searchsorted(ranges[:, 0], end, "left")
             rows.update(dict.fromkeys(range(int(first), min(int(last), int(first) + MOST_PLACES))))
         shown = places[[*rows][:MOST_PLACES]]
-        found[reader.places] = [
-            [int(one) if one == int(one) else one for one in own] for own in (shown / _SCALE).tolist()
+        place[reader.places] = [
+            [int(number) if number == int(number) else number for number in numbers]
+            for numbers in (shown / _SCALE).tolist()
         ]
-    if piece is not None and not found.get(reader.places):
-        found[reader.places] = [[one / _SECOND for one in piece]]
-    return found
+    if piece is not None and not place.get(reader.places):
+        place[reader.places] = [[edge / _SECOND for edge in piece]]
+    return place
 
 
 def placed_text(document: Document, schema: Schema, places: str) -> str:
@@ -125,7 +128,8 @@ def placed_text(document: Document, schema: Schema, places: str) -> str:
     if reader is None or reader.places != places or PLACES not in document.fields:
         return document.text
     ranges, numbers = _places_of(document)
-    return PlacedText(document.text, ((*span, *one) for span, one in zip(ranges.tolist(), (numbers / _SCALE).tolist())))
+    span_places = zip(ranges.tolist(), (numbers / _SCALE).tolist())
+    return PlacedText(document.text, ((*span, *place) for span, place in span_places))
 
 
 def _places_of(document: Document) -> tuple[Integers, Integers]:

@@ -101,17 +101,18 @@ class RemoteWriter:
         refuse_text(documents, "documents", Document)
         added = Added(0, 0, 0)
         with self._writing:
-            for some in chunks(documents, _AT_ONCE):
-                each = self._all("missing", [one.id for one in some])
-                places = {id: number for number, own in each.items() for id in {one.id for one in some} - {*own}}
+            for batch in chunks(documents, _AT_ONCE):
+                missing = self._all("missing", [document.id for document in batch])
+                ids = {document.id for document in batch}
+                places = {id: number for number, lacking in missing.items() for id in ids - {*lacking}}
                 sizes = {number: facts.info.count for number, (_, facts) in self._calls.latest.items()}
                 shares: dict[int, list[Document]] = {}
-                for one in some:
-                    if one.id not in places:
-                        places[one.id] = min(sizes, key=lambda number: (sizes[number], number))
-                        sizes[places[one.id]] += 1
-                    shares.setdefault(places[one.id], []).append(one)
-                done = self._calls.all("add", {number: (own,) for number, own in shares.items()})
+                for document in batch:
+                    if document.id not in places:
+                        places[document.id] = min(sizes, key=lambda number: (sizes[number], number))
+                        sizes[places[document.id]] += 1
+                    shares.setdefault(places[document.id], []).append(document)
+                done = self._calls.all("add", {number: (share,) for number, share in shares.items()})
                 added = Added(*map(sum, zip(added, *done.values())))
         return added
 

@@ -47,9 +47,9 @@ class MergedFacts:
     types: dict[str, str]
 
     @classmethod
-    def of(cls, several: Mapping[int, Facts]) -> MergedFacts:
+    def of(cls, facts: Mapping[int, Facts]) -> MergedFacts:
         """Merge facts by shard; raises `UsageError` for shards that were not built alike."""
-        infos = {number: one.info for number, one in several.items()}
+        infos = {number: shard.info for number, shard in facts.items()}
         first, *_ = infos
         for number, info in infos.items():
             if not info.same_kind(infos[first]):
@@ -59,12 +59,12 @@ class MergedFacts:
                 )
         info = replace(
             infos[first],
-            segments=tuple(segment for one in infos.values() for segment in one.segments),
-            generation=sum(one.generation for one in infos.values()),
-            floors=merged_floors([one.floors for one in infos.values()]),
+            segments=tuple(segment for shard_info in infos.values() for segment in shard_info.segments),
+            generation=sum(shard_info.generation for shard_info in infos.values()),
+            floors=merged_floors([shard_info.floors for shard_info in infos.values()]),
         )
-        fields = sorted({name for one in several.values() for name in one.fields})
-        totals = Totals.of([one.totals for one in several.values() if one.totals is not None])
+        fields = sorted({name for shard in facts.values() for name in shard.fields})
+        totals = Totals.of([shard.totals for shard in facts.values() if shard.totals is not None])
         words = info.words
         if words is None:
             return cls(info, fields, None, None, {})
@@ -159,11 +159,11 @@ class ShardCalls:
             self._refuse(failed)
 
     def _refuse(self, failed: Mapping[int, BaseException]) -> None:
-        (number, error), total = min(failed.items(), key=lambda one: one[0]), len(self._calls)
-        said = (_text_of(error).strip().splitlines() or ["no answer in time"])[-1]
+        (number, error), total = min(failed.items(), key=lambda item: item[0]), len(self._calls)
+        message = (_text_of(error).strip().splitlines() or ["no answer in time"])[-1]
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise ShardError(
-            f"shard {number + 1} of {total}{others} failed: {brief(type(error).__name__)}: {brief(said)}; see its "
+            f"shard {number + 1} of {total}{others} failed: {brief(type(error).__name__)}: {brief(message)}; see its "
             "log and start it again, or search with partial=True"
         )
 
@@ -198,11 +198,11 @@ class ShardCalls:
         pinned: version and facts from which each shard must answer; None: its newest version, and `latest` is updated
         """
         futures, failed = dict[int, Future[Unchecked]](), dict[int, BaseException]()
-        known = {number: (pinned or self.latest).get(number) for number in args}
-        for number, given in args.items():
-            version = None if (have := known[number]) is None else have[0]
+        cached = {number: (pinned or self.latest).get(number) for number in args}
+        for number, arguments in args.items():
+            version = None if (have := cached[number]) is None else have[0]
             try:
-                futures[number] = self._calls[number](name, version if pinned else None, version, *given)
+                futures[number] = self._calls[number](name, version if pinned else None, version, *arguments)
             except Exception as error:
                 failed[number] = error
 
@@ -221,7 +221,7 @@ class ShardCalls:
                     failed[number] = error
                 else:
                     try:
-                        answer = read_answer(future.result(), name, args[number], known[number], pinned is not None)
+                        answer = read_answer(future.result(), name, args[number], cached[number], pinned is not None)
                         self._require_alike(answer)
                     except ValueError as problem:
                         failed[number] = DataError(f"its answer to {name} is malformed: {problem}")
@@ -241,8 +241,8 @@ class ShardCalls:
         """Raise `ValueError` if an answer comes from a shard that was not built like the others."""
         if not isinstance(answer, RankerError):
             (_, facts), _ = answer
-            for _, one in [*self.latest.values()][:1]:
-                if facts is not one and not facts.info.same_kind(one.info):
+            for _, other in [*self.latest.values()][:1]:
+                if facts is not other and not facts.info.same_kind(other.info):
                     raise ValueError("its index was built otherwise than the others")
 
     def _wait(self, futures: Sequence[Future[Unchecked]], seconds: float) -> None:

@@ -93,10 +93,10 @@ class RemoteSnapshot:
         Any shard computes the vector of a file; the vector of a document comes from its shard.
         """
         if like.kind:
-            found: Vectors = self._calls.any("like_vectors", field, tuple(like))
-            return found
-        each = self._ask("like_vectors", field, tuple(like))
-        vectors: Vectors = np.concatenate([*each.values()])[:1]
+            computed: Vectors = self._calls.any("like_vectors", field, tuple(like))
+            return computed
+        answers = self._ask("like_vectors", field, tuple(like))
+        vectors: Vectors = np.concatenate([*answers.values()])[:1]
         return vectors
 
     def begin_search(self, request: LookupRequest) -> Callable[[], list[Hits]]:
@@ -108,13 +108,15 @@ class RemoteSnapshot:
         queries = request.queries
         if request.by == WORDS:
             queries = self._counted([query for query in queries if not isinstance(query, np.ndarray)])
-        given = request._replace(queries=queries, where=self._checked(request.where), fields=dict(request.fields))
-        received = self._begin("search", dict.fromkeys(self._alive, tuple(given)))
+        where, fields = self._checked(request.where), dict(request.fields)
+        shard_request = request._replace(queries=queries, where=where, fields=fields)
+        received = self._begin("search", dict.fromkeys(self._alive, tuple(shard_request)))
 
         def merged() -> list[Hits]:
-            found = received()
-            self._owners.update((id, number) for number, each in found.items() for hits in each for id in hits.ids)
-            return [_best([each[place] for each in found.values()], request.top_k) for place in range(len(queries))]
+            answers = received()
+            for number, hit_lists in answers.items():
+                self._owners.update((id, number) for hits in hit_lists for id in hits.ids)
+            return [_best(shard_hits, request.top_k) for shard_hits in zip(*answers.values())]
 
         return merged
 
@@ -148,12 +150,12 @@ class RemoteSnapshot:
         return 0.0 if words is None else words.total_weight(counted)
 
     def phrase_filter(self, query: ParsedQuery) -> Optional[ParsedQuery]:
-        found, left = list[str](), list(query.phrases)
+        existing, left = list[str](), list(query.phrases)
         while left:
-            asked = [*found, *left]
-            most = max(map(len, self._ask("phrases", asked).values()))  # each shard stops at a phrase that it lacks
-            found, left = asked[:most], asked[most + 1 :]
-        return phrase_filter_of(query, found)
+            phrases = [*existing, *left]
+            most = max(map(len, self._ask("phrases", phrases).values()))  # each shard stops at a phrase that it lacks
+            existing, left = phrases[:most], phrases[most + 1 :]
+        return phrase_filter_of(query, existing)
 
     def matching(self, query: Optional[Asked], phrase_filter: Optional[ParsedQuery] = None) -> RemoteMatches:
         return RemoteMatches(self, query, phrase_filter)
@@ -163,8 +165,8 @@ class RemoteSnapshot:
     ) -> dict[str, dict[str, float]]:
         refuse_text(ids, "ids")
         (counted,) = self._counted([query])
-        found = self._ask_owners(ids, lambda own: ("explain_words", counted, own, dict(fields)))
-        return {id: added for each, _ in found for id, added in each.items()}
+        answers = self._ask_owners(ids, lambda owned: ("explain_words", counted, owned, dict(fields)))
+        return {id: added for answer, _ in answers for id, added in answer.items()}
 
     def type_of(self, field: str) -> str:
         return self._types([field])[field]
@@ -173,34 +175,34 @@ class RemoteSnapshot:
         return FieldScale.united([*self._ask("scale", field, self.type_of(field)).values()])
 
     def field_values(self, most: int) -> dict[str, FieldSample]:
-        each = [*self._ask("field_values", most, self._types(self.fields)).values()]
-        names = sorted({name for own in each for name in own})
-        return {name: FieldSample.united([own[name] for own in each if name in own]) for name in names}
+        samples = [*self._ask("field_values", most, self._types(self.fields)).values()]
+        names = sorted({name for sample in samples for name in sample})
+        return {name: FieldSample.united([sample[name] for sample in samples if name in sample]) for name in names}
 
     def values(self, field: str, ids: Sequence[str]) -> list[tuple[Value, ...]]:
         refuse_text(ids, "ids")
-        found = dict[str, tuple[Value, ...]]()
+        by_id = dict[str, tuple[Value, ...]]()
         type = self.type_of(field) if ids else ""
-        for each, own in self._ask_owners(ids, lambda own: ("values", field, type, own)):
-            found.update((id, values) for id, values in zip(own, each) if values)
-        return [found.get(id, ()) for id in ids]
+        for shard_values, shard_ids in self._ask_owners(ids, lambda owned: ("values", field, type, owned)):
+            by_id.update((id, values) for id, values in zip(shard_ids, shard_values) if values)
+        return [by_id.get(id, ()) for id in ids]
 
     def missing(self, ids: Iterable[str]) -> list[str]:
-        asked = list(dict.fromkeys(ids))
-        each = [set(own) for own in self._ask("missing", asked).values()]
-        return [id for id in asked if all(id in own for own in each)]
+        wanted = list(dict.fromkeys(ids))
+        answers = [set(answer) for answer in self._ask("missing", wanted).values()]
+        return [id for id in wanted if all(id in answer for answer in answers)]
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         refuse_text(ids, "ids")
-        there = {id: self._documents[id] for id in ids if id in self._documents}
-        found = self._ask_owners([id for id in ids if id not in there], lambda own: ("documents_of", own))
-        for id, document in (one for each, _ in found for one in each.items()):
-            there[id] = document
+        documents = {id: self._documents[id] for id in ids if id in self._documents}
+        answers = self._ask_owners([id for id in ids if id not in documents], lambda owned: ("documents_of", owned))
+        for id, document in (item for answer, _ in answers for item in answer.items()):
+            documents[id] = document
             reserve(sys.getsizeof(document.text))
             self._held += len(document.text)
             if self._held <= _HELD:
                 self._documents[id] = document
-        return {id: there[id] for id in ids if id in there}
+        return {id: documents[id] for id in ids if id in documents}
 
     def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]:
         refuse_text(ids, "ids")
@@ -211,21 +213,21 @@ class RemoteSnapshot:
         """Return a filter with the types of its fields in all shards; raises `FilterError`, see `Condition.typed`."""
         if where is None or where.is_typed:
             return where
-        there = self.fields
-        types = self._types([condition.field for condition in where.conditions if condition.field in there])
-        return where.typed(there, types.__getitem__)
+        fields = self.fields
+        types = self._types([condition.field for condition in where.conditions if condition.field in fields])
+        return where.typed(fields, types.__getitem__)
 
     def _types(self, fields: Sequence[str]) -> dict[str, str]:
         """Return the types of fields by name; undeclared types come from the shards."""
-        found = {name: self.info.schema.type_of(name) for name in fields}
-        others = [name for name, type in found.items() if not type]
+        declared = {name: self.info.schema.type_of(name) for name in fields}
+        others = [name for name, type in declared.items() if not type]
         if others and (self._pinned is None or any(name not in self._all.types for name in others)):
-            each, united = [*self._ask("common_types", others).values()], {name: CommonTypes() for name in others}
-            for own in each:
-                for name, types in own.items():
+            answers, united = [*self._ask("common_types", others).values()], {name: CommonTypes() for name in others}
+            for answer in answers:
+                for name, types in answer.items():
                     united[name].unite(types)
-            self._all.types.update({name: one.undeclared_type for name, one in united.items()})
-        return {name: type or self._all.types[name] for name, type in found.items()}
+            self._all.types.update({name: common.undeclared_type for name, common in united.items()})
+        return {name: type or self._all.types[name] for name, type in declared.items()}
 
     def _counted(self, queries: Sequence[Asked]) -> list[Asked]:
         """Return queries with the totals and document frequencies of all shards."""
@@ -233,21 +235,21 @@ class RemoteSnapshot:
         if words is None:
             return [*queries]
         plain = [query.query if isinstance(query, CountedQuery) else query for query in queries]
-        each = [[*words.words_in(one)[0]] for one in plain]
-        self._count([word for own in each for word in own])
+        words_of_queries = [[*words.words_in(query)[0]] for query in plain]
+        self._count([word for query_words in words_of_queries for word in query_words])
         totals = self._all.totals
         assert totals is not None
         return [
-            CountedQuery(one, totals, {word: self._counts[_plain(word)] for word in own})
-            for one, own in zip(plain, each)
+            CountedQuery(query, totals, {word: self._counts[_plain(word)] for word in query_words})
+            for query, query_words in zip(plain, words_of_queries)
         ]
 
     def _count(self, words: Iterable[Word]) -> None:
         """Add the words to `_counts`, with the sum of the documents that have them in all shards."""
-        missing = list(dict.fromkeys(one for one in map(_plain, words) if one not in self._counts))
+        missing = list(dict.fromkeys(word for word in map(_plain, words) if word not in self._counts))
         if missing or self._pinned is None:
-            each = self._ask("counts", missing).values()
-            self._counts.update(zip(missing, map(sum, zip(*each))))
+            counts = self._ask("counts", missing).values()
+            self._counts.update(zip(missing, map(sum, zip(*counts))))
 
     def _ask_owners(
         self, ids: Sequence[str], call: Callable[[list[str]], tuple[Unchecked, ...]]
@@ -262,18 +264,18 @@ class RemoteSnapshot:
         for id in dict.fromkeys(ids):
             for number in [self._owners[id]] if id in self._owners else self._alive:
                 shares.setdefault(number, []).append(id)
-        calls = {number: call(own) for number, own in shares.items()}
+        calls = {number: call(shard_ids) for number, shard_ids in shares.items()}
         if not calls:
             return []
         (name, *_), *_ = calls.values()
-        found = self._each(name, {number: tuple(given) for number, (_, *given) in calls.items()})
+        results = self._each(name, {number: tuple(arguments) for number, (_, *arguments) in calls.items()})
         lost = dict[int, BaseException]()
-        for number, result in found.items():
+        for number, result in results.items():
             if isinstance(result, dict) and any(id in self._owners and id not in result for id in shares[number]):
                 lost[number] = DataError("it does not have the documents that it found")
         if lost:
             self._fail(lost)
-        return [(result, shares[number]) for number, result in found.items()]
+        return [(result, shares[number]) for number, result in results.items()]
 
     @property
     def _alive(self) -> list[int]:
@@ -291,8 +293,8 @@ class RemoteSnapshot:
         if self._pinned is not None:
             return self._send(name, args)
         with locking(self._pinning):  # the first answers decide what a search sees
-            found = self._send(name, {number: args[number] for number in args if number not in self._lost})()
-        return lambda: found
+            answers = self._send(name, {number: args[number] for number in args if number not in self._lost})()
+        return lambda: answers
 
     def _send(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> Callable[[], dict[int, Unchecked]]:
         pinned = self._pinned
@@ -354,10 +356,11 @@ class RemoteMatches:
     ) -> list[SortedDocument]:
         names = [name.removeprefix("-") for name in sort]
         types = [*map(self._now._types(names).__getitem__, names)]
-        asked = [*sort], count, after, self._now._checked(where), types
-        found = self._now._ask("first", *self._of, *asked)
-        self._now._owners.update((one.id, number) for number, own in found.items() for one in own)
-        return merged(found.values(), sort_keys(sort, types), count)
+        arguments = [*sort], count, after, self._now._checked(where), types
+        answers = self._now._ask("first", *self._of, *arguments)
+        for number, documents in answers.items():
+            self._now._owners.update((document.id, number) for document in documents)
+        return merged(answers.values(), sort_keys(sort, types), count)
 
 
 class _RemoteTower:
@@ -370,8 +373,8 @@ class _RemoteTower:
         raise UsageError("documents get their vectors where their shard is: add them there")
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
-        found: Vectors = self._calls.any("query_vectors", self._field, list(queries))
-        return found
+        vectors: Vectors = self._calls.any("query_vectors", self._field, list(queries))
+        return vectors
 
     def query_read(self, query: str) -> Optional[int]:
         return None  # not worth a call to a shard
@@ -405,11 +408,11 @@ class _KnownWords:
         return [self._now._counts[token,] for token in tokens]
 
     def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
-        return [one for own in self._now._ask("near", word, unfinished).values() for one in own]
+        return [match for matches in self._now._ask("near", word, unfinished).values() for match in matches]
 
     def beginning(self, prefix: str, most: int) -> list[str]:
-        each = self._now._ask("beginning", prefix, most).values()
-        return sorted({word for own in each for word in own}, key=shortest_first)[:most]
+        answers = self._now._ask("beginning", prefix, most).values()
+        return sorted({word for answer in answers for word in answer}, key=shortest_first)[:most]
 
 
 def _plain(word: Word) -> Word:
@@ -417,18 +420,18 @@ def _plain(word: Word) -> Word:
     return word[:1] if len({*word}) == 1 else word
 
 
-def _best(several: Sequence[Hits], k: int) -> Hits:
+def _best(shard_hits: Sequence[Hits], k: int) -> Hits:
     """Return the best `k` hits of several shards; equal scores keep the shards' order."""
-    scores = np.concatenate([one.scores for one in several])
-    titles = np.concatenate([np.zeros(len(one.ids)) if one.titles is None else one.titles for one in several])
+    scores = np.concatenate([hits.scores for hits in shard_hits])
+    titles = np.concatenate([np.zeros(len(hits.ids)) if hits.titles is None else hits.titles for hits in shard_hits])
     order = np.argsort(-scores, kind="stable")
     is_whole = titles[order] == 1
     is_kept = is_whole & (np.cumsum(is_whole) <= k)
     is_kept[:k] = True
     order = order[is_kept]
-    ids = [id for one in several for id in one.ids]
-    spans = [span for one in several for span in one.passages or [None] * len(one.ids)]
-    has_passages = any(one.passages is not None for one in several)
+    ids = [id for hits in shard_hits for id in hits.ids]
+    spans = [span for hits in shard_hits for span in hits.passages or [None] * len(hits.ids)]
+    has_passages = any(hits.passages is not None for hits in shard_hits)
     places = order.tolist()
     passages, matches = [spans[n] for n in places] if has_passages else None, titles[order]
     return Hits([ids[n] for n in places], scores[order], passages, matches if matches.any() else None)

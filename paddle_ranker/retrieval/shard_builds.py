@@ -42,7 +42,7 @@ from paddle_ranker.storage.untrusted import UncheckedObject, inside, open_file, 
 BUILD_STATE = "unfinished"
 _CUT, _UNREAD = "cut.json", ".unread"  # the suffix of a file that counts what was not read for a shard
 _WAIT_SECONDS = 60.0  # for a process of a killed build that still writes to a shard
-_TOLD_SECONDS = 0.5  # between two writes of the count of a shard's finished documents
+_REPORT_SECONDS = 0.5  # between two writes of the count of a shard's finished documents
 
 
 class _Hashes:
@@ -59,11 +59,11 @@ class _Hashes:
 
     def has(self, hashes: Hashes) -> Booleans:
         """Return which of these hashes are in the set, `[n] bool`."""
-        found = np.zeros(len(hashes), bool)
+        is_member = np.zeros(len(hashes), bool)
         for array in self._arrays:
             if len(array):
-                found |= array[np.minimum(np.searchsorted(array, hashes), len(array) - 1)] == hashes
-        return found
+                is_member |= array[np.minimum(np.searchsorted(array, hashes), len(array) - 1)] == hashes
+        return is_member
 
 
 class _Named:
@@ -112,9 +112,9 @@ class ShardWork:
 
             def encoded(texts: Sequence[str]) -> Vectors:
                 assert vectors_of is not None
-                found = vectors_of(texts)
+                vectors = vectors_of(texts)
                 progress(len(texts))
-                return found
+                return vectors
 
             part = inside(inside(self.folder, BUILD_STATE), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
@@ -129,19 +129,19 @@ class ShardWork:
 
     def build_counted(self, number: int) -> None:
         """Build a shard; write the number of finished documents to a file beside its part, for `count_done`."""
-        count, told = 0, 0.0
+        count, reported = 0, 0.0
         path = inside(inside(self.folder, BUILD_STATE), f"{shard_name(number)}.count")
 
         def progress(more: int) -> None:
-            nonlocal count, told
+            nonlocal count, reported
             count += more
-            if time.monotonic() >= told + _TOLD_SECONDS:
+            if time.monotonic() >= reported + _REPORT_SECONDS:
                 with new_file(path) as stream:
                     stream.write(str(count))
-                told = time.monotonic()
+                reported = time.monotonic()
 
         self.build(number, progress)
-        told = 0.0
+        reported = 0.0
         progress(0)
 
 
@@ -162,10 +162,10 @@ class _ShardRows:
 
 def unread_in(folder: Path) -> LeftOut:
     """Return the counts of files and parts that were not read for the shards of a build."""
-    found = LeftOut(NOT_READ)
+    unread = LeftOut(NOT_READ)
     for path in sorted(inside(folder, BUILD_STATE).glob(f"*{_UNREAD}")):
-        found.include(*read_json(path))
-    return found
+        unread.include(*read_json(path))
+    return unread
 
 
 def count_done(folder: Path) -> int:
@@ -210,15 +210,15 @@ def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
 
     Raises `RankerError` if the folder has shards that belong to no unfinished build.
     """
-    there = sorted(folder.glob("shard-*"))
+    shards = sorted(folder.glob("shard-*"))
     if is_begun(folder):
-        found: UncheckedObject = read_json(inside(inside(folder, BUILD_STATE), _CUT))
-        if found.pop("identity") == json.loads(json.dumps(identity)):
-            return Cut(**found)
-        for path in there:
+        state: UncheckedObject = read_json(inside(inside(folder, BUILD_STATE), _CUT))
+        if state.pop("identity") == json.loads(json.dumps(identity)):
+            return Cut(**state)
+        for path in shards:
             shutil.rmtree(path)
-    elif there:
-        raise RankerError(f"{there[0]}: is there already, and no build has begun it; name another folder")
+    elif shards:
+        raise RankerError(f"{shards[0]}: is there already, and no build has begun it; name another folder")
     forget(folder)
     return None
 
@@ -260,19 +260,19 @@ def cut(
             for n in range(shards)
         ]
         for chunk in chunks_of(map(storable, rows)):
-            own = naming.documents(chunk)
-            named.ids.add(text_hashes(one.id for one in own))
-            named.texts.add(text_hashes(info.schema.identity(one) for one in own))
-            for number, one in enumerate(own):
-                place = (read + number * len(chunk) // len(own)) * shards // max(total, 1)
-                line = json.dumps([one.id, one.text, one.fields], ensure_ascii=False)
+            chunk_documents = naming.documents(chunk)
+            named.ids.add(text_hashes(document.id for document in chunk_documents))
+            named.texts.add(text_hashes(info.schema.identity(document) for document in chunk_documents))
+            for number, document in enumerate(chunk_documents):
+                place = (read + number * len(chunk) // len(chunk_documents)) * shards // max(total, 1)
+                line = json.dumps([document.id, document.text, document.fields], ensure_ascii=False)
                 streams[min(place, shards - 1)].write(f"{line}\n")
-            read, documents = read + len(chunk), documents + len(own)
+            read, documents = read + len(chunk), documents + len(chunk_documents)
     write_manifest(target, replace(info, next_id=naming.next_id))
-    found = Cut(shards, documents, naming.repeated, report())
+    result = Cut(shards, documents, naming.repeated, report())
     with new_file(target / _CUT) as stream:
-        json.dump({**found.__dict__, "identity": identity}, stream, ensure_ascii=False)
-    return found
+        json.dump({**result.__dict__, "identity": identity}, stream, ensure_ascii=False)
+    return result
 
 
 def begin_shards(folder: Path, count: int) -> IndexInfo:

@@ -55,13 +55,13 @@ def shard_folders(folder: Union[str, Path]) -> list[Path]:
     """
     folder = Path(folder)
     try:
-        found = read_json(inside(folder, SHARDS))
-        if found["format"] != FORMAT:
+        state = read_json(inside(folder, SHARDS))
+        if state["format"] != FORMAT:
             raise CheckpointError(
-                f"{folder}: shards of format {brief(str(found['format']))}, and this version reads format {FORMAT}: "
+                f"{folder}: shards of format {brief(str(state['format']))}, and this version reads format {FORMAT}: "
                 "build it anew with index build --shards"
             )
-        names = found["shards"]
+        names = state["shards"]
         if not names or len({*names}) < len(names) or not all(map(_NAME.fullmatch, names)):
             raise ValueError("it names what are no shards")
         return [inside(folder, name) for name in names]
@@ -104,13 +104,13 @@ class ShardFolders(IndexFolder):
         while True:
             infos = _manifests(self.folders, self._root)
             named = [(folder, segment) for folder, info in zip(self.folders, infos) for segment in info.segments]
-            if len({one.name for _, one in named}) < len(named):
+            if len({segment.name for _, segment in named}) < len(named):
                 raise UsageError(f"{listed(map(str, self.folders))}: are copies of one index, or were; build each anew")
             together = _together(infos)
             try:
                 segments = {
-                    one.name: opened.get(one.name) or Segment(folder / one.name, together.schema)
-                    for folder, one in named
+                    segment.name: opened.get(segment.name) or Segment(folder / segment.name, together.schema)
+                    for folder, segment in named
                 }
                 return Generation(self.folders[0], together, segments)
             except FileNotFoundError as error:
@@ -124,7 +124,7 @@ class ShardFolders(IndexFolder):
         return super().lock(until)
 
     def write_info(self, info: IndexInfo) -> None:
-        """Replace the manifests of all shards that change at once: by way of `pending`, see `finish_change`."""
+        """Replace the manifests of the shards that change; those of several count at once, see `finish_change`."""
         assert self._root is not None
         changed = dict[Path, IndexInfo]()
         owners = {
@@ -132,10 +132,10 @@ class ShardFolders(IndexFolder):
             for segment in info.segments
         }
         for folder, old in zip(self.folders, _manifests(self.folders)):
-            own = [segment for segment in info.segments if owners[segment.name] == folder]
-            new = replace(old, segments=tuple(own), words=info.words, states=info.states, floors=info.floors)
+            segments = [segment for segment in info.segments if owners[segment.name] == folder]
+            new = replace(old, segments=tuple(segments), words=info.words, states=info.states, floors=info.floors)
             if new != old:
-                changed[folder] = new.next(own, info.next_id)
+                changed[folder] = new.next(segments, info.next_id)
         if len(changed) > 1:
             with new_folder(inside(self._root, _PENDING), replace=True) as pending:
                 for folder, new in changed.items():
@@ -181,7 +181,7 @@ def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[Ind
     """
     while True:
         pending = [folder if root is None else inside(root, _PENDING) / folder.name for folder in folders]
-        nexts = [_pending_info(one) for one in pending]
+        nexts = [_pending_info(path) for path in pending]
         infos = [read_manifest(folder) for folder in folders]
         if root is None or infos == [read_manifest(folder) for folder in folders]:
             break

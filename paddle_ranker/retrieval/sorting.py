@@ -53,8 +53,8 @@ def sort_keys(sort: Sequence[str], types: Union[Sequence[str], Callable[[str], s
     types: the fields' types; or a function, called with a field, that returns its type
     """
     names = [name.removeprefix("-") for name in sort]
-    own = [types(name) for name in names] if callable(types) else types
-    return [SortKey(name, type, one.startswith("-")) for name, type, one in zip(names, own, sort)]
+    field_types = [types(name) for name in names] if callable(types) else types
+    return [SortKey(name, type, text.startswith("-")) for name, type, text in zip(names, field_types, sort)]
 
 
 def first_of_segment(
@@ -80,9 +80,9 @@ def first_of_segment(
         check()
         here = rows[start : start + _AT_ONCE].astype(np.int64)
         is_here = mask[here]
-        here, own = here[is_here], hashes[start : start + _AT_ONCE][is_here]
+        here, id_hashes = here[is_here], hashes[start : start + _AT_ONCE][is_here]
         columns: list[NDArray[np.generic]] = [table[codes[here]] for table, codes in tables]
-        columns += [own, here]
+        columns += [id_hashes, here]
         if after is not None:
             is_behind, is_equal = _behind(columns, bounds)
             equal = np.flatnonzero(is_equal)  # equal but for the id: mostly the document `after` itself
@@ -97,23 +97,25 @@ def first_of_segment(
             is_last = np.all([column[order] == value for column, value in zip(kept, last)], axis=0)
             order = order[: max(count, int(np.flatnonzero(is_last)[-1]) + 1)]
         kept = _taken(kept, order)
-    found = [
+    documents = [
         SortedDocument(tuple(order_value(segment.value(key.field, key.type, row)) for key in keys), id)
         for row, id in zip(kept[-1].tolist(), segment.ids(kept[-1]))
     ]
-    return merged([found], keys, count)
+    return merged([documents], keys, count)
 
 
-def merged(several: Iterable[Sequence[SortedDocument]], keys: Sequence[SortKey], count: int) -> list[SortedDocument]:
+def merged(lists: Iterable[Sequence[SortedDocument]], keys: Sequence[SortKey], count: int) -> list[SortedDocument]:
     """Merge sorted lists; return the first `count` documents of all lists."""
-    found = [one for own in several for one in own]
-    hashes = text_hashes(one.id for one in found).tolist()
-    found = [one for _, _, one in sorted((hashed, one.id, one) for hashed, one in zip(hashes, found))]
+    documents = [document for documents in lists for document in documents]
+    hashes = text_hashes(document.id for document in documents).tolist()
+    by_hash = sorted((hashed, document.id, document) for hashed, document in zip(hashes, documents))
+    documents = [document for _, _, document in by_hash]
     for number, key in reversed([*enumerate(keys)]):
-        orders = {one: value.order for one in found if (value := one.values[number]) is not None}
-        with_value = sorted((one for one in found if one in orders), key=orders.__getitem__, reverse=key.descending)
-        found = with_value + [one for one in found if one not in orders]
-    return found[:count]
+        orders = {document: value.order for document in documents if (value := document.values[number]) is not None}
+        with_value = [document for document in documents if document in orders]
+        with_value.sort(key=orders.__getitem__, reverse=key.descending)
+        documents = with_value + [document for document in documents if document not in orders]
+    return documents[:count]
 
 
 def _taken(columns: Sequence[NDArray[np.generic]], which: NDArray[np.generic]) -> list[NDArray[np.generic]]:

@@ -73,15 +73,15 @@ class StoredScorer:
     def logits(self, now: Snapshot, query: str, texts: Sequence[str], whole: Mapping[int, str]) -> Floats:
         """Return the logits of candidates' texts, `[n]` float64; `now` and `whole` as of `stored_candidates`."""
         refuse_text(texts, "texts")
-        found, is_left = np.empty(len(texts)), np.ones(len(texts), bool)
+        logits, is_left = np.empty(len(texts)), np.ones(len(texts), bool)
         stored = stored_candidates(self._split, now, query, whole)
         with idle():
             if stored is not None:
-                found[stored.rows], is_left[stored.rows] = self._split.logits_of(stored.pairs), False
+                logits[stored.rows], is_left[stored.rows] = self._split.logits_of(stored.pairs), False
             left = np.flatnonzero(is_left).tolist()
             read = [texts[number] for number in left]
-            found[left] = self._ranker.score([query] * len(left), read, logits=True)
-        return found
+            logits[left] = self._ranker.score([query] * len(left), read, logits=True)
+        return logits
 
 
 def stored_scorer(collection: Searchable, ranker: Ranker) -> Optional[StoredScorer]:

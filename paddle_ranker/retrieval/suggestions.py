@@ -1,7 +1,7 @@
 """Suggestions while somebody types: titles that begin with the typed text, or have a word that does.
 
 completions = Completions(["Docker and Kubernetes", "Kubernetes"], standard.fold)
-[one.text for one in completions.find("KUB", 8)]  # ["Kubernetes", "Docker and Kubernetes"]
+[suggestion.text for suggestion in completions.find("KUB", 8)]  # ["Kubernetes", "Docker and Kubernetes"]
 
 titles = TitleSuggestions()
 titles.follow(collection)  # builds what is new, in the calling thread
@@ -113,10 +113,10 @@ class Completions:
         self._prioritise(np.zeros(len(texts), bool))
 
     def without(self, texts: Booleans) -> Completions:
-        """Return completions that share these arrays, and find no text of the mask `texts`, `[texts] bool`."""
-        found = copy.copy(self)
-        found._prioritise(texts)
-        return found
+        """Return completions that never find the texts of a mask, `[texts] bool`; they share this object's arrays."""
+        copied = copy.copy(self)
+        copied._prioritise(texts)
+        return copied
 
     def _prioritise(self, hidden: Booleans) -> None:
         """Set each entry's priority: the rank of its best text that is not hidden."""
@@ -124,8 +124,8 @@ class Completions:
         shown = np.flatnonzero(~hidden[self._order]).astype(np.int32)
         np.minimum.at(ranks, self._first[self._order[shown]], shown)
         self._priorities = np.full(-(-len(self) // _BLOCK) * _BLOCK, _NEVER, np.int32)
-        found = ranks[self._entries]
-        self._priorities[: len(self)] = np.where(found < _NEVER, found + self._behind, _NEVER)
+        priorities = ranks[self._entries]
+        self._priorities[: len(self)] = np.where(priorities < _NEVER, priorities + self._behind, _NEVER)
         self._minima = _minima(self._priorities)
 
     def __len__(self) -> int:
@@ -134,18 +134,18 @@ class Completions:
 
     def find(self, typed: str, count: int) -> list[Suggestion]:
         """Return up to `count` texts that continue the typed text, best first, each once."""
-        asked = _bytes(_spaced(self._fold(typed))) if len(typed) <= LONGEST else b""
-        if not asked:
+        key = _bytes(_spaced(self._fold(typed))) if len(typed) <= LONGEST else b""
+        if not key:
             return []
-        first, end = self._place(asked), self._place(asked + b"\xff")
+        first, end = self._place(key), self._place(key + b"\xff")
         wanted = count
         while True:
-            found: dict[str, Suggestion] = {}
+            suggestions: dict[str, Suggestion] = {}
             for priority in self._best(first, end, wanted).tolist():
-                one = self._suggestion(priority)
-                found.setdefault(one.folded, one)
-            if len(found) >= count or wanted >= end - first:
-                return [*found.values()][:count]
+                suggestion = self._suggestion(priority)
+                suggestions.setdefault(suggestion.folded, suggestion)
+            if len(suggestions) >= count or wanted >= end - first:
+                return [*suggestions.values()][:count]
             wanted *= 4  # a text may have several words that begin so
 
     def _suggestion(self, priority: int) -> Suggestion:
@@ -199,14 +199,14 @@ class _Part:
     """
 
     def __init__(self, texts: Sequence[str], fold: Callable[[str], str]):
-        given = [text if len(text) <= LONGEST else "" for text in texts]
-        folded = fold("".join([f"{_spaced(text)}\n" for text in given]))
+        shown = [text if len(text) <= LONGEST else "" for text in texts]
+        folded = fold("".join([f"{_spaced(text)}\n" for text in shown]))
         codes = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4")
         ends = np.flatnonzero(codes == ord("\n"))
         begins = np.append(0, ends + 1)[:-1]
-        self.shown, self.folded = b"".join(map(_bytes, given)), _bytes(folded)
-        self.lengths = np.array([len(text) for text in given], np.int32)
-        self.shown_sizes = np.array([len(_bytes(text)) for text in given], np.int64)
+        self.shown, self.folded = b"".join(map(_bytes, shown)), _bytes(folded)
+        self.lengths = np.array([len(text) for text in shown], np.int32)
+        self.shown_sizes = np.array([len(_bytes(text)) for text in shown], np.int64)
         places = np.cumsum(1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF))
         self.folded_sizes = np.diff(places[ends], prepend=0)
         self.hashes = text_hashes(str(self.folded, "utf-8", "replace").split("\n")[:-1])
@@ -251,8 +251,8 @@ class _Titles:
     def follow(self, live: Booleans) -> None:
         """Restrict the completions to titles of live documents; `live` is `[documents] bool`."""
         if not np.array_equal(live, self._live):
-            there = np.bincount(self.codes[live] + 1, minlength=self._count + 1)[1:] > 0
-            self.completions = self._all if there.all() else self._all.without(~there)
+            has_live = np.bincount(self.codes[live] + 1, minlength=self._count + 1)[1:] > 0
+            self.completions = self._all if has_live.all() else self._all.without(~has_live)
             self._live = live
 
 
@@ -265,7 +265,7 @@ class TitleSuggestions:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, _Titles] = {}  # by segment
+        self._by_segment: dict[str, _Titles] = {}  # by segment
         self._searched: list[Completions] = []
         self._preferred: list[Completions] = []
 
@@ -274,14 +274,14 @@ class TitleSuggestions:
 
         Raises `CheckpointError` for a damaged segment.
         """
-        field, known = suggested_field(now), dict[str, _Titles]()
+        field, by_segment = suggested_field(now), dict[str, _Titles]()
         for part in now.parts if field is not None else ():
             assert field is not None
             with part.segment.reading():
-                titles = self._known.get(part.segment.name) or _Titles(part.segment, field)
+                titles = self._by_segment.get(part.segment.name) or _Titles(part.segment, field)
             titles.follow(part.mask)
-            known[part.segment.name] = titles
-        self._known, self._searched = known, [titles.completions for titles in known.values()]
+            by_segment[part.segment.name] = titles
+        self._by_segment, self._searched = by_segment, [titles.completions for titles in by_segment.values()]
 
     def prefer(self, now: LocalSnapshot, clicks: Mapping[str, int]) -> None:
         """Rank the titles of documents with clicks above all other titles.
@@ -303,28 +303,30 @@ class TitleSuggestions:
         Titles that differ only in their last word are one suggestion, see `_collapsed`.
         """
         parts = [*self._preferred, *self._searched]
-        found = sorted(one for part in parts for one in part.find(typed, _FAMILIES * count))
-        distinct = {one.folded: one for one in reversed(found)}
-        return _collapsed([one for one in found if distinct[one.folded] is one], typed)[:count]
+        suggestions = sorted(suggestion for part in parts for suggestion in part.find(typed, _FAMILIES * count))
+        distinct = {suggestion.folded: suggestion for suggestion in reversed(suggestions)}
+        kept = [suggestion for suggestion in suggestions if distinct[suggestion.folded] is suggestion]
+        return _collapsed(kept, typed)[:count]
 
 
-def _collapsed(found: Sequence[Suggestion], typed: str) -> list[Suggestion]:
-    """Replace each family of suggestions, at least `_FAMILY` that differ only in their last word, by its beginning.
+def _collapsed(suggestions: Sequence[Suggestion], typed: str) -> list[Suggestion]:
+    """Replace each family of suggestions by the beginning that its texts share.
 
-    `linux-image-6.1` takes the place of `linux-image-6.1-amd64` and others, if it is longer than the typed text. This
-    is repeated, because such a beginning may belong to a larger family.
+    A family has at least `_FAMILY` texts that differ only in their last word. `linux-image-6.1` takes the place of
+    `linux-image-6.1-amd64` and others, if it is longer than the typed text. This is repeated, because such a beginning
+    may belong to a larger family.
     """
     while True:
-        beginnings = [_ENDING.sub("", one.text) for one in found]
+        beginnings = [_ENDING.sub("", suggestion.text) for suggestion in suggestions]
         sizes = Counter(beginnings)
         kept: dict[str, Suggestion] = {}
-        for one, beginning in zip(found, beginnings):
+        for suggestion, beginning in zip(suggestions, beginnings):
             is_family = sizes[beginning] >= _FAMILY and len(beginning) > len(typed.strip())
-            text = beginning if is_family else one.text
-            kept.setdefault(text, one._replace(text=text))
-        if len(kept) == len(found):
+            text = beginning if is_family else suggestion.text
+            kept.setdefault(text, suggestion._replace(text=text))
+        if len(kept) == len(suggestions):
             return [*kept.values()]
-        found = [*kept.values()]
+        suggestions = [*kept.values()]
 
 
 def suggested_field(now: LocalSnapshot) -> Optional[Field]:
@@ -349,7 +351,7 @@ def _texts_of(segment: Segment) -> Iterator[str]:
     for first in _pausing(range(0, len(segment), _AT_ONCE)):
         ends = segment.arrays["offsets"][first : first + _AT_ONCE + 1].tolist()
         lines = [bytes(stored[a:b]) if b - a <= _LONG_LINE else b"{}" for a, b in zip(ends, ends[1:])]
-        yield from (one.get(TEXT, "") for one in json.loads(b"[%b]" % b",".join(lines)))
+        yield from (row.get(TEXT, "") for row in json.loads(b"[%b]" % b",".join(lines)))
 
 
 def _rested(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -378,13 +380,13 @@ def _cumulated(sizes: Sequence[Integers]) -> Integers:
 def _first_alike(hashes: Hashes) -> NDArray[np.int32]:
     """Return, for each hash, the index of the first equal one, `[texts]`."""
     _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
-    found: NDArray[np.int32] = firsts.astype(np.int32)[groups.ravel()]
-    return found
+    first: NDArray[np.int32] = firsts.astype(np.int32)[groups.ravel()]
+    return first
 
 
 def _minima(priorities: NDArray[np.int32]) -> NDArray[np.int32]:
-    found: NDArray[np.int32] = priorities.reshape(-1, _BLOCK).min(axis=1)
-    return found
+    minima: NDArray[np.int32] = priorities.reshape(-1, _BLOCK).min(axis=1)
+    return minima
 
 
 def _sorted_suffixes(text: bytes, places: Integers) -> Integers:
@@ -406,8 +408,8 @@ def _sorted_suffixes(text: bytes, places: Integers) -> Integers:
         group, tied = np.cumsum(np.append(True, ~is_same).astype(np.int64))[is_tied], tied[is_tied]
         if not len(tied):
             break
-        own = order[tied]
-        keys = windows[np.minimum(places[own] + depth, len(windows) - 1)].astype(np.uint64)
-        sorted_own = np.lexsort((keys, group))
-        order[tied], keys = own[sorted_own], keys[sorted_own]
+        rows = order[tied]
+        keys = windows[np.minimum(places[rows] + depth, len(windows) - 1)].astype(np.uint64)
+        sorted_rows = np.lexsort((keys, group))
+        order[tied], keys = rows[sorted_rows], keys[sorted_rows]
     return order

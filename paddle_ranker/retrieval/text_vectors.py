@@ -157,7 +157,7 @@ class Tower:
                 (tower.compute(piece), piece.lengths)
                 for piece in tower.encoder.pieces(sound, name, takes_incomplete=takes_incomplete)
             ]
-            vectors.append(mean_vector(*(np.concatenate(each) for each in zip(*pieces))))
+            vectors.append(mean_vector(*(np.concatenate(parts) for parts in zip(*pieces))))
         return np.concatenate(vectors) if vectors else tower.compute(tower.encoder.encode([]))
 
     @property
@@ -180,10 +180,10 @@ class Tower:
 
     def compute(self, columns: Columns) -> Vectors:
         """Return the vectors of encoded inputs, `[n, size]`, in their order."""
-        found: Vectors = self._runner.run(columns)[VECTOR]
+        vectors: Vectors = self._runner.run(columns)[VECTOR]
         if self.scaled:
-            found = normalised(found)
-        return found
+            vectors = normalised(vectors)
+        return vectors
 
     def compute_queries(self, columns: Columns) -> Vectors:
         """Return the vectors of encoded queries, `[n, size]`, in their order."""
@@ -223,8 +223,8 @@ def mean_vector(vectors: Vectors, sizes: Optional[Integers] = None) -> Vectors:
         return vectors
     shares = np.full(len(vectors), 1 / len(vectors)) if sizes is None else sizes / sizes.sum()
     mean = (shares @ vectors)[None]
-    found: Vectors = normalised(mean) * (shares @ np.linalg.norm(vectors, axis=1))
-    return found.astype(np.float32)
+    scaled: Vectors = normalised(mean) * (shares @ np.linalg.norm(vectors, axis=1))
+    return scaled.astype(np.float32)
 
 
 def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -261,5 +261,5 @@ def open_to_compare(
 
 def normalised(vectors: Vectors) -> Vectors:
     """Return the vectors, `[n, size]`, scaled to length 1; a vector of zeros stays as it is."""
-    found: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _SHORTEST)
-    return found
+    scaled: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _SHORTEST)
+    return scaled

@@ -22,21 +22,21 @@ class _Candidates(NamedTuple):
 
 
 def best_rows(
-    found: Sequence[tuple[Integers, NDArray[np.float32]]], rows: int, k: int
+    parts: Sequence[tuple[Integers, NDArray[np.float32]]], rows: int, k: int
 ) -> list[tuple[Integers, Floats]]:
     """Return, for each row, the numbers and scores of its `k` best entries, best first, equal scores by number.
 
-    found: for each part of a collection, numbers and their scores, `[rows, n]` each; `NOT_FOUND` is no number
+    parts: for each part of a collection, numbers and their scores, `[rows, n]` each; `NOT_FOUND` is no number
     rows: number of rows
     """
-    if not found:
+    if not parts:
         return [(np.empty(0, np.int64), np.empty(0))] * rows
-    numbers, scores = found[0] if len(found) == 1 else (np.concatenate(own, axis=1) for own in zip(*found))
+    numbers, scores = parts[0] if len(parts) == 1 else (np.concatenate(arrays, axis=1) for arrays in zip(*parts))
     order = np.lexsort((numbers.view(np.uint64), -scores))[:, :k]  # so `NOT_FOUND` is the largest number
     row = np.arange(rows)[:, None]
     numbers, scores = numbers[row, order], scores[row, order].astype(np.float64)
     counts = (numbers != NOT_FOUND).sum(axis=1).tolist()
-    return [(of_row[:count], own[:count]) for of_row, own, count in zip(numbers, scores, counts)]
+    return [(of_row[:count], row_scores[:count]) for of_row, row_scores, count in zip(numbers, scores, counts)]
 
 
 class Best:
@@ -64,7 +64,7 @@ class Best:
         order = np.lexsort((all_numbers, -all_scores))[: self.k]
         self._numbers, self._scores = all_numbers[order], all_scores[order]
 
-    def found(self) -> tuple[Integers, Floats]:
+    def result(self) -> tuple[Integers, Floats]:
         """Return the numbers and scores, best first."""
         return self._numbers, self._scores
 
@@ -99,7 +99,7 @@ class BestRows:
         if self._seen >= self._sort_at or self._waiting > _MOST_WAITING * self.rows * self.k:
             self._sort()
 
-    def found(self) -> tuple[Integers, NDArray[np.float32]]:
+    def result(self) -> tuple[Integers, NDArray[np.float32]]:
         """Return the numbers and the products, best first, `[rows, k]` each, or fewer if fewer were added."""
         if not self._kept:
             return np.empty((self.rows, 0), np.int64), np.empty((self.rows, 0), np.float32)
@@ -111,8 +111,8 @@ class BestRows:
         """Return the k-th largest product of each row, `[rows]`; -infinity if a row has at most k."""
         if products.shape[1] <= self.k:
             return np.full(len(products), -np.inf, np.float32)
-        found: NDArray[np.float32] = np.partition(products, -self.k, axis=1)[:, -self.k]
-        return found
+        kth: NDArray[np.float32] = np.partition(products, -self.k, axis=1)[:, -self.k]
+        return kth
 
     def _keep(
         self, rows: Integers, numbers: Integers, products: NDArray[np.float32], wanted: NDArray[np.bool_]

@@ -46,8 +46,8 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
     from paddle_ranker.retrieval.text_vectors import Tower
 
     folder = _folder_of(source)
-    stated = _encoder_settings(folder)
-    load = ON_CPU if stated is None else replace(ON_CPU, pooling=stated.pooling, normalize=stated.normalize)
+    settings = _encoder_settings(folder)
+    load = ON_CPU if settings is None else replace(ON_CPU, pooling=settings.pooling, normalize=settings.normalize)
     tower = Tower.open(folder, load)
     if (reads := tower.encoder.reads) != TEXT:
         kind = "recording" if reads == SOUND else reads
@@ -56,8 +56,8 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER_FOLDER) 
     make_folder(index)
     with new_folder(index / name, replace=True) as target:
         shutil.copytree(folder, target, dirs_exist_ok=True)
-        if stated is not None:
-            stated.write(target)
+        if settings is not None:
+            settings.write(target)
     return Copied(TowerCopy(name, content_digest(folder)), size)
 
 
@@ -69,16 +69,16 @@ def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Cop
     folder = f"{TOWER_FOLDER}-{field.name}"
     if kind.is_searched:
         return copy_tower(source, index, folder)
-    found = resolve_model(str(source))
-    tower, reads_texts = kind.open_tower(found, ON_CPU, 1), True
+    model = resolve_model(str(source))
+    tower, reads_texts = kind.open_tower(model, ON_CPU, 1), True
     try:
         size = tower.query_vectors(["."]).shape[1]
     except UsageError:
         size, reads_texts = tower.vectors([kind.sample]).shape[1], False
     make_folder(index)
     with new_folder(index / folder, replace=True) as target:
-        shutil.copytree(found, target, dirs_exist_ok=True)
-    return Copied(TowerCopy(folder, content_digest(found)), size, reads_texts)
+        shutil.copytree(model, target, dirs_exist_ok=True)
+    return Copied(TowerCopy(folder, content_digest(model)), size, reads_texts)
 
 
 def note_export(source: str, device: str, then: str) -> None:
@@ -114,11 +114,13 @@ def require_tower(collection: Collection, tower: Optional[str]) -> None:
     """Raise `UsageError` if `tower` names another tower than the index's own; do nothing for None."""
     if tower is None:
         return
-    own, given = collection.info.tower, content_digest(_folder_of(tower))
-    if own is None or own.digest != given:
-        whose = "has no tower of its own" if own is None else f"was built with another tower ({own.digest})"
+    tower_copy, digest = collection.info.tower, content_digest(_folder_of(tower))
+    if tower_copy is None or tower_copy.digest != digest:
+        built = (
+            "has no tower of its own" if tower_copy is None else f"was built with another tower ({tower_copy.digest})"
+        )
         raise UsageError(
-            f"--tower {tower} ({given}): {collection.folder} {whose}, and vectors of two towers cannot be compared; "
+            f"--tower {tower} ({digest}): {collection.folder} {built}, and vectors of two towers cannot be compared; "
             "leave --tower out, or build another index"
         )
 
@@ -133,7 +135,7 @@ def open_towers(collection: Collection, options: LoadOptions, batch_size: int) -
         models.states_ranker(info.states, replace(options, engine=None), batch_size)
     towers = {
         name: models.tower(info, name, options, batch_size)
-        for name, one in info.vector_fields.items()
-        if one.tower is not None
+        for name, field in info.vector_fields.items()
+        if field.tower is not None
     }
     return towers[VECTORS].vectors if VECTORS in towers else None

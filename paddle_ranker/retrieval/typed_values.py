@@ -93,8 +93,8 @@ class Value(NamedTuple):
         if self.kind == DATE:
             return moment_text(int(self.of), max(unit, self.unit))
         if self.kind == OBJECT:
-            found: object = json.loads(str(self.of))
-            return found
+            content: object = json.loads(str(self.of))
+            return content
         is_whole = self.kind == NUMBER and isinstance(self.of, float) and self.of.is_integer() and abs(self.of) < LARGE
         return int(self.of) if is_whole else self.of
 
@@ -156,46 +156,46 @@ class ValueType(NamedTuple):
 
     def values(self, value: object) -> tuple[Value, ...]:
         """Return the items of a document's value in a field: one, several for a list, or none."""
-        found = []
-        for one in value if isinstance(value, list) else (value,):
+        items = []
+        for item in value if isinstance(value, list) else (value,):
             try:
-                typed = self.read(one)
+                typed = self.read(item)
             except ValueError:
-                typed = _object(one)
+                typed = _object(item)
             if typed is not None:
-                found.append(typed)
-        return tuple(found)
+                items.append(typed)
+        return tuple(items)
 
     def intervals(self, value: object, operator: str) -> list[ValueRange]:
         """Convert a filter's value to ranges; [] if values of this type cannot be compared with it."""
-        is_equality, found = operator in _EQUALITIES, list[ValueRange]()
+        is_equality, ranges = operator in _EQUALITIES, list[ValueRange]()
         if not (is_equality or self.is_ordered):
             return []
         if is_equality and (value is None or (isinstance(value, UntypedValue) and value == "null")):
-            found.append(ValueRange(MISSING, "", ""))
+            ranges.append(ValueRange(MISSING, "", ""))
         if self is TYPES[STORED] and isinstance(value, UntypedValue):
             candidates = [TYPES[name] for name in ("boolean", "number")] if is_equality else [TYPES["number"]]
             fitting = [
                 candidate for candidate in candidates if candidate.fits(value) and candidate.read(value) is not None
             ]
-            for one in fitting:
-                found += one.intervals(value, operator)
+            for value_type in fitting:
+                ranges += value_type.intervals(value, operator)
             if fitting and not is_equality:
-                return found
+                return ranges
         if self is TYPES["keyword"] and not is_equality and not isinstance(value, str):
             return []  # Texts have no place among numbers.
         try:
             typed = self.read(value)
         except ValueError:
-            return found
+            return ranges
         if typed is None:
-            return found or ([ValueRange(MISSING, "", "")] if is_equality else [])
+            return ranges or ([ValueRange(MISSING, "", "")] if is_equality else [])
         high = typed.of
         if typed.kind == DATE:
             period = period_of(value)
             assert period is not None
             high = period[1] - 1
-        return [*found, ValueRange(typed.kind, typed.of, high)] if typed.kind != OBJECT else found
+        return [*ranges, ValueRange(typed.kind, typed.of, high)] if typed.kind != OBJECT else ranges
 
 
 def text_order(text: str) -> tuple[str, str]:
@@ -434,8 +434,8 @@ def _fitting(value: object) -> tuple[str, ...]:
 
 def common_types(values: Iterable[object]) -> CommonTypes:
     """Return the types that all of these values, and the items of lists among them, fit."""
-    found = CommonTypes()
+    common = CommonTypes()
     for value in values:
-        for one in value if isinstance(value, list) else (value,):
-            found.add(one)
-    return found
+        for item in value if isinstance(value, list) else (value,):
+            common.add(item)
+    return common

@@ -43,13 +43,13 @@ def open_vectors(path: Union[str, Path]) -> StoredVectors:
 
 def _mapped(path: Path, dimensions: int) -> Array:
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not a file of vectors ({error}); paddle-ranker encode writes one") from error
     types = STORED_TYPES if dimensions == 2 else ("float32",)
-    if found.ndim != dimensions or found.dtype.name not in types:
-        raise DataError(f"{path}: holds {found.dtype} {list(found.shape)}, expected vectors of {' or '.join(types)}")
-    array: Array = found
+    if mapped.ndim != dimensions or mapped.dtype.name not in types:
+        raise DataError(f"{path}: holds {mapped.dtype} {list(mapped.shape)}, expected vectors of {' or '.join(types)}")
+    array: Array = mapped
     return array
 
 

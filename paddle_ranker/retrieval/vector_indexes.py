@@ -45,8 +45,8 @@ class FolderIndex(TowerIndex):
         weakref.finalize(self, self._collection.close)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
-        found = self._collection.snapshot().search(VECTORS, self._tower.query_vectors(queries), top_k)
-        return [Hits([self.ids[int(place)] for place in hits.ids], hits.scores) for hits in found]
+        results = self._collection.snapshot().search(VECTORS, self._tower.query_vectors(queries), top_k)
+        return [Hits([self.ids[int(place)] for place in hits.ids], hits.scores) for hits in results]
 
 
 for _name, _build, _what in (

@@ -43,7 +43,7 @@ class IndexedPart(NamedTuple):
 def index_writers(info: IndexInfo) -> dict[str, WriteIndex]:
     """Return, by vector field with an approximate index, the function that writes a new segment's index."""
     fields = info.vector_fields.items()
-    return {name: partial(faiss_index.write_index, one.info) for name, one in fields if one.info.method == FAISS}
+    return {name: partial(faiss_index.write_index, field.info) for name, field in fields if field.info.method == FAISS}
 
 
 def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
@@ -93,7 +93,7 @@ def search_vectors(
     allowed: for each of `parts`, `[vectors] bool`, which vectors may be found; None: all
     breadth: ef or nprobe of an approximate index; None: the index's default
     """
-    found = []
+    results = []
     for number, (part, indexed) in enumerate(parts):
         mask = part.live if allowed is None else allowed[number]
         rows = None if indexed is None else indexed.candidates(queries, k, mask, breadth)
@@ -107,5 +107,5 @@ def search_vectors(
                 numbers, scores = nearest(part.vectors, queries[short], k, mask)
                 rows[short], products[short] = NOT_FOUND, -np.inf
                 rows[short, : numbers.shape[1]], products[short, : numbers.shape[1]] = numbers, scores
-        found.append((np.where(rows != NOT_FOUND, rows + part.first, NOT_FOUND), products))
-    return best_rows(found, len(queries), k)
+        results.append((np.where(rows != NOT_FOUND, rows + part.first, NOT_FOUND), products))
+    return best_rows(results, len(queries), k)

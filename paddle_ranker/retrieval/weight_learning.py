@@ -37,7 +37,7 @@ class JudgedList:
     ids: ids of the documents
     inputs: the scores that are weighted, `[candidates, inputs] float64`
     labels: `[candidates] float64`, 0 for a document that nobody judged
-    titled: `[candidates] bool`, whether the whole title is the query; None: of no document
+    titled: `[candidates] bool`, whether the document's whole title is the query; None: no document has such a title
     judged: `[candidates] bool`, whether somebody judged the document; None: all are judged
     """
 
@@ -79,8 +79,8 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     tried, losses = _losses(lists)
     fold_of = folds_of(len(lists), folds)
     without = [_chosen(tried, losses[:, fold_of != fold]) for fold in range(fold_of.max() + 1)]
-    scored = [(one, one.inputs @ without[fold]) for one, fold in zip(lists, fold_of)]
-    held_out = {one.query: dict(zip(one.ids, scores.tolist())) for one, scores in scored}
+    scored = [(candidates, candidates.inputs @ without[fold]) for candidates, fold in zip(lists, fold_of)]
+    held_out = {candidates.query: dict(zip(candidates.ids, scores.tolist())) for candidates, scores in scored}
     return Learned(dict(zip(searchers, _chosen(tried, losses).tolist())), held_out)
 
 
@@ -95,16 +95,16 @@ def learn_title(
     lists: candidates; `titled` says which of them have such a title
     scores: by query and id, the candidates' scores without this weight
     """
-    if not any(one.titled is not None and one.titled.any() for one in lists) or len(lists) < 2:
+    if not any(candidates.titled is not None and candidates.titled.any() for candidates in lists) or len(lists) < 2:
         return 1.0, scores
     tried, losses = dict[str, dict[str, Floats]](), np.zeros((len(_TITLES), len(lists)))
-    for number, one in enumerate(lists):
-        rows = [row for row, id in enumerate(one.ids) if id in scores[one.query]]
-        own = np.array([scores[one.query][one.ids[row]] for row in rows])
-        titled = np.zeros(len(own)) if one.titled is None else one.titled[rows]
-        added = (own.max(initial=0.0) - own.min(initial=0.0)) * titled[:, None] * _TITLES
-        tried[one.query] = dict(zip((one.ids[row] for row in rows), own[:, None] + added))
-        losses[:, number] = _loss(one.labels[rows], own[:, None] + added)
+    for number, candidates in enumerate(lists):
+        rows = [row for row, id in enumerate(candidates.ids) if id in scores[candidates.query]]
+        values = np.array([scores[candidates.query][candidates.ids[row]] for row in rows])
+        titled = np.zeros(len(values)) if candidates.titled is None else candidates.titled[rows]
+        added = (values.max(initial=0.0) - values.min(initial=0.0)) * titled[:, None] * _TITLES
+        tried[candidates.query] = dict(zip((candidates.ids[row] for row in rows), values[:, None] + added))
+        losses[:, number] = _loss(candidates.labels[rows], values[:, None] + added)
     fold_of, distance = folds_of(len(lists), folds), 1.0 - _TITLES
     held_out = {}
     for fold in range(int(fold_of.max()) + 1):
@@ -116,14 +116,14 @@ def learn_title(
 
 
 def learn_fields(
-    given: Sequence[float], losses_of: Callable[[tuple[float, ...]], Floats], count: int, folds: int = 5
+    start: Sequence[float], losses_of: Callable[[tuple[float, ...]], Floats], count: int, folds: int = 5
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn the weights of searched fields.
 
     One field's weight at a time is multiplied by a factor. It stays as it is, unless some factor lowers the loss by
     more than chance; of the factors with about the lowest loss, the one nearest to 1 is taken. See `learn_weights`.
 
-    given: the weights to begin with
+    start: the weights to begin with
     losses_of: called with weights; returns the loss of each query, `[count]`, as of `rank_loss`
     count: number of queries
 
@@ -131,20 +131,20 @@ def learn_fields(
 
     Raises `DataError` for a single query.
     """
-    known: dict[tuple[float, ...], Floats] = {}
+    loss_cache: dict[tuple[float, ...], Floats] = {}
 
     def ascend(rows: Booleans) -> tuple[float, ...]:
-        weights = tuple(given)
+        weights = tuple(start)
         for _ in range(_SWEEPS):
             before = weights
-            for place in range(len(given)):
-                tried = [(*weights[:place], min(weights[place] * one, MOST_WEIGHT), *weights[place + 1 :])
-                         for one in _FACTORS.tolist()]  # fmt: skip
-                for one in tried:
-                    if one not in known:
-                        known[one] = losses_of(one)
+            for place in range(len(start)):
+                tried = [(*weights[:place], min(weights[place] * factor, MOST_WEIGHT), *weights[place + 1 :])
+                         for factor in _FACTORS.tolist()]  # fmt: skip
+                for trial in tried:
+                    if trial not in loss_cache:
+                        loss_cache[trial] = losses_of(trial)
                 steps = np.log2(_FACTORS)[:, None]
-                step = float(_chosen(steps, np.array([known[one][rows] for one in tried]))[0])
+                step = float(_chosen(steps, np.array([loss_cache[trial][rows] for trial in tried]))[0])
                 weights = tried[steps.ravel().tolist().index(step)]
             if weights == before:
                 break
@@ -205,15 +205,16 @@ def _feature_pairs(lists: Sequence[JudgedList]) -> tuple[Floats, Integers, Integ
     `DataError` if there are no pairs.
     """
     inputs, rows, weights, first = list[Floats](), list[Integers](), list[Floats](), 0
-    for one in lists:
-        trust = np.ones(len(one.labels)) if one.judged is None else np.where(one.judged, 1.0, _UNJUDGED)
-        each = np.maximum(one.labels[:, None] - one.labels, 0.0) * trust[:, None] * trust
-        pairs = np.argwhere(each)
+    for candidates in lists:
+        judged = candidates.judged
+        trust = np.ones(len(candidates.labels)) if judged is None else np.where(judged, 1.0, _UNJUDGED)
+        pair_weights = np.maximum(candidates.labels[:, None] - candidates.labels, 0.0) * trust[:, None] * trust
+        pairs = np.argwhere(pair_weights)
         if len(pairs):
-            inputs.append(one.inputs)
+            inputs.append(candidates.inputs)
             rows.append(first + pairs)
-            weights.append(each[pairs[:, 0], pairs[:, 1]] / each.sum())
-            first += len(one.labels)
+            weights.append(pair_weights[pairs[:, 0], pairs[:, 1]] / pair_weights.sum())
+            first += len(candidates.labels)
     if not inputs:
         raise DataError("no query has documents with different labels to learn the weights of features from")
     better, worse = np.concatenate(rows).T
@@ -251,14 +252,15 @@ def learn_recall_weight(
 
     def learn(rows: Booleans) -> tuple[LinearModel, Floats, tuple[str, ...]]:
         """Return the model, the matrix that makes the model's inputs from `inputs`, and the names of its signals."""
-        turn, known = np.eye(inputs.shape[1], 2), {query for query, is_known in zip(queries, rows) if is_known}
+        turn, training = np.eye(inputs.shape[1], 2), {query for query, is_known in zip(queries, rows) if is_known}
         if trial is not None:
             tried, losses = trial
-            share = _chosen(tried, losses[:, [one.query in known for one in fused]])
+            share = _chosen(tried, losses[:, [candidates.query in training for candidates in fused]])
             turn[:, 1] = 0.0
             turn[2 : 2 + len(share), 1] = share
         turn[:, 1] *= recall
-        names = _chosen_signals([one for one in lists if one.query in known], turn, tried_signals, folds)
+        trained = [candidates for candidates in lists if candidates.query in training]
+        names = _chosen_signals(trained, turn, tried_signals, folds)
         turn = _with_columns(turn, [tried_signals[name] for name in names])
         return fit_logistic(inputs[rows] @ turn, labels[rows]), turn, names
 
@@ -288,15 +290,15 @@ def _chosen_signals(
     for number, names in enumerate(sets):
         columns = inputs @ _with_columns(turn, [signals[name] for name in names])
         scores, start = out_of_fold(columns, labels, queries, folds), 0
-        for place, one in enumerate(lists):
-            losses[number, place] = _loss(one.labels, scores[start : start + len(one.ids), None])[0]
-            start += len(one.ids)
+        for place, candidates in enumerate(lists):
+            losses[number, place] = _loss(candidates.labels, scores[start : start + len(candidates.ids), None])[0]
+            start += len(candidates.ids)
     return sets[choose(losses, np.array([len(names) for names in sets], np.float64))]
 
 
 def _with_columns(turn: Floats, columns: Sequence[int]) -> Floats:
-    found: Floats = np.concatenate([turn, np.eye(len(turn))[:, columns]], axis=1)
-    return found
+    extended: Floats = np.concatenate([turn, np.eye(len(turn))[:, columns]], axis=1)
+    return extended
 
 
 def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
@@ -305,8 +307,8 @@ def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
     relevant_of(labels)
     tried = _simplex(inputs.shape[1])
     losses = np.zeros((len(tried), len(lists)))
-    for place, one in enumerate(lists):
-        losses[:, place] = _loss(one.labels, one.inputs @ tried.T)
+    for place, candidates in enumerate(lists):
+        losses[:, place] = _loss(candidates.labels, candidates.inputs @ tried.T)
     return tried, losses
 
 
@@ -320,9 +322,9 @@ def _loss(labels: Floats, scores: Floats) -> Floats:
     relevant = scores[labels >= RELEVANT]
     if not len(relevant):
         return np.zeros(scores.shape[1])
-    above = np.stack([(scores > own).sum(axis=0) + (scores == own).sum(axis=0) / 2 for own in relevant])
-    found: Floats = np.log(above + 0.5).mean(axis=0)
-    return found
+    above = np.stack([(scores > score).sum(axis=0) + (scores == score).sum(axis=0) / 2 for score in relevant])
+    loss: Floats = np.log(above + 0.5).mean(axis=0)
+    return loss
 
 
 def _simplex(count: int) -> Floats:
@@ -336,20 +338,21 @@ def _simplex(count: int) -> Floats:
 
 def _chosen(tried: Floats, losses: Floats) -> Floats:
     """Return the row of `tried` that `choose` takes, `[inputs]`, by its distance from equal weights, the first row."""
-    found: Floats = tried[choose(losses, np.square(tried - tried[0]).sum(axis=1))]
-    return found
+    weights: Floats = tried[choose(losses, np.square(tried - tried[0]).sum(axis=1))]
+    return weights
 
 
 def _joined(lists: Sequence[JudgedList]) -> tuple[Floats, Floats, list[str]]:
     if not lists:
         raise DataError("no candidates to learn weights from")
-    queries = [one.query for one in lists for _ in one.ids]
-    return np.concatenate([one.inputs for one in lists]), np.concatenate([one.labels for one in lists]), queries
+    queries = [candidates.query for candidates in lists for _ in candidates.ids]
+    inputs = np.concatenate([candidates.inputs for candidates in lists])
+    return inputs, np.concatenate([candidates.labels for candidates in lists]), queries
 
 
 def _by_query(lists: Sequence[JudgedList], scores: Floats) -> dict[str, dict[str, float]]:
-    found, start = {}, 0
-    for one in lists:
-        found[one.query] = dict(zip(one.ids, scores[start : start + len(one.ids)].tolist()))
-        start += len(one.ids)
-    return found
+    by_query, start = {}, 0
+    for candidates in lists:
+        by_query[candidates.query] = dict(zip(candidates.ids, scores[start : start + len(candidates.ids)].tolist()))
+        start += len(candidates.ids)
+    return by_query

@@ -256,7 +256,7 @@ class WordSearcher:
             mask = part.live if allowed is None else allowed[number]
             self._search_part(number, terms, mask, scores, best)
         self._spare.append(scores)
-        return best.found()
+        return best.result()
 
     def scores_of(self, query: Asked, numbers: Integers) -> Floats:
         """Return the scores by `search` of documents, `[n]`; 0 for a document that shares no token with the query.

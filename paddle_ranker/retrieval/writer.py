@@ -146,8 +146,8 @@ class CollectionWriter:
         now = self._snapshot
         vectors_of = vectors_of or (lambda texts: now.tower(VECTORS).vectors(texts))
         write_states = None if now.info.states is None else partial(now.models.write_states, info=now.info)
-        given = vectors_of, self._cutter, files, now.tower, unfinished, prepared, write_states
-        return Addition(self._index.folders, self._new_segment, now.generation, *given)
+        arguments = vectors_of, self._cutter, files, now.tower, unfinished, prepared, write_states
+        return Addition(self._index.folders, self._new_segment, now.generation, *arguments)
 
     def add_rows(
         self,
@@ -204,17 +204,17 @@ class CollectionWriter:
         for folder in self._index.folders:
             self._merge([part for part in now.parts if part.segment.folder.parent == folder], most)
 
-    def _merge(self, own: Sequence[OpenSegment], most: Optional[int]) -> None:
+    def _merge(self, parts: Sequence[OpenSegment], most: Optional[int]) -> None:
         """Merge the last segments of a folder into one, if it has many.
 
-        own: all segments of the folder
+        parts: all segments of the folder
         most: see `merge`
         """
-        sizes = [int(np.count_nonzero(part.mask)) for part in own]
+        sizes = [int(np.count_nonzero(part.mask)) for part in parts]
         first = first_to_merge(sizes)
         if first is None or (most is not None and sum(sizes[first:]) > most):
             return
-        old, merged = own[first:], self._new_segment(own[0].segment.folder.parent)
+        old, merged = parts[first:], self._new_segment(parts[0].segment.folder.parent)
         merge_segments(merged, [(part.segment, part.live) for part in old], index_writers(self._latest.info))
         with self._changing():
             # Documents that were removed meanwhile are removed here, too; a segment before these may be gone.
@@ -241,10 +241,10 @@ class CollectionWriter:
         """Remove the documents with these ids; return how many of them existed. Durable when it returns."""
         refuse_text(ids, "ids")
         with self._changing():
-            found = self._snapshot.generation.find(list(ids))
-            if found:
-                self._replace(list(found.values()))
-            return len(found)
+            places = self._snapshot.generation.find(list(ids))
+            if places:
+                self._replace(list(places.values()))
+            return len(places)
 
     def _replace(self, removed: Sequence[Place], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
         """Commit a generation without the `removed` documents and with the `added` segments; change Milvus likewise."""
@@ -258,7 +258,7 @@ class CollectionWriter:
             segments[number] = self._segment_info(now.parts[number].segment.folder, live)
         change_milvus, milvus = None, self._snapshot.milvus
         if milvus is not None:
-            opened = [Segment(self._index.folder / one.name, self._latest.info.schema) for one in added]
+            opened = [Segment(self._index.folder / segment.name, self._latest.info.schema) for segment in added]
             change_milvus = partial(milvus.change, opened, now.keys_of(removed))
         self._commit([*segments, *added], next_id, change_milvus)
         self._forget_files(files)
@@ -268,7 +268,7 @@ class CollectionWriter:
         removed = np.flatnonzero(~live)
         if not len(removed):
             return SegmentInfo(segment.name, len(live))
-        before = next((one.deleted or "" for one in self._latest.info.segments if one.name == segment.name), "")
+        before = next((entry.deleted or "" for entry in self._latest.info.segments if entry.name == segment.name), "")
         number = 1 + max(self._latest.info.generation, int(before.partition(".deleted-")[2].partition(".")[0] or 0))
         file = inside(segment.parent, f"{segment.name}.deleted-{number}.npy")
         with new_file(file, "wb") as stream:

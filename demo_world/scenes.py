@@ -298,7 +298,7 @@ class Author:
 
     def heads(self, field: Field, count: int) -> list[str]:
         """Draw `count` different heads of `field` in this split."""
-        return self.dice.some(field.heads[self.split], count)
+        return self.dice.sample(field.heads[self.split], count)
 
     def topic(self, field: Field, head: str) -> str:
         """Return `head`, with a modifier three times out of four."""
@@ -333,7 +333,7 @@ class Author:
         One title in four treats a second subject, too (grade 1), whose head is not in `avoid`.
         """
         dice = self.dice
-        tags = dice.some(field.tags, 1 + dice.below(2))
+        tags = dice.sample(field.tags, 1 + dice.below(2))
         keywords = list(keywords)
         grade = 2
         if dice.chance(0.25):
@@ -358,7 +358,7 @@ def part(author: Author) -> Scene:
     """Topics that share their modifier or their head."""
     field, dice = author.field(), author.dice
     head, other = author.heads(field, 2)
-    modifier, second = dice.some(field.modifiers, 2)
+    modifier, second = dice.sample(field.modifiers, 2)
     avoid = (head, other)
 
     def side(topic: str) -> Side:
@@ -413,7 +413,7 @@ def _contrast(author: Author, kind: str, markers: tuple[str, ...]) -> Scene:
     def side(subject: str) -> Side:
         return Side(lambda: author.ask(subject), lambda: author.write_topic(field, subject, (head,)))
 
-    subjects = [topic] + [marker.format(topic) for marker in dice.some(markers, 1)]
+    subjects = [topic] + [marker.format(topic) for marker in dice.sample(markers, 1)]
     return Scene(kind, frozenset((head,)), tuple(side(subject) for subject in subjects))
 
 
@@ -487,7 +487,7 @@ def abbreviation(author: Author) -> Scene:
     """Distinguish a topic, shortened to the first characters of its two parts, from topics that share a part."""
     field, dice = author.field(), author.dice
     head, other = author.heads(field, 2)
-    modifier, second = dice.some(field.modifiers, 2)
+    modifier, second = dice.sample(field.modifiers, 2)
     shorten_query = dice.chance(0.7)
 
     def side(first: str, last: str) -> Side:
@@ -503,7 +503,7 @@ def attachment(author: Author) -> Scene:
     """Distinguish which of two modifiers belongs to which of two heads."""
     field, dice = author.field(), author.dice
     heads = author.heads(field, 2)
-    modifiers = dice.some(field.modifiers, 2)
+    modifiers = dice.sample(field.modifiers, 2)
 
     def side(last: int) -> Side:
         topics = [modifiers[0] + heads[last], modifiers[1] + heads[1 - last]]
@@ -627,10 +627,10 @@ def groups(seed: int, split: str) -> Iterator[Group]:
     author, recent = Author(dice, split), _Recent(dice)
     for scene, titles in _scenes_with_titles(author, TITLES_PER_SIDE, recent):
         for index, side in enumerate(scene.sides):
-            relevant = dice.some(titles[index], 1 + dice.below(4))
+            relevant = dice.sample(titles[index], 1 + dice.below(4))
             rest = [title for other, pool in enumerate(titles) if other != index for title in pool]
             rows = {title.text: title.grade for title in relevant}
-            for title in dice.some(rest, HARD_PER_QUERY):
+            for title in dice.sample(rest, HARD_PER_QUERY):
                 rows.setdefault(title.text, 0)
             while len(rows) < TITLES_PER_QUERY:
                 rows.setdefault(recent.unrelated(scene.heads).text, 0)

@@ -68,7 +68,8 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
     switch_off_telemetry()
     ensure_home()
     COMMANDS.load_plugins()
-    trainings = {name.replace("train-", "", 1): one for name, one in COMMANDS.items() if one.options is not None}
+    commands = {name: command for name, command in COMMANDS.items() if command.options is not None}
+    trainings = {name.replace("train-", "", 1): command for name, command in commands.items()}
     name = what.replace("train-", "", 1) if isinstance(what, str) else what
     if name not in trainings:
         raise UsageError(

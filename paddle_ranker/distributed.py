@@ -88,8 +88,8 @@ class ProcessGroup:
         if self.size == 1:
             return
         for facts in ({"the names of options and files": list(values)}, values):  # sums need arrays of one length
-            own = np.array([zlib.crc32(str(value).encode()) for value in facts.values()], "float64")
-            differing = [name for name, equal in zip(facts, self.sum(own) == self.size * own) if not equal]
+            digests = np.array([zlib.crc32(str(value).encode()) for value in facts.values()], "float64")
+            differing = [name for name, equal in zip(facts, self.sum(digests) == self.size * digests) if not equal]
             if differing:
                 here = ", ".join(f"{name} (here {brief(str(facts[name]))})" for name in differing[:4])
                 raise RankerError(
@@ -334,10 +334,10 @@ def _let_gloo_use(address: str) -> None:
         return
     import fcntl
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with suppress(OSError):  # an interface without an IPv4 address
-                answer = fcntl.ioctl(asked.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
+                answer = fcntl.ioctl(probe.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
                 if socket.inet_ntoa(answer[20:24]) == address:
                     os.environ["GLOO_SOCKET_IFNAME"] = name
 

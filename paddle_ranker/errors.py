@@ -15,11 +15,11 @@ _LISTED = 200  # characters of the names that a message lists
 _LONGEST = 800  # characters of a whole message
 
 
-def quoted(given: object) -> str:
+def quoted(value: object) -> str:
     """Return the `repr` of an input for a message; of a long text, its beginning and its length."""
-    if isinstance(given, (str, bytes)) and len(given) > _QUOTED:
-        return f"{given[:_QUOTED]!r}… ({len(given):,} {'characters' if isinstance(given, str) else 'bytes'})"
-    return brief(repr(given))
+    if isinstance(value, (str, bytes)) and len(value) > _QUOTED:
+        return f"{value[:_QUOTED]!r}… ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
+    return brief(repr(value))
 
 
 def brief(text: str, most: int = _QUOTED) -> str:
@@ -86,21 +86,21 @@ class DataError(RankerError):
     """A file's content does not fit the use of the file; the message names file and line."""
 
 
-def refuse_text(given: object, name: str, *kinds: type) -> None:
-    """Raise `UsageError` if `given` is a text or a mapping in place of several texts or ids.
+def refuse_text(value: object, name: str, *kinds: type) -> None:
+    """Raise `UsageError` if `value` is a text or a mapping in place of several texts or ids.
 
     Python would iterate over the text's characters, or over the mapping's keys.
 
     name: the argument's name, for the message
-    kinds: types that items may have, checked if `given` is a list or tuple (default: text)
+    kinds: types that items may have, checked if `value` is a list or tuple (default: text)
     """
-    if isinstance(given, (list, tuple)):
-        require_items(given, name, *kinds)
-    if isinstance(given, (str, bytes, bytearray, Mapping)):
-        what = "the text " if isinstance(given, str) else ""
-        kind = "" if what else f" ({type(given).__name__})"
-        instead = f", as in [{quoted(given)}]" if what else ""
-        raise UsageError(f"{name} is {what}{quoted(given)}{kind}: expected several{instead}")
+    if isinstance(value, (list, tuple)):
+        require_items(value, name, *kinds)
+    if isinstance(value, (str, bytes, bytearray, Mapping)):
+        what = "the text " if isinstance(value, str) else ""
+        kind = "" if what else f" ({type(value).__name__})"
+        instead = f", as in [{quoted(value)}]" if what else ""
+        raise UsageError(f"{name} is {what}{quoted(value)}{kind}: expected several{instead}")
 
 
 def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
@@ -111,24 +111,24 @@ def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
         raise UsageError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
 
 
-def require_items(given: Iterable[T], name: str, *kinds: type) -> list[T]:
-    """Return the items of `given`; raises `UsageError`, naming the item, for one of another type.
+def require_items(items: Iterable[T], name: str, *kinds: type) -> list[T]:
+    """Return the items of `items`; raises `UsageError`, naming the item, for one of another type.
 
     name: the argument's name, for the message
     kinds: types that items may have (default: text)
     """
-    return list(checked_items(given, name, *kinds))
+    return list(checked_items(items, name, *kinds))
 
 
-def checked_items(given: Iterable[T], name: str, *kinds: type) -> Iterator[T]:
-    """Yield the items of `given`, checked as by `require_items`."""
+def checked_items(items: Iterable[T], name: str, *kinds: type) -> Iterator[T]:
+    """Yield the items of `items`, checked as by `require_items`."""
     kinds = kinds or (str,)
-    for place, one in enumerate(given):
-        if not isinstance(one, kinds):
+    for place, item in enumerate(items):
+        if not isinstance(item, kinds):
             wanted = "text" if str in kinds else f"a {kinds[0].__name__}, such as {kinds[0].__name__}(...)"
-            shown = "None" if one is None else f"{quoted(one)} ({type(one).__name__})"
+            shown = "None" if item is None else f"{quoted(item)} ({type(item).__name__})"
             raise UsageError(f"{name}[{place}] is {shown}: expected {wanted}")
-        yield one
+        yield item
 
 
 class InputError(DataError):
@@ -160,12 +160,12 @@ def in_checkout(line: str) -> str:
     return line if is_checkout else f"{line} (in a checkout of the project)"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """Return ` (did you mean ...?)` with the known word that is closest to `word`, or "" if none is close.
 
     Case is ignored, and so is which characters separate words: `product_name` is close to `Product Name`.
     """
-    plain = {re.sub(r"[\W_]+", " ", one).strip().lower(): one for one in known}
+    plain = {re.sub(r"[\W_]+", " ", name).strip().lower(): name for name in candidates}
     close = difflib.get_close_matches(re.sub(r"[\W_]+", " ", word).strip().lower(), plain, n=1)
     return f" (did you mean {brief(plain[close[0]])}?)" if close else ""
 
@@ -196,7 +196,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
     if isinstance(error, MemoryError):  # Paddle names the amount and the GPU
-        found = re.search(r"Cannot allocate [\w.]+ memory on GPU \d+", str(error))
-        return f"the memory does not suffice{f' ({found[0]})' if found else ''}: give a lower --batch_size"
+        match = re.search(r"Cannot allocate [\w.]+ memory on GPU \d+", str(error))
+        return f"the memory does not suffice{f' ({match[0]})' if match else ''}: give a lower --batch_size"
     summary = brief(" ".join(str(error).split()), 300)
     return f"unexpected {type(error).__name__}: {summary}; run again with --debug for the traceback"

@@ -69,14 +69,14 @@ def interrupt_line(prog: str, where: str = "") -> str:
 
 
 class StopRequest:
-    """A request to stop a training: within `awaited`, the first signal sets `asked`, a second one ends the process.
+    """A request to stop a training: within `awaited`, the first signal sets `must_stop`, a second one ends the process.
 
     Attributes:
-        asked: whether the training must stop.
+        must_stop: whether the training must stop.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.must_stop = False
         self._before: dict[int, Any] = {}
 
     @contextmanager
@@ -86,13 +86,13 @@ class StopRequest:
             for number in self._before:  # A signal would otherwise abort Paddle's blocking collective.
                 signal.siginterrupt(number, False)
             # An earlier signal may have had no effect: Python drops exceptions raised while it deletes an object.
-            self.asked = any(isinstance(old, Interrupts) and old.received for old in self._before.values())
+            self.must_stop = any(isinstance(old, Interrupts) and old.received for old in self._before.values())
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
         """Record the first signal; pass later ones to the earlier handler, but ignore a launcher's repeated SIGTERM."""
-        if not self.asked:
-            self.asked = True
+        if not self.must_stop:
+            self.must_stop = True
             if is_first_process():
                 with suppress(BrokenPipeError):
                     os.write(2, _SAVING)  # `print` would raise if the signal came in the middle of another `print`

@@ -37,10 +37,9 @@ def switch_off_telemetry() -> None:
 def ensure_home() -> None:
     """Set HOME to a temporary folder if it is unset or cannot be written to; commands and `train` call this first.
 
-    Containers with `--user` often have no HOME, or "/", or a read-only one. But some libraries make folders in it and
-    take
-    no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. A user's temporary
-    folder is always the same, so that the next command finds the files that this one fetched.
+    Containers with `--user` often have no HOME, or "/", or a read-only one. But some libraries make folders in HOME and
+    can use no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. A user's
+    temporary folder is always the same, so that the next command finds the files that this one fetched.
     """
     home = os.path.expanduser("~")  # expands to "~" for a user without HOME and without an entry in /etc/passwd
     if _is_writable(home):
@@ -67,6 +66,6 @@ def _temporary_home() -> str:
     folder = os.path.join(tempfile.gettempdir(), f"paddle-ranker-home-{os.geteuid()}")
     with suppress(FileExistsError):
         os.mkdir(folder, 0o700)
-    found = os.lstat(folder)
-    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    status = os.lstat(folder)
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
     return folder if is_own and _is_writable(folder) else tempfile.mkdtemp(prefix="paddle-ranker-home-")

@@ -60,12 +60,12 @@ class ResultList(list[Result]):
         nothing_close: whether no result is closer to the query than results of unrelated queries are to those queries.
     """
 
-    def __init__(self, found: Search, results: Iterable[Result], facets: Mapping[str, Mapping[str, int]]) -> None:
+    def __init__(self, search: Search, results: Iterable[Result], facets: Mapping[str, Mapping[str, int]]) -> None:
         super().__init__(results)
-        self.query, self.total = found.query.text, found.total()
+        self.query, self.total = search.query.text, search.total()
         self.facets = {name: {_value(key): count for key, count in counts.items()} for name, counts in facets.items()}
-        self.nothing_close, self.query_read_by = found.nothing_close, dict(found.read_by)
-        self.corrected = {one.given: tuple(one.to) for one in found.words.corrected}
+        self.nothing_close, self.query_read_by = search.nothing_close, dict(search.read_by)
+        self.corrected = {correction.given: tuple(correction.to) for correction in search.words.corrected}
 
     def __repr__(self) -> str:
         lines = [
@@ -86,7 +86,7 @@ class ResultList(list[Result]):
 
     def _summary(self) -> str:
         total = "" if self.total is None else f" of {self.total:,} that match"
-        corrected = "".join(f"; {quoted(given)} searched as {listed(to)}" for given, to in self.corrected.items())
+        corrected = "".join(f"; {quoted(word)} searched as {listed(to)}" for word, to in self.corrected.items())
         facets = "".join(f"; {name}: {listed(f'{value} {count}' for value, count in values.items())}"
                          for name, values in self.facets.items())  # fmt: skip
         close = "; nothing is close" * self.nothing_close
@@ -265,13 +265,15 @@ class Index:
         Raises `UsageError` for an empty query, and for a field or a searcher that the index lacks.
         """
         queries = [query] if isinstance(query, str) else list(query)
-        if like is None and any(isinstance(one, str) and not one.strip() for one in queries):
+        if like is None and any(isinstance(text, str) and not text.strip() for text in queries):
             raise UsageError("query: is empty: say what to search for")
         searcher = self._searcher(by, depth, ranker, rank_top, fusion, literal)
-        facets, sort = ((one,) if isinstance(one, str) else one for one in (facets, sort))
-        found = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
+        facets, sort = ((names,) if isinstance(names, str) else names for names in (facets, sort))
+        searches = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
         results = explained_results if explain else Search.results
-        hits = [ResultList(one, results(one)[offset:], one.facets(facets) if facets else {}) for one in found]
+        hits = [
+            ResultList(search, results(search)[offset:], search.facets(facets) if facets else {}) for search in searches
+        ]
         return hits[0] if isinstance(query, str) else hits
 
     def evaluate(
@@ -298,17 +300,17 @@ class Index:
         """
         from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, lexical_runs, search_judged
 
-        labels = {query: dict(one) if isinstance(one, Mapping) else dict.fromkeys(one, 1)
-                  for query, one in judgments.items()}  # fmt: skip
-        qrels = {query: {id: int(label) for id, label in one.items()} for query, one in labels.items()}
-        if missing := self._collection.snapshot().missing({id for one in qrels.values() for id in one}):
+        labels = {query: dict(judged) if isinstance(judged, Mapping) else dict.fromkeys(judged, 1)
+                  for query, judged in judgments.items()}  # fmt: skip
+        qrels = {query: {id: int(label) for id, label in documents.items()} for query, documents in labels.items()}
+        if missing := self._collection.snapshot().missing({id for documents in qrels.values() for id in documents}):
             raise UsageError(f"judgments: {self.folder} has no documents {listed(missing[:3])}")
         judged = JudgedQueries("judgments", {query: query for query in qrels}, qrels)
         searcher = self._searcher(by, DEPTH, ranker, rank_top, fusion, False)
         runs = dict(search_judged(searcher, judged, top_k).runs)
         if baselines:
             schema = self._collection.info.schema
-            texts = {one.id: schema.passage(one) for one in self._collection.snapshot().documents()}
+            texts = {document.id: schema.passage(document) for document in self._collection.snapshot().documents()}
             runs.update(lexical_runs(texts, judged.queries, top_k))
         return Evaluation(compare_runs(judged, runs, top_k))
 
@@ -440,7 +442,7 @@ def _plain(value: Any) -> Any:
     """Convert a value for JSON: NumPy's numbers to Python's, dates to text, bytes to a `data:` URL."""
     if isinstance(value, bytes):
         return f"data:;base64,{base64.b64encode(value).decode()}"
-    found = plain(value)
-    if found is not value:
-        return found
+    converted = plain(value)
+    if converted is not value:
+        return converted
     raise UsageError(f"rows: {quoted(value)}: a field holds text, numbers, truth values, dates, and lists of these")

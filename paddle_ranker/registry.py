@@ -139,5 +139,5 @@ def _entry_points() -> dict[str, Callable[[], object]]:
 
     points = metadata.entry_points()
     # Python 3.9 returns a dict, later versions an object to select from.
-    found = points.get(GROUP, []) if isinstance(points, dict) else points.select(group=GROUP)
-    return {point.value: point.load for point in found}
+    selected = points.get(GROUP, []) if isinstance(points, dict) else points.select(group=GROUP)
+    return {point.value: point.load for point in selected}

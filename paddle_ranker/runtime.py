@@ -197,7 +197,7 @@ def cuda_devices() -> int:
     """Return how many NVIDIA GPUs a process started here would see, by device files and variables, without CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([*takewhile(lambda one: one not in ("", "-1", "NoDevFiles"), visible.split(","))])
+        return len([*takewhile(lambda device: device not in ("", "-1", "NoDevFiles"), visible.split(","))])
     # /dev/dxg is a GPU under Windows.
     return len([*Path("/dev").glob("nvidia[0-9]*")]) or int(Path("/dev/dxg").exists())
 
@@ -246,14 +246,14 @@ def available_devices() -> list[str]:
     """Return the kinds of device that the installed Paddle can use here, `cpu` first."""
     import paddle
 
-    found = ["cpu"]
+    kinds = ["cpu"]
     if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0:
-        found.append("gpu")
+        kinds.append("gpu")
     if paddle.device.is_compiled_with_xpu():
-        found.append("xpu")
+        kinds.append("xpu")
     # A Paddle plug-in for another kind of device registers that kind under its own name.
-    found += [kind for kind in paddle.device.get_all_custom_device_type() if kind not in found]
-    return found
+    kinds += [kind for kind in paddle.device.get_all_custom_device_type() if kind not in kinds]
+    return kinds
 
 
 @dataclass(frozen=True)
@@ -300,9 +300,9 @@ def select_device(name: str) -> str:
     take_back_signals()
     _turn_off_tf32()  # a program may import Paddle without `prepare`, and has computed no product yet
     if name == AUTO_DEVICE:
-        found = find_device()
-        found.report()
-        name = found.name
+        chosen = find_device()
+        chosen.report()
+        name = chosen.name
     name = own_gpu(name)
     kind, colon, number = name.partition(":")
     if kind not in DEVICES or (colon and not number.isdigit()) or (kind == "cpu" and colon):

@@ -38,7 +38,7 @@ def heeded() -> Iterator[None]:
 def test_the_first_signal_asks_and_the_second_ends(first: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
     with Interrupts().taken() as interrupts, StopRequest().awaited() as stop:
         send(first)
-        assert (stop.asked, interrupts.received) == (True, False)
+        assert (stop.must_stop, interrupts.received) == (True, False)
         assert "saved for --resume; once more ends at once" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
@@ -53,11 +53,11 @@ def test_a_launcher_that_insists_is_no_second_signal_and_an_ignored_signal_stays
         patch.setenv("PADDLE_TRAINERS_NUM", "2")
         for _ in range(3):
             send(signal.SIGTERM)
-        assert stop.asked
+        assert stop.must_stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Interrupts().taken(), StopRequest().awaited() as stop:
         send(signal.SIGINT)
-        assert not stop.asked
+        assert not stop.must_stop
 
 
 @pytest.mark.unit
@@ -73,7 +73,7 @@ def test_an_interrupt_that_was_lost_still_stops_a_training(monkeypatch: pytest.M
         Deleted()
         assert lost == [KeyboardInterrupt]
         with StopRequest().awaited() as stop:
-            assert stop.asked
+            assert stop.must_stop
 
 
 OWN_TRAINING = """

@@ -35,8 +35,8 @@ def beir_corpus(path: str) -> str:
 
     Other folders and files stay as they are.
     """
-    files = [os.path.join(one, CORPUS) for one in paths_of(path)]
-    return join_files([file if os.path.exists(file) else one for file, one in zip(files, paths_of(path))])
+    files = [os.path.join(name, CORPUS) for name in paths_of(path)]
+    return join_files([file if os.path.exists(file) else name for file, name in zip(files, paths_of(path))])
 
 
 def beir_judgments(folder: Union[str, Path], split: str) -> BeirJudgments:

@@ -32,7 +32,7 @@ class Dice:
     def pick(self, items: Sequence[T]) -> T:
         return items[int(self.random() * len(items))]
 
-    def some(self, items: Sequence[T], count: int) -> list[T]:
+    def sample(self, items: Sequence[T], count: int) -> list[T]:
         """Return `count` items at different positions, in random order (Fisher-Yates, stopped after `count`)."""
         pool = list(items)
         for i in range(min(count, len(pool) - 1)):
@@ -42,4 +42,4 @@ class Dice:
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """Return all items in random order."""
-        return self.some(items, len(items))
+        return self.sample(items, len(items))

@@ -51,7 +51,7 @@ _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SEPARATOR_LINE = re.compile("sep=(.)\r?\n", re.IGNORECASE)  # the first line of some spreadsheets' files
 # Names of columns that are titles, by precedence
-TITLES = ("title", "name", "subject", "headline", *(one for one in HEADING if not one.isascii()), "名称", "书名")
+TITLES = ("title", "name", "subject", "headline", *(name for name in HEADING if not name.isascii()), "名称", "书名")
 _TEXTS = (*TEXT, *DESCRIPTION)
 _SQL = re.compile(r"^(COPY .* FROM stdin;|INSERT INTO |CREATE TABLE )", re.MULTILINE)
 _QUOTED = re.compile(r'^"', re.MULTILINE)  # a line that begins with a quoted cell
@@ -152,8 +152,9 @@ class DocumentFile:
 
     @property
     def spellings(self) -> dict[str, ValueSpelling]:
-        """Spellings of fields in the last loop, if they are the same in all files that have values of the field."""
-        return {name: one for name, found in self._spellings.items() for one in found if one and len(found) == 1}
+        """By field: how its texts were spelled in the last loop; without fields that files spell differently."""
+        alone = {name: next(iter(seen)) for name, seen in self._spellings.items() if len(seen) == 1}
+        return {name: spelling for name, spelling in alone.items() if spelling is not None}
 
     def report(self) -> str:
         """Return a summary of the last loop: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
@@ -164,7 +165,7 @@ class DocumentFile:
         self._unread.add_reason(f"{what}: {reason}")
 
     def refuse(self, reason: str, line: Union[int, str], cause: str = "") -> None:
-        """Count a document that the last loop yielded as a bad row, for `reason`.
+        """Count as a bad row, for `reason`, a document that the last loop has yielded.
 
         line: the row's `line`, as it was when the loop yielded the document
         cause: see `LeftOut.add_reason`
@@ -228,9 +229,9 @@ class DocumentFile:
         stat, rules = os.stat(path) if os.path.exists(path) else None, self._rules
         table = _open_table(path, stat and (stat.st_size, stat.st_mtime_ns), rules.separator, rules.header)
         chosen = {role: name for role in ROLES if (name := getattr(rules, f"{role}_column")) is not None}
-        known = {role: name for role, name in self._columns.items() if name in table.columns}
-        free = {name: one for name, one in table.columns.items() if name not in self._files.read}
-        roles = _roles(free, {**known, **chosen}, path)
+        expected = {role: name for role, name in self._columns.items() if name in table.columns}
+        free = {name: facts for name, facts in table.columns.items() if name not in self._files.read}
+        roles = _roles(free, {**expected, **chosen}, path)
         table.describe(roles, self._declared)
         return table, roles
 
@@ -258,7 +259,7 @@ def _document(
             except ValueError:
                 return BadRow(f"{name} is {quoted(value)}, expected a {spelling.type} written as {spelling.format}")
     titles = (fields.get(name) for name in (title_name, *TITLES) if name is not None)
-    title = next((one for one in titles if isinstance(one, str) and one.strip()), "")
+    title = next((candidate for candidate in titles if isinstance(candidate, str) and candidate.strip()), "")
     text: Any = row.get("text")
     id: Any = row.get("id")
     if text is None or text == "":
@@ -384,12 +385,12 @@ class _Table:
             for name, value in row.items() if isinstance(row, dict) else ():
                 columns.setdefault(name, _Column()).add(value)
         comma = any(column.spellings.has_decimal_comma for column in columns.values())
-        return {name: one.facts(comma) for name, one in columns.items()}
+        return {name: column.facts(comma) for name, column in columns.items()}
 
     @property
     def counts(self) -> dict[str, int]:
         """How many cells of each column are not empty, by the column's name."""
-        return {name: one.count for name, one in self.columns.items()}
+        return {name: facts.count for name, facts in self.columns.items()}
 
     def rows(
         self, roles: Mapping[str, str], files: FileFields = _NO_FILES, declared: Declared = _INFERRED
@@ -449,8 +450,8 @@ class _Table:
                 if (action := _action(row)) is not None:
                     id = action.get("_id")
                     continue
-                for one in _unwrapped(row):
-                    yield number, one if id is None else {"_id": id, **one}
+                for document in _unwrapped(row):
+                    yield number, document if id is None else {"_id": id, **document}
                 id = None
             elif place == 0 and has_header:
                 names = names or _column_names(row)
@@ -493,10 +494,10 @@ class _Table:
             raise DataError(
                 f"{self.path}: SQL, expected a table; write one with \\copy (SELECT ...) TO 'file.csv' CSV HEADER"
             )
-        said, quote = _SEPARATOR_LINE.match(sample), '"'
-        self._has_separator_line = said is not None
+        separator_line, quote = _SEPARATOR_LINE.match(sample), '"'
+        self._has_separator_line = separator_line is not None
         if separator == TAB:
-            dialect = (said[1], quote) if said is not None else _sniffed(sample)
+            dialect = (separator_line[1], quote) if separator_line is not None else _sniffed(sample)
             if dialect is None:
                 return None
             separator, quote = dialect
@@ -529,51 +530,55 @@ class _Table:
         """Return the inferred spellings of a text file's columns by name, without those of id, title and text."""
         columns = self.columns.items() if self._dialect is not None else ()
         apart = {*roles.values(), *declared}
-        return {name: one.spelling for name, one in columns if one.spelling and name not in apart}
+        return {name: facts.spelling for name, facts in columns if facts.spelling and name not in apart}
 
     def spellings(self, roles: Mapping[str, str], declared: Declared) -> dict[str, ValueSpelling]:
         """Return the spellings by which columns are read, declared or inferred; the arguments as in `rows`."""
-        return {**{name: one for name, one in declared.items() if one}, **self._inferred(roles, declared)}
+        return {
+            **{name: spelling for name, spelling in declared.items() if spelling},
+            **self._inferred(roles, declared),
+        }
 
     def describe(self, roles: Mapping[str, str], declared: Declared) -> None:
         """Print what was detected, in the form of the options that would set it; the arguments as in `rows`."""
-        found, columns, spellings = list[str](), self.columns, self._inferred(roles, declared)
+        notes, columns, spellings = list[str](), self.columns, self._inferred(roles, declared)
         if self.holds_lines and self.path.lower().endswith(_TABLES):
-            found.append("no table, as too many lines differ in their separators: each line is a document")
+            notes.append("no table, as too many lines differ in their separators: each line is a document")
         if self._encoding not in (None, "utf-8"):
-            found.append(f"text in {ENCODINGS.get(str(self._encoding), self._encoding)}")
+            notes.append(f"text in {ENCODINGS.get(str(self._encoding), self._encoding)}")
         if self._dialect is not None:
             separator = self._dialect.separator
             columns_are = f"columns separated by {_SEPARATORS.get(separator, separator)}"
-            found.append("a table of one column" if separator == _NONE else f"a table, {columns_are}")
+            notes.append("a table of one column" if separator == _NONE else f"a table, {columns_are}")
         if self._preamble:
             rows = "row" if self._preamble == 1 else "rows"
-            found.append(f"{self._preamble} {rows} above the header left out (--header false for documents)")
+            notes.append(f"{self._preamble} {rows} above the header left out (--header false for documents)")
         if self._dialect is not None and not self._dialect.has_header:
-            found.append("the first row is a document (--header true if it names columns)")
+            notes.append("the first row is a document (--header true if it names columns)")
         if self._dialect is not None or roles != {role: role for role in roles}:
-            found.append(" ".join(f"--{role}_column {shlex.quote(roles.get(role, NO_COLUMN))}" for role in ROLES))
-        if found:
-            note_once(f"{self.path}: {'; '.join(found)}")
+            notes.append(" ".join(f"--{role}_column {shlex.quote(roles.get(role, NO_COLUMN))}" for role in ROLES))
+        if notes:
+            note_once(f"{self.path}: {'; '.join(notes)}")
         for name, spelling in spellings.items():
             example = columns[name].example
             value = json.dumps(spelling.read(example), ensure_ascii=False)
             note_once(f"{self.path}: {_field_option(name, spelling)}: {quoted(example)} is {value}")
-        for name in [name for name, one in columns.items() if one.is_html]:
+        for name in [name for name, facts in columns.items() if facts.is_html]:
             note_once(f"{self.path}: {name}: HTML, its text is kept without tags")
-        for name, one in columns.items() if self._dialect is not None else ():
+        for name, facts in columns.items() if self._dialect is not None else ():
             stays = f"{self.path}: {name} stays text"
-            if name in spellings or name in declared or name in roles.values() or not one.values:
+            if name in spellings or name in declared or name in roles.values() or not facts.values:
                 continue
-            if one.doubtful_dates:
-                options = " or ".join(_field_option(name, spelling_of("date", date)) for date in one.doubtful_dates)
+            if facts.doubtful_dates:
+                options = " or ".join(_field_option(name, spelling_of("date", date)) for date in facts.doubtful_dates)
                 note_once(f"{stays}, for no value tells whether days or months come first: {options}")
-            elif one.has_doubtful_points:
+            elif facts.has_doubtful_points:
                 option = _field_option(name, spelling_of("number", "1.234,5"))
                 note_once(f"{self.path}: {name}: points are before decimals; if they are between thousands, {option}")
-            elif one.values > one.numbers > one.values / 2:
-                others = one.values - one.numbers
-                note_once(f"{stays}: {others:,} of {one.values:,} values are no numbers, such as {listed(one.others)}")
+            elif facts.values > facts.numbers > facts.values / 2:
+                others = facts.values - facts.numbers
+                example = listed(facts.others)
+                note_once(f"{stays}: {others:,} of {facts.values:,} values are no numbers, such as {example}")
 
 
 def _field_option(name: str, spelling: ValueSpelling) -> str:
@@ -853,23 +858,24 @@ def _roles(columns: Mapping[str, _Facts], chosen: Mapping[str, str], path: str) 
         if named is not None:
             roles[role] = named
     total = max((column.count for column in columns.values()), default=0)
-    free = {name: one for name, one in columns.items()
-            if name not in roles.values() and one.count and not one.are_objects}  # fmt: skip
-    for role, known in (("id", ID), ("text", _TEXTS), ("title", TITLES)):
-        named = next((name for one in known for name in free if key_of(plain_name(name)) == one), None)
+    free = {name: facts for name, facts in columns.items()
+            if name not in roles.values() and facts.count and not facts.are_objects}  # fmt: skip
+    for role, known_names in (("id", ID), ("text", _TEXTS), ("title", TITLES)):
+        keys = {key_of(plain_name(name)): name for name in reversed(free)}
+        named = next((keys[name] for name in known_names if name in keys), None)
         if role not in chosen and named is not None:
             roles[role] = named
             del free[named]
     if "id" not in chosen and "id" not in roles:
-        for place, (name, one) in enumerate(columns.items()):
+        for place, (name, facts) in enumerate(columns.items()):
             is_id = _ID_NAME.fullmatch(key_of(plain_name(name))) or (place == 0 and name.startswith("column_"))
-            if name in free and is_id and one.are_different and one.count == total == one.codes:
+            if name in free and is_id and facts.are_different and facts.count == total == facts.codes:
                 roles["id"] = name
                 del free[name]
                 break
-    texts = {name: one for name, one in free.items() if one.are_texts}
+    texts = {name: facts for name, facts in free.items() if facts.are_texts}
     if "title" not in chosen and "title" not in roles and len(texts) > ("text" not in roles):
-        short = [name for name, one in texts.items() if one.mean <= _LONGEST_TITLE]
+        short = [name for name, facts in texts.items() if facts.mean <= _LONGEST_TITLE]
         if short:
             roles["title"] = short[0]
             del texts[short[0]]

@@ -42,9 +42,9 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
     Yields an `Unread` if the film's end is missing, and if its pieces must be longer than `Reader.piece` seconds.
     """
     with _opened(path) as (film, video):
-        begin, stated = (film.start_time or 0) / 1e6, (film.duration or 0) / 1e6
+        begin, duration = (film.start_time or 0) / 1e6, (film.duration or 0) / 1e6
         if film.format.name == "avi" and video.average_rate:  # whose duration follows from the bytes that are there
-            stated = float(video.frames / video.average_rate)
+            duration = float(video.frames / video.average_rate)
         last, end, problem = 0.0, 0.0, ""
         try:
             for packet in film.demux():
@@ -58,8 +58,8 @@ def read(path: Path) -> Iterator[Union[Part, Unread]]:
         raise DataError(problem or "has no frames")
     FrameReader().read(path, 0.0)  # raises if its frames cannot be decoded
     yield Part("", "", {FIRST_SECOND: 0, LAST_SECOND: round(last, 2)})
-    if problem or end < stated - _MISSING:
-        missing = problem or f"missing, or damaged: its header states {stated:,.2f} seconds"
+    if problem or end < duration - _MISSING:
+        missing = problem or f"missing, or damaged: its header states {duration:,.2f} seconds"
         yield Unread("", f"from second {end:,.2f} on it is {missing}")
     if last > MOST_PIECES * (step := READERS["film"].piece):
         yield Unread("", f"a frame each {last / MOST_PIECES:,.1f} seconds has a vector, not each {step:g}")
@@ -106,7 +106,7 @@ class FrameReader:
             begin, held = (film.start_time or 0) / 1e6, list[Any]()
 
             def seen(timed: Any, *times: Optional[int]) -> float:
-                time = next((one for one in times if one is not None), None)
+                time = next((moment for moment in times if moment is not None), None)
                 return 0.0 if time is None else float(time * timed.time_base) - begin
 
             with suppress(_library().FFmpegError):  # `read` has said that the end is missing
@@ -118,9 +118,9 @@ class FrameReader:
                     held.append(packet)
                     if packet.size and seen(packet, packet.dts, packet.pts) <= self._second:
                         continue  # a later key frame may make these needless
-                    for one in held:
+                    for held_packet in held:
                         with suppress(_library().FFmpegError):  # a damaged one
-                            for frame in one.decode():
+                            for frame in held_packet.decode():
                                 yield seen(frame, frame.pts, frame.dts), frame
                     held = []
 
@@ -154,7 +154,7 @@ def _opened(source: Union[Path, bytes]) -> Iterator[tuple[Any, Any]]:
             raise DataError(f"{problem} ({brief(error.strerror)})") from None
         with film:
             covers = av.stream.Disposition.attached_pic  # of a recording
-            stream = next((one for one in film.streams.video if not one.disposition & covers), None)
+            stream = next((video for video in film.streams.video if not video.disposition & covers), None)
             if stream is None:
                 raise DataError("has no moving pictures; a sound can be given in a field of recordings")
             if stream.codec_context is None:

@@ -115,9 +115,9 @@ def _decode(raw: bytes) -> Union[str, BadRow]:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        found = raw[error.start : error.start + 1].hex()
+        byte = raw[error.start : error.start + 1].hex()
         return BadRow(
-            f"byte 0x{found} at position {error.start + 1} is not UTF-8; "
+            f"byte 0x{byte} at position {error.start + 1} is not UTF-8; "
             "if the file is in GBK, convert it with iconv -f GB18030 -t UTF-8"
         )
 
@@ -223,7 +223,7 @@ _TABS = "tsv"  # the default format
 
 def _format_of(path: str, start: bytes) -> FileFormat:
     name = path.lower().removesuffix(".gz")
-    return _first(name, lambda one: one.is_in(name, start))
+    return _first(name, lambda file_format: file_format.is_in(name, start))
 
 
 def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
@@ -231,11 +231,11 @@ def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
 
     name: a file's name in lower case, which may show that the file is binary
     """
-    found = next(filter(fits, FORMATS.values()), None)
-    if found is None and not name.endswith(FORMATS[_TABS].extensions):
+    chosen = next(filter(fits, FORMATS.values()), None)
+    if chosen is None and not name.endswith(FORMATS[_TABS].extensions):
         FORMATS.load_plugins()  # an installed package may know it
-        found = next(filter(fits, FORMATS.values()), None)
-    return found or FORMATS[_TABS]
+        chosen = next(filter(fits, FORMATS.values()), None)
+    return chosen or FORMATS[_TABS]
 
 
 def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
@@ -246,11 +246,11 @@ def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
     missing or a folder, or the file is damaged or binary.
     """
     with _open(path) as stream:
-        found = _recognise(path, stream)
-        if separator != TAB and found is FORMATS[_TABS]:
+        file_format = _recognise(path, stream)
+        if separator != TAB and file_format is FORMATS[_TABS]:
             yield from separated_rows(path, stream, separator)
         else:
-            yield from found.read(path, stream)
+            yield from file_format.read(path, stream)
 
 
 def is_table_or_lines(path: str) -> bool:
@@ -306,10 +306,11 @@ def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
     `DataError` as `read_rows` does, and for formats that are not text, such as Parquet.
     """
     with _open(path) as stream:
-        found = _recognise(path, stream)
-        if not found.is_text:
-            name = next(name for name, one in FORMATS.items() if one is found)
-            raise DataError(f"{path}: {name.capitalize()} data, expected text; name the file {found.extensions[0]}")
+        file_format = _recognise(path, stream)
+        if not file_format.is_text:
+            name = next(name for name, other in FORMATS.items() if other is file_format)
+            suffix = file_format.extensions[0]
+            raise DataError(f"{path}: {name.capitalize()} data, expected text; name the file {suffix}")
         for number, line in lines_of(path, stream):
             yield number, "" if line == EMPTY_LINE else line
 
@@ -320,14 +321,14 @@ def _recognise(path: str, stream: io.BufferedReader, *, any_encoding: bool = Fal
     any_encoding: whether a text in another encoding than UTF-8 is accepted
     """
     start = _peek(stream)
-    found = _format_of(path, start)
-    if found is FORMATS[_TABS] and start.startswith(_ZIP):
+    file_format = _format_of(path, start)
+    if file_format is FORMATS[_TABS] and start.startswith(_ZIP):
         raise DataError(f"{path}: a zip archive, expected a file of rows; unpack it")
-    if found is FORMATS[_TABS]:
+    if file_format is FORMATS[_TABS]:
         is_gzip = isinstance(stream.raw, gzip.GzipFile)  # `start` is the unpacked content
         if not (any_encoding and b"\0" not in start):
             refuse_binary(path, path.lower().removesuffix(".gz") if is_gzip else path.lower(), start)
-    return found
+    return file_format
 
 
 class _Transcoded(io.RawIOBase):
@@ -521,7 +522,7 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
     """
     check_writable(path)
     plain = path.lower().removesuffix(".gz")
-    chosen = _first(plain, lambda one: plain.endswith(one.extensions))
+    chosen = _first(plain, lambda file_format: plain.endswith(file_format.extensions))
     with new_data_file(path) as stream:
         chosen.write(stream, columns, rows, header)
 

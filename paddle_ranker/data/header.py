@@ -104,8 +104,8 @@ class TableRole:
         names = tuple(map(plain_name, cells))
         keys = list(map(key_of, names))
         places: dict[str, int] = {}
-        for column, known in self.columns.items():
-            place = next((keys.index(name) for name in known if name in keys), None)
+        for column, accepted in self.columns.items():
+            place = next((keys.index(name) for name in accepted if name in keys), None)
             if place is not None and place not in places.values():
                 places[column] = place
         return Header(names, places)
@@ -150,7 +150,7 @@ def read_header(
     cells: Sequence[str],
     role: TableRole,
     path: str,
-    given: Optional[bool] = None,
+    choice: Optional[bool] = None,
     hint: str = "",
     *,
     has_option: bool = True,
@@ -161,27 +161,27 @@ def read_header(
     known names or identifiers with an underscore. A header that does not fit the role is refused, never read as data.
 
     cells: the first row
-    given: True or False if the user says whether the row is a header; None if not
+    choice: whether the row is a header, if the user has decided that; else None
     hint: end of the message about a missing column
-    has_option: whether the user has an option that sets `given`, for messages
+    has_option: whether the user has an option that sets `choice`, for messages
 
     Raises `DataError` for a header that lacks a required column, repeats a column, or has a cell that is no name.
     """
-    if given is False or not (given or _is_header(cells)):
+    if choice is False or not (choice or _is_header(cells)):
         return None
     header = role.find(cells)
     what = "type --header false" if has_option else "put a line of the columns' names above it"
-    data = "" if given else f"; if it is data, {what}"
+    data = "" if choice else f"; if it is data, {what}"
     if lacking := role.lacks(header):
         raise DataError(
             f"{path}: the header has {listed(header.names)}, but {role.what} need {lacking} too{hint}{data}"
         )
-    own = [_SYNONYMS.get(name, name) for name in header.names]
-    for name in dict.fromkeys(own):
-        if own.count(name) > 1 and name in role.columns:
+    columns = [_SYNONYMS.get(name, name) for name in header.names]
+    for name in dict.fromkeys(columns):
+        if columns.count(name) > 1 and name in role.columns:
             raise DataError(f"{path}, line 1: the header names the column {name} more than once{data}")
     odd = [name for name in (header.names[place] for place in header.others) if name and not _NAME.fullmatch(name)]
-    if odd and given is None:
+    if odd and choice is None:
         raise DataError(
             f"{path}, line 1: {listed(header.names[place] for place in header.places.values())} name columns, but "
             f"{listed(odd)} names none{data}{', and else --header true' if has_option else ''}"
@@ -217,10 +217,10 @@ def names_columns(cells: Sequence[str]) -> bool:
 
 def _is_header(cells: Sequence[str]) -> bool:
     names = set(map(plain_name, cells))
-    known = {name for name in names if key_of(name) in _LISTED}
-    if any(key_of(name) in OWN or key_of(name) in _SYNONYMS for name in names) or len(known) > 1:
+    known_names = {name for name in names if key_of(name) in _LISTED}
+    if any(key_of(name) in OWN or key_of(name) in _SYNONYMS for name in names) or len(known_names) > 1:
         return True
-    return (len(cells) > 1 or bool(known)) and all(map(_IDENTIFIER.fullmatch, names - known))
+    return (len(cells) > 1 or bool(known_names)) and all(map(_IDENTIFIER.fullmatch, names - known_names))
 
 
 def key_of(name: str) -> str:

@@ -93,7 +93,7 @@ def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[U
             continue
         for text, box, score, words in zip(output.txts, output.boxes, output.scores, output.word_results):
             if text.strip() and score >= _LEAST_SURE:
-                placed = [(word, _box(own, top, size)) for word, _, own in words]
+                placed = [(word, _box(word_box, top, size)) for word, _, word_box in words]
                 lines.append(_line(text, _box(box, top, size), placed))
             unsure += score < _LEAST_SURE
     if lines:
@@ -123,7 +123,7 @@ def _line(text: str, box: Box, words: list[tuple[str, Box]]) -> PageLine:
 
     words: (word, box) as OCR gives them
     """
-    boxes = [own for word, own in words for character in word if not character.isspace()]
+    boxes = [word_box for word, word_box in words for character in word if not character.isspace()]
     words_of_text = text.split()
     if len(boxes) != sum(map(len, words_of_text)):
         boxes = [box] * sum(map(len, words_of_text))

@@ -16,8 +16,8 @@ def warn_of_overlap(what: str, learned: Iterable[Hashable], held_out: Iterable[H
     """
     keys = list(held_out)
     wanted = set(keys)
-    found = {key for key in learned if key in wanted}
-    count = sum(key in found for key in keys)
+    repeated = {key for key in learned if key in wanted}
+    count = sum(key in repeated for key in keys)
     if count:
         note(overlap_warning(what, count, len(keys)))
     return count

@@ -91,24 +91,25 @@ def _between(before: PageLine, line: PageLine, near: Sequence[PageLine]) -> Opti
     near: these and lines around them, which show how far the column reaches
     """
     if not _are_beside(before, line):
-        (left, _, right, bottom), (height, own) = before.box, (one.box[3] - one.box[1] for one in (before, line))
+        left, top, right, bottom = before.box
+        height, line_height = bottom - top, line.box[3] - line.box[1]
         space = line.box[1] - bottom
         is_below = -height / 2 < space < _SPACING * height and left < line.box[2] and line.box[0] < right
-        if not is_below or max(height, own) > _SIZES * min(height, own):
+        if not is_below or max(height, line_height) > _SIZES * min(height, line_height):
             return "\n"
         if _HYPHEN.search(before.text):
             return None if line.text[0].islower() or before.text.endswith("\u00ad") else ""
         # A paragraph ends where the next word would have had room.
-        end = max(one.box[2] for one in near if one.box[0] < right and left < one.box[2])
+        end = max(other.box[2] for other in near if other.box[0] < right and left < other.box[2])
         first = line.places[0]
         if right + (first[4] - first[2]) + height / 2 < end:
             return "\n"
     return "" if _NO_SPACE.match(before.text[-1]) and _NO_SPACE.match(line.text[0]) else " "
 
 
-def _are_beside(one: PageLine, other: PageLine) -> bool:
-    """Return whether `other` stands to the right of `one`, in the same row."""
-    (_, top, right, bottom), (left, other_top, _, other_bottom) = one.box, other.box
+def _are_beside(line: PageLine, other: PageLine) -> bool:
+    """Return whether `other` stands to the right of `line`, in the same row."""
+    (_, top, right, bottom), (left, other_top, _, other_bottom) = line.box, other.box
     shared = min(bottom, other_bottom) - max(top, other_top)
     return left >= right and 2 * shared > min(bottom - top, other_bottom - other_top)
 
@@ -118,11 +119,11 @@ def _in_reading_order(lines: Sequence[PageLine]) -> Sequence[PageLine]:
 
     The rows of a table, whose columns are narrow, stay as they are.
     """
-    pairs = [(one, other) for one, other in zip(lines, lines[1:]) if _are_beside(one, other)]
+    pairs = [(line, other) for line, other in zip(lines, lines[1:]) if _are_beside(line, other)]
     widths = [min(line.box[2] - line.box[0] for line in pair) for pair in pairs]
     if len(pairs) < _FEWEST or median(widths) < _NARROWEST:
         return lines
-    gaps = [(one.box[2], other.box[0]) for one, other in pairs]
+    gaps = [(line.box[2], other.box[0]) for line, other in pairs]
     middle = max(((left + right) / 2 for left, right in gaps), key=lambda x: sum(a < x < b for a, b in gaps))
     ordered, left, right = list[PageLine](), list[PageLine](), list[PageLine]()
     for line in [*lines, None]:

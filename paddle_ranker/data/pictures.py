@@ -286,11 +286,11 @@ def _checked(name: str, data: bytes, size: Optional[int], limits: ImageLimits) -
 
 
 def _held_bytes(image: Image.Image, size: Optional[int]) -> int:
-    (width, height), each = image.size, _BYTES_A_PIXEL.get(str(image.format))
-    if each is not None:
+    (width, height), bytes_a_pixel = image.size, _BYTES_A_PIXEL.get(str(image.format))
+    if bytes_a_pixel is not None:
         # A TIFF is decoded by whole tiles, and a tile may be larger than the image.
         tags = getattr(image, "tag_v2", {})
-        return each * max(width, tags.get(_TILE_WIDTH, 0)) * max(height, tags.get(_TILE_HEIGHT, 0))
+        return bytes_a_pixel * max(width, tags.get(_TILE_WIDTH, 0)) * max(height, tags.get(_TILE_HEIGHT, 0))
     # the format is JPEG, possibly several in one file
     coefficients = 2 * len(image.getbands()) * width * height  # kept if the image comes in several scans
     _draft(image, size)

@@ -37,7 +37,7 @@ from paddle_ranker.storage.untrusted import Unchecked, open_file
 
 _FORMAT = 1  # version of the files' form in the cache
 _MOST_LINE = 1 << 28  # bytes of a part in the cache
-_ERRORS = {one.__name__: one for one in (DataError, DependencyError)}
+_ERRORS = {error.__name__: error for error in (DataError, DependencyError)}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CHILD = "from paddle_ranker.data.reading import answer_requests; answer_requests()"
 
@@ -61,7 +61,7 @@ class FileReading:
         self._count = processes or usable_cores()
         self.window = 4 * self._count
         self._threads: Optional[ThreadPoolExecutor] = None
-        self._own, self._versions = threading.local(), dict[str, str]()
+        self._local, self._versions = threading.local(), dict[str, str]()
         self._started = list[ChildProcess]()
         self._starting, self._is_closed = threading.Lock(), False
 
@@ -112,9 +112,9 @@ class FileReading:
 
         Starts the process if the thread has none. Raises the error that the process reports, or `DataError` if it died.
         """
-        process = getattr(self._own, "process", None)
+        process = getattr(self._local, "process", None)
         if process is None:
-            process = self._own.process = ChildProcess()
+            process = self._local.process = ChildProcess()
             with self._starting:
                 self._started.append(process)
                 if self._is_closed:
@@ -182,8 +182,8 @@ def _kept_at(reader: str, digest: str, version: str) -> Path:
 
     version: the reader's version
     """
-    own = hashlib.sha256(f"{_FORMAT} {version}".encode()).hexdigest()[:12]
-    return cache_folder("readings", reader, f"{digest}-{own}.jsonl.gz")
+    form = hashlib.sha256(f"{_FORMAT} {version}".encode()).hexdigest()[:12]
+    return cache_folder("readings", reader, f"{digest}-{form}.jsonl.gz")
 
 
 def _parts_in(path: Path) -> Parts:
@@ -195,21 +195,21 @@ def _parts_in(path: Path) -> Parts:
                 name, text, *more = values
                 if not isinstance(name, str) or not isinstance(text, str) or len(more) not in (0, 2):
                     raise ValueError("no part")
-                yield Part(name, text, dict(more[0]), [tuple(one) for one in more[1]]) if more else Unread(name, text)
+                yield Part(name, text, dict(more[0]), [tuple(span) for span in more[1]]) if more else Unread(name, text)
     except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
         raise CheckpointError(f"{path}: damaged ({brief(str(error))}); delete it") from error
 
 
 def _start() -> subprocess.Popen[str]:
     # Not `multiprocessing`, which would run the caller's script once more.
-    own = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **dict.fromkeys(_THREADS, "1")}
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **dict.fromkeys(_THREADS, "1")}
     return subprocess.Popen(
         [sys.executable, "-c", _CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        env={**os.environ, **own},
+        env={**os.environ, **environment},
         start_new_session=True,  # Ctrl-C of the terminal ends the first process, which ends this one
     )
 

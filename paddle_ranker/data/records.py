@@ -153,7 +153,7 @@ def role_of(kind: type[Record], cells: int = 0) -> TableRole:
 
     cells: number of columns of the file. In a table with a single column, the text column may have any known name
     """
-    names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
+    names = {column.name: OWN[column.name] for column in fields(kind) if column.name in OWN}
     names.update({PLACES[name]: OWN[PLACES[name]] for name in [*names] if name in PLACES and kind is not Line})
     if kind is Line:
         names = {**names, "text": (*TEXT, *DESCRIPTION, *HEADING), "title": HEADING}
@@ -228,7 +228,7 @@ class RecordFile(Generic[T]):
         self.has_header = False  # whether the file names its columns; known once reading has begun
         self.is_named = False  # whether it names all columns that the role requires
         self.columns: set[str] = set()  # columns of `OWN` that occurred in the last loop
-        self._said: set[str] = set()
+        self._noted: set[str] = set()
         self._keys: dict[tuple[str, ...], Header] = {}
         self.kept = 0
         self.line: Union[int, str] = 0  # number of the last record's row; with several files `7 of b`
@@ -254,14 +254,14 @@ class RecordFile(Generic[T]):
     def _of_several(self, paths: Sequence[str]) -> Iterator[T]:
         self.kept, self._skips, self.columns = 0, Skips(self.skip_bad_rows), set()
         for path in paths:
-            one = copy.copy(self)
-            one.path = path
-            for record in one._of_one():
+            file = copy.copy(self)
+            file.path = path
+            for record in file._of_one():
                 self.kept += 1
-                self.line, self.has_header = f"{one.line} of {path}", one.has_header
+                self.line, self.has_header = f"{file.line} of {path}", file.has_header
                 yield record
-            self.columns |= one.columns
-            self._skips.include(one._skips.count, [f"{path}, {reason}" for reason in one._skips.reasons])
+            self.columns |= file.columns
+            self._skips.include(file._skips.count, [f"{path}, {reason}" for reason in file._skips.reasons])
 
     def _of_one(self) -> Iterator[T]:
         self.kept, self._skips, self.columns = 0, Skips(self.skip_bad_rows), set()
@@ -339,9 +339,9 @@ class RecordFile(Generic[T]):
         if not isinstance(row, list):
             return None
         role, hint = role_of(self.kind, len(row)), looks_like(row, self.kind)
-        found = read_header(row, role, self.path, self._given_header, hint, has_option=self._has_option)
-        self.is_named = found is not None
-        return found
+        header = read_header(row, role, self.path, self._given_header, hint, has_option=self._has_option)
+        self.is_named = header is not None
+        return header
 
     def _refuse_doubtful_header(self, row: Row, others: Sequence[Sequence[str]]) -> None:
         """Raise `DataError` if a first row may be a header with unknown names, or data; `others` are the next rows."""
@@ -361,8 +361,8 @@ class RecordFile(Generic[T]):
 
     def _say(self, text: str) -> None:
         """Print a note about the file, once; of several files, only about the first."""
-        if text not in self._said:
-            self._said.add(text)
+        if text not in self._noted:
+            self._noted.add(text)
             note(f"{self.path}: {text}")
 
     def _say_columns(self, what: str, header: Header) -> None:
@@ -419,8 +419,8 @@ class RecordFile(Generic[T]):
             return [self._of_columns(row) for row in self._of_lists(named)]
         absent = [column for column in self.kind.layouts[0] if column not in named]
         if absent:
-            there = listed(cells) or "nothing"
-            raise _BadRowError(f"no {', '.join(absent)}, only {there}{looks_like(keys, self.kind)}")
+            present = listed(cells) or "nothing"
+            raise _BadRowError(f"no {', '.join(absent)}, only {present}{looks_like(keys, self.kind)}")
         self.is_named = True
         null = [column for column in self.kind.layouts[0] if named[column] is None]
         if null:
@@ -469,10 +469,10 @@ class RecordFile(Generic[T]):
             ]
             rows = [{"query": query, **positive, **other} for positive in positives for other in others]
         elif self.kind is LabeledPair:
-            labels = _several(named.get("label", [1.0] * len(positives) + [0.0] * len(negatives)))
+            labels = _as_list(named.get("label", [1.0] * len(positives) + [0.0] * len(negatives)))
             if len(labels) != len(positives) + len(negatives):
                 raise _BadRowError(f"{len(labels)} labels of {len(positives) + len(negatives)} titles")
-            rows = [{"query": query, **one, "label": label} for one, label in zip([*positives, *negatives], labels)]
+            rows = [{"query": query, **title, "label": label} for title, label in zip([*positives, *negatives], labels)]
         else:
             raise _BadRowError("the title is a list, expected text")
         if not rows:
@@ -577,7 +577,8 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     columns = max(
         (layout for layout in first.layouts if all(getattr(first, column) is not None for column in layout)), key=len
     )
-    numbers = [one.name for one in fields(first) if one.name in NUMBERS] if header else []  # `position` is in no layout
+    # `position` is in no layout
+    numbers = [column.name for column in fields(first) if column.name in NUMBERS] if header else []
     columns += tuple(name for name in numbers if name not in columns and getattr(first, name) is not None)
     placed = [name for name in columns if isinstance(getattr(first, name), PlacedText)]
     optional = {*numbers, *(column for layout in first.layouts for column in layout)} - set(columns)
@@ -614,7 +615,7 @@ def _titled(title: Any, text: Any) -> Any:
     return text
 
 
-def _several(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
@@ -624,11 +625,11 @@ def _side(named: Mapping[str, Any], column: str, scores: str) -> list[dict[str, 
     named: a row's values by column
     column, scores: the columns of the texts and of their scores
     """
-    texts = _several(named.get(column))
-    given = _several(named.get(scores)) or [None] * len(texts)
-    if len(given) != len(texts):
-        raise _BadRowError(f"{len(given)} numbers of {scores} for {len(texts)} of {column}")
-    return [{"title": text, "teacher_score": score} for text, score in zip(texts, given)]
+    texts = _as_list(named.get(column))
+    numbers = _as_list(named.get(scores)) or [None] * len(texts)
+    if len(numbers) != len(texts):
+        raise _BadRowError(f"{len(numbers)} numbers of {scores} for {len(texts)} of {column}")
+    return [{"title": text, "teacher_score": score} for text, score in zip(texts, numbers)]
 
 
 def without_nan(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -638,7 +639,7 @@ def without_nan(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _nan_to_null(value: Any) -> Any:
     if isinstance(value, list):
-        return [*map(_nan_to_null, value)] if any(isinstance(one, (float, list)) for one in value) else value
+        return [*map(_nan_to_null, value)] if any(isinstance(item, (float, list)) for item in value) else value
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -693,5 +694,5 @@ def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[Row
 
 
 def _ends_in_number(record: Record) -> bool:
-    found = record.neg_title if isinstance(record, Triple) else getattr(record, "recall_score", None)
-    return found is not None and looks_numeric(found)
+    cell = record.neg_title if isinstance(record, Triple) else getattr(record, "recall_score", None)
+    return cell is not None and looks_numeric(cell)

@@ -24,8 +24,8 @@ class LeftOut:
     @property
     def reasons(self) -> list[str]:
         """The first reasons; reasons of one cause are given once, with their count."""
-        counts = self._counts
-        return [f"{one} ({counts[cause]:,} such)" if counts[cause] > 1 else one for cause, one in self._first.items()]
+        counts = [(reason, self._counts[cause]) for cause, reason in self._first.items()]
+        return [f"{reason} ({count:,} such)" if count > 1 else reason for reason, count in counts]
 
     def add_reason(self, reason: str, cause: str = "") -> None:
         """Count one thing that is left out, for `reason`.

@@ -96,7 +96,7 @@ def _tables(path: Path) -> Iterator[_Table]:
 def _sheets(path: Path) -> Iterator[_Table]:
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(one.file_size for one in archive.infolist())
+            size = sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile as error:
         raise DataError(f"{path}: a damaged spreadsheet ({error}); save it again") from error
     if size > _MOST_UNPACKED:
@@ -117,15 +117,15 @@ def _html_tables(path: Path) -> Iterator[_Table]:
     with open_text(str(path), found_encoding(str(path))) as stream:
         parser.feed(stream.read().decode("utf-8", "replace"))
     parser.close()
-    found = [one for one in parser.found if one.rows]
-    for number, one in enumerate(found, start=1):
-        title = " ".join(dict.fromkeys(filter(None, (parser.title, one.title))))
-        width = max(map(len, one.rows))
-        header, *rows = [[*row, *[""] * (width - len(row))] for row in one.rows]
-        yield _Table(str(number) if len(found) > 1 else "", title, header, partial(iter, rows))
+    tables = [table for table in parser.tables if table.rows]
+    for number, table in enumerate(tables, start=1):
+        title = " ".join(dict.fromkeys(filter(None, (parser.title, table.title))))
+        width = max(map(len, table.rows))
+        header, *rows = [[*row, *[""] * (width - len(row))] for row in table.rows]
+        yield _Table(str(number) if len(tables) > 1 else "", title, header, partial(iter, rows))
 
 
-class _FoundTable:
+class _HtmlTable:
     """A table of HTML that is being parsed."""
 
     def __init__(self, title: str) -> None:
@@ -147,30 +147,31 @@ class _TablesOfHTML(HTMLParser):
     """Parser for the tables of HTML; a cell that spans several columns or rows is repeated in each.
 
     Attributes:
-        found: the tables, in the order in which they begin.
+        tables: the tables, in the order in which they begin.
         title: the page's title.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.found, self.title = list[_FoundTable](), ""
-        self._open = list[_FoundTable]()
+        self.tables, self.title = list[_HtmlTable](), ""
+        self._open = list[_HtmlTable]()
         self._texts = list[str]()  # texts of the open cell, heading, caption or title
         self._heading, self._spans, self._is_cell = "", (1, 1), False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
         """Begin a table, a row, a cell, or the text of a caption, a title or a heading."""
         if tag == "table":
-            self._open.append(_FoundTable(self._heading))
-            self.found.append(self._open[-1])
+            self._open.append(_HtmlTable(self._heading))
+            self.tables.append(self._open[-1])
         elif tag == "tr" and self._open:
             self._end_row()
             self._open[-1].row = []
         elif tag in ("td", "th") and self._open:
             self._end_cell()
-            given = dict(attrs)
+            attributes = dict(attrs)
             spans = (
-                int(value) if (value := given.get(name) or "").isdecimal() else 1 for name in ("colspan", "rowspan")
+                int(value) if (value := attributes.get(name) or "").isdecimal() else 1
+                for name in ("colspan", "rowspan")
             )
             columns, rows = (max(1, min(_MOST_SPANNED, span)) for span in spans)
             self._spans, self._texts, self._is_cell = (columns, rows), [], True
@@ -235,8 +236,8 @@ class _Column:
         self.count += 1
         if number is not None:
             self.numbers += 1
-            self.low = min(self.low or cell, cell, key=lambda one: number_of(one) or 0.0)
-            self.high = max(self.high or cell, cell, key=lambda one: number_of(one) or 0.0)
+            self.low = min(self.low or cell, cell, key=lambda text: number_of(text) or 0.0)
+            self.high = max(self.high or cell, cell, key=lambda text: number_of(text) or 0.0)
         elif len(self.values) < _VALUES:
             self.values.setdefault(cell, row)
 
@@ -351,21 +352,21 @@ def _row_parts(table: _Table, blocks: Sequence[range], fields: dict[str, Any]) -
     """
     writers = [_Writer(table, block) for block in blocks]
 
-    def part(own: int) -> Part:
-        writer, writers[own] = writers[own], _Writer(table, blocks[own])
+    def part(index: int) -> Part:
+        writer, writers[index] = writers[index], _Writer(table, blocks[index])
         rows = f"{writer.first}-{writer.last}"
-        name = rows if len(blocks) == 1 else f"{rows},{blocks[own].start}-{blocks[own].stop - 1}"
+        name = rows if len(blocks) == 1 else f"{rows},{blocks[index].start}-{blocks[index].stop - 1}"
         shown = {**fields, "first_row": writer.first, "last_row": writer.last}
         return Part(f"{table.name}:{name}" if table.name else name, writer.text, shown, writer.places)
 
     for number, row in enumerate(table.rows()):
         if isinstance(row, BadRow):
             continue
-        for own, block in enumerate(blocks):
+        for index, block in enumerate(blocks):
             size = sum(len(cell) + len(_BETWEEN) for cell in row[block.start : block.stop])
-            if writers[own].first >= 0 and len(writers[own].text) + size > _MOST:
-                yield part(own)
-            writers[own].add(number, row, block)
-    for own in range(len(blocks)):
-        if writers[own].first >= 0:
-            yield part(own)
+            if writers[index].first >= 0 and len(writers[index].text) + size > _MOST:
+                yield part(index)
+            writers[index].add(number, row, block)
+    for index in range(len(blocks)):
+        if writers[index].first >= 0:
+            yield part(index)

@@ -148,7 +148,7 @@ def read_qrels(path: str, rules: Optional[RowOptions] = None, *, skip_bad_rows: 
             fields = [
                 fields[header.places["query"]],
                 "0",
-                *(fields[header.places[one]] for one in ("document", "label")),
+                *(fields[header.places[column]] for column in ("document", "label")),
             ]
         if fields is None or len(fields) != 4:
             expected = "query 0 document label" if header is None else " ".join(header.names)
@@ -255,11 +255,11 @@ def _texts(path: str, wanted: Optional[Collection[str]], rules: RowOptions) -> d
             header = None
         if is_alone and isinstance(row, list):
             row = [str(number), *row] if header is None else {"id": number, "text": row[0]}
-        found = _text(row, header)
-        if isinstance(found, str):
-            skips.add(file, number, found)
-        elif (wanted is None or found[0] in wanted) and texts.setdefault(*found) != found[1]:
-            skips.add(file, number, f"another text for the id {brief(found[0])}")
+        entry = _text(row, header)
+        if isinstance(entry, str):
+            skips.add(file, number, entry)
+        elif (wanted is None or entry[0] in wanted) and texts.setdefault(*entry) != entry[1]:
+            skips.add(file, number, f"another text for the id {brief(entry[0])}")
     return texts if wanted is not None else _not_empty(path, texts, skips)
 
 
@@ -314,10 +314,10 @@ def _notes(path: str, skips: Skips) -> list[str]:
     return [f"{path}: {skips.report()}"] if skips.count else []
 
 
-def _not_empty(path: str, found: dict[str, Item], skips: Skips) -> dict[str, Item]:
-    if not found:
+def _not_empty(path: str, values: dict[str, Item], skips: Skips) -> dict[str, Item]:
+    if not values:
         raise DataError(f"{path}: no line that can be used{f' ({skips.reasons[0]})' if skips.reasons else ''}")
-    return found
+    return values
 
 
 def can_hold(name: str) -> bool:

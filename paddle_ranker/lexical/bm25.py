@@ -137,10 +137,10 @@ def text_statistics(
         digest = blake2b(ids.tobytes(), digest_size=8).digest()
         if digest not in seen:
             seen.add(digest)
-            known = ids if text_ids is None else text_ids[ids]
-            known = known[~excluded[known]]
-            frequency[np.unique(known)] += 1
-            total += len(known)
+            counted = ids if text_ids is None else text_ids[ids]
+            counted = counted[~excluded[counted]]
+            frequency[np.unique(counted)] += 1
+            total += len(counted)
     if not seen:
         raise DataError("no titles to learn token frequencies from: give at least one training pair")
     weights = np.where(excluded, 0.0, idf(frequency, len(seen)))

@@ -204,8 +204,8 @@ def list_features(query: str, weights: Mapping[str, float], texts: Sequence[str]
     others = alike.sum(axis=1) / max(len(texts) - 1, 1)
     first_others = np.minimum(_FIRST, len(texts)) - (np.arange(len(texts)) < _FIRST)
     to_first = alike[:, :_FIRST].sum(axis=1) / np.maximum(first_others, 1)
-    own_features = np.array(rows, np.float64).reshape(len(texts), len(LIST_FEATURES) - 2)
-    return np.column_stack([own_features, others, to_first])
+    text_features = np.array(rows, np.float64).reshape(len(texts), len(LIST_FEATURES) - 2)
+    return np.column_stack([text_features, others, to_first])
 
 
 def _similarities(token_sets: Sequence[set[str]]) -> Floats:
@@ -215,9 +215,9 @@ def _similarities(token_sets: Sequence[set[str]]) -> Floats:
     for row, tokens in enumerate(token_sets):
         has_token[row, [columns[token] for token in tokens]] = 1.0
     shared, sizes = has_token @ has_token.T, has_token.sum(axis=1)
-    found: Floats = shared / np.maximum(sizes[:, None] + sizes - shared, 1.0)
-    np.fill_diagonal(found, 0.0)
-    return found
+    similarities: Floats = shared / np.maximum(sizes[:, None] + sizes - shared, 1.0)
+    np.fill_diagonal(similarities, 0.0)
+    return similarities
 
 
 def _share(tokens: set[str], others: set[str], statistics: WordStatistics) -> float:

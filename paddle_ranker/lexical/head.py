@@ -78,10 +78,10 @@ class FeatureHead(nn.Layer):
 
     def scale(self, features: np.ndarray) -> np.ndarray:
         """Set mean and deviation to those of `features`, `[n, count]`; return the standardised features."""
-        found = standardise(features, np.float32)
-        self.mean.set_value(found.mean.astype(np.float32))
-        self.deviation.set_value(found.deviation.astype(np.float32))
-        return found.values
+        scaled = standardise(features, np.float32)
+        self.mean.set_value(scaled.mean.astype(np.float32))
+        self.deviation.set_value(scaled.deviation.astype(np.float32))
+        return scaled.values
 
     def of_pairs(self, pairs: EncodedPairs, indices: np.ndarray, *, standardise: bool = False) -> np.ndarray:
         """Return the features of the pairs at `indices` [n], in that order, `[n, count]` float32."""
@@ -124,8 +124,8 @@ def learn_heads(
     labels = np.zeros(0) if labels_of is None else labels_of(sample)
     if len(np.unique(labels >= RELEVANT)) == 2:
         weights = fit_logistic(np.concatenate(inputs, axis=1), labels).weights.astype(np.float32)
-        for head, own in zip(heads, np.split(weights, np.cumsum([head.count for head in heads])[:-1])):
-            head.weight.set_value(own)
+        for head, head_weights in zip(heads, np.split(weights, np.cumsum([head.count for head in heads])[:-1])):
+            head.weight.set_value(head_weights)
 
 
 class LexicalHead(FeatureHead):

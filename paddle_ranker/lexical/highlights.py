@@ -76,7 +76,7 @@ class FoldedText:
     @cached_property
     def tokens(self) -> dict[str, list[tuple[int, int]]]:
         """Start and end in `text` of each token of the analyser, except tokens of ideographs only."""
-        found: dict[str, list[tuple[int, int]]] = {}
+        spans: dict[str, list[tuple[int, int]]] = {}
         before: Optional[Token] = None
         for run in self._analyser.runs(self.text):
             if run.kind == "i" and "m" not in run.shape:
@@ -89,9 +89,9 @@ class FoldedText:
             if run.pair and before is not None:
                 tokens.append(Token(run.pair, before.start, words[0].end))
             for token in tokens:
-                found.setdefault(token.text, []).append((token.start, token.end))
+                spans.setdefault(token.text, []).append((token.start, token.end))
             before = words[-1]
-        return found
+        return spans
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Return the start and end, in the original text, of a non-empty part of `text`."""
@@ -124,41 +124,43 @@ class SharedWords:
 
     def __init__(self, query: str, analyser: Analyser = standard, phrases: Sequence[str] = ()):
         query, self._analyser = query[:_QUERY], analyser
-        patterns = [r"\s+".join(map(re.escape, words)) for one in phrases if (words := analyser.fold(one).split())]
+        patterns = [
+            r"\s+".join(map(re.escape, words)) for phrase in phrases if (words := analyser.fold(phrase).split())
+        ]
         self._phrases = re.compile("|".join(sorted(patterns, key=len, reverse=True))) if patterns else None
-        found = list(analyser.runs(analyser.fold(query)))
-        readings = [[word.text for run in found for word in _read(run, None, longest)][:_MOST_WORDS]
+        runs = list(analyser.runs(analyser.fold(query)))
+        readings = [[word.text for run in runs for word in _read(run, None, longest)][:_MOST_WORDS]
                     for longest in (True, False)]  # fmt: skip
-        self._known = {word.text for run in found[:_MOST_WORDS] for word in run.words()[:_MOST_WORDS]}
+        self._query_words = {word.text for run in runs[:_MOST_WORDS] for word in run.words()[:_MOST_WORDS]}
         self._grams = [{tuple(words[i : i + n]) for words in readings for i in range(len(words) - n + 1)}
                        for n in range(1, LEVELS + 1)]  # fmt: skip
         self._seen: dict[str, list[Token]] = {}  # cache: words of the query in each word of a text
         # A single character, or a word such as "the", says little by itself, unless the query has no other words.
-        self._weak = self._known.difference(token for token, weight in analyser.weighed(query) if weight >= 1.0)
+        self._weak = self._query_words.difference(token for token, weight in analyser.weighed(query) if weight >= 1.0)
 
     def highlights(self, text: str) -> list[Highlight]:
         """Return the parts of a text that the query shares, in order; only the first 20,000 code points are read."""
-        if not self._known and self._phrases is None:
+        if not self._query_words and self._phrases is None:
             return []
-        given = FoldedText(text, self._analyser)
-        words = list(self._words(given.text))
-        found: list[Highlight] = []
-        for word, level in zip(words, self._levels(given.text, words)):
+        folded = FoldedText(text, self._analyser)
+        words = list(self._words(folded.text))
+        highlights: list[Highlight] = []
+        for word, level in zip(words, self._levels(folded.text, words)):
             if level == 1 and word.text in self._weak:
                 continue
-            last = found[-1] if found else None
-            if last is not None and last.level == level > 1 and not given.text[last.end : word.start].strip(_BETWEEN):
-                found[-1] = Highlight(last.start, word.end, level)
-            elif len(found) < _MOST_HIGHLIGHTS:
-                found.append(Highlight(word.start, word.end, level))
+            last = highlights[-1] if highlights else None
+            if last is not None and last.level == level > 1 and not folded.text[last.end : word.start].strip(_BETWEEN):
+                highlights[-1] = Highlight(last.start, word.end, level)
+            elif len(highlights) < _MOST_HIGHLIGHTS:
+                highlights.append(Highlight(word.start, word.end, level))
             else:
                 break
         if self._phrases is not None:
-            found = self._with_phrases(given.text, found)
-        return [Highlight(*given.span(one.start, one.end), one.level) for one in found]
+            highlights = self._with_phrases(folded.text, highlights)
+        return [Highlight(*folded.span(highlight.start, highlight.end), highlight.level) for highlight in highlights]
 
-    def _with_phrases(self, text: str, found: Sequence[Highlight]) -> list[Highlight]:
-        """Return `found`, the highlights of a folded text, and its phrases, which replace overlapping highlights."""
+    def _with_phrases(self, text: str, highlights: Sequence[Highlight]) -> list[Highlight]:
+        """Return the highlights of a folded text and of its phrases; a phrase replaces highlights that it overlaps."""
         assert self._phrases is not None
         whole = list[Highlight]()
         for match in islice(self._phrases.finditer(text), _MOST_HIGHLIGHTS):
@@ -166,26 +168,26 @@ class SharedWords:
             if is_whole(text, start, end):
                 units = sum(1 if run.is_word else len(run.units()) for run in self._analyser.runs(match[0]))
                 whole.append(Highlight(start, end, min(LEVELS, units)))
-        ends, kept = [one.end for one in whole], list[Highlight]()
-        for one in found:
-            place = bisect_right(ends, one.start)
-            if place == len(whole) or whole[place].start >= one.end:
-                kept.append(one)
+        ends, kept = [highlight.end for highlight in whole], list[Highlight]()
+        for highlight in highlights:
+            place = bisect_right(ends, highlight.start)
+            if place == len(whole) or whole[place].start >= highlight.end:
+                kept.append(highlight)
         return sorted([*kept, *whole])[:_MOST_HIGHLIGHTS]
 
     def _words(self, text: str) -> Iterator[Token]:
         """Yield the words of a folded text that the query also has."""
-        known, read = self._known, self._seen
+        query_words, read = self._query_words, self._seen
         for start, piece, shape in pieces(text):
             if shape[0] in "it" and "m" not in shape:
-                if not known.isdisjoint(piece):
-                    yield from [Token(char, n, n + 1) for n, char in enumerate(piece, start) if char in known]
+                if not query_words.isdisjoint(piece):
+                    yield from [Token(char, n, n + 1) for n, char in enumerate(piece, start) if char in query_words]
                 continue
-            found = read.get(piece)
-            if found is None:
+            tokens = read.get(piece)
+            if tokens is None:
                 run = CharacterRun(shape[0], piece, 0, shape, self._analyser.language or ENGLISH)
-                found = read[piece] = list(_read(run, known, True))
-            for word in found:
+                tokens = read[piece] = list(_read(run, query_words, True))
+            for word in tokens:
                 yield Token(word.text, start + word.start, start + word.end)
 
     def _levels(self, text: str, words: Sequence[Token]) -> list[int]:
@@ -194,10 +196,10 @@ class SharedWords:
         Only spaces and hyphens may separate the words of an n-gram.
         """
         texts, (_, pairs, triples) = [word.text for word in words], self._grams
-        gaps = [text[one.end : other.start] for one, other in zip(words, words[1:])]
+        gaps = [text[word.end : after.start] for word, after in zip(words, words[1:])]
         two = [not gap.strip(_BETWEEN) and pair in pairs for gap, pair in zip(gaps, zip(texts, texts[1:]))]
-        three = [one and other and triple in triples
-                 for one, other, triple in zip(two, two[1:], zip(texts, texts[1:], texts[2:]))]  # fmt: skip
+        three = [first and second and triple in triples
+                 for first, second, triple in zip(two, two[1:], zip(texts, texts[1:], texts[2:]))]  # fmt: skip
         levels = [1] * len(words)
         for n, shared in ((2, two), (3, three)):
             for i, is_shared in enumerate(shared):
@@ -213,9 +215,9 @@ class SharedWords:
         if len(text) <= size:
             return 0, len(text)
         best, start, weight, first = 0, 0, 0, 0
-        for one in highlights:
-            weight += _weight(one)
-            while one.end - highlights[first].start > size and highlights[first] is not one:
+        for highlight in highlights:
+            weight += _weight(highlight)
+            while highlight.end - highlights[first].start > size and highlights[first] is not highlight:
                 weight -= _weight(highlights[first])
                 first += 1
             if weight > best:
@@ -231,15 +233,15 @@ def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
     """
     if all(shape == "i" * len(piece) for _, piece, shape in pieces(term)):
         # With a mark behind it, an ideograph is another token.
-        whole = (one for one in _occurrences(text.text, term) if is_whole(text.text, *one))
-        found = [*islice(whole, _MOST_PLACES)]
+        whole = (span for span in _occurrences(text.text, term) if is_whole(text.text, *span))
+        spans = [*islice(whole, _MOST_PLACES)]
     elif (tokens := text.tokens.get(term)) is not None:
-        found = tokens
+        spans = tokens
     else:  # a token of another tokenizer
         beginning = f"(?<!{_LETTER})" if term.isascii() else ""
         matches = re.finditer(beginning + re.escape(term), text.text)
-        found = [match.span() for match in islice(matches, _MOST_PLACES)]
-    return [text.span(*one) for one in found[:_MOST_PLACES]]
+        spans = [match.span() for match in islice(matches, _MOST_PLACES)]
+    return [text.span(*span) for span in spans[:_MOST_PLACES]]
 
 
 def _occurrences(text: str, part: str) -> Iterator[tuple[int, int]]:
@@ -254,26 +256,26 @@ def level_of(term: str) -> int:
     return min(LEVELS, max(1, sum(1 if run.is_word else len(run.units()) for run in standard.runs(term))))
 
 
-def _read(run: CharacterRun, known: Optional[set[str]], longest: bool) -> Iterator[Token]:
+def _read(run: CharacterRun, vocabulary: Optional[set[str]], longest: bool) -> Iterator[Token]:
     """Yield the known words of a run, in order.
 
-    known: the known words; None: all words are known
+    vocabulary: the known words; None: all words are known
     longest: among overlapping words, whether the longest is yielded, or the shortest
     """
-    if known is not None and run.is_word and known.isdisjoint(run.word.texts):
+    if vocabulary is not None and run.is_word and vocabulary.isdisjoint(run.word.texts):
         return
-    words = [word for word in run.words() if known is None or word.text in known]
+    words = [word for word in run.words() if vocabulary is None or word.text in vocabulary]
     if not run.is_word or len(words) < 2:
         yield from words
         return
     kept, is_taken = list[Token](), bytearray(len(run.text))
-    for word in sorted(words, key=lambda one: one.end - one.start, reverse=longest):
+    for word in sorted(words, key=lambda token: token.end - token.start, reverse=longest):
         part = slice(word.start - run.start, word.end - run.start)
         if not any(is_taken[part]):
             kept.append(word)
             is_taken[part] = b"\1" * (word.end - word.start)
-    yield from sorted(kept, key=lambda one: one.start)
+    yield from sorted(kept, key=lambda token: token.start)
 
 
-def _weight(one: Highlight) -> int:
-    return (one.end - one.start) * one.level * one.level
+def _weight(highlight: Highlight) -> int:
+    return (highlight.end - highlight.start) * highlight.level * highlight.level

@@ -96,13 +96,14 @@ def cut(
 
 def _last(breaks: Sequence[Sequence[int]], least: int, most: int) -> int:
     """Return the last position above `least` and up to `most` of the first list that has one; 0 if none has."""
-    places = (found[bisect_right(found, most) - 1] for found in breaks if bisect_right(found, most))
+    places = (positions[bisect_right(positions, most) - 1] for positions in breaks if bisect_right(positions, most))
     return next((place for place in places if place > least), 0)
 
 
 def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
     """Return the first position from `least` to below `before` of the first list that has one; 0 if none has."""
-    places = (found[bisect_left(found, least)] for found in breaks if bisect_left(found, least) < len(found))
+    starts = ((positions, bisect_left(positions, least)) for positions in breaks)
+    places = (positions[number] for positions, number in starts if number < len(positions))
     return next((place for place in places if place < before), 0)
 
 
@@ -111,7 +112,7 @@ def best_span(
 ) -> Span:
     """Return the start and end, in code points, of the span of about `size` code points with the heaviest words.
 
-    It begins with a sentence if one begins nearby. If the text has none of the words, the span is the text's beginning.
+    The span begins with a sentence if one begins nearby. In a text with none of the words, it is the text's beginning.
 
     weights: weights of words in lower case, which may be stems; a span counts each word once
     table: replacements of characters in the words, as of `Analyser.table`

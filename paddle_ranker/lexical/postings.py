@@ -88,19 +88,21 @@ class Postings:
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
         count = max(1, len(counted[0][2]))
-        each = []
+        occurrences = []
         for tokens, sizes, _ in counted:
             document = np.repeat(np.arange(len(sizes)), sizes)
-            each.append(np.unique(place[tokens] * count + document, return_counts=True))
-        keys = each[0][0] if len(each) == 1 else np.unique(np.concatenate([own for own, _ in each]))
+            occurrences.append(np.unique(place[tokens] * count + document, return_counts=True))
+        keys = occurrences[0][0]
+        if len(occurrences) > 1:
+            keys = np.unique(np.concatenate([field_keys for field_keys, _ in occurrences]))
         documents = (keys % count).astype(np.int32)
         codes, pairs = np.zeros(len(keys), np.int64), np.zeros((1, 0), np.int32)
-        for (own, times), (_, _, length) in zip(each, counted):
-            occurs, all_times = np.searchsorted(keys, own), np.zeros(len(keys), np.int64)
+        for (field_keys, times), (_, _, length) in zip(occurrences, counted):
+            occurs, all_times = np.searchsorted(keys, field_keys), np.zeros(len(keys), np.int64)
             all_times[occurs] = times
-            known, of_field = np.unique(all_times << 32 | length[documents] * (all_times > 0), return_inverse=True)
-            both, codes = np.unique(codes * len(known) + of_field, return_inverse=True)
-            pairs = np.hstack([pairs[both // len(known)], unpacked(known)[both % len(known)]])
+            distinct, of_field = np.unique(all_times << 32 | length[documents] * (all_times > 0), return_inverse=True)
+            both, codes = np.unique(codes * len(distinct) + of_field, return_inverse=True)
+            pairs = np.hstack([pairs[both // len(distinct)], unpacked(distinct)[both % len(distinct)]])
         starts = np.zeros(len(order) + 1, np.int64)
         np.cumsum(np.bincount(keys // count, minlength=len(order)), out=starts[1:])
         lengths = counted[0][2] if len(counted) == 1 else np.stack([length for _, _, length in counted], axis=1)
@@ -155,11 +157,11 @@ def _tokens_of(
     terms, sizes, lengths = array("q"), array("i"), array("i")
     for text in texts:
         parts = list[str]()
-        found = tokenize.tokens(text, seen, parts) if isinstance(tokenize, Analyser) else tokenize(text)
-        lengths.append(len(found))
-        found = [*found, *parts] if parts else found
-        sizes.append(len(found))
-        terms.extend([numbers.setdefault(term, len(numbers)) for term in found])
+        tokens = tokenize.tokens(text, seen, parts) if isinstance(tokenize, Analyser) else tokenize(text)
+        lengths.append(len(tokens))
+        tokens = [*tokens, *parts] if parts else tokens
+        sizes.append(len(tokens))
+        terms.extend([numbers.setdefault(term, len(numbers)) for term in tokens])
     return np.array(terms, np.int64), np.array(sizes, np.int32), np.array(lengths, np.int32)
 
 
@@ -205,11 +207,11 @@ class Merging:
         """Write the postings into arrays of length `starts[-1]`; `codes` must have the type `code_type`."""
         next_place = np.zeros(len(self._terms), np.int64)
         next_place[np.searchsorted(self._terms, self.terms)] = self.starts[:-1]
-        for number, places, found, old in self._blocks(self._terms):
+        for number, places, rows, old in self._blocks(self._terms):
             first = np.flatnonzero(np.diff(places, prepend=-1))
             count = np.diff(np.append(first, len(places)))
             into: Integers = next_place[places] + np.arange(len(places)) - np.repeat(first, count)
-            documents[into] = found
+            documents[into] = rows
             codes[into] = self._codes[number][old]
             next_place[places[first]] += count
 
@@ -236,15 +238,15 @@ def _united_pairs(
     parts: Sequence[NDArray[np.int32]], used: Sequence[Booleans]
 ) -> tuple[NDArray[np.int32], list[Integers]]:
     """Return the distinct pairs in use, ascending; and each part's new row for each of its pairs (0 if not in use)."""
-    some = np.ascontiguousarray(np.concatenate([pairs[own] for pairs, own in zip(parts, used)]))
-    known, rows = np.unique(some, axis=0, return_inverse=True)
+    used_pairs = np.ascontiguousarray(np.concatenate([pairs[is_used] for pairs, is_used in zip(parts, used)]))
+    distinct, rows = np.unique(used_pairs, axis=0, return_inverse=True)
     codes, first = [], 0
-    for own in used:
-        new, count = np.zeros(len(own), np.int64), int(np.count_nonzero(own))
-        new[own] = rows.ravel()[first : first + count]
+    for is_used in used:
+        new, count = np.zeros(len(is_used), np.int64), int(np.count_nonzero(is_used))
+        new[is_used] = rows.ravel()[first : first + count]
         codes.append(new)
         first += count
-    return known, codes
+    return distinct, codes
 
 
 def _new_rows(parts: Sequence[tuple[Postings, Optional[Booleans]]]) -> list[Integers]:

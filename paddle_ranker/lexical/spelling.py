@@ -77,10 +77,10 @@ class WordVocabulary(Sequence[str]):
         """
         if len(word) > _LONGEST:
             return []
-        given, word = word, without_accents(word)
+        typed, word = word, without_accents(word)
         sign = _signs(np.frombuffer(word.encode("utf-32-le"), "<u4"), np.zeros(1, np.int64))[0]
         least, most = max(0, len(word) - errors), _LONGEST if unfinished else len(word) + errors
-        where, found = range(self._firsts[least], self._firsts[min(most, _LONGEST) + 1], _BLOCK), list[str]()
+        where, matches = range(self._firsts[least], self._firsts[min(most, _LONGEST) + 1], _BLOCK), list[str]()
         for start in where:
             part = slice(start, min(start + _BLOCK, where.stop))
             others = self._signs[part] ^ sign
@@ -99,9 +99,9 @@ class WordVocabulary(Sequence[str]):
                     distance = min(OSA.distance(word, plain[:end], score_cutoff=errors) for end in ends)
                 else:
                     distance = OSA.distance(word, plain, score_cutoff=errors)
-                if distance == errors and other != given:
-                    found.append(other)
-        return found
+                if distance == errors and other != typed:
+                    matches.append(other)
+        return matches
 
     def __contains__(self, word: object) -> bool:
         place = bisect_left(self, word) if isinstance(word, str) else len(self)  # UTF-8 is in the order of code points
@@ -109,9 +109,9 @@ class WordVocabulary(Sequence[str]):
 
     def beginning(self, prefix: str, most: int) -> list[str]:
         """Return the words that begin with a prefix, the shortest first, at most `most`."""
-        found = self._beginning(prefix)
-        order = np.argsort(self._lengths[found], kind="stable")[:most]
-        return [self[place] for place in (found.start + order).tolist()]
+        words = self._beginning(prefix)
+        order = np.argsort(self._lengths[words], kind="stable")[:most]
+        return [self[place] for place in (words.start + order).tolist()]
 
     def _beginning(self, prefix: str) -> slice:
         return slice(bisect_left(self, prefix), bisect_left(self, prefix + chr(sys.maxunicode)))
@@ -124,10 +124,10 @@ def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
 
 def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Return the distinct words of several vocabularies, as `lines_of` does; each part is such an array, too."""
-    own = [part for part in parts if len(part)]
-    if len(own) < 2:
-        return own[0] if own else np.empty(0, np.uint8)
-    return lines_of(word for part in own for word in part.tobytes().decode("utf-8", "replace").split("\n"))
+    filled = [part for part in parts if len(part)]
+    if len(filled) < 2:
+        return filled[0] if filled else np.empty(0, np.uint8)
+    return lines_of(word for part in filled for word in part.tobytes().decode("utf-8", "replace").split("\n"))
 
 
 def most_errors(word: str) -> int:
@@ -146,8 +146,8 @@ def _lengths(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np
 
 def _plain(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Return the code points of a text after its accents are removed."""
-    found = np.where(codes < _MARKED, _plain_codes()[np.minimum(codes, _MARKED - 1)], codes)
-    return found[found > 0]
+    plain = np.where(codes < _MARKED, _plain_codes()[np.minimum(codes, _MARKED - 1)], codes)
+    return plain[plain > 0]
 
 
 @lru_cache(maxsize=1)
@@ -181,19 +181,19 @@ def _few(bits: NDArray[np.uint64], most: int) -> Booleans:
 @lru_cache(maxsize=1)
 def _by_sound() -> tuple[dict[str, str], dict[str, str]]:
     """Return the sound of each Chinese character, without tone, and the characters of each sound."""
-    found = find_spec("pypinyin")
-    if found is None or found.origin is None:
+    spec = find_spec("pypinyin")
+    if spec is None or spec.origin is None:
         raise DependencyError("characters of the same sound need pypinyin: pip install pypinyin")
     # The package itself loads phrases, too, which are not needed: 45 MB and half a second.
-    said_of = json.loads(Path(found.origin).with_name("pinyin_dict.json").read_text("utf-8"))
+    readings_of = json.loads(Path(spec.origin).with_name("pinyin_dict.json").read_text("utf-8"))
     sounds, characters = dict[str, str](), dict[str, list[str]]()
-    for character, said in ((chr(int(code)), said) for code, said in said_of.items()):
+    for character, readings in ((chr(int(code)), readings) for code, readings in readings_of.items()):
         if is_han(character):
             # The first reading is the usual one; of an unusual one, most who type think of other characters.
-            sound = sys.intern(normalize("NFD", said.split(",")[0]).translate(_TONES))
+            sound = sys.intern(normalize("NFD", readings.split(",")[0]).translate(_TONES))
             sounds[character] = sound
             characters.setdefault(sound, []).append(character)
-    return sounds, {sound: "".join(own) for sound, own in characters.items()}
+    return sounds, {sound: "".join(same_sound) for sound, same_sound in characters.items()}
 
 
 def homophones(character: str) -> str:

@@ -55,13 +55,13 @@ class Speller(nn.Layer):
 
     def __init__(self, vocab_size: int, spelling: Spelling):
         super().__init__()
-        known = len(spelling.ids)
+        size = len(spelling.ids)
         #: `[vocab_size]` int64
-        self.ids = np.concatenate([spelling.ids, np.arange(known, vocab_size)]).astype(np.int64)
+        self.ids = np.concatenate([spelling.ids, np.arange(size, vocab_size)]).astype(np.int64)
         self._blank_id = int(self.ids[np.argmax(spelling.blank)])
         # Tokens that are kept, not those of spaces: OpenVINO takes 1 - x of what a table holds for quantized weights,
         # and then cannot load the graph in int8.
-        unknown = np.zeros(len(self.ids) - known, bool)
+        unknown = np.zeros(len(self.ids) - size, bool)
         kept = ~np.append(spelling.blank, unknown) if spelling.blank.any() else None
         inside = np.append(spelling.inside, unknown) if spelling.inside.any() else None
         for name, values in (("ids", self.ids), ("inside", inside), ("kept", kept)):
@@ -80,14 +80,14 @@ class Speller(nn.Layer):
         # The n-th kept token stands behind all places up to which fewer than n are kept: of [a, space, b], kept is
         # [1, 0, 1], count [1, 1, 2], sources [0, 2, 2], and so the result [a, b, blank].
         sources = (count.unsqueeze(1) < numbers.unsqueeze(2)).astype("int64").sum(axis=2)
-        one, blank = (paddle.full([1], number, "int64") for number in (1, self._blank_id))
-        sources = paddle.minimum(sources, numbers[:, -1:] - one)
+        unit, blank = (paddle.full([1], number, "int64") for number in (1, self._blank_id))
+        sources = paddle.minimum(sources, numbers[:, -1:] - unit)
         is_token = (numbers <= count[:, -1:]).astype("int64")
-        ids = _taken(ids, sources) * is_token + blank * (one - is_token)
+        ids = _taken(ids, sources) * is_token + blank * (unit - is_token)
         types = _taken(token_type_ids, sources) * is_token
         if inside is not None:
             inside = (_taken(inside, sources) * is_token).astype("float32")
-        return Compared(ids, types, inside, count * kept - one)
+        return Compared(ids, types, inside, count * kept - unit)
 
 
 def compared(speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tensor) -> Compared:

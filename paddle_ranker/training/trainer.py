@@ -270,7 +270,7 @@ class _Trainer:
                     )
                 names[1:] = means
                 sums[1 : 1 + len(names)] += share * np.array([float(value) for value in (loss, *means.values())])
-        sums[0] = self._stop_request.asked
+        sums[0] = self._stop_request.must_stop
         sums = self.processes.sum(sums)
         self._signal_in_any_process = bool(sums[0])
         return dict(zip(names, sums[1:].tolist())), gradients
@@ -326,7 +326,7 @@ class _Trainer:
         if self._observer_stops:
             return _Stop.OBSERVER
         # A signal to one of several processes counts once all of them know of it.
-        if self._stop_request.asked if self.processes.size == 1 else self._signal_in_any_process:
+        if self._stop_request.must_stop if self.processes.size == 1 else self._signal_in_any_process:
             return _Stop.INTERRUPTED
         if options.max_minutes > 0 and self.processes.any(clock.seconds_here() >= 60 * options.max_minutes):
             return _Stop.OUT_OF_TIME

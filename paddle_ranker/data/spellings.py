@@ -152,9 +152,9 @@ class Spellings:
         """
         if not self.count or (self._needs_none and not (decimal_comma and self._has_point)):
             return None
-        left = [one for one in self._left.values() if one.type != "number" or len(self._units) <= 1]
+        left = [spelling for spelling in self._left.values() if spelling.type != "number" or len(self._units) <= 1]
         if decimal_comma:
-            left.sort(key=lambda one: one.format == _POINT)
+            left.sort(key=lambda spelling: spelling.format == _POINT)
         elif self.doubtful_dates:
             return None
         for spelling in left:
@@ -170,7 +170,7 @@ class Spellings:
         """The two formats that fit dates, none of which shows whether days or months come first; else ()."""
         for pair in _AMBIGUOUS:
             for time in _TIMES:
-                formats = tuple(one + time for one in pair)
+                formats = tuple(date + time for date in pair)
                 if self.count and self._left.keys() >= {*formats}:
                     return formats
         return ()
@@ -304,8 +304,8 @@ def _list_spelling(separator: str) -> ValueSpelling:
 _POINT, _COMMA = "1,234.5", "1.234,5"
 # By precedence. A decimal point comes before a decimal comma, by which `1,234` would be another number.
 _SPELLINGS = {
-    one.format: one
-    for one in (
+    spelling.format: spelling
+    for spelling in (
         ValueSpelling(LIST, "['a', 'b']", _read_written_list),
         ValueSpelling(LIST, "{a,b}", _read_array),
         ValueSpelling("number", _POINT, partial(_read_number, ".")),
@@ -317,7 +317,7 @@ _SPELLINGS = {
 
 
 def spelling_of(type: str, format: str) -> ValueSpelling:
-    """Return the spelling of a type's values by its format; raises `ValueError` with the formats that there are.
+    """Return the spelling of a type's values by its format; raises `ValueError`, which lists the type's formats.
 
     type: see `ValueSpelling.type`; any other type has no formats
     """
@@ -326,7 +326,7 @@ def spelling_of(type: str, format: str) -> ValueSpelling:
         return spelling
     if type == LIST and format in (",", *_SEPARATORS):
         return _list_spelling(format)
-    formats = [one.format for one in _SPELLINGS.values() if one.type == type]
+    formats = [other.format for other in _SPELLINGS.values() if other.type == type]
     if type == LIST:
         formats += [",", *_SEPARATORS]
     elif type == "date":

@@ -154,10 +154,10 @@ class CharacterRun(NamedTuple):
     def words(self) -> list[Token]:
         """Return the tokens of a word, or the units of another run, with positions in the folded text."""
         if self.is_word:
-            found: Sequence[Token] = self.word.tokens
+            tokens: Sequence[Token] = self.word.tokens
         else:
-            found = [Token(self.text[slice(*one.span())], *one.span()) for one in _UNITS.finditer(self.shape)]
-        return [Token(text, self.start + start, self.start + end) for text, start, end in found]
+            tokens = [Token(self.text[slice(*match.span())], *match.span()) for match in _UNITS.finditer(self.shape)]
+        return [Token(text, self.start + start, self.start + end) for text, start, end in tokens]
 
 
 def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
@@ -222,31 +222,31 @@ class Analyser:
         seen: set to which words and short names are added, as they are in the folded text
         parts: list to which the terms of parts of words are added; see `phrase_terms`
         """
-        found, jieba = list[str](), self.jieba
-        there = list(self.runs(self.fold(text)))
-        is_english = not self.language and not _ENGLISH.isdisjoint([run.text for run in there]) and _is_english(there)
+        tokens, jieba = list[str](), self.jieba
+        runs = list(self.runs(self.fold(text)))
+        is_english = not self.language and not _ENGLISH.isdisjoint([run.text for run in runs]) and _is_english(runs)
         stop_words = self.stop_words if is_english or self.language else frozenset[str]()
-        for place, (kind, run, _, shape, language, pair) in enumerate(there):
+        for place, (kind, run, _, shape, language, pair) in enumerate(runs):
             if kind in "it":
                 units = _units(run, shape)
                 if kind == "i" or len(units) == 1:
-                    found += units
-                found += self._joined(there[place], units) if jieba else map(add, units, units[1:])
-            elif run not in stop_words or not _among_words(there, place):
+                    tokens += units
+                tokens += self._joined(runs[place], units) if jieba else map(add, units, units[1:])
+            elif run not in stop_words or not _among_words(runs, place):
                 word = word_of(run, shape, language)
-                found += word.texts
+                tokens += word.texts
                 if parts is not None:
                     parts += word.parts
                 if seen is not None and (len(run) <= _LONGEST_NAME or is_spelled(shape)):
                     seen.add(run)
             if pair:
-                found.append(pair)
+                tokens.append(pair)
         if is_english and not text.isupper():
             capitals = (
-                one for one in _CAPITALS.finditer(text) if not combining(text[one.end() : one.end() + 1] or " ")
+                match for match in _CAPITALS.finditer(text) if not combining(text[match.end() : match.end() + 1] or " ")
             )
-            found += (one[0].lower() for one in capitals)
-        return found or [run.text for run in there]
+            tokens += (one[0].lower() for one in capitals)
+        return tokens or [run.text for run in runs]
 
     def phrase_terms(self, folded: str) -> list[tuple[str, ...]]:
         """Return groups of terms: every text that has a folded phrase has at least one term of each group.
@@ -255,19 +255,19 @@ class Analyser:
         post-covid-19 does not. The letters and the numbers of a word are the same anywhere. If they are no tokens, as
         in don't, 1,000 or a word of very many parts, texts have separate terms for them.
         """
-        found = dict[tuple[str, ...], None]()
+        groups = dict[tuple[str, ...], None]()
         for run in self.runs(folded):
             if run.is_word:
                 for text in _atoms(run.text, run.shape):
                     if text not in self.stop_words:
-                        found[stem(text, run.language), PART + text, PART] = None
+                        groups[stem(text, run.language), PART + text, PART] = None
                 continue
             units = run.units()
             if run.kind == "i" and (self.jieba or len(units) == 1):
-                found.update(((unit,), None) for unit in units)
+                groups.update(((unit,), None) for unit in units)
             else:
-                found.update(((joined,), None) for joined in map(add, units, units[1:]))
-        return list(found)
+                groups.update(((joined,), None) for joined in map(add, units, units[1:]))
+        return list(groups)
 
     @cached_property
     def table(self) -> dict[int, str]:
@@ -308,20 +308,21 @@ class Analyser:
     def groups(self, run: CharacterRun) -> list[Token]:
         """Return the pairs of units, or jieba's words, of a run that is not a word, located in the folded text."""
         units = run.words()
-        pairs = [Token(one.text + other.text, one.start, other.end) for one, other in zip(units, units[1:])]
+        pairs = [Token(first.text + second.text, first.start, second.end) for first, second in zip(units, units[1:])]
         if not self.jieba or run.kind != "i":
             return pairs
         words = jieba_segmenter().tokenize(run.text, "search")
-        found = [Token(word, run.start + start, run.start + end) for word, start, end in words if len(word) > 1]
-        return [*found, *(pair for pair in pairs if not is_han(pair.text))]
+        tokens = [Token(word, run.start + start, run.start + end) for word, start, end in words if len(word) > 1]
+        return [*tokens, *(pair for pair in pairs if not is_han(pair.text))]
 
     def _joined(self, run: CharacterRun, units: Sequence[str]) -> Iterable[str]:
         """Return the texts of the pairs of units, or of jieba's words, that `groups` returns."""
-        return [one.text for one in self.groups(run)] if self.jieba else map(add, units, units[1:])
+        return [token.text for token in self.groups(run)] if self.jieba else map(add, units, units[1:])
 
     def groups_of(self, text: str) -> frozenset[str]:
         """Return all pairs of units, or jieba's words, in a text."""
-        return frozenset(one.text for run in self.runs(self.fold(text)) if not run.is_word for one in self.groups(run))
+        runs = (run for run in self.runs(self.fold(text)) if not run.is_word)
+        return frozenset(token.text for run in runs for token in self.groups(run))
 
     def weighed(self, query: str) -> Iterator[tuple[str, float]]:
         """Yield the tokens of a query with their weights: 1 by default.
@@ -330,10 +331,10 @@ class Analyser:
         letters). In a query that is a name, such as 维生素A or PM2.5, the token of the name as written weighs more than
         the tokens of its parts.
         """
-        there = list(self.runs(self.fold(query)))
+        runs = list(self.runs(self.fold(query)))
         asks = (bool(self.language) or query.isascii()) and any(token not in self.stop_words for token in self(query))
-        written = _whole_name(there)
-        for run in there:
+        written = _whole_name(runs)
+        for run in runs:
             if run.pair:
                 yield run.pair, NAME if run.pair == written else 1.0
             if run.is_word:
@@ -342,7 +343,7 @@ class Analyser:
                     is_stop = is_small and (run.text if self.language else token) in self.stop_words
                     yield token, STOP if is_stop else NAME if token == written else 1.0
                 if run.word.written:
-                    yield run.word.written, _AS_WRITTEN if len(there) == 1 else 1.0
+                    yield run.word.written, _AS_WRITTEN if len(runs) == 1 else 1.0
                 continue
             units = run.units()
             if run.kind == "i" or len(units) == 1:
@@ -356,28 +357,28 @@ def analyser(options: str) -> Analyser:
 
     Raises `UsageError` for an unknown option.
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name in filter(None, options.split("+")):
         key = "language" if name in LANGUAGES else name
-        if key in found or key not in ("language", *FOLDS):
+        if key in settings or key not in ("language", *FOLDS):
             raise UsageError(
                 f"analyser {quoted(options)}: expected some of {listed(FOLDS)}, and a language ({listed(LANGUAGES)}), "
                 "joined by +"
             )
-        found[key] = name if key == "language" else True
-    return Analyser(**found)
+        settings[key] = name if key == "language" else True
+    return Analyser(**settings)
 
 
 FOLDS = ("accents", "simplified", "jieba")
 standard = analyser("")
 
 
-def _is_english(there: Sequence[CharacterRun]) -> bool:
-    return sum((run.text in _ENGLISH) - (run.text in _FOREIGN or not run.text.isascii()) for run in there) > 0
+def _is_english(runs: Sequence[CharacterRun]) -> bool:
+    return sum((run.text in _ENGLISH) - (run.text in _FOREIGN or not run.text.isascii()) for run in runs) > 0
 
 
-def _among_words(there: Sequence[CharacterRun], place: int) -> bool:
-    return all(run.is_word for run in there[max(0, place - 1) : place + 2])
+def _among_words(runs: Sequence[CharacterRun], place: int) -> bool:
+    return all(run.is_word for run in runs[max(0, place - 1) : place + 2])
 
 
 def _whole_name(runs: Sequence[CharacterRun]) -> str:
@@ -399,9 +400,9 @@ def _simplified() -> dict[int, str]:
         from opencc import OpenCC
     except ImportError as error:
         raise DependencyError("the analyser's simplified needs OpenCC: pip install opencc") from error
-    given = [chr(code) for first, last in HAN for code in range(first, last + 1)]
-    pairs = zip(given, OpenCC("t2s").convert("\n".join(given)).split("\n"))
-    return {ord(one): other for one, other in pairs if one != other and len(other) == 1}
+    characters = [chr(code) for first, last in HAN for code in range(first, last + 1)]
+    pairs = zip(characters, OpenCC("t2s").convert("\n".join(characters)).split("\n"))
+    return {ord(character): other for character, other in pairs if character != other and len(other) == 1}
 
 
 @lru_cache(maxsize=1)
@@ -434,7 +435,7 @@ def word_of(text: str, shape: str, language: str = ENGLISH) -> Word:
 def _word(text: str, shape: str, language: str) -> Word:
     parts = list(_PARTS.finditer(shape))
     tokens = tuple(_tokens_of(text, parts, language))
-    texts = tuple(one.text for one in tokens)
+    texts = tuple(token.text for token in tokens)
     others: Iterable[str] = ()
     if _is_digest(text, parts) and len(text) > LONGEST:
         others = ("",)  # there may be thousands
@@ -475,15 +476,15 @@ def _tokens_of(text: str, parts: Sequence[re.Match[str]], language: str) -> Iter
                 yield Token(stem(head, language), start, start + len(head))
         else:
             yield Token(stem(body.replace(",", ""), language), start, end)
-            for one in _GROUPS.finditer(body) if "." in body else ():
-                yield Token(one.group(), start + one.start(), start + one.end())
+            for before in _GROUPS.finditer(body) if "." in body else ():
+                yield Token(before.group(), start + before.start(), start + before.end())
     begin = parts[0].start()
     if len(text) <= LONGEST and (len(parts) > 1 or begin):
         written = text[begin : parts[0].end()]
-        for one, other in zip(parts, parts[1:]):
-            joiner = text[one.end() : other.start()]
-            is_number = written[-1].isdigit() and text[other.start()].isdigit()
-            written += (joiner if is_number else "") + text[other.start() : other.end()]
+        for before, after in zip(parts, parts[1:]):
+            joiner = text[before.end() : after.start()]
+            is_number = written[-1].isdigit() and text[after.start()].isdigit()
+            written += (joiner if is_number else "") + text[after.start() : after.end()]
         if len(parts) > 1:
             yield Token(stem(written.replace("'", ""), language), begin, len(text))
         if begin:

@@ -191,10 +191,11 @@ def scores_by_other_features(
     """Score documents by weights of features that `learn_features` learned from other queries; by query and id."""
     fold_of, scores = folds_of(len(lists), folds), dict[str, dict[str, float]]()
     for fold in range(int(fold_of.max()) + 1):
-        own = fold_of == fold
-        weights = np.array([*learn_features([one for one, is_own in zip(lists, own) if not is_own], names).values()])
-        held_out = (one for one, is_own in zip(lists, own) if is_own)
-        scores.update((one.query, dict(zip(one.ids, (one.inputs @ weights).tolist()))) for one in held_out)
+        is_held_out = fold_of == fold
+        others = [candidates for candidates, is_out in zip(lists, is_held_out) if not is_out]
+        weights = np.array([*learn_features(others, names).values()])
+        for candidates in (candidates for candidates, is_out in zip(lists, is_held_out) if is_out):
+            scores[candidates.query] = dict(zip(candidates.ids, (candidates.inputs @ weights).tolist()))
     return scores
 
 

@@ -116,8 +116,8 @@ class DocumentFile:
         """Create the object without opening a file.
 
         joins_title: whether the title is also put before the text, for an index without fields
-        columns: the columns that become `id`, `title` and `text`, by these names; used if a file has a column of the
-            name, and the rules name no other column
+        columns: by role (`id`, `title` or `text`), the column to take; used if a file has this column and the rules
+            name no other
         files: the fields whose values are files
         declared: how texts of fields spell their values; a row with another spelling is a bad row. Fields that are not
             among these are read by their columns' values, if a file is a table of text.
@@ -140,7 +140,7 @@ class DocumentFile:
 
     @property
     def names(self) -> set[str]:
-        """Names of the first file's columns, and which of `id`, `title` and `text` they become."""
+        """Names of the first file's columns, and those of `id`, `title` and `text` that have a column."""
         table, roles = self._open(paths_of(self.path)[0])
         return {*table.columns, *roles}
 

@@ -104,9 +104,9 @@ def _parts(pixels: Array, name: str, fields: Mapping[str, object]) -> Iterator[U
 
 
 def _ends(pixels: Array) -> list[int]:
-    """Return the rows of pixels before which the stretches end that OCR reads one by one, the last one included.
+    """Divide a picture into stretches, which OCR reads one by one; return the row of pixels before which each ends.
 
-    Only a tall picture, such as a long screenshot, has several; they end between lines of text.
+    Only a tall picture, such as a long screenshot, has several stretches; they end between lines of text.
     """
     height, width = pixels.shape[:2]
     longest, ends = max(_SIDE, width), list[int]()

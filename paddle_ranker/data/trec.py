@@ -201,7 +201,7 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def in_order(documents: Iterable[str]) -> dict[str, float]:
-    """Return descending scores, -1, -2, ..., for documents given best first; they differ in single precision, too."""
+    """Return descending scores, -1, -2, ..., for documents in order, best first; they stay distinct as float32."""
     return {document: -float(place) for place, document in enumerate(documents, start=1)}
 
 
@@ -240,7 +240,10 @@ def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str
 
 
 def _texts(path: str, wanted: Optional[Collection[str]], rules: RowOptions) -> dict[str, str]:
-    """Read texts by id: those in `wanted`; or all if it is None, by line number where ids are missing."""
+    """Read texts by id.
+
+    wanted: ids of the texts to read; None: all texts, by line number where ids are missing
+    """
     skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
     texts: dict[str, str] = {}
     header: Optional[Header] = None

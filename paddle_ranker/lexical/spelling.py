@@ -131,7 +131,7 @@ def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def most_errors(word: str) -> int:
-    """Return for how many errors a word of a query is corrected: 0, 1 or 2, by its length."""
+    """Return how many errors at most are corrected in a word of a query: 0, 1 or 2, by the word's length."""
     return 0 if not LEAST_LETTERS <= len(word) <= _LONGEST else 1 if len(word) < TWO_ERRORS else 2
 
 

@@ -38,7 +38,7 @@ _SHARE = 0.3  # of the inner product of two vectors, the lexical part: 0.2 to 0.
 class LexicalVector(nn.Layer):
     """Layer that computes the lexical part of a text's vector from its ids.
 
-    It has no trained parameters; `learn` sets the weights.
+    The layer has no trained parameters; `learn` sets the weights.
 
     Args:
         vocab_size: number of tokens in the model's vocabulary.

@@ -24,7 +24,7 @@ _MOST_TERMS = 32  # terms in the explanation of a document
 
 
 class Explanation:
-    """What added to the scores of some documents of a finished search.
+    """Explanation of the scores of some documents of a finished search.
 
     Args:
         search: the search.
@@ -43,7 +43,8 @@ class Explanation:
     def signals(self, place: int, text: str, highlights: Sequence[Highlight]) -> Optional[dict[str, dict[str, object]]]:
         """Return a document's signals by name, JSON-ready; None if it was sorted and has no word of the query.
 
-        A signal has its `value`, what it `added`, and `to` which stage's score; `words` has the `terms`, too.
+        A signal has its `value`, the summand that it `added`, and in `to` the stage whose score got this summand;
+        `words` has the `terms`, too.
 
         text: the beginning of the document's text, in which terms are looked for
         highlights: parts of `text` with words of the query

@@ -49,7 +49,7 @@ _COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  
 class FieldValues:
     """Distinct values of a field of a segment; a value takes 13 bytes of memory, a number or date 17.
 
-    A list meets a condition if one of its items does. Methods name a value by its code, its place among the values.
+    A list meets a condition if one of its items does. Methods name a value by its code, its index among the values.
 
     Args:
         line: the values as a list in JSON, as `json.dumps` writes it; the object keeps these bytes.

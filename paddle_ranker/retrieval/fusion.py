@@ -123,7 +123,7 @@ class ListFeatures(NamedTuple):
     def of(cls, candidates: Candidates, places: Sequence[int], fused: Floats, texts: Floats) -> ListFeatures:
         """Return the features of the documents at `places`, which are in the order of the fused list.
 
-        A searcher that did not find a document counts as if it had found it last, with the lowest score of these.
+        A searcher that did not find a document counts as if it had found it last, with the lowest score that it gave.
 
         fused: fused scores of the documents, `[documents]`
         texts: values of `LIST_FEATURES` for the documents, `[documents, features]`
@@ -229,9 +229,9 @@ class Fusion:
     method: a name in `FUSIONS`
     weights: weight of each searcher by name; 1 for a searcher that is not named
     recall_weight: the last stage orders by `logit + recall_weight * share`, see `shares`; 0: by the logit alone
-    title: weight of title matches. A score by words gains `title * Hits.titles` times the best score by words. A
-        document whose whole title is the query also gains `title` times the range of the candidates' fused scores, and
-        of the last stage's: with 1 it comes before all others
+    title: weight of title matches. A score by words gains `title * Hits.titles` times the best score by words. If a
+        document's whole title is the query, its fused score also gains `title` times the range of all fused scores, and
+        its score in the last stage `title` times the range there; with 1, it comes before all others
     fields: weights of searched fields by name; fields that are not named keep the schema's weight
     features: weights of features by name, see `ListFeatures`; their weighted sum orders the first `FEATURE_DEPTH`
         documents of the fused list. Empty: these stay as they were fused

@@ -172,9 +172,7 @@ class Generation:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
     def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
-        """Return the first of `phrases` that a document has, and each later one that a document has with all before it.
-
-        A phrase is left out if no document has it together with all phrases kept before it.
+        """Return, in order, each of `phrases` that some document has together with all phrases returned before it.
 
         required: stop at the first phrase that is left out
         """

@@ -93,8 +93,7 @@ def place_of(
     """Return where a document is in the file that it was read from; None for a document that was read from no file.
 
     The result has the numbers that the document's fields give, such as `page`, and the places of the spans, such as
-    `boxes`. Raises
-    `CheckpointError` if the stored places are damaged.
+    `boxes`. Raises `CheckpointError` if the stored places are damaged.
 
     spans: parts of the document's text, without overlaps
     piece: piece of the document's recording or film that a search by vectors found; shown if no span has a place

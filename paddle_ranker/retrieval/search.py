@@ -103,7 +103,7 @@ class Result:
     title: the document's title, if the schema has a title field
     passage: start and end, in code points, of the part of the text that the ranker read. Without a ranker, those of the
         passage whose vector was found, or of the whole text
-    logit, probability: the ranker's; None if it did not score the document
+    logit, probability: those of the ranker; None if the ranker did not score the document
     similar: ids of candidates with nearly the same text, which are not shown
     place: the document's place in the file that it was read from: `{"page": 3, "boxes": [[x0, y0, x1, y1], ...]}`,
         `{"seconds": [[from, to], ...]}` or `{"cells": [[row, column], ...]}`. Boxes, seconds and cells are those of the
@@ -168,7 +168,7 @@ class Search:
         fused_rank: rank after fusion, from 1, by place.
         by_feature: parts of the fused scores by features, by place; set by `order_by_features`.
         by_whole_title: the part of each fused score for a whole title that is the query, `[candidates]`.
-        order: places, best first; each stage may change it.
+        order: places, best first; each stage may reorder or shorten this list.
         whole: ids of the documents that the ranker reads whole, by index of their text in the result of `to_rank`.
         passages: spans of the texts that `to_rank` returned, by place.
         logits, probabilities: the ranker's, by place; set by `rank`.
@@ -242,7 +242,7 @@ class Search:
 
     @property
     def has_words(self) -> bool:
-        """Whether the query has words, phrases or exclusions; with a `like` it may have none."""
+        """Whether the query has words, phrases or exclusions; always True without `like`."""
         return self.like is None or bool(self.query.text.strip() or self.query.phrases or self.query.excluded)
 
     @property
@@ -575,9 +575,9 @@ class Search:
     def dropped(self) -> dict[int, int]:
         """Return the new ranks, by place, of the first `top_k` fused documents that ranking took from the page.
 
-        The ranker moved them behind the page, or they are below `min_probability`. They are added to `documents`.
-        Documents that grouping hides are left out. Empty unless this is the first page of a ranked list that is not
-        sorted by fields.
+        The ranker moved these documents behind the page, or gave them probabilities below `min_probability`. They are
+        added to `documents`. Documents that grouping hides are left out. Empty unless this is the first page of a
+        ranked list that is not sorted by fields.
         """
         if not self.is_ranked or self.offset or self.after is not None or self.sort:
             return {}

@@ -389,7 +389,7 @@ class Segment:
             return values
 
     def each_value(self, field: str, size: int = 1 << 16) -> Iterator[list[object]]:
-        """Yield a field's values in lists of about `size` bytes of JSON, since parsing it all would block threads."""
+        """Yield a field's values in lists of about `size` bytes of JSON; parsing all at once would block threads."""
         line, start = bytes(self._line_of(field)), 1
         while start < len(line) - 1:
             place = start

@@ -26,7 +26,7 @@ def best_rows(
 ) -> list[tuple[Integers, Floats]]:
     """Return, for each row, the numbers and scores of its `k` best entries, best first, equal scores by number.
 
-    parts: for each part of a collection, numbers and their scores, `[rows, n]` each; `NOT_FOUND` is no number
+    parts: for each part of a collection, numbers and their scores, `[rows, n]` each; `NOT_FOUND` marks a missing number
     rows: number of rows
     """
     if not parts:

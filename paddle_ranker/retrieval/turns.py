@@ -314,7 +314,7 @@ def wait_for(future: Future[R]) -> R:
 
 @contextmanager
 def until(deadline: float) -> Iterator[None]:
-    """Run the block with an earlier deadline; raises `TooLate` if it passes while the caller still waits."""
+    """Run the block with an earlier deadline; raises `TooLate` if that passes while the caller still waits."""
     turn = _current.get()
     if turn is None:
         yield

@@ -70,9 +70,10 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     """Learn the weights, which add up to 1, of searchers' normalised scores.
 
     The loss is the mean logarithm of relevant documents' ranks, which counts the first places as well as recall. A few
-    dozen queries estimate it only roughly. So the weights nearest to equal ones are taken among all weights whose loss
-    is within one standard error (of the difference, over queries) of the least loss. They stay equal unless others are
-    better beyond chance, by a test that at most one in fifty sets of uninformative queries would pass.
+    dozen queries estimate this loss only roughly. So the weights nearest to equal ones are taken among all weights
+    whose loss is within one standard error (of the difference, over queries) of the least loss. The weights stay equal
+    unless others are better beyond chance, by a test that at most one in fifty sets of uninformative queries would
+    pass.
 
     Raises `DataError` for a single query, and if all candidates are relevant or none is.
     """
@@ -252,7 +253,7 @@ def learn_recall_weight(
     trial, tried_signals = _losses(fused) if fused else None, signals or {}
 
     def learn(rows: Booleans) -> tuple[LinearModel, Floats, tuple[str, ...]]:
-        """Return the model, the matrix that makes the model's inputs from `inputs`, and the names of its signals."""
+        """Return the model, the matrix that turns `inputs` into the model's inputs, and the names of its signals."""
         turn, training = np.eye(inputs.shape[1], 2), {query for query, is_known in zip(queries, rows) if is_known}
         if trial is not None:
             tried, losses = trial
@@ -338,7 +339,7 @@ def _simplex(count: int) -> Floats:
 
 
 def _chosen(tried: Floats, losses: Floats) -> Floats:
-    """Return the row of `tried` that `choose` takes, `[inputs]`, by its distance from equal weights, the first row."""
+    """Return the row of `tried`, `[inputs]`, that `choose` takes; it prefers rows near the first one, equal weights."""
     weights: Floats = tried[choose(losses, np.square(tried - tried[0]).sum(axis=1))]
     return weights
 

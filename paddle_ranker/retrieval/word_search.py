@@ -40,8 +40,8 @@ class WordPart:
     postings: the part's inverted index
     live: `[documents] bool`, which documents are not removed; None: none is removed
     first: number of the part's first document in the collection
-    has_word: called with a row and a folded word; returns whether that document has the word as written. It is called
-        only if documents are removed
+    has_word: called with a row and a folded word; returns whether that document has the word as written. Needed only if
+        documents are removed
     """
 
     postings: Postings
@@ -195,7 +195,7 @@ class WordSearcher:
         weights: weights of the fields, in their order in `Postings`.
         totals: totals of all documents, if there are more documents than in `parts`; queries must then be
             `CountedQuery`. None: totals of `parts`.
-        find_phrase: called with a phrase; returns the documents that have it, for synonyms of several words.
+        find_phrase: called with a synonym of several words; returns the documents that have it as a phrase.
 
     Attributes:
         totals: totals of all documents.
@@ -336,7 +336,7 @@ class WordSearcher:
             wanted *= 4
 
     def _live_words(self, words: Sequence[str]) -> list[str]:
-        """Return the words that a live document has, in their order."""
+        """Return those of `words` that a live document has, in order."""
         tokens = [self.tokens_of_word(word) for word in checked(words)]
         return [
             word for word, of_word in zip(words, tokens) if any(part.is_live(word, of_word) for part in self._parts)
@@ -384,8 +384,8 @@ class WordSearcher:
     def may_have(self, terms: Sequence[Sequence[str]]) -> list[Booleans]:
         """Return, for each of `parts`, which documents may satisfy all `terms`, `[documents] bool`.
 
-        A document satisfies a term if it has any of the term's tokens. Only the rarest terms are checked, so a document
-        may be returned that does not satisfy another.
+        A document satisfies a term if it has any of the term's tokens. Only the rarest terms are checked, so a returned
+        document may not satisfy the others.
         """
         masks = [np.ones(len(part.postings.lengths), bool) for part in self._parts]
         term_hashes = [text_hashes(either) for either in terms]

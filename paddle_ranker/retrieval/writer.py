@@ -43,11 +43,11 @@ _LOOKED_UP = 100  # up to this many files are looked up one by one
 
 
 class CollectionWriter:
-    """Writer of an index folder's documents; one process at a time can write, and one of its threads.
+    """Writer of an index folder's documents; only one process, and one thread in it, can write at a time.
 
     Args:
         latest: the newest snapshot, which each change replaces.
-        lock: lock of the folders, held until `close`; without it, `writing` takes it for a while.
+        lock: lock of the folders, held until `close`. None: `writing` takes the lock during its block.
 
     A change raises `UsageError` if the folder is open for reading.
     """
@@ -117,7 +117,7 @@ class CollectionWriter:
     ) -> Added:
         """Add documents, or replace those of the same id; durable when it returns.
 
-        All documents are added, or none if it raises; an error of the merge after that leaves them added. A document
+        If adding fails, no document is added. If the merge that follows fails, all documents are added. A document
         whose id, text and fields the index already has is left as it is; one with other contents replaces it, goes to
         the end of the order and gets a version one higher. Vectors of texts that the index has are copied.
 

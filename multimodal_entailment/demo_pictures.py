@@ -98,7 +98,7 @@ def draw_picture(dice: Dice, place: str, things: str, number: int, colour: str) 
         draw.line((x, y, x + 5 + dice.below(12), y), _lit(ground, 0.85))
     radius = 9 + dice.below(5)
     cells = [(column, row) for column in range(3) for row in range(3)]
-    for column, row in dice.some(cells, number):
+    for column, row in dice.sample(cells, number):
         x = int(width * (column + 0.5) / 3) + dice.below(9) - 4
         y = int(height * (row + 0.5) / 3) + dice.below(9) - 4
         THINGS[things](draw, x, y, radius, _lit(COLOURS[colour], light))

@@ -202,7 +202,7 @@ def _edges() -> Iterator[Fraction]:
 
 def _pair(dice: Dice, part: str, relations: Relations) -> DemoPair:
     place, things = dice.pick(scenes(part))
-    kind, other = dice.some(STATES, 2)
+    kind, other = dice.sample(STATES, 2)
     side = dice.below(2)
     statement = kind[side]
     then = {CONTRADICTS: kind[1 - side], ADDS: other[dice.below(2)]}.get(relations.texts, statement)

@@ -75,14 +75,14 @@ class SortedPosition(NamedTuple):
 
     @classmethod
     def unpacked(cls, packed: bytes) -> SortedPosition:
-        found: Unchecked = json.loads(packed[1:])
+        parts: Unchecked = json.loads(packed[1:])
         try:
-            count, id, values = found
-            typed = tuple(None if one is None else Value(*one) for one in values)
+            count, id, values = parts
+            typed = tuple(None if value is None else Value(*value) for value in values)
             is_whole = type(count) is int and count > 0 and isinstance(id, str)
         except TypeError as error:
             raise ValueError("no position in a list") from error
-        if not is_whole or not all(one is None or is_value(one) for one in typed):
+        if not is_whole or not all(value is None or is_value(value) for value in typed):
             raise ValueError("no position in a list")
         return cls(count, SortedDocument(typed, id))
 

@@ -76,11 +76,11 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
 
     literal: quotes and signs are text, too
     """
-    given, text = text, text[:LONGEST_QUERY]
-    read = len(text) if len(text) < len(given) else None
+    whole, text = text, text[:LONGEST_QUERY]
+    read = len(text) if len(text) < len(whole) else None
     if literal or not _SIGN.search(text):
         return ParsedQuery(text, read=read)
-    words, phrases, excluded = _parts(text, given)
+    words, phrases, excluded = _parts(text, whole)
     if not phrases and not excluded:
         return ParsedQuery(text, read=read)
     words = " ".join(words.split())
@@ -221,8 +221,8 @@ class Synonyms:
 
         Raises `DataError` for a file that is not valid, and `OSError` if the file does not exist.
         """
-        found = os.stat(self._file)
-        stamp = found.st_ino, found.st_mtime_ns, found.st_size
+        stat = os.stat(self._file)
+        stamp = stat.st_ino, stat.st_mtime_ns, stat.st_size
         if stamp == self._stamp:
             return False
         self._stamp = stamp  # a file that is wrong is read once
@@ -256,26 +256,26 @@ def _read_rules(file: Path) -> list[tuple[str, list[str]]]:
         if not line or line.startswith("#"):
             continue
         left, arrow, right = line.partition("=>")
-        given, to = ([" ".join(one.split()) for one in side.split(",")] for side in (left, right if arrow else left))
-        if not all(given) or not all(to) or "=>" in right or (not arrow and len(given) < 2):
+        words, to = ([" ".join(word.split()) for word in side.split(",")] for side in (left, right if arrow else left))
+        if not all(words) or not all(to) or "=>" in right or (not arrow and len(words) < 2):
             raise DataError(f'{file}: line {number:,} is {quoted(line)}, expected "a, b" or "a, b => c"; correct it')
-        if max(len(given), len(to)) > _MOST_TERMS:
+        if max(len(words), len(to)) > _MOST_TERMS:
             raise DataError(f"{file}: line {number:,} has more than {_MOST_TERMS} words beside each other; divide it")
-        for one in given:
-            own = rules.setdefault(" ".join(fold(one).split()), [])
-            own += [other for other in to if other != one and other not in own]
-            if len(own) > _MOST_TERMS:
+        for word in words:
+            synonyms = rules.setdefault(" ".join(fold(word).split()), [])
+            synonyms += [other for other in to if other != word and other not in synonyms]
+            if len(synonyms) > _MOST_TERMS:
                 raise DataError(
-                    f"{file}: line {number:,} gives {quoted(one)} more than {_MOST_TERMS} synonyms; leave some out"
+                    f"{file}: line {number:,} gives {quoted(word)} more than {_MOST_TERMS} synonyms; leave some out"
                 )
     return [*rules.items()]
 
 
 def _folded_rules(rules: Sequence[tuple[str, list[str]]], analyser: Analyser) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for given, to in rules:
-        found.setdefault(" ".join(analyser.fold(given).split()), []).extend(to)
-    return found
+    folded: dict[str, list[str]] = {}
+    for word, others in rules:
+        folded.setdefault(" ".join(analyser.fold(word).split()), []).extend(others)
+    return folded
 
 
 class KnownWords(Protocol):
@@ -295,7 +295,7 @@ class KnownWords(Protocol):
         ...
 
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the tokens that stand for a folded word in the index."""
+        """Return the tokens as which the analysers of the fields index a folded word."""
         ...
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
@@ -319,7 +319,7 @@ class QueryRewriter:
     def rewrite(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
         """Return a query with its corrections and synonyms.
 
-        prefix: the last word is unfinished: words that begin with it are searched, too
+        prefix: the last word is unfinished: words that begin as this word does are searched, too
         """
         folded, runs = self._runs(query.text)
         quotes = [self._analyser.fold(required_word(phrase) or phrase) for phrase in query.phrases]
@@ -329,7 +329,7 @@ class QueryRewriter:
         if last is not None and len(beginning) > 1 and len(beginning) <= len(last.text) + 1:
             if completed := self._completions(beginning):
                 corrected.append(Alternative(beginning, completed, PREFIX))
-                extras += [AddedWord(one, _OF_PREFIX, beginning) for one in completed]
+                extras += [AddedWord(completion, _OF_PREFIX, beginning) for completion in completed]
             elif self._may_be_mistyped(last) and beginning == last.text and not self._counts([beginning])[0]:
                 corrected += self._mistyped([beginning], unfinished=True)
         runs_left = [run for run in runs if not corrected or run is not last]
@@ -337,32 +337,36 @@ class QueryRewriter:
         unknown = [word for word, count in words.items() if not count and not any(word in quote for quote in quotes)]
         joined = self._joined(runs_left, folded, unknown)
         corrected += joined
-        apart = {word for one in joined for word in one.given.split()}
+        apart = {word for alternative in joined for word in alternative.given.split()}
         corrected += self._mistyped([word for word in unknown if word not in apart][:_MOST_WORDS])
         unheard = [not count and not any(pair.text in quote for quote in quotes) for pair, count in pairs]
         corrected += self._misheard(folded, [pair for pair, _ in pairs], unheard)
-        for one in corrected:
-            if one.by != PREFIX:
-                text = self._replaced(text, one.given, one.to[0]) if one.is_clear else text
-                extras += [AddedWord(other, _FACTOR ** _errors(one, other), one.given) for other in one.to]
-        found = self._synonyms(runs, folded, synonyms.of(self._analyser)) if synonyms is not None else []
-        extras += [AddedWord(other, _OF_SYNONYM, one.given, True) for one in found for other in one.to]
-        return WordQuery(query.text, text, tuple(extras), tuple(corrected), tuple(found))
+        for alternative in corrected:
+            if alternative.by != PREFIX:
+                text = self._replaced(text, alternative.given, alternative.to[0]) if alternative.is_clear else text
+                extras += [
+                    AddedWord(other, _FACTOR ** _errors(alternative, other), alternative.given)
+                    for other in alternative.to
+                ]
+        alternatives = self._synonyms(runs, folded, synonyms.of(self._analyser)) if synonyms is not None else []
+        for alternative in alternatives:
+            extras += [AddedWord(other, _OF_SYNONYM, alternative.given, True) for other in alternative.to]
+        return WordQuery(query.text, text, tuple(extras), tuple(corrected), tuple(alternatives))
 
     def did_you_mean(self, query: WordQuery) -> Optional[str]:
         """Return the query's text with rare words replaced by similar frequent ones; None if no word is replaced."""
         folded, runs = self._runs(query.text)
         words, pairs = self._counted(runs)
         text, rare = query.text, {word: count for word, count in words.items() if 0 < count <= _RARE}
-        for one in self._joined(runs, folded, [*rare], _TIMES * max(rare.values(), default=0)):
-            text = self._replaced(text, one.given, one.to[0])
-            rare = {word: count for word, count in rare.items() if word not in one.given.split()}
+        for alternative in self._joined(runs, folded, [*rare], _TIMES * max(rare.values(), default=0)):
+            text = self._replaced(text, alternative.given, alternative.to[0])
+            rare = {word: count for word, count in rare.items() if word not in alternative.given.split()}
         for word, count in list(rare.items())[:_MOST_WORDS]:
-            for one in self._mistyped([word], _TIMES * count):
-                text = self._replaced(text, one.given, one.to[0])
+            for alternative in self._mistyped([word], _TIMES * count):
+                text = self._replaced(text, alternative.given, alternative.to[0])
         is_rare = [count <= _RARE for _, count in pairs]
-        for one in self._misheard(folded, [pair for pair, _ in pairs], is_rare, _TIMES * _RARE):
-            text = self._replaced(text, one.given, one.to[0])
+        for alternative in self._misheard(folded, [pair for pair, _ in pairs], is_rare, _TIMES * _RARE):
+            text = self._replaced(text, alternative.given, alternative.to[0])
         return None if text == query.text else text
 
     def _runs(self, text: str) -> tuple[str, list[CharacterRun]]:
@@ -384,7 +388,7 @@ class QueryRewriter:
         """Return how many documents have each word: the count of its most frequent token."""
         tokens = [self._words.tokens_of_word(word) for word in words]
         counts = dict(zip(chain(*tokens), self._words.counts([*chain(*tokens)])))
-        return [max((counts[token] for token in own), default=0) for own in tokens]
+        return [max((counts[token] for token in word_tokens), default=0) for word_tokens in tokens]
 
     def _by_count(self, words: Sequence[str]) -> list[tuple[int, str]]:
         """Return (number of documents, word) for each word, the most frequent first."""
@@ -399,8 +403,8 @@ class QueryRewriter:
         """
         counts = self._by_count(words)
         most = counts[0][0] if counts else 0
-        found = tuple(word for count, word in counts[:_MOST] if count >= max(least, _SHARE * most))
-        return found, len(found) < 2 or most >= _BY_FAR * counts[1][0]
+        frequent = tuple(word for count, word in counts[:_MOST] if count >= max(least, _SHARE * most))
+        return frequent, len(frequent) < 2 or most >= _BY_FAR * counts[1][0]
 
     def _mistyped(self, words: Sequence[str], least: int = 1, unfinished: bool = False) -> Iterator[Alternative]:
         """Yield a correction for each word that is similar to words of the collection.
@@ -409,13 +413,13 @@ class QueryRewriter:
         """
         for word in words:
             near = self._words.near(word, unfinished)
-            distance = min((own for _, own in near), default=0)
-            others = list(dict.fromkeys(other for other, own in near if own == distance))
-            found, is_clear = self._frequent(others, least)
+            distance = min((errors for _, errors in near), default=0)
+            others = list(dict.fromkeys(other for other, errors in near if errors == distance))
+            corrections, is_clear = self._frequent(others, least)
             if not near and least == 1 and (parts := self._apart(word)):
-                found = (parts,)
-            if found:
-                yield Alternative(word, found, TYPING, is_clear)
+                corrections = (parts,)
+            if corrections:
+                yield Alternative(word, corrections, TYPING, is_clear)
 
     def _joined(
         self, runs: Sequence[CharacterRun], folded: str, wrong: Sequence[str], least: int = 1
@@ -426,18 +430,18 @@ class QueryRewriter:
         least: number of documents that must have the joined word
         """
         pairs = [
-            (number, one.text, other.text)
-            for number, (one, other) in enumerate(zip(runs, runs[1:]))
-            if (one.text in wrong or other.text in wrong)
-            and all(map(self._may_be_mistyped, (one, other)))
-            and folded[one.start + len(one.text) : other.start].isspace()
+            (number, first.text, second.text)
+            for number, (first, second) in enumerate(zip(runs, runs[1:]))
+            if (first.text in wrong or second.text in wrong)
+            and all(map(self._may_be_mistyped, (first, second)))
+            and folded[first.start + len(first.text) : second.start].isspace()
         ]
-        counts, found, done = self._counts([one + other for _, one, other in pairs]), list[Alternative](), 0
-        for (number, one, other), count in zip(pairs, counts):
+        counts, joined, done = self._counts([first + second for _, first, second in pairs]), list[Alternative](), 0
+        for (number, first, second), count in zip(pairs, counts):
             if count >= least and number >= done:
-                found.append(Alternative(f"{one} {other}", (one + other,), TYPING))
+                joined.append(Alternative(f"{first} {second}", (first + second,), TYPING))
                 done = number + 2
-        return found
+        return joined
 
     def _apart(self, word: str) -> str:
         """Split a word into two words of the collection, with a space between; return "" if that is not possible."""
@@ -466,7 +470,7 @@ class QueryRewriter:
         for number, pair in enumerate(pairs):
             for place in range(pair.start, pair.end):
                 around.setdefault(place, []).append(number)
-        wrong = [place for place, own in around.items() if all(unknown[number] for number in own)]
+        wrong = [place for place, numbers in around.items() if all(unknown[number] for number in numbers)]
         tried = {place: self._homophones(folded[place]) for place in wrong[: 2 * _MOST_WORDS]}
         made = {
             (place, other, number): _with(pairs[number], place, other)
@@ -478,14 +482,15 @@ class QueryRewriter:
             for place, others in tried.items() for other in others
         ]  # fmt: skip
         done = set[int]()
-        for _, count, place, _ in sorted(best, key=lambda one: (-one[0], -one[1], one[2], one[3])):
+        for _, count, place, _ in sorted(best, key=lambda item: (-item[0], -item[1], *item[2:])):
             if count < least or not done.isdisjoint(around[place]):
                 continue
             done.update(around[place])
             start, end = pairs[around[place][0]].start, pairs[around[place][-1]].end
             frequent = max(least, _SHARE * count)
             others = sorted(
-                ((own, other) for _, own, at, other in best if at == place and own >= frequent), key=_most_first
+                ((documents, other) for _, documents, at, other in best if at == place and documents >= frequent),
+                key=_most_first,
             )
             part = Token(folded[start:end], start, end)
             is_clear = len(others) < 2 or count >= _BY_FAR * others[1][0]
@@ -495,12 +500,12 @@ class QueryRewriter:
 
     def _homophones(self, character: str) -> str:
         """Return the characters that sound like `character` and that documents have."""
-        found = self._heard.get(character)
-        if found is None:
+        sounding = self._heard.get(character)
+        if sounding is None:
             others = homophones(character)
             counts = self._words.counts([*others])
-            found = self._heard[character] = "".join(other for other, count in zip(others, counts) if count)
-        return found
+            sounding = self._heard[character] = "".join(other for other, count in zip(others, counts) if count)
+        return sounding
 
     def _synonyms(self, runs: Sequence[CharacterRun], folded: str, rules: dict[str, list[str]]) -> list[Alternative]:
         """Return synonyms of parts of the query.
@@ -511,24 +516,24 @@ class QueryRewriter:
         """
         ends = [0] * (len(folded) + 1)
         units = [unit for run in runs for unit in ([run] if run.is_word else run.words())]
-        found = list[Alternative]()
+        alternatives = list[Alternative]()
         for first, unit in enumerate(units if rules else ()):
-            if len(found) == _MOST_WORDS:
+            if len(alternatives) == _MOST_WORDS:
                 break
             for last in range(min(len(units), first + _LONGEST) - 1, first - 1, -1):
                 end = units[last].start + len(units[last].text)
                 part = " ".join(folded[unit.start : end].split())
                 if part in rules and ends[unit.start] < end:
-                    found.append(Alternative(part, tuple(dict.fromkeys(rules[part]))))
+                    alternatives.append(Alternative(part, tuple(dict.fromkeys(rules[part]))))
                     ends[unit.start : end] = [end] * (end - unit.start)
                     break
-        return found
+        return alternatives
 
-    def _replaced(self, text: str, given: str, to: str) -> str:
-        """Return a text with `to` in place of the folded word `given`, or the same text if `given` is not found."""
-        if is_han(given):
-            return text.replace(given, to)
-        words, matches = given.split(), list(_SPELLED.finditer(text))
+    def _replaced(self, text: str, mistyped: str, to: str) -> str:
+        """Return a text with `to` in place of the folded word `mistyped`; unchanged if the text lacks that word."""
+        if is_han(mistyped):
+            return text.replace(mistyped, to)
+        words, matches = mistyped.split(), list(_SPELLED.finditer(text))
         folded, parts, start, done = [self._analyser.fold(match[0]) for match in matches], list[str](), 0, 0
         for number, match in enumerate(matches):
             last = number + len(words) - 1
@@ -550,11 +555,11 @@ def _with(pair: Token, place: int, other: str) -> str:
     return pair.text[:at] + other + pair.text[at + 1 :]
 
 
-def _most_first(one: tuple[int, str]) -> tuple[int, str]:
-    return -one[0], one[1]
+def _most_first(counted: tuple[int, str]) -> tuple[int, str]:
+    return -counted[0], counted[1]
 
 
-def _errors(one: Alternative, other: str) -> int:
-    if one.by == SOUND or " " in one.given + other:
+def _errors(alternative: Alternative, other: str) -> int:
+    if alternative.by == SOUND or " " in alternative.given + other:
         return 1
-    return min(2, OSA.distance(without_accents(one.given), without_accents(other)))
+    return min(2, OSA.distance(without_accents(alternative.given), without_accents(other)))

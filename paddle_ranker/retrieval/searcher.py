@@ -82,7 +82,7 @@ class Searcher(Generic[C]):
         self._query_vectors = query_vectors
         self._stored = None if ranker is None else stored_scorer(collection, ranker)
         self.searchers = chosen(collection.info, settings)
-        fields = [one for name, one in collection.info.vector_fields.items() if name in self.searchers]
+        fields = [field for name, field in collection.info.vector_fields.items() if name in self.searchers]
         check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
         settings.fusion.weights_of(self.searchers)
         collection.info.schema.weights_by(settings.fusion.fields)
@@ -182,7 +182,7 @@ class Searcher(Generic[C]):
     ) -> list[list[Result]]:
         """Search for many queries as `search` does, in shared batches; return one list of results per query."""
         refuse_text(queries, "queries")
-        return [one.results() for one in self.run(queries, top_k, where, fusion, group_by, sort)]
+        return [search.results() for search in self.run(queries, top_k, where, fusion, group_by, sort)]
 
     def run(
         self,
@@ -278,13 +278,13 @@ class _Models:
         return self._ranker is not None and self._ranker.info.calibration is not None
 
     def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
-        found = Future[Vectors]()
+        future = Future[Vectors]()
         with idle():
             if field == VECTORS and self._query_vectors is not None:
-                found.set_result(self._query_vectors(texts))
+                future.set_result(self._query_vectors(texts))
             else:
-                found.set_result(self._collection.snapshot().tower(field).query_vectors(texts))
-        return found
+                future.set_result(self._collection.snapshot().tower(field).query_vectors(texts))
+        return future
 
     def query_read(self, field: str, text: str) -> Optional[int]:
         is_given = field == VECTORS and self._query_vectors is not None
@@ -293,15 +293,18 @@ class _Models:
     def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
         assert self._ranker is not None
         if self._stored is not None:
-            each = zip(searches, texts)
-            return [self._stored.logits(one.collection, one.model_text, own, one.whole) for one, own in each]
-        queries = [one.model_text for one, own in zip(searches, texts) for _ in own]
+            pairs = zip(searches, texts)
+            return [
+                self._stored.logits(search.collection, search.model_text, search_texts, search.whole)
+                for search, search_texts in pairs
+            ]
+        queries = [search.model_text for search, search_texts in zip(searches, texts) for _ in search_texts]
         with idle():
-            logits, outputs = self._ranker.scored(queries, [text for own in texts for text in own])
-        ends = np.cumsum([len(own) for own in texts])
-        for one, own, end in zip(searches, texts, ends.tolist()):
-            rows = {name: array[end - len(own) : end] for name, array in outputs.items()}
-            one.answer_of = answers_of(self._ranker.row_encoder, one.model_text, own, rows)
+            logits, outputs = self._ranker.scored(queries, [text for search_texts in texts for text in search_texts])
+        ends = np.cumsum([len(search_texts) for search_texts in texts])
+        for search, search_texts, end in zip(searches, texts, ends.tolist()):
+            rows = {name: array[end - len(search_texts) : end] for name, array in outputs.items()}
+            search.answer_of = answers_of(self._ranker.row_encoder, search.model_text, search_texts, rows)
         return np.split(logits, ends[:-1])
 
     def ranked_late(self, search: Search, error: TooLate) -> None:
@@ -330,8 +333,8 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
 
     1. `Search.choose_searchers`: vectors of an example (`like`), and the searchers that are used.
     2. `Search.words`: the parsed query with its corrections.
-    3. `_find`: each searcher's hits, fused to one list, whose first documents features order if the fusion has weights
-       of these. With `sort`, `Search.find_sorted` takes its place.
+    3. `_find`: each searcher's hits, fused to one list. If the fusion has weights of features, these order the list's
+       first documents. A search with `sort` runs `Search.find_sorted` instead of `_find`.
     4. `_rank`: the ranker orders the first documents, if the search wants that.
     5. `Search.finish`: leave out, group, and choose what is shown.
 
@@ -339,21 +342,21 @@ def _run(searches: Sequence[Search], models: SearchModels) -> None:
     """
     began, first = time.monotonic(), searches[0]
     with _timed(searches, "encode"), idle():
-        for one in searches:
-            one.choose_searchers()
+        for search in searches:
+            search.choose_searchers()
     with _timed(searches, "read"):
-        for one in searches:
-            _ = one.words
+        for search in searches:
+            _ = search.words
     if first.sort:
         with _timed(searches, "sort"):
-            for one in searches:
-                one.find_sorted()
+            for search in searches:
+                search.find_sorted()
     else:
         _find(searches, models)
-    _rank([one for one in searches if one.wants_ranking], models)
-    for one in searches:
-        one.finish()
-        one.took["total"] = _since(began)
+    _rank([search for search in searches if search.wants_ranking], models)
+    for search in searches:
+        search.finish()
+        search.took["total"] = _since(began)
 
 
 def _find(searches: Sequence[Search], models: SearchModels) -> None:
@@ -361,27 +364,28 @@ def _find(searches: Sequence[Search], models: SearchModels) -> None:
     first = searches[0]
     fields = first.collection.info.vector_fields
     asks = [name for name in first.searchers if name in fields and name not in first.like_vectors]
-    vectors = {name: models.begin_vectors(name, [one.tower_text(name) for one in searches]) for name in asks}
-    for one in searches:
-        read = {name: models.query_read(name, one.tower_text(name)) for name in asks}
-        one.read_by = {name: end for name, end in read.items() if end is not None}
+    vectors = {name: models.begin_vectors(name, [search.tower_text(name) for search in searches]) for name in asks}
+    for search in searches:
+        read = {name: models.query_read(name, search.tower_text(name)) for name in asks}
+        search.read_by = {name: end for name, end in read.items() if end is not None}
     lookups = {name: _begin_lookups(searches, name, None) for name in first.searchers if name not in fields}
     for name in first.like_vectors:
-        lookups[name] = _begin_lookups(searches, name, np.concatenate([one.like_vectors[name] for one in searches]))
+        examples = np.concatenate([search.like_vectors[name] for search in searches])
+        lookups[name] = _begin_lookups(searches, name, examples)
     # Towers in a queue compute vectors meanwhile; shards elsewhere are all asked before one is waited for.
-    hits = {} if all(one.done() for one in vectors.values()) else _looked_up(searches, lookups)
+    hits = {} if all(future.done() for future in vectors.values()) else _looked_up(searches, lookups)
     for name, future in vectors.items():
         with _timed(searches, "encode"):
-            asked = wait_for(future)
-        lookups[name] = _begin_lookups(searches, name, asked)
-    hits.update(_looked_up(searches, {name: own for name, own in lookups.items() if name not in hits}))
+            query_vectors = wait_for(future)
+        lookups[name] = _begin_lookups(searches, name, query_vectors)
+    hits.update(_looked_up(searches, {name: waits for name, waits in lookups.items() if name not in hits}))
     with _timed(searches, "fuse"):
-        for number, one in enumerate(searches):
-            one.fuse({name: own[number] for name, own in hits.items()})
+        for number, search in enumerate(searches):
+            search.fuse({name: hit_lists[number] for name, hit_lists in hits.items()})
     if first.fusion.features:
         with _timed(searches, FEATURES):
-            for one in searches:
-                one.order_by_features()
+            for search in searches:
+                search.order_by_features()
 
 
 def _rank(searches: Sequence[Search], models: SearchModels) -> None:
@@ -389,38 +393,38 @@ def _rank(searches: Sequence[Search], models: SearchModels) -> None:
         return
     try:
         with _timed(searches, RANK), until(models.rank_until):
-            texts = [one.to_rank(models.pair_encoder) for one in searches]
+            texts = [search.to_rank(models.pair_encoder) for search in searches]
             logits = models.logits(searches, texts)
-            for one, own in zip(searches, logits):
-                one.rank(own, sigmoid(own), is_calibrated=models.is_calibrated)
+            for search, search_logits in zip(searches, logits):
+                search.rank(search_logits, sigmoid(search_logits), is_calibrated=models.is_calibrated)
     except TooLate as error:
-        for one in searches:
-            models.ranked_late(one, error)
+        for search in searches:
+            models.ranked_late(search, error)
 
 
 def _begin_lookups(
     searches: Sequence[Search], searcher: str, vectors: Optional[Vectors]
 ) -> list[Callable[[], list[Hits]]]:
     """Begin to search by a searcher: one call for all searches, or one for each if any has phrases or exclusions."""
-    asked: Union[Sequence[Asked], Vectors]
+    queries: Union[Sequence[Asked], Vectors]
     if vectors is not None:
-        asked = vectors
+        queries = vectors
     else:
-        asked = [one.words if searcher == WORDS else one.model_text for one in searches]
-    if all(one.phrase_filter is None for one in searches):
-        return [searches[0].begin_lookup(searcher, asked)]
-    return [one.begin_lookup(searcher, asked[number : number + 1]) for number, one in enumerate(searches)]
+        queries = [search.words if searcher == WORDS else search.model_text for search in searches]
+    if all(search.phrase_filter is None for search in searches):
+        return [searches[0].begin_lookup(searcher, queries)]
+    return [search.begin_lookup(searcher, queries[number : number + 1]) for number, search in enumerate(searches)]
 
 
 def _looked_up(
     searches: Sequence[Search], lookups: Mapping[str, Sequence[Callable[[], list[Hits]]]]
 ) -> dict[str, list[Hits]]:
-    """Wait for the lookups; return the hits of each searcher, by its name, one `Hits` per search."""
-    found = dict[str, list[Hits]]()
-    for name, each in lookups.items():
+    """Wait for the lookups; return, by searcher, one `Hits` per search."""
+    by_searcher = dict[str, list[Hits]]()
+    for name, waits in lookups.items():
         with _timed(searches, name):
-            found[name] = [hits for own in each for hits in own()]
-    return found
+            by_searcher[name] = [hits for wait in waits for hits in wait()]
+    return by_searcher
 
 
 @contextmanager
@@ -428,8 +432,8 @@ def _timed(searches: Sequence[Search], stage: str) -> Iterator[None]:
     """Add the milliseconds that the block takes to `took` of these searches, under a stage's name."""
     began = time.monotonic()
     yield
-    for one in searches:
-        one.took[stage] = round(one.took.get(stage, 0.0) + _since(began), 3)
+    for search in searches:
+        search.took[stage] = round(search.took.get(stage, 0.0) + _since(began), 3)
 
 
 def _since(began: float) -> float:
@@ -438,6 +442,6 @@ def _since(began: float) -> float:
 
 def open_query_towers(collection: Collection, settings: SearchSettings, options: LoadOptions, batch_size: int) -> None:
     """Open the towers of an index that compute vectors of queries in searches with these settings."""
-    for name, one in collection.info.vector_fields.items():
-        if one.tower is not None and name in (settings.by or (name,)):
+    for name, field in collection.info.vector_fields.items():
+        if field.tower is not None and name in (settings.by or (name,)):
             collection.snapshot().models.tower(collection.info, name, options, batch_size)

@@ -245,7 +245,7 @@ class Analyser:
             capitals = (
                 match for match in _CAPITALS.finditer(text) if not combining(text[match.end() : match.end() + 1] or " ")
             )
-            tokens += (one[0].lower() for one in capitals)
+            tokens += (match[0].lower() for match in capitals)
         return tokens or [run.text for run in runs]
 
     def phrase_terms(self, folded: str) -> list[tuple[str, ...]]:

@@ -175,7 +175,7 @@ class DemoPair:
 
 
 def scenes(part: str) -> list[tuple[str, str]]:
-    """Return the (place, things) of a part: 5/8 of all for train, 1/8 for validation, 2/8 for test."""
+    """Return a part's scenes, (place, things): 5/8 of all scenes for train, 1/8 for validation, 2/8 for test."""
     sides = len(PLACES)
     chosen = {"train": range(5), "validation": range(5, 6), "test": range(6, 8)}[part]
     pairs = product(enumerate(PLACES), enumerate(THINGS))

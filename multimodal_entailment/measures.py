@@ -139,7 +139,12 @@ def labels_of(pairs: Sequence[PostPair]) -> np.ndarray:
 
 
 def _share(counts: Floats, number: int, axis: int, undefined: float) -> Floats:
-    """Return, for each draw, a class's diagonal cell divided by the sum of its column (axis 1) or row (axis 2)."""
+    """Return a class's precision (axis 1) or recall (axis 2) in each draw, `[draws]`.
+
+    counts: the draws' confusion matrices, rows the truth, `[draws, classes, classes]`
+    number: the class
+    undefined: result for a class that is never predicted (axis 1) or has no examples (axis 2)
+    """
     whole = counts.sum(axis=axis)[:, number]
     return np.where(whole > 0, counts[:, number, number] / np.maximum(whole, 1.0), undefined)
 

@@ -162,7 +162,7 @@ def _within(columns: Columns, folder: Path, memory: int) -> Columns:
 
 
 def encode_rows(encoder: RowsOfTower, rows: Sequence[str], file: str, *, queries: bool = False) -> Columns:
-    """Encode texts, or paths of files, which begin at the folder of `file`; pictures are decoded when needed."""
+    """Encode rows: texts, or paths of files, relative to the folder of `file`; pictures are decoded when needed."""
     if isinstance(encoder, PictureEncoder):
         return replace(encoder, folder=folder_of(file)).files(rows)
     if isinstance(encoder, SoundEncoder):

@@ -22,7 +22,7 @@ class FeatureOptions(EncodeOptions):
 
 
 def run(options: FeatureOptions) -> None:
-    """Write the file, and print its name."""
+    """Encode the corpus, write the vectors, and print the file's name."""
     print(encode(options, RecordFile(options.input_file, Line, options)))
 
 

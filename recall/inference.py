@@ -128,7 +128,7 @@ def _encode_by_actors(
 
 
 def run(options: EncodeOptions) -> None:
-    """Write the file, and print its shape and type."""
+    """Encode the texts, write the vectors, and print their shape and type."""
     from paddle_ranker.retrieval.vector_files import open_vectors
 
     path = encode(options)

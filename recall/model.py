@@ -156,7 +156,7 @@ class InBatchExamples:
     def _loss_of(
         self, batch: _Batch, rows: slice, negative: Booleans, outputs: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the summand of a block of queries in the loss of vectors of one length, and in the accuracy.
+        """Return the part that a block of queries adds to the batch's loss, for vectors of one length, and to accuracy.
 
         The loss `in_batch` is the mean cross-entropy of each query's title among all titles of the batch, with
         logit = scale * (cosine - margin), the margin for the query's title only (Wang et al., 2018, "CosFace"). Not

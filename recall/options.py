@@ -147,7 +147,7 @@ class TowerTrainingOptions(RowOptions, AdapterOptions):
 
     @property
     def compared(self) -> dict[str, str]:
-        """Return the paths, by option, of the data and models whose content a run must be resumed with."""
+        """Return the paths, by option, of the data and models that must be unchanged when a run is resumed."""
         paths = {name: getattr(self, name) for name in ("train_set_file", "similar_text_pair", "corpus_file")}
         return {name: path for name, path in paths.items() if path}
 

@@ -160,7 +160,7 @@ def ranks(values: dict[int, Value]) -> dict[int, tuple[int, int]]:
 def relations(question: Sequence[Value], values: dict[int, Value]) -> dict[int, int]:
     """Return, by row, how the question's values compare with the row's value: a sum of the numbers below.
 
-    1: a value of the question is equal; 2: one is less; 4: one is greater
+    1: a value of the question is equal to the row's; 2: a value is less; 4: a value is greater
 
     question: values in the question
     values: values of a column, by row

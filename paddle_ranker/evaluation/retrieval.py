@@ -215,11 +215,10 @@ def vector_run(tower: Tower, passages: Sequence[tuple[str, str]], queries: Mappi
 class Searched:
     """Results of a searcher for judged queries.
 
-    runs: by system name: the fusion, each searcher alone, the other fusions, and the first documents ordered by the
-        ranker
-    lists: each query's fused candidates, with the searchers' normalised scores
-    ranked: each query's candidates that the ranker scored: logit, share of the fused score, the searchers' normalised
-        scores, and the standardised numbers of fields
+    runs: runs by system name: of the fusion, of each searcher alone, of the other fusions, and of the ranker
+    lists: for each query, the fused candidates with inputs: the searchers' normalised scores
+    ranked: for each query, the candidates that the ranker scored, with inputs: the logit, the share of the fused score,
+        the searchers' normalised scores, and the standardised numbers of fields
     """
 
     runs: dict[str, Scores]

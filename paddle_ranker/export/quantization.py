@@ -178,7 +178,10 @@ def _right_pairs(options: QuantizeOptions) -> Iterator[tuple[str, str]]:
 
 
 def gate_of(kind: AnyKind, signature: Signature) -> Optional[Callable[[ExportedFolder, QuantizeOptions], Gate]]:
-    """Return the function that makes the gate of models of a kind; None if they cannot be quantized."""
+    """Return the function that creates a kind's gate; None if models of the kind cannot be quantized.
+
+    signature: signature of the model
+    """
     if isinstance(kind, Gated):
         return kind.gate
     if isinstance(kind, TowerKind):

@@ -68,7 +68,7 @@ def variables_of(
 
 
 def conf_names(side: str) -> tuple[str, str]:
-    """Return the names of the text file and of the binary file of a side, "server" or "client"."""
+    """Return the names of the configuration's text file and binary file for a side, "server" or "client"."""
     return f"serving_{side}_conf.prototxt", f"serving_{side}_conf.stream.prototxt"
 
 

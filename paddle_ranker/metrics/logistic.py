@@ -45,7 +45,7 @@ class LinearModel:
 def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> LinearModel:
     """Fit a logistic regression (relevant: label >= 1) to inputs `[n, k]`.
 
-    The inputs are standardised during the fit; the returned weights are for inputs that are not. Minimises the mean
+    The inputs are standardised for the fit only; the returned weights are for the unscaled inputs. Minimises the mean
     cross-entropy plus `penalty` times half the squared weights of the standardised inputs; as the mean does not grow
     with the number of pairs, the penalty keeps its effect. Raises `DataError` if all pairs are relevant or none is,
     `DependencyError` without scikit-learn.
@@ -181,12 +181,14 @@ def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: 
     count = int(numbers.max()) + 1
     relevant = (labels >= RELEVANT).astype(np.float64)
     try:
-        found = [
+        of_pulls = [
             out_of_fold(members, labels, queries, folds, partial(_fit_rows, members, labels, pull)) for pull in PULLS
         ]
     except DataError:
         return EQUAL
-    losses = np.array([add_by_query(numbers, np.logaddexp(0.0, logits) - relevant * logits, count) for logits in found])
+    losses = np.array(
+        [add_by_query(numbers, np.logaddexp(0.0, logits) - relevant * logits, count) for logits in of_pulls]
+    )
     return PULLS[choose(losses, np.arange(len(PULLS), dtype=np.float64))]
 
 
@@ -201,15 +203,15 @@ def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str],
     each fold's model was `standardised` over all pairs: so models that order all pairs alike give the same scores.
     Raises `DataError` as `out_of_fold` does.
     """
-    known: dict[bytes, LinearModel] = {}
+    models: dict[bytes, LinearModel] = {}
 
     def learn(rows: Rows) -> LinearModel:
         key = rows.tobytes()
-        if key not in known:
+        if key not in models:
             kept = [query for query, is_own in zip(queries, rows) if is_own]
             pull = choose_pull(members[rows], labels[rows], kept, folds)
-            known[key] = _fit_rows(members, labels, pull, rows)
-        return known[key]
+            models[key] = _fit_rows(members, labels, pull, rows)
+        return models[key]
 
     scores = out_of_fold(members, labels, queries, folds, learn, standardise=True)
     return scores, out_of_fold(members, labels, queries, folds, learn)

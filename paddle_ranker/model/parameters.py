@@ -203,7 +203,7 @@ def set_parameters(
 
 
 def initialize(parameter: Tensor) -> None:
-    """Initialise a parameter that was created in a `LazyGuard`; all others keep their values."""
+    """Initialise a parameter if it was created in a `LazyGuard`; leave any other parameter unchanged."""
     if not parameter._is_initialized():
         parameter.initialize()
 

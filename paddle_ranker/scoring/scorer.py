@@ -29,8 +29,8 @@ class BatchRunner:
     Args:
         engine: computes the outputs.
         max_seq_length: token count of the longest row.
-        batch_size: rows in a batch if each has `max_seq_length` tokens (at most 512 count). A batch of shorter rows has
-            more rows, up to the same number of padded tokens, or up to the engine's `batch_tokens` if that is lower.
+        batch_size: number of rows in a batch if each has `max_seq_length` tokens, or 512 if that is fewer. Shorter rows
+            make larger batches: of as many padded tokens, or of the engine's `batch_tokens` if that is fewer.
 
     Attributes:
         max_tokens: maximum number of padded tokens in a batch.

@@ -375,7 +375,10 @@ class TitleStates:
 
     @cached_property
     def _by_tokens(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Hashes of the titles' tokens, ascending, and the titles' rows; Python's hashes differ between processes."""
+        """(hashes of the titles' tokens, ascending; the titles' rows).
+
+        They are not stored, since Python's hashes differ between processes.
+        """
         keys = np.array([hash(self.tokens_of(row).tobytes()) for row in range(len(self))], np.int64)
         order = np.argsort(keys, kind="stable")
         return keys[order], order

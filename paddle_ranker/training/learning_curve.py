@@ -29,7 +29,8 @@ _MOST_POINTS = 5000
 class MetricsLine(TypedDict, total=False):
     """A line of `metrics.jsonl`.
 
-    A progress line also has the task's means; an evaluation has the last three fields.
+    A progress line lacks `evaluation`, `metric` and `lower_is_better`, and also has the task's means. An evaluation has
+    `step`, `time`, `evaluation`, `metric` and, if true, `lower_is_better`.
     """
 
     step: int

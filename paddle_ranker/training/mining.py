@@ -142,7 +142,7 @@ class Choice:
     def unknown(self, judged: JudgedQuery, titles: Sequence[str], counts: Counter[str]) -> list[str]:
         """Return the titles that are neither known answers nor the query, in order.
 
-        counts: the other titles are counted here, by reason
+        counts: counts the titles that are left out, by reason
 
         Titles with the same `text_key`, which an index may have under several ids, count as one.
         """

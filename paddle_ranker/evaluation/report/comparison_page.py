@@ -61,7 +61,7 @@ def write_report(path: str, comparison: Comparison, measure: str, data: Mapping[
 
 
 def template(name: str) -> Any:
-    """Return a template of this folder; raises `DependencyError` if Jinja2 is missing."""
+    """Return the Jinja2 template `name` of this folder; raises `DependencyError` if Jinja2 is missing."""
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:

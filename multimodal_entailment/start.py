@@ -18,7 +18,7 @@ from multimodal_entailment.options import TrainEntailmentOptions
 from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
-from paddle_ranker.model.encoder_loading import load_encoder
+from paddle_ranker.model.model_folder import load_encoder
 from paddle_ranker.model.ranker_folder import checked_match_embeddings
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.run import Start, start_run

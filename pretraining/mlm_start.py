@@ -19,6 +19,7 @@ from paddle_ranker.errors import CheckpointError, DataError, UsageError, did_you
 from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits
 from paddle_ranker.model.encoder_loading import read_checkpoint
 from paddle_ranker.model.families import config_from, write_config
+from paddle_ranker.model.model_folder import ENCODER, identify
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.storage.digest import warn_of_same_data
@@ -74,6 +75,7 @@ def start_mlm(options: TrainMlmOptions) -> Start[MaskedLm]:
 
 def _from_checkpoint(source: Path, options: TrainMlmOptions) -> MaskedLm:
     folder = source.parent if source.is_file() else source
+    identify(folder).require_parameters(ENCODER)
     checkpoint = read_checkpoint(folder)
     tokenizer, config = wordpiece(checkpoint.tokenizer(), folder), checkpoint.config
     if options.tokenizer is not None:

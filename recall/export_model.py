@@ -12,6 +12,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.export import ExportOptions, write_export
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder
 from paddle_ranker.options import main_of
@@ -30,6 +31,7 @@ def export_model(options: ExportTowerOptions) -> None:
 
     runtime.select_device("cpu")  # a static model is not bound to a device; each engine chooses one
     how, source, output = LoadOptions.of(options), resolve_model(options.params_path), Path(options.output_path)
+    identify(source).require_parameters(ANY_TOWER)
     model, queries = load_tower(source, how), query_tower_of(source, how)
     if options.max_seq_length is not None and not any(
         isinstance(tower.row_encoder, TextEncoder) for tower in (model, queries or model)

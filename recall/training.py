@@ -23,6 +23,7 @@ from paddle_ranker.model.encoder_loading import Checkpoint
 from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
+from paddle_ranker.model.model_folder import ANY_TOWER, identify
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import QUERY_FOLDER, TEXT, RowsOfTower, TextEncoder, TowerInfo
 from paddle_ranker.model.tower_network import (
@@ -209,6 +210,7 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
     states = TowerInfo.read(place) is not None or is_sentences(place)
     if not states:
         load = replace(load, pooling=options.asked_pooling or "pooler")
+    identify(folder).require_parameters(ANY_TOWER)
     checkpoint, info = read_tower(folder, load)
     if not states:
         if options.asked_pooling is None and not checkpoint.has_trained_pooler:

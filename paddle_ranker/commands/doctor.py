@@ -399,8 +399,7 @@ def _open(model_type: ModelType, facts: list[Fact]) -> list[Fact]:
     from paddle_ranker import runtime
 
     runtime.prepare()
-    from paddle_ranker.model.encoder_loading import load_encoder
-    from paddle_ranker.model.model_folder import MODEL
+    from paddle_ranker.model.model_folder import MODEL, load_encoder
     from paddle_ranker.scoring.loading import open_model
 
     began = time.perf_counter()

@@ -1,10 +1,7 @@
-"""Load pretrained encoders: `load_encoder` returns the network, the tokenizer and the configuration.
+"""Read the files of a model, and create its encoder from them.
 
-    loaded = load_encoder("ernie-3.0-nano-zh")          # or a folder of this toolkit, PaddleNLP or Hugging Face
-    network, tokenizer = loaded.network, loaded.tokenizer
-
-Recipes and plugins start from `load_encoder`. Rankers (`paddle_ranker.model.ranker_folder.start_ranker`) and masked
-language models also need the heads in the files, so they start from `read_checkpoint`.
+Rankers, towers and masked language models start from `read_checkpoint`, since they also need the heads in the files;
+`paddle_ranker.model.model_folder.load_encoder` loads an encoder alone.
 """
 
 from __future__ import annotations
@@ -41,11 +38,9 @@ from paddle_ranker.model.hugging_face.folder import (
 from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
 from paddle_ranker.model.hugging_face.sentences import CrossEncoderSettings, read_reranker
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.model_folder import ENCODER, identify
-from paddle_ranker.model.model_kind import TRAINED
 from paddle_ranker.model.network import RankerNetwork, load_heads, parts_of
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
-from paddle_ranker.model.pretrained import find_model, published_model, resolve_model
+from paddle_ranker.model.pretrained import find_model, published_model
 
 _POOLER = "pooler."
 
@@ -104,24 +99,21 @@ class Checkpoint:
             raise CheckpointError(f"{self.file}: {error}") from error
 
 
-def read_checkpoint(
-    source: Union[str, Path], model_name: Optional[str] = None, wanted: str = ENCODER.wanted
-) -> Checkpoint:
+def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None) -> Checkpoint:
     """Read a model from a folder of this toolkit, PaddleNLP or Hugging Face, or from a parameter file.
 
     model_name: the model whose configuration applies to a parameter file without a `config.json` beside it
-    wanted: the expected contents, for messages
 
-    Raises `CheckpointError` if `source` does not exist, is damaged, or does not fit its configuration.
+    Raises `CheckpointError` if `source` has no parameters, is damaged, or does not fit its configuration. Callers check
+    a folder that a user names by `model_folder.identify` first, whose error says what the folder is instead.
     """
     source = Path(source)
     inner = None if source.is_file() else find_transformers(source)
     if inner is not None:
         return _of_hugging_face(inner, read_reranker(source))
-    model_type = identify(source)
     file = source if source.is_file() else source / PARAMETERS_FILE
-    if model_type.form != TRAINED or not file.is_file():
-        raise model_type.refusal(wanted)
+    if not file.is_file():
+        raise CheckpointError(f"{source}: has no {PARAMETERS_FILE}; `paddle-ranker info {source}` says what it is")
     return _of_file(file, model_name)
 
 
@@ -184,24 +176,16 @@ class LoadedEncoder:
     new_parts: list[str]
     checkpoint: Checkpoint
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> LoadedEncoder:
+        """Create the encoder; raises `CheckpointError` if the parameters do not fit the configuration."""
+        tokenizer = checkpoint.tokenizer()
+        network, new_parts = encoder_of(checkpoint)
+        return cls(network, tokenizer, network.config, new_parts, checkpoint)
+
     def pair_encoder(self, max_seq_length: int) -> PairEncoder:
         """Create the encoder of pairs and texts; raises as `Checkpoint.pair_encoder` does."""
         return self.checkpoint.pair_encoder(max_seq_length)
-
-
-def load_encoder(source: Union[str, Path]) -> LoadedEncoder:
-    """Load a pretrained encoder: its network, its tokenizer and its configuration.
-
-    `source` is a folder of this toolkit with a text encoder (a starter or a model of any kind), or a folder or name of
-    PaddleNLP or Hugging Face; a name is fetched once.
-
-    Raises `CheckpointError` if `source` is unknown or damaged, or its parameters do not fit its configuration.
-    `LoadedEncoder.pair_encoder` checks the tokenizer.
-    """
-    checkpoint = read_checkpoint(resolve_model(str(source)))
-    tokenizer = checkpoint.tokenizer()
-    network, new_parts = encoder_of(checkpoint)
-    return LoadedEncoder(network, tokenizer, network.config, new_parts, checkpoint)
 
 
 def encoder_of(

@@ -6,8 +6,11 @@
 
 Commands, the server, `info`, `doctor` and the errors about folders of the wrong type all read `identify`'s answer. A
 `Role` is the purpose for which a model is opened: as a ranker, as a tower, as an encoder to train.
-`paddle_ranker.scoring.loading.open_model` opens a model with an engine,
-`paddle_ranker.model.encoder_loading.load_encoder` an encoder to train.
+`paddle_ranker.scoring.loading.open_model` opens a model with an engine. Recipes and plugins train encoders of
+`load_encoder`:
+
+    loaded = load_encoder("ernie-3.0-nano-zh")          # or a folder of this toolkit, PaddleNLP or Hugging Face
+    network, tokenizer = loaded.network, loaded.tokenizer
 """
 
 from __future__ import annotations
@@ -15,19 +18,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
-from typing import Generic, Optional, Union, cast
+from typing import TYPE_CHECKING, Generic, Optional, Union, cast
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import role_names
+from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_kind import (
     CLIENT,
     EXPORTED,
-    KINDS,
     SERVER,
     TRAINED,
     TRANSFORMERS,
@@ -40,9 +42,12 @@ from paddle_ranker.model.model_kind import (
     TrainedModel,
 )
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-from paddle_ranker.model.pretrained import find_model
+from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.tower import KIND as TOWER_KIND
 from paddle_ranker.model.tower import SOUND, TEXT, RowsOfTower, TextEncoder, TowerInfo
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.encoder_loading import LoadedEncoder
 
 STATIC_PARAMETERS = ".pdiparams"
 MASKED_LM_FILE = "pretraining.json"
@@ -150,6 +155,12 @@ class ModelType:
     def require(self, role: Role[InfoT, EncoderT]) -> None:
         """Raise `CheckpointError` unless the model can take a role."""
         if not role.fits(self):
+            raise self.refusal(role.wanted)
+
+    def require_parameters(self, role: Role[InfoT, EncoderT]) -> None:
+        """Raise `CheckpointError` unless the model has one network's parameters, which a role can start from."""
+        file = self.path if self.path.is_file() else self.path / PARAMETERS_FILE
+        if self.form not in _STARTS or (self.form == TRAINED and not file.is_file()):
             raise self.refusal(role.wanted)
 
     def kind_for(self, role: Role[InfoT, EncoderT]) -> ModelKind[InfoT, EncoderT]:
@@ -320,6 +331,22 @@ def load_model(
     return identify(find_model(source)).load(role, options)
 
 
+def load_encoder(source: Union[str, Path]) -> LoadedEncoder:
+    """Load a pretrained encoder: its network, its tokenizer and its configuration.
+
+    `source` is a folder of this toolkit with a text encoder (a starter or a model of any kind), or a folder or name of
+    PaddleNLP or Hugging Face; a name is fetched once.
+
+    Raises `CheckpointError` if `source` is unknown or damaged, or its parameters do not fit its configuration.
+    `LoadedEncoder.pair_encoder` checks the tokenizer.
+    """
+    from paddle_ranker.model.encoder_loading import LoadedEncoder, read_checkpoint
+
+    path = resolve_model(str(source))
+    identify(path).require_parameters(ENCODER)
+    return LoadedEncoder.of(read_checkpoint(path))
+
+
 def is_exported(folder: Path) -> bool:
     """Return whether there is a static model in a folder."""
     return folder.is_dir() and any(folder.glob(f"*{STATIC_PARAMETERS}"))
@@ -327,7 +354,6 @@ def is_exported(folder: Path) -> bool:
 
 def _stated_kind(folder: Path) -> Optional[AnyKind]:
     """Return the kind that a folder's files state, or None; load plugins and recipes if no known kind matches."""
-    import_module("paddle_ranker.model.builtin_kinds")  # by its name: what it loads models with imports this module
     found = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
     if found is not None or not any(folder.glob("*.json")):
         return found

@@ -37,7 +37,6 @@ from paddle_ranker.model.hugging_face.sentences import Sentences, read_sentences
 from paddle_ranker.model.info import PUBLISHED_HEADS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import merged
-from paddle_ranker.model.model_folder import ANY_TOWER
 from paddle_ranker.model.model_kind import Signature, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
@@ -279,7 +278,7 @@ def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInf
     if info is None and (folder / MODULES_FILE).is_file():
         sentences = read_sentences(folder)
         info = sentences.info
-    checkpoint = read_checkpoint(source, options.model_name, ANY_TOWER.wanted)
+    checkpoint = read_checkpoint(source, options.model_name)
     if sentences is not None:
         checkpoint = _with_dense(checkpoint, sentences)
     if options.pooling is not None and options.pooling not in POOLINGS:

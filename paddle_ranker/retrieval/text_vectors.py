@@ -249,10 +249,12 @@ def open_to_compare(
     If the tower compares by cosine, its vectors have length 1.
     """
     path = resolve_model(str(source))
-    info = identify(path).info
+    model = identify(path)
+    info = model.info
     if not isinstance(info, TowerInfo):
         from paddle_ranker.model.tower_network import read_tower
 
+        model.require_parameters(ANY_TOWER)
         _, info = read_tower(path, options)
     if info.similarity == "cosine" and not info.normalize:
         options = dataclasses.replace(options, normalize=True)

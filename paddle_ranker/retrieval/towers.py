@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional, Union
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
-from paddle_ranker.model.model_folder import identify, is_exported
+from paddle_ranker.model.model_folder import ANY_TOWER, identify, is_exported
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import SOUND, TEXT, TowerInfo
@@ -107,7 +107,11 @@ def _encoder_settings(folder: Path) -> Optional[TowerInfo]:
     """Return the tower settings of an encoder's folder, to write into its copy; None for the folder of a tower."""
     from paddle_ranker.model.tower_network import read_tower
 
-    return None if isinstance(identify(folder).info, TowerInfo) else read_tower(folder, ON_CPU)[1]
+    model = identify(folder)
+    if isinstance(model.info, TowerInfo):
+        return None
+    model.require_parameters(ANY_TOWER)
+    return read_tower(folder, ON_CPU)[1]
 
 
 def require_tower(collection: Collection, tower: Optional[str]) -> None:

@@ -16,9 +16,11 @@ from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import Scored
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.lora import add_adapters
+from paddle_ranker.model.model_folder import ANY_TOWER, ENCODER, identify
 from paddle_ranker.model.network import APART
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.ranker_folder import Fresh, RankerModel, save_ranker, start_ranker
+from paddle_ranker.model.similarity import START
 from paddle_ranker.model.split import lower_states
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
@@ -44,13 +46,17 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
         source, name = find_model(options.init_from_ckpt), options.model_name_or_path
     else:
         source, name = resolve_model(options.model_name_or_path), None
+    identify(source).require_parameters(ENCODER)
+    similarity = None if run.resumed else options.similarity
+    if similarity is not None and similarity != START:
+        identify(find_model(similarity)).require_parameters(ANY_TOWER)
     model = start_ranker(
         source,
         Fresh(
             kind,
             match_embeddings=options.match_embeddings,
             lexical_features=options.lexical_features,
-            similarity=None if run.resumed else options.similarity,
+            similarity=similarity,
             stored_titles=options.stored_titles,
             stored_width=options.stored_width,
         ),

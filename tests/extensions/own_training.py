@@ -59,7 +59,7 @@ def save_vectors(folder: Path, model: VectorModel, info: VectorInfo) -> None:
 
 def load_vectors(folder: Path, info: VectorInfo, encoder: PairEncoder) -> VectorModel:
     """Load a model; the toolkit finds its encoder's folder as for its own models."""
-    from paddle_ranker.model.encoder_loading import load_encoder
+    from paddle_ranker.model.model_folder import load_encoder
 
     return VectorModel(info, encoder, signature_of(info), vector_network(load_encoder(folder).network))
 
@@ -103,8 +103,8 @@ class TrainVectorsOptions(TrainingOptions):
 
 def start_vectors(run: TrainingRun, options: TrainVectorsOptions) -> Start[VectorModel]:
     """Load the encoder, or the interrupted run, to start from."""
-    from paddle_ranker.model.encoder_loading import load_encoder
     from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.model.model_folder import load_encoder
     from paddle_ranker.training.run import Start
 
     if run.resumed:

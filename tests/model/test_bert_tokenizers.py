@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, processors
 from paddle_ranker import Ranker
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.encoder_loading import load_encoder
 from paddle_ranker.model.families import read_config
 from paddle_ranker.model.hugging_face.weights import read_weights
+from paddle_ranker.model.model_folder import load_encoder
 from paddle_ranker.retrieval.text_vectors import Tower
 from paddle_ranker.serving.clients.base import load_pair_encoder
 from tests.model.family_cases import SIZES_FILE, expected, weights

@@ -25,12 +25,11 @@ from paddle_ranker.export.static_graph import export_model, program_file, write_
 from paddle_ranker.export.static_model import StaticModel
 from paddle_ranker.model.builtin_kinds import KINDS
 from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
-from paddle_ranker.model.encoder_loading import load_encoder
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.families import config_from
 from paddle_ranker.model.hugging_face.folder import read_model
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.model_folder import MODEL, RANKER, identify, load_model
+from paddle_ranker.model.model_folder import MODEL, RANKER, identify, load_encoder, load_model
 from paddle_ranker.model.model_kind import TOKENS, ArraySpec, Signature
 from paddle_ranker.model.networks.deberta import relative_buckets
 from paddle_ranker.model.networks.modernbert import ModernBertEncoder

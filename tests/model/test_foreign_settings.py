@@ -14,10 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.model.encoder_loading import load_encoder
 from paddle_ranker.model.hugging_face.folder import ClassifierHead
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.model_folder import RANKER
+from paddle_ranker.model.model_folder import RANKER, load_encoder
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.model.ranker_folder import Fresh, load_single, start_ranker
 from paddle_ranker.scoring.loading import open_model

@@ -10,8 +10,8 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from paddle_ranker.model.encoder_loading import load_encoder
 from paddle_ranker.model.hugging_face.weights import read_weights
+from paddle_ranker.model.model_folder import load_encoder
 from paddle_ranker.model.ranker_folder import load_single
 from paddle_ranker.storage.untrusted import map_file
 from tests.model.test_families import logits_of, write_folder

@@ -18,10 +18,9 @@ from safetensors.numpy import save_file
 import multimodal_entailment.kind  # noqa: F401  registers the kind
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import Calibration, SearchScores
-from paddle_ranker.model.encoder_loading import load_encoder
 from paddle_ranker.model.exported import open_exported
 from paddle_ranker.model.families import family_of
-from paddle_ranker.model.model_folder import MODEL, TRAINED_MODEL, load_model
+from paddle_ranker.model.model_folder import MODEL, TRAINED_MODEL, load_encoder, load_model
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from paddle_ranker.scoring.title_states import TitleStates, new_states
 from paddle_ranker.storage.declared import Between, OneOf, read_declared

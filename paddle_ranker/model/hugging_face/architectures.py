@@ -191,18 +191,33 @@ class Names:
 
     @cached_property
     def ours(self) -> dict[str, str]:
-        """This toolkit's names of the encoder's parameters, by transformers' names."""
-        return {**self.plain, **self.linear}
+        """This toolkit's names of the encoder's parameters, by transformers' names as in `other_name`."""
+        return {**self.plain, **{f"{theirs}*": ours for theirs, ours in self.linear.items()}}
 
     @cached_property
     def theirs(self) -> dict[str, str]:
-        """transformers' names of the encoder's parameters, by this toolkit's names."""
+        """transformers' names of the encoder's parameters as in `other_name`, by this toolkit's names."""
         return {ours: theirs for theirs, ours in self.ours.items()}
 
     @cached_property
     def words(self) -> str:
         """transformers' name of the word embeddings."""
         return f"{self.theirs[_OUR_WORDS.rpartition('.')[0]]}.weight"
+
+
+def other_name(base: str, names: Mapping[str, str]) -> Optional[tuple[str, bool]]:
+    """Return the other name of a parameter, and whether it is of a linear layer; None for an unknown parameter.
+
+    base: the name, without `.weight` and `.bias`
+    names: the other names by these names; {} stands for a layer's number, and a star ends their names of linear layers
+    """
+    number = _LAYER.search(base)
+    pattern = _LAYER.sub("{}", base, count=1)
+    is_marked = f"{pattern}*" in names
+    other = names.get(f"{pattern}*" if is_marked else pattern)
+    if other is None:
+        return None
+    return other.rstrip("*").format(number and number.group()), is_marked or other.endswith("*")
 
 
 def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], list[str]]:
@@ -238,17 +253,12 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
         if head is not None and kind in _KINDS:
             ours[f"{head}.{kind}"] = array.T if kind == "weight" and array.ndim == 2 else array
             continue
-        number = _LAYER.search(base)
-        pattern = _LAYER.sub("{}", base, count=1)
-        if not name.startswith(prefix) or pattern not in names.ours or kind not in _KINDS:
+        found = other_name(base, names.ours)
+        # A pooler may stand beside a two-layer head: older versions of transformers wrote both.
+        if not name.startswith(prefix) or found is None or kind not in _KINDS or prefix + found[0] in of_heads:
             left_over.append(name)
             continue
-        renamed = prefix + names.ours[pattern].format(number and number.group())
-        if renamed in of_heads:  # a pooler beside a two-layer head, which older versions of transformers wrote
-            left_over.append(name)
-            continue
-        transpose = pattern in names.linear and kind == "weight"
-        ours[f"{renamed}.{_KINDS[kind]}"] = array.T if transpose else array
+        ours[f"{prefix}{found[0]}.{_KINDS[kind]}"] = array.T if found[1] and kind == "weight" else array
     return ours, left_over
 
 
@@ -274,13 +284,11 @@ def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
     for name, array in arrays.items():
         base, _, kind = name.rpartition(".")
         inner = base[len(prefix) :] if base.startswith(prefix) else ""
-        number = _LAYER.search(inner)
-        pattern = _LAYER.sub("{}", inner, count=1)
-        head = _of_head(base, names, prefix)
+        head, other = _of_head(base, names, prefix), other_name(inner, names.ours)
         if head is not None:
             base = head
-        elif pattern in names.ours:
-            base = prefix + names.ours[pattern].format(number and number.group())
+        elif other is not None:
+            base = prefix + other[0]
             if base in of_heads:  # a pooler beside a two-layer head, as in `to_ours`
                 continue
         renamed[f"{base}.{kind}"] = array
@@ -307,17 +315,16 @@ def to_theirs(named: dict[str, Array], names: Names) -> dict[str, Array]:
             continue
         inner = base[len("encoder.") :]
         if base == "head" or (has_head and inner in of_head):
-            renamed, transpose = of_head["classifier" if base == "head" else inner], array.ndim == 2
+            other, transpose = of_head["classifier" if base == "head" else inner], array.ndim == 2
         else:
-            number = _LAYER.search(inner)
-            pattern = names.theirs[_LAYER.sub("{}", inner, count=1)]
-            renamed = prefix + pattern.format(number and number.group())
-            transpose = pattern in names.linear
+            known = other_name(inner, names.theirs)
+            assert known is not None, name
+            other, transpose = prefix + known[0], known[1]
         if base == "head" and kind == "bias" and not names.head_has_bias:
             continue  # zeros, see `parameters_to_write`
-        if renamed[len(prefix) :] in names.bare:
-            theirs[renamed] = np.ascontiguousarray(array[None])
+        if other[len(prefix) :] in names.bare:
+            theirs[other] = np.ascontiguousarray(array[None])
             continue
         # safetensors writes raw memory, so a transposed view must be copied.
-        theirs[f"{renamed}.{kind}"] = np.ascontiguousarray(array.T if transpose and kind == "weight" else array)
+        theirs[f"{other}.{kind}"] = np.ascontiguousarray(array.T if transpose and kind == "weight" else array)
     return theirs

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
@@ -25,7 +24,7 @@ from paddle_ranker.encoding.tokenizers.tokenizer_folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig, PictureConfig, PictureTextConfig
 from paddle_ranker.model.families import FAMILIES, family_of, require_config, write_config
-from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_EFFECT, to_ours, to_theirs
+from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_EFFECT, other_name, to_ours, to_theirs
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE
 from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
@@ -42,7 +41,7 @@ _LINEAR = {
     "self_attn.v_proj": "self_attn.v_proj", "self_attn.out_proj": "self_attn.out_proj",
     "mlp.fc1": "linear1", "mlp.fc2": "linear2",
 }  # fmt: skip
-# Theirs -> ours, without `.weight` and `.bias`; {} is a layer's number. A star marks linear layers: transposed.
+# Theirs -> ours, as in `other_name`
 _LAYERS = {
     **{f"encoder.layers.{{}}.{theirs}*": f"encoder.layers.{{}}.{ours}" for theirs, ours in _LINEAR.items()},
     "encoder.layers.{}.layer_norm1": "encoder.layers.{}.norm1",
@@ -94,7 +93,6 @@ _NEW_VIT = {
     "layers.{}.layernorm_before": "encoder.layers.{}.norm1",
     "layers.{}.layernorm_after": "encoder.layers.{}.norm2",
 }  # fmt: skip
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _UNNAMED = ("embeddings.class_embedding", "embeddings.positions", "pooler.probe")  # ours, without `.weight`
 _OUTPUT, _ENCODER = "output_layer", "encoder."
 _PROJECTIONS = {"vision_model.": "visual_projection.weight", "text_model.": "text_projection.weight"}
@@ -215,17 +213,17 @@ def _pictures_of(kind: str, arrays: Named) -> Named:
     if kind == _VIT:
         arrays = {name.removeprefix("vit."): array for name, array in arrays.items()}
         is_old = any(".attention.attention." in name for name in arrays)
-        return _renamed(arrays, _OLD_VIT if is_old else _NEW_VIT, "")
+        return _network_of(arrays, _OLD_VIT if is_old else _NEW_VIT, "")
     packed = "vision_model.head.attention.in_proj_"
     arrays = dict(arrays)
     for part in ("weight", "bias"):
         if f"{packed}{part}" in arrays:
             for name, array in zip("qkv", np.split(arrays.pop(f"{packed}{part}"), 3)):
                 arrays[f"vision_model.head.attention.{name}_proj.{part}"] = array
-    return _renamed(arrays, _PICTURES, "vision_model.")
+    return _network_of(arrays, _PICTURES, "vision_model.")
 
 
-def _renamed(arrays: Mapping[str, Array], names: Mapping[str, str], prefix: str) -> Named:
+def _network_of(arrays: Mapping[str, Array], names: Mapping[str, str], prefix: str) -> Named:
     """Return the arrays of one network under this toolkit's names; raises `CheckpointError` for an unknown parameter.
 
     names: this toolkit's names by the published ones
@@ -238,16 +236,13 @@ def _renamed(arrays: Mapping[str, Array], names: Mapping[str, str], prefix: str)
             continue
         base, _, part = inner.rpartition(".")
         base, part = (inner, "") if part not in ("weight", "bias") else (base, part)
-        number = _NUMBER.search(base)
-        pattern = _NUMBER.sub("{}", base, count=1)
-        linear = f"{pattern}*" in names
-        if pattern not in names and not linear:
+        found = other_name(base, names)
+        if found is None:
             raise CheckpointError(f"the parameter {name} is unknown here; it may be another model's")
-        renamed = names[f"{pattern}*" if linear else pattern].format(number and number.group())
-        if renamed in _UNNAMED:
-            ours[_ENCODER + renamed] = array.reshape([1, -1, array.shape[-1]])
+        if found[0] in _UNNAMED:
+            ours[_ENCODER + found[0]] = array.reshape([1, -1, array.shape[-1]])
         else:
-            ours[f"{_ENCODER}{renamed}.{part}"] = array.T if linear and part == "weight" else array
+            ours[f"{_ENCODER}{found[0]}.{part}"] = array.T if found[1] and part == "weight" else array
     projection = arrays.get(_PROJECTIONS.get(prefix, ""))
     return {**ours, **_output(projection)}
 
@@ -289,7 +284,7 @@ def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named
             "pad_token_id": stated.get("pad_token_id", 1),
             "model_type": f"{kind}_text_model",
         })  # fmt: skip
-        named = _renamed(arrays, _TEXTS, "text_model.")
+        named = _network_of(arrays, _TEXTS, "text_model.")
     family = family_of(config.model_type)
     family.bring_tokenizer(source, target)
     tokens = family.pair_encoder(read_tokenizer(target), config.longest_pair, config)
@@ -438,7 +433,7 @@ def _texts_written(folder: Path, kind: str, config: EncoderConfig, values: dict[
 
 
 def _theirs(arrays: Named, names: Mapping[str, str], prefix: str) -> Named:
-    """Return the arrays of one network under the published names: the inverse of `_renamed`."""
+    """Return the arrays of one network under the published names: the inverse of `_network_of`."""
     by_ours = {ours: theirs for theirs, ours in names.items()}
     theirs: Named = {}
     for name, array in arrays.items():
@@ -447,15 +442,14 @@ def _theirs(arrays: Named, names: Mapping[str, str], prefix: str) -> Named:
         if name == f"{_OUTPUT}.weight":
             theirs[_PROJECTIONS[prefix]] = array.T
             continue
-        number = _NUMBER.search(base)
-        renamed = by_ours[_NUMBER.sub("{}", base, count=1)].format(number and number.group())
+        found = other_name(base, by_ours)
+        assert found is not None, name
         if base == "embeddings.class_embedding" and prefix:
             array = array.reshape(-1)
         elif base == "embeddings.positions" and prefix:
             array, part = array[0], "weight"
-        is_linear = renamed.endswith("*")
-        array = array.T if is_linear and part == "weight" else array
-        theirs[f"{prefix}{renamed.rstrip('*')}{f'.{part}' if part else ''}"] = array
+        array = array.T if found[1] and part == "weight" else array
+        theirs[f"{prefix}{found[0]}{f'.{part}' if part else ''}"] = array
     return theirs
 
 

@@ -6,7 +6,6 @@ A tower's vector is the mean of the states of a sound's frames, `last_hidden_sta
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -17,7 +16,7 @@ from paddle_ranker.encoding.sound_encoder import SoundEncoder
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import SoundConfig
 from paddle_ranker.model.families import require_config, write_config
-from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_EFFECT
+from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, WITHOUT_EFFECT, other_name
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import SOUND, TowerInfo
@@ -31,7 +30,7 @@ MODEL_TYPES = (_WAV2VEC2, _HUBERT)
 _CLASS_NAMES = {_WAV2VEC2: "Wav2Vec2Model", _HUBERT: "HubertModel"}
 _PREFIXES = ("wav2vec2.", "hubert.")
 _ENCODER = "encoder."
-# Theirs -> ours, without `.weight` and `.bias`; {} is a layer's number. A star marks linear layers: transposed.
+# Theirs -> ours, as in `other_name`
 _NAMES = {
     "feature_extractor.conv_layers.{}.conv": "embeddings.convolutions.{}.conv",
     "feature_extractor.conv_layers.{}.layer_norm": "embeddings.convolutions.{}.norm",
@@ -45,11 +44,6 @@ _NAMES = {
     **{f"encoder.layers.{{}}.attention.{part}_proj*": f"encoder.layers.{{}}.self_attn.{part}_proj"
        for part in ("q", "k", "v", "out")},
 }  # fmt: skip
-_NORMS = {
-    False: "embeddings.layer_norm",
-    True: "encoder.norm",
-}  # our name of `encoder.layer_norm`, by `normalize_before`
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 # Heads, and parts of pretraining, which no state depends on.
 _BESIDE = (_HEAD, "masked_spec_embed", "quantizer.", "project_hid.", "project_q.", "projector.", "classifier.",
            "layer_weights", "tdnn.", "feature_extractor.layer_weights", "objective.")  # fmt: skip
@@ -140,6 +134,11 @@ def _config(stated: ForeignConfig) -> SoundConfig:
     return config
 
 
+def _names_of(config: SoundConfig) -> dict[str, str]:
+    """Return this toolkit's names of an encoder's parameters, by the published names as in `other_name`."""
+    return {**_NAMES, "encoder.layer_norm": "encoder.norm" if config.normalize_before else "embeddings.layer_norm"}
+
+
 def _ours(config: SoundConfig, arrays: Named) -> Named:
     """Return the encoder's arrays under this toolkit's names; raises `CheckpointError` for an unknown parameter.
 
@@ -150,18 +149,13 @@ def _ours(config: SoundConfig, arrays: Named) -> Named:
         inner = name.split(".", 1)[1] if name.startswith(_PREFIXES) else name
         if not inner.startswith(_BESIDE):
             theirs[inner] = array
-    ours = _of_positions(theirs)
+    ours, names = _of_positions(theirs), _names_of(config)
     for name, array in theirs.items():
         base, _, part = name.rpartition(".")
-        number = _NUMBER.search(base)
-        pattern = _NUMBER.sub("{}", base, count=1)
-        is_linear = f"{pattern}*" in _NAMES
-        renamed = _NORMS[config.normalize_before] if base == "encoder.layer_norm" else _NAMES.get(
-            f"{pattern}*" if is_linear else pattern)  # fmt: skip
-        if renamed is None:
+        found = other_name(base, names)
+        if found is None:
             raise CheckpointError(f"the parameter {name} is unknown here; it may be another model's")
-        renamed = renamed.format(number and number.group())
-        ours[f"{renamed}.{part}"] = array.T if is_linear and part == "weight" else array
+        ours[f"{found[0]}.{part}"] = array.T if found[1] and part == "weight" else array
     return {name: np.asarray(array, np.float32) for name, array in ours.items()}
 
 
@@ -193,8 +187,7 @@ def write_published(source: Path, target: Path) -> str:
     assert info is not None and isinstance(config, SoundConfig)
     if info.output_layer:
         raise CheckpointError(f"{source}: has an output layer, which transformers has no place for")
-    by_ours = {ours: theirs for theirs, ours in _NAMES.items()}
-    by_ours[_NORMS[config.normalize_before]] = "encoder.layer_norm"
+    by_ours = {ours: theirs for theirs, ours in _names_of(config).items()}
     theirs: Named = {}
     arrays = load_arrays(source / PARAMETERS_FILE)
     for ours, part in _SCALES.items():
@@ -202,11 +195,10 @@ def write_published(source: Path, target: Path) -> str:
             theirs[_BATCH_NORM + part] = arrays.pop(ours)
     for name, array in arrays.items():
         base, _, part = name[len(_ENCODER) :].rpartition(".")
-        number = _NUMBER.search(base)
-        renamed = by_ours[_NUMBER.sub("{}", base, count=1)].format(number and number.group())
-        is_linear = renamed.endswith("*")
-        array = array.T if is_linear and part == "weight" else array
-        theirs[f"{renamed.rstrip('*')}.{part}"] = np.ascontiguousarray(array, np.float32)
+        found = other_name(base, by_ours)
+        assert found is not None, name
+        array = array.T if found[1] and part == "weight" else array
+        theirs[f"{found[0]}.{part}"] = np.ascontiguousarray(array, np.float32)
     if config.conv_pos_batch_norm:
         unchanged = np.zeros(config.hidden_size, np.float32)
         theirs[f"{_BATCH_NORM}running_mean"], theirs[f"{_BATCH_NORM}running_var"] = unchanged, unchanged + _UNCHANGED

@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 
 from paddle_ranker.errors import UsageError, brief, listed, quoted
@@ -38,6 +37,7 @@ from paddle_ranker.retrieval.searcher import Searcher, open_query_towers
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.typed_values import plain
 from paddle_ranker.storage.atomic import link_or_copy
+from paddle_ranker.storage.closing import Closable
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
@@ -144,7 +144,7 @@ def evaluate(ranker: Union[Ranker, str, Path], rows: Rows, *, baselines: bool = 
     return Evaluation(compare_systems(pairs, systems))
 
 
-class Index:
+class Index(Closable):
     """An index folder: its documents are searched by words and by vectors, and ordered by a ranker.
 
         with Index("my_index") as index:
@@ -207,14 +207,6 @@ class Index:
     def __repr__(self) -> str:
         searchers = listed(self._collection.info.searchers)
         return f"Index({str(self.folder)!r}): {len(self):,} documents, searched by {searchers}"
-
-    def __enter__(self) -> Index:
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the folder."""

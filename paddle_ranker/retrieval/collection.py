@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Optional, Union
 
 from paddle_ranker.data.documents import INNER, ROLES, DocumentFile
@@ -27,9 +26,10 @@ from paddle_ranker.retrieval.open_segments import Generation
 from paddle_ranker.retrieval.schema import TEXT
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.writer import CollectionWriter
+from paddle_ranker.storage.closing import Closable
 
 
-class Collection:
+class Collection(Closable):
     """Open index folder: its newest snapshot, which searches read, and its writer.
 
     Searches may run in any number of threads, also while another thread adds, removes or refreshes.
@@ -107,14 +107,6 @@ class Collection:
 
     def __len__(self) -> int:
         return self.info.count
-
-    def __enter__(self) -> Collection:
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the lock for other writers, and close the connection to Milvus; snapshots can still be searched."""

@@ -20,7 +20,6 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import IO, NamedTuple, Optional, Protocol, TypeVar, Union
 
 from paddle_ranker.data.readers import READERS, Unread, is_file_name
@@ -32,6 +31,7 @@ from paddle_ranker.retrieval.places import packed, unpacked
 from paddle_ranker.retrieval.schema import FIELD_TYPES, FIRST_BYTES, PLACES, Field, Schema
 from paddle_ranker.retrieval.segments import storable
 from paddle_ranker.storage.atomic import link_or_copy, locked, sync
+from paddle_ranker.storage.closing import Closable
 from paddle_ranker.storage.untrusted import inside, open_file, read_file
 
 Row = TypeVar("Row", bound=Union[Document, DocumentRow])
@@ -113,7 +113,7 @@ class ContentFiles:
                         path.unlink()
 
 
-class StagedFiles(ContentFiles):
+class StagedFiles(ContentFiles, Closable):
     """Files of documents that are being added; they stay in a temporary folder until `publish`.
 
     The folder is locked until `close`. If the process is killed, the folder stays, unlocked, with every file that was
@@ -130,14 +130,6 @@ class StagedFiles(ContentFiles):
         self._folder = index / f"{_STAGED}{secrets.token_hex(8)}"
         self._lock: Optional[IO[str]] = None
         self._is_closed, self._one_thread = False, threading.RLock()
-
-    def __enter__(self) -> StagedFiles:
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.close()
 
     def find(self, name: str) -> Optional[Path]:
         return self._folder / name if name in self.names else super().find(name)

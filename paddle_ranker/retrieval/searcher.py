@@ -18,7 +18,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Generic, Optional, Protocol, Union
 
 import numpy as np
@@ -50,13 +49,14 @@ from paddle_ranker.retrieval.word_search import Asked
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.table_answers import answers_of
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
+from paddle_ranker.storage.closing import Closable
 
 C = TypeVar("C", bound=Searchable, default=Collection)
 QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
 
 
-class Searcher(Generic[C]):
+class Searcher(Closable, Generic[C]):
     """Search engine of an index, which also adds documents; any number of threads may search at once.
 
     Args:
@@ -122,14 +122,6 @@ class Searcher(Generic[C]):
         if ranker is not None and not isinstance(ranker, Ranker):
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
         return Searcher(collection, settings, None, ranker)
-
-    def __enter__(self) -> Searcher[C]:
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the index; searches under way go on."""

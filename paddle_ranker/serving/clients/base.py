@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from paddle_ranker.serving.clients.client_errors import ServerError, asking_agai
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.paddle.general_model import FLOAT32, INT64, STRING
 from paddle_ranker.serving.paddle.messages import Message, messages
+from paddle_ranker.storage.closing import Closable
 
 Folder = Union[str, "os.PathLike[str]"]
-ClientT = TypeVar("ClientT", bound="Client")
 LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; larger than any valid answer, small enough for the memory
 
 
@@ -40,7 +40,7 @@ def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
     return model_type.row_encoder(TOWER) if model_type.is_tower else None
 
 
-class Client:
+class Client(Closable):
     """A client of one server; use it in a `with` statement, or close it.
 
     Args:
@@ -74,12 +74,6 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self._calls.close()
-
-    def __enter__(self: ClientT) -> ClientT:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
 
 
 class BatchClient(Client):

@@ -81,13 +81,13 @@ def test_the_map_shows_every_room_and_imports_between_rooms_point_downwards(
     assert upwards == []
 
 
-def test_no_public_classes_share_a_name() -> None:
+def test_no_classes_share_a_name() -> None:
     names = Counter(
         node.name
         for name, tree in TREES.items()
         if name.startswith("paddle_ranker.")
         for node in tree.body
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        if isinstance(node, ast.ClassDef)
     )
     assert [name for name, count in names.items() if count > 1] == []
 

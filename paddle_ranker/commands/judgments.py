@@ -82,7 +82,7 @@ class JudgmentsOptions(Options):
             raise UsageError("--position_exponent belongs to --debias: add it, or leave out --position_exponent")
 
 
-class _Search(NamedTuple):
+class _LoggedSearch(NamedTuple):
     """A search of the log.
 
     query: the query as the ranker read it
@@ -124,7 +124,7 @@ class JoinedLog:
     def __init__(self, folder: Path, digests: Callable[[Sequence[str]], Mapping[str, str]]):
         from paddle_ranker.serving.core.search_log import LogReader, SearchLine
 
-        self.searches: dict[str, _Search] = {}
+        self.searches: dict[str, _LoggedSearch] = {}
         self.clicked: dict[str, set[Shown]] = {}
         self.judged: dict[Pair, Optional[int]] = {}
         self.judged_positions: dict[Pair, int] = {}
@@ -140,7 +140,7 @@ class JoinedLog:
                 names = [(document.id, document.digest) for document in line.shown]
                 shown = tuple(seen.setdefault(name, name) for name in names)
                 query = sys.intern(line.model_text or line.query)
-                self.searches[line.search_id] = _Search(query, line.query, shown, line.first_position)
+                self.searches[line.search_id] = _LoggedSearch(query, line.query, shown, line.first_position)
                 self._note_spans(query, line.shown, has_ranker=line.versions.get("ranker") is not None)
             else:
                 feedback.append(line)

@@ -93,7 +93,7 @@ class SearchCounts:
         }
 
 
-class _Search(NamedTuple):
+class _CountedSearch(NamedTuple):
     """A search of the log.
 
     counters: the counts that include this search
@@ -128,7 +128,7 @@ class CountedLog:
         self.all, self.queries, self.days = SearchCounts(), dict[str, SearchCounts](), dict[str, SearchCounts]()
         self.left_out: Counter[str] = Counter()
         self._since, self._until = since or "", until or "9999-12-31"
-        searches: dict[str, Optional[_Search]] = {}  # None: is left out
+        searches: dict[str, Optional[_CountedSearch]] = {}  # None: is left out
         typed: dict[str, SearchLine] = {}
         clicks: dict[tuple[str, str], None] = {}
         reader = LogReader(folder)
@@ -160,7 +160,7 @@ class CountedLog:
                 clicked.add(id)
         self.left_out["damaged lines"] = reader.damaged
 
-    def _search(self, line: SearchLine) -> Optional[_Search]:
+    def _search(self, line: SearchLine) -> Optional[_CountedSearch]:
         """Count a search, unless it is left out; return it, or None."""
         from paddle_ranker.unicode.characters import fold
 
@@ -179,7 +179,7 @@ class CountedLog:
             counted.found += bool(line.shown) and not is_page
             counted.nothing_close += bool(line.nothing_close) and not is_page
         of_query.spellings[shown] += 1
-        return _Search(counters, line.first_position, tuple(document.id for document in line.shown), is_page)
+        return _CountedSearch(counters, line.first_position, tuple(document.id for document in line.shown), is_page)
 
 
 def report_of(log: CountedLog, top: int) -> dict[str, Any]:

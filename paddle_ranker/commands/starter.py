@@ -188,7 +188,7 @@ def _add_pictures(folder: Path, side: int) -> None:
     from paddle_ranker.encoding.picture_encoder import PictureEncoder
     from paddle_ranker.model.config import ConvolutionsConfig
     from paddle_ranker.model.encoder_loading import read_checkpoint
-    from paddle_ranker.model.networks.pictures import Convolutions
+    from paddle_ranker.model.networks.vision import Convolutions
     from paddle_ranker.model.tower import PICTURE, TowerInfo, signature_of
     from paddle_ranker.model.tower_network import TowerModel, TowerNetwork, save_tower, start_tower
 

@@ -183,7 +183,7 @@ class DocumentFile:
         for path in paths:
             before = self.kept
             table, roles = self._open(path)
-            spellings = table.spellings(roles, self._declared) if isinstance(table, _Table) else {}
+            spellings = table.spellings(roles, self._declared) if isinstance(table, _DocumentRows) else {}
             for name in filter(table.counts.get, table.columns):
                 self._spellings.setdefault(name, set()).add(spellings.get(name))
             for number, row in table.rows(roles, self._files, self._declared):
@@ -218,7 +218,7 @@ class DocumentFile:
             title = row.get("id") if file.startswith("data:") else _title_of(file)
         return _document({**named, "text": title or "file"}, title_name, False, self._declared)
 
-    def _open(self, path: str) -> tuple[Union[_Table, _Folder], dict[str, str]]:
+    def _open(self, path: str) -> tuple[Union[_DocumentRows, _Folder], dict[str, str]]:
         """Return a file's table or folder, and the names of the columns that become id, title and text, by role.
 
         Prints the columns when the file is opened for the first time.
@@ -309,12 +309,12 @@ def _open_table(
     version: object,
     separator: str,
     header: Optional[bool],
-) -> _Table:
+) -> _DocumentRows:
     """Return the table of a file; cached as long as the file's `version` (size and time of change) stays the same.
 
-    separator, header: as in `_Table`
+    separator, header: as in `_DocumentRows`
     """
-    return _Table(path, separator, header)
+    return _DocumentRows(path, separator, header)
 
 
 def named_rows(path: str) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
@@ -325,14 +325,14 @@ def named_rows(path: str) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]
     absent.
     """
     try:
-        table = _Table(path, TAB, None)
+        table = _DocumentRows(path, TAB, None)
     except DataError:
-        table = _Table(path, TAB, True)
+        table = _DocumentRows(path, TAB, True)
     if not table.holds_lines or not (yield from table.ragged_rows()):
         yield from table.named_rows()
 
 
-class _Table:
+class _DocumentRows:
     """The rows of a file, and facts about its columns.
 
     separator: separator of a text file; a tab means that it is detected
@@ -380,10 +380,10 @@ class _Table:
     @cached_property
     def columns(self) -> dict[str, _Facts]:
         """Facts about each column by its name; the first access reads the whole file."""
-        columns = dict[str, _Column]()
+        columns = dict[str, _CellFacts]()
         for _, row in self.named_rows():
             for name, value in row.items() if isinstance(row, dict) else ():
-                columns.setdefault(name, _Column()).add(value)
+                columns.setdefault(name, _CellFacts()).add(value)
         comma = any(column.spellings.has_decimal_comma for column in columns.values())
         return {name: column.facts(comma) for name, column in columns.items()}
 
@@ -484,7 +484,7 @@ class _Table:
     def _detect(self, encoding: str, separator: str, header: Optional[bool]) -> Optional[_Dialect]:
         """Detect how a text file stores a table; None if it holds lines of text.
 
-        separator, header: as in `_Table`
+        separator, header: as in `_DocumentRows`
 
         Raises `DataError` for SQL, and if the first row may be a header or a document.
         """
@@ -624,7 +624,7 @@ class _Folder:
     ) -> Iterator[tuple[int, Union[dict[str, Any], Unread]]]:
         """Yield (number, row) for each file: a dict, or an `Unread` with the reason why the file is left out.
 
-        The parameters are not used: they make the signature that of `_Table.rows`.
+        The parameters are not used: they make the signature that of `_DocumentRows.rows`.
         """
         for left_out in self._left_out:
             yield 0, left_out
@@ -789,7 +789,7 @@ class _Facts:
     others: tuple[str, ...]
 
 
-class _Column:
+class _CellFacts:
     """Accumulator of facts about the cells of a column."""
 
     def __init__(self) -> None:

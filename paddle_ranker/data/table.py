@@ -37,7 +37,7 @@ _MOST_SPANNED = 1000  # most rows, and most columns, that a cell of an HTML tabl
 Row = Union[Sequence[str], BadRow]
 
 
-class _Table(NamedTuple):
+class _FileTable(NamedTuple):
     """A table of a file.
 
     name: name that no other table of the file has; "" if the file has one table
@@ -69,7 +69,7 @@ def version() -> str:
     return str(_VERSION)
 
 
-def _tables(path: Path) -> Iterator[_Table]:
+def _tables(path: Path) -> Iterator[_FileTable]:
     with open(path, "rb") as stream:
         start = stream.read(1024)
     if start.startswith(b"PK\x03\x04"):
@@ -90,10 +90,10 @@ def _tables(path: Path) -> Iterator[_Table]:
                 else:
                     yield [cell_text(row.get(name)) for name in columns]
 
-        yield _Table("", "", [*columns], rows)
+        yield _FileTable("", "", [*columns], rows)
 
 
-def _sheets(path: Path) -> Iterator[_Table]:
+def _sheets(path: Path) -> Iterator[_FileTable]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -107,10 +107,10 @@ def _sheets(path: Path) -> Iterator[_Table]:
     for name, rows in sheets:
         above = rows_above_header(rows)
         title = " ".join([name, *(cell for row in rows[:above] for cell in row if cell)])
-        yield _Table(name if len(sheets) > 1 else "", title, rows[above], partial(iter, rows[above + 1 :]))
+        yield _FileTable(name if len(sheets) > 1 else "", title, rows[above], partial(iter, rows[above + 1 :]))
 
 
-def _html_tables(path: Path) -> Iterator[_Table]:
+def _html_tables(path: Path) -> Iterator[_FileTable]:
     if path.stat().st_size > _MOST_HTML:
         raise DataError(f"{path}: {path.stat().st_size:,} bytes of HTML, more than the limit of {_MOST_HTML:,}")
     parser = _TablesOfHTML()
@@ -122,7 +122,7 @@ def _html_tables(path: Path) -> Iterator[_Table]:
         title = " ".join(dict.fromkeys(filter(None, (parser.title, table.title))))
         width = max(map(len, table.rows))
         header, *rows = [[*row, *[""] * (width - len(row))] for row in table.rows]
-        yield _Table(str(number) if len(tables) > 1 else "", title, header, partial(iter, rows))
+        yield _FileTable(str(number) if len(tables) > 1 else "", title, header, partial(iter, rows))
 
 
 class _HtmlTable:
@@ -223,7 +223,7 @@ class _TablesOfHTML(HTMLParser):
             table.row = None
 
 
-class _Column:
+class _ColumnSummary:
     """Facts about a column, for the table's summary: range of its numbers, first different values."""
 
     def __init__(self) -> None:
@@ -242,9 +242,9 @@ class _Column:
             self.values.setdefault(cell, row)
 
 
-def _parts(table: _Table) -> Iterator[Union[Part, Unread]]:
+def _parts(table: _FileTable) -> Iterator[Union[Part, Unread]]:
     """Yield the parts of a table, in two passes over its rows, and an `Unread` for its bad rows."""
-    columns, bad, rows, size = [_Column() for _ in table.header], list[str](), 0, 0
+    columns, bad, rows, size = [_ColumnSummary() for _ in table.header], list[str](), 0, 0
     for number, row in enumerate(table.rows()):
         rows += 1
         if isinstance(row, BadRow):
@@ -259,7 +259,7 @@ def _parts(table: _Table) -> Iterator[Union[Part, Unread]]:
     width = range(len(table.header))
     shown = sum(map(len, map(_with_words, table.header))) + len(_BETWEEN) * len(width)
     if shown + size <= _MOST:
-        writer = _Writer(table, width, _with_words)
+        writer = _PlacedWriter(table, width, _with_words)
         for number, row in enumerate(table.rows()):
             if not isinstance(row, BadRow):
                 writer.add(number, row, width)
@@ -275,10 +275,10 @@ def _parts(table: _Table) -> Iterator[Union[Part, Unread]]:
         yield Unread(table.name, f"{len(bad):,} of {rows:,} rows, such as {bad[0]}")
 
 
-class _Writer:
+class _PlacedWriter:
     """Writer of a part's text; records the places of its cells, `(start, end, row, column)`."""
 
-    def __init__(self, table: _Table, columns: range, shown: Callable[[str], str] = str) -> None:
+    def __init__(self, table: _FileTable, columns: range, shown: Callable[[str], str] = str) -> None:
         """Begin with the title and the header of `columns`; the header is row -1.
 
         shown: called with a column's name; returns the text to write for it
@@ -324,12 +324,12 @@ def _blocks(names: Sequence[str]) -> list[range]:
     return blocks
 
 
-def _summary(table: _Table, columns: Sequence[_Column], fields: dict[str, Any]) -> Part:
+def _summary(table: _FileTable, columns: Sequence[_ColumnSummary], fields: dict[str, Any]) -> Part:
     """Return the part that summarises a table: the names of its columns, and the range or the first values of each.
 
     fields: the part's fields
     """
-    writer, left = _Writer(table, range(len(columns)), _with_words), _MOST_VALUES
+    writer, left = _PlacedWriter(table, range(len(columns)), _with_words), _MOST_VALUES
     for number, (name, column) in enumerate(zip(table.header, columns)):
         if column.numbers * 2 > column.count:
             writer.text += f"\n{name}: {column.low} to {column.high}"
@@ -344,16 +344,16 @@ def _summary(table: _Table, columns: Sequence[_Column], fields: dict[str, Any]) 
     return Part(table.name, writer.text, fields, writer.places)
 
 
-def _row_parts(table: _Table, blocks: Sequence[range], fields: dict[str, Any]) -> Iterator[Part]:
+def _row_parts(table: _FileTable, blocks: Sequence[range], fields: dict[str, Any]) -> Iterator[Part]:
     """Yield parts of some rows; if the header is too long for a part, each part has some of the columns.
 
     blocks: ranges of columns
     fields: fields of every part
     """
-    writers = [_Writer(table, block) for block in blocks]
+    writers = [_PlacedWriter(table, block) for block in blocks]
 
     def part(index: int) -> Part:
-        writer, writers[index] = writers[index], _Writer(table, blocks[index])
+        writer, writers[index] = writers[index], _PlacedWriter(table, blocks[index])
         rows = f"{writer.first}-{writer.last}"
         name = rows if len(blocks) == 1 else f"{rows},{blocks[index].start}-{blocks[index].stop - 1}"
         shown = {**fields, "first_row": writer.first, "last_row": writer.last}

@@ -44,7 +44,7 @@ class PairCollector:
         self._max_bytes = max_bytes
         self._on_disk = False
         self._tokens = self._pad_id = self._place_size = 0
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, _StoredColumn] = {}
 
     def append(self, pairs: EncodedPairs, **columns: np.ndarray) -> None:
         """Add pairs [m], and the values [m] of further `columns`; all calls must have the same column names and types.
@@ -58,7 +58,7 @@ class PairCollector:
         new = {_IDS: pairs.ids, _OFFSETS: offsets + self._tokens, _SECOND_STARTS: pairs.second_starts, **columns}
         if pairs.places is not None:
             new[_PLACES] = pairs.places
-        self._columns = self._columns or {name: _Column(values.dtype) for name, values in new.items()}
+        self._columns = self._columns or {name: _StoredColumn(values.dtype) for name, values in new.items()}
         if {name: column.dtype for name, column in self._columns.items()} != {n: v.dtype for n, v in new.items()}:
             raise ValueError(f"columns {', '.join(columns) or '(none)'}: other names or types than with earlier pairs")
         self._tokens += len(pairs.ids)
@@ -93,7 +93,7 @@ def within(texts: EncodedTexts, folder: Path, max_bytes: int) -> EncodedTexts:
     nbytes = texts.ids.nbytes
     if nbytes <= max_bytes:
         return texts
-    column = _Column(texts.ids.dtype)
+    column = _StoredColumn(texts.ids.dtype)
     with _disk_errors(folder, lambda: nbytes):
         column.append(texts.ids)
         column.move_to(folder)
@@ -112,7 +112,7 @@ def _disk_errors(folder: Path, nbytes: Callable[[], int]) -> Iterator[None]:
         ) from error
 
 
-class _Column:
+class _StoredColumn:
     """Growing array: a list of chunks, or a file."""
 
     def __init__(self, dtype: np.dtype):

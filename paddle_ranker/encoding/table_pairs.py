@@ -39,7 +39,7 @@ class ReadTable(NamedTuple):
     column_numbers: list[int]
 
 
-class _Table(NamedTuple):
+class _TokenTable(NamedTuple):
     """Table of a title, as tokens.
 
     rows: cells of each row below the header, all rows of equal length
@@ -164,7 +164,7 @@ class TablePairEncoder(PairEncoder):
         spans = zip(texts, ends, ends[1:])
         return [empty if text and _has_no_words(text) else flat[start:end] for text, start, end in spans]
 
-    def _table(self, title: str) -> _Table:
+    def _table(self, title: str) -> _TokenTable:
         header, rows, _, column_numbers = self.read(title)
         with self._truncated_lock:
             self.left_out_columns += len(column_numbers) - len(header)
@@ -176,9 +176,9 @@ class TablePairEncoder(PairEncoder):
         words = np.maximum.accumulate(np.where(self._is_inner[flat], -1, np.arange(len(flat)))) if len(flat) else inside
         begins = inside - (np.arange(len(flat)) - words)
         cells = np.stack([number % width + 1, number // width], axis=1)
-        return _Table(rows, flat, cells, np.maximum(begins, -1))
+        return _TokenTable(rows, flat, cells, np.maximum(begins, -1))
 
-    def _fitting(self, table: _Table, room: int, title: str) -> NDArray[np.bool_]:
+    def _fitting(self, table: _TokenTable, room: int, title: str) -> NDArray[np.bool_]:
         """Return a mask of the table's tokens to keep, at most `room`, `[tokens]` bool; count what is cut or left out.
 
         title: the table as text, for the note that names it
@@ -206,7 +206,7 @@ class TablePairEncoder(PairEncoder):
             note_once(f"note: rows {rows + 1:,} to {len(table.rows):,} of the table {table_name} do not fit")
         return kept
 
-    def _places(self, query: str, table: _Table) -> NDArray[np.int16]:
+    def _places(self, query: str, table: _TokenTable) -> NDArray[np.int16]:
         """Return the places of all tokens of a table, `[tokens, place_size]`, for a question."""
         columns, rows = int(table.cells[:, 0].max(initial=0)), len(table.rows)
         numbers, of_question = np.zeros((columns + 1, rows + 1, 3), np.int64), values_in(query)

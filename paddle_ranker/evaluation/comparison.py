@@ -149,7 +149,7 @@ def compare_systems(
             f"{pairs.source}: nothing to measure: one title a query, and none or each of them is relevant (label >= 1)"
         )
     ties = ties or default_ties(pairs)
-    values = {system.name: _Values(pairs, system.scores, available, ties) for system in systems}
+    values = {system.name: _Statistics(pairs, system.scores, available, ties) for system in systems}
     reference = reference or names[0]
     if reference == "best" and "best" not in names:
         chosen = measure if measure in available else available[0]
@@ -173,7 +173,7 @@ def compare_systems(
     return Comparison(pairs, list(systems), reference, available, measured, by_query, query_ids, ties)
 
 
-class _Values:
+class _Statistics:
     """A system's statistic for each measure, and its values per query for measures that have values per query."""
 
     def __init__(self, pairs: MeasuredPairs, scores: Floats, names: Sequence[str], ties: str) -> None:
@@ -189,7 +189,7 @@ class _Values:
 
 
 def _measure(
-    ours: _Values, base: Optional[_Values], others: int, resamples: int, permutations: int, seed: int
+    ours: _Statistics, base: Optional[_Statistics], others: int, resamples: int, permutations: int, seed: int
 ) -> dict[str, Measured]:
     """Measure a system, and its differences from `base` on the same draws of queries; p-values are not yet corrected.
 

@@ -295,7 +295,7 @@ class _Upper(NamedTuple):
     quality: list[Quality]
 
 
-class _Joined:
+class _JoinedHalves:
     """Engine that runs the lower layers of a split ranker, then the upper ones, as a search with stored states does."""
 
     def __init__(self, lower: Engine, upper: Engine, whole: Engine):
@@ -333,7 +333,7 @@ def _quantize_upper(
 
     def judge() -> list[Quality]:
         written = dataclasses.replace(upper, folder=trial.folder)
-        joined = [_Joined(below, engine, fp32) for engine in _in_int8(written, options)]
+        joined = [_JoinedHalves(below, engine, fp32) for engine in _in_int8(written, options)]
         return [row for engine in joined for row in gate.judge(fp32, engine)]
 
     try:

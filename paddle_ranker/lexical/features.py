@@ -97,7 +97,7 @@ class _Characters:
         ]
 
 
-class _Text(NamedTuple):
+class _TextForms(NamedTuple):
     """A text in all the forms from which the features of a pair are computed."""
 
     words: list[str]
@@ -123,11 +123,11 @@ class LexicalFeatures:
         rows = [self._pair(read(query), self._read(title)) for query, title in zip(queries, titles)]
         return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
 
-    def _read(self, text: str) -> _Text:
+    def _read(self, text: str) -> _TextForms:
         characters = _Characters(text)
-        return _Text(self._words.tokenize(characters.plain), self._bigrams.tokenize(characters.plain), characters)
+        return _TextForms(self._words.tokenize(characters.plain), self._bigrams.tokenize(characters.plain), characters)
 
-    def _pair(self, query: _Text, title: _Text) -> list[float]:
+    def _pair(self, query: _TextForms, title: _TextForms) -> list[float]:
         bm25_words = self._words.score_tokens(query.words, title.words)
         bm25_bigrams = self._bigrams.score_tokens(query.bigrams, title.bigrams)
         query_words, title_words = set(query.words), set(title.words)

@@ -320,7 +320,7 @@ class TapasConfig(EncoderConfig):
 
     type_vocab_sizes: sizes of the embedding tables: of the token type, then of each number of a place but the position
     reset_position_index_per_cell: whether positions restart in each cell
-    names_cells: whether the head answers a question by selecting cells, see `networks.table_answers`; the attributes
+    names_cells: whether the head answers a question by selecting cells, see `networks.cell_heads`; the attributes
         below matter only then
     operations: names of operations on the selected cells, such as SUM; (): the model chooses no operation
     select_one_column: whether all cells of an answer are in one column

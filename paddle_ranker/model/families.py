@@ -42,7 +42,7 @@ from paddle_ranker.model.config import (
     require_tokenizer_fits,
 )
 from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Names, Values, of_paddlenlp
-from paddle_ranker.model.hugging_face.table_answers import CELL_HEADS, TAPAS_ANSWERS
+from paddle_ranker.model.hugging_face.tapas_heads import CELL_HEADS, TAPAS_ANSWERS
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.foreign_config import ForeignConfig
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
@@ -779,12 +779,12 @@ def _named_already(arrays: Named) -> Named:
 
 
 for _type, _module, _class, _config in (
-    ("vit", "pictures", "PictureTransformer", PictureConfig),
-    ("clip_vision_model", "pictures", "PictureTransformer", PictureConfig),
-    ("siglip_vision_model", "pictures", "PictureTransformer", PictureConfig),
-    ("convolutions", "pictures", "Convolutions", ConvolutionsConfig),
-    ("clip_text_model", "pictures", "PictureTextEncoder", PictureTextConfig),
-    ("siglip_text_model", "pictures", "PictureTextEncoder", PictureTextConfig),
+    ("vit", "vision", "PictureTransformer", PictureConfig),
+    ("clip_vision_model", "vision", "PictureTransformer", PictureConfig),
+    ("siglip_vision_model", "vision", "PictureTransformer", PictureConfig),
+    ("convolutions", "vision", "Convolutions", ConvolutionsConfig),
+    ("clip_text_model", "vision", "PictureTextEncoder", PictureTextConfig),
+    ("siglip_text_model", "vision", "PictureTextEncoder", PictureTextConfig),
     ("wav2vec2", "sounds", "SoundTransformer", SoundConfig),
     ("hubert", "sounds", "SoundTransformer", SoundConfig),
 ):

@@ -22,7 +22,7 @@ from paddle_ranker.model.config import ENCODER_PREFIX, EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.lora import merged
 from paddle_ranker.model.match_levels import LEVELS, levels_of_pair
-from paddle_ranker.model.networks.table_answers import CellLogits
+from paddle_ranker.model.networks.cell_heads import CellLogits
 from paddle_ranker.model.parameters import initialize, set_parameters
 
 APART = ("position_tower.",)  # prefixes of parameters that exist only during a training, not in a ranker's folder

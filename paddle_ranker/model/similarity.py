@@ -44,7 +44,7 @@ class _Alone(NamedTuple):
     skipped_after: int
 
 
-class _Text(NamedTuple):
+class _TextOfPairs(NamedTuple):
     """One text of each pair of a batch, as it is encoded alone.
 
     ids: `[batch, length]` int64
@@ -126,7 +126,7 @@ class SimilarityHead(FeatureHead):
         vectors = (_normalised(self.tower(ids, paddle.zeros_like(ids))) for ids in (query, title))
         return paddle.multiply(*vectors).sum(axis=1)
 
-    def _texts(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[_Text, _Text]:
+    def _texts(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[_TextOfPairs, _TextOfPairs]:
         if self.tower.training:
             self.tower.eval()
         is_token = (input_ids != self._pad_id).astype("int64")
@@ -137,7 +137,7 @@ class SimilarityHead(FeatureHead):
     def _states(self, ids: Tensor) -> list[Tensor]:
         return [states.astype("float32") for states in self.tower.encoder.states(ids, paddle.zeros_like(ids))]
 
-    def _side(self, text: _Text, before: int) -> Side:
+    def _side(self, text: _TextOfPairs, before: int) -> Side:
         states, is_token = self._states(text.ids), text.ids != self._pad_id
         vectors = [self.tower.of_states(states[-1], text.ids, paddle.zeros_like(text.ids))]
         vectors += [pool_states(states[depth], is_token, "mean") for depth in self._depths]
@@ -146,7 +146,7 @@ class SimilarityHead(FeatureHead):
         matches = [_normalised(states[depth][:, before:]) * is_content for depth in (-1, self._depths[1])]
         return Side(paddle.concat([_normalised(vector) for vector in vectors], axis=1), paddle.concat(matches, axis=2))
 
-    def _text(self, input_ids: Tensor, inside: Tensor, alone: _Alone) -> _Text:
+    def _text(self, input_ids: Tensor, inside: Tensor, alone: _Alone) -> _TextOfPairs:
         """Return one text of each pair as it is encoded alone, padded to the longest of the batch.
 
         inside: `[batch, length]` int64, 1 for the tokens of this text and its special tokens in the pair
@@ -178,9 +178,9 @@ class SimilarityHead(FeatureHead):
         longest = [end.max().reshape([1]) + paddle.full([1], len(alone.after), "int64")]
         if paddle.in_dynamic_mode():  # `paddle.slice` would read both bounds of both slices from the device
             count = int(longest[0])
-            return _Text(whole[:, :count], is_content[:, :count])
+            return _TextOfPairs(whole[:, :count], is_content[:, :count])
         none = [paddle.zeros([1], "int64")]
-        return _Text(paddle.slice(whole, [1], none, longest), paddle.slice(is_content, [1], none, longest))
+        return _TextOfPairs(paddle.slice(whole, [1], none, longest), paddle.slice(is_content, [1], none, longest))
 
 
 def depths_of(layers: int) -> list[int]:

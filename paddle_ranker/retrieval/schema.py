@@ -670,7 +670,7 @@ class _Row(Protocol):
     def fields(self) -> Mapping[str, object]: ...
 
 
-class _Values:
+class _FieldFacts:
     """Values of a field that have been read so far, and the types that all of them fit."""
 
     def __init__(self) -> None:
@@ -754,14 +754,14 @@ def infer(
     note: called with a message that says how many values of a field count as missing
     title: name of the title field, unless one is declared; None: `title` or `name`
     """
-    values: dict[str, _Values] = {}
+    values: dict[str, _FieldFacts] = {}
     count = characters = 0
     for row in rows:
         count += 1
         characters += len(row.text)
         for name, value in row.fields.items():
             if value is not None and value != "":
-                values.setdefault(name, _Values()).add(value)
+                values.setdefault(name, _FieldFacts()).add(value)
     names = {field.name for field in declared}
     has_title = any(field.title for field in declared)
     titles = [

@@ -203,7 +203,7 @@ def simulated(exponent: float, noise: float, seed: int) -> judgments.JoinedLog:
         order = np.argsort(-attraction[query] + draw.normal(0, noise, 10))[first - 1 : first + 1]
         seen = draw.random(2) < np.arange(first, first + 2.0) ** -exponent
         clicked = order[seen & (draw.random(2) < attraction[query, order])]
-        log.searches[f"{number}"] = judgments._Search(f"{query}", f"{query}", tuple(map(str, order)), first)
+        log.searches[f"{number}"] = judgments._LoggedSearch(f"{query}", f"{query}", tuple(map(str, order)), first)
         if len(clicked):
             log.clicked[f"{number}"] = set(map(str, clicked))
     return log

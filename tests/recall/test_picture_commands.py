@@ -13,7 +13,7 @@ from PIL import Image
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.networks.pictures import Convolutions
+from paddle_ranker.model.networks.vision import Convolutions
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.retrieval.text_vectors import Tower

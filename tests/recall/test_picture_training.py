@@ -18,7 +18,7 @@ from paddle_ranker.data.pictures import ImageError
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.model_folder import TOWER, load_model
-from paddle_ranker.model.networks.pictures import PictureTransformer
+from paddle_ranker.model.networks.vision import PictureTransformer
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower_network import load_tower, query_tower_of

@@ -103,13 +103,13 @@ def test_a_column_that_is_missing_is_named(data: Path, tmp_path: Path) -> None:
 
 def test_data_on_the_disk_train_the_same(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[Path] = []
-    move_to = column_store._Column.move_to
+    move_to = column_store._StoredColumn.move_to
 
     def noted(column: Any, folder: Path) -> None:
         moved.append(folder)
         move_to(column, folder)
 
-    monkeypatch.setattr(column_store._Column, "move_to", noted)
+    monkeypatch.setattr(column_store._StoredColumn, "move_to", noted)
     for train, loss in ((cross_encoder, "listnet+margin_mse"), (pairwise, "margin_mse")):
         folders = {mb: tmp_path / f"{train.__name__}{mb}" for mb in (9, 0)}
         one, other = (train(data, folder, loss=loss, data_memory_mb=mb) for mb, folder in folders.items())

@@ -197,7 +197,7 @@ class _BertRules:
         )
 
 
-class _Characters:
+class _Replacements:
     """Table of the replacements of characters, filled when a character first occurs.
 
     Attributes:
@@ -218,9 +218,9 @@ class _Characters:
 
 
 @cache
-def _characters(rules: TextRules) -> _Characters:
+def _characters(rules: TextRules) -> _Replacements:
     """Return the table of `rules`, 9 MB, which all tokenizers with these rules share."""
-    return _Characters(rules.of_bert)
+    return _Replacements(rules.of_bert)
 
 
 def is_chinese(code_point: int) -> bool:

@@ -44,7 +44,7 @@ from paddle_ranker.model.hugging_face.library_tokenizer import (
     library_padding,
     model_type_of,
 )
-from paddle_ranker.model.hugging_face.table_answers import (
+from paddle_ranker.model.hugging_face.tapas_heads import (
     TAPAS_ANSWERS,
     settings_of_answers,
     with_cell_heads,

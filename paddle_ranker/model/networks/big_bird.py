@@ -24,7 +24,7 @@ class BigBirdEncoder(Encoder):
     def _make_layers(self) -> nn.Layer:
         layers = super()._make_layers()
         for layer in layers.layers:
-            layer.self_attn = _Attention(self.config, self.masks)
+            layer.self_attn = _BigBirdAttention(self.config, self.masks)
         return layers
 
     def _make_pooler(self) -> nn.Layer:
@@ -39,7 +39,7 @@ class BigBirdEncoder(Encoder):
         return hidden, _Blocks(input_ids, mask, self.config)
 
 
-class _Attention(Attention):
+class _BigBirdAttention(Attention):
     """Attention to all tokens if the mask is a tensor, to blocks of tokens if it is `_Blocks`."""
 
     def __init__(self, config: BigBirdConfig, masks: Masks):

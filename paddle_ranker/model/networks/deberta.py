@@ -26,10 +26,10 @@ class DebertaEncoder(Encoder):
         self._buckets = (relative_buckets(self.config) + span).clip(0, 2 * span - 1)
 
     def _make_embeddings(self) -> nn.Layer:
-        return _Embeddings(self.config, self.masks)
+        return _DebertaEmbeddings(self.config, self.masks)
 
     def _make_layers(self) -> nn.Layer:
-        return _Layers(self.config, self.masks)
+        return _DebertaLayers(self.config, self.masks)
 
     def _make_pooler(self) -> nn.Layer:
         return Pooler(self.config.hidden_size, self.config.pooler_hidden_act)
@@ -46,7 +46,7 @@ class DebertaEncoder(Encoder):
     def _after_first(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the first layer's output, and every layer's further inputs: mask, `_places`, `_Layers.relative`."""
+        """Return the first layer's output, and the inputs that all layers share: mask, `_places`, positions."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         layers, context = self.encoder.layers, [mask]
         if self.config.relative_attention:
@@ -98,7 +98,7 @@ def relative_buckets(config: DebertaConfig) -> Array:
     return np.where(apart <= middle, positions, np.sign(positions) * logarithmic).astype(np.int64)
 
 
-class _Embeddings(nn.Layer):
+class _DebertaEmbeddings(nn.Layer):
     def __init__(self, config: DebertaConfig, masks: Masks):
         super().__init__()
         size = config.embedding_size or config.hidden_size
@@ -125,7 +125,7 @@ class _Embeddings(nn.Layer):
         return self.dropout(hidden * is_token)
 
 
-class _Attention(nn.Layer):
+class _DebertaAttention(nn.Layer):
     """Disentangled attention: content to content, content to positions, positions to content."""
 
     def __init__(self, config: DebertaConfig, masks: Masks):
@@ -178,11 +178,11 @@ def _gathered(products: Tensor, places: Tensor) -> Tensor:
     return paddle.gather(flat, places.reshape([-1]), axis=2).reshape([batch, heads, -1, length])
 
 
-class _Layer(nn.Layer):
+class _DebertaLayer(nn.Layer):
     def __init__(self, config: DebertaConfig, masks: Masks):
         super().__init__()
         size, dropout = config.hidden_size, config.hidden_dropout_prob
-        self.self_attn = _Attention(config, masks)
+        self.self_attn = _DebertaAttention(config, masks)
         self.linear1 = nn.Linear(size, config.intermediate_size)
         self.linear2 = nn.Linear(config.intermediate_size, size)
         self.norm1 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
@@ -197,7 +197,7 @@ class _Layer(nn.Layer):
         return self.norm2(attended + self.dropout2(self.linear2(self.activation(self.linear1(attended)))))
 
 
-class _Convolution(nn.Layer):
+class _DebertaConvolution(nn.Layer):
     def __init__(self, config: DebertaConfig, masks: Masks):
         super().__init__()
         size, kernel = config.hidden_size, config.conv_kernel_size
@@ -224,14 +224,14 @@ class _Convolution(nn.Layer):
         return paddle.concat(outputs, axis=-1) + self.conv.bias
 
 
-class _Layers(nn.Layer):
+class _DebertaLayers(nn.Layer):
     def __init__(self, config: DebertaConfig, masks: Masks):
         super().__init__()
         size = config.hidden_size
-        self.layers = nn.LayerList([_Layer(config, masks) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.LayerList([_DebertaLayer(config, masks) for _ in range(config.num_hidden_layers)])
         self.rel_embeddings = nn.Embedding(2 * config.span, size) if config.relative_attention else None
         self.rel_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps) if config.has_rel_norm else None
-        self.conv = _Convolution(config, masks) if config.conv_kernel_size else None
+        self.conv = _DebertaConvolution(config, masks) if config.conv_kernel_size else None
 
     def relative(self, input_ids: Tensor) -> Tensor:
         """Return the embeddings of relative positions, `[2 span, size]`; they do not depend on the ids."""

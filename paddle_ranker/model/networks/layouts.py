@@ -14,7 +14,7 @@ from paddle_ranker.model.attention import attend
 from paddle_ranker.model.bert import Attention, Embeddings, Encoder, EncoderLayer, _at, places_of, types_of
 from paddle_ranker.model.config import LayoutLMConfig, LiltConfig, TapasConfig
 from paddle_ranker.model.dropout import Dropout, Masks
-from paddle_ranker.model.networks.table_answers import CellHeads
+from paddle_ranker.model.networks.cell_heads import CellHeads
 
 
 class _BoxEmbeddings(Embeddings):
@@ -77,7 +77,7 @@ class LiltEmbeddings(_BoxEmbeddings):
         return paddle.concat([Embeddings.forward(self, input_ids, types, extra), layout], axis=-1)
 
 
-class _Attention(Attention):
+class _LiltAttention(Attention):
     """Attention of states and of layouts with shared weights: the softmax of the sum of both products.
 
     A head's two queries (keys, values) are concatenated, so that one multiplication computes that sum.
@@ -116,7 +116,7 @@ class LiltLayer(EncoderLayer):
     def __init__(self, config: LiltConfig, masks: Masks):
         super().__init__(config, masks)
         size, inner = config.layout_size, config.intermediate_size // config.channel_shrink_ratio
-        self.self_attn = _Attention(config, masks)
+        self.self_attn = _LiltAttention(config, masks)
         self.layout_linear1, self.layout_linear2 = nn.Linear(size, inner), nn.Linear(inner, size)
         self.layout_norm1, self.layout_norm2 = (nn.LayerNorm(size, epsilon=config.layer_norm_eps) for _ in range(2))
         self.size = config.hidden_size

@@ -25,7 +25,7 @@ class LongformerEncoder(Encoder):
     def _make_layers(self) -> nn.Layer:
         layers = super()._make_layers()
         for layer in layers.layers:
-            layer.self_attn = _Attention(self.config, self.masks)
+            layer.self_attn = _LongformerAttention(self.config, self.masks)
         return layers
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
@@ -47,7 +47,7 @@ class LongformerEncoder(Encoder):
         return Band(mask, window, self.longest, global_tokens)
 
 
-class _Attention(Attention):
+class _LongformerAttention(Attention):
     """Attention to a band of tokens; the attention of a global token has separate projections."""
 
     def __init__(self, config: LongformerConfig, masks: Masks):

@@ -29,10 +29,10 @@ class ModernBertEncoder(Encoder):
             self.register_buffer(f"{name}_angles", paddle.to_tensor(table), persistable=False)
 
     def _make_embeddings(self) -> nn.Layer:
-        return _Embeddings(self.config, self.masks)
+        return _ModernBertEmbeddings(self.config, self.masks)
 
     def _make_layers(self) -> nn.Layer:
-        return _Layers(self.config, self.masks)
+        return _ModernBertLayers(self.config, self.masks)
 
     def _make_pooler(self) -> nn.Layer:
         return _Pooler(self.config)
@@ -49,7 +49,7 @@ class ModernBertEncoder(Encoder):
     def _begin(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, tuple[object, ...]]:
-        """Return the embedded tokens, and the `context` of `_Layer.forward`."""
+        """Return the embedded tokens, and the `context` of `_ModernBertLayer.forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         ones = paddle.ones_like(input_ids[:1])
         places = paddle.cumsum(ones, axis=1) - ones  # exports with a dynamic length
@@ -95,7 +95,7 @@ def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
     return nn.Linear(inputs, outputs, bias_attr=None if bias else False)
 
 
-class _Embeddings(nn.Layer):
+class _ModernBertEmbeddings(nn.Layer):
     def __init__(self, config: ModernBertConfig, masks: Masks):
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -107,7 +107,7 @@ class _Embeddings(nn.Layer):
         return self.dropout(self.layer_norm(hidden if extra is None else hidden + extra))
 
 
-class _Attention(nn.Layer):
+class _ModernBertAttention(nn.Layer):
     def __init__(self, config: ModernBertConfig, masks: Masks):
         super().__init__()
         size = config.hidden_size
@@ -135,13 +135,13 @@ class _Attention(nn.Layer):
         return self.out_proj(attended)
 
 
-class _Layer(nn.Layer):
+class _ModernBertLayer(nn.Layer):
     def __init__(self, config: ModernBertConfig, masks: Masks, number: int):
         super().__init__()
         self.is_local = number % config.global_attn_every_n_layers != 0
-        self.norm1 = _norm(config) if number else nn.Identity()  # `_Embeddings` normalises already
+        self.norm1 = _norm(config) if number else nn.Identity()  # `_ModernBertEmbeddings` normalises already
         self.norm2 = _norm(config)
-        self.self_attn = _Attention(config, masks)
+        self.self_attn = _ModernBertAttention(config, masks)
         self.linear1 = _linear(config.hidden_size, 2 * config.intermediate_size, config.mlp_bias)
         self.linear2 = _linear(config.intermediate_size, config.hidden_size, config.mlp_bias)
         self.activation = activation_named(config.hidden_act)
@@ -159,10 +159,12 @@ class _Layer(nn.Layer):
         return hidden + self.linear2(self.dropout(self.activation(inner) * gate))
 
 
-class _Layers(nn.Layer):
+class _ModernBertLayers(nn.Layer):
     def __init__(self, config: ModernBertConfig, masks: Masks):
         super().__init__()
-        self.layers = nn.LayerList([_Layer(config, masks, number) for number in range(config.num_hidden_layers)])
+        self.layers = nn.LayerList(
+            [_ModernBertLayer(config, masks, number) for number in range(config.num_hidden_layers)]
+        )
         self.norm = _norm(config)
 
 

@@ -98,10 +98,10 @@ class Qwen3Encoder(Encoder):
         self.register_buffer("angles", paddle.to_tensor(table), persistable=False)
 
     def _make_embeddings(self) -> nn.Layer:
-        return _Embeddings(self.config)
+        return _Qwen3Embeddings(self.config)
 
     def _make_layers(self) -> nn.Layer:
-        return _Layers(self.config, self.masks)
+        return _Qwen3Layers(self.config, self.masks)
 
     def _make_pooler(self) -> nn.Layer:
         return nn.Identity()
@@ -337,7 +337,7 @@ class Linear(nn.Layer):
         return product if self.bias is None else product + self.bias.astype(product.dtype)
 
 
-class _Embeddings(nn.Layer):
+class _Qwen3Embeddings(nn.Layer):
     def __init__(self, config: Qwen3Config):
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -346,7 +346,7 @@ class _Embeddings(nn.Layer):
         return self.word_embeddings(input_ids)
 
 
-class _Attention(nn.Layer):
+class _Qwen3Attention(nn.Layer):
     def __init__(self, config: Qwen3Config, masks: Masks, number: int):
         super().__init__()
         width, size, bias = config.hidden_size, config.head_dim, config.attention_bias
@@ -395,12 +395,12 @@ class _Attention(nn.Layer):
         return attended.reshape([0, 0, self.heads * self.size])
 
 
-class _Layer(nn.Layer):
+class _Qwen3Layer(nn.Layer):
     def __init__(self, config: Qwen3Config, masks: Masks, number: int):
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size
         self.norm1, self.norm2 = (RMSNorm(width, config.layer_norm_eps) for _ in range(2))
-        self.self_attn = _Attention(config, masks, number)
+        self.self_attn = _Qwen3Attention(config, masks, number)
         self.gate_proj, self.up_proj = (Linear(width, inner) for _ in range(2))
         self.down_proj = Linear(inner, width)
         self.activation = activation_named(config.hidden_act)
@@ -413,8 +413,8 @@ class _Layer(nn.Layer):
         return hidden + self.down_proj(self.activation(self.gate_proj(inner)) * self.up_proj(inner))
 
 
-class _Layers(nn.Layer):
+class _Qwen3Layers(nn.Layer):
     def __init__(self, config: Qwen3Config, masks: Masks):
         super().__init__()
-        self.layers = nn.LayerList([_Layer(config, masks, number) for number in range(config.num_hidden_layers)])
+        self.layers = nn.LayerList([_Qwen3Layer(config, masks, number) for number in range(config.num_hidden_layers)])
         self.norm = RMSNorm(config.hidden_size, config.layer_norm_eps)

@@ -38,7 +38,7 @@ class _NormOverTime(nn.Layer):
         return frames * self.weight.unsqueeze([0, 2]) + self.bias.unsqueeze([0, 2])
 
 
-class _Convolution(nn.Layer):
+class _SoundConvolution(nn.Layer):
     """The `number`-th convolution over samples, with its norm, if any, and its activation."""
 
     def __init__(self, config: SoundConfig, number: int):
@@ -95,7 +95,7 @@ class _Frames(nn.Layer):
     def __init__(self, config: SoundConfig, masks: Masks):
         super().__init__()
         last, size = config.conv_dim[-1], config.hidden_size
-        self.convolutions = nn.LayerList([_Convolution(config, number) for number in range(len(config.conv_dim))])
+        self.convolutions = nn.LayerList([_SoundConvolution(config, number) for number in range(len(config.conv_dim))])
         if config.feat_proj_layer_norm:
             self.norm = nn.LayerNorm(last, epsilon=config.layer_norm_eps)
         self.projection = nn.Linear(last, size)

@@ -94,7 +94,7 @@ class JsonLog(QueueHandler):
         self.setLevel(logging.WARNING)
         self.lost = 0
         self.taken = self.written = 0  # characters of users' texts; each is counted up by one thread
-        writer = _Writer(self, descriptor)
+        writer = _LogHandler(self, descriptor)
         writer.setFormatter(JsonFormatter(with_texts))
         self._listener: Optional[QueueListener] = _Listener(self._lines, writer)
         self._listener.start()
@@ -140,7 +140,7 @@ class _Listener(QueueListener):
         return super().dequeue(block)
 
 
-class _Writer(logging.Handler):
+class _LogHandler(logging.Handler):
     def __init__(self, log: JsonLog, descriptor: int):
         super().__init__()
         self._log, self._descriptor = log, descriptor

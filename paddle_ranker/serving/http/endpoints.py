@@ -94,7 +94,7 @@ class _Rerank(Endpoint):
         return routes(slots.of(RANKER_SLOT, RankerSlot), keep_texts=config.log_texts)
 
 
-class _Search(Endpoint):
+class _SearchEndpoint(Endpoint):
     """`/v1/search`, and the other routes of an index: documents, feedback, judgments, the search page."""
 
     slots = (INDEX,)
@@ -167,6 +167,6 @@ class _OpenAI(_Vectors):
 
 ENDPOINTS: Registry[Endpoint] = Registry("endpoint", recipes="plugin")
 ENDPOINTS.add("rerank", _Rerank())
-ENDPOINTS.add("search", _Search())
+ENDPOINTS.add("search", _SearchEndpoint())
 ENDPOINTS.add("embeddings", _OpenAI())
 ENDPOINTS.add("embed", _Vectors())

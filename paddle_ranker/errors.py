@@ -112,7 +112,7 @@ def require_pairs(queries: Sequence[str], titles: Sequence[str]) -> None:
 
 
 def require_items(items: Iterable[T], name: str, *kinds: type) -> list[T]:
-    """Return the items of `items`; raises `UsageError`, naming the item, for one of another type.
+    """Return `items` as a list; raises `UsageError`, naming the item, if an item has another type.
 
     name: the argument's name, for the message
     kinds: types that items may have (default: text)
@@ -161,7 +161,7 @@ def in_checkout(line: str) -> str:
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """Return ` (did you mean ...?)` with the known word that is closest to `word`, or "" if none is close.
+    """Return ` (did you mean ...?)` with the candidate that is closest to `word`, or "" if none is close.
 
     Case is ignored, and so is which characters separate words: `product_name` is close to `Product Name`.
     """

@@ -329,7 +329,7 @@ class Fusion:
         return summands
 
     def by_feature(self, features: ListFeatures) -> Floats:
-        """Return what each feature adds to the scores of a list's first documents, `[documents, features]`."""
+        """Return the summand of each feature in the scores of a list's first documents, `[documents, features]`."""
         weights = np.array([self.features.get(name, 0.0) for name in features.names])
         summands: Floats = features.values * weights
         return summands

@@ -105,8 +105,9 @@ class Generation:
         self.vectors = {name: self._vector_parts(name, field.info) for name, field in info.vector_fields.items()}
 
     def words_by(self, fields: Mapping[str, float], totals: Optional[Totals] = None) -> Optional[WordSearcher]:
-        """Return the word searcher with other weights of some fields; None for an index without words.
+        """Return the word searcher; None for an index without words.
 
+        fields: weights by field, in place of the schema's
         totals: collection statistics to use, if this generation is one shard of a collection
 
         Raises `UsageError` for a field that is not searched.

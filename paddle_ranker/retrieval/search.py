@@ -589,7 +589,7 @@ class Search:
         return ranks
 
     def position(self) -> Union[Position, SortedPosition, None]:
-        """Return the position of the last result, for the next page; None if no more results follow."""
+        """Return the position behind this page, for the next page; None if no more results follow."""
         if not self.shown or self._begins + len(self.shown) >= len(self.order):
             return None
         if self.sort and self.group_by is None:
@@ -633,7 +633,7 @@ class Search:
         return kept
 
     def _leaders(self, order: Sequence[int]) -> list[int]:
-        """Return, for each document, the place of the first document with nearly the same text, which may be itself.
+        """Return, for each document, the place of the first one with nearly the same text: its own, or an earlier one.
 
         order: places of the documents
         """

@@ -204,9 +204,9 @@ def is_begun(folder: Path) -> bool:
 
 
 def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
-    """Return the `Cut` of an unfinished build, or None; delete an unfinished build of another corpus.
+    """Return the `Cut` of an unfinished build of this corpus, or None; delete an unfinished build of another corpus.
 
-    identity: as for `cut`: tells whether the builds are of the same corpus
+    identity: facts about the build and its corpus, as for `cut`
 
     Raises `RankerError` if the folder has shards that belong to no unfinished build.
     """

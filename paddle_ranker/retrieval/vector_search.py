@@ -59,7 +59,9 @@ def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
 
 
 def check_breadth(info: Optional[VectorsInfo], ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
-    """Return the ef or nprobe of a search; raises `UsageError` for an option that the vectors' index does not take.
+    """Return the ef or nprobe of a search, None if neither is set.
+
+    Raises `UsageError` for an option that the vectors' index does not take.
 
     info: how vectors are searched; None if no vectors are searched
     """

@@ -340,7 +340,7 @@ class _DocumentRows:
     """
 
     def __init__(self, path: str, separator: str, header: Optional[bool]) -> None:
-        """Find out how the file holds a table; raises `DataError`."""
+        """Find out how the file holds a table; raises `DataError` as `_detect` does."""
         self.path = path
         self._encoding = found_encoding(path) if is_table_or_lines(path) else None
         self._preamble, self._is_spreadsheet = 0, False  # the first is the number of rows above the header

@@ -344,7 +344,10 @@ class RecordFile(Generic[T]):
         return header
 
     def _refuse_doubtful_header(self, row: Row, others: Sequence[Sequence[str]]) -> None:
-        """Raise `DataError` if a first row may be a header with unknown names, or data; `others` are the next rows."""
+        """Raise `DataError` if a first row may be data as well as a header with unknown names.
+
+        others: the next rows
+        """
         if isinstance(row, list) and self._given_header is None and is_doubtful(row, others):
             data = "type --header false" if self._has_option else "put a line of the columns' names above it"
             raise DataError(

@@ -492,7 +492,9 @@ class Search:
         return PictureTitle(np.full((1, 1, 3), 255, np.uint8))
 
     def rank(self, logits: Floats, probabilities: Floats, *, is_calibrated: bool = False) -> None:
-        """Order the documents of `to_rank` by `logit + recall_weight * share` plus the signals; equal sums by id.
+        """Order the documents of `to_rank` by the sum of logit, `recall_weight` times share, signals and title bonus.
+
+        The share is that of `Fusion.shares`, the bonus that of `Fusion.titles_share`. Equal sums are ordered by id.
 
         logits, probabilities: the ranker's for the texts that `to_rank` returned, `[texts]`
         is_calibrated: whether the probabilities are calibrated

@@ -181,7 +181,7 @@ class LocalSnapshot:
             return now.search_vectors(by, vectors, top_k, allowed, breadth)
 
     def begin_search(self, request: LookupRequest) -> Callable[[], list[Hits]]:
-        """Return a function that searches as `search` does."""
+        """Return a function that runs `search` with the arguments in a request, when it is called."""
         return partial(self.search, *request)
 
     def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:

@@ -167,7 +167,7 @@ class Turns:
     """Limiter of the pieces of work that compute at the same time.
 
     Args:
-        most: how many pieces.
+        most: maximum number of pieces.
     """
 
     def __init__(self, most: int):

@@ -194,8 +194,8 @@ class CollectionWriter:
     def merge(self, most: Optional[int] = MERGED_AT_ONCE) -> None:
         """Merge the last segments of each folder that has many; see `first_to_merge`.
 
-        most: maximum number of documents to merge, which takes long; do nothing if there are more. None: no limit, and
-            also delete the files that no document has
+        most: do nothing if more documents than this would be merged, which takes long. None: no limit, and also delete
+            the files that no document has
         """
         with self._changing():
             now = self._snapshot.generation

@@ -19,7 +19,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from html.parser import HTMLParser
 from typing import NamedTuple, Optional, Union
 
@@ -297,6 +297,7 @@ def _read_list(separator: str, cell: str) -> list[str]:
     return [item for item in map(str.strip, cell.split(separator)) if item]
 
 
+@cache  # so that equal spellings are equal
 def _list_spelling(separator: str) -> ValueSpelling:
     return ValueSpelling(LIST, separator, partial(_read_list, separator))
 

@@ -275,6 +275,17 @@ def test_the_printed_choice_is_the_option_that_says_the_same(capsys: pytest.Capt
     assert "Price is '89.90', expected a number written as 1.234,5" in capsys.readouterr().err
 
 
+def test_a_format_is_kept_if_all_files_have_it(tmp_path: Path) -> None:
+    tags = ("sale, eco", "eco", "sale", "new, sale")
+    for number, day in enumerate(("{}.04.2024", "{}/04/2024")):
+        rows = [typed(100 * number + n, Day=day.format(n % 28 + 1), Tags=tags[n % 4]) for n in range(40)]
+        write(rows, f"part{number}.csv")
+    index = Index.build("part*.csv", "index", id="Nr")
+    found = {one.name: one.format for one in index._collection.info.schema.fields}
+    assert found["Tags"] == ", " and found["Day"] == ""
+    assert len(index.search("mouse", where="Day=2024-04-05 and Tags=sale", top_k=100)) == 4
+
+
 def test_a_doubtful_column_is_said_with_the_options_that_settle_it(capsys: pytest.CaptureFixture[str]) -> None:
     write([typed(n, Weight=f"1.{n}00", Day=f"0{n}/04/2024") for n in range(1, 10)])
     assert main([*BUILD]) == 0

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paddle_ranker import Index
 from paddle_ranker.commands.evaluate_recall import EvaluateRecallOptions, evaluate
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.search import main as search
@@ -125,6 +126,20 @@ def test_pictures_are_found_by_texts_and_by_pictures(built: Path, capsys: pytest
     build = ["build", "--corpus", str(built.parent / "corpus.jsonl"), "--output", str(built.parent / "other")]
     assert index([*build, "--tower", str(built.parent / "clip")]) == 2
     assert "reads pictures: --field NAME:picture" in capsys.readouterr().err
+
+
+def test_a_query_that_is_too_long_for_a_clip_is_told(built: Path) -> None:
+    clip, long = Tower.open(built.parent / "clip"), "a photo of a cat, " * 40
+    with Index(built) as opened:
+        assert not opened.search("a photo of a cat").query_read_by
+        hits = opened.search(long)
+        (read,) = hits.query_read_by.values()
+        assert [*hits.query_read_by] == ["photo"] and f"photo reads {read} characters" in repr(hits)
+    vectors = clip.query_vectors([long, long[:read]])
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+    tokens = clip._queries.encoder.tokens  # type: ignore[union-attr]
+    most = tokens.max_seq_length - 2  # beside the tokens of start and end
+    assert tokens.count_tokens(long[:read]) <= most < tokens.count_tokens(long[: read + 1])
 
 
 def test_bad_pictures_are_refused_by_id_and_field_or_skipped(

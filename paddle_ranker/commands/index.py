@@ -265,7 +265,7 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def identity(self) -> dict[str, object]:
-        """The options, files and towers on which a build's shards depend; if they are equal, the build can continue."""
+        """The options, files and towers on which a build's shards depend; a build continues if all are the same."""
         left_out = {*_WITHOUT_EFFECT, "tower", "field_tower", "store_states"}
         files = [os.stat(path) for path in self.corpus_files]
         towers = {"tower": self.tower, "store_states": self.store_states, **self.field_towers}

@@ -114,7 +114,7 @@ class JoinedLog:
         searches: searches by id.
         clicked: clicked documents by id of the search.
         clicks: number of clicks.
-        judged: the last label of each pair; None if it was withdrawn.
+        judged: the last label of each pair; None if the label was withdrawn.
         judged_positions: positions at which the pairs were judged.
         spans: by pair, the part of the text that the ranker read, if it did not read all.
         unread: pairs whose documents were shown whole, by a search without a ranker.

@@ -59,7 +59,7 @@ def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> 
 
     Lower titles are drawn without replacement. The draw depends on the seed and the query's pairs, not on other queries
     in the file or their order. A title that occurs with two labels is never paired with itself. A teacher's logits are
-    kept; if a title occurs twice, those of its first row.
+    kept; if a title occurs twice, the logits of its first row are.
     """
     # A string seeds Python's generator through SHA-512: the same everywhere, which hash() is not.
     generator = random.Random(f"{seed}\t{pairs[0].query}") if pairs else random.Random(seed)

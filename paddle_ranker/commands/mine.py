@@ -190,7 +190,7 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
 class SearchedIndex:
     """Documents of an index folder, as its `Searcher` finds them, in the parts that a ranker reads.
 
-    titles: titles of `--queries`; a title that is a document's text, or its title and text, stands for the document
+    titles: titles of `--queries`; `reads` finds the document whose text, or title and text, equals such a title
     encoder: encoder of the ranker's pairs, see `Search.read`
     """
 
@@ -332,7 +332,7 @@ class _QueryNumbers(Source):
 
 
 class _MineParts(Work):
-    """Work of an actor: mines negatives of the queries with some numbers, and writes each record as a JSON array.
+    """Work of an actor: mines the negatives of a part's queries, and writes each record as a JSON array.
 
     Each actor reads the files and opens the index.
     """
@@ -424,8 +424,7 @@ def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
 
 
 def _tower_reader(searcher: Searcher) -> Optional[PairEncoder]:
-    """Return the encoder of the index's tower, by which texts are cut for a ranker, if the index has passages; else
-    None."""
+    """Return the encoder of the index's tower, which cuts texts for a ranker; None if the index has no passages."""
     now = searcher.collection.snapshot()
     folder, has_passages = now.tower_folder, bool(now.info.schema.passage_tokens)
     return identify(folder).row_encoder(TOWER).tokens if folder is not None and has_passages else None

@@ -65,7 +65,7 @@ class SearchCounts:
     """Counts of a group of searches.
 
     searches: number of searches
-    found: number of searches with results
+    answered: number of searches with results
     clicked: number of searches with a click
     nothing_close: number of searches whose answer said that no document is close
     clicks: number of clicked documents, each once per search
@@ -74,7 +74,7 @@ class SearchCounts:
     """
 
     searches: int = 0
-    found: int = 0
+    answered: int = 0
     clicked: int = 0
     nothing_close: int = 0
     clicks: int = 0
@@ -85,7 +85,7 @@ class SearchCounts:
         """Return the counts for JSON; `click_rate` is None without searches, `mean_rank` without clicks."""
         return {
             "searches": self.searches,
-            "without_results": self.searches - self.found,
+            "without_results": self.searches - self.answered,
             "nothing_close": self.nothing_close,
             "click_rate": self.clicked / self.searches if self.searches else None,
             "clicks": self.clicks,
@@ -161,7 +161,7 @@ class CountedLog:
         self.left_out["damaged lines"] = reader.damaged
 
     def _search(self, line: SearchLine) -> Optional[_CountedSearch]:
-        """Count a search, unless it is left out; return it, or None."""
+        """Count a search and return it; a search of a day that is left out is not counted, and None is returned."""
         from paddle_ranker.unicode.characters import fold
 
         day = line.time[: len("2026-11-22")]
@@ -176,7 +176,7 @@ class CountedLog:
             self.left_out[_PAGES] += 1
         for counted in counters:
             counted.searches += not is_page
-            counted.found += bool(line.shown) and not is_page
+            counted.answered += bool(line.shown) and not is_page
             counted.nothing_close += bool(line.nothing_close) and not is_page
         of_query.spellings[shown] += 1
         return _CountedSearch(counters, line.first_position, tuple(document.id for document in line.shown), is_page)
@@ -200,9 +200,9 @@ def report_of(log: CountedLog, top: int) -> dict[str, Any]:
         "left_out": {name: count for name, count in log.left_out.items() if count},
         "days": [{"day": day, **counts.summary()} for day, counts in sorted(log.days.items())],
         "most_frequent": first(lambda query: query.searches),
-        "queries_without_results": first(lambda query: query.searches - query.found),
+        "queries_without_results": first(lambda query: query.searches - query.answered),
         "queries_with_nothing_close": first(lambda query: query.nothing_close),
-        "queries_without_clicks": first(lambda query: 0 if query.clicks else query.found),
+        "queries_without_clicks": first(lambda query: 0 if query.clicks else query.answered),
     }
 
 

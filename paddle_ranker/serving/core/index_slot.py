@@ -202,7 +202,7 @@ class IndexSlot(Slot[ServedIndex]):
         return self.latest().snapshot.documents_of(ids)
 
     @property
-    def own(self) -> Collection:
+    def local(self) -> Collection:
         """The index in its local folder, whose documents can be changed.
 
         Raises `Fault(UNAVAILABLE)` if its documents are in shards elsewhere.
@@ -249,7 +249,7 @@ class IndexSlot(Slot[ServedIndex]):
         deadline: float,
         reserve: Optional[Reserve] = None,
     ) -> R:
-        """Run `work(*arguments)` in a thread; return its result. If the call is cancelled before, `work` never begins.
+        """Run `work(*arguments)` in a thread; return its result. If the call is cancelled first, `work` never begins.
 
         deadline: time on `time.monotonic()`'s clock
         reserve: called with the bytes that `work` is about to hold, see `StoppableWork.run`

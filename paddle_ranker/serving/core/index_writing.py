@@ -66,12 +66,12 @@ class IndexWriter:
 
         deadline: time on `time.monotonic()`'s clock
         reserve: see `StoppableWork.run`
-        replace: whether a document may replace a stored one with the same id; if not, such a request is refused
+        replace: whether documents may replace stored ones with the same ids; False: a request that would is refused
 
         Raises `Fault`; then nothing was added.
         """
 
-        files = self._index.own.snapshot().files.staged()
+        files = self._index.local.snapshot().files.staged()
 
         def made(collection: Collection) -> Sequence[Document]:
             nonlocal documents  # fields now have names of staged files, so that the next call decodes no file again
@@ -109,7 +109,7 @@ class IndexWriter:
                 documents.append(Document(id, stored[id].text if text is None else text, kept))
             return documents
 
-        return await self._add(made, self._index.own.snapshot().files.staged(), deadline, reserve)
+        return await self._add(made, self._index.local.snapshot().files.staged(), deadline, reserve)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
         """Remove the documents with these ids; return how many existed. Raises `Fault`."""
@@ -140,7 +140,7 @@ class IndexWriter:
         self._begin()
         try:
             try:
-                collection = self._index.own
+                collection = self._index.local
                 with _faults():
                     prepared = await self._preparing.run(1, deadline, partial(prepare, collection), reserve)
             finally:
@@ -166,7 +166,7 @@ class IndexWriter:
             self._waiting -= 1
 
     def _do(self, work: Callable[[Collection], R], deadline: float, caller: Caller) -> R:
-        collection = self._index.own
+        collection = self._index.local
 
         def write() -> R:
             with collection.writer.writing(deadline):
@@ -196,7 +196,7 @@ class IndexWriter:
 
     def _merge(self) -> None:
         self._merge_waits = False
-        collection = self._index.own
+        collection = self._index.local
         try:
             with collection.writer.writing(time.monotonic() + _MERGE_SECONDS):
                 collection.writer.merge()

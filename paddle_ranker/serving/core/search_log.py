@@ -149,7 +149,7 @@ class FeedbackLine:
 
     @property
     def judgment(self) -> Optional[int]:
-        """The label that the event stands for: `label`, 1 for "relevant", 0 for "irrelevant"; None for other events."""
+        """The label that the event gives: `label`, 1 for "relevant", 0 for "irrelevant"; None for other events."""
         return self.label if self.event == "judged" else _JUDGMENTS.get(self.event)
 
 

@@ -104,7 +104,7 @@ class ServeConfig(Limits, HeadOptions, EngineOptions):
     def name_of(self, slot: str, folder: Path) -> str:
         """Return a model's name for answers; it stays the same if the link `best` points to another folder.
 
-        A folder name that every training has is preceded by the name of the folder around it: `news/best`.
+        A name that folders of all trainings have, such as `best`, follows the name of the parent folder: `news/best`.
         """
         names = dict(name.rpartition("=")[::2] for name in self.served_name)
         main = names.get("") if slot == RANKER_SLOT or self.model is None else None

@@ -58,13 +58,13 @@ class SlotKind:
     needs_paddle: Callable[[ServeConfig], bool] = lambda config: True
     takes_encoders: bool = False
 
-    def given(self, config: ServeConfig) -> Union[ServeConfig, Options]:
+    def options_of(self, config: ServeConfig) -> Union[ServeConfig, Options]:
         """Return the slot's options: `config` if it is an instance of `options`, else the default options."""
         return config if isinstance(config, self.options) else self.options()
 
     def folder(self, config: ServeConfig) -> Optional[Path]:
         """Return the model's folder; None if this server does not have the slot."""
-        folder = getattr(self.given(config), self.option)
+        folder = getattr(self.options_of(config), self.option)
         return None if folder is None else Path(folder)
 
 

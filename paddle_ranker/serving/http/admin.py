@@ -157,7 +157,7 @@ def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dic
     shown: dict[str, Any] = {"version": __version__}
     limits = config.limits.values()
     for name, kind in SLOTS.items():
-        limits.update((limit, getattr(kind.given(config), limit)) for limit in kind.limits)
+        limits.update((limit, getattr(kind.options_of(config), limit)) for limit in kind.limits)
         if name in slots:
             description = slots[name].describe()
             if name == RANKER_SLOT or len(slots) == 1:

@@ -72,7 +72,7 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
         name = request.path_params["name"]
         request.scope["state"]["protocol"] = "contents"
         await index.current(deadline)
-        file = await index.run(_file_of, index.own.snapshot(), name, deadline=deadline)
+        file = await index.run(_file_of, index.local.snapshot(), name, deadline=deadline)
         if file is None:
             raise _no_content(name)
         return file

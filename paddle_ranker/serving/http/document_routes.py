@@ -151,7 +151,7 @@ class DocumentRoutes:
         deadline = self._deadline(request)
         served = await self._index.current(deadline)
         documents = await self._index.run(
-            self._index.own.snapshot().after, after, int(limit), deadline=deadline, reserve=reserve_of(request)
+            self._index.local.snapshot().after, after, int(limit), deadline=deadline, reserve=reserve_of(request)
         )
         content = {"documents": [_content(document) for document in documents], "index": served.summary}
         return answer(request, await run_in_thread(MUCH_BYTES + 1, to_json, content), "application/json")

@@ -1,4 +1,4 @@
-"""Read a request's body within limits, and the deadline that it states; compress answers on request."""
+"""Read a request's body within limits, and its deadline; compress answers for clients that accept gzip."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Launch:
     request_bytes: limit of a request's body; this server's default replaces the launcher's, 512 MiB
     prometheus_port: a further port for metrics; None: no such port
     reload_file: the model is reloaded whenever this file's time changes, which is checked every `reload_seconds`
-    notes: messages to the user about options that this server cannot follow
+    notes: messages to the user about options that this server does not have
     """
 
     model: Path

@@ -98,7 +98,7 @@ def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStar
             texts = [text for _, text in chunk]
             ids, lengths = tokenizer.encode(texts)
             ids_file.write(ids.astype(dtype).tobytes())
-            starts_file.write(starts.of(texts, ids, lengths).tobytes())
+            starts_file.write(starts.of(texts, ids).tobytes())
             unknown += int((ids == unknown_id).sum())
             ends = []
             for (begins, _), length in zip(chunk, lengths.tolist()):
@@ -184,11 +184,8 @@ class WordStarts:
         """Return True if jieba joins ideographs to words."""
         return self._segmenter is not None
 
-    def of(self, texts: Sequence[str], ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Return whether each of the `ids` of `texts` begins a word, `[total]` bool.
-
-        lengths: token count of each text, `[n]`
-        """
+    def of(self, texts: Sequence[str], ids: np.ndarray) -> np.ndarray:
+        """Return whether each of the `ids` of `texts` begins a word, `[total]` bool."""
         starts = ~self._continues[ids]
         if self.segments:
             # Each word of the splitter has exactly one token that does not continue another, so words and such tokens

@@ -129,6 +129,6 @@ class Posts(Columns):
 
 
 def _first_then_second(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Join `[2 x n, ...]` arrays, each with all first images before all second images; keep this order."""
+    """Join `[2 x n, ...]` arrays of all first images, then all second images; the result has this order, too."""
     halves = [(part[: len(part) // 2], part[len(part) // 2 :]) for part in parts]
     return np.concatenate([*(first for first, _ in halves), *(second for _, second in halves)])

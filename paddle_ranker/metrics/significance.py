@@ -62,9 +62,10 @@ def swap_test(difference: Difference, queries: int, permutations: int = PERMUTAT
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values in the order given, after Holm's correction (1979), which bounds the chance of any false alarm.
+    """Return the p-values after Holm's correction (1979), which bounds the chance of any false alarm.
 
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller than the one before it.
+    In ascending order, the first of m p-values is multiplied by m, the next by m - 1, and so on, and each result is at
+    least the previous one. The results are returned in the order of `p_values`.
     """
     order = np.argsort(p_values, kind="stable")
     steps = np.array(p_values, np.float64)[order] * np.arange(len(order), 0, -1)

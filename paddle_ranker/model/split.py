@@ -28,7 +28,7 @@ _BATCH = 32
 
 
 class LowerLayers(nn.Layer):
-    """Lower layers of a ranker whose encoder is split: the states of queries and titles, each text alone."""
+    """Lower layers of a ranker whose encoder is split; they compute each text's states without the other text."""
 
     def __init__(self, network: RankerNetwork):
         super().__init__()

@@ -1,7 +1,7 @@
 """Identify what a folder holds, and load it as the model that is wanted.
 
-    found = identify(folder)             # reads small files; needs no Paddle
-    found.what, found.use                # "a trained ranker", and what takes it
+    model_type = identify(folder)        # reads small files; needs no Paddle
+    model_type.what, model_type.use      # "a trained ranker", and the commands that take it
     model = load_model(folder, RANKER)   # with its network; raises an error that says what the folder is instead
 
 Commands, the server, `info`, `doctor` and the errors about folders of the wrong type all read `identify`'s answer. A
@@ -207,59 +207,59 @@ AnyRole = Role[ModelInfo, RowEncoder]
 TrainedRanker = TrainedModel[RankerInfo, PairRowEncoder]
 
 
-def _is_member(found: ModelType) -> bool:
-    return found.is_ranker and _has_encoder(found)
+def _is_member(model: ModelType) -> bool:
+    return model.is_ranker and _has_encoder(model)
 
 
-def _has_encoder(found: ModelType) -> bool:
+def _has_encoder(model: ModelType) -> bool:
     """Return whether a training can start from the text encoder in a model."""
     return (
-        found.form in _STARTS and (found.stated_kind is None or found.stated_kind.has_encoder) and found.reads == TEXT
+        model.form in _STARTS and (model.stated_kind is None or model.stated_kind.has_encoder) and model.reads == TEXT
     )
 
 
-def _reads_texts(found: ModelType) -> bool:
+def _reads_texts(model: ModelType) -> bool:
     """Return whether the model is a tower of texts, or an encoder, which also makes vectors of texts."""
-    return found.is_encoder or (found.is_tower and found.reads == TEXT)
+    return model.is_encoder or (model.is_tower and model.reads == TEXT)
 
 
-def _reads_word_pieces(found: ModelType) -> bool:
+def _reads_word_pieces(model: ModelType) -> bool:
     from paddle_ranker.encoding.tokenizers.tokenizer_folder import TokenizerFiles
     from paddle_ranker.model.hugging_face.folder import folder_tokenizer
 
-    return found.is_encoder and isinstance(folder_tokenizer(found.folder), TokenizerFiles)
+    return model.is_encoder and isinstance(folder_tokenizer(model.folder), TokenizerFiles)
 
 
-def _can_be_quantized(found: ModelType) -> bool:
-    return found.is_exported and (found.is_ranker or found.is_tower or hasattr(found.kind, "gate"))
+def _can_be_quantized(model: ModelType) -> bool:
+    return model.is_exported and (model.is_ranker or model.is_tower or hasattr(model.kind, "gate"))
 
 
-MODEL: Role[ModelInfo, RowEncoder] = Role(role_names.MODEL, "a model", lambda found: found.kind is not None)
+MODEL: Role[ModelInfo, RowEncoder] = Role(role_names.MODEL, "a model", lambda model: model.kind is not None)
 TRAINED_MODEL: Role[ModelInfo, RowEncoder] = Role(
-    role_names.TRAINED_MODEL, "a trained model", lambda found: found.form in _STARTS and found.kind is not None
+    role_names.TRAINED_MODEL, "a trained model", lambda model: model.form in _STARTS and model.kind is not None
 )
-RANKER: Role[RankerInfo, PairRowEncoder] = Role(role_names.RANKER, "a ranker", lambda found: found.is_ranker)
+RANKER: Role[RankerInfo, PairRowEncoder] = Role(role_names.RANKER, "a ranker", lambda model: model.is_ranker)
 TRAINED_TOWER: Role[TowerInfo, RowsOfTower] = Role(
-    role_names.TRAINED_TOWER, "a trained tower", lambda found: found.is_tower and found.form in _STARTS
+    role_names.TRAINED_TOWER, "a trained tower", lambda model: model.is_tower and model.form in _STARTS
 )
 TRAINED_RANKER: Role[RankerInfo, PairRowEncoder] = Role(
-    role_names.TRAINED_RANKER, "a trained ranker", lambda found: found.is_ranker and found.form in _STARTS
+    role_names.TRAINED_RANKER, "a trained ranker", lambda model: model.is_ranker and model.form in _STARTS
 )
 MEMBER: Role[RankerInfo, PairRowEncoder] = Role(role_names.MEMBER, "a trained ranker of one network", _is_member)
 TOWER: Role[TowerInfo, TextEncoder] = Role(role_names.TEXT_TOWER, "a tower of texts", _reads_texts, TOWER_KIND)
 SERVED_TOWER: Role[TowerInfo, RowsOfTower] = Role(
     role_names.SERVED_TOWER,
     "a tower of texts or pictures, or an encoder alone",
-    lambda found: found.is_encoder or (found.is_tower and found.reads != SOUND),
+    lambda model: model.is_encoder or (model.is_tower and model.reads != SOUND),
     TOWER_KIND,
 )
 # The encoder inside a ranker makes vectors, too; commands that look for any vectors take it.
 ANY_TOWER: Role[TowerInfo, RowsOfTower] = Role(
-    role_names.TOWER, "a tower or an encoder", lambda found: found.is_tower or _has_encoder(found), TOWER_KIND
+    role_names.TOWER, "a tower or an encoder", lambda model: model.is_tower or _has_encoder(model), TOWER_KIND
 )
 ENCODER: Role[ModelInfo, RowEncoder] = Role(role_names.ENCODER, "a ranker or an encoder to train", _has_encoder)
 MASKED_LM: Role[ModelInfo, RowEncoder] = Role(
-    role_names.MASKED_LM, "a masked language model", lambda found: found.name == "masked_lm"
+    role_names.MASKED_LM, "a masked language model", lambda model: model.name == "masked_lm"
 )
 ROLES: tuple[AnyRole, ...] = (
     MODEL,
@@ -277,13 +277,13 @@ ROLES: tuple[AnyRole, ...] = (
     Role(
         role_names.EXPORTED,
         "an exported ranker or tower",
-        lambda found: found.is_exported and (found.is_ranker or found.is_tower),
+        lambda model: model.is_exported and (model.is_ranker or model.is_tower),
     ),
     Role(role_names.QUANTIZABLE, "an exported model with a gate", _can_be_quantized),
     Role(
         role_names.CONVERTIBLE,
         "a ranker of one network, a tower or an encoder",
-        lambda found: _is_member(found) or (found.form in _STARTS and (found.is_tower or found.is_encoder)),
+        lambda model: _is_member(model) or (model.form in _STARTS and (model.is_tower or model.is_encoder)),
     ),
 )
 
@@ -354,13 +354,13 @@ def is_exported(folder: Path) -> bool:
 
 def _stated_kind(folder: Path) -> Optional[AnyKind]:
     """Return the kind that a folder's files state, or None; load plugins and recipes if no known kind matches."""
-    found = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
-    if found is not None or not any(folder.glob("*.json")):
-        return found
+    stated_kind = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
+    if stated_kind is not None or not any(folder.glob("*.json")):
+        return stated_kind
     KINDS.load_plugins()
-    found = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
-    if found is not None or (folder / PARAMETERS_FILE).is_file():
-        return found
+    stated_kind = next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
+    if stated_kind is not None or (folder / PARAMETERS_FILE).is_file():
+        return stated_kind
     return next((kind for kind in KINDS.values() if kind.is_in_transformers(folder)), None)
 
 

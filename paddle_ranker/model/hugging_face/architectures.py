@@ -253,12 +253,12 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
         if head is not None and kind in _KINDS:
             ours[f"{head}.{kind}"] = array.T if kind == "weight" and array.ndim == 2 else array
             continue
-        found = other_name(base, names.ours)
+        our_name = other_name(base, names.ours)
         # A pooler may stand beside a two-layer head: older versions of transformers wrote both.
-        if not name.startswith(prefix) or found is None or kind not in _KINDS or prefix + found[0] in of_heads:
+        if not name.startswith(prefix) or our_name is None or kind not in _KINDS or prefix + our_name[0] in of_heads:
             left_over.append(name)
             continue
-        ours[f"{prefix}{found[0]}.{_KINDS[kind]}"] = array.T if found[1] and kind == "weight" else array
+        ours[f"{prefix}{our_name[0]}.{_KINDS[kind]}"] = array.T if our_name[1] and kind == "weight" else array
     return ours, left_over
 
 
@@ -317,9 +317,9 @@ def to_theirs(named: dict[str, Array], names: Names) -> dict[str, Array]:
         if base == "head" or (has_head and inner in of_head):
             other, transpose = of_head["classifier" if base == "head" else inner], array.ndim == 2
         else:
-            known = other_name(inner, names.theirs)
-            assert known is not None, name
-            other, transpose = prefix + known[0], known[1]
+            their_name = other_name(inner, names.theirs)
+            assert their_name is not None, name
+            other, transpose = prefix + their_name[0], their_name[1]
         if base == "head" and kind == "bias" and not names.head_has_bias:
             continue  # zeros, see `parameters_to_write`
         if other[len(prefix) :] in names.bare:

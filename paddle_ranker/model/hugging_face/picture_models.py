@@ -117,15 +117,15 @@ def bring_towers(folder: Path, source: Path, target: Path) -> None:
     Raises `CheckpointError` for unsupported settings, which it names, and for damaged files.
     """
     normalize = _is_normalised(folder)
-    stated = ForeignConfig.read(source / CONFIG, (*WITHOUT_EFFECT, *_IDLE, "architectures", "auto_map"))
-    kind = stated.get("model_type")
+    settings = ForeignConfig.read(source / CONFIG, (*WITHOUT_EFFECT, *_IDLE, "architectures", "auto_map"))
+    kind = settings.get("model_type")
     file, arrays = read_weights(source)
     try:
-        pictures = stated if kind == _VIT else stated.inner("vision_config", (*WITHOUT_EFFECT, *_IDLE))
+        pictures = settings if kind == _VIT else settings.inner("vision_config", (*WITHOUT_EFFECT, *_IDLE))
         config, rows = _picture_config(kind, pictures), PictureEncoder.read(source)
         side = config.image_size
         if (rows.height, rows.width) != (side, side):
-            raise stated.error(
+            raise settings.error(
                 f"its network reads pictures of {side} x {side} pixels, and preprocessor_config.json makes "
                 f"{rows.width} x {rows.height}: make them equal"
             )
@@ -138,8 +138,8 @@ def bring_towers(folder: Path, source: Path, target: Path) -> None:
         rows.save(target)
         if kind != _VIT:
             (target / QUERY_FOLDER).mkdir()
-            _bring_texts(source, target / QUERY_FOLDER, stated, arrays, normalize)
-        stated.log_unknown()
+            _bring_texts(source, target / QUERY_FOLDER, settings, arrays, normalize)
+        settings.log_unknown()
     except CheckpointError as error:
         raise error if str(source) in str(error) else CheckpointError(f"{source / file}: {error}") from None
 
@@ -172,34 +172,34 @@ def _size(named: Named, config: EncoderConfig) -> int:
     return named[f"{_OUTPUT}.weight"].shape[1] if f"{_OUTPUT}.weight" in named else config.hidden_size
 
 
-def _shared(stated: ForeignConfig, activation: str, epsilon: float) -> dict[str, object]:
-    given = stated.get("hidden_act", activation)
-    if given not in ("quick_gelu", *ACTIVATIONS):
-        raise stated.error(f"{stated.place}hidden_act is {quoted(given)}, which is not done here")
-    values = {name: stated.get(name, default) for name, default in _KEYS.items()}
+def _shared(settings: ForeignConfig, activation: str, epsilon: float) -> dict[str, object]:
+    hidden_act = settings.get("hidden_act", activation)
+    if hidden_act not in ("quick_gelu", *ACTIVATIONS):
+        raise settings.error(f"{settings.place}hidden_act is {quoted(hidden_act)}, which is not done here")
+    values = {name: settings.get(name, default) for name, default in _KEYS.items()}
     dropout = {
-        "hidden_dropout_prob": stated.get("hidden_dropout_prob", 0.0),
-        "attention_probs_dropout_prob": stated.get(
-            "attention_dropout", stated.get("attention_probs_dropout_prob", 0.0)
+        "hidden_dropout_prob": settings.get("hidden_dropout_prob", 0.0),
+        "attention_probs_dropout_prob": settings.get(
+            "attention_dropout", settings.get("attention_probs_dropout_prob", 0.0)
         ),
     }
-    epsilon = stated.get("layer_norm_eps", epsilon)
-    return {**values, **dropout, "hidden_act": ACTIVATIONS.get(given, given), "layer_norm_eps": epsilon}
+    epsilon = settings.get("layer_norm_eps", epsilon)
+    return {**values, **dropout, "hidden_act": ACTIVATIONS.get(hidden_act, hidden_act), "layer_norm_eps": epsilon}
 
 
 _EPSILONS = {_CLIP: 1e-5, _CHINESE: 1e-5, _SIGLIP: 1e-6, _VIT: 1e-12}
 _SIZES_OF_TEXT = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
 
 
-def _picture_config(kind: str, stated: ForeignConfig) -> PictureConfig:
-    stated.require("num_channels", 3, remedy="take a model of pictures in RGB")
-    stated.require("qkv_bias", True, remedy="take a model whose attention has biases")
-    stated.require("vision_use_head", True, remedy="take a model with a head")
-    stated.ignore(["model_type"])
+def _picture_config(kind: str, settings: ForeignConfig) -> PictureConfig:
+    settings.require("num_channels", 3, remedy="take a model of pictures in RGB")
+    settings.require("qkv_bias", True, remedy="take a model whose attention has biases")
+    settings.require("vision_use_head", True, remedy="take a model with a head")
+    settings.ignore(["model_type"])
     config: PictureConfig = PictureConfig.from_dict({  # type: ignore[assignment]
-        **_shared(stated, {_SIGLIP: "gelu_pytorch_tanh", _VIT: "gelu"}.get(kind, "quick_gelu"), _EPSILONS[kind]),
-        "image_size": stated.get("image_size", 224),
-        "patch_size": stated.get("patch_size", 32 if kind in (_CLIP, _CHINESE) else 16),
+        **_shared(settings, {_SIGLIP: "gelu_pytorch_tanh", _VIT: "gelu"}.get(kind, "quick_gelu"), _EPSILONS[kind]),
+        "image_size": settings.get("image_size", 224),
+        "patch_size": settings.get("patch_size", 32 if kind in (_CLIP, _CHINESE) else 16),
         "class_token": kind != _SIGLIP,
         "patch_bias": kind in (_SIGLIP, _VIT),
         "norm_before_layers": kind in (_CLIP, _CHINESE),
@@ -236,13 +236,13 @@ def _network_of(arrays: Mapping[str, Array], names: Mapping[str, str], prefix: s
             continue
         base, _, part = inner.rpartition(".")
         base, part = (inner, "") if part not in ("weight", "bias") else (base, part)
-        found = other_name(base, names)
-        if found is None:
+        our_name = other_name(base, names)
+        if our_name is None:
             raise CheckpointError(f"the parameter {name} is unknown here; it may be another model's")
-        if found[0] in _UNNAMED:
-            ours[_ENCODER + found[0]] = array.reshape([1, -1, array.shape[-1]])
+        if our_name[0] in _UNNAMED:
+            ours[_ENCODER + our_name[0]] = array.reshape([1, -1, array.shape[-1]])
         else:
-            ours[f"{_ENCODER}{found[0]}.{part}"] = array.T if found[1] and part == "weight" else array
+            ours[f"{_ENCODER}{our_name[0]}.{part}"] = array.T if our_name[1] and part == "weight" else array
     projection = arrays.get(_PROJECTIONS.get(prefix, ""))
     return {**ours, **_output(projection)}
 
@@ -255,14 +255,14 @@ def _output(projection: Optional[Array]) -> Named:
 
 def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named, normalize: bool) -> None:
     kind = whole.get("model_type")
-    stated = whole.inner("text_config", (*WITHOUT_EFFECT, *_IDLE))
-    stated.ignore(["model_type"])
+    settings = whole.inner("text_config", (*WITHOUT_EFFECT, *_IDLE))
+    settings.ignore(["model_type"])
     pooling = "pooler"
     config: EncoderConfig
     if kind == _CHINESE:
         architecture = FAMILIES["bert"].architecture
         assert architecture is not None
-        config = FAMILIES["bert"].config.from_dict({**architecture.read(stated), "model_type": "bert"})
+        config = FAMILIES["bert"].config.from_dict({**architecture.read(settings), "model_type": "bert"})
         prefix, pooling = "text_model.", "first"
         inner = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
         named, _ = to_ours({name: array for name, array in inner.items() if "pooler" not in name}, architecture.names)
@@ -270,18 +270,18 @@ def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named
         named.update(_output(arrays.get(_PROJECTIONS[prefix])))
     else:
         is_siglip = kind == _SIGLIP
-        end = stated.get("eos_token_id", 49407)
-        vocabulary = stated.get("vocab_size", 32000 if is_siglip else 49408)
-        shared = _shared(stated, "gelu_pytorch_tanh" if is_siglip else "quick_gelu", _EPSILONS[kind])
-        sizes = {} if is_siglip else {name: stated.get(name, size) for name, size in _SIZES_OF_TEXT.items()}
+        end = settings.get("eos_token_id", 49407)
+        vocabulary = settings.get("vocab_size", 32000 if is_siglip else 49408)
+        shared = _shared(settings, "gelu_pytorch_tanh" if is_siglip else "quick_gelu", _EPSILONS[kind])
+        sizes = {} if is_siglip else {name: settings.get(name, size) for name, size in _SIZES_OF_TEXT.items()}
         config = PictureTextConfig.from_dict({
             **shared,
             **sizes,
             "vocab_size": vocabulary,
-            "max_position_embeddings": stated.get("max_position_embeddings", 64 if is_siglip else 77),
+            "max_position_embeddings": settings.get("max_position_embeddings", 64 if is_siglip else 77),
             "causal": not is_siglip,
             "eos_token_id": vocabulary - 1 if end == 2 else end,  # 2: of old folders, whose largest id ends a text
-            "pad_token_id": stated.get("pad_token_id", 1),
+            "pad_token_id": settings.get("pad_token_id", 1),
             "model_type": f"{kind}_text_model",
         })  # fmt: skip
         named = _network_of(arrays, _TEXTS, "text_model.")
@@ -295,7 +295,7 @@ def _bring_texts(source: Path, target: Path, whole: ForeignConfig, arrays: Named
         and config.eos_token_id not in tokens.template.text_after
     ):
         raise whole.error(
-            f"text_config.eos_token_id is {stated.get('eos_token_id')}, and the tokenizer ends texts with "
+            f"text_config.eos_token_id is {settings.get('eos_token_id')}, and the tokenizer ends texts with "
             f"{listed(tokens.template.text_after)}: they are of two models"
         )
     info = TowerInfo(
@@ -442,14 +442,14 @@ def _theirs(arrays: Named, names: Mapping[str, str], prefix: str) -> Named:
         if name == f"{_OUTPUT}.weight":
             theirs[_PROJECTIONS[prefix]] = array.T
             continue
-        found = other_name(base, by_ours)
-        assert found is not None, name
+        their_name = other_name(base, by_ours)
+        assert their_name is not None, name
         if base == "embeddings.class_embedding" and prefix:
             array = array.reshape(-1)
         elif base == "embeddings.positions" and prefix:
             array, part = array[0], "weight"
-        array = array.T if found[1] and part == "weight" else array
-        theirs[f"{prefix}{found[0]}{f'.{part}' if part else ''}"] = array
+        array = array.T if their_name[1] and part == "weight" else array
+        theirs[f"{prefix}{their_name[0]}{f'.{part}' if part else ''}"] = array
     return theirs
 
 

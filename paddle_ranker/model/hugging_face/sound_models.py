@@ -92,9 +92,9 @@ def read_published(folder: Path) -> PublishedSounds:
 
     Raises `CheckpointError` for unsupported settings, which it names, and for damaged files.
     """
-    stated = ForeignConfig.read(folder / _CONFIG, (*WITHOUT_EFFECT, *_TRAINING.split()))
-    config = _config(stated)
-    stated.log_unknown()
+    settings = ForeignConfig.read(folder / _CONFIG, (*WITHOUT_EFFECT, *_TRAINING.split()))
+    config = _config(settings)
+    settings.log_unknown()
     file, arrays = read_weights(folder)
     weight, bias = (arrays.get(f"{_HEAD}{part}") for part in ("weight", "bias"))
     try:
@@ -114,22 +114,24 @@ def bring_tower(folder: Path, target: Path) -> None:
     TowerInfo(rows.max_length, config.hidden_size, normalize=False, reads=SOUND).write(target)
 
 
-def _config(stated: ForeignConfig) -> SoundConfig:
-    kind = stated.get("model_type")
-    stated.require("add_adapter", False, remedy="take a model without an adapter behind its layers")
-    stated.require("adapter_attn_dim", remedy="take a model without an adapter for each language")
-    values: UncheckedObject = {name: stated.get(name) for name in _SAME}
-    values.update({ours: stated.get(theirs) for theirs, ours in _OURS.items()})
-    values.update({name: stated.get(name) for name in _OF_HUBERT if kind == _HUBERT})
+def _config(settings: ForeignConfig) -> SoundConfig:
+    kind = settings.get("model_type")
+    settings.require("add_adapter", False, remedy="take a model without an adapter behind its layers")
+    settings.require("adapter_attn_dim", remedy="take a model without an adapter for each language")
+    values: UncheckedObject = {name: settings.get(name) for name in _SAME}
+    values.update({ours: settings.get(theirs) for theirs, ours in _OURS.items()})
+    values.update({name: settings.get(name) for name in _OF_HUBERT if kind == _HUBERT})
     for theirs, ours in (("hidden_act", "hidden_act"), ("feat_extract_activation", "conv_act")):
-        given = stated.get(theirs, "gelu")
-        if given not in ACTIVATIONS:
-            raise stated.error(f"{theirs} is {quoted(given)}, which is not done here; known: {', '.join(ACTIVATIONS)}")
-        values[ours] = ACTIVATIONS[given]
+        activation = settings.get(theirs, "gelu")
+        if activation not in ACTIVATIONS:
+            raise settings.error(
+                f"{theirs} is {quoted(activation)}, which is not done here; known: {', '.join(ACTIVATIONS)}"
+            )
+        values[ours] = ACTIVATIONS[activation]
     try:
         config = SoundConfig.from_dict({**values, "model_type": kind})
     except CheckpointError as error:
-        raise stated.error(str(error)) from None
+        raise settings.error(str(error)) from None
     assert isinstance(config, SoundConfig)
     return config
 
@@ -152,10 +154,10 @@ def _ours(config: SoundConfig, arrays: Named) -> Named:
     ours, names = _of_positions(theirs), _names_of(config)
     for name, array in theirs.items():
         base, _, part = name.rpartition(".")
-        found = other_name(base, names)
-        if found is None:
+        our_name = other_name(base, names)
+        if our_name is None:
             raise CheckpointError(f"the parameter {name} is unknown here; it may be another model's")
-        ours[f"{found[0]}.{part}"] = array.T if found[1] and part == "weight" else array
+        ours[f"{our_name[0]}.{part}"] = array.T if our_name[1] and part == "weight" else array
     return {name: np.asarray(array, np.float32) for name, array in ours.items()}
 
 
@@ -195,10 +197,10 @@ def write_published(source: Path, target: Path) -> str:
             theirs[_BATCH_NORM + part] = arrays.pop(ours)
     for name, array in arrays.items():
         base, _, part = name[len(_ENCODER) :].rpartition(".")
-        found = other_name(base, by_ours)
-        assert found is not None, name
-        array = array.T if found[1] and part == "weight" else array
-        theirs[f"{found[0]}.{part}"] = np.ascontiguousarray(array, np.float32)
+        their_name = other_name(base, by_ours)
+        assert their_name is not None, name
+        array = array.T if their_name[1] and part == "weight" else array
+        theirs[f"{their_name[0]}.{part}"] = np.ascontiguousarray(array, np.float32)
     if config.conv_pos_batch_norm:
         unchanged = np.zeros(config.hidden_size, np.float32)
         theirs[f"{_BATCH_NORM}running_mean"], theirs[f"{_BATCH_NORM}running_var"] = unchanged, unchanged + _UNCHANGED

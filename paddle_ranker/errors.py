@@ -77,7 +77,7 @@ class RankerError(Exception):
 
 
 class UsageError(RankerError):
-    """The command line itself is wrong: an unknown option, a value out of range, options that conflict."""
+    """An option or argument is wrong: it is unknown, has a value out of range, or conflicts with another."""
 
     exit_status = 2
 

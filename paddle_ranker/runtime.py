@@ -233,7 +233,7 @@ def finds_gpu() -> bool:
 
 
 def _turn_off_tf32() -> None:
-    """Turn off TF32 unless the user asks for TF32, which is the default from Ampere on and errs by about 1e-3."""
+    """Turn off TF32 unless the user asks for it; Paddle uses it by default from Ampere on, with errors near 1e-3."""
     os.environ.setdefault(TF32_VARIABLE, "0")
 
 

@@ -151,7 +151,7 @@ KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 def role_of(kind: type[Record], cells: int = 0) -> TableRole:
     """Return the columns of a kind of record.
 
-    cells: number of columns of the file. In a table with a single column, the text column may have any known name
+    cells: number of columns of the file. A single column of texts may have any name of a text, title or query column
     """
     names = {column.name: OWN[column.name] for column in fields(kind) if column.name in OWN}
     names.update({PLACES[name]: OWN[PLACES[name]] for name in [*names] if name in PLACES and kind is not Line})

@@ -25,7 +25,7 @@ _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "
 def suffix_of(data: bytes) -> str:
     """Decode a picture and return its format's suffix.
 
-    Raises `ValueError` if it is no picture, damaged or too large.
+    Raises `ValueError` if `data` is no picture, or one that is damaged or too large.
     """
     from paddle_ranker.data.pictures import ImageError, decoded
 

@@ -110,7 +110,7 @@ class Condition:
         return typed
 
     def _advice(self, value: Value) -> str:
-        """Return advice about a value that the type refuses: how to write it, or to correct the filter."""
+        """Return advice about a value that the type refuses: to write it in another way, or to correct the filter."""
         spellings = Spellings()
         spellings.add(str(value))
         spelling = spellings.chosen()

@@ -146,7 +146,7 @@ def _merge_passages(file: Path, field: str, sources: Sequence[Source]) -> int:
 
 
 def _merge_rows(target: Path, name: str, field: str, sources: Sequence[Source], count: int) -> NDArray[np.generic]:
-    """Write an array with one row per vector, and return it memory-mapped."""
+    """Merge an array with one row per vector of a field into a file, and return it memory-mapped."""
     first = sources[0][0].arrays[name]
     merged = _new_array(target / f"{name}.npy", first.dtype, (count, *first.shape[1:]))
     place = 0

@@ -175,7 +175,7 @@ class ShardCalls:
         return answers.results
 
     def any(self, name: str, *args: Unchecked) -> Unchecked:
-        """Return the result of one shard, each time another; if it fails, the next shard is called."""
+        """Call one shard, each time another, and return its result; if that shard fails, call the next one."""
         total = len(self._calls)
         start = next(self._turn) % total
         for number in range(start, start + total):

@@ -612,8 +612,8 @@ class Search:
     def _grouped(self, order: Sequence[int], field: str) -> list[int]:
         """Return the places of the first `group_size` documents of each group.
 
-        A document without a value of the field is a group of its own. If groups are by text, `similar` gets the other
-        documents.
+        A document without a value of the field is a group of its own. If documents are grouped by nearly equal text,
+        sets `similar` to the ids of the others in each group.
 
         order: places of the documents
         """

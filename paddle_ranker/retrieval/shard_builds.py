@@ -278,7 +278,7 @@ def cut(
 def begin_shards(folder: Path, count: int) -> IndexInfo:
     """Create the folders of missing shards as empty indexes with their towers.
 
-    Return the contents of their index.json.
+    Returns the contents of index.json, the same in each.
     """
     empty = inside(folder, BUILD_STATE)
     info = read_manifest(empty)

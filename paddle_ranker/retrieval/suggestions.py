@@ -113,7 +113,7 @@ class Completions:
         self._prioritise(np.zeros(len(texts), bool))
 
     def without(self, texts: Booleans) -> Completions:
-        """Return completions that never find the texts of a mask, `[texts] bool`; they share this object's arrays."""
+        """Return completions that never find the texts marked in `texts`, a mask; they share this object's arrays."""
         copied = copy.copy(self)
         copied._prioritise(texts)
         return copied

@@ -339,7 +339,7 @@ def _simplex(count: int) -> Floats:
 
 
 def _chosen(tried: Floats, losses: Floats) -> Floats:
-    """Return the row of `tried`, `[inputs]`, that `choose` takes; it prefers rows near the first one, equal weights."""
+    """Return the row of `tried`, `[inputs]`, that `choose` takes, with a preference for rows near the first one."""
     weights: Floats = tried[choose(losses, np.square(tried - tried[0]).sum(axis=1))]
     return weights
 

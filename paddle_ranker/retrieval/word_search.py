@@ -40,8 +40,8 @@ class WordPart:
     postings: the part's inverted index
     live: `[documents] bool`, which documents are not removed; None: none is removed
     first: number of the part's first document in the collection
-    has_word: called with a row and a folded word; returns whether that document has the word as written. Needed only if
-        documents are removed
+    has_word: called with a row and a folded word; returns whether the row's document has the word as written. Needed
+        only if documents are removed
     """
 
     postings: Postings
@@ -153,7 +153,12 @@ class _Group:
         self._values: list[tuple[Floats, TermPostings]] = []
 
     def append(self, table: Floats, postings: TermPostings, most: float) -> None:
-        """Add a token: the score of each code, its postings, and the highest score that it adds."""
+        """Add a token.
+
+        table: the score that each code of `postings` stands for
+        postings: the token's documents and codes
+        most: the highest score that the token adds
+        """
         self._values.append((table, postings))
         self.most += most
 

@@ -72,8 +72,9 @@ class TablePairEncoder(PairEncoder):
     def __init__(
         self, files: ModelTokenizer, max_seq_length: int, restarts: bool = True, operations: Sequence[str] = ()
     ) -> None:
-        """restarts: whether positions restart in each cell
+        """Create the encoder; `files` and `max_seq_length` are as in `PairEncoder`.
 
+        restarts: whether positions restart in each cell
         operations: names of the operations that the ranker chooses from, such as SUM
         """
         super().__init__(files, max_seq_length)

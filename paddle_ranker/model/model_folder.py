@@ -142,7 +142,7 @@ class ModelType:
         return _OTHERS[self.name] if self.kind is None else self.kind.describe(self.form)
 
     def refusal(self, wanted: str, why: str = "") -> CheckpointError:
-        """Return the error that the path does not hold a model of the wanted type; it says what the path holds instead.
+        """Return the error that the path holds no model of the wanted type; the message says what it holds instead.
 
         wanted: the type in words, such as "a ranker"
         why: the reason; "" if there is none to state
@@ -158,7 +158,7 @@ class ModelType:
             raise self.refusal(role.wanted)
 
     def require_parameters(self, role: Role[InfoT, EncoderT]) -> None:
-        """Raise `CheckpointError` unless the model has one network's parameters, which a role can start from."""
+        """Raise `CheckpointError`, as for a role, unless the model has the parameters of one network."""
         file = self.path if self.path.is_file() else self.path / PARAMETERS_FILE
         if self.form not in _STARTS or (self.form == TRAINED and not file.is_file()):
             raise self.refusal(role.wanted)

@@ -82,6 +82,17 @@ class UsageError(RankerError):
     exit_status = 2
 
 
+class ParameterError(UsageError):
+    """A parameter is not valid: `parameter` is its name, `problem` the rest of the message.
+
+    is_too_large: whether a limit refuses the value
+    """
+
+    def __init__(self, parameter: str, problem: str, *, is_too_large: bool = False):
+        super().__init__(f"{parameter}: {problem}")
+        self.parameter, self.problem, self.is_too_large = parameter, problem, is_too_large
+
+
 class DataError(RankerError):
     """A file's content does not fit the use of the file; the message names file and line."""
 

@@ -26,11 +26,13 @@ from typing import TYPE_CHECKING, Any, Optional, Union, cast, overload
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import DocumentOptions, note, options_from
 from paddle_ranker.options.input_files import ShownFile, folder_of
+from paddle_ranker.retrieval.bounds import check_names, check_parameters
 from paddle_ranker.retrieval.content_files import kept_rows
 from paddle_ranker.retrieval.explanations import explained_results
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.index_folder import WRITER_WAIT
 from paddle_ranker.retrieval.ingestion import Added
+from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.search import Result, Search, SearchSettings, Where
 from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searcher import Searcher, open_query_towers
@@ -256,11 +258,11 @@ class Index(Closable):
 
         Raises `UsageError` for an empty query, and for a field or a searcher that the index lacks.
         """
-        queries = [query] if isinstance(query, str) else list(query)
-        if like is None and any(isinstance(text, str) and not text.strip() for text in queries):
-            raise UsageError("query: is empty: say what to search for")
-        searcher = self._searcher(by, depth, ranker, rank_top, fusion, literal)
+        queries = [query] if isinstance(query, str) else query
         facets, sort = ((names,) if isinstance(names, str) else names for names in (facets, sort))
+        check_parameters(Listing(top_k, offset, sort=sort), facets=facets, fusion=fusion, ranker=ranker)
+        searcher = self._searcher(by, depth, ranker, rank_top, fusion, literal)
+        check_names("facets", facets, self._collection.fields)
         searches = searcher.run(queries, offset + top_k, where, group_by=group_by, sort=sort, like=like)
         results = explained_results if explain else Search.results
         hits = [

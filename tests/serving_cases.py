@@ -18,7 +18,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.jobs import Job
-from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
+from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 
 SECONDS = 60  # for what takes milliseconds, on a machine that has much else to do
@@ -99,10 +99,10 @@ def opened_slots(**options: Any) -> tuple[Any, Slots]:
     SLOTS.load_plugins()
     config: Any = with_tower_of_index(serve_options()(**options))
     slots = Slots({name: kind.make(config) for name, kind in served_by(config).items()})
-    loaded = {name: slot.load() for name, slot in slots.items()}
-    for name, slot in slots.items():
-        slot.check_beside(loaded[name], [model for other, model in loaded.items() if other != name])
-        slot.switch(loaded[name])
+    loaded = [slot.load() for slot in slots.values()]
+    fit_models(config, loaded)
+    for slot, model in zip(slots.values(), loaded):
+        slot.switch(model)
     return config, slots
 
 

@@ -36,7 +36,7 @@ SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str
 INNER = {"score_tokens", "text_parts", "notes_on", "ranked", "BlendedPairEncoder.encode", "BM25.fit", "best_titles"}
 INNER |= {"digest_of", "KeptAnswers.__init__"}  # of the identity of answers that are kept
 INNER |= {"Matches.first", "Position.fits", "SortedPosition.fits", "WordPart.is_live"}
-INNER |= {"EstimatedTokens.token_ends", "require_fields", "Ranker.scored"}
+INNER |= {"EstimatedTokens.token_ends", "Ranker.scored"}
 
 
 def doors() -> Iterator[tuple[str, Callable[..., Any], str]]:

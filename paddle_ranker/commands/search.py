@@ -218,6 +218,8 @@ def search(options: SearchOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.formats import new_data_file
     from paddle_ranker.data.trec import read_queries
+    from paddle_ranker.retrieval.bounds import check_parameters
+    from paddle_ranker.retrieval.listing import Listing
     from paddle_ranker.retrieval.search import filter_of
     from paddle_ranker.storage.atomic import check_writable
     from paddle_ranker.storage.prefetch import chunks
@@ -228,8 +230,9 @@ def search(options: SearchOptions) -> None:
     queries = {"1": options.query or ""}
     if options.input_file is not None:
         queries = read_queries(options.input_file, options)
-    searcher = open_searcher(options)
     where = filter_of(options.where)
+    check_parameters(Listing(where=where))
+    searcher = open_searcher(options)
     if where is not None:
         note(how_filtered(searcher.collection, where, options.where or ""))
     like = None if options.like is None else Path(options.like)

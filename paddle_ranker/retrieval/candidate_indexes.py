@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 import numpy as np
 
 from paddle_ranker.array_types import Floats
-from paddle_ranker.errors import DataError, UsageError, refuse_text
+from paddle_ranker.errors import DataError, ParameterError, UsageError, refuse_text
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.word_search import WordSearcher
 
@@ -62,8 +62,11 @@ class Hits(NamedTuple):
         return Hits([self.ids[place] for place in kept], self.scores[kept], passages, titles)
 
 
-class LikeError(UsageError):
+class LikeError(ParameterError):
     """Error of a search for documents like an example: the example is unknown or fits no field."""
+
+    def __init__(self, problem: str):
+        super().__init__("like", problem)
 
 
 class Like(NamedTuple):

@@ -304,7 +304,7 @@ def like_of(example: Union[str, Path, bytes], schema: Schema) -> Like:
     except (OSError, CheckpointError) as error:
         problems = [f"it cannot be read ({brief(str(error))})"]
     shown = str(example) if isinstance(example, Path) else "the file"
-    raise LikeError(f"like: {shown}: {' or '.join(problems) or 'no field of the index has files; give an id'}")
+    raise LikeError(f"{shown}: {' or '.join(problems) or 'no field of the index has files; give an id'}")
 
 
 class RowFile(Protocol):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Floats, Integers
-from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.errors import ParameterError, quoted
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.typed_values import DAY, TYPES, Value, moment_text
 
@@ -165,7 +165,7 @@ def facets_of(
     others = {name: field for name, field in wanted.items() if of_fields[name].ranges is None}
     for name in others:
         if of_fields[name].is_large:
-            raise UsageError(f"{quoted(name)} has too many values to count")
+            raise ParameterError("facets", f"{quoted(name)} has too many values to count")
     counted = values(others) if others else ()
     for name in wanted:
         counts = sum((part[name] for part in counted if name in part), Counts())  # leaves out what never occurs

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Union
 
 from paddle_ranker.data.spellings import Spellings
-from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted
+from paddle_ranker.errors import ParameterError, did_you_mean, listed, quoted
 from paddle_ranker.retrieval.typed_values import MISSING, TYPES, UntypedValue, ValueRange, plain
 
 _QUOTED = r'"[^"]*"|' + r"'[^']*'"
@@ -28,8 +28,11 @@ _NAMED = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=",
 ORDERED = ("<", "<=", ">", ">=")
 
 
-class FilterError(UsageError):
+class FilterError(ParameterError):
     """A filter is malformed, or compares a field with values that it cannot have."""
+
+    def __init__(self, problem: str):
+        super().__init__("where", problem)
 
 
 def no_field(name: str, fields: Iterable[str]) -> str:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
-from paddle_ranker.errors import UsageError, refuse_text
+from paddle_ranker.errors import ParameterError, refuse_text
 from paddle_ranker.lexical.postings import Hashes
-from paddle_ranker.retrieval.filters import Filter, no_field
-from paddle_ranker.retrieval.near_duplicates import CONTENT
+from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.search_options import TOP_K
-from paddle_ranker.retrieval.sorting import MOST_SORTED, SortedDocument
 from paddle_ranker.retrieval.typed_values import Value, is_value
 from paddle_ranker.storage.untrusted import Unchecked
 
-MOST_SHOWN = 1 << 13  # with more shown documents, a position drops those that are no longer in the list
-MOST_PACKED = 1 + 2 * 8 * MOST_SHOWN  # bytes of a packed position
 _SORTED = 2  # first byte of a packed `SortedPosition`
 
 
@@ -55,6 +51,17 @@ class Position(NamedTuple):
     def fits(self, sort: Sequence[str], group_by: Optional[str]) -> bool:
         """Return whether this is a position in a list that is sorted by `sort` and grouped by `group_by`."""
         return not sort or group_by is not None
+
+
+class SortedDocument(NamedTuple):
+    """Key by which a document is sorted.
+
+    values: for each sort key, the document's value, or the first item of its list; None without a value
+    id: the document's id
+    """
+
+    values: tuple[Optional[Value], ...]
+    id: str
 
 
 class SortedPosition(NamedTuple):
@@ -124,39 +131,4 @@ class Listing:
     def __post_init__(self) -> None:
         refuse_text(self.sort, "sort")
         if self.after is not None and not self.after.fits(self.sort, self.group_by):
-            raise ListingError("after", "is a position in a list of another order")
-        if self.sort and self.offset + self.top_k > MOST_SORTED:
-            problem = f"reaches beyond the first {MOST_SORTED:,} sorted documents: page by cursor, in Python by after"
-            raise ListingError("offset", problem)
-
-    def require_fields(self, fields: Sequence[str]) -> None:
-        """Raise `ListingError` if `sort` or `group_by` names a field that the documents lack.
-
-        fields: names of the documents' fields
-        """
-        require_fields("sort", [name.removeprefix("-") for name in self.sort], fields)
-        require_fields("group_by", [] if self.group_by is None else [self.group_by], [*fields, CONTENT])
-
-
-class ListingError(UsageError):
-    """A parameter of a listing is not valid.
-
-    parameter: name of the parameter
-    problem: the rest of the message, after the parameter's name
-    """
-
-    def __init__(self, parameter: str, problem: str):
-        super().__init__(f"{parameter}: {problem}")
-        self.parameter, self.problem = parameter, problem
-
-
-def require_fields(parameter: str, names: Iterable[str], fields: Sequence[str]) -> None:
-    """Raise `ListingError` for a name that is no field of the documents.
-
-    parameter: the parameter of the listing that has the names, for the message
-    fields: names of the documents' fields
-    """
-    known = {*fields}
-    for name in names:
-        if name not in known:
-            raise ListingError(parameter, no_field(name, fields))
+            raise ParameterError("after", "is a position in a list of another order")

@@ -10,8 +10,9 @@ import numpy as np
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.retrieval.facets import Counts, Facets, FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.open_segments import Generation
-from paddle_ranker.retrieval.sorting import SortedDocument, first_of_segment, merged, sort_keys
+from paddle_ranker.retrieval.sorting import first_of_segment, merged, sort_keys
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import TYPES
 

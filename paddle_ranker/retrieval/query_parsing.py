@@ -24,16 +24,15 @@ from typing import NamedTuple, Optional, Protocol
 
 from rapidfuzz.distance import OSA
 
-from paddle_ranker.errors import CheckpointError, DataError, UsageError, brief, quoted
+from paddle_ranker.errors import CheckpointError, DataError, ParameterError, brief, quoted
 from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, CharacterRun, Token, is_spelled
 from paddle_ranker.lexical.spelling import homophones
+from paddle_ranker.retrieval.bounds import LONGEST_QUERY, MOST_PARTS
 from paddle_ranker.storage.untrusted import read_file
 from paddle_ranker.unicode.characters import fold, is_han, without_accents
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym
-# Bounds of every query: code points that are read; and phrases and exclusions, each of which may read many documents.
-LONGEST_QUERY, _MOST_PARTS = 1000, 16
 _MOST_WORDS = 8  # mistyped words of a query that are looked up, and parts that have synonyms
 _MOST, _SHARE = 3, 0.05  # most corrections of a word; least share of the most frequent one's documents
 _COMPLETIONS, _COMPLETED = 8, 128  # most completions of a word: the most frequent of this many shortest ones
@@ -71,8 +70,8 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
 
     Other quotes, as in 学历“鄙视链”, are text. A sign within words, before a digit, another sign or a single letter
     (`ls -l`) means nothing, nor do two minus signs around a subtitle (`鬼滅の刃 -無限列車編-`). Only the first 1,000
-    code points are read. Raises `UsageError` for a query of exclusions alone, for too many phrases and exclusions, and
-    for a phrase that the 1,000 code points cut off.
+    code points are read. Raises `ParameterError` for a query of exclusions alone, for too many phrases and exclusions,
+    and for a phrase that the 1,000 code points cut off.
 
     literal: quotes and signs are text, too
     """
@@ -85,9 +84,8 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
         return ParsedQuery(text, read=read)
     words = " ".join(words.split())
     if not words:
-        raise UsageError(
-            f"{quoted(text)} says only what must not be there: add what to search for, or search literally"
-        )
+        problem = f"{quoted(text)} says only what must not be there: add what to search for, or search literally"
+        raise ParameterError("query", problem)
     return ParsedQuery(words, tuple(dict.fromkeys(phrases)), tuple(dict.fromkeys(excluded)), read)
 
 
@@ -120,10 +118,8 @@ def _parts(text: str, whole: str) -> tuple[str, list[str], list[str]]:
             is_cut = end == len(text) < len(whole) and not whole[end].isspace()
             after = end
         if is_cut:
-            raise UsageError(
-                f"{brief(whole[begin:])} does not end within the {LONGEST_QUERY:,} characters of a query that are "
-                "read: shorten it, or search literally"
-            )
+            problem = f"{brief(whole[begin:])} does not end within the {LONGEST_QUERY:,} characters that are read"
+            raise ParameterError("query", f"{problem}: shorten it, or search literally")
         if end < 0 or not (part := text[begin:end].strip()):
             continue
         words += [text[start : sign.start()], part if parts is phrases else ""]
@@ -131,8 +127,9 @@ def _parts(text: str, whole: str) -> tuple[str, list[str], list[str]]:
             part = f"+{part}" if is_word else required_word(part) or part
         parts.append(part)
         start = place = after
-        if len(phrases) + len(excluded) > _MOST_PARTS:
-            raise UsageError(f"{brief(text)} has more than the {_MOST_PARTS} phrases and exclusions that are allowed")
+        if len(phrases) + len(excluded) > MOST_PARTS:
+            problem = f"{brief(text)} has more than the {MOST_PARTS} phrases and exclusions that are allowed"
+            raise ParameterError("query", problem)
     return " ".join([*words, text[start:]]), phrases, excluded
 
 

@@ -18,11 +18,12 @@ from paddle_ranker.array_types import Floats, Integers, Vectors
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.picture_pairs import PICTURES, PictureTitle
 from paddle_ranker.encoding.table_pairs import CELLS
-from paddle_ranker.errors import UsageError, did_you_mean, listed, quoted, refuse_text
+from paddle_ranker.errors import ParameterError, UsageError, did_you_mean, listed, quoted, refuse_text
 from paddle_ranker.lexical.features import list_features
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
 from paddle_ranker.lexical.passages import Span, best_span, characters_for, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
+from paddle_ranker.retrieval.bounds import MOST_SHOWN, check_names
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, LikeError
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.floors import FEWEST, is_nothing_close
@@ -35,7 +36,7 @@ from paddle_ranker.retrieval.fusion import (
     ListFeatures,
     by_score,
 )
-from paddle_ranker.retrieval.listing import MOST_SHOWN, Listing, Position, SortedPosition, require_fields
+from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition
 from paddle_ranker.retrieval.manifest import WORDS, IndexInfo
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
 from paddle_ranker.retrieval.places import MOST_PLACES, PlaceInFile, place_of, placed_text
@@ -202,8 +203,10 @@ class Search:
         self.min_probability, self.sort = listing.min_probability, listing.sort
         self.group_by, self.group_size = listing.group_by, listing.group_size
         self.fusion = fitting(settings.fusion, searchers)
-        if listing.sort or listing.group_by is not None:
-            listing.require_fields(collection.fields)
+        if listing.sort:
+            check_names("sort", [name.removeprefix("-") for name in listing.sort], collection.fields)
+        if listing.group_by is not None:
+            check_names("group_by", [listing.group_by], [*collection.fields, CONTENT])
         self.like, self.like_vectors = like, dict[str, Vectors]()
         self.logits: dict[int, float] = {}
         self.added: dict[str, dict[int, float]] = {}  # by signal: summand of each ranked document's logit, by place
@@ -307,18 +310,18 @@ class Search:
         fields = self.collection.info.vector_fields
         if self.like is not None:
             if self.like.id and self.collection.missing([self.like.id]):
-                raise LikeError(f"like: there is no document {quoted(self.like.id)}")
+                raise LikeError(f"there is no document {quoted(self.like.id)}")
             for name in filter(fields.__contains__, self.searchers):
                 if len(vectors := self.collection.like_vectors(name, self.like)):
                     self.like_vectors[name] = vectors
             if not self.like_vectors:
                 what = f"document {quoted(self.like.id)}" if self.like.id else f"a {self.like.kind}"
                 problem = f"{what} has no vector in any of {listed(self.searchers)}, which are searched"
-                raise LikeError(f"like: {problem}; build the index with --tower or --field_tower")
+                raise LikeError(f"{problem}; build the index with --tower or --field_tower")
         texts = {name for name in self.searchers if name not in fields or fields[name].reads_texts}
         usable = {*self.like_vectors, *(texts if self.has_words else ())}
         if not usable:
-            raise LikeError(f"towers of {listed(self.searchers)} read no texts: say by like what documents are like")
+            raise LikeError(f"is required, because towers of {listed(self.searchers)} read no texts")
         if not usable.issuperset(self.searchers):
             self.searchers = tuple(filter(usable.__contains__, self.searchers))
             self.fusion = fitting(self.settings.fusion, self.searchers)
@@ -677,13 +680,13 @@ class Search:
 
         The most frequent values come first. Many numbers or dates are counted by ranges in ascending order, each a
         condition for a filter: `{"gte": 2000, "lt": 2010}`. Counts of a field ignore the filter's conditions on that
-        field; otherwise its other values would all have 0. Raises `UsageError` for a field with too many values, and if
-        words are not searched.
+        field; otherwise its other values would all have 0. Raises `ParameterError` for a field with too many values,
+        and if words are not searched.
         """
         refuse_text(names, "names")
+        check_names("facets", names, self.collection.fields)
         if WORDS not in self.searchers:
-            raise UsageError("facets count documents that share a word with the query, and words are not searched")
-        require_fields("facets", names, self.collection.fields)
+            raise ParameterError("facets", "count documents that share a word, and words are not searched")
         wanted = dict[str, Optional[Filter]]()
         for name in names:
             others = [condition for condition in self.where.conditions if condition.field != name] if self.where else []
@@ -781,7 +784,7 @@ class EstimatedTokens:
 
 
 def chosen(info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
-    """Return the searchers that the settings name, or the default; raises `UsageError` for an unknown name.
+    """Return the searchers that the settings name, or the default; raises `ParameterError` for an unknown name.
 
     searchers: the names to choose from, in their order (default: all searchers of the index)
     """
@@ -791,9 +794,8 @@ def chosen(info: IndexInfo, settings: SearchSettings, searchers: Optional[tuple[
         by = (WORDS,)  # an unfinished word has a vector far from that of the finished one
     for name in by:
         if name not in searchers:
-            raise UsageError(
-                f"cannot be searched by {quoted(name)}, only by {listed(searchers)}{did_you_mean(name, searchers)}"
-            )
+            problem = f"cannot be searched by {quoted(name)}, only by {listed(searchers)}"
+            raise ParameterError("by", f"{problem}{did_you_mean(name, searchers)}")
     return tuple(name for name in searchers if name in by) if by else tuple(searchers)
 
 

@@ -28,6 +28,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.retrieval.bounds import check_parameters
 from paddle_ranker.retrieval.candidate_indexes import Document, Hits
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.content_files import like_of
@@ -48,7 +49,7 @@ from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.word_search import Asked
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.table_answers import answers_of
-from paddle_ranker.scoring.texts import list_texts, require_count, require_text
+from paddle_ranker.scoring.texts import list_texts, require_text
 from paddle_ranker.storage.closing import Closable
 
 C = TypeVar("C", bound=Searchable, default=Collection)
@@ -76,8 +77,7 @@ class Searcher(Closable, Generic[C]):
         query_vectors: Optional[QueryVectors] = None,
         ranker: Optional[Ranker] = None,
     ):
-        for name in ("depth", "rank_top"):
-            require_count(getattr(settings, name), name)
+        check_parameters(Listing(), depth=settings.depth, rank_top=settings.rank_top)
         self.collection, self.settings, self.ranker = collection, settings, ranker
         self._query_vectors = query_vectors
         self._stored = None if ranker is None else stored_scorer(collection, ranker)
@@ -160,8 +160,7 @@ class Searcher(Closable, Generic[C]):
 
         Raises `UsageError` for arguments that are not valid.
         """
-        query = query if like is not None and query == "" else require_text(query, "query")
-        return self.run([query], top_k, where, fusion, group_by, sort, like)[0].results()
+        return self.run([require_text(query, "query")], top_k, where, fusion, group_by, sort, like)[0].results()
 
     def search_many(
         self,
@@ -189,20 +188,20 @@ class Searcher(Closable, Generic[C]):
         """Search as `search_many` does; return the finished `Search` of each query, with the results of its stages."""
         refuse_text(queries, "queries")
         refuse_text(sort, "sort")
-        require_count(top_k, "top_k")
-        queries = list(queries) if like is not None else list_texts(queries, "queries")
+        queries = list_texts(queries, "queries")
+        listing = Listing(top_k, where=filter_of(where), group_by=group_by, sort=sort)
+        check_parameters(listing, like=like, fusion=fusion)
+        for query in queries:
+            check_parameters(Listing(), query=query, like=like)
         example = None if like is None else like_of(like, self.collection.info.schema)
-        if example is not None and sort:
-            raise UsageError("like: stands beside sort, which scores nothing: leave one out")
         fused = parse_fusion(fusion) if isinstance(fusion, str) else fusion or self.settings.fusion
         if not fused.fields:
             fused = replace(fused, fields=self.settings.fusion.fields)
         rank_top = self.settings.rank_top if self.ranker is not None else 0
-        settings, where = replace(self.settings, fusion=fused, rank_top=rank_top), filter_of(where)
+        settings = replace(self.settings, fusion=fused, rank_top=rank_top)
         fused.weights_of(self.searchers)
 
         def searches(now: Snapshot) -> list[Search]:
-            listing = Listing(top_k, where=where, group_by=group_by, sort=sort)
             return [Search(now, one, self.searchers, settings, listing, example) for one in queries]
 
         models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)

@@ -24,7 +24,7 @@ import numpy as np
 
 from paddle_ranker.array_types import Vectors
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, brief, listed, shortened
-from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like
+from paddle_ranker.retrieval.candidate_indexes import Document, Hits, Like, LikeError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.facets import (
     DATES,
@@ -36,11 +36,11 @@ from paddle_ranker.retrieval.facets import (
 )
 from paddle_ranker.retrieval.filters import FilterError
 from paddle_ranker.retrieval.ingestion import Added
+from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, facts_of, info_of
 from paddle_ranker.retrieval.matches import Matches
 from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
-from paddle_ranker.retrieval.sorting import SortedDocument
 from paddle_ranker.retrieval.turns import in_turn
 from paddle_ranker.retrieval.typed_values import MOMENTS, CommonTypes, Value, is_value
 from paddle_ranker.retrieval.word_search import Asked, Totals, WordSearcher
@@ -111,6 +111,7 @@ class Gone(UsageError):
 _REFUSALS: Mapping[str, type[RankerError]] = {
     "gone": Gone,
     "filter": FilterError,
+    "like": LikeError,
     "usage": UsageError,
     "data": DataError,
 }
@@ -412,7 +413,7 @@ class ShardService:
                 raise UsageError(f"shards have no {brief(name)}; use the same version of paddle_ranker everywhere")
         except (UsageError, DataError) as error:
             kind = next(name for name, error_class in _REFUSALS.items() if isinstance(error, error_class))
-            return Refused(kind, str(error))
+            return Refused(kind, error.problem if isinstance(error, (FilterError, LikeError)) else str(error))
         version = seen.snapshot.info.generation
         return Answer(version, None if version == cached else seen.facts, result)
 

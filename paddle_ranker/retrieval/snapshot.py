@@ -102,7 +102,7 @@ class LocalSnapshot:
             try:
                 return self.tower(field).vectors([like.data]) if is_taken else none
             except (DataError, ImageError) as error:
-                raise LikeError(f"like: {error}") from error
+                raise LikeError(str(error)) from error
         now = self.generation
         place = now.find([like.id]).get(like.id)
         vectors = None if place is None else now.parts[place.part].segment.vectors.get(field)

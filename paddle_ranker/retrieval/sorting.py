@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Booleans
 from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.retrieval.listing import SortedDocument
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.turns import check
-from paddle_ranker.retrieval.typed_values import Value, order_value
+from paddle_ranker.retrieval.typed_values import order_value
 
-MOST_SORTED = 1 << 13  # documents that a search lists in order at once
 _AT_ONCE = 1 << 16  # rows of a segment that are ordered at a time
 _MISSING = np.iinfo(np.int64).max  # key of a document without a value: it comes last in both directions
 
@@ -34,17 +34,6 @@ class SortKey(NamedTuple):
     field: str
     type: str
     descending: bool = False
-
-
-class SortedDocument(NamedTuple):
-    """Key by which a document is sorted.
-
-    values: for each sort key, the document's value, or the first item of its list; None without a value
-    id: the document's id
-    """
-
-    values: tuple[Optional[Value], ...]
-    id: str
 
 
 def sort_keys(sort: Sequence[str], types: Union[Sequence[str], Callable[[str], str]]) -> list[SortKey]:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from paddle_ranker.scale.cluster import gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.server_config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_found_models
+from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_found_models
 
 _CALLS = 8  # most calls of a replica to one shard at the same time
 _SHARD_SECONDS, _START_SECONDS = 5.0, 120.0  # time limits of a shard: for a call, and to start
@@ -205,7 +206,7 @@ class _Replica:
         slots = {name: kind.make(config) for name, kind in served_by(config).items()}
         if shards:
             slots[INDEX] = _sharded_slot(config, shards, options.partial)
-        self._reloader = Reloader(reloadable(slots, metrics), metrics, log)
+        self._reloader = Reloader(reloadable(slots, metrics), metrics, log, partial(fit_models, config))
         await self._reloader.load()
         self._slots = Slots(slots)
         self._app = make_app(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 
-from paddle_ranker.errors import UsageError, quoted, refuse_text, require_items
+from paddle_ranker.errors import ParameterError, UsageError, quoted, refuse_text, require_items
 
 
 def require_text(value: object, name: str) -> str:
@@ -20,10 +20,13 @@ def is_number(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real)
 
 
-def require_count(value: object, name: str, least: int = 1) -> None:
-    """Raise `UsageError`, naming the argument, unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise UsageError(f"{name} {quoted(value)}: must be a whole number from {least} on")
+def require_count(value: object, name: str, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least`; otherwise raise `ParameterError`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ParameterError(name, f"is {quoted(value)}, expected a whole number")
+    if value < least:
+        raise ParameterError(name, f"is {value:,}, must be at least {least}")
+    return int(value)
 
 
 def list_texts(value: object, name: str) -> list[str]:

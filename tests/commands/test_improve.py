@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
+from paddle_ranker.serving.core.slot_kinds import fit_models
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import Call
 from tests.serving_cases import Application, close_slots, opened_slots
@@ -169,7 +171,8 @@ def test_features_of_texts_are_learned_and_every_door_orders_by_them(titled: Pat
         assert status == 0, errors
         assert "learned features is ahead of today: nDCG@10 +" in printed and "recommended: learned features" in printed
         assert Fusion.read(today).features["first_match"] < 0
-        asyncio.run(Reloader([Reloadable(slot, None) for slot in slots.values()], Metrics(), JsonLog()).load())
+        reloadable = [Reloadable(slot, None) for slot in slots.values()]
+        asyncio.run(Reloader(reloadable, Metrics(), JsonLog(), partial(fit_models, config)).load())
         after = application.ask("POST", "/v1/search", asked).json()["hits"]
     finally:
         close_slots(slots)

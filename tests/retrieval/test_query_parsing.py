@@ -157,7 +157,7 @@ def test_each_sign_of_a_query_is_looked_at_once(unit: str, monkeypatch: pytest.M
             looked.append((found if found >= 0 else len(self)) - start)
             return found
 
-    monkeypatch.setattr("paddle_ranker.retrieval.query_parsing._MOST_PARTS", 10**9)
+    monkeypatch.setattr("paddle_ranker.retrieval.query_parsing.MOST_PARTS", 10**9)
     for size in (2000, 4000):
         looked.clear()
         text = Counted(unit * size)

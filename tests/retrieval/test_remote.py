@@ -13,6 +13,7 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -20,10 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker.array_types import Vectors
-from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.retrieval.candidate_indexes import Document
+from paddle_ranker.errors import DataError, ParameterError, UsageError
+from paddle_ranker.retrieval.candidate_indexes import Document, LikeError
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.filters import Filter, FilterError
+from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
@@ -36,6 +37,7 @@ from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.searcher import Searcher
 from paddle_ranker.retrieval.shard_service import ShardService
 from paddle_ranker.retrieval.shards import open_shards
+from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.scoring.ranker import Ranker
 
 pytestmark = pytest.mark.unit
@@ -265,12 +267,17 @@ def test_a_search_takes_few_rounds(folders: list[Path], pool: Executor) -> None:
         assert [name for name in calls[1].names if name != "kinds"] == names  # the latter once for each version
 
 
-def test_what_is_asked_wrongly_is_said_as_by_a_folder(folders: list[Path], pool: Executor) -> None:
+def test_what_is_asked_wrongly_is_said_as_by_a_folder(
+    folders: list[Path], pool: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere = remote(pool, folders)
     searcher = searcher_of(elsewhere)
     for where, match in (("size=3", "no field of these documents"), ("year=many", "cannot compare")):
-        with pytest.raises(FilterError, match=match):
+        with pytest.raises(ParameterError, match=f"^where: .*{match}"):
             searcher.run(["水稻"], where=where)
+    with monkeypatch.context() as patched, pytest.raises(LikeError, match=r"^like: it is damaged$"):
+        patched.setattr(LocalSnapshot, "like_vectors", MagicMock(side_effect=LikeError("it is damaged")))
+        searcher.run(["水稻"], like="d00")
     with pytest.raises(UsageError, match="no tower"):
         elsewhere.snapshot().tower("vectors").query_vectors(["水稻"])
     with pytest.raises(UsageError, match="no drop"):

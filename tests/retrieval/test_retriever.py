@@ -134,7 +134,7 @@ def test_what_an_index_cannot_do_is_named(index: Collection) -> None:
         Searcher(index, SearchSettings(("titles",)))
     with pytest.raises(UsageError, match="has no tower that makes vectors of queries"):
         Searcher(index, SearchSettings()).search("水稻")
-    with pytest.raises(UsageError, match="top_k 0"):
+    with pytest.raises(UsageError, match="top_k: is 0, must be at least 1"):
         Searcher(index, SearchSettings(("words",))).search("水稻", 0)
     with pytest.raises(UsageError, match="condition 'year'"):
         Searcher(index, SearchSettings(("words",))).search("水稻", where="year")

@@ -86,18 +86,19 @@ def test_queries_and_titles_go_in_pairs(ranker: Ranker) -> None:
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.5, "3", True, [3]])
 def test_a_count_is_a_whole_number(ranker: Ranker, wrong: Any) -> None:
-    refused = rf"{re.escape(repr(wrong))}: must be a whole number from"
-    with pytest.raises(UsageError, match=f"top_k {refused} 1 on"):
+    expected = ", must be at least" if wrong in (0, -1) else ", expected a whole number"
+    refused = rf"is {re.escape(repr(wrong))}{expected}"
+    with pytest.raises(UsageError, match=f"top_k: {refused}"):
         ranker.rank("q", ["t"], top_k=wrong)
-    with pytest.raises(UsageError, match=f"top_k {refused} 1 on"):
+    with pytest.raises(UsageError, match=f"top_k: {refused}"):
         Cascade(ranker, ranker).rank("q", ["t"], top_k=wrong)
-    with pytest.raises(UsageError, match=f"depth {refused} 1 on"):
+    with pytest.raises(UsageError, match=f"depth: {refused}"):
         Cascade(ranker, ranker, depth=wrong)
     loaded = ScoringModel(ranker.info, ranker.row_encoder, RANKER_SIGNATURE, ranker.scorer.engine)
-    with pytest.raises(UsageError, match=f"batch_size {refused} 1 on"):
+    with pytest.raises(UsageError, match=f"batch_size: {refused}"):
         Ranker(loaded, wrong)
     if wrong != 0:
-        with pytest.raises(UsageError, match=f"window_overlap {refused} 0 on"):
+        with pytest.raises(UsageError, match=f"window_overlap: {refused}"):
             Ranker(loaded, windows="max", window_overlap=wrong)
 
 

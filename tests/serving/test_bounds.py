@@ -17,11 +17,16 @@ from urllib.parse import urlencode
 
 import pytest
 
+from paddle_ranker.commands import search
+from paddle_ranker.errors import UsageError
+from paddle_ranker.notebook import Index
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.search import Search
 from tests.checkout import ONCE
+from tests.conftest import Call
 from tests.serving.test_search import Site
 from tests.tiny import write_ranker
 
@@ -154,3 +159,79 @@ def test_the_loop_does_the_same_for_a_query_of_any_length(site: Site) -> None:
         return min(ask(site, "POST", "/v1/search", body).calls for _ in range(3))
 
     assert abs(calls(9) - calls(9000)) < 300
+
+
+BESIDE_SORT = "stands beside sort, which scores and ranks nothing"
+# What callers ask for, which callers can ask for it, and how all of them are refused.
+OUT_OF_BOUNDS: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"query": " "}, "http python command", "query", "is empty: say what to search for"),
+    ({"query": '"a" ' * 17}, "http python command", "query", "more than the 16 phrases and exclusions"),
+    ({"query": f'"{"a" * 2000}"'}, "http python command", "query", "does not end within the 1,000"),
+    ({"query": "-field"}, "http python", "query", "says only what must not be there"),
+    ({"by": ["none"]}, "http python command", "by", "cannot be searched by 'none', only by words"),
+    ({"top_k": 0}, "http python command", "top_k", "must be at least 1"),
+    ({"depth": 0}, "http python command", "depth", "must be at least 1"),
+    ({"offset": -1}, "http python", "offset", "is -1, must be at least 0"),
+    ({"rank_top": -1}, "http python", "rank_top", "is -1, must be at least 0"),
+    ({"group_size": 0}, "http", "group_size", "is 0, must be at least 1"),
+    ({"snippet": 0}, "http", "snippet", "is 0, must be at least 1"),
+    ({"min_probability": 2.0}, "http", "min_probability", "is 2.0, must be at least 0 and at most 1"),
+    ({"top_k": 101}, "http", "top_k", "is 101, at most 100 are allowed"),
+    ({"depth": 1001}, "http", "depth", "is 1,001, at most 1,000 are allowed"),
+    ({"rank_top": 1001}, "http", "rank_top", "is 1,001, at most 1,000 are allowed"),
+    ({"fields": ["none"]}, "http", "fields", "'none' is no field of these documents"),
+    ({"group_by": "none"}, "http python command", "group_by", "'none' is no field of these documents"),
+    ({"where": {"year": [*range(1001)]}}, "http python command", "where", "1,001 values, at most 1,000 are allowed"),
+    (
+        {"where": {"kind": ["a" * 60_000] * 2}},
+        "http python command",
+        "where",
+        "120,000 characters, at most 100,000 are allowed",
+    ),
+    ({"where": {"year": {"near": 1}}}, "http python", "where", "'near' is no operator"),
+    ({"facets": ["none"]}, "http python", "facets", "'none' is no field of these documents"),
+    ({"facets": ["year"] * 17}, "http python", "facets", "has 17 names, at most 16 are allowed"),
+    ({"sort": ["-none"]}, "http python", "sort", "'none' is no field of these documents"),
+    ({"sort": ["year"] * 17}, "http python", "sort", "has 17 names, at most 16 are allowed"),
+    ({"sort": ["year"], "offset": 8185}, "http python", "offset", "reaches beyond the first 8,192 sorted documents"),
+    ({"sort": ["year"], "fusion": "rrf"}, "http python", "fusion", BESIDE_SORT),
+    ({"sort": ["year"], "like": {"id": "d1"}}, "http python", "like", BESIDE_SORT),
+    ({"sort": ["year"], "ranker": "none"}, "python", "ranker", BESIDE_SORT),
+    ({"sort": ["year"], "rank_top": 5}, "http", "rank_top", BESIDE_SORT),
+    ({"sort": ["year"], "depth": 5}, "http", "depth", BESIDE_SORT),
+    ({"sort": ["year"], "min_probability": 0.5}, "http", "min_probability", BESIDE_SORT),
+    ({"cursor": "a" * 200_000}, "http", "cursor", "has 200,000 characters, at most 174,786 are allowed"),
+    ({"cursor": "a", "offset": 1}, "http", "cursor", "stands beside offset"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "callers", "parameter", "problem"),
+    OUT_OF_BOUNDS,
+    ids=[f"{parameter}: {problem}" for *_, parameter, problem in OUT_OF_BOUNDS],
+)
+def test_all_callers_are_refused_alike_before_a_search_begins(
+    site: Site, given: dict[str, Any], callers: str, parameter: str, problem: str, call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    begun, given = list[Search](), {"query": "rice", **given}
+    monkeypatch.setattr(Search, "choose_searchers", begun.append)
+    messages = list[str]()
+    if "http" in callers:
+        answer = site.ask("POST", "/v1/search", given)
+        assert answer.status_code == (413 if problem.endswith(("are allowed", "sorted documents")) else 422)
+        assert answer.json()["field"] == parameter
+        messages.append(answer.json()["error"])
+    if "python" in callers:
+        with Index(site.config.index) as index, pytest.raises(UsageError) as refused:
+            index.search(**{**given, **({"like": given["like"]["id"]} if "like" in given else {})})
+        messages.append(str(refused.value))
+    if "command" in callers:
+        where = [f"{name} in {','.join(map(str, values))}" for name, values in given.pop("where", {}).items()]
+        options = {"by": ",".join(given.pop("by", ())), "where": " and ".join(where), "index": site.config.index}
+        options |= {name: value for name, value in given.items() if name != "query"}
+        more = [f"--{name}={value}" for name, value in options.items() if value != ""]
+        status, _, err = call(search.main, given["query"], *more)
+        assert status == 2 and problem in err and parameter in err.lower()
+    assert all(one.startswith(f"{parameter}: ") and problem in one for one in messages) and len({*messages}) <= 1
+    assert not begun

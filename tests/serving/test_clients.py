@@ -258,7 +258,7 @@ def test_reranking() -> None:
                 (0, "a"),
             ][:top_k]
         assert max(len(body["documents"]) for body in server.bodies[2:]) == 2
-        with pytest.raises(UsageError, match="top_k '3': must be a whole number from 1 on"):
+        with pytest.raises(UsageError, match="top_k: is '3', expected a whole number"):
             client.rank("ab", ["a"], top_k="3")  # type: ignore[arg-type]
 
 

@@ -50,7 +50,7 @@ from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine
-from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
+from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.process.worker import make_app
@@ -224,10 +224,10 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "where": {"year": [0] * 5000}}, 413, None, "4,000"),  # before anything is made of them
         ({"query": "a", "top_k": 101}, 413, "top_k", "100"),
         ({"query": "a", "depth": 100_000}, 413, "depth", "1,000"),
-        ({"query": "a", "offset": -1}, 422, "offset", "greater"),
-        ({"query": "a", "min_probability": 2}, 422, "min_probability", "less"),
+        ({"query": "a", "offset": -1}, 422, "offset", "at least 0"),
+        ({"query": "a", "min_probability": 2}, 422, "min_probability", "at most 1"),
         ({"query": "a", "limit": 3}, 422, "limit", "not permitted"),
-        ({"query": "a", "depth": 0}, 422, "depth", "greater"),
+        ({"query": "a", "depth": 0}, 422, "depth", "at least 1"),
         ({"query": "a", "recall": 5}, 422, "recall", "not permitted"),
         ({"query": "a", "by": ["magic"]}, 422, "by", "magic"),
         ({"query": "\ud800"}, 400, "body", "surrogate"),
@@ -843,7 +843,7 @@ def test_a_tower_whose_vectors_are_of_another_size_is_refused_before_it_answers(
     options: Any = {"index": tmp_path / "index", "tower": write_tower(tmp_path / "tower")}
     config = with_tower_of_index(serve_options()(**options))
     slots = [kind.make(config) for kind in served_by(config).values()]
-    reloader = Reloader([Reloadable(slot, None) for slot in slots], Metrics(), JsonLog())
+    reloader = Reloader([Reloadable(slot, None) for slot in slots], Metrics(), JsonLog(), partial(fit_models, config))
     with pytest.raises(CheckpointError, match=r"tower: its vectors have 8 .*index 5; give --tower"):
         asyncio.run(reloader.load())
     assert [slot.model for slot in slots] == [None, None]

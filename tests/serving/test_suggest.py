@@ -166,7 +166,7 @@ def test_a_failure_is_logged_once_and_tried_again(
         ("q=", 422, "q", "is empty"),
         ("q=a&q=b", 422, "q", "2 times"),
         ("q=a&limit=3", 422, "limit", "only q, top_k"),
-        ("q=a&top_k=0", 422, "top_k", "greater"),
+        ("q=a&top_k=0", 422, "top_k", "at least 1"),
         ("q=a&top_k=101", 413, "top_k", "100"),
     ],
 )

@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Optional, TypeVar, cast
+from typing import Optional, TypeVar
 
-from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.candidate_indexes import Document
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
@@ -25,13 +25,11 @@ from paddle_ranker.retrieval.vector_search import check_breadth, search_method
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
-from paddle_ranker.serving.core.ranker_slot import ServedRanker
 from paddle_ranker.serving.core.search_log import SearchLog
 from paddle_ranker.serving.core.server_config import ServeConfig
 from paddle_ranker.serving.core.slots import Served, Slot
 from paddle_ranker.serving.core.stored_scoring import StoredScoring
 from paddle_ranker.serving.core.threads import StoppableWork
-from paddle_ranker.serving.core.tower_slot import ServedTower
 
 R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
@@ -107,7 +105,6 @@ class IndexSlot(Slot[ServedIndex]):
     def __init__(self, config: ServeConfig, options: IndexSlotOptions):
         super().__init__(config.limits, "index", options.index)
         self.options = options
-        self._config = config
         what = "the index was searched"
         self.work = StoppableWork(options.queue_searches, name="index", what=what, refuses=True)
         self._problem = ""  # the last logged problem with a new generation
@@ -145,23 +142,6 @@ class IndexSlot(Slot[ServedIndex]):
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
         now.rewrite_query(ParsedQuery(_UNKNOWN), synonyms=synonyms)
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
-
-    def check_beside(self, model: Served, others: Sequence[Served]) -> None:
-        """Raise `CheckpointError` if the tower's vectors have another size than the index's vectors.
-
-        If a ranker among `others` made the index's stored states, prepare scoring by these states.
-        """
-        index = cast(ServedIndex, model)
-        for ranker in others:
-            if isinstance(ranker, ServedRanker):
-                index.states.open(index.snapshot, ranker, self._config)
-        vectors = index.collection.info.vectors
-        for tower in others:
-            if vectors is not None and isinstance(tower, ServedTower) and tower.model.info.size != vectors.size:
-                raise CheckpointError(
-                    f"{tower.folder}: its vectors have {tower.model.info.size} components, those of {self.folder} "
-                    f"{vectors.size}; give --tower what made them, or build the index again with this tower"
-                )
 
     @property
     def info(self) -> IndexInfo:

@@ -39,13 +39,19 @@ class Reloader:
     """Loader of all models of a server, one after another in a thread; use it in one event loop only.
 
     Args:
+        fit: called in the thread with the new models of all slots before the switch, see `slot_kinds.fit_models`.
         on_loaded: called without arguments in the event loop after every load, successful or not.
     """
 
     def __init__(
-        self, slots: Sequence[Reloadable], metrics: Metrics, log: JsonLog, on_loaded: Callable[[], None] = lambda: None
+        self,
+        slots: Sequence[Reloadable],
+        metrics: Metrics,
+        log: JsonLog,
+        fit: Callable[[Sequence[Served]], None],
+        on_loaded: Callable[[], None] = lambda: None,
     ):
-        self._slots, self._metrics, self._log, self._on_loaded = slots, metrics, log, on_loaded
+        self._slots, self._metrics, self._log, self._fit, self._on_loaded = slots, metrics, log, fit, on_loaded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._running: list[Callable[[], bool]] = []  # several if a load hangs
         self._loading = self._is_wanted = False
@@ -160,8 +166,7 @@ class Reloader:
             for part in self._slots:
                 with uncounted():
                     loaded.append(part.slot.load(part.observer))
-            for part, model in zip(self._slots, loaded):
-                part.slot.check_beside(model, [other for other in loaded if other is not model])
+            self._fit(loaded)
         except BaseException:
             for model in loaded:  # their threads would never end
                 model.close()

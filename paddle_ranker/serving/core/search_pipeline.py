@@ -9,29 +9,29 @@ import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Callable, Optional, TypeVar
+from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.array_types import Array, Floats, Vectors
 from paddle_ranker.encoding.pair_encoder import TOKENS_OF_CHARACTER, PairEncoder
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import ParameterError, RankerError
 from paddle_ranker.metrics.calibration import ListScores, SearchScores
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.retrieval.candidate_indexes import Like, LikeError
-from paddle_ranker.retrieval.filters import FilterError
+from paddle_ranker.retrieval.bounds import LONGEST_QUERY
+from paddle_ranker.retrieval.candidate_indexes import Like
 from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.listing import Listing, ListingError
+from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.manifest import VECTORS
-from paddle_ranker.retrieval.query_parsing import LONGEST_QUERY, ParsedQuery
+from paddle_ranker.retrieval.query_parsing import ParsedQuery
 from paddle_ranker.retrieval.search import RANK, Search, SearchSettings, chosen
 from paddle_ranker.retrieval.searchable import ShardError, Snapshot
 from paddle_ranker.retrieval.searcher import run_searches
 from paddle_ranker.retrieval.text_vectors import normalised
-from paddle_ranker.retrieval.turns import Reserve, TooLate, idle, wait_for
+from paddle_ranker.retrieval.turns import TooLate, idle, wait_for
 from paddle_ranker.scoring.table_answers import answers_of
-from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
@@ -41,7 +41,6 @@ from paddle_ranker.serving.core.tower_slot import TowerSlot
 _ANSWERING = 0.1  # share of a caller's time that is reserved for writing the answer, and most seconds of that
 SEARCHES = 100  # distinct queries after which their scores are compared
 _MEASURES = {"tenth": "tenth best logit of a list", "spread": "standard deviation of a list's logits"}
-R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
 
 
@@ -53,7 +52,6 @@ class Query:
     settings: how the index is searched
     listing: which documents are shown
     fusion: a name in `FUSIONS`; None: the server's own fusion
-    is_cut: whether `text` is only the beginning of the request's query
     like: an example document or file to search by, beside `text` or in its place
     """
 
@@ -61,7 +59,6 @@ class Query:
     settings: SearchSettings
     listing: Listing
     fusion: Optional[str] = None
-    is_cut: bool = False
     like: Optional[Like] = None
 
 
@@ -234,30 +231,17 @@ class SearchPipeline:
         """Return the names of the searchers that this server can use; `vectors` needs a tower in its slot."""
         return tuple(name for name in index.info.searchers if name != VECTORS or self.tower is not None)
 
-    async def run(
-        self,
-        work: Callable[[asyncio.AbstractEventLoop, float], R],
-        request_deadline: Optional[float],
-        reserve: Optional[Reserve],
-    ) -> R:
-        """Run `work(loop, deadline)` in a search thread and return its result; `loop` is the running event loop.
-
-        request_deadline: the request's own deadline, or None; see `Slot.deadline`
-        reserve: see `StoppableWork.run`
-        """
-        deadline, loop = self.index.deadline(request_deadline), asyncio.get_running_loop()
-        return await self.index.run(work, loop, deadline, deadline=deadline, reserve=reserve)
-
     def search(
         self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Snapshot] = None
     ) -> FoundSearch:
-        """Search; called in a thread, within `run`. Raises `Fault`.
+        """Search; called in a thread of the index's slot. Raises `Fault` and `ParameterError`.
 
         loop: event loop of the models' queues
         now: the snapshot to search (default: the latest)
         """
         began, read, index = time.monotonic(), self._read(query.text.text), self.index.latest()
-        searchers, settings = self._chosen(index, query.settings), self._settings(index, query)
+        searchers = chosen(index.info, query.settings, self.searchers(index))
+        settings = self._settings(index, query)
 
         def begin(now: Snapshot) -> list[Search]:
             return [Search(now, replace(query.text, text=read.text), searchers, settings, query.listing, query.like)]
@@ -265,18 +249,14 @@ class SearchPipeline:
         models = _QueuedModels(self, index, read, loop, began, deadline)
         try:
             (search,) = run_searches(index.snapshot if now is None else now, begin, models)
-        except FilterError as error:
-            raise Fault(UNPROCESSABLE, str(error), field="where") from error
-        except LikeError as error:
-            raise Fault(UNPROCESSABLE, str(error).removeprefix("like: "), field="like") from error
-        except (Fault, ShardError, ListingError):
+        except (Fault, ShardError, ParameterError):
             raise
         except RankerError as error:  # such as Milvus, if it does not answer
             _LOG.warning("%s cannot be searched: %s", index.name, error)
             problem = "the index cannot be searched now; see the server's log"
             raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
         self._note_scores(search, index, query)
-        query_read = read.characters() if read.is_cut or query.is_cut else None
+        query_read = read.characters() if read.is_cut or query.text.read is not None else None
         return FoundSearch(search, replace(index, seen=search.collection), query_read)
 
     def _read(self, text: str) -> _Read:
@@ -292,12 +272,6 @@ class SearchPipeline:
         rank_top = query.settings.rank_top if self.ranker is not None else 0
         settings = replace(query.settings, by=(), fusion=fusion, rank_top=rank_top)
         return replace(settings, ef=options.ef, nprobe=options.nprobe, synonyms=index.synonyms)
-
-    def _chosen(self, index: ServedIndex, settings: SearchSettings) -> tuple[str, ...]:
-        try:
-            return chosen(index.info, settings, self.searchers(index))
-        except UsageError as error:
-            raise Fault(UNPROCESSABLE, str(error), field="by") from error
 
 
 class _QueuedModels:

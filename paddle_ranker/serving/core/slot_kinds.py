@@ -11,12 +11,12 @@ several slots, under one deadline.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
-from paddle_ranker.errors import UsageError, listed, quoted
+from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
 from paddle_ranker.model import model_folder
 from paddle_ranker.model.model_folder import AnyRole, identify
 from paddle_ranker.options import Options
@@ -123,6 +123,31 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
     if tower_folder is not None:
         raise UsageError(f"--{SLOTS[TOWER_SLOT].option} {tower_folder}: {index} has its own; leave it out")
     return dataclasses.replace(config, **{SLOTS[TOWER_SLOT].option: first / tower.folder})  # type: ignore[arg-type]
+
+
+def fit_models(config: ServeConfig, models: Sequence[Served]) -> None:
+    """Check that new models fit the new index, and prepare scoring by its stored states with the ranker.
+
+    models: the new models of all slots; requests are sent to them after this call
+
+    Raises `CheckpointError` if the tower's vectors have another size than the index's.
+    """
+    if SLOTS[INDEX].folder(config) is None:
+        return
+    from paddle_ranker.serving.core.index_slot import ServedIndex
+    from paddle_ranker.serving.core.ranker_slot import ServedRanker
+    from paddle_ranker.serving.core.tower_slot import ServedTower
+
+    (index,) = (one for one in models if isinstance(one, ServedIndex))
+    vectors = index.info.vectors
+    for model in models:
+        if isinstance(model, ServedRanker):
+            index.states.open(index.snapshot, model, config)
+        if vectors is not None and isinstance(model, ServedTower) and model.model.info.size != vectors.size:
+            raise CheckpointError(
+                f"{model.folder}: its vectors have {model.model.info.size} components, those of {index.folder} "
+                f"{vectors.size}; give --tower what made them, or build the index again with this tower"
+            )
 
 
 def with_found_models(config: ServeConfig) -> ServeConfig:

@@ -93,15 +93,6 @@ class Slot(ABC, Generic[M]):
         observer: records the batches of the model's queue
         """
 
-    def check_beside(self, model: Served, others: Sequence[Served]) -> None:
-        """Raise `CheckpointError` if `model` cannot be served together with `others`; called before `switch`.
-
-        By default every model can.
-
-        model: a result of `load`
-        others: new models of other slots
-        """
-
     @abstractmethod
     def describe(self) -> dict[str, object]:
         """Return the model's description for `/info`; raises `Fault(UNAVAILABLE)` until it is loaded."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Callable, ClassVar, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from paddle_ranker.errors import brief, listed
-from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
+from paddle_ranker.errors import ParameterError, brief, listed
+from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, check_json, not_json
 from paddle_ranker.storage.untrusted import Unchecked
 
@@ -74,6 +75,15 @@ def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Op
         return not_json(chosen["ctx"]["error"])
     problem = chosen["msg"].removeprefix("Value error, ")  # pydantic's prefix of messages of our own
     return Fault(UNPROCESSABLE, problem, field=_path(chosen["loc"], union_tags) or "body")
+
+
+@contextmanager
+def refusing_parameters() -> Iterator[None]:
+    """Raise a `Fault` in place of a `ParameterError` of the block."""
+    try:
+        yield
+    except ParameterError as error:
+        raise Fault(TOO_LARGE if error.is_too_large else UNPROCESSABLE, error.problem, field=error.parameter) from error
 
 
 def validated(

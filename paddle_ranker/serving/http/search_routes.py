@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any, Optional, Union
@@ -19,23 +20,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import NotRequired, TypedDict
 
-from paddle_ranker.errors import UsageError, listed, quoted
+from paddle_ranker.errors import listed, quoted
 from paddle_ranker.lexical.highlights import Highlight, SharedWords
+from paddle_ranker.retrieval.bounds import LEAST_COUNTS, check_names, check_parameters
 from paddle_ranker.retrieval.candidate_indexes import Like
 from paddle_ranker.retrieval.content_files import bytes_of
 from paddle_ranker.retrieval.explanations import FUSED, RANKED, SORTED, Explanation
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
-from paddle_ranker.retrieval.filters import Filter, FilterError
+from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import FUSIONS
-from paddle_ranker.retrieval.listing import (
-    MOST_PACKED,
-    Listing,
-    ListingError,
-    Position,
-    SortedPosition,
-    require_fields,
-    unpack_position,
-)
+from paddle_ranker.retrieval.listing import Listing, Position, SortedPosition, unpack_position
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.query_parsing import parse_query
 from paddle_ranker.retrieval.schema import FIELD_TYPES, PLACES, TEXT
@@ -44,15 +38,14 @@ from paddle_ranker.retrieval.search_options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.searchable import Snapshot, StaleSnapshot
 from paddle_ranker.retrieval.turns import checked
 from paddle_ranker.retrieval.typed_values import STORED
-from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
 from paddle_ranker.serving.core.index_slot import ServedIndex
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
-from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
 from paddle_ranker.serving.core.search_pipeline import FoundSearch, Query, SearchPipeline
 from paddle_ranker.serving.core.threads import run_in_thread
-from paddle_ranker.serving.core.validation import Body, refusal, validated
+from paddle_ranker.serving.core.validation import Body, refusal, refusing_parameters, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import (
     answer,
@@ -65,18 +58,21 @@ from paddle_ranker.serving.http.exchange import (
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 from paddle_ranker.serving.http.suggest import is_suggesting
 
-_MOST_CONDITIONS = 1000  # conditions of a filter; each value of a list counts
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request
 _MOST_BYTES = 1 << 20  # bytes of a request if no field has files
-_MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # names in facets or in sort; values of a facet
+_MOST_FACET_VALUES = 100  # values of a facet
 _LOGGED_CHARACTERS = 1000  # characters of a parameter; longer ones are left out of the log
 _LOOKED_AT = 400_000  # code points of all an answer's texts that are searched for words
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # values of a field that are listed; bytes of values that are read for that
 # Pages of one list may differ in these parameters.
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
 _DIGEST_BYTES = 12
-_MOST_CURSOR = 4 * (_DIGEST_BYTES + MOST_PACKED) // 3 + 4
 _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n in ("boolean", "number", "date")}}
+
+
+def _count(name: str, default: Optional[int], description: str) -> Any:
+    """Return a field of a request; `check_parameters` checks its least value, which the OpenAPI description shows."""
+    return Field(default, description=description, json_schema_extra={"minimum": LEAST_COUNTS[name]})
 
 
 class SearchRequest(Body):
@@ -88,22 +84,16 @@ class SearchRequest(Body):
         description='find documents like this one, {"id": "d1"}, or like a file, {"picture": "data:...;base64,..."}, '
         "by the vector fields that have such; a query is searched beside it",
     )
-    top_k: Optional[int] = Field(None, ge=1, description=f"documents of the answer (default: {TOP_K})")
-    offset: int = Field(0, ge=0, description="leave out so many of the first documents: the next page")
+    top_k: Optional[int] = _count("top_k", None, f"documents of the answer (default: {TOP_K})")
+    offset: int = _count("offset", 0, "leave out so many of the first documents: the next page")
     cursor: Optional[str] = Field(
-        None,
-        max_length=_MOST_CURSOR,
-        description='"": answer with a cursor; repeat the request with it for the next page, until it is null',
+        None, description='"": answer with a cursor; repeat the request with it for the next page, until it is null'
     )
-    depth: Optional[int] = Field(
+    depth: Optional[int] = _count("depth", None, f"documents that each searcher finds (default: {DEPTH})")
+    rank_top: Optional[int] = _count(
+        "rank_top",
         None,
-        ge=1,
-        description=f"documents that each searcher finds (default: {DEPTH})",
-    )
-    rank_top: Optional[int] = Field(
-        None,
-        ge=0,
-        description=f"order so many of the first by the ranker; 0: none (default: {RANK_TOP}, if there is a ranker)",
+        f"order so many of the first by the ranker; 0: none (default: {RANK_TOP}, if there is a ranker)",
     )
     by: Optional[list[str]] = Field(
         None,
@@ -117,8 +107,8 @@ class SearchRequest(Body):
     fields: Optional[list[str]] = Field(
         None, description="of each document, these alone (default: text and all fields)"
     )
-    snippet: Optional[int] = Field(
-        None, ge=1, description="so many code points of the best passage in place of the text, unless fields has text"
+    snippet: Optional[int] = _count(
+        "snippet", None, "so many code points of the best passage in place of the text, unless fields has text"
     )
     total: bool = Field(False, description="count the documents that share a word with the query and meet the filter")
     facets: Optional[list[str]] = Field(None, description="fields whose values are counted among these documents")
@@ -132,7 +122,7 @@ class SearchRequest(Body):
         description="show group_size candidates of each value of this field; content: of nearly the same texts; with "
         "sort, the first depth documents are the candidates",
     )
-    group_size: int = Field(1, ge=1, description="of group_by")
+    group_size: int = _count("group_size", 1, "of group_by")
     literal: bool = Field(
         False,
         description="search words as they are written: no corrections, completions, synonyms, phrases, exclusions",
@@ -142,7 +132,9 @@ class SearchRequest(Body):
     )
     logged: bool = Field(True, description="write the search into the log, if the server keeps one")
     explain: bool = Field(False, description="answer with each hit's signals")
-    min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
+    min_probability: float = Field(
+        0.0, description="leave out ranked documents below", json_schema_extra={"minimum": 0.0, "maximum": 1.0}
+    )
 
 
 class SearchRoutes:
@@ -169,15 +161,21 @@ class SearchRoutes:
 
     async def by_address(self, request: Request) -> Response:
         """Answer `GET /v1/search?q=...&top_k=...`."""
-        return await self._search(request, _of_address(request.query_params))
+        try:
+            return await self._search(request, _of_address(request.query_params))
+        except Fault as fault:
+            if fault.field != "query":
+                raise
+            raise Fault(fault.kind, fault.problem, field="q") from fault.settled()
 
     async def _search(self, request: Request, search_request: SearchRequest) -> Response:
         state, index = request.scope["state"], self._pipeline.index
         if self._keep_texts:
             state["texts"] = {"query": search_request.query}
         try:
-            work = partial(self._answered, search_request)
-            result, written, line = await self._pipeline.run(work, deadline_of(request), reserve_of(request))
+            deadline, work = index.deadline(deadline_of(request)), partial(self._answered, search_request)
+            loop, reserve = asyncio.get_running_loop(), reserve_of(request)
+            result, written, line = await index.run(work, loop, deadline, deadline=deadline, reserve=reserve)
         except Fault as fault:
             raise fault.settled() from None
         if index.log is not None and line is not None and search_request.logged:
@@ -192,7 +190,7 @@ class SearchRoutes:
         """Search; return the finished search, the answer's body, and the log's line (None if it is not logged)."""
         self._pipeline.index.latest()  # others may have added documents with more fields
         now: Optional[Snapshot] = None
-        try:
+        with refusing_parameters():
             query = self._query(request)
             while True:
                 result = self._pipeline.search(query, loop, deadline, now)
@@ -200,10 +198,6 @@ class SearchRoutes:
                     return result, *self._written(request, result)
                 except StaleSnapshot as error:  # shards have changed since
                     now = error.snapshot
-        except ListingError as error:
-            field = "cursor" if error.parameter == "after" else error.parameter
-            kind = TOO_LARGE if error.parameter == "offset" else UNPROCESSABLE
-            raise Fault(kind, error.problem, field=field) from error
 
     def _written(self, request: SearchRequest, result: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
         hits, dropped = hits_of(request, result.search)
@@ -253,69 +247,53 @@ class SearchRoutes:
                 now = error.snapshot
 
     def _query(self, request: SearchRequest) -> Query:
-        """Check a request and convert it to a search.
-
-        Raises `Fault` for values above the server's limits (`top_k`, `depth`, `rank_top`) and for names that the index
-        lacks.
-        """
+        """Check a request and convert it to a search. Raises `Fault` and `ParameterError`."""
         limits, options = self._pipeline.index.limits, self._pipeline.index.options
         text = request.query[: limits.characters]  # a query's first 1,000 are read
         limits.check_text(text, "query")
-        like = None if request.like is None else self._like(request)
-        if like is None and not text.strip():
-            raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="query")
         if request.fusion is not None and request.fusion not in FUSIONS:
             raise Fault(UNPROCESSABLE, f"{quoted(request.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
         depth = min(DEPTH, options.depth) if request.depth is None else request.depth
         top_k = min(TOP_K, options.hits) if request.top_k is None else request.top_k
         rank_top = min(RANK_TOP, limits.pairs) if request.rank_top is None else request.rank_top
-        for name, value, most in (
-            ("top_k", top_k, options.hits),
-            ("depth", depth, options.depth),
-            ("rank_top", rank_top, limits.pairs),
-        ):
-            if value > most:
-                raise Fault(TOO_LARGE, f"is {value:,}, at most {most:,} are allowed", field=name)
-        if request.sort:
-            _refuse_unsorted(request)
-        for field, names in (("facets", request.facets or ()), ("sort", request.sort or ())):
-            if len(names) > _MOST_NAMES:
-                raise Fault(TOO_LARGE, f"has {len(names):,} names, at most {_MOST_NAMES} are allowed", field=field)
-        index_fields = self._pipeline.index.ready().collection.fields
-        require_fields("fields", request.fields or (), [TEXT, *index_fields])
-        require_fields("facets", request.facets or (), index_fields)
-        try:
-            parsed = parse_query(text, literal=request.literal)
-        except UsageError as error:
-            raise Fault(UNPROCESSABLE, str(error), field="query") from error
-        settings = SearchSettings(
-            tuple(request.by or ()), depth=depth, rank_top=rank_top, literal=request.literal, prefix=request.prefix
-        )
         listing = Listing(
             top_k,
             request.offset,
-            self._after(request),
-            _filter(request.where, limits),
-            request.min_probability,
-            tuple(request.sort or ()),
-            request.group_by,
-            request.group_size,
+            where=Filter.of(request.where) if request.where else None,
+            min_probability=request.min_probability,
+            sort=tuple(request.sort or ()),
+            group_by=request.group_by,
+            group_size=request.group_size,
         )
-        is_cut = parsed.read is not None or len(text) < len(request.query)
-        return Query(parsed, settings, listing, request.fusion, is_cut, like)
+        fields = self._pipeline.index.ready().collection.fields
+        check_names("fields", request.fields or (), [TEXT, *fields])
+        check_names("facets", request.facets or (), fields)
+        check_parameters(
+            listing,
+            {"top_k": options.hits, "depth": options.depth, "rank_top": limits.pairs},
+            query=text,
+            **request.model_dump(include={"like", "facets", "cursor", "depth", "rank_top", "snippet", "fusion"}),
+        )
+        parsed, like = parse_query(text, literal=request.literal), self._like(request)
+        settings = SearchSettings(
+            tuple(request.by or ()), depth=depth, rank_top=rank_top, literal=request.literal, prefix=request.prefix
+        )
+        if len(text) < len(request.query):
+            parsed = replace(parsed, read=parsed.read or len(text))
+        return Query(parsed, settings, replace(listing, after=self._after(request)), request.fusion, like)
 
-    def _like(self, request: SearchRequest) -> Like:
+    def _like(self, request: SearchRequest) -> Optional[Like]:
         """Return the example of the request, an id or a file, from its field `like`.
 
-        Raises `Fault` if the field has neither, or if the request sorts.
+        Raises `Fault` if the field has neither.
         """
+        if request.like is None:
+            return None
         kinds = self._pipeline.index.schema.examples
         ((kind, value), *others) = [*(request.like or {"": ""}).items()]
         if others or kind not in ("id", *kinds):
             expected = listed(f'{{"{name}": ...}}' for name in ("id", *sorted(kinds)))
-            raise Fault(UNPROCESSABLE, f"has {quoted([*(request.like or ())])}, expected {expected}", field="like")
-        if request.sort:
-            raise Fault(UNPROCESSABLE, "stands beside sort, which scores nothing: leave one out", field="like")
+            raise Fault(UNPROCESSABLE, f"has {quoted([*request.like])}, expected {expected}", field="like")
         if kind == "id":
             return Like(value)
         try:
@@ -332,8 +310,6 @@ class SearchRoutes:
         """
         if not request.cursor:
             return None
-        if request.offset:
-            raise Fault(UNPROCESSABLE, "stands beside offset, which it replaces: leave one out", field="cursor")
         try:
             cursor = base64.urlsafe_b64decode(request.cursor.encode())
             if cursor[:_DIGEST_BYTES] != self._digest(request, cursor[_DIGEST_BYTES:]):
@@ -403,31 +379,16 @@ class SearchRoutes:
         return content
 
 
-def _refuse_unsorted(request: SearchRequest) -> None:
-    """Raise `Fault` if a request that sorts by fields has a parameter that has no effect on a sorted list."""
-    unused = [("fusion", request.fusion), ("rank_top", request.rank_top), ("min_probability", request.min_probability)]
-    unused += [] if request.group_by is not None else [("depth", request.depth)]
-    for name, value in unused:
-        if value:
-            raise Fault(UNPROCESSABLE, "stands beside sort, which scores and ranks nothing: leave one out", field=name)
-
-
 def _facets(search: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Count the values of each of these fields among the found documents; return the most frequent with their counts.
 
     For numbers and dates, a value is a range.
     """
-    try:
-        counted = search.facets(names)
-    except FilterError as error:
-        raise Fault(UNPROCESSABLE, str(error), field="where") from error
-    except UsageError as error:
-        raise Fault(UNPROCESSABLE, str(error), field="facets") from error
     return {
         name: [
             {"value": json.loads(value), "count": count} for value, count in islice(counts.items(), _MOST_FACET_VALUES)
         ]
-        for name, counts in counted.items()
+        for name, counts in search.facets(names).items()
     }
 
 
@@ -547,23 +508,6 @@ def _stages(search: Search, place: int, rank: int) -> dict[str, Any]:
     return stages
 
 
-def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Filter]:
-    if not conditions:
-        return None
-    try:
-        parsed = Filter.of(conditions)
-        values = [value for condition in parsed.conditions for value in condition.values]
-        for most, count, what in (
-            (_MOST_CONDITIONS, len(values), "values"),
-            (limits.characters, sum(len(str(value)) for value in values), "characters"),
-        ):
-            if count > most:
-                raise Fault(TOO_LARGE, f"compares with more than the {most:,} {what} that are allowed", field="where")
-        return parsed
-    except UsageError as error:
-        raise Fault(UNPROCESSABLE, str(error), field="where") from error
-
-
 def _of_address(parameters: QueryParams) -> SearchRequest:
     """Convert the query parameters of a URL to a search request.
 
@@ -587,11 +531,8 @@ def _of_address(parameters: QueryParams) -> SearchRequest:
     try:
         request = SearchRequest.model_validate(values, strict=False)
     except ValidationError as error:
-        cause = refusal(error)
-        raise Fault(cause.kind, cause.problem, field="q" if cause.field == "query" else cause.field) from error
+        raise refusal(error) from error
     request.check()
-    if request.like is None and not request.query.strip():
-        raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="q")
     return request
 
 

@@ -19,14 +19,16 @@ from starlette.routing import BaseRoute
 from typing_extensions import TypedDict
 
 from paddle_ranker.lexical.analyser import Analyser
+from paddle_ranker.retrieval.bounds import check_parameters
+from paddle_ranker.retrieval.listing import Listing
 from paddle_ranker.retrieval.searchable import Snapshot
 from paddle_ranker.retrieval.snapshot import LocalSnapshot
 from paddle_ranker.retrieval.suggestions import LONGEST, Completions, TitleSuggestions, suggested_field
-from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.search_log import LogReader, SearchLine
-from paddle_ranker.serving.core.validation import Body, refusal
+from paddle_ranker.serving.core.validation import Body, refusal, refusing_parameters
 from paddle_ranker.serving.http.exchange import answer, deadline_of, refuse_parameters, refuse_repeated
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 
@@ -44,7 +46,7 @@ class SuggestRequest(Body):
     """The query parameters of `GET /v1/suggest`."""
 
     q: str = Field(description="what is typed so far")
-    top_k: int = Field(8, ge=1, description="suggestions of the answer, at most")
+    top_k: int = Field(8, description="suggestions of the answer, at most", json_schema_extra={"minimum": 1})
 
 
 Suggested = TypedDict("Suggested", {"text": str, "from": Literal["query", "title"]})
@@ -226,8 +228,8 @@ class SuggestRoutes:
         self._index.limits.check_text(suggest_request.q, "q")
         if not suggest_request.q.strip():
             raise Fault(UNPROCESSABLE, "is empty: give the first letters of a word", field="q")
-        if suggest_request.top_k > (most := self._index.options.hits):
-            raise Fault(TOO_LARGE, f"is {suggest_request.top_k:,}, at most {most:,} are allowed", field="top_k")
+        with refusing_parameters():
+            check_parameters(Listing(suggest_request.top_k), {"top_k": self._index.options.hits})
         return suggest_request
 
 

@@ -32,7 +32,7 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.core.scores import Models
 from paddle_ranker.serving.core.server_config import RANKER_SLOT, ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS, served_by
+from paddle_ranker.serving.core.slot_kinds import SLOTS, fit_models, served_by
 from paddle_ranker.serving.core.slots import Served, Slot, Slots
 from paddle_ranker.serving.core.tower_options import TOWER_SLOT
 from paddle_ranker.serving.core.tower_slot import TowerSlot
@@ -161,7 +161,8 @@ class Worker:
         self._slots = Slots({name: kind.make(config) for name, kind in self._kinds.items()})
         # Packages that an engine imports may replace the signal handlers, which are then set again.
         parts = reloadable(self._slots, self._metrics)
-        self._reloader = Reloader(parts, self._metrics, self._log, self._handle_signals)
+        fit = partial(fit_models, config)
+        self._reloader = Reloader(parts, self._metrics, self._log, fit, self._handle_signals)
         self._acceptors: list[Acceptor] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
 

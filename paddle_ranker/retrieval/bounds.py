@@ -1,0 +1,88 @@
+"""Bounds of what a caller sends with a search: the server, `Searcher` and `Index` check it here, before any stage.
+
+check_parameters(Listing(top_k=10, sort=["-year"]), query="rice", facets=["year"])
+
+`parse_query` holds the phrases and exclusions of a query to the constants of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Optional
+
+from paddle_ranker.errors import ParameterError, refuse_text
+from paddle_ranker.retrieval.filters import no_field
+from paddle_ranker.retrieval.listing import Listing
+from paddle_ranker.scoring.texts import require_count
+
+LONGEST_QUERY = 1000  # code points of a query that are read
+MOST_PARTS = 16  # phrases and exclusions of a query, each of which may read many documents
+MOST_SHOWN = 1 << 13  # with more shown documents, a position drops those that are no longer in the list
+LEAST_COUNTS = {"top_k": 1, "offset": 0, "depth": 1, "rank_top": 0, "snippet": 1, "group_size": 1}
+_LONGEST_CURSOR = 4 * 2 * 8 * MOST_SHOWN // 3 + 24  # characters: 8 bytes each of 2 * MOST_SHOWN documents, in base64
+_MOST_SORTED = 1 << 13  # documents that a search lists in the order of fields
+_MOST_NAMES = 16  # names in facets or in sort
+_MOST_VALUES, _MOST_CHARACTERS = 1000, 100_000  # values that a filter compares with, and their characters
+
+
+def check_parameters(
+    listing: Listing,
+    greatest: Mapping[str, int] = MappingProxyType({}),
+    *,
+    query: Optional[str] = None,
+    like: object = None,
+    facets: Optional[Sequence[str]] = None,
+    cursor: Optional[str] = None,
+    depth: Optional[int] = None,
+    rank_top: Optional[int] = None,
+    snippet: Optional[int] = None,
+    fusion: object = None,
+    ranker: object = None,
+) -> None:
+    """Raise `ParameterError` for a parameter that is out of bounds, or that has no effect beside another one.
+
+    greatest: by name, the counts that an operator allows at most
+    """
+    if query is not None and like is None and not query.strip():
+        raise ParameterError("query", "is empty: say what to search for")
+    counts = {"top_k": listing.top_k, "offset": listing.offset, "group_size": listing.group_size}
+    for name, value in {**counts, "depth": depth, "rank_top": rank_top, "snippet": snippet}.items():
+        if value is not None:
+            require_count(value, name, LEAST_COUNTS[name])
+            _refuse_above(greatest.get(name, value), value, name, "is {:,}")
+    if not 0.0 <= listing.min_probability <= 1.0:
+        raise ParameterError("min_probability", f"is {listing.min_probability}, must be at least 0 and at most 1")
+    for name, names in (("sort", listing.sort), ("facets", facets or ())):
+        _refuse_above(_MOST_NAMES, len(names), name, "has {:,} names")
+    conditions = () if listing.where is None else listing.where.conditions
+    values = [str(value) for condition in conditions for value in condition.values]
+    _refuse_above(_MOST_VALUES, len(values), "where", "compares with {:,} values")
+    _refuse_above(_MOST_CHARACTERS, sum(map(len, values)), "where", "compares with {:,} characters")
+    _refuse_above(_LONGEST_CURSOR, len(cursor or ""), "cursor", "has {:,} characters")
+    if cursor and listing.offset:
+        raise ParameterError("cursor", "stands beside offset, which it replaces: leave one out")
+    if not listing.sort:
+        return
+    unused = {"like": like, "fusion": fusion, "ranker": ranker, "rank_top": rank_top}
+    unused |= {"min_probability": listing.min_probability, "depth": depth if listing.group_by is None else None}
+    for name, given in unused.items():
+        if given:
+            raise ParameterError(name, "stands beside sort, which scores and ranks nothing: leave one out")
+    if listing.offset + listing.top_k > _MOST_SORTED:
+        problem = f"reaches beyond the first {_MOST_SORTED:,} sorted documents: narrow them by where, or page by cursor"
+        raise ParameterError("offset" if listing.offset else "top_k", problem, is_too_large=True)
+
+
+def check_names(parameter: str, names: Sequence[str], fields: Sequence[str]) -> None:
+    """Raise `ParameterError` if a parameter names something that is not among the documents' `fields`."""
+    refuse_text(names, parameter)
+    known = {*fields}
+    for name in names:
+        if name not in known:
+            raise ParameterError(parameter, no_field(name, fields))
+
+
+def _refuse_above(most: int, count: int, parameter: str, what: str) -> None:
+    if count > most:
+        raise ParameterError(parameter, f"{what.format(count)}, at most {most:,} are allowed", is_too_large=True)

@@ -74,7 +74,7 @@ class TrainingPair(NamedTuple):
 
     query: text of the query
     id: id of the document
-    label: the label, or for trainings a click rate
+    label: the label to train on; from clicks, a click rate
     whole_label: the label as a whole number
     title: the part of the document that a ranker reads
     """

@@ -72,9 +72,11 @@ def _is_worth_it(error: BaseException) -> bool:
 
 
 def wait_as_asked(shortest: float, longest: float) -> Callable[[RetryCallState], float]:
-    """Return the wait before a retry, for `tenacity`: the seconds that the server asks for, plus a random backoff.
+    """Return a function that tells `tenacity` how long to wait before a retry.
 
-    shortest, longest: seconds of the backoff, at most, before the first retry and before any
+    The function returns the seconds that the server asks for, plus a random backoff.
+
+    shortest, longest: maximum of the backoff in seconds, before the first retry and before any retry
     """
     backoff = wait_random_exponential(multiplier=shortest, max=longest)
 

@@ -29,7 +29,7 @@ NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 @dataclass(frozen=True)
 class Reloadable:
-    """A slot to reload, and the observer of its model's batches."""
+    """A slot to reload, and the observer of its model's batches; None for a slot without a queue."""
 
     slot: Slot[Served]
     observer: Optional[BatchObserver]
@@ -70,8 +70,8 @@ class Reloader:
     async def reload(self) -> dict[str, object]:
         """Reload all models, switch to them and return the outcome, JSON-ready.
 
-        Requests that are queued already get the old models' scores. If cancelled, the reload still finishes; only its
-        caller does not get the outcome.
+        Requests that are queued already get the old models' scores. If the call is cancelled, the reload still
+        finishes.
 
         Raises `Fault` if another load is in progress, or if a new model cannot be served; the old models then stay.
         """

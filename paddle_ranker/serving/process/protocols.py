@@ -88,7 +88,7 @@ class Acceptor:
 
     Args:
         listener: the socket; `close` closes it.
-        handlers: (first bytes, handler) of each protocol, the longest first bytes first.
+        handlers: (first bytes, handler) of each protocol, sorted by the length of the first bytes, longest first.
         at_a_time: maximum number of connections to accept in one go; 1 if several processes share the socket, since the
             first process would otherwise take them all.
     """
